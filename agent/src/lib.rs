@@ -1,0 +1,1 @@
+//! The node agent: it carries out what was committed, with real isolation.

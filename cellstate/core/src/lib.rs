@@ -1,0 +1,1 @@
+//! The deterministic state machine that decides everything a cell decides.

@@ -1,0 +1,1 @@
+//! What is kept behind the log: page images, delta blocks, transactions and conflicts.

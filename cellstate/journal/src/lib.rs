@@ -1,0 +1,1 @@
+//! The log of truth: segment files, frames, checksums and recovery.

@@ -1,0 +1,1 @@
+//! The nouns of a cell, its resources, feasibility, and the paged picture that everybody shares.

@@ -1,0 +1,1 @@
+//! The cell's server: ingress, group commit, publishing, sync sessions and the API.

@@ -1,0 +1,1 @@
+//! The built-in schedulers, each a small module on the public SDK.

@@ -1,0 +1,1 @@
+//! A cell inside the process, for testing schedulers.
