@@ -1,2 +1,69 @@
-//! The gate.
-fn main() {}
+//! `cargo xtask`: the gate, and the developer's other commands.
+//!
+//! It starts programs and judges what they did. It knows nothing of cells: what a crate promises is
+//! tested in that crate, and this one only sees to it that every such test is run.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is a program for a terminal: what it prints is what it is for"
+)]
+
+mod examples;
+mod gate;
+mod harness;
+mod programs;
+mod tally;
+mod watch;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The gate and the developer's commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The gate: everything that CI runs. Ends with 0 only if every step passed.
+    Test {
+        /// Run only these steps, in the gate's own order.
+        #[arg(long, value_name = "STEP", num_args = 1.., value_parser = gate::step_name)]
+        only: Vec<&'static str>,
+        /// Say which steps there are, and run none.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Run the examples for real, with the release build, and check what they print.
+    Examples {
+        /// Only these; all when none is named.
+        names: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = Workspace::find().and_then(|workspace| match arguments.task {
+        Task::Test { list: true, .. } => {
+            gate::list();
+            Ok(true)
+        }
+        Task::Test { only, .. } => Ok(gate::run(&workspace, &only)),
+        Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

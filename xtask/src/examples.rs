@@ -1,0 +1,288 @@
+//! The examples, run for real with the release build, and judged by what stands beside them.
+//!
+//! | in `examples/` | is run as |
+//! |---|---|
+//! | `NAME.toml` | `plenum dev examples/NAME.toml --until-done` |
+//! | `NAME.toml` with `NAME.run.sh` beside it | that script, where the plain command isn't enough |
+//! | `NAME/run.sh` | that script |
+//!
+//! Scripts run with `sh` in the project's folder, with the release build's folder first in `PATH`, the binary in
+//! `$PLENUM`, and an empty folder of their own in `$PLENUM_EXAMPLE_DIR`. The exit code must be 0, and what is printed
+//! on standard output must satisfy at least one of
+//!
+//! - `NAME.expected` (`NAME/expected`): its lines occur in the output, in this order; `*` stands for any text, and
+//!   a part of a line is enough;
+//! - `NAME.check.sh` (`NAME/check.sh`): a script that reads the output and ends with 0 when it is right.
+//!
+//! or both, if both are there. A line `# needs: PROGRAM PACKAGE` in the file that is run has the program installed, or asked for.
+//! When an example has ended, no process of the release build may be left.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::programs::need_program;
+use crate::watch::{Output, duration, watch};
+use crate::workspace::Workspace;
+
+/// The longest example takes seconds; a loaded machine may take ten times as long.
+const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
+const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// How long processes of an example may still be seen after its end.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+/// What is kept of an example's output for its check, in bytes.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
+
+/// An example, and what says whether it went right.
+#[derive(Debug, PartialEq, Eq)]
+struct Example {
+    name: String,
+    /// A job file or a script.
+    file: PathBuf,
+    expected: Option<PathBuf>,
+    check: Option<PathBuf>,
+}
+
+/// Runs those named, or all, one after the other; gives their number, or an error that names those that failed.
+pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
+    let mut examples = find(&workspace.root.join("examples"))?;
+    if let Some(unknown) = names.iter().find(|name| examples.iter().all(|example| example.name != **name)) {
+        let known: Vec<&str> = examples.iter().map(|example| example.name.as_str()).collect();
+        bail!("there is no example {unknown}; there are: {}", known.join(", "));
+    }
+    examples.retain(|example| names.is_empty() || names.contains(&example.name));
+    ensure!(!examples.is_empty(), "there are no examples in the folder `examples`");
+    // A matter of a second when the step before has built it.
+    let status = watch(workspace.cargo(["build", "--release"]), "the release build", BUILD_LIMIT, |_, _| {})?;
+    ensure!(status.success(), "the release build failed ({status})");
+
+    let mut failed = Vec::new();
+    for example in &examples {
+        eprintln!("example {}", example.name);
+        let started = Instant::now();
+        match run_one(workspace, example) {
+            Ok(()) => eprintln!("example {}: passed in {}", example.name, duration(started.elapsed())),
+            Err(error) => {
+                eprintln!("example {}: FAILED: {error:#}", example.name);
+                failed.push(example.name.as_str());
+            }
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "{} of {} examples failed; to repeat: cargo xtask examples {}",
+        failed.len(),
+        examples.len(),
+        failed.join(" ")
+    );
+    Ok(examples.len())
+}
+
+/// Everything in `folder` that is an example, by name.
+fn find(folder: &Path) -> Result<Vec<Example>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?;
+    let mut examples = Vec::new();
+    for entry in entries {
+        let path = entry.context("could not read a folder entry")?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            let run = path.join("run.sh");
+            ensure!(run.exists(), "{} has no run.sh: an example is something that runs", path.display());
+            let (expected, check) = (existing(path.join("expected")), existing(path.join("check.sh")));
+            examples.push(Example { name, file: run, expected, check });
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            let beside = |suffix: &str| existing(folder.join(format!("{name}.{suffix}")));
+            let (file, expected, check) = (beside("run.sh"), beside("expected"), beside("check.sh"));
+            examples.push(Example { file: file.unwrap_or(path), name, expected, check });
+        }
+    }
+    for example in &examples {
+        ensure!(
+            example.expected.is_some() || example.check.is_some(),
+            "the example {} checks nothing: put {}.expected or {}.check.sh beside it (in a folder: expected or check.sh)",
+            example.name,
+            example.name,
+            example.name
+        );
+    }
+    examples.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(examples)
+}
+
+fn existing(path: PathBuf) -> Option<PathBuf> {
+    path.exists().then_some(path)
+}
+
+/// Runs one example and checks what it printed and what it left.
+fn run_one(workspace: &Workspace, example: &Example) -> Result<()> {
+    for (program, package) in needs(&fs::read_to_string(&example.file)?) {
+        need_program(workspace, &program, &package)?;
+    }
+    let folder = workspace.scratch(&format!("example-{}", example.name))?;
+    let built = workspace.release_folder();
+    let before = processes_from(&built);
+    let mut printed = String::new();
+    let result = watch(command(workspace, example, &folder)?, &example.name, EXAMPLE_LIMIT, |output, line| {
+        if output == Output::Standard && printed.len() + line.len() < OUTPUT_BYTES_MAX {
+            printed.push_str(line);
+            printed.push('\n');
+        }
+    });
+    let leftover = leftover_processes(&built, &before);
+    let status = result?;
+    ensure!(status.success(), "it ended with {status} (expected: exit code 0)");
+    ensure!(leftover.is_empty(), "it left processes of {} behind: {leftover:?}", built.display());
+    check_output(workspace, example, &folder, &printed)
+}
+
+/// The command that runs `example`.
+fn command(workspace: &Workspace, example: &Example, folder: &Path) -> Result<Command> {
+    let mut command = if example.file.extension().is_some_and(|extension| extension == "toml") {
+        let mut dev = Command::new(workspace.release_folder().join("plenum"));
+        dev.arg("dev").arg(example.file.strip_prefix(&workspace.root)?).arg("--until-done");
+        dev
+    } else {
+        let mut script = Command::new("sh");
+        script.arg(&example.file);
+        script
+    };
+    set_surroundings(&mut command, workspace, folder);
+    Ok(command)
+}
+
+/// What every script of an example finds around it.
+fn set_surroundings(command: &mut Command, workspace: &Workspace, folder: &Path) {
+    let mut path = OsString::from(workspace.release_folder());
+    if let Some(rest) = env::var_os("PATH") {
+        path.push(":");
+        path.push(rest);
+    }
+    command.env("PATH", path).env("PLENUM", workspace.release_folder().join("plenum"));
+    command.env("PLENUM_EXAMPLE_DIR", folder).current_dir(&workspace.root);
+}
+
+/// Judges what an example printed.
+fn check_output(workspace: &Workspace, example: &Example, folder: &Path, printed: &str) -> Result<()> {
+    if let Some(expected) = &example.expected {
+        let pattern = fs::read_to_string(expected)?;
+        if let Some(line) = first_missing(&pattern, printed) {
+            bail!("its output lacks the line `{line}` of {}, or has it in another place", expected.display());
+        }
+    }
+    if let Some(check) = &example.check {
+        let file = folder.join("standard-output");
+        fs::write(&file, printed).with_context(|| format!("could not write {}", file.display()))?;
+        let mut script = Command::new("sh");
+        script.arg(check).stdin(Stdio::from(File::open(&file)?));
+        set_surroundings(&mut script, workspace, folder);
+        let status = script.status().with_context(|| format!("could not start {}", check.display()))?;
+        ensure!(
+            status.success(),
+            "{} does not accept its output ({status}), kept in {}",
+            check.display(),
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// The first line of `pattern` that `output` doesn't have after the ones before it.
+fn first_missing<'a>(pattern: &'a str, output: &str) -> Option<&'a str> {
+    let mut lines = output.lines();
+    pattern
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .find(|wanted| !lines.any(|line| matches(wanted, line)))
+}
+
+/// True when the parts of `pattern` between its stars occur in `line`, in order.
+fn matches(pattern: &str, line: &str) -> bool {
+    let mut rest = line;
+    pattern.split('*').all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+/// The programs, each with its package, that a file asks for.
+fn needs(text: &str) -> Vec<(String, String)> {
+    let asked = text.lines().filter_map(|line| line.trim().strip_prefix("# needs:"));
+    let pairs = asked.map(|line| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let program = words.next().unwrap_or_default();
+        let package = words.next().unwrap_or_else(|| program.clone());
+        (program, package)
+    });
+    pairs.filter(|(program, _)| !program.is_empty()).collect()
+}
+
+/// The ids of all processes whose program lies in `folder`.
+fn processes_from(folder: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.starts_with(folder))).collect()
+}
+
+/// What runs out of `folder` now, did not before, and doesn't end within a few seconds. It is named, not
+/// killed: somebody may have started a cell of their own meanwhile.
+fn leftover_processes(folder: &Path, before: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let started = Instant::now();
+    loop {
+        let left: BTreeSet<u32> = processes_from(folder).difference(before).copied().collect();
+        if left.is_empty() || started.elapsed() > LEFTOVER_GRACE {
+            return left;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expected_lines_must_occur_in_their_order() {
+        let output = "splitting\n   1234 the\n   1100 of\ndone in 3 s\n";
+        assert_eq!(first_missing("the\nof\ndone in * s", output), None);
+        assert_eq!(first_missing("of\nthe", output), Some("the"));
+        assert_eq!(first_missing("# a remark\n\nnowhere", output), Some("nowhere"));
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        assert!(matches("refused: conflict, * short by *", "batch refused: conflict, cpu short by 500"));
+        assert!(!matches("short by * conflict", "conflict, short by 5"));
+    }
+
+    #[test]
+    fn programs_that_an_example_needs_are_read_from_its_file() {
+        let text = "#!/bin/sh\n# needs: curl\n# needs: python3 python3-minimal\nplenum dev\n";
+        let expected = [("curl", "curl"), ("python3", "python3-minimal")];
+        assert_eq!(needs(text), expected.map(|(program, package)| (program.to_owned(), package.to_owned())));
+    }
+
+    #[test]
+    fn an_example_that_checks_nothing_is_refused() {
+        let folder = env::temp_dir().join(format!("plenum-xtask-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        fs::write(folder.join("alone.toml"), "").expect("the temporary folder is writable");
+        let refused = find(&folder);
+        fs::write(folder.join("alone.expected"), "a line").expect("the temporary folder is writable");
+        let found = find(&folder);
+        fs::remove_dir_all(&folder).expect("the temporary folder is ours");
+        let error = refused.expect_err("nothing says what it should print").to_string();
+        assert!(error.contains("alone checks nothing"), "{error}");
+        assert_eq!(found.expect("it is complete now").len(), 1);
+    }
+}

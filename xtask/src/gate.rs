@@ -1,0 +1,243 @@
+//! The gate: the list of steps, their order, and what is said about them at the end.
+//!
+//! A step that fails doesn't keep the others from running, so that one run shows all that is wrong. Cheap steps come
+//! first. The development profile serves all checks and tests, the release profile the examples and the
+//! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::programs::{Runner, answers, need_component, test_runner};
+use crate::tally::Tally;
+use crate::watch::{duration, watch};
+use crate::workspace::Workspace;
+use crate::{examples, harness};
+
+/// Longer than the whole gate takes from nothing on two slow cores: a step that reaches it hangs.
+const STEP_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// One step of the gate.
+struct Step {
+    name: &'static str,
+    /// What it makes sure of, for `--list`.
+    about: &'static str,
+    run: fn(&Workspace) -> Result<Report>,
+}
+
+/// What came of a step that could be carried out.
+struct Report {
+    verdict: Verdict,
+    /// A few words for the table.
+    detail: String,
+    tests: Option<Tally>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// All steps, in the order in which they run.
+const STEPS: &[Step] = &[
+    Step { name: "format", about: "every file is as rustfmt writes it", run: format },
+    Step { name: "tidy", about: "dependency rules, words and sizes: tests/tidy.rs", run: tidy },
+    Step { name: "lint", about: "clippy finds nothing, tests and benches included", run: lint },
+    Step { name: "tests", about: "every test of every crate", run: tests },
+    Step { name: "doc-tests", about: "the examples in doc comments compile and hold", run: doc_tests },
+    Step { name: "docs", about: "rustdoc has nothing to warn of", run: docs },
+    Step { name: "licences", about: "cargo-deny: licences, bans, sources (only where it is installed)", run: licences },
+    Step { name: "release", about: "the README's build", run: release },
+    Step { name: "examples", about: "each example runs for real and prints what it should", run: run_examples },
+    Step { name: "harness", about: "the benchmarks do their work (core and commit, --quick)", run: run_harness },
+];
+
+/// The step of that name, for the command line.
+pub(crate) fn step_name(text: &str) -> Result<&'static str, String> {
+    let names: Vec<&'static str> = STEPS.iter().map(|step| step.name).collect();
+    names
+        .iter()
+        .find(|name| **name == text)
+        .copied()
+        .ok_or_else(|| format!("there is no such step; there are: {}", names.join(", ")))
+}
+
+/// Prints the steps and what each is for.
+pub(crate) fn list() {
+    for step in STEPS {
+        println!("{:<10} {}", step.name, step.about);
+    }
+}
+
+/// Runs all steps, or only those named; true if none failed.
+pub(crate) fn run(workspace: &Workspace, only: &[&str]) -> bool {
+    let steps: Vec<&Step> = STEPS.iter().filter(|step| only.is_empty() || only.contains(&step.name)).collect();
+    let started = Instant::now();
+    let mut done = Vec::new();
+    for (number, step) in (1..).zip(&steps) {
+        eprintln!("\n[{number}/{}] {}: {}", steps.len(), step.name, step.about);
+        let began = Instant::now();
+        let report = (step.run)(workspace).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            Report { verdict: Verdict::Failed, detail: first_line(&error), tests: None }
+        });
+        eprintln!("[{number}/{}] {}: {} in {}", steps.len(), step.name, report.verdict, duration(began.elapsed()));
+        done.push((*step, report, began.elapsed()));
+    }
+    summarise(&done, started.elapsed())
+}
+
+/// Prints the table, how to repeat what failed, and the closing line; true if no step failed.
+fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
+    println!("\n{:<10} {:<8} {:>12}  ", "step", "result", "time");
+    for (step, report, time) in done {
+        println!("{:<10} {:<8} {:>12}  {}", step.name, report.verdict.to_string(), duration(*time), report.detail);
+    }
+    let failed: BTreeSet<&str> =
+        done.iter().filter(|(_, report, _)| report.verdict == Verdict::Failed).map(|(step, ..)| step.name).collect();
+    println!("{:<10} {:<8} {:>12}", "all", if failed.is_empty() { "passed" } else { "FAILED" }, duration(total));
+    println!();
+    for step in &failed {
+        println!("to repeat what failed: cargo xtask test --only {step}");
+    }
+    let tests = done.iter().find_map(|(_, report, _)| report.tests);
+    println!("{}", closing_line(&failed.into_iter().collect::<Vec<_>>(), tests));
+    done.iter().all(|(_, report, _)| report.verdict != Verdict::Failed)
+}
+
+/// The last line: the tests' counts alone when all is well, and never only they when something failed.
+fn closing_line(failed: &[&str], tests: Option<Tally>) -> String {
+    let counts = tests.map(|tally| tally.to_string());
+    match (failed, counts) {
+        ([], Some(counts)) => counts,
+        ([], None) => "all steps passed".to_owned(),
+        (_, Some(counts)) => format!("the gate failed: {}; tests: {counts}", failed.join(", ")),
+        (_, None) => format!("the gate failed: {}", failed.join(", ")),
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::Skipped => "skipped",
+        })
+    }
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
+}
+
+/// Runs a command whose exit status is all that counts.
+fn plain(command: Command, label: &str) -> Result<Report> {
+    let status = watch(command, label, STEP_LIMIT, |_, _| {})?;
+    let verdict = if status.success() { Verdict::Passed } else { Verdict::Failed };
+    let detail = if status.success() { String::new() } else { status.to_string() };
+    Ok(Report { verdict, detail, tests: None })
+}
+
+/// Runs a command that runs tests, and counts them.
+fn counted(command: Command, label: &str) -> Result<(Report, Tally)> {
+    let mut tally = Tally::default();
+    let status = watch(command, label, STEP_LIMIT, |_, line| tally.read(line))?;
+    // A failure without a failed test is one of the build; a success with one would be the runner's lie.
+    let verdict = if status.success() && tally.failed == 0 { Verdict::Passed } else { Verdict::Failed };
+    Ok((Report { verdict, detail: tally.to_string(), tests: None }, tally))
+}
+
+fn format(workspace: &Workspace) -> Result<Report> {
+    need_component(workspace, "fmt", "rustfmt")?;
+    plain(workspace.cargo(["fmt", "--all", "--check"]), "format")
+}
+
+// Also part of `tests`, but here it answers within seconds and needs no other crate to compile.
+fn tidy(workspace: &Workspace) -> Result<Report> {
+    let command = workspace.cargo(["test", "--package", "xtask", "--test", "tidy", "--no-fail-fast", "--", "--quiet"]);
+    Ok(counted(command, "tidy")?.0)
+}
+
+fn lint(workspace: &Workspace) -> Result<Report> {
+    need_component(workspace, "clippy", "clippy")?;
+    plain(workspace.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), "lint")
+}
+
+fn tests(workspace: &Workspace) -> Result<Report> {
+    let command = match test_runner(workspace) {
+        Runner::Nextest => workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
+        Runner::CargoTest => workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]),
+    };
+    let (report, tally) = counted(command, "tests")?;
+    Ok(Report { tests: Some(tally), ..report })
+}
+
+fn doc_tests(workspace: &Workspace) -> Result<Report> {
+    Ok(counted(workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]), "doc-tests")?.0)
+}
+
+fn docs(workspace: &Workspace) -> Result<Report> {
+    let mut command = workspace.cargo(["doc", "--no-deps", "--workspace"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    plain(command, "docs")
+}
+
+fn licences(workspace: &Workspace) -> Result<Report> {
+    if !answers(workspace, &["deny", "--version"]) {
+        let detail = "cargo-deny is not installed; tidy has checked the licences".to_owned();
+        return Ok(Report { verdict: Verdict::Skipped, detail, tests: None });
+    }
+    // Advisories are left out: their database is fetched from the network, and the gate must work without.
+    plain(workspace.cargo(["deny", "--offline", "check", "bans", "licenses", "sources"]), "licences")
+}
+
+fn release(workspace: &Workspace) -> Result<Report> {
+    plain(workspace.cargo(["build", "--release"]), "release")
+}
+
+fn run_examples(workspace: &Workspace) -> Result<Report> {
+    let count = examples::run(workspace, &[])?;
+    Ok(Report { verdict: Verdict::Passed, detail: format!("{count} examples"), tests: None })
+}
+
+fn run_harness(workspace: &Workspace) -> Result<Report> {
+    let detail = harness::run(workspace)?;
+    Ok(Report { verdict: Verdict::Passed, detail, tests: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_counts_the_tests() {
+        assert_eq!(closing_line(&[], Some(Tally { passed: 12, failed: 0 })), "12 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_failed_step_stands_before_the_counts_of_tests_that_passed() {
+        let line = closing_line(&["lint", "docs"], Some(Tally { passed: 12, failed: 0 }));
+        assert_eq!(line, "the gate failed: lint, docs; tests: 12 passed, 0 failed");
+    }
+
+    #[test]
+    fn an_unknown_step_is_answered_with_those_there_are() {
+        let error = step_name("linting").expect_err("there is no such step");
+        assert!(error.contains("format, tidy, lint"), "{error}");
+    }
+
+    #[test]
+    fn one_failed_step_fails_the_gate_and_a_skipped_one_does_not() {
+        let report = |verdict| Report { verdict, detail: String::new(), tests: None };
+        let outcome = |verdicts: [Verdict; 2]| {
+            let done: Vec<_> = STEPS.iter().zip(verdicts).map(|(s, v)| (s, report(v), Duration::ZERO)).collect();
+            summarise(&done, Duration::ZERO)
+        };
+        assert!(outcome([Verdict::Passed, Verdict::Skipped]));
+        assert!(!outcome([Verdict::Failed, Verdict::Passed]));
+    }
+}

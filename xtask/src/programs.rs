@@ -1,0 +1,107 @@
+//! Programs that a step needs beyond crates: found, installed where we may, or named with the command
+//! that installs them.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::watch::watch;
+use crate::workspace::{Workspace, in_ci};
+
+/// The runner's version that CI installs. Any other that is found is used as it is.
+const NEXTEST_VERSION: &str = "0.9.143";
+const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// What runs the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// `cargo nextest`: a process for each test, a time limit for each, all binaries at once.
+    Nextest,
+    /// `cargo test`, which comes with every toolchain.
+    CargoTest,
+}
+
+/// The best runner that is there; in CI, nextest is installed first.
+///
+/// On a developer's bare machine it is not: building it takes longer than all other steps together, and
+/// a first run of the gate should not. What is lost without it is the time limit for each test, not a verdict.
+pub(crate) fn test_runner(workspace: &Workspace) -> Runner {
+    let command = format!("cargo install cargo-nextest --locked --version {NEXTEST_VERSION}");
+    if answers(workspace, &["nextest", "--version"]) {
+        return Runner::Nextest;
+    }
+    if in_ci() {
+        eprintln!("cargo-nextest is missing; this is CI, so: {command}");
+        let install = workspace.cargo(command.split(' ').skip(1));
+        match watch(install, "the installation of cargo-nextest", INSTALL_LIMIT, |_, _| {}) {
+            Ok(status) if status.success() => return Runner::Nextest,
+            Ok(status) => eprintln!("it could not be installed ({status}); `cargo test` does the work"),
+            Err(error) => eprintln!("it could not be installed ({error:#}); `cargo test` does the work"),
+        }
+    } else {
+        eprintln!("cargo-nextest is missing; `cargo test` does the work. For a time limit on each test: {command}");
+    }
+    Runner::CargoTest
+}
+
+/// Makes sure that a part of the toolchain (`clippy`, `rustfmt`) is there.
+pub(crate) fn need_component(workspace: &Workspace, subcommand: &str, component: &str) -> Result<()> {
+    if answers(workspace, &[subcommand, "--version"]) {
+        return Ok(());
+    }
+    let command = format!("rustup component add {component}");
+    eprintln!("{component} is missing: {command}");
+    let mut install = Command::new("rustup");
+    install.args(["component", "add", component]).current_dir(&workspace.root);
+    match watch(install, &command, INSTALL_LIMIT, |_, _| {}) {
+        Ok(status) if status.success() => Ok(()),
+        _ => bail!("{component} is missing and could not be installed. Do it by hand: {command}"),
+    }
+}
+
+/// Makes sure that `program` can be started; where it is missing, installs Debian's `package` if we are root.
+pub(crate) fn need_program(workspace: &Workspace, program: &str, package: &str) -> Result<()> {
+    if in_path(program).is_some() {
+        return Ok(());
+    }
+    if is_root() && in_path("apt-get").is_some() {
+        for arguments in [vec!["update"], vec!["install", "-y", "--no-install-recommends", package]] {
+            eprintln!("{program} is missing: apt-get {}", arguments.join(" "));
+            let mut install = Command::new("apt-get");
+            install.args(&arguments).env("DEBIAN_FRONTEND", "noninteractive").current_dir(&workspace.root);
+            let status = watch(install, "apt-get", INSTALL_LIMIT, |_, _| {})?;
+            if !status.success() {
+                break;
+            }
+        }
+        if in_path(program).is_some() {
+            return Ok(());
+        }
+    }
+    bail!("the program {program} is missing. Install it: sudo apt-get install -y {package}")
+}
+
+/// True when Cargo has this subcommand and it can say its version.
+pub(crate) fn answers(workspace: &Workspace, arguments: &[&str]) -> bool {
+    workspace.cargo(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+/// Where the shell would find `program`.
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The effective user of this process, from `/proc`, which needs no library.
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:"))
+            .and_then(|ids| ids.split_whitespace().nth(1))
+            .is_some_and(|effective| effective == "0")
+    })
+}

@@ -1,0 +1,84 @@
+//! Where the project lies, and how its programs are started: one target folder and one set of
+//! settings for all steps, so that no step builds again what another has built.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The project's folder and Cargo's target folder.
+pub(crate) struct Workspace {
+    /// The folder that holds the root `Cargo.toml`.
+    pub(crate) root: PathBuf,
+    /// Where Cargo puts what it builds, `CARGO_TARGET_DIR` and configuration considered.
+    pub(crate) target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks Cargo, so that a configured target folder is found, too.
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no folder")?.to_owned();
+        let output = Command::new(cargo_program())
+            .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+            .current_dir(&root)
+            .output()
+            .context("could not start `cargo metadata`")?;
+        if !output.status.success() {
+            bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let metadata: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("`cargo metadata` gave no valid JSON")?;
+        let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target_directory")?;
+        Ok(Self { root, target: target.into() })
+    }
+
+    /// A `cargo` that runs in the project's folder.
+    pub(crate) fn cargo<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(cargo_program());
+        command.args(arguments).current_dir(&self.root);
+        // What is built once and thrown away needs no incremental state: it costs time and half the disk.
+        if in_ci() && env::var_os("CARGO_INCREMENTAL").is_none() {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
+        // Its output goes through a pipe, where Cargo would drop the colours.
+        if colours() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        command
+    }
+
+    /// Where the programs of the release build lie.
+    pub(crate) fn release_folder(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
+    /// An empty folder below the target folder, for what a step writes.
+    pub(crate) fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.target.join("xtask").join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("could not empty {}", folder.display()))?;
+        }
+        std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+        Ok(folder)
+    }
+}
+
+/// True in continuous integration, where all common services set `CI`.
+pub(crate) fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
+}
+
+/// The very Cargo that runs us, so that a toolchain that was chosen on the command line holds for every step.
+fn cargo_program() -> std::ffi::OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// True when a person looks on who has not asked for plain text.
+fn colours() -> bool {
+    stderr().is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|value| value != "dumb")
+}
