@@ -1,1 +1,41 @@
 //! The nouns of a cell, its resources, feasibility, and the paged picture that everybody shares.
+//!
+//! Pure: no clock, thread, disk, network or randomness, and free of wire formats. The core decides on a [`Cell`] and emits
+//! [`Delta`]s; mirrors, replay and simulators fold the same deltas into the same cells.
+
+pub mod cell;
+pub mod command;
+pub mod delta;
+pub mod session;
+
+mod allocation;
+mod constraint;
+mod feasibility;
+mod id;
+mod job;
+mod machine;
+mod paged;
+mod resources;
+mod transaction;
+mod wanted;
+
+pub use allocation::{AllocationExtra, AllocationRow, AllocationState, AllocationStatus, TakeOver};
+pub use cell::{AllocationRef, Cell, FoldError, Restore, RestoreError, RestoredAllocation};
+pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Request, Transition};
+pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
+pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
+pub use feasibility::{Obstacle, Requirement, shortages};
+pub use id::{AllocationId, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, is_name};
+pub use job::{
+    Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskRow,
+    TaskState,
+};
+pub use machine::{Machine, MachineRow, MachineState};
+pub use paged::Paged;
+pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
+pub use session::Session;
+pub use transaction::{
+    CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, Guard, Outcome, Placement, Preemption, Refusal,
+    RefusalKind, RefusalReason, Transaction, TransactionOutcome,
+};
+pub use wanted::{NotWanted, WantedGroup, group_is_wanted, task_is_wanted, wanted};

@@ -1,0 +1,173 @@
+//! Allocations: a row written once at the grant, and a byte that changes.
+
+use std::sync::Arc;
+
+use crate::{AllocationId, Device, JobId, Port, Resources, Revision};
+
+/// Where an allocation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum AllocationState {
+    /// The slot is free.
+    #[default]
+    Free = 0,
+    /// Committed; its agent has not started it yet.
+    Granted = 1,
+    /// Its agent is starting it.
+    Starting = 2,
+    /// Its process runs.
+    Running = 3,
+    /// Its end was decided; leaving.
+    Stopping = 4,
+    /// Its machine was unreachable too long; leaving.
+    Lost = 5,
+    /// Ended with exit code 0.
+    Complete = 6,
+    /// Ended any other way than asked for.
+    Failed = 7,
+    /// Ended as asked for.
+    Stopped = 8,
+    /// Ended for a task of a higher band.
+    Evicted = 9,
+    /// Ended after it was lost.
+    EndedLost = 10,
+}
+
+impl AllocationState {
+    /// All states, in the order of their numbers.
+    pub const ALL: [Self; 11] = [
+        Self::Free,
+        Self::Granted,
+        Self::Starting,
+        Self::Running,
+        Self::Stopping,
+        Self::Lost,
+        Self::Complete,
+        Self::Failed,
+        Self::Stopped,
+        Self::Evicted,
+        Self::EndedLost,
+    ];
+
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// Occupies room: from the grant to the agent's receipt.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Granted | Self::Starting | Self::Running | Self::Stopping | Self::Lost)
+    }
+
+    /// Its end was decided, and its room is not free yet.
+    #[must_use]
+    pub const fn is_leaving(self) -> bool {
+        matches!(self, Self::Stopping | Self::Lost)
+    }
+
+    /// Live and not leaving: it is its task's one allocation.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Granted | Self::Starting | Self::Running)
+    }
+
+    /// Over.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Complete | Self::Failed | Self::Stopped | Self::Evicted | Self::EndedLost)
+    }
+}
+
+/// The byte of an allocation that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct AllocationStatus {
+    /// Where it stands.
+    pub state: AllocationState,
+    /// Its health check passed, or it has none and runs.
+    pub ready: bool,
+}
+
+/// What was granted: written once, 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct AllocationRow {
+    /// The revision that granted it.
+    pub created: Revision,
+    /// The session of the transaction that it is from.
+    pub session: u64,
+    /// The transaction's number.
+    pub number: u32,
+    /// Of the slot; stays when the allocation ends.
+    pub generation: u32,
+    /// Its job's slot and generation.
+    pub job_slot: u32,
+    /// See `job_slot`.
+    pub job_generation: u32,
+    /// The version of the job that it was granted for.
+    pub job_version: u32,
+    /// Its group's row in the table of groups.
+    pub group_row: u32,
+    /// Its task's index in the group.
+    pub task: u32,
+    /// Its machine's slot.
+    pub machine: u32,
+    /// The machine's epoch at the grant.
+    pub epoch: u32,
+    /// The number of what it got.
+    pub shape: u32,
+    /// Its group's position in the job.
+    pub group: u16,
+    /// How many allocations its task had had, with this one.
+    pub attempt: u16,
+    /// The number of its scheduler's name.
+    pub scheduler: u16,
+}
+
+const _: () = assert!(size_of::<AllocationRow>() <= 64, "a page of 64 rows is 4 KiB");
+
+impl AllocationRow {
+    /// The id of the allocation in `slot`.
+    #[must_use]
+    pub const fn id(&self, slot: u32) -> AllocationId {
+        AllocationId { slot, generation: self.generation }
+    }
+
+    /// The id of its job.
+    #[must_use]
+    pub const fn job(&self) -> JobId {
+        JobId { slot: self.job_slot, generation: self.job_generation }
+    }
+}
+
+/// Room of a leaving allocation, on which a successor was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Who leaves.
+    pub victim: AllocationId,
+    /// How much of its room.
+    pub amount: Resources,
+}
+
+/// What few allocations have.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AllocationExtra {
+    /// Devices that it was granted.
+    pub devices: Vec<Device>,
+    /// Ports that it was granted.
+    pub ports: Vec<Port>,
+    /// Whose room it was granted on, and waits for.
+    pub takes_over: Vec<TakeOver>,
+    /// Restarts within it.
+    pub restarts: u32,
+    /// Why it leaves.
+    pub reason: Option<Arc<str>>,
+}
+
+impl AllocationExtra {
+    /// True when there is nothing in it, so that it needn't be kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,93 @@
+//! The paged picture of the cell: the state of the core and the mirror of every scheduler alike.
+//!
+//! A clone is a snapshot: it costs some reference counts, and neither side sees what the other changes later.
+
+mod apply;
+mod compare;
+mod read;
+mod restore;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use apply::FoldError;
+pub use read::AllocationRef;
+pub use restore::{Restore, RestoreError, RestoredAllocation};
+
+use crate::{
+    AllocationExtra, AllocationRow, AllocationStatus, Attributes, CellIdentity, GroupRow, Job, JobId, LogTime, Machine,
+    MachineRow, Paged, Resources, Revision, Session, SessionId, TaskRow,
+};
+
+/// Rows a page of each table. What a grant or a stop writes is small and dense, so that a copy costs little.
+pub mod page_rows {
+    /// 32 bytes each: 8 KiB.
+    pub const MACHINES: usize = 256;
+    /// Free amounts besides CPU and memory, 48 bytes each.
+    pub const REST: usize = 64;
+    /// Pointers.
+    pub const JOBS: usize = 64;
+    /// 48 bytes each.
+    pub const GROUPS: usize = 64;
+    /// 8 bytes each: 2 KiB.
+    pub const TASKS: usize = 256;
+    /// 64 bytes each: 4 KiB.
+    pub const ALLOCATIONS: usize = 64;
+    /// 2 bytes each.
+    pub const STATUS: usize = 2048;
+}
+
+/// Free disk and named resources of a machine.
+pub type RestRow = [i64; crate::DIMENSIONS - 2];
+
+/// A slot of the table of jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobSlot {
+    /// Stays when the job is retired.
+    pub generation: u32,
+    /// The tenant.
+    pub job: Option<Arc<Job>>,
+}
+
+/// A slot of the table of machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineSlot {
+    /// Stays when the machine is removed.
+    pub generation: u32,
+    /// The tenant.
+    pub machine: Option<Arc<Machine>>,
+}
+
+/// Namespace and name of each job.
+type JobsByName = BTreeMap<(Arc<str>, Arc<str>), JobId>;
+
+/// The cell at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    pub(crate) revision: Revision,
+    pub(crate) time: LogTime,
+    pub(crate) identity: Arc<CellIdentity>,
+    pub(crate) scheduler_names: Arc<Vec<Arc<str>>>,
+    pub(crate) shapes: Arc<Vec<Resources>>,
+    pub(crate) shape_numbers: Arc<BTreeMap<Resources, u32>>,
+    pub(crate) classes: Arc<Vec<Arc<Attributes>>>,
+    pub(crate) class_numbers: Arc<BTreeMap<Arc<Attributes>, u32>>,
+    pub(crate) machines: Paged<MachineRow, { page_rows::MACHINES }>,
+    pub(crate) rest: Paged<RestRow, { page_rows::REST }>,
+    pub(crate) machine_slots: Paged<MachineSlot, { page_rows::MACHINES }>,
+    pub(crate) machines_by_name: Arc<BTreeMap<Arc<str>, u32>>,
+    pub(crate) jobs: Paged<JobSlot, { page_rows::JOBS }>,
+    pub(crate) jobs_by_name: Arc<JobsByName>,
+    pub(crate) groups: Paged<GroupRow, { page_rows::GROUPS }>,
+    pub(crate) tasks: Paged<TaskRow, { page_rows::TASKS }>,
+    pub(crate) allocations: Paged<AllocationRow, { page_rows::ALLOCATIONS }>,
+    pub(crate) statuses: Paged<AllocationStatus, { page_rows::STATUS }>,
+    pub(crate) extras: Arc<BTreeMap<u32, AllocationExtra>>,
+    /// The page of allocations that grants fill: that of the last one granted.
+    pub(crate) filling: Option<u32>,
+    pub(crate) live: u32,
+    pub(crate) sessions: Arc<BTreeMap<SessionId, Arc<Session>>>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,491 @@
+//! Folding deltas into the cell. Decides nothing, and derives only what the delta leaves out: rooms, counters, attempts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Cell, JobSlot, MachineSlot};
+use crate::delta::{JobChange, Subject};
+use crate::session::{DecidedNumber, NUMBERS_KEPT};
+use crate::{
+    AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Delta, End, GrantExtra, Grants,
+    GroupRow, Job, LogTime, Machine, MachineState, Move, Resources, Revision, Room, Session, SessionChange, SessionId,
+    TaskChange, TaskRow, TaskState,
+};
+
+/// A delta that does not fit the cell it is applied to. The cell is then in between, and must be thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoldError {
+    /// Its revision is not the next one.
+    Revision {
+        /// The one after the cell's.
+        expected: Revision,
+        /// The delta's.
+        found: Revision,
+    },
+    /// Log time went backwards.
+    Time {
+        /// The cell's.
+        cell: LogTime,
+        /// The delta's.
+        delta: LogTime,
+    },
+    /// Something that the delta refers to is not there, or is already.
+    Subject {
+        /// The delta's.
+        revision: Revision,
+        /// What.
+        subject: Subject,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+}
+
+impl fmt::Display for FoldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revision { expected, found } => write!(f, "expected revision {expected}, found {found}"),
+            Self::Time { cell, delta } => {
+                write!(f, "log time goes backwards, from {} to {} µs", cell.micros, delta.micros)
+            }
+            Self::Subject { revision, subject, fault } => write!(f, "revision {revision}: {subject:?} {fault}"),
+        }
+    }
+}
+
+impl std::error::Error for FoldError {}
+
+impl Cell {
+    /// Makes this the picture of the delta's revision.
+    ///
+    /// # Errors
+    /// When the delta does not fit: the cell must then be thrown away. Deltas of a core whose state equals this one always fit.
+    pub fn apply(&mut self, delta: &Delta) -> Result<(), FoldError> {
+        if delta.revision != self.revision.next() {
+            return Err(FoldError::Revision { expected: self.revision.next(), found: delta.revision });
+        }
+        if delta.time < self.time {
+            return Err(FoldError::Time { cell: self.time, delta: delta.time });
+        }
+        self.revision = delta.revision;
+        self.time = delta.time;
+        if let Some(identity) = &delta.cell {
+            self.identity = Arc::new(identity.clone());
+        }
+        if !delta.scheduler_names.is_empty() {
+            Arc::make_mut(&mut self.scheduler_names).extend(delta.scheduler_names.iter().cloned());
+        }
+        for shape in &delta.shapes {
+            self.add_shape(*shape);
+        }
+        delta.machines.iter().for_each(|machine| self.put_machine(machine));
+        for change in &delta.jobs {
+            self.change_job(change)?;
+        }
+        for grants in &delta.grants {
+            self.grant(grants)?;
+        }
+        for change in &delta.moves {
+            self.move_allocation(change)?;
+        }
+        for end in &delta.ends {
+            self.end_allocation(end)?;
+        }
+        for change in &delta.tasks {
+            self.change_task(change)?;
+        }
+        delta.sessions.iter().try_for_each(|change| self.change_session(change))
+    }
+
+    fn fault<T>(&self, subject: Subject, fault: &'static str) -> Result<T, FoldError> {
+        Err(FoldError::Subject { revision: self.revision, subject, fault })
+    }
+
+    fn add_shape(&mut self, shape: Resources) {
+        let number = u32::try_from(self.shapes.len()).expect("each shape took a command");
+        Arc::make_mut(&mut self.shapes).push(shape);
+        Arc::make_mut(&mut self.shape_numbers).insert(shape, number);
+    }
+
+    pub(super) fn put_machine(&mut self, machine: &Arc<Machine>) {
+        let slot = machine.id.slot;
+        let before = self.machine_in(slot).cloned();
+        let mut room = self.room(slot);
+        if let Some(before) = &before {
+            room.take(&before.capacity);
+            if before.name != machine.name || machine.state == MachineState::Gone {
+                Arc::make_mut(&mut self.machines_by_name).remove(&before.name);
+            }
+        }
+        let gone = machine.state == MachineState::Gone;
+        room.add(&machine.capacity);
+        let class = self.class_of(&machine.attributes);
+        let revision = self.revision;
+        let has_rest = room.0[2..] != [0; crate::DIMENSIONS - 2] || !machine.capacity.is_plain();
+        let row = self.machines.get_mut(slot);
+        row.last_change = revision;
+        row.state = machine.state;
+        row.epoch = if gone { 0 } else { machine.epoch };
+        row.class = class;
+        row.has_rest = has_rest;
+        row.free_cpu_millis = i32::try_from(room.0[0]).unwrap_or(if room.0[0] < 0 { i32::MIN } else { i32::MAX });
+        row.free_memory_bytes = room.0[1];
+        if has_rest {
+            self.rest.get_mut(slot).copy_from_slice(&room.0[2..]);
+        }
+        let tenant = (!gone).then(|| machine.clone());
+        *self.machine_slots.get_mut(slot) = MachineSlot { generation: machine.id.generation, machine: tenant };
+        if !gone && before.is_none_or(|before| before.name != machine.name) {
+            Arc::make_mut(&mut self.machines_by_name).insert(machine.name.clone(), slot);
+        }
+    }
+
+    fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {
+        if let Some(&number) = self.class_numbers.get(attributes) {
+            return number;
+        }
+        let number = u32::try_from(self.classes.len()).expect("each class took a registration");
+        Arc::make_mut(&mut self.classes).push(attributes.clone());
+        Arc::make_mut(&mut self.class_numbers).insert(attributes.clone(), number);
+        number
+    }
+
+    fn change_job(&mut self, change: &JobChange) -> Result<(), FoldError> {
+        match change {
+            JobChange::Put { job, task_bases } => self.put_job(job, task_bases),
+            JobChange::State { id, state, reason } => {
+                let job = self.job_mut(*id)?;
+                job.state = *state;
+                job.reason = reason.clone();
+                Ok(())
+            }
+            JobChange::Group { row, count, not_before, task_base } => {
+                self.change_group(*row, *count, *not_before, *task_base)
+            }
+            JobChange::Removed(id) => self.remove_job(*id),
+            JobChange::Home { id, machine } => {
+                self.job_mut(*id)?.home = *machine;
+                Ok(())
+            }
+        }
+    }
+
+    fn job_mut(&mut self, id: crate::JobId) -> Result<&mut Job, FoldError> {
+        if self.job(id).is_none() {
+            return self.fault(Subject::Job(id), "is not there");
+        }
+        let job = self.jobs.get_mut(id.slot).job.as_mut().expect("seen a line above");
+        Ok(Arc::make_mut(job))
+    }
+
+    fn put_job(&mut self, job: &Arc<Job>, task_bases: &[u32]) -> Result<(), FoldError> {
+        if task_bases.len() != job.shape.groups.len() {
+            return self.fault(Subject::Job(job.id), "has another number of groups than of places for their tasks");
+        }
+        let replaced = self.job_in(job.id.slot).map(|before| before.id);
+        if replaced.is_some_and(|before| before != job.id) {
+            return self.fault(Subject::Job(job.id), "is put where another one is");
+        }
+        if let Some(before) = replaced {
+            self.clear_groups(before)?;
+        }
+        for ((row, group), &task_base) in (job.group_base..).zip(&job.shape.groups).zip(task_bases) {
+            let tasks = [group.count, 0, 0, 0, 0];
+            let row = self.groups.get_mut(row);
+            *row = GroupRow { task_base, count: group.count, job_slot: job.id.slot, tasks, ..GroupRow::default() };
+            (task_base..task_base + group.count).for_each(|task| *self.tasks.get_mut(task) = TaskRow::default());
+        }
+        *self.jobs.get_mut(job.id.slot) = JobSlot { generation: job.id.generation, job: Some(job.clone()) };
+        let name = (job.shape.namespace.clone(), job.shape.name.clone());
+        Arc::make_mut(&mut self.jobs_by_name).insert(name, job.id);
+        Ok(())
+    }
+
+    /// Gives the rows of a job's groups and tasks back.
+    fn clear_groups(&mut self, id: crate::JobId) -> Result<(), FoldError> {
+        let Some(job) = self.job(id).cloned() else { return self.fault(Subject::Job(id), "is not there") };
+        for row in (job.group_base..).take(job.shape.groups.len()) {
+            let group = *self.groups.get_mut(row);
+            if group.tasks_in(TaskState::Live) + group.leaving > 0 {
+                return self.fault(Subject::GroupRow(row), "still has live allocations");
+            }
+            (group.task_base..group.task_base + group.count)
+                .for_each(|task| *self.tasks.get_mut(task) = TaskRow::default());
+            *self.groups.get_mut(row) = GroupRow::default();
+        }
+        Ok(())
+    }
+
+    fn remove_job(&mut self, id: crate::JobId) -> Result<(), FoldError> {
+        self.clear_groups(id)?;
+        let slot = self.jobs.get_mut(id.slot);
+        let job = slot.job.take().expect("its groups were cleared");
+        let name = (job.shape.namespace.clone(), job.shape.name.clone());
+        Arc::make_mut(&mut self.jobs_by_name).remove(&name);
+        Ok(())
+    }
+
+    fn change_group(&mut self, row: u32, count: u32, not_before: LogTime, base: u32) -> Result<(), FoldError> {
+        let Some(&before) = self.groups.get(row) else {
+            return self.fault(Subject::GroupRow(row), "is not there");
+        };
+        let mut after = GroupRow { count, not_before, task_base: base, ..before };
+        let kept = before.count.min(count);
+        if base != before.task_base {
+            for task in 0..kept {
+                let moved = std::mem::take(self.tasks.get_mut(before.task_base + task));
+                *self.tasks.get_mut(base + task) = moved;
+            }
+        }
+        for task in kept..before.count {
+            let gone = std::mem::take(self.tasks.get_mut(before.task_base + task));
+            if gone.state == TaskState::Live {
+                return self.fault(Subject::Task(row, task), "is live and may not be dropped");
+            }
+            after.tasks[gone.state as usize] -= 1;
+        }
+        (kept..count).for_each(|task| *self.tasks.get_mut(base + task) = TaskRow::default());
+        after.tasks[TaskState::Waiting as usize] += count - kept;
+        *self.groups.get_mut(row) = after;
+        Ok(())
+    }
+
+    fn grant(&mut self, grants: &Grants) -> Result<(), FoldError> {
+        let Some(&shape) = self.shapes.get(grants.shape as usize) else {
+            return self.fault(Subject::Shape(grants.shape), "is not known");
+        };
+        if usize::from(grants.scheduler) >= self.scheduler_names.len() {
+            return self.fault(Subject::Scheduler(grants.scheduler), "is not known");
+        }
+        if self.job(grants.job).is_none() {
+            return self.fault(Subject::Job(grants.job), "is not there");
+        }
+        let Some(&group) = self.groups.get(grants.group_row) else {
+            return self.fault(Subject::GroupRow(grants.group_row), "is not there");
+        };
+        let count = grants.slots.len();
+        if [grants.machines.len(), grants.tasks.len(), grants.generations.len()] != [count; 3] {
+            return self.fault(Subject::GroupRow(grants.group_row), "is granted columns of unequal length");
+        }
+        let plain = shape.is_plain();
+        for claim in 0..count {
+            let (slot, machine, task) = (grants.slots[claim], grants.machines[claim], grants.tasks[claim]);
+            if self.statuses.get(slot).is_some_and(|status| status.state != AllocationState::Free) {
+                return self.fault(Subject::AllocationSlot(slot), "is granted, and is not free");
+            }
+            let Some(epoch) = self.take_room(machine, &shape, plain) else {
+                return self.fault(Subject::AllocationSlot(slot), "is granted on a machine that is not there");
+            };
+            if task >= group.count {
+                return self.fault(Subject::Task(grants.group_row, task), "is beyond its group");
+            }
+            let row = self.tasks.get_mut(group.task_base + task);
+            if row.state != TaskState::Waiting {
+                return self.fault(Subject::Task(grants.group_row, task), "is granted, and does not wait");
+            }
+            *row = TaskRow {
+                allocation: slot + 1,
+                state: TaskState::Live,
+                attempts: row.attempts.saturating_add(1),
+                failures: row.failures,
+            };
+            let attempt = row.attempts;
+            *self.allocations.get_mut(slot) = AllocationRow {
+                created: self.revision,
+                session: grants.session.0,
+                number: grants.number,
+                generation: grants.generations[claim],
+                job_slot: grants.job.slot,
+                job_generation: grants.job.generation,
+                job_version: grants.job_version,
+                group_row: grants.group_row,
+                task,
+                machine,
+                epoch,
+                shape: grants.shape,
+                group: grants.group,
+                attempt,
+                scheduler: grants.scheduler,
+            };
+            *self.statuses.get_mut(slot) = AllocationStatus { state: AllocationState::Granted, ready: false };
+        }
+        let granted = u32::try_from(count).expect("slots have 32-bit numbers");
+        let group = self.groups.get_mut(grants.group_row);
+        group.tasks[TaskState::Waiting as usize] -= granted;
+        group.tasks[TaskState::Live as usize] += granted;
+        self.live += granted;
+        if let Some(last) = grants.slots.last() {
+            self.filling = Some(last / 64);
+        }
+        self.add_extras(grants)
+    }
+
+    fn add_extras(&mut self, grants: &Grants) -> Result<(), FoldError> {
+        for GrantExtra { claim, devices, ports, takes_over } in &grants.extras {
+            let Some(&slot) = grants.slots.get(*claim as usize) else {
+                return self.fault(Subject::GroupRow(grants.group_row), "has extras for a claim that is not there");
+            };
+            let extra = AllocationExtra {
+                devices: devices.clone(),
+                ports: ports.clone(),
+                takes_over: takes_over.clone(),
+                ..AllocationExtra::default()
+            };
+            Arc::make_mut(&mut self.extras).insert(slot, extra);
+        }
+        Ok(())
+    }
+
+    /// Takes room on a machine, and gives its epoch; `None` where no machine is.
+    pub(super) fn take_room(&mut self, slot: u32, shape: &Resources, plain: bool) -> Option<u32> {
+        let revision = self.revision;
+        if slot >= self.machines.len() {
+            return None;
+        }
+        let row = self.machines.get_mut(slot);
+        if row.epoch == 0 {
+            return None;
+        }
+        row.free_cpu_millis = row.free_cpu_millis.saturating_sub(i32::try_from(shape.cpu_millis).ok()?);
+        row.free_memory_bytes = row.free_memory_bytes.saturating_sub(shape.memory_bytes.cast_signed());
+        row.allocations = row.allocations.saturating_add(1);
+        row.last_change = revision;
+        let epoch = row.epoch;
+        if !plain {
+            let mut room = Room::default();
+            room.take(shape);
+            let rest = self.rest.get_mut(slot);
+            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, taken)| *free += taken);
+        }
+        Some(epoch)
+    }
+
+    fn give_room(&mut self, slot: u32, shape: &Resources) {
+        let row = self.machines.get_mut(slot);
+        row.free_cpu_millis += i32::try_from(shape.cpu_millis).unwrap_or(0);
+        row.free_memory_bytes += shape.memory_bytes.cast_signed();
+        row.allocations = row.allocations.saturating_sub(1);
+        if !shape.is_plain() {
+            let mut room = Room::default();
+            room.add(shape);
+            let rest = self.rest.get_mut(slot);
+            rest.iter_mut().zip(&room.0[2..]).for_each(|(free, given)| *free += given);
+        }
+    }
+
+    fn live_state(&self, slot: u32) -> Result<AllocationState, FoldError> {
+        match self.statuses.get(slot) {
+            Some(status) if status.state.is_live() => Ok(status.state),
+            _ => self.fault(Subject::AllocationSlot(slot), "changes, and is not live"),
+        }
+    }
+
+    fn move_allocation(&mut self, change: &Move) -> Result<(), FoldError> {
+        let before = self.live_state(change.slot)?;
+        if !change.status.state.is_live() {
+            return self.fault(Subject::AllocationSlot(change.slot), "moves to a state that is not live");
+        }
+        *self.statuses.get_mut(change.slot) = change.status;
+        if before.is_active() && change.status.state.is_leaving() {
+            let row = *self.allocations.get_mut(change.slot);
+            self.leave_task(&row, TaskState::Waiting);
+            self.groups.get_mut(row.group_row).leaving += 1;
+        }
+        let known = self.extras.get(&change.slot);
+        let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
+        if restarts != change.restarts || reason != change.reason.as_ref() {
+            let extra = Arc::make_mut(&mut self.extras).entry(change.slot).or_default();
+            extra.restarts = change.restarts;
+            extra.reason.clone_from(&change.reason);
+        }
+        Ok(())
+    }
+
+    /// Its task has no allocation any more. What becomes of the task stands in the delta, if it is not to wait.
+    fn leave_task(&mut self, row: &AllocationRow, state: TaskState) {
+        let group = self.groups.get_mut(row.group_row);
+        group.tasks[TaskState::Live as usize] -= 1;
+        group.tasks[state as usize] += 1;
+        let task = self.tasks.get_mut(group.task_base + row.task);
+        task.allocation = 0;
+        task.state = state;
+    }
+
+    fn end_allocation(&mut self, end: &End) -> Result<(), FoldError> {
+        let before = self.live_state(end.slot)?;
+        let row = *self.allocations.get(end.slot).expect("it is live");
+        if before.is_active() {
+            self.leave_task(&row, TaskState::Waiting);
+        } else {
+            self.groups.get_mut(row.group_row).leaving -= 1;
+        }
+        let shape = self.resources_of(&row);
+        self.give_room(row.machine, &shape);
+        *self.statuses.get_mut(end.slot) = AllocationStatus::default();
+        *self.allocations.get_mut(end.slot) = AllocationRow { generation: row.generation, ..AllocationRow::default() };
+        self.live -= 1;
+        if self.extras.contains_key(&end.slot) {
+            Arc::make_mut(&mut self.extras).remove(&end.slot);
+        }
+        if self.extras.values().any(|extra| !extra.takes_over.is_empty()) {
+            self.forget_victim(row.id(end.slot));
+        }
+        Ok(())
+    }
+
+    /// A victim's receipt removes every entry that names it, at once.
+    fn forget_victim(&mut self, victim: AllocationId) {
+        for extra in Arc::make_mut(&mut self.extras).values_mut() {
+            extra.takes_over.retain(|entry| entry.victim != victim);
+        }
+    }
+
+    fn change_task(&mut self, change: &TaskChange) -> Result<(), FoldError> {
+        let subject = Subject::Task(change.group_row, change.task);
+        let Some(&group) = self.groups.get(change.group_row) else { return self.fault(subject, "is not there") };
+        if self.task(&group, change.task).is_none() {
+            return self.fault(subject, "is not there");
+        }
+        let row = self.tasks.get_mut(group.task_base + change.task);
+        if row.state == TaskState::Live || change.state == TaskState::Live {
+            return self.fault(subject, "is live, or is to be, without a grant");
+        }
+        let before = row.state;
+        row.state = change.state;
+        row.failures = change.failures;
+        let group = self.groups.get_mut(change.group_row);
+        group.tasks[before as usize] -= 1;
+        group.tasks[change.state as usize] += 1;
+        Ok(())
+    }
+
+    fn change_session(&mut self, change: &SessionChange) -> Result<(), FoldError> {
+        match change {
+            SessionChange::Opened { scheduler, principal, namespace } => {
+                let session = Session {
+                    id: SessionId(self.revision.0),
+                    scheduler: scheduler.clone(),
+                    principal: principal.clone(),
+                    namespace: namespace.clone(),
+                    decided: std::collections::VecDeque::new(),
+                };
+                Arc::make_mut(&mut self.sessions).insert(session.id, Arc::new(session));
+            }
+            SessionChange::Closed(id) => {
+                if Arc::make_mut(&mut self.sessions).remove(id).is_none() {
+                    return self.fault(Subject::Session(*id), "is not there");
+                }
+            }
+            SessionChange::Number { session, number, digest } => {
+                let Some(found) = Arc::make_mut(&mut self.sessions).get_mut(session) else {
+                    return self.fault(Subject::Session(*session), "is not there");
+                };
+                let decided = &mut Arc::make_mut(found).decided;
+                if decided.len() == NUMBERS_KEPT {
+                    decided.pop_front();
+                }
+                decided.push_back(DecidedNumber { number: *number, revision: self.revision, digest: *digest });
+            }
+        }
+        Ok(())
+    }
+}

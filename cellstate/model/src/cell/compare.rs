@@ -1,0 +1,55 @@
+//! Whether two cells are the same, row by row: for recovery, replay and the simulators.
+
+use super::Cell;
+use crate::{MachineRow, Paged, Room};
+
+impl Cell {
+    /// Where this cell differs from another one first: the table and the row, in words. `None`: they are the same.
+    ///
+    /// Numbers of machine classes are left out: they depend on the order in which machines came.
+    #[must_use]
+    pub fn first_difference(&self, other: &Self) -> Option<String> {
+        let plain = |row: &MachineRow| MachineRow { class: 0, ..*row };
+        let header = |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live);
+        if header(self) != header(other) {
+            return Some(format!("header: {:?} and {:?}", header(self), header(other)));
+        }
+        let names = self.scheduler_names != other.scheduler_names || self.shapes != other.shapes;
+        let machines = self.machines.len().max(other.machines.len());
+        let rooms = (0..machines).find(|&slot| {
+            let row = |cell: &Self| cell.machine_row(slot).map(plain);
+            let room = |cell: &Self| -> Room { cell.room(slot) };
+            let attributes = |cell: &Self| cell.machine_row(slot).map(|row| cell.classes[row.class as usize].clone());
+            row(self) != row(other) || room(self) != room(other) || attributes(self) != attributes(other)
+        });
+        names
+            .then(|| "names of schedulers, or shapes".into())
+            .or_else(|| {
+                rooms.map(|slot| {
+                    format!("machine row {slot}: {:?} and {:?}", self.machine_row(slot), other.machine_row(slot))
+                })
+            })
+            .or_else(|| column("machine", &self.machine_slots, &other.machine_slots))
+            .or_else(|| column("job", &self.jobs, &other.jobs))
+            .or_else(|| column("group", &self.groups, &other.groups))
+            .or_else(|| column("task", &self.tasks, &other.tasks))
+            .or_else(|| column("allocation", &self.allocations, &other.allocations))
+            .or_else(|| column("status", &self.statuses, &other.statuses))
+            .or_else(|| (self.extras != other.extras).then(|| "extras of allocations".into()))
+            .or_else(|| (self.sessions != other.sessions).then(|| "sessions".into()))
+            .or_else(|| (self.jobs_by_name != other.jobs_by_name).then(|| "names of jobs".into()))
+            .or_else(|| (self.machines_by_name != other.machines_by_name).then(|| "names of machines".into()))
+    }
+}
+
+/// The first row in which two columns differ. Rows beyond the shorter one must be default.
+fn column<T, const ROWS: usize>(name: &str, left: &Paged<T, ROWS>, right: &Paged<T, ROWS>) -> Option<String>
+where
+    T: Clone + Default + PartialEq + std::fmt::Debug,
+{
+    let default = T::default();
+    (0..left.len().max(right.len())).find_map(|row| {
+        let (left, right) = (left.get(row).unwrap_or(&default), right.get(row).unwrap_or(&default));
+        (left != right).then(|| format!("{name} row {row}: {left:?} and {right:?}"))
+    })
+}

@@ -1,0 +1,248 @@
+//! Reading the cell.
+
+use std::sync::Arc;
+
+use super::{Cell, JobSlot, MachineSlot, page_rows};
+use crate::{
+    AllocationExtra, AllocationId, AllocationRow, AllocationStatus, Attributes, CellIdentity, DIMENSIONS, GroupRow,
+    Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room, Session, SessionId, TaskRow,
+};
+
+/// A live allocation, with all that is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct AllocationRef<'a> {
+    /// Its id.
+    pub id: AllocationId,
+    /// What was granted.
+    pub row: &'a AllocationRow,
+    /// Where it stands.
+    pub status: AllocationStatus,
+    /// What few have.
+    pub extra: Option<&'a AllocationExtra>,
+}
+
+impl Cell {
+    /// The revision whose picture this is.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The log time of that revision.
+    #[must_use]
+    pub const fn time(&self) -> LogTime {
+        self.time
+    }
+
+    /// Which cell it is.
+    #[must_use]
+    pub fn identity(&self) -> &CellIdentity {
+        &self.identity
+    }
+
+    /// Names of schedulers, by number.
+    #[must_use]
+    pub fn scheduler_names(&self) -> &[Arc<str>] {
+        &self.scheduler_names
+    }
+
+    /// The name with this number; empty for an unknown one.
+    #[must_use]
+    pub fn scheduler_name(&self, number: u16) -> &str {
+        self.scheduler_names.get(usize::from(number)).map_or("", |name| name)
+    }
+
+    /// Shapes of resources, by number.
+    #[must_use]
+    pub fn shapes(&self) -> &[Resources] {
+        &self.shapes
+    }
+
+    /// The number of these resources, if some grant used them.
+    #[must_use]
+    pub fn shape_number(&self, resources: &Resources) -> Option<u32> {
+        self.shape_numbers.get(resources).copied()
+    }
+
+    /// What an allocation got.
+    #[must_use]
+    pub fn resources_of(&self, row: &AllocationRow) -> Resources {
+        self.shapes.get(row.shape as usize).copied().unwrap_or_default()
+    }
+
+    /// Attributes of each class of machines, by number.
+    #[must_use]
+    pub fn classes(&self) -> &[Arc<Attributes>] {
+        &self.classes
+    }
+
+    /// The table of hot rows of machines.
+    #[must_use]
+    pub const fn machine_rows(&self) -> &Paged<MachineRow, { page_rows::MACHINES }> {
+        &self.machines
+    }
+
+    /// The table of what machines are.
+    #[must_use]
+    pub const fn machine_slots(&self) -> &Paged<MachineSlot, { page_rows::MACHINES }> {
+        &self.machine_slots
+    }
+
+    /// The hot row of a machine; `None` where no machine is.
+    #[must_use]
+    pub fn machine_row(&self, slot: u32) -> Option<&MachineRow> {
+        self.machines.get(slot).filter(|row| row.epoch > 0)
+    }
+
+    /// The machine in a slot.
+    #[must_use]
+    pub fn machine_in(&self, slot: u32) -> Option<&Arc<Machine>> {
+        self.machine_slots.get(slot)?.machine.as_ref()
+    }
+
+    /// The machine with this id.
+    #[must_use]
+    pub fn machine(&self, id: MachineId) -> Option<&Arc<Machine>> {
+        self.machine_in(id.slot).filter(|machine| machine.id == id)
+    }
+
+    /// The machine with this name.
+    #[must_use]
+    pub fn machine_named(&self, name: &str) -> Option<&Arc<Machine>> {
+        self.machine_in(*self.machines_by_name.get(name)?)
+    }
+
+    /// All machines, by slot.
+    pub fn machines(&self) -> impl Iterator<Item = &Arc<Machine>> {
+        self.machine_slots.iter().filter_map(|slot| slot.machine.as_ref())
+    }
+
+    /// What is free on the machine in a slot; nothing where no machine is.
+    #[must_use]
+    pub fn room(&self, slot: u32) -> Room {
+        let mut room = Room::default();
+        if let Some(row) = self.machine_row(slot) {
+            room.0[0] = row.free_cpu_millis.into();
+            room.0[1] = row.free_memory_bytes;
+            if row.has_rest {
+                room.0[2..DIMENSIONS].copy_from_slice(self.rest.get(slot).unwrap_or(&[0; DIMENSIONS - 2]));
+            }
+        }
+        room
+    }
+
+    /// The table of jobs.
+    #[must_use]
+    pub const fn job_slots(&self) -> &Paged<JobSlot, { page_rows::JOBS }> {
+        &self.jobs
+    }
+
+    /// The job in a slot.
+    #[must_use]
+    pub fn job_in(&self, slot: u32) -> Option<&Arc<Job>> {
+        self.jobs.get(slot)?.job.as_ref()
+    }
+
+    /// The job with this id.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
+        self.job_in(id.slot).filter(|job| job.id == id)
+    }
+
+    /// The job with this name.
+    #[must_use]
+    pub fn job_named(&self, namespace: &str, name: &str) -> Option<&Arc<Job>> {
+        self.job(*self.jobs_by_name.get(&(namespace.into(), name.into()))?)
+    }
+
+    /// All jobs, by slot.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.iter().filter_map(|slot| slot.job.as_ref())
+    }
+
+    /// The table of groups.
+    #[must_use]
+    pub const fn groups(&self) -> &Paged<GroupRow, { page_rows::GROUPS }> {
+        &self.groups
+    }
+
+    /// A group by the position in its job.
+    #[must_use]
+    pub fn group(&self, job: &Job, group: u16) -> Option<&GroupRow> {
+        self.groups.get(job.group_row(group)?)
+    }
+
+    /// The table of tasks.
+    #[must_use]
+    pub const fn tasks(&self) -> &Paged<TaskRow, { page_rows::TASKS }> {
+        &self.tasks
+    }
+
+    /// A task of a group; `None` beyond its last one.
+    #[must_use]
+    pub fn task(&self, group: &GroupRow, task: u32) -> Option<&TaskRow> {
+        if task < group.count { self.tasks.get(group.task_base + task) } else { None }
+    }
+
+    /// The table of what was granted.
+    #[must_use]
+    pub const fn allocation_rows(&self) -> &Paged<AllocationRow, { page_rows::ALLOCATIONS }> {
+        &self.allocations
+    }
+
+    /// The column of where allocations stand.
+    #[must_use]
+    pub const fn statuses(&self) -> &Paged<AllocationStatus, { page_rows::STATUS }> {
+        &self.statuses
+    }
+
+    /// What few allocations have, by slot.
+    pub fn extras(&self) -> impl Iterator<Item = (u32, &AllocationExtra)> {
+        self.extras.iter().map(|(&slot, extra)| (slot, extra))
+    }
+
+    /// The page of allocations that grants fill.
+    #[must_use]
+    pub const fn filling(&self) -> Option<u32> {
+        self.filling
+    }
+
+    /// Live allocations.
+    #[must_use]
+    pub const fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// The live allocation in a slot.
+    #[must_use]
+    pub fn allocation_in(&self, slot: u32) -> Option<AllocationRef<'_>> {
+        let status = *self.statuses.get(slot)?;
+        if !status.state.is_live() {
+            return None;
+        }
+        let row = self.allocations.get(slot)?;
+        Some(AllocationRef { id: row.id(slot), row, status, extra: self.extras.get(&slot) })
+    }
+
+    /// The live allocation with this id.
+    #[must_use]
+    pub fn allocation(&self, id: AllocationId) -> Option<AllocationRef<'_>> {
+        self.allocation_in(id.slot).filter(|allocation| allocation.id == id)
+    }
+
+    /// All live allocations, by slot.
+    pub fn allocations(&self) -> impl Iterator<Item = AllocationRef<'_>> {
+        (0..self.statuses.len()).filter_map(|slot| self.allocation_in(slot))
+    }
+
+    /// A session by its id.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Arc<Session>> {
+        self.sessions.get(&id)
+    }
+
+    /// All sessions, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.sessions.values()
+    }
+}

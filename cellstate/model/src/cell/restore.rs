@@ -1,0 +1,200 @@
+//! Building a cell from its rows, as pages of a snapshot or a checkpoint bring them, and deriving the rest from scratch.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Cell, JobSlot, MachineSlot};
+use crate::delta::Subject;
+use crate::{
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, CellIdentity, GroupRow, Job, LogTime, Machine,
+    MachineState, Resources, Revision, Session, TaskRow, TaskState,
+};
+
+/// A cell in the making. Rows come in any order; `finish` checks them against each other.
+#[derive(Debug)]
+pub struct Restore {
+    cell: Cell,
+}
+
+/// One row of the table of allocations.
+#[derive(Clone, Debug)]
+pub struct RestoredAllocation {
+    /// Its slot.
+    pub slot: u32,
+    /// What was granted; only the generation counts where it is free.
+    pub row: AllocationRow,
+    /// Where it stands.
+    pub status: AllocationStatus,
+    /// What few have.
+    pub extra: AllocationExtra,
+}
+
+/// Rows that do not fit each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreError {
+    /// What does not fit.
+    pub subject: Subject,
+    /// Why.
+    pub fault: &'static str,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.subject, self.fault)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Restore {
+    /// Begins with what the cell has once.
+    #[must_use]
+    pub fn new(
+        revision: Revision,
+        time: LogTime,
+        identity: CellIdentity,
+        scheduler_names: Vec<Arc<str>>,
+        shapes: Vec<Resources>,
+        filling: Option<u32>,
+    ) -> Self {
+        let numbers = (0..).zip(&shapes).map(|(number, &shape)| (shape, number)).collect();
+        let cell = Cell {
+            revision,
+            time,
+            identity: Arc::new(identity),
+            scheduler_names: Arc::new(scheduler_names),
+            shape_numbers: Arc::new(numbers),
+            shapes: Arc::new(shapes),
+            filling,
+            ..Cell::default()
+        };
+        Self { cell }
+    }
+
+    /// A machine, or the generation of a slot whose machine is gone.
+    pub fn machine(&mut self, machine: &Arc<Machine>, last_change: Revision) {
+        if machine.state == MachineState::Gone {
+            let slot = MachineSlot { generation: machine.id.generation, machine: None };
+            *self.cell.machine_slots.get_mut(machine.id.slot) = slot;
+            self.cell.machines.get_mut(machine.id.slot).last_change = last_change;
+        } else {
+            self.cell.put_machine(machine);
+            self.cell.machines.get_mut(machine.id.slot).last_change = last_change;
+        }
+    }
+
+    /// A slot of the table of jobs: its generation, and the job if there is one.
+    pub fn job(&mut self, slot: u32, generation: u32, job: Option<Arc<Job>>) {
+        if let Some(job) = &job {
+            let name = (job.shape.namespace.clone(), job.shape.name.clone());
+            Arc::make_mut(&mut self.cell.jobs_by_name).insert(name, job.id);
+        }
+        *self.cell.jobs.get_mut(slot) = JobSlot { generation, job };
+    }
+
+    /// A row of the table of groups. Its counters are derived.
+    pub fn group(&mut self, row: u32, task_base: u32, count: u32, not_before: LogTime) {
+        *self.cell.groups.get_mut(row) = GroupRow { task_base, count, not_before, ..GroupRow::default() };
+    }
+
+    /// A row of the table of tasks.
+    pub fn task(&mut self, row: u32, task: TaskRow) {
+        *self.cell.tasks.get_mut(row) = task;
+    }
+
+    /// A row of the table of allocations.
+    pub fn allocation(&mut self, allocation: RestoredAllocation) {
+        let RestoredAllocation { slot, row, status, extra } = allocation;
+        *self.cell.allocations.get_mut(slot) = row;
+        *self.cell.statuses.get_mut(slot) = status;
+        if !extra.is_empty() {
+            Arc::make_mut(&mut self.cell.extras).insert(slot, extra);
+        }
+    }
+
+    /// A session.
+    pub fn session(&mut self, session: Session) {
+        Arc::make_mut(&mut self.cell.sessions).insert(session.id, Arc::new(session));
+    }
+
+    /// Derives rooms and counters, and checks that the rows fit each other.
+    ///
+    /// # Errors
+    /// Names the first row that refers to something that is not there.
+    pub fn finish(self) -> Result<Cell, RestoreError> {
+        let mut cell = self.cell;
+        derive_groups(&mut cell)?;
+        derive_rooms(&mut cell)?;
+        Ok(cell)
+    }
+}
+
+fn fault<T>(subject: Subject, fault: &'static str) -> Result<T, RestoreError> {
+    Err(RestoreError { subject, fault })
+}
+
+/// Counts tasks by state, and ties groups to their jobs.
+fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
+    let jobs: Vec<_> = cell.jobs().cloned().collect();
+    let mut owners = BTreeMap::new();
+    for job in &jobs {
+        for row in (job.group_base..).take(job.shape.groups.len()) {
+            if owners.insert(row, job.id).is_some() {
+                return fault(Subject::GroupRow(row), "belongs to two jobs");
+            }
+            let Some(&group) = cell.groups.get(row) else {
+                return fault(Subject::GroupRow(row), "of a job is missing");
+            };
+            let mut tasks = [0; 5];
+            for task in 0..group.count {
+                let Some(task) = group.task_base.checked_add(task).and_then(|row| cell.tasks.get(row)) else {
+                    return fault(Subject::Task(row, task), "of a group is missing");
+                };
+                tasks[task.state as usize] += 1;
+            }
+            let row = cell.groups.get_mut(row);
+            row.job_slot = job.id.slot;
+            row.tasks = tasks;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the room of all live allocations, and counts those that leave.
+fn derive_rooms(cell: &mut Cell) -> Result<(), RestoreError> {
+    let live: Vec<_> = cell.allocations().map(|found| (found.id, *found.row, found.status.state)).collect();
+    for (id, row, state) in live {
+        let subject = Subject::Allocation(id);
+        let Some(&shape) = cell.shapes.get(row.shape as usize) else {
+            return fault(subject, "has a shape that is not known");
+        };
+        if usize::from(row.scheduler) >= cell.scheduler_names.len() {
+            return fault(subject, "is of a scheduler that is not known");
+        }
+        if cell.machine_row(row.machine).is_none() {
+            return fault(subject, "is on a machine that is not there");
+        }
+        let group = cell.job(row.job()).and_then(|job| job.group_row(row.group));
+        if group != Some(row.group_row) {
+            return fault(subject, "is of a group that is not there");
+        }
+        let last_change = cell.machines.get_mut(row.machine).last_change;
+        cell.take_room(row.machine, &shape, shape.is_plain());
+        cell.machines.get_mut(row.machine).last_change = last_change;
+        cell.live += 1;
+        check_task(cell, id.slot, &row, state)?;
+    }
+    Ok(())
+}
+
+fn check_task(cell: &mut Cell, slot: u32, row: &AllocationRow, state: AllocationState) -> Result<(), RestoreError> {
+    if state.is_leaving() {
+        cell.groups.get_mut(row.group_row).leaving += 1;
+        return Ok(());
+    }
+    let group = *cell.groups.get_mut(row.group_row);
+    let named =
+        cell.task(&group, row.task).is_some_and(|task| task.allocation == slot + 1 && task.state == TaskState::Live);
+    if named { Ok(()) } else { fault(Subject::Allocation(row.id(slot)), "is not named by its task") }
+}

@@ -1,0 +1,272 @@
+//! What can be asked of the cell, and how it answers. The log keeps both.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{
+    AllocationId, AllocationState, Attributes, CellIdentity, Constraint, Device, JobId, JobShape, LogTime, MachineId,
+    Outcome, Resources, SessionId, Transaction,
+};
+
+/// A command with who asks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks; `local` on loopback.
+    pub principal: Arc<str>,
+    /// Where; empty where no namespace is meant.
+    pub namespace: Arc<str>,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What can be asked. All of it is validated: names, bounds and lengths hold, references may be wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The first command of each start of a server. Forgets the ring of changes.
+    OpenServer(CellIdentity),
+    /// A scheduler begins.
+    OpenSession {
+        /// Its name.
+        scheduler: Arc<str>,
+    },
+    /// A scheduler left.
+    CloseSession(SessionId),
+    /// A placement transaction, with a digest of its content.
+    Commit(Box<Transaction>, u64),
+    /// A new job, or a new version of one.
+    SubmitJob {
+        /// What it is.
+        shape: Arc<JobShape>,
+        /// What it does, encoded.
+        body: Arc<[u8]>,
+        /// BLAKE3 of `body`.
+        body_digest: [u8; 32],
+    },
+    /// Stops all its tasks, and ends it.
+    StopJob(JobId),
+    /// Another number of tasks.
+    ScaleJob {
+        /// Which job.
+        job: JobId,
+        /// The group's position.
+        group: u16,
+        /// Tasks.
+        count: u32,
+    },
+    /// Stops one allocation; its task waits again.
+    StopAllocation(AllocationId),
+    /// An agent reports for service.
+    RegisterMachine {
+        /// The machine's name.
+        name: Arc<str>,
+        /// Changes when it boots.
+        boot_id: Arc<str>,
+        /// All there is.
+        capacity: Resources,
+        /// What constraints look at.
+        attributes: Arc<Attributes>,
+        /// Its devices.
+        devices: Vec<Device>,
+        /// What the agent has traces of.
+        inventory: Vec<Inventory>,
+    },
+    /// A lease ran out.
+    ExpireMachine {
+        /// Whose.
+        machine: MachineId,
+        /// In which epoch.
+        epoch: u32,
+    },
+    /// What happened to allocations, on any number of machines.
+    ReportStatus(Vec<Transition>),
+    /// Takes no new claims, or takes them again.
+    CordonMachine {
+        /// Which.
+        machine: MachineId,
+        /// Cordoned, or not.
+        cordoned: bool,
+    },
+    /// Moves everything away by a deadline; `None` ends the drain.
+    DrainMachine {
+        /// Which.
+        machine: MachineId,
+        /// By when.
+        deadline: Option<LogTime>,
+    },
+    /// Takes a machine out of the cell, with all that it ran.
+    RemoveMachine(MachineId),
+    /// Lets time pass: what is due happens.
+    Tick,
+    /// Creates the child of a recurring job for an instant.
+    Launch {
+        /// The recurring job.
+        parent: JobId,
+        /// The instant, in microseconds.
+        instant_micros: i64,
+    },
+    /// Sets room aside for a starving gang.
+    TakeHold {
+        /// For which job.
+        job: JobId,
+        /// Slots of machines.
+        machines: Vec<u32>,
+        /// On each.
+        resources: Resources,
+        /// Until when.
+        deadline: LogTime,
+    },
+    /// A limit for a namespace; `None` removes it.
+    SetQuota {
+        /// Whose.
+        namespace: Arc<str>,
+        /// The limit.
+        limit: Option<Resources>,
+    },
+    /// A named set of machines; empty removes it.
+    SetPartition {
+        /// Its name.
+        name: Arc<str>,
+        /// Which machines.
+        machines: Vec<Constraint>,
+    },
+    /// Takes a task that the cell does not know into its books.
+    AdoptUnknown {
+        /// Where it runs.
+        machine: MachineId,
+        /// What its agent calls it.
+        allocation: AllocationId,
+    },
+    /// Keeps a scheduler's transactions out.
+    PauseScheduler {
+        /// Whose.
+        scheduler: Arc<str>,
+        /// Paused, or not.
+        paused: bool,
+    },
+}
+
+/// An allocation that an agent has traces of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// Which.
+    pub allocation: AllocationId,
+    /// As the agent sees it.
+    pub state: AllocationState,
+    /// 0 without one.
+    pub exit_code: i32,
+    /// Why it ended; may be empty.
+    pub reason: Arc<str>,
+}
+
+/// What happened to one allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// The machine that reports.
+    pub machine: MachineId,
+    /// The epoch in which it does.
+    pub epoch: u32,
+    /// Which allocation.
+    pub allocation: AllocationId,
+    /// Where it stands: starting, running, or an end. An end is a receipt: nothing of it runs any more.
+    pub state: AllocationState,
+    /// Its health check passes, or it has none and runs.
+    pub ready: bool,
+    /// 0 without one.
+    pub exit_code: i32,
+    /// Restarts within it.
+    pub restarts: u32,
+    /// Why; may be empty.
+    pub reason: Arc<str>,
+}
+
+/// How the cell answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Done.
+    Accepted {
+        /// What was made or changed; 0 if nothing was.
+        id: u64,
+        /// Its version or epoch.
+        version: u32,
+    },
+    /// A transaction's answer.
+    Outcome(Box<Outcome>),
+    /// Not done; nothing changed.
+    Rejected(Rejection),
+}
+
+/// A command that could not be carried out: an ordinary answer, with a stable code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Has a page of its own.
+    pub code: RejectionCode,
+    /// What was expected, what was found, what to do.
+    pub message: String,
+}
+
+macro_rules! rejection_codes {
+    ($($variant:ident = $text:literal, $doc:literal;)*) => {
+        /// Stable codes of rejections.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum RejectionCode {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl RejectionCode {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as it is written.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The code from its text.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+        }
+    };
+}
+
+rejection_codes! {
+    Unimplemented = "UNIMPLEMENTED", "The cell has a place for it and does not decide it yet.";
+    NoSuchSession = "NO_SUCH_SESSION", "Closed, or of another incarnation.";
+    OtherIncarnation = "OTHER_INCARNATION", "The request is from another life of the cell.";
+    NumberRetired = "NUMBER_RETIRED", "Too old to be remembered, and not executed.";
+    NumberReused = "NUMBER_REUSED", "A known number with other content.";
+    FutureBase = "FUTURE_BASE", "Based on a revision that does not exist yet.";
+    NoSuchJob = "NO_SUCH_JOB", "Never submitted, or retired.";
+    NoSuchGroup = "NO_SUCH_GROUP", "The job has no such group.";
+    JobOver = "JOB_OVER", "It is complete, failed or stopped.";
+    JobChanged = "JOB_CHANGED", "A live job's shape cannot be replaced yet.";
+    NoSuchAllocation = "NO_SUCH_ALLOCATION", "Ended, or never was.";
+    NoSuchMachine = "NO_SUCH_MACHINE", "Removed, or never registered.";
+    StaleEpoch = "STALE_EPOCH", "The machine has begun another epoch.";
+    LimitReached = "LIMIT_REACHED", "A bound of the cell.";
+    InvalidRequest = "INVALID_REQUEST", "It contradicts itself.";
+}
+
+impl fmt::Display for RejectionCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Rejection {
+    /// A rejection with its message.
+    #[must_use]
+    pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Rejection {}

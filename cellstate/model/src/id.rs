@@ -1,0 +1,163 @@
+//! Ids, revisions and log time: the small types that everything else is addressed by.
+
+use std::fmt;
+
+/// The number of a decided command: strictly increasing, without gaps. 0 is the empty cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// The revision after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Log time: microseconds since the Unix epoch, never going backwards within a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogTime {
+    /// Microseconds since the Unix epoch.
+    pub micros: i64,
+}
+
+impl LogTime {
+    /// That many microseconds after the Unix epoch.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self { micros }
+    }
+
+    /// This time, `micros` later; saturating at the end of time.
+    #[must_use]
+    pub const fn plus_micros(self, micros: i64) -> Self {
+        Self { micros: self.micros.saturating_add(micros) }
+    }
+}
+
+macro_rules! generational_id {
+    ($name:ident, $prefix:literal, $what:literal) => {
+        #[doc = concat!("The id of ", $what, ": a slot of its table, and the generation of that slot.")]
+        ///
+        /// A slot is used again after its tenant has left, with a higher generation; so an id is never used twice.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name {
+            /// The row in its table.
+            pub slot: u32,
+            /// From 1; 0 stands for no id at all.
+            pub generation: u32,
+        }
+
+        impl $name {
+            /// The id in 64 bits: the slot in the low half, its generation in the high half.
+            #[must_use]
+            pub const fn to_bits(self) -> u64 {
+                (self.generation as u64) << 32 | self.slot as u64
+            }
+
+            /// The id from its 64 bits; `None` when the generation is 0.
+            #[must_use]
+            pub const fn from_bits(bits: u64) -> Option<Self> {
+                #[allow(clippy::cast_possible_truncation, reason = "takes the halves apart")]
+                let id = Self { slot: bits as u32, generation: (bits >> 32) as u32 };
+                if id.generation == 0 { None } else { Some(id) }
+            }
+
+            /// The id that people write: the prefix, the slot and the generation.
+            ///
+            /// # Errors
+            /// `None` when the text is anything else than `to_string` of an id.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let (slot, generation) = text.strip_prefix($prefix)?.split_once('-')?;
+                let id = Self { slot: slot.parse().ok()?, generation: generation.parse().ok()? };
+                (id.generation > 0 && id.to_string() == text).then_some(id)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}-{}"), self.slot, self.generation)
+            }
+        }
+    };
+}
+
+generational_id!(MachineId, "machine-", "a machine");
+generational_id!(AllocationId, "alloc-", "an allocation");
+generational_id!(JobId, "job-", "a job");
+
+/// The id of a session: the revision at which it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// The name of a transaction: its session, and its number within it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionId {
+    /// Whose it is.
+    pub session: SessionId,
+    /// From 1, rising.
+    pub number: u64,
+}
+
+impl TransactionId {
+    /// The id that people write: `txn-<session>-<number>`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (session, number) = text.strip_prefix("txn-")?.split_once('-')?;
+        Some(Self { session: SessionId(session.parse().ok()?), number: number.parse().ok()? })
+    }
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "txn-{}-{}", self.session.0, self.number)
+    }
+}
+
+/// Whether a text may be a name of a job, a group, a scheduler, a namespace or a machine: 1 to 63 bytes of `a-z`, `0-9`
+/// and `-`, beginning and ending with a letter or a digit. Machines may also have dots, as host names do.
+#[must_use]
+pub fn is_name(text: &str, dots: bool) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|&byte| plain(byte) || byte == b'-' || (dots && byte == b'.'))
+        && bytes.first().is_some_and(|&byte| plain(byte))
+        && bytes.last().is_some_and(|&byte| plain(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_bits_and_text() {
+        let id = AllocationId { slot: 17, generation: 3 };
+        assert_eq!(AllocationId::from_bits(id.to_bits()), Some(id));
+        assert_eq!(id.to_string(), "alloc-17-3");
+        assert_eq!(AllocationId::parse("alloc-17-3"), Some(id));
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in ["", "alloc-", "alloc-1", "alloc-1-0", "alloc-01-1", "machine-1-1", "alloc-1-1-1", "alloc--1-1"] {
+            assert_eq!(AllocationId::parse(text), None, "{text}");
+        }
+        assert_eq!(AllocationId::from_bits(7), None);
+    }
+
+    #[test]
+    fn names_are_not_paths() {
+        assert!(is_name("word-count", false) && is_name("rack-1.example", true));
+        for text in ["", "..", "a/b", "A", "-a", "a-", "a.b", "a\0", "ä", &"a".repeat(64)] {
+            assert!(!is_name(text, false), "{text}");
+        }
+    }
+}

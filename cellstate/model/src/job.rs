@@ -1,0 +1,250 @@
+//! Jobs: what is to run, and how far it got.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::{Constraint, JobId, LogTime, Resources};
+
+/// How a job ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum JobKind {
+    /// Each task runs until it succeeds; then the job is complete.
+    #[default]
+    ToCompletion,
+    /// Never completes; each exit of a task is a failure.
+    Forever,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum JobState {
+    /// No task of it was placed yet.
+    #[default]
+    Waiting,
+    /// Some task was placed, and not all are done.
+    Running,
+    /// Every task succeeded.
+    Complete,
+    /// A task failed more often than its policy forgives.
+    Failed,
+    /// Somebody stopped it.
+    Stopped,
+}
+
+impl JobState {
+    /// True once nothing more of the job will be placed.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Complete | Self::Failed | Self::Stopped)
+    }
+}
+
+/// How failures of a task are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RetryPolicy {
+    /// Further allocations after failures; `None` for no limit.
+    pub attempts: Option<u32>,
+    /// Microseconds before the next one.
+    pub delay_micros: i64,
+}
+
+/// A wish for machines of some kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// What is wished for.
+    pub rule: Constraint,
+    /// -100 to 100, not 0.
+    pub weight: i32,
+}
+
+/// At most so many tasks of a group on machines with equal values of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// Whose values are counted.
+    pub attribute: Arc<str>,
+    /// Tasks a value.
+    pub at_most: u32,
+}
+
+/// A device of a machine or of a claim, in thousandths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Such as `gpu`.
+    pub kind: Arc<str>,
+    /// Position among the machine's devices of its kind.
+    pub index: u32,
+    /// 0 to 1000.
+    pub millis: u32,
+    /// The maker's model; may be empty.
+    pub model: Arc<str>,
+}
+
+/// A port by name; 0 is chosen at commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// What the task calls it.
+    pub name: Arc<str>,
+    /// 0 to 65535.
+    pub number: u16,
+}
+
+/// A group of equal tasks, as schedulers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GroupShape {
+    /// Unique within the job.
+    pub name: Arc<str>,
+    /// Tasks when it was submitted; `GroupRow::count` is what counts now.
+    pub count: u32,
+    /// Positions of the groups whose tasks must all be done first.
+    pub after: Vec<u16>,
+    /// What each task gets.
+    pub resources: Resources,
+    /// All must hold on a task's machine.
+    pub constraints: Vec<Constraint>,
+    /// Weighed by policies.
+    pub affinities: Vec<Affinity>,
+    /// Kept by the core.
+    pub spread: Vec<Spread>,
+    /// Most tasks on one machine; 0 for no limit.
+    pub per_machine: u32,
+    /// What each task gets of devices.
+    pub devices: Vec<Device>,
+    /// What each task gets of ports.
+    pub ports: Vec<Port>,
+    /// A successor waits for its predecessor's receipt.
+    pub single_instance: bool,
+    /// How failures are answered.
+    pub retry: RetryPolicy,
+    /// Microseconds from the expiry of a machine to the loss of what it ran; `None` for never by itself.
+    pub lost_after_micros: Option<i64>,
+    /// Fewest that a gang starts with; 0 for any.
+    pub min: u32,
+}
+
+/// What a job is, apart from what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JobShape {
+    /// Whose it is.
+    pub namespace: Arc<str>,
+    /// Unique within the namespace.
+    pub name: Arc<str>,
+    /// The scheduler that places it.
+    pub scheduler: Arc<str>,
+    /// 0 to 99, higher first; bands of ten.
+    pub priority: u8,
+    /// How it ends.
+    pub kind: JobKind,
+    /// All tasks run on one machine.
+    pub same_machine: bool,
+    /// At least one.
+    pub groups: Vec<GroupShape>,
+    /// The job that launched it.
+    pub parent: Option<JobId>,
+    /// The instant that it was launched for, in microseconds; 0 without a parent.
+    pub instant_micros: i64,
+    /// What its scheduler wants to know.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A job in the cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Raised when the shape of its tasks changes.
+    pub version: u32,
+    /// What it is.
+    pub shape: Arc<JobShape>,
+    /// What it does, encoded; absent in mirrors that may not read it.
+    pub body: Option<Arc<[u8]>>,
+    /// BLAKE3 of the encoded body.
+    pub body_digest: [u8; 32],
+    /// When it was submitted.
+    pub submitted: LogTime,
+    /// Where it stands.
+    pub state: JobState,
+    /// Why it stands there, where there is something to say.
+    pub reason: Arc<str>,
+    /// The row of its first group in the table of groups; the others follow.
+    pub group_base: u32,
+    /// Slot of the machine that its tasks share, once one was chosen.
+    pub home: Option<u32>,
+}
+
+impl Job {
+    /// The row of a group in the table of groups; `None` beyond the last group.
+    #[must_use]
+    pub fn group_row(&self, group: u16) -> Option<u32> {
+        (usize::from(group) < self.shape.groups.len()).then(|| self.group_base + u32::from(group))
+    }
+}
+
+/// What changes of a group, in 48 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct GroupRow {
+    /// The row of its first task in the table of tasks; the others follow.
+    pub task_base: u32,
+    /// Tasks.
+    pub count: u32,
+    /// None of its tasks may be placed before.
+    pub not_before: LogTime,
+    /// Slot of its job.
+    pub job_slot: u32,
+    /// Tasks by state, in the order of `TaskState`. Invariant: their sum is `count`.
+    pub tasks: [u32; 5],
+    /// Allocations of its tasks that are leaving.
+    pub leaving: u32,
+}
+
+impl GroupRow {
+    /// Tasks in that state.
+    #[must_use]
+    pub const fn tasks_in(&self, state: TaskState) -> u32 {
+        self.tasks[state as usize]
+    }
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum TaskState {
+    /// To be placed.
+    #[default]
+    Waiting = 0,
+    /// It has an allocation that is not leaving.
+    Live = 1,
+    /// It succeeded.
+    Done = 2,
+    /// It failed for good.
+    Failed = 3,
+    /// Nobody wants it any more.
+    Cancelled = 4,
+}
+
+impl TaskState {
+    /// The state with this number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Waiting,
+            1 => Self::Live,
+            2 => Self::Done,
+            3 => Self::Failed,
+            4 => Self::Cancelled,
+            _ => return None,
+        })
+    }
+}
+
+/// One task, in 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TaskRow {
+    /// Slot + 1 of its allocation that is not leaving; 0 for none. Invariant: not 0 exactly when `state` is `Live`.
+    pub allocation: u32,
+    /// Allocations that it has had; stays at 65535.
+    pub attempts: u16,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Allocations of it that failed; stays at 255.
+    pub failures: u8,
+}

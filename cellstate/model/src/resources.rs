@@ -1,0 +1,209 @@
+//! Amounts of resources, and what fits into what.
+
+use std::fmt;
+
+/// Number of named resources that a cell may have besides CPU, memory and disk.
+pub const CUSTOM_RESOURCES: usize = 5;
+
+/// Number of dimensions of `Resources`.
+pub const DIMENSIONS: usize = 3 + CUSTOM_RESOURCES;
+
+/// Most CPU of one machine or task, in thousandths of a core: a million cores. Free CPU is kept in 32 bits with a sign.
+pub const CPU_MILLIS_MAX: u64 = 1_000_000_000;
+
+/// Most of any other resource of one machine or task: far above any machine, and far below where a sum over a cell overflows.
+pub const AMOUNT_MAX: u64 = 1 << 50;
+
+/// One dimension of `Resources`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// Thousandths of a core.
+    CpuMillis,
+    /// Bytes of memory.
+    MemoryBytes,
+    /// Bytes of disk.
+    DiskBytes,
+    /// Units of a resource that the cell named: its position, below `CUSTOM_RESOURCES`.
+    Custom(u8),
+}
+
+impl Resource {
+    /// All dimensions, in their order.
+    pub const ALL: [Self; DIMENSIONS] = [
+        Self::CpuMillis,
+        Self::MemoryBytes,
+        Self::DiskBytes,
+        Self::Custom(0),
+        Self::Custom(1),
+        Self::Custom(2),
+        Self::Custom(3),
+        Self::Custom(4),
+    ];
+
+    /// Its position in `ALL`.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::CpuMillis => 0,
+            Self::MemoryBytes => 1,
+            Self::DiskBytes => 2,
+            Self::Custom(position) => 3 + position as usize,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CpuMillis => f.write_str("cpu_millis"),
+            Self::MemoryBytes => f.write_str("memory_bytes"),
+            Self::DiskBytes => f.write_str("disk_bytes"),
+            Self::Custom(position) => write!(f, "custom_{}", position + 1),
+        }
+    }
+}
+
+/// An amount of each resource. Within `CPU_MILLIS_MAX` and `AMOUNT_MAX` wherever it entered the cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of disk.
+    pub disk_bytes: u64,
+    /// Units of the resources that the cell named.
+    pub custom: [u64; CUSTOM_RESOURCES],
+}
+
+impl Resources {
+    /// CPU and memory, and nothing else.
+    #[must_use]
+    pub const fn new(cpu_millis: u64, memory_bytes: u64) -> Self {
+        Self { cpu_millis, memory_bytes, disk_bytes: 0, custom: [0; CUSTOM_RESOURCES] }
+    }
+
+    /// The amount in one dimension.
+    #[must_use]
+    pub const fn get(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::CpuMillis => self.cpu_millis,
+            Resource::MemoryBytes => self.memory_bytes,
+            Resource::DiskBytes => self.disk_bytes,
+            Resource::Custom(position) => self.custom[position as usize],
+        }
+    }
+
+    /// True when every dimension of `self` is at most that of `room`.
+    #[must_use]
+    pub fn fits_in(&self, room: &Self) -> bool {
+        Resource::ALL.iter().all(|&resource| self.get(resource) <= room.get(resource))
+    }
+
+    /// True when no other dimension than CPU and memory is used: then the hot columns alone decide.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.disk_bytes == 0 && self.custom == [0; CUSTOM_RESOURCES]
+    }
+
+    /// Whether every dimension is within the bounds that a cell takes.
+    #[must_use]
+    pub fn within_bounds(&self) -> bool {
+        self.cpu_millis <= CPU_MILLIS_MAX && Resource::ALL[1..].iter().all(|&one| self.get(one) <= AMOUNT_MAX)
+    }
+
+    /// The sum, `None` on overflow.
+    #[must_use]
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let mut custom = self.custom;
+        for (mine, theirs) in custom.iter_mut().zip(other.custom) {
+            *mine = mine.checked_add(theirs)?;
+        }
+        Some(Self {
+            cpu_millis: self.cpu_millis.checked_add(other.cpu_millis)?,
+            memory_bytes: self.memory_bytes.checked_add(other.memory_bytes)?,
+            disk_bytes: self.disk_bytes.checked_add(other.disk_bytes)?,
+            custom,
+        })
+    }
+}
+
+/// Free amounts of each resource, in the order of `Resource::ALL`. Negative on a machine that shrank below what it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room(pub [i64; DIMENSIONS]);
+
+impl Room {
+    /// All of `capacity` is free.
+    #[must_use]
+    pub fn all_of(capacity: &Resources) -> Self {
+        let mut room = Self::default();
+        room.add(capacity);
+        room
+    }
+
+    /// The free amount in one dimension.
+    #[must_use]
+    pub const fn get(&self, resource: Resource) -> i64 {
+        self.0[resource.index()]
+    }
+
+    /// Gives `amount` back.
+    pub fn add(&mut self, amount: &Resources) {
+        for resource in Resource::ALL {
+            self.0[resource.index()] += amount.get(resource).cast_signed();
+        }
+    }
+
+    /// Takes `amount` away. The caller has judged that it fits, or accepts a negative room.
+    pub fn take(&mut self, amount: &Resources) {
+        for resource in Resource::ALL {
+            self.0[resource.index()] -= amount.get(resource).cast_signed();
+        }
+    }
+
+    /// The first dimension in which `need` is more than what is free, and by how much. A dimension that is not asked for is
+    /// never short, even where the room in it is negative.
+    #[must_use]
+    pub fn shortage(&self, need: &Resources) -> Option<Shortage> {
+        Resource::ALL.into_iter().find_map(|resource| {
+            let need = need.get(resource).cast_signed();
+            let short_by = need.saturating_sub(self.get(resource));
+            (need > 0 && short_by > 0).then(|| Shortage { resource, short_by: short_by.cast_unsigned() })
+        })
+    }
+}
+
+/// What was not enough, and by how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Which resource.
+    pub resource: Resource,
+    /// In its unit, above 0.
+    pub short_by: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_short_dimension_is_named_with_its_amount() {
+        let room = Room::all_of(&Resources::new(1000, 64));
+        assert_eq!(room.shortage(&Resources::new(1000, 64)), None);
+        let short = room.shortage(&Resources::new(1000, 100));
+        assert_eq!(short, Some(Shortage { resource: Resource::MemoryBytes, short_by: 36 }));
+    }
+
+    #[test]
+    fn negative_room_hurts_only_who_asks_for_it() {
+        let mut room = Room::all_of(&Resources::new(1000, 64));
+        room.take(&Resources::new(0, 100));
+        assert_eq!(room.shortage(&Resources::new(500, 0)), None);
+        assert!(room.shortage(&Resources::new(500, 1)).is_some());
+    }
+
+    #[test]
+    fn sums_that_overflow_are_seen() {
+        assert_eq!(Resources::new(u64::MAX, 0).checked_add(&Resources::new(1, 0)), None);
+    }
+}

@@ -1,0 +1,88 @@
+//! What may be placed now: schedulers loop over it, and the core refuses claims outside of it.
+
+use std::fmt;
+
+use crate::{Cell, GroupRow, Job, JobState, LogTime, TaskRow, TaskState};
+
+/// Why a group's tasks may not be placed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotWanted {
+    /// The job is complete, failed or stopped.
+    JobOver(JobState),
+    /// The group at this position must be done first.
+    After(u16),
+    /// A failure is to be slept over until then.
+    Backoff(LogTime),
+    /// The task does not wait: it is live, done, failed or cancelled.
+    Task(TaskState),
+    /// The group has no such task.
+    NoSuchTask,
+}
+
+impl fmt::Display for NotWanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JobOver(state) => write!(f, "the job is over ({state:?})"),
+            Self::After(group) => write!(f, "group {group} is not done"),
+            Self::Backoff(until) => write!(f, "waits after a failure until {} µs", until.micros),
+            Self::Task(state) => write!(f, "the task does not wait ({state:?})"),
+            Self::NoSuchTask => f.write_str("no such task"),
+        }
+    }
+}
+
+/// Whether tasks of a group may be placed now.
+///
+/// # Errors
+/// Why not: the first of job over, predecessors, backoff.
+pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Result<(), NotWanted> {
+    if job.state.is_final() {
+        return Err(NotWanted::JobOver(job.state));
+    }
+    let shape = job.shape.groups.get(usize::from(group)).ok_or(NotWanted::NoSuchTask)?;
+    for &before in &shape.after {
+        let done = cell.group(job, before).is_some_and(|row| row.tasks_in(TaskState::Done) == row.count);
+        if !done {
+            return Err(NotWanted::After(before));
+        }
+    }
+    let row = cell.group(job, group).ok_or(NotWanted::NoSuchTask)?;
+    if row.not_before > now { Err(NotWanted::Backoff(row.not_before)) } else { Ok(()) }
+}
+
+/// Whether this task may be placed, given that its group may.
+///
+/// # Errors
+/// Why not.
+pub fn task_is_wanted<'a>(cell: &'a Cell, group: &GroupRow, task: u32) -> Result<&'a TaskRow, NotWanted> {
+    let row = cell.task(group, task).ok_or(NotWanted::NoSuchTask)?;
+    if row.state == TaskState::Waiting { Ok(row) } else { Err(NotWanted::Task(row.state)) }
+}
+
+/// A group with tasks that may be placed now.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedGroup<'a> {
+    /// Its position in the job.
+    pub group: u16,
+    /// Its row.
+    pub row: &'a GroupRow,
+    cell: &'a Cell,
+}
+
+impl<'a> WantedGroup<'a> {
+    /// Indexes of the tasks, rising.
+    pub fn tasks(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let (cell, row) = (self.cell, self.row);
+        (0..row.count).filter(move |&task| cell.task(row, task).is_some_and(|task| task.state == TaskState::Waiting))
+    }
+}
+
+/// The groups of a job that have tasks to be placed now, in the job's order.
+pub fn wanted<'a>(cell: &'a Cell, job: &'a Job, now: LogTime) -> impl Iterator<Item = WantedGroup<'a>> {
+    let groups = u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX);
+    (0..groups).filter_map(move |group| {
+        let row = cell.group(job, group)?;
+        let waits = row.tasks_in(TaskState::Waiting) > 0;
+        (waits && group_is_wanted(cell, job, group, now).is_ok()).then_some(WantedGroup { group, row, cell })
+    })
+}
