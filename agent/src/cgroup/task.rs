@@ -1,0 +1,234 @@
+//! The control group of one task: made before its command runs, killed and removed after its end.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Controller, Version};
+use crate::process::kill_each;
+
+/// The period in which a quota of processor time is counted: 100 ms, the kernel's default.
+const CPU_PERIOD_MICROS: u64 = 100_000;
+/// The kernel refuses quotas below a millisecond.
+const CPU_QUOTA_MICROS_MIN: u64 = 1_000;
+/// How long a group that was just emptied may still say that it is busy.
+const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a task may use at most. A zero leaves that resource unlimited: nothing was claimed of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    /// Memory, with swap where the kernel counts it.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// The group of one task. A value: nothing is made before [`TaskCgroup::create`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCgroup {
+    version: Version,
+    directories: BTreeMap<Controller, PathBuf>,
+}
+
+impl TaskCgroup {
+    pub(super) fn new(version: Version, directories: BTreeMap<Controller, PathBuf>) -> Self {
+        Self { version, directories }
+    }
+
+    /// Makes the group and sets its limits. One that is there already (of an earlier restart) is used again.
+    ///
+    /// # Errors
+    /// The message names the file that refused and what was to be written.
+    pub fn create(&self, limits: &Limits) -> io::Result<()> {
+        for directory in self.distinct_directories() {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(about(directory, &error)),
+                _ => {}
+            }
+        }
+        for (&controller, directory) in &self.directories {
+            match controller {
+                Controller::Cpu => self.limit_cpu(directory, limits.cpu_millis)?,
+                Controller::Memory => self.limit_memory(directory, limits.memory_bytes)?,
+                Controller::Pids if limits.pids > 0 => write(&directory.join("pids.max"), limits.pids)?,
+                Controller::Pids => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn limit_cpu(&self, directory: &Path, cpu_millis: u64) -> io::Result<()> {
+        if cpu_millis == 0 {
+            return Ok(());
+        }
+        let quota = cpu_millis.saturating_mul(CPU_PERIOD_MICROS / 1000).max(CPU_QUOTA_MICROS_MIN);
+        match self.version {
+            Version::V1 => {
+                write(&directory.join("cpu.cfs_period_us"), CPU_PERIOD_MICROS)?;
+                write(&directory.join("cpu.cfs_quota_us"), quota)
+            }
+            Version::V2 => write(&directory.join("cpu.max"), format!("{quota} {CPU_PERIOD_MICROS}")),
+        }
+    }
+
+    fn limit_memory(&self, directory: &Path, memory_bytes: u64) -> io::Result<()> {
+        if memory_bytes == 0 {
+            return Ok(());
+        }
+        match self.version {
+            Version::V1 => {
+                write(&directory.join("memory.limit_in_bytes"), memory_bytes)?;
+                // Memory and swap together; the file is there only where the kernel counts swap.
+                write_where_present(&directory.join("memory.memsw.limit_in_bytes"), memory_bytes)
+            }
+            Version::V2 => {
+                write(&directory.join("memory.max"), memory_bytes)?;
+                write_where_present(&directory.join("memory.swap.max"), 0)?;
+                // A task is one thing: half of it alive after the other half was killed helps nobody.
+                write_where_present(&directory.join("memory.oom.group"), 1)
+            }
+        }
+    }
+
+    /// The files to which a process writes `0` to enter the group, opened before it loses sight of them.
+    ///
+    /// # Errors
+    /// When one can't be opened; the message names it.
+    pub fn open_entries(&self) -> io::Result<Vec<File>> {
+        self.distinct_directories()
+            .map(|directory| {
+                let path = directory.join("cgroup.procs");
+                OpenOptions::new().write(true).open(&path).map_err(|error| about(&path, &error))
+            })
+            .collect()
+    }
+
+    /// How many of its processes the kernel killed for want of memory.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let Some(directory) = self.directories.get(&Controller::Memory) else { return 0 };
+        let file = match self.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        fs::read_to_string(directory.join(file)).ok().and_then(|text| keyed_value(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// True when no process is in it, nor in any group that the task made below it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.distinct_directories().all(|directory| pids_below(directory).is_empty())
+    }
+
+    /// Kills all processes in it. They may take some time to be gone: see [`TaskCgroup::is_empty`].
+    pub fn kill(&self) {
+        if self.version == Version::V2
+            && self.distinct_directories().all(|directory| write(&directory.join("cgroup.kill"), 1).is_ok())
+        {
+            return;
+        }
+        // Without forks, one pass over the processes finds them all. The usual way, freezing, needs a hierarchy more
+        // for each task, and a frozen version 1 group doesn't die before it is thawed.
+        if let Some(directory) = self.directories.get(&Controller::Pids) {
+            let _ = write(&directory.join("pids.max"), 0);
+        }
+        for directory in self.distinct_directories() {
+            kill_each(&pids_below(directory));
+        }
+    }
+
+    /// Kills until nothing is left, for at most `within`. True: it is empty.
+    #[must_use]
+    pub fn kill_until_empty(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if self.is_empty() {
+                return true;
+            }
+            self.kill();
+            if Instant::now() >= deadline {
+                return self.is_empty();
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Removes the group, and groups that the task made below it. It must be empty; no such group is no error.
+    ///
+    /// # Errors
+    /// When it is still busy after two seconds.
+    pub fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + REMOVE_WITHIN;
+        for directory in self.distinct_directories() {
+            // The kernel says busy for a moment after the last process left.
+            while let Err(error) = remove_below(directory) {
+                if error.kind() != ErrorKind::ResourceBusy || Instant::now() >= deadline {
+                    return Err(about(directory, &error));
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(())
+    }
+
+    fn distinct_directories(&self) -> impl Iterator<Item = &Path> {
+        // In version 2 all controllers name the same directory.
+        let count = if self.version == Version::V2 { 1 } else { usize::MAX };
+        self.directories.values().take(count).map(PathBuf::as_path)
+    }
+}
+
+fn remove_below(directory: &Path) -> io::Result<()> {
+    for child in children(directory) {
+        remove_below(&child)?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn pids_below(directory: &Path) -> Vec<i32> {
+    let own = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    for child in children(directory) {
+        pids.extend(pids_below(&child));
+    }
+    pids
+}
+
+fn children(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        entry.file_type().ok()?.is_dir().then(|| entry.path())
+    })
+}
+
+fn keyed_value(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key)?.1.trim().parse().ok())
+}
+
+fn write(path: &Path, value: impl ToString) -> io::Result<()> {
+    let value = value.to_string();
+    fs::write(path, &value)
+        .map_err(|error| io::Error::new(error.kind(), format!("writing {value} to {}: {error}", path.display())))
+}
+
+fn write_where_present(path: &Path, value: impl ToString) -> io::Result<()> {
+    if path.exists() { write(path, value) } else { Ok(()) }
+}
+
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,92 @@
+//! What is written where, on fake trees of both versions. The real kernel's answer is tested with the exec driver.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const LIMITS: Limits = Limits { cpu_millis: 1500, memory_bytes: 64 << 20, pids: 32 };
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn version_one_gets_a_directory_and_limits_in_each_hierarchy() {
+    let tree = tempfile::tempdir().unwrap();
+    let mount = |name: &str| tree.path().join(name);
+    let mounts = Mounts::per_controller(
+        Controller::ALL.into_iter().map(|controller| (controller, mount(controller.name()))).collect(),
+    );
+    let (agent, missing) = AgentCgroup::prepare(&mounts, "m1");
+    let agent = agent.unwrap();
+    assert_eq!(missing, [""; 0]);
+    let task = agent.task("7-1");
+    task.create(&LIMITS).unwrap();
+    assert_eq!(read(&mount("cpu").join("plenum/m1/7-1/cpu.cfs_quota_us")), "150000");
+    assert_eq!(read(&mount("cpu").join("plenum/m1/7-1/cpu.cfs_period_us")), "100000");
+    assert_eq!(read(&mount("memory").join("plenum/m1/7-1/memory.limit_in_bytes")), "67108864");
+    assert_eq!(read(&mount("pids").join("plenum/m1/7-1/pids.max")), "32");
+    assert!(!mount("memory").join("plenum/m1/7-1/memory.memsw.limit_in_bytes").exists(), "swap isn't counted here");
+    assert_eq!(agent.names(), ["7-1"]);
+
+    let memory = mount("memory").join("plenum/m1/7-1");
+    fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
+    assert_eq!(task.oom_kills(), 3);
+}
+
+#[test]
+fn version_two_hands_controllers_down_and_writes_one_directory() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+    let mounts = Mounts::unified(tree.path()).unwrap();
+    let (agent, missing) = AgentCgroup::prepare(&mounts, "m1");
+    assert_eq!(missing, [""; 0]);
+    let task = agent.unwrap().task("7-1");
+    let directory = tree.path().join("plenum/m1/7-1");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("memory.swap.max"), "max").unwrap();
+    fs::write(directory.join("memory.oom.group"), "0").unwrap();
+    task.create(&LIMITS).unwrap();
+    assert!(read(&tree.path().join("plenum/m1/cgroup.subtree_control")).starts_with('+'));
+    assert_eq!(read(&directory.join("cpu.max")), "150000 100000");
+    assert_eq!(read(&directory.join("memory.max")), "67108864");
+    assert_eq!(read(&directory.join("memory.swap.max")), "0");
+    assert_eq!(read(&directory.join("memory.oom.group")), "1");
+    assert_eq!(read(&directory.join("pids.max")), "32");
+    fs::write(directory.join("memory.events"), "low 0\noom 2\noom_kill 2\noom_group_kill 1\n").unwrap();
+    assert_eq!(task.oom_kills(), 2);
+}
+
+#[test]
+fn a_hierarchy_without_our_controllers_is_none() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
+    assert_eq!(Mounts::unified(tree.path()), None);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let tree = tempfile::tempdir().unwrap();
+    let file = tree.path().join("a-file-in-the-way");
+    fs::write(&file, "").unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([
+        (Controller::Cpu, tree.path().join("cpu")),
+        (Controller::Memory, file),
+    ]));
+    let (agent, missing) = AgentCgroup::prepare(&mounts, "m1");
+    assert!(agent.is_some());
+    assert_eq!(missing.len(), 2);
+    assert!(missing[0].starts_with("memory limits (") && missing[0].contains("a-file-in-the-way"), "{missing:?}");
+    assert_eq!(missing[1], "pids limits (the kernel doesn't offer it here)");
+}
+
+#[test]
+fn tiny_claims_are_lifted_to_what_the_kernel_takes_and_zero_is_no_limit() {
+    let tree = tempfile::tempdir().unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([(Controller::Cpu, tree.path().join("cpu"))]));
+    let agent = AgentCgroup::prepare(&mounts, "m1").0.unwrap();
+    agent.task("1-0").create(&Limits { cpu_millis: 1, ..LIMITS }).unwrap();
+    assert_eq!(read(&tree.path().join("cpu/plenum/m1/1-0/cpu.cfs_quota_us")), "1000");
+    agent.task("2-0").create(&Limits::default()).unwrap();
+    assert!(!tree.path().join("cpu/plenum/m1/2-0/cpu.cfs_quota_us").exists());
+}

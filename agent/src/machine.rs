@@ -1,0 +1,132 @@
+//! What this machine is: what the agent offers to the cell.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{cgroup::Version, directories::is_safe_name, process};
+
+/// A machine as its agent found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name in the cell; also a path component of its cgroups.
+    pub name: String,
+    /// Changes with every boot.
+    pub boot_id: String,
+    /// Processor time on offer, in thousandths of a processor.
+    pub cpu_millis: u64,
+    /// Memory on offer.
+    pub memory_bytes: u64,
+    /// Room on offer on the disk of the agent's directory.
+    pub disk_bytes: u64,
+    /// Without `attr.` in front: `kernel`, `arch`, `os`, `cgroup`.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What is told to the discovery rather than found.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    /// The machine's name; `None`: the host's.
+    pub name: Option<String>,
+    /// Offer one part in this many of everything; at least 1.
+    pub shares: u32,
+    /// The file system whose size is offered.
+    pub directory: PathBuf,
+    /// The cgroup interface that tasks will be limited by.
+    pub cgroup: Option<Version>,
+}
+
+/// Looks at this machine.
+///
+/// # Errors
+/// When the name can't be one (letters, digits, `-`, `_` and inner dots, at most 63), or the kernel doesn't tell.
+pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
+    let system = rustix::system::uname();
+    let name = match &discovery.name {
+        Some(name) => name.clone(),
+        None => system.nodename().to_string_lossy().into_owned(),
+    };
+    if !is_safe_name(&name) {
+        let message = format!(
+            "machine name {name:?}: expected 1 to 63 letters, digits, '-', '_' and inner dots; set a name in the configuration"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let shares = u64::from(discovery.shares.max(1));
+    let processors = std::thread::available_parallelism()?.get() as u64;
+    let cgroup = discovery.cgroup.map_or("none", Version::name);
+    let attributes = [
+        ("arch", std::env::consts::ARCH.to_owned()),
+        ("cgroup", cgroup.to_owned()),
+        ("kernel", kernel_version(&system.release().to_string_lossy())),
+        ("os", std::env::consts::OS.to_owned()),
+    ];
+    Ok(Machine {
+        name,
+        boot_id: process::boot_id().to_owned(),
+        cpu_millis: processors * 1000 / shares,
+        memory_bytes: memory_bytes()? / shares,
+        disk_bytes: disk_bytes(&discovery.directory)? / shares,
+        attributes: attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    })
+}
+
+/// The leading digits and dots: `6.18.44-cloud` is `6.18.44`, so that it compares as a version.
+fn kernel_version(release: &str) -> String {
+    let end = release.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(release.len());
+    release[..end].trim_end_matches('.').to_owned()
+}
+
+/// All memory, or less where the agent itself is confined.
+fn memory_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo: expected a line 'MemTotal: … kB'"))?;
+    let total = kib.saturating_mul(1024);
+    let limits = ["/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max"];
+    let limit = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    Ok(total.min(limit.unwrap_or(u64::MAX)))
+}
+
+/// What an ordinary user could still write.
+fn disk_bytes(directory: &Path) -> io::Result<u64> {
+    let file_system = rustix::fs::statvfs(directory)?;
+    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn discovery() -> Discovery {
+        Discovery { name: Some("m1".to_owned()), shares: 1, directory: "/".into(), cgroup: Some(Version::V1) }
+    }
+
+    #[test]
+    fn shares_divide_everything() {
+        let whole = discover(&discovery()).unwrap();
+        let half = discover(&Discovery { shares: 2, ..discovery() }).unwrap();
+        assert!(whole.cpu_millis >= 1000 && whole.memory_bytes > 1 << 26 && whole.disk_bytes > 0);
+        assert_eq!(half.cpu_millis, whole.cpu_millis / 2);
+        assert_eq!(half.memory_bytes, whole.memory_bytes / 2);
+        assert_eq!(whole.attributes["cgroup"], "v1");
+    }
+
+    #[test]
+    fn a_name_that_is_a_path_is_refused() {
+        let error = discover(&Discovery { name: Some("../m1".to_owned()), ..discovery() }).unwrap_err();
+        assert!(error.to_string().contains("\"../m1\""), "{error}");
+    }
+
+    #[test]
+    fn kernels_compare_as_versions() {
+        assert_eq!(kernel_version("6.18.44-fc-v657"), "6.18.44");
+        assert_eq!(kernel_version("5.10"), "5.10");
+        assert_eq!(kernel_version("6.1.0-13-cloud-amd64"), "6.1.0");
+    }
+}

@@ -1,0 +1,152 @@
+//! Processes, told apart from later ones that got the same number. It reads `/proc` and nothing else.
+
+use std::{collections::BTreeMap, fs, io, os::fd::OwnedFd, sync::OnceLock};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+/// A process of this machine, for ever: a pid alone is reused, a pid with its start time and boot is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Its number in the agent's pid namespace.
+    pub pid: i32,
+    /// When it started, in clock ticks since the boot (field 22 of `/proc/PID/stat`).
+    pub start_ticks: u64,
+    /// The boot that it lived in.
+    pub boot_id: String,
+}
+
+impl ProcessIdentity {
+    /// The calling process.
+    ///
+    /// # Errors
+    /// When `/proc` is not readable.
+    pub fn of_this_process() -> io::Result<Self> {
+        let pid = Pid::this().as_raw();
+        let stat = Stat::read(pid)?;
+        Ok(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id().to_owned() })
+    }
+
+    /// A handle on that very process, or `None` when it is gone. A zombie is gone: it does nothing any more.
+    ///
+    /// The start time is compared again after opening: between the two, the process may have ended and its number may
+    /// have been given to another.
+    #[must_use]
+    pub fn open(&self) -> Option<OwnedFd> {
+        if self.boot_id != boot_id() || !self.lives() {
+            return None;
+        }
+        let pid = rustix::process::Pid::from_raw(self.pid)?;
+        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        self.lives().then_some(handle)
+    }
+
+    fn lives(&self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.dead)
+    }
+}
+
+/// This boot's identity; empty where the kernel doesn't tell.
+#[must_use]
+pub fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    })
+}
+
+/// The pids of all processes below `ancestor`, whatever session or group they moved to.
+pub(crate) fn descendants(ancestor: i32) -> Vec<i32> {
+    let mut children = BTreeMap::<i32, Vec<i32>>::new();
+    for pid in all_pids() {
+        if let Ok(stat) = Stat::read(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut found = children.remove(&ancestor).unwrap_or_default();
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children.remove(&pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// The pids of processes whose initial environment holds exactly `entry` (`NAME=value`).
+///
+/// The last resort for tasks whose shim was killed where there is neither a cgroup nor a pid namespace: it finds only
+/// processes that this user may look into, and none that cleaned their environment before an exec.
+pub(crate) fn with_environment_entry(entry: &str) -> Vec<i32> {
+    let this = Pid::this().as_raw();
+    all_pids()
+        .filter(|&pid| {
+            pid != this
+                && fs::read(format!("/proc/{pid}/environ"))
+                    .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|one| one == entry.as_bytes()))
+        })
+        .collect()
+}
+
+/// Sends SIGKILL to each of `pids`; those that are gone already don't matter.
+pub(crate) fn kill_each(pids: &[i32]) {
+    for &pid in pids.iter().filter(|&&pid| pid > 1) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+fn all_pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+struct Stat {
+    dead: bool,
+    parent: i32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The command stands in brackets and may itself hold brackets and spaces.
+        let after_command = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let field = |index: usize| after_command.split_ascii_whitespace().nth(index);
+        let parse = || {
+            Some(Self {
+                dead: matches!(field(0)?, "Z" | "X"),
+                parent: field(1)?.parse().ok()?,
+                start_ticks: field(19)?.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_again_and_a_reused_number_is_not() {
+        let this = ProcessIdentity::of_this_process().unwrap();
+        assert!(this.open().is_some());
+        assert!(ProcessIdentity { start_ticks: this.start_ticks + 1, ..this.clone() }.open().is_none());
+        assert!(ProcessIdentity { boot_id: "another boot".to_owned(), ..this }.open().is_none());
+    }
+
+    #[test]
+    fn children_are_found_by_descent_and_by_environment() {
+        let entry = format!("PLENUM_TEST_MARK={}", std::process::id());
+        let (name, value) = entry.split_once('=').unwrap();
+        let mut child = std::process::Command::new("sleep").arg("30").env(name, value).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(descendants(std::process::id().try_into().unwrap()).contains(&pid));
+        assert_eq!(with_environment_entry(&entry), [pid]);
+        kill_each(&[pid]);
+        child.wait().unwrap();
+    }
+}
