@@ -1,0 +1,99 @@
+//! The exec driver as a program of its own, for tests that kill it and for measuring. It is also its own shim.
+//!
+//! `plenum-exec-driver drive DIRECTORY [MACHINE]` reads commands as lines of JSON (`{"start": TASK}`, `{"stop": ID}`,
+//! `{"forget": ID}`) and writes what it recovered, then events, in the same way. With MACHINE, tasks get cgroups and what
+//! namespaces the kernel gives; without, neither.
+
+use std::{
+    env,
+    io::{self, Write},
+    os::fd::AsFd,
+    process::ExitCode,
+};
+
+use plenum_agent::{
+    cgroup::{AgentCgroup, Mounts},
+    directories::{AgentDirectory, AllocationKey},
+    driver::{Driver, TaskSpec},
+    exec::{ExecDriver, ExecOptions, ShimProgram},
+    isolation::Isolation,
+    shim,
+};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe,
+    sync::mpsc,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Command {
+    Start(TaskSpec),
+    Stop(AllocationKey),
+    Forget(AllocationKey),
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    match arguments.next() {
+        Some(first) if first == "shim" => shim::main(arguments),
+        Some(first) if first == "drive" => match drive(arguments.filter_map(|one| one.into_string().ok()).collect()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "plenum-exec-driver: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        _ => {
+            let _ = writeln!(io::stderr(), "usage: plenum-exec-driver drive DIRECTORY [MACHINE]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn drive(arguments: Vec<String>) -> io::Result<()> {
+    let [directory, machine @ ..] = arguments.as_slice() else { return Err(io::Error::other("expected a directory")) };
+    let shim = ShimProgram::own_binary();
+    let (cgroup, isolation) = match (machine.first(), Mounts::detect()) {
+        (Some(machine), Some(mounts)) => (AgentCgroup::prepare(&mounts, machine).0, shim.probe()),
+        (Some(_), None) => (None, shim.probe()),
+        (None, _) => (None, Isolation::default()),
+    };
+    let options = ExecOptions {
+        directory: AgentDirectory::new(directory.into()),
+        shim,
+        cgroup,
+        isolation,
+        log_file_bytes_max: 1 << 20,
+        ended_kept_max: 64,
+    };
+    let (sender, mut events) = mpsc::channel(64);
+    let mut driver = ExecDriver::new(options, sender)?;
+    for recovered in driver.recover() {
+        say(&serde_json::to_string(&recovered)?)?;
+    }
+    say("\"recovered\"")?;
+    let stdin = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    let mut commands = BufReader::new(stdin).lines();
+    loop {
+        tokio::select! {
+            Some(event) = events.recv() => say(&serde_json::to_string(&event)?)?,
+            line = commands.next_line() => match line? {
+                None => return Ok(()),
+                Some(line) => match serde_json::from_str(&line)? {
+                    Command::Start(task) => driver.start(task),
+                    Command::Stop(allocation) => driver.stop(allocation),
+                    Command::Forget(allocation) => driver.forget(allocation),
+                },
+            },
+        }
+    }
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}

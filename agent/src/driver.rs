@@ -1,0 +1,180 @@
+//! What a driver is: the seam between deciding what runs here and running it.
+//!
+//! A driver knows nothing of the cell, leases or restarts; it starts what it is told, once, and says what became of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::directories::{AllocationKey, JobKey};
+
+/// One start of one task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The allocation that it runs for.
+    pub allocation: AllocationKey,
+    /// Starts within the allocation before this one.
+    pub restart: u32,
+    /// The job whose shared directory it sees.
+    pub job: JobKey,
+    /// The program and its arguments; never empty. Without a `/` the program is looked up in the task's `PATH`.
+    pub command: Vec<String>,
+    /// The whole environment, but for the paths that the driver adds (`PLENUM_TASK_DIR`, `PLENUM_JOB_DIR`, a default `PATH`).
+    pub env: BTreeMap<String, String>,
+    /// Limit of processor time, in thousandths of a processor; 0: none.
+    pub cpu_millis: u64,
+    /// Limit of memory; 0: none.
+    pub memory_bytes: u64,
+    /// Limit of processes and threads; 0: none.
+    pub pids_max: u32,
+    /// From SIGTERM to SIGKILL.
+    pub kill_timeout_ms: u64,
+}
+
+/// Why a task could not be run, or was ended by something else than itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// There is no such program.
+    CommandNotFound,
+    /// There is such a file, and it can't be executed.
+    NotExecutable,
+    /// The machine could not give what the task needs; another one may.
+    Setup,
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// Its shim vanished without leaving word; what was left of it has been killed.
+    LostTrack,
+}
+
+/// A [`FailureKind`] with the facts, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which it is.
+    pub kind: FailureKind,
+    /// What was expected, what was found.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of `kind` because of `message`.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// How one start of a task ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The command's exit code, when it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it otherwise.
+    pub signal: Option<i32>,
+    /// How many of its processes the kernel killed for want of memory; more than zero is no failure by itself.
+    pub oom_kills: u64,
+    /// When the command was started, in milliseconds since 1970; `None`: it never was.
+    pub started_unix_ms: Option<u64>,
+    /// When nothing of it was left, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
+    /// It was asked to stop before it ended.
+    pub stop_requested: bool,
+    /// Why it did not run or was ended, when not by itself.
+    pub failure: Option<Failure>,
+}
+
+impl Exit {
+    /// An end without a command having run.
+    #[must_use]
+    pub fn failed(failure: Failure, ended_unix_ms: u64) -> Self {
+        Self { ended_unix_ms, failure: Some(failure), ..Self::default() }
+    }
+
+    /// True when the command ended by itself with exit code 0.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0) && self.failure.is_none()
+    }
+}
+
+/// Says how it ended in a line for people: `exit code 3`, `signal 9`, or the failure's message.
+impl fmt::Display for Exit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.failure, self.code, self.signal) {
+            (Some(failure), _, _) => formatter.write_str(&failure.message),
+            (None, Some(code), _) => write!(formatter, "exit code {code}"),
+            (None, None, Some(signal)) => write!(formatter, "signal {signal}"),
+            (None, None, None) => formatter.write_str("ended without a status"),
+        }
+    }
+}
+
+/// What a driver says. For one start, in this order: `Started` at most once, `Exited` once, `Gone` once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverEvent {
+    /// The command runs.
+    Started {
+        /// The allocation.
+        allocation: AllocationKey,
+        /// Which start of it.
+        restart: u32,
+    },
+    /// The command ended, or could not be run.
+    Exited {
+        /// The allocation.
+        allocation: AllocationKey,
+        /// Which start of it.
+        restart: u32,
+        /// How.
+        exit: Exit,
+    },
+    /// Nothing of this start runs any more: no process, no cgroup.
+    Gone {
+        /// The allocation.
+        allocation: AllocationKey,
+        /// Which start of it.
+        restart: u32,
+    },
+}
+
+/// Where a start stands that an earlier agent made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// It was recorded, and nothing of it ever ran: it may be started.
+    NotStarted,
+    /// It runs, or is about to; its events follow.
+    Alive,
+    /// It ended meanwhile; nothing of it is left.
+    Ended(Exit),
+}
+
+/// What a driver found of earlier days.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// The allocation.
+    pub allocation: AllocationKey,
+    /// Its latest start.
+    pub restart: u32,
+    /// When its earlier starts ended, in milliseconds since 1970, oldest first.
+    pub earlier_ends_unix_ms: Vec<u64>,
+    /// Where the latest start stands.
+    pub found: Found,
+}
+
+/// Something that runs tasks. Nothing here waits: what comes of a call comes as events, to the place that the driver was
+/// made with.
+pub trait Driver {
+    /// Finds what earlier agents left; called once, before anything else.
+    fn recover(&mut self) -> Vec<Recovered>;
+
+    /// Runs a task. A start of (allocation, restart) that was made before, by whichever agent, is not made again; its
+    /// events come instead.
+    fn start(&mut self, task: TaskSpec);
+
+    /// Asks a running task to end, and ends it after its kill timeout. One that does not run is left alone.
+    fn stop(&mut self, allocation: AllocationKey);
+
+    /// The cell knows of the allocation's end: what is kept of it is for readers of its logs only.
+    fn forget(&mut self, allocation: AllocationKey);
+}

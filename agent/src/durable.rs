@@ -1,0 +1,103 @@
+//! Small files that are either there whole or not there at all: what an agent and its shims tell each other, over
+//! crashes of either. It knows nothing of what is in them.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A file of ours is never larger: a job's body is at most 64 KiB, and the rest is small. A longer one is damage.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Writes `value` beside `path` under a name of its own, syncs it, and moves it over `path`.
+///
+/// After success the new content survives a crash of the machine; after a failure the old content is untouched.
+pub(crate) fn write_atomically<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let temporary = write_beside(path, value)?;
+    fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    sync_directory_of(path)
+}
+
+/// Like [`write_atomically`], but only the first of several writers succeeds. False: somebody was there before.
+///
+/// A hard link to an existing name fails, and it is atomic with the content; a plain exclusive creation is not.
+pub(crate) fn write_once<T: Serialize>(path: &Path, value: &T) -> io::Result<bool> {
+    let temporary = write_beside(path, value)?;
+    let linked = fs::hard_link(&temporary, path);
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what one of the writers above left; `None` when there is no such file.
+///
+/// # Errors
+/// `InvalidData` when the file is too long or is not such a value; the message names the file.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(invalid(path, format!("expected at most {FILE_BYTES_MAX} bytes")));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| invalid(path, error.to_string()))
+}
+
+fn invalid(path: &Path, what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+}
+
+fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<PathBuf> {
+    let text = serde_json::to_vec(value).map_err(|error| invalid(path, error.to_string()))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    // Two shims may race for one record, so each writes its own temporary file.
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    Ok(temporary)
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_first_of_two_writers_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        assert!(write_once(&path, &1).unwrap());
+        assert!(!write_once(&path, &2).unwrap());
+        assert_eq!(read::<i32>(&path).unwrap(), Some(1));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "temporary files stay behind");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("exit-0");
+        fs::write(&path, b"{\"half").unwrap();
+        let error = read::<i32>(&path).unwrap_err().to_string();
+        assert!(error.contains("exit-0"), "{error}");
+        assert_eq!(read::<i32>(&dir.path().join("absent")).unwrap(), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! The `exec` driver: a task is a process of this machine, under a shim, in a cgroup and namespaces.
+//!
+//! It keeps nothing in memory that its directory doesn't have, so that any agent can go on where another one died.
+
+mod recover;
+mod start;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::{
+    cgroup::AgentCgroup,
+    directories::{AgentDirectory, AllocationKey},
+    driver::{Driver, DriverEvent, Recovered, TaskSpec},
+    durable,
+    isolation::Isolation,
+    process::ProcessIdentity,
+    shim::ShimSpec,
+};
+
+/// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
+const STARTS_AT_ONCE_MAX: usize = 4;
+/// Job directories without a kept allocation stay this long: a later group of the job may still come.
+const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How a shim is started: a program that calls [`crate::shim::main`] with the arguments that follow `arguments`.
+#[derive(Clone, Debug)]
+pub struct ShimProgram {
+    /// The program.
+    pub program: PathBuf,
+    /// What comes before the shim's own arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl ShimProgram {
+    /// This very program with the hidden subcommand `shim`, also after its file was replaced by an upgrade.
+    #[must_use]
+    pub fn own_binary() -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec!["shim".into()] }
+    }
+
+    /// Runs a shim to find out which [`Isolation`] works here. None works where the shim can't be run.
+    #[must_use]
+    pub fn probe(&self) -> Isolation {
+        let output = std::process::Command::new(&self.program).args(&self.arguments).arg("--probe").output();
+        output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default()
+    }
+}
+
+/// What an [`ExecDriver`] is made of.
+#[derive(Clone, Debug)]
+pub struct ExecOptions {
+    /// Where everything is kept. Must be absolute, and held by one agent only.
+    pub directory: AgentDirectory,
+    /// How shims are started.
+    pub shim: ShimProgram,
+    /// The parent of the tasks' cgroups; `None`: tasks have no limits.
+    pub cgroup: Option<AgentCgroup>,
+    /// Namespaces of the tasks.
+    pub isolation: Isolation,
+    /// Output kept of each task and stream: two files of at most this size.
+    pub log_file_bytes_max: u64,
+    /// Ended allocations whose directories are kept for readers of logs; beyond, the oldest go.
+    pub ended_kept_max: usize,
+}
+
+/// Runs processes. To be used inside a tokio runtime.
+#[derive(Debug)]
+pub struct ExecDriver {
+    options: Arc<ExecOptions>,
+    events: mpsc::Sender<DriverEvent>,
+    /// One entry per start that is not gone, or not known to be.
+    starts: BTreeMap<AllocationKey, Handle>,
+    /// Recorded by an earlier agent, and never started.
+    unstarted: BTreeMap<AllocationKey, u32>,
+    slots: Arc<Semaphore>,
+    ended_since_cleaning: usize,
+}
+
+#[derive(Debug)]
+struct Handle {
+    stop: watch::Sender<bool>,
+}
+
+impl ExecDriver {
+    /// A driver that tells its events to `events`. It waits where that is full.
+    ///
+    /// # Errors
+    /// When its directories can't be made.
+    pub fn new(options: ExecOptions, events: mpsc::Sender<DriverEvent>) -> io::Result<Self> {
+        fs::create_dir_all(options.directory.allocations())?;
+        fs::create_dir_all(options.directory.jobs())?;
+        Ok(Self {
+            options: Arc::new(options),
+            events,
+            starts: BTreeMap::new(),
+            unstarted: BTreeMap::new(),
+            slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
+            ended_since_cleaning: 0,
+        })
+    }
+
+    /// How many starts are on their way, running or ending.
+    pub fn active(&mut self) -> usize {
+        self.starts.retain(|_, handle| !handle.stop.is_closed());
+        self.starts.len()
+    }
+
+    fn watch_start(&mut self, allocation: AllocationKey, start: start::Start) {
+        // What shall never run is stopped from the beginning, should it run after all.
+        let (stop, stopped) = watch::channel(matches!(start, start::Start::Void { .. }));
+        let (options, events, slots) = (Arc::clone(&self.options), self.events.clone(), Arc::clone(&self.slots));
+        drop(tokio::spawn(start::live(start, options, events, slots, stopped)));
+        self.starts.insert(allocation, Handle { stop });
+    }
+}
+
+impl Driver for ExecDriver {
+    fn recover(&mut self) -> Vec<Recovered> {
+        let mut all = Vec::new();
+        for (recovered, alive) in recover::recover(&self.options) {
+            if let Some(adopted) = alive {
+                self.watch_start(recovered.allocation, start::Start::Adopted(Box::new(adopted)));
+            } else if recovered.found == crate::driver::Found::NotStarted {
+                self.unstarted.insert(recovered.allocation, recovered.restart);
+            }
+            all.push(recovered);
+        }
+        all
+    }
+
+    fn start(&mut self, task: TaskSpec) {
+        self.unstarted.remove(&task.allocation);
+        let allocation = task.allocation;
+        self.watch_start(allocation, start::Start::New(Box::new(task)));
+    }
+
+    fn stop(&mut self, allocation: AllocationKey) {
+        if let Some(handle) = self.starts.get(&allocation) {
+            // Nobody listens any more: it is gone already.
+            let _ = handle.stop.send(true);
+        } else if let Some(restart) = self.unstarted.remove(&allocation) {
+            self.watch_start(allocation, start::Start::Void { allocation, restart });
+        }
+    }
+
+    fn forget(&mut self, allocation: AllocationKey) {
+        self.starts.remove(&allocation);
+        let directory = self.options.directory.allocation(allocation);
+        if directory.root().exists()
+            && let Err(error) = File::create(directory.ended())
+        {
+            // Recovery will report it once more, which does no harm.
+            tracing::warn!(%allocation, %error, "can't mark an ended allocation");
+        }
+        self.ended_since_cleaning += 1;
+        if self.ended_since_cleaning > self.options.ended_kept_max / 8 {
+            self.ended_since_cleaning = 0;
+            let options = Arc::clone(&self.options);
+            drop(tokio::task::spawn_blocking(move || clean(&options)));
+        }
+    }
+}
+
+/// Removes the oldest ended allocations beyond those that are kept, and directories of jobs without any.
+fn clean(options: &ExecOptions) {
+    let mut ended = Vec::new();
+    let mut jobs_in_use = Vec::new();
+    for allocation in recover::allocations(&options.directory) {
+        let directory = options.directory.allocation(allocation);
+        if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
+            jobs_in_use.push(spec.job_directory);
+        }
+        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
+            ended.push((when, allocation));
+        }
+    }
+    ended.sort();
+    let excess = ended.len().saturating_sub(options.ended_kept_max);
+    for (_, allocation) in ended.into_iter().take(excess) {
+        let _ = fs::remove_dir_all(options.directory.allocation(allocation).root());
+    }
+    for entry in fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten() {
+        let old = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|when| SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT));
+        if old && !jobs_in_use.contains(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The record of a start that shall never be made: no shim that is still on its way can take it any more.
+fn void_record() -> ProcessIdentity {
+    ProcessIdentity { pid: 0, start_ticks: 0, boot_id: String::new() }
+}

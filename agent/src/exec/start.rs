@@ -1,0 +1,301 @@
+//! The life of one start: record, shim, and watching it until nothing is left.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{
+    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    net::unix::pipe,
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{ExecOptions, recover, void_record};
+use crate::{
+    directories::{AllocationDirectory, AllocationKey},
+    driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
+    durable,
+    process::{ProcessIdentity, boot_id},
+    shim::{ShimSpec, unix_ms},
+};
+
+/// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
+const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
+/// How often the file of an adopted task is looked for, as long as its command isn't known to run.
+const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
+/// Far away enough to stand for never.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Where a start begins its life in this agent.
+pub(super) enum Start {
+    New(Box<TaskSpec>),
+    Adopted(Box<Adopted>),
+    /// Recorded, never started, and not wanted any more.
+    Void {
+        allocation: AllocationKey,
+        restart: u32,
+    },
+}
+
+/// A start that another process of ours made.
+pub(super) struct Adopted {
+    pub(super) spec: ShimSpec,
+    pub(super) shim: OwnedFd,
+}
+
+/// A shim that is being watched.
+struct Watched {
+    spec: ShimSpec,
+    shim: OwnedFd,
+    /// Only for a shim of our own.
+    child: Option<(Child, pipe::Receiver)>,
+}
+
+enum Prepared {
+    Watched(Box<Watched>),
+    Ended(Exit),
+}
+
+/// Tells `events` what becomes of `start`, up to `Gone`.
+pub(super) async fn live(
+    start: Start,
+    options: Arc<ExecOptions>,
+    events: mpsc::Sender<DriverEvent>,
+    slots: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (allocation, restart) = match &start {
+        Start::New(task) => (task.allocation, task.restart),
+        Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
+        Start::Void { allocation, restart } => (*allocation, *restart),
+    };
+    let mut prepared = match start {
+        Start::Adopted(adopted) => {
+            Prepared::Watched(Box::new(Watched { spec: adopted.spec, shim: adopted.shim, child: None }))
+        }
+        Start::Void { .. } => {
+            let options = Arc::clone(&options);
+            blocking(move || void(&options, allocation, restart)).await
+        }
+        Start::New(task) => {
+            let slot = slots.acquire().await;
+            let prepared = if *stop.borrow() {
+                // Told to stop while it waited for its turn.
+                Prepared::Ended(Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() })
+            } else {
+                let options = Arc::clone(&options);
+                blocking(move || prepare(&options, *task)).await
+            };
+            drop(slot);
+            prepared
+        }
+    };
+    let mut started_told = false;
+    let exit = loop {
+        match prepared {
+            Prepared::Ended(exit) => break exit,
+            Prepared::Watched(watched) => {
+                let (status, spec) = watch_shim(*watched, &options, &events, &mut stop, &mut started_told).await;
+                let options = Arc::clone(&options);
+                prepared = blocking(move || after_shim(&options, spec, status)).await;
+            }
+        }
+    };
+    // The receiver is dropped only with the agent.
+    if exit.started_unix_ms.is_some() && !started_told {
+        let _ = events.send(DriverEvent::Started { allocation, restart }).await;
+    }
+    drop(stop);
+    let _ = events.send(DriverEvent::Exited { allocation, restart, exit }).await;
+    let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
+}
+
+/// Runs what waits for the disk on another thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // Cancelled: the runtime is on its way down, and so is this task. A panic is ours to see.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Writes the record of what is to be started, and starts a shim for it, unless an earlier agent did.
+fn prepare(options: &ExecOptions, task: TaskSpec) -> Prepared {
+    let directory = options.directory.allocation(task.allocation);
+    let spec = ShimSpec {
+        boot_id: boot_id().to_owned(),
+        job_directory: options.directory.job(task.job),
+        cgroup: options.cgroup.as_ref().map(|cgroup| cgroup.task(&task.allocation.to_string())),
+        isolation: options.isolation,
+        log_file_bytes_max: options.log_file_bytes_max,
+        task,
+    };
+    match recover::look(&directory, spec.task.restart) {
+        recover::Trace::Exit(exit) => return Prepared::Ended(exit),
+        recover::Trace::Alive(shim) => return Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
+        recover::Trace::Vanished => return Prepared::Ended(recover::lost_track(&directory, &spec)),
+        recover::Trace::None => {}
+    }
+    let spawned = fs::create_dir_all(directory.root())
+        .and_then(|()| durable::write_atomically(&directory.spec(), &spec))
+        .and_then(|()| spawn_shim(options, &directory));
+    match spawned {
+        Ok((shim, child)) => Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) })),
+        Err(error) => {
+            let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
+            Prepared::Ended(Exit::failed(failure, unix_ms()))
+        }
+    }
+}
+
+type OwnShim = (OwnedFd, (Child, pipe::Receiver));
+
+fn spawn_shim(options: &ExecOptions, directory: &AllocationDirectory) -> io::Result<OwnShim> {
+    let mut child = Command::new(&options.shim.program)
+        .args(&options.shim.arguments)
+        .arg(directory.root())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        // A shim that held our standard error would keep its reader waiting after our own end.
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut watched = || {
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the kernel gave a pid out of range"))?;
+        // Not reaped yet, so the number is still its own.
+        let shim = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe from the shim"))?;
+        Ok((shim, pipe::Receiver::from_owned_fd(stdout.into())?))
+    };
+    match watched() {
+        Ok((shim, notice)) => Ok((shim, (child, notice))),
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Waits for the shim's end, and hands on what it says and what is asked of it meanwhile.
+async fn watch_shim(
+    watched: Watched,
+    options: &ExecOptions,
+    events: &mpsc::Sender<DriverEvent>,
+    stop: &mut watch::Receiver<bool>,
+    started_told: &mut bool,
+) -> (Option<ExitStatus>, ShimSpec) {
+    let Watched { spec, shim, child } = watched;
+    let (mut child, mut notice) = child.map_or((None, None), |(child, notice)| (Some(child), Some(notice)));
+    let directory = options.directory.allocation(spec.task.allocation);
+    let (allocation, restart) = (spec.task.allocation, spec.task.restart);
+    // SAFETY: an `OwnedFd` stays open, and names the same process, as long as it lives inside the `AsyncFd`.
+    #[allow(unsafe_code)]
+    let shim = match unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) } {
+        Ok(shim) => shim,
+        Err(error) => {
+            // No descriptor or no memory left for watching. Leave it; the next recovery finds it.
+            tracing::error!(%allocation, %error, "can't watch a shim");
+            return std::future::pending().await;
+        }
+    };
+    let mut overdue_at = Instant::now() + NEVER;
+    let mut stop_sent = false;
+    loop {
+        if *stop.borrow() && !stop_sent {
+            stop_sent = true;
+            // It may be gone already.
+            let _ = pidfd_send_signal(shim.get_ref(), Signal::TERM);
+            overdue_at = Instant::now() + Duration::from_millis(spec.task.kill_timeout_ms) + SHIM_OVERDUE_AFTER;
+        }
+        let looking = !*started_told && notice.is_none();
+        tokio::select! {
+            ended = shim.readable() => {
+                drop(ended);
+                break;
+            }
+            running = wait_for_notice(&mut notice), if notice.is_some() && !*started_told => {
+                notice = None;
+                if running {
+                    *started_told = true;
+                    let _ = events.send(DriverEvent::Started { allocation, restart }).await;
+                }
+            }
+            () = tokio::time::sleep(RUNNING_LOOKED_FOR_EVERY), if looking => {
+                if directory.running(restart).exists() {
+                    *started_told = true;
+                    let _ = events.send(DriverEvent::Started { allocation, restart }).await;
+                }
+            }
+            changed = stop.changed(), if !stop_sent => {
+                if changed.is_err() {
+                    // The driver was dropped; the task goes on, and so does watching it as long as the runtime lives.
+                    stop_sent = true;
+                }
+            }
+            () = sleep_until(overdue_at) => {
+                tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
+                overdue_at = Instant::now() + NEVER;
+                if let Some(cgroup) = &spec.cgroup {
+                    cgroup.kill();
+                }
+                let _ = pidfd_send_signal(shim.get_ref(), Signal::KILL);
+            }
+        }
+    }
+    let status = child.as_mut().and_then(|child| child.wait().ok());
+    (status, spec)
+}
+
+async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
+    match notice {
+        Some(pipe) => matches!(pipe.read_u8().await, Ok(b'r')),
+        None => std::future::pending().await,
+    }
+}
+
+/// Finds out how a start ended whose shim is gone, and sees to it that nothing is left.
+fn after_shim(options: &ExecOptions, spec: ShimSpec, status: Option<ExitStatus>) -> Prepared {
+    let directory = options.directory.allocation(spec.task.allocation);
+    match recover::look(&directory, spec.task.restart) {
+        recover::Trace::Exit(exit) => {
+            recover::remove_what_is_left(&directory, &spec);
+            Prepared::Ended(exit)
+        }
+        // An earlier agent's shim was faster than ours.
+        recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
+        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, &spec)),
+        recover::Trace::None => {
+            recover::remove_what_is_left(&directory, &spec);
+            let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
+            let failure =
+                Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
+            Prepared::Ended(Exit::failed(failure, unix_ms()))
+        }
+    }
+}
+
+/// Sees to it that a start that was recorded is never made.
+fn void(options: &ExecOptions, allocation: AllocationKey, restart: u32) -> Prepared {
+    let directory = options.directory.allocation(allocation);
+    let exit = Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() };
+    if durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record()).unwrap_or(false) {
+        let _ = durable::write_atomically(&directory.exit(restart), &exit);
+        return Prepared::Ended(exit);
+    }
+    // A shim that the earlier agent sent off took it after all.
+    match durable::read::<ShimSpec>(&directory.spec()) {
+        Ok(Some(spec)) => after_shim(options, spec, None),
+        _ => Prepared::Ended(exit),
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading what tasks printed, while they may still be printing.
+//!
+//! A stream's place is its offset since the allocation's first byte; see [`crate::shim`] for who writes the files.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+/// One file of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The file.
+    pub path: PathBuf,
+    /// The offset of its first byte in the stream.
+    pub begins_at: u64,
+    /// Its length when it was looked at.
+    pub length: u64,
+}
+
+pub(crate) fn segment_name(stream: &str, begins_at: u64) -> String {
+    format!("{stream}-{begins_at}.log")
+}
+
+/// The files of `stream` (`stdout` or `stderr`) in an allocation's directory, oldest first.
+#[must_use]
+pub fn segments(directory: &Path, stream: &str) -> Vec<Segment> {
+    let mut found: Vec<Segment> = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let offset = name.to_str()?.strip_prefix(stream)?.strip_prefix('-')?.strip_suffix(".log")?;
+            let begins_at = offset.parse().ok()?;
+            Some(Segment { path: entry.path(), begins_at, length: entry.metadata().ok()?.len() })
+        })
+        .collect();
+    found.sort_by_key(|segment| segment.begins_at);
+    found
+}
+
+/// Reads on from `offset`, at most `bytes_max`, and says where the next byte is. Nothing read: there is no more yet.
+/// What was rotated away meanwhile is skipped.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn read_at(directory: &Path, stream: &str, offset: u64, bytes_max: usize) -> io::Result<(Vec<u8>, u64)> {
+    for segment in segments(directory, stream) {
+        if segment.begins_at + segment.length <= offset {
+            continue;
+        }
+        let from = offset.max(segment.begins_at);
+        let mut file = match File::open(&segment.path) {
+            Ok(file) => file,
+            // Rotated away since we looked.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(from - segment.begins_at))?;
+        // Only what was there when we looked: the rest is the next call's.
+        let available = segment.begins_at + segment.length - from;
+        let mut bytes = Vec::new();
+        file.take(available.min(bytes_max as u64)).read_to_end(&mut bytes)?;
+        let next = from + bytes.len() as u64;
+        return Ok((bytes, next));
+    }
+    Ok((Vec::new(), offset))
+}
+
+/// The offset at which the last `lines` lines begin, of what is kept; 0 lines: all of it.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn tail_offset(directory: &Path, stream: &str, lines: u32) -> io::Result<u64> {
+    let kept = segments(directory, stream);
+    let Some(oldest) = kept.first() else { return Ok(0) };
+    if lines == 0 {
+        return Ok(oldest.begins_at);
+    }
+    let mut missing = u64::from(lines);
+    for (age, segment) in kept.iter().rev().enumerate() {
+        let mut bytes = Vec::new();
+        File::open(&segment.path)?.take(segment.length).read_to_end(&mut bytes)?;
+        // The newline that ends the last line begins no other.
+        let searched = if age == 0 { bytes.strip_suffix(b"\n").unwrap_or(&bytes) } else { &bytes };
+        for (index, _) in searched.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            missing -= 1;
+            if missing == 0 {
+                return Ok(segment.begins_at + index as u64 + 1);
+            }
+        }
+    }
+    Ok(oldest.begins_at)
+}
+
+/// The last `lines` lines of what is kept (0: all), and where the next byte will be.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn read_tail(directory: &Path, stream: &str, lines: u32) -> io::Result<(Vec<u8>, u64)> {
+    let mut offset = tail_offset(directory, stream, lines)?;
+    let mut all = Vec::new();
+    loop {
+        let (bytes, next) = read_at(directory, stream, offset, usize::MAX)?;
+        if bytes.is_empty() {
+            return Ok((all, next));
+        }
+        all.extend(bytes);
+        offset = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn directory_with(segments: &[(u64, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (begins_at, text) in segments {
+            fs::write(dir.path().join(segment_name("stdout", *begins_at)), text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn lines_are_counted_over_files() {
+        let dir = directory_with(&[(10, "one\ntwo\nth"), (20, "ree\nfour\n")]);
+        let tail = |lines| String::from_utf8(read_tail(dir.path(), "stdout", lines).unwrap().0).unwrap();
+        assert_eq!(tail(1), "four\n");
+        assert_eq!(tail(2), "three\nfour\n");
+        assert_eq!(tail(3), "two\nthree\nfour\n");
+        assert_eq!(tail(99), "one\ntwo\nthree\nfour\n");
+        assert_eq!(tail(0), tail(99));
+    }
+
+    #[test]
+    fn reading_goes_on_behind_what_was_rotated_away() {
+        let dir = directory_with(&[(100, "abc"), (103, "def")]);
+        assert_eq!(read_at(dir.path(), "stdout", 0, 2).unwrap(), (b"ab".to_vec(), 102));
+        assert_eq!(read_at(dir.path(), "stdout", 102, 9).unwrap(), (b"c".to_vec(), 103));
+        assert_eq!(read_at(dir.path(), "stdout", 103, 9).unwrap(), (b"def".to_vec(), 106));
+        assert_eq!(read_at(dir.path(), "stdout", 106, 9).unwrap(), (b"".to_vec(), 106));
+        assert_eq!(read_at(dir.path(), "stderr", 7, 9).unwrap(), (b"".to_vec(), 7));
+    }
+}

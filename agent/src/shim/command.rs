@@ -1,0 +1,369 @@
+//! From the shim to the running command: forks, namespaces, the cgroup, and the exec. Everything after the fork happens
+//! in a child of a process with one thread, so that it may allocate.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsString},
+    fs::{self, File},
+    io::{Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    sys::{
+        prctl,
+        signal::{SigHandler, SigSet, Signal, kill, killpg, signal},
+        stat::{Mode, umask},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setsid},
+};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use serde::{Deserialize, Serialize};
+
+use super::{ShimSpec, setup, watched_signals};
+use crate::{
+    directories::AllocationDirectory,
+    driver::{Failure, FailureKind},
+    isolation::Isolation,
+};
+
+/// Where programs are looked up when the task doesn't say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a root task keeps: files of others, other users for its own processes, low ports. Nothing that reaches the
+/// kernel, its devices, its clock or its network.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+
+/// How a command ended, as `wait` tells it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Ending {
+    pub(super) code: Option<i32>,
+    pub(super) signal: Option<i32>,
+}
+
+impl Ending {
+    /// The process that ended, and how; `None` for anything else that `wait` may say.
+    pub(super) fn of(status: WaitStatus) -> Option<(Pid, Self)> {
+        match status {
+            WaitStatus::Exited(pid, code) => Some((pid, Self { code: Some(code), signal: None })),
+            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self { code: None, signal: Some(signal as i32) })),
+            _ => None,
+        }
+    }
+}
+
+/// Ends the calling process without running what its parent meant to run at its own end.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no precondition.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
+/// What is executed, made ready before the fork.
+pub(super) struct Command {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    path: OsString,
+    working_directory: PathBuf,
+}
+
+impl Command {
+    pub(super) fn of(spec: &ShimSpec, directory: &AllocationDirectory) -> Result<Self, Failure> {
+        let mut variables = spec.task.env.clone();
+        variables.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        let path = variables.get("PATH").map(OsString::from).unwrap_or_default();
+        let mut environment = Vec::with_capacity(variables.len() + 2);
+        for (name, value) in &variables {
+            if name.is_empty() || name.contains('=') {
+                return Err(setup(format!("environment: {name:?} is no name of a variable")));
+            }
+            environment.push(c_string(format!("{name}={value}").into_bytes())?);
+        }
+        for (name, value) in [("PLENUM_TASK_DIR", &directory.task()), ("PLENUM_JOB_DIR", &spec.job_directory)] {
+            let mut entry = format!("{name}=").into_bytes();
+            entry.extend_from_slice(value.as_os_str().as_bytes());
+            environment.push(c_string(entry)?);
+        }
+        let arguments =
+            spec.task.command.iter().map(|one| c_string(one.clone().into_bytes())).collect::<Result<Vec<_>, _>>()?;
+        if arguments.first().is_none_or(|program| program.is_empty()) {
+            return Err(Failure::new(FailureKind::CommandNotFound, "the command is empty: expected a program"));
+        }
+        Ok(Self { arguments, environment, path, working_directory: directory.task() })
+    }
+
+    /// Replaces this process. Comes back only with why that could not be.
+    fn execute(&self) -> Failure {
+        let program = &self.arguments[0];
+        let name = program.to_string_lossy();
+        let candidates: Vec<CString> = if program.as_bytes().contains(&b'/') {
+            vec![program.clone()]
+        } else {
+            let in_directory = |directory: PathBuf| {
+                let file = directory.join(OsString::from_vec(program.as_bytes().to_vec()));
+                CString::new(file.into_os_string().into_vec()).ok()
+            };
+            std::env::split_paths(&self.path).filter_map(in_directory).collect()
+        };
+        let mut found = None;
+        for candidate in candidates {
+            let Err(error) = execve(&candidate, &self.arguments, &self.environment);
+            let exists = fs::symlink_metadata(OsString::from_vec(candidate.as_bytes().to_vec())).is_ok();
+            if exists && found.is_none() {
+                found = Some((candidate, error));
+            }
+        }
+        match found {
+            None if program.as_bytes().contains(&b'/') => {
+                Failure::new(FailureKind::CommandNotFound, format!("command not found: {name}"))
+            }
+            None => Failure::new(
+                FailureKind::CommandNotFound,
+                format!("command not found: {name} (looked in {})", self.path.to_string_lossy()),
+            ),
+            Some((file, error)) => Failure::new(
+                FailureKind::NotExecutable,
+                format!("can't execute {}: {}", file.to_string_lossy(), why_not_executed(error)),
+            ),
+        }
+    }
+}
+
+fn why_not_executed(error: Errno) -> String {
+    match error {
+        Errno::EACCES => "permission denied (is it a file with its x bit set, on a mount that allows it?)".to_owned(),
+        Errno::ENOENT => "the interpreter or loader that it names was not found".to_owned(),
+        Errno::ENOEXEC => "not a program for this machine, and no #! line".to_owned(),
+        other => other.desc().to_owned(),
+    }
+}
+
+fn c_string(bytes: Vec<u8>) -> Result<CString, Failure> {
+    CString::new(bytes).map_err(|_| setup("a zero byte in the command or the environment"))
+}
+
+/// A task on its way, as the shim sees it.
+pub(super) struct Started {
+    /// The shim's child: the command itself, or the first process of its pid namespace.
+    pub(super) child: Pid,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// A [`Failure`] as JSON, or nothing when the command was executed.
+    pub(super) report: OwnedFd,
+    /// An [`Ending`] as JSON, where the child isn't the command itself.
+    pub(super) ending: OwnedFd,
+}
+
+/// The ends of the pipes that the children need.
+struct ChildEnds {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    report: OwnedFd,
+    ending: OwnedFd,
+    gate: OwnedFd,
+}
+
+/// Forks, and returns to the shim. The child goes on as soon as it knows that it will die with the shim.
+pub(super) fn launch(command: &Command, isolation: Isolation, entries: Vec<File>) -> Result<Started, Failure> {
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| setup(format!("a pipe: {error}")));
+    let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
+    let ((report, child_report), (ending, child_ending), (child_gate, gate)) = (pipe()?, pipe()?, pipe()?);
+    let ends = ChildEnds {
+        stdout: child_stdout,
+        stderr: child_stderr,
+        report: child_report,
+        ending: child_ending,
+        gate: child_gate,
+    };
+    // SAFETY: a shim has one thread, so that the child may do whatever its parent might.
+    #[allow(unsafe_code)]
+    match unsafe { fork() } {
+        Err(error) => Err(setup(format!("starting a process: {error}"))),
+        Ok(ForkResult::Child) => {
+            drop(gate);
+            first_process(command, isolation, entries, ends)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(ends);
+            // It fails only when the child is dead already, which the shim will see.
+            let _ = File::from(gate).write_all(b"g");
+            Ok(Started { child, stdout, stderr, report, ending })
+        }
+    }
+}
+
+fn first_process(command: &Command, isolation: Isolation, entries: Vec<File>, ends: ChildEnds) -> ! {
+    let ChildEnds { stdout, stderr, report, ending, gate } = ends;
+    // The signal is sent for a death after this call only; the gate, which closes with the shim, covers the time before.
+    let bound = prctl::set_pdeathsig(Signal::SIGKILL);
+    if bound.is_err() || !matches!(File::from(gate).read(&mut [0]), Ok(1)) {
+        exit_now(1);
+    }
+    if let Err(message) = isolation.unshare_self() {
+        fail(report, &setup(message));
+    }
+    if !isolation.pid {
+        let Err(failure) = become_command(command, isolation, entries, &stdout, &stderr);
+        fail(report, &failure);
+    }
+    // SAFETY: as above, one thread.
+    #[allow(unsafe_code)]
+    match unsafe { fork() } {
+        Err(error) => fail(report, &setup(format!("starting a process: {error}"))),
+        Ok(ForkResult::Child) => {
+            let Err(failure) = become_command(command, isolation, entries, &stdout, &stderr);
+            fail(report, &failure)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            // Otherwise the shim would wait for ever for their end.
+            drop((report, stdout, stderr, entries));
+            first_of_namespace(child, ending)
+        }
+    }
+}
+
+fn fail(report: OwnedFd, failure: &Failure) -> ! {
+    let text = serde_json::to_vec(failure).unwrap_or_default();
+    let _ = File::from(report).write_all(&text);
+    exit_now(127)
+}
+
+/// The first process of a pid namespace: hands SIGTERM on, buries orphans, and tells how the command ended. When it
+/// leaves, the kernel kills whatever is left.
+///
+/// The command isn't it, because signals without a handler don't reach a first process: no plain program would stop.
+fn first_of_namespace(command: Pid, ending: OwnedFd) -> ! {
+    let signals = watched_signals();
+    loop {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match Ending::of(status) {
+                Some((pid, how)) if pid == command => {
+                    let text = serde_json::to_vec(&how).unwrap_or_default();
+                    let _ = File::from(ending).write_all(&text);
+                    exit_now(0);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        if signals.wait() == Ok(Signal::SIGTERM) {
+            terminate(command);
+        }
+    }
+}
+
+/// Asks a command to end: its whole process group, or itself as long as it has none.
+pub(super) fn terminate(command: Pid) {
+    if killpg(command, Signal::SIGTERM).is_err() {
+        let _ = kill(command, Signal::SIGTERM);
+    }
+}
+
+fn become_command(
+    command: &Command,
+    isolation: Isolation,
+    entries: Vec<File>,
+    stdout: &OwnedFd,
+    stderr: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    // First the cgroup, so that everything from here on is counted.
+    for mut entry in entries {
+        entry.write_all(b"0").map_err(|error| setup(format!("entering its cgroup: {error}")))?;
+    }
+    if isolation.mount {
+        make_read_only("/sys");
+    }
+    let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
+    step("a session", setsid().map(drop))?;
+    reset_signals().map_err(|error| setup(format!("signals: {error}")))?;
+    let null = File::open("/dev/null").map_err(|error| setup(format!("/dev/null: {error}")))?;
+    step("standard input", dup2_stdin(null))?;
+    step("standard output", dup2_stdout(stdout))?;
+    step("standard error", dup2_stderr(stderr))?;
+    step(&format!("entering {}", command.working_directory.display()), chdir(&command.working_directory))?;
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    if Uid::effective().is_root() {
+        drop_capabilities()?;
+    }
+    step("no new privileges", prctl::set_no_new_privs())?;
+    close_on_exec_all();
+    Err(command.execute())
+}
+
+/// Our own runtime ignores SIGPIPE, and the shim blocks what it waits for: a command would inherit both.
+fn reset_signals() -> nix::Result<()> {
+    for one in Signal::iterator().filter(|one| !matches!(one, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        #[allow(unsafe_code)]
+        unsafe { signal(one, SigHandler::SigDfl) }?;
+    }
+    SigSet::all().thread_unblock()
+}
+
+fn drop_capabilities() -> Result<(), Failure> {
+    for bit in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        if KEPT.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel's last capability is behind us.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(setup(format!("dropping capability {bit}: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a tree read-only for this mount namespace, so that a root task can't lift its own limits. Not possible before
+/// Linux 5.12 or for mounts of another owner; nothing else depends on it.
+fn make_read_only(tree: &str) {
+    #[repr(C)]
+    struct MountAttributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let Ok(path) = CString::new(tree) else { return };
+    // SAFETY: path and attributes live during the call, and the size is that of the struct.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        );
+    }
+}
+
+/// What the agent's parent left open is no business of a task. Ours close by themselves; before Linux 5.11, only those.
+fn close_on_exec_all() {
+    // SAFETY: marks descriptors, touches no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}

@@ -1,0 +1,173 @@
+//! The shim: one small process per running task, a re-execution of our own binary.
+//!
+//! It is the only one who can learn how a task ended, so it must outlive the agent: it starts the task, pumps its
+//! output into bounded files, stops it when asked to by SIGTERM, kills what is left of it, and writes down how it ended.
+//! The task dies with its shim. It knows no cell and no network; all it knows stands in `spec.json`.
+//!
+//! A task of a root agent stays root today, with a handful of capabilities and no way to gain more; a user of its own
+//! for each task comes later.
+
+mod command;
+mod output;
+mod supervise;
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork, setsid},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cgroup::{Limits, TaskCgroup},
+    directories::AllocationDirectory,
+    driver::{Exit, Failure, FailureKind, TaskSpec},
+    durable,
+    isolation::Isolation,
+    process::{ProcessIdentity, boot_id},
+};
+
+/// The shim's exit code when another shim has the record of this start.
+const RECORDED_BY_ANOTHER: u8 = 3;
+/// How often, a second apart, the shim tries to write down how its task ended: the disk may be full for a while.
+const EXIT_WRITES_MAX: u32 = 60;
+
+/// What a shim is told, and what a later agent finds: the content of `spec.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShimSpec {
+    pub(crate) task: TaskSpec,
+    /// The boot in which it was written; in another one it is history.
+    pub(crate) boot_id: String,
+    pub(crate) job_directory: PathBuf,
+    pub(crate) cgroup: Option<TaskCgroup>,
+    pub(crate) isolation: Isolation,
+    /// Output kept of each stream: two files of at most this size.
+    pub(crate) log_file_bytes_max: u64,
+}
+
+/// Runs a shim: `main` of the hidden subcommand `shim`, called before the process has a second thread.
+///
+/// `arguments` are those after `shim`: the allocation's directory; or `--probe`, which writes the [`Isolation`] that
+/// works here to standard output, as JSON.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    match (arguments.next(), arguments.next()) {
+        (Some(flag), None) if flag == "--probe" => probe(),
+        (Some(directory), None) => run(&AllocationDirectory::new(directory.into())),
+        _ => {
+            let _ = writeln!(
+                io::stderr(),
+                "plenum shim: expected the directory of one allocation; agents call this, people don't"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(directory: &AllocationDirectory) -> ExitCode {
+    // Before anything else: a stop that comes early waits until there is something to stop.
+    let signals = watched_signals();
+    let ready = signals.thread_block().is_ok() && prctl::set_child_subreaper(true).is_ok();
+    // Fails where the shim leads its session already, which is as good.
+    let _ = setsid();
+    let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) else { return ExitCode::FAILURE };
+    if !ready || spec.boot_id != boot_id() {
+        return ExitCode::FAILURE;
+    }
+    let restart = spec.task.restart;
+    let recorded = ProcessIdentity::of_this_process()
+        .and_then(|identity| durable::write_once(&directory.record(restart), &identity));
+    match recorded {
+        Ok(true) => {}
+        Ok(false) => return ExitCode::from(RECORDED_BY_ANOTHER),
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let mut exit = run_task(&spec, directory, &signals).unwrap_or_else(|failure| Exit::failed(failure, 0));
+    if let Some(cgroup) = &spec.cgroup {
+        // Always empty here. Should the removal fail, the agent tries again when this process is gone.
+        let _ = cgroup.remove();
+    }
+    exit.ended_unix_ms = unix_ms();
+    for _ in 0..EXIT_WRITES_MAX {
+        if durable::write_atomically(&directory.exit(restart), &exit).is_ok() {
+            return ExitCode::SUCCESS;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    ExitCode::FAILURE
+}
+
+fn run_task(spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) -> Result<Exit, Failure> {
+    let task = &spec.task;
+    for path in [&directory.task(), &spec.job_directory] {
+        fs::create_dir_all(path).map_err(|error| setup(format!("making {}: {error}", path.display())))?;
+    }
+    let entries = match &spec.cgroup {
+        None => Vec::new(),
+        Some(cgroup) => {
+            let limits = Limits { cpu_millis: task.cpu_millis, memory_bytes: task.memory_bytes, pids: task.pids_max };
+            cgroup
+                .create(&limits)
+                .and_then(|()| cgroup.open_entries())
+                .map_err(|error| setup(format!("making its cgroup: {error}")))?
+        }
+    };
+    let command = command::Command::of(spec, directory)?;
+    spec.isolation.unshare_for_child().map_err(setup)?;
+    let started = command::launch(&command, spec.isolation, entries)?;
+    Ok(supervise::supervise(started, spec, directory, signals))
+}
+
+fn setup(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Setup, message)
+}
+
+/// What shims and the first processes of namespaces wait for. Blocked, so that none of them ends us.
+fn watched_signals() -> SigSet {
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect()
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn probe() -> ExitCode {
+    let best = Isolation::ladder().into_iter().find(|isolation| works(*isolation)).unwrap_or_default();
+    let text = serde_json::to_string(&best).expect("a struct of booleans is always JSON");
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Tries it in a child, because entering a namespace can't be undone.
+fn works(isolation: Isolation) -> bool {
+    in_child(|| isolation.unshare_for_child().is_ok() && in_child(|| isolation.unshare_self().is_ok()))
+}
+
+fn in_child(attempt: impl FnOnce() -> bool) -> bool {
+    // SAFETY: a shim has one thread, so that the child may do whatever its parent might.
+    #[allow(unsafe_code)]
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => command::exit_now(i32::from(!attempt())),
+        Ok(ForkResult::Parent { child }) => ended_well(child),
+        Err(_) => false,
+    }
+}
+
+fn ended_well(child: Pid) -> bool {
+    matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0)))
+}

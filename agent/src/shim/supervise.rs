@@ -1,0 +1,240 @@
+//! Watching over one task until nothing of it is left.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::Pid,
+};
+
+use super::{
+    ShimSpec,
+    command::{Ending, Started, terminate},
+    output::Output,
+    unix_ms,
+};
+use crate::{
+    directories::AllocationDirectory,
+    driver::{Exit, Failure, FailureKind},
+    process::{descendants, kill_each},
+};
+
+/// What was to die and didn't is killed again after this long: it may have forked in between.
+const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Longer than any report of a child.
+const REPORT_BYTES_MAX: u64 = 64 << 10;
+
+struct Supervisor<'a> {
+    spec: &'a ShimSpec,
+    directory: &'a AllocationDirectory,
+    child: Pid,
+    signals: SignalFd,
+    report: Option<File>,
+    ending: File,
+    outputs: [Output; 2],
+    /// How the child ended: of a pid namespace that is its first process, not the command.
+    child_ending: Option<Ending>,
+    started_unix_ms: Option<u64>,
+    failure: Option<Failure>,
+    stop_requested: bool,
+    /// When to kill, or to kill again.
+    kill_at: Option<Instant>,
+}
+
+/// Comes back when the command ended and nothing that it left runs any more.
+pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) -> Exit {
+    let Ok(signals) = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
+        // Without it nothing can be watched; with us, the task dies.
+        return Exit::failed(Failure::new(FailureKind::Setup, "no descriptor left to watch the task"), unix_ms());
+    };
+    let limit = spec.log_file_bytes_max;
+    let mut supervisor = Supervisor {
+        spec,
+        directory,
+        child: started.child,
+        signals,
+        report: Some(started.report.into()),
+        ending: started.ending.into(),
+        outputs: [
+            Output::new(started.stdout.into(), directory.root(), "stdout", limit),
+            Output::new(started.stderr.into(), directory.root(), "stderr", limit),
+        ],
+        child_ending: None,
+        started_unix_ms: None,
+        failure: None,
+        stop_requested: false,
+        kill_at: None,
+    };
+    supervisor.watch();
+    supervisor.kill_what_is_left();
+    supervisor.finish()
+}
+
+impl Supervisor<'_> {
+    fn watch(&mut self) {
+        for output in &self.outputs {
+            set_nonblocking(output.source());
+        }
+        while self.child_ending.is_none() {
+            self.wait();
+            self.read_signals();
+            self.reap();
+            self.read_report();
+            for output in &mut self.outputs {
+                output.pump();
+            }
+            if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+                self.kill_all();
+                self.kill_at = Some(Instant::now() + KILL_AGAIN_AFTER);
+            }
+        }
+    }
+
+    /// Until something happened, or it is time to kill.
+    fn wait(&self) {
+        let mut watched: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
+        watched.extend(self.report.as_ref().map(AsFd::as_fd));
+        watched.extend(self.outputs.iter().filter(|output| output.is_open()).map(Output::source));
+        let mut descriptors: Vec<PollFd<'_>> =
+            watched.into_iter().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
+        let timeout = self.kill_at.map_or(PollTimeout::NONE, |at| {
+            // Rounded up, so that the last millisecond isn't spent spinning.
+            let left_ms = at.saturating_duration_since(Instant::now()).as_millis() + 1;
+            PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
+        });
+        // An interruption or a failure only makes for one idle round.
+        let _ = poll(&mut descriptors, timeout);
+    }
+
+    fn read_signals(&mut self) {
+        while let Ok(Some(information)) = self.signals.read_signal() {
+            let signal = i32::try_from(information.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if signal == Some(Signal::SIGTERM) && !self.stop_requested {
+                self.stop_requested = true;
+                self.kill_at = Some(Instant::now() + Duration::from_millis(self.spec.task.kill_timeout_ms));
+                if self.spec.isolation.pid {
+                    // Its first process hands it on.
+                    let _ = kill(self.child, Signal::SIGTERM);
+                } else {
+                    terminate(self.child);
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match Ending::of(status) {
+                Some((pid, ending)) if pid == self.child => self.child_ending = Some(ending),
+                // An orphan of the task, which became ours.
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// A closed report without content: the command was executed.
+    fn read_report(&mut self) {
+        let Some(report) = &self.report else { return };
+        if !is_readable(report.as_fd()) {
+            return;
+        }
+        let mut text = Vec::new();
+        let _ = report.take(REPORT_BYTES_MAX).read_to_end(&mut text);
+        self.report = None;
+        if text.is_empty() {
+            self.started_unix_ms = Some(unix_ms());
+            let _ = File::create(self.directory.running(self.spec.task.restart));
+            // The agent that started us reads it; nobody does after that agent's end.
+            let _ = io::stdout().write_all(b"r").and_then(|()| io::stdout().flush());
+        } else {
+            let unreadable = || Failure::new(FailureKind::Setup, "the task could not be started");
+            self.failure = Some(serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()));
+        }
+    }
+
+    fn kill_all(&self) {
+        if let Some(cgroup) = &self.spec.cgroup {
+            cgroup.kill();
+        }
+        kill_each(&descendants(Pid::this().as_raw()));
+    }
+
+    /// We are the subreaper: as long as anything of the task is left, it is or becomes a child of ours.
+    fn kill_what_is_left(&mut self) {
+        let mut pause = Duration::from_micros(100);
+        loop {
+            let no_child_left = loop {
+                match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                    Ok(status) if Ending::of(status).is_some() => {}
+                    Ok(_) => break false,
+                    Err(_) => break true,
+                }
+            };
+            if no_child_left && self.spec.cgroup.as_ref().is_none_or(crate::cgroup::TaskCgroup::is_empty) {
+                return;
+            }
+            self.kill_all();
+            std::thread::sleep(pause);
+            // A process that hangs in the kernel can't be killed. Until it is gone its room isn't free, so we wait.
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    fn finish(mut self) -> Exit {
+        self.read_report();
+        for output in &mut self.outputs {
+            output.drain();
+        }
+        let told: Option<Ending> = self.spec.isolation.pid.then(|| self.read_ending()).flatten();
+        let ending = told.or(self.child_ending).unwrap_or_default();
+        let oom_kills = self.spec.cgroup.as_ref().map_or(0, crate::cgroup::TaskCgroup::oom_kills);
+        let mut exit = Exit {
+            code: ending.code,
+            signal: ending.signal,
+            oom_kills,
+            started_unix_ms: self.started_unix_ms,
+            ended_unix_ms: 0,
+            stop_requested: self.stop_requested,
+            failure: self.failure.take(),
+        };
+        if exit.failure.is_some() {
+            // The code of a child that never became the command means nothing.
+            (exit.code, exit.signal) = (None, None);
+        } else if oom_kills > 0 && !exit.succeeded() {
+            let limit = self.spec.task.memory_bytes;
+            let message = format!("out of memory: its limit is {limit} bytes ({exit})");
+            exit.failure = Some(Failure::new(FailureKind::OutOfMemory, message));
+        }
+        exit
+    }
+
+    fn read_ending(&mut self) -> Option<Ending> {
+        let mut text = Vec::new();
+        (&mut self.ending).take(REPORT_BYTES_MAX).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    matches!(poll(&mut descriptors, PollTimeout::ZERO), Ok(1..))
+}
+
+fn set_nonblocking(descriptor: BorrowedFd<'_>) {
+    if let Ok(flags) = fcntl(descriptor, FcntlArg::F_GETFL) {
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+        let _ = fcntl(descriptor, FcntlArg::F_SETFL(flags));
+    }
+}

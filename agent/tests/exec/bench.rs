@@ -1,0 +1,182 @@
+//! A place to run tasks in, cleaned up when it is dropped.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use plenum_agent::{
+    cgroup::{AgentCgroup, Mounts},
+    directories::{AgentDirectory, AllocationKey, JobKey},
+    driver::{Driver, DriverEvent, Exit, TaskSpec},
+    exec::{ExecDriver, ExecOptions, ShimProgram},
+    isolation::Isolation,
+    logs,
+};
+use tokio::sync::mpsc;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plenum-exec-driver");
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A name of cgroups that no other test, and no other run of this one, uses at the same time.
+pub(crate) fn unique_machine_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What tests need that measure limits: root, and controllers. Without, they say that they were left out.
+pub(crate) fn limits_are_testable(test: &str) -> bool {
+    let cgroup = Mounts::detect().and_then(|mounts| {
+        let (cgroup, missing) = AgentCgroup::prepare(&mounts, &unique_machine_name());
+        let cgroup = cgroup?;
+        cgroup.remove();
+        missing.is_empty().then_some(())
+    });
+    if cgroup.is_none() {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: {test}: needs root and the cpu, memory and pids controllers");
+    }
+    cgroup.is_some()
+}
+
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) cgroup: Option<AgentCgroup>,
+    driver: ExecDriver,
+    events: mpsc::Receiver<DriverEvent>,
+    next: u64,
+}
+
+impl Bench {
+    /// With everything that the kernel gives.
+    pub(crate) fn isolated() -> Self {
+        let cgroup = Mounts::detect().and_then(|mounts| AgentCgroup::prepare(&mounts, &unique_machine_name()).0);
+        Self::new(cgroup, shim().probe())
+    }
+
+    /// With neither cgroups nor namespaces.
+    pub(crate) fn bare() -> Self {
+        Self::new(None, Isolation::default())
+    }
+
+    fn new(cgroup: Option<AgentCgroup>, isolation: Isolation) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            directory: AgentDirectory::new(directory.path().to_owned()),
+            shim: shim(),
+            cgroup: cgroup.clone(),
+            isolation,
+            log_file_bytes_max: 64 << 10,
+            ended_kept_max: 64,
+        };
+        let (sender, events) = mpsc::channel(16);
+        Self { directory, cgroup, driver: ExecDriver::new(options, sender).unwrap(), events, next: 0 }
+    }
+
+    pub(crate) fn task(&mut self, command: &[&str]) -> TaskSpec {
+        self.next += 1;
+        task(self.next, command)
+    }
+
+    pub(crate) fn shell(&mut self, script: &str) -> TaskSpec {
+        self.task(&["/bin/sh", "-c", script])
+    }
+
+    pub(crate) fn start(&mut self, task: TaskSpec) {
+        self.driver.start(task);
+    }
+
+    pub(crate) fn stop(&mut self, allocation: AllocationKey) {
+        self.driver.stop(allocation);
+    }
+
+    pub(crate) async fn next_event(&mut self) -> DriverEvent {
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event within a minute").unwrap()
+    }
+
+    pub(crate) async fn started(&mut self) {
+        let event = self.next_event().await;
+        assert!(matches!(event, DriverEvent::Started { .. }), "{event:?}");
+    }
+
+    /// Waits for the end of the only task, and that nothing is left of it.
+    pub(crate) async fn ended(&mut self) -> Exit {
+        loop {
+            if let DriverEvent::Exited { allocation, exit, .. } = self.next_event().await {
+                let event = self.next_event().await;
+                assert!(matches!(event, DriverEvent::Gone { allocation: gone, .. } if gone == allocation), "{event:?}");
+                assert_eq!(
+                    self.cgroup.as_ref().map(AgentCgroup::names).unwrap_or_default(),
+                    [""; 0],
+                    "cgroups are left"
+                );
+                return exit;
+            }
+        }
+    }
+
+    pub(crate) async fn run(&mut self, task: TaskSpec) -> Exit {
+        self.start(task);
+        self.ended().await
+    }
+
+    pub(crate) fn output(&self, allocation: AllocationKey) -> String {
+        let directory = allocation_directory(self.directory.path(), allocation);
+        String::from_utf8(logs::read_tail(&directory, "stdout", 0).unwrap().0).unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            for name in cgroup.names() {
+                let left = cgroup.task(&name);
+                assert!(left.kill_until_empty(Duration::from_secs(10)));
+                let _ = left.remove();
+            }
+            cgroup.remove();
+        }
+    }
+}
+
+pub(crate) fn shim() -> ShimProgram {
+    ShimProgram { program: PROGRAM.into(), arguments: vec!["shim".into()] }
+}
+
+pub(crate) fn allocation_directory(agent: &Path, allocation: AllocationKey) -> PathBuf {
+    agent.join("allocs").join(allocation.to_string())
+}
+
+pub(crate) fn task(number: u64, command: &[&str]) -> TaskSpec {
+    TaskSpec {
+        allocation: AllocationKey(1 << 32 | number),
+        restart: 0,
+        job: JobKey(1 << 32 | 9),
+        command: command.iter().map(|&one| one.to_owned()).collect(),
+        env: BTreeMap::from([("PLENUM_JOB".to_owned(), "trial".to_owned())]),
+        cpu_millis: 1000,
+        memory_bytes: 256 << 20,
+        pids_max: 64,
+        kill_timeout_ms: 10_000,
+    }
+}
+
+/// Waits until `file` has content, and returns it.
+pub(crate) fn content_of(file: &Path) -> String {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        match fs::read_to_string(file) {
+            Ok(text) if text.ends_with('\n') => return text,
+            _ if std::time::Instant::now() > deadline => panic!("{} has no line", file.display()),
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+pub(crate) fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}

@@ -1,0 +1,238 @@
+//! Agents that are killed at any moment: tasks go on, are found again, and are started once.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use plenum_agent::{
+    cgroup::{AgentCgroup, Mounts},
+    directories::AllocationKey,
+    driver::{DriverEvent, Exit, Found, Recovered, TaskSpec},
+};
+
+use crate::bench::{PROGRAM, content_of, task, unique_machine_name};
+
+/// An agent's driver as a process of its own.
+struct Agent {
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    recovered: Vec<Recovered>,
+}
+
+impl Agent {
+    fn start(directory: &Path, machine: Option<&str>) -> Self {
+        let mut process = Command::new(PROGRAM)
+            .arg("drive")
+            .arg(directory)
+            .args(machine)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = process.stdin.take().unwrap();
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        let mut agent = Self { process, commands, answers, recovered: Vec::new() };
+        loop {
+            let line = agent.line();
+            match serde_json::from_str(&line) {
+                Ok(recovered) => agent.recovered.push(recovered),
+                Err(_) => break,
+            }
+        }
+        agent
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the agent ended");
+        line
+    }
+
+    fn send(&mut self, command: &serde_json::Value) {
+        writeln!(self.commands, "{command}").unwrap();
+    }
+
+    fn run(&mut self, task: &TaskSpec) {
+        self.send(&serde_json::json!({ "start": task }));
+    }
+
+    fn event(&mut self) -> DriverEvent {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    fn exit(&mut self) -> Exit {
+        loop {
+            if let DriverEvent::Exited { exit, .. } = self.event() {
+                assert!(matches!(self.event(), DriverEvent::Gone { .. }));
+                return exit;
+            }
+        }
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Two ways to run agents: with all isolation, and with none.
+fn each_way(story: impl Fn(&Path, Option<&str>)) {
+    for machine in [Some(unique_machine_name()), None] {
+        let directory = tempfile::tempdir().unwrap();
+        story(directory.path(), machine.as_deref());
+        if let (Some(machine), Some(mounts)) = (&machine, Mounts::detect())
+            && let Some(cgroup) = AgentCgroup::prepare(&mounts, machine).0
+        {
+            assert_eq!(cgroup.names(), [""; 0]);
+            cgroup.remove();
+        }
+    }
+}
+
+fn sole(agent: &Agent) -> &Recovered {
+    let [recovered] = agent.recovered.as_slice() else { panic!("{:?}", agent.recovered) };
+    recovered
+}
+
+#[test]
+fn a_task_is_found_again_and_its_exit_code_kept() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        agent.run(&task(
+            1,
+            &[
+                "/bin/sh",
+                "-c",
+                "echo up > $PLENUM_JOB_DIR/up; until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 42",
+            ],
+        ));
+        assert!(matches!(agent.event(), DriverEvent::Started { .. }));
+        content_of(&directory.join("jobs/9-1/up"));
+        agent.kill();
+
+        let mut agent = Agent::start(directory, machine);
+        assert_eq!(sole(&agent).found, Found::Alive);
+        assert!(matches!(agent.event(), DriverEvent::Started { .. }), "told again to the new agent");
+        std::fs::write(directory.join("jobs/9-1/go"), "").unwrap();
+        assert_eq!(agent.exit().code, Some(42));
+        agent.kill();
+    });
+}
+
+#[test]
+fn a_task_that_ended_meanwhile_tells_how() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        let task = task(1, &["/bin/sh", "-c", "sleep 0.3; exit 42"]);
+        agent.run(&task);
+        assert!(matches!(agent.event(), DriverEvent::Started { .. }));
+        agent.kill();
+        content_when_there(&directory.join("allocs/1-1/exit-0"));
+
+        let mut agent = Agent::start(directory, machine);
+        let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
+        assert_eq!(exit.code, Some(42));
+        agent.send(&serde_json::json!({ "forget": task.allocation }));
+        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        std::thread::sleep(Duration::from_millis(200));
+        agent.kill();
+        assert_eq!(Agent::start(directory, machine).recovered, [], "forgotten");
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_starts_nothing_twice() {
+    each_way(|directory, machine| {
+        // The pause before the kill walks over the start: record, shim, command, end.
+        for pause_ms in 0..12 {
+            let number = 100 + pause_ms;
+            let script = format!("echo once >> $PLENUM_JOB_DIR/starts-{number}; exit 6");
+            let task = task(number, &["/bin/sh", "-c", &script]);
+            let mut agent = Agent::start(directory, machine);
+            agent.run(&task);
+            std::thread::sleep(Duration::from_millis(pause_ms * 2));
+            agent.kill();
+            let mut agent = Agent::start(directory, machine);
+            agent.run(&task);
+            let mut exit = agent.exit();
+            while exit.code != Some(6) {
+                exit = agent.exit();
+            }
+            agent.send(&serde_json::json!({ "forget": task.allocation }));
+            agent.run(&task);
+            assert_eq!(agent.exit().code, Some(6));
+            agent.kill();
+            let starts = std::fs::read_to_string(directory.join(format!("jobs/9-1/starts-{number}"))).unwrap();
+            assert_eq!(starts, "once\n", "pause of {pause_ms} ms");
+        }
+    });
+}
+
+#[test]
+fn what_was_recorded_and_never_started_can_be_given_up() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        let task = task(1, &["/bin/sh", "-c", "echo once > $PLENUM_JOB_DIR/starts; sleep 600"]);
+        agent.run(&task);
+        assert!(matches!(agent.event(), DriverEvent::Started { .. }));
+        content_of(&directory.join("jobs/9-1/starts"));
+        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        agent.exit();
+        agent.kill();
+        // As if the agent had died between writing the spec and the shim's record.
+        std::fs::remove_file(directory.join("jobs/9-1/starts")).unwrap();
+        for trace in ["record-0", "running-0", "exit-0"] {
+            std::fs::remove_file(directory.join("allocs/1-1").join(trace)).unwrap();
+        }
+        let mut agent = Agent::start(directory, machine);
+        assert_eq!(sole(&agent).found, Found::NotStarted);
+        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        let exit = agent.exit();
+        assert!(exit.stop_requested && exit.started_unix_ms.is_none());
+        // Now not even a shim that was on its way can take it.
+        let late = Command::new(PROGRAM).arg("shim").arg(directory.join("allocs/1-1")).status().unwrap();
+        assert_eq!(late.code(), Some(3));
+        agent.run(&task);
+        assert!(agent.exit().stop_requested);
+        assert!(!directory.join("jobs/9-1/starts").exists());
+        agent.kill();
+    });
+}
+
+#[test]
+fn a_task_of_an_earlier_boot_is_lost_and_never_started_again() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        let task = task(1, &["true"]);
+        agent.run(&task);
+        agent.exit();
+        agent.kill();
+        let allocation = directory.join("allocs/1-1");
+        let spec = std::fs::read_to_string(allocation.join("spec.json")).unwrap();
+        let boot_id = plenum_agent::process::boot_id();
+        std::fs::write(allocation.join("spec.json"), spec.replace(boot_id, "an-earlier-boot")).unwrap();
+        for trace in ["record-0", "running-0", "exit-0"] {
+            std::fs::remove_file(allocation.join(trace)).unwrap();
+        }
+        let agent = Agent::start(directory, machine);
+        let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
+        assert_eq!(exit.to_string(), "the machine was booted while it ran");
+        assert_eq!(agent.recovered[0].allocation, AllocationKey(1 << 32 | 1));
+        agent.kill();
+    });
+}
+
+fn content_when_there(file: &Path) -> String {
+    for _ in 0..6000 {
+        if let Ok(text) = std::fs::read_to_string(file) {
+            return text;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{} does not appear", file.display());
+}

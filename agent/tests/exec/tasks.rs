@@ -1,0 +1,208 @@
+//! Single tasks: how they start, end, and what they see.
+
+use std::time::{Duration, Instant};
+
+use plenum_agent::driver::FailureKind;
+
+use crate::bench::{Bench, content_of, is_alive};
+
+#[tokio::test]
+async fn exit_codes_and_signals_come_back() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let success = bench.task(&["true"]);
+        let exit = bench.run(success).await;
+        assert!(exit.succeeded() && exit.started_unix_ms.is_some(), "{exit:?}");
+        let failing = bench.shell("exit 7");
+        assert_eq!(bench.run(failing).await.to_string(), "exit code 7");
+        let killed = bench.shell("kill -9 $$");
+        assert_eq!(bench.run(killed).await.to_string(), "signal 9");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_named() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let absent = bench.task(&["/bin/nope", "x"]);
+        let exit = bench.run(absent).await;
+        assert_eq!(exit.to_string(), "command not found: /bin/nope");
+        let failure = exit.failure.unwrap();
+        assert_eq!((failure.kind, exit.code, exit.started_unix_ms), (FailureKind::CommandNotFound, None, None));
+
+        let absent = bench.task(&["no-such-program"]);
+        let exit = bench.run(absent).await;
+        assert!(
+            exit.to_string().starts_with("command not found: no-such-program (looked in /usr/local/sbin:"),
+            "{exit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_executed_says_why() {
+    let mut bench = Bench::bare();
+    let plain_file = bench.task(&["/etc/passwd"]);
+    let exit = bench.run(plain_file).await;
+    assert!(exit.to_string().starts_with("can't execute /etc/passwd: permission denied"), "{exit}");
+    let script = bench.directory.path().join("script");
+    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let broken = bench.task(&[script.to_str().unwrap()]);
+    let exit = bench.run(broken).await;
+    assert!(exit.to_string().ends_with("the interpreter or loader that it names was not found"), "{exit}");
+    assert_eq!(exit.failure.unwrap().kind, FailureKind::NotExecutable);
+    let empty = bench.task(&[]);
+    assert_eq!(bench.run(empty).await.to_string(), "the command is empty: expected a program");
+}
+
+#[tokio::test]
+async fn a_task_sees_only_the_environment_that_it_was_given() {
+    let mut bench = Bench::isolated();
+    let task = bench.task(&["env"]);
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    let output = bench.output(allocation);
+    let mut names: Vec<&str> = output.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["PATH", "PLENUM_JOB", "PLENUM_JOB_DIR", "PLENUM_TASK_DIR"]);
+}
+
+#[tokio::test]
+async fn tasks_of_a_job_share_its_directory_and_each_has_one_of_its_own() {
+    let mut bench = Bench::isolated();
+    let writer = bench.shell("echo shared > $PLENUM_JOB_DIR/note; echo mine > note; test $PWD = $PLENUM_TASK_DIR");
+    assert!(bench.run(writer).await.succeeded());
+    let reader = bench.shell("cat $PLENUM_JOB_DIR/note; test ! -e note");
+    let allocation = reader.allocation;
+    assert!(bench.run(reader).await.succeeded());
+    assert_eq!(bench.output(allocation), "shared\n");
+}
+
+#[tokio::test]
+async fn a_stopped_task_may_end_by_itself() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let task = bench.shell("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+        let allocation = task.allocation;
+        bench.start(task);
+        bench.started().await;
+        wait_for_output(&bench, allocation, "ready\n").await;
+        bench.stop(allocation);
+        let exit = bench.ended().await;
+        assert_eq!((exit.code, exit.stop_requested), (Some(3), true));
+        assert_eq!(bench.output(allocation), "ready\nbye\n");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_end_is_killed_after_its_timeout() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let mut task = bench.shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+        task.kill_timeout_ms = 300;
+        let allocation = task.allocation;
+        bench.start(task);
+        bench.started().await;
+        wait_for_output(&bench, allocation, "ready\n").await;
+        let asked = Instant::now();
+        bench.stop(allocation);
+        let exit = bench.ended().await;
+        assert_eq!((exit.signal, exit.stop_requested), (Some(9), true));
+        assert!(asked.elapsed() >= Duration::from_millis(300));
+    }
+}
+
+#[tokio::test]
+async fn plain_programs_end_at_once_when_stopped() {
+    let mut bench = Bench::isolated();
+    let task = bench.task(&["sleep", "600"]);
+    let allocation = task.allocation;
+    bench.start(task);
+    bench.started().await;
+    bench.stop(allocation);
+    assert_eq!(bench.ended().await.signal, Some(15));
+}
+
+#[tokio::test]
+async fn what_a_task_left_behind_dies_with_it() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let task =
+            bench.shell("setsid sleep 600 & trap '' TERM HUP; setsid setsid sh -c 'sleep 601' & sleep 0.2; exit 0");
+        let mark = format!("{}/allocs", bench.directory.path().display());
+        assert!(bench.run(task).await.succeeded());
+        let left: Vec<_> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("environ")).ok())
+            .filter(|environment| environment.contains(&mark))
+            .collect();
+        assert_eq!(left, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_task_dies_with_its_shim_and_counts_as_lost() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let task = bench.shell("sleep 600 & sleep 601");
+        let directory = bench.directory.path().join("allocs").join(task.allocation.to_string());
+        bench.start(task);
+        bench.started().await;
+        let record: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(directory.join("record-0")).unwrap()).unwrap();
+        let shim = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
+        assert!(is_alive(shim));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let exit = bench.ended().await;
+        assert_eq!(exit.failure.unwrap().kind, FailureKind::LostTrack);
+        let mark = format!("PLENUM_TASK_DIR={}", directory.join("task").display());
+        let left = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("environ")).ok());
+        assert!(!left.into_iter().any(|environment| environment.contains(&mark)), "processes are left");
+    }
+}
+
+#[tokio::test]
+async fn loud_tasks_keep_only_their_newest_output() {
+    let mut bench = Bench::isolated();
+    let task = bench.shell("i=0; while [ $i -lt 20000 ]; do echo line number $i; i=$((i+1)); done; echo end");
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    let output = bench.output(allocation);
+    assert!(output.ends_with("line number 19999\nend\n"));
+    assert!((64 << 10..=128 << 10).contains(&output.len()), "{}", output.len());
+}
+
+#[tokio::test]
+async fn an_isolated_task_sees_its_own_processes_only() {
+    let mut bench = Bench::isolated();
+    if !crate::bench::shim().probe().proc {
+        return;
+    }
+    let task = bench
+        .shell("echo $(ls /proc | grep -c '^[0-9]') $(cat /proc/sys/kernel/ostype); grep NoNewPrivs /proc/self/status");
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    let output = bench.output(allocation);
+    let count: u32 = output.split(' ').next().unwrap().parse().unwrap();
+    assert!(count <= 6, "{output}");
+    assert!(output.contains("NoNewPrivs:\t1"), "{output}");
+}
+
+#[tokio::test]
+async fn a_start_is_made_once_however_often_it_is_asked_for() {
+    let mut bench = Bench::isolated();
+    let task = bench.shell("echo once >> $PLENUM_JOB_DIR/starts; exit 5");
+    assert_eq!(bench.run(task.clone()).await.code, Some(5));
+    assert_eq!(bench.run(task.clone()).await.code, Some(5));
+    let again = plenum_agent::driver::TaskSpec { restart: 1, ..task };
+    assert_eq!(bench.run(again).await.code, Some(5));
+    let starts = content_of(&bench.directory.path().join("jobs/9-1/starts"));
+    assert_eq!(starts, "once\nonce\n");
+}
+
+async fn wait_for_output(bench: &Bench, allocation: plenum_agent::directories::AllocationKey, expected: &str) {
+    for _ in 0..2000 {
+        if bench.output(allocation) == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{:?} instead of {expected:?}", bench.output(allocation));
+}
