@@ -26,14 +26,14 @@ pub struct Delta {
     pub machines: Vec<Arc<Machine>>,
     /// Changes of jobs.
     pub jobs: Vec<JobChange>,
-    /// New allocations.
-    pub grants: Vec<Grants>,
     /// Allocations that stay live.
     pub moves: Vec<Move>,
     /// Allocations that ended; their room is free.
     pub ends: Vec<End>,
     /// Tasks whose state changed other than by a grant.
     pub tasks: Vec<TaskChange>,
+    /// New allocations.
+    pub grants: Vec<Grants>,
     /// Changes of sessions.
     pub sessions: Vec<SessionChange>,
 }

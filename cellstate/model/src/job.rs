@@ -163,6 +163,8 @@ pub struct Job {
     pub submitted: LogTime,
     /// Where it stands.
     pub state: JobState,
+    /// Since when it stands there.
+    pub state_since: LogTime,
     /// Why it stands there, where there is something to say.
     pub reason: Arc<str>,
     /// The row of its first group in the table of groups; the others follow.

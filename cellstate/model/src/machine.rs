@@ -69,4 +69,6 @@ pub struct Machine {
     pub drain_deadline: Option<LogTime>,
     /// When it registered first.
     pub registered: LogTime,
+    /// The revision at which its epoch began.
+    pub epoch_began: Revision,
 }

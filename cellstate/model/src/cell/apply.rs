@@ -81,9 +81,6 @@ impl Cell {
         for change in &delta.jobs {
             self.change_job(change)?;
         }
-        for grants in &delta.grants {
-            self.grant(grants)?;
-        }
         for change in &delta.moves {
             self.move_allocation(change)?;
         }
@@ -92,6 +89,9 @@ impl Cell {
         }
         for change in &delta.tasks {
             self.change_task(change)?;
+        }
+        for grants in &delta.grants {
+            self.grant(grants)?;
         }
         delta.sessions.iter().try_for_each(|change| self.change_session(change))
     }
@@ -153,8 +153,10 @@ impl Cell {
         match change {
             JobChange::Put { job, task_bases } => self.put_job(job, task_bases),
             JobChange::State { id, state, reason } => {
+                let time = self.time;
                 let job = self.job_mut(*id)?;
                 job.state = *state;
+                job.state_since = time;
                 job.reason = reason.clone();
                 Ok(())
             }
