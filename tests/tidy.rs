@@ -156,15 +156,19 @@ fn the_pure_crates_do_not_name_the_world_outside() {
 
 #[test]
 fn the_state_machines_do_not_name_the_world_outside() {
+    let mut found = Vec::new();
     for (machine, module) in STATE_MACHINES {
-        let of_it =
-            |path: &str| is_rust(path) && (path == format!("{module}.rs") || path.starts_with(&format!("{module}/")));
-        assert!(
-            files().iter().any(|path| of_it(path)),
-            "\ntests/tidy.rs: {machine} is neither in {module}.rs nor in {module}/: put it there, or say where it is now\n"
-        );
-        none(findings(of_it, rules::stays_inside));
+        let (file, folder) = (format!("{module}.rs"), format!("{module}/"));
+        let of_it = |path: &str| is_rust(path) && (path == file || path.starts_with(&folder));
+        // A rule that looks at no file finds nothing.
+        if !files().iter().any(|path| of_it(path)) {
+            found.push(format!(
+                "tests/tidy.rs: {machine} is neither in {file} nor in {folder}: put it there, or say where it is now"
+            ));
+        }
+        found.extend(findings(of_it, rules::stays_inside));
     }
+    none(found);
 }
 
 #[test]

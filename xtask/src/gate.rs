@@ -4,7 +4,6 @@
 //! first. The development profile serves all checks and tests, the release profile the examples and the
 //! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use anyhow::Result;
 use crate::programs::{Runner, answers, need_component, test_runner};
 use crate::tally::Tally;
 use crate::watch::{duration, watch};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, colours};
 use crate::{examples, harness};
 
 /// Longer than the whole gate takes from nothing on two slow cores: a step that reaches it hangs.
@@ -97,16 +96,16 @@ fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
     for (step, report, time) in done {
         println!("{:<10} {:<8} {:>12}  {}", step.name, report.verdict.to_string(), duration(*time), report.detail);
     }
-    let failed: BTreeSet<&str> =
+    let failed: Vec<&str> =
         done.iter().filter(|(_, report, _)| report.verdict == Verdict::Failed).map(|(step, ..)| step.name).collect();
     println!("{:<10} {:<8} {:>12}", "all", if failed.is_empty() { "passed" } else { "FAILED" }, duration(total));
     println!();
-    for step in &failed {
-        println!("to repeat what failed: cargo xtask test --only {step}");
+    if !failed.is_empty() {
+        println!("to repeat what failed: cargo xtask test --only {}", failed.join(" "));
     }
     let tests = done.iter().find_map(|(_, report, _)| report.tests);
-    println!("{}", closing_line(&failed.into_iter().collect::<Vec<_>>(), tests));
-    done.iter().all(|(_, report, _)| report.verdict != Verdict::Failed)
+    println!("{}", closing_line(&failed, tests));
+    failed.is_empty()
 }
 
 /// The last line: the tests' counts alone when all is well, and never only they when something failed.
@@ -153,7 +152,9 @@ fn counted(command: Command, label: &str) -> Result<(Report, Tally)> {
 
 fn format(workspace: &Workspace) -> Result<Report> {
     need_component(workspace, "fmt", "rustfmt")?;
-    plain(workspace.cargo(["fmt", "--all", "--check"]), "format")
+    // rustfmt looks at the terminal's type, not at where its output goes.
+    let colour = if colours() { "always" } else { "never" };
+    plain(workspace.cargo(["fmt", "--all", "--check", "--", "--color", colour]), "format")
 }
 
 // Also part of `tests`, but here it answers within seconds and needs no other crate to compile.

@@ -77,7 +77,7 @@ fn cargo_program() -> std::ffi::OsString {
 }
 
 /// True when a person looks on who has not asked for plain text.
-fn colours() -> bool {
+pub(crate) fn colours() -> bool {
     stderr().is_terminal()
         && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && env::var_os("TERM").is_none_or(|value| value != "dumb")
