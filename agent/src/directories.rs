@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <agent>/lock                     held while an agent uses the directory
-//! <agent>/allocs/<slot>-<generation>/
+//! <agent>/allocs/alloc-<slot>-<generation>/
 //!     spec.json                    what to run, with the number of the restart; written before a shim is started
 //!     record-<restart>             the one shim that may run this restart: made by it, once
 //!     running-<restart>            the command was started
@@ -10,79 +10,50 @@
 //!     ended                        the cell knows of the end; kept for its logs only
 //!     stdout-<offset>.log, stderr-<offset>.log
 //!     task/                        the task's working directory
-//! <agent>/jobs/<slot>-<generation>/    shared by a job's tasks on this machine
+//! <agent>/jobs/job-<slot>-<generation>/    shared by a job's tasks on this machine
 //! ```
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use plenum_model::{AllocationId, JobId};
 
-/// An allocation's id as it is on the wire: the slot in the low 32 bits, its generation in the high 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct AllocationKey(pub u64);
+/// Ids of the model in files: as numbers, as they are on the wire.
+pub(crate) mod id_as_number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// A job's id as it is on the wire, made like [`AllocationKey`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct JobKey(pub u64);
-
-impl fmt::Display for AllocationKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_slot_and_generation(self.0, formatter)
+    /// An id that has a number.
+    pub(crate) trait Id: Copy {
+        fn to_number(self) -> u64;
+        fn from_number(number: u64) -> Option<Self>;
     }
-}
 
-impl fmt::Display for JobKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_slot_and_generation(self.0, formatter)
+    impl Id for plenum_model::AllocationId {
+        fn to_number(self) -> u64 {
+            self.to_bits()
+        }
+
+        fn from_number(number: u64) -> Option<Self> {
+            Self::from_bits(number)
+        }
     }
-}
 
-fn write_slot_and_generation(id: u64, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(formatter, "{}-{}", id & u64::from(u32::MAX), id >> 32)
-}
+    impl Id for plenum_model::JobId {
+        fn to_number(self) -> u64 {
+            self.to_bits()
+        }
 
-/// The text is not `<slot>-<generation>`, as [`AllocationKey`] prints it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected <slot>-<generation>, two decimal numbers of 32 bits")]
-pub struct NotAKey;
-
-impl FromStr for AllocationKey {
-    type Err = NotAKey;
-
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        parse_slot_and_generation(text).map(Self)
+        fn from_number(number: u64) -> Option<Self> {
+            Self::from_bits(number)
+        }
     }
-}
 
-impl FromStr for JobKey {
-    type Err = NotAKey;
-
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        parse_slot_and_generation(text).map(Self)
+    pub(crate) fn serialize<I: Id, S: Serializer>(id: &I, serializer: S) -> Result<S::Ok, S::Error> {
+        id.to_number().serialize(serializer)
     }
-}
 
-fn parse_slot_and_generation(text: &str) -> Result<u64, NotAKey> {
-    let parse = || {
-        let (slot, generation) = text.split_once('-')?;
-        let id = u64::from(generation.parse::<u32>().ok()?) << 32 | u64::from(slot.parse::<u32>().ok()?);
-        // One spelling only: `+1-1` and `01-1` are not ours.
-        (AllocationKey(id).to_string() == text).then_some(id)
-    };
-    parse().ok_or(NotAKey)
-}
-
-/// True when `name` may become one path component: 1 to 63 characters of letters, digits, `-`, `_` and inner dots.
-#[must_use]
-pub fn is_safe_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=63).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('.') && !name.ends_with('.')
+    pub(crate) fn deserialize<'de, I: Id, D: Deserializer<'de>>(deserializer: D) -> Result<I, D::Error> {
+        I::from_number(u64::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("an id's generation is never 0"))
+    }
 }
 
 /// The directory of one agent.
@@ -116,7 +87,7 @@ impl AgentDirectory {
 
     /// Where one allocation is.
     #[must_use]
-    pub fn allocation(&self, key: AllocationKey) -> AllocationDirectory {
+    pub fn allocation(&self, key: AllocationId) -> AllocationDirectory {
         AllocationDirectory(self.allocations().join(key.to_string()))
     }
 
@@ -128,7 +99,7 @@ impl AgentDirectory {
 
     /// What the tasks of one job share.
     #[must_use]
-    pub fn job(&self, key: JobKey) -> PathBuf {
+    pub fn job(&self, key: JobId) -> PathBuf {
         self.jobs().join(key.to_string())
     }
 }
@@ -174,31 +145,5 @@ impl AllocationDirectory {
     #[must_use]
     pub fn task(&self) -> PathBuf {
         self.0.join("task")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn keys_print_and_parse_in_one_spelling_only() {
-        let key = AllocationKey(7 << 32 | 42);
-        assert_eq!(key.to_string(), "42-7");
-        assert_eq!("42-7".parse(), Ok(key));
-        for wrong in ["", "42", "-7", "042-7", "+42-7", "42-7-1", "4294967296-0", "../1-1"] {
-            assert_eq!(wrong.parse::<AllocationKey>(), Err(NotAKey), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn names_that_are_paths_are_not_safe() {
-        for safe in ["m1", "dev-0", "host.example.org", "a_b"] {
-            assert!(is_safe_name(safe), "{safe}");
-        }
-        for unsafe_name in ["", ".", "..", "a/b", "../x", ".hidden", "a.", "a b", "a\0", &"x".repeat(64)] {
-            assert!(!is_safe_name(unsafe_name), "{unsafe_name}");
-        }
     }
 }

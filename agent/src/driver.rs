@@ -4,19 +4,22 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
 
-use crate::directories::{AllocationKey, JobKey};
+use crate::directories::id_as_number;
 
 /// One start of one task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// The allocation that it runs for.
-    pub allocation: AllocationKey,
+    #[serde(with = "id_as_number")]
+    pub allocation: AllocationId,
     /// Starts within the allocation before this one.
     pub restart: u32,
     /// The job whose shared directory it sees.
-    pub job: JobKey,
+    #[serde(with = "id_as_number")]
+    pub job: JobId,
     /// The program and its arguments; never empty. Without a `/` the program is looked up in the task's `PATH`.
     pub command: Vec<String>,
     /// The whole environment, but for the paths that the driver adds (`PLENUM_TASK_DIR`, `PLENUM_JOB_DIR`, a default `PATH`).
@@ -115,14 +118,16 @@ pub enum DriverEvent {
     /// The command runs.
     Started {
         /// The allocation.
-        allocation: AllocationKey,
+        #[serde(with = "id_as_number")]
+        allocation: AllocationId,
         /// Which start of it.
         restart: u32,
     },
     /// The command ended, or could not be run.
     Exited {
         /// The allocation.
-        allocation: AllocationKey,
+        #[serde(with = "id_as_number")]
+        allocation: AllocationId,
         /// Which start of it.
         restart: u32,
         /// How.
@@ -131,7 +136,8 @@ pub enum DriverEvent {
     /// Nothing of this start runs any more: no process, no cgroup.
     Gone {
         /// The allocation.
-        allocation: AllocationKey,
+        #[serde(with = "id_as_number")]
+        allocation: AllocationId,
         /// Which start of it.
         restart: u32,
     },
@@ -153,7 +159,8 @@ pub enum Found {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovered {
     /// The allocation.
-    pub allocation: AllocationKey,
+    #[serde(with = "id_as_number")]
+    pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
     /// When its earlier starts ended, in milliseconds since 1970, oldest first.
@@ -173,8 +180,8 @@ pub trait Driver {
     fn start(&mut self, task: TaskSpec);
 
     /// Asks a running task to end, and ends it after its kill timeout. One that does not run is left alone.
-    fn stop(&mut self, allocation: AllocationKey);
+    fn stop(&mut self, allocation: AllocationId);
 
     /// The cell knows of the allocation's end: what is kept of it is for readers of its logs only.
-    fn forget(&mut self, allocation: AllocationKey);
+    fn forget(&mut self, allocation: AllocationId);
 }

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{cgroup::Version, directories::is_safe_name, process};
+use plenum_model::is_name;
+
+use crate::{cgroup::Version, process};
 
 /// A machine as its agent found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct Machine {
 /// What is told to the discovery rather than found.
 #[derive(Clone, Debug)]
 pub struct Discovery {
-    /// The machine's name; `None`: the host's.
+    /// The machine's name; `None`: the host's, in small letters.
     pub name: Option<String>,
     /// Offer one part in this many of everything; at least 1.
     pub shares: u32,
@@ -41,16 +43,16 @@ pub struct Discovery {
 /// Looks at this machine.
 ///
 /// # Errors
-/// When the name can't be one (letters, digits, `-`, `_` and inner dots, at most 63), or the kernel doesn't tell.
+/// When the name can't be one (see [`is_name`]), or the kernel doesn't tell.
 pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
     let system = rustix::system::uname();
     let name = match &discovery.name {
         Some(name) => name.clone(),
-        None => system.nodename().to_string_lossy().into_owned(),
+        None => system.nodename().to_string_lossy().to_lowercase(),
     };
-    if !is_safe_name(&name) {
+    if !is_name(&name, true) {
         let message = format!(
-            "machine name {name:?}: expected 1 to 63 letters, digits, '-', '_' and inner dots; set a name in the configuration"
+            "machine name {name:?}: expected 1 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or a digit; set a name in the configuration"
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }

@@ -13,12 +13,13 @@ use std::{
 
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
-    directories::{AgentDirectory, AllocationKey},
+    directories::AgentDirectory,
     driver::{Driver, TaskSpec},
     exec::{ExecDriver, ExecOptions, ShimProgram},
     isolation::Isolation,
     shim,
 };
+use plenum_model::AllocationId;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -30,8 +31,8 @@ use tokio::{
 #[serde(rename_all = "snake_case")]
 enum Command {
     Start(TaskSpec),
-    Stop(AllocationKey),
-    Forget(AllocationKey),
+    Stop(u64),
+    Forget(u64),
 }
 
 fn main() -> ExitCode {
@@ -84,12 +85,16 @@ async fn drive(arguments: Vec<String>) -> io::Result<()> {
                 None => return Ok(()),
                 Some(line) => match serde_json::from_str(&line)? {
                     Command::Start(task) => driver.start(task),
-                    Command::Stop(allocation) => driver.stop(allocation),
-                    Command::Forget(allocation) => driver.forget(allocation),
+                    Command::Stop(id) => driver.stop(allocation(id)?),
+                    Command::Forget(id) => driver.forget(allocation(id)?),
                 },
             },
         }
     }
+}
+
+fn allocation(id: u64) -> io::Result<AllocationId> {
+    AllocationId::from_bits(id).ok_or_else(|| io::Error::other("expected an allocation's id"))
 }
 
 fn say(line: &str) -> io::Result<()> {

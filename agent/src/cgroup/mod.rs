@@ -13,6 +13,7 @@ use std::{
 };
 
 use cgroups_rs::{Controllers, hierarchies};
+use plenum_model::is_name;
 use serde::{Deserialize, Serialize};
 
 pub use self::task::{Limits, TaskCgroup};
@@ -135,11 +136,11 @@ pub struct AgentCgroup {
 impl AgentCgroup {
     /// Makes `<mount>/plenum/<machine>` in each hierarchy and hands the controllers down to it.
     ///
-    /// `machine` must be one path component (see [`crate::directories::is_safe_name`]). Returns what could not be had,
+    /// `machine` must be one path component (see [`is_name`]). Returns what could not be had,
     /// in words for people; the group is `None` when nothing could.
     #[must_use]
     pub fn prepare(mounts: &Mounts, machine: &str) -> (Option<Self>, Vec<String>) {
-        debug_assert!(crate::directories::is_safe_name(machine));
+        debug_assert!(is_name(machine, true));
         let mut missing = Vec::new();
         let mut parents = BTreeMap::new();
         for controller in Controller::ALL {
@@ -170,7 +171,7 @@ impl AgentCgroup {
     /// The group of the task that is known by `name`, one path component. Nothing is made yet.
     #[must_use]
     pub fn task(&self, name: &str) -> TaskCgroup {
-        debug_assert!(crate::directories::is_safe_name(name));
+        debug_assert!(is_name(name, false));
         let directories = self.parents.iter().map(|(&controller, parent)| (controller, parent.join(name))).collect();
         TaskCgroup::new(self.version, directories)
     }

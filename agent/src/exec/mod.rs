@@ -17,9 +17,11 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use plenum_model::AllocationId;
+
 use crate::{
     cgroup::AgentCgroup,
-    directories::{AgentDirectory, AllocationKey},
+    directories::AgentDirectory,
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
     durable,
     isolation::Isolation,
@@ -79,9 +81,9 @@ pub struct ExecDriver {
     options: Arc<ExecOptions>,
     events: mpsc::Sender<DriverEvent>,
     /// One entry per start that is not gone, or not known to be.
-    starts: BTreeMap<AllocationKey, Handle>,
+    starts: BTreeMap<AllocationId, Handle>,
     /// Recorded by an earlier agent, and never started.
-    unstarted: BTreeMap<AllocationKey, u32>,
+    unstarted: BTreeMap<AllocationId, u32>,
     slots: Arc<Semaphore>,
     ended_since_cleaning: usize,
 }
@@ -115,7 +117,7 @@ impl ExecDriver {
         self.starts.len()
     }
 
-    fn watch_start(&mut self, allocation: AllocationKey, start: start::Start) {
+    fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
         // What shall never run is stopped from the beginning, should it run after all.
         let (stop, stopped) = watch::channel(matches!(start, start::Start::Void { .. }));
         let (options, events, slots) = (Arc::clone(&self.options), self.events.clone(), Arc::clone(&self.slots));
@@ -144,7 +146,7 @@ impl Driver for ExecDriver {
         self.watch_start(allocation, start::Start::New(Box::new(task)));
     }
 
-    fn stop(&mut self, allocation: AllocationKey) {
+    fn stop(&mut self, allocation: AllocationId) {
         if let Some(handle) = self.starts.get(&allocation) {
             // Nobody listens any more: it is gone already.
             let _ = handle.stop.send(true);
@@ -153,7 +155,7 @@ impl Driver for ExecDriver {
         }
     }
 
-    fn forget(&mut self, allocation: AllocationKey) {
+    fn forget(&mut self, allocation: AllocationId) {
         self.starts.remove(&allocation);
         let directory = self.options.directory.allocation(allocation);
         if directory.root().exists()

@@ -3,8 +3,10 @@
 use std::{fs, io, os::fd::OwnedFd, time::Duration};
 
 use super::{ExecOptions, start::Adopted};
+use plenum_model::{AllocationId, is_name};
+
 use crate::{
-    directories::{AgentDirectory, AllocationDirectory, AllocationKey},
+    directories::{AgentDirectory, AllocationDirectory},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
     process::{ProcessIdentity, boot_id, kill_each, with_environment_entry},
@@ -52,10 +54,10 @@ fn read_exit(directory: &AllocationDirectory, restart: u32) -> Option<Exit> {
 }
 
 /// The allocations that have a directory, those that only keep logs included.
-pub(super) fn allocations(directory: &AgentDirectory) -> Vec<AllocationKey> {
+pub(super) fn allocations(directory: &AgentDirectory) -> Vec<AllocationId> {
     let entries = fs::read_dir(directory.allocations()).into_iter().flatten();
-    let mut keys: Vec<AllocationKey> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut keys: Vec<AllocationId> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str().and_then(AllocationId::parse)).collect();
     keys.sort();
     keys
 }
@@ -75,7 +77,7 @@ pub(super) fn recover(options: &ExecOptions) -> Vec<(Recovered, Option<Adopted>)
             let alive = |(recovered, adopted): &(Recovered, Option<Adopted>)| {
                 (adopted.is_some() || recovered.found == Found::NotStarted) && recovered.allocation.to_string() == name
             };
-            if crate::directories::is_safe_name(&name) && !found.iter().any(alive) {
+            if is_name(&name, false) && !found.iter().any(alive) {
                 let left = parent.task(&name);
                 log_if_stuck(left.kill_until_empty(KILLED_WITHIN), &name);
                 log_if_failed(left.remove());
@@ -85,7 +87,7 @@ pub(super) fn recover(options: &ExecOptions) -> Vec<(Recovered, Option<Adopted>)
     found
 }
 
-fn recover_one(directory: &AllocationDirectory, allocation: AllocationKey) -> Option<(Recovered, Option<Adopted>)> {
+fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Option<(Recovered, Option<Adopted>)> {
     let spec = match durable::read::<ShimSpec>(&directory.spec()) {
         Ok(Some(spec)) => spec,
         Ok(None) => {

@@ -17,8 +17,10 @@ use tokio::{
 };
 
 use super::{ExecOptions, recover, void_record};
+use plenum_model::AllocationId;
+
 use crate::{
-    directories::{AllocationDirectory, AllocationKey},
+    directories::AllocationDirectory,
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
     durable,
     process::{ProcessIdentity, boot_id},
@@ -38,7 +40,7 @@ pub(super) enum Start {
     Adopted(Box<Adopted>),
     /// Recorded, never started, and not wanted any more.
     Void {
-        allocation: AllocationKey,
+        allocation: AllocationId,
         restart: u32,
     },
 }
@@ -286,7 +288,7 @@ fn after_shim(options: &ExecOptions, spec: ShimSpec, status: Option<ExitStatus>)
 }
 
 /// Sees to it that a start that was recorded is never made.
-fn void(options: &ExecOptions, allocation: AllocationKey, restart: u32) -> Prepared {
+fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> Prepared {
     let directory = options.directory.allocation(allocation);
     let exit = Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() };
     if durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record()).unwrap_or(false) {

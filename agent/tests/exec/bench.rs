@@ -10,12 +10,13 @@ use std::{
 
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
-    directories::{AgentDirectory, AllocationKey, JobKey},
+    directories::AgentDirectory,
     driver::{Driver, DriverEvent, Exit, TaskSpec},
     exec::{ExecDriver, ExecOptions, ShimProgram},
     isolation::Isolation,
     logs,
 };
+use plenum_model::{AllocationId, JobId};
 use tokio::sync::mpsc;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plenum-exec-driver");
@@ -47,7 +48,7 @@ pub(crate) struct Bench {
     pub(crate) cgroup: Option<AgentCgroup>,
     driver: ExecDriver,
     events: mpsc::Receiver<DriverEvent>,
-    next: u64,
+    next: u32,
 }
 
 impl Bench {
@@ -89,7 +90,7 @@ impl Bench {
         self.driver.start(task);
     }
 
-    pub(crate) fn stop(&mut self, allocation: AllocationKey) {
+    pub(crate) fn stop(&mut self, allocation: AllocationId) {
         self.driver.stop(allocation);
     }
 
@@ -123,7 +124,7 @@ impl Bench {
         self.ended().await
     }
 
-    pub(crate) fn output(&self, allocation: AllocationKey) -> String {
+    pub(crate) fn output(&self, allocation: AllocationId) -> String {
         let directory = allocation_directory(self.directory.path(), allocation);
         String::from_utf8(logs::read_tail(&directory, "stdout", 0).unwrap().0).unwrap()
     }
@@ -146,15 +147,19 @@ pub(crate) fn shim() -> ShimProgram {
     ShimProgram { program: PROGRAM.into(), arguments: vec!["shim".into()] }
 }
 
-pub(crate) fn allocation_directory(agent: &Path, allocation: AllocationKey) -> PathBuf {
+pub(crate) fn allocation_directory(agent: &Path, allocation: AllocationId) -> PathBuf {
     agent.join("allocs").join(allocation.to_string())
 }
 
-pub(crate) fn task(number: u64, command: &[&str]) -> TaskSpec {
+pub(crate) fn allocation(slot: u32) -> AllocationId {
+    AllocationId { slot, generation: 1 }
+}
+
+pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
     TaskSpec {
-        allocation: AllocationKey(1 << 32 | number),
+        allocation: allocation(number),
         restart: 0,
-        job: JobKey(1 << 32 | 9),
+        job: JobId { slot: 9, generation: 1 },
         command: command.iter().map(|&one| one.to_owned()).collect(),
         env: BTreeMap::from([("PLENUM_JOB".to_owned(), "trial".to_owned())]),
         cpu_millis: 1000,

@@ -9,7 +9,6 @@ use std::{
 
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
-    directories::AllocationKey,
     driver::{DriverEvent, Exit, Found, Recovered, TaskSpec},
 };
 
@@ -112,13 +111,13 @@ fn a_task_is_found_again_and_its_exit_code_kept() {
             ],
         ));
         assert!(matches!(agent.event(), DriverEvent::Started { .. }));
-        content_of(&directory.join("jobs/9-1/up"));
+        content_of(&directory.join("jobs/job-9-1/up"));
         agent.kill();
 
         let mut agent = Agent::start(directory, machine);
         assert_eq!(sole(&agent).found, Found::Alive);
         assert!(matches!(agent.event(), DriverEvent::Started { .. }), "told again to the new agent");
-        std::fs::write(directory.join("jobs/9-1/go"), "").unwrap();
+        std::fs::write(directory.join("jobs/job-9-1/go"), "").unwrap();
         assert_eq!(agent.exit().code, Some(42));
         agent.kill();
     });
@@ -132,13 +131,13 @@ fn a_task_that_ended_meanwhile_tells_how() {
         agent.run(&task);
         assert!(matches!(agent.event(), DriverEvent::Started { .. }));
         agent.kill();
-        content_when_there(&directory.join("allocs/1-1/exit-0"));
+        content_when_there(&directory.join("allocs/alloc-1-1/exit-0"));
 
         let mut agent = Agent::start(directory, machine);
         let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
         assert_eq!(exit.code, Some(42));
-        agent.send(&serde_json::json!({ "forget": task.allocation }));
-        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        agent.send(&serde_json::json!({ "forget": task.allocation.to_bits() }));
+        agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         std::thread::sleep(Duration::from_millis(200));
         agent.kill();
         assert_eq!(Agent::start(directory, machine).recovered, [], "forgotten");
@@ -155,7 +154,7 @@ fn a_kill_at_any_moment_starts_nothing_twice() {
             let task = task(number, &["/bin/sh", "-c", &script]);
             let mut agent = Agent::start(directory, machine);
             agent.run(&task);
-            std::thread::sleep(Duration::from_millis(pause_ms * 2));
+            std::thread::sleep(Duration::from_millis(u64::from(pause_ms) * 2));
             agent.kill();
             let mut agent = Agent::start(directory, machine);
             agent.run(&task);
@@ -163,11 +162,11 @@ fn a_kill_at_any_moment_starts_nothing_twice() {
             while exit.code != Some(6) {
                 exit = agent.exit();
             }
-            agent.send(&serde_json::json!({ "forget": task.allocation }));
+            agent.send(&serde_json::json!({ "forget": task.allocation.to_bits() }));
             agent.run(&task);
             assert_eq!(agent.exit().code, Some(6));
             agent.kill();
-            let starts = std::fs::read_to_string(directory.join(format!("jobs/9-1/starts-{number}"))).unwrap();
+            let starts = std::fs::read_to_string(directory.join(format!("jobs/job-9-1/starts-{number}"))).unwrap();
             assert_eq!(starts, "once\n", "pause of {pause_ms} ms");
         }
     });
@@ -180,26 +179,26 @@ fn what_was_recorded_and_never_started_can_be_given_up() {
         let task = task(1, &["/bin/sh", "-c", "echo once > $PLENUM_JOB_DIR/starts; sleep 600"]);
         agent.run(&task);
         assert!(matches!(agent.event(), DriverEvent::Started { .. }));
-        content_of(&directory.join("jobs/9-1/starts"));
-        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        content_of(&directory.join("jobs/job-9-1/starts"));
+        agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         agent.exit();
         agent.kill();
         // As if the agent had died between writing the spec and the shim's record.
-        std::fs::remove_file(directory.join("jobs/9-1/starts")).unwrap();
+        std::fs::remove_file(directory.join("jobs/job-9-1/starts")).unwrap();
         for trace in ["record-0", "running-0", "exit-0"] {
-            std::fs::remove_file(directory.join("allocs/1-1").join(trace)).unwrap();
+            std::fs::remove_file(directory.join("allocs/alloc-1-1").join(trace)).unwrap();
         }
         let mut agent = Agent::start(directory, machine);
         assert_eq!(sole(&agent).found, Found::NotStarted);
-        agent.send(&serde_json::json!({ "stop": task.allocation }));
+        agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         let exit = agent.exit();
         assert!(exit.stop_requested && exit.started_unix_ms.is_none());
         // Now not even a shim that was on its way can take it.
-        let late = Command::new(PROGRAM).arg("shim").arg(directory.join("allocs/1-1")).status().unwrap();
+        let late = Command::new(PROGRAM).arg("shim").arg(directory.join("allocs/alloc-1-1")).status().unwrap();
         assert_eq!(late.code(), Some(3));
         agent.run(&task);
         assert!(agent.exit().stop_requested);
-        assert!(!directory.join("jobs/9-1/starts").exists());
+        assert!(!directory.join("jobs/job-9-1/starts").exists());
         agent.kill();
     });
 }
@@ -212,7 +211,7 @@ fn a_task_of_an_earlier_boot_is_lost_and_never_started_again() {
         agent.run(&task);
         agent.exit();
         agent.kill();
-        let allocation = directory.join("allocs/1-1");
+        let allocation = directory.join("allocs/alloc-1-1");
         let spec = std::fs::read_to_string(allocation.join("spec.json")).unwrap();
         let boot_id = plenum_agent::process::boot_id();
         std::fs::write(allocation.join("spec.json"), spec.replace(boot_id, "an-earlier-boot")).unwrap();
@@ -222,7 +221,7 @@ fn a_task_of_an_earlier_boot_is_lost_and_never_started_again() {
         let agent = Agent::start(directory, machine);
         let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
         assert_eq!(exit.to_string(), "the machine was booted while it ran");
-        assert_eq!(agent.recovered[0].allocation, AllocationKey(1 << 32 | 1));
+        assert_eq!(agent.recovered[0].allocation, crate::bench::allocation(1));
         agent.kill();
     });
 }

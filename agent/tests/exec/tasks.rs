@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use plenum_agent::driver::FailureKind;
+use plenum_model::AllocationId;
 
 use crate::bench::{Bench, content_of, is_alive};
 
@@ -193,11 +194,11 @@ async fn a_start_is_made_once_however_often_it_is_asked_for() {
     assert_eq!(bench.run(task.clone()).await.code, Some(5));
     let again = plenum_agent::driver::TaskSpec { restart: 1, ..task };
     assert_eq!(bench.run(again).await.code, Some(5));
-    let starts = content_of(&bench.directory.path().join("jobs/9-1/starts"));
+    let starts = content_of(&bench.directory.path().join("jobs/job-9-1/starts"));
     assert_eq!(starts, "once\nonce\n");
 }
 
-async fn wait_for_output(bench: &Bench, allocation: plenum_agent::directories::AllocationKey, expected: &str) {
+async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
     for _ in 0..2000 {
         if bench.output(allocation) == expected {
             return;
