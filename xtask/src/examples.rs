@@ -15,19 +15,18 @@
 //! - `NAME.check.sh` (`NAME/check.sh`): a script that reads the output and ends with 0 when it is right.
 //!
 //! or both, if both are there. A line `# needs: PROGRAM PACKAGE` in the file that is run has the program installed, or asked for.
-//! When an example has ended, no process of the release build may be left.
+//! When an example has ended, no process of the release build and no control group may be left.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::leftovers::Traces;
 use crate::programs::need_program;
 use crate::watch::{Output, duration, watch};
 use crate::workspace::Workspace;
@@ -35,8 +34,6 @@ use crate::workspace::Workspace;
 /// The longest example takes seconds; a loaded machine may take ten times as long.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
-/// How long processes of an example may still be seen after its end.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
 /// What is kept of an example's output for its check, in bytes.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
@@ -126,8 +123,7 @@ fn run_one(workspace: &Workspace, example: &Example) -> Result<()> {
         need_program(workspace, &program, &package)?;
     }
     let folder = workspace.scratch(&format!("example-{}", example.name))?;
-    let built = workspace.release_folder();
-    let before = processes_from(&built);
+    let before = Traces::before(&workspace.release_folder());
     let mut printed = String::new();
     let result = watch(command(workspace, example, &folder)?, &example.name, EXAMPLE_LIMIT, |output, line| {
         if output == Output::Standard && printed.len() + line.len() < OUTPUT_BYTES_MAX {
@@ -135,10 +131,10 @@ fn run_one(workspace: &Workspace, example: &Example) -> Result<()> {
             printed.push('\n');
         }
     });
-    let leftover = leftover_processes(&built, &before);
+    let left = before.left();
     let status = result?;
     ensure!(status.success(), "it ended with {status} (expected: exit code 0)");
-    ensure!(leftover.is_empty(), "it left processes of {} behind: {leftover:?}", built.display());
+    ensure!(left.is_empty(), "it left behind: {}", left.join(", "));
     check_output(workspace, example, &folder, &printed)
 }
 
@@ -227,26 +223,6 @@ fn needs(text: &str) -> Vec<(String, String)> {
     pairs.filter(|(program, _)| !program.is_empty()).collect()
 }
 
-/// The ids of all processes whose program lies in `folder`.
-fn processes_from(folder: &Path) -> BTreeSet<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter(|id| fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|exe| exe.starts_with(folder))).collect()
-}
-
-/// What runs out of `folder` now, did not before, and doesn't end within a few seconds. It is named, not
-/// killed: somebody may have started a cell of their own meanwhile.
-fn leftover_processes(folder: &Path, before: &BTreeSet<u32>) -> BTreeSet<u32> {
-    let started = Instant::now();
-    loop {
-        let left: BTreeSet<u32> = processes_from(folder).difference(before).copied().collect();
-        if left.is_empty() || started.elapsed() > LEFTOVER_GRACE {
-            return left;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,17 +248,71 @@ mod tests {
         assert_eq!(needs(text), expected.map(|(program, package)| (program.to_owned(), package.to_owned())));
     }
 
+    /// A project of its own with these files in its `examples`, gone with the value.
+    struct Project(Workspace);
+
+    impl Project {
+        fn with(name: &str, files: &[(&str, &str)]) -> Self {
+            let root = env::temp_dir().join(format!("plenum-xtask-{}-{name}", std::process::id()));
+            for (path, text) in files {
+                let file = root.join("examples").join(path);
+                fs::create_dir_all(file.parent().expect("it is in a folder")).expect("temporary folders are writable");
+                fs::write(file, text).expect("temporary folders are writable");
+            }
+            Self(Workspace { target: root.join("target"), root })
+        }
+
+        /// What becomes of its only example.
+        fn run(&self) -> Result<()> {
+            let examples = find(&self.0.root.join("examples"))?;
+            assert_eq!(examples.len(), 1, "{examples:?}");
+            run_one(&self.0, &examples[0])
+        }
+    }
+
+    impl Drop for Project {
+        fn drop(&mut self) {
+            // A leftover in a temporary folder is no reason to fail a test.
+            let _ = fs::remove_dir_all(&self.0.root);
+        }
+    }
+
     #[test]
     fn an_example_that_checks_nothing_is_refused() {
-        let folder = env::temp_dir().join(format!("plenum-xtask-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        fs::write(folder.join("alone.toml"), "").expect("the temporary folder is writable");
-        let refused = find(&folder);
-        fs::write(folder.join("alone.expected"), "a line").expect("the temporary folder is writable");
-        let found = find(&folder);
-        fs::remove_dir_all(&folder).expect("the temporary folder is ours");
-        let error = refused.expect_err("nothing says what it should print").to_string();
-        assert!(error.contains("alone checks nothing"), "{error}");
-        assert_eq!(found.expect("it is complete now").len(), 1);
+        let error = Project::with("alone", &[("alone.toml", "")]).run().expect_err("nothing says what it should print");
+        assert!(error.to_string().contains("alone checks nothing"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_something_to_run_is_refused() {
+        let error = Project::with("idle", &[("idle/expected", "a")]).run().expect_err("nothing runs");
+        assert!(error.to_string().contains("has no run.sh"), "{error}");
+    }
+
+    #[test]
+    fn an_example_passes_when_its_output_satisfies_both_checks() {
+        let files = [
+            ("both/run.sh", "echo one; echo two >\"$PLENUM_EXAMPLE_DIR/note\"; echo three"),
+            ("both/expected", "one\nthree\n"),
+            ("both/check.sh", "grep -q three && grep -q two \"$PLENUM_EXAMPLE_DIR/note\""),
+        ];
+        Project::with("both", &files).run().expect("all is as it should be");
+    }
+
+    #[test]
+    fn a_script_beside_a_job_file_runs_instead_of_it() {
+        let files = [("web.toml", ""), ("web.run.sh", "echo ran"), ("web.expected", "ran")];
+        Project::with("web", &files).run().expect("the script prints what is expected");
+    }
+
+    #[test]
+    fn an_example_fails_by_its_exit_code_its_output_or_its_check() {
+        let fails = |name: &str, run: &str, expected: &str, check: &str| {
+            let files = [("it/run.sh", run), ("it/expected", expected), ("it/check.sh", check)];
+            Project::with(name, &files).run().expect_err("it should not pass").to_string()
+        };
+        assert!(fails("code", "exit 3", "", "true").contains("exit status: 3"));
+        assert!(fails("lines", "echo one", "two", "true").contains("lacks the line `two`"));
+        assert!(fails("check", "echo one", "one", "false").contains("check.sh does not accept its output"));
     }
 }

@@ -11,6 +11,7 @@
 mod examples;
 mod gate;
 mod harness;
+mod leftovers;
 mod programs;
 mod tally;
 mod watch;
