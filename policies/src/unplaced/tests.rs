@@ -1,0 +1,64 @@
+//! What people are told when nothing fits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Cell, Delta, LogTime, Machine, MachineId, MachineState, Requirement, Resources, Revision};
+
+use crate::{Columns, explain};
+
+fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u32, u64)], expected: &str) {
+    let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
+    for (slot, &(cpu_millis, state)) in (0..).zip(machines) {
+        delta.machines.push(Arc::new(Machine {
+            id: MachineId { slot, generation: 1 },
+            name: format!("m{slot}").into(),
+            state,
+            epoch: 1,
+            capacity: Resources::new(cpu_millis, 1 << 30),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            boot_id: "boot".into(),
+            since: LogTime::default(),
+            drain_deadline: None,
+            registered: LogTime::default(),
+            epoch_began: Revision(1),
+        }));
+    }
+    let mut cell = Cell::default();
+    cell.apply(&delta).unwrap();
+    let promised: BTreeMap<_, _> = promised.iter().map(|&(slot, cpu)| (slot, Resources::new(cpu, 0))).collect();
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &promised);
+    let resources = Resources::new(need_cpu_millis, 1);
+    let requirement = Requirement { resources: &resources, classes: None, home: None };
+    assert_eq!(explain(&columns, &cell, &requirement).to_string(), expected);
+}
+
+#[test]
+fn an_empty_cell_says_so() {
+    check(&[], 1000, &[], "the cell has no machines");
+}
+
+#[test]
+fn machines_are_counted_by_what_stands_in_the_way() {
+    use MachineState::{Cordoned, Ready};
+    check(
+        &[(1000, Ready), (3000, Ready), (9000, Cordoned)],
+        4000,
+        &[],
+        "of 3 machines 2 lack cpu_millis by at least 1000, 1 are cordoned; \
+         nearest is m1, short of cpu_millis by 1000, and too small even when empty",
+    );
+}
+
+#[test]
+fn a_machine_that_only_has_to_become_free_is_nearer_than_one_that_is_too_small() {
+    use MachineState::Ready;
+    check(
+        &[(3999, Ready), (4000, Ready)],
+        4000,
+        &[(1, 3000)],
+        "of 2 machines 2 lack cpu_millis by at least 1; nearest is m1, short of cpu_millis by 3000",
+    );
+}
