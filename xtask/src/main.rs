@@ -13,6 +13,7 @@ mod gate;
 mod harness;
 mod leftovers;
 mod programs;
+mod simulation;
 mod tally;
 mod watch;
 mod workspace;
@@ -47,6 +48,12 @@ enum Task {
         /// Only these; all when none is named.
         names: Vec<String>,
     },
+    /// Run the seeded end-to-end tests with many seeds.
+    Simulate {
+        /// FIRST..END, the end not included.
+        #[arg(long, value_name = "FIRST..END")]
+        seeds: simulation::Seeds,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
         }
         Task::Test { only, .. } => Ok(gate::run(&workspace, &only)),
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
+        Task::Simulate { seeds } => simulation::run(&workspace, seeds),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,65 @@
+//! The seeded end-to-end tests in their long form: the gate runs a few seeds, this runs as many as one likes.
+//!
+//! The seeds reach the tests in the module `simulation` of `tests/main.rs` through the variable `PLENUM_SEEDS`, as
+//! `FIRST..END`, the end not included. If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::tally::Tally;
+use crate::watch::{duration, watch};
+use crate::workspace::Workspace;
+
+/// A night.
+const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// A range of seeds, never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seeds {
+    first: u64,
+    /// Not included.
+    end: u64,
+}
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected FIRST..END, the end not included, such as 0..1000; found {text}");
+        let (first, end) = text.split_once("..").ok_or_else(wrong)?;
+        let (Ok(first), Ok(end)) = (first.parse(), end.parse()) else { return Err(wrong()) };
+        if first < end { Ok(Self { first, end }) } else { Err(wrong()) }
+    }
+}
+
+/// Runs the simulation with all of `seeds`; true if every one passed.
+pub(crate) fn run(workspace: &Workspace, seeds: Seeds) -> Result<bool> {
+    let mut command = workspace.cargo(["test", "--package", "plenum", "--test", "main", "--"]);
+    command.args(["simulation::", "--nocapture"]).env("PLENUM_SEEDS", format!("{}..{}", seeds.first, seeds.end));
+    let mut tally = Tally::default();
+    let started = Instant::now();
+    let status = watch(command, "the simulation", LIMIT, |_, line| tally.read(line))?;
+    // A filter that matches nothing is a success to Cargo.
+    ensure!(
+        !status.success() || tally.passed > 0,
+        "no test ran: is there still a module `simulation` in tests/main.rs?"
+    );
+    let count = seeds.end - seeds.first;
+    println!("{tally}, with {count} seeds in {}", duration(started.elapsed()));
+    Ok(status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range_that_is_not_empty() {
+        assert_eq!("3..10".parse(), Ok(Seeds { first: 3, end: 10 }));
+        for wrong in ["3", "..", "3..", "10..3", "3..3", "-1..3", "a..b"] {
+            assert!(wrong.parse::<Seeds>().is_err(), "{wrong}");
+        }
+    }
+}
