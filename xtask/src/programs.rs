@@ -26,8 +26,8 @@ pub(crate) enum Runner {
 
 /// The best runner that is there; in CI, nextest is installed first.
 ///
-/// On a developer's bare machine it is not: building it takes longer than all other steps together, and
-/// a first run of the gate should not. What is lost without it is the time limit for each test, not a verdict.
+/// On a developer's bare machine it is not: building it takes minutes, and a first run of the gate
+/// should not wait for that. What is lost without it is the time limit for each test, not a verdict.
 pub(crate) fn test_runner(workspace: &Workspace) -> Runner {
     let command = format!("cargo install cargo-nextest --locked --version {NEXTEST_VERSION}");
     if answers(workspace, &["nextest", "--version"]) {
