@@ -1,1 +1,9 @@
 //! The log of truth: segment files, frames, checksums and recovery.
+//!
+//! Everything goes through [`Disk`]; only [`RealDisk`] touches files.
+
+mod disk;
+mod format;
+
+pub use disk::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, RealDisk, SimCounts, SimDisk, SimOperation};
+pub use format::{CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES};

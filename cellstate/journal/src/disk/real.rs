@@ -1,0 +1,167 @@
+//! Real files. The only module of this crate that uses `std::fs`.
+
+use super::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode};
+use crate::format::count;
+use rustix::fs::{Advice, FlockOperation, fadvise, fdatasync, flock, fstatvfs};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The longest text that is read from a lock file: a process id is far shorter.
+const OWNER_BYTES_MAX: u64 = 32;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    directory: PathBuf,
+    /// Open on the directory itself: it is synced for names, and asked for free room.
+    handle: File,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.display().to_string();
+    move |source| DiskError { operation, path, source }
+}
+
+impl RealDisk {
+    /// Uses a directory; makes it, with its parents, readable by its owner only, when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, DiskError> {
+        let directory = directory.into();
+        if !directory.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("creation", &directory))?;
+            // A directory whose own name is lost in a power cut takes its log with it.
+            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))?;
+            }
+        }
+        let handle = File::open(&directory).map_err(failed("opening", &directory))?;
+        Ok(RealDisk { directory, handle })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).truncate(false).mode(0o600);
+    options
+}
+
+impl Disk for RealDisk {
+    fn place(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let list = || {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&self.directory)? {
+                let entry = entry?;
+                // Names that are not text are none of ours.
+                if let (true, Ok(name)) = (entry.file_type()?.is_file(), entry.file_name().into_string()) {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        };
+        list().map_err(failed("listing", &self.directory))
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        let path = self.path(name);
+        let file = options().create(mode == OpenMode::Create).open(&path).map_err(failed("opening", &path))?;
+        Ok(Box::new(RealFile { path, file }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let path = self.path(from);
+        std::fs::rename(&path, self.path(to)).map_err(failed("renaming", &path))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        let path = self.path(name);
+        std::fs::remove_file(&path).map_err(failed("removal", &path))
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.handle.sync_all().map_err(failed("sync", &self.directory))
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        let room = fstatvfs(&self.handle).map_err(io::Error::from).map_err(failed("statvfs", &self.directory))?;
+        // `bavail`, not `bfree`: what is kept for root is not ours to plan with.
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
+    fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, LockError> {
+        let path = self.path(name);
+        let file = options().create(true).open(&path).map_err(failed("opening", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LockError::Held { path: path.display().to_string(), owner: owner_in(&file) });
+            }
+            Err(other) => return Err(failed("locking", &path)(other.into()).into()),
+        }
+        let owner = format!("{}\n", std::process::id());
+        let write = || {
+            file.write_all_at(owner.as_bytes(), 0)?;
+            file.set_len(count(owner.len()))
+        };
+        write().map_err(failed("write", &path))?;
+        Ok(Box::new(RealLock(file)))
+    }
+}
+
+/// Who holds a lock, as far as its file tells.
+fn owner_in(file: &File) -> String {
+    let mut text = String::new();
+    let read = file.take(OWNER_BYTES_MAX).read_to_string(&mut text);
+    let text = text.trim();
+    if read.is_ok() && !text.is_empty() { text.to_owned() } else { "unknown".to_owned() }
+}
+
+/// The lock goes with the open file, also when the process is killed.
+struct RealLock(#[allow(dead_code, reason = "held for its lock")] File);
+
+impl DiskLock for RealLock {}
+
+struct RealFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl DiskFile for RealFile {
+    fn size_bytes(&self) -> Result<u64, DiskError> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(failed("stat", &self.path))
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        self.file.read_exact_at(into, offset).map_err(failed("read", &self.path))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.file.write_all_at(bytes, offset).map_err(failed("write", &self.path))
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        // Not retried when interrupted: a second answer must not be believed (see the trait).
+        fdatasync(&self.file).map_err(io::Error::from).map_err(failed("sync", &self.path))
+    }
+
+    fn settle(&self) -> Result<(), DiskError> {
+        self.sync()?;
+        // Advice only: a file system without a page cache may not know it, and then there is nothing to forget.
+        // Dirty pages would not be dropped, hence the sync before it.
+        if let Err(cause) = fadvise(&self.file, 0, None, Advice::DontNeed) {
+            tracing::debug!(path = %self.path.display(), %cause, "cached pages could not be dropped");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! The simulated disk keeps what it promises, and only that.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn file(disk: &SimDisk, name: &str) -> Box<dyn DiskFile> {
+    disk.open(name, OpenMode::Create).unwrap()
+}
+
+#[test]
+fn what_was_synced_survives_every_power_cut() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(0);
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 2000]).unwrap();
+        log.sync().unwrap();
+        disk.sync_dir().unwrap();
+        log.write_at(2000, &[2; 2000]).unwrap();
+        disk.crash(seed);
+        assert_eq!(disk.image("log").unwrap()[..2000], [1; 2000], "seed {seed}");
+    }
+}
+
+#[test]
+fn unsynced_sectors_are_lost_kept_and_torn_depending_on_the_seed() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..1000 {
+        let disk = SimDisk::new(0);
+        let log = file(&disk, "log");
+        log.write_at(0, &[0; 2048]).unwrap();
+        log.sync().unwrap();
+        disk.sync_dir().unwrap();
+        log.write_at(0, &[7; 2048]).unwrap();
+        disk.crash(seed);
+        let image = disk.image("log").unwrap();
+        seen.insert([image[0], image[512], image[1024], image[1536]]);
+    }
+    assert_eq!(seen.len(), 16, "each of the four sectors is kept or lost on its own: {seen:?}");
+}
+
+#[test]
+fn a_name_that_was_not_synced_may_be_gone_and_one_that_was_is_there() {
+    let mut gone = 0;
+    for seed in 0..50 {
+        let disk = SimDisk::new(0);
+        file(&disk, "kept");
+        disk.sync_dir().unwrap();
+        file(&disk, "new");
+        disk.crash(seed);
+        assert!(disk.names().contains(&"kept".to_owned()));
+        gone += u64::from(!disk.names().contains(&"new".to_owned()));
+    }
+    assert!((1..50).contains(&gone), "the new name was lost {gone} times of 50");
+}
+
+#[test]
+fn a_failed_sync_still_shows_what_it_lost_until_the_cache_is_dropped() {
+    let disk = SimDisk::new(3);
+    let log = file(&disk, "log");
+    log.write_at(0, &[9; 64 * 512]).unwrap();
+    disk.fail(SimOperation::Sync, 0, io::ErrorKind::Other);
+    assert!(log.sync().is_err());
+    log.sync().unwrap();
+    let mut bytes = vec![0; 64 * 512];
+    log.read_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [9; 64 * 512], "memory shows all of it, and the second sync claims success");
+    log.settle().unwrap();
+    let kept = disk.image("log").unwrap();
+    assert_ne!(kept, bytes, "the disk has not got all of it");
+}
+
+#[test]
+fn handles_of_a_dead_process_can_do_nothing() {
+    let disk = SimDisk::new(0);
+    let log = file(&disk, "log");
+    disk.kill();
+    assert!(log.write_at(0, &[1]).is_err());
+    assert!(disk.list().is_err());
+    assert!(disk.reboot().list().is_ok());
+}
+
+#[test]
+fn the_power_goes_at_the_step_that_was_asked_for() {
+    let disk = SimDisk::new(0);
+    let log = file(&disk, "log");
+    disk.crash_at_step(1, 5);
+    log.write_at(0, &[1]).unwrap();
+    assert!(log.sync().is_err());
+    assert!(log.write_at(0, &[1]).is_err());
+}
+
+#[test]
+fn a_full_disk_refuses_growth_but_not_overwriting() {
+    let disk = SimDisk::new(0);
+    disk.set_capacity(Some(1024));
+    let log = file(&disk, "log");
+    log.write_at(0, &[1; 1024]).unwrap();
+    let error = log.write_at(1000, &[2; 25]).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    log.write_at(1000, &[2; 24]).unwrap();
+    assert_eq!(disk.free_bytes().unwrap(), 0);
+}
