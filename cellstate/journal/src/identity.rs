@@ -1,0 +1,71 @@
+//! The identity of a directory: which cell it belongs to, in which incarnation, in which format.
+//!
+//! The file is one sector, made once: its appearance under its name is the moment when the directory becomes a
+//! cell. Layout: magic `PLENUMID`, format version at 8, cell id at 16, incarnation at 32, CRC-32 at 508.
+
+use crate::disk::{Disk, DiskError, OpenMode};
+use crate::flaw::Flaw;
+use crate::format::{
+    CellId, FORMAT_VERSION, SECTOR_BYTES, Sector, check_sector, field, index, put, seal_sector, u32_at, u64_at,
+};
+
+/// The name of the identity file.
+pub(crate) const NAME: &str = "CELL";
+
+const DRAFT: &str = "CELL.tmp";
+const MAGIC: [u8; 8] = *b"PLENUMID";
+
+/// Whose directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cell.
+    pub cell: CellId,
+    /// Raised by a restore or an accepted loss, so that clients know that revisions may differ; starts at 1.
+    pub incarnation: u64,
+}
+
+impl Identity {
+    pub(crate) fn encode(&self) -> Sector {
+        let mut sector = [0; index(SECTOR_BYTES)];
+        put(&mut sector, 0, &MAGIC);
+        put(&mut sector, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut sector, 16, &self.cell.0);
+        put(&mut sector, 32, &self.incarnation.to_le_bytes());
+        seal_sector(&mut sector);
+        sector
+    }
+
+    pub(crate) fn decode(sector: &Sector) -> Result<Self, Flaw> {
+        let magic: [u8; 8] = field(sector, 0);
+        if magic != MAGIC {
+            return Err(Flaw::Magic { expected: MAGIC.to_vec(), found: magic.to_vec() });
+        }
+        let version = u32_at(sector, 8);
+        if version != FORMAT_VERSION {
+            return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
+        }
+        check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })?;
+        Ok(Identity { cell: CellId(field(sector, 16)), incarnation: u64_at(sector, 32) })
+    }
+
+    /// Makes the directory a cell. Everything else that a cell needs must be durable before.
+    pub(crate) fn create(&self, disk: &dyn Disk) -> Result<(), DiskError> {
+        let file = disk.open(DRAFT, OpenMode::Create)?;
+        file.write_at(0, &self.encode())?;
+        file.sync()?;
+        disk.rename(DRAFT, NAME)?;
+        disk.sync_dir()
+    }
+
+    /// Reads the identity file, which must be there.
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Result<Self, Flaw>, DiskError> {
+        let file = disk.open(NAME, OpenMode::Existing)?;
+        let found_bytes = file.size_bytes()?;
+        if found_bytes != SECTOR_BYTES {
+            return Ok(Err(Flaw::FileSize { expected_bytes: SECTOR_BYTES, found_bytes }));
+        }
+        let mut sector = [0; index(SECTOR_BYTES)];
+        file.read_at(0, &mut sector)?;
+        Ok(Identity::decode(&sector))
+    }
+}

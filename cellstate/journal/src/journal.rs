@@ -1,0 +1,298 @@
+//! The commit path: one frame a batch, one write, one sync, and no way on after a failure.
+
+use crate::disk::{DiskError, DiskFile};
+use crate::format::{count, index};
+use crate::frame::{self, FRAME_HEAD_BYTES, FrameLabel, frame_bytes};
+use crate::identity::Identity;
+use crate::mark::HighWater;
+use crate::scan::Tail;
+use crate::segment::{FIRST_FRAME_AT, SegmentHeader};
+use crate::shelf::{Keeper, PrepareError, Segment, Shelf};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What a batch is called in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLabel {
+    /// The leader's term; never below that of the batch before.
+    pub term: u64,
+    /// One after the last revision in the log.
+    pub first_revision: u64,
+    /// At least the first.
+    pub last_revision: u64,
+}
+
+/// Why a batch was not taken.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Too large; nothing was written.
+    #[error("the batch makes a frame of {found_bytes} bytes, at most {most_bytes} are accepted; send smaller batches")]
+    TooLarge {
+        /// The frame it would make.
+        found_bytes: u64,
+        /// The setting.
+        most_bytes: u64,
+    },
+    /// It does not continue the log; nothing was written.
+    #[error("the batch begins with revision {found}, expected {expected}")]
+    OutOfOrder {
+        /// One after the last in the log.
+        expected: u64,
+        /// What the label says.
+        found: u64,
+    },
+    /// It ends before it begins; nothing was written.
+    #[error("the batch has revisions {first} to {last}, expected at least one")]
+    Empty {
+        /// First revision of the label.
+        first: u64,
+        /// Last revision of the label.
+        last: u64,
+    },
+    /// Its term is older than that of the log; nothing was written.
+    #[error("the batch is of term {found}, the log is at term {expected}; somebody else leads")]
+    OldTerm {
+        /// The term of the last frame.
+        expected: u64,
+        /// What the label says.
+        found: u64,
+    },
+    /// The batch before it was not synced yet; nothing was written.
+    #[error("a batch up to revision {last_revision} is in flight; sync it first")]
+    InFlight {
+        /// Its last revision.
+        last_revision: u64,
+    },
+    /// The next segment could not be made; nothing was written, and it may work later.
+    #[error("there is no segment to write to; nothing was written")]
+    NoSegment(#[source] Arc<PrepareError>),
+    /// A write or sync failed, now or earlier. Whether batches up to that revision are durable is unknown until
+    /// the log is opened again. Acknowledge nothing, and end.
+    #[error(
+        "a failed write leaves the outcome of revisions up to {last_revision} unknown; end the server, the next start finds out what is durable"
+    )]
+    OutcomeUnknown {
+        /// The last revision that was being written.
+        last_revision: u64,
+        /// What the disk answered.
+        source: Arc<DiskError>,
+    },
+}
+
+/// A frame that is written and not synced.
+#[derive(Clone, Copy)]
+struct InFlight {
+    tail: Tail,
+    bytes: u64,
+}
+
+/// The log, open for appending. There is one per directory; readers and the background use [`Keeper`].
+pub struct Journal {
+    shelf: Arc<Shelf>,
+    identity: Identity,
+    file: Box<dyn DiskFile>,
+    segment: u64,
+    segment_bytes: u64,
+    /// Where the next frame goes.
+    offset: u64,
+    /// The durable end.
+    tail: Tail,
+    in_flight: Option<InFlight>,
+    /// Set by the first failure, and never cleared.
+    failed: Option<(u64, Arc<DiskError>)>,
+    /// The frame being built; kept, so that appending does not allocate.
+    buffer: Vec<u8>,
+}
+
+/// Where appending begins.
+pub(crate) struct Place {
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) segment: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) offset: u64,
+    pub(crate) tail: Tail,
+}
+
+impl Journal {
+    pub(crate) fn new(shelf: Arc<Shelf>, identity: Identity, place: Place) -> Self {
+        let Place { file, segment, segment_bytes, offset, tail } = place;
+        let (in_flight, failed, buffer) = (None, None, Vec::new());
+        Journal { shelf, identity, file, segment, segment_bytes, offset, tail, in_flight, failed, buffer }
+    }
+
+    /// Appends a batch, given in pieces that are copied once, and makes it durable. Readers see it then.
+    ///
+    /// # Errors
+    /// After [`AppendError::OutcomeUnknown`] every later call answers the same; after any other error nothing
+    /// was written, and the log can be used.
+    pub fn append_and_sync(&mut self, label: BatchLabel, payload: &[&[u8]]) -> Result<Tail, AppendError> {
+        self.append(label, payload)?;
+        self.sync()
+    }
+
+    /// Writes a batch without waiting for the disk; [`Journal::sync`] must follow before the next one.
+    ///
+    /// # Errors
+    /// As [`Journal::append_and_sync`].
+    pub fn append(&mut self, label: BatchLabel, payload: &[&[u8]]) -> Result<(), AppendError> {
+        // Known before anything is copied, so that an oversized batch allocates nothing.
+        self.check_size(payload.iter().map(|piece| count(piece.len())).fold(0, u64::saturating_add))?;
+        self.append_with(label, |buffer| payload.iter().for_each(|piece| buffer.extend_from_slice(piece)))
+    }
+
+    /// Like [`Journal::append`], for a payload that is encoded straight into the frame. `fill` only appends to
+    /// the buffer, which already holds the frame's head.
+    ///
+    /// # Errors
+    /// As [`Journal::append_and_sync`]. A payload that is too large is refused after it was encoded: bound it
+    /// before.
+    ///
+    /// # Panics
+    /// When `fill` takes something out of the buffer: a bug of the caller.
+    pub fn append_with(&mut self, label: BatchLabel, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), AppendError> {
+        self.check_alive()?;
+        self.check_label(&label)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        frame::begin(&mut buffer);
+        fill(&mut buffer);
+        let written = self.write(&label, &mut buffer);
+        self.buffer = buffer;
+        written
+    }
+
+    /// Makes the batch in flight durable, shows it to readers and notes it for the high-water mark. Without one,
+    /// it only tells where the log ends.
+    ///
+    /// # Errors
+    /// [`AppendError::OutcomeUnknown`], from now on.
+    pub fn sync(&mut self) -> Result<Tail, AppendError> {
+        self.check_alive()?;
+        if let Some(InFlight { tail, bytes }) = self.in_flight {
+            self.file.sync().map_err(|failed| self.fail(tail.revision, failed))?;
+            self.in_flight = None;
+            self.tail = tail;
+            self.offset += bytes;
+            self.shelf.set_tail(tail);
+        }
+        Ok(self.tail)
+    }
+
+    /// The durable end of the log.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The largest payload that one batch may have, in bytes.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> u64 {
+        self.shelf.options().frame_bytes_max.saturating_sub(FRAME_HEAD_BYTES)
+    }
+
+    /// The side for readers and the background.
+    #[must_use]
+    pub fn keeper(&self) -> Keeper {
+        Keeper(Arc::clone(&self.shelf))
+    }
+
+    /// The writer of the high-water mark.
+    #[must_use]
+    pub fn high_water(&self) -> HighWater {
+        self.shelf.high_water.clone()
+    }
+
+    fn check_alive(&self) -> Result<(), AppendError> {
+        match &self.failed {
+            None => Ok(()),
+            Some((last_revision, source)) => {
+                Err(AppendError::OutcomeUnknown { last_revision: *last_revision, source: Arc::clone(source) })
+            }
+        }
+    }
+
+    fn check_size(&self, payload_bytes: u64) -> Result<(), AppendError> {
+        let most_bytes = self.shelf.options().frame_bytes_max;
+        // Before rounding up, which could overflow.
+        let found_bytes = payload_bytes.saturating_add(FRAME_HEAD_BYTES);
+        if found_bytes > most_bytes { Err(AppendError::TooLarge { found_bytes, most_bytes }) } else { Ok(()) }
+    }
+
+    fn check_label(&self, label: &BatchLabel) -> Result<(), AppendError> {
+        if let Some(in_flight) = &self.in_flight {
+            return Err(AppendError::InFlight { last_revision: in_flight.tail.revision });
+        }
+        let expected = self.tail.revision.saturating_add(1);
+        if label.first_revision != expected {
+            return Err(AppendError::OutOfOrder { expected, found: label.first_revision });
+        }
+        if label.last_revision < label.first_revision {
+            return Err(AppendError::Empty { first: label.first_revision, last: label.last_revision });
+        }
+        if label.term < self.tail.term {
+            return Err(AppendError::OldTerm { expected: self.tail.term, found: label.term });
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, label: &BatchLabel, buffer: &mut Vec<u8>) -> Result<(), AppendError> {
+        let filled = count(buffer.len());
+        let payload_bytes = filled.checked_sub(FRAME_HEAD_BYTES).expect("fill only appends to the buffer");
+        self.check_size(payload_bytes)?;
+        let bytes = frame_bytes(payload_bytes);
+        if self.offset + bytes > self.segment_bytes {
+            self.begin_segment(bytes, label.last_revision)?;
+        }
+        let &BatchLabel { term, first_revision, last_revision } = label;
+        let label = FrameLabel { segment: self.segment, term, first_revision, last_revision, previous: self.tail.hash };
+        let hash = frame::seal(buffer, &label);
+        debug_assert_eq!(buffer.len(), index(bytes), "a frame has the size it was given room for");
+        self.file.write_at(self.offset, buffer).map_err(|failed| self.fail(last_revision, failed))?;
+        self.in_flight = Some(InFlight { tail: Tail { revision: last_revision, term, hash }, bytes });
+        Ok(())
+    }
+
+    /// Goes on in the next segment. Its header is made durable by itself, once in 64 MiB: then a header that is
+    /// damaged in front of any frame is never a torn write.
+    fn begin_segment(&mut self, frame_bytes: u64, last_revision: u64) -> Result<(), AppendError> {
+        let (number, bytes, file) =
+            self.shelf.next_segment().map_err(|failed| AppendError::NoSegment(Arc::new(failed)))?;
+        debug_assert!(FIRST_FRAME_AT + frame_bytes <= bytes, "a ready file has the size of the present setting");
+        let segment = Segment { number, first_revision: self.tail.revision.saturating_add(1), bytes };
+        let begun = begin(&*file, &self.identity, &segment, self.tail);
+        begun.map_err(|failed| self.fail(last_revision, failed))?;
+        self.shelf.begun(segment);
+        self.file = file;
+        self.segment = number;
+        self.segment_bytes = bytes;
+        self.offset = FIRST_FRAME_AT;
+        Ok(())
+    }
+
+    fn fail(&mut self, last_revision: u64, failed: DiskError) -> AppendError {
+        let source = Arc::new(failed);
+        self.failed = Some((last_revision, Arc::clone(&source)));
+        AppendError::OutcomeUnknown { last_revision, source }
+    }
+}
+
+/// Writes a segment's header and makes it durable.
+pub(crate) fn begin(file: &dyn DiskFile, identity: &Identity, segment: &Segment, tail: Tail) -> Result<(), DiskError> {
+    let header = SegmentHeader {
+        cell: identity.cell,
+        incarnation: identity.incarnation,
+        number: segment.number,
+        first_revision: segment.first_revision,
+        term: tail.term,
+        segment_bytes: segment.bytes,
+        previous: tail.hash,
+    };
+    file.write_at(0, &header.encode())?;
+    file.sync()
+}

@@ -1,0 +1,193 @@
+//! The high-water mark: a second place that knows how far the log had come, so that a log that ends early is
+//! noticed, and so that a damaged end can be told from a torn write that nobody was promised.
+//!
+//! Two slots are written in turn, so that one is always whole. A slot is one sector: magic `PLENUMHW`, format
+//! version at 8, cell id at 16, sequence at 32, revision at 40, hash of the frame that ends with that revision
+//! at 48, CRC-32 at 508.
+
+use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
+use crate::flaw::Flaw;
+use crate::format::{
+    CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_sector, field, index, is_zero, put, seal_sector,
+    u32_at, u64_at,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The name of the file.
+pub(crate) const NAME: &str = "MARK";
+
+const MAGIC: [u8; 8] = *b"PLENUMHW";
+
+/// The slots stand on pages of their own, so that no write of one carries the other with it.
+const SLOTS_AT: [u64; 2] = [0, 4096];
+const FILE_BYTES: u64 = SLOTS_AT[1] + SECTOR_BYTES;
+
+/// A revision that was durable, with the hash of the frame that it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The last revision of a frame; 0 before the first.
+    pub revision: u64,
+    /// The hash of that frame.
+    pub hash: ChainHash,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    cell: CellId,
+    sequence: u64,
+    mark: Mark,
+}
+
+impl Slot {
+    fn encode(&self) -> Sector {
+        let mut sector = [0; index(SECTOR_BYTES)];
+        put(&mut sector, 0, &MAGIC);
+        put(&mut sector, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut sector, 16, &self.cell.0);
+        put(&mut sector, 32, &self.sequence.to_le_bytes());
+        put(&mut sector, 40, &self.mark.revision.to_le_bytes());
+        put(&mut sector, 48, &self.mark.hash.0);
+        seal_sector(&mut sector);
+        sector
+    }
+
+    fn decode(sector: &Sector, cell: CellId) -> Result<Self, Flaw> {
+        let magic: [u8; 8] = field(sector, 0);
+        if magic != MAGIC {
+            return Err(Flaw::Magic { expected: MAGIC.to_vec(), found: magic.to_vec() });
+        }
+        let version = u32_at(sector, 8);
+        if version != FORMAT_VERSION {
+            return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
+        }
+        check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })?;
+        let found = CellId(field(sector, 16));
+        if found != cell {
+            return Err(Flaw::OtherCell { expected: cell, found });
+        }
+        let mark = Mark { revision: u64_at(sector, 40), hash: ChainHash(field(sector, 48)) };
+        Ok(Slot { cell, sequence: u64_at(sector, 32), mark })
+    }
+}
+
+/// What the file says.
+pub(crate) struct MarkFile {
+    file: Box<dyn DiskFile>,
+    cell: CellId,
+    /// The newest whole slot, with its place; none when no slot is whole.
+    newest: Option<(usize, Slot)>,
+    /// What is wrong with slots that were written but are not whole.
+    pub(crate) flaws: Vec<(u64, Flaw)>,
+}
+
+impl MarkFile {
+    /// Makes the file, with a mark before the first revision. The directory is synced by the caller.
+    pub(crate) fn create(disk: &dyn Disk, cell: CellId) -> Result<(), DiskError> {
+        let file = disk.open(NAME, OpenMode::Create)?;
+        let mut content = vec![0; index(FILE_BYTES)];
+        put(&mut content, 0, &Slot { cell, sequence: 1, mark: Mark::default() }.encode());
+        file.write_at(0, &content)?;
+        file.sync()
+    }
+
+    /// Reads the file, which must be there.
+    pub(crate) fn read(disk: &dyn Disk, cell: CellId) -> Result<Self, DiskError> {
+        let file = disk.open(NAME, OpenMode::Existing)?;
+        file.settle()?;
+        let found_bytes = file.size_bytes()?;
+        let mut read = MarkFile { file, cell, newest: None, flaws: Vec::new() };
+        for (place, at) in SLOTS_AT.into_iter().enumerate() {
+            if found_bytes < at + SECTOR_BYTES {
+                read.flaws.push((at, Flaw::FileSize { expected_bytes: FILE_BYTES, found_bytes }));
+                continue;
+            }
+            let mut sector = [0; index(SECTOR_BYTES)];
+            read.file.read_at(at, &mut sector)?;
+            match Slot::decode(&sector, cell) {
+                Ok(slot) if read.newest.is_none_or(|(_, newest)| newest.sequence < slot.sequence) => {
+                    read.newest = Some((place, slot));
+                }
+                Ok(_) => {}
+                // Not written yet.
+                Err(_) if is_zero(&sector) => {}
+                Err(flaw) => read.flaws.push((at, flaw)),
+            }
+        }
+        Ok(read)
+    }
+
+    /// The mark; none when no slot is whole.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.newest.map(|(_, slot)| slot.mark)
+    }
+
+    /// Starts writing, first into the slot that does not hold the newest mark.
+    pub(crate) fn into_writer(self) -> HighWater {
+        let (place, sequence, written) = match self.newest {
+            Some((place, slot)) => (1 - place, slot.sequence, Some(slot.mark)),
+            None => (0, 0, None),
+        };
+        let writer = Writer { file: self.file, cell: self.cell, place, sequence, written };
+        HighWater(Arc::new(Shared { noted: Mutex::new(written.unwrap_or_default()), writer: Mutex::new(writer) }))
+    }
+}
+
+struct Writer {
+    file: Box<dyn DiskFile>,
+    cell: CellId,
+    place: usize,
+    sequence: u64,
+    written: Option<Mark>,
+}
+
+struct Shared {
+    /// Held for a copy only: the commit path writes it.
+    noted: Mutex<Mark>,
+    /// Held while the disk is waited for.
+    writer: Mutex<Writer>,
+}
+
+/// Writes the high-water mark. Clones share it.
+///
+/// The journal notes each durable batch by itself. Somebody else calls [`HighWater::flush`]: a background thread,
+/// at most 100 ms after a batch and once at shutdown. The shorter that time, the smaller the end of the log whose
+/// damage cannot be told from a torn write.
+#[derive(Clone)]
+pub struct HighWater(Arc<Shared>);
+
+impl HighWater {
+    /// Remembers a mark to be written. Only for revisions that are durable in the log; older ones than the
+    /// newest are ignored.
+    pub fn note(&self, revision: u64, hash: ChainHash) {
+        let mut noted = self.0.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.revision < revision {
+            *noted = Mark { revision, hash };
+        }
+    }
+
+    /// Writes the newest mark and makes it durable; nothing when it is already. True when it wrote.
+    ///
+    /// # Errors
+    /// The mark before it stays whole, and the next flush writes the same slot again. The log is not affected;
+    /// a disk that fails here will fail there soon.
+    pub fn flush(&self) -> Result<bool, DiskError> {
+        let mut writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = *self.0.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.written == Some(mark) {
+            return Ok(false);
+        }
+        let slot = Slot { cell: writer.cell, sequence: writer.sequence + 1, mark };
+        writer.file.write_at(SLOTS_AT[writer.place], &slot.encode())?;
+        writer.file.sync()?;
+        writer.sequence = slot.sequence;
+        writer.place = 1 - writer.place;
+        writer.written = Some(mark);
+        Ok(true)
+    }
+
+    /// The newest mark that is durable; none before the first.
+    #[must_use]
+    pub fn durable(&self) -> Option<Mark> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).written
+    }
+}

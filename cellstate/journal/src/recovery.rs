@@ -1,0 +1,404 @@
+//! Opening a directory: making it a cell, or finding out what is really in it.
+//!
+//! The order is the contract: lock; identity; walk everything, from the disk and not from memory; judge; cut what
+//! may be cut; make the end durable again; only then can anybody read or append.
+
+use crate::disk::{Disk, DiskError, LockError, OpenMode};
+use crate::flaw::{Damage, Flaw};
+use crate::format::{CHUNK_BYTES, CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, index};
+use crate::identity::{self, Identity};
+use crate::journal::{Journal, Place, begin};
+use crate::mark::{self, Mark, MarkFile};
+use crate::options::{Options, OptionsError};
+use crate::scan::Tail;
+use crate::segment::{self, FIRST_FRAME_AT};
+use crate::shelf::{Segment, Shelf, ShelfState, make_segment};
+use crate::survey::{Survey, Surveyor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// The lock file.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// Why a directory could not be opened. Nothing in it was changed, but by [`OpenError::Disk`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of bounds.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// Another server has it.
+    #[error(transparent)]
+    Locked(LockError),
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There is no cell here, and none was to be made.
+    #[error("{directory} holds no cell: expected the file {file}; name the right directory, or make a cell")]
+    NoCell {
+        /// The directory.
+        directory: String,
+        /// The identity file.
+        file: &'static str,
+    },
+    /// Log files without an identity: making a cell here could destroy one.
+    #[error(
+        "{directory} holds log files such as {found}, but no file {file} that says whose; restore that file, or use an empty directory"
+    )]
+    Orphaned {
+        /// The directory.
+        directory: String,
+        /// One of the log files.
+        found: String,
+        /// The identity file.
+        file: &'static str,
+    },
+    /// It belongs to another cell.
+    #[error("{directory}: {file} belongs to cell {found}, expected {expected}; use the directory of that cell")]
+    OtherCell {
+        /// The directory.
+        directory: String,
+        /// The file that says so.
+        file: String,
+        /// The cell that was asked for, or that the directory belongs to.
+        expected: CellId,
+        /// The cell that was found.
+        found: CellId,
+    },
+    /// It was written by another version.
+    #[error(
+        "{directory}: {file} has format version {found}, expected {expected}; use the version of plenum that wrote it"
+    )]
+    OtherFormat {
+        /// The directory.
+        directory: String,
+        /// The file that says so.
+        file: String,
+        /// The version of this program.
+        expected: u32,
+        /// The version found.
+        found: u32,
+    },
+    /// The log is damaged in a way that no crash leaves behind.
+    #[error(
+        "{directory}: the log is damaged: {damage} ({others} more); nothing was changed; see all with `plenum verify`, and restore from a copy"
+    )]
+    Damaged {
+        /// The directory.
+        directory: String,
+        /// The first damage.
+        damage: Box<Damage>,
+        /// How many more there are.
+        others: u64,
+    },
+    /// The end of the log is damaged at or below the high-water mark: it was acknowledged.
+    #[error(
+        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a copy"
+    )]
+    DamagedBelowMark {
+        /// The directory.
+        directory: String,
+        /// The place.
+        damage: Box<Damage>,
+        /// What was once durable.
+        mark_revision: u64,
+    },
+    /// The log ends before the high-water mark: files are missing or were replaced.
+    #[error(
+        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a copy"
+    )]
+    EndsBeforeMark {
+        /// The directory.
+        directory: String,
+        /// The last file.
+        file: String,
+        /// Where it ends in that file.
+        offset: u64,
+        /// The last revision in the log.
+        last_revision: u64,
+        /// What was once durable.
+        mark_revision: u64,
+    },
+    /// The log has something else at the high-water mark's revision.
+    #[error(
+        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore both from one copy"
+    )]
+    OtherHistory {
+        /// The directory.
+        directory: String,
+        /// The mark's revision.
+        revision: u64,
+        /// The mark's hash.
+        expected: ChainHash,
+        /// The hash of the frame that ends there; none when no frame does.
+        found: Option<ChainHash>,
+    },
+    /// The high-water mark is gone or unreadable.
+    #[error(
+        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a copy"
+    )]
+    NoMark {
+        /// The directory.
+        directory: String,
+        /// What is wrong with it.
+        damage: Box<Damage>,
+    },
+    /// The identity is unreadable.
+    #[error("{directory}: the identity is unreadable: {damage}; restore that file from a copy")]
+    IdentityDamaged {
+        /// The directory.
+        directory: String,
+        /// What is wrong with it.
+        damage: Box<Damage>,
+    },
+}
+
+impl From<LockError> for OpenError {
+    fn from(failed: LockError) -> Self {
+        match failed {
+            LockError::Disk(failed) => OpenError::Disk(failed),
+            held @ LockError::Held { .. } => OpenError::Locked(held),
+        }
+    }
+}
+
+/// What was cut off the end: a write that nobody was promised, torn by a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The place, and what was wrong there.
+    pub damage: Damage,
+    /// How many bytes were zeroed.
+    pub bytes: u64,
+}
+
+/// What opening found.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Whose log it is.
+    pub identity: Identity,
+    /// True when the cell was made just now.
+    pub created: bool,
+    /// The oldest revision that is there; one after the last when there is none.
+    pub oldest_revision: u64,
+    /// The end of the log, durable.
+    pub tail: Tail,
+    /// What was cut off the end. Frames before it may be unacknowledged too, but whole.
+    pub cut: Option<Cut>,
+    /// The high-water mark as it was found.
+    pub mark: Mark,
+    /// Frames walked.
+    pub frames: u64,
+}
+
+/// The first things to know about a directory: whose, and how far it had come.
+pub(crate) struct Entrance {
+    pub(crate) identity: Identity,
+    pub(crate) mark: Mark,
+    pub(crate) mark_file: MarkFile,
+}
+
+impl Journal {
+    /// Opens a directory, or makes it a cell where [`Options::create`] allows. Reads the whole log once.
+    ///
+    /// # Errors
+    /// Any doubt about what was acknowledged is an error with its place; only a torn last frame above the
+    /// high-water mark is cut, and reported.
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Journal, Recovered), OpenError> {
+        options.check()?;
+        let lock = disk.lock(LOCK)?;
+        // Names that the process before us changed may be seen and yet not be durable.
+        disk.sync_dir()?;
+        let created = create_if_new(&*disk, &options)?;
+        let Entrance { identity, mark, mark_file } = enter(&*disk, options.expect)?;
+        let survey = Surveyor::new(&*disk, identity, mark, &mut |_| {}).walk()?;
+        judge(&disk.place(), &survey, mark)?;
+        let (place, settled, cut) = settle(&*disk, &options, &identity, survey)?;
+        let high_water = mark_file.into_writer();
+        high_water.note(place.tail.revision, place.tail.hash);
+        high_water.flush()?;
+        let recovered = Recovered {
+            identity,
+            created,
+            oldest_revision: settled.state.segments.front().map_or(1, |segment| segment.first_revision),
+            tail: place.tail,
+            cut,
+            mark,
+            frames: settled.frames,
+        };
+        report(&recovered);
+        let shelf = Arc::new(Shelf::new(disk, options, settled.state, high_water, lock));
+        Ok((Journal::new(shelf, identity, place), recovered))
+    }
+}
+
+fn report(recovered: &Recovered) {
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(damage = %cut.damage, bytes = cut.bytes, "a torn write was cut off the end of the log");
+    }
+    tracing::info!(revision = recovered.tail.revision, frames = recovered.frames, "log opened");
+}
+
+/// Makes an empty directory a cell; true when it did.
+fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> {
+    let names = disk.list()?;
+    if names.iter().any(|name| name == identity::NAME) {
+        return Ok(false);
+    }
+    let (directory, file) = (disk.place(), identity::NAME);
+    if let Some(found) = names.into_iter().find(|name| segment::number_in(name).is_some()) {
+        return Err(OpenError::Orphaned { directory, found, file });
+    }
+    let Some(cell) = options.create else {
+        return Err(OpenError::NoCell { directory, file });
+    };
+    MarkFile::create(disk, cell)?;
+    disk.sync_dir()?;
+    Identity { cell, incarnation: 1 }.create(disk)?;
+    Ok(true)
+}
+
+/// Reads identity and mark.
+pub(crate) fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance, OpenError> {
+    let directory = disk.place();
+    let at = |file: &str, offset, flaw| Damage { file: file.to_owned(), offset, revision: 0, flaw, followed_by: None };
+    let names = disk.list()?;
+    if !names.iter().any(|name| name == identity::NAME) {
+        return Err(OpenError::NoCell { directory, file: identity::NAME });
+    }
+    let identity = match Identity::read(disk)? {
+        Ok(identity) => identity,
+        Err(Flaw::OtherFormat { expected, found }) => {
+            return Err(OpenError::OtherFormat { directory, file: identity::NAME.to_owned(), expected, found });
+        }
+        Err(flaw) => {
+            return Err(OpenError::IdentityDamaged { directory, damage: Box::new(at(identity::NAME, 0, flaw)) });
+        }
+    };
+    if let Some(expected) = expect.filter(|expected| *expected != identity.cell) {
+        let file = identity::NAME.to_owned();
+        return Err(OpenError::OtherCell { directory, file, expected, found: identity.cell });
+    }
+    if !names.iter().any(|name| name == mark::NAME) {
+        return Err(OpenError::NoMark { directory, damage: Box::new(at(mark::NAME, 0, Flaw::Missing)) });
+    }
+    let mark_file = MarkFile::read(disk, identity.cell)?;
+    let Some(mark) = mark_file.mark() else {
+        let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or((0, Flaw::Missing));
+        return Err(OpenError::NoMark { directory, damage: Box::new(at(mark::NAME, offset, flaw)) });
+    };
+    Ok(Entrance { identity, mark, mark_file })
+}
+
+/// Decides whether what was seen can be opened.
+pub(crate) fn judge(directory: &str, survey: &Survey, mark: Mark) -> Result<(), OpenError> {
+    let directory = directory.to_owned();
+    let listed = survey.damages.iter().filter(|damage| survey.torn.as_ref().is_none_or(|torn| torn.damage != **damage));
+    if let Some(damage) = listed.clone().next().cloned() {
+        return Err(damaged(directory, damage, survey));
+    }
+    if survey.tail.revision < mark.revision {
+        let mark_revision = mark.revision;
+        if let Some(torn) = &survey.torn {
+            return Err(OpenError::DamagedBelowMark {
+                directory,
+                damage: Box::new(torn.damage.clone()),
+                mark_revision,
+            });
+        }
+        let file = survey.segments.last().map_or_else(|| "no segment".to_owned(), |last| segment::name(last.number));
+        let (offset, last_revision) = (survey.end_offset, survey.tail.revision);
+        return Err(OpenError::EndsBeforeMark { directory, file, offset, last_revision, mark_revision });
+    }
+    // A mark from before the oldest revision has nothing to be compared with.
+    let comparable = mark.revision >= survey.before_oldest() && !survey.segments.is_empty();
+    if comparable && survey.at_mark != Some(mark) {
+        let found = survey.at_mark.map(|at_mark| at_mark.hash);
+        return Err(OpenError::OtherHistory { directory, revision: mark.revision, expected: mark.hash, found });
+    }
+    Ok(())
+}
+
+fn damaged(directory: String, damage: Damage, survey: &Survey) -> OpenError {
+    let file = damage.file.clone();
+    if let Some(found) = damage.other_format() {
+        return OpenError::OtherFormat { directory, file, expected: FORMAT_VERSION, found };
+    }
+    if let Flaw::OtherCell { expected, found } = damage.flaw {
+        return OpenError::OtherCell { directory, file, expected, found };
+    }
+    let all = survey.damages_unlisted.saturating_add(crate::format::count(survey.damages.len()));
+    OpenError::Damaged { directory, damage: Box::new(damage), others: all.saturating_sub(1) }
+}
+
+/// The log after it was judged: what to append to, and what is there.
+struct Settled {
+    state: ShelfState,
+    frames: u64,
+}
+
+/// Cuts what may be cut, makes the end durable, and begins the first segment of a new log.
+fn settle(
+    disk: &dyn Disk,
+    options: &Options,
+    identity: &Identity,
+    survey: Survey,
+) -> Result<(Place, Settled, Option<Cut>), DiskError> {
+    let tail = survey.tail;
+    let mut ready = survey.ready;
+    let mut cut = None;
+    if let Some(torn) = &survey.torn {
+        cut_off(disk, torn.number, torn.damage.offset, torn.data_end)?;
+        cut = Some(Cut { damage: torn.damage.clone(), bytes: torn.data_end - torn.damage.offset });
+        if torn.damage.offset < FIRST_FRAME_AT {
+            // Its header was torn, so it is a file of zeros again.
+            let file = disk.open(&segment::name(torn.number), OpenMode::Existing)?;
+            ready = Some((torn.number, file.size_bytes()?));
+        }
+    }
+    let seen = survey.segments.iter().map(|seen| Segment {
+        number: seen.number,
+        first_revision: seen.first_revision,
+        bytes: seen.bytes,
+    });
+    let mut segments: std::collections::VecDeque<Segment> = seen.collect();
+    // Of another setting: it will be made again, under the same name.
+    ready = ready.filter(|(_, bytes)| *bytes == options.segment_bytes);
+    let (file, offset) = if let Some(last) = segments.back() {
+        let file = disk.open(&segment::name(last.number), OpenMode::Existing)?;
+        // Written again, and not only synced: after a failed sync a system may believe that it is clean.
+        let (start, length) = survey.last_frame.unwrap_or((0, SECTOR_BYTES));
+        let mut bytes = vec![0; index(length)];
+        file.read_at(start, &mut bytes)?;
+        file.write_at(start, &bytes)?;
+        file.sync()?;
+        (file, survey.end_offset)
+    } else {
+        let bytes = match ready.take() {
+            Some((_, bytes)) => bytes,
+            None => make_segment(disk, 1, options.segment_bytes)?,
+        };
+        let first = Segment { number: 1, first_revision: 1, bytes };
+        let file = disk.open(&segment::name(1), OpenMode::Existing)?;
+        begin(&*file, identity, &first, tail)?;
+        segments.push_back(first);
+        (file, FIRST_FRAME_AT)
+    };
+    let last = segments.back().copied().expect("begun above when there was none");
+    let place = Place { file, segment: last.number, segment_bytes: last.bytes, offset, tail };
+    let state = ShelfState { segments, ready, tail, released_revision: 0, pins: BTreeMap::new() };
+    Ok((place, Settled { state, frames: survey.frames }, cut))
+}
+
+/// Fills a torn end with zeros, durably, so that it cannot come back as part of a later frame.
+fn cut_off(disk: &dyn Disk, number: u64, from: u64, to: u64) -> Result<(), DiskError> {
+    let file = disk.open(&segment::name(number), OpenMode::Existing)?;
+    let zeros = vec![0; index((to - from).min(CHUNK_BYTES))];
+    let mut offset = from;
+    while offset < to {
+        let length = CHUNK_BYTES.min(to - offset);
+        file.write_at(offset, &zeros[..index(length)])?;
+        offset += length;
+    }
+    file.sync()
+}

@@ -1,0 +1,351 @@
+//! The segment files of an open log, shared by the commit path, readers and the background: which are there,
+//! which are still needed, and the next one, made before it is needed.
+
+use crate::disk::{Disk, DiskError, DiskFile, DiskLock, OpenMode};
+use crate::format::{CHUNK_BYTES, count, index};
+use crate::mark::HighWater;
+use crate::options::Options;
+use crate::reader::{ReadError, Reader, reader};
+use crate::scan::Tail;
+use crate::segment;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
+
+/// How many released segments stay in the log until the next one is needed: one, because one is made at a time.
+const RELEASED_KEPT: usize = 1;
+
+/// Why the next segment could not be made. The log itself is not affected, and trying again is right.
+#[derive(Debug, Error)]
+#[error("segment {number} could not be made; {advice}")]
+pub struct PrepareError {
+    /// Its number.
+    pub number: u64,
+    /// What to do about it.
+    pub advice: &'static str,
+    /// What the disk answered.
+    pub source: DiskError,
+}
+
+impl PrepareError {
+    fn new(number: u64, source: DiskError) -> Self {
+        let advice = if source.is_full() { "the disk is full: make room" } else { "see the cause" };
+        PrepareError { number, advice, source }
+    }
+}
+
+/// Whether there is room for the log to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// At least the reserve is free.
+    Ok {
+        /// Free bytes.
+        free_bytes: u64,
+    },
+    /// Less than the reserve is free: become read-only, before the disk is full.
+    Low {
+        /// Free bytes.
+        free_bytes: u64,
+        /// What must be free: the reserve.
+        needed_bytes: u64,
+    },
+}
+
+/// One segment that was begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) first_revision: u64,
+    pub(crate) bytes: u64,
+}
+
+pub(crate) struct ShelfState {
+    /// Segments that were begun, without gaps, oldest first. Never empty once the log is open.
+    pub(crate) segments: VecDeque<Segment>,
+    /// Number and size of the file that is made and not begun: always one after the last segment. It stays here
+    /// until its header is durable; otherwise the background could make it a second time, over the first.
+    pub(crate) ready: Option<(u64, u64)>,
+    pub(crate) tail: Tail,
+    pub(crate) released_revision: u64,
+    /// How many readers are in each segment.
+    pub(crate) pins: BTreeMap<u64, usize>,
+}
+
+impl ShelfState {
+    fn next_number(&self) -> u64 {
+        self.segments.back().map_or(1, |last| last.number + 1)
+    }
+
+    /// How many of the oldest segments nobody needs.
+    fn releasable(&self) -> usize {
+        let pinned = self.pins.keys().next().copied().unwrap_or(u64::MAX);
+        let ends = self.segments.iter().zip(self.segments.iter().skip(1));
+        ends.take_while(|(segment, after)| {
+            after.first_revision <= self.released_revision.saturating_add(1) && segment.number < pinned
+        })
+        .count()
+    }
+}
+
+/// The files of one log.
+pub(crate) struct Shelf {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    state: Mutex<ShelfState>,
+    /// Held while files are made, recycled or removed, so that one does it at a time. Taken before `state`, which
+    /// is never held while the disk is waited for.
+    housekeeping: Mutex<()>,
+    pub(crate) high_water: HighWater,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Shelf {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        state: ShelfState,
+        high_water: HighWater,
+        lock: Box<dyn DiskLock>,
+    ) -> Self {
+        Shelf { disk, options, state: Mutex::new(state), housekeeping: Mutex::new(()), high_water, _lock: lock }
+    }
+
+    fn state(&self) -> MutexGuard<'_, ShelfState> {
+        // Nothing panics while it is held; and if it did, each field is whole by itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn tail(&self) -> Tail {
+        self.state().tail
+    }
+
+    /// Shows a batch to readers; only when it is durable.
+    pub(crate) fn set_tail(&self, tail: Tail) {
+        self.state().tail = tail;
+        self.high_water.note(tail.revision, tail.hash);
+    }
+
+    /// The last revision of a segment that is complete; none for the one being written.
+    pub(crate) fn last_revision_of(&self, number: u64) -> Option<u64> {
+        let state = self.state();
+        let after = state.segments.iter().find(|segment| segment.number == number.saturating_add(1))?;
+        Some(after.first_revision.saturating_sub(1))
+    }
+
+    /// Pins the segment that holds a revision (or will): its number and the last revision before it. Otherwise
+    /// the oldest revision there is.
+    pub(crate) fn pin_segment_of(&self, revision: u64) -> Result<(u64, u64), u64> {
+        let mut state = self.state();
+        let oldest = state.segments.front().map_or(1, |segment| segment.first_revision);
+        let at = state.segments.partition_point(|segment| segment.first_revision <= revision);
+        let segment = at.checked_sub(1).and_then(|at| state.segments.get(at)).copied().ok_or(oldest)?;
+        *state.pins.entry(segment.number).or_default() += 1;
+        Ok((segment.number, segment.first_revision.saturating_sub(1)))
+    }
+
+    pub(crate) fn unpin(&self, number: u64) {
+        let mut state = self.state();
+        if let Some(readers) = state.pins.get_mut(&number) {
+            *readers -= 1;
+            if *readers == 0 {
+                state.pins.remove(&number);
+            }
+        }
+    }
+
+    pub(crate) fn move_pin(&self, from: u64, to: u64) {
+        // The new one first: in between, the older one would be free for the taking.
+        *self.state().pins.entry(to).or_default() += 1;
+        self.unpin(from);
+    }
+
+    /// The file of the next segment, made now if it was not made before.
+    pub(crate) fn next_segment(&self) -> Result<(u64, u64, Box<dyn DiskFile>), PrepareError> {
+        self.make_ready()?;
+        let state = self.state();
+        let ready = state.ready;
+        drop(state);
+        let (number, bytes) = ready.expect("made ready above, and only the commit path begins it");
+        let file = self.disk.open(&segment::name(number), OpenMode::Existing);
+        Ok((number, bytes, file.map_err(|source| PrepareError::new(number, source))?))
+    }
+
+    /// The next segment is begun: its header is durable.
+    pub(crate) fn begun(&self, segment: Segment) {
+        let mut state = self.state();
+        state.ready = None;
+        state.segments.push_back(segment);
+    }
+
+    /// Makes the next segment and removes released ones that nobody will need.
+    pub(crate) fn housekeep(&self) -> Result<(), PrepareError> {
+        self.make_ready()?;
+        let _turn = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(oldest) = self.take_released(RELEASED_KEPT) {
+            let removed = self.unless_gone(oldest, self.disk.remove(&segment::name(oldest.number)));
+            // One at a time and in order, so that a power cut cannot leave a gap.
+            removed.and_then(|()| self.disk.sync_dir()).map_err(|source| PrepareError::new(oldest.number, source))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest segment out of the log when more than `kept` are released.
+    fn take_released(&self, kept: usize) -> Option<Segment> {
+        let mut state = self.state();
+        if state.releasable() > kept { state.segments.pop_front() } else { None }
+    }
+
+    /// Puts a segment back whose file could not be moved away, unless it turns out that an earlier try did.
+    fn unless_gone(&self, segment: Segment, moved: Result<(), DiskError>) -> Result<(), DiskError> {
+        match moved {
+            Err(failed) if failed.source.kind() != io::ErrorKind::NotFound => {
+                self.state().segments.push_front(segment);
+                Err(failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make_ready(&self) -> Result<(), PrepareError> {
+        let _turn = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, is_ready) = {
+            let state = self.state();
+            (state.next_number(), state.ready.is_some())
+        };
+        if is_ready {
+            return Ok(());
+        }
+        let made = self.make(number).map_err(|source| PrepareError::new(number, source))?;
+        self.state().ready = Some((number, made));
+        Ok(())
+    }
+
+    /// Makes a file of zeros under the name of a segment; its size. Durable when it has the name.
+    fn make(&self, number: u64) -> Result<u64, DiskError> {
+        if let Some(released) = self.take_released(0) {
+            self.unless_gone(released, self.disk.rename(&segment::name(released.number), segment::SPARE))?;
+            tracing::debug!(from = released.number, to = number, "segment recycled");
+        }
+        // Durable before its content goes: the log must not be seen to begin with zeros. Also where nothing was
+        // renamed now, because an earlier try may have ended here.
+        self.disk.sync_dir()?;
+        make_segment(&*self.disk, number, self.options.segment_bytes)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let state = self.state();
+        let ready = state.ready.map_or(0, |(_, bytes)| bytes);
+        state.segments.iter().map(|segment| segment.bytes).fold(ready, u64::saturating_add)
+    }
+}
+
+/// Fills the spare file with zeros and gives it a segment's name; its size. On failure the spare is removed: its
+/// room is needed more than its blocks.
+pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64) -> Result<u64, DiskError> {
+    let fill = || {
+        let mut file = disk.open(segment::SPARE, OpenMode::Create)?;
+        if file.size_bytes()? > bytes {
+            // Of a larger setting: begun anew, so that all files have the size they should have.
+            disk.remove(segment::SPARE)?;
+            file = disk.open(segment::SPARE, OpenMode::Create)?;
+        }
+        let zeros = vec![0; index(bytes.min(CHUNK_BYTES))];
+        let mut offset = 0;
+        while offset < bytes {
+            let length = count(zeros.len()).min(bytes - offset);
+            file.write_at(offset, &zeros[..index(length)])?;
+            offset += length;
+        }
+        file.sync()?;
+        disk.rename(segment::SPARE, &segment::name(number))?;
+        disk.sync_dir()
+    };
+    fill().inspect_err(|_| {
+        if let Err(also) = disk.remove(segment::SPARE) {
+            tracing::debug!(cause = %also, "the spare file is not there to be removed");
+        }
+    })?;
+    Ok(bytes)
+}
+
+/// The side of an open log that is not the commit path: for background threads and readers. Clones share it.
+/// The directory stays locked until the journal and all keepers and readers are dropped.
+#[derive(Clone)]
+pub struct Keeper(pub(crate) Arc<Shelf>);
+
+impl Keeper {
+    /// Makes the next segment when it is not made yet (a write of a whole segment: keep it off the commit path),
+    /// and recycles or removes what is released. Call it after each commit that changed [`Keeper::is_ready`], or
+    /// every few milliseconds; it is cheap when there is nothing to do.
+    ///
+    /// # Errors
+    /// The log goes on; try again later. A full disk shows here long before the commit path sees it.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        self.0.housekeep()
+    }
+
+    /// True when the next segment is made, so that the commit path will not have to wait for it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.state().ready.is_some()
+    }
+
+    /// Gives up all revisions up to this one: they are in the history, durably. Whole segments are recycled at
+    /// the next [`Keeper::prepare`]; the last one released stays until the next segment is needed. Never goes
+    /// backwards.
+    pub fn release(&self, up_to_revision: u64) {
+        let mut state = self.0.state();
+        state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
+    }
+
+    /// Reads from a revision on.
+    ///
+    /// # Errors
+    /// [`ReadError::Retired`] before the oldest, [`ReadError::Ahead`] behind the next one.
+    pub fn reader(&self, from_revision: u64) -> Result<Reader, ReadError> {
+        reader(&self.0, from_revision)
+    }
+
+    /// Whether the disk has room. To be asked about once a second.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn space(&self) -> Result<Space, DiskError> {
+        let free_bytes = self.0.disk.free_bytes()?;
+        let needed_bytes = self.0.options.reserve_bytes();
+        Ok(if free_bytes < needed_bytes { Space::Low { free_bytes, needed_bytes } } else { Space::Ok { free_bytes } })
+    }
+
+    /// The size of all segment files together, the ready one included.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    /// The oldest revision that can be read; one after the last when there is none.
+    #[must_use]
+    pub fn oldest_revision(&self) -> u64 {
+        self.0.state().segments.front().map_or(1, |segment| segment.first_revision)
+    }
+
+    /// The durable end of the log.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.0.tail()
+    }
+
+    /// The writer of the high-water mark.
+    #[must_use]
+    pub fn high_water(&self) -> HighWater {
+        self.0.high_water.clone()
+    }
+}

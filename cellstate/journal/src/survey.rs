@@ -1,0 +1,318 @@
+//! One walk over the whole log, which both `Journal::open` and `verify` judge by: what is there, what is wrong
+//! with it, where it ends, and whether the end can be cut.
+//!
+//! It changes nothing. It never stops at damage, so that a report is complete; opening refuses at the first.
+
+use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
+use crate::flaw::{Damage, Flaw, Proof};
+use crate::format::{FORMAT_VERSION, SECTOR_BYTES, Sector, index, is_zero};
+use crate::identity::Identity;
+use crate::mark::Mark;
+use crate::reader::Frame;
+use crate::scan::{Found, Scanner, Source, Step, Tail, data_end, first_data};
+use crate::segment::{self, FIRST_FRAME_AT, SegmentHeader};
+
+/// How many damages are listed; more are counted. A disk that rots has too many to read anyway.
+pub(crate) const DAMAGES_MAX: usize = 1000;
+
+/// One segment that holds frames, or could.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentSeen {
+    pub(crate) number: u64,
+    pub(crate) first_revision: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Where the log can be cut: the last record of the log, which nothing proves to have been durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Torn {
+    pub(crate) number: u64,
+    pub(crate) damage: Damage,
+    /// The end of what is not zero behind the place.
+    pub(crate) data_end: u64,
+}
+
+/// What one walk saw.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Segments that were begun, in order.
+    pub(crate) segments: Vec<SegmentSeen>,
+    /// The file that is made and not begun, with its size.
+    pub(crate) ready: Option<(u64, u64)>,
+    /// The end of the chain of whole frames.
+    pub(crate) tail: Tail,
+    /// Where the last whole frame stands and how long it is, when the last begun segment has one.
+    pub(crate) last_frame: Option<(u64, u64)>,
+    /// Where the next frame goes in the last begun segment.
+    pub(crate) end_offset: u64,
+    pub(crate) frames: u64,
+    pub(crate) damages: Vec<Damage>,
+    pub(crate) damages_unlisted: u64,
+    pub(crate) torn: Option<Torn>,
+    /// What stands in the log at the mark's revision; none when no frame ends there.
+    pub(crate) at_mark: Option<Mark>,
+}
+
+impl Survey {
+    /// The last revision before the oldest segment: what was released, or never was.
+    pub(crate) fn before_oldest(&self) -> u64 {
+        self.segments.first().map_or(0, |segment| segment.first_revision.saturating_sub(1))
+    }
+
+    fn note(&mut self, damage: Damage) {
+        if self.damages.len() < DAMAGES_MAX {
+            self.damages.push(damage);
+        } else {
+            self.damages_unlisted += 1;
+        }
+    }
+}
+
+/// What to walk, and whom to tell.
+pub(crate) struct Surveyor<'a> {
+    disk: &'a dyn Disk,
+    identity: Identity,
+    mark: Mark,
+    visit: &'a mut dyn FnMut(&Frame<'_>),
+    survey: Survey,
+    scanner: Scanner,
+    incarnation: u64,
+    /// A record at the end that may be cut, until something behind it shows that it may not.
+    torn: Option<Torn>,
+}
+
+/// What the first sector of a segment says.
+enum Opening {
+    Begun(SegmentHeader),
+    NotBegun,
+    Flawed(Flaw),
+}
+
+impl<'a> Surveyor<'a> {
+    pub(crate) fn new(
+        disk: &'a dyn Disk,
+        identity: Identity,
+        mark: Mark,
+        visit: &'a mut dyn FnMut(&Frame<'_>),
+    ) -> Self {
+        Surveyor {
+            disk,
+            identity,
+            mark,
+            visit,
+            survey: Survey::default(),
+            scanner: Scanner::new(0, 0, Tail::default()),
+            incarnation: 0,
+            torn: None,
+        }
+    }
+
+    /// Walks all segments in order.
+    pub(crate) fn walk(mut self) -> Result<Survey, DiskError> {
+        let mut numbers: Vec<u64> = self.disk.list()?.iter().filter_map(|name| segment::number_in(name)).collect();
+        numbers.sort_unstable();
+        let mut expected = numbers.first().copied().unwrap_or(1);
+        for number in numbers {
+            if expected < number {
+                // Named once: how many are missing shows in the names around.
+                self.missing(expected, number);
+            }
+            self.segment(number)?;
+            expected = number.saturating_add(1);
+        }
+        if let Some(torn) = self.torn.take() {
+            self.survey.note(torn.damage.clone());
+            self.survey.torn = Some(torn);
+        }
+        Ok(self.survey)
+    }
+
+    fn missing(&mut self, number: u64, found: u64) {
+        let followed_by = Some(Proof { file: segment::name(found), offset: 0, first_revision: None });
+        self.something_follows(&segment::name(found), 0, None);
+        let revision = self.survey.tail.revision.saturating_add(1);
+        self.survey.note(Damage { file: segment::name(number), offset: 0, revision, flaw: Flaw::Missing, followed_by });
+    }
+
+    /// Whatever was doubtful before this place was durable: this was written after it.
+    fn something_follows(&mut self, file: &str, offset: u64, first_revision: Option<u64>) {
+        if let Some(torn) = self.torn.take() {
+            let followed_by = Some(Proof { file: file.to_owned(), offset, first_revision });
+            self.survey.note(Damage { followed_by, ..torn.damage });
+        }
+    }
+
+    fn segment(&mut self, number: u64) -> Result<(), DiskError> {
+        let name = segment::name(number);
+        let file = self.disk.open(&name, OpenMode::Existing)?;
+        file.settle()?;
+        let size = file.size_bytes()?;
+        // A file that was made and not begun stays out of the way until something is behind it.
+        if let Some((ready, _)) = self.survey.ready.take() {
+            self.something_follows(&name, 0, None);
+            let proof = Proof { file: name.clone(), offset: 0, first_revision: None };
+            self.at_header(ready, Flaw::NotBegun, Some(proof));
+        }
+        match opening(&*file, size)? {
+            Opening::NotBegun => self.not_begun(number, &*file, size),
+            Opening::Flawed(flaw) => self.flawed_header(number, &*file, size, flaw),
+            Opening::Begun(header) => {
+                self.something_follows(&name, 0, Some(header.first_revision));
+                self.begun(number, &*file, size, &header)
+            }
+        }
+    }
+
+    fn at_header(&mut self, number: u64, flaw: Flaw, followed_by: Option<Proof>) {
+        let revision = self.survey.tail.revision.saturating_add(1);
+        self.survey.note(Damage { file: segment::name(number), offset: 0, revision, flaw, followed_by });
+    }
+
+    fn not_begun(&mut self, number: u64, file: &dyn DiskFile, size: u64) -> Result<(), DiskError> {
+        match first_data(file, 0, size)? {
+            None if self.survey.segments.is_empty() && number != 1 => self.at_header(number, Flaw::Missing, None),
+            None => self.survey.ready = Some((number, size)),
+            // The header is durable before the first frame is written, so a crash cannot leave this.
+            Some(data_at) => {
+                self.something_follows(&segment::name(number), data_at, None);
+                let proof = Proof { file: segment::name(number), offset: data_at, first_revision: None };
+                self.at_header(number, Flaw::Zeros { data_at }, Some(proof));
+                self.frames(number, file, size, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flawed_header(&mut self, number: u64, file: &dyn DiskFile, size: u64, flaw: Flaw) -> Result<(), DiskError> {
+        let name = segment::name(number);
+        self.something_follows(&name, 0, None);
+        let data = first_data(file, FIRST_FRAME_AT.min(size), size)?;
+        let continues = !self.survey.segments.is_empty() || number == 1;
+        let revision = self.survey.tail.revision.saturating_add(1);
+        let damage = Damage { file: name.clone(), offset: 0, revision, flaw, followed_by: None };
+        if data.is_none() && continues && damage.flaw.can_be_torn() {
+            self.torn = Some(Torn { number, damage, data_end: FIRST_FRAME_AT.min(size) });
+            return Ok(());
+        }
+        let followed_by = data.map(|offset| Proof { file: name, offset, first_revision: None });
+        self.survey.note(Damage { followed_by, ..damage });
+        self.frames(number, file, size, None)
+    }
+
+    fn begun(&mut self, number: u64, file: &dyn DiskFile, size: u64, header: &SegmentHeader) -> Result<(), DiskError> {
+        let oldest = self.survey.segments.is_empty() && self.survey.frames == 0;
+        for flaw in self.header_flaws(number, size, header, oldest) {
+            self.at_header(number, flaw, None);
+        }
+        self.incarnation = header.incarnation;
+        self.survey.tail =
+            Tail { revision: header.first_revision.saturating_sub(1), term: header.term, hash: header.previous };
+        self.compare_mark(self.survey.tail);
+        self.survey.segments.push(SegmentSeen { number, first_revision: header.first_revision, bytes: size });
+        self.frames(number, file, size, Some(self.survey.tail))
+    }
+
+    fn header_flaws(&self, number: u64, size: u64, header: &SegmentHeader, oldest: bool) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let tail = if oldest && header.number != 1 {
+            // What was before was released; the header of the oldest segment is where trust starts.
+            Tail { revision: header.first_revision.saturating_sub(1), term: header.term, hash: header.previous }
+        } else {
+            self.survey.tail
+        };
+        if header.cell != self.identity.cell {
+            flaws.push(Flaw::OtherCell { expected: self.identity.cell, found: header.cell });
+        }
+        if header.number != number {
+            flaws.push(Flaw::OtherSegment { expected: number, found: header.number });
+        }
+        if header.segment_bytes != size {
+            flaws.push(Flaw::FileSize { expected_bytes: header.segment_bytes, found_bytes: size });
+        }
+        if header.incarnation < self.incarnation || header.incarnation > self.identity.incarnation {
+            let (least, most) = (self.incarnation, self.identity.incarnation);
+            flaws.push(Flaw::Incarnation { least, most, found: header.incarnation });
+        }
+        let expected = tail.revision.saturating_add(1);
+        if header.first_revision != expected {
+            flaws.push(Flaw::FirstRevision { expected, found: header.first_revision });
+        } else if header.previous != tail.hash {
+            flaws.push(Flaw::Chain { expected: tail.hash, found: header.previous });
+        } else if header.term != tail.term {
+            flaws.push(Flaw::Term { expected: tail.term, found: header.term });
+        }
+        flaws
+    }
+
+    /// Walks the frames of a segment; without a tail when its header could not be read.
+    fn frames(&mut self, number: u64, file: &dyn DiskFile, size: u64, tail: Option<Tail>) -> Result<(), DiskError> {
+        self.scanner.enter(number, size, tail.unwrap_or(self.survey.tail));
+        self.survey.last_frame = None;
+        loop {
+            match self.scanner.step(file)? {
+                Step::End => break,
+                Step::Frame(found) => self.frame(number, found),
+                Step::Damaged { flaw, next } => {
+                    let offset = self.scanner.offset();
+                    let revision = self.scanner.revision().saturating_add(1);
+                    let name = segment::name(number);
+                    let damage = Damage { file: name.clone(), offset, revision, flaw, followed_by: None };
+                    let Some((next, first)) = next else {
+                        let data_end = data_end(file, offset, size)?;
+                        self.torn = Some(Torn { number, damage, data_end });
+                        break;
+                    };
+                    let followed_by = Some(Proof { file: name, offset: next, first_revision: Some(first) });
+                    self.survey.note(Damage { followed_by, ..damage });
+                    self.scanner.resume_at(next, first);
+                }
+            }
+        }
+        self.survey.end_offset = self.scanner.offset();
+        Ok(())
+    }
+
+    fn frame(&mut self, number: u64, found: Found) {
+        let Found { head, offset, hash, breaks } = found;
+        if let Some(flaw) = breaks {
+            let (file, revision) = (segment::name(number), self.survey.tail.revision.saturating_add(1));
+            self.survey.note(Damage { file, offset, revision, flaw, followed_by: None });
+        }
+        self.survey.tail = Tail { revision: head.last_revision, term: head.term, hash };
+        self.survey.last_frame = Some((offset, head.bytes()));
+        self.survey.frames += 1;
+        self.compare_mark(self.survey.tail);
+        (self.visit)(&Frame::new(&head, number, offset, hash, self.scanner.frame()));
+    }
+
+    fn compare_mark(&mut self, tail: Tail) {
+        if tail.revision == self.mark.revision {
+            self.survey.at_mark = Some(Mark { revision: tail.revision, hash: tail.hash });
+        }
+    }
+}
+
+fn opening(file: &dyn DiskFile, size: u64) -> Result<Opening, DiskError> {
+    if size < SECTOR_BYTES {
+        return Ok(Opening::Flawed(Flaw::FileSize { expected_bytes: SECTOR_BYTES, found_bytes: size }));
+    }
+    let mut sector: Sector = [0; index(SECTOR_BYTES)];
+    Source::read_at(file, 0, &mut sector)?;
+    if is_zero(&sector) {
+        return Ok(Opening::NotBegun);
+    }
+    Ok(match SegmentHeader::decode(&sector) {
+        Ok(header) => Opening::Begun(header),
+        Err(flaw) => Opening::Flawed(flaw),
+    })
+}
+
+impl Damage {
+    /// The version found, when the damage is only that another version wrote the record.
+    pub(crate) fn other_format(&self) -> Option<u32> {
+        match self.flaw {
+            Flaw::OtherFormat { expected: FORMAT_VERSION, found } => Some(found),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Whatever happens to a byte of the log is found with its place, or cut and reported; nothing acknowledged is lost
+//! in silence, and nothing is cut below the high-water mark.
+
+use super::*;
+use crate::segment;
+
+const BATCHES: u64 = 9;
+
+/// A log of a few segments; its mark is at the end, or two batches before it.
+fn damaged_log(mark_at_the_end: bool) -> SimDisk {
+    let (disk, mut journal) = log_of(BATCHES - 2);
+    journal.high_water().flush().unwrap();
+    append(&mut journal, BATCHES - 2).unwrap();
+    append(&mut journal, BATCHES - 1).unwrap();
+    journal.keeper().prepare().unwrap();
+    if mark_at_the_end {
+        journal.high_water().flush().unwrap();
+    }
+    drop(journal);
+    disk.copy()
+}
+
+fn segments_of(disk: &SimDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| segment::number_in(name).is_some()).collect()
+}
+
+/// Where the frames stand: file, offset, bytes.
+fn frames_of(disk: &SimDisk) -> Vec<(String, u64, u64)> {
+    let mut frames = Vec::new();
+    verify(disk, None, &mut |frame| {
+        let bytes = crate::frame::frame_bytes(frame.payload.len() as u64);
+        frames.push((segment::name(frame.segment), frame.offset, bytes));
+    })
+    .unwrap();
+    frames
+}
+
+/// Judges a damaged disk: refused, or cut with everything up to the mark still there. True when it was cut.
+fn is_cut(disk: &SimDisk, mark_at_the_end: bool, what: &str) -> bool {
+    let report = verify(disk, None, &mut |_| {}).unwrap();
+    if let Some(refused) = &report.refused {
+        assert!(!refused.to_string().is_empty());
+        return false;
+    }
+    assert!(report.torn.is_some(), "{what}: the damage went unnoticed");
+    let least = if mark_at_the_end { BATCHES } else { BATCHES - 2 };
+    assert!(batches_in(report.tail.revision) >= least, "{what}: acknowledged batches were cut");
+    assert!(batches_in(report.tail.revision) >= BATCHES - 1, "{what}: more than the last frame was cut");
+    true
+}
+
+/// What opening does with a copy of it agrees with what `verify` says.
+fn assert_open_agrees(disk: &SimDisk, cut: bool, what: &str) {
+    let copy = disk.copy();
+    match try_open(&copy) {
+        Ok((journal, recovered)) => {
+            assert!(cut, "{what}");
+            assert!(recovered.cut.is_some(), "{what}: opening did not report the cut");
+            let kept = read_all(&journal);
+            drop(journal);
+            copy.crash(5);
+            let (mut journal, again) = open(&copy.reboot());
+            assert_eq!(again.cut, None, "{what}: the cut came back");
+            assert_eq!(batches_in(again.tail.revision), kept);
+            append(&mut journal, kept).unwrap();
+            assert_eq!(read_all(&journal), kept + 1);
+        }
+        Err(error) => assert!(!cut, "{what}: {error}"),
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_every_segment_is_found_or_cut_and_reported() {
+    for mark_at_the_end in [true, false] {
+        let disk = damaged_log(mark_at_the_end);
+        let mut cuts = 0;
+        for name in segments_of(&disk) {
+            let bytes = disk.image(&name).unwrap().len() as u64;
+            for offset in 0..bytes {
+                // All bits of what is written; one of each byte of the long zeros behind.
+                let zeros = disk.image(&name).unwrap()[usize::try_from(offset).unwrap()] == 0 && offset % 512 > 128;
+                for bit in if zeros { 3..4 } else { 0..8 } {
+                    let what = format!("bit {bit} of byte {offset} of {name}");
+                    disk.flip_bit(&name, offset, bit);
+                    let cut = is_cut(&disk, mark_at_the_end, &what);
+                    if offset.is_multiple_of(61) {
+                        assert_open_agrees(&disk, cut, &what);
+                    }
+                    cuts += u64::from(cut);
+                    disk.flip_bit(&name, offset, bit);
+                }
+            }
+        }
+        assert!(cuts > 0);
+    }
+}
+
+#[test]
+fn every_zeroed_sector_and_every_zeroed_frame_is_found_or_cut() {
+    for mark_at_the_end in [true, false] {
+        let disk = damaged_log(mark_at_the_end);
+        let frames = frames_of(&disk);
+        for (place, (name, offset, bytes)) in frames.iter().enumerate() {
+            let mut holes: Vec<(u64, u64)> =
+                (*offset..offset + bytes).step_by(512).map(|sector| (sector, 512)).collect();
+            holes.push((*offset, *bytes));
+            for (from, length) in holes {
+                let copy = disk.copy();
+                copy.overwrite(name, from, &vec![0; usize::try_from(length).unwrap()]);
+                let what = format!("{length} bytes zeroed at {from} of {name}");
+                let last = place + 1 == frames.len();
+                if last && length == *bytes && !mark_at_the_end {
+                    // Nothing is left that could tell it from a batch that was never written.
+                    assert_eq!(batches_in(open(&copy).1.tail.revision), BATCHES - 1, "{what}");
+                    continue;
+                }
+                let cut = is_cut(&copy, mark_at_the_end, &what);
+                assert_eq!(cut, last && !mark_at_the_end, "{what}");
+                assert_open_agrees(&copy, cut, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_found() {
+    let disk = damaged_log(true);
+    let begun = frames_of(&disk).last().unwrap().0.clone();
+    for name in segments_of(&disk).into_iter().filter(|name| *name <= begun) {
+        for length in (0..4096).step_by(64).chain([1, 511, 513, 4095]) {
+            let copy = disk.copy();
+            copy.truncate(&name, length);
+            let error = try_open(&copy).err().unwrap();
+            let named = matches!(&error, OpenError::Damaged { damage, .. } if damage.file == name);
+            assert!(named, "{name} cut to {length} bytes: {error}");
+        }
+    }
+}
+
+#[test]
+fn frames_that_are_swapped_or_repeated_are_found() {
+    let disk = damaged_log(false);
+    let frames = frames_of(&disk);
+    let bytes_of = |(name, offset, bytes): &(String, u64, u64)| {
+        let (from, length) = (usize::try_from(*offset).unwrap(), usize::try_from(*bytes).unwrap());
+        disk.image(name).unwrap()[from..from + length].to_vec()
+    };
+    for left in &frames {
+        for right in &frames {
+            if left == right || left.2 != right.2 {
+                continue;
+            }
+            let swapped = disk.copy();
+            swapped.overwrite(&left.0, left.1, &bytes_of(right));
+            swapped.overwrite(&right.0, right.1, &bytes_of(left));
+            assert!(try_open(&swapped).is_err(), "{left:?} swapped with {right:?}");
+            let repeated = disk.copy();
+            repeated.overwrite(&right.0, right.1, &bytes_of(left));
+            let what = format!("{left:?} repeated over {right:?}");
+            let cut = is_cut(&repeated, false, &what);
+            assert!(!cut || Some(right) == frames.last(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_last_frame_that_stands_there_twice_is_found() {
+    let (disk, journal) = log_of(10);
+    drop(journal);
+    let (name, offset, bytes) = frames_of(&disk).last().unwrap().clone();
+    let from = usize::try_from(offset).unwrap();
+    let frame = disk.image(&name).unwrap()[from..from + usize::try_from(bytes).unwrap()].to_vec();
+    disk.overwrite(&name, offset + bytes, &frame);
+    let error = try_open(&disk).err().unwrap();
+    assert!(error.to_string().contains("first revision: expected 31, found 28"), "{error}");
+}
+
+#[test]
+fn damage_below_a_whole_frame_is_named_with_both_places() {
+    let disk = damaged_log(false);
+    let frames = frames_of(&disk);
+    let ((name, offset, _), (next, next_offset, _)) = (&frames[2], &frames[3]);
+    assert_eq!(name, next, "both in one segment");
+    disk.flip_bit(name, offset + 600, 0);
+    let error = try_open(&disk).err().unwrap();
+    let OpenError::Damaged { damage, others: 0, .. } = &error else { panic!("{error}") };
+    assert_eq!((damage.file.as_str(), damage.offset, damage.revision), (name.as_str(), *offset, 7));
+    assert!(matches!(damage.flaw, Flaw::FrameChecksum { .. }));
+    let proof = Proof { file: next.clone(), offset: *next_offset, first_revision: Some(10) };
+    assert_eq!(damage.followed_by, Some(proof));
+    let text = error.to_string();
+    assert!(text.contains("frame checksum: expected 0x") && text.contains("`plenum verify`"), "{text}");
+}
+
+#[test]
+fn a_missing_segment_is_found_wherever_it_was() {
+    for mark_at_the_end in [true, false] {
+        let disk = damaged_log(mark_at_the_end);
+        let names = segments_of(&disk);
+        let begun = names.len() - 1;
+        assert!(begun >= 3);
+        // The oldest could have been retired; but then the others begin where the first revision is not.
+        for name in &names[1..begun] {
+            let copy = disk.copy();
+            copy.erase(name);
+            let error = try_open(&copy).err().unwrap();
+            assert!(matches!(error, OpenError::Damaged { .. }), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_its_mark_is_refused() {
+    let disk = damaged_log(true);
+    let names = segments_of(&disk);
+    disk.erase(&names[names.len() - 1]);
+    disk.erase(&names[names.len() - 2]);
+    let error = try_open(&disk).err().unwrap();
+    assert!(matches!(error, OpenError::EndsBeforeMark { mark_revision: 27, .. }), "{error}");
+    names.iter().for_each(|name| disk.erase(name));
+    let error = try_open(&disk).err().unwrap();
+    assert!(matches!(error, OpenError::EndsBeforeMark { last_revision: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_last_frame_below_the_mark_is_refused() {
+    let disk = damaged_log(true);
+    let (name, offset, _) = frames_of(&disk).last().unwrap().clone();
+    disk.flip_bit(&name, offset + 100, 3);
+    let error = try_open(&disk).err().unwrap();
+    assert!(matches!(error, OpenError::DamagedBelowMark { mark_revision: 27, .. }), "{error}");
+}
+
+#[test]
+fn a_log_of_another_history_does_not_pass_under_the_same_mark() {
+    let disk = damaged_log(true);
+    let other = SimDisk::new(2);
+    let (mut journal, _) = open(&other);
+    for batch in 0..BATCHES {
+        journal.append_and_sync(label(batch), &[b"another history"]).unwrap();
+    }
+    drop(journal);
+    other.put("MARK", disk.image("MARK").unwrap());
+    let error = try_open(&other).err().unwrap();
+    assert!(matches!(error, OpenError::OtherHistory { revision: 27, .. }), "{error}");
+}
+
+#[test]
+fn a_flipped_bit_in_a_mark_slot_or_the_identity_is_found() {
+    let disk = damaged_log(true);
+    for byte in 0..512 {
+        disk.flip_bit("CELL", byte, 5);
+        assert!(try_open(&disk).is_err(), "byte {byte} of CELL");
+        disk.flip_bit("CELL", byte, 5);
+        for slot in [0, 4096] {
+            disk.flip_bit("MARK", slot + byte, 5);
+            let report = verify(&disk, None, &mut |_| {}).unwrap();
+            assert_eq!(report.mark_damages.len(), 1, "byte {byte} of the slot at {slot}");
+            assert!(report.is_sound(), "the other slot is whole");
+            disk.flip_bit("MARK", slot + byte, 5);
+        }
+    }
+    disk.flip_bit("MARK", 50, 0);
+    disk.flip_bit("MARK", 4096 + 50, 0);
+    assert!(matches!(try_open(&disk).err().unwrap(), OpenError::NoMark { .. }));
+    disk.erase("MARK");
+    assert!(matches!(try_open(&disk).err().unwrap(), OpenError::NoMark { .. }));
+}
+
+#[test]
+fn verify_lists_all_damage_and_shows_all_whole_frames() {
+    let disk = damaged_log(true);
+    let frames = frames_of(&disk);
+    for place in [1, 4, 6] {
+        disk.flip_bit(&frames[place].0, frames[place].1 + 90, 1);
+    }
+    let mut seen = Vec::new();
+    let report = verify(&disk, Some(CELL), &mut |frame| {
+        assert_is_batch(frame);
+        seen.push(batches_in(frame.first_revision));
+    })
+    .unwrap();
+    assert_eq!(seen, [0, 2, 3, 5, 7, 8]);
+    assert_eq!(report.frames, 6);
+    let places: Vec<_> =
+        report.damages.iter().filter(|damage| damage.offset > 0).map(|damage| damage.revision).collect();
+    assert_eq!(places, [4, 13, 19], "{:#?}", report.damages);
+    assert!(!report.is_sound());
+}
+
+#[test]
+fn verify_of_a_sound_log_changes_nothing_and_says_so() {
+    let disk = damaged_log(true);
+    let images: Vec<_> = disk.names().iter().map(|name| disk.image(name)).collect();
+    let report = verify(&disk, Some(CELL), &mut |_| {}).unwrap();
+    assert!(report.is_sound() && report.damages.is_empty() && report.torn.is_none());
+    assert_eq!((report.frames, report.oldest_revision, report.tail.revision), (9, 1, 27));
+    assert_eq!(report.mark, Mark { revision: 27, hash: report.tail.hash });
+    assert_eq!(images, disk.names().iter().map(|name| disk.image(name)).collect::<Vec<_>>());
+}

@@ -1,0 +1,77 @@
+//! The same log on real files.
+
+use super::*;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+
+fn real(directory: &std::path::Path) -> Arc<RealDisk> {
+    Arc::new(RealDisk::open(directory).unwrap())
+}
+
+#[test]
+fn a_log_on_real_files_survives_a_restart_and_is_recycled() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("cell").join("log");
+    let (mut journal, recovered) = Journal::open(real(&directory), options()).unwrap();
+    assert!(recovered.created);
+    let keeper = journal.keeper();
+    for batch in 0..40 {
+        append(&mut journal, batch).unwrap();
+        keeper.prepare().unwrap();
+        keeper.release(label(batch).first_revision);
+    }
+    assert!(keeper.high_water().flush().unwrap());
+    assert!(!keeper.high_water().flush().unwrap(), "nothing new to write");
+    assert!(matches!(keeper.space().unwrap(), Space::Ok { .. } | Space::Low { .. }));
+    drop((journal, keeper));
+
+    let (journal, recovered) = Journal::open(real(&directory), options()).unwrap();
+    assert_eq!(recovered.tail.revision, 120);
+    assert_eq!(recovered.mark.revision, 120);
+    assert!(recovered.oldest_revision > 90);
+    read_all(&journal);
+    drop(journal);
+    assert!(verify(&*real(&directory), Some(CELL), &mut |_| {}).unwrap().is_sound());
+}
+
+#[test]
+fn only_the_owner_can_read_the_files() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("log");
+    let _open = Journal::open(real(&directory), options()).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+    }
+}
+
+#[test]
+fn a_second_server_is_told_who_has_the_directory() {
+    let home = tempfile::tempdir().unwrap();
+    let (first, _) = Journal::open(real(home.path()), options()).unwrap();
+    let error = Journal::open(real(home.path()), options()).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains(&format!("locked by process {}", std::process::id())), "{text}");
+    assert!(text.contains("LOCK"), "{text}");
+    drop(first);
+    Journal::open(real(home.path()), options()).unwrap();
+}
+
+#[test]
+fn a_torn_end_on_real_files_is_cut_and_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(real(home.path()), options()).unwrap();
+    for batch in 0..4 {
+        append(&mut journal, batch).unwrap();
+    }
+    drop(journal);
+    let mut last = None;
+    verify(&*real(home.path()), None, &mut |frame| last = Some((frame.segment, frame.offset))).unwrap();
+    let (number, offset) = last.unwrap();
+    let path = home.path().join(crate::segment::name(number));
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&[0; 90], offset).unwrap();
+    let (journal, recovered) = Journal::open(real(home.path()), options()).unwrap();
+    assert_eq!(recovered.tail.revision, 9);
+    assert_eq!(recovered.cut.unwrap().damage.offset, offset);
+    assert_eq!(read_all(&journal), 3);
+}

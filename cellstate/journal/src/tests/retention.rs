@@ -1,0 +1,151 @@
+//! Old segments are given up and used again; the room is watched.
+
+use super::*;
+use crate::segment;
+
+fn segment_names(disk: &SimDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| segment::number_in(name).is_some()).collect()
+}
+
+#[test]
+fn released_segments_are_used_again_and_the_log_stops_growing() {
+    let (disk, mut journal) = log_of(1);
+    let keeper = journal.keeper();
+    for batch in 1..200 {
+        keeper.prepare().unwrap();
+        append(&mut journal, batch).unwrap();
+        keeper.release(label(batch).last_revision);
+        assert!(keeper.size_bytes() <= 4 * 4096, "one is written, one is ready, one is kept, one may go");
+    }
+    assert!(segment_names(&disk).len() <= 4);
+    assert!(keeper.oldest_revision() > 570);
+    read_all(&journal);
+    drop((journal, keeper));
+    let (journal, recovered) = open(&disk);
+    assert_eq!(recovered.tail.revision, 600);
+    assert_eq!(recovered.cut, None, "nothing of the earlier use is taken for a torn write");
+    read_all(&journal);
+}
+
+#[test]
+fn old_frames_of_a_recycled_segment_are_never_taken_for_new_ones() {
+    // The zeros that a recycled file was filled with never reached the disk, though it said so.
+    let (disk, mut journal) = log_of(12);
+    journal.keeper().prepare().unwrap();
+    append(&mut journal, 12).unwrap();
+    let tail = journal.tail();
+    drop(journal);
+    let names = segment_names(&disk);
+    let old = disk.image(&names[0]).unwrap();
+    let mut last = disk.image(&names[names.len() - 2]).unwrap();
+    let end = crate::scan::data_end(&last, 512, 4096).unwrap();
+    assert!(end <= 4096 - 512, "there is room behind the last frame");
+    let from = usize::try_from(end).unwrap();
+    last[from..].copy_from_slice(&old[512..512 + 4096 - from]);
+    disk.put(&names[names.len() - 2], last);
+    let (journal, recovered) = open(&disk);
+    assert_eq!(recovered.tail, tail);
+    let cut = recovered.cut.expect("the old frames are cut, and the cut is reported");
+    assert!(matches!(cut.damage.flaw, Flaw::OtherSegment { found: 1, .. }), "{}", cut.damage);
+    assert_eq!(read_all(&journal), 13);
+}
+
+#[test]
+fn only_whole_segments_below_the_released_revision_go() {
+    let (_disk, mut journal) = log_of(20);
+    let keeper = journal.keeper();
+    for released in 0..60 {
+        keeper.release(released);
+        keeper.prepare().unwrap();
+        assert!(keeper.oldest_revision() <= released + 1, "released up to {released}");
+    }
+    keeper.release(10);
+    append(&mut journal, 20).unwrap();
+    read_all(&journal);
+    let oldest = keeper.oldest_revision();
+    assert!(oldest > 30, "released up to 59, the log begins at {oldest}");
+    let error = keeper.reader(1).err().unwrap();
+    assert!(matches!(error, ReadError::Retired { asked: 1, oldest: found } if found == oldest), "{error}");
+}
+
+#[test]
+fn a_reader_keeps_what_it_still_needs() {
+    let (_disk, mut journal) = log_of(12);
+    let keeper = journal.keeper();
+    let mut reader = keeper.reader(1).unwrap();
+    reader.next_frame().unwrap().unwrap();
+    keeper.release(36);
+    for batch in 12..30 {
+        keeper.prepare().unwrap();
+        append(&mut journal, batch).unwrap();
+    }
+    let mut batches = 1;
+    while let Some(frame) = reader.next_frame().unwrap() {
+        assert_is_batch(&frame);
+        batches += 1;
+    }
+    assert_eq!(batches, 30);
+    assert_eq!(keeper.oldest_revision(), 1);
+    drop(reader);
+    keeper.prepare().unwrap();
+    keeper.prepare().unwrap();
+    assert!(keeper.oldest_revision() > 1);
+}
+
+#[test]
+fn space_is_low_before_the_disk_is_full_and_comes_back() {
+    let (disk, journal) = log_of(1);
+    let keeper = journal.keeper();
+    assert!(matches!(keeper.space().unwrap(), Space::Ok { .. }));
+    let used = 100 * 1024 * 1024;
+    disk.set_capacity(Some(used));
+    assert!(matches!(keeper.space().unwrap(), Space::Ok { .. }));
+    disk.set_capacity(Some(64 * 1024 * 1024));
+    let Space::Low { free_bytes, needed_bytes } = keeper.space().unwrap() else { panic!("it is low") };
+    assert!(free_bytes < needed_bytes && needed_bytes == 64 * 1024 * 1024);
+    disk.set_capacity(None);
+    assert!(matches!(keeper.space().unwrap(), Space::Ok { .. }));
+}
+
+#[test]
+fn a_full_disk_stops_the_log_without_doubt_about_any_batch_and_room_lets_it_go_on() {
+    let (disk, mut journal) = log_of(1);
+    journal.keeper().prepare().unwrap();
+    // What is made beforehand can still be filled.
+    disk.set_capacity(Some(0));
+    let mut batch = 1;
+    let error = loop {
+        match append(&mut journal, batch) {
+            Ok(_) => batch += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(batch > 5, "the ready segment was used: {batch} batches");
+    assert!(matches!(error, AppendError::NoSegment(_)), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("the disk is full: make room"), "{source}");
+    let failed = journal.keeper().prepare().unwrap_err();
+    assert!(failed.source.is_full());
+    assert_eq!(read_all(&journal), batch);
+    disk.set_capacity(None);
+    append(&mut journal, batch).unwrap();
+    assert_eq!(read_all(&journal), batch + 1);
+}
+
+#[test]
+fn a_change_of_the_segment_size_applies_to_new_segments() {
+    let (disk, journal) = log_of(5);
+    journal.keeper().prepare().unwrap();
+    drop(journal);
+    for segment_bytes in [8192, 2560] {
+        let options = Options { segment_bytes, frame_bytes_max: 2048, ..options() };
+        let (mut journal, recovered) = Journal::open(Arc::new(disk.clone()), options).unwrap();
+        let start = batches_in(recovered.tail.revision);
+        for batch in start..start + 12 {
+            append(&mut journal, batch).unwrap();
+        }
+        assert_eq!(read_all(&journal), start + 12);
+    }
+    let (journal, _) = open(&disk);
+    assert_eq!(read_all(&journal), 29);
+}

@@ -1,0 +1,84 @@
+//! The offline check of a whole log: everything that is wrong with it, each with its place.
+
+use crate::disk::Disk;
+use crate::flaw::Damage;
+use crate::format::CellId;
+use crate::identity::Identity;
+use crate::mark::{self, Mark};
+use crate::reader::Frame;
+use crate::recovery::{Cut, Entrance, LOCK, OpenError, enter, judge};
+use crate::scan::Tail;
+use crate::survey::Surveyor;
+
+/// What `verify` found.
+#[derive(Debug)]
+pub struct Report {
+    /// Whose log it is.
+    pub identity: Identity,
+    /// Segments that were begun.
+    pub segments: u64,
+    /// Whole frames.
+    pub frames: u64,
+    /// The oldest revision that is there; one after the last when there is none.
+    pub oldest_revision: u64,
+    /// The end of the chain of whole frames.
+    pub tail: Tail,
+    /// The high-water mark.
+    pub mark: Mark,
+    /// All damage, in order of the log; bounded, see the next field.
+    pub damages: Vec<Damage>,
+    /// How many more there are than are listed.
+    pub damages_unlisted: u64,
+    /// What the next start would cut off: a torn write, no violation.
+    pub torn: Option<Cut>,
+    /// Mark slots that are not whole. One is what a crash may leave; the other one counts.
+    pub mark_damages: Vec<Damage>,
+    /// Why the log could not be opened; none when it could.
+    pub refused: Option<OpenError>,
+}
+
+impl Report {
+    /// True when the log can be opened and nothing that was acknowledged is in doubt.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.refused.is_none()
+    }
+}
+
+/// Walks everything and lists all that is wrong, without stopping and without changing anything. Each whole frame
+/// is shown to `visit`, damaged neighbours or not. Takes the directory's lock meanwhile.
+///
+/// # Errors
+/// When there is nothing to walk: no cell, a cell of another id or version, a running server, a failing disk.
+/// A damaged log is no error but a [`Report`].
+pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
+    let _lock = disk.lock(LOCK)?;
+    let Entrance { identity, mark, mark_file } = enter(disk, expect)?;
+    let survey = Surveyor::new(disk, identity, mark, visit).walk()?;
+    let refused = judge(&disk.place(), &survey, mark).err();
+    let torn = survey.torn.clone().filter(|_| refused.is_none());
+    let mut damages = survey.damages.clone();
+    if let Some(torn) = &torn {
+        damages.retain(|damage| *damage != torn.damage);
+    }
+    let mark_damages = mark_file.flaws.iter().map(|(offset, flaw)| Damage {
+        file: mark::NAME.to_owned(),
+        offset: *offset,
+        revision: 0,
+        flaw: flaw.clone(),
+        followed_by: None,
+    });
+    Ok(Report {
+        identity,
+        segments: crate::format::count(survey.segments.len()),
+        frames: survey.frames,
+        oldest_revision: survey.before_oldest().saturating_add(1),
+        tail: survey.tail,
+        mark,
+        damages,
+        damages_unlisted: survey.damages_unlisted,
+        torn: torn.map(|torn| Cut { bytes: torn.data_end.saturating_sub(torn.damage.offset), damage: torn.damage }),
+        mark_damages: mark_damages.collect(),
+        refused,
+    })
+}
