@@ -1,1 +1,51 @@
 //! What is kept behind the log: page images, delta blocks, transactions and conflicts.
+//!
+//! The log is the truth; history is a view of it, kept in fjall and written by one background thread of the server, so
+//! that no commit ever waits for it. It holds
+//!
+//! - **blocks**: batches of the log, many consecutive ones as one compressed value ([`History::append`]);
+//! - **page images**: pages of the cell state as they were at a checkpoint ([`History::checkpoint`]). The newest image
+//!   of each page at or before a revision, and the deltas from there on, give the cell at that revision: recovery,
+//!   `--at` and what-if all start from [`History::start_for`];
+//! - **index rows**: transactions by number, sessions by id, ended allocations by id, conflicts by revision, time to
+//!   revision.
+//!
+//! It knows neither the cell nor the core: pages and batches are bytes, and what it needs of a batch it reads from the
+//! messages of `plenum.v1`. It knows no clock; time comes with the batches.
+//!
+//! Where to start reading: `history.rs` (what there is), `append.rs` (how it gets in), `store.rs` (fjall, and what to
+//! mind).
+
+mod append;
+mod batch;
+mod block;
+mod checkpoint;
+mod conflicts;
+mod ended;
+mod entries;
+mod error;
+mod history;
+mod identity;
+mod keys;
+mod options;
+mod records;
+mod retire;
+mod sessions;
+mod staleness;
+mod store;
+mod transactions;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::{ConflictNote, EncodedBatch, EndedAllocation, LOSSES_MAX, Loss};
+pub use checkpoint::{CheckpointInfo, PageImage, PagesAt, StartingPoint, TablePages};
+pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, GroupBy};
+pub use ended::EndedPage;
+pub use entries::{Entries, Logged};
+pub use error::{OpenError, ReadError, StoreError, WriteError};
+pub use history::History;
+pub use options::{JournalSetAside, Opened, Options};
+pub use retire::Retirement;
+pub use sessions::Lookup;
+pub use transactions::{LoggedTransaction, Order, TransactionPage};

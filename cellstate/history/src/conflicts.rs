@@ -1,0 +1,183 @@
+//! Who lost against whom: conflicts, grouped.
+use crate::block::key_number;
+use crate::error::ReadError;
+use crate::history::History;
+use crate::keys::{self, Shelf};
+use crate::records::{ConflictRecord, LossRecord};
+use crate::staleness::Spread;
+use crate::store::decode;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most groups that are told apart; claims of further ones are only counted.
+const GROUPS_MAX: usize = 10_000;
+/// Most transactions that one call looks at, the newest ones.
+const TRANSACTIONS_MAX: usize = 200_000;
+
+/// What conflicts are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupBy {
+    /// Loser and winner.
+    Pair,
+    /// The machine.
+    Machine,
+    /// The loser's job.
+    Job,
+    /// The resource that was short.
+    Resource,
+}
+
+/// What the conflicts of a row have in common; what they were not grouped by is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConflictGroup {
+    /// The scheduler that lost.
+    pub loser: String,
+    /// The scheduler that won; an event in parentheses where it was none.
+    pub winner: String,
+    /// The machine's slot.
+    pub machine: Option<u32>,
+    /// The loser's job; 0 if it is not told.
+    pub job: u64,
+    /// The number of a `ResourceName`.
+    pub resource: i32,
+}
+
+/// Conflicts of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictRow {
+    /// What they have in common.
+    pub group: ConflictGroup,
+    /// Transactions that lost at least one claim.
+    pub transactions: u64,
+    /// The claims they lost.
+    pub claims: u64,
+    /// The median of the revisions between the losers' bases and decisions; exact up to 63, else up to 1/32 too small.
+    pub median_staleness_revisions: u64,
+    /// Deciding time of these transactions, in proportion to what they lost.
+    pub wasted_micros: i64,
+    /// The newest of them: its revision, session and number.
+    pub newest_revision: u64,
+    /// See `newest_revision`.
+    pub session: u64,
+    /// See `newest_revision`.
+    pub number: u64,
+}
+
+/// Conflicts, grouped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConflictTable {
+    /// Most lost claims first.
+    pub rows: Vec<ConflictRow>,
+    /// There are more groups than were asked for.
+    pub truncated: bool,
+    /// Lost claims of groups beyond the 10,000 that are told apart.
+    pub other_claims: u64,
+    /// The oldest conflict that was looked at, where there were older ones: 200,000 transactions are, at most.
+    pub cut_at_revision: Option<u64>,
+}
+
+impl History {
+    /// Groups the conflicts since a log time, and gives the `limit` groups that lost most claims.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn conflicts(&self, since_micros: i64, by: GroupBy, limit: usize) -> Result<ConflictTable, ReadError> {
+        let (oldest, newest, _) = self.extent();
+        let mut table = ConflictTable::default();
+        if newest == 0 || oldest > newest {
+            return Ok(table);
+        }
+        let mut groups = BTreeMap::new();
+        let rows = self.store().rows(Shelf::Index, keys::conflict(oldest)..=keys::conflict(newest));
+        let mut looked_at = None;
+        for (count, row) in rows.rev().enumerate() {
+            let row = row?;
+            if count == TRANSACTIONS_MAX {
+                table.cut_at_revision = looked_at;
+                break;
+            }
+            let revision = key_number(Shelf::Index, &row.key, 0)?;
+            let conflict: ConflictRecord = decode(Shelf::Index, &row.key, row.value)?;
+            if conflict.time_micros < since_micros {
+                break;
+            }
+            looked_at = Some(revision);
+            table.other_claims += add(&mut groups, by, revision, &conflict);
+        }
+        table.truncated = groups.len() > limit;
+        table.rows = groups.into_iter().map(|(group, sum)| sum.into_row(group)).collect();
+        table.rows.sort_by(|one, other| other.claims.cmp(&one.claims).then_with(|| one.group.cmp(&other.group)));
+        table.rows.truncate(limit);
+        Ok(table)
+    }
+}
+
+/// Sums of one group.
+#[derive(Default)]
+struct Sum {
+    transactions: u64,
+    claims: u64,
+    staleness: Spread,
+    wasted_micros: i64,
+    newest_revision: u64,
+    session: u64,
+    number: u64,
+}
+
+impl Sum {
+    fn into_row(self, group: ConflictGroup) -> ConflictRow {
+        ConflictRow {
+            group,
+            transactions: self.transactions,
+            claims: self.claims,
+            median_staleness_revisions: self.staleness.median(),
+            wasted_micros: self.wasted_micros,
+            newest_revision: self.newest_revision,
+            session: self.session,
+            number: self.number,
+        }
+    }
+}
+
+/// Adds a transaction to its groups; the newest transaction comes first. Gives the claims that found no group.
+fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, revision: u64, conflict: &ConflictRecord) -> u64 {
+    let mut seen = BTreeSet::new();
+    let mut other_claims = 0;
+    for loss in &conflict.losses {
+        let group = group_of(by, conflict, loss);
+        if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
+            other_claims += u64::from(loss.claims);
+            continue;
+        }
+        let is_first = seen.insert(group.clone());
+        let sum = groups.entry(group).or_default();
+        if is_first {
+            if sum.transactions == 0 {
+                (sum.newest_revision, sum.session, sum.number) = (revision, conflict.session, conflict.number);
+            }
+            sum.transactions += 1;
+            sum.staleness.add(conflict.staleness_revisions);
+        }
+        sum.claims += u64::from(loss.claims);
+        sum.wasted_micros = sum.wasted_micros.saturating_add(wasted_micros(conflict, loss));
+    }
+    other_claims
+}
+
+fn group_of(by: GroupBy, conflict: &ConflictRecord, loss: &LossRecord) -> ConflictGroup {
+    let empty = ConflictGroup::default();
+    match by {
+        GroupBy::Pair => ConflictGroup { loser: conflict.loser.clone(), winner: loss.winner.clone(), ..empty },
+        GroupBy::Machine => {
+            ConflictGroup { machine: loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok()), ..empty }
+        }
+        GroupBy::Job => ConflictGroup { job: loss.job, ..empty },
+        GroupBy::Resource => ConflictGroup { resource: loss.resource, ..empty },
+    }
+}
+
+fn wasted_micros(conflict: &ConflictRecord, loss: &LossRecord) -> i64 {
+    let claims = i128::from(conflict.claims.max(loss.claims).max(1));
+    let wasted = i128::from(conflict.deciding_micros) * i128::from(loss.claims) / claims;
+    i64::try_from(wasted).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,224 @@
+//! What can go wrong: one enum for each door, one for the store behind all of them.
+use std::path::PathBuf;
+
+/// What to do about a history that is damaged.
+macro_rules! remedy {
+    () => {
+        "stop the server, move the history folder away and start again: history is rebuilt from the log, \
+         as far as the log is retained"
+    };
+}
+
+/// The store behind a history failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Reading or writing failed.
+    #[error("the history's store failed; check the disk, then start again")]
+    Failed(#[source] fjall::Error),
+    /// An earlier write failed: nothing more is accepted, because nobody knows what is on the disk.
+    #[error(
+        "the history's store takes no more writes since one failed; free disk space or mend the disk, then start again"
+    )]
+    Poisoned,
+    /// Bytes are not what was written.
+    #[error("{key} in the history is damaged: {what}; {}", remedy!())]
+    Damaged {
+        /// Which row.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The store's background work does not advance.
+    #[error(
+        "the history's store did not catch up for {waited_seconds} s; check the disk's load and room, then start again"
+    )]
+    Stalled {
+        /// How long it was waited for.
+        waited_seconds: u64,
+    },
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        match error {
+            fjall::Error::Poisoned => Self::Poisoned,
+            other => Self::Failed(other),
+        }
+    }
+}
+
+/// Why a history could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The settings make no sense.
+    #[error("the history's setting {name} is {found}; expected {expected}")]
+    Setting {
+        /// Which setting.
+        name: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// The folder can't be read or made.
+    #[error("{} can't be used for the history; check that it is a folder that this user may write", path.display())]
+    Folder {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is something in the folder, but no history.
+    #[error("{} holds no history of a cell and is not empty; name another folder", path.display())]
+    NotAHistory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The history is of another cell.
+    #[error("{} is the history of cell {found}, not of {expected}; name the right folder", path.display())]
+    OtherCell {
+        /// The folder.
+        path: PathBuf,
+        /// This cell's id, in hex.
+        expected: String,
+        /// The folder's cell id, in hex.
+        found: String,
+    },
+    /// The history was written in another format.
+    #[error(
+        "{} is a history of format {found}, and this version reads {expected}; use the version that wrote it, or {}",
+        path.display(), remedy!()
+    )]
+    OtherFormat {
+        /// The folder.
+        path: PathBuf,
+        /// The format that this version reads and writes.
+        expected: u32,
+        /// The folder's format.
+        found: String,
+    },
+    /// Somebody else has it open.
+    #[error("the history in {} is open in another process; stop that server first", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is there, and unreadable.
+    #[error("the history in {} is damaged ({what}); {}", path.display(), remedy!())]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A batch is missing between what is there and what was given.
+    #[error("the history needs revision {expected} next, and was given {found}: feed it the log from {expected} on")]
+    Gap {
+        /// The revision that comes next.
+        expected: u64,
+        /// The first revision that was given.
+        found: u64,
+    },
+    /// A batch begins before and ends after what is there: batches were not cut like this before.
+    #[error("batch {first} to {last} overlaps the history, which ends at {newest}; {}", remedy!())]
+    Overlap {
+        /// The batch's first revision.
+        first: u64,
+        /// The batch's last revision.
+        last: u64,
+        /// The newest revision that is there.
+        newest: u64,
+    },
+    /// What was given contradicts itself.
+    #[error("batch or checkpoint at revision {revision} is malformed: {what}")]
+    Malformed {
+        /// Where.
+        revision: u64,
+        /// What was expected, and what was found.
+        what: String,
+    },
+    /// A checkpoint must not be newer than the batches.
+    #[error(
+        "a checkpoint at revision {revision} is newer than the history, which ends at {newest}: feed it the log first"
+    )]
+    Ahead {
+        /// The checkpoint's revision.
+        revision: u64,
+        /// The newest revision that is there.
+        newest: u64,
+    },
+    /// There is a newer checkpoint already.
+    #[error(
+        "a checkpoint at revision {revision} is older than the newest one, at {newest}: take one of the present state"
+    )]
+    Behind {
+        /// The checkpoint's revision.
+        revision: u64,
+        /// The newest checkpoint's revision.
+        newest: u64,
+    },
+    /// A page has no image at all; the checkpoint was not recorded, the one before stays valid.
+    #[error(
+        "the checkpoint at revision {revision} lacks page {page} of table {table}, which is new since the last one"
+    )]
+    PageMissing {
+        /// The checkpoint's revision.
+        revision: u64,
+        /// The table's number.
+        table: u8,
+        /// The page's number.
+        page: u32,
+    },
+    /// The history has revisions that the log doesn't have.
+    #[error("the history has revisions up to {history}, and the log ends at {log}; {}", remedy!())]
+    AheadOfLog {
+        /// The newest revision of which the history has a trace.
+        history: u64,
+        /// The newest revision of the log.
+        log: u64,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It was there, and is not retained any more.
+    #[error("revision {asked} is no longer retained; the oldest that can be read is {oldest}")]
+    Retired {
+        /// What was asked for.
+        asked: u64,
+        /// The oldest revision that can be read.
+        oldest: u64,
+    },
+    /// The time asked for is before everything that is retained.
+    #[error("nothing is retained from that time; the oldest revision that can be read is {oldest}")]
+    TimeRetired {
+        /// The oldest revision that can be read.
+        oldest: u64,
+    },
+    /// It was never there, or has not come here yet.
+    #[error("there is no revision {asked} in the history; the newest is {newest}")]
+    NotThere {
+        /// What was asked for.
+        asked: u64,
+        /// The newest revision that can be read.
+        newest: u64,
+    },
+    /// The cell was not there yet at that time.
+    #[error("the cell has no revision at that time: it is before its first one")]
+    BeforeFirst,
+    /// The store failed, or holds damaged bytes.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

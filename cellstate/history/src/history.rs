@@ -1,0 +1,232 @@
+//! A history: what there is of it, and opening it.
+use crate::block::newest_block;
+use crate::checkpoint::{self, CheckpointInfo};
+use crate::error::{OpenError, ReadError, StoreError, WriteError};
+use crate::identity;
+use crate::keys::{self, Shelf};
+use crate::options::{Opened, Options};
+use crate::records::{BatchRecord, NumberRecord, TimeRecord};
+use crate::retire::Cleaning;
+use crate::store::{Store, decode};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The history of a cell. A handle: clones are the same history. Reading is possible from any thread at any time;
+/// writing takes turns, and is meant for one background thread, as it waits for the disk.
+#[derive(Clone)]
+pub struct History {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    /// Ordering: taken before `view`, never the other way round.
+    writer: Mutex<Writer>,
+    /// Never held while the store is used.
+    view: RwLock<View>,
+    store: Store,
+}
+
+/// What readers may see.
+pub(crate) struct View {
+    /// The first batch ever came after this revision. None: none came yet.
+    pub(crate) base: Option<u64>,
+    /// What is older has been retired. 0: nothing has.
+    pub(crate) floor: u64,
+    /// The newest revision. What rows say of later ones is not to be trusted: they were written before a crash.
+    pub(crate) newest: u64,
+    /// Up to here, everything is in tables.
+    pub(crate) durable: u64,
+    /// The newest complete and durable checkpoint.
+    pub(crate) checkpoint: Option<CheckpointInfo>,
+    /// Batches that will be the next block, up to `newest`. They are lost in a crash, and fed again.
+    pub(crate) gathering: Vec<BatchRecord>,
+}
+
+impl View {
+    /// The oldest revision whose batch is there.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.base.map_or(0, |base| self.floor.max(base.saturating_add(1)))
+    }
+
+    /// Whether a revision can be read.
+    pub(crate) fn check(&self, asked: u64) -> Result<(), ReadError> {
+        if asked == 0 || asked > self.newest || self.base.is_none() {
+            Err(ReadError::NotThere { asked, newest: self.newest })
+        } else if asked < self.oldest() {
+            Err(ReadError::Retired { asked, oldest: self.oldest() })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What only writing needs.
+pub(crate) struct Writer {
+    /// Bytes of `View::gathering`.
+    pub(crate) gathering_bytes: usize,
+    /// The newest batch's time.
+    pub(crate) time_micros: i64,
+    /// Bytes of all batches that are in blocks.
+    pub(crate) bytes_so_far: u64,
+    /// Bytes in memory that no table has, of the index and the blocks, and of the pages.
+    pub(crate) rows_waiting_bytes: u64,
+    pub(crate) pages_waiting_bytes: u64,
+    /// What becomes durable when the store has caught up.
+    pub(crate) rotated_to: Option<u64>,
+    pub(crate) cleaning: Cleaning,
+}
+
+impl History {
+    /// Opens the history in `folder`, or begins one there.
+    ///
+    /// What a crash left incomplete is dropped: afterwards the history ends at [`Opened::newest_revision`], and is to
+    /// be fed the log from there on. Takes time in proportion to what was in memory at the crash, at most a few MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: another cell's or another format's history, not a history, open elsewhere, or damaged.
+    pub fn open(folder: impl AsRef<Path>, options: Options) -> Result<(Self, Opened), OpenError> {
+        let folder = folder.as_ref();
+        check_options(&options)?;
+        identity::claim(folder, &options.cell_id)?;
+        let (store, journal_set_aside) = Store::open(folder, &options)?;
+        let view = settle(&store)?;
+        let writer = Writer {
+            gathering_bytes: 0,
+            time_micros: newest_block(&store)?.map_or(i64::MIN, |block| newest_time(&block.batches)),
+            bytes_so_far: bytes_so_far(&store)?,
+            rows_waiting_bytes: 0,
+            pages_waiting_bytes: 0,
+            rotated_to: None,
+            cleaning: Cleaning::default(),
+        };
+        let opened = Opened {
+            newest_revision: view.newest,
+            oldest_revision: view.oldest(),
+            newest_checkpoint: view.checkpoint.clone(),
+            journal_set_aside,
+        };
+        let shared = Shared { options, writer: Mutex::new(writer), view: RwLock::new(view), store };
+        Ok((Self { shared: Arc::new(shared) }, opened))
+    }
+
+    /// The newest revision that can be read; 0 if there is none.
+    #[must_use]
+    pub fn newest_revision(&self) -> u64 {
+        self.view().newest
+    }
+
+    /// The oldest revision whose batch can be read; 0 if there is none. If something has been retired, it is a
+    /// checkpoint's, so that the cell can be read as it was at each revision from here on.
+    #[must_use]
+    pub fn oldest_revision(&self) -> u64 {
+        self.view().oldest()
+    }
+
+    /// What is up to here needs never be fed again, whatever happens to this machine's power. Segments of the log may
+    /// be released up to the smaller one of this and the newest checkpoint's revision.
+    #[must_use]
+    pub fn durable_revision(&self) -> u64 {
+        self.view().durable
+    }
+
+    /// Bytes on disk. Up to 128 MiB of the store's own journal, sparse, come on top.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.store().table_bytes()
+    }
+
+    /// Makes sure that the history doesn't know of revisions that the log, which ends at `log_newest`, has lost.
+    ///
+    /// To be called once, after opening and before the first append: revisions that were lost are given again, to
+    /// others.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::AheadOfLog`] if it does; [`WriteError::Store`].
+    pub fn check_against_log(&self, log_newest: u64) -> Result<(), WriteError> {
+        let trace = number(self.store(), &keys::HEAD)?.unwrap_or(0).max(self.view().newest);
+        let checkpoint = self.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
+        let history = trace.max(checkpoint);
+        if history > log_newest { Err(WriteError::AheadOfLog { history, log: log_newest }) } else { Ok(()) }
+    }
+
+    /// The newest complete checkpoint.
+    #[must_use]
+    pub fn newest_checkpoint(&self) -> Option<CheckpointInfo> {
+        self.view().checkpoint.clone()
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.shared.view.read()
+    }
+
+    pub(crate) fn change_view(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.shared.view.write());
+    }
+
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.shared.writer.lock()
+    }
+}
+
+/// The number of a setting's row.
+pub(crate) fn number(store: &Store, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    Ok(store.message::<NumberRecord>(Shelf::Index, key)?.map(|record| record.number))
+}
+
+fn check_options(options: &Options) -> Result<(), OpenError> {
+    let setting = |name, expected, found: String| Err(OpenError::Setting { name, expected, found });
+    if !(1..=64).contains(&options.cell_id.len()) {
+        return setting("cell_id", "1 to 64 bytes", format!("{} bytes", options.cell_id.len()));
+    }
+    if !(64 << 10..=1 << 30).contains(&options.memtable_bytes) {
+        return setting("memtable_bytes", "64 KiB to 1 GiB", format!("{} bytes", options.memtable_bytes));
+    }
+    if options.block_batches == 0 || options.block_bytes == 0 {
+        return setting("block_batches or block_bytes", "at least 1", "0".to_owned());
+    }
+    if options.retain_micros < 0 {
+        return setting("retain_micros", "at least 0", options.retain_micros.to_string());
+    }
+    Ok(())
+}
+
+/// Brings the shelves to the same revision, and what a crash left in memory to tables.
+fn settle(store: &Store) -> Result<View, StoreError> {
+    let head = number(store, &keys::HEAD)?.unwrap_or(0);
+    // Rows go to tables before blocks, but not in one step with them. A block without rows is fed again.
+    while let Some(block) = newest_block(store)?.filter(|block| block.last > head) {
+        let mut changes = store.changes();
+        changes.remove(Shelf::Blocks, keys::block(block.first));
+        changes.commit()?;
+    }
+    let base = number(store, &keys::BASE)?;
+    let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
+    let newest = newest_block(store)?.map(|block| block.last).or(base).unwrap_or(0);
+    store.rotate(&Shelf::ALL)?;
+    store.catch_up()?;
+    let checkpoint = checkpoint::at_or_before(store, u64::MAX)?;
+    Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new() })
+}
+
+fn bytes_so_far(store: &Store) -> Result<u64, StoreError> {
+    let Some(row) = store.last(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX))? else {
+        return Ok(0);
+    };
+    Ok(decode::<TimeRecord>(Shelf::Index, &row.key, row.value)?.bytes_so_far)
+}
+
+fn newest_time(batches: &[BatchRecord]) -> i64 {
+    batches.last().map_or(i64::MIN, |batch| batch.time_micros)
+}

@@ -1,0 +1,59 @@
+//! Whose history a folder is, and in which format: a small text file beside the store, written before anything else.
+use crate::error::OpenError;
+use crate::keys::hex;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Raised when rows mean something else than before.
+const FORMAT: u32 = 1;
+
+const FILE: &str = "identity";
+const UNFINISHED: &str = "identity.new";
+
+/// Makes sure that `folder` is the history of the cell, in our format. An absent or empty folder becomes it.
+pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
+    let path = folder.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => check(folder, &text, cell_id),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(folder, cell_id),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(damaged(folder, "its identity file is not text"))
+        }
+        Err(source) => Err(OpenError::Folder { path, source }),
+    }
+}
+
+fn check(folder: &Path, text: &str, cell_id: &[u8]) -> Result<(), OpenError> {
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let format = value("format ").ok_or_else(|| damaged(folder, "its identity file names no format"))?;
+    if format != FORMAT.to_string() {
+        return Err(OpenError::OtherFormat { path: folder.to_owned(), expected: FORMAT, found: format.to_owned() });
+    }
+    let found = value("cell ").ok_or_else(|| damaged(folder, "its identity file names no cell"))?;
+    let expected = hex(cell_id);
+    if found != expected {
+        return Err(OpenError::OtherCell { path: folder.to_owned(), expected, found: found.to_owned() });
+    }
+    Ok(())
+}
+
+fn create(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        if entry.map_err(failed)?.file_name() != UNFINISHED {
+            return Err(OpenError::NotAHistory { path: folder.to_owned() });
+        }
+    }
+    let unfinished = folder.join(UNFINISHED);
+    let mut file = File::create(&unfinished).map_err(failed)?;
+    write!(file, "The history of a plenum cell.\nformat {FORMAT}\ncell {}\n", hex(cell_id)).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    fs::rename(&unfinished, folder.join(FILE)).map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+fn damaged(folder: &Path, what: &str) -> OpenError {
+    OpenError::Damaged { path: folder.to_owned(), what: what.to_owned() }
+}

@@ -1,0 +1,365 @@
+//! The only place that knows fjall, and what to mind about it (version 3.1.13, pinned).
+//!
+//! - Its workers can lock each other up when commits post rotations to their mailbox. So no commit ever does: memtables
+//!   have no limit of their own, and are rotated here, by hand. One worker then suffices, and a second one would spin
+//!   while the first compacts.
+//! - A torn tail of its journal makes it refuse to open, and damage in the middle makes it forget silently what
+//!   follows. So its journal is never relied on: durable is what is in *tables*, and a journal that can't be read is
+//!   set aside. What is lost by that is fed again from the log.
+//! - Its commits sleep without end when tables or memtables pile up, even when the worker that should clear them has
+//!   died. So we wait ourselves, before, with an eye on the database's health, and for a bounded time.
+//! - No key-value separation, no `clear`: both break later opens.
+//!
+//! Each value carries a checksum over its key and itself, so that a row in the wrong place is seen, too.
+use crate::error::{OpenError, StoreError};
+use crate::keys::{self, Shelf};
+use crate::options::{JournalSetAside, Options};
+use bytes::Bytes;
+use fjall::config::CompressionPolicy;
+use fjall::{
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+};
+use prost::Message;
+use std::fs::{self, File};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+const STORE_FOLDER: &str = "store";
+const SET_ASIDE_FOLDER: &str = "journal-set-aside";
+
+/// The least that fjall takes.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// The tables of an idle history are few; this bounds a busy one's open files.
+const OPEN_FILES_MAX: usize = 64;
+/// Small tables keep each merge short, so that flushing never waits long for the one worker.
+const TABLE_BYTES: u64 = 8 << 20;
+/// Fjall slows commits down from 20 tables that wait to be merged.
+const WAITING_TABLES_MAX: usize = 16;
+const CATCH_UP_POLL: Duration = Duration::from_millis(2);
+const CATCH_UP_POLLS_MAX: u32 = 30_000;
+
+/// A row: its key and its value without checksum.
+pub(crate) struct Row {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Bytes,
+}
+
+/// The database, with a keyspace for each shelf.
+pub(crate) struct Store {
+    database: Database,
+    index: Keyspace,
+    blocks: Keyspace,
+    pages: Keyspace,
+}
+
+impl Store {
+    /// Opens or makes the store in `folder`. A journal of fjall's that can't be read is set aside, and said so.
+    pub(crate) fn open(folder: &Path, options: &Options) -> Result<(Self, Option<JournalSetAside>), OpenError> {
+        let path = folder.join(STORE_FOLDER);
+        let reason = match attempt(&path, options) {
+            Ok(store) => return Ok((store, None)),
+            Err(Attempt::Locked) => return Err(OpenError::Locked { path: folder.to_owned() }),
+            Err(Attempt::Failed(error)) => return Err(StoreError::from(error).into()),
+            Err(Attempt::Unreadable(reason)) => reason,
+        };
+        let aside =
+            set_journal_aside(folder, &path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        tracing::warn!(reason, aside = %aside.display(), "the history's store can't read its journal; it is set aside");
+        match attempt(&path, options) {
+            Ok(store) => Ok((store, Some(JournalSetAside { folder: aside, reason }))),
+            Err(Attempt::Locked) => Err(OpenError::Locked { path: folder.to_owned() }),
+            Err(Attempt::Failed(error)) => Err(StoreError::from(error).into()),
+            Err(Attempt::Unreadable(what)) => Err(OpenError::Damaged { path: folder.to_owned(), what }),
+        }
+    }
+
+    fn keyspace(&self, shelf: Shelf) -> &Keyspace {
+        match shelf {
+            Shelf::Index => &self.index,
+            Shelf::Blocks => &self.blocks,
+            Shelf::Pages => &self.pages,
+        }
+    }
+
+    /// The row with this key.
+    pub(crate) fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let sealed = self.keyspace(shelf).get(key)?;
+        sealed.map(|sealed| unseal(shelf, key, &sealed)).transpose()
+    }
+
+    /// The row with this key, as a message.
+    pub(crate) fn message<M: Message + Default>(&self, shelf: Shelf, key: &[u8]) -> Result<Option<M>, StoreError> {
+        self.get(shelf, key)?.map(|value| decode(shelf, key, value)).transpose()
+    }
+
+    /// The first row of a range of keys.
+    pub(crate) fn first(&self, shelf: Shelf, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
+        self.rows(shelf, keys).next().transpose()
+    }
+
+    /// The last row of a range of keys.
+    pub(crate) fn last(&self, shelf: Shelf, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
+        self.rows(shelf, keys).next_back().transpose()
+    }
+
+    /// The rows of a range of keys, as they are now. To be used up soon: it keeps what it sees from being cleared away.
+    pub(crate) fn rows(
+        &self,
+        shelf: Shelf,
+        keys: RangeInclusive<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
+        self.keyspace(shelf).range(keys).map(move |guard| row(shelf, guard))
+    }
+
+    /// All shelves as they are now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { snapshot: self.database.snapshot(), pages: self.pages.clone() }
+    }
+
+    /// Changes that take effect together.
+    pub(crate) fn changes(&self) -> Changes<'_> {
+        Changes { store: self, batch: self.database.batch(), bytes: 0 }
+    }
+
+    /// Starts to move what waits in memory to tables, for these shelves, in this order.
+    pub(crate) fn rotate(&self, shelves: &[Shelf]) -> Result<(), StoreError> {
+        self.catch_up()?;
+        for shelf in shelves {
+            self.keyspace(*shelf).rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    /// True when everything that was rotated is in tables.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        Shelf::ALL.iter().all(|shelf| self.keyspace(*shelf).sealed_memtable_count() == 0)
+    }
+
+    /// Waits until everything that was rotated is in tables, and not too many of them wait to be merged.
+    pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
+        let behind = || {
+            !self.is_caught_up()
+                || Shelf::ALL.iter().any(|shelf| self.keyspace(*shelf).l0_table_count() > WAITING_TABLES_MAX)
+        };
+        for _ in 0..CATCH_UP_POLLS_MAX {
+            if !behind() {
+                return Ok(());
+            }
+            // Says whether a worker has died: then nothing would ever change.
+            self.database.persist(PersistMode::Buffer)?;
+            sleep(CATCH_UP_POLL);
+        }
+        Err(StoreError::Stalled { waited_seconds: (CATCH_UP_POLL * CATCH_UP_POLLS_MAX).as_secs() })
+    }
+
+    /// Makes what was committed survive a power cut, but for damage to fjall's own journal.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
+    }
+
+    /// Deletes the tables that hold nothing but blocks that begin before `first`. The rest of them stays.
+    pub(crate) fn drop_blocks_before(&self, first: u64) -> Result<(), StoreError> {
+        let Some(last_dropped) = first.checked_sub(1) else { return Ok(()) };
+        let dropped = self.blocks.tree.drop_range(keys::block(0)..=keys::block(last_dropped));
+        dropped.map_err(|error| StoreError::Failed(error.into()))
+    }
+
+    /// Merges all tables of a shelf, so that the room of removed rows is given back.
+    pub(crate) fn compact(&self, shelf: Shelf) -> Result<(), StoreError> {
+        Ok(self.keyspace(shelf).major_compact()?)
+    }
+
+    /// Rows of a shelf, removed ones and their marks counted too.
+    pub(crate) fn rows_about(&self, shelf: Shelf) -> u64 {
+        self.keyspace(shelf).approximate_len() as u64
+    }
+
+    /// Waits until the worker has had nothing to do for a while.
+    #[cfg(test)]
+    pub(crate) fn wait_until_idle(&self) {
+        let mut quiet = 0;
+        while quiet < 10 {
+            let is_idle = self.is_caught_up() && self.database.active_compactions() == 0;
+            quiet = if is_idle { quiet + 1 } else { 0 };
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Bytes on disk, without fjall's journal.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        Shelf::ALL.iter().map(|shelf| self.keyspace(*shelf).disk_space()).sum()
+    }
+}
+
+/// All shelves as they were at one moment. While it lives, nothing that it sees is cleared away.
+pub(crate) struct Snapshot {
+    snapshot: fjall::Snapshot,
+    pages: Keyspace,
+}
+
+impl Snapshot {
+    /// The first row of a range of keys of the pages.
+    pub(crate) fn first_page(&self, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
+        self.snapshot.range(&self.pages, keys).next().map(|guard| row(Shelf::Pages, guard)).transpose()
+    }
+
+    /// The last row of a range of keys of the pages.
+    pub(crate) fn last_page(&self, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
+        self.snapshot.range(&self.pages, keys).next_back().map(|guard| row(Shelf::Pages, guard)).transpose()
+    }
+}
+
+/// Changes that take effect together, or not at all.
+pub(crate) struct Changes<'a> {
+    store: &'a Store,
+    batch: OwnedWriteBatch,
+    bytes: u64,
+}
+
+impl Changes<'_> {
+    /// Writes a row.
+    pub(crate) fn put(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>, value: &[u8]) {
+        let key = key.into();
+        let sealed = seal(&key, value);
+        self.bytes += (key.len() + sealed.len()) as u64;
+        self.batch.insert(self.store.keyspace(shelf), key, sealed);
+    }
+
+    /// Writes a row that is a message.
+    pub(crate) fn put_message(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>, message: &impl Message) {
+        self.put(shelf, key, &message.encode_to_vec());
+    }
+
+    /// Removes a row.
+    pub(crate) fn remove(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>) {
+        let key = key.into();
+        self.bytes += key.len() as u64;
+        self.batch.remove(self.store.keyspace(shelf), key);
+    }
+
+    /// Bytes of keys and values so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Puts the changes into effect. They survive a crash of this process, but not yet a power cut.
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        self.store.catch_up_on_tables()?;
+        Ok(self.batch.commit()?)
+    }
+}
+
+impl Store {
+    /// Waits only where fjall would: flushing may go on beside commits, but no more than one memtable may wait for it.
+    fn catch_up_on_tables(&self) -> Result<(), StoreError> {
+        let crowded = Shelf::ALL.iter().any(|shelf| {
+            let keyspace = self.keyspace(*shelf);
+            keyspace.sealed_memtable_count() > 2 || keyspace.l0_table_count() > WAITING_TABLES_MAX
+        });
+        if crowded { self.catch_up() } else { Ok(()) }
+    }
+}
+
+/// Why an attempt to open failed.
+enum Attempt {
+    Locked,
+    /// Something that another attempt would not change.
+    Failed(fjall::Error),
+    /// Its bytes make no sense. This may be the journal's fault.
+    Unreadable(String),
+}
+
+fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {
+    // Fjall asserts where damaged bytes contradict each other.
+    match catch_unwind(AssertUnwindSafe(|| open_database(path, options))) {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(fjall::Error::Locked)) => Err(Attempt::Locked),
+        Ok(Err(error @ fjall::Error::Io(_))) => Err(Attempt::Failed(error)),
+        Ok(Err(error)) => Err(Attempt::Unreadable(error.to_string())),
+        Err(_) => Err(Attempt::Unreadable("an assertion of the store failed".to_owned())),
+    }
+}
+
+fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
+    let database = Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .journal_compression(CompressionType::None)
+        .worker_threads(1)
+        .open()?;
+    let keyspace = |shelf: Shelf| {
+        database.keyspace(shelf.name(), || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(u64::MAX)
+                .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+                .compaction_strategy(std::sync::Arc::new(
+                    fjall::compaction::Leveled::default().with_table_target_size(TABLE_BYTES),
+                ))
+        })
+    };
+    let (index, blocks, pages) = (keyspace(Shelf::Index)?, keyspace(Shelf::Blocks)?, keyspace(Shelf::Pages)?);
+    Ok(Store { index, blocks, pages, database })
+}
+
+/// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
+/// number its changes anew, and old rows hide new ones.
+fn set_journal_aside(folder: &Path, store: &Path) -> std::io::Result<PathBuf> {
+    let aside = folder.join(SET_ASIDE_FOLDER);
+    if aside.try_exists()? {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::create_dir(&aside)?;
+    for entry in fs::read_dir(store)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        if let Some(name) = path.file_name() {
+            fs::rename(&path, aside.join(name))?;
+            File::create(&path)?.sync_all()?;
+        }
+    }
+    File::open(store)?.sync_all()?;
+    Ok(aside)
+}
+
+fn row(shelf: Shelf, guard: fjall::Guard) -> Result<Row, StoreError> {
+    let (key, sealed) = guard.into_inner()?;
+    Ok(Row { value: unseal(shelf, &key, &sealed)?, key: key.to_vec() })
+}
+
+/// Decodes a row's value.
+pub(crate) fn decode<M: Message + Default>(shelf: Shelf, key: &[u8], value: Bytes) -> Result<M, StoreError> {
+    M::decode(value).map_err(|error| damaged(shelf, key, &format!("it is no message that was ever written: {error}")))
+}
+
+/// A row is not what it should be.
+pub(crate) fn damaged(shelf: Shelf, key: &[u8], what: &str) -> StoreError {
+    StoreError::Damaged { key: keys::describe(shelf, key), what: what.to_owned() }
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(value.len() + 4);
+    sealed.extend_from_slice(value);
+    sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
+    sealed
+}
+
+fn unseal(shelf: Shelf, key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
+    match sealed.split_last_chunk() {
+        Some((value, found)) if u32::from_be_bytes(*found) == checksum(key, value) => Ok(Bytes::copy_from_slice(value)),
+        Some(_) => Err(damaged(shelf, key, "its checksum is wrong")),
+        None => Err(damaged(shelf, key, "it is too short to have a checksum")),
+    }
+}

@@ -1,0 +1,92 @@
+//! Images of pages, and what makes them a checkpoint.
+use super::*;
+use crate::{ReadError, StartingPoint, WriteError};
+
+#[test]
+fn a_checkpoint_shows_the_newest_image_of_each_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    let live = [pages(2, 2), pages(1, 1)];
+    history.checkpoint(12, 4 * SECOND, &live, [page(2, 1, "b"), page(1, 0, "m"), page(2, 0, "a")]).unwrap();
+    history.checkpoint(20, 7 * SECOND, &live, [page(2, 1, "B")]).unwrap();
+    let live = [pages(1, 1), pages(2, 3)];
+    let newest = history.checkpoint(30, 10 * SECOND, &live, [page(2, 2, "c"), page(1, 0, "M")]).unwrap();
+
+    assert_eq!(images(&history, 12), ["1/0=m", "2/0=a", "2/1=b"]);
+    assert_eq!(images(&history, 20), ["1/0=m", "2/0=a", "2/1=B"]);
+    assert_eq!(images(&history, 30), ["1/0=M", "2/0=a", "2/1=B", "2/2=c"]);
+    assert_eq!((newest.images, newest.image_bytes), (2, 2));
+    assert_eq!(history.newest_checkpoint(), Some(newest.clone()));
+
+    assert_eq!(history.checkpoint_at_or_before(29).unwrap().unwrap().revision, 20);
+    assert_eq!(history.checkpoint_at_or_before(11).unwrap(), None);
+    assert_eq!(history.start_for(11).unwrap(), StartingPoint::Empty);
+    assert_eq!(history.start_for(30).unwrap(), StartingPoint::Checkpoint(newest));
+    assert!(matches!(history.start_for(31), Err(ReadError::NotThere { .. })));
+    assert!(matches!(history.pages_at(13), Err(ReadError::NotThere { asked: 13, .. })));
+}
+
+#[test]
+fn a_table_that_shrank_and_grew_again_needs_its_new_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    history.checkpoint(10, 0, &[pages(5, 2)], [page(5, 0, "a"), page(5, 1, "b")]).unwrap();
+    history.checkpoint(20, 0, &[pages(5, 1)], []).unwrap();
+    assert_eq!(images(&history, 20), ["5/0=a"]);
+    let missing = history.checkpoint(30, 0, &[pages(5, 2)], []).unwrap_err();
+    assert!(matches!(missing, WriteError::PageMissing { revision: 30, table: 5, page: 1 }), "{missing}");
+    assert_eq!(history.newest_checkpoint().unwrap().revision, 20);
+    history.checkpoint(30, 0, &[pages(5, 2)], [page(5, 1, "new")]).unwrap();
+    assert_eq!(images(&history, 30), ["5/0=a", "5/1=new"]);
+}
+
+#[test]
+fn a_checkpoint_out_of_order_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    assert!(matches!(history.checkpoint(31, 0, &[], []), Err(WriteError::Ahead { revision: 31, newest: 30 })));
+    assert!(matches!(history.checkpoint(0, 0, &[], []), Err(WriteError::Malformed { .. })));
+    history.checkpoint(20, 0, &[], []).unwrap();
+    assert!(matches!(history.checkpoint(19, 0, &[], []), Err(WriteError::Behind { revision: 19, newest: 20 })));
+    let twice = history.checkpoint(21, 0, &[pages(1, 0), pages(1, 0)], []);
+    assert!(matches!(twice, Err(WriteError::Malformed { .. })));
+    let stray = history.checkpoint(21, 0, &[pages(1, 1)], [page(1, 1, "x")]);
+    assert!(matches!(stray, Err(WriteError::Malformed { .. })));
+    assert_eq!(history.newest_checkpoint().unwrap().revision, 20);
+}
+
+#[test]
+fn a_history_may_begin_with_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.checkpoint(99, 33 * SECOND, &[pages(1, 1)], [page(1, 0, "all")]).unwrap();
+        assert_eq!((history.newest_revision(), history.durable_revision()), (99, 99));
+        assert!(matches!(history.append(&batches(1, 3, 0)), Ok(())));
+        assert!(matches!(history.append(&batches(103, 105, 0)), Err(WriteError::Gap { expected: 100, .. })));
+        history.append(&batches(100, 120, 0)).unwrap();
+        assert_eq!(history.start_for(110).unwrap(), StartingPoint::Checkpoint(history.newest_checkpoint().unwrap()));
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_checkpoint.unwrap().revision, 99);
+    history.append(&batches(100, 120, 0)).unwrap();
+    assert_eq!(revisions(&history, 100, 120), (100..=120).collect::<Vec<_>>());
+    assert!(matches!(history.start_for(98), Err(ReadError::Retired { .. })));
+}
+
+#[test]
+fn a_large_checkpoint_goes_through_little_memory_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 3, 0)).unwrap();
+    let text = |number: u32| format!("{number:0>9000}");
+    let all = (0..500).map(|number| page(6, number, &text(number)));
+    let info = history.checkpoint(3, SECOND, &[pages(6, 500)], all).unwrap();
+    assert_eq!((info.images, info.image_bytes), (500, 4_500_000));
+    let read = history.pages_at(3).unwrap().map(Result::unwrap);
+    assert!(read.zip(0..).all(|(image, number)| image == page(6, number, &text(number))));
+    assert_eq!(history.pages_at(3).unwrap().count(), 500);
+}

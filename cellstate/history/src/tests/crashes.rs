@@ -1,0 +1,221 @@
+//! What a crash leaves, and what damage does.
+use super::*;
+use crate::{OpenError, ReadError, StoreError, WriteError};
+use std::path::PathBuf;
+
+fn journals(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder.join("store")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).collect()
+}
+
+/// Everything that a healthy history can do, after the log was fed again.
+fn feed_again_and_check(history: &History, newest: u64) {
+    let all = batches(1, newest, 200);
+    history.append(&all).unwrap();
+    assert_eq!(revisions(history, 1, newest), (1..=newest).collect::<Vec<_>>());
+    let last_second = i64::try_from(newest / 3).unwrap();
+    for second in [1, last_second / 2, last_second] {
+        let expected = u64::try_from(second).unwrap() * 3;
+        assert_eq!(history.revision_at_time(second * SECOND).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_history_that_was_only_dropped_goes_on_after_feeding_again() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 300, 200)).unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert!((1..=300).contains(&opened.newest_revision), "{}", opened.newest_revision);
+    assert_eq!(revisions(&history, 1, opened.newest_revision).len() as u64, opened.newest_revision);
+    assert_eq!(history.durable_revision(), opened.newest_revision);
+    feed_again_and_check(&history, 600);
+}
+
+#[test]
+fn a_history_that_was_persisted_lacks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 300, 200)).unwrap();
+        history.persist().unwrap();
+        assert_eq!(history.durable_revision(), 300);
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.oldest_revision, opened.newest_revision), (1, 300));
+    feed_again_and_check(&history, 300);
+}
+
+#[test]
+fn a_kill_at_any_time_leaves_a_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(&folder.path().join("live"));
+    let mut seen = 0;
+    for (step, some) in batches(1, 1500, 400).chunks(50).enumerate() {
+        history.append(some).unwrap();
+        if step % 3 == 1 {
+            let revision = history.newest_revision();
+            let info = [page(1, 0, &revision.to_string())];
+            history.checkpoint(revision, 0, &[pages(1, 1)], info).unwrap();
+        }
+        let durable = history.durable_revision();
+        let checkpoint = history.newest_checkpoint().map(|info| info.revision);
+        let copy = folder.path().join(format!("copy{step}"));
+        copy_of(&history, &folder.path().join("live"), &copy);
+
+        let (survivor, opened) = open(&copy);
+        assert!(opened.newest_revision >= durable && opened.newest_revision <= history.newest_revision());
+        assert_eq!(opened.newest_checkpoint.map(|info| info.revision), checkpoint);
+        if let Some(revision) = checkpoint {
+            assert_eq!(images(&survivor, revision), [format!("1/0={revision}")]);
+        }
+        survivor.append(&batches(1, 1500, 400)).unwrap();
+        assert_eq!(revisions(&survivor, 1, 1500).len(), 1500);
+        seen = seen.max(durable);
+    }
+    assert!(seen > 0, "something became durable on the way");
+}
+
+#[test]
+fn a_crash_within_a_checkpoint_leaves_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy");
+    let live = folder.path().join("live");
+    {
+        let (history, _) = open(&live);
+        history.append(&batches(1, 30, 0)).unwrap();
+        history.checkpoint(10, 0, &[pages(1, 300)], (0..300).map(|number| page(1, number, "old"))).unwrap();
+        // The images are large enough to be committed in several pieces; the copy is taken before the last one.
+        let large = "new".repeat(10_000);
+        let crashing = (0..300).map(|number| {
+            if number == 299 {
+                copy_of(&history, &live, &copy);
+            }
+            page(1, number, &large)
+        });
+        history.checkpoint(20, 0, &[pages(1, 300)], crashing).unwrap();
+    }
+    let (history, opened) = open(&copy);
+    assert_eq!(opened.newest_checkpoint.unwrap().revision, 10);
+    assert!(images(&history, 10).iter().all(|image| image.ends_with("=old")));
+    // After the restart every page that changed since the last checkpoint is written again.
+    history.append(&batches(1, 30, 0)).unwrap();
+    history.checkpoint(30, 0, &[pages(1, 300)], (0..300).map(|number| page(1, number, "newer"))).unwrap();
+    assert!(images(&history, 30).iter().all(|image| image.ends_with("=newer")));
+}
+
+#[test]
+fn damage_anywhere_in_the_stores_journal_loses_nothing_that_was_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    let (history, _) = open(&live);
+    history.append(&batches(1, 150, 200)).unwrap();
+    history.checkpoint(150, 0, &[pages(1, 1)], [page(1, 0, "kept")]).unwrap();
+    history.persist().unwrap();
+    let durable = history.durable_revision();
+    assert_eq!(durable, 150);
+    history.append(&batches(151, 300, 200)).unwrap();
+    let mut set_aside = 0;
+    history.store().wait_until_idle();
+    for (round, place_permille) in (0..20).map(|round| (round, round * 50 + 3)) {
+        let copy = folder.path().join(format!("copy{round}"));
+        copy_folder(&live, &copy);
+        for journal in journals(&copy) {
+            let mut bytes = std::fs::read(&journal).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let place = used * place_permille / 1000;
+            let end = (place + if round % 2 == 0 { 1 } else { 4096 }).min(used);
+            bytes[place..end].iter_mut().for_each(|byte| *byte = if round % 2 == 0 { *byte ^ 0x10 } else { 0 });
+            std::fs::write(&journal, bytes).unwrap();
+        }
+        let (survivor, opened) = open(&copy);
+        set_aside += usize::from(opened.journal_set_aside.is_some());
+        assert!(opened.newest_revision >= durable, "round {round}: {} is there", opened.newest_revision);
+        assert_eq!(images(&survivor, 150), ["1/0=kept"]);
+        feed_again_and_check(&survivor, 450);
+        survivor.persist().unwrap();
+        drop(survivor);
+        let (again, opened) = open(&copy);
+        assert_eq!(opened.newest_revision, 450);
+        assert!(opened.journal_set_aside.is_none());
+        feed_again_and_check(&again, 450);
+    }
+    assert!(set_aside > 0, "some damage made the store refuse its journal");
+}
+
+#[test]
+fn a_history_that_knows_more_than_the_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    history.check_against_log(30).unwrap();
+    let ahead = history.check_against_log(29).unwrap_err();
+    assert!(matches!(ahead, WriteError::AheadOfLog { history: 30, log: 29 }), "{ahead}");
+}
+
+#[test]
+fn a_damaged_row_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 300, 200)).unwrap();
+    history.persist().unwrap();
+    let (key, other) = {
+        let rows = history.store().rows(crate::keys::Shelf::Blocks, crate::keys::block(1)..=crate::keys::block(300));
+        let keys: Vec<_> = rows.map(|row| row.unwrap().key).collect();
+        (keys[1].clone(), keys[3].clone())
+    };
+    // As if the file system had mixed up two places: good bytes, of another row.
+    let strange = history.store().get(crate::keys::Shelf::Blocks, &other).unwrap().unwrap();
+    let mut changes = history.store().changes();
+    changes.put(crate::keys::Shelf::Blocks, key.clone(), &strange);
+    changes.commit().unwrap();
+
+    let error = history.entries(1, 300).unwrap().find_map(Result::err).unwrap();
+    let ReadError::Store(StoreError::Damaged { key: named, .. }) = &error else { panic!("{error}") };
+    assert_eq!(named, &crate::keys::describe(crate::keys::Shelf::Blocks, &key));
+    assert!(error.to_string().contains("move the history folder away"), "{error}");
+}
+
+#[test]
+fn damaged_tables_are_errors_and_never_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    {
+        let (history, _) = open(&live);
+        history.append(&batches(1, 300, 200)).unwrap();
+        history.persist().unwrap();
+    }
+    let mut damaged = 0;
+    for round in 0..10 {
+        let copy = folder.path().join(format!("copy{round}"));
+        copy_folder(&live, &copy);
+        damage_tables(&copy.join("store/keyspaces"), round);
+        match History::open(&copy, options()) {
+            Err(OpenError::Damaged { .. } | OpenError::Store(_)) => damaged += 1,
+            Err(error) => panic!("{error}"),
+            Ok((history, opened)) => {
+                if let Ok(entries) = history.entries(1, opened.newest_revision) {
+                    damaged += usize::from(entries.filter(Result::is_err).count() > 0);
+                }
+            }
+        }
+    }
+    assert!(damaged > 0, "some damage was seen");
+}
+
+/// Flips a bit in the data of every table, at a place that depends on the round.
+fn damage_tables(folder: &Path, round: usize) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            damage_tables(&path, round);
+        } else if path.parent().unwrap().ends_with("tables") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let place = bytes.len() * (3 + 7 * round) / 100;
+            bytes[place] ^= 0x10;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What is too old leaves, and what is needed stays.
+use super::*;
+use crate::{GroupBy, Lookup, Order, ReadError, StartingPoint};
+
+fn retire_all(history: &History, keep_from: u64) -> u64 {
+    for _ in 0..1_000 {
+        let retirement = history.retire(keep_from).unwrap();
+        if retirement.done {
+            return retirement.oldest;
+        }
+    }
+    panic!("retiring never ends");
+}
+
+/// 3000 revisions with a checkpoint every 300; each revision is a transaction of session 1, which ends an allocation
+/// and loses a claim.
+fn long_history(history: &History) {
+    history.append(&[batch(SECOND, vec![opening(1, "batch"), opening(2, "service"), closing(3, 2)])]).unwrap();
+    for first in (4..=3000).step_by(9) {
+        let entries = (first..first + 9).map(|revision| transaction(revision, 1, revision, 1)).collect();
+        let mut batch = batch(i64::try_from(first).unwrap() * SECOND, entries);
+        batch.ended = (first..first + 9).map(|revision| ended(10_000 + revision, revision, "job")).collect();
+        batch.conflicts =
+            (first..first + 9).map(|revision| note(revision, "batch", 1, vec![loss("service", 1, 1)])).collect();
+        let last = batch.last;
+        history.append(&[batch]).unwrap();
+        if (last - 3).is_multiple_of(297) {
+            let changed = [page(1, 0, &last.to_string()), page(2, u32::try_from(last / 300).unwrap() % 3, "x")];
+            let all = (0..3).map(|number| page(2, number, "start"));
+            let live = [pages(1, 1), pages(2, 3)];
+            if history.newest_checkpoint().is_none() {
+                history.checkpoint(last, 0, &live, all.chain([page(1, 0, "first")])).unwrap();
+            } else {
+                history.checkpoint(last, 0, &live, changed).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn retiring_moves_to_a_checkpoint_and_keeps_what_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    long_history(&history);
+    assert_eq!(history.newest_revision(), 3000);
+    let before = images(&history, 1488);
+    let later = images(&history, 2973);
+
+    assert_eq!(retire_all(&history, 1600), 1488);
+    assert_eq!(history.oldest_revision(), 1488);
+    assert_eq!(images(&history, 1488), before);
+    assert_eq!(images(&history, 2973), later);
+    assert_eq!(revisions(&history, 1488, 3000), (1488..=3000).collect::<Vec<_>>());
+    assert!(matches!(history.start_for(1500).unwrap(), StartingPoint::Checkpoint(info) if info.revision == 1488));
+
+    assert!(matches!(history.entry(1487), Err(ReadError::Retired { asked: 1487, oldest: 1488 })));
+    assert!(matches!(history.start_for(1487), Err(ReadError::Retired { .. })));
+    assert!(matches!(history.pages_at(1191), Err(ReadError::Retired { .. })));
+    assert!(matches!(history.revision_at_time(900 * SECOND), Err(ReadError::TimeRetired { oldest: 1488 })));
+    assert_eq!(history.transaction(1, 900).unwrap(), Lookup::Retired { oldest: 1488 });
+    assert_eq!(history.transaction(1, 2000).unwrap(), Lookup::Found(2000));
+    assert_eq!(history.transaction(1, 5000).unwrap(), Lookup::NeverWas);
+    assert_eq!(history.ended(10_900).unwrap(), Lookup::Retired { oldest: 1488 });
+    assert_eq!(history.ended(12_000).unwrap().found().unwrap().id, 12_000);
+    assert_eq!(history.session(1).unwrap().found().unwrap().scheduler, "batch");
+    assert_eq!(history.session(2).unwrap(), Lookup::Retired { oldest: 1488 });
+    let listed = history.transactions(0..=u64::MAX, Order::OldestFirst, 1, |_| true).unwrap();
+    assert_eq!(listed.transactions[0].revision, 1488);
+    assert_eq!(history.conflicts(0, GroupBy::Pair, 1).unwrap().rows[0].transactions, 3000 - 1488 + 1);
+}
+
+#[test]
+fn what_was_retired_stays_so_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        long_history(&history);
+        history.retire(2000).unwrap();
+        history.persist().unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.oldest_revision, opened.newest_revision), (1785, 3000));
+    assert_eq!(retire_all(&history, 2000), 1785);
+    assert_eq!(retire_all(&history, 0), 1785, "nothing comes back");
+    assert_eq!(revisions(&history, 1785, 3000).len(), 3000 - 1785 + 1);
+    history.append(&[batch(3001 * SECOND, vec![entry(3001, 0)])]).unwrap();
+}
+
+#[test]
+fn without_a_checkpoint_nothing_is_retired() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 300, 100)).unwrap();
+    assert_eq!(retire_all(&history, 300), 1);
+    assert_eq!(revisions(&history, 1, 300).len(), 300);
+}
+
+#[test]
+fn room_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    for round in 0..20 {
+        let first = 1 + round * 300;
+        history.append(&batches(first, first + 299, 2_000)).unwrap();
+        history.checkpoint(first + 299, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+    }
+    history.persist().unwrap();
+    let full = history.disk_bytes();
+    assert_eq!(retire_all(&history, 5_700), 5_700);
+    let rest = history.disk_bytes();
+    assert!(rest < full / 4, "{rest} of {full} bytes are left");
+    assert_eq!(revisions(&history, 5_700, 6_000).len(), 301);
+}
+
+#[test]
+fn an_iterator_over_retired_entries_ends_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    long_history(&history);
+    let mut entries = history.entries(100, 3000).unwrap();
+    assert_eq!(entries.next().unwrap().unwrap().entry.revision, 100);
+    retire_all(&history, 2500);
+    let error = entries.find_map(Result::err).unwrap();
+    assert!(matches!(error, ReadError::Retired { .. }), "{error}");
+    assert!(entries.next().is_none());
+}
+
+#[test]
+fn the_settings_say_what_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Options { retain_micros: 20 * SECOND, ..options() };
+    let (history, _) = History::open(folder.path().join("age"), settings).unwrap();
+    history.append(&batches(1, 300, 100)).unwrap();
+    assert_eq!(history.retention_floor(100 * SECOND).unwrap(), 240);
+    assert_eq!(history.retention_floor(10 * SECOND).unwrap(), 1);
+
+    let settings = Options { retain_bytes: 50_000, ..options() };
+    let (history, _) = History::open(folder.path().join("bytes"), settings).unwrap();
+    let all = batches(1, 600, 1000);
+    history.append(&all).unwrap();
+    let floor = history.retention_floor(0).unwrap();
+    let kept: usize = all.iter().filter(|batch| batch.last >= floor).map(|batch| batch.bytes.len()).sum();
+    assert!((40_000..=60_000).contains(&kept), "{kept} bytes are kept");
+}
