@@ -1,1 +1,192 @@
 //! The deterministic state machine that decides everything a cell decides.
+//!
+//! A pure function of state, request and time: no clock, thread, disk, network or randomness. Production, replay and the
+//! simulators run this very code; the same requests in the same order give the same bytes.
+
+pub mod invariants;
+
+mod clock;
+mod commit;
+mod derived;
+mod jobs;
+mod lifecycle;
+mod machines;
+mod promised;
+mod resolve;
+mod ring;
+mod room;
+mod rules;
+mod sessions;
+mod slots;
+
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, RejectionCode, Request, Revision};
+
+use derived::Derived;
+
+/// The version of the rules: batches of another one are folded, not decided again.
+pub const CORE_VERSION: u32 = 1;
+
+/// Bounds of the core.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Changes of machines that are remembered, to tell conflict from misfit and to name culprits: 48 bytes each.
+    pub ring_changes: usize,
+    /// Most sessions at once: up to 6 KiB each.
+    pub sessions_max: usize,
+    /// Most machines at once.
+    pub machines_max: u32,
+    /// Most jobs at once, finished ones that are not retired yet too.
+    pub jobs_max: u32,
+    /// Most tasks of all jobs.
+    pub tasks_max: u32,
+    /// Microseconds after which a finished job is retired.
+    pub retire_after_micros: i64,
+    /// Part of the machines that may be given up a minute, in thousandths; at least one machine.
+    pub lost_millis_a_minute: u32,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            ring_changes: 1 << 19,
+            sessions_max: 4096,
+            machines_max: 1 << 20,
+            jobs_max: 1 << 20,
+            tasks_max: 1 << 28,
+            retire_after_micros: 3_600_000_000,
+            lost_millis_a_minute: 50,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large variant is the usual one, and each lives for one batch")]
+pub enum Decided {
+    /// A new revision, to be made durable before anybody hears of it.
+    Changed {
+        /// The answer.
+        decision: Decision,
+        /// What changed; its revision is the decision's.
+        delta: Delta,
+    },
+    /// Nothing changed: it was rejected, it was a dry run, or there was nothing to do. Not logged.
+    Unchanged(Decision),
+    /// The session's number was decided at this revision before: its answer is in the log.
+    Repeated(Revision),
+}
+
+/// What a handler did: a delta to fold, or only an answer.
+#[allow(clippy::large_enum_variant, reason = "see `Decided`")]
+pub(crate) enum Verdict {
+    Change(Decision, Delta),
+    Answer(Decision),
+    Repeat(Revision),
+}
+
+pub(crate) type Handled = Result<Verdict, Rejection>;
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) cell: Cell,
+    pub(crate) options: CoreOptions,
+    pub(crate) derived: Derived,
+}
+
+impl Core {
+    /// An empty cell.
+    #[must_use]
+    pub fn new(options: CoreOptions) -> Self {
+        Self::from_cell(Cell::default(), options)
+    }
+
+    /// Goes on from a recovered cell. The next request must be `OpenServer`.
+    #[must_use]
+    pub fn from_cell(cell: Cell, options: CoreOptions) -> Self {
+        let derived = Derived::rebuild(&cell, &options);
+        Self { cell, options, derived }
+    }
+
+    /// The state. A clone of it is a snapshot.
+    #[must_use]
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// The earliest time at which `Tick` would change something, if nothing else happens.
+    #[must_use]
+    pub fn next_due(&self) -> Option<LogTime> {
+        self.derived.next_due()
+    }
+
+    /// Decides one request at log time `now`, which never goes backwards, and takes its effect into the state.
+    pub fn decide(&mut self, request: &Request, now: LogTime) -> Decided {
+        let now = now.max(self.cell.time());
+        match self.handle(request, now) {
+            Ok(Verdict::Change(decision, delta)) => {
+                self.take_effect(&delta);
+                Decided::Changed { decision, delta }
+            }
+            Ok(Verdict::Answer(decision)) => Decided::Unchanged(decision),
+            Ok(Verdict::Repeat(revision)) => Decided::Repeated(revision),
+            Err(rejection) => Decided::Unchanged(Decision::Rejected(rejection)),
+        }
+    }
+
+    fn handle(&mut self, request: &Request, now: LogTime) -> Handled {
+        match &request.command {
+            Command::OpenServer(identity) => Ok(self.open_server(identity, now)),
+            Command::OpenSession { scheduler } => self.open_session(request, scheduler, now),
+            Command::CloseSession(id) => self.close_session(*id, now),
+            Command::Commit(transaction, digest) => self.commit(transaction, *digest, now),
+            Command::SubmitJob { shape, body, body_digest } => self.submit_job(shape, body, *body_digest, now),
+            Command::StopJob(id) => self.stop_job(*id, now),
+            Command::ScaleJob { job, group, count } => self.scale_job(*job, *group, *count, now),
+            Command::StopAllocation(id) => self.stop_allocation(*id, now),
+            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory } => {
+                let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory };
+                self.register_machine(&found, now)
+            }
+            Command::ExpireMachine { machine, epoch } => self.expire_machine(*machine, *epoch, now),
+            Command::ReportStatus(transitions) => Ok(self.report_status(transitions, now)),
+            Command::CordonMachine { machine, cordoned } => self.cordon_machine(*machine, *cordoned, now),
+            Command::RemoveMachine(machine) => self.remove_machine(*machine, now),
+            Command::Tick => Ok(self.tick(now)),
+            Command::DrainMachine { .. } => unimplemented_yet("machines are not drained"),
+            Command::Launch { .. } => unimplemented_yet("recurring jobs are not launched"),
+            Command::TakeHold { .. } => unimplemented_yet("holds are not taken"),
+            Command::SetQuota { .. } => unimplemented_yet("quotas are not kept"),
+            Command::SetPartition { .. } => unimplemented_yet("partitions are not kept"),
+            Command::AdoptUnknown { .. } => unimplemented_yet("unknown tasks are not adopted"),
+            Command::PauseScheduler { .. } => unimplemented_yet("schedulers are not paused"),
+        }
+    }
+
+    /// A delta for the next revision, for a handler to fill.
+    pub(crate) fn draft(&self, now: LogTime) -> Delta {
+        Delta::new(self.cell.revision().next(), now)
+    }
+
+    /// Folds a delta into the state, and into what is derived from it.
+    fn take_effect(&mut self, delta: &Delta) {
+        self.derived.before(delta, &self.cell);
+        self.cell.apply(delta).expect("a delta of this core fits its own cell");
+        self.derived.after(delta, &self.cell, &self.options);
+        #[cfg(debug_assertions)]
+        invariants::assert_cheap(&self.cell, delta);
+    }
+}
+
+fn unimplemented_yet(what: &str) -> Handled {
+    let message = format!("{what} by this version of Plenum; it has a place in the protocol and the log for it");
+    Err(Rejection::new(RejectionCode::Unimplemented, message))
+}
+
+/// The answer that something was done.
+pub(crate) fn accepted(id: u64, version: u32) -> Decision {
+    Decision::Accepted { id, version }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Commits: a transaction is checked as a whole, resolved, and turned into an outcome and a delta.
+
+use plenum_model::session::Standing;
+use plenum_model::{
+    AllocationState, AllocationStatus, Decision, Delta, Grants, JobChange, JobState, LogTime, Move, Outcome, Placement,
+    Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome,
+};
+
+use crate::resolve::{Resolution, Resolver, granted_ids};
+use crate::sessions::no_such_session;
+use crate::{Core, Handled, Verdict};
+
+impl Core {
+    pub(crate) fn commit(&mut self, txn: &Transaction, digest: u64, now: LogTime) -> Handled {
+        let Some(session) = self.cell.session(txn.id.session).cloned() else {
+            return Err(no_such_session(txn.id.session));
+        };
+        if txn.incarnation != self.cell.identity().incarnation {
+            let message = format!(
+                "expected incarnation {}, found {}: open a new session",
+                self.cell.identity().incarnation,
+                txn.incarnation
+            );
+            return Err(Rejection::new(RejectionCode::OtherIncarnation, message));
+        }
+        match session.standing(txn.id.number) {
+            Standing::Decided(decided) if decided.digest == digest => return Ok(Verdict::Repeat(decided.revision)),
+            Standing::Decided(decided) => {
+                let message = format!("{} was decided with other content at revision {}", txn.id, decided.revision);
+                return Err(Rejection::new(RejectionCode::NumberReused, message));
+            }
+            Standing::Retired => {
+                let message = format!("{} is older than what is remembered, and was not executed", txn.id);
+                return Err(Rejection::new(RejectionCode::NumberRetired, message));
+            }
+            Standing::New => {}
+        }
+        self.check(txn)?;
+        let resolution = Resolver {
+            cell: &self.cell,
+            ring: &self.derived.ring,
+            rules: &mut self.derived.rules,
+            promised: &mut self.derived.promised,
+            job_events: &self.derived.job_events,
+            epochs_began: &self.derived.epochs_began,
+            opened: self.derived.opened,
+            session: &session,
+            now,
+        }
+        .resolve(txn);
+        let scheduler = self.derived.scheduler_numbers[&session.scheduler];
+        // A dry run is not logged, so it must leave no trace in what replay derives: not even in the order of free rows.
+        let untouched = txn.dry_run.then(|| self.derived.allocation_slots.clone());
+        let (outcome, mut delta) = self.conclude(txn, resolution, scheduler, now);
+        if let Some(untouched) = untouched {
+            self.derived.allocation_slots = untouched;
+            return Ok(Verdict::Answer(Decision::Outcome(Box::new(outcome))));
+        }
+        delta.sessions.push(SessionChange::Number { session: txn.id.session, number: txn.id.number, digest });
+        Ok(Verdict::Change(Decision::Outcome(Box::new(outcome)), delta))
+    }
+
+    /// What can be wrong with a transaction as a whole; then it is not decided.
+    fn check(&self, txn: &Transaction) -> Result<(), Rejection> {
+        if txn.base > self.cell.revision() {
+            let message = format!("based on revision {}, and the cell is at {}", txn.base, self.cell.revision());
+            return Err(Rejection::new(RejectionCode::FutureBase, message));
+        }
+        if u32::try_from(txn.id.number).is_err() {
+            let message = format!("number {} is above {}; open a new session", txn.id.number, u32::MAX);
+            return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        }
+        let unequal = |placement: &&Placement| placement.machines.len() != placement.tasks.len();
+        if let Some(placement) = txn.placements.iter().find(unequal) {
+            let (machines, tasks) = (placement.machines.len(), placement.tasks.len());
+            let message = format!("columns of a placement differ in length: {machines} machines, {tasks} tasks");
+            return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        }
+        let later = [
+            (txn.placements.iter().any(|placement| !placement.extras.is_empty()), "devices, ports and take-overs"),
+            (txn.placements.iter().any(|placement| !placement.preemptions.is_empty()), "preemptions"),
+            (txn.placements.iter().any(|placement| !placement.alternates.is_empty()), "alternates"),
+        ];
+        if let Some((_, what)) = later.into_iter().find(|(asked, _)| *asked) {
+            let message = format!("{what} are not decided by this version of Plenum");
+            return Err(Rejection::new(RejectionCode::Unimplemented, message));
+        }
+        Ok(())
+    }
+
+    /// Turns a resolution into the outcome and the delta.
+    fn conclude(
+        &mut self,
+        txn: &Transaction,
+        resolution: Resolution,
+        scheduler: u16,
+        now: LogTime,
+    ) -> (Outcome, Delta) {
+        let mut delta = self.draft(now);
+        for &slot in &resolution.stops {
+            let restarts =
+                self.cell.allocation_in(slot).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
+            let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
+            delta.moves.push(Move { slot, status, restarts, reason: None });
+        }
+        let mut placements = Vec::with_capacity(txn.placements.len());
+        for (placement, granted) in txn.placements.iter().zip(&resolution.granted) {
+            let grants = delta.grants.len();
+            if !granted.is_empty() {
+                let columns = self.grant_columns(txn, placement, granted, scheduler, &mut delta);
+                delta.grants.push(columns);
+            }
+            placements.push(granted_ids(placement, granted, &delta, grants));
+        }
+        for (job_slot, machine) in self.derived.promised.homes() {
+            let job = self.cell.job_in(job_slot).expect("it was granted a machine");
+            delta.jobs.push(JobChange::Home { id: job.id, machine: Some(machine) });
+        }
+        let any = delta.grants.iter().any(|grants| !grants.slots.is_empty()) || !delta.moves.is_empty();
+        let asked = txn.claims() + txn.stops.len() > 0;
+        let outcome = match (resolution.refused || (!any && asked), resolution.refusals.is_empty()) {
+            (_, true) if !resolution.refused => TransactionOutcome::Committed,
+            (true, _) => TransactionOutcome::Refused,
+            (false, _) => TransactionOutcome::Partial,
+        };
+        let outcome = Outcome {
+            id: txn.id,
+            revision: if txn.dry_run { self.cell.revision() } else { delta.revision },
+            time: now,
+            outcome,
+            placements,
+            refusals: resolution.refusals,
+            idle_stops: resolution.idle_stops,
+        };
+        (outcome, delta)
+    }
+
+    fn grant_columns(
+        &mut self,
+        txn: &Transaction,
+        placement: &Placement,
+        granted: &[u32],
+        scheduler: u16,
+        delta: &mut Delta,
+    ) -> Grants {
+        let job = self.cell.job(placement.job).expect("its claims were granted");
+        let group = usize::from(placement.group);
+        let shape = self.cell.shape_number(&job.shape.groups[group].resources).expect("interned when it was submitted");
+        let started = |change: &JobChange| matches!(change, JobChange::State { id, .. } if *id == job.id);
+        if job.state == JobState::Waiting && !delta.jobs.iter().any(started) {
+            delta.jobs.push(JobChange::State { id: job.id, state: JobState::Running, reason: "".into() });
+        }
+        let mut grants = Grants {
+            job: job.id,
+            group: placement.group,
+            group_row: job.group_row(placement.group).expect("its claims were granted"),
+            job_version: job.version,
+            shape,
+            scheduler,
+            session: txn.id.session,
+            number: u32::try_from(txn.id.number).expect("checked before"),
+            machines: Vec::with_capacity(granted.len()),
+            tasks: Vec::with_capacity(granted.len()),
+            slots: Vec::with_capacity(granted.len()),
+            generations: Vec::with_capacity(granted.len()),
+            extras: Vec::new(),
+        };
+        for &claim in granted {
+            let slot = self.derived.allocation_slots.take();
+            let before = self.cell.allocation_rows().get(slot).map_or(0, |row| row.generation);
+            grants.machines.push(placement.machines[claim as usize]);
+            grants.tasks.push(placement.tasks[claim as usize]);
+            grants.slots.push(slot);
+            grants.generations.push(before + 1);
+        }
+        grants
+    }
+}

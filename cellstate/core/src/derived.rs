@@ -1,0 +1,272 @@
+//! What is derived from the cell, to find things fast: free rows, the ring of changes, the last event of each job, what is due.
+//!
+//! Not part of the state: rebuilt when a server opens, in production as in replay, and from then on a function of the deltas.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationRow, AllocationState, Cell, Delta, GroupRow, Job, JobChange, JobId, LogTime, Machine, MachineState,
+    Revision, Room, TransactionId,
+};
+
+use crate::CoreOptions;
+use crate::promised::Promised;
+use crate::ring::{MachineEvent, Ring};
+use crate::room::JobEvent;
+use crate::rules::Rules;
+use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
+
+/// What is to happen at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// Allocations of the unreachable machine in this slot are lost.
+    Lost(u32),
+    /// A finished job is retired.
+    Retire(JobId),
+}
+
+/// Everything derived.
+#[derive(Debug)]
+pub(crate) struct Derived {
+    pub(crate) allocation_slots: AllocationSlots,
+    pub(crate) machine_slots: RowSlots,
+    pub(crate) job_slots: RowSlots,
+    pub(crate) group_rows: RangeSlots,
+    pub(crate) task_rows: RangeSlots,
+    pub(crate) ring: Ring,
+    pub(crate) rules: Rules,
+    pub(crate) promised: Promised,
+    /// By job slot.
+    pub(crate) job_events: Vec<JobEvent>,
+    /// By machine slot: the revision at which its epoch began.
+    pub(crate) epochs_began: Vec<u64>,
+    pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
+    pub(crate) due: BTreeSet<(LogTime, Due)>,
+    /// Times at which machines were given up, in the last minute.
+    pub(crate) given_up: Vec<LogTime>,
+    /// Tasks of all jobs.
+    pub(crate) tasks: u64,
+    /// When the ring began.
+    pub(crate) opened: Revision,
+}
+
+impl Derived {
+    pub(crate) fn rebuild(cell: &Cell, options: &CoreOptions) -> Self {
+        let machine_end = cell.machine_slots().len();
+        let job_end = cell.job_slots().len();
+        let groups = cell.jobs().map(|job| (job.group_base, rows(job.shape.groups.len())));
+        let rows_of = |job: &Arc<Job>| {
+            let base = job.group_base;
+            (base..base + rows(job.shape.groups.len())).filter_map(|row| cell.groups().get(row)).copied().collect()
+        };
+        let all: Vec<GroupRow> = cell.jobs().flat_map(|job| -> Vec<_> { rows_of(job) }).collect();
+        let names = cell.scheduler_names().iter().cloned();
+        let mut derived = Self {
+            allocation_slots: AllocationSlots::rebuild(cell),
+            machine_slots: RowSlots::rebuild(machine_end, |slot| cell.machine_in(slot).is_some()),
+            job_slots: RowSlots::rebuild(job_end, |slot| cell.job_in(slot).is_some()),
+            group_rows: RangeSlots::rebuild(groups),
+            task_rows: RangeSlots::rebuild(all.iter().map(|group| (group.task_base, group.count))),
+            ring: Ring::new(options.ring_changes, cell.revision()),
+            rules: Rules::default(),
+            promised: Promised::default(),
+            job_events: vec![JobEvent::default(); job_end as usize],
+            epochs_began: vec![0; machine_end as usize],
+            scheduler_numbers: names.zip(0..).collect(),
+            due: BTreeSet::new(),
+            given_up: Vec::new(),
+            tasks: all.iter().map(|group| u64::from(group.count)).sum(),
+            opened: cell.revision(),
+        };
+        for machine in cell.machines() {
+            derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
+            derived.note_unreachable(machine, cell);
+        }
+        for job in cell.jobs().filter(|job| job.state.is_final()) {
+            derived.due.insert((job.state_since.plus_micros(options.retire_after_micros), Due::Retire(job.id)));
+        }
+        derived
+    }
+
+    pub(crate) fn next_due(&self) -> Option<LogTime> {
+        self.due.first().map(|(time, _)| *time)
+    }
+
+    /// Notes what a delta is about to change: rows are still as they were.
+    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
+        for end in &delta.ends {
+            self.ring.note_end(delta.revision, cell, end.slot);
+            self.allocation_slots.give(end.slot);
+        }
+        for machine in &delta.machines {
+            self.note_machine(delta.revision, machine, cell);
+        }
+        for change in &delta.jobs {
+            self.free_rows(change, cell);
+        }
+    }
+
+    /// Notes what a delta has changed.
+    pub(crate) fn after(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
+        for grants in &delta.grants {
+            self.ring.note_grants(delta.revision, grants);
+        }
+        for name in &delta.scheduler_names {
+            let number = u16::try_from(self.scheduler_numbers.len()).expect("bounded when a session opens");
+            self.scheduler_numbers.insert(name.clone(), number);
+        }
+        for machine in &delta.machines {
+            self.note_unreachable(machine, cell);
+        }
+        for change in &delta.jobs {
+            self.note_job(delta, change, cell, options);
+        }
+        for change in &delta.tasks {
+            let slot = cell.groups().get(change.group_row).map_or(0, |group| group.job_slot);
+            self.job_event(slot, JobEvent { revision: delta.revision, word: "task", ..JobEvent::default() });
+        }
+        if delta.cell.is_some() {
+            *self = Self::rebuild(cell, options);
+        }
+    }
+
+    fn note_machine(&mut self, revision: Revision, machine: &Arc<Machine>, cell: &Cell) {
+        let slot = machine.id.slot;
+        let before = cell.machine_in(slot);
+        let mut grown = Room::all_of(&machine.capacity);
+        if let Some(before) = before {
+            grown.take(&before.capacity);
+        }
+        let began = machine.epoch_began.0;
+        if slot as usize >= self.epochs_began.len() {
+            self.epochs_began.resize(slot as usize + 1, 0);
+        }
+        self.epochs_began[slot as usize] = began;
+        let word = match before {
+            None => "registered",
+            Some(_) if machine.state == MachineState::Gone => "removed",
+            Some(before) if before.epoch != machine.epoch => "epoch",
+            Some(before) if before.state != machine.state => match machine.state {
+                MachineState::Cordoned => "cordoned",
+                MachineState::Draining => "draining",
+                MachineState::Unreachable => "expired",
+                MachineState::Ready | MachineState::Gone => "ready",
+            },
+            Some(before) if before.attributes != machine.attributes => "attributes",
+            Some(_) => "capacity",
+        };
+        self.ring.note_machine(revision, slot, MachineEvent { word, grown });
+        if machine.state == MachineState::Gone {
+            self.machine_slots.give(slot);
+        } else {
+            self.machine_slots.take(slot);
+        }
+    }
+
+    /// When the allocations of an unreachable machine are lost: the earliest of them.
+    pub(crate) fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
+        let slot = machine.id.slot;
+        self.due.retain(|(_, due)| *due != Due::Lost(slot));
+        if machine.state == MachineState::Unreachable {
+            let earliest = active_on(cell, slot).filter_map(|(_, row)| {
+                let job = cell.job(row.job())?;
+                let after = job.shape.groups.get(usize::from(row.group))?.lost_after_micros?;
+                Some(machine.since.plus_micros(after))
+            });
+            if let Some(time) = earliest.min() {
+                self.due.insert((time, Due::Lost(slot)));
+            }
+        }
+    }
+
+    /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.
+    fn free_rows(&mut self, change: &JobChange, cell: &Cell) {
+        match change {
+            JobChange::Put { job, .. } => {
+                match cell.job_in(job.id.slot) {
+                    Some(replaced) => self.give_groups(replaced, cell),
+                    None => self.job_slots.take(job.id.slot),
+                }
+                self.tasks += job.shape.groups.iter().map(|group| u64::from(group.count)).sum::<u64>();
+            }
+            JobChange::Group { row, count, task_base, .. } => {
+                if let Some(group) = cell.groups().get(*row) {
+                    if group.task_base != *task_base {
+                        self.task_rows.give(group.task_base, group.count);
+                    }
+                    self.tasks = self.tasks - u64::from(group.count) + u64::from(*count);
+                }
+            }
+            JobChange::Removed(id) => {
+                if let Some(job) = cell.job(*id) {
+                    self.give_groups(job, cell);
+                    self.job_slots.give(id.slot);
+                    self.rules.forget(*id);
+                    self.due.retain(|(_, due)| *due != Due::Retire(*id));
+                }
+            }
+            JobChange::State { .. } | JobChange::Home { .. } => {}
+        }
+    }
+
+    fn give_groups(&mut self, job: &Job, cell: &Cell) {
+        let groups = rows(job.shape.groups.len());
+        self.group_rows.give(job.group_base, groups);
+        for group in (job.group_base..job.group_base + groups).filter_map(|row| cell.groups().get(row)) {
+            self.task_rows.give(group.task_base, group.count);
+            self.tasks -= u64::from(group.count);
+        }
+    }
+
+    fn note_job(&mut self, delta: &Delta, change: &JobChange, cell: &Cell, options: &CoreOptions) {
+        let (slot, word) = match change {
+            JobChange::Put { job, .. } => (job.id.slot, "submitted"),
+            JobChange::State { id, .. } => (id.slot, "job"),
+            JobChange::Group { row, .. } => (cell.groups().get(*row).map_or(0, |group| group.job_slot), "group"),
+            JobChange::Removed(id) => (id.slot, "retired"),
+            JobChange::Home { id, .. } => (id.slot, "home"),
+        };
+        let grants = delta.grants.first();
+        let transaction = grants.map(|grants| TransactionId { session: grants.session, number: grants.number.into() });
+        let scheduler = grants.map_or_else(|| "".into(), |grants| cell.scheduler_name(grants.scheduler).into());
+        self.job_event(slot, JobEvent { revision: delta.revision, word, transaction, scheduler });
+        if let JobChange::State { id, state, .. } = change
+            && state.is_final()
+        {
+            self.due.insert((delta.time.plus_micros(options.retire_after_micros), Due::Retire(*id)));
+        }
+        if let JobChange::Put { job, .. } = change {
+            self.due.retain(|(_, due)| *due != Due::Retire(job.id));
+        }
+    }
+
+    fn job_event(&mut self, slot: u32, event: JobEvent) {
+        let slot = slot as usize;
+        if slot >= self.job_events.len() {
+            self.job_events.resize(slot + 1, JobEvent::default());
+        }
+        self.job_events[slot] = event;
+    }
+}
+
+/// Rows for so many tenants.
+pub(crate) fn rows(count: usize) -> u32 {
+    u32::try_from(count).expect("bounded at the edge")
+}
+
+/// Live allocations on a machine that are not leaving. A walk over all rows: for the rare commands that need it.
+pub(crate) fn active_on(cell: &Cell, machine: u32) -> impl Iterator<Item = (u32, &AllocationRow)> {
+    live_on(cell, machine).filter(|(_, _, state)| state.is_active()).map(|(slot, row, _)| (slot, row))
+}
+
+/// Live allocations on a machine. A walk over all rows: for the rare commands that need it.
+pub(crate) fn live_on(cell: &Cell, machine: u32) -> impl Iterator<Item = (u32, &AllocationRow, AllocationState)> {
+    let some = cell.machine_row(machine).is_some_and(|row| row.allocations > 0);
+    let end = if some { cell.statuses().len() } else { 0 };
+    let rows = cell.allocation_rows().iter().zip(cell.statuses().iter());
+    rows.take(end as usize)
+        .zip(0..)
+        .filter(move |((row, status), _)| status.state.is_live() && row.machine == machine)
+        .map(|((row, status), slot)| (slot, row, status.state))
+}

@@ -1,0 +1,287 @@
+//! What always holds, as one list of checks with typed violations: asserted in the core after each command, and used by the
+//! simulators, by `plenum verify` and by the checkers of the tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use plenum_model::{
+    AllocationId, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason, Request,
+    Resource, Revision, Room, TaskState, Transaction, TransactionOutcome,
+};
+
+use crate::Decided;
+
+/// What does not hold, with the facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A machine's free room is not its capacity less its live allocations.
+    RoomLeaks {
+        /// Which.
+        machine: MachineId,
+        /// In which resource.
+        resource: Resource,
+        /// What its row says is free.
+        recorded: i64,
+        /// What is free by its allocations.
+        derived: i64,
+    },
+    /// A grant made free room negative.
+    Overcommitted {
+        /// At which revision.
+        revision: Revision,
+        /// The machine's slot.
+        machine: u32,
+        /// In which resource.
+        resource: Resource,
+        /// What is free now.
+        free: i64,
+    },
+    /// Two allocations of one task are not leaving.
+    TwoAllocations {
+        /// One.
+        first: AllocationId,
+        /// The other.
+        second: AllocationId,
+    },
+    /// A task names another allocation than the one that names it.
+    TaskDisagrees {
+        /// The allocation.
+        allocation: AllocationId,
+    },
+    /// A group's counters are not the counts of its tasks.
+    CountersWrong {
+        /// Its job.
+        job: JobId,
+        /// Its row.
+        group_row: u32,
+    },
+    /// A conflict over room names culprits that took less than what was short.
+    CulpritsTooSmall {
+        /// At which revision.
+        revision: Revision,
+        /// What was short.
+        short_by: u64,
+        /// What they took.
+        total: u64,
+    },
+    /// A conflict without a culprit, or with one that is not later than the base.
+    CulpritNotLater {
+        /// At which revision.
+        revision: Revision,
+        /// The base.
+        base: Revision,
+    },
+    /// A placement was granted fewer claims than its minimum, and more than none.
+    MinimumBroken {
+        /// At which revision.
+        revision: Revision,
+        /// The placement's position.
+        placement: usize,
+    },
+    /// A refused transaction changed something.
+    RefusedHadEffect {
+        /// At which revision.
+        revision: Revision,
+    },
+    /// A revision does not follow the one before.
+    RevisionGap {
+        /// The one before.
+        before: Revision,
+        /// This one.
+        after: Revision,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// All checks of a cell by itself.
+///
+/// # Errors
+/// The first violation.
+pub fn check_cell(cell: &Cell) -> Result<(), Violation> {
+    invariant_used_equals_the_sum_of_live_allocations(cell)?;
+    invariant_one_allocation_per_task_is_not_leaving(cell)?;
+    invariant_counters_count_their_tasks(cell)
+}
+
+/// All checks of one step.
+///
+/// # Errors
+/// The first violation.
+pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &Cell) -> Result<(), Violation> {
+    let Decided::Changed { decision, delta } = decided else {
+        let same = before.revision() == after.revision();
+        let gap = Violation::RevisionGap { before: before.revision(), after: after.revision() };
+        return if same { Ok(()) } else { Err(gap) };
+    };
+    invariant_revisions_have_no_gaps(before, after)?;
+    invariant_no_grant_makes_room_negative(after, delta)?;
+    if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
+        invariant_conflicts_name_their_culprits(txn, outcome)?;
+        invariant_minimums_hold(txn, outcome)?;
+        invariant_refused_has_no_effect(outcome, delta)?;
+    }
+    check_cell(after)
+}
+
+/// Used equals the sum over live allocations: nothing leaks.
+///
+/// # Errors
+/// The first machine where it does not.
+pub fn invariant_used_equals_the_sum_of_live_allocations(cell: &Cell) -> Result<(), Violation> {
+    let mut rooms: BTreeMap<u32, Room> = BTreeMap::new();
+    for machine in cell.machines() {
+        rooms.insert(machine.id.slot, Room::all_of(&machine.capacity));
+    }
+    for allocation in cell.allocations() {
+        let resources = cell.resources_of(allocation.row);
+        rooms.entry(allocation.row.machine).or_default().take(&resources);
+    }
+    for machine in cell.machines() {
+        let (derived, recorded) = (rooms[&machine.id.slot], cell.room(machine.id.slot));
+        for resource in Resource::ALL {
+            let (recorded, derived) = (recorded.get(resource), derived.get(resource));
+            if recorded != derived {
+                return Err(Violation::RoomLeaks { machine: machine.id, resource, recorded, derived });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No grant makes free room negative, in any resource that it takes.
+///
+/// # Errors
+/// The first machine where one did.
+pub fn invariant_no_grant_makes_room_negative(after: &Cell, delta: &Delta) -> Result<(), Violation> {
+    for grants in &delta.grants {
+        let Some(shape) = after.shapes().get(grants.shape as usize) else { continue };
+        for &machine in &grants.machines {
+            let room = after.room(machine);
+            let negative = |&resource: &Resource| shape.get(resource) > 0 && room.get(resource) < 0;
+            if let Some(resource) = Resource::ALL.into_iter().find(negative) {
+                let free = room.get(resource);
+                return Err(Violation::Overcommitted { revision: after.revision(), machine, resource, free });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At most one allocation per task is not leaving, and the task names it.
+///
+/// # Errors
+/// The first task with two.
+pub fn invariant_one_allocation_per_task_is_not_leaving(cell: &Cell) -> Result<(), Violation> {
+    let mut active: BTreeMap<(u32, u32), AllocationId> = BTreeMap::new();
+    for allocation in cell.allocations().filter(|allocation| allocation.status.state.is_active()) {
+        let key = (allocation.row.group_row, allocation.row.task);
+        if let Some(first) = active.insert(key, allocation.id) {
+            return Err(Violation::TwoAllocations { first, second: allocation.id });
+        }
+        let group = cell.groups().get(allocation.row.group_row).copied().unwrap_or_default();
+        let named = cell.task(&group, allocation.row.task).map(|task| task.allocation);
+        if named != Some(allocation.id.slot + 1) {
+            return Err(Violation::TaskDisagrees { allocation: allocation.id });
+        }
+    }
+    Ok(())
+}
+
+/// Counters of groups are the counts of their tasks and allocations.
+///
+/// # Errors
+/// The first group where they are not.
+pub fn invariant_counters_count_their_tasks(cell: &Cell) -> Result<(), Violation> {
+    let mut leaving: BTreeMap<u32, u32> = BTreeMap::new();
+    for allocation in cell.allocations().filter(|allocation| allocation.status.state.is_leaving()) {
+        *leaving.entry(allocation.row.group_row).or_default() += 1;
+    }
+    for job in cell.jobs() {
+        for (group_row, group) in crate::jobs::groups_of(cell, job) {
+            let mut tasks = [0; 5];
+            for task in (0..group.count).filter_map(|task| cell.task(&group, task)) {
+                let live = task.allocation > 0;
+                tasks[task.state as usize] += u32::from(live == (task.state == TaskState::Live));
+            }
+            let leaves = leaving.get(&group_row).copied().unwrap_or(0);
+            if tasks != group.tasks || tasks.iter().sum::<u32>() != group.count || leaves != group.leaving {
+                return Err(Violation::CountersWrong { job: job.id, group_row });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Revisions have no gaps.
+///
+/// # Errors
+/// When one has.
+pub fn invariant_revisions_have_no_gaps(before: &Cell, after: &Cell) -> Result<(), Violation> {
+    let (before, after) = (before.revision(), after.revision());
+    if after == before.next() { Ok(()) } else { Err(Violation::RevisionGap { before, after }) }
+}
+
+/// A conflict over room names culprits whose total is at least what was short; each culprit is later than the base.
+///
+/// # Errors
+/// The first conflict that does not.
+pub fn invariant_conflicts_name_their_culprits(txn: &Transaction, outcome: &Outcome) -> Result<(), Violation> {
+    let (revision, base) = (outcome.revision, txn.base);
+    for refusal in outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Conflict) {
+        let later = refusal.culprits.iter().all(|culprit| culprit.revision > base);
+        if refusal.culprits.is_empty() || !later {
+            return Err(Violation::CulpritNotLater { revision, base });
+        }
+        if let (RefusalReason::NoRoom, Some((_, short_by))) = (refusal.reason, refusal.short)
+            && refusal.culprits_total < short_by
+        {
+            return Err(Violation::CulpritsTooSmall { revision, short_by, total: refusal.culprits_total });
+        }
+    }
+    Ok(())
+}
+
+/// `min` and `atomic` hold.
+///
+/// # Errors
+/// The first placement where they do not.
+pub fn invariant_minimums_hold(txn: &Transaction, outcome: &Outcome) -> Result<(), Violation> {
+    let granted = |claims: &Vec<Option<AllocationId>>| claims.iter().flatten().count();
+    let effect = outcome.placements.iter().any(|claims| granted(claims) > 0);
+    for (placement, (asked, claims)) in txn.placements.iter().zip(&outcome.placements).enumerate() {
+        let missed = granted(claims) < asked.min as usize;
+        if missed && (granted(claims) > 0 || (txn.atomic && effect)) {
+            return Err(Violation::MinimumBroken { revision: outcome.revision, placement });
+        }
+    }
+    Ok(())
+}
+
+/// A refused transaction has no effect but its record.
+///
+/// # Errors
+/// When one has.
+pub fn invariant_refused_has_no_effect(outcome: &Outcome, delta: &Delta) -> Result<(), Violation> {
+    let effect =
+        !delta.grants.is_empty() || !delta.moves.is_empty() || !delta.ends.is_empty() || !delta.jobs.is_empty();
+    let refused = outcome.outcome == TransactionOutcome::Refused;
+    if refused && effect { Err(Violation::RefusedHadEffect { revision: outcome.revision }) } else { Ok(()) }
+}
+
+/// The cheap checks, after each command of a debug build.
+#[cfg(debug_assertions)]
+pub(crate) fn assert_cheap(after: &Cell, delta: &Delta) {
+    if let Err(violation) = invariant_no_grant_makes_room_negative(after, delta) {
+        panic!("{violation}");
+    }
+    let slots: BTreeSet<u32> = delta.grants.iter().flat_map(|grants| grants.slots.iter().copied()).collect();
+    let granted: usize = delta.grants.iter().map(|grants| grants.slots.len()).sum();
+    assert_eq!(slots.len(), granted, "two grants of one delta share a row");
+}

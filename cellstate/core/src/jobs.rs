@@ -1,0 +1,236 @@
+//! Jobs: submitted, scaled and stopped, also when their scheduler is dead.
+
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationId, AllocationState, AllocationStatus, Cell, Delta, GroupShape, Job, JobChange, JobId, JobShape,
+    JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
+};
+
+use crate::derived::rows;
+use crate::{Core, Handled, Verdict, accepted};
+
+impl Core {
+    pub(crate) fn submit_job(
+        &mut self,
+        shape: &Arc<JobShape>,
+        body: &Arc<[u8]>,
+        body_digest: [u8; 32],
+        now: LogTime,
+    ) -> Handled {
+        undecided_yet(shape)?;
+        let before = self.cell.job_named(&shape.namespace, &shape.name).cloned();
+        let (id, version) = match &before {
+            None => (self.new_job_id()?, 1),
+            Some(job) if job.state.is_final() => {
+                self.nothing_leaves(job)?;
+                (job.id, job.version + 1)
+            }
+            Some(job) => return self.resubmit(job, shape, body_digest, now),
+        };
+        let tasks: u64 = shape.groups.iter().map(|group| u64::from(group.count)).sum();
+        if self.derived.tasks + tasks > u64::from(self.options.tasks_max) {
+            let message =
+                format!("at most {} tasks in the cell, and {} are there", self.options.tasks_max, self.derived.tasks);
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let mut delta = self.draft(now);
+        self.intern_shapes(shape, &mut delta);
+        let job = Job {
+            id,
+            version,
+            shape: shape.clone(),
+            body: Some(body.clone()),
+            body_digest,
+            submitted: now,
+            state: JobState::Waiting,
+            state_since: now,
+            reason: "".into(),
+            group_base: self.derived.group_rows.take(rows(shape.groups.len())),
+            home: None,
+        };
+        let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
+        delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
+        Ok(Verdict::Change(accepted(id.to_bits(), version), delta))
+    }
+
+    fn new_job_id(&self) -> Result<JobId, Rejection> {
+        let slot = self.derived.job_slots.next();
+        if slot >= self.options.jobs_max {
+            let message =
+                format!("at most {} jobs in the cell; finished ones leave after a time", self.options.jobs_max);
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let generation = self.cell.job_slots().get(slot).map_or(0, |slot| slot.generation) + 1;
+        Ok(JobId { slot, generation })
+    }
+
+    /// A finished job's rows are used again only when nothing of it is left.
+    fn nothing_leaves(&self, job: &Job) -> Result<(), Rejection> {
+        let left =
+            groups_of(&self.cell, job).map(|(_, group)| group.leaving + group.tasks_in(TaskState::Live)).sum::<u32>();
+        if left == 0 {
+            return Ok(());
+        }
+        let message =
+            format!("{left} allocations of {} are still stopping; submit it again when they are gone", job.shape.name);
+        Err(Rejection::new(RejectionCode::JobChanged, message))
+    }
+
+    /// A job of that name is not over: the same one again, or another number of tasks.
+    fn resubmit(&mut self, job: &Arc<Job>, shape: &JobShape, body_digest: [u8; 32], now: LogTime) -> Handled {
+        let counts = |shape: &JobShape| -> Vec<u32> { shape.groups.iter().map(|group| group.count).collect() };
+        let mut alike = shape.clone();
+        if alike.groups.len() == job.shape.groups.len() {
+            for (group, known) in alike.groups.iter_mut().zip(&job.shape.groups) {
+                group.count = known.count;
+            }
+        }
+        if alike != *job.shape || body_digest != job.body_digest {
+            let message = format!(
+                "{} is not over, and only numbers of tasks can change while it lives; stop it first",
+                shape.name
+            );
+            return Err(Rejection::new(RejectionCode::JobChanged, message));
+        }
+        let mut delta = self.draft(now);
+        for ((row, group), count) in groups_of(&self.cell, job).collect::<Vec<_>>().into_iter().zip(counts(shape)) {
+            if group.count != count {
+                self.scale_group(row, count, &mut delta)?;
+            }
+        }
+        let answer = accepted(job.id.to_bits(), job.version);
+        Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
+    }
+
+    /// Numbers the resources of a job's groups, so that grants need not carry them.
+    fn intern_shapes(&self, shape: &JobShape, delta: &mut Delta) {
+        for group in &shape.groups {
+            let known: Option<u32> = self.cell.shape_number(&group.resources);
+            if known.is_none() && !delta.shapes.contains(&group.resources) {
+                delta.shapes.push(group.resources);
+            }
+        }
+    }
+
+    fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {
+        let job = self.cell.job(id).cloned();
+        let job =
+            job.ok_or_else(|| Rejection::new(RejectionCode::NoSuchJob, format!("{id} is retired or never was")))?;
+        if job.state.is_final() {
+            let message = format!("{} is over ({:?}) and can't be changed", job.shape.name, job.state);
+            return Err(Rejection::new(RejectionCode::JobOver, message));
+        }
+        Ok(job)
+    }
+
+    pub(crate) fn stop_job(&mut self, id: JobId, now: LogTime) -> Handled {
+        let job = self.live_job(id)?;
+        let mut delta = self.draft(now);
+        delta.jobs.push(JobChange::State { id, state: JobState::Stopped, reason: "stopped by a request".into() });
+        stop_live_tasks(&self.cell, &job, "the job was stopped", |_| true, &mut delta);
+        Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
+    }
+
+    pub(crate) fn scale_job(&mut self, id: JobId, group: u16, count: u32, now: LogTime) -> Handled {
+        let job = self.live_job(id)?;
+        let Some(row) = job.group_row(group) else {
+            let message = format!("{} has {} groups, and no number {group}", job.shape.name, job.shape.groups.len());
+            return Err(Rejection::new(RejectionCode::NoSuchGroup, message));
+        };
+        let mut delta = self.draft(now);
+        if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
+            return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
+        }
+        self.scale_group(row, count, &mut delta)?;
+        Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
+    }
+
+    /// Another number of tasks for a group. Live tasks at the end keep their rows until they have stopped: a group shrinks as far
+    /// as none of its live tasks stands in the way, and those that do are stopped.
+    fn scale_group(&mut self, row: u32, count: u32, delta: &mut Delta) -> Result<(), Rejection> {
+        let group = *self.cell.groups().get(row).expect("a group of a job");
+        let live = (count..group.count).rev().filter_map(|task| {
+            let found = self.cell.task(&group, task)?;
+            (found.state == TaskState::Live).then_some(found.allocation - 1)
+        });
+        let live: Vec<u32> = live.collect();
+        if !live.is_empty() {
+            let message = format!(
+                "{} tasks above {count} still run; stop them first (`plenum alloc stop`), or stop the job",
+                live.len()
+            );
+            return Err(Rejection::new(RejectionCode::Unimplemented, message));
+        }
+        let fits = crate::slots::place_size(count) <= crate::slots::place_size(group.count);
+        let task_base = if fits { group.task_base } else { self.derived.task_rows.take(count) };
+        delta.jobs.push(JobChange::Group { row, count, not_before: group.not_before, task_base });
+        Ok(())
+    }
+
+    pub(crate) fn stop_allocation(&mut self, id: AllocationId, now: LogTime) -> Handled {
+        let Some(found) = self.cell.allocation(id) else {
+            let message = format!("{id} has ended, or never was");
+            return Err(Rejection::new(RejectionCode::NoSuchAllocation, message));
+        };
+        if found.status.state.is_leaving() {
+            return Ok(Verdict::Answer(accepted(id.to_bits(), 0)));
+        }
+        let mut delta = self.draft(now);
+        delta.moves.push(stop_move(&self.cell, id.slot, "stopped by a request"));
+        Ok(Verdict::Change(accepted(id.to_bits(), 0), delta))
+    }
+}
+
+/// What a job asks for and the core does not decide yet is refused, never ignored.
+fn undecided_yet(shape: &JobShape) -> Result<(), Rejection> {
+    let refuse = |what: &str| {
+        let message = format!("{what} of {} are not decided by this version of Plenum; leave them out", shape.name);
+        Err(Rejection::new(RejectionCode::Unimplemented, message))
+    };
+    let any = |asks: fn(&GroupShape) -> bool| shape.groups.iter().any(asks);
+    if any(|group| !group.devices.is_empty()) {
+        return refuse("devices");
+    }
+    if any(|group| !group.ports.is_empty()) {
+        return refuse("ports");
+    }
+    if any(|group| !group.spread.is_empty()) {
+        return refuse("spread rules");
+    }
+    if any(|group| group.per_machine > 0) {
+        return refuse("limits per machine");
+    }
+    if any(|group| group.single_instance) {
+        return refuse("single instances");
+    }
+    if any(|group| !group.affinities.is_empty()) {
+        return refuse("affinities");
+    }
+    if shape.parent.is_some() { refuse("launches") } else { Ok(()) }
+}
+
+/// Groups of a job, with their rows.
+pub(crate) fn groups_of<'a>(
+    cell: &'a Cell,
+    job: &Job,
+) -> impl Iterator<Item = (u32, plenum_model::GroupRow)> + use<'a> {
+    let rows = job.group_base..job.group_base + rows(job.shape.groups.len());
+    rows.filter_map(|row| cell.groups().get(row).map(|group| (row, *group)))
+}
+
+/// A live allocation is told to stop.
+pub(crate) fn stop_move(cell: &Cell, slot: u32, reason: &str) -> Move {
+    let restarts = cell.allocation_in(slot).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
+    let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
+    Move { slot, status, restarts, reason: Some(reason.into()) }
+}
+
+/// Stops the live tasks of a job, but those that the filter leaves out.
+pub(crate) fn stop_live_tasks(cell: &Cell, job: &Job, reason: &str, stops: impl Fn(u32) -> bool, delta: &mut Delta) {
+    for (_, group) in groups_of(cell, job).filter(|(_, group)| group.tasks_in(TaskState::Live) > 0) {
+        let tasks = (0..group.count).filter_map(|task| cell.task(&group, task));
+        let live = tasks.filter(|task| task.state == TaskState::Live).map(|task| task.allocation - 1);
+        delta.moves.extend(live.filter(|&slot| stops(slot)).map(|slot| stop_move(cell, slot, reason)));
+    }
+}

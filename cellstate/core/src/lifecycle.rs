@@ -1,0 +1,211 @@
+//! The life of allocations after the grant: what agents report, and what it means for tasks and jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind, JobState,
+    LogTime, Move, TaskChange, TaskState, Transition,
+};
+
+use crate::jobs::{groups_of, stop_live_tasks};
+use crate::{Core, Verdict, accepted};
+
+/// Collects what a number of ends and moves mean, and draws the consequences for jobs once, at the end.
+pub(crate) struct Consequences<'a> {
+    cell: &'a Cell,
+    now: LogTime,
+    pub(crate) delta: Delta,
+    ended: BTreeSet<u32>,
+    left: BTreeSet<u32>,
+    /// By group row, tasks that are done with this delta.
+    done: BTreeMap<u32, u32>,
+    touched: BTreeSet<JobId>,
+    failed: BTreeMap<JobId, Arc<str>>,
+    /// Jobs that lost the machine that their tasks share.
+    homeless: BTreeSet<JobId>,
+    slept: BTreeSet<u32>,
+}
+
+impl<'a> Consequences<'a> {
+    pub(crate) fn new(cell: &'a Cell, delta: Delta, now: LogTime) -> Self {
+        Self {
+            cell,
+            now,
+            delta,
+            ended: BTreeSet::new(),
+            left: BTreeSet::new(),
+            done: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            homeless: BTreeSet::new(),
+            slept: BTreeSet::new(),
+        }
+    }
+
+    /// True when nothing came of it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delta.moves.is_empty() && self.delta.ends.is_empty()
+    }
+
+    /// An allocation ended: reported so, or known to be gone.
+    pub(crate) fn end(&mut self, slot: u32, reported: AllocationState, exit_code: i32, reason: Option<Arc<str>>) {
+        let Some(found) = self.cell.allocation_in(slot) else { return };
+        if !self.ended.insert(slot) {
+            return;
+        }
+        let (row, before) = (*found.row, found.status.state);
+        let leaving = before.is_leaving() || self.left.contains(&slot);
+        let state = match before {
+            AllocationState::Stopping => AllocationState::Stopped,
+            AllocationState::Lost => AllocationState::EndedLost,
+            _ => reported,
+        };
+        let known = found.extra.and_then(|extra| extra.reason.clone());
+        let reason = reason.or(known);
+        if !leaving {
+            self.end_task(&row, state, exit_code, reason.as_deref());
+        }
+        self.delta.ends.push(End { slot, state, exit_code, reason });
+        self.touched.insert(row.job());
+    }
+
+    /// What an end means for a task whose allocation was not leaving.
+    fn end_task(&mut self, row: &AllocationRow, state: AllocationState, exit_code: i32, reason: Option<&str>) {
+        let Some(job) = self.cell.job(row.job()).filter(|job| !job.state.is_final()) else { return };
+        if state == AllocationState::EndedLost && job.shape.same_machine {
+            self.homeless.insert(job.id);
+        }
+        let succeeded = state == AllocationState::Complete && job.shape.kind == JobKind::ToCompletion;
+        let is_failure = matches!(state, AllocationState::Failed | AllocationState::Complete);
+        if succeeded {
+            self.change_task(row, TaskState::Done, 0);
+            *self.done.entry(row.group_row).or_default() += 1;
+        } else if is_failure {
+            self.fail_task(job, row, exit_code, reason);
+        }
+    }
+
+    fn change_task(&mut self, row: &AllocationRow, state: TaskState, more_failures: u8) {
+        let group = self.cell.groups().get(row.group_row).copied().unwrap_or_default();
+        let failures = self.cell.task(&group, row.task).map_or(0, |task| task.failures).saturating_add(more_failures);
+        self.delta.tasks.push(TaskChange { group_row: row.group_row, task: row.task, state, failures });
+    }
+
+    /// A failure: the task waits for its next attempt, or the job fails.
+    fn fail_task(&mut self, job: &Arc<Job>, row: &AllocationRow, exit_code: i32, reason: Option<&str>) {
+        let shape = &job.shape.groups[usize::from(row.group)];
+        let group = self.cell.groups().get(row.group_row).copied().unwrap_or_default();
+        let failures = u32::from(self.cell.task(&group, row.task).map_or(0, |task| task.failures)) + 1;
+        if shape.retry.attempts.is_none_or(|attempts| failures <= attempts) {
+            self.change_task(row, TaskState::Waiting, 1);
+            let not_before = self.now.plus_micros(shape.retry.delay_micros);
+            if not_before > group.not_before && self.slept.insert(row.group_row) {
+                let (count, task_base) = (group.count, group.task_base);
+                self.delta.jobs.push(JobChange::Group { row: row.group_row, count, not_before, task_base });
+            }
+            return;
+        }
+        self.change_task(row, TaskState::Failed, 1);
+        let how =
+            reason.filter(|reason| !reason.is_empty()).map_or_else(|| format!("exit code {exit_code}"), Into::into);
+        let mut why = format!("task {}[{}] failed: {how}", shape.name, row.task);
+        why.truncate(why.floor_char_boundary(255));
+        self.failed.entry(job.id).or_insert_with(|| why.into());
+    }
+
+    /// A live allocation stands elsewhere.
+    pub(crate) fn go(&mut self, slot: u32, status: AllocationStatus, restarts: u32, reason: Option<Arc<str>>) {
+        let Some(found) = self.cell.allocation_in(slot) else { return };
+        if self.ended.contains(&slot) || self.left.contains(&slot) {
+            return;
+        }
+        if status.state.is_leaving() {
+            self.left.insert(slot);
+            if let Some(job) = self.cell.job(found.row.job()).filter(|job| job.shape.same_machine) {
+                self.homeless.insert(job.id);
+            }
+        }
+        self.delta.moves.push(Move { slot, status, restarts, reason });
+    }
+
+    /// Draws the consequences for jobs.
+    pub(crate) fn conclude(mut self) -> Delta {
+        let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));
+        for (&id, reason) in &self.failed {
+            let Some(job) = cell.job(id) else { continue };
+            delta.jobs.push(JobChange::State { id, state: JobState::Failed, reason: reason.clone() });
+            let here = |slot: u32| !self.ended.contains(&slot) && !self.left.contains(&slot);
+            stop_live_tasks(cell, job, "another task of the job failed", here, &mut delta);
+        }
+        for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
+            self.start_over(id, &mut delta);
+        }
+        for &id in &self.touched {
+            let over = self.failed.contains_key(&id) || self.homeless.contains(&id);
+            let Some(job) = cell.job(id).filter(|job| !over && !job.state.is_final()) else { continue };
+            let done = |(row, group): (u32, plenum_model::GroupRow)| {
+                group.tasks_in(TaskState::Done) + self.done.get(&row).copied().unwrap_or(0) == group.count
+            };
+            if job.shape.kind == JobKind::ToCompletion && groups_of(cell, job).all(done) {
+                delta.jobs.push(JobChange::State { id, state: JobState::Complete, reason: "".into() });
+            }
+        }
+        delta
+    }
+
+    /// The machine that a job's tasks shared is lost, and what its done tasks left there too: all of them run again, elsewhere.
+    fn start_over(&self, id: JobId, delta: &mut Delta) {
+        let Some(job) = self.cell.job(id) else { return };
+        delta.jobs.push(JobChange::Home { id, machine: None });
+        delta.tasks.retain(|change| !groups_of(self.cell, job).any(|(row, _)| row == change.group_row));
+        for (group_row, group) in groups_of(self.cell, job) {
+            let done = (0..group.count).filter_map(|task| Some((task, self.cell.task(&group, task)?)));
+            let done = done.filter(|(_, row)| row.state == TaskState::Done);
+            let again = done.map(|(task, row)| TaskChange {
+                group_row,
+                task,
+                state: TaskState::Waiting,
+                failures: row.failures,
+            });
+            delta.tasks.extend(again);
+        }
+    }
+}
+
+impl Core {
+    /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
+    pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
+        let mut consequences = Consequences::new(&self.cell, self.draft(now), now);
+        let mut newest: BTreeMap<u32, AllocationStatus> = BTreeMap::new();
+        for transition in transitions {
+            let machine = self.cell.machine(transition.machine);
+            if machine.is_none_or(|machine| machine.epoch != transition.epoch) {
+                continue;
+            }
+            let Some(found) = self.cell.allocation(transition.allocation) else { continue };
+            if found.row.machine != transition.machine.slot {
+                continue;
+            }
+            let slot = transition.allocation.slot;
+            let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
+            if transition.state.is_end() {
+                consequences.end(slot, transition.state, transition.exit_code, reason);
+                continue;
+            }
+            let before = newest.get(&slot).copied().unwrap_or(found.status);
+            let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
+            let restarts = found.extra.map_or(0, |extra| extra.restarts).max(transition.restarts);
+            let status = AllocationStatus { state: transition.state, ready: transition.ready };
+            let known = found.extra.map_or(0, |extra| extra.restarts);
+            if forward && (status != before || restarts != known) {
+                newest.insert(slot, status);
+                consequences.go(slot, status, restarts, None);
+            }
+        }
+        if consequences.is_empty() {
+            return Verdict::Answer(accepted(0, 0));
+        }
+        Verdict::Change(accepted(0, 0), consequences.conclude())
+    }
+}

@@ -1,0 +1,155 @@
+//! Machines: registered, expired, cordoned and removed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationState, Attributes, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
+    RejectionCode, Resources,
+};
+
+use crate::derived::live_on;
+use crate::lifecycle::Consequences;
+use crate::{Core, Handled, Verdict, accepted};
+
+/// What an agent found.
+pub(crate) struct Found<'a> {
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) boot_id: &'a Arc<str>,
+    pub(crate) capacity: &'a Resources,
+    pub(crate) attributes: &'a Arc<Attributes>,
+    pub(crate) devices: &'a Vec<Device>,
+    pub(crate) inventory: &'a Vec<Inventory>,
+}
+
+impl Core {
+    pub(crate) fn register_machine(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
+        match self.cell.machine_named(found.name).cloned() {
+            None => self.register_new(found, now),
+            Some(machine) => Ok(self.register_again(&machine, found, now)),
+        }
+    }
+
+    fn register_new(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
+        let slot = self.derived.machine_slots.next();
+        if slot >= self.options.machines_max {
+            let message = format!("at most {} machines in the cell; remove some", self.options.machines_max);
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let generation = self.cell.machine_slots().get(slot).map_or(0, |slot| slot.generation) + 1;
+        let mut delta = self.draft(now);
+        let machine = Machine {
+            id: MachineId { slot, generation },
+            name: found.name.clone(),
+            state: MachineState::Ready,
+            epoch: 1,
+            capacity: *found.capacity,
+            attributes: found.attributes.clone(),
+            devices: found.devices.clone(),
+            boot_id: found.boot_id.clone(),
+            since: now,
+            drain_deadline: None,
+            registered: now,
+            epoch_began: delta.revision,
+        };
+        let answer = accepted(machine.id.to_bits(), machine.epoch);
+        delta.machines.push(Arc::new(machine));
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    /// Its agent is back. After a restart of the agent alone the epoch goes on; after an expired lease or a reboot a new one begins.
+    fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Verdict {
+        let rebooted = machine.boot_id != *found.boot_id;
+        let expired = machine.state == MachineState::Unreachable;
+        let mut delta = self.draft(now);
+        let mut next = Machine {
+            capacity: *found.capacity,
+            attributes: found.attributes.clone(),
+            devices: found.devices.clone(),
+            boot_id: found.boot_id.clone(),
+            ..(**machine).clone()
+        };
+        if rebooted || expired {
+            next.epoch += 1;
+            next.epoch_began = delta.revision;
+        }
+        if expired {
+            next.state = MachineState::Ready;
+            next.since = now;
+        }
+        let answer = accepted(next.id.to_bits(), next.epoch);
+        if next == **machine {
+            return Verdict::Answer(answer);
+        }
+        delta.machines.push(Arc::new(next));
+        let mut consequences = Consequences::new(&self.cell, delta, now);
+        if rebooted {
+            let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
+            for (slot, row, _) in live_on(&self.cell, machine.id.slot) {
+                match inventory.get(&row.id(slot)).filter(|item| item.state.is_end()) {
+                    Some(item) => {
+                        let reason = (!item.reason.is_empty()).then(|| item.reason.clone());
+                        consequences.end(slot, item.state, item.exit_code, reason);
+                    }
+                    None => consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine rebooted".into())),
+                }
+            }
+        }
+        Verdict::Change(answer, consequences.conclude())
+    }
+
+    fn known(&self, id: MachineId) -> Result<Arc<Machine>, Rejection> {
+        let unknown = || Rejection::new(RejectionCode::NoSuchMachine, format!("{id} was removed, or never registered"));
+        self.cell.machine(id).cloned().ok_or_else(unknown)
+    }
+
+    pub(crate) fn expire_machine(&mut self, id: MachineId, epoch: u32, now: LogTime) -> Handled {
+        let machine = self.known(id)?;
+        if machine.epoch != epoch {
+            let message = format!("{} is in epoch {}, and epoch {epoch} was to expire", machine.name, machine.epoch);
+            return Err(Rejection::new(RejectionCode::StaleEpoch, message));
+        }
+        let answer = accepted(id.to_bits(), epoch);
+        if machine.state == MachineState::Unreachable {
+            return Ok(Verdict::Answer(answer));
+        }
+        let mut delta = self.draft(now);
+        let next = Machine { state: MachineState::Unreachable, since: now, ..(*machine).clone() };
+        delta.machines.push(Arc::new(next));
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    pub(crate) fn cordon_machine(&mut self, id: MachineId, cordoned: bool, now: LogTime) -> Handled {
+        let machine = self.known(id)?;
+        let answer = accepted(id.to_bits(), machine.epoch);
+        let (from, to) = if cordoned {
+            (MachineState::Ready, MachineState::Cordoned)
+        } else {
+            (MachineState::Cordoned, MachineState::Ready)
+        };
+        if machine.state == to {
+            return Ok(Verdict::Answer(answer));
+        }
+        if machine.state != from {
+            let message = format!("{} is {:?}, and only a {from:?} one can become {to:?}", machine.name, machine.state);
+            return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        }
+        let mut delta = self.draft(now);
+        delta.machines.push(Arc::new(Machine { state: to, since: now, ..(*machine).clone() }));
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    /// Takes a machine out of the cell. What it ran is lost, and its room with it.
+    pub(crate) fn remove_machine(&mut self, id: MachineId, now: LogTime) -> Handled {
+        let machine = self.known(id)?;
+        let mut delta = self.draft(now);
+        let gone =
+            Machine { state: MachineState::Gone, capacity: Resources::default(), since: now, ..(*machine).clone() };
+        delta.machines.push(Arc::new(gone));
+        let mut consequences = Consequences::new(&self.cell, delta, now);
+        for (slot, _, _) in live_on(&self.cell, id.slot) {
+            consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));
+        }
+        Ok(Verdict::Change(accepted(id.to_bits(), machine.epoch), consequences.conclude()))
+    }
+}

@@ -1,0 +1,118 @@
+//! What earlier claims and stops of the same transaction were promised. Without it, two claims of one transaction could both be
+//! granted the last core.
+//!
+//! Columns as long as the tables, with a stamp in each entry: starting a transaction costs nothing, and no entry is searched.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{CUSTOM_RESOURCES, Resources};
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Promise {
+    memory_bytes: u64,
+    cpu_millis: u32,
+    stamp: u32,
+}
+
+/// Room that is spoken for, and allocations that are being stopped, by the transaction that is being resolved.
+#[derive(Debug, Default)]
+pub(crate) struct Promised {
+    stamp: u32,
+    machines: Vec<Promise>,
+    /// Disk and named resources, for the few that use them.
+    rest: BTreeMap<u32, Resources>,
+    stops: Vec<u32>,
+    /// Jobs whose tasks share a machine, with the one that they were promised.
+    homes: Vec<(u32, Option<u32>)>,
+}
+
+impl Promised {
+    /// Forgets everything.
+    pub(crate) fn begin(&mut self) {
+        if self.stamp == u32::MAX {
+            self.machines.clear();
+            self.stops.clear();
+            self.stamp = 0;
+        }
+        self.stamp += 1;
+        self.rest.clear();
+        self.homes.clear();
+    }
+
+    /// Promised room on a machine.
+    pub(crate) fn on(&self, machine: u32) -> Resources {
+        let Some(promise) = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp) else {
+            return Resources::default();
+        };
+        let mut resources = Resources::new(promise.cpu_millis.into(), promise.memory_bytes);
+        if let Some(rest) = self.rest.get(&machine) {
+            resources.disk_bytes = rest.disk_bytes;
+            resources.custom = rest.custom;
+        }
+        resources
+    }
+
+    /// Promises room on a machine. It was judged to fit, so the sums are bounded by its capacity.
+    pub(crate) fn add(&mut self, machine: u32, resources: &Resources) {
+        let stamp = self.stamp;
+        let place = machine as usize;
+        if place >= self.machines.len() {
+            self.machines.resize(place + 1, Promise::default());
+        }
+        let promise = &mut self.machines[place];
+        if promise.stamp != stamp {
+            *promise = Promise { stamp, ..Promise::default() };
+        }
+        promise.cpu_millis += u32::try_from(resources.cpu_millis).expect("bounded at the edge");
+        promise.memory_bytes += resources.memory_bytes;
+        if !resources.is_plain() {
+            let rest = self.rest.entry(machine).or_default();
+            rest.disk_bytes += resources.disk_bytes;
+            (0..CUSTOM_RESOURCES).for_each(|custom| rest.custom[custom] += resources.custom[custom]);
+        }
+    }
+
+    /// Takes a promise back.
+    pub(crate) fn remove(&mut self, machine: u32, resources: &Resources) {
+        let promise = &mut self.machines[machine as usize];
+        promise.cpu_millis -= u32::try_from(resources.cpu_millis).expect("bounded at the edge");
+        promise.memory_bytes -= resources.memory_bytes;
+        if !resources.is_plain() {
+            let rest = self.rest.entry(machine).or_default();
+            rest.disk_bytes -= resources.disk_bytes;
+            (0..CUSTOM_RESOURCES).for_each(|custom| rest.custom[custom] -= resources.custom[custom]);
+        }
+    }
+
+    /// Notes a stop; false if it was noted before.
+    pub(crate) fn stop(&mut self, slot: u32) -> bool {
+        let place = slot as usize;
+        if place >= self.stops.len() {
+            self.stops.resize(place + 1, 0);
+        }
+        let fresh = self.stops[place] != self.stamp;
+        self.stops[place] = self.stamp;
+        fresh
+    }
+
+    /// Whether this allocation is being stopped.
+    pub(crate) fn stops(&self, slot: u32) -> bool {
+        self.stops.get(slot as usize).is_some_and(|&stamp| stamp == self.stamp)
+    }
+
+    /// The machine that the tasks of the job in `slot` were promised to share.
+    pub(crate) fn home(&self, job_slot: u32) -> Option<u32> {
+        self.homes.iter().rev().find(|(slot, _)| *slot == job_slot).and_then(|(_, home)| *home)
+    }
+
+    /// Promises a machine to a job whose tasks share one; `None` takes it back.
+    pub(crate) fn set_home(&mut self, job_slot: u32, home: Option<u32>) {
+        self.homes.push((job_slot, home));
+    }
+
+    /// Jobs that were promised a machine, with it.
+    pub(crate) fn homes(&self) -> BTreeMap<u32, u32> {
+        let last: BTreeMap<u32, Option<u32>> = self.homes.iter().copied().collect();
+        last.into_iter().filter_map(|(slot, home)| Some((slot, home?))).collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! The ring of changes: what happened on each machine lately. It tells conflict from misfit, and who the culprits are.
+//!
+//! Bounded: the oldest change is forgotten first, and a base older than that is *stale*. Not part of the cell: it begins empty
+//! when a server opens, in production as in replay.
+
+use std::collections::VecDeque;
+
+use plenum_model::{AllocationId, Cell, DIMENSIONS, Grants, Revision, Room, SessionId, TransactionId};
+
+/// No earlier change.
+const NONE: u64 = u64::MAX;
+
+/// What happened to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChangeKind {
+    /// Room was taken by a grant.
+    Take,
+    /// Room was given back by an end.
+    Release,
+    /// The machine itself changed; the details stand apart.
+    Machine,
+}
+
+/// One change of one machine: 48 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) revision: Revision,
+    /// The change before, on the same machine.
+    previous: u64,
+    pub(crate) session: u64,
+    pub(crate) number: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) shape: u32,
+    pub(crate) scheduler: u16,
+    pub(crate) kind: ChangeKind,
+}
+
+impl Change {
+    pub(crate) fn transaction(&self) -> TransactionId {
+        TransactionId { session: SessionId(self.session), number: self.number.into() }
+    }
+
+    pub(crate) fn allocation(&self) -> AllocationId {
+        AllocationId { slot: self.slot, generation: self.generation }
+    }
+}
+
+/// What changed of a machine itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MachineEvent {
+    /// A word for people: "registered", "epoch", "capacity", "cordoned", "uncordoned", "expired", "removed".
+    pub(crate) word: &'static str,
+    /// By how much the capacity grew; negative where it shrank.
+    pub(crate) grown: Room,
+}
+
+/// The ring. Invariant: it knows every change above `floor`.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    changes: Vec<Change>,
+    capacity: usize,
+    /// Number of the next change; a change lives at its number modulo `capacity`.
+    next: u64,
+    /// By machine slot: its newest change.
+    heads: Vec<u64>,
+    /// Details of changes of machines, by number.
+    events: VecDeque<(u64, MachineEvent)>,
+    floor: Revision,
+}
+
+/// What a walk along a machine's changes since a base found.
+#[derive(Debug)]
+pub(crate) struct Since<'a> {
+    /// Newest first.
+    pub(crate) changes: Vec<&'a Change>,
+    /// Changes of the machine itself, newest first.
+    pub(crate) events: Vec<(Revision, MachineEvent)>,
+    /// False: some were forgotten.
+    pub(crate) complete: bool,
+}
+
+impl Ring {
+    pub(crate) fn new(capacity: usize, floor: Revision) -> Self {
+        let capacity = capacity.max(1);
+        Self { changes: Vec::new(), capacity, next: 0, heads: Vec::new(), events: VecDeque::new(), floor }
+    }
+
+    fn push(&mut self, machine: u32, mut change: Change) {
+        let machine = machine as usize;
+        if machine >= self.heads.len() {
+            self.heads.resize(machine + 1, NONE);
+        }
+        change.previous = self.heads[machine];
+        self.heads[machine] = self.next;
+        if self.changes.len() < self.capacity {
+            self.changes.push(change);
+        } else {
+            let place = self.place(self.next);
+            self.floor = self.floor.max(self.changes[place].revision);
+            self.changes[place] = change;
+        }
+        self.next += 1;
+    }
+
+    fn place(&self, number: u64) -> usize {
+        usize::try_from(number % self.capacity as u64).expect("below a usize")
+    }
+
+    fn get(&self, number: u64) -> Option<&Change> {
+        let known = number < self.next && self.next - number <= self.changes.len() as u64;
+        known.then(|| &self.changes[self.place(number)])
+    }
+
+    /// Room was taken by each of these grants.
+    pub(crate) fn note_grants(&mut self, revision: Revision, grants: &Grants) {
+        for (position, &machine) in grants.machines.iter().enumerate() {
+            let change = Change {
+                revision,
+                previous: NONE,
+                session: grants.session.0,
+                number: grants.number,
+                slot: grants.slots[position],
+                generation: grants.generations[position],
+                shape: grants.shape,
+                scheduler: grants.scheduler,
+                kind: ChangeKind::Take,
+            };
+            self.push(machine, change);
+        }
+    }
+
+    /// The live allocation in `slot` is about to end.
+    pub(crate) fn note_end(&mut self, revision: Revision, cell: &Cell, slot: u32) {
+        let Some(row) = cell.allocation_rows().get(slot) else { return };
+        let change = Change {
+            revision,
+            previous: NONE,
+            session: row.session,
+            number: row.number,
+            slot,
+            generation: row.generation,
+            shape: row.shape,
+            scheduler: row.scheduler,
+            kind: ChangeKind::Release,
+        };
+        self.push(row.machine, change);
+    }
+
+    /// A machine itself changed.
+    pub(crate) fn note_machine(&mut self, revision: Revision, machine: u32, event: MachineEvent) {
+        while self.events.front().is_some_and(|&(number, _)| self.get(number).is_none()) {
+            self.events.pop_front();
+        }
+        self.events.push_back((self.next, event));
+        let change = Change {
+            revision,
+            previous: NONE,
+            session: 0,
+            number: 0,
+            slot: 0,
+            generation: 0,
+            shape: 0,
+            scheduler: 0,
+            kind: ChangeKind::Machine,
+        };
+        self.push(machine, change);
+    }
+
+    /// What happened on a machine above `base`.
+    pub(crate) fn since(&self, machine: u32, base: Revision) -> Since<'_> {
+        let mut since = Since { changes: Vec::new(), events: Vec::new(), complete: base >= self.floor };
+        let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
+        while let Some(change) = self.get(number).filter(|change| change.revision > base) {
+            if change.kind == ChangeKind::Machine {
+                if let Ok(found) = self.events.binary_search_by_key(&number, |&(number, _)| number) {
+                    since.events.push((change.revision, self.events[found].1));
+                }
+            } else {
+                since.changes.push(change);
+            }
+            number = change.previous;
+        }
+        since
+    }
+
+    /// Whether anybody but this session granted or changed anything on a machine above `base`. Ends don't count. `None`: too long
+    /// ago to tell.
+    pub(crate) fn changed_by_others(&self, machine: u32, base: Revision, session: SessionId) -> Option<bool> {
+        let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
+        while let Some(change) = self.get(number).filter(|change| change.revision > base) {
+            match change.kind {
+                ChangeKind::Machine => return Some(true),
+                ChangeKind::Take if change.session != session.0 => return Some(true),
+                ChangeKind::Take | ChangeKind::Release => number = change.previous,
+            }
+        }
+        (base >= self.floor).then_some(false)
+    }
+}
+
+impl Since<'_> {
+    /// The room that the machine had at the base, given what it has now.
+    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room) -> Room {
+        let mut room = now;
+        for change in &self.changes {
+            let shape = cell.shapes().get(change.shape as usize).copied().unwrap_or_default();
+            match change.kind {
+                ChangeKind::Take => room.add(&shape),
+                ChangeKind::Release => room.take(&shape),
+                ChangeKind::Machine => {}
+            }
+        }
+        for (_, event) in &self.events {
+            (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= event.grown.0[dimension]);
+        }
+        room
+    }
+}

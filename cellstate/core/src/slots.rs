@@ -1,0 +1,182 @@
+//! Free rows of the tables. Derived from the cell, and rebuilt from it when a server opens: so replay chooses the same rows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use plenum_model::{AllocationState, Cell};
+
+/// Rows of a page of allocations: one bit each in a mask.
+const PAGE: u32 = 64;
+
+/// A page is filled again once it has this many holes: fewer, and each grant would touch another page; more, and pages would
+/// stay too empty. With 16 pages are 85% full after long random churn.
+const HOLES_MIN: u32 = 16;
+
+/// Free rows of the table of allocations: one page is filled at a time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AllocationSlots {
+    /// For each page, a bit for each free row.
+    free: Vec<u64>,
+    /// Pages with enough holes, in the order in which they got them.
+    ready: VecDeque<u32>,
+    filling: u32,
+}
+
+impl AllocationSlots {
+    pub(crate) fn rebuild(cell: &Cell) -> Self {
+        let statuses = cell.statuses();
+        let pages = statuses.len().div_ceil(PAGE);
+        let mut free = vec![u64::MAX; pages as usize];
+        for (slot, status) in statuses.iter().enumerate() {
+            if status.state != AllocationState::Free {
+                free[slot / PAGE as usize] &= !(1 << (slot % PAGE as usize));
+            }
+        }
+        let filling = cell.filling().unwrap_or(0);
+        let ready = (0..pages).filter(|&page| page != filling && free[page as usize].count_ones() >= HOLES_MIN);
+        Self { ready: ready.collect(), free, filling }
+    }
+
+    /// Takes a free row.
+    pub(crate) fn take(&mut self) -> u32 {
+        loop {
+            if self.filling as usize >= self.free.len() {
+                self.free.resize(self.filling as usize + 1, u64::MAX);
+            }
+            let mask = &mut self.free[self.filling as usize];
+            if *mask != 0 {
+                let row = mask.trailing_zeros();
+                *mask &= *mask - 1;
+                return self.filling * PAGE + row;
+            }
+            let pages = u32::try_from(self.free.len()).expect("rows have 32-bit numbers");
+            self.filling = self.ready.pop_front().unwrap_or(pages);
+        }
+    }
+
+    /// Gives a row back.
+    pub(crate) fn give(&mut self, slot: u32) {
+        let page = slot / PAGE;
+        let mask = &mut self.free[page as usize];
+        *mask |= 1 << (slot % PAGE);
+        if page != self.filling && mask.count_ones() == HOLES_MIN {
+            self.ready.push_back(page);
+        }
+    }
+}
+
+/// Free rows of a table whose tenants take one row: the lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct RowSlots {
+    free: BTreeSet<u32>,
+    end: u32,
+}
+
+impl RowSlots {
+    pub(crate) fn rebuild(end: u32, is_taken: impl Fn(u32) -> bool) -> Self {
+        Self { free: (0..end).filter(|&row| !is_taken(row)).collect(), end }
+    }
+
+    /// The row that the next tenant gets; `take` makes it so.
+    pub(crate) fn next(&self) -> u32 {
+        self.free.first().copied().unwrap_or(self.end)
+    }
+
+    pub(crate) fn take(&mut self, row: u32) {
+        if !self.free.remove(&row) {
+            self.free.extend(self.end..row);
+            self.end = self.end.max(row + 1);
+        }
+    }
+
+    pub(crate) fn give(&mut self, row: u32) {
+        self.free.insert(row);
+    }
+}
+
+/// Free rows of a table whose tenants take several that follow each other. Places have sizes of powers of two and stand at
+/// multiples of their size, so that a place that was given back serves the next tenant of that size.
+#[derive(Debug, Default)]
+pub(crate) struct RangeSlots {
+    /// By size, the starts of free places.
+    free: BTreeMap<u32, BTreeSet<u32>>,
+    end: u32,
+}
+
+/// The size of the place for so many rows.
+pub(crate) fn place_size(rows: u32) -> u32 {
+    rows.max(1).next_power_of_two()
+}
+
+impl RangeSlots {
+    /// From the places that are taken: start and rows.
+    pub(crate) fn rebuild(taken: impl Iterator<Item = (u32, u32)>) -> Self {
+        let mut taken: Vec<_> = taken.map(|(start, rows)| (start, place_size(rows))).collect();
+        taken.sort_unstable();
+        let mut slots = Self::default();
+        for (start, size) in taken {
+            slots.free_between(slots.end, start);
+            slots.end = start + size;
+        }
+        slots
+    }
+
+    fn free_between(&mut self, mut start: u32, end: u32) {
+        while start < end {
+            let aligned = if start == 0 { u32::MAX } else { 1 << start.trailing_zeros() };
+            let fitting = 1 << (end - start).ilog2();
+            let size = aligned.min(fitting);
+            self.free.entry(size).or_default().insert(start);
+            start += size;
+        }
+    }
+
+    /// Takes a place for so many rows.
+    pub(crate) fn take(&mut self, rows: u32) -> u32 {
+        let size = place_size(rows);
+        if let Some(start) = self.free.get_mut(&size).and_then(BTreeSet::pop_first) {
+            return start;
+        }
+        let start = self.end.next_multiple_of(size);
+        self.free_between(self.end, start);
+        self.end = start + size;
+        start
+    }
+
+    /// Gives the place of so many rows back.
+    pub(crate) fn give(&mut self, start: u32, rows: u32) {
+        self.free.entry(place_size(rows)).or_default().insert(start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_page_is_filled_at_a_time() {
+        let mut slots = AllocationSlots::default();
+        assert_eq!((0..130).map(|_| slots.take()).max(), Some(129));
+        (0..15).for_each(|slot| slots.give(slot));
+        (130..192).for_each(|slot| assert_eq!(slots.take(), slot));
+        assert_eq!(slots.take(), 192, "15 holes are too few");
+        slots.give(20);
+        (193..256).for_each(|slot| assert_eq!(slots.take(), slot));
+        assert_eq!(slots.take(), 0, "with 16 the page is filled again");
+    }
+
+    #[test]
+    fn places_never_overlap_and_are_used_again() {
+        let mut slots = RangeSlots::default();
+        let (a, b, c) = (slots.take(3), slots.take(1), slots.take(8));
+        assert_eq!((a, b, c), (0, 4, 8));
+        slots.give(a, 3);
+        assert_eq!(slots.take(4), 0);
+        assert_eq!((slots.take(1), slots.take(2)), (5, 6));
+    }
+
+    #[test]
+    fn places_are_found_again_after_a_rebuild() {
+        let mut slots = RangeSlots::rebuild([(8, 8), (4, 1)].into_iter());
+        assert_eq!((slots.take(4), slots.take(1), slots.take(2), slots.take(1)), (0, 5, 6, 16));
+    }
+}
