@@ -149,8 +149,11 @@ pub enum DriverEvent {
 pub enum Found {
     /// It was recorded, and nothing of it ever ran: it may be started.
     NotStarted,
-    /// It runs, or is about to; its events follow.
-    Alive,
+    /// It is about to run, or runs; its events follow.
+    Alive {
+        /// Its command was started.
+        running: bool,
+    },
     /// It ended meanwhile; nothing of it is left.
     Ended(Exit),
 }

@@ -1,15 +1,17 @@
 //! The node agent: it carries out what was committed, with real isolation.
 //!
-//! Read [`driver`] first (what running a task means), then [`exec`] and [`shim`] (how), then the reconciler (what shall
-//! run). The agent knows no scheduler and decides on no placement.
+//! Read [`driver`] first (what running a task means), then [`exec`] and [`shim`] (how), then [`reconciler`] (what
+//! shall run). The agent knows no scheduler and decides on no placement.
 
 pub mod cgroup;
 pub mod directories;
 pub mod driver;
 mod durable;
 pub mod exec;
+pub mod fake;
 pub mod isolation;
 pub mod logs;
 pub mod machine;
 pub mod process;
+pub mod reconciler;
 pub mod shim;

@@ -105,7 +105,9 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
     let earlier_ends_unix_ms =
         (0..restart).filter_map(|earlier| read_exit(directory, earlier)).map(|exit| exit.ended_unix_ms).collect();
     let (found, adopted) = match look(directory, restart) {
-        Trace::Alive(shim) => (Found::Alive, Some(Adopted { spec, shim })),
+        Trace::Alive(shim) => {
+            (Found::Alive { running: directory.running(restart).exists() }, Some(Adopted { spec, shim }))
+        }
         Trace::Exit(exit) => {
             remove_what_is_left(directory, &spec);
             (Found::Ended(exit), None)

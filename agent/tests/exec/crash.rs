@@ -115,7 +115,7 @@ fn a_task_is_found_again_and_its_exit_code_kept() {
         agent.kill();
 
         let mut agent = Agent::start(directory, machine);
-        assert_eq!(sole(&agent).found, Found::Alive);
+        assert_eq!(sole(&agent).found, Found::Alive { running: true });
         assert!(matches!(agent.event(), DriverEvent::Started { .. }), "told again to the new agent");
         std::fs::write(directory.join("jobs/job-9-1/go"), "").unwrap();
         assert_eq!(agent.exit().code, Some(42));

@@ -1,0 +1,246 @@
+//! A driver that runs nothing: for simulations. What becomes of each start is told to it; time is told to it, too.
+//!
+//! Like the real one, it outlives its agent: a crash of the agent loses undelivered events, and no task.
+
+use std::collections::BTreeMap;
+
+use plenum_model::AllocationId;
+
+use crate::driver::{Driver, DriverEvent, Exit, Failure, FailureKind, Found, Recovered, TaskSpec};
+
+/// What becomes of a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// From the start to the running command.
+    pub starts_after_ms: u64,
+    /// From then to its end by itself; `None`: it runs until it is stopped.
+    pub runs_ms: Option<u64>,
+    /// Its end by itself.
+    pub exit: Exit,
+    /// From a stop to its end.
+    pub stops_after_ms: u64,
+    /// From an end to the moment when nothing is left.
+    pub gone_after_ms: u64,
+}
+
+impl Fate {
+    /// Runs at once, for that long, to exit code 0.
+    #[must_use]
+    pub fn succeeds_after_ms(runs_ms: u64) -> Self {
+        Self { runs_ms: Some(runs_ms), ..Self::runs_for_ever() }
+    }
+
+    /// Runs at once, for that long, to this exit code.
+    #[must_use]
+    pub fn exits_after_ms(runs_ms: u64, code: i32) -> Self {
+        let fate = Self::succeeds_after_ms(runs_ms);
+        Self { exit: Exit { code: Some(code), ..fate.exit }, ..fate }
+    }
+
+    /// Runs at once, until it is stopped.
+    #[must_use]
+    pub fn runs_for_ever() -> Self {
+        let exit = Exit { code: Some(0), started_unix_ms: Some(0), ..Exit::default() };
+        Self { starts_after_ms: 0, runs_ms: None, exit, stops_after_ms: 0, gone_after_ms: 0 }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct FakeTask {
+    task: TaskSpec,
+    fate: Fate,
+    started_at_ms: Option<u64>,
+    ends_at_ms: Option<u64>,
+    stopped: bool,
+    exit: Option<Exit>,
+    ended_at_ms: u64,
+    told: Told,
+    earlier_ends_unix_ms: Vec<u64>,
+    forgotten: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Nothing,
+    Started,
+    Exited,
+    Gone,
+}
+
+/// The fake. Its fates come from the function that it was made with.
+pub struct FakeDriver {
+    fate: Box<dyn FnMut(&TaskSpec) -> Fate>,
+    now_ms: u64,
+    tasks: BTreeMap<AllocationId, FakeTask>,
+    starts: Vec<(AllocationId, u32)>,
+}
+
+impl std::fmt::Debug for FakeDriver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("FakeDriver")
+            .field("now_ms", &self.now_ms)
+            .field("tasks", &self.tasks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FakeDriver {
+    /// A driver on which each start meets the fate that `fate` gives it.
+    pub fn new(fate: impl FnMut(&TaskSpec) -> Fate + 'static) -> Self {
+        Self { fate: Box::new(fate), now_ms: 0, tasks: BTreeMap::new(), starts: Vec::new() }
+    }
+
+    /// Lets time pass up to `now_ms`, and returns what happened, in order of allocations. A later call goes on.
+    pub fn advance(&mut self, now_ms: u64) -> Vec<DriverEvent> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let now_ms = self.now_ms;
+        let mut events = Vec::new();
+        for (&allocation, task) in &mut self.tasks {
+            task.advance(now_ms);
+            let restart = task.task.restart;
+            if task.started_at_ms.is_some_and(|at_ms| at_ms <= now_ms) && task.told < Told::Started {
+                task.told = Told::Started;
+                events.push(DriverEvent::Started { allocation, restart });
+            }
+            let Some(exit) = &task.exit else { continue };
+            if task.told < Told::Exited {
+                task.told = Told::Exited;
+                events.push(DriverEvent::Exited { allocation, restart, exit: exit.clone() });
+            }
+            if task.told < Told::Gone && task.ended_at_ms + task.fate.gone_after_ms <= now_ms {
+                task.told = Told::Gone;
+                events.push(DriverEvent::Gone { allocation, restart });
+            }
+        }
+        events
+    }
+
+    /// When something happens next; `None`: not by itself.
+    #[must_use]
+    pub fn next_at_ms(&self) -> Option<u64> {
+        self.tasks.values().filter_map(FakeTask::next_at_ms).min()
+    }
+
+    /// All starts ever made, in order. The same one twice would be a bug of the agent or of this fake.
+    #[must_use]
+    pub fn starts(&self) -> &[(AllocationId, u32)] {
+        &self.starts
+    }
+
+    /// What runs now.
+    pub fn running(&self) -> impl Iterator<Item = AllocationId> {
+        let lives = |task: &&FakeTask| task.exit.is_none() || task.ended_at_ms + task.fate.gone_after_ms > self.now_ms;
+        self.tasks.values().filter(lives).map(|task| task.task.allocation)
+    }
+
+    /// The machine boots: nothing runs any more, and traces stay.
+    pub fn reboot(&mut self) {
+        let now_ms = self.now_ms;
+        for task in self.tasks.values_mut().filter(|task| task.exit.is_none()) {
+            let failure = Failure::new(FailureKind::LostTrack, "the machine was booted while it ran");
+            task.exit = Some(Exit::failed(failure, now_ms));
+            task.ended_at_ms = now_ms;
+        }
+    }
+}
+
+impl FakeTask {
+    fn advance(&mut self, now_ms: u64) {
+        if self.exit.is_none()
+            && let Some(ends_at_ms) = self.ends_at_ms.filter(|at_ms| *at_ms <= now_ms)
+        {
+            let killed = Exit { code: None, signal: Some(15), stop_requested: true, ..self.fate.exit.clone() };
+            let exit = if self.stopped { killed } else { self.fate.exit.clone() };
+            self.exit = Some(Exit { started_unix_ms: self.started_at_ms, ended_unix_ms: ends_at_ms, ..exit });
+            self.ended_at_ms = ends_at_ms;
+        }
+    }
+
+    fn next_at_ms(&self) -> Option<u64> {
+        match self.told {
+            Told::Nothing => self.started_at_ms.or(self.ends_at_ms),
+            Told::Started => self.ends_at_ms,
+            Told::Exited => Some(self.ended_at_ms + self.fate.gone_after_ms),
+            Told::Gone => None,
+        }
+    }
+
+    fn found(&self) -> Found {
+        match &self.exit {
+            Some(exit) => Found::Ended(exit.clone()),
+            None => Found::Alive { running: self.told >= Told::Started },
+        }
+    }
+}
+
+impl Driver for FakeDriver {
+    fn recover(&mut self) -> Vec<Recovered> {
+        let now_ms = self.now_ms;
+        let mut all = Vec::new();
+        for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
+            task.advance(now_ms);
+            let found = task.found();
+            // Ends are in what is returned; the rest is told again.
+            task.told = if task.exit.is_some() { Told::Gone } else { Told::Nothing };
+            all.push(Recovered {
+                allocation,
+                restart: task.task.restart,
+                earlier_ends_unix_ms: task.earlier_ends_unix_ms.clone(),
+                found,
+            });
+        }
+        all
+    }
+
+    fn start(&mut self, task: TaskSpec) {
+        let known = self.tasks.get_mut(&task.allocation);
+        let earlier_ends_unix_ms = match known {
+            Some(known) if known.task.restart == task.restart => {
+                known.told = Told::Nothing;
+                return;
+            }
+            Some(known) => {
+                let mut ends = known.earlier_ends_unix_ms.clone();
+                ends.push(known.ended_at_ms);
+                ends
+            }
+            None => Vec::new(),
+        };
+        self.starts.push((task.allocation, task.restart));
+        let fate = (self.fate)(&task);
+        let runs_at_ms = self.now_ms + fate.starts_after_ms;
+        let never_ran = fate.exit.started_unix_ms.is_none() && fate.exit.failure.is_some();
+        let fake = FakeTask {
+            started_at_ms: (!never_ran).then_some(runs_at_ms),
+            ends_at_ms: fate.runs_ms.map(|runs_ms| runs_at_ms + runs_ms),
+            stopped: false,
+            exit: None,
+            ended_at_ms: 0,
+            told: Told::Nothing,
+            earlier_ends_unix_ms,
+            forgotten: false,
+            fate,
+            task,
+        };
+        self.tasks.insert(fake.task.allocation, fake);
+    }
+
+    fn stop(&mut self, allocation: AllocationId) {
+        let now_ms = self.now_ms;
+        if let Some(task) = self.tasks.get_mut(&allocation).filter(|task| task.exit.is_none() && !task.stopped) {
+            let ends_at_ms = now_ms + task.fate.stops_after_ms;
+            // It may be faster by itself.
+            if task.ends_at_ms.is_none_or(|at_ms| at_ms > ends_at_ms) {
+                task.stopped = true;
+                task.ends_at_ms = Some(ends_at_ms);
+            }
+        }
+    }
+
+    fn forget(&mut self, allocation: AllocationId) {
+        if let Some(task) = self.tasks.get_mut(&allocation) {
+            task.forgotten = true;
+        }
+    }
+}

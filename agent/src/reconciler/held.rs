@@ -1,0 +1,265 @@
+//! One allocation at its agent: from the wish, over starts and restarts, to the receipt.
+
+use std::sync::Arc;
+
+use plenum_model::AllocationState;
+
+use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status};
+use crate::driver::{Exit, FailureKind, TaskSpec};
+
+/// Why it shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The cell says so, or doesn't want it.
+    Cell,
+    /// The agent ends, and its tasks with it.
+    Shutdown,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// Nothing of it runs, or ever ran.
+    Waiting {
+        /// The driver has a record of a start that was never made.
+        recorded: bool,
+    },
+    /// The driver was told to start it.
+    Starting,
+    /// Its command runs.
+    Running,
+    /// Its command ended.
+    Exited {
+        exit: Exit,
+        /// Nothing of it is left. It stays in this phase as long as nobody can say what follows.
+        gone: bool,
+    },
+    /// Nothing of it runs; it starts again then.
+    Pausing { until_ms: u64 },
+    /// Over: what follows is the cell's to decide.
+    Ended(Status),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    /// `None`: a trace of earlier days, of which the cell has not spoken yet.
+    pub(super) assignment: Option<Assignment>,
+    pub(super) stop: Option<Stop>,
+    stop_told: bool,
+    pub(super) phase: Phase,
+    since_ms: u64,
+    /// The number of its latest start.
+    pub(super) restart: u32,
+    pub(super) restarted_at_ms: Vec<u64>,
+    /// What the cell answered for.
+    pub(super) acknowledged: Option<Status>,
+}
+
+impl Held {
+    pub(super) fn new(now_ms: u64, phase: Phase) -> Self {
+        Self {
+            assignment: None,
+            stop: None,
+            stop_told: false,
+            phase,
+            since_ms: now_ms,
+            restart: 0,
+            restarted_at_ms: Vec::new(),
+            acknowledged: None,
+        }
+    }
+
+    pub(super) fn enter(&mut self, now_ms: u64, phase: Phase) {
+        self.phase = phase;
+        self.since_ms = now_ms;
+    }
+
+    /// It ended without anything having run, now or before.
+    pub(super) fn ended(now_ms: u64, state: AllocationState, reason: &str) -> Self {
+        Self::new(
+            now_ms,
+            Phase::Ended(Status { state, ready: false, exit_code: 0, reason: shortened(reason), restarts: 0 }),
+        )
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Nothing of it runs, ran, or may start by itself.
+    pub(super) fn is_untouched(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { recorded: false })
+    }
+
+    /// What the cell should know; `None`: nothing yet.
+    pub(super) fn status(&self) -> Option<Status> {
+        let live = |state, ready| Status { state, ready, exit_code: 0, reason: "".into(), restarts: self.restart };
+        match &self.phase {
+            Phase::Waiting { .. } => None,
+            Phase::Running => Some(live(AllocationState::Running, true)),
+            // Until nothing is left of it, the cell must think that it is there.
+            Phase::Exited { exit, .. } if exit.started_unix_ms.is_some() => Some(live(AllocationState::Running, false)),
+            Phase::Starting | Phase::Pausing { .. } | Phase::Exited { .. } => {
+                Some(live(AllocationState::Starting, false))
+            }
+            Phase::Ended(status) => Some(status.clone()),
+        }
+    }
+
+    /// What the cell should know and was not told, if it is worth a report of its own at this time.
+    pub(super) fn news(&self, now_ms: u64) -> Option<Status> {
+        if matches!(self.phase, Phase::Exited { .. }) {
+            // In a moment more is known.
+            return None;
+        }
+        let status = self.status().filter(|status| self.acknowledged.as_ref() != Some(status))?;
+        let passing = status.state == AllocationState::Starting && now_ms < self.since_ms + STARTING_REPORTED_AFTER_MS;
+        (!passing).then_some(status)
+    }
+
+    /// When, after now, time alone changes what it does or tells.
+    pub(super) fn wakes_at_ms(&self, now_ms: u64) -> Option<u64> {
+        let told = Some(self.since_ms + STARTING_REPORTED_AFTER_MS);
+        let times = match &self.phase {
+            Phase::Pausing { until_ms } => [told, Some(*until_ms)],
+            Phase::Starting => [told, None],
+            _ => [None, None],
+        };
+        times.into_iter().flatten().filter(|at_ms| *at_ms > now_ms).min()
+    }
+
+    /// Draws conclusions from what is known. True: the driver must be told to stop it.
+    pub(super) fn settle(&mut self, now_ms: u64) -> bool {
+        match (&self.phase, self.stop) {
+            (Phase::Ended(_), _) => false,
+            (Phase::Waiting { recorded: true }, Some(_)) => {
+                // A shim of an earlier agent may still be on its way, so only the driver can promise that it won't run.
+                self.enter(now_ms, Phase::Starting);
+                self.stop_told = true;
+                true
+            }
+            (Phase::Waiting { .. } | Phase::Pausing { .. }, Some(stop)) => {
+                self.end_stopped(now_ms, stop, &Exit::default());
+                false
+            }
+            (Phase::Starting | Phase::Running, Some(_)) => !std::mem::replace(&mut self.stop_told, true),
+            (Phase::Exited { exit, gone: true }, stop) => {
+                let exit = exit.clone();
+                match stop {
+                    // It ended before it was told to.
+                    Some(stop) if exit.stop_requested || !exit.succeeded() => self.end_stopped(now_ms, stop, &exit),
+                    _ => self.conclude(now_ms, &exit),
+                }
+                false
+            }
+            (Phase::Waiting { recorded }, None) => {
+                let recorded = *recorded;
+                self.reject_what_can_not_start(now_ms, recorded);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn reject_what_can_not_start(&mut self, now_ms: u64, recorded: bool) {
+        let Some(assignment) = &self.assignment else { return };
+        match &assignment.work {
+            Err(why) => *self = Self::ended(now_ms, AllocationState::Failed, why),
+            Ok(_) if !assignment.may_start && !recorded => {
+                let why = "it was started here before, and there is no trace of it any more";
+                *self = Self::ended(now_ms, AllocationState::Failed, why);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// What follows an end that nobody asked for.
+    fn conclude(&mut self, now_ms: u64, exit: &Exit) {
+        if exit.succeeded() {
+            self.end(now_ms, AllocationState::Complete, exit, String::new());
+        } else if !is_worth_a_restart(exit) {
+            self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
+        } else if let Some(assignment) = &self.assignment {
+            let policy = assignment.work.as_ref().map(|work| work.restart).unwrap_or_default();
+            if self.may_restart(now_ms, &policy) {
+                self.enter(now_ms, Phase::Pausing { until_ms: now_ms.saturating_add(policy.delay_ms) });
+            } else {
+                self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
+            }
+        }
+    }
+
+    fn may_restart(&self, now_ms: u64, policy: &RestartPolicy) -> bool {
+        let counts = |at_ms: &&u64| policy.within_ms == 0 || now_ms.saturating_sub(**at_ms) < policy.within_ms;
+        let restarts = self.restarted_at_ms.iter().filter(counts).count();
+        u32::try_from(restarts).is_ok_and(|restarts| restarts < policy.attempts)
+    }
+
+    fn end_stopped(&mut self, now_ms: u64, stop: Stop, exit: &Exit) {
+        match stop {
+            Stop::Cell => self.end(now_ms, AllocationState::Stopped, exit, String::new()),
+            Stop::Shutdown => {
+                self.end(now_ms, AllocationState::Failed, exit, "its agent ended, and its tasks with it".to_owned());
+            }
+        }
+    }
+
+    fn end(&mut self, now_ms: u64, state: AllocationState, exit: &Exit, reason: String) {
+        let status = Status {
+            state,
+            ready: false,
+            exit_code: exit_code(exit),
+            reason: shortened(&reason),
+            restarts: self.restart,
+        };
+        self.enter(now_ms, Phase::Ended(status));
+    }
+
+    /// What to start now, where there is something.
+    pub(super) fn start(&mut self, now_ms: u64) -> Option<TaskSpec> {
+        if self.stop.is_some() {
+            return None;
+        }
+        let assignment = self.assignment.as_ref()?;
+        let work = Arc::clone(assignment.work.as_ref().ok()?);
+        match self.phase {
+            Phase::Waiting { .. } if assignment.takes_over.is_empty() => {}
+            Phase::Pausing { until_ms } if until_ms <= now_ms => {
+                self.restart += 1;
+                self.restarted_at_ms.push(now_ms);
+                // Older ones than the policy counts are of no use.
+                let within_ms = work.restart.within_ms;
+                self.restarted_at_ms.retain(|at_ms| within_ms == 0 || now_ms.saturating_sub(*at_ms) < within_ms);
+            }
+            _ => return None,
+        }
+        self.enter(now_ms, Phase::Starting);
+        Some(TaskSpec { restart: self.restart, ..work.task.clone() })
+    }
+}
+
+/// Doing the same again here can't find a command, and can't find a lost shim.
+fn is_worth_a_restart(exit: &Exit) -> bool {
+    exit.failure.as_ref().is_none_or(|failure| match failure.kind {
+        FailureKind::OutOfMemory | FailureKind::Setup => true,
+        FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::LostTrack => false,
+    })
+}
+
+/// As shells count: a signal is 128 and its number, a command that can't be found 127, or executed 126.
+fn exit_code(exit: &Exit) -> i32 {
+    match (exit.code, exit.signal, exit.failure.as_ref().map(|failure| failure.kind)) {
+        (Some(code), _, _) => code,
+        (None, Some(signal), _) => 128 + signal,
+        (None, None, Some(FailureKind::CommandNotFound)) => 127,
+        (None, None, Some(FailureKind::NotExecutable)) => 126,
+        (None, None, _) => 0,
+    }
+}
+
+fn shortened(reason: &str) -> Arc<str> {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason[..end].into()
+}

@@ -1,0 +1,227 @@
+//! The agent's standing with the cell: registration, lease and reports.
+
+use plenum_model::{AllocationId, MachineId};
+
+use super::{AgentReconciler, Output, Registration, Status};
+
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    /// Not registered, or no longer.
+    Away { register_at_ms: u64, failures: u32 },
+    /// Asked, and not answered yet.
+    Registering { sent_at_ms: u64, failures: u32 },
+    /// Registered.
+    Present(Presence),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Presence {
+    machine: MachineId,
+    epoch: u32,
+    lease_ms: u64,
+    renew_ms: u64,
+    /// When the last renewal was sent that was answered. The server counts from its arrival, which is later.
+    renewed_at_ms: u64,
+    /// The whole wanted set has arrived since the registration.
+    synced: bool,
+    /// When to follow again; `None`: it is being followed.
+    follow_at_ms: Option<u64>,
+    follow_failures: u32,
+}
+
+/// The one report that may be under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    number: u64,
+    under_way: Option<UnderWay>,
+    last_sent_at_ms: u64,
+    not_before_ms: u64,
+    failures: u32,
+}
+
+#[derive(Clone, Debug)]
+struct UnderWay {
+    sent_at_ms: u64,
+    transitions: Vec<(AllocationId, Status)>,
+}
+
+impl Standing {
+    /// The lease holds, and what is wanted is known.
+    pub(super) fn is_current(&self, now_ms: u64) -> bool {
+        matches!(self, Self::Present(presence) if presence.synced && !presence.is_over(now_ms))
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        matches!(self, Self::Present(presence) if presence.synced)
+    }
+
+    /// True: this was the first whole set of the registration.
+    pub(super) fn sync(&mut self) -> bool {
+        match self {
+            Self::Present(presence) => {
+                presence.follow_failures = 0;
+                !std::mem::replace(&mut presence.synced, true)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Presence {
+    fn is_over(&self, now_ms: u64) -> bool {
+        now_ms >= self.renewed_at_ms.saturating_add(self.lease_ms)
+    }
+}
+
+impl AgentReconciler {
+    pub(super) fn is_in(&self, machine: MachineId, epoch: u32) -> bool {
+        matches!(&self.standing, Standing::Present(presence) if (presence.machine, presence.epoch) == (machine, epoch))
+    }
+
+    pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
+        let Standing::Registering { sent_at_ms, .. } = self.standing else { return };
+        let (incarnation, seen) = self.seen;
+        if registration.incarnation == incarnation && registration.revision < seen {
+            outputs.push(Output::Refuse { offered: registration.revision, seen });
+            return self.register_failed(now_ms);
+        }
+        self.seen = (registration.incarnation, registration.revision);
+        self.standing = Standing::Present(Presence {
+            machine: registration.machine,
+            epoch: registration.epoch,
+            lease_ms: registration.lease_ms,
+            renew_ms: registration.renew_ms.max(1),
+            renewed_at_ms: sent_at_ms,
+            synced: false,
+            follow_at_ms: Some(now_ms),
+            follow_failures: 0,
+        });
+        // A registration renews, too. Whatever an earlier epoch was told is told again: it may not have been the last word.
+        self.report = Report { number: self.report.number, last_sent_at_ms: sent_at_ms, ..Report::default() };
+        for held in self.held.values_mut() {
+            held.acknowledged = None;
+        }
+    }
+
+    pub(super) fn register_failed(&mut self, now_ms: u64) {
+        if let Standing::Registering { failures, .. } = self.standing {
+            let register_at_ms = now_ms + self.backoff_ms(failures);
+            self.standing = Standing::Away { register_at_ms, failures: failures.saturating_add(1) };
+        }
+    }
+
+    pub(super) fn follow_ended(&mut self, now_ms: u64) {
+        let Standing::Present(presence) = &self.standing else { return };
+        let failures = presence.follow_failures;
+        let again_at_ms = now_ms + self.backoff_ms(failures);
+        if let Standing::Present(presence) = &mut self.standing {
+            presence.follow_at_ms = Some(again_at_ms);
+            presence.follow_failures = failures.saturating_add(1);
+        }
+    }
+
+    pub(super) fn report_answered(&mut self, now_ms: u64, number: u64, register: bool, outputs: &mut Vec<Output>) {
+        if number != self.report.number {
+            return;
+        }
+        let Some(under_way) = self.report.under_way.take() else { return };
+        if register {
+            self.standing = Standing::Away { register_at_ms: now_ms, failures: 0 };
+            return;
+        }
+        self.report.failures = 0;
+        if let Standing::Present(presence) = &mut self.standing {
+            presence.renewed_at_ms = presence.renewed_at_ms.max(under_way.sent_at_ms);
+        }
+        for (allocation, status) in under_way.transitions {
+            let Some(held) = self.held.get_mut(&allocation) else { continue };
+            if status.state.is_end() {
+                self.held.remove(&allocation);
+                outputs.push(Output::Forget(allocation));
+                self.remember_end(allocation, status);
+            } else {
+                held.acknowledged = Some(status);
+            }
+        }
+    }
+
+    pub(super) fn report_failed(&mut self, now_ms: u64, number: u64) {
+        if number == self.report.number && self.report.under_way.take().is_some() {
+            let failures = self.report.failures;
+            self.report.not_before_ms = now_ms + self.backoff_ms(failures);
+            self.report.failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Registers, or follows, where it is time to.
+    pub(super) fn advance_standing(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
+        if matches!(&self.standing, Standing::Present(presence) if presence.is_over(now_ms)) {
+            // What runs goes on; the cell decides on it when we are back.
+            self.leases_lost += 1;
+            self.standing = Standing::Away { register_at_ms: now_ms, failures: 0 };
+        }
+        match &mut self.standing {
+            Standing::Away { register_at_ms, failures } if *register_at_ms <= now_ms => {
+                self.standing = Standing::Registering { sent_at_ms: now_ms, failures: *failures };
+                let inventory = self.standings().filter_map(|(id, status)| Some((id, status?))).collect();
+                let (incarnation, revision) = self.seen;
+                outputs.push(Output::Register { inventory, revision, incarnation });
+            }
+            Standing::Present(presence) if presence.follow_at_ms.is_some_and(|at_ms| at_ms <= now_ms) => {
+                presence.follow_at_ms = None;
+                outputs.push(Output::Follow { machine: presence.machine, epoch: presence.epoch });
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a report when there is news, or the lease wants to be renewed.
+    pub(super) fn send_report(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
+        let Standing::Present(presence) = &self.standing else { return };
+        if self.report.under_way.is_some() || now_ms < self.report.not_before_ms {
+            return;
+        }
+        let limit = self.settings.transitions_per_report_max;
+        let news = self.held.iter().filter_map(|(&allocation, held)| Some((allocation, held.news(now_ms)?)));
+        let transitions: Vec<(AllocationId, Status)> = news.take(limit).collect();
+        if transitions.is_empty() && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
+            return;
+        }
+        let running = self.held.values().filter(|held| matches!(held.phase, super::Phase::Running)).count();
+        self.report.number += 1;
+        self.report.last_sent_at_ms = now_ms;
+        self.report.under_way = Some(UnderWay { sent_at_ms: now_ms, transitions: transitions.clone() });
+        outputs.push(Output::Report {
+            number: self.report.number,
+            machine: presence.machine,
+            epoch: presence.epoch,
+            transitions,
+            running: u32::try_from(running).unwrap_or(u32::MAX),
+        });
+    }
+
+    /// How many reports were sent.
+    #[cfg(test)]
+    pub(super) fn report_number(&self) -> u64 {
+        self.report.number
+    }
+
+    pub(super) fn standing_wakes_at_ms(&self) -> [Option<u64>; 4] {
+        match &self.standing {
+            Standing::Away { register_at_ms, .. } => [Some(*register_at_ms), None, None, None],
+            Standing::Registering { .. } => [None; 4],
+            Standing::Present(presence) => [
+                Some(presence.renewed_at_ms.saturating_add(presence.lease_ms)),
+                presence.follow_at_ms,
+                Some(self.report.last_sent_at_ms.saturating_add(presence.renew_ms)),
+                Some(self.report.not_before_ms),
+            ],
+        }
+    }
+
+    /// How long to wait after that many failures in a row: between half of it and all of it, so that agents come apart.
+    fn backoff_ms(&mut self, failures: u32) -> u64 {
+        let whole = self.settings.retry_ms_min.saturating_mul(1 << failures.min(16)).min(self.settings.retry_ms_max);
+        whole / 2 + self.jitter(whole / 2 + 1)
+    }
+}

@@ -1,0 +1,430 @@
+//! Stories of an agent, with a fake driver and a cell that says and answers what the test says.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use plenum_model::JobId;
+
+use super::*;
+use crate::{
+    driver::Driver,
+    fake::{FakeDriver, Fate},
+};
+
+const MACHINE: MachineId = MachineId { slot: 1, generation: 1 };
+const LEASE_MS: u64 = 10_000;
+const RENEW_MS: u64 = 3_000;
+
+fn id(slot: u32) -> AllocationId {
+    AllocationId { slot, generation: 1 }
+}
+
+fn assignment(slot: u32) -> Assignment {
+    let task = TaskSpec {
+        allocation: id(slot),
+        restart: 0,
+        job: JobId { slot: 0, generation: 1 },
+        command: vec![format!("task-{slot}")],
+        env: BTreeMap::new(),
+        cpu_millis: 100,
+        memory_bytes: 1 << 20,
+        pids_max: 10,
+        kill_timeout_ms: 1000,
+    };
+    let work = Work { task, restart: RestartPolicy::default() };
+    Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
+}
+
+fn with_restarts(slot: u32, restart: RestartPolicy) -> Assignment {
+    let mut assignment = assignment(slot);
+    let task = assignment.work.clone().unwrap().task.clone();
+    assignment.work = Ok(Arc::new(Work { task, restart }));
+    assignment
+}
+
+/// An agent and its driver. Calls to the cell gather in `sent`, until the test answers them.
+struct Story {
+    now_ms: u64,
+    agent: AgentReconciler,
+    driver: FakeDriver,
+    epoch: u32,
+    sent: Vec<Output>,
+    /// Everything that was reported, in order.
+    reported: Vec<(AllocationId, AllocationState)>,
+}
+
+impl Story {
+    fn new(fate: impl FnMut(&TaskSpec) -> Fate + 'static) -> Self {
+        let mut story = Self {
+            now_ms: 1_000_000,
+            agent: AgentReconciler::new(Settings::default(), 0, 0),
+            driver: FakeDriver::new(fate),
+            epoch: 1,
+            sent: Vec::new(),
+            reported: Vec::new(),
+        };
+        story.begin();
+        story
+    }
+
+    /// Begins the agent's life, or a new one.
+    fn begin(&mut self) {
+        self.sent.clear();
+        let recovered = self.driver.recover();
+        self.input(Input::Recovered(recovered));
+    }
+
+    fn crash(&mut self) {
+        self.agent = AgentReconciler::new(Settings::default(), 0, 0);
+        self.begin();
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        // Zero-delay events of the driver happen at once.
+        while let Some(input) = inputs.pop_front() {
+            for output in self.agent.handle(self.now_ms, input) {
+                match output {
+                    Output::Start(task) => self.driver.start(task),
+                    Output::Stop(allocation) => self.driver.stop(allocation),
+                    Output::Forget(allocation) => self.driver.forget(allocation),
+                    other => {
+                        if let Output::Report { transitions, .. } = &other {
+                            self.reported.extend(transitions.iter().map(|(id, status)| (*id, status.state)));
+                        }
+                        self.sent.push(other);
+                    }
+                }
+            }
+            inputs.extend(self.driver.advance(self.now_ms).into_iter().map(Input::Driver));
+        }
+    }
+
+    fn registered(&mut self) {
+        assert!(matches!(self.sent.pop(), Some(Output::Register { .. })), "a registration is under way");
+        self.input(Input::Registered(Registration {
+            machine: MACHINE,
+            epoch: self.epoch,
+            lease_ms: LEASE_MS,
+            renew_ms: RENEW_MS,
+            revision: 10,
+            incarnation: 1,
+        }));
+        assert_eq!(self.take(|output| matches!(output, Output::Follow { .. })).len(), 1);
+    }
+
+    fn assignments(&mut self, full: bool, wanted: Vec<Assignment>, stop: &[u32]) {
+        let stop = stop.iter().map(|&slot| id(slot)).collect();
+        let epoch = self.epoch;
+        self.input(Input::Assignments { machine: MACHINE, epoch, revision: 6, full, wanted, stop });
+    }
+
+    fn take(&mut self, which: impl Fn(&Output) -> bool) -> Vec<Output> {
+        let (taken, kept) = std::mem::take(&mut self.sent).into_iter().partition(which);
+        self.sent = kept;
+        taken
+    }
+
+    /// Answers reports until there are none.
+    fn answer_reports(&mut self) {
+        while let [Output::Report { number, .. }] = self.take(|output| matches!(output, Output::Report { .. }))[..] {
+            self.input(Input::ReportAnswered { number, revision: 7, register: false });
+        }
+    }
+
+    /// Lets time pass; the cell answers each report at once where `answered`.
+    fn pass_ms(&mut self, span_ms: u64, answered: bool) {
+        let end_ms = self.now_ms + span_ms;
+        loop {
+            if answered {
+                self.answer_reports();
+            }
+            let next = [self.agent.next_wake_millis(), self.driver.next_at_ms()].into_iter().flatten().min();
+            let next = next.filter(|next_ms| *next_ms <= end_ms);
+            self.now_ms = next.map_or(end_ms, |next_ms| next_ms.max(self.now_ms));
+            self.input(Input::Tick);
+            if next.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn starts(&self) -> Vec<(u32, u32)> {
+        self.driver.starts().iter().map(|(allocation, restart)| (allocation.slot, *restart)).collect()
+    }
+
+    fn running(&self) -> Vec<u32> {
+        self.driver.running().map(|allocation| allocation.slot).collect()
+    }
+
+    /// The states that were reported of one allocation.
+    fn reported(&self, slot: u32) -> Vec<AllocationState> {
+        self.reported.iter().filter(|(allocation, _)| *allocation == id(slot)).map(|(_, state)| *state).collect()
+    }
+
+    fn status(&self, slot: u32) -> Option<Status> {
+        self.agent.standings().find(|(allocation, _)| *allocation == id(slot)).and_then(|(_, status)| status)
+    }
+}
+
+use AllocationState::{Complete, Failed, Running, Starting, Stopped};
+
+#[test]
+fn a_wanted_task_is_started_once_and_its_end_reported_until_answered() {
+    let mut story = Story::new(|_| Fate::succeeds_after_ms(50));
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.assignments(false, vec![assignment(1)], &[]);
+    assert_eq!(story.starts(), [(1, 0)]);
+    story.pass_ms(100, false);
+    assert_eq!(story.reported(1), [Running]);
+    let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!() };
+    story.input(Input::ReportFailed { number });
+    story.pass_ms(1000, true);
+    assert_eq!(story.reported(1), [Running, Complete]);
+    assert_eq!(story.agent.standings().count(), 0, "forgotten when answered");
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(1000, true);
+    assert_eq!(story.reported(1), [Running, Complete, Complete], "a set from before the answer gets the same answer");
+    assert_eq!(story.starts(), [(1, 0)]);
+}
+
+#[test]
+fn nothing_starts_before_the_whole_set_is_known() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(false, vec![assignment(1)], &[]);
+    assert_eq!(story.starts(), []);
+    story.assignments(true, vec![assignment(1)], &[]);
+    assert_eq!(story.starts(), [(1, 0)]);
+}
+
+#[test]
+fn a_successor_waits_until_its_list_is_empty() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: 100, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let successor = Assignment { takes_over: vec![id(1)], ..assignment(2) };
+    story.assignments(false, vec![successor], &[1]);
+    story.pass_ms(50, true);
+    assert_eq!(story.running(), [1]);
+    story.pass_ms(100, true);
+    assert_eq!((story.reported(1), story.starts()), (vec![Running, Stopped], vec![(1, 0)]));
+    story.assignments(false, vec![assignment(2)], &[]);
+    assert_eq!(story.starts(), [(1, 0), (2, 0)]);
+}
+
+#[test]
+fn a_receipt_comes_only_when_nothing_is_left() {
+    let mut story = Story::new(|_| Fate { gone_after_ms: 700, ..Fate::succeeds_after_ms(10) });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(600, true);
+    assert_eq!(story.reported(1), [Running]);
+    story.pass_ms(200, true);
+    assert_eq!(story.reported(1), [Running, Complete]);
+}
+
+#[test]
+fn what_is_not_in_the_whole_set_is_stopped() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1), assignment(2)], &[]);
+    story.assignments(true, vec![assignment(2)], &[]);
+    story.answer_reports();
+    assert_eq!((story.running(), story.reported(1).last()), (vec![2], Some(&Stopped)));
+}
+
+#[test]
+fn a_stop_of_something_that_is_not_here_gets_a_receipt() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![], &[9]);
+    assert_eq!(story.reported(9), [Stopped]);
+}
+
+#[test]
+fn what_was_started_before_and_left_no_trace_is_not_started_again() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![Assignment { may_start: false, ..assignment(1) }], &[]);
+    assert_eq!((story.starts(), story.reported(1)), (vec![], vec![Failed]));
+}
+
+#[test]
+fn what_this_agent_can_not_run_fails_with_the_reason() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    let work = Err("the driver oci is not there yet".to_owned());
+    story.assignments(true, vec![Assignment { work, ..assignment(1) }], &[]);
+    assert_eq!(story.status(1).unwrap().reason.as_ref(), "the driver oci is not there yet");
+    assert_eq!(story.reported(1), [Failed]);
+}
+
+#[test]
+fn failures_restart_within_the_policy_and_then_fail() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 3));
+    story.registered();
+    let policy = RestartPolicy { attempts: 2, delay_ms: 1000, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.pass_ms(900, true);
+    assert_eq!(story.starts(), [(1, 0)]);
+    story.pass_ms(200, true);
+    assert_eq!(story.starts(), [(1, 0), (1, 1)]);
+    story.pass_ms(5000, true);
+    assert_eq!(story.starts(), [(1, 0), (1, 1), (1, 2)]);
+    assert_eq!(story.reported(1), [Running, Starting, Running, Starting, Running, Failed]);
+}
+
+#[test]
+fn restarts_outside_the_window_do_not_count() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10_000, 3));
+    story.registered();
+    let policy = RestartPolicy { attempts: 1, delay_ms: 10, within_ms: 5000 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.pass_ms(45_000, true);
+    assert_eq!(story.starts(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
+}
+
+#[test]
+fn a_command_that_is_not_there_is_not_tried_again() {
+    use crate::driver::{Exit, Failure, FailureKind};
+    let exit = Exit::failed(Failure::new(FailureKind::CommandNotFound, "command not found: x"), 0);
+    let mut story = Story::new(move |_| Fate { exit: exit.clone(), ..Fate::succeeds_after_ms(0) });
+    story.registered();
+    let policy = RestartPolicy { attempts: 5, delay_ms: 0, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    let status = story.status(1).unwrap();
+    assert_eq!((status.state, status.exit_code, status.reason.as_ref()), (Failed, 127, "command not found: x"));
+    assert_eq!(story.reported(1), [Failed]);
+}
+
+#[test]
+fn tasks_survive_their_agent_and_are_reported_by_the_next_one() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(5000, 0));
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(1000, true);
+    story.crash();
+    let Some(Output::Register { inventory, .. }) = story.sent.last() else { panic!() };
+    assert_eq!(inventory.iter().map(|(id, status)| (id.slot, status.state)).collect::<Vec<_>>(), [(1, Running)]);
+    story.registered();
+    story.assignments(true, vec![Assignment { may_start: false, ..assignment(1) }], &[]);
+    story.pass_ms(5000, true);
+    assert_eq!(story.starts(), [(1, 0)]);
+    assert_eq!(story.reported(1), [Running, Running, Complete]);
+}
+
+#[test]
+fn a_failure_while_no_agent_was_there_is_restarted_as_the_policy_says() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(100, 3));
+    story.registered();
+    let policy = RestartPolicy { attempts: 1, delay_ms: 0, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.now_ms += 200;
+    story.driver.advance(story.now_ms);
+    story.crash();
+    story.registered();
+    assert_eq!(story.starts(), [(1, 0)], "nobody can say yet whether it starts again");
+    story.assignments(true, vec![Assignment { may_start: false, ..with_restarts(1, policy) }], &[]);
+    assert_eq!(story.starts(), [(1, 0), (1, 1)]);
+    story.pass_ms(1000, true);
+    assert_eq!(story.reported(1).last(), Some(&Failed));
+}
+
+#[test]
+fn a_lost_lease_stops_nothing_and_starts_nothing() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: 300, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1), assignment(2)], &[]);
+    story.answer_reports();
+    story.pass_ms(LEASE_MS + RENEW_MS, false);
+    assert_eq!((story.agent.leases_lost(), story.running()), (1, vec![1, 2]));
+    story.assignments(false, vec![assignment(3)], &[]);
+    assert_eq!(story.starts().len(), 2, "the epoch's assignments are over");
+    // Back, in a new epoch: 1 was placed elsewhere meanwhile. It goes before anything new starts.
+    story.epoch = 2;
+    story.take(|output| !matches!(output, Output::Register { .. }));
+    story.registered();
+    story.assignments(true, vec![assignment(2), assignment(3)], &[1]);
+    assert_eq!(story.starts().len(), 2);
+    story.pass_ms(400, true);
+    assert_eq!((story.running(), story.starts().last()), (vec![2, 3], Some(&(3, 0))));
+    assert_eq!(story.reported(1).last(), Some(&Stopped));
+}
+
+#[test]
+fn a_lease_counts_from_the_sending_of_what_was_answered() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![], &[]);
+    story.pass_ms(RENEW_MS, false);
+    let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!("a renewal") };
+    story.pass_ms(LEASE_MS - RENEW_MS - 1000, false);
+    story.input(Input::ReportAnswered { number, revision: 7, register: false });
+    // Sent at RENEW_MS after the registration, answered 6 s later: it holds until RENEW_MS + LEASE_MS, not longer.
+    story.pass_ms(RENEW_MS + 1000 - 1, false);
+    assert_eq!(story.agent.leases_lost(), 0);
+    story.pass_ms(1, false);
+    assert_eq!(story.agent.leases_lost(), 1);
+}
+
+#[test]
+fn an_idle_agent_reports_only_to_renew_its_lease() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(30 * RENEW_MS, true);
+    assert_eq!(story.agent.report_number(), 31, "one for the start, and one per renewal");
+}
+
+#[test]
+fn a_server_with_an_older_state_is_refused() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.agent = AgentReconciler::new(Settings::default(), 1, 99);
+    story.begin();
+    story.sent.clear();
+    let registration = Registration {
+        machine: MACHINE,
+        epoch: 1,
+        lease_ms: LEASE_MS,
+        renew_ms: RENEW_MS,
+        revision: 98,
+        incarnation: 1,
+    };
+    story.input(Input::Registered(registration));
+    assert_eq!(story.sent, [Output::Refuse { offered: 98, seen: 99 }]);
+    story.pass_ms(200, false);
+    assert!(matches!(story.sent.pop(), Some(Output::Register { revision: 99, .. })), "tried again");
+    story.input(Input::Registered(Registration { incarnation: 2, ..registration }));
+    assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })), "a later incarnation may have less");
+}
+
+#[test]
+fn a_shutdown_stops_what_runs_and_leaves_the_rest_to_the_cell() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: 200, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1), Assignment { takes_over: vec![id(9)], ..assignment(2) }], &[]);
+    story.answer_reports();
+    story.input(Input::Shutdown);
+    assert!(!story.sent.contains(&Output::Finished));
+    story.pass_ms(300, true);
+    assert!(story.sent.contains(&Output::Finished) && story.agent.is_settled());
+    assert_eq!((story.running(), story.reported(1).last(), story.reported(2).len()), (vec![], Some(&Failed), 0));
+}
+
+#[test]
+fn a_machine_that_booted_lost_its_tasks_and_starts_none_of_them_again() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![with_restarts(1, RestartPolicy { attempts: 9, delay_ms: 0, within_ms: 0 })], &[]);
+    story.answer_reports();
+    story.driver.reboot();
+    story.crash();
+    story.epoch = 2;
+    story.registered();
+    story.assignments(true, vec![], &[1]);
+    story.pass_ms(1000, true);
+    assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&Failed)));
+}
