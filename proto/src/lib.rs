@@ -1,4 +1,29 @@
 //! The `plenum.v1` protocol: generated types, and conversions that validate at the edge.
+//!
+//! Nothing from the wire reaches the core before it went through here: enum values are known, names are names, quantities
+//! are within their bounds, columns are of equal length. Whether what a message refers to exists is the core's business,
+//! and so is what it does not decide yet.
+//!
+//! | module | from the wire, and to it |
+//! |---|---|
+//! | [`transaction`] | transactions of schedulers |
+//! | [`jobs`] | what users submit |
+//! | [`machines`] | what agents register and report |
+//! | [`command`] | requests, as the log keeps them |
+//! | [`outcome`] | decisions and outcomes |
+//! | [`delta`] | what a command changed: for the log, the watchers and the history alike |
+//! | [`log`] | batches of the log |
+//!
+//! Must not know: the state of a cell beyond its rows, clocks, connections, files.
+
+pub mod bounds;
+pub mod error;
+pub mod names;
+
+mod convert;
+
+pub use convert::{command, delta, jobs, log, machines, outcome, resources, sections, transaction};
+pub use error::{Invalid, ReadError, SubmitError, Unsupported};
 
 /// The generated messages, clients and servers of `plenum.v1`.
 pub mod v1 {

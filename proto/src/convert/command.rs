@@ -1,0 +1,268 @@
+//! Requests, as the log keeps them. Reading one back checks it again, through the same doors as when it came in.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plenum_model::{CellIdentity, Command, JobShape, Request, SessionId, Transition};
+use prost::Message;
+
+use super::jobs::{constraints, submission};
+use super::machines::{attributes_to_wire, register, reported};
+use super::resources::{list, resources};
+use super::{each, required, transaction};
+use crate::bounds::{self, BODY_BYTES_MAX, COUNT_MAX, CUSTOM_MAX, TRANSITIONS_MAX};
+use crate::error::{self, Invalid, ReadError, Within};
+use crate::v1::command::Ask;
+use crate::{names, v1};
+
+/// The bytes that the log keeps of a request.
+#[must_use]
+pub fn encode(request: &Request) -> Bytes {
+    v1::Command::from(request).encode_to_vec().into()
+}
+
+/// The request that the log kept.
+///
+/// # Errors
+/// When the bytes are none, or break a rule.
+pub fn decode(bytes: Bytes) -> Result<Request, ReadError> {
+    let wire: v1::Command = error::decode("Command", bytes)?;
+    wire.try_into().map_err(|source| ReadError::Content { what: "Command", source })
+}
+
+/// The request of a scheduler that begins.
+///
+/// # Errors
+/// Names the field that breaks a rule.
+pub fn open_session(principal: &str, namespace: &str, scheduler: &str) -> Result<Request, Invalid> {
+    Ok(Request {
+        principal: names::principal("principal", principal)?,
+        namespace: names::optional_name("namespace", namespace)?,
+        command: Command::OpenSession { scheduler: names::name("scheduler", scheduler)? },
+    })
+}
+
+impl From<&Request> for v1::Command {
+    fn from(request: &Request) -> Self {
+        Self {
+            principal: request.principal.to_string(),
+            namespace: request.namespace.to_string(),
+            ask: Some(ask(&request.command)),
+        }
+    }
+}
+
+impl TryFrom<v1::Command> for Request {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Command) -> Result<Self, Invalid> {
+        Ok(Self {
+            principal: names::principal("principal", &wire.principal)?,
+            namespace: names::optional_name("namespace", &wire.namespace)?,
+            command: command(required("ask", "a command that this version knows", wire.ask)?)?,
+        })
+    }
+}
+
+fn ask(command: &Command) -> Ask {
+    match command {
+        Command::OpenServer(identity) => Ask::OpenServer(open_server(identity)),
+        Command::OpenSession { scheduler } => Ask::OpenSession(v1::OpenSession { scheduler: scheduler.to_string() }),
+        Command::CloseSession(session) => Ask::CloseSession(v1::CloseSession { session: session.0 }),
+        Command::Commit(transaction, _) => Ask::Commit(transaction.as_ref().into()),
+        Command::SubmitJob { shape, body, .. } => {
+            let body = Bytes::copy_from_slice(body);
+            Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.as_ref().into()), body })
+        }
+        Command::StopJob(job) => Ask::StopJob(v1::StopJob { job: job.to_bits() }),
+        Command::ScaleJob { job, group, count } => {
+            Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group: (*group).into(), count: *count })
+        }
+        Command::StopAllocation(id) => Ask::StopAllocation(v1::StopAllocation { allocation: id.to_bits() }),
+        Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory } => {
+            Ask::RegisterMachine(v1::RegisterMachine {
+                name: name.to_string(),
+                boot_id: boot_id.to_string(),
+                capacity: Some(capacity.into()),
+                attributes: attributes_to_wire(attributes),
+                devices: list(devices),
+                inventory: list(inventory),
+            })
+        }
+        Command::ReportStatus(transitions) => Ask::ReportStatus(report_to_wire(transitions)),
+        Command::ExpireMachine { machine, epoch } => {
+            Ask::ExpireMachine(v1::ExpireMachine { machine: machine.to_bits(), epoch: *epoch })
+        }
+        Command::CordonMachine { machine, cordoned } => {
+            Ask::CordonMachine(v1::CordonMachine { machine: machine.to_bits(), cordoned: *cordoned })
+        }
+        Command::DrainMachine { machine, deadline } => Ask::DrainMachine(v1::DrainMachine {
+            machine: machine.to_bits(),
+            deadline_micros: deadline.map_or(0, |deadline| deadline.micros),
+        }),
+        Command::RemoveMachine(machine) => Ask::RemoveMachine(v1::RemoveMachine { machine: machine.to_bits() }),
+        Command::Launch { parent, instant_micros } => {
+            Ask::Launch(v1::Launch { parent: parent.to_bits(), instant_micros: *instant_micros })
+        }
+        Command::TakeHold { job, machines, resources, deadline } => Ask::TakeHold(v1::TakeHold {
+            job: job.to_bits(),
+            machines: machines.clone(),
+            resources: Some(resources.into()),
+            deadline_micros: deadline.micros,
+        }),
+        Command::SetQuota { namespace, limit } => {
+            let limit = limit.as_ref().map(v1::Resources::from);
+            Ask::SetQuota(v1::SetQuota { namespace: namespace.to_string(), limit })
+        }
+        Command::SetPartition { name, machines } => {
+            Ask::SetPartition(v1::SetPartition { name: name.to_string(), machines: list(machines) })
+        }
+        Command::AdoptUnknown { machine, allocation } => {
+            Ask::AdoptUnknown(v1::AdoptUnknown { machine: machine.to_bits(), allocation: allocation.to_bits() })
+        }
+        Command::PauseScheduler { scheduler, paused } => {
+            Ask::PauseScheduler(v1::PauseScheduler { scheduler: scheduler.to_string(), paused: *paused })
+        }
+        Command::Tick => Ask::Tick(v1::Tick {}),
+    }
+}
+
+fn open_server(identity: &CellIdentity) -> v1::OpenServer {
+    v1::OpenServer {
+        cell_id: Bytes::copy_from_slice(&identity.cell_id),
+        incarnation: identity.incarnation,
+        term: identity.term,
+        custom_resources: identity.custom_resources.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+fn command(ask: Ask) -> Result<Command, Invalid> {
+    Ok(match ask {
+        Ask::OpenServer(wire) => {
+            Command::OpenServer(identity(&wire.cell_id, wire.incarnation, wire.term, wire.custom_resources)?)
+        }
+        Ask::OpenSession(wire) => Command::OpenSession { scheduler: names::name("scheduler", &wire.scheduler)? },
+        Ask::CloseSession(wire) => Command::CloseSession(SessionId(wire.session)),
+        Ask::Commit(wire) => transaction::commit(wire).within("commit")?,
+        Ask::SubmitJob(wire) => logged_submission(wire).within("submit_job")?,
+        Ask::StopJob(wire) => Command::StopJob(bounds::job("stop_job.job", wire.job)?),
+        Ask::ScaleJob(wire) => Command::ScaleJob {
+            job: bounds::job("scale_job.job", wire.job)?,
+            group: bounds::group("scale_job.group", wire.group)?,
+            count: bounds::up_to("scale_job.count", wire.count, COUNT_MAX)?,
+        },
+        Ask::StopAllocation(wire) => {
+            Command::StopAllocation(bounds::allocation("stop_allocation.allocation", wire.allocation)?)
+        }
+        Ask::RegisterMachine(wire) => register(wire).within("register_machine")?,
+        Ask::ExpireMachine(wire) => Command::ExpireMachine {
+            machine: bounds::machine("expire_machine.machine", wire.machine)?,
+            epoch: bounds::epoch("expire_machine.epoch", wire.epoch)?,
+        },
+        Ask::ReportStatus(wire) => Command::ReportStatus(report(wire).within("report_status")?),
+        Ask::CordonMachine(wire) => Command::CordonMachine {
+            machine: bounds::machine("cordon_machine.machine", wire.machine)?,
+            cordoned: wire.cordoned,
+        },
+        Ask::DrainMachine(wire) => Command::DrainMachine {
+            machine: bounds::machine("drain_machine.machine", wire.machine)?,
+            deadline: bounds::optional_time("drain_machine.deadline_micros", wire.deadline_micros)?,
+        },
+        Ask::RemoveMachine(wire) => Command::RemoveMachine(bounds::machine("remove_machine.machine", wire.machine)?),
+        Ask::Tick(v1::Tick {}) => Command::Tick,
+        Ask::Launch(wire) => {
+            Command::Launch { parent: bounds::job("launch.parent", wire.parent)?, instant_micros: wire.instant_micros }
+        }
+        Ask::TakeHold(wire) => take_hold(wire).within("take_hold")?,
+        Ask::SetQuota(wire) => Command::SetQuota {
+            namespace: names::name("set_quota.namespace", &wire.namespace)?,
+            limit: wire.limit.map(TryInto::try_into).transpose().within("set_quota.limit")?,
+        },
+        Ask::SetPartition(wire) => Command::SetPartition {
+            name: names::name("set_partition.name", &wire.name)?,
+            machines: constraints("machines", wire.machines).within("set_partition")?,
+        },
+        Ask::AdoptUnknown(wire) => Command::AdoptUnknown {
+            machine: bounds::machine("adopt_unknown.machine", wire.machine)?,
+            allocation: bounds::allocation("adopt_unknown.allocation", wire.allocation)?,
+        },
+        Ask::PauseScheduler(wire) => Command::PauseScheduler {
+            scheduler: names::name("pause_scheduler.scheduler", &wire.scheduler)?,
+            paused: wire.paused,
+        },
+    })
+}
+
+/// Which cell it is.
+pub(super) fn identity(id: &[u8], incarnation: u64, term: u64, names: Vec<String>) -> Result<CellIdentity, Invalid> {
+    let bytes = id.len();
+    let cell_id = id.try_into().map_err(|_| Invalid::new("cell_id", "16 bytes", format_args!("{bytes} bytes")))?;
+    bounds::at_most("custom_resources", "named resources", names.len(), CUSTOM_MAX)?;
+    let custom_resources = each("custom_resources", names, |name| names::attribute("", &name))?;
+    Ok(CellIdentity { cell_id, incarnation, term, custom_resources })
+}
+
+fn logged_submission(wire: v1::SubmitJob) -> Result<Command, Invalid> {
+    let shape = JobShape::try_from(required("shape", "the shape of a job", wire.shape)?).within("shape")?;
+    names::short("body", wire.body.len(), BODY_BYTES_MAX)?;
+    if wire.body.is_empty() {
+        return Err(Invalid::missing("body", "an encoded body"));
+    }
+    Ok(submission(Arc::new(shape), wire.body.as_ref().into()))
+}
+
+fn take_hold(wire: v1::TakeHold) -> Result<Command, Invalid> {
+    bounds::at_most("machines", "machines", wire.machines.len(), bounds::CLAIMS_MAX)?;
+    let deadline = bounds::optional_time("deadline_micros", wire.deadline_micros)?;
+    Ok(Command::TakeHold {
+        job: bounds::job("job", wire.job)?,
+        machines: wire.machines,
+        resources: resources("resources", wire.resources)?,
+        deadline: required("deadline_micros", "a deadline", deadline)?,
+    })
+}
+
+fn report_to_wire(transitions: &[Transition]) -> v1::ReportStatus {
+    let mut wire = v1::ReportStatus {
+        machines: transitions.iter().map(|one| one.machine.to_bits()).collect(),
+        epochs: transitions.iter().map(|one| one.epoch).collect(),
+        allocations: transitions.iter().map(|one| one.allocation.to_bits()).collect(),
+        states: transitions.iter().map(|one| one.state as u32).collect(),
+        ready: transitions.iter().map(|one| one.ready).collect(),
+        exit_codes: transitions.iter().map(|one| one.exit_code).collect(),
+        restarts: transitions.iter().map(|one| one.restarts).collect(),
+        reasons: Vec::new(),
+    };
+    if transitions.iter().any(|one| !one.reason.is_empty()) {
+        wire.reasons = transitions.iter().map(|one| one.reason.to_string()).collect();
+    }
+    wire
+}
+
+fn report(wire: v1::ReportStatus) -> Result<Vec<Transition>, Invalid> {
+    let rows = wire.allocations.len();
+    bounds::at_most("allocations", "transitions", rows, TRANSITIONS_MAX)?;
+    bounds::column("machines", rows, wire.machines.len())?;
+    bounds::column("epochs", rows, wire.epochs.len())?;
+    bounds::column("states", rows, wire.states.len())?;
+    bounds::column("ready", rows, wire.ready.len())?;
+    bounds::column("exit_codes", rows, wire.exit_codes.len())?;
+    bounds::column("restarts", rows, wire.restarts.len())?;
+    if !wire.reasons.is_empty() {
+        bounds::column("reasons", rows, wire.reasons.len())?;
+    }
+    let transition = |row: usize| {
+        let state = i32::try_from(wire.states[row]).unwrap_or(i32::MAX);
+        Ok(Transition {
+            machine: bounds::machine("machine", wire.machines[row])?,
+            epoch: bounds::epoch("epoch", wire.epochs[row])?,
+            allocation: bounds::allocation("allocation", wire.allocations[row])?,
+            state: reported("state", state)?,
+            ready: wire.ready[row],
+            exit_code: wire.exit_codes[row],
+            restarts: wire.restarts[row],
+            reason: names::reason("reason", wire.reasons.get(row).map_or("", |reason| reason))?,
+        })
+    };
+    (0..rows).map(|row| transition(row).within_at("", row)).collect()
+}

@@ -1,0 +1,196 @@
+//! Writing a delta, and cutting out of the written bytes what a watcher asked for.
+
+use bytes::{Bytes, BytesMut};
+use plenum_model::{Delta, End, Grants, Move};
+use prost::Message;
+
+use super::rows::{cell_to_wire, grant_extra_to_wire, job_change_to_wire, reasons, session_to_wire, task_changes};
+use super::wire::{Column, delimited_bytes, number_bytes, put_length, put_number, zigzag};
+use crate::sections::Sections;
+use crate::v1;
+
+/// Spans of a delta, in the order of its fields.
+const SPANS: usize = 7;
+
+/// The section of each span after the first, which everybody gets.
+const SECTIONS: [v1::Section; SPANS - 1] = [
+    v1::Section::Machines,
+    v1::Section::Jobs,
+    v1::Section::Allocations,
+    v1::Section::Jobs,
+    v1::Section::Sessions,
+    v1::Section::Bodies,
+];
+
+/// Where the sections are in the bytes of one encoded delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spans {
+    /// Where each span ends, from the delta's first byte.
+    ends: [u32; SPANS],
+}
+
+impl Spans {
+    /// Bytes of the whole delta.
+    #[must_use]
+    pub const fn total(&self) -> u32 {
+        self.ends[SPANS - 1]
+    }
+
+    /// What a watcher of these sections gets: a delta of its own, since a message is the concatenation of its fields.
+    ///
+    /// `delta` is the whole delta that these spans came with. Nothing is copied when what is left out is empty.
+    #[must_use]
+    pub fn select(&self, delta: &Bytes, sections: Sections) -> Bytes {
+        let mut begin = self.ends[0];
+        let kept = |span: usize| sections.has(SECTIONS[span - 1]);
+        let left_out = (1..SPANS).any(|span| !kept(span) && self.ends[span] > self.ends[span - 1]);
+        if !left_out {
+            return delta.clone();
+        }
+        let mut selected = BytesMut::with_capacity(delta.len());
+        selected.extend_from_slice(&delta[..begin as usize]);
+        for span in 1..SPANS {
+            let end = self.ends[span];
+            if kept(span) {
+                selected.extend_from_slice(&delta[begin as usize..end as usize]);
+            }
+            begin = end;
+        }
+        selected.freeze()
+    }
+}
+
+/// Appends the bytes of a delta, a `v1::Delta` with all its sections, and says where they are.
+pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
+    let start = out.len();
+    let mut ends = [0; SPANS];
+    let mut next = 0;
+    let mut end = |out: &BytesMut| {
+        ends[next] = u32::try_from(out.len() - start).expect("a delta is far below 4 GiB: its command is bounded");
+        next += 1;
+    };
+    put(&header(delta), out);
+    end(out);
+    if !delta.machines.is_empty() {
+        let machines = delta.machines.iter().map(|machine| machine.as_ref().into()).collect();
+        put(&v1::Delta { machines, ..v1::Delta::default() }, out);
+    }
+    end(out);
+    if !delta.jobs.is_empty() {
+        let jobs = delta.jobs.iter().map(job_change_to_wire).collect();
+        put(&v1::Delta { jobs, ..v1::Delta::default() }, out);
+    }
+    end(out);
+    delta.grants.iter().for_each(|grants| put_grants(grants, out));
+    put_moves(&delta.moves, out);
+    put_ends(&delta.ends, out);
+    end(out);
+    if !delta.tasks.is_empty() {
+        put(&v1::Delta { tasks: task_changes(&delta.tasks), ..v1::Delta::default() }, out);
+    }
+    end(out);
+    if !delta.sessions.is_empty() {
+        let sessions = delta.sessions.iter().map(|change| session_to_wire(change, delta.revision)).collect();
+        put(&v1::Delta { sessions, ..v1::Delta::default() }, out);
+    }
+    end(out);
+    if !delta.jobs.is_empty() {
+        put(&v1::Delta { bodies: super::rows::bodies(&delta.jobs), ..v1::Delta::default() }, out);
+    }
+    end(out);
+    Spans { ends }
+}
+
+/// Appends a message.
+fn put(message: &v1::Delta, out: &mut BytesMut) {
+    message.encode(out).expect("a growing buffer has room");
+}
+
+fn header(delta: &Delta) -> v1::Delta {
+    v1::Delta {
+        revision: delta.revision.0,
+        time_micros: delta.time.micros,
+        cell: delta.cell.as_ref().map(cell_to_wire),
+        scheduler_names: delta.scheduler_names.iter().map(|name| name.to_string()).collect(),
+        shapes: delta.shapes.iter().map(v1::Resources::from).collect(),
+        ..v1::Delta::default()
+    }
+}
+
+/// The generated code's encoding of a message in a field of the delta.
+fn put_message(out: &mut BytesMut, field: u8, message: &impl Message) {
+    put_length(out, field, message.encoded_len());
+    message.encode(out).expect("a growing buffer has room");
+}
+
+fn message_bytes(message: &impl Message) -> usize {
+    // An empty message is written, too: unlike a column it says that it is there.
+    let bytes = message.encoded_len();
+    if bytes == 0 { 2 } else { delimited_bytes(bytes) }
+}
+
+fn put_grants(grants: &Grants, out: &mut BytesMut) {
+    let numbers = [
+        (1, grants.job.to_bits()),
+        (2, grants.group.into()),
+        (3, grants.group_row.into()),
+        (4, grants.job_version.into()),
+        (5, grants.shape.into()),
+        (6, grants.scheduler.into()),
+    ];
+    let columns = [(7, &grants.machines), (8, &grants.tasks), (9, &grants.slots), (10, &grants.generations)]
+        .map(|(field, numbers)| Column::new(field, numbers.iter().copied()));
+    let extras: Vec<_> = grants.extras.iter().map(grant_extra_to_wire).collect();
+    let transaction = [(12, grants.session.0), (13, grants.number.into())];
+    let bytes = numbers.iter().chain(&transaction).map(|&(_, number)| number_bytes(number)).sum::<usize>()
+        + columns.iter().map(Column::bytes).sum::<usize>()
+        + extras.iter().map(message_bytes).sum::<usize>();
+    out.reserve(bytes + 8);
+    put_length(out, 8, bytes);
+    numbers.iter().for_each(|&(field, number)| put_number(out, field, number));
+    columns.into_iter().for_each(|column| column.put(out));
+    extras.iter().for_each(|extra| put_message(out, 11, extra));
+    transaction.iter().for_each(|&(field, number)| put_number(out, field, number));
+}
+
+fn put_moves(moves: &[Move], out: &mut BytesMut) {
+    if moves.is_empty() {
+        return;
+    }
+    let restarted = (0u32..).zip(moves).filter(|(_, change)| change.restarts > 0);
+    let restarts: Vec<u32> = restarted.flat_map(|(position, change)| [position, change.restarts]).collect();
+    let reasons = reasons(moves.iter().map(|change| change.reason.as_ref()));
+    let slots = Column::new(1, moves.iter().map(|change| change.slot));
+    let states = Column::new(2, moves.iter().map(|change| change.status.state as u32));
+    let ready = Column::new(3, moves.iter().map(|change| change.status.ready.into()));
+    let restarts = Column::new(4, restarts.iter().copied());
+    let bytes = slots.bytes()
+        + states.bytes()
+        + ready.bytes()
+        + restarts.bytes()
+        + reasons.iter().map(message_bytes).sum::<usize>();
+    out.reserve(bytes + 8);
+    put_length(out, 9, bytes);
+    slots.put(out);
+    states.put(out);
+    ready.put(out);
+    restarts.put(out);
+    reasons.iter().for_each(|reason| put_message(out, 5, reason));
+}
+
+fn put_ends(ends: &[End], out: &mut BytesMut) {
+    if ends.is_empty() {
+        return;
+    }
+    let reasons = reasons(ends.iter().map(|end| end.reason.as_ref()));
+    let slots = Column::new(1, ends.iter().map(|end| end.slot));
+    let states = Column::new(2, ends.iter().map(|end| end.state as u32));
+    let exit_codes = Column::new(3, ends.iter().map(|end| zigzag(end.exit_code)));
+    let bytes = slots.bytes() + states.bytes() + exit_codes.bytes() + reasons.iter().map(message_bytes).sum::<usize>();
+    out.reserve(bytes + 8);
+    put_length(out, 10, bytes);
+    slots.put(out);
+    states.put(out);
+    exit_codes.put(out);
+    reasons.iter().for_each(|reason| put_message(out, 4, reason));
+}

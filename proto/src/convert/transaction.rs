@@ -1,0 +1,263 @@
+//! Transactions: columns are moved, and every rule that needs no cell is checked.
+
+use plenum_model::{
+    CLAIMS_MAX, ClaimExtra, Command, ConflictCheck, DecisionMetadata, Guard, Placement, Preemption, Revision,
+    SessionId, Transaction, TransactionId,
+};
+use prost::Message;
+
+use super::enums::Known;
+use super::resources::{devices, list, ports, take_overs};
+use super::{each, required};
+use crate::bounds::{self, ASSUMED_MAX, CONFIGURATION_BYTES_MAX, COUNT_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::error::{Invalid, Within, quoted};
+use crate::{names, v1};
+
+/// The command of a transaction that came in, with the digest of its content.
+///
+/// # Errors
+/// Names the field that breaks a rule.
+pub fn commit(wire: v1::Transaction) -> Result<Command, Invalid> {
+    let transaction = Transaction::try_from(wire)?;
+    let digest = digest(&transaction);
+    Ok(Command::Commit(Box::new(transaction), digest))
+}
+
+/// Of a transaction's content: the first 8 bytes, little endian, of the BLAKE3 hash of its encoding without `decision`.
+///
+/// How long a decision took, and how often it was tried, are not content: the same claims under the same number, sent again
+/// with other times, are the same request. The encoding is that of the model, so that it does not matter how a client
+/// encoded its own.
+#[must_use]
+pub fn digest(transaction: &Transaction) -> u64 {
+    let mut wire = v1::Transaction::from(transaction);
+    wire.decision = None;
+    let hash = blake3::hash(&wire.encode_to_vec());
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
+}
+
+impl From<&Transaction> for v1::Transaction {
+    fn from(transaction: &Transaction) -> Self {
+        Self {
+            session: transaction.id.session.0,
+            number: transaction.id.number,
+            incarnation: transaction.incarnation,
+            base_revision: transaction.base.0,
+            atomic: transaction.atomic,
+            check: v1::ConflictCheck::from(transaction.check).into(),
+            placements: list(&transaction.placements),
+            stops: transaction.stops.iter().map(|id| id.to_bits()).collect(),
+            guards: list(&transaction.guards),
+            dry_run: transaction.dry_run,
+            decision: Some((&transaction.decision).into()),
+        }
+    }
+}
+
+impl TryFrom<v1::Transaction> for Transaction {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Transaction) -> Result<Self, Invalid> {
+        let id = transaction_id(wire.session, wire.number)?;
+        check_totals(&wire)?;
+        Ok(Self {
+            id,
+            incarnation: wire.incarnation,
+            base: Revision(wire.base_revision),
+            atomic: wire.atomic,
+            check: ConflictCheck::known("check", wire.check)?,
+            placements: each("placements", wire.placements, Placement::try_from)?,
+            stops: each("stops", wire.stops, |bits| bounds::allocation("", bits))?,
+            guards: each("guards", wire.guards, Guard::try_from)?,
+            dry_run: wire.dry_run,
+            decision: wire.decision.unwrap_or_default().try_into().within("decision")?,
+        })
+    }
+}
+
+/// A transaction's name. Rows keep the number in 32 bits.
+pub(super) fn transaction_id(session: u64, number: u64) -> Result<TransactionId, Invalid> {
+    if session == 0 {
+        return Err(Invalid::new("session", "the id of an open session, above 0", session));
+    }
+    if !(1..=u64::from(u32::MAX)).contains(&number) {
+        return Err(Invalid::new("number", format!("1 to {}", u32::MAX), number));
+    }
+    Ok(TransactionId { session: SessionId(session), number })
+}
+
+fn check_totals(wire: &v1::Transaction) -> Result<(), Invalid> {
+    let total = |of: fn(&v1::Placement) -> usize| wire.placements.iter().map(of).sum::<usize>();
+    let bound = |field, what, found| bounds::at_most(field, what, found, CLAIMS_MAX);
+    bound("placements", "placements", wire.placements.len())?;
+    bound("placements", "claims in a transaction", total(|placement| placement.machines.len()))?;
+    bound("placements", "alternates in a transaction", total(|placement| placement.alternates.len()))?;
+    bound("placements", "preemptions in a transaction", total(|placement| placement.preemptions.len()))?;
+    bound("placements", "guards in a transaction", total(|placement| placement.guards.len()) + wire.guards.len())?;
+    bound("stops", "stops in a transaction", wire.stops.len())
+}
+
+impl From<&Placement> for v1::Placement {
+    fn from(placement: &Placement) -> Self {
+        Self {
+            job: placement.job.to_bits(),
+            group: placement.group.into(),
+            job_version: placement.job_version,
+            resources: placement.resources.as_ref().map(v1::Resources::from),
+            machines: placement.machines.clone(),
+            tasks: placement.tasks.clone(),
+            min: placement.min,
+            guards: list(&placement.guards),
+            extras: list(&placement.extras),
+            preemptions: list(&placement.preemptions),
+            alternates: placement.alternates.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Placement> for Placement {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Placement) -> Result<Self, Invalid> {
+        let claims = wire.machines.len();
+        bounds::column("tasks", claims, wire.tasks.len())?;
+        if !wire.extras.is_empty() {
+            bounds::column("extras", claims, wire.extras.len())?;
+        }
+        check_tasks(&wire.tasks)?;
+        if usize::try_from(wire.min).is_ok_and(|min| min > claims) {
+            return Err(Invalid::new("min", format!("at most {claims}, the number of claims"), wire.min));
+        }
+        Ok(Self {
+            job: bounds::job("job", wire.job)?,
+            group: bounds::group("group", wire.group)?,
+            job_version: wire.job_version,
+            resources: wire.resources.map(TryInto::try_into).transpose().within("resources")?,
+            machines: wire.machines,
+            tasks: wire.tasks,
+            min: wire.min,
+            guards: each("guards", wire.guards, Guard::try_from)?,
+            extras: each("extras", wire.extras, ClaimExtra::try_from)?,
+            preemptions: each("preemptions", wire.preemptions, Preemption::try_from)?,
+            alternates: wire.alternates,
+        })
+    }
+}
+
+/// Each task index once, below the highest count of a group.
+fn check_tasks(tasks: &[u32]) -> Result<(), Invalid> {
+    if let Some(task) = tasks.iter().find(|&&task| task >= COUNT_MAX) {
+        return Err(Invalid::new("tasks", format!("task indexes below {COUNT_MAX}"), task));
+    }
+    // Most schedulers claim tasks in their order; then nothing is sorted.
+    if tasks.is_sorted_by(|left, right| left < right) {
+        return Ok(());
+    }
+    let mut sorted = tasks.to_vec();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Invalid::new("tasks", "each task index once", format_args!("{} twice", pair[0]))),
+    }
+}
+
+impl From<&ClaimExtra> for v1::ClaimExtras {
+    fn from(extra: &ClaimExtra) -> Self {
+        Self { devices: list(&extra.devices), ports: list(&extra.ports), take_overs: list(&extra.take_overs) }
+    }
+}
+
+impl TryFrom<v1::ClaimExtras> for ClaimExtra {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::ClaimExtras) -> Result<Self, Invalid> {
+        Ok(Self {
+            devices: devices("devices", wire.devices)?,
+            ports: ports("ports", wire.ports)?,
+            take_overs: take_overs("take_overs", wire.take_overs)?,
+        })
+    }
+}
+
+impl From<&Preemption> for v1::Preemption {
+    fn from(preemption: &Preemption) -> Self {
+        Self { machine: preemption.machine, victim: preemption.victim.to_bits() }
+    }
+}
+
+impl TryFrom<v1::Preemption> for Preemption {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Preemption) -> Result<Self, Invalid> {
+        Ok(Self { machine: wire.machine, victim: bounds::allocation("victim", wire.victim)? })
+    }
+}
+
+impl From<&Guard> for v1::Guard {
+    fn from(guard: &Guard) -> Self {
+        let fact = match guard {
+            Guard::JobVersion { job, version } => {
+                v1::guard::Fact::JobVersion(v1::JobVersionGuard { job: job.to_bits(), version: *version })
+            }
+            Guard::Attribute { machine, attribute, value } => v1::guard::Fact::Attribute(v1::AttributeGuard {
+                machine: machine.to_bits(),
+                attribute: attribute.to_string(),
+                value: value.to_string(),
+            }),
+        };
+        Self { fact: Some(fact) }
+    }
+}
+
+impl TryFrom<v1::Guard> for Guard {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::Guard) -> Result<Self, Invalid> {
+        Ok(match required("fact", "a fact that this version knows", wire.fact)? {
+            v1::guard::Fact::JobVersion(fact) => {
+                Self::JobVersion { job: bounds::job("job_version.job", fact.job)?, version: fact.version }
+            }
+            v1::guard::Fact::Attribute(fact) => Self::Attribute {
+                machine: bounds::machine("attribute.machine", fact.machine)?,
+                attribute: names::attribute("attribute.attribute", &fact.attribute)?,
+                value: names::text("attribute.value", &fact.value, TEXT_BYTES_MAX)?,
+            },
+        })
+    }
+}
+
+impl From<&DecisionMetadata> for v1::DecisionMetadata {
+    fn from(decision: &DecisionMetadata) -> Self {
+        Self {
+            attempt: decision.attempt,
+            policy: decision.policy.to_string(),
+            configuration: decision.configuration.to_vec().into(),
+            seed: decision.seed,
+            assumed: decision.assumed.clone(),
+            queued_micros: decision.queued_micros,
+            deciding_micros: decision.deciding_micros,
+        }
+    }
+}
+
+impl TryFrom<v1::DecisionMetadata> for DecisionMetadata {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::DecisionMetadata) -> Result<Self, Invalid> {
+        names::short("configuration", wire.configuration.len(), CONFIGURATION_BYTES_MAX)?;
+        bounds::at_most("assumed", "transactions in flight", wire.assumed.len(), ASSUMED_MAX)?;
+        if wire.policy.contains(char::is_control) {
+            return Err(Invalid::new("policy", "a name without control characters", quoted(&wire.policy)));
+        }
+        Ok(Self {
+            attempt: wire.attempt,
+            policy: names::text("policy", &wire.policy, NAME_BYTES_MAX)?,
+            configuration: wire.configuration.as_ref().into(),
+            seed: wire.seed,
+            assumed: wire.assumed,
+            queued_micros: bounds::span("queued_micros", wire.queued_micros)?,
+            deciding_micros: bounds::span("deciding_micros", wire.deciding_micros)?,
+        })
+    }
+}

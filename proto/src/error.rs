@@ -1,0 +1,144 @@
+//! What is wrong with a message: said once, in one sentence, with the path of the field.
+
+use std::fmt;
+
+use tonic::metadata::MetadataValue;
+
+/// The key of the metadata that carries the stable code of a refused request.
+pub const CODE_KEY: &str = "plenum-code";
+
+/// Longest piece of somebody else's text that an error repeats, in characters.
+const QUOTED_MAX: usize = 80;
+
+/// A message that breaks a rule of the protocol. Nothing of it took effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}, found {found}")]
+pub struct Invalid {
+    /// The path of the field, such as `placements[2].tasks`.
+    pub field: String,
+    /// What would have been right.
+    pub expected: String,
+    /// What was there.
+    pub found: String,
+}
+
+impl Invalid {
+    /// `expected` and `found` are parts of a sentence.
+    pub fn new(field: impl Into<String>, expected: impl Into<String>, found: impl fmt::Display) -> Self {
+        Self { field: field.into(), expected: expected.into(), found: found.to_string() }
+    }
+
+    /// A message that must be there, and is not.
+    pub(crate) fn missing(field: &str, what: &str) -> Self {
+        Self::new(field, what, "nothing")
+    }
+
+    fn prefixed(mut self, outer: fmt::Arguments<'_>) -> Self {
+        let joint = if self.field.is_empty() || self.field.starts_with('[') { "" } else { "." };
+        self.field = format!("{outer}{joint}{}", self.field);
+        self
+    }
+}
+
+impl From<Invalid> for tonic::Status {
+    fn from(invalid: Invalid) -> Self {
+        with_code(tonic::Code::InvalidArgument, "INVALID_REQUEST", invalid.to_string())
+    }
+}
+
+/// A request for something that the protocol has a place for, and this version does not do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what} is not implemented yet; {instead}")]
+pub struct Unsupported {
+    /// The path of the field.
+    pub field: String,
+    /// What was asked for.
+    pub what: String,
+    /// What can be asked for.
+    pub instead: String,
+}
+
+impl From<Unsupported> for tonic::Status {
+    fn from(unsupported: Unsupported) -> Self {
+        with_code(tonic::Code::Unimplemented, "UNIMPLEMENTED", unsupported.to_string())
+    }
+}
+
+/// Why a job was not taken at the edge.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// It breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// It asks for something that is not there yet.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+}
+
+impl From<SubmitError> for tonic::Status {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(invalid) => invalid.into(),
+            SubmitError::Unsupported(unsupported) => unsupported.into(),
+        }
+    }
+}
+
+/// Why bytes of the log, of a sync or of the history could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No message of that kind.
+    #[error("the bytes are no encoded {what}")]
+    Encoding {
+        /// The message's name.
+        what: &'static str,
+        /// Where the decoder gave up.
+        source: prost::DecodeError,
+    },
+    /// A message that breaks a rule.
+    #[error("the {what} breaks a rule of the protocol")]
+    Content {
+        /// The message's name.
+        what: &'static str,
+        /// Which rule.
+        source: Invalid,
+    },
+}
+
+/// Decodes one message, without judging its content.
+pub(crate) fn decode<M: prost::Message + Default>(what: &'static str, bytes: bytes::Bytes) -> Result<M, ReadError> {
+    M::decode(bytes).map_err(|source| ReadError::Encoding { what, source })
+}
+
+/// A status with a stable code in its metadata.
+#[must_use]
+pub fn with_code(status: tonic::Code, code: &'static str, message: String) -> tonic::Status {
+    let mut status = tonic::Status::new(status, message);
+    status.metadata_mut().insert(CODE_KEY, MetadataValue::from_static(code));
+    status
+}
+
+/// Somebody else's text, cut and escaped, so that a message stays short and on its line.
+pub(crate) fn quoted(text: &str) -> String {
+    let cut: String = text.chars().take(QUOTED_MAX).collect();
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    format!("{cut:?}{more}")
+}
+
+/// Says where in the message a fault is. Costs nothing where there is none.
+pub(crate) trait Within<T> {
+    /// In that field.
+    fn within(self, field: &str) -> Result<T, Invalid>;
+    /// In one element of that field.
+    fn within_at(self, field: &str, position: usize) -> Result<T, Invalid>;
+}
+
+impl<T> Within<T> for Result<T, Invalid> {
+    fn within(self, field: &str) -> Self {
+        self.map_err(|invalid| invalid.prefixed(format_args!("{field}")))
+    }
+
+    fn within_at(self, field: &str, position: usize) -> Self {
+        self.map_err(|invalid| invalid.prefixed(format_args!("{field}[{position}]")))
+    }
+}
