@@ -1,0 +1,325 @@
+//! Reads a story line by line, plays it on a core, and compares what is said with what was expected. After each command all
+//! invariants are checked, and a mirror that folds the deltas must be the same as the cell.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, GroupShape, JobKind,
+    JobShape, LogTime, Outcome, Placement, Request, Resources, RetryPolicy, Revision, SessionId, TaskState,
+    Transaction, TransactionId, Transition,
+};
+
+use crate::{Core, CoreOptions, Decided, invariants};
+
+/// Plays `story` and compares what is said, line by line.
+pub(super) fn check(story: &str, expected: &str) {
+    let mut player = Player::new();
+    for line in story.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        player.play(line);
+    }
+    let clean = |text: &str| -> Vec<String> {
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect()
+    };
+    assert_eq!(clean(&player.said), clean(expected), "in the story:\n{story}");
+}
+
+struct Player {
+    core: Core,
+    mirror: Cell,
+    now: LogTime,
+    base: Revision,
+    fixed_base: bool,
+    sessions: BTreeMap<String, (SessionId, u64)>,
+    shapes: BTreeMap<String, JobShape>,
+    last: Option<Request>,
+    said: String,
+}
+
+fn setting<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn number(words: &[&str], name: &str) -> Option<u64> {
+    setting(words, name).map(|text| text.parse().expect("a number"))
+}
+
+impl Player {
+    fn new() -> Self {
+        let mut player = Self {
+            core: Core::new(CoreOptions::default()),
+            mirror: Cell::default(),
+            now: LogTime::from_micros(1_000_000),
+            base: Revision(0),
+            fixed_base: false,
+            sessions: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            last: None,
+            said: String::new(),
+        };
+        player.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() }));
+        player
+    }
+
+    fn ask(&mut self, command: Command) -> Decided {
+        let request = Request { principal: "local".into(), namespace: "default".into(), command };
+        let before = self.core.cell().clone();
+        let decided = self.core.decide(&request, self.now);
+        invariants::check_step(&before, &request, &decided, self.core.cell()).expect("an invariant holds");
+        if let Decided::Changed { delta, .. } = &decided {
+            self.mirror.apply(delta).expect("a mirror folds each delta");
+        }
+        assert_eq!(self.mirror.first_difference(self.core.cell()), None);
+        self.last = Some(request);
+        decided
+    }
+
+    fn done(&mut self, command: Command) {
+        let decided = self.ask(command);
+        assert!(!matches!(decided, Decided::Unchanged(Decision::Rejected(_))), "the story goes on, but {decided:?}");
+    }
+
+    fn play(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[0] {
+            "machine" => self.machine(words[1], &words),
+            "job" => self.job(words[1], &words),
+            "group" => self.group(words[1], &words),
+            "snapshot" => (self.base, self.fixed_base) = (self.core.cell().revision(), true),
+            "stopjob" => {
+                let id = self.core.cell().job_named("default", words[1]).expect("a job").id;
+                self.done(Command::StopJob(id));
+            }
+            "report" => self.report(&words),
+            "expire" => {
+                let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
+                self.done(Command::ExpireMachine { machine: machine.id, epoch: machine.epoch });
+            }
+            "remove" => {
+                let id = self.core.cell().machine_named(words[1]).expect("a machine").id;
+                self.done(Command::RemoveMachine(id));
+            }
+            "wait" => {
+                let seconds: i64 = words[1].parse().expect("seconds");
+                self.now = self.now.plus_micros(seconds * 1_000_000);
+                self.done(Command::Tick);
+            }
+            "restart" => {
+                self.core = Core::from_cell(self.core.cell().clone(), CoreOptions::default());
+                let identity = CellIdentity { term: 2, ..self.core.cell().identity().clone() };
+                self.done(Command::OpenServer(identity));
+            }
+            "again" => {
+                let request = self.last.clone().expect("a request");
+                let decided = self.ask(request.command);
+                assert!(matches!(decided, Decided::Repeated(_)), "{decided:?}");
+                self.said.push_str("service: repeated\n");
+            }
+            "show" => self.show(words[1]),
+            "job?" => self.show_job(words[1]),
+            scheduler => self.transaction(scheduler.trim_end_matches(':'), &words[1..]),
+        }
+    }
+
+    fn machine(&mut self, name: &str, words: &[&str]) {
+        let cpu = number(words, "cpu").unwrap_or(0);
+        self.done(Command::RegisterMachine {
+            name: name.into(),
+            boot_id: setting(words, "boot").unwrap_or("a").into(),
+            capacity: Resources::new(cpu, number(words, "mem").unwrap_or(1 << 30)),
+            attributes: Arc::new(Attributes::new()),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+        });
+    }
+
+    fn group_shape(words: &[&str], name: &str) -> GroupShape {
+        let attempts = number(words, "retry").map(|attempts| u32::try_from(attempts).expect("few"));
+        let delay = i64::try_from(number(words, "delay").unwrap_or(0)).expect("short");
+        GroupShape {
+            name: name.into(),
+            count: u32::try_from(number(words, "tasks").unwrap_or(1)).expect("few"),
+            resources: Resources::new(number(words, "cpu").unwrap_or(0), 0),
+            retry: RetryPolicy { attempts, delay_micros: delay * 1_000_000 },
+            lost_after_micros: Some(60_000_000),
+            after: if setting(words, "after").is_some() { vec![0] } else { Vec::new() },
+            ..GroupShape::default()
+        }
+    }
+
+    fn job(&mut self, name: &str, words: &[&str]) {
+        let kind = if words.contains(&"forever") { JobKind::Forever } else { JobKind::ToCompletion };
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: name.into(),
+            scheduler: words[3].into(),
+            priority: 50,
+            kind,
+            same_machine: words.contains(&"together"),
+            groups: vec![Self::group_shape(words, "main")],
+            ..JobShape::default()
+        };
+        self.shapes.insert(name.into(), shape.clone());
+        self.submit(shape);
+    }
+
+    fn submit(&mut self, shape: JobShape) {
+        self.done(Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] });
+    }
+
+    /// Adds a group to a job that nothing was placed of yet: the job is stopped, and submitted again with it.
+    fn group(&mut self, job: &str, words: &[&str]) {
+        let id = self.core.cell().job_named("default", job).expect("a job").id;
+        self.done(Command::StopJob(id));
+        let mut shape = self.shapes[job].clone();
+        shape.groups.push(Self::group_shape(words, words[2]));
+        self.shapes.insert(job.into(), shape.clone());
+        self.submit(shape);
+    }
+
+    /// `job[task]` or `job.group[task]`: names, and the slot of its allocation.
+    fn task(&self, text: &str) -> (plenum_model::JobId, u16, u32, Option<u32>) {
+        let (name, task) = text.trim_end_matches(']').split_once('[').expect("job[task]");
+        let (job, group) = name.split_once('.').unwrap_or((name, "main"));
+        let job = self.core.cell().job_named("default", job).expect("a job");
+        let group = job.shape.groups.iter().position(|shape| &*shape.name == group).expect("a group");
+        let group = u16::try_from(group).expect("few");
+        let task: u32 = task.parse().expect("a task");
+        let row = self.core.cell().group(job, group).and_then(|row| self.core.cell().task(row, task)).copied();
+        let live = row.filter(|row| row.state == TaskState::Live).map(|row| row.allocation - 1);
+        let leaving = || {
+            let found =
+                self.core.cell().allocations().find(|found| found.row.job() == job.id && found.row.task == task);
+            found.map(|found| found.id.slot)
+        };
+        (job.id, group, task, live.or_else(leaving))
+    }
+
+    fn report(&mut self, words: &[&str]) {
+        let slot = self.task(words[1]).3.expect("an allocation");
+        let found = self.core.cell().allocation_in(slot).expect("it is live");
+        let machine = self.core.cell().machine_in(found.row.machine).expect("its machine");
+        let state = match words[2] {
+            "running" => AllocationState::Running,
+            "complete" => AllocationState::Complete,
+            "failed" => AllocationState::Failed,
+            "stopped" => AllocationState::Stopped,
+            other => panic!("no state {other}"),
+        };
+        let transition = Transition {
+            machine: machine.id,
+            epoch: machine.epoch,
+            allocation: found.id,
+            state,
+            ready: state == AllocationState::Running,
+            exit_code: words.get(3).map_or(0, |code| code.parse().expect("a code")),
+            restarts: 0,
+            reason: "".into(),
+        };
+        self.done(Command::ReportStatus(vec![transition]));
+    }
+
+    fn session(&mut self, scheduler: &str) -> SessionId {
+        if let Some((id, _)) = self.sessions.get(scheduler) {
+            return *id;
+        }
+        self.done(Command::OpenSession { scheduler: scheduler.into() });
+        let id = SessionId(self.core.cell().revision().0);
+        self.sessions.insert(scheduler.into(), (id, 0));
+        id
+    }
+
+    fn transaction(&mut self, scheduler: &str, words: &[&str]) {
+        let session = self.session(scheduler);
+        let mut txn = Transaction { incarnation: 1, ..Transaction::default() };
+        txn.base = if self.fixed_base { self.base } else { self.core.cell().revision() };
+        let mut stopping = false;
+        for &word in words {
+            match word {
+                "claim" => {
+                    stopping = false;
+                    txn.placements.push(Placement::default());
+                }
+                "stop" => stopping = true,
+                "atomic" => txn.atomic = true,
+                "sequence" => txn.check = ConflictCheck::Sequence,
+                _ if stopping => {
+                    let slot = self.task(word).3.expect("an allocation to stop");
+                    txn.stops.push(self.core.cell().allocation_in(slot).expect("it is live").id);
+                }
+                _ if word.starts_with("min=") => {
+                    txn.placements.last_mut().expect("a claim").min = word[4..].parse().expect("a number");
+                }
+                _ => {
+                    let (task, machine) = word.split_once('@').expect("task@machine");
+                    let (job, group, task, _) = self.task(task);
+                    // A machine that is gone is still known by its slot: its number in its name.
+                    let known = self.core.cell().machine_named(machine).map(|machine| machine.id.slot);
+                    let slot = known.unwrap_or_else(|| machine[1..].parse::<u32>().expect("m and a number") - 1);
+                    let placement = txn.placements.last_mut().expect("a claim");
+                    (placement.job, placement.group) = (job, group);
+                    placement.job_version = self.core.cell().job(job).expect("a job").version;
+                    placement.tasks.push(task);
+                    placement.machines.push(slot);
+                }
+            }
+        }
+        let entry = self.sessions.get_mut(scheduler).expect("opened above");
+        entry.1 += 1;
+        txn.id = TransactionId { session, number: entry.1 };
+        let digest = entry.1;
+        let decided = self.ask(Command::Commit(Box::new(txn.clone()), digest));
+        let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided else { panic!("{decided:?}") };
+        self.tell(scheduler, &txn, &outcome);
+    }
+
+    fn tell(&mut self, scheduler: &str, txn: &Transaction, outcome: &Outcome) {
+        let mut line = format!("{scheduler}: {}", format!("{:?}", outcome.outcome).to_lowercase());
+        for (number, placement) in (0..).zip(&txn.placements) {
+            let job = self.core.cell().job(placement.job).expect("a job").clone();
+            let group = &job.shape.groups[usize::from(placement.group)].name;
+            let name =
+                if &**group == "main" { job.shape.name.to_string() } else { format!("{}.{group}", job.shape.name) };
+            for (claim, task) in (0..).zip(&placement.tasks) {
+                write!(line, "; {name}[{task}] ").expect("a string");
+                if outcome.placements[number as usize][claim as usize].is_some() {
+                    line.push_str("granted");
+                    continue;
+                }
+                let refusal = outcome.refusals.iter().find(|refusal| refusal.claim == Some((number, claim)));
+                let refusal = refusal.expect("a refused claim has a refusal");
+                let kind = format!("{:?}", refusal.kind).to_lowercase();
+                write!(line, "{kind} {:?}", refusal.reason).expect("a string");
+                if let Some((resource, by)) = refusal.short {
+                    write!(line, " short {resource} {by}").expect("a string");
+                }
+                if !refusal.culprits.is_empty() {
+                    line.push_str(" culprits");
+                    refusal.culprits.iter().for_each(|culprit| line.push_str(&describe(culprit)));
+                    write!(line, " total {}", refusal.culprits_total).expect("a string");
+                }
+            }
+        }
+        self.said.push_str(&line);
+        self.said.push('\n');
+    }
+
+    fn show(&mut self, text: &str) {
+        let slot = self.task(text).3;
+        let state = slot.and_then(|slot| self.core.cell().allocation_in(slot)).map(|found| found.status.state);
+        let state = state.map_or_else(|| "gone".into(), |state| format!("{state:?}"));
+        writeln!(self.said, "{text} {state}").expect("a string");
+    }
+
+    fn show_job(&mut self, name: &str) {
+        let job = self.core.cell().job_named("default", name);
+        let state = job.map_or_else(|| "gone".into(), |job| format!("{:?} {}", job.state, job.reason));
+        writeln!(self.said, "{name} {}", state.trim()).expect("a string");
+    }
+}
+
+fn describe(culprit: &Culprit) -> String {
+    let who = if culprit.transaction.is_some() { &culprit.scheduler } else { &culprit.event };
+    format!(" {who} {}", culprit.amount)
+}
