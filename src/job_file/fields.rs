@@ -1,0 +1,193 @@
+//! Reading the fields of a table: every name is known or refused, every value is of its kind and within its bounds.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use super::{
+    constraint,
+    fault::Fault,
+    nearest,
+    tree::{Entry, Node, Value},
+    units,
+};
+
+/// A table whose names were all checked.
+pub(super) struct Fields<'file> {
+    path: String,
+    at: Range<usize>,
+    entries: &'file [Entry],
+}
+
+impl<'file> Fields<'file> {
+    /// Opens a table that has no fields but `known` ones. `path` is how messages name it; empty for the file itself.
+    pub(super) fn open(node: &'file Node, path: &str, known: &[&str]) -> Result<Self, Fault> {
+        let fields = Self::open_any(node, path)?;
+        match fields.entries.iter().find(|entry| !known.contains(&entry.name.as_str())) {
+            Some(entry) => Err(unknown(path, entry, known)),
+            None => Ok(fields),
+        }
+    }
+
+    /// Opens a table whose names are free.
+    pub(super) fn open_any(node: &'file Node, path: &str) -> Result<Self, Fault> {
+        match &node.value {
+            Value::Table(entries) => Ok(Self { path: path.to_owned(), at: node.at.clone(), entries }),
+            _ => Err(node.unexpected(path, "a table")),
+        }
+    }
+
+    /// How messages name a field of this table.
+    pub(super) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Where the table stands.
+    pub(super) fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    pub(super) fn entries(&self) -> &'file [Entry] {
+        self.entries
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Option<&'file Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<&'file Node> {
+        self.entry(name).map(|entry| &entry.node)
+    }
+
+    /// Refuses a field that is part of the format but not built.
+    pub(super) fn refuse(&self, name: &str) -> Result<(), Fault> {
+        match self.entry(name) {
+            Some(entry) => Err(Fault::unimplemented(entry.name_at.clone(), &format!("`{}`", self.path_of(name)))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'file str>, Fault> {
+        self.node(name).map(|node| text(node, &self.path_of(name))).transpose()
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, Fault> {
+        match self.node(name) {
+            None => Ok(None),
+            Some(Node { value: Value::Boolean(boolean), .. }) => Ok(Some(*boolean)),
+            Some(node) => Err(node.unexpected(&self.path_of(name), "true or false")),
+        }
+    }
+
+    /// An integer from `least` to `most`.
+    pub(super) fn number(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Fault> {
+        let Some(node) = self.node(name) else { return Ok(None) };
+        let expected = format!("an integer from {least} to {most}");
+        let Value::Integer(integer) = node.value else {
+            return Err(node.unexpected(&self.path_of(name), &expected));
+        };
+        match u32::try_from(integer) {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(Fault::value(
+                node.at.clone(),
+                format!("`{}` is {integer}; expected {expected}", self.path_of(name)),
+            )),
+        }
+    }
+
+    /// A time, in microseconds.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<i64>, Fault> {
+        let Some(node) = self.node(name) else { return Ok(None) };
+        let path = self.path_of(name);
+        let Value::Text(text) = &node.value else {
+            return Err(node.unexpected(&path, "a time with a unit, such as \"10s\""));
+        };
+        units::duration_micros(text)
+            .map(Some)
+            .map_err(|what| Fault::value(node.at.clone(), format!("`{path}`: {what}")))
+    }
+
+    /// A name of a job, a group, a namespace or a scheduler.
+    pub(super) fn name(&self, name: &str) -> Result<Option<&'file str>, Fault> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match units::name_fault(text) {
+            Some(what) => {
+                let at = self.node(name).map_or_else(|| self.at(), |node| node.at.clone());
+                Err(Fault::value(at, format!("`{}` {what}", self.path_of(name))))
+            }
+            None => Ok(Some(text)),
+        }
+    }
+
+    /// The nodes of a list; none when the field is missing.
+    pub(super) fn list(&self, name: &str, expected: &str) -> Result<&'file [Node], Fault> {
+        match self.node(name) {
+            None => Ok(&[]),
+            Some(Node { value: Value::List(values), .. }) => Ok(values),
+            Some(node) => Err(node.unexpected(&self.path_of(name), expected)),
+        }
+    }
+
+    /// An attribute of machines, written `attr.NAME`.
+    pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, Fault> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let at = self.node(name).map_or_else(|| self.at(), |node| node.at.clone());
+        constraint::attribute(text)
+            .map(Some)
+            .map_err(|what| Fault::value(at, format!("`{}`: {what}", self.path_of(name))))
+    }
+}
+
+/// The text of a node.
+pub(super) fn text<'file>(node: &'file Node, path: &str) -> Result<&'file str, Fault> {
+    match &node.value {
+        Value::Text(text) => Ok(text),
+        _ => Err(node.unexpected(path, "a text in quotes")),
+    }
+}
+
+/// An unknown field, with the nearest known name.
+pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
+    let place = if path.is_empty() { "a job file".to_owned() } else { format!("`{path}`") };
+    let name = units::shortened(&entry.name);
+    let near = nearest(&entry.name, known.iter().copied());
+    let guess = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
+        .with_code("JOB_FILE_UNKNOWN_FIELD")
+        .with_hint(format!("known here: {}", known.join(", ")))
+}
+
+/// Options of a job's scheduler: tables become dotted names, values become texts.
+pub(super) fn options(node: &Node, path: &str) -> Result<BTreeMap<String, String>, Fault> {
+    const OPTIONS_MAX: usize = 64;
+    const VALUE_BYTES_MAX: usize = 255;
+    let mut flat = BTreeMap::new();
+    let mut open = vec![(String::new(), node)];
+    while let Some((prefix, node)) = open.pop() {
+        for entry in Fields::open_any(node, path)?.entries() {
+            let name = if prefix.is_empty() { entry.name.clone() } else { format!("{prefix}.{}", entry.name) };
+            let value = match &entry.node.value {
+                Value::Table(_) => {
+                    open.push((name, &entry.node));
+                    continue;
+                }
+                Value::Text(text) => text.clone(),
+                Value::Integer(integer) => integer.to_string(),
+                Value::Decimal(number) => number.clone(),
+                Value::Boolean(boolean) => boolean.to_string(),
+                _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
+            };
+            if name.len() > 63 || name.is_empty() || value.len() > VALUE_BYTES_MAX {
+                let what = format!(
+                    "`{path}.{}`: expected a name of 1 to 63 bytes and a value of at most {VALUE_BYTES_MAX}",
+                    units::shortened(&name)
+                );
+                return Err(Fault::value(entry.name_at.clone(), what));
+            }
+            flat.insert(name, value);
+        }
+    }
+    if flat.len() > OPTIONS_MAX {
+        let what = format!("`{path}` has {} options; expected at most {OPTIONS_MAX}", flat.len());
+        return Err(Fault::value(node.at.clone(), what));
+    }
+    Ok(flat)
+}

@@ -1,0 +1,397 @@
+//! One `[group.NAME]`: what its tasks need and what they do.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use plenum_model::AMOUNT_MAX;
+use plenum_proto::v1::{
+    Affinity, Constraint, Device, GroupBody, GroupShape, JobKind, Port, Resources, RestartPolicy, RetryPolicy, Spread,
+};
+
+use super::{
+    ATTEMPTS_UNLIMITED, constraint,
+    fault::Fault,
+    fields::{self, Fields},
+    order::GroupOrder,
+    tree::{Entry, Node, Value},
+    units,
+};
+
+const KNOWN: &[&str] = &[
+    "after",
+    "count",
+    "driver",
+    "image",
+    "command",
+    "env",
+    "resources",
+    "constraints",
+    "affinities",
+    "spread",
+    "per_machine",
+    "single_instance",
+    "retry",
+    "restart",
+    "kill_timeout",
+    "lost_after",
+    "min",
+    "topology",
+    "check",
+];
+const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
+
+const TASKS_MAX: u32 = 1_000_000;
+const ATTEMPTS_MAX: u32 = 1_000_000;
+const MEMORY_BYTES_MIN: i64 = 1 << 20;
+const CONSTRAINTS_MAX: usize = 64;
+const ENV_MAX: usize = 256;
+const PORTS_MAX: usize = 64;
+const DEVICES_MAX: i64 = 64;
+const SPREADS_MAX: usize = 4;
+
+/// What the job says that its groups depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JobFacts {
+    pub(super) kind: JobKind,
+    pub(super) same_machine: bool,
+}
+
+/// A group as read.
+pub(super) struct Group<'file> {
+    pub(super) shape: GroupShape,
+    pub(super) body: GroupBody,
+    pub(super) order: GroupOrder<'file>,
+    /// Amounts of resources that only a cell can number.
+    pub(super) custom: Vec<(String, i64, Range<usize>)>,
+}
+
+/// Reads a group.
+pub(super) fn read(entry: &Entry, job: JobFacts) -> Result<Group<'_>, Fault> {
+    if let Some(what) = units::name_fault(&entry.name) {
+        return Err(Fault::value(entry.name_at.clone(), format!("the name of this group {what}")));
+    }
+    let path = format!("group.{}", entry.name);
+    let fields = Fields::open(&entry.node, &path, KNOWN)?;
+    refuse_unbuilt(&fields)?;
+    let order = GroupOrder { name: &entry.name, after: after(&fields, job.kind)? };
+    let count = fields.number("count", 0, TASKS_MAX)?.unwrap_or(1);
+    let (amounts, custom) = resources(&fields)?;
+    let shape = GroupShape {
+        name: entry.name.clone(),
+        count,
+        after: order.after.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        resources: Some(amounts.resources),
+        constraints: constraints(&fields)?,
+        affinities: affinities(&fields)?,
+        spread: spread(&fields, job.same_machine)?,
+        per_machine: fields.number("per_machine", 0, TASKS_MAX)?.unwrap_or(0),
+        devices: amounts.devices,
+        ports: amounts.ports,
+        single_instance: fields.boolean("single_instance")?.unwrap_or(false),
+        retry: Some(retry(&fields, job.kind)?),
+        lost_after_micros: lost_after(&fields)?,
+        min: min(&fields, count)?,
+    };
+    let body = GroupBody {
+        name: entry.name.clone(),
+        driver: "exec".to_owned(),
+        command: command(&fields)?,
+        env: env(&fields)?,
+        restart: Some(restart(&fields)?),
+        kill_timeout_micros: fields.duration("kill_timeout")?.unwrap_or(10_000_000),
+        image: String::new(),
+    };
+    Ok(Group { shape, body, order, custom })
+}
+
+fn refuse_unbuilt(fields: &Fields<'_>) -> Result<(), Fault> {
+    fields.refuse("check")?;
+    fields.refuse("topology")?;
+    let Some(driver) = fields.entry("driver") else { return fields.refuse("image") };
+    match fields.text("driver")? {
+        Some("exec") | None => match fields.entry("image") {
+            Some(image) => Err(Fault::value(
+                image.name_at.clone(),
+                format!("`{}` says nothing to the driver `exec`", fields.path_of("image")),
+            )
+            .with_hint("take it out: `exec` runs a program of the machine itself")),
+            None => Ok(()),
+        },
+        Some("oci") => Err(Fault::unimplemented(driver.node.at.clone(), "the driver `oci`")),
+        Some(other) => Err(Fault::value(
+            driver.node.at.clone(),
+            format!("`{}` is `{}`; expected \"exec\"", fields.path_of("driver"), units::shortened(other)),
+        )),
+    }
+}
+
+fn after<'file>(fields: &Fields<'file>, kind: JobKind) -> Result<Vec<(&'file str, Range<usize>)>, Fault> {
+    let path = fields.path_of("after");
+    let names = fields.list("after", "a list of names of groups")?;
+    if let (Some(first), JobKind::Forever) = (names.first(), kind) {
+        let what =
+            format!("`{path}`: the tasks of a job that runs for ever never succeed, so nothing starts after them");
+        return Err(Fault::value(first.at.clone(), what)
+            .with_hint("say runs = \"to-completion\", or take `after` out of the file"));
+    }
+    names.iter().map(|node| Ok((fields::text(node, &path)?, node.at.clone()))).collect()
+}
+
+fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
+    let min = fields.number("min", 0, TASKS_MAX)?.unwrap_or(0);
+    if min > count {
+        let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
+        return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
+    }
+    Ok(min)
+}
+
+fn retry(fields: &Fields<'_>, kind: JobKind) -> Result<RetryPolicy, Fault> {
+    let attempts = if kind == JobKind::Forever { ATTEMPTS_UNLIMITED } else { 2 };
+    let default = RetryPolicy { attempts, delay_micros: 1_000_000 };
+    let Some(node) = fields.node("retry") else { return Ok(default) };
+    let fields = Fields::open(node, &fields.path_of("retry"), &["attempts", "delay"])?;
+    Ok(RetryPolicy {
+        attempts: fields.number("attempts", 0, ATTEMPTS_MAX)?.unwrap_or(default.attempts),
+        delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
+    })
+}
+
+fn restart(fields: &Fields<'_>) -> Result<RestartPolicy, Fault> {
+    let default = RestartPolicy { attempts: 0, delay_micros: 1_000_000, within_micros: 0 };
+    let Some(node) = fields.node("restart") else { return Ok(default) };
+    let fields = Fields::open(node, &fields.path_of("restart"), &["attempts", "delay", "within"])?;
+    Ok(RestartPolicy {
+        attempts: fields.number("attempts", 0, ATTEMPTS_MAX)?.unwrap_or(default.attempts),
+        delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
+        within_micros: fields.duration("within")?.unwrap_or(default.within_micros),
+    })
+}
+
+/// How long after the last sign of its machine a task is lost: a time, or `"never"`.
+fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
+    match fields.node("lost_after") {
+        Some(Node { value: Value::Text(text), .. }) if text == "never" => Ok(-1),
+        _ => Ok(fields.duration("lost_after")?.unwrap_or(60_000_000)),
+    }
+}
+
+fn constraints(fields: &Fields<'_>) -> Result<Vec<Constraint>, Fault> {
+    let path = fields.path_of("constraints");
+    let nodes = fields.list("constraints", "a list of conditions")?;
+    bounded(fields, "constraints", nodes.len(), CONSTRAINTS_MAX)?;
+    nodes.iter().map(|node| rule(node, &path)).collect()
+}
+
+fn rule(node: &Node, path: &str) -> Result<Constraint, Fault> {
+    constraint::parse(fields::text(node, path)?)
+        .map_err(|what| Fault::value(node.at.clone(), format!("`{path}`: {what}")))
+}
+
+fn affinities(fields: &Fields<'_>) -> Result<Vec<Affinity>, Fault> {
+    let path = fields.path_of("affinities");
+    let nodes = fields.list("affinities", "a list of tables { rule, weight }")?;
+    bounded(fields, "affinities", nodes.len(), CONSTRAINTS_MAX)?;
+    let read = |node| {
+        let table = Fields::open(node, &path, &["rule", "weight"])?;
+        let rule = table.node("rule").ok_or_else(|| missing(&table, "rule"))?;
+        let weight = table.node("weight").ok_or_else(|| missing(&table, "weight"))?;
+        let expected = "an integer from -100 to 100, not 0";
+        let Value::Integer(amount) = weight.value else {
+            return Err(weight.unexpected(&table.path_of("weight"), expected));
+        };
+        match i32::try_from(amount) {
+            Ok(amount) if amount != 0 && amount.abs() <= 100 => {
+                Ok(Affinity { rule: Some(self::rule(rule, &table.path_of("rule"))?), weight: amount })
+            }
+            _ => Err(Fault::value(
+                weight.at.clone(),
+                format!("`{}` is {amount}; expected {expected}", table.path_of("weight")),
+            )),
+        }
+    };
+    nodes.iter().map(read).collect()
+}
+
+fn spread(fields: &Fields<'_>, same_machine: bool) -> Result<Vec<Spread>, Fault> {
+    let path = fields.path_of("spread");
+    let nodes = fields.list("spread", "a list of tables { by, at_most }")?;
+    bounded(fields, "spread", nodes.len(), SPREADS_MAX)?;
+    if let (Some(first), true) = (nodes.first(), same_machine) {
+        let what = format!("`{path}`: a job with `same_machine` has all its tasks on one machine, nothing to spread");
+        return Err(Fault::value(first.at.clone(), what));
+    }
+    let read = |node| {
+        let table = Fields::open(node, &path, &["by", "at_most"])?;
+        Ok(Spread {
+            attribute: table.attribute("by")?.ok_or_else(|| missing(&table, "by"))?,
+            at_most: table.number("at_most", 1, TASKS_MAX)?.ok_or_else(|| missing(&table, "at_most"))?,
+        })
+    };
+    nodes.iter().map(read).collect()
+}
+
+fn command(fields: &Fields<'_>) -> Result<Vec<String>, Fault> {
+    let path = fields.path_of("command");
+    let nodes = fields.list("command", "a list of texts: the program and its arguments")?;
+    let Some(first) = nodes.first() else {
+        let at = fields.node("command").map_or_else(|| fields.at(), |node| node.at.clone());
+        return Err(Fault::value(at, format!("`{path}` is missing or empty; expected the program and its arguments"))
+            .with_hint("for example: command = [\"/bin/sh\", \"-c\", \"echo hello\"]"));
+    };
+    let mut command = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let text = fields::text(node, &path)?;
+        if text.contains('\0') {
+            return Err(Fault::value(node.at.clone(), format!("`{path}` contains a NUL character")));
+        }
+        command.push(text.to_owned());
+    }
+    let program = &command[0];
+    if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
+        let what = format!(
+            "`{path}` begins with `{}`; expected an absolute path, or a name to look up in the task's PATH",
+            units::shortened(program)
+        );
+        return Err(Fault::value(first.at.clone(), what)
+            .with_hint("a task starts in a directory of its own, where a relative path leads nowhere"));
+    }
+    Ok(command)
+}
+
+fn env(fields: &Fields<'_>) -> Result<BTreeMap<String, String>, Fault> {
+    let path = fields.path_of("env");
+    let Some(node) = fields.node("env") else { return Ok(BTreeMap::new()) };
+    let table = Fields::open_any(node, &path)?;
+    bounded(fields, "env", table.entries().len(), ENV_MAX)?;
+    let mut env = BTreeMap::new();
+    for entry in table.entries() {
+        let name = &entry.name;
+        let fault = |what: &str| Fault::value(entry.name_at.clone(), format!("`{path}`: {what}"));
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(fault("a variable's name is empty or contains `=` or NUL"));
+        }
+        if name.starts_with("PLENUM_") {
+            return Err(fault(&format!("`{}` is the agent's to set", units::shortened(name)))
+                .with_hint("choose a name that does not begin with PLENUM_"));
+        }
+        let value = fields::text(&entry.node, &table.path_of(name))?;
+        if value.contains('\0') {
+            return Err(fault("a value contains a NUL character"));
+        }
+        env.insert(name.clone(), value.to_owned());
+    }
+    Ok(env)
+}
+
+/// What `resources` asks for.
+struct Amounts {
+    resources: Resources,
+    devices: Vec<Device>,
+    ports: Vec<Port>,
+}
+
+/// Amounts of resources that only a cell can number: name, amount, place.
+type CustomAmounts = Vec<(String, i64, Range<usize>)>;
+
+fn resources(fields: &Fields<'_>) -> Result<(Amounts, CustomAmounts), Fault> {
+    let example = "for example: resources = { cpu = \"500m\", memory = \"64MiB\" }";
+    let Some(node) = fields.node("resources") else { return Err(missing(fields, "resources").with_hint(example)) };
+    let table = Fields::open_any(node, &fields.path_of("resources"))?;
+    let mut custom = Vec::new();
+    for entry in table.entries() {
+        if KNOWN_RESOURCES.contains(&entry.name.as_str()) {
+            continue;
+        }
+        match entry.node.value {
+            // One edit away from a known name is a slip, not a resource of the cell.
+            Value::Integer(amount)
+                if KNOWN_RESOURCES.iter().all(|known| super::nearest::edits(&entry.name, known) > 1) =>
+            {
+                if !u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
+                    let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
+                    return Err(Fault::value(entry.node.at.clone(), what));
+                }
+                custom.push((entry.name.clone(), amount, entry.name_at.clone()));
+            }
+            _ => return Err(fields::unknown(&fields.path_of("resources"), entry, KNOWN_RESOURCES)),
+        }
+    }
+    let cpu_millis =
+        amount(&table, "cpu", units::cpu_millis)?.ok_or_else(|| missing(&table, "cpu").with_hint(example))?;
+    let memory_bytes =
+        amount(&table, "memory", units::bytes)?.ok_or_else(|| missing(&table, "memory").with_hint(example))?;
+    let disk_bytes = amount(&table, "disk", units::bytes)?.unwrap_or(0);
+    let at = |name: &str| table.node(name).map_or_else(|| table.at(), |node| node.at.clone());
+    if cpu_millis == 0 {
+        let what = format!("`{}` is nothing; expected at least \"1m\"", table.path_of("cpu"));
+        return Err(Fault::value(at("cpu"), what));
+    }
+    if memory_bytes < MEMORY_BYTES_MIN {
+        let what = format!("`{}` is {memory_bytes} bytes; expected at least \"1MiB\"", table.path_of("memory"));
+        return Err(Fault::value(at("memory"), what).with_hint("a number without a unit is bytes"));
+    }
+    let resources = Resources { cpu_millis, memory_bytes, disk_bytes, custom: Vec::new() };
+    Ok((Amounts { resources, devices: gpus(&table)?, ports: ports(&table)? }, custom))
+}
+
+/// A quantity, written as a text or as a number.
+fn amount(table: &Fields<'_>, name: &str, read: impl Fn(&str) -> Result<i64, String>) -> Result<Option<i64>, Fault> {
+    let Some(node) = table.node(name) else { return Ok(None) };
+    let written = match &node.value {
+        Value::Text(text) => text.clone(),
+        Value::Integer(integer) => integer.to_string(),
+        Value::Decimal(number) => number.clone(),
+        _ => return Err(node.unexpected(&table.path_of(name), "a quantity")),
+    };
+    read(&written).map(Some).map_err(|what| Fault::value(node.at.clone(), format!("`{}`: {what}", table.path_of(name))))
+}
+
+/// Whole GPUs, or a part of one.
+fn gpus(table: &Fields<'_>) -> Result<Vec<Device>, Fault> {
+    let Some(millis) = amount(table, "gpu", units::device_millis)? else { return Ok(Vec::new()) };
+    let at = table.node("gpu").map_or_else(|| table.at(), |node| node.at.clone());
+    let device = |millis| Device { kind: "gpu".to_owned(), index: 0, millis, model: String::new() };
+    match i32::try_from(millis) {
+        Ok(part @ 0..=1000) => Ok(if part == 0 { Vec::new() } else { vec![device(part)] }),
+        _ if millis % 1000 == 0 && millis / 1000 <= DEVICES_MAX => {
+            Ok((0..millis / 1000).map(|_| device(1000)).collect())
+        }
+        _ => {
+            let what =
+                format!("`{}`: expected whole GPUs, at most {DEVICES_MAX}, or a part of one", table.path_of("gpu"));
+            Err(Fault::value(at, what))
+        }
+    }
+}
+
+fn ports(table: &Fields<'_>) -> Result<Vec<Port>, Fault> {
+    let Some(node) = table.node("ports") else { return Ok(Vec::new()) };
+    let ports = Fields::open_any(node, &table.path_of("ports"))?;
+    bounded(table, "ports", ports.entries().len(), PORTS_MAX)?;
+    let mut read = Vec::new();
+    for entry in ports.entries() {
+        let is_plain = |each: char| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '_' || each == '-';
+        if entry.name.is_empty() || entry.name.len() > 32 || !entry.name.chars().all(is_plain) {
+            let what = format!(
+                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9, `_` and `-`",
+                units::shortened(&entry.name)
+            );
+            return Err(Fault::value(entry.name_at.clone(), what));
+        }
+        let number = ports.number(&entry.name, 0, u32::from(u16::MAX))?.unwrap_or(0);
+        read.push(Port { name: entry.name.clone(), number });
+    }
+    Ok(read)
+}
+
+fn bounded(fields: &Fields<'_>, name: &str, found: usize, most: usize) -> Result<(), Fault> {
+    if found <= most {
+        return Ok(());
+    }
+    let at = fields.node(name).map_or_else(|| fields.at(), |node| node.at.clone());
+    Err(Fault::value(at, format!("`{}` has {found} entries; expected at most {most}", fields.path_of(name))))
+}
+
+fn missing(fields: &Fields<'_>, name: &str) -> Fault {
+    Fault::value(fields.at(), format!("`{}` is missing", fields.path_of(name)))
+}

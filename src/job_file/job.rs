@@ -1,0 +1,145 @@
+//! The file as a whole: the job's own fields, its groups, and what they must be together.
+
+use std::ops::Range;
+
+use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
+use prost::Message;
+
+use super::{
+    CustomAmount,
+    fault::Fault,
+    fields::{self, Fields},
+    group::{self, JobFacts},
+    order,
+    tree::Node,
+    units,
+};
+
+const KNOWN: &[&str] = &[
+    "name",
+    "scheduler",
+    "priority",
+    "namespace",
+    "same_machine",
+    "runs",
+    "group",
+    "options",
+    "elastic",
+    "schedule",
+    "update",
+];
+const UNBUILT: &[&str] = &["elastic", "schedule", "update"];
+
+/// The namespace of a job that names none.
+const NAMESPACE: &str = "default";
+const GROUPS_MAX: usize = 64;
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A job as read.
+pub(super) struct Job {
+    pub(super) spec: JobSpec,
+    pub(super) names_namespace: bool,
+    pub(super) custom: Vec<CustomAmount>,
+}
+
+/// Reads the whole tree.
+pub(super) fn read(tree: &Node) -> Result<Job, Fault> {
+    let fields = Fields::open(tree, "", KNOWN)?;
+    for unbuilt in UNBUILT {
+        fields.refuse(unbuilt)?;
+    }
+    let name = fields.name("name")?.ok_or_else(|| missing("name", "name = \"word-count\""))?;
+    let scheduler = fields.name("scheduler")?.ok_or_else(|| missing("scheduler", "scheduler = \"batch\""))?;
+    let namespace = fields.name("namespace")?;
+    let kind = kind(&fields, scheduler)?;
+    let same_machine = fields.boolean("same_machine")?.unwrap_or(false);
+    let mut job = Job {
+        spec: JobSpec {
+            shape: Some(JobShape {
+                namespace: namespace.unwrap_or(NAMESPACE).to_owned(),
+                name: name.to_owned(),
+                scheduler: scheduler.to_owned(),
+                priority: fields.number("priority", 0, 99)?.unwrap_or(50),
+                kind: kind.into(),
+                same_machine,
+                options: match fields.node("options") {
+                    Some(node) => fields::options(node, "options")?,
+                    None => Default::default(),
+                },
+                ..JobShape::default()
+            }),
+            body: None,
+        },
+        names_namespace: namespace.is_some(),
+        custom: Vec::new(),
+    };
+    groups(&fields, JobFacts { kind, same_machine }, &mut job)?;
+    Ok(job)
+}
+
+fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job) -> Result<(), Fault> {
+    let node = fields.node("group").ok_or_else(|| missing("group", "[group.main]"))?;
+    let table = Fields::open_any(node, "group")?;
+    let count = table.entries().len();
+    if count == 0 || count > GROUPS_MAX {
+        let what = format!("the job has {count} groups; expected 1 to {GROUPS_MAX}");
+        return Err(Fault::value(node.at.clone(), what));
+    }
+    let mut orders = Vec::with_capacity(count);
+    let mut shapes = Vec::with_capacity(count);
+    let mut bodies = Vec::with_capacity(count);
+    for (position, entry) in table.entries().iter().enumerate() {
+        let group = group::read(entry, facts)?;
+        orders.push(group.order);
+        shapes.push(group.shape);
+        bodies.push(group.body);
+        job.custom.extend(group.custom.into_iter().map(|(resource, amount, at)| CustomAmount {
+            group: position,
+            resource,
+            amount,
+            at,
+        }));
+    }
+    order::check(&orders)?;
+    let body = JobBody { groups: bodies };
+    let size = body.encoded_len();
+    if size > BODY_BYTES_MAX {
+        let what = format!("commands and environments take {size} bytes; expected at most {BODY_BYTES_MAX}");
+        return Err(Fault::value(node.at.clone(), what).with_hint("put long scripts into files that the command reads"));
+    }
+    job.spec.body = Some(body);
+    if let Some(shape) = &mut job.spec.shape {
+        shape.groups = shapes;
+    }
+    Ok(())
+}
+
+/// How the job ends; the default depends on its scheduler.
+fn kind(fields: &Fields<'_>, scheduler: &str) -> Result<JobKind, Fault> {
+    match fields.text("runs")? {
+        Some("to-completion") => Ok(JobKind::ToCompletion),
+        Some("forever") => Ok(JobKind::Forever),
+        Some(other) => {
+            let at = fields.node("runs").map_or_else(|| fields.at(), |node| node.at.clone());
+            let what = format!("`runs` is `{}`; expected \"to-completion\" or \"forever\"", units::shortened(other));
+            Err(Fault::value(at, what))
+        }
+        None if matches!(scheduler, "service" | "system") => Ok(JobKind::Forever),
+        None => Ok(JobKind::ToCompletion),
+    }
+}
+
+/// A resource that the cell does not have.
+pub(super) fn no_such_resource(name: &str, cell: &[String], at: Range<usize>) -> Fault {
+    let known = ["cpu", "memory", "disk", "gpu", "ports"].into_iter().chain(cell.iter().map(String::as_str));
+    let guess =
+        super::nearest(name, known.clone()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Fault::value(at, format!("this cell has no resource `{}`{guess}", units::shortened(name)))
+        .with_code("NO_SUCH_RESOURCE")
+        .with_hint(format!("known here: {}", known.collect::<Vec<_>>().join(", ")))
+}
+
+fn missing(name: &str, example: &str) -> Fault {
+    Fault { code: "JOB_FILE_VALUE", at: None, message: format!("the job file has no `{name}`"), hint: None }
+        .with_hint(format!("for example: {example}"))
+}

@@ -1,0 +1,145 @@
+//! Job files: TOML, or JSON with the same fields, read into the `JobSpec` that a cell takes.
+//!
+//! Reading is strict. A field that nobody knows is an error, not a wish that goes unheard; what is known but not built
+//! yet is refused as `UNIMPLEMENTED`. Whatever the file leaves out is filled in here, at the edge, so that a cell never
+//! guesses. This module knows nothing of connections or of the command line.
+
+mod constraint;
+mod fault;
+mod fields;
+mod group;
+mod job;
+mod json;
+mod nearest;
+mod order;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod units;
+
+pub(crate) use fault::JobFileError;
+pub(crate) use nearest::nearest;
+pub(crate) use units::{duration_micros, name_fault};
+
+use std::{ops::Range, path::Path};
+
+use plenum_proto::v1::JobSpec;
+
+use crate::failure::Failure;
+
+/// The longest job file that is read. A job's body is at most 64 KiB, so that more can only be a mistake.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Attempts of a retry policy without a limit, as the protocol writes it.
+pub(crate) const ATTEMPTS_UNLIMITED: u32 = u32::MAX;
+
+/// A job file, read and checked as far as it can be without a cell.
+#[derive(Clone, Debug)]
+pub(crate) struct JobFile {
+    /// What is submitted. Custom resources are still missing from it: see [`JobFile::with_custom_resources`].
+    pub(crate) spec: JobSpec,
+    /// True when the file itself named the namespace.
+    names_namespace: bool,
+    custom: Vec<CustomAmount>,
+    source: Source,
+}
+
+/// An amount of one of the cell's named resources. Its place in the wire's list is the cell's to say.
+#[derive(Clone, Debug)]
+struct CustomAmount {
+    group: usize,
+    resource: String,
+    amount: i64,
+    at: Range<usize>,
+}
+
+/// The file's name and text, kept for showing places in it.
+#[derive(Clone, Debug)]
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl JobFile {
+    /// Reads and checks a job file.
+    ///
+    /// # Errors
+    ///
+    /// `JOB_FILE_UNREADABLE` when there is no such file or it is above 1 MiB; otherwise as [`JobFile::parse`].
+    pub(crate) fn read(path: &Path) -> Result<Self, JobFileError> {
+        let name = path.display().to_string();
+        let size = std::fs::metadata(path).map_err(|error| JobFileError::unreadable(&name, &error.to_string()))?.len();
+        if size > FILE_BYTES_MAX {
+            let why = format!("it has {size} bytes, and a job file has at most {FILE_BYTES_MAX}");
+            return Err(JobFileError::unreadable(&name, &why));
+        }
+        let text =
+            std::fs::read_to_string(path).map_err(|error| JobFileError::unreadable(&name, &error.to_string()))?;
+        Self::parse(&name, &text)
+    }
+
+    /// Checks the text of a job file. It is JSON when its name ends in `.json` or its first character is `{`.
+    ///
+    /// # Errors
+    ///
+    /// The first fault in the file, with its place.
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, JobFileError> {
+        let source = Source { name: name.to_owned(), text: text.to_owned() };
+        let is_json = name.ends_with(".json") || text.trim_start().starts_with('{');
+        let tree = if is_json { json::parse(text) } else { tree::parse_toml(text) };
+        match tree.and_then(|tree| job::read(&tree)) {
+            Ok(job) => Ok(Self { spec: job.spec, names_namespace: job.names_namespace, custom: job.custom, source }),
+            Err(fault) => Err(JobFileError::new(&source.name, &source.text, fault)),
+        }
+    }
+
+    /// The job in the namespace that the command line names, if it names one.
+    ///
+    /// # Errors
+    ///
+    /// `USAGE` when the file names another one.
+    pub(crate) fn in_namespace(mut self, namespace: Option<&str>) -> Result<Self, Failure> {
+        if let (Some(namespace), Some(shape)) = (namespace, self.spec.shape.as_mut()) {
+            if self.names_namespace && shape.namespace != namespace {
+                let (file, own) = (&self.source.name, &shape.namespace);
+                let what = format!("{file} names the namespace `{own}`, but the command line names `{namespace}`");
+                return Err(Failure::usage(what).with_hint("leave one of them out"));
+            }
+            shape.namespace = namespace.to_owned();
+        }
+        Ok(self)
+    }
+
+    /// The file's name, as it was given.
+    pub(crate) fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    /// True when the file asks for resources that only the cell can number.
+    pub(crate) fn has_custom_resources(&self) -> bool {
+        !self.custom.is_empty()
+    }
+
+    /// Puts custom resources in the order of the cell that the job goes to.
+    ///
+    /// # Errors
+    ///
+    /// `NO_SUCH_RESOURCE` when the cell has none of that name.
+    pub(crate) fn with_custom_resources(mut self, cell: &[String]) -> Result<Self, JobFileError> {
+        for custom in &self.custom {
+            let Some(place) = cell.iter().position(|name| *name == custom.resource) else {
+                let fault = job::no_such_resource(&custom.resource, cell, custom.at.clone());
+                return Err(JobFileError::new(&self.source.name, &self.source.text, fault));
+            };
+            let group = self.spec.shape.as_mut().and_then(|shape| shape.groups.get_mut(custom.group));
+            if let Some(resources) = group.and_then(|group| group.resources.as_mut()) {
+                if resources.custom.len() <= place {
+                    resources.custom.resize(place + 1, 0);
+                }
+                resources.custom[place] = custom.amount;
+            }
+        }
+        self.custom.clear();
+        Ok(self)
+    }
+}

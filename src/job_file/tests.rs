@@ -1,0 +1,375 @@
+//! Stories: a job file, and what reading it says.
+
+#![allow(clippy::unwrap_used)]
+
+use plenum_proto::v1::{JobKind, Operator};
+
+use super::{ATTEMPTS_UNLIMITED, JobFile};
+
+/// A right group, for stories about something else.
+const GROUP: &str = "[group.main]\ncommand = [\"/bin/true\"]\nresources = { cpu = \"1\", memory = \"64MiB\" }\n";
+
+/// A right head, for stories about groups.
+const HEAD: &str = "name = \"story\"\nscheduler = \"batch\"\n";
+
+/// The file is refused, with this code and with each of these words in the message or the hint.
+#[track_caller]
+fn check(text: &str, code: &str, words: &[&str]) {
+    let error = JobFile::parse("job.toml", text).expect_err("the file should be refused");
+    let whole = format!("{}\n{}", error.message, error.hint.clone().unwrap_or_default());
+    assert_eq!(error.code, code, "{whole}");
+    for word in words {
+        assert!(whole.contains(word), "expected {word:?} in:\n{whole}");
+    }
+}
+
+/// A file with this line in its only group is refused.
+#[track_caller]
+fn check_group(line: &str, words: &[&str]) {
+    check(&format!("{HEAD}{GROUP}{line}\n"), "JOB_FILE_VALUE", words);
+}
+
+/// A file whose only group asks for these resources is refused.
+#[track_caller]
+fn check_resources(resources: &str, words: &[&str]) {
+    let group = format!("[group.main]\ncommand = [\"/bin/true\"]\nresources = {resources}\n");
+    check(&format!("{HEAD}{group}"), "JOB_FILE_VALUE", words);
+}
+
+fn read(text: &str) -> JobFile {
+    match JobFile::parse("job.toml", text) {
+        Ok(file) => file,
+        Err(error) => panic!("the file should be read: {error}"),
+    }
+}
+
+#[test]
+fn the_word_count_of_the_interface_is_read() {
+    let file = read(
+        r#"
+name = "word-count"
+scheduler = "batch"
+priority = 50
+namespace = "default"
+same_machine = true
+runs = "to-completion"
+
+[group.split]
+command = ["/bin/sh", "-c", "cat $TEXTS/* | split -n r/8 -d -a 1 - $PLENUM_JOB_DIR/part-"]
+env = { TEXTS = "/usr/share/common-licenses" }
+resources = { cpu = "500m", memory = "64MiB" }
+
+[group.map]
+after = ["split"]
+count = 8
+driver = "exec"
+command = ["/bin/true"]
+env = { LC_ALL = "C" }
+resources = { cpu = "500m", memory = "64MiB", disk = "100MiB" }
+constraints = ['attr.kernel >= "5.10"']
+affinities = [{ rule = 'attr.disk == "ssd"', weight = 10 }]
+retry = { attempts = 3, delay = "2s" }
+restart = { attempts = 2, delay = "1s", within = "5m" }
+kill_timeout = "10s"
+lost_after = "60s"
+
+[group.reduce]
+after = ["map"]
+command = ["/bin/true"]
+resources = { cpu = "1", memory = "128MiB" }
+"#,
+    );
+    let shape = file.spec.shape.unwrap();
+    let names: Vec<_> = shape.groups.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(names, ["split", "map", "reduce"], "groups stay in the order of the file");
+    let map = &shape.groups[1];
+    assert_eq!(map.count, 8);
+    assert_eq!(map.resources.as_ref().unwrap().cpu_millis, 500);
+    assert_eq!(map.resources.as_ref().unwrap().disk_bytes, 100 << 20);
+    assert_eq!(map.constraints[0].operator(), Operator::GreaterOrEqual);
+    assert_eq!(map.affinities[0].weight, 10);
+    assert_eq!(map.retry.unwrap().delay_micros, 2_000_000);
+    let body = file.spec.body.unwrap();
+    assert_eq!(body.groups[1].restart.unwrap().within_micros, 300_000_000);
+    assert_eq!(body.groups[0].env["TEXTS"], "/usr/share/common-licenses");
+    assert!(shape.same_machine);
+}
+
+#[test]
+fn json_with_the_same_fields_gives_the_same_job() {
+    let toml = read(&format!("{HEAD}{GROUP}after = []\nconstraints = ['attr.os == \"linux\"']\n"));
+    let json = read(
+        r#"{"name": "story", "scheduler": "batch", "group": {"main": {"command": ["/bin/true"], "after": [],
+            "resources": {"cpu": 1, "memory": "64MiB"}, "constraints": ["attr.os == \"linux\""]}}}"#,
+    );
+    assert_eq!(toml.spec, json.spec);
+}
+
+#[test]
+fn what_a_file_leaves_out_is_filled_in() {
+    let shape = read(&format!("{HEAD}{GROUP}")).spec.shape.unwrap();
+    assert_eq!((shape.namespace.as_str(), shape.priority), ("default", 50));
+    assert_eq!(shape.kind(), JobKind::ToCompletion);
+    let group = &shape.groups[0];
+    assert_eq!((group.count, group.lost_after_micros), (1, 60_000_000));
+    assert_eq!((group.retry.unwrap().attempts, group.retry.unwrap().delay_micros), (2, 1_000_000));
+    let body = &read(&format!("{HEAD}{GROUP}")).spec.body.unwrap().groups[0];
+    assert_eq!((body.driver.as_str(), body.kill_timeout_micros), ("exec", 10_000_000));
+    assert_eq!(body.restart.unwrap().attempts, 0);
+}
+
+#[test]
+fn a_service_runs_for_ever_and_is_retried_for_ever() {
+    let shape = read(&format!("name = \"web\"\nscheduler = \"service\"\n{GROUP}")).spec.shape.unwrap();
+    assert_eq!(shape.kind(), JobKind::Forever);
+    assert_eq!(shape.groups[0].retry.unwrap().attempts, ATTEMPTS_UNLIMITED);
+}
+
+#[test]
+fn malformed_toml_shows_line_column_and_place() {
+    check("name = \"story\"\nscheduler = \n", "JOB_FILE_SYNTAX", &["job.toml:2:", "2 | scheduler =", "^"]);
+    check("name = \"story", "JOB_FILE_SYNTAX", &["job.toml:1:"]);
+    check("name = \"a\"\nname = \"b\"\n", "JOB_FILE_SYNTAX", &["job.toml:2:1", "duplicate key"]);
+}
+
+#[test]
+fn malformed_json_shows_line_and_column() {
+    check("{\n  \"name\": story\n}", "JOB_FILE_SYNTAX", &["job.toml:2:11", "^"]);
+    check("{\"name\": \"a\", \"name\": \"b\"}", "JOB_FILE_SYNTAX", &["job.toml:1:15", "duplicate key"]);
+    check("{\"name\": \"a\"", "JOB_FILE_SYNTAX", &["EOF"]);
+}
+
+#[test]
+fn an_unknown_field_shows_its_line_and_the_nearest_known_name() {
+    let text = format!("{HEAD}priorty = 3\n{GROUP}");
+    check(
+        &text,
+        "JOB_FILE_UNKNOWN_FIELD",
+        &["job.toml:3:1", "`priorty`", "did you mean `priority`?", "3 | priorty = 3"],
+    );
+    let text = format!("{HEAD}{GROUP}comand = []\n");
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["job.toml:6:1", "`group.main`", "did you mean `command`?"]);
+    let text = format!("{HEAD}{GROUP}retry = {{ attempst = 1 }}\n");
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["job.toml:6:11", "did you mean `attempts`?"]);
+}
+
+#[test]
+fn an_unknown_field_in_json_shows_its_line() {
+    check("{\n\"name\": \"a\",\n\"schedular\": \"batch\"}", "JOB_FILE_UNKNOWN_FIELD", &["job.toml:3:1", "`scheduler`"]);
+}
+
+#[test]
+fn a_slip_in_a_resource_is_no_custom_resource() {
+    let text = format!("{HEAD}[group.main]\ncommand = [\"x\"]\nresources = {{ cpus = 1, memory = \"1GiB\" }}\n");
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`cpus`", "did you mean `cpu`?"]);
+    let text = format!("{HEAD}[group.main]\ncommand = [\"x\"]\nresources = {{ cpu = 1, licences = \"2\" }}\n");
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`licences`"]);
+}
+
+#[test]
+fn a_custom_resource_takes_its_place_in_the_cells_order() {
+    let text = "[group.main]\ncommand = [\"x\"]\nresources = { cpu = 1, memory = \"1GiB\", licences = 2 }\n";
+    let file = read(&format!("{HEAD}{text}"));
+    assert!(file.has_custom_resources());
+    let error = file.clone().with_custom_resources(&["license".to_owned()]).expect_err("the cell has none");
+    assert_eq!(error.code, "NO_SUCH_RESOURCE");
+    assert!(error.message.contains("did you mean `license`?"), "{error}");
+    let file = file.with_custom_resources(&["slots".to_owned(), "licences".to_owned()]).unwrap();
+    let resources = file.spec.shape.unwrap().groups[0].resources.clone().unwrap();
+    assert_eq!(resources.custom, [0, 2]);
+}
+
+#[test]
+fn impossible_amounts_are_refused_with_what_is_possible() {
+    let memory = "memory = \"64MiB\"";
+    check_resources(&format!("{{ cpu = \"-1\", {memory} }}"), &["`-1` is no amount of CPU", "\"500m\""]);
+    check_resources(&format!("{{ cpu = -1, {memory} }}"), &["no amount of CPU"]);
+    check_resources(&format!("{{ cpu = \"0\", {memory} }}"), &["is nothing", "1m"]);
+    check_resources(&format!("{{ cpu = \"0.0001\", {memory} }}"), &["no amount of CPU"]);
+    check_resources(&format!("{{ cpu = 99999999999, {memory} }}"), &["more than a machine can have"]);
+    check_resources(&format!("{{ cpu = \"99999999999999999999\", {memory} }}"), &["more than a machine can have"]);
+    check_resources("{ cpu = 1, memory = \"64\" }", &["64 bytes", "without a unit is bytes"]);
+    check_resources("{ cpu = 1, memory = \"64 megs\" }", &["no amount of bytes", "MiB"]);
+    check_resources("{ cpu = 1, memory = \"9999999TiB\" }", &["more than a machine can have"]);
+    check_resources("{ cpu = 1, memory = \"99999999999999999999\" }", &["more than a machine can have"]);
+    check_resources("{ cpu = 1 }", &["`group.main.resources.memory` is missing"]);
+    check_resources("{ cpu = true, memory = \"1GiB\" }", &["is a boolean"]);
+    check_resources(&format!("{{ cpu = 1, {memory}, gpu = 1.5 }}"), &["whole GPUs"]);
+    check_resources(&format!("{{ cpu = 1, {memory}, licences = -1 }}"), &["expected 0 to"]);
+    check_resources(&format!("{{ cpu = 1, {memory}, ports = {{ http = 70000 }} }}"), &["70000", "0 to 65535"]);
+}
+
+#[test]
+fn an_integer_beyond_sixty_four_bits_is_no_panic() {
+    check(&format!("{HEAD}priority = 99999999999999999999\n{GROUP}"), "JOB_FILE_VALUE", &["64 bits"]);
+    check("{\"name\": \"a\", \"priority\": 99999999999999999999}", "JOB_FILE_VALUE", &["64 bits"]);
+}
+
+#[test]
+fn names_that_are_paths_empty_or_over_long_are_refused() {
+    let name = |name: &str| format!("name = \"{name}\"\nscheduler = \"batch\"\n{GROUP}");
+    check(&name("../../etc/passwd"), "JOB_FILE_VALUE", &["job.toml:1:8", "looks like a path", "1 to 63"]);
+    check(&name(".."), "JOB_FILE_VALUE", &["looks like a path"]);
+    check(&name(""), "JOB_FILE_VALUE", &["is empty"]);
+    check(&name(&"a".repeat(64)), "JOB_FILE_VALUE", &["has 64 bytes"]);
+    check(&name("Word Count"), "JOB_FILE_VALUE", &["is no name"]);
+    check(&name("-a"), "JOB_FILE_VALUE", &["the first and the last"]);
+    check(&name("a-"), "JOB_FILE_VALUE", &["the first and the last"]);
+    check(&name("é"), "JOB_FILE_VALUE", &["is no name"]);
+    let group = GROUP.replace("group.main", "group.\"a/b\"");
+    check(&format!("{HEAD}{group}"), "JOB_FILE_VALUE", &["looks like a path"]);
+    check(&format!("namespace = \"a/b\"\n{HEAD}{GROUP}"), "JOB_FILE_VALUE", &["`namespace`", "path"]);
+    let scheduler = HEAD.replace("batch", "my scheduler");
+    check(&format!("{scheduler}{GROUP}"), "JOB_FILE_VALUE", &["`scheduler`"]);
+}
+
+#[test]
+fn what_is_missing_is_named_with_an_example() {
+    check(GROUP, "JOB_FILE_VALUE", &["no `name`", "name = \"word-count\""]);
+    check("name = \"a\"\n", "JOB_FILE_VALUE", &["no `scheduler`"]);
+    check(HEAD, "JOB_FILE_VALUE", &["no `group`", "[group.main]"]);
+    check("", "JOB_FILE_VALUE", &["no `name`"]);
+    check(
+        &format!("{HEAD}[group.main]\ncommand = [\"x\"]\n"),
+        "JOB_FILE_VALUE",
+        &["`group.main.resources` is missing"],
+    );
+    let group = "[group.main]\nresources = { cpu = 1, memory = \"1GiB\" }\n";
+    check(&format!("{HEAD}{group}"), "JOB_FILE_VALUE", &["`group.main.command` is missing or empty", "/bin/sh"]);
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused_with_the_right_one() {
+    check(&format!("priority = \"high\"\n{HEAD}{GROUP}"), "JOB_FILE_VALUE", &["is a text", "0 to 99"]);
+    check(&format!("priority = 100\n{HEAD}{GROUP}"), "JOB_FILE_VALUE", &["is 100", "0 to 99"]);
+    check(&format!("same_machine = 1\n{HEAD}{GROUP}"), "JOB_FILE_VALUE", &["true or false"]);
+    check(&format!("runs = \"sometimes\"\n{HEAD}{GROUP}"), "JOB_FILE_VALUE", &["\"forever\""]);
+    check(&format!("name = 1979-05-27\n{GROUP}"), "JOB_FILE_VALUE", &["is a date"]);
+    check_group("count = -1", &["is -1", "0 to 1000000"]);
+    check_group("count = 1000001", &["1000001"]);
+    check_group("min = 2", &["above the count of 1"]);
+    check_group("kill_timeout = 10", &["is an integer", "\"10s\""]);
+    check_group("kill_timeout = \"10\"", &["no time"]);
+    check_group("kill_timeout = \"-1s\"", &["no time"]);
+    check_group("kill_timeout = \"999999999999999999d\"", &["too long"]);
+    check_group("kill_timeout = \"400d\"", &["366d"]);
+    check_group("env = { PLENUM_JOB = \"x\" }", &["the agent's to set"]);
+    check_group("env = { A = 1 }", &["`group.main.env.A` is an integer"]);
+}
+
+#[test]
+fn a_relative_program_is_refused() {
+    let group = GROUP.replace("/bin/true", "./run.sh");
+    check(&format!("{HEAD}{group}"), "JOB_FILE_VALUE", &["`./run.sh`", "absolute path"]);
+}
+
+#[test]
+fn groups_that_wait_for_each_other_are_named() {
+    let group = |name: &str, after: &str| GROUP.replace("main", name) + &format!("after = [{after}]\n");
+    let ring = [group("a", "\"b\""), group("b", "\"c\""), group("c", "\"a\"")].concat();
+    check(&format!("{HEAD}{ring}"), "JOB_FILE_CYCLE", &["a → b → c → a"]);
+    check(&format!("{HEAD}{}", group("a", "\"a\"")), "JOB_FILE_CYCLE", &["a → a"]);
+    let beside = [group("x", ""), group("a", "\"x\", \"b\""), group("b", "\"x\", \"a\"")].concat();
+    check(&format!("{HEAD}{beside}"), "JOB_FILE_CYCLE", &["a → b → a"]);
+    let diamond = [group("a", ""), group("b", "\"a\""), group("c", "\"a\""), group("d", "\"b\", \"c\"")].concat();
+    read(&format!("{HEAD}{diamond}"));
+}
+
+#[test]
+fn after_names_a_group_of_the_job_once() {
+    let two = format!("{HEAD}{}{}", GROUP.replace("main", "split"), GROUP);
+    check(&format!("{two}after = [\"splt\"]\n"), "JOB_FILE_VALUE", &["no group of this job", "did you mean `split`?"]);
+    check(&format!("{two}after = [\"split\", \"split\"]\n"), "JOB_FILE_VALUE", &["named twice"]);
+}
+
+#[test]
+fn nothing_starts_after_tasks_that_never_succeed() {
+    let two = format!("runs = \"forever\"\n{HEAD}{}{}after = [\"split\"]\n", GROUP.replace("main", "split"), GROUP);
+    check(&two, "JOB_FILE_VALUE", &["never succeed", "to-completion"]);
+}
+
+#[test]
+fn conditions_are_read_and_wrong_ones_explained() {
+    let text = format!("{HEAD}{GROUP}constraints = ['attr.arch in [\"x86_64\", \"aarch64\"]', 'attr.cores > 4']\n");
+    let group = read(&text).spec.shape.unwrap().groups[0].clone();
+    assert_eq!(group.constraints[0].operator(), Operator::In);
+    assert_eq!(group.constraints[0].values, ["x86_64", "aarch64"]);
+    assert_eq!((group.constraints[1].attribute.as_str(), group.constraints[1].values[0].as_str()), ("cores", "4"));
+    check_group("constraints = ['kernel >= \"5\"']", &["does not begin with `attr.`", "attr.kernel"]);
+    check_group("constraints = ['attr.kernel']", &["no comparison"]);
+    check_group("constraints = ['attr.kernel ~ \"5\"']", &["no comparison"]);
+    check_group("constraints = ['attr.kernel == five']", &["neither a quoted text nor a number"]);
+    check_group("constraints = ['attr.kernel in []']", &["0 values"]);
+    check_group("constraints = ['attr.kernel in \"5\"']", &["list of quoted texts"]);
+    check_group("constraints = ['attr.k == \"5']", &["neither a quoted text"]);
+    check_group("constraints = 'attr.k == \"5\"'", &["a list of conditions"]);
+    check_group("affinities = [{ rule = 'attr.k == 1', weight = 0 }]", &["-100 to 100, not 0"]);
+    check_group("affinities = [{ rule = 'attr.k == 1' }]", &["`group.main.affinities.weight` is missing"]);
+    check_group("spread = [{ by = \"rack\", at_most = 2 }]", &["attr."]);
+    check_group("spread = [{ by = \"attr.rack\", at_most = 0 }]", &["1 to 1000000"]);
+}
+
+#[test]
+fn spread_and_one_machine_exclude_each_other() {
+    let text = format!("same_machine = true\n{HEAD}{GROUP}spread = [{{ by = \"attr.rack\", at_most = 2 }}]\n");
+    check(&text, "JOB_FILE_VALUE", &["nothing to spread"]);
+}
+
+#[test]
+fn what_is_known_but_not_built_is_refused_and_never_ignored() {
+    for line in ["driver = \"oci\"", "image = \"x\"", "check = { tcp = \"http\" }", "topology = \"attr.rack\""] {
+        check(&format!("{HEAD}{GROUP}{line}\n"), "UNIMPLEMENTED", &["job.toml:6:", "cannot do it"]);
+    }
+    for table in ["[elastic]\nmax_parallel = 3", "[schedule]\ncron = \"* * * * *\"", "[update]\ncanary = 1"] {
+        check(&format!("{HEAD}{GROUP}{table}\n"), "UNIMPLEMENTED", &["job.toml:6:"]);
+    }
+    check_group("driver = \"docker\"", &["`docker`", "\"exec\""]);
+}
+
+#[test]
+fn what_the_cell_decides_later_is_in_the_spec() {
+    let text = "[group.main]\ncommand = [\"x\"]\nsingle_instance = true\nper_machine = 1\nlost_after = \"never\"\nspread = \
+                [{ by = \"attr.rack\", at_most = 2 }]\n[group.main.resources]\ncpu = 1\nmemory = \"1GiB\"\ngpu = \
+                2\nports = { http = 0, admin = 9100 }\n";
+    let group = read(&format!("{HEAD}{text}")).spec.shape.unwrap().groups[0].clone();
+    assert_eq!(group.devices.len(), 2);
+    assert_eq!((group.ports[1].name.as_str(), group.ports[1].number), ("admin", 9100));
+    assert_eq!(group.spread[0].attribute, "rack");
+    assert!(group.single_instance);
+    assert_eq!((group.per_machine, group.lost_after_micros), (1, -1));
+}
+
+#[test]
+fn options_of_a_teams_own_scheduler_are_flattened() {
+    let options = "[options]\npolicy = \"fifo\"\nlimits.tasks = 3\nlimits.share = 0.5\n";
+    let shape = read(&format!("{HEAD}{GROUP}{options}")).spec.shape.unwrap();
+    assert_eq!(shape.options["limits.tasks"], "3");
+    assert_eq!(shape.options["limits.share"], "0.5");
+    assert_eq!(shape.options["policy"], "fifo");
+    check(&format!("{HEAD}{GROUP}[options]\na = [1]\n"), "JOB_FILE_VALUE", &["`options.a` is a list"]);
+}
+
+#[test]
+fn a_body_above_its_bound_is_refused() {
+    let long = format!("{HEAD}{}", GROUP.replace("/bin/true", &format!("/bin/sh\", \"-c\", \"{}", "x".repeat(70_000))));
+    check(&long, "JOB_FILE_VALUE", &["expected at most 65536"]);
+}
+
+#[test]
+fn odd_bytes_never_panic() {
+    for text in
+        ["{", "[", "\"", "{\"a\":\"\\", "= =", "[[group]]", "group = 1", "[group]\nmain = 3", "\u{feff}{}", "é = 1"]
+    {
+        assert!(JobFile::parse("job.toml", text).is_err(), "{text:?}");
+    }
+    let deep = format!("{{\"a\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(JobFile::parse("deep.json", &deep).is_err());
+    let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(JobFile::parse("deep.toml", &deep).is_err());
+}
+
+#[test]
+fn times_add_up() {
+    assert_eq!(super::duration_micros("1m30s"), Ok(90_000_000));
+    assert_eq!(super::duration_micros("500ms"), Ok(500_000));
+}
