@@ -1,0 +1,90 @@
+//! Lost races, grouped.
+
+use plenum_proto::v1::ConflictRow;
+use serde_json::{Value, json};
+
+use super::{Row, allocation::transaction_id, or_null, span};
+
+/// A title, and the key below it.
+type Key = (&'static str, fn(&ConflictRow) -> &str);
+
+/// The grouping keys of a row, with their titles.
+const KEYS: [Key; 5] = [
+    ("LOSER", |row| &row.loser),
+    ("WINNER", |row| &row.winner),
+    ("MACHINE", |row| &row.machine),
+    ("JOB", |row| &row.job),
+    ("RESOURCE", |row| &row.resource),
+];
+
+/// Titles and cells of the table: only keys that some row has, since they depend on what rows are grouped by.
+pub(crate) fn key_columns(rows: &[ConflictRow]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let used: Vec<_> = KEYS.iter().filter(|(_, key)| rows.iter().any(|row| !key(row).is_empty())).collect();
+    let mut titles: Vec<&str> = used.iter().map(|(title, _)| *title).collect();
+    titles.extend(ConflictRow::titles().0);
+    let cells = rows.iter().map(|row| {
+        let keys = used.iter().map(|(_, key)| super::or_dash(key(row)));
+        keys.chain(row.cells()).collect()
+    });
+    (titles, cells.collect())
+}
+
+impl Row for ConflictRow {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["TRANSACTIONS", "CLAIMS", "STALENESS", "WASTED", "NEWEST"], &[])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.transactions.to_string(),
+            self.claims.to_string(),
+            self.median_staleness_revisions.to_string(),
+            span(self.wasted_micros),
+            self.name(),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let mut object = json!({
+            "transactions": self.transactions,
+            "claims": self.claims,
+            "median_staleness_revisions": self.median_staleness_revisions,
+            "wasted_micros": self.wasted_micros,
+            "newest": self.name(),
+        });
+        for (title, key) in KEYS {
+            if !key(self).is_empty() {
+                object[title.to_lowercase()] = or_null(key(self));
+            }
+        }
+        object
+    }
+
+    /// The newest of its transactions.
+    fn name(&self) -> String {
+        transaction_id(self.session, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_that_rows_have_are_columns() {
+        let row = ConflictRow {
+            loser: "red".to_owned(),
+            winner: "blue".to_owned(),
+            transactions: 3,
+            claims: 9,
+            session: 4,
+            number: 2,
+            ..ConflictRow::default()
+        };
+        let (titles, cells) = key_columns(std::slice::from_ref(&row));
+        assert_eq!(titles[..3], ["LOSER", "WINNER", "TRANSACTIONS"]);
+        assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "0us", "txn-4-2"]);
+        assert_eq!(row.to_json()["loser"], "red");
+        assert!(row.to_json().get("machine").is_none());
+    }
+}

@@ -1,0 +1,124 @@
+//! Jobs, as listed and as read by programs.
+
+use plenum_model::JobId;
+use plenum_proto::v1::{GroupView, JobKind, JobShape, JobState, JobView};
+use serde_json::{Value, json};
+
+use super::{Row, ago, json_time, or_dash, or_null, quantity};
+
+/// The state's name.
+pub(crate) fn job_state(state: JobState) -> &'static str {
+    match state {
+        JobState::Unspecified => "unknown",
+        JobState::JobWaiting => "waiting",
+        JobState::JobRunning => "running",
+        JobState::JobComplete => "complete",
+        JobState::JobFailed => "failed",
+        JobState::JobStopped => "stopped",
+    }
+}
+
+fn sum(job: &JobView, count: impl Fn(&GroupView) -> u32) -> u64 {
+    job.groups.iter().map(|group| u64::from(count(group))).sum()
+}
+
+fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> Value {
+    let shape = shape.and_then(|shape| shape.groups.get(position));
+    json!({
+        "name": group.name,
+        "count": group.count,
+        "waiting": group.waiting,
+        "granted": group.granted,
+        "starting": group.starting,
+        "running": group.running,
+        "stopping": group.stopping,
+        "lost": group.lost,
+        "complete": group.done,
+        "failed": group.failed,
+        "attempts": group.attempts,
+        "not_before": json_time(group.not_before_micros),
+        "after": shape.map(|shape| shape.after.clone()).unwrap_or_default(),
+        "resources": quantity::json_resources(shape.and_then(|shape| shape.resources.as_ref())),
+    })
+}
+
+impl Row for JobView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (
+            &["NAME", "SCHEDULER", "STATE", "WAITING", "RUNNING", "DONE", "FAILED", "AGE"],
+            &["NAMESPACE", "VERSION", "PRIORITY", "GROUPS", "WAITING REASON"],
+        )
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let shape = self.shape.clone().unwrap_or_default();
+        let groups: Vec<&str> = self.groups.iter().map(|group| group.name.as_str()).collect();
+        vec![
+            shape.name,
+            shape.scheduler,
+            job_state(self.state()).to_owned(),
+            sum(self, |group| group.waiting).to_string(),
+            sum(self, |group| group.granted + group.starting + group.running).to_string(),
+            sum(self, |group| group.done).to_string(),
+            sum(self, |group| group.failed).to_string(),
+            ago(self.submitted_micros),
+            shape.namespace,
+            self.version.to_string(),
+            shape.priority.to_string(),
+            groups.join(","),
+            or_dash(&self.waiting_reason),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let shape = self.shape.as_ref();
+        let groups = self.groups.iter().enumerate().map(|(position, group)| group_json(shape, position, group));
+        json!({
+            "id": JobId::from_bits(self.id).map(|id| id.to_string()),
+            "name": shape.map(|shape| &shape.name),
+            "namespace": shape.map(|shape| &shape.namespace),
+            "version": self.version,
+            "scheduler": shape.map(|shape| &shape.scheduler),
+            "state": job_state(self.state()),
+            "priority": shape.map(|shape| shape.priority),
+            "runs": shape.map(|shape| if shape.kind() == JobKind::Forever { "forever" } else { "to-completion" }),
+            "same_machine": shape.map(|shape| shape.same_machine),
+            "groups": groups.collect::<Vec<_>>(),
+            "waiting_reason": or_null(&self.waiting_reason),
+            "reason": or_null(&self.reason),
+            "submitted_at": json_time(self.submitted_micros),
+        })
+    }
+
+    fn name(&self) -> String {
+        self.shape.as_ref().map(|shape| shape.name.clone()).unwrap_or_default()
+    }
+}
+
+impl Row for GroupView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["GROUP", "COUNT", "WAITING", "STARTING", "RUNNING", "LEAVING", "DONE", "FAILED", "ATTEMPTS"], &[])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.count.to_string(),
+            self.waiting.to_string(),
+            (self.granted + self.starting).to_string(),
+            self.running.to_string(),
+            (self.stopping + self.lost).to_string(),
+            self.done.to_string(),
+            self.failed.to_string(),
+            self.attempts.to_string(),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        group_json(None, 0, self)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,74 @@
+//! Machines, as listed and as read by programs.
+
+use plenum_proto::v1::{MachineState, MachineView, Resources};
+use serde_json::{Value, json};
+
+use super::{Row, ago, allocation::machine_id, bytes, cpu, json_time, quantity};
+
+fn state_name(state: MachineState) -> &'static str {
+    match state {
+        MachineState::Unspecified => "unknown",
+        MachineState::Ready => "ready",
+        MachineState::Cordoned => "cordoned",
+        MachineState::Draining => "draining",
+        MachineState::Unreachable => "unreachable",
+        MachineState::Gone => "gone",
+    }
+}
+
+/// "Taken/all" of one resource.
+fn part(view: &MachineView, amount: impl Fn(&Resources) -> i64, show: impl Fn(i64) -> String) -> String {
+    let of = |resources: &Option<Resources>| resources.as_ref().map_or(0, &amount);
+    format!("{}/{}", show(of(&view.allocated)), show(of(&view.capacity)))
+}
+
+impl Row for MachineView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "AGE"], &["ID", "EPOCH", "DISK", "SINCE", "ATTRIBUTES"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let attributes: Vec<String> = self.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        vec![
+            self.name.clone(),
+            state_name(self.state()).to_owned(),
+            part(self, |amount| amount.cpu_millis, cpu),
+            part(self, |amount| amount.memory_bytes, bytes),
+            self.allocations.to_string(),
+            ago(self.registered_micros),
+            machine_id(self.id),
+            self.epoch.to_string(),
+            part(self, |amount| amount.disk_bytes, bytes),
+            ago(self.since_micros),
+            attributes.join(","),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let devices: Vec<Value> = self
+            .devices
+            .iter()
+            .map(|device| {
+                json!({"kind": device.kind, "index": device.index, "millis": device.millis, "model": device.model})
+            })
+            .collect();
+        json!({
+            "id": machine_id(self.id),
+            "name": self.name,
+            "state": state_name(self.state()),
+            "epoch": self.epoch,
+            "attributes": self.attributes,
+            "capacity": quantity::json_resources(self.capacity.as_ref()),
+            "allocated": quantity::json_resources(self.allocated.as_ref()),
+            "allocations": self.allocations,
+            "devices": devices,
+            "since": json_time(self.since_micros),
+            "registered_at": json_time(self.registered_micros),
+            "last_change_revision": self.last_change,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,150 @@
+//! What commands print: tables for people, one JSON value for programs.
+//!
+//! Results go to standard output, everything else to standard error. This module knows the wire's views and nothing of
+//! how they were asked for.
+
+mod allocation;
+mod conflict;
+mod job;
+mod machine;
+mod quantity;
+mod refusal;
+mod status;
+mod table;
+mod transaction;
+mod yaml;
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+pub(crate) use allocation::allocation_id;
+pub(crate) use conflict::key_columns;
+pub(crate) use job::job_state;
+pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span};
+pub(crate) use refusal::{Names, sentence};
+pub(crate) use status::{cell_name, status_json, status_text};
+pub(crate) use table::{fields, table};
+
+use crate::failure::Failure;
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people
+    Table,
+    /// A table with more columns
+    Wide,
+    /// One JSON value
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// Only names or ids, one a line
+    Name,
+}
+
+/// Something that can be listed.
+pub(crate) trait Row {
+    /// Titles of columns; the second list only with `-o wide`.
+    fn titles() -> (&'static [&'static str], &'static [&'static str]);
+    /// One cell for each title of both lists.
+    fn cells(&self) -> Vec<String>;
+    /// The object that programs read.
+    fn to_json(&self) -> Value;
+    /// What it is called on the command line.
+    fn name(&self) -> String;
+}
+
+/// A listing in the format asked for.
+pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool) -> String {
+    match format {
+        Format::Table | Format::Wide => rows_table(format, rows),
+        Format::Json | Format::Yaml => {
+            let items: Vec<Value> = rows.iter().map(Row::to_json).collect();
+            let mut whole = json!({"revision": revision, "items": items});
+            if truncated {
+                whole["truncated"] = json!(true);
+            }
+            value(format, &whole)
+        }
+        Format::Name => rows.iter().map(|row| row.name() + "\n").collect(),
+    }
+}
+
+/// Rows below their titles.
+fn rows_table<R: Row>(format: Format, rows: &[R]) -> String {
+    let (narrow, wide) = R::titles();
+    let mut titles: Vec<&str> = narrow.to_vec();
+    if format == Format::Wide {
+        titles.extend(wide);
+    }
+    let cells = rows.iter().map(|row| {
+        let mut cells = row.cells();
+        cells.truncate(titles.len());
+        cells
+    });
+    table(&titles, cells.collect())
+}
+
+/// One object in the format asked for; `text` is what people get.
+pub(crate) fn object(format: Format, json: &Value, name: &str, text: impl FnOnce() -> String) -> String {
+    match format {
+        Format::Table | Format::Wide => text(),
+        Format::Json | Format::Yaml => value(format, json),
+        Format::Name => format!("{name}\n"),
+    }
+}
+
+/// A value for programs.
+fn value(format: Format, json: &Value) -> String {
+    if format == Format::Yaml { yaml::to_yaml(json) } else { format!("{json:#}\n") }
+}
+
+/// Writes a result to standard output.
+///
+/// # Errors
+///
+/// `IO`, for example when the disk behind it is full. A reader that went away is no error: it has seen enough, and the
+/// process ends.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes to standard output, as [`print`] does.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::io("cannot write to standard output", &error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Tells people something, on standard error. Nobody can be told that this failed.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Prints what went wrong on standard error.
+pub(crate) fn tell_failure(format: Format, failure: &Failure) {
+    if matches!(format, Format::Json | Format::Yaml) {
+        // On one line, so that it is found among other lines, such as a log's.
+        return tell(&failure.to_json().to_string());
+    }
+    let mut text = format!("error: {}", failure.message);
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("\nhint: {hint}"));
+    }
+    tell(&format!("{text}\ncode: {}", failure.code));
+}
+
+/// A text, or nothing.
+fn or_null(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { Value::from(text) }
+}
+
+/// A text for a cell of a table.
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}

@@ -1,0 +1,132 @@
+//! Amounts and times: integers with units for programs, short words for people.
+
+use jiff::Timestamp;
+use plenum_proto::v1::{ResourceName, Resources};
+use serde_json::{Value, json};
+
+/// Thousandths of a core, as job files write them.
+pub(crate) fn cpu(millis: i64) -> String {
+    if millis % 1000 == 0 { (millis / 1000).to_string() } else { format!("{millis}m") }
+}
+
+/// Bytes with the greatest unit of which there is at least one; one decimal where it is not whole.
+pub(crate) fn bytes(bytes: i64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    while unit + 1 < units.len() && bytes.unsigned_abs() >= 1 << (10 * (unit + 1)) {
+        unit += 1;
+    }
+    let size = 1_i64 << (10 * unit);
+    let tenths = (i128::from(bytes) * 10 / i128::from(size)) % 10;
+    if tenths == 0 || unit == 0 {
+        format!("{}{}", bytes / size, units[unit])
+    } else {
+        format!("{}.{}{}", bytes / size, tenths.abs(), units[unit])
+    }
+}
+
+/// A length of time in one or two units.
+pub(crate) fn span(micros: i64) -> String {
+    let micros = micros.max(0);
+    let seconds = micros / 1_000_000;
+    match seconds {
+        0 if micros < 1000 => format!("{micros}us"),
+        0 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        1..=9 => format!("{seconds}.{}s", micros % 1_000_000 / 100_000),
+        10..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m{}s", seconds / 60, seconds % 60),
+        7200..=172_799 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// The wall clock. Only for telling people how old something is.
+pub(crate) fn now_micros() -> i64 {
+    Timestamp::now().as_microsecond()
+}
+
+/// How long ago a moment was, in whole seconds; a dash for none.
+pub(crate) fn ago(micros: i64) -> String {
+    if micros == 0 {
+        return "-".to_owned();
+    }
+    let seconds = now_micros().saturating_sub(micros).max(0) / 1_000_000;
+    if seconds < 10 { format!("{seconds}s") } else { span(seconds * 1_000_000) }
+}
+
+/// A moment in RFC 3339, in UTC; nothing for 0.
+pub(crate) fn json_time(micros: i64) -> Value {
+    match Timestamp::from_microsecond(micros) {
+        Ok(time) if micros != 0 => Value::from(time.to_string()),
+        _ => Value::Null,
+    }
+}
+
+/// Amounts for programs.
+pub(super) fn json_resources(resources: Option<&Resources>) -> Value {
+    let Some(resources) = resources else { return Value::Null };
+    let mut object = json!({
+        "cpu_millis": resources.cpu_millis,
+        "memory_bytes": resources.memory_bytes,
+        "disk_bytes": resources.disk_bytes,
+    });
+    for (position, amount) in resources.custom.iter().enumerate() {
+        object[format!("custom_{}", position + 1)] = json!(amount);
+    }
+    object
+}
+
+/// Amounts for people: `500m 64MiB`.
+pub(super) fn short_resources(resources: Option<&Resources>) -> String {
+    let Some(resources) = resources else { return "-".to_owned() };
+    let mut text = format!("{} {}", cpu(resources.cpu_millis), bytes(resources.memory_bytes));
+    if resources.disk_bytes > 0 {
+        text.push_str(&format!(" {}", bytes(resources.disk_bytes)));
+    }
+    text
+}
+
+/// A resource's name as programs read it.
+pub(super) fn resource_key(resource: ResourceName) -> Option<String> {
+    (resource != ResourceName::Unspecified).then(|| resource.as_str_name().to_lowercase())
+}
+
+/// A resource's name and an amount of it, for people.
+pub(super) fn named_amount(resource: ResourceName, amount: i64) -> (String, String) {
+    match resource {
+        ResourceName::CpuMillis => {
+            ("cpu".to_owned(), if amount % 1000 == 0 { cpu(amount) } else { format!("{amount}m") })
+        }
+        ResourceName::MemoryBytes => ("memory".to_owned(), bytes(amount)),
+        ResourceName::DiskBytes => ("disk".to_owned(), bytes(amount)),
+        other => (resource_key(other).unwrap_or_else(|| "room".to_owned()), amount.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_short_and_right() {
+        assert_eq!((cpu(500), cpu(2000), cpu(2500)), ("500m".to_owned(), "2".to_owned(), "2500m".to_owned()));
+        assert_eq!(bytes(64 << 20), "64MiB");
+        assert_eq!(bytes(1536), "1.5KiB");
+        assert_eq!(bytes(1023), "1023B");
+        assert_eq!(bytes(i64::MAX), "8191.9PiB");
+        assert_eq!(bytes(-(64 << 20)), "-64MiB");
+    }
+
+    #[test]
+    fn spans_have_the_precision_that_people_need() {
+        let spans: Vec<_> = [7, 1_500, 1_500_000, 42_000_000, 300_000_000, 10_800_000_000].map(span).into();
+        assert_eq!(spans, ["7us", "1.5ms", "1.5s", "42s", "5m0s", "3h0m"]);
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        assert_eq!(json_time(1_000_000), "1970-01-01T00:00:01Z");
+        assert_eq!(json_time(0), Value::Null);
+        assert_eq!(json_time(i64::MAX), Value::Null);
+    }
+}

@@ -1,0 +1,284 @@
+//! Refusals in words: which claim, what stood in the way, by how much, and who took the room.
+
+use plenum_proto::v1::{Culprit, Refusal, RefusalKind, RefusalReason, TransactionView};
+use serde_json::{Value, json};
+
+use super::{
+    allocation::{allocation_id, transaction_id},
+    or_null,
+    quantity::{named_amount, resource_key},
+};
+
+/// Names for the numbers in a transaction's refusals.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'view>(pub(crate) &'view TransactionView);
+
+impl Names<'_> {
+    /// "namespace/job"; its id where the name is not known any more.
+    fn job(self, refusal: &Refusal) -> String {
+        let id = || plenum_model::JobId::from_bits(refusal.job).map_or_else(|| "-".to_owned(), |id| id.to_string());
+        self.0.job_names.get(&refusal.job).cloned().unwrap_or_else(id)
+    }
+
+    fn group(self, refusal: &Refusal) -> String {
+        let key = format!("{}/{}", refusal.job, refusal.group);
+        self.0.group_names.get(&key).cloned().unwrap_or_else(|| format!("group {}", refusal.group))
+    }
+
+    fn machine(self, refusal: &Refusal) -> String {
+        self.0.machine_names.get(&refusal.machine).cloned().unwrap_or_else(|| format!("machine {}", refusal.machine))
+    }
+}
+
+/// True for a guard on the whole transaction, which belongs to no claim.
+fn is_whole(refusal: &Refusal) -> bool {
+    refusal.placement == u32::MAX
+}
+
+/// The refusal as one sentence.
+pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
+    let mut text = place(names, refusal);
+    text.push_str(&format!(": {}, {}", kind_name(refusal.kind()), obstacle(refusal)));
+    let mut taken: Vec<String> = refusal.culprits.iter().map(|culprit| culprit_words(refusal, culprit)).collect();
+    let unlisted = unlisted_amount(refusal);
+    if unlisted > 0 {
+        taken.push(format!("and others ({})", named_amount(refusal.resource(), unlisted).1));
+    }
+    if !taken.is_empty() {
+        let verb = if refusal.reason() == RefusalReason::NoRoom { "taken by" } else { "because of" };
+        text.push_str(&format!("; {verb} {}", taken.join(", ")));
+    }
+    text
+}
+
+/// Which claim it is about.
+fn place(names: Names<'_>, refusal: &Refusal) -> String {
+    if is_whole(refusal) {
+        return "the whole transaction".to_owned();
+    }
+    let job = names.job(refusal);
+    let job = job.rsplit('/').next().unwrap_or(&job);
+    let several = names.0.outcome.as_ref().is_some_and(|outcome| outcome.placements.len() > 1);
+    let placement = if several { format!("placement {}, ", refusal.placement) } else { String::new() };
+    format!(
+        "{placement}claim {}: task {job}/{}[{}] on {}",
+        refusal.claim,
+        names.group(refusal),
+        refusal.task,
+        names.machine(refusal)
+    )
+}
+
+/// What culprits beyond the listed ones took, in the unit of what was short.
+fn unlisted_amount(refusal: &Refusal) -> i64 {
+    let listed: i64 = refusal.culprits.iter().map(|culprit| culprit.amount).fold(0, i64::saturating_add);
+    refusal.culprits_total.saturating_sub(listed).max(0)
+}
+
+fn culprit_words(refusal: &Refusal, culprit: &Culprit) -> String {
+    let who = match culprit_transaction(culprit) {
+        Some(transaction) => format!("{transaction} (scheduler {}, ", culprit.scheduler),
+        None => format!("the machine's or job's change `{}` (", culprit.event),
+    };
+    let amount = match culprit.amount {
+        0 => String::new(),
+        amount => format!(", {}", in_smallest_unit(refusal, amount)),
+    };
+    format!("{who}revision {}{amount})", culprit.revision)
+}
+
+/// CPU always in thousandths here: what was short and what was taken are easier to add up in one unit.
+fn in_smallest_unit(refusal: &Refusal, amount: i64) -> String {
+    match refusal.resource() {
+        plenum_proto::v1::ResourceName::CpuMillis => format!("{amount}m"),
+        resource => named_amount(resource, amount).1,
+    }
+}
+
+/// The culprit's transaction; none when it was an event.
+fn culprit_transaction(culprit: &Culprit) -> Option<String> {
+    (culprit.session != 0).then(|| transaction_id(culprit.session, culprit.number))
+}
+
+/// What stood in the way, in words.
+fn obstacle(refusal: &Refusal) -> String {
+    let words = match refusal.reason() {
+        RefusalReason::NoRoom => {
+            let (resource, _) = named_amount(refusal.resource(), 0);
+            return format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by));
+        }
+        RefusalReason::Unspecified => "for a reason that this version does not know",
+        RefusalReason::TaskTaken => "the task has an allocation already",
+        RefusalReason::NotWanted => "the task may not be placed now",
+        RefusalReason::NoSuchMachine => "there is no such machine",
+        RefusalReason::MachineNotReady => "the machine takes no claims",
+        RefusalReason::Constraint => "a constraint of the group fails there",
+        RefusalReason::OtherMachine => "the job's tasks share another machine",
+        RefusalReason::NoSuchJob => "there is no such job",
+        RefusalReason::JobVersion => "the job has another version now",
+        RefusalReason::ResourcesDiffer => "the resources differ from what the job declares",
+        RefusalReason::MachineChanged => "somebody else changed the machine since the base (check: sequence)",
+        RefusalReason::MinimumMissed => "it would fit, but fewer than the minimum could be granted with it",
+        RefusalReason::GuardFailed => "a guard failed",
+        RefusalReason::DeviceTaken => "the device is taken",
+        RefusalReason::PortTaken => "the port is taken",
+        RefusalReason::SpreadLimit => "as many tasks as its spread allows are there",
+        RefusalReason::PerMachineLimit => "as many tasks of the group as one machine may have are there",
+        RefusalReason::QuotaExceeded => "the namespace's quota is used up",
+        RefusalReason::NotPermitted => "the principal may not do this",
+        RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
+        RefusalReason::OtherScheduler => "the job belongs to another scheduler",
+    };
+    words.to_owned()
+}
+
+/// The kind as programs read it.
+fn kind_name(kind: RefusalKind) -> &'static str {
+    match kind {
+        RefusalKind::Unspecified => "unknown",
+        RefusalKind::Conflict => "conflict",
+        RefusalKind::Misfit => "misfit",
+        RefusalKind::Stale => "stale",
+        RefusalKind::Mate => "mate",
+        RefusalKind::Guard => "guard",
+        RefusalKind::Quota => "quota",
+        RefusalKind::Permission => "permission",
+    }
+}
+
+fn culprit_json(culprit: &Culprit) -> Value {
+    let mut object = json!({
+        "revision": culprit.revision,
+        "scheduler": or_null(&culprit.scheduler),
+        "amount": culprit.amount,
+    });
+    match culprit_transaction(culprit) {
+        Some(transaction) => object["transaction"] = json!(transaction),
+        None => object["event"] = json!(culprit.event),
+    }
+    if culprit.allocation != 0 {
+        object["allocation"] = json!(allocation_id(culprit.allocation));
+    }
+    object
+}
+
+/// The refusal as programs read it.
+pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
+    let is_room = refusal.reason() == RefusalReason::NoRoom;
+    let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
+    let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
+    json!({
+        "placement": claim(json!(refusal.placement)),
+        "claim": claim(json!(refusal.claim)),
+        "job": claim(json!(names.job(refusal).rsplit('/').next())),
+        "group": claim(json!(names.group(refusal))),
+        "task_index": claim(json!(refusal.task)),
+        "machine": claim(json!(names.machine(refusal))),
+        "kind": kind_name(refusal.kind()),
+        "reason": refusal.reason().as_str_name(),
+        "resource": resource_key(refusal.resource()),
+        "short_by": if is_room { json!(refusal.short_by) } else { Value::Null },
+        "culprit": culprits.first().cloned(),
+        "culprits": culprits,
+        "culprits_total": refusal.culprits_total,
+        "message": sentence(names, refusal),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::ResourceName;
+
+    use super::*;
+
+    fn view() -> TransactionView {
+        TransactionView {
+            job_names: [(7, "default/shop".to_owned())].into(),
+            group_names: [("7/0".to_owned(), "web".to_owned())].into(),
+            machine_names: [(1, "machine-1".to_owned())].into(),
+            ..TransactionView::default()
+        }
+    }
+
+    fn refusal() -> Refusal {
+        Refusal {
+            kind: RefusalKind::Conflict.into(),
+            reason: RefusalReason::NoRoom.into(),
+            claim: 3,
+            job: 7,
+            task: 2,
+            machine: 1,
+            resource: ResourceName::CpuMillis.into(),
+            short_by: 500,
+            culprits: vec![Culprit {
+                revision: 41,
+                session: 12,
+                number: 7,
+                scheduler: "blue".to_owned(),
+                amount: 1000,
+                ..Culprit::default()
+            }],
+            culprits_total: 1000,
+            ..Refusal::default()
+        }
+    }
+
+    #[test]
+    fn a_lost_race_names_its_culprit() {
+        assert_eq!(
+            sentence(Names(&view()), &refusal()),
+            "claim 3: task shop/web[2] on machine-1: conflict, cpu short by 500m; taken by txn-12-7 (scheduler blue, \
+             revision 41, 1000m)"
+        );
+    }
+
+    #[test]
+    fn culprits_beyond_the_listed_ones_are_summed_up() {
+        let text = sentence(Names(&view()), &Refusal { culprits_total: 2500, ..refusal() });
+        assert!(text.ends_with("1000m), and others (1500m)"), "{text}");
+    }
+
+    #[test]
+    fn an_event_is_a_culprit_too() {
+        let culprit = Culprit { revision: 9, event: "cordoned".to_owned(), ..Culprit::default() };
+        let reason = RefusalReason::MachineNotReady.into();
+        let text =
+            sentence(Names(&view()), &Refusal { culprits: vec![culprit], culprits_total: 0, reason, ..refusal() });
+        assert!(text.ends_with("because of the machine's or job's change `cordoned` (revision 9)"), "{text}");
+    }
+
+    #[test]
+    fn a_guard_on_the_transaction_belongs_to_no_claim() {
+        let refusal = Refusal {
+            kind: RefusalKind::Guard.into(),
+            reason: RefusalReason::GuardFailed.into(),
+            placement: u32::MAX,
+            claim: u32::MAX,
+            ..Refusal::default()
+        };
+        assert_eq!(sentence(Names(&view()), &refusal), "the whole transaction: guard, a guard failed");
+        assert_eq!(refusal_json(Names(&view()), &refusal)["claim"], Value::Null);
+    }
+
+    #[test]
+    fn programs_read_every_promised_field() {
+        let object = refusal_json(Names(&view()), &refusal());
+        for field in [
+            "job",
+            "group",
+            "task_index",
+            "machine",
+            "kind",
+            "reason",
+            "resource",
+            "short_by",
+            "culprit",
+            "culprits",
+            "culprits_total",
+        ] {
+            assert!(!object[field].is_null(), "{field}");
+        }
+        assert_eq!(object["culprit"]["transaction"], "txn-12-7");
+        assert_eq!((&object["reason"], &object["resource"]), (&json!("NO_ROOM"), &json!("cpu_millis")));
+    }
+}

@@ -1,0 +1,87 @@
+//! The cell in a few lines.
+
+use std::collections::BTreeMap;
+
+use plenum_proto::v1::{Resources, StatusResponse};
+use serde_json::{Value, json};
+
+use super::{ago, bytes, cpu, fields, json_time, quantity};
+
+/// Hexadecimal, as ids of cells are written.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> =
+        counts.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}")).collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+/// What people read.
+pub(crate) fn status_text(status: &StatusResponse) -> String {
+    let capacity = status.capacity.clone().unwrap_or_default();
+    let allocated = status.allocated.clone().unwrap_or_default();
+    let part = |amount: fn(&Resources) -> i64, show: fn(i64) -> String| {
+        format!("{} of {}", show(amount(&allocated)), show(amount(&capacity)))
+    };
+    let mut pairs = vec![
+        ("cell", format!("{} (version {}, up {})", hex(&status.cell_id), status.version, ago(status.started_micros))),
+        (
+            "changes",
+            if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
+        ),
+        ("revision", format!("{} (readable from {})", status.revision, status.oldest_revision)),
+        ("machines", counts(&status.machines)),
+        ("cpu", part(|amount| amount.cpu_millis, cpu)),
+        ("memory", part(|amount| amount.memory_bytes, bytes)),
+        ("jobs", counts(&status.jobs)),
+        ("allocations", counts(&status.allocations)),
+        ("sessions", status.sessions.to_string()),
+        ("transactions", format!("{}, {} with conflicts", status.transactions, status.conflicts)),
+        (
+            "disk",
+            format!(
+                "log {}, free {}",
+                bytes(i64::try_from(status.log_bytes).unwrap_or(i64::MAX)),
+                bytes(i64::try_from(status.free_bytes).unwrap_or(i64::MAX))
+            ),
+        ),
+    ];
+    if !status.custom_resources.is_empty() {
+        pairs.push(("resources", status.custom_resources.join(", ")));
+    }
+    fields(&pairs)
+}
+
+/// What programs read.
+pub(crate) fn status_json(status: &StatusResponse) -> Value {
+    json!({
+        "cell_id": hex(&status.cell_id),
+        "incarnation": status.incarnation,
+        "term": status.term,
+        "revision": status.revision,
+        "time": json_time(status.time_micros),
+        "version": status.version,
+        "machines": status.machines,
+        "jobs": status.jobs,
+        "allocations": status.allocations,
+        "capacity": quantity::json_resources(status.capacity.as_ref()),
+        "allocated": quantity::json_resources(status.allocated.as_ref()),
+        "sessions": status.sessions,
+        "read_only": super::or_null(&status.read_only),
+        "oldest_revision": status.oldest_revision,
+        "history_revision": status.history_revision,
+        "log_bytes": status.log_bytes,
+        "free_bytes": status.free_bytes,
+        "transactions": status.transactions,
+        "conflicts": status.conflicts,
+        "started_at": json_time(status.started_micros),
+        "custom_resources": status.custom_resources,
+    })
+}
+
+/// The cell's id, as people write it.
+pub(crate) fn cell_name(status: &StatusResponse) -> String {
+    hex(&status.cell_id)
+}

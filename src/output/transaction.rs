@@ -1,0 +1,93 @@
+//! Transactions, as listed and as read by programs.
+
+use plenum_proto::v1::{ConflictCheck, Outcome, TransactionOutcome, TransactionView};
+use serde_json::{Value, json};
+
+use super::{Names, Row, ago, allocation::transaction_id, json_time, or_dash, or_null, refusal::refusal_json};
+
+fn outcome_name(outcome: TransactionOutcome) -> &'static str {
+    match outcome {
+        TransactionOutcome::Unspecified => "unknown",
+        TransactionOutcome::Committed => "committed",
+        TransactionOutcome::Partial => "partial",
+        TransactionOutcome::Refused => "refused",
+    }
+}
+
+fn check_name(check: ConflictCheck) -> &'static str {
+    match check {
+        ConflictCheck::Unspecified => "unknown",
+        ConflictCheck::Fit => "fit",
+        ConflictCheck::Sequence => "sequence",
+    }
+}
+
+fn outcome(view: &TransactionView) -> Outcome {
+    view.outcome.clone().unwrap_or_default()
+}
+
+impl Row for TransactionView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (
+            &["ID", "SCHEDULER", "OUTCOME", "CLAIMS", "GRANTED", "REFUSED", "BASE", "REVISION", "AGE"],
+            &["PRINCIPAL", "CHECK", "ATOMIC", "STOPS", "POLICY", "ATTEMPT"],
+        )
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let outcome = outcome(self);
+        let decision = self.decision.clone().unwrap_or_default();
+        vec![
+            self.name(),
+            or_dash(&self.scheduler),
+            outcome_name(outcome.outcome()).to_owned(),
+            outcome.claims.to_string(),
+            outcome.granted.to_string(),
+            outcome.refusals.len().to_string(),
+            self.base_revision.to_string(),
+            outcome.revision.to_string(),
+            ago(outcome.time_micros),
+            or_dash(&self.principal),
+            check_name(self.check()).to_owned(),
+            self.atomic.to_string(),
+            self.stops.to_string(),
+            or_dash(&decision.policy),
+            decision.attempt.to_string(),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let outcome = outcome(self);
+        let refusals: Vec<Value> = outcome.refusals.iter().map(|refusal| refusal_json(Names(self), refusal)).collect();
+        let decision = self.decision.as_ref().map(|decision| {
+            json!({
+                "attempt": decision.attempt,
+                "policy": or_null(&decision.policy),
+                "seed": decision.seed,
+                "queued_micros": decision.queued_micros,
+                "deciding_micros": decision.deciding_micros,
+            })
+        });
+        json!({
+            "id": self.name(),
+            "scheduler": self.scheduler,
+            "principal": self.principal,
+            "base_revision": self.base_revision,
+            "revision": outcome.revision,
+            "time": json_time(outcome.time_micros),
+            "atomic": self.atomic,
+            "check": check_name(self.check()),
+            "outcome": outcome_name(outcome.outcome()),
+            "claims": outcome.claims,
+            "granted": outcome.granted,
+            "stops": self.stops,
+            "refusals": refusals,
+            "decision": decision,
+        })
+    }
+
+    fn name(&self) -> String {
+        let outcome = outcome(self);
+        transaction_id(outcome.session, outcome.number)
+    }
+}
