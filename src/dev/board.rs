@@ -1,0 +1,147 @@
+//! What people are told of running jobs: pure comparison of what is with what was told.
+
+use std::collections::BTreeMap;
+
+use plenum_proto::v1::{GroupView, JobState, JobView};
+
+use crate::output::{Row, job_state};
+
+/// What was told of each job, by its name.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    told: BTreeMap<String, JobView>,
+}
+
+/// True when the job has ended, one way or the other.
+pub(super) fn has_ended(job: &JobView) -> bool {
+    matches!(job.state(), JobState::JobComplete | JobState::JobFailed | JobState::JobStopped)
+}
+
+/// True when a task of the job was started at some time.
+pub(super) fn has_started(job: &JobView) -> bool {
+    job.groups.iter().any(|group| group.running + group.done + group.failed + group.stopping > 0)
+}
+
+/// Tasks that are done, and all tasks.
+pub(super) fn done_of(job: &JobView) -> (u64, u64) {
+    let sum = |count: fn(&GroupView) -> u32| job.groups.iter().map(|group| u64::from(count(group))).sum();
+    (sum(|group| group.done), sum(|group| group.count))
+}
+
+/// What the job is doing, in a few words: the groups that are under way.
+pub(super) fn under_way(job: &JobView) -> String {
+    if has_ended(job) {
+        return job_state(job.state()).to_owned();
+    }
+    let groups = job.groups.iter().filter(|group| group.done < group.count);
+    let busy = groups.filter(|group| group.granted + group.starting + group.running > 0 || group.done > 0);
+    let words: Vec<String> = busy.map(group_words).collect();
+    match words.is_empty() {
+        false => words.join("; "),
+        true if !job.waiting_reason.is_empty() => format!("waiting: {}", job.waiting_reason),
+        true => "waiting".to_owned(),
+    }
+}
+
+fn group_words(group: &GroupView) -> String {
+    let mut words = vec![format!("{} of {} done", group.done, group.count)];
+    let starting = group.granted + group.starting;
+    for (count, name) in [(group.running, "running"), (starting, "starting"), (group.failed, "failed")] {
+        if count > 0 {
+            words.push(format!("{count} {name}"));
+        }
+    }
+    format!("{} {}", group.name, words.join(", "))
+}
+
+impl Board {
+    /// Lines about what has changed: groups that are done, tasks that failed, how many run, the job's end. Not each task,
+    /// of which there may be thousands.
+    pub(super) fn lines(&mut self, job: &JobView) -> Vec<String> {
+        let name = job.name();
+        let before = self.told.insert(name.clone(), job.clone()).unwrap_or_default();
+        let mut lines = Vec::new();
+        for (position, group) in job.groups.iter().enumerate() {
+            let was = before.groups.get(position).cloned().unwrap_or_default();
+            let task = |count: u32| if count == 1 { "task" } else { "tasks" };
+            if group.failed > was.failed {
+                lines.push(format!("{name}: {} {} of {} failed", group.failed, task(group.failed), group.name));
+            }
+            if group.count > 0 && group.done == group.count && was.done < group.count {
+                lines.push(format!("{name}: {} done ({} {})", group.name, group.count, task(group.count)));
+            } else if group.running > 0
+                && group.running != was.running
+                && (was.running == 0 || group.running == group.count)
+            {
+                lines.push(format!("{name}: {} running ({} of {})", group.name, group.running, group.count));
+            }
+        }
+        if !job.waiting_reason.is_empty() && job.waiting_reason != before.waiting_reason {
+            lines.push(format!("{name}: waits: {}", job.waiting_reason));
+        }
+        if has_ended(job) && before.state() != job.state() {
+            let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
+            lines.push(format!("{name}: {}{why}", job_state(job.state())));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::JobShape;
+
+    use super::*;
+
+    fn job(state: JobState, groups: &[(u32, u32, u32, u32)]) -> JobView {
+        let group = |(position, counts): (usize, &(u32, u32, u32, u32))| GroupView {
+            name: ["split", "map"][position].to_owned(),
+            count: counts.0,
+            running: counts.1,
+            done: counts.2,
+            failed: counts.3,
+            ..GroupView::default()
+        };
+        JobView {
+            shape: Some(JobShape { name: "words".to_owned(), ..JobShape::default() }),
+            state: state.into(),
+            groups: groups.iter().enumerate().map(group).collect(),
+            ..JobView::default()
+        }
+    }
+
+    #[test]
+    fn a_job_is_told_from_its_start_to_its_end() {
+        let mut board = Board::default();
+        let mut told = Vec::new();
+        for (state, groups) in [
+            (JobState::JobWaiting, [(1, 0, 0, 0), (8, 0, 0, 0)]),
+            (JobState::JobRunning, [(1, 1, 0, 0), (8, 0, 0, 0)]),
+            (JobState::JobRunning, [(1, 0, 1, 0), (8, 3, 0, 0)]),
+            (JobState::JobRunning, [(1, 0, 1, 0), (8, 5, 2, 1)]),
+            (JobState::JobRunning, [(1, 0, 1, 0), (8, 5, 2, 1)]),
+            (JobState::JobComplete, [(1, 0, 1, 0), (8, 0, 8, 1)]),
+        ] {
+            told.extend(board.lines(&job(state, &groups)));
+        }
+        assert_eq!(
+            told,
+            [
+                "words: split running (1 of 1)",
+                "words: split done (1 task)",
+                "words: map running (3 of 8)",
+                "words: 1 task of map failed",
+                "words: map done (8 tasks)",
+                "words: complete",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_groups_under_way_are_shown() {
+        let running = job(JobState::JobRunning, &[(1, 0, 1, 0), (8, 3, 2, 0)]);
+        assert_eq!(under_way(&running), "map 2 of 8 done, 3 running");
+        assert_eq!(done_of(&running), (3, 9));
+        assert_eq!(under_way(&job(JobState::JobWaiting, &[(1, 0, 0, 0)])), "waiting");
+    }
+}

@@ -1,0 +1,184 @@
+//! The parts of a development cell: which processes there are, how they are started, and in which order they end.
+
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    folder::Folder,
+    keeper::{Keeper, PartSpec},
+    plan::Plan,
+    progress::Progress,
+    signals::Signals,
+};
+use crate::failure::Failure;
+
+/// The port that a development cell takes if nobody has it.
+const PORT: u16 = 7070;
+/// How long the server may take until it can be reached: recovering a long log takes time.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the address file is looked for. A look costs microseconds; waiting costs the first task its start.
+const READY_PERIOD: Duration = Duration::from_millis(3);
+/// What schedulers and the server are given to end; for agents it is added to what their tasks are given.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The processes of a cell, in groups that end one after the other.
+pub(super) struct DevCell<'dev> {
+    plan: &'dev Plan,
+    folder: &'dev Folder,
+    progress: Progress,
+    binary: PathBuf,
+    server: Vec<Keeper>,
+    schedulers: Vec<Keeper>,
+    agents: Vec<Keeper>,
+    /// A part that does not stay up is told here.
+    given_up: (mpsc::Sender<Failure>, mpsc::Receiver<Failure>),
+}
+
+impl<'dev> DevCell<'dev> {
+    /// A cell of which nothing runs yet.
+    pub(super) fn new(plan: &'dev Plan, folder: &'dev Folder, progress: Progress) -> Result<Self, Failure> {
+        let binary = std::env::current_exe().map_err(|error| Failure::io("cannot find this program's file", &error))?;
+        let given_up = mpsc::channel(1);
+        Ok(Self {
+            plan,
+            folder,
+            progress,
+            binary,
+            server: Vec::new(),
+            schedulers: Vec::new(),
+            agents: Vec::new(),
+            given_up,
+        })
+    }
+
+    /// Starts the server and waits until it can be reached; gives its address.
+    pub(super) async fn start_server(&mut self) -> Result<String, Failure> {
+        let address_file = self.folder.address_file();
+        // An address of an earlier run would be taken for this one's.
+        let _ = std::fs::remove_file(&address_file);
+        let arguments = arguments([
+            "server".into(),
+            "--dir".into(),
+            self.folder.server().into(),
+            "--listen".into(),
+            format!("127.0.0.1:{}", free_port()).into(),
+            "--address-file".into(),
+            address_file.clone().into(),
+        ]);
+        let keeper = self.start("server", arguments, Vec::new());
+        self.server.push(keeper);
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            if let Ok(address) = std::fs::read_to_string(&address_file) {
+                return Ok(format!("http://{}", address.trim().trim_start_matches("http://")));
+            }
+            if Instant::now() > deadline {
+                let what = format!("the server cannot be reached after {} s", READY_TIMEOUT.as_secs());
+                return Err(
+                    Failure::new("PART_FAILED", what).with_hint(format!("see {}", self.folder.log("server").display()))
+                );
+            }
+            tokio::select! {
+                failure = self.given_up() => return Err(failure),
+                () = sleep(READY_PERIOD) => {}
+            }
+        }
+    }
+
+    /// Starts schedulers and agents of the cell at this address.
+    pub(super) fn start_others(&mut self, address: &str) {
+        for scheduler in &self.plan.schedulers {
+            let arguments = arguments(["scheduler".into(), scheduler.into()]);
+            let keeper =
+                self.start(&format!("scheduler-{scheduler}"), arguments, vec![("PLENUM_ADDR", address.into())]);
+            self.schedulers.push(keeper);
+        }
+        for number in 1..=self.plan.machines {
+            let machine = format!("machine-{number}");
+            let mut agent = arguments([
+                "agent".into(),
+                "--name".into(),
+                machine.clone().into(),
+                "--dir".into(),
+                self.folder.agent(&machine).into(),
+                "--share".into(),
+                self.plan.machines.to_string().into(),
+                "--stop-tasks-on-exit".into(),
+            ]);
+            if self.plan.no_isolation {
+                agent.push("--no-isolation".into());
+            }
+            let keeper = self.start(&format!("agent-{machine}"), agent, vec![("PLENUM_ADDR", address.into())]);
+            self.agents.push(keeper);
+        }
+    }
+
+    fn start(&self, name: &str, arguments: Vec<OsString>, environment: Vec<(&'static str, OsString)>) -> Keeper {
+        let spec = PartSpec { name: name.to_owned(), arguments, environment, log: self.folder.log(name) };
+        Keeper::start(&self.binary, spec, self.progress.clone(), self.given_up.0.clone())
+    }
+
+    /// Waits until a part does not stay up; usually for ever.
+    pub(super) async fn given_up(&mut self) -> Failure {
+        match self.given_up.1.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// True when tasks may be running.
+    pub(super) fn runs_agents(&self) -> bool {
+        !self.agents.is_empty()
+    }
+
+    /// Ends everything: agents with their tasks first, so that what happened to them is still told to the server. Another
+    /// signal kills instead of asking.
+    pub(super) async fn stop(&mut self, signals: &mut Signals) {
+        let tasks = Duration::from_micros(self.plan.kill_timeout_micros().unsigned_abs());
+        for (parts, grace) in
+            [(&mut self.agents, tasks + GRACE), (&mut self.schedulers, GRACE), (&mut self.server, GRACE)]
+        {
+            parts.iter().for_each(Keeper::stop);
+            let all_ended = async {
+                for part in parts.iter_mut() {
+                    part.ended().await;
+                }
+            };
+            let is_over = tokio::select! {
+                ended = timeout(grace, all_ended) => ended.is_ok(),
+                () = signals.next() => false,
+            };
+            if !is_over {
+                for part in parts.iter_mut() {
+                    part.kill();
+                    part.ended().await;
+                }
+            }
+        }
+    }
+}
+
+/// What every part is started with: errors for programs, so that they can be passed on, and an end when this process is
+/// gone without having said so.
+fn arguments<const N: usize>(arguments: [OsString; N]) -> Vec<OsString> {
+    let mut all = arguments.to_vec();
+    all.extend(["--output".into(), "json".into(), "--with-parent".into(), std::process::id().to_string().into()]);
+    all
+}
+
+/// The port of development cells if it is free, otherwise 0: any.
+///
+/// The server is always told a port; when it is started again after a death, it must take the one that all others know.
+fn free_port() -> u16 {
+    let port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
+    port(PORT).or_else(|_| port(0)).map_or(0, |address| address.port())
+}

@@ -1,0 +1,109 @@
+//! Where a development cell is kept: a named directory that stays, or a temporary one that leaves nothing behind.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use crate::failure::Failure;
+
+/// A cell's directory.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    is_temporary: bool,
+}
+
+impl Folder {
+    /// Opens the named directory, or makes a temporary one that only this user can enter.
+    pub(super) fn open(named: Option<&Path>) -> Result<Self, Failure> {
+        let folder = match named {
+            Some(path) => {
+                let absolute = std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))?;
+                Self { path: absolute, is_temporary: false }
+            }
+            None => Self {
+                path: temporary().map_err(|error| Failure::io("no temporary directory", &error))?,
+                is_temporary: true,
+            },
+        };
+        for part in ["server", "agents", "log"] {
+            let path = folder.path.join(part);
+            fs::create_dir_all(&path)
+                .map_err(|error| Failure::io(format!("cannot make {}", path.display()), &error))?;
+        }
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The server's own directory.
+    pub(super) fn server(&self) -> PathBuf {
+        self.path.join("server")
+    }
+
+    /// The own directory of an agent.
+    pub(super) fn agent(&self, machine: &str) -> PathBuf {
+        self.path.join("agents").join(machine)
+    }
+
+    /// The file in which the server tells its address.
+    pub(super) fn address_file(&self) -> PathBuf {
+        self.path.join("address")
+    }
+
+    /// What a part prints.
+    pub(super) fn log(&self, part: &str) -> PathBuf {
+        self.path.join("log").join(format!("{part}.log"))
+    }
+
+    /// Removes the directory if it was temporary. What cannot be removed is not worth an error at the very end.
+    pub(super) fn close(self) {
+        if self.is_temporary {
+            let _ = fs::remove_dir_all(&self.path);
+        } else {
+            let _ = fs::remove_file(self.address_file());
+        }
+    }
+}
+
+fn temporary() -> io::Result<PathBuf> {
+    let process = std::process::id();
+    for attempt in 0..1000 {
+        let path = std::env::temp_dir().join(format!("plenum-dev-{process}-{attempt}"));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|()| path),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::AlreadyExists))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_leaves_nothing_behind() {
+        let folder = Folder::open(None).unwrap();
+        let path = folder.path().to_owned();
+        assert!(path.join("server").is_dir());
+        folder.close();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_named_folder_stays() {
+        let named = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(&named.path().join("cell"))).unwrap();
+        let path = folder.path().to_owned();
+        folder.close();
+        assert!(path.join("log").is_dir());
+    }
+}

@@ -1,0 +1,269 @@
+//! Keeps one part of the cell running: starts it again when it dies, and ends it when asked to.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    process::{Child, Command},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::progress::Progress;
+use crate::failure::Failure;
+
+/// A part that lived this long was well; the next death starts the count again.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+/// Deaths in a row after which the part is given up.
+const DEATHS_MAX: u32 = 8;
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// What is shown of a part's log when it does not stay up.
+const LOG_SHOWN_BYTES: usize = 2000;
+
+/// How a part is started.
+#[derive(Clone, Debug)]
+pub(super) struct PartSpec {
+    /// Such as "scheduler batch".
+    pub(super) name: String,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) environment: Vec<(&'static str, OsString)>,
+    pub(super) log: PathBuf,
+}
+
+/// What is wanted of a part. Only ever rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    Run,
+    Stop,
+    Kill,
+}
+
+/// A part that is kept running.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    wanted: watch::Sender<Wanted>,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Starts a part. When it is given up, the reason is sent to `given_up`.
+    pub(super) fn start(binary: &Path, spec: PartSpec, progress: Progress, given_up: mpsc::Sender<Failure>) -> Self {
+        let (wanted, receiver) = watch::channel(Wanted::Run);
+        let binary = binary.to_owned();
+        let task = tokio::spawn(async move {
+            if let Err(failure) = keep(&binary, &spec, &progress, receiver).await {
+                let _ = given_up.send(failure).await;
+            }
+        });
+        Self { wanted, task }
+    }
+
+    /// Asks the part to end.
+    pub(super) fn stop(&self) {
+        self.wanted.send_if_modified(|wanted| {
+            *wanted == Wanted::Run && {
+                *wanted = Wanted::Stop;
+                true
+            }
+        });
+    }
+
+    /// Ends the part at once.
+    pub(super) fn kill(&self) {
+        self.wanted.send_replace(Wanted::Kill);
+    }
+
+    /// Waits until the part has ended.
+    pub(super) async fn ended(&mut self) {
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+async fn keep(
+    binary: &Path,
+    spec: &PartSpec,
+    progress: &Progress,
+    mut wanted: watch::Receiver<Wanted>,
+) -> Result<(), Failure> {
+    let mut deaths = 0;
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let since = Instant::now();
+        let mut child = spawn(binary, spec)?;
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = until(&mut wanted, Wanted::Stop) => return end(child, &mut wanted).await,
+        };
+        let status = status.map_err(|error| Failure::io(format!("cannot wait for {}", spec.name), &error))?;
+        if since.elapsed() >= WELL_AFTER {
+            (deaths, backoff) = (0, BACKOFF_MIN);
+        }
+        deaths += 1;
+        // A part that refuses to start says why and would say so again: its directory, its port, its options.
+        let refuses = deaths == 1 && status.code().is_some_and(|code| code != 0) && since.elapsed() < WELL_AFTER / 5;
+        if refuses || deaths > DEATHS_MAX {
+            return Err(failure(spec, status));
+        }
+        progress.say(&format!("{} {}; starting it again", spec.name, status_words(status)));
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            () = until(&mut wanted, Wanted::Stop) => return Ok(()),
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+fn spawn(binary: &Path, spec: &PartSpec) -> Result<Child, Failure> {
+    let log = OpenOptions::new().create(true).append(true).open(&spec.log);
+    let log = log.map_err(|error| Failure::io(format!("cannot open {}", spec.log.display()), &error))?;
+    let same = |log: &File| log.try_clone().map(Stdio::from).unwrap_or_else(|_| Stdio::null());
+    Command::new(binary)
+        .args(&spec.arguments)
+        .envs(spec.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(same(&log))
+        .stderr(same(&log))
+        // A Ctrl-C on the terminal is for this process alone: it ends the others in the right order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Failure::io(format!("cannot start {}", spec.name), &error))
+}
+
+async fn until(wanted: &mut watch::Receiver<Wanted>, least: Wanted) {
+    if wanted.wait_for(|wanted| *wanted >= least).await.is_err() {
+        // Whoever wants something is gone, and so this task soon is.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Asks a part to end, and insists when told to.
+async fn end(mut child: Child, wanted: &mut watch::Receiver<Wanted>) -> Result<(), Failure> {
+    let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    if let Some(process) = process {
+        let _ = kill(process, Signal::SIGTERM);
+    }
+    tokio::select! {
+        _ = child.wait() => {}
+        () = until(wanted, Wanted::Kill) => {
+            let _ = child.kill().await;
+        }
+    }
+    Ok(())
+}
+
+fn status_words(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Why a part was given up: its own words if it said something.
+fn failure(spec: &PartSpec, status: ExitStatus) -> Failure {
+    let log = std::fs::read(&spec.log).unwrap_or_default();
+    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_SHOWN_BYTES)..]).into_owned();
+    let own = tail.lines().rev().find_map(own_failure);
+    own.unwrap_or_else(|| {
+        let what =
+            format!("{} {} and does not stay up; it said:\n{}", spec.name, status_words(status), tail.trim_end());
+        Failure::new("PART_FAILED", what).with_hint("`plenum explain PART_FAILED` tells more")
+    })
+}
+
+/// The error that a part printed for programs, on one line.
+fn own_failure(line: &str) -> Option<Failure> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    let error = value.get("error")?;
+    let failure = Failure::new(error.get("code")?.as_str()?, error.get("message")?.as_str()?);
+    Some(match error.get("hint").and_then(serde_json::Value::as_str) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::cli::block_on;
+
+    fn spec(folder: &Path, script: &str) -> PartSpec {
+        let arguments = ["-c", script].map(OsString::from).to_vec();
+        PartSpec { name: "part".to_owned(), arguments, environment: Vec::new(), log: folder.join("part.log") }
+    }
+
+    #[test]
+    fn a_part_that_refuses_to_start_is_given_up_with_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = r#"echo '{"error":{"code":"PORT_IN_USE","message":"taken","hint":"another"}}' >&2; exit 1"#;
+        let failure = block_on(async {
+            let (sender, mut given_up) = mpsc::channel(1);
+            let _keeper = Keeper::start(Path::new("/bin/sh"), spec(folder.path(), script), Progress::quiet(), sender);
+            given_up.recv().await.unwrap()
+        })
+        .unwrap();
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PORT_IN_USE", "taken"));
+        assert_eq!(failure.hint.as_deref(), Some("another"));
+    }
+
+    #[test]
+    fn a_part_that_was_killed_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let script =
+            format!("if [ -e {0} ]; then touch {0}2; exec sleep 60; fi; touch {0}; kill -9 $$", mark.display());
+        block_on(async {
+            let (sender, _given_up) = mpsc::channel(1);
+            let mut keeper =
+                Keeper::start(Path::new("/bin/sh"), spec(folder.path(), &script), Progress::quiet(), sender);
+            let second = folder.path().join("mark2");
+            for _ in 0..500 {
+                if second.exists() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(second.exists(), "it was started a second time");
+            keeper.stop();
+            keeper.ended().await;
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_part_that_does_not_end_when_asked_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let script = format!("trap '' TERM; touch {}; while :; do sleep 1; done", mark.display());
+        block_on(async {
+            let (sender, _given_up) = mpsc::channel(1);
+            let mut keeper =
+                Keeper::start(Path::new("/bin/sh"), spec(folder.path(), &script), Progress::quiet(), sender);
+            while !mark.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            keeper.stop();
+            let asked = tokio::time::timeout(Duration::from_millis(300), keeper.ended()).await;
+            assert!(asked.is_err(), "it does not end when asked");
+            keeper.kill();
+            keeper.ended().await;
+        })
+        .unwrap();
+    }
+}

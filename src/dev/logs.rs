@@ -1,0 +1,107 @@
+//! The last lines that tasks printed, for the end of a run.
+
+use plenum_proto::v1::{AllocationState, AllocationView, JobShape, ListAllocationsRequest, ListRequest, LogsRequest};
+
+use crate::{connect::Connection, failure::Failure};
+
+/// Lines of each job's final group that are printed at the end.
+pub(super) const LINES: usize = 20;
+/// The longest output that is looked at for one task's last lines.
+const TAIL_BYTES_MAX: usize = 1 << 20;
+
+/// Groups that no other waits for: what a job was run for.
+pub(super) fn final_groups(shape: &JobShape) -> Vec<&str> {
+    let is_final = |name: &str| !shape.groups.iter().any(|group| group.after.iter().any(|after| after == name));
+    shape.groups.iter().map(|group| group.name.as_str()).filter(|name| is_final(name)).collect()
+}
+
+/// All allocations of a job, ended ones too.
+pub(super) async fn allocations(connection: &Connection, shape: &JobShape) -> Result<Vec<AllocationView>, Failure> {
+    let list = ListRequest { namespace: shape.namespace.clone(), ..ListRequest::default() };
+    let request =
+        ListAllocationsRequest { list: Some(list), job: shape.name.clone(), machine: String::new(), ended: true };
+    Ok(connection.jobs().list_allocations(request).await?.into_inner().allocations)
+}
+
+/// The last lines that a group's tasks printed, in the order of the tasks; of each task, its successful allocation.
+pub(super) async fn last_lines(
+    connection: &Connection,
+    group: &str,
+    allocations: &[AllocationView],
+) -> Result<Vec<u8>, Failure> {
+    let mut tasks: Vec<&AllocationView> = allocations
+        .iter()
+        .filter(|allocation| allocation.group == group && allocation.state() == AllocationState::Complete)
+        .collect();
+    tasks.sort_by_key(|allocation| (allocation.task, allocation.attempt));
+    let mut printed: Vec<Vec<u8>> = Vec::new();
+    // From the last task backwards, as far as is needed: a group may have thousands.
+    for allocation in tasks.iter().rev() {
+        let have: usize = printed.iter().map(|text| line_count(text)).sum();
+        if have >= LINES {
+            break;
+        }
+        printed.push(tail(connection, allocation.id, false, LINES - have).await?);
+    }
+    printed.reverse();
+    Ok(printed.concat())
+}
+
+/// The last lines of one task's output, each ended.
+pub(super) async fn tail(
+    connection: &Connection,
+    allocation: u64,
+    stderr: bool,
+    lines: usize,
+) -> Result<Vec<u8>, Failure> {
+    let tail_lines = u32::try_from(lines).unwrap_or(u32::MAX);
+    let request = LogsRequest { allocation, stderr, follow: false, tail_lines };
+    let mut chunks = connection.jobs().logs(request).await?.into_inner();
+    let mut text = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        text.extend_from_slice(&chunk.data);
+        let excess = text.len().saturating_sub(TAIL_BYTES_MAX);
+        text.drain(..excess);
+    }
+    Ok(last(&text, lines))
+}
+
+/// The last lines of a text, each ended.
+fn last(text: &[u8], lines: usize) -> Vec<u8> {
+    let mut ended = text.to_vec();
+    if ended.last().is_some_and(|byte| *byte != b'\n') {
+        ended.push(b'\n');
+    }
+    let excess = line_count(&ended).saturating_sub(lines);
+    let start = ended.split_inclusive(|byte| *byte == b'\n').take(excess).map(<[u8]>::len).sum();
+    ended.split_off(start)
+}
+
+fn line_count(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::GroupShape;
+
+    use super::*;
+
+    #[test]
+    fn the_final_groups_are_those_that_no_other_waits_for() {
+        let group = |name: &str, after: &[&str]| GroupShape {
+            name: name.to_owned(),
+            after: after.iter().map(|name| (*name).to_owned()).collect(),
+            ..GroupShape::default()
+        };
+        let groups = vec![group("split", &[]), group("map", &["split"]), group("check", &["split"])];
+        assert_eq!(final_groups(&JobShape { groups, ..JobShape::default() }), ["map", "check"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_whole_lines() {
+        assert_eq!(last(b"a\nb\nc", 2), b"b\nc\n");
+        assert_eq!(last(b"a\nb\n", 5), b"a\nb\n");
+        assert_eq!(last(b"", 5), b"");
+    }
+}

@@ -1,0 +1,69 @@
+//! `plenum dev`: a whole cell on this machine, each part a process of its own.
+//!
+//! The parts are this very binary, started as `server`, `scheduler` and `agent`, exactly as an operator would start
+//! them; this module only keeps them running, submits job files, and tells what becomes of them.
+
+mod board;
+mod cell;
+mod changes;
+mod fit;
+mod folder;
+mod keeper;
+mod logs;
+mod plan;
+mod progress;
+mod session;
+mod signals;
+mod summary;
+
+use std::{process::ExitCode, time::Instant};
+
+use crate::{
+    cli::{self, Context, block_on},
+    failure::{EXIT_FAILED, Failure},
+};
+use cell::DevCell;
+use folder::Folder;
+use plan::Plan;
+use progress::Progress;
+use session::{Ended, Session};
+use signals::Signals;
+
+/// Runs a cell until it is interrupted, or until all jobs of the files have ended.
+///
+/// # Errors
+///
+/// Whatever is wrong with the files is told before anything starts. Later errors stop the cell first.
+pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let plan = Plan::read(options, context.namespace.as_deref())?;
+    let folder = Folder::open(options.dir.as_deref())?;
+    let result = block_on(cell(started, &plan, &folder)).flatten();
+    folder.close();
+    result
+}
+
+/// Starts the cell, uses it, and stops it whatever happened.
+async fn cell(started: Instant, plan: &Plan, folder: &Folder) -> Result<ExitCode, Failure> {
+    let progress = Progress::new();
+    let mut signals = Signals::listen()?;
+    let mut cell = DevCell::new(plan, folder, progress.clone())?;
+    let session = Session { started, plan, folder, progress: &progress };
+    let result = tokio::select! {
+        result = session.run(&mut cell) => result,
+        () = signals.next() => Ok(Ended::Interrupted),
+    };
+    progress.finish();
+    // People must see that the end takes time because tasks are given theirs.
+    if cell.runs_agents() && matches!(result, Ok(Ended::Interrupted)) {
+        progress.say("stopping tasks, schedulers and server (again to kill them)");
+    }
+    cell.stop(&mut signals).await;
+    match result? {
+        Ended::Complete => Ok(ExitCode::SUCCESS),
+        Ended::Failed => Ok(ExitCode::from(EXIT_FAILED)),
+        // A cell without an end is ended like this; jobs that were to be waited for did not complete.
+        Ended::Interrupted if plan.until_done => Ok(ExitCode::from(EXIT_FAILED)),
+        Ended::Interrupted => Ok(ExitCode::SUCCESS),
+    }
+}

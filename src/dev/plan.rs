@@ -1,0 +1,117 @@
+//! What `plenum dev` is going to do, found out from its arguments and files before anything starts.
+
+use std::collections::BTreeSet;
+
+use plenum_proto::v1::{JobKind, JobShape};
+
+use crate::{cli, failure::Failure, job_file::JobFile};
+
+/// Schedulers that this version can start by itself.
+pub(super) const BUILT_IN: &[&str] = &["batch", "service"];
+
+/// Files that were read, and the parts that they need.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) jobs: Vec<JobFile>,
+    pub(super) schedulers: Vec<String>,
+    pub(super) machines: u32,
+    pub(super) until_done: bool,
+    pub(super) no_isolation: bool,
+}
+
+impl Plan {
+    /// Reads the files and refuses what could not go well.
+    pub(super) fn read(options: &cli::Dev, namespace: Option<&str>) -> Result<Self, Failure> {
+        let mut jobs = Vec::with_capacity(options.files.len());
+        for path in &options.files {
+            jobs.push(JobFile::read(path)?.in_namespace(namespace)?);
+        }
+        check(&jobs, options.until_done)?;
+        let mut schedulers: BTreeSet<String> = jobs.iter().map(|job| shape(job).scheduler.clone()).collect();
+        if jobs.is_empty() {
+            schedulers.extend(BUILT_IN.iter().map(|name| (*name).to_owned()));
+        }
+        Ok(Self {
+            jobs,
+            schedulers: schedulers.into_iter().collect(),
+            machines: options.machines,
+            until_done: options.until_done,
+            no_isolation: options.no_isolation,
+        })
+    }
+
+    /// The longest time that a task of the files is given to end, in microseconds.
+    pub(super) fn kill_timeout_micros(&self) -> i64 {
+        let bodies = self.jobs.iter().filter_map(|job| job.spec.body.as_ref());
+        bodies.flat_map(|body| &body.groups).map(|group| group.kill_timeout_micros).max().unwrap_or(10_000_000)
+    }
+}
+
+/// The shape that every read file has.
+pub(super) fn shape(job: &JobFile) -> &JobShape {
+    job.spec.shape.as_ref().expect("a job file that was read has a shape")
+}
+
+fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    for job in jobs {
+        let shape = shape(job);
+        if !names.insert((shape.namespace.clone(), shape.name.clone())) {
+            return Err(Failure::usage(format!("two of the files describe a job {}", shape.name)));
+        }
+        if !BUILT_IN.contains(&shape.scheduler.as_str()) {
+            return Err(no_such_scheduler(job));
+        }
+        if until_done && shape.kind() == JobKind::Forever {
+            let what = format!("{}: job {} runs for ever, so --until-done would never end", job.name(), shape.name);
+            return Err(Failure::usage(what).with_hint("leave --until-done out, or say runs = \"to-completion\""));
+        }
+    }
+    Ok(())
+}
+
+fn no_such_scheduler(job: &JobFile) -> Failure {
+    let what = format!(
+        "{}: the scheduler `{}` is not built into this version (built in: {})",
+        job.name(),
+        shape(job).scheduler,
+        BUILT_IN.join(", ")
+    );
+    let hint = "start the cell with `plenum dev`, your scheduler beside it with PLENUM_ADDR set to the cell's address, \
+                and then the job with `plenum job run FILE`";
+    Failure::new("NO_SUCH_SCHEDULER", what).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn job(head: &str) -> JobFile {
+        let group = "[group.main]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n";
+        JobFile::parse("job.toml", &format!("{head}{group}")).unwrap()
+    }
+
+    #[test]
+    fn a_job_without_an_end_is_not_waited_for() {
+        let jobs = [job("name = \"web\"\nscheduler = \"service\"\n")];
+        assert!(check(&jobs, false).is_ok());
+        let failure = check(&jobs, true).unwrap_err();
+        assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
+        assert!(failure.message.contains("runs for ever"), "{failure}");
+    }
+
+    #[test]
+    fn a_teams_own_scheduler_is_told_how_to_start() {
+        let failure = check(&[job("name = \"ml\"\nscheduler = \"gangs\"\n")], false).unwrap_err();
+        assert_eq!(failure.code, "NO_SUCH_SCHEDULER");
+        assert!(failure.hint.unwrap().contains("PLENUM_ADDR"));
+    }
+
+    #[test]
+    fn two_files_of_one_job_are_a_slip() {
+        let jobs = [job("name = \"a\"\nscheduler = \"batch\"\n"), job("name = \"a\"\nscheduler = \"batch\"\n")];
+        assert!(check(&jobs, true).unwrap_err().message.contains("describe a job a"));
+    }
+}

@@ -1,0 +1,89 @@
+//! Tells how things go, on standard error: bars on a terminal, plain lines otherwise.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{self, IsTerminal},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use plenum_proto::v1::JobView;
+
+use super::board::{Board, done_of, under_way};
+use crate::output::{self, Row};
+
+/// Where progress is told; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    voice: Voice,
+    jobs: Arc<Mutex<Jobs>>,
+}
+
+#[derive(Clone, Debug)]
+enum Voice {
+    /// Bars, redrawn only when something has changed: an idle cell shall be idle.
+    Bars(MultiProgress),
+    Lines,
+    #[cfg(test)]
+    Quiet,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    board: Board,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let is_terminal = io::stderr().is_terminal() && !is_dumb;
+        let voice = if is_terminal { Voice::Bars(MultiProgress::new()) } else { Voice::Lines };
+        Self { voice, jobs: Arc::default() }
+    }
+
+    /// Tells nobody.
+    #[cfg(test)]
+    pub(super) fn quiet() -> Self {
+        Self { voice: Voice::Quiet, jobs: Arc::default() }
+    }
+
+    /// A line for people, above the bars.
+    pub(super) fn say(&self, line: &str) {
+        match &self.voice {
+            Voice::Bars(bars) => bars.suspend(|| output::tell(line)),
+            Voice::Lines => output::tell(line),
+            #[cfg(test)]
+            Voice::Quiet => {}
+        }
+    }
+
+    /// What a job is doing now.
+    pub(super) fn show(&self, job: &JobView) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Voice::Bars(bars) = &self.voice else {
+            return jobs.board.lines(job).iter().for_each(|line| self.say(line));
+        };
+        let name = job.name();
+        let (done, all) = done_of(job);
+        let bar = jobs
+            .bars
+            .entry(name.clone())
+            .or_insert_with(|| bars.add(ProgressBar::new(all).with_style(style()).with_prefix(name)));
+        bar.set_length(all);
+        bar.set_position(done);
+        bar.set_message(under_way(job));
+    }
+
+    /// Leaves the bars as they are; what follows is printed below them.
+    pub(super) fn finish(&self) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.bars.values().for_each(ProgressBar::abandon);
+    }
+}
+
+fn style() -> ProgressStyle {
+    let template = "{prefix} [{bar:30}] {pos}/{len} {msg}";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}

@@ -1,0 +1,171 @@
+//! One run of a development cell, from the server's start to the jobs' end.
+
+use std::time::{Duration, Instant};
+
+use plenum_proto::v1::{JobView, ListRequest, MachineState, MachineView, SubmitRequest};
+use tokio::time::sleep;
+
+use super::{
+    board::{has_ended, has_started},
+    cell::DevCell,
+    changes::Changes,
+    fit,
+    folder::Folder,
+    plan::{Plan, shape},
+    progress::Progress,
+    summary::{self, Times},
+};
+use crate::{
+    cli::{JobName, get_job, number_resources},
+    connect::Connection,
+    failure::Failure,
+    output::span,
+};
+
+/// How long agents may take to register.
+const MACHINES_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often they are looked for.
+const MACHINES_PERIOD: Duration = Duration::from_millis(10);
+/// How long the server may be away (it is started again when it dies) before the run is given up.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Complete,
+    Failed,
+    Interrupted,
+}
+
+/// What a run needs to know.
+pub(super) struct Session<'dev> {
+    pub(super) started: Instant,
+    pub(super) plan: &'dev Plan,
+    pub(super) folder: &'dev Folder,
+    pub(super) progress: &'dev Progress,
+}
+
+impl Session<'_> {
+    /// Starts everything, submits the files, and follows the jobs.
+    pub(super) async fn run(&self, cell: &mut DevCell<'_>) -> Result<Ended, Failure> {
+        let address = cell.start_server().await?;
+        cell.start_others(&address);
+        let work = async {
+            let connection = Connection::open(&address).await?;
+            self.tell_address(&address);
+            if self.plan.jobs.is_empty() {
+                return std::future::pending().await;
+            }
+            let machines = self.machines(&connection).await?;
+            let jobs = self.submit(&connection, &machines).await?;
+            self.follow(&connection, &jobs).await
+        };
+        tokio::select! {
+            result = work => result,
+            failure = cell.given_up() => Err(failure),
+        }
+    }
+
+    fn tell_address(&self, address: &str) {
+        let took = span(i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX));
+        let schedulers = self.plan.schedulers.join(" and ");
+        let machines = if self.plan.machines == 1 { "machine" } else { "machines" };
+        self.progress.say(&format!(
+            "cell at {address} after {took}: scheduler {schedulers}, {} {machines}, in {}",
+            self.plan.machines,
+            self.folder.path().display()
+        ));
+        if self.plan.jobs.is_empty() {
+            let flag =
+                if address == crate::connect::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") };
+            self.progress.say(&format!("submit jobs with `plenum{flag} job run FILE`; Ctrl-C stops the cell"));
+        }
+    }
+
+    /// The machines of this cell's agents, once all have registered.
+    async fn machines(&self, connection: &Connection) -> Result<Vec<MachineView>, Failure> {
+        let deadline = Instant::now() + MACHINES_TIMEOUT;
+        loop {
+            let answer = connection.inspect().list_machines(ListRequest::default()).await;
+            let found = answer.map(|answer| answer.into_inner().machines).unwrap_or_default();
+            let mut ready = found;
+            ready.retain(|machine| machine.state() == MachineState::Ready);
+            if ready.len() >= self.plan.machines as usize {
+                return Ok(ready);
+            }
+            if Instant::now() > deadline {
+                let what = format!("{} of {} agents have registered in time", ready.len(), self.plan.machines);
+                let hint = format!("see the logs in {}", self.folder.path().join("log").display());
+                return Err(Failure::new("PART_FAILED", what).with_hint(hint));
+            }
+            sleep(MACHINES_PERIOD).await;
+        }
+    }
+
+    /// Submits all files, or none if one fits no machine.
+    async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Vec<JobName>, Failure> {
+        let mut specs = Vec::with_capacity(self.plan.jobs.len());
+        for job in &self.plan.jobs {
+            let numbered = number_resources(connection, job.clone()).await?;
+            if let Some(what) = fit::misfit(shape(&numbered), machines) {
+                let failure = Failure::new("NO_MACHINE_FITS", format!("{}: {what}", job.name()));
+                return Err(failure.with_hint("ask for less, or run with fewer --machines: each offers an equal share"));
+            }
+            specs.push(numbered.spec);
+        }
+        let mut jobs = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let shape = spec.shape.clone().unwrap_or_default();
+            connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?;
+            jobs.push(JobName { namespace: shape.namespace, name: shape.name });
+        }
+        Ok(jobs)
+    }
+
+    /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
+    async fn follow(&self, connection: &Connection, jobs: &[JobName]) -> Result<Ended, Failure> {
+        let mut changes = Changes::new(connection.clone());
+        let mut first_start = None;
+        let mut last_answer = Instant::now();
+        loop {
+            let views = match look(connection, jobs).await {
+                Ok(views) => views,
+                // The server may be on its way back; the jobs are in its log.
+                Err(failure) if is_passing(&failure) && last_answer.elapsed() < AWAY_MAX => {
+                    changes.next().await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            last_answer = Instant::now();
+            if first_start.is_none() && views.iter().any(has_started) {
+                first_start = Some(self.started.elapsed());
+            }
+            views.iter().for_each(|view| self.progress.show(view));
+            if self.plan.until_done && views.iter().all(has_ended) {
+                self.progress.finish();
+                let times = Times { first_start, whole: self.started.elapsed() };
+                summary::print(connection, &views, times, self.progress).await?;
+                return Ok(ended(&views));
+            }
+            changes.next().await;
+        }
+    }
+}
+
+async fn look(connection: &Connection, jobs: &[JobName]) -> Result<Vec<JobView>, Failure> {
+    let mut views = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        views.push(get_job(connection, job, None).await?.1);
+    }
+    Ok(views)
+}
+
+fn is_passing(failure: &Failure) -> bool {
+    matches!(failure.code.as_str(), "UNAVAILABLE" | "UNKNOWN" | "CANCELLED" | "INTERNAL")
+}
+
+fn ended(jobs: &[JobView]) -> Ended {
+    let is_complete = |job: &JobView| job.state() == plenum_proto::v1::JobState::JobComplete;
+    if jobs.iter().all(is_complete) { Ended::Complete } else { Ended::Failed }
+}
