@@ -1,2 +1,16 @@
-//! The one binary.
-fn main() {}
+//! The one binary: it reads the command line and wires the parts of Plenum together.
+//!
+//! It decides nothing: what a cell is, who is granted what, and how tasks run is in the crates beside it.
+
+mod cli;
+mod connect;
+mod dev;
+mod failure;
+mod job_file;
+mod output;
+mod parent;
+mod parts;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

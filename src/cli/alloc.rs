@@ -1,0 +1,73 @@
+//! `plenum alloc`: list, show, read the logs of, and stop allocations.
+
+use plenum_proto::v1::{GetAllocationRequest, ListAllocationsRequest, LogsRequest, StopAllocationRequest};
+
+use super::{
+    Context,
+    args::Alloc,
+    job::{list_request, tell_change},
+    target,
+    watch::{self, Listed},
+};
+use crate::{
+    failure::Failure,
+    output::{self, Row},
+};
+
+pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure> {
+    match command {
+        Alloc::List { job, machine, all, listing } => {
+            let connection = context.connect().await?;
+            let request = ListAllocationsRequest {
+                list: Some(list_request(context, &listing)),
+                job: job.unwrap_or_default(),
+                machine: machine.unwrap_or_default(),
+                ended: all,
+            };
+            watch::print(context.format, listing.watch, async || {
+                let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
+                let text = output::listing(context.format, answer.revision, &answer.allocations, answer.truncated);
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated })
+            })
+            .await
+        }
+        Alloc::Show { id, at } => {
+            let request = GetAllocationRequest { allocation: target::allocation(&id)?, at };
+            let view = context.connect().await?.jobs().get_allocation(request).await?.into_inner();
+            let text = || {
+                let titles = [
+                    "id",
+                    "job",
+                    "task",
+                    "machine",
+                    "state",
+                    "attempt",
+                    "restarts",
+                    "exit code",
+                    "age",
+                    "namespace",
+                    "scheduler",
+                    "resources",
+                    "transaction",
+                    "revision",
+                    "reason",
+                ];
+                output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>())
+            };
+            output::print(&output::object(context.format, &view.to_json(), &view.name(), text))
+        }
+        Alloc::Logs { id, follow, stderr, tail } => {
+            let request = LogsRequest { allocation: target::allocation(&id)?, stderr, follow, tail_lines: tail };
+            let mut chunks = context.connect().await?.jobs().logs(request).await?.into_inner();
+            while let Some(chunk) = chunks.message().await? {
+                output::print_bytes(&chunk.data)?;
+            }
+            Ok(())
+        }
+        Alloc::Stop { id } => {
+            let request = StopAllocationRequest { allocation: target::allocation(&id)? };
+            let answer = context.connect().await?.jobs().stop_allocation(request).await?.into_inner();
+            tell_change(context, &answer, &id, "stopping", "is leaving or has ended already")
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `plenum explain`: the pages of `docs/errors`, compiled in.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    failure::{EXIT_FAILED, Failure},
+    job_file::nearest,
+    output::{self, Format},
+};
+
+/// The pages, in the order of their codes.
+macro_rules! pages {
+    ($($code:ident),* $(,)?) => {
+        const PAGES: &[(&str, &str)] = &[$((
+            stringify!($code),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors/", stringify!($code), ".md")),
+        )),*];
+    };
+}
+
+pages! {
+    COMMAND_NOT_FOUND,
+    CONFIG,
+    CONSTRAINT,
+    DEVICE_TAKEN,
+    DIRECTORY_IN_USE,
+    FUTURE_BASE,
+    GUARD_FAILED,
+    INVALID_REQUEST,
+    IO,
+    JOB_CHANGED,
+    JOB_FILE_CYCLE,
+    JOB_FILE_SYNTAX,
+    JOB_FILE_UNKNOWN_FIELD,
+    JOB_FILE_UNREADABLE,
+    JOB_FILE_VALUE,
+    JOB_OVER,
+    JOB_VERSION,
+    LIMIT_REACHED,
+    LOG_DAMAGED,
+    MACHINE_CHANGED,
+    MACHINE_NOT_READY,
+    MINIMUM_MISSED,
+    NOT_PERMITTED,
+    NOT_WANTED,
+    NO_MACHINE_FITS,
+    NO_ROOM,
+    NO_SPACE,
+    NO_SUCH_ALLOCATION,
+    NO_SUCH_GROUP,
+    NO_SUCH_JOB,
+    NO_SUCH_MACHINE,
+    NO_SUCH_RESOURCE,
+    NO_SUCH_SCHEDULER,
+    NO_SUCH_SESSION,
+    NUMBER_RETIRED,
+    NUMBER_REUSED,
+    OTHER_CELL,
+    OTHER_INCARNATION,
+    OTHER_MACHINE,
+    OTHER_SCHEDULER,
+    OTHER_VERSION,
+    PART_FAILED,
+    PER_MACHINE_LIMIT,
+    PORT_IN_USE,
+    PORT_TAKEN,
+    PREDECESSOR,
+    QUOTA_EXCEEDED,
+    READ_ONLY,
+    RESOURCES_DIFFER,
+    RESOURCE_EXHAUSTED,
+    SPREAD_LIMIT,
+    STALE_EPOCH,
+    TASK_TAKEN,
+    TIME_LIMIT,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    USAGE,
+}
+
+/// The page of a code.
+fn page(code: &str) -> Option<&'static str> {
+    PAGES.iter().find(|(known, _)| *known == code).map(|(_, page)| *page)
+}
+
+/// True when `plenum explain` knows the code.
+pub(crate) fn has_page(code: &str) -> bool {
+    page(code).is_some()
+}
+
+/// A page's title without the mark and the code: what the code means in a few words.
+fn title(page: &str) -> &str {
+    page.lines().next().and_then(|line| line.split_once(": ")).map_or("", |(_, title)| title)
+}
+
+pub(super) fn run(context: &Context, code: Option<&str>) -> Result<ExitCode, Failure> {
+    let Some(code) = code else { return all(context.format) };
+    let code = code.to_ascii_uppercase().replace('-', "_");
+    let Some(page) = page(&code) else {
+        let failure = Failure::new("NOT_FOUND", format!("there is no page for the code {code}"));
+        let near = nearest(&code.to_lowercase(), PAGES.iter().map(|(known, _)| *known));
+        let hint = near.map_or_else(|| "`plenum explain` lists all".to_owned(), |near| format!("did you mean {near}?"));
+        return Err(failure.with_hint(hint).with_exit(EXIT_FAILED));
+    };
+    output::print(&output::object(context.format, &json!({"code": code, "page": page}), &code, || page.to_owned()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(format: Format) -> Result<ExitCode, Failure> {
+    let object: Vec<_> = PAGES.iter().map(|(code, page)| json!({"code": code, "title": title(page)})).collect();
+    let text = match format {
+        Format::Name => PAGES.iter().map(|(code, _)| format!("{code}\n")).collect(),
+        _ => output::object(format, &json!({ "items": object }), "", || {
+            let rows = PAGES.iter().map(|(code, page)| vec![(*code).to_owned(), title(page).to_owned()]).collect();
+            output::table(&["CODE", "MEANING"], rows)
+        }),
+    };
+    output::print(&text).map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{collections::BTreeSet, path::Path};
+
+    use plenum_proto::v1::RefusalReason;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_of_a_refusal_has_a_page() {
+        let reasons = (1..).map_while(|number| RefusalReason::try_from(number).ok());
+        let missing: Vec<_> = reasons.map(|reason| reason.as_str_name()).filter(|code| !has_page(code)).collect();
+        assert!(missing.is_empty(), "no page for {missing:?}");
+    }
+
+    #[test]
+    fn every_code_of_a_rejection_has_a_page() {
+        let codes = plenum_model::RejectionCode::ALL.iter().map(|code| code.as_str());
+        let missing: Vec<_> = codes.filter(|code| !has_page(code)).collect();
+        assert!(missing.is_empty(), "no page for {missing:?}");
+    }
+
+    #[test]
+    fn every_page_says_meaning_cause_and_what_to_do() {
+        for (code, page) in PAGES {
+            assert!(page.starts_with(&format!("# {code}: ")), "{code} opens with its title");
+            for part in ["## Meaning", "## Likely cause", "## What to do"] {
+                assert!(page.contains(part), "{code} has {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_compiled_in() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".md") && name != "README.md")
+            .collect();
+        let pages: BTreeSet<String> = PAGES.iter().map(|(code, _)| format!("{code}.md")).collect();
+        assert_eq!(files, pages);
+    }
+}

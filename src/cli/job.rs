@@ -1,0 +1,204 @@
+//! `plenum job`: submit, list, show, stop and scale.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use plenum_proto::v1::{
+    At, ChangeResponse, GetJobRequest, JobState, JobView, ListAllocationsRequest, ListRequest, ScaleRequest,
+    StatusRequest, StopRequest, SubmitRequest,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    Context,
+    args::{Job, Listing},
+    target::{self, JobName},
+    watch::{self, Listed},
+};
+use crate::{
+    connect::Connection,
+    failure::{EXIT_FAILED, EXIT_UNFINISHED, Failure},
+    job_file::JobFile,
+    output::{self, Row},
+};
+
+/// How often the job's state is asked for while waiting for its end: first often, then seldom.
+const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
+const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Failure> {
+    match command {
+        Job::Run { file, wait, timeout } => return submit(context, &file, wait, timeout).await,
+        Job::List(listing) => list(context, &listing).await?,
+        Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
+        Job::Stop { job } => {
+            let JobName { namespace, name } = target::job(context, &job)?;
+            let request = StopRequest { namespace, name: name.clone() };
+            let answer = context.connect().await?.jobs().stop(request).await?.into_inner();
+            tell_change(context, &answer, &name, "stopping", "has ended already")?;
+        }
+        Job::Scale { job, count, group } => scale(context, &job, count, group).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts a file's custom resources in the order of the cell that it goes to.
+pub(crate) async fn number_resources(connection: &Connection, file: JobFile) -> Result<JobFile, Failure> {
+    if !file.has_custom_resources() {
+        return Ok(file);
+    }
+    let status = connection.inspect().status(StatusRequest {}).await?.into_inner();
+    Ok(file.with_custom_resources(&status.custom_resources)?)
+}
+
+async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>) -> Result<ExitCode, Failure> {
+    // A wrong file is told before a missing cell.
+    let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
+    let connection = context.connect().await?;
+    let file = number_resources(&connection, file).await?;
+    let shape = file.spec.shape.clone().unwrap_or_default();
+    let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
+    let job = JobName { namespace: shape.namespace, name: shape.name };
+    if wait {
+        let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
+        return wait_for(context, &connection, &job, deadline).await;
+    }
+    let object = json!({
+        "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,
+        "changed": answer.changed,
+    });
+    let words = if answer.changed { "submitted" } else { "is there already, unchanged" };
+    let text = || format!("job {} {words} (version {}, revision {})\n", job.name, answer.version, answer.revision);
+    output::print(&output::object(context.format, &object, &job.name, text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the job's end, and exits with its result.
+async fn wait_for(
+    context: &Context,
+    connection: &Connection,
+    job: &JobName,
+    deadline: Option<Instant>,
+) -> Result<ExitCode, Failure> {
+    let mut period = WAIT_PERIOD_MIN;
+    loop {
+        let view = get_job(connection, job, None).await?.1;
+        let state = view.state();
+        if matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped) {
+            let text = || format!("job {} {}\n", job.name, output::job_state(state));
+            output::print(&output::object(context.format, &view.to_json(), &job.name, text))?;
+            let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
+            return Ok(ExitCode::from(code));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() + period > deadline) {
+            let what = format!("job {} is {} at the time limit", job.name, output::job_state(state));
+            return Err(Failure::new("TIME_LIMIT", what)
+                .with_hint(format!("it goes on; see `plenum job show {}`", job.name))
+                .with_exit(EXIT_UNFINISHED));
+        }
+        tokio::time::sleep(period).await;
+        period = (period * 2).min(WAIT_PERIOD_MAX);
+    }
+}
+
+/// A job and the revision it was read at.
+pub(crate) async fn get_job(connection: &Connection, job: &JobName, at: Option<At>) -> Result<(u64, JobView), Failure> {
+    let request = GetJobRequest { namespace: job.namespace.clone(), name: job.name.clone(), at };
+    let answer = connection.jobs().get(request).await?.into_inner();
+    match answer.job {
+        Some(view) => Ok((answer.revision, view)),
+        None => {
+            Err(Failure::new("NO_SUCH_JOB", format!("there is no job {} in namespace {}", job.name, job.namespace)))
+        }
+    }
+}
+
+/// What listings ask for.
+pub(super) fn list_request(context: &Context, listing: &Listing) -> ListRequest {
+    ListRequest {
+        namespace: context.namespace.clone().unwrap_or_default(),
+        at: listing.at,
+        limit: listing.limit,
+        filter: listing.filter.clone(),
+    }
+}
+
+async fn list(context: &Context, listing: &Listing) -> Result<(), Failure> {
+    let connection = context.connect().await?;
+    watch::print(context.format, listing.watch, async || {
+        let answer = connection.jobs().list(list_request(context, listing)).await?.into_inner();
+        let text = output::listing(context.format, answer.revision, &answer.jobs, answer.truncated);
+        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated })
+    })
+    .await
+}
+
+async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Failure> {
+    let connection = context.connect().await?;
+    let (revision, view) = get_job(&connection, job, at).await?;
+    let list = ListRequest { namespace: job.namespace.clone(), at, limit: 0, filter: String::new() };
+    let request =
+        ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
+    let allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+    let mut object = view.to_json();
+    object["revision"] = json!(revision);
+    object["allocations"] = Value::from(allocations.iter().map(Row::to_json).collect::<Vec<_>>());
+    let text = || {
+        let shape = view.shape.clone().unwrap_or_default();
+        let mut pairs = vec![
+            ("job", format!("{}/{}", shape.namespace, shape.name)),
+            ("state", output::job_state(view.state()).to_owned()),
+            ("version", view.version.to_string()),
+            ("scheduler", shape.scheduler),
+            ("priority", shape.priority.to_string()),
+            ("submitted", format!("{} ago", output::ago(view.submitted_micros))),
+        ];
+        for (name, words) in [("reason", &view.reason), ("waits because", &view.waiting_reason)] {
+            if !words.is_empty() {
+                pairs.push((name, words.clone()));
+            }
+        }
+        let groups = output::listing(context.format, revision, &view.groups, false);
+        let allocations = output::listing(context.format, revision, &allocations, false);
+        format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
+    };
+    output::print(&output::object(context.format, &object, &job.name, text))
+}
+
+async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) -> Result<(), Failure> {
+    let job = target::job(context, job)?;
+    let connection = context.connect().await?;
+    let group = match group {
+        Some(group) => group,
+        None => {
+            let groups = get_job(&connection, &job, None).await?.1.groups;
+            match groups.as_slice() {
+                [only] => only.name.clone(),
+                several => {
+                    let names: Vec<&str> = several.iter().map(|group| group.name.as_str()).collect();
+                    let what = format!("job {} has the groups {}; name one", job.name, names.join(", "));
+                    return Err(Failure::usage(what).with_hint("for example --group NAME"));
+                }
+            }
+        }
+    };
+    let request =
+        ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
+    let answer = connection.jobs().scale(request).await?.into_inner();
+    let done = format!("group {group} scaled to {count}");
+    tell_change(context, &answer, &job.name, &done, &format!("group {group} has {count} tasks already"))
+}
+
+/// Says what a change did.
+pub(super) fn tell_change(
+    context: &Context,
+    answer: &ChangeResponse,
+    name: &str,
+    done: &str,
+    idle: &str,
+) -> Result<(), Failure> {
+    let object = json!({"name": name, "revision": answer.revision, "changed": answer.changed});
+    let words = if answer.changed { done } else { idle };
+    let text = || format!("{name}: {words} (revision {})\n", answer.revision);
+    output::print(&output::object(context.format, &object, name, text))
+}

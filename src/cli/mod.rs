@@ -1,0 +1,151 @@
+//! The command line: reads it, asks the cell, prints what it answered, and ends with the promised exit code.
+
+mod alloc;
+mod args;
+mod conflicts;
+mod explain;
+mod job;
+mod machine;
+mod target;
+mod txn;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use serde_json::json;
+
+pub(crate) use args::{Agent, Dev, Scheduler, Server};
+pub(crate) use explain::has_page;
+pub(crate) use job::{get_job, number_resources};
+pub(crate) use target::JobName;
+
+use crate::{
+    connect::{ADDRESS_DEFAULT, Connection, Preferences},
+    dev,
+    failure::{EXIT_USAGE, Failure},
+    output::{self, Format},
+    parts,
+};
+use args::{Arguments, Command, Global};
+
+/// What every command needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The cell's address: flag, environment, file, default.
+    pub(crate) address: String,
+    /// The namespace, if anybody named one.
+    pub(crate) namespace: Option<String>,
+    /// How results are printed.
+    pub(crate) format: Format,
+}
+
+impl Context {
+    fn new(global: &Global) -> Result<Self, Failure> {
+        let preferences = Preferences::read()?;
+        let address = global.addr.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
+        let namespace = global.namespace.clone().or(preferences.namespace);
+        if let Some(what) = namespace.as_deref().and_then(crate::job_file::name_fault) {
+            return Err(Failure::usage(format!("the namespace {what}")));
+        }
+        Ok(Self { address, namespace, format: global.output })
+    }
+
+    async fn connect(&self) -> Result<Connection, Failure> {
+        Connection::open(&self.address).await
+    }
+
+    /// The namespace of something named on the command line.
+    fn namespace(&self) -> String {
+        self.namespace.clone().unwrap_or_else(|| "default".to_owned())
+    }
+}
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let format = arguments.global.output;
+    match run(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::tell_failure(format, &failure);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// Help goes to standard output; wrong usage to standard error, as JSON where that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<String> = std::env::args().collect();
+    let is_json = words.iter().any(|word| matches!(word.as_str(), "-ojson" | "--output=json" | "-o=json"))
+        || words.windows(2).any(|pair| matches!(pair[0].as_str(), "-o" | "--output") && pair[1] == "json");
+    if is_json {
+        let text = error.render().to_string();
+        let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned();
+        output::tell_failure(Format::Json, &Failure::usage(message).with_hint("try `plenum --help`"));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let context = Context::new(&arguments.global)?;
+    match arguments.command {
+        Command::Dev(dev) => dev::run(&context, &dev),
+        Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
+        Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
+        Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
+        Command::Shim { arguments } => Ok(parts::shim(&arguments)),
+        Command::Verify { dir } => parts::verify(context.format, &dir),
+        Command::Explain { code } => explain::run(&context, code.as_deref()),
+        Command::Completion { shell } => completion(shell),
+        Command::Version => version(context.format),
+        asking => block_on(ask(&context, asking))?,
+    }
+}
+
+/// Commands that ask a cell.
+async fn ask(context: &Context, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Job(command) => return job::run(context, command).await,
+        Command::Alloc(command) => alloc::run(context, command).await?,
+        Command::Machine(command) => machine::run(context, command).await?,
+        Command::Txn(command) => txn::run(context, command).await?,
+        Command::Conflicts(command) => conflicts::run(context, &command).await?,
+        Command::Status => status(context).await?,
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a future on this thread: a command has nothing to do at the same time.
+pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| Failure::io("cannot start the event loop", &error))?.block_on(future))
+}
+
+async fn status(context: &Context) -> Result<(), Failure> {
+    let status = context.connect().await?.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
+    let text = || output::status_text(&status);
+    output::print(&output::object(context.format, &output::status_json(&status), &output::cell_name(&status), text))
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "plenum", &mut script);
+    output::print_bytes(&script).map(|()| ExitCode::SUCCESS)
+}
+
+fn version(format: Format) -> Result<ExitCode, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = output::object(format, &json!({"version": version}), version, || format!("plenum {version}\n"));
+    output::print(&text).map(|()| ExitCode::SUCCESS)
+}

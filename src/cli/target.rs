@@ -1,0 +1,44 @@
+//! What commands name: a job by its name or its file, an allocation or a transaction by its id.
+
+use std::path::Path;
+
+use plenum_model::{AllocationId, TransactionId};
+
+use super::Context;
+use crate::{
+    failure::Failure,
+    job_file::{self, JobFile},
+};
+
+/// A job's namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobName {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// A job that is named, or whose file is.
+pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
+    let path = Path::new(text);
+    let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
+    if is_file {
+        let shape = JobFile::read(path)?.spec.shape.unwrap_or_default();
+        return Ok(JobName { namespace: shape.namespace, name: shape.name });
+    }
+    match job_file::name_fault(text) {
+        Some(what) => Err(Failure::usage(format!("the job's name {what}"))),
+        None => Ok(JobName { namespace: context.namespace(), name: text.to_owned() }),
+    }
+}
+
+/// An allocation's id in 64 bits.
+pub(super) fn allocation(text: &str) -> Result<u64, Failure> {
+    let id = AllocationId::parse(text).map(AllocationId::to_bits);
+    id.ok_or_else(|| Failure::usage(format!("`{text}` is no allocation; expected such as alloc-4-1")))
+}
+
+/// A transaction's session and number.
+pub(super) fn transaction(text: &str) -> Result<(u64, u64), Failure> {
+    let id = TransactionId::parse(text).map(|id| (id.session.0, id.number));
+    id.ok_or_else(|| Failure::usage(format!("`{text}` is no transaction; expected such as txn-17-3")))
+}

@@ -1,0 +1,121 @@
+//! `plenum txn`: transactions with their outcomes, each refused claim explained in words.
+
+use std::collections::BTreeSet;
+
+use plenum_proto::v1::{GetTransactionRequest, ListTransactionsRequest, TransactionView};
+
+use super::{
+    Context,
+    args::Txn,
+    job::list_request,
+    target,
+    watch::{self, Listed},
+};
+use crate::{
+    failure::Failure,
+    output::{self, Names, Row, sentence, span},
+};
+
+pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
+    match command {
+        Txn::List { scheduler, refused, oldest_first, listing } => {
+            let connection = context.connect().await?;
+            let request = ListTransactionsRequest {
+                list: Some(list_request(context, &listing)),
+                scheduler: scheduler.unwrap_or_default(),
+                refused,
+                oldest_first,
+                after_revision: 0,
+            };
+            watch::print(context.format, listing.watch, async || {
+                let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
+                let text = output::listing(context.format, answer.revision, &answer.transactions, answer.truncated);
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated })
+            })
+            .await
+        }
+        Txn::Show { id } => {
+            let (session, number) = target::transaction(&id)?;
+            let request = GetTransactionRequest { session, number };
+            let view = context.connect().await?.inspect().get_transaction(request).await?.into_inner();
+            output::print(&output::object(context.format, &view.to_json(), &id, || text(&view)))
+        }
+    }
+}
+
+/// A transaction for people: what it was, what became of it, and why claims were refused.
+fn text(view: &TransactionView) -> String {
+    let outcome = view.outcome.clone().unwrap_or_default();
+    let cells = view.cells();
+    let staleness = outcome.revision.saturating_sub(view.base_revision).saturating_sub(1);
+    let decision = view.decision.clone().unwrap_or_default();
+    let mut pairs = vec![
+        ("transaction", cells[0].clone()),
+        ("scheduler", format!("{} (principal {})", cells[1], cells[9])),
+        ("outcome", format!("{}: {} of {} claims granted", cells[2], outcome.granted, outcome.claims)),
+        ("decided", format!("at revision {}, {} ago", outcome.revision, cells[8])),
+        ("based on", format!("revision {} ({staleness} decided in between)", view.base_revision)),
+        ("rules", format!("check {}, {}", cells[10], if view.atomic { "atomic" } else { "not atomic" })),
+    ];
+    if view.stops > 0 {
+        pairs.push(("stops", format!("{} ({} idle)", view.stops, outcome.idle_stops.len())));
+    }
+    if !decision.policy.is_empty() {
+        let words = format!(
+            "{}, attempt {}, queued {}, deciding {}",
+            decision.policy,
+            decision.attempt,
+            span(decision.queued_micros),
+            span(decision.deciding_micros)
+        );
+        pairs.push(("policy", words));
+    }
+    let mut text = output::fields(&pairs);
+    if !outcome.refusals.is_empty() {
+        text.push('\n');
+        for refusal in &outcome.refusals {
+            text.push_str(&sentence(Names(view), refusal));
+            text.push('\n');
+        }
+        let reasons: BTreeSet<&str> = outcome.refusals.iter().map(|each| each.reason().as_str_name()).collect();
+        for reason in reasons {
+            text.push_str(&format!("\nmore: plenum explain {reason}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::{Outcome, Refusal, RefusalKind, RefusalReason, TransactionOutcome};
+
+    use super::*;
+
+    #[test]
+    fn a_refused_transaction_is_told_in_words() {
+        let refusal =
+            Refusal { kind: RefusalKind::Misfit.into(), reason: RefusalReason::TaskTaken.into(), ..Refusal::default() };
+        let outcome = Outcome {
+            session: 17,
+            number: 3,
+            revision: 43,
+            outcome: TransactionOutcome::Refused.into(),
+            refusals: vec![refusal],
+            claims: 1,
+            ..Outcome::default()
+        };
+        let view = TransactionView {
+            outcome: Some(outcome),
+            scheduler: "blue".to_owned(),
+            base_revision: 38,
+            ..TransactionView::default()
+        };
+        let text = text(&view);
+        for part in
+            ["txn-17-3", "refused: 0 of 1", "revision 38 (4 decided in between)", "misfit", "explain TASK_TAKEN"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The connection from a command to its cell, and where the cell's address comes from.
+
+use std::{error::Error, path::PathBuf, time::Duration};
+
+use plenum_proto::v1::{cell_client::CellClient, inspect_client::InspectClient, jobs_client::JobsClient};
+use serde::Deserialize;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::failure::Failure;
+
+/// Where a cell listens when nobody says otherwise.
+pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
+
+/// The largest answer that a command takes. A listing of 100,000 allocations takes about 20 MiB.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to a cell; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// Connects, or says why no cell answers.
+    ///
+    /// # Errors
+    ///
+    /// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS, `UNAVAILABLE` when nothing answers within 5 s.
+    pub(crate) async fn open(address: &str) -> Result<Self, Failure> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        if url.starts_with("https://") {
+            let what = format!("{address} asks for TLS, which this version of Plenum cannot speak yet");
+            return Err(Failure::new("UNIMPLEMENTED", what));
+        }
+        let wrong =
+            |why: &str| Failure::usage(format!("`{address}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
+        let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error.to_string()))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect()
+            .await
+            .map_err(|error| Failure::unreachable(address, &innermost(&error)))?;
+        Ok(Self { channel })
+    }
+
+    pub(crate) fn jobs(&self) -> JobsClient<Channel> {
+        JobsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn inspect(&self) -> InspectClient<Channel> {
+        InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn cell(&self) -> CellClient<Channel> {
+        CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}
+
+/// What the innermost cause says: the outer ones only repeat that there was a transport error.
+fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Preferences {
+    /// The cell's address.
+    #[serde(default)]
+    pub(crate) addr: Option<String>,
+    /// The namespace of jobs and allocations.
+    #[serde(default)]
+    pub(crate) namespace: Option<String>,
+}
+
+impl Preferences {
+    /// Reads the file. That there is none is no error.
+    ///
+    /// # Errors
+    ///
+    /// `CONFIG` when there is one that cannot be read.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let Some(folder) = folder.or_else(home) else { return Ok(Self::default()) };
+        let path = folder.join("plenum/config.toml");
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::default()) };
+        toml::from_str(&text).map_err(|error| Failure::new("CONFIG", format!("{}: {error}", path.display())))
+    }
+}

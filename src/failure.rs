@@ -1,0 +1,151 @@
+//! What a command says when it did not work: a stable code, a sentence, a hint, and an exit code.
+
+use std::{fmt, io};
+
+use tonic::{Code, Status};
+
+use crate::job_file::JobFileError;
+
+/// The exit code of a command that did not work.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// The exit code of wrong usage.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// The exit code of a wait that reached its time limit.
+pub(crate) const EXIT_UNFINISHED: u8 = 3;
+
+/// The metadata in which a server names the stable code of its error.
+const CODE_METADATA: &str = "plenum-code";
+
+/// Why a command did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// A stable code; most have a page for `plenum explain`.
+    pub(crate) code: String,
+    /// What was expected and what was found.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// What the process ends with.
+    pub(crate) exit: u8,
+}
+
+impl Failure {
+    /// A command that did not work.
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: None, exit: EXIT_FAILED }
+    }
+
+    /// A command that was given wrongly.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: EXIT_USAGE, ..Self::new("USAGE", message) }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn with_exit(mut self, exit: u8) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// A failure of the operating system, with what was being done.
+    pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull => "NO_SPACE",
+            io::ErrorKind::AddrInUse => "PORT_IN_USE",
+            io::ErrorKind::PermissionDenied => "NOT_PERMITTED",
+            _ => "IO",
+        };
+        Self::new(code, format!("{doing}: {error}"))
+    }
+
+    /// No server at an address.
+    pub(crate) fn unreachable(address: &str, why: &str) -> Self {
+        Self::new("UNAVAILABLE", format!("no cell answers at {address}: {why}")).with_hint(
+            "start one with `plenum dev` or `plenum server`, or name another address with --addr or PLENUM_ADDR",
+        )
+    }
+
+    /// The error as the interface promises it to programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}})
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", self.message, self.code)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let code = status.metadata().get(CODE_METADATA).and_then(|code| code.to_str().ok());
+        let code = code.map_or_else(|| code_name(status.code()), str::to_owned);
+        let mut message = status.message().to_owned();
+        if message.is_empty() {
+            message = format!("the cell answered {}", status.code().description().to_lowercase());
+        }
+        let failure = Self::new(&code, message);
+        match status.code() {
+            Code::Unavailable => failure.with_hint("the cell may be starting or gone; try again"),
+            Code::DeadlineExceeded => failure.with_exit(EXIT_UNFINISHED),
+            _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
+            _ => failure,
+        }
+    }
+}
+
+impl From<JobFileError> for Failure {
+    fn from(error: JobFileError) -> Self {
+        Self { code: error.code.to_owned(), message: error.message, hint: error.hint, exit: EXIT_FAILED }
+    }
+}
+
+/// The name of a status in `google.rpc.Code`.
+fn code_name(code: Code) -> String {
+    let debug = format!("{code:?}");
+    let mut name = String::with_capacity(debug.len() + 2);
+    for (position, letter) in debug.char_indices() {
+        if letter.is_ascii_uppercase() && position > 0 {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_servers_own_code_wins_over_the_status() {
+        let mut status = Status::failed_precondition("the cell is read-only");
+        status.metadata_mut().insert(CODE_METADATA, "READ_ONLY".parse().unwrap());
+        let failure = Failure::from(status);
+        assert_eq!(failure.code, "READ_ONLY");
+        assert_eq!(failure.hint.as_deref(), Some("`plenum explain READ_ONLY` tells more"));
+    }
+
+    #[test]
+    fn a_status_without_a_code_has_the_name_of_google_rpc() {
+        assert_eq!(Failure::from(Status::resource_exhausted("full")).code, "RESOURCE_EXHAUSTED");
+        assert_eq!(
+            Failure::from(Status::not_found("")).message,
+            "the cell answered some requested entity was not found"
+        );
+    }
+
+    #[test]
+    fn programs_read_code_message_and_hint() {
+        let failure = Failure::new("IO", "no").with_hint("yes");
+        assert_eq!(failure.to_json().to_string(), r#"{"error":{"code":"IO","hint":"yes","message":"no"}}"#);
+    }
+}
