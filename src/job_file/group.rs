@@ -16,7 +16,7 @@ use super::{
     units,
 };
 
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "after",
     "count",
     "driver",
@@ -37,7 +37,7 @@ const KNOWN: &[&str] = &[
     "topology",
     "check",
 ];
-const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
+pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 
 const TASKS_MAX: u32 = 1_000_000;
 const ATTEMPTS_MAX: u32 = 1_000_000;

@@ -15,7 +15,7 @@ use super::{
     units,
 };
 
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "name",
     "scheduler",
     "priority",

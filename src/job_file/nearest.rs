@@ -5,7 +5,7 @@ pub(crate) fn nearest<'names>(unknown: &str, known: impl IntoIterator<Item = &'n
     let most = (unknown.chars().count() / 3).max(1) + 1;
     known
         .into_iter()
-        .map(|name| (edits(&unknown.to_lowercase(), name), name))
+        .map(|name| (edits(&unknown.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= most)
         .min()
         .map(|(_, name)| name)

@@ -373,3 +373,23 @@ fn times_add_up() {
     assert_eq!(super::duration_micros("1m30s"), Ok(90_000_000));
     assert_eq!(super::duration_micros("500ms"), Ok(500_000));
 }
+
+#[test]
+fn the_schema_for_editors_knows_the_same_names() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/job-file.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let names = |value: &serde_json::Value| -> Vec<String> {
+        let mut names: Vec<String> = value["properties"].as_object().unwrap().keys().cloned().collect();
+        names.sort();
+        names
+    };
+    let sorted = |known: &[&str]| {
+        let mut names: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
+        names.sort();
+        names
+    };
+    let group = &schema["properties"]["group"]["additionalProperties"];
+    assert_eq!(names(&schema), sorted(super::job::KNOWN));
+    assert_eq!(names(group), sorted(super::group::KNOWN));
+    assert_eq!(names(&group["properties"]["resources"]), sorted(super::group::KNOWN_RESOURCES));
+}

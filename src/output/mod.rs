@@ -132,11 +132,11 @@ pub(crate) fn tell_failure(format: Format, failure: &Failure) {
         // On one line, so that it is found among other lines, such as a log's.
         return tell(&failure.to_json().to_string());
     }
-    let mut text = format!("error: {}", failure.message);
+    let mut text = format!("error[{}]: {}", failure.code, failure.message);
     if let Some(hint) = &failure.hint {
         text.push_str(&format!("\nhint: {hint}"));
     }
-    tell(&format!("{text}\ncode: {}", failure.code));
+    tell(&text);
 }
 
 /// A text, or nothing.
