@@ -282,6 +282,17 @@ impl Journal {
     }
 }
 
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Journal")
+            .field("tail", &self.tail)
+            .field("segment", &self.segment)
+            .field("offset", &self.offset)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Writes a segment's header and makes it durable.
 pub(crate) fn begin(file: &dyn DiskFile, identity: &Identity, segment: &Segment, tail: Tail) -> Result<(), DiskError> {
     let header = SegmentHeader {

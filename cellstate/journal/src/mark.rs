@@ -191,3 +191,76 @@ impl HighWater {
         self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).written
     }
 }
+
+impl std::fmt::Debug for HighWater {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("HighWater").field("durable", &self.durable()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::disk::SimDisk;
+
+    const CELL: CellId = CellId([3; 16]);
+
+    fn fresh() -> (SimDisk, HighWater) {
+        let disk = SimDisk::new(0);
+        MarkFile::create(&disk, CELL).unwrap();
+        disk.sync_dir().unwrap();
+        let mark = MarkFile::read(&disk, CELL).unwrap().into_writer();
+        (disk, mark)
+    }
+
+    fn slots(disk: &SimDisk) -> [Vec<u8>; 2] {
+        let image = disk.image(NAME).unwrap();
+        SLOTS_AT.map(|at| image[index(at)..index(at + SECTOR_BYTES)].to_vec())
+    }
+
+    #[test]
+    fn slots_are_written_in_turn_so_that_the_older_mark_stays_whole() {
+        let (disk, mark) = fresh();
+        let mut before = slots(&disk);
+        for revision in 1..6 {
+            mark.note(revision, ChainHash([9; 32]));
+            assert!(mark.flush().unwrap());
+            let after = slots(&disk);
+            let written = usize::from(revision % 2 == 1);
+            assert_ne!(after[written], before[written]);
+            assert_eq!(after[1 - written], before[1 - written]);
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_flushed_mark_survives_a_power_cut_and_never_goes_back() {
+        for seed in 0..20 {
+            let (disk, mark) = fresh();
+            mark.note(5, ChainHash([5; 32]));
+            mark.note(4, ChainHash([4; 32]));
+            mark.flush().unwrap();
+            assert!(!mark.flush().unwrap(), "there is nothing new");
+            disk.crash(seed);
+            let read = MarkFile::read(&disk.reboot(), CELL).unwrap();
+            assert_eq!(read.mark(), Some(Mark { revision: 5, hash: ChainHash([5; 32]) }));
+        }
+    }
+
+    #[test]
+    fn a_failed_flush_leaves_the_mark_before_it_and_is_tried_again() {
+        let (disk, mark) = fresh();
+        mark.note(1, ChainHash([1; 32]));
+        mark.flush().unwrap();
+        mark.note(2, ChainHash([2; 32]));
+        disk.fail(crate::disk::SimOperation::Sync, 0, std::io::ErrorKind::Other);
+        assert!(mark.flush().is_err());
+        assert_eq!(mark.durable().unwrap().revision, 1);
+        let shown = MarkFile::read(&disk.copy(), CELL).unwrap().mark().unwrap();
+        assert!(shown.revision >= 1);
+        assert!(mark.flush().unwrap());
+        assert_eq!(MarkFile::read(&disk, CELL).unwrap().mark().unwrap().revision, 2);
+    }
+}

@@ -157,6 +157,13 @@ impl Reader {
     }
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let passed = self.scanner.revision();
+        to.debug_struct("Reader").field("segment", &self.segment).field("passed", &passed).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shelf.unpin(self.segment);

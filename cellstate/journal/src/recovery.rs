@@ -366,7 +366,8 @@ fn settle(
     ready = ready.filter(|(_, bytes)| *bytes == options.segment_bytes);
     let (file, offset) = if let Some(last) = segments.back() {
         let file = disk.open(&segment::name(last.number), OpenMode::Existing)?;
-        // Written again, and not only synced: after a failed sync a system may believe that it is clean.
+        // Written again, and not only synced. The walk dropped what was cached, but a system need not follow that
+        // advice; where it doesn't, and an earlier sync failed, it believes that this frame is on the disk.
         let (start, length) = survey.last_frame.unwrap_or((0, SECTOR_BYTES));
         let mut bytes = vec![0; index(length)];
         file.read_at(start, &mut bytes)?;

@@ -160,7 +160,7 @@ impl Scanner {
         while self.room_at(self.offset) >= SECTOR_BYTES {
             self.read_sector(source, self.offset)?;
             match self.whole_head(self.offset) {
-                Ok(head) if head.last_revision < revision && head.first_revision == self.revision + 1 => {
+                Ok(head) if head.last_revision < revision && head.first_revision == self.revision.saturating_add(1) => {
                     self.offset += head.bytes();
                     self.revision = head.last_revision;
                     self.term = head.term;
@@ -218,7 +218,9 @@ impl Scanner {
         Ok(Step::Damaged { flaw, next: self.next_whole(source, search_from)? })
     }
 
-    /// The first whole frame of this segment at or behind an offset.
+    /// The first whole frame of this segment at or behind an offset. When the head of a frame is lost, this looks
+    /// into its payload, too: an image of a frame in there, on a sector, passes for one. Then a torn write is taken
+    /// for damage and refused; nothing is lost by that.
     fn next_whole(&mut self, source: &(impl Source + ?Sized), from: u64) -> Result<Option<(u64, u64)>, DiskError> {
         let mut chunk = Vec::new();
         let mut start = from;

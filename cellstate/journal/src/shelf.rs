@@ -349,3 +349,9 @@ impl Keeper {
         self.0.high_water.clone()
     }
 }
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Keeper").field("tail", &self.tail()).finish_non_exhaustive()
+    }
+}

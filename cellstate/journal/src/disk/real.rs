@@ -32,10 +32,14 @@ impl RealDisk {
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, DiskError> {
         let directory = directory.into();
         if !directory.is_dir() {
-            DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("creation", &directory))?;
-            // A directory whose own name is lost in a power cut takes its log with it.
-            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", parent))?;
+            // A directory whose own name is lost in a power cut takes its log with it, and so do its parents.
+            let parents = directory.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+            let present = parents.clone().position(Path::is_dir).unwrap_or(0);
+            let changed: Vec<PathBuf> = parents.take(present + 1).map(Path::to_owned).collect();
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(&directory).map_err(failed("creation", &directory))?;
+            for parent in changed {
+                File::open(&parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", &parent))?;
             }
         }
         let handle = File::open(&directory).map_err(failed("opening", &directory))?;

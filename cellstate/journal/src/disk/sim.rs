@@ -88,6 +88,16 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(self.state().copy())), life: 0 }
     }
 
+    /// Another disk in the very same state, unsynced data included; live and unlocked, without armed faults. For
+    /// trying several futures of one past.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut state = self.state().clone();
+        state.end_life();
+        let life = state.life;
+        SimDisk { state: Arc::new(Mutex::new(state)), life }
+    }
+
     /// Cuts the power within the n-th step from now (0 is the next one). A step is whatever changes the disk:
     /// a write, a sync, a change of names, a sync of the directory.
     pub fn crash_at_step(&self, steps_before: u64, seed: u64) {
@@ -113,6 +123,12 @@ impl SimDisk {
     /// Sets how many bytes all files together may have; none is without a limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Makes [`DiskFile::settle`] unable to forget what is cached, as on systems where that is only advice. What a
+    /// failed sync lost is then shown until the machine goes down.
+    pub fn keep_cache(&self) {
+        self.state().keeps_cache = true;
     }
 
     /// Bit rot: flips one bit, on the disk and in memory.
@@ -341,7 +357,9 @@ impl DiskFile for SimFile {
         self.disk.run("sync", &self.name, SimOperation::Sync, |state, fault| {
             state.sync_file(self.inode, fault.is_some())?;
             refuse_if(fault)?;
-            state.file_mut(self.inode)?.forget_cached();
+            if !state.keeps_cache {
+                state.file_mut(self.inode)?.forget_cached();
+            }
             Ok(())
         })
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::format::put;
 use crate::frame::{FrameLabel, begin, seal};
 use proptest::prelude::*;
 
@@ -32,8 +33,6 @@ fn segment(lengths: &[usize]) -> (Vec<u8>, u64) {
     }
     (bytes, revision)
 }
-
-use crate::format::put;
 
 /// Frames until the end or damage.
 fn scan(bytes: &Vec<u8>) -> (u64, Option<Flaw>) {
@@ -109,4 +108,19 @@ fn what_looks_like_a_frame_inside_a_torn_payload_is_no_proof() {
     let mut scanner = Scanner::new(SEGMENT, BYTES, Tail::default());
     let step = scanner.step(&bytes).unwrap();
     assert!(matches!(step, Step::Damaged { flaw: Flaw::FrameChecksum { .. }, next: None }), "{step:?}");
+}
+
+#[test]
+fn a_term_that_goes_back_breaks_the_chain() {
+    let mut bytes = vec![0; index(BYTES)];
+    let mut previous = ChainHash::default();
+    for (place, term) in [(0, 2), (1, 1)] {
+        let mut frame = Vec::new();
+        begin(&mut frame);
+        let label =
+            FrameLabel { segment: SEGMENT, term, first_revision: place + 1, last_revision: place + 1, previous };
+        previous = seal(&mut frame, &label);
+        put(&mut bytes, index(512 + place * 512), &frame);
+    }
+    assert_eq!(scan(&bytes), (1, Some(Flaw::Term { expected: 2, found: 1 })));
 }

@@ -2,7 +2,7 @@
 //! in silence, and nothing is cut below the high-water mark.
 
 use super::*;
-use crate::segment;
+use crate::segment::{self, SegmentHeader};
 
 const BATCHES: u64 = 9;
 
@@ -243,6 +243,80 @@ fn a_log_of_another_history_does_not_pass_under_the_same_mark() {
     other.put("MARK", disk.image("MARK").unwrap());
     let error = try_open(&other).err().unwrap();
     assert!(matches!(error, OpenError::OtherHistory { revision: 27, .. }), "{error}");
+}
+
+#[test]
+fn a_frame_of_another_history_breaks_the_chain_at_the_next_one() {
+    let disk = damaged_log(false);
+    let other = SimDisk::new(2);
+    let (mut journal, _) = open(&other);
+    for batch in 0..BATCHES {
+        let other_payload: Vec<u8> = payload(batch).iter().map(|byte| !byte).collect();
+        journal.append_and_sync(label(batch), &[&other_payload]).unwrap();
+    }
+    drop(journal);
+    let frames = frames_of(&disk);
+    assert_eq!(frames, frames_of(&other), "both have frames of the same sizes");
+    // The very first one, whose predecessors are the same in both.
+    let (name, offset, bytes) = &frames[0];
+    let from = usize::try_from(*offset).unwrap();
+    let frame = other.image(name).unwrap()[from..from + usize::try_from(*bytes).unwrap()].to_vec();
+    let mixed = disk.copy();
+    mixed.overwrite(name, *offset, &frame);
+    let error = try_open(&mixed).err().unwrap();
+    let named = matches!(&error, OpenError::Damaged { damage, .. }
+        if matches!(damage.flaw, Flaw::Chain { .. }) && (damage.offset, damage.revision) == (frames[1].1, 4));
+    assert!(named, "{error}");
+
+    // The first segment as a whole.
+    let mixed = disk.copy();
+    mixed.put(name, other.image(name).unwrap());
+    let error = try_open(&mixed).err().unwrap();
+    let named = matches!(&error, OpenError::Damaged { damage, .. }
+        if matches!(damage.flaw, Flaw::Chain { .. }) && damage.file == segment::name(2) && damage.offset == 0);
+    assert!(named, "{error}");
+}
+
+#[test]
+fn a_header_that_does_not_continue_the_segment_before_is_found() {
+    let disk = damaged_log(true);
+    let name = segment::name(2);
+    let mut sector = [0; 512];
+    sector.copy_from_slice(&disk.image(&name).unwrap()[..512]);
+    let header = SegmentHeader::decode(&sector).unwrap();
+    let found = |header: SegmentHeader| {
+        let copy = disk.copy();
+        copy.overwrite(&name, 0, &header.encode());
+        match try_open(&copy).err().unwrap() {
+            OpenError::Damaged { damage, .. } if damage.file == name && damage.offset == 0 => damage.flaw,
+            other => panic!("{other}"),
+        }
+    };
+    let number = found(SegmentHeader { number: 3, ..header });
+    assert_eq!(number, Flaw::OtherSegment { expected: 2, found: 3 });
+    let incarnation = found(SegmentHeader { incarnation: 2, ..header });
+    assert_eq!(incarnation, Flaw::Incarnation { least: 1, most: 1, found: 2 });
+    let older = found(SegmentHeader { incarnation: 0, ..header });
+    assert_eq!(older, Flaw::Incarnation { least: 1, most: 1, found: 0 });
+    let term = found(SegmentHeader { term: header.term + 1, ..header });
+    assert_eq!(term, Flaw::Term { expected: header.term, found: header.term + 1 });
+    let revision = found(SegmentHeader { first_revision: 1, ..header });
+    assert_eq!(revision, Flaw::FirstRevision { expected: header.first_revision, found: 1 });
+    let chain = found(SegmentHeader { previous: ChainHash([1; 32]), ..header });
+    assert_eq!(chain, Flaw::Chain { expected: header.previous, found: ChainHash([1; 32]) });
+}
+
+#[test]
+fn opening_moves_the_mark_to_the_end_before_anything_is_served() {
+    let (disk, journal) = log_of(BATCHES);
+    drop(journal);
+    let (journal, recovered) = open(&disk);
+    assert_eq!(recovered.mark.revision, 0, "it was never flushed");
+    assert_eq!(journal.high_water().durable().unwrap().revision, 27);
+    drop(journal);
+    let (name, offset, _) = frames_of(&disk).last().unwrap().clone();
+    disk.flip_bit(&name, offset + 100, 3);
+    assert!(matches!(try_open(&disk).err().unwrap(), OpenError::DamagedBelowMark { .. }));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Old segments are given up and used again; the room is watched.
 
 use super::*;
+use crate::disk::Disk as _;
 use crate::segment;
 
 fn segment_names(disk: &SimDisk) -> Vec<String> {
@@ -52,18 +53,28 @@ fn old_frames_of_a_recycled_segment_are_never_taken_for_new_ones() {
 
 #[test]
 fn only_whole_segments_below_the_released_revision_go() {
+    for released in 0..60 {
+        let (_disk, mut journal) = log_of(20);
+        let keeper = journal.keeper();
+        keeper.release(released);
+        // Never backwards.
+        keeper.release(released / 2);
+        for batch in 20..30 {
+            keeper.prepare().unwrap();
+            append(&mut journal, batch).unwrap();
+            assert!(keeper.oldest_revision() <= released + 1, "released up to {released}");
+        }
+        read_all(&journal);
+    }
     let (_disk, mut journal) = log_of(20);
     let keeper = journal.keeper();
-    for released in 0..60 {
-        keeper.release(released);
+    keeper.release(u64::MAX);
+    for batch in 20..30 {
         keeper.prepare().unwrap();
-        assert!(keeper.oldest_revision() <= released + 1, "released up to {released}");
+        append(&mut journal, batch).unwrap();
     }
-    keeper.release(10);
-    append(&mut journal, 20).unwrap();
-    read_all(&journal);
     let oldest = keeper.oldest_revision();
-    assert!(oldest > 30, "released up to 59, the log begins at {oldest}");
+    assert!(oldest > 30 && oldest <= 61, "what is not written yet cannot be released: the log begins at {oldest}");
     let error = keeper.reader(1).err().unwrap();
     assert!(matches!(error, ReadError::Retired { asked: 1, oldest: found } if found == oldest), "{error}");
 }
@@ -124,8 +135,11 @@ fn a_full_disk_stops_the_log_without_doubt_about_any_batch_and_room_lets_it_go_o
     assert!(matches!(error, AppendError::NoSegment(_)), "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("the disk is full: make room"), "{source}");
+    let used = disk.names().iter().map(|name| disk.image(name).unwrap().len() as u64).sum::<u64>();
+    disk.set_capacity(Some(used + 4095));
     let failed = journal.keeper().prepare().unwrap_err();
     assert!(failed.source.is_full());
+    assert_eq!(disk.free_bytes().unwrap(), 4095, "the file that did not fit is gone");
     assert_eq!(read_all(&journal), batch);
     disk.set_capacity(None);
     append(&mut journal, batch).unwrap();
@@ -138,14 +152,29 @@ fn a_change_of_the_segment_size_applies_to_new_segments() {
     journal.keeper().prepare().unwrap();
     drop(journal);
     for segment_bytes in [8192, 2560] {
-        let options = Options { segment_bytes, frame_bytes_max: 2048, ..options() };
+        let options = Options { segment_bytes, frame_bytes_max: segment_bytes - 512, ..options() };
         let (mut journal, recovered) = Journal::open(Arc::new(disk.clone()), options).unwrap();
         let start = batches_in(recovered.tail.revision);
         for batch in start..start + 12 {
             append(&mut journal, batch).unwrap();
+            journal.keeper().prepare().unwrap();
         }
+        let most = usize::try_from(journal.payload_bytes_max()).unwrap();
+        let error = journal.append(label(0), &[&vec![1; most]]).unwrap_err();
+        assert!(matches!(error, AppendError::OutOfOrder { .. }), "the size is accepted: {error}");
         assert_eq!(read_all(&journal), start + 12);
     }
     let (journal, _) = open(&disk);
     assert_eq!(read_all(&journal), 29);
+}
+
+#[test]
+fn a_ready_segment_of_a_smaller_size_does_not_limit_the_next_batch() {
+    let (disk, journal) = log_of(1);
+    journal.keeper().prepare().unwrap();
+    drop(journal);
+    let options = Options { segment_bytes: 8192, frame_bytes_max: 7680, ..options() };
+    let (mut journal, _) = Journal::open(Arc::new(disk), options).unwrap();
+    journal.append_and_sync(label(1), &[&[7; 7000]]).unwrap();
+    assert_eq!(journal.tail().revision, 6);
 }

@@ -2,10 +2,11 @@
 
 use super::{SimCounts, SimOperation};
 use crate::format::{SECTOR_BYTES, Sector, count, index};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// A small generator (splitmix64): the simulation needs repeatable, not unpredictable, numbers.
+#[derive(Clone)]
 pub(super) struct Random(u64);
 
 impl Random {
@@ -130,6 +131,7 @@ impl File {
 }
 
 /// A change of names that a power cut may still lose.
+#[derive(Clone)]
 pub(super) enum NameChange {
     Create { name: String, inode: u64 },
     Rename { from: String, to: String },
@@ -154,6 +156,7 @@ impl NameChange {
     }
 }
 
+#[derive(Clone)]
 pub(super) struct State {
     files: BTreeMap<u64, File>,
     next_inode: u64,
@@ -172,6 +175,7 @@ pub(super) struct State {
     pub(super) capacity_bytes: Option<u64>,
     pub(super) counts: SimCounts,
     pub(super) locked: bool,
+    pub(super) keeps_cache: bool,
 }
 
 impl State {
@@ -191,6 +195,7 @@ impl State {
             capacity_bytes: None,
             counts: SimCounts::default(),
             locked: false,
+            keeps_cache: false,
         }
     }
 
@@ -278,6 +283,7 @@ impl State {
             debug_assert!(applied.is_ok(), "changes of names are kept in order");
         }
         self.names.clone_from(&self.durable_names);
+        self.free_nameless();
         for file in self.files.values_mut() {
             file.lose_power(&mut self.random);
         }
@@ -286,6 +292,14 @@ impl State {
     pub(super) fn sync_names(&mut self) {
         self.pending_names.clear();
         self.durable_names.clone_from(&self.names);
+        self.free_nameless();
+    }
+
+    /// Frees what no name leads to any more. Only when changes of names are settled, because until then a power
+    /// cut may bring a name back. Unlike on a real disk, handles that are still open lose it too.
+    fn free_nameless(&mut self) {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.files.retain(|inode, _| named.contains(inode));
     }
 
     pub(super) fn change_name(&mut self, change: NameChange) -> io::Result<()> {
