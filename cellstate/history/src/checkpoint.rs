@@ -156,7 +156,7 @@ impl History {
             let counted = live.iter().any(|table| table.table == page.table && page.number < table.pages);
             if !counted || page.bytes.len() > IMAGE_BYTES_MAX {
                 let what = format!(
-                    "page {} of table {} has {} bytes; expected at most {IMAGE_BYTES_MAX}, and a number below its pages",
+                    "page {} of table {} has {} bytes; expected at most {IMAGE_BYTES_MAX}, and a number in range",
                     page.number,
                     page.table,
                     page.bytes.len()

@@ -10,9 +10,8 @@ use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{DecisionHead, LogBatchHead, NumberRecord, TimeRecord};
-use crate::store::{Changes, Row, damaged, decode};
+use crate::store::{Changes, damaged, decode};
 use prost::Message;
-use std::ops::RangeInclusive;
 
 /// About so many rows are removed in one call.
 const ROWS_PER_CALL: usize = 4_096;
@@ -23,6 +22,36 @@ const FLOOR_ROWS_MAX: usize = 4_096;
 /// Removed rows keep their room until tables are merged. That is forced when there are more of them than rows that are
 /// left, and at least so many.
 const REMOVED_ROWS_MIN: u64 = 50_000;
+
+/// Rows that are ordered by revision.
+#[derive(Clone, Copy)]
+enum RowKind {
+    Conflict,
+    /// Some ended allocations; each has a row by its id, too.
+    Ended,
+    /// A session's end; it has a row by its id, too.
+    Closed,
+}
+
+impl RowKind {
+    const ALL: [Self; 3] = [Self::Conflict, Self::Ended, Self::Closed];
+
+    fn first_key(self, revision: u64) -> Vec<u8> {
+        match self {
+            Self::Conflict => keys::conflict(revision),
+            Self::Ended => keys::ended_at(revision, 0),
+            Self::Closed => keys::closed(revision, 0),
+        }
+    }
+
+    fn last_key(self, revision: u64) -> Vec<u8> {
+        match self {
+            Self::Conflict => keys::conflict(revision),
+            Self::Ended => keys::ended_at(revision, u64::MAX),
+            Self::Closed => keys::closed(revision, u64::MAX),
+        }
+    }
+}
 
 /// How far retiring got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +65,9 @@ pub struct Retirement {
 /// What clearing away has done since the start.
 #[derive(Default)]
 pub(crate) struct Cleaning {
+    /// For each kind of row the revision from which on there may be some left. Without it, each call would begin at
+    /// the marks that removed rows leave.
+    rows_from: [u64; 3],
     /// The page to look at next, and for which floor all have been looked at.
     next_page: Option<(u8, u32)>,
     pages_done_for: u64,
@@ -116,44 +148,58 @@ impl History {
 
     /// Removes rows that are ordered by revision. True when none is left.
     fn clear_rows(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
+        // Blocks are cleared after the rows of their revisions, so there are none below.
+        let cleaned = number(self.store(), &keys::CLEANED)?.unwrap_or(0);
         let mut changes = self.store().changes();
         let mut removed = 0;
-        let below = |from: fn(u64) -> Vec<u8>| from(0)..=from(floor - 1);
-        for row in self.rows_to_clear(below(keys::conflict), &mut removed) {
-            changes.remove(Shelf::Index, row?.key);
-        }
-        let ended = keys::ended_at(0, 0)..=keys::ended_at(floor - 1, u64::MAX);
-        for row in self.rows_to_clear(ended, &mut removed) {
-            let row = row?;
-            let key = row.key.clone();
-            for id in chunk(row)?.0 {
-                changes.remove(Shelf::Index, keys::ended(id));
-                removed += 1;
-            }
-            changes.remove(Shelf::Index, key);
-        }
-        let closed = keys::closed(0, 0)..=keys::closed(floor - 1, u64::MAX);
-        for row in self.rows_to_clear(closed, &mut removed) {
-            let row = row?;
-            changes.remove(Shelf::Index, keys::session(key_number(Shelf::Index, &row.key, 1)?));
-            changes.remove(Shelf::Index, row.key);
+        let mut done = true;
+        for (position, kind) in RowKind::ALL.into_iter().enumerate() {
+            let from = writer.cleaning.rows_from[position].max(cleaned);
+            let reached = self.clear_rows_of(kind, from, floor, &mut changes, &mut removed)?;
+            writer.cleaning.rows_from[position] = reached;
+            done &= reached >= floor;
         }
         writer.cleaning.removed_index_rows += removed as u64;
         writer.rows_waiting_bytes += changes.bytes();
         changes.commit()?;
-        Ok(removed < ROWS_PER_CALL)
+        Ok(done)
     }
 
-    /// The rows of a range, as many as a call may still remove.
-    fn rows_to_clear(
+    /// Removes rows of one kind, of revisions from `from` to below `floor`, as many as a call may. Gives the revision
+    /// from which on rows are left.
+    fn clear_rows_of(
         &self,
-        range: RangeInclusive<Vec<u8>>,
+        kind: RowKind,
+        from: u64,
+        floor: u64,
+        changes: &mut Changes<'_>,
         removed: &mut usize,
-    ) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
-        let rows: Vec<_> =
-            self.store().rows(Shelf::Index, range).take(ROWS_PER_CALL.saturating_sub(*removed)).collect();
-        *removed += rows.len();
-        rows.into_iter()
+    ) -> Result<u64, StoreError> {
+        if from >= floor {
+            return Ok(from);
+        }
+        for row in self.store().rows(Shelf::Index, kind.first_key(from)..=kind.last_key(floor - 1)) {
+            let row = row?;
+            if *removed >= ROWS_PER_CALL {
+                return key_number(Shelf::Index, &row.key, 0);
+            }
+            let key = row.key.clone();
+            match kind {
+                RowKind::Conflict => {}
+                RowKind::Ended => {
+                    let (ids, _) = chunk(row)?;
+                    *removed += ids.len();
+                    ids.into_iter().for_each(|id| changes.remove(Shelf::Index, keys::ended(id)));
+                }
+                RowKind::Closed => {
+                    changes.remove(Shelf::Index, keys::session(key_number(Shelf::Index, &key, 1)?));
+                    *removed += 1;
+                }
+            }
+            changes.remove(Shelf::Index, key);
+            *removed += 1;
+        }
+        Ok(floor)
     }
 
     /// Removes the rows about blocks, one block after the other, and then the blocks. True when none is left.

@@ -48,6 +48,63 @@ fn a_history_that_was_persisted_lacks_nothing() {
     feed_again_and_check(&history, 300);
 }
 
+/// Set in the process that is to be killed: the folder it writes to.
+const VICTIM: &str = "PLENUM_HISTORY_TEST_VICTIM";
+
+/// Writes until it is killed, and says what is durable.
+fn write_until_killed(folder: &Path) -> ! {
+    use std::io::Write;
+    let (history, opened) = open(folder);
+    history.append(&batches(1, opened.newest_revision / 3 * 3 + 3, 400)).unwrap();
+    for round in 0_u64.. {
+        let next = history.newest_revision() + 1;
+        history.append(&batches(next, next + 29, 400)).unwrap();
+        if round.is_multiple_of(2) {
+            let revision = history.newest_revision();
+            let changed = (0..20).map(|number| page(1, number, &revision.to_string()));
+            history.checkpoint(revision, 0, &[pages(1, 20)], changed).unwrap();
+            history.retire(revision.saturating_sub(600)).unwrap();
+        }
+        let durable = history.durable_revision().min(history.newest_checkpoint().map_or(0, |info| info.revision));
+        writeln!(std::io::stdout(), "durable {durable}").unwrap();
+    }
+    unreachable!("it is killed before")
+}
+
+#[test]
+fn a_killed_process_leaves_all_that_was_durable() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    if let Some(folder) = std::env::var_os(VICTIM) {
+        write_until_killed(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines_before_kill = 5;
+    for _ in 0..4 {
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::crashes::a_killed_process_leaves_all_that_was_durable", "--nocapture"])
+            .env(VICTIM, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        let said = lines.filter_map(|line| line.unwrap().strip_prefix("durable ").map(|text| text.parse().unwrap()));
+        let durable: u64 = said.take(lines_before_kill).last().unwrap();
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        lines_before_kill += 9;
+
+        let (history, opened) = open(folder.path());
+        assert!(opened.newest_revision >= durable, "{} is there, {durable} was durable", opened.newest_revision);
+        assert_eq!(opened.newest_revision % 3, 0, "batches are there whole");
+        let checkpoint = opened.newest_checkpoint.unwrap().revision;
+        assert!(checkpoint >= durable);
+        assert!(images(&history, checkpoint).iter().all(|image| image.ends_with(&format!("={checkpoint}"))));
+        let there = revisions(&history, opened.oldest_revision, opened.newest_revision);
+        assert_eq!(there, (opened.oldest_revision..=opened.newest_revision).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn a_kill_at_any_time_leaves_a_prefix() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +176,7 @@ fn damage_anywhere_in_the_stores_journal_loses_nothing_that_was_durable() {
     history.append(&batches(151, 300, 200)).unwrap();
     let mut set_aside = 0;
     history.store().wait_until_idle();
-    for (round, place_permille) in (0..20).map(|round| (round, round * 50 + 3)) {
+    for (round, place_permille) in (0..10).map(|round| (round, round * 100 + 3)) {
         let copy = folder.path().join(format!("copy{round}"));
         copy_folder(&live, &copy);
         for journal in journals(&copy) {
@@ -188,7 +245,7 @@ fn damaged_tables_are_errors_and_never_panics() {
         history.persist().unwrap();
     }
     let mut damaged = 0;
-    for round in 0..10 {
+    for round in 0..6 {
         let copy = folder.path().join(format!("copy{round}"));
         copy_folder(&live, &copy);
         damage_tables(&copy.join("store/keyspaces"), round);
@@ -213,7 +270,7 @@ fn damage_tables(folder: &Path, round: usize) {
             damage_tables(&path, round);
         } else if path.parent().unwrap().ends_with("tables") {
             let mut bytes = std::fs::read(&path).unwrap();
-            let place = bytes.len() * (3 + 7 * round) / 100;
+            let place = bytes.len() * (3 + 13 * round) / 100;
             bytes[place] ^= 0x10;
             std::fs::write(&path, bytes).unwrap();
         }

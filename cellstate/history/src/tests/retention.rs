@@ -142,3 +142,38 @@ fn the_settings_say_what_is_kept() {
     let kept: usize = all.iter().filter(|batch| batch.last >= floor).map(|batch| batch.bytes.len()).sum();
     assert!((40_000..=60_000).contains(&kept), "{kept} bytes are kept");
 }
+
+#[test]
+fn reading_goes_on_while_others_write_and_retire() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 300, 500)).unwrap();
+    let reader = {
+        let history = history.clone();
+        std::thread::spawn(move || {
+            let mut read = 0;
+            while history.newest_revision() < 6_000 {
+                let (oldest, newest) = (history.oldest_revision(), history.newest_revision());
+                let entries = history.entries(oldest, newest).into_iter().flatten();
+                for (expected, logged) in (oldest..).zip(entries) {
+                    match logged {
+                        Ok(logged) => assert_eq!(logged.entry.revision, expected),
+                        Err(ReadError::Retired { .. }) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                    read += 1;
+                }
+                assert_eq!(history.entry(newest).unwrap().entry.revision, newest);
+            }
+            read
+        })
+    };
+    for first in (301..=6_000).step_by(30) {
+        history.append(&batches(first, first + 29, 500)).unwrap();
+        if first % 300 == 1 {
+            history.checkpoint(first, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+            history.retire(first.saturating_sub(900)).unwrap();
+        }
+    }
+    assert!(reader.join().unwrap() > 0);
+}
