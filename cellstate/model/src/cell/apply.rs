@@ -332,9 +332,19 @@ impl Cell {
                 takes_over: takes_over.clone(),
                 ..AllocationExtra::default()
             };
-            Arc::make_mut(&mut self.extras).insert(slot, extra);
+            self.keep_extra(slot, extra);
         }
         Ok(())
+    }
+
+    /// One that says nothing is not kept: a cell that is read back from its pages has none.
+    fn keep_extra(&mut self, slot: u32, extra: AllocationExtra) {
+        let extras = Arc::make_mut(&mut self.extras);
+        if extra.is_empty() {
+            extras.remove(&slot);
+        } else {
+            extras.insert(slot, extra);
+        }
     }
 
     /// Takes room on a machine, and gives its epoch; `None` where no machine is.
@@ -395,9 +405,10 @@ impl Cell {
         let known = self.extras.get(&change.slot);
         let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
         if restarts != change.restarts || reason != change.reason.as_ref() {
-            let extra = Arc::make_mut(&mut self.extras).entry(change.slot).or_default();
+            let mut extra = known.cloned().unwrap_or_default();
             extra.restarts = change.restarts;
             extra.reason.clone_from(&change.reason);
+            self.keep_extra(change.slot, extra);
         }
         Ok(())
     }
@@ -436,9 +447,10 @@ impl Cell {
 
     /// A victim's receipt removes every entry that names it, at once.
     fn forget_victim(&mut self, victim: AllocationId) {
-        for extra in Arc::make_mut(&mut self.extras).values_mut() {
+        Arc::make_mut(&mut self.extras).retain(|_, extra| {
             extra.takes_over.retain(|entry| entry.victim != victim);
-        }
+            !extra.is_empty()
+        });
     }
 
     fn change_task(&mut self, change: &TaskChange) -> Result<(), FoldError> {
