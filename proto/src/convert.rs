@@ -6,6 +6,7 @@ pub mod jobs;
 pub mod log;
 pub mod machines;
 pub mod outcome;
+pub mod pages;
 pub mod resources;
 pub mod sections;
 pub mod transaction;

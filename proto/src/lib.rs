@@ -12,6 +12,7 @@
 //! | [`command`] | requests, as the log keeps them |
 //! | [`outcome`] | decisions and outcomes |
 //! | [`delta`] | what a command changed: for the log, the watchers and the history alike |
+//! | [`pages`] | page images of a whole cell |
 //! | [`log`] | batches of the log |
 //!
 //! Must not know: the state of a cell beyond its rows, clocks, connections, files.
@@ -22,7 +23,7 @@ pub mod names;
 
 mod convert;
 
-pub use convert::{command, delta, jobs, log, machines, outcome, resources, sections, transaction};
+pub use convert::{command, delta, jobs, log, machines, outcome, pages, resources, sections, transaction};
 pub use error::{Invalid, ReadError, SubmitError, Unsupported};
 
 /// The generated messages, clients and servers of `plenum.v1`.

@@ -7,3 +7,7 @@ mod wire;
 
 pub use encode::{Spans, encode};
 pub use read::decode;
+pub(super) use rows::{
+    cell_from_wire, cell_to_wire, extra_from_wire, extra_to_wire, job_from_wire, job_to_wire, name, position,
+    reasons_by_position,
+};

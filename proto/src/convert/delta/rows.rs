@@ -20,7 +20,7 @@ use crate::{names, v1};
 const DIGEST_BYTES: usize = 32;
 
 /// Which cell it is.
-pub(super) fn cell_to_wire(identity: &CellIdentity) -> v1::CellChange {
+pub(in super::super) fn cell_to_wire(identity: &CellIdentity) -> v1::CellChange {
     v1::CellChange {
         cell_id: Bytes::copy_from_slice(&identity.cell_id),
         incarnation: identity.incarnation,
@@ -29,7 +29,7 @@ pub(super) fn cell_to_wire(identity: &CellIdentity) -> v1::CellChange {
     }
 }
 
-pub(super) fn cell_from_wire(wire: v1::CellChange) -> Result<CellIdentity, Invalid> {
+pub(in super::super) fn cell_from_wire(wire: v1::CellChange) -> Result<CellIdentity, Invalid> {
     command::identity(&wire.cell_id, wire.incarnation, wire.term, wire.custom_resources)
 }
 
@@ -173,7 +173,7 @@ pub(in super::super) fn extra_from_wire(wire: v1::GrantExtras, rows: usize) -> R
 }
 
 /// A position in columns of so many rows.
-pub(super) fn position(found: u32, rows: usize) -> Result<usize, Invalid> {
+pub(in super::super) fn position(found: u32, rows: usize) -> Result<usize, Invalid> {
     let position = found as usize;
     if position < rows {
         Ok(position)

@@ -1,0 +1,106 @@
+//! Which pages of a cell differ from those of an earlier one, so that only these are written again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use plenum_model::cell::page_rows;
+use plenum_model::{Cell, GroupRow, MachineRow, Paged, Session};
+
+use super::{SESSION_ROWS, Table};
+
+/// The pages that an image of `after` needs and `before` does not have: `Meta` always, and each other page of which a row
+/// differs or is new. `before` is an earlier revision of the same cell.
+///
+/// The cost goes by the pages that changed, and by allocations with extras.
+#[must_use]
+pub fn changed(before: &Cell, after: &Cell) -> Vec<(Table, u32)> {
+    let mut pages = vec![(Table::Meta, 0)];
+    let mut add = |table: Table, numbers: BTreeSet<u32>| {
+        pages.extend(numbers.into_iter().map(|number| (table, number)));
+    };
+    add(Table::Machines, machines(before, after));
+    let jobs = (before.job_slots(), after.job_slots());
+    add(Table::Jobs, differing(jobs.0, jobs.1, |left, right| left == right));
+    add(Table::Groups, differing(before.groups(), after.groups(), same_group));
+    add(Table::Tasks, differing(before.tasks(), after.tasks(), |left, right| left == right));
+    add(Table::Allocations, allocations(before, after));
+    add(Table::Sessions, sessions(before, after));
+    pages
+}
+
+/// Pages in which some row differs by `same`, and new ones.
+fn differing<T: Clone + Default, const ROWS: usize>(
+    before: &Paged<T, ROWS>,
+    after: &Paged<T, ROWS>,
+    same: impl Fn(&T, &T) -> bool,
+) -> BTreeSet<u32> {
+    let differs = |&number: &u32| match (before.page(number), after.page(number)) {
+        (Some(left), Some(right)) => !left.iter().zip(right).all(|(left, right)| same(left, right)),
+        _ => true,
+    };
+    let mut pages: BTreeSet<u32> = after.changed_pages(before).filter(differs).collect();
+    // An image says how many rows of its page are in use: the page that was the last one has more of them now.
+    if before.len() < after.len() {
+        pages.extend(before.pages().checked_sub(1));
+    }
+    pages
+}
+
+/// What an image of a group's row has; its counters are derived.
+fn same_group(left: &GroupRow, right: &GroupRow) -> bool {
+    (left.task_base, left.count, left.not_before) == (right.task_base, right.count, right.not_before)
+}
+
+fn machines(before: &Cell, after: &Cell) -> BTreeSet<u32> {
+    let same_row = |left: &MachineRow, right: &MachineRow| left.last_change == right.last_change;
+    let mut pages = differing(before.machine_slots(), after.machine_slots(), |left, right| left == right);
+    pages.extend(differing(before.machine_rows(), after.machine_rows(), same_row));
+    pages
+}
+
+fn allocations(before: &Cell, after: &Cell) -> BTreeSet<u32> {
+    let mut pages = differing(before.allocation_rows(), after.allocation_rows(), |left, right| left == right);
+    let statuses = (before.statuses(), after.statuses());
+    for long_page in statuses.1.changed_pages(statuses.0) {
+        let Some(now) = statuses.1.page(long_page) else { continue };
+        let then = statuses.0.page(long_page);
+        let chunks = page_rows::STATUS / page_rows::ALLOCATIONS;
+        for (chunk, rows) in now.chunks_exact(page_rows::ALLOCATIONS).enumerate() {
+            let first = chunk * page_rows::ALLOCATIONS;
+            let same = then.is_some_and(|then| then[first..first + page_rows::ALLOCATIONS] == *rows);
+            let page = long_page as usize * chunks + chunk;
+            if !same && page * page_rows::ALLOCATIONS < after.allocation_rows().len() as usize {
+                pages.insert(u32::try_from(page).expect("rows have 32-bit numbers"));
+            }
+        }
+    }
+    pages.extend(changed_extras(before, after));
+    pages
+}
+
+/// Pages of allocations whose extras differ: those change without their rows, as when a victim's receipt comes.
+fn changed_extras(before: &Cell, after: &Cell) -> BTreeSet<u32> {
+    let rows = u32::try_from(page_rows::ALLOCATIONS).expect("a page is small");
+    let differ = |one: &Cell, other: &Cell| -> Vec<u32> {
+        let lost = one
+            .extras()
+            .filter(|&(slot, extra)| other.allocation_in(slot).and_then(|found| found.extra) != Some(extra));
+        lost.map(|(slot, _)| slot / rows).collect()
+    };
+    differ(after, before).into_iter().chain(differ(before, after)).collect()
+}
+
+fn sessions(before: &Cell, after: &Cell) -> BTreeSet<u32> {
+    let then: Vec<&Arc<Session>> = before.sessions().collect();
+    let now: Vec<&Arc<Session>> = after.sessions().collect();
+    (0..)
+        .zip(now.chunks(SESSION_ROWS))
+        .filter(|(number, page)| {
+            let then = then.chunks(SESSION_ROWS).nth(*number as usize);
+            then.is_none_or(|then| {
+                then.len() != page.len() || then.iter().zip(*page).any(|(left, right)| !Arc::ptr_eq(left, right))
+            })
+        })
+        .map(|(number, _)| number)
+        .collect()
+}

@@ -1,0 +1,171 @@
+//! Writing one page of a cell.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use plenum_model::{AllocationRow, Cell, Machine, MachineId, MachineState, Session};
+use prost::Message;
+
+use super::super::delta::{cell_to_wire, extra_to_wire, job_to_wire};
+use super::{Table, rows, rows_in_page};
+use crate::sections::Sections;
+use crate::v1;
+
+/// The bytes of one page, a `v1::Page` with all that is in it.
+///
+/// A page beyond the last one of its table is empty.
+#[must_use]
+pub fn encode_page(cell: &Cell, table: Table, number: u32) -> Bytes {
+    encode_page_for(cell, table, number, Sections::ALL)
+}
+
+/// The bytes of one page as a watcher of these sections gets it: without what jobs do, unless it may read that.
+#[must_use]
+pub fn encode_page_for(cell: &Cell, table: Table, number: u32, sections: Sections) -> Bytes {
+    let mut page = v1::Page { table: table.into(), number, ..v1::Page::default() };
+    let range = rows_in_page(table, number, rows(cell, table));
+    match table {
+        Table::Unspecified => {}
+        Table::Meta => page.meta = Some(meta(cell)),
+        Table::Machines => page.machines = Some(machines(cell, range)),
+        Table::Jobs => page.jobs = Some(jobs(cell, range, sections.has(v1::Section::Bodies))),
+        Table::Groups => page.groups = Some(groups(cell, range)),
+        Table::Tasks => page.tasks = Some(tasks(cell, range)),
+        Table::Allocations => page.allocations = Some(allocations(cell, range)),
+        Table::Sessions => page.sessions = Some(sessions_page(cell, range)),
+    }
+    page.encode_to_vec().into()
+}
+
+fn meta(cell: &Cell) -> v1::MetaPage {
+    v1::MetaPage {
+        revision: cell.revision().0,
+        time_micros: cell.time().micros,
+        cell: Some(cell_to_wire(cell.identity())),
+        scheduler_names: cell.scheduler_names().iter().map(|name| name.to_string()).collect(),
+        shapes: cell.shapes().iter().map(v1::Resources::from).collect(),
+        filling_page: cell.filling().map_or(0, |page| page + 1),
+        machine_rows: rows(cell, Table::Machines),
+        job_rows: rows(cell, Table::Jobs),
+        group_rows: rows(cell, Table::Groups),
+        task_rows: rows(cell, Table::Tasks),
+        allocation_rows: rows(cell, Table::Allocations),
+        session_rows: rows(cell, Table::Sessions),
+        ..v1::MetaPage::default()
+    }
+}
+
+fn machines(cell: &Cell, range: Range<u32>) -> v1::MachinePage {
+    let mut page = v1::MachinePage::default();
+    for slot in range {
+        let Some(found) = cell.machine_slots().get(slot).filter(|found| found.generation > 0) else { continue };
+        page.machines.push(found.machine.as_deref().map_or_else(|| gone(slot, found.generation), Into::into));
+        page.last_changes.push(cell.machine_rows().get(slot).map_or(0, |row| row.last_change.0));
+    }
+    page
+}
+
+/// A slot without a machine: the next one in it needs the generation.
+fn gone(slot: u32, generation: u32) -> v1::MachineChange {
+    let id = MachineId { slot, generation }.to_bits();
+    v1::MachineChange { id, state: v1::MachineState::Gone.into(), ..v1::MachineChange::default() }
+}
+
+/// Whether a machine is a slot's generation, and nothing else.
+pub(super) fn is_gone(machine: &Machine) -> bool {
+    machine.state == MachineState::Gone
+}
+
+fn jobs(cell: &Cell, range: Range<u32>, bodies: bool) -> v1::JobPage {
+    let mut page = v1::JobPage::default();
+    for slot in range {
+        let Some(found) = cell.job_slots().get(slot) else { continue };
+        match &found.job {
+            Some(job) => {
+                let body = job.body.as_ref().filter(|_| bodies).map(|body| Bytes::copy_from_slice(body));
+                // Where the tasks are stands in the rows of the groups, which move without the job.
+                page.jobs.push(v1::JobRow { put: Some(job_to_wire(job, &[])), body: body.unwrap_or_default() });
+            }
+            None if found.generation > 0 => page.free.extend([slot, found.generation]),
+            None => {}
+        }
+    }
+    page
+}
+
+fn groups(cell: &Cell, range: Range<u32>) -> v1::GroupPage {
+    let rows: Vec<_> = range.filter_map(|row| cell.groups().get(row)).collect();
+    v1::GroupPage {
+        task_bases: rows.iter().map(|row| row.task_base).collect(),
+        counts: rows.iter().map(|row| row.count).collect(),
+        not_before_micros: rows.iter().map(|row| row.not_before.micros).collect(),
+    }
+}
+
+fn tasks(cell: &Cell, range: Range<u32>) -> v1::TaskPage {
+    let rows: Vec<_> = range.filter_map(|row| cell.tasks().get(row)).collect();
+    v1::TaskPage {
+        allocations: rows.iter().map(|row| row.allocation).collect(),
+        attempts: rows.iter().map(|row| row.attempts.into()).collect(),
+        states: rows.iter().map(|row| row.state as u32).collect(),
+        failures: rows.iter().map(|row| row.failures.into()).collect(),
+    }
+}
+
+fn allocations(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
+    let rows: Vec<&AllocationRow> = range.clone().filter_map(|slot| cell.allocation_rows().get(slot)).collect();
+    let statuses: Vec<_> = range.clone().map(|slot| cell.statuses().get(slot).copied().unwrap_or_default()).collect();
+    let column = |of: fn(&AllocationRow) -> u32| rows.iter().map(|row| of(row)).collect();
+    let long_column = |of: fn(&AllocationRow) -> u64| rows.iter().map(|row| of(row)).collect();
+    let mut page = v1::AllocationPage {
+        generations: column(|row| row.generation),
+        states: statuses.iter().map(|status| status.state as u32).collect(),
+        ready: statuses.iter().map(|status| status.ready.into()).collect(),
+        jobs: long_column(|row| row.job().to_bits()),
+        groups: column(|row| row.group.into()),
+        group_rows: column(|row| row.group_row),
+        job_versions: column(|row| row.job_version),
+        tasks: column(|row| row.task),
+        attempts: column(|row| row.attempt.into()),
+        machines: column(|row| row.machine),
+        epochs: column(|row| row.epoch),
+        shapes: column(|row| row.shape),
+        schedulers: column(|row| row.scheduler.into()),
+        created: long_column(|row| row.created.0),
+        sessions: long_column(|row| row.session),
+        numbers: long_column(|row| row.number.into()),
+        ..v1::AllocationPage::default()
+    };
+    for (position, slot) in (0..).zip(range) {
+        let Some(extra) = cell.allocation_in(slot).and_then(|found| found.extra) else { continue };
+        if extra.restarts > 0 {
+            page.restarts.extend([position, extra.restarts]);
+        }
+        if let Some(reason) = &extra.reason {
+            page.reasons.push(v1::NumberedReason { position, reason: reason.to_string() });
+        }
+        if !(extra.devices.is_empty() && extra.ports.is_empty() && extra.takes_over.is_empty()) {
+            page.extras.push(extra_to_wire(position, &extra.devices, &extra.ports, &extra.takes_over));
+        }
+    }
+    page
+}
+
+fn sessions_page(cell: &Cell, range: Range<u32>) -> v1::SessionPage {
+    let sessions = cell.sessions().skip(range.start as usize).take(range.len());
+    v1::SessionPage { sessions: sessions.map(|session| session_row(session)).collect() }
+}
+
+fn session_row(session: &Session) -> v1::SessionRow {
+    v1::SessionRow {
+        opened: Some(v1::SessionOpened {
+            id: session.id.0,
+            scheduler: session.scheduler.to_string(),
+            principal: session.principal.to_string(),
+            namespace: session.namespace.to_string(),
+        }),
+        numbers: session.decided.iter().map(|decided| decided.number).collect(),
+        revisions: session.decided.iter().map(|decided| decided.revision.0).collect(),
+        digests: session.decided.iter().map(|decided| decided.digest).collect(),
+    }
+}

@@ -1,0 +1,360 @@
+//! Reading a cell back from its pages.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plenum_model::session::{DecidedNumber, NUMBERS_KEPT};
+use plenum_model::{
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Cell, LogTime, Machine, Restore, RestoreError,
+    RestoredAllocation, Revision, Session, SessionId, TaskRow, TaskState,
+};
+
+use super::super::delta::{cell_from_wire, extra_from_wire, job_from_wire, name, position, reasons_by_position};
+use super::super::{each, required};
+use super::encode::is_gone;
+use super::{TABLES, Table, pages_of, rows_in_page};
+use crate::bounds;
+use crate::error::{self, Invalid, ReadError, Within};
+use crate::sections::Sections;
+use crate::{names, v1};
+
+/// Why pages are no cell.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// A page could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A page that the rows of its table need is not there.
+    #[error("expected page {number} of {}, found none", table.as_str_name())]
+    Missing {
+        /// Which table.
+        table: Table,
+        /// Which of its pages.
+        number: u32,
+    },
+    /// A page that is there already, or beyond the rows of its table.
+    #[error("expected each page of {} once and below {pages}, found page {number}", table.as_str_name())]
+    Unexpected {
+        /// Which table.
+        table: Table,
+        /// Which page.
+        number: u32,
+        /// How many the table has.
+        pages: u32,
+    },
+    /// Rows that do not fit each other.
+    #[error("the rows of the pages do not fit each other")]
+    Rows(#[from] RestoreError),
+}
+
+/// The cell in these pages, all of them encoded `v1::Page`s, in any order.
+///
+/// # Errors
+/// When a page can't be read, is missing, or does not fit the others.
+pub fn restore(pages: impl IntoIterator<Item = Bytes>) -> Result<Cell, PageError> {
+    let mut decoder = Decoder::new(Sections::ALL);
+    for page in pages {
+        decoder.add(page)?;
+    }
+    decoder.finish()
+}
+
+/// A cell in the making, from pages in any order. Those that come before `Meta` wait for it.
+#[derive(Debug)]
+pub struct Decoder {
+    sections: Sections,
+    waiting: Vec<v1::Page>,
+    begun: Option<Begun>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    restore: Restore,
+    rows: [u32; TABLES.len()],
+    seen: [BTreeSet<u32>; TABLES.len()],
+}
+
+impl Decoder {
+    /// Expects the pages of these sections.
+    #[must_use]
+    pub fn new(sections: Sections) -> Self {
+        Self { sections, waiting: Vec::new(), begun: None }
+    }
+
+    /// Takes one page.
+    ///
+    /// # Errors
+    /// When it can't be read, is there already, or is not of this cell. The decoder is then of no use any more.
+    pub fn add(&mut self, page: Bytes) -> Result<(), PageError> {
+        let page: v1::Page = error::decode("Page", page)?;
+        match (&mut self.begun, &page.meta) {
+            (Some(begun), _) => begun.add(page),
+            (None, None) => {
+                self.waiting.push(page);
+                Ok(())
+            }
+            (None, Some(_)) => {
+                let mut begun = Begun::new(page).map_err(content)?;
+                self.waiting.drain(..).try_for_each(|page| begun.add(page))?;
+                self.begun = Some(begun);
+                Ok(())
+            }
+        }
+    }
+
+    /// The cell, once all pages are there.
+    ///
+    /// # Errors
+    /// When one is missing, or rows do not fit each other.
+    pub fn finish(self) -> Result<Cell, PageError> {
+        let begun = self.begun.ok_or(PageError::Missing { table: Table::Meta, number: 0 })?;
+        for (position, table) in TABLES.into_iter().enumerate() {
+            let pages = pages_of(table, begun.rows[position]);
+            let missing = (0..pages).find(|number| !begun.seen[position].contains(number));
+            if let Some(number) = missing.filter(|_| self.sections.has_table(table)) {
+                return Err(PageError::Missing { table, number });
+            }
+        }
+        Ok(begun.restore.finish()?)
+    }
+}
+
+fn content(source: Invalid) -> PageError {
+    ReadError::Content { what: "Page", source }.into()
+}
+
+impl Begun {
+    fn new(page: v1::Page) -> Result<Self, Invalid> {
+        let meta = required("meta", "a meta page", page.meta)?;
+        let none = |field, found| bounds::at_most(field, "rows: this version does not keep them", found, 0);
+        none("meta.quotas", meta.quotas.len())?;
+        none("meta.holds", meta.holds.len())?;
+        none("meta.partitions", meta.partitions.len())?;
+        none("meta.unknown_tasks", meta.unknown_tasks.len())?;
+        none("meta.paused", meta.paused.len())?;
+        let rows = [
+            1,
+            meta.machine_rows,
+            meta.job_rows,
+            meta.group_rows,
+            meta.task_rows,
+            meta.allocation_rows,
+            meta.session_rows,
+        ];
+        bounds::rows("meta", &rows)?;
+        let restore = Restore::new(
+            Revision(meta.revision),
+            LogTime { micros: meta.time_micros },
+            cell_from_wire(required("cell", "the cell's identity", meta.cell)?).within("meta.cell")?,
+            each("meta.scheduler_names", meta.scheduler_names, |text| name(&text))?,
+            each("meta.shapes", meta.shapes, TryInto::try_into)?,
+            bounds::optional_row("meta.filling_page", meta.filling_page)?,
+        );
+        let mut seen: [BTreeSet<u32>; TABLES.len()] = Default::default();
+        seen[0].insert(0);
+        Ok(Self { restore, rows, seen })
+    }
+
+    fn add(&mut self, page: v1::Page) -> Result<(), PageError> {
+        let table = Table::try_from(page.table).unwrap_or_default();
+        let Some(position) = TABLES.iter().position(|&known| known == table) else {
+            return Err(content(Invalid::new("table", "the number of a table, 1 to 7", page.table)));
+        };
+        let (number, pages) = (page.number, pages_of(table, self.rows[position]));
+        // An image of sessions that were closed since: their pages are not written again when there are fewer.
+        if table == Table::Sessions && number >= pages {
+            return Ok(());
+        }
+        if number >= pages || !self.seen[position].insert(number) {
+            return Err(PageError::Unexpected { table, number, pages });
+        }
+        let rows = rows_in_page(table, number, self.rows[position]);
+        self.fill(table, page, rows).within_at(table.as_str_name(), number as usize).map_err(content)
+    }
+
+    fn fill(&mut self, table: Table, page: v1::Page, rows: Range<u32>) -> Result<(), Invalid> {
+        let restore = &mut self.restore;
+        match table {
+            Table::Unspecified | Table::Meta => Ok(()),
+            Table::Machines => machines(restore, required("machines", "rows", page.machines)?, &rows),
+            Table::Jobs => jobs(restore, required("jobs", "rows", page.jobs)?, &rows),
+            Table::Groups => groups(restore, &required("groups", "rows", page.groups)?, rows),
+            Table::Tasks => tasks(restore, &required("tasks", "rows", page.tasks)?, rows),
+            Table::Allocations => allocations(restore, required("allocations", "rows", page.allocations)?, rows),
+            Table::Sessions => sessions(restore, required("sessions", "rows", page.sessions)?),
+        }
+    }
+}
+
+/// A slot that belongs to the page.
+fn slot_in(slot: u32, rows: &Range<u32>) -> Result<u32, Invalid> {
+    if rows.contains(&slot) {
+        Ok(slot)
+    } else {
+        Err(Invalid::new("", format!("a slot of this page, {} to {}", rows.start, rows.end), slot))
+    }
+}
+
+fn machines(restore: &mut Restore, page: v1::MachinePage, rows: &Range<u32>) -> Result<(), Invalid> {
+    bounds::column("last_changes", page.machines.len(), page.last_changes.len())?;
+    for (position, (machine, last_change)) in page.machines.into_iter().zip(page.last_changes).enumerate() {
+        let machine = Machine::try_from(machine).within_at("machines", position)?;
+        slot_in(machine.id.slot, rows).within("id").within_at("machines", position)?;
+        if !is_gone(&machine) && machine.name.is_empty() {
+            return Err(Invalid::missing("name", "the name of a machine")).within_at("machines", position);
+        }
+        restore.machine(&Arc::new(machine), Revision(last_change));
+    }
+    Ok(())
+}
+
+fn jobs(restore: &mut Restore, page: v1::JobPage, rows: &Range<u32>) -> Result<(), Invalid> {
+    for (position, row) in page.jobs.into_iter().enumerate() {
+        let body = (!row.body.is_empty()).then(|| row.body.as_ref().into());
+        let (job, _) = job_from_wire(required("put", "a job", row.put)?, body).within_at("jobs", position)?;
+        slot_in(job.id.slot, rows).within("put.id").within_at("jobs", position)?;
+        restore.job(job.id.slot, job.id.generation, Some(Arc::new(job)));
+    }
+    let (pairs, []) = page.free.as_chunks() else {
+        return Err(Invalid::new("free", "pairs of slot and generation", page.free.len()));
+    };
+    for &[slot, generation] in pairs {
+        restore.job(slot_in(slot, rows).within("free")?, generation, None);
+    }
+    Ok(())
+}
+
+fn groups(restore: &mut Restore, page: &v1::GroupPage, rows: Range<u32>) -> Result<(), Invalid> {
+    bounds::column("task_bases", rows.len(), page.task_bases.len())?;
+    bounds::column("counts", rows.len(), page.counts.len())?;
+    bounds::column("not_before_micros", rows.len(), page.not_before_micros.len())?;
+    bounds::rows("task_bases", &page.task_bases)?;
+    let columns = page.task_bases.iter().zip(&page.counts).zip(&page.not_before_micros);
+    for (row, ((&task_base, &count), &micros)) in rows.zip(columns) {
+        let count = bounds::up_to("counts", count, bounds::COUNT_MAX)?;
+        restore.group(row, task_base, count, LogTime { micros });
+    }
+    Ok(())
+}
+
+fn tasks(restore: &mut Restore, page: &v1::TaskPage, rows: Range<u32>) -> Result<(), Invalid> {
+    bounds::column("allocations", rows.len(), page.allocations.len())?;
+    bounds::column("attempts", rows.len(), page.attempts.len())?;
+    bounds::column("states", rows.len(), page.states.len())?;
+    bounds::column("failures", rows.len(), page.failures.len())?;
+    for (position, row) in rows.enumerate() {
+        let state = TaskState::from_number(page.states[position])
+            .ok_or_else(|| Invalid::new("states", "states of tasks, 0 to 4", page.states[position]))?;
+        let task = TaskRow {
+            allocation: page.allocations[position],
+            attempts: bounds::narrow("attempts", page.attempts[position], u64::from(u16::MAX))?,
+            state,
+            failures: bounds::narrow("failures", page.failures[position], u64::from(u8::MAX))?,
+        };
+        restore.task(row, task);
+    }
+    Ok(())
+}
+
+fn allocations(restore: &mut Restore, page: v1::AllocationPage, rows: Range<u32>) -> Result<(), Invalid> {
+    check_columns(&page, rows.len())?;
+    let mut extras: Vec<AllocationExtra> = vec![AllocationExtra::default(); rows.len()];
+    for (number, wire) in page.extras.iter().cloned().enumerate() {
+        let found = extra_from_wire(wire, rows.len()).within_at("extras", number)?;
+        let extra = &mut extras[found.claim as usize];
+        (extra.devices, extra.ports, extra.takes_over) = (found.devices, found.ports, found.takes_over);
+    }
+    let (pairs, []) = page.restarts.as_chunks() else {
+        return Err(Invalid::new("restarts", "pairs of position and count", page.restarts.len()));
+    };
+    for &[found, restarts] in pairs {
+        extras[position(found, rows.len()).within("restarts")?].restarts = restarts;
+    }
+    reasons_by_position(&page.reasons, rows.len(), |position, reason| extras[position].reason = Some(reason))?;
+    for ((position, slot), extra) in rows.enumerate().zip(extras) {
+        let (row, status) = allocation(&page, position)?;
+        restore.allocation(RestoredAllocation { slot, row, status, extra });
+    }
+    Ok(())
+}
+
+fn check_columns(page: &v1::AllocationPage, rows: usize) -> Result<(), Invalid> {
+    let columns = [
+        ("generations", page.generations.len()),
+        ("states", page.states.len()),
+        ("ready", page.ready.len()),
+        ("jobs", page.jobs.len()),
+        ("groups", page.groups.len()),
+        ("group_rows", page.group_rows.len()),
+        ("job_versions", page.job_versions.len()),
+        ("tasks", page.tasks.len()),
+        ("attempts", page.attempts.len()),
+        ("machines", page.machines.len()),
+        ("epochs", page.epochs.len()),
+        ("shapes", page.shapes.len()),
+        ("schedulers", page.schedulers.len()),
+        ("created", page.created.len()),
+        ("sessions", page.sessions.len()),
+        ("numbers", page.numbers.len()),
+    ];
+    columns.into_iter().try_for_each(|(field, found)| bounds::column(field, rows, found))
+}
+
+fn allocation(page: &v1::AllocationPage, at: usize) -> Result<(AllocationRow, AllocationStatus), Invalid> {
+    let state = AllocationState::from_number(page.states[at])
+        .filter(|state| !state.is_end())
+        .ok_or_else(|| Invalid::new("states", "0 for a free row, or states of live allocations", page.states[at]))?;
+    // A free row is of no job.
+    let job = match page.jobs[at] {
+        0 if !state.is_live() => plenum_model::JobId::default(),
+        bits => bounds::job("jobs", bits)?,
+    };
+    let row = AllocationRow {
+        created: Revision(page.created[at]),
+        session: page.sessions[at],
+        number: bounds::narrow("numbers", page.numbers[at], u64::from(u32::MAX))?,
+        generation: page.generations[at],
+        job_slot: job.slot,
+        job_generation: job.generation,
+        job_version: page.job_versions[at],
+        group_row: page.group_rows[at],
+        task: page.tasks[at],
+        machine: page.machines[at],
+        epoch: page.epochs[at],
+        shape: page.shapes[at],
+        group: bounds::group("groups", page.groups[at])?,
+        attempt: bounds::narrow("attempts", page.attempts[at], u64::from(u16::MAX))?,
+        scheduler: bounds::narrow("schedulers", page.schedulers[at], u64::from(u16::MAX))?,
+    };
+    Ok((row, AllocationStatus { state, ready: page.ready[at] > 0 }))
+}
+
+fn sessions(restore: &mut Restore, page: v1::SessionPage) -> Result<(), Invalid> {
+    for (position, row) in page.sessions.into_iter().enumerate() {
+        restore.session(session(row).within_at("sessions", position)?);
+    }
+    Ok(())
+}
+
+fn session(row: v1::SessionRow) -> Result<Session, Invalid> {
+    let opened = required("opened", "a session", row.opened)?;
+    bounds::at_most("numbers", "numbers", row.numbers.len(), NUMBERS_KEPT)?;
+    bounds::column("revisions", row.numbers.len(), row.revisions.len())?;
+    bounds::column("digests", row.numbers.len(), row.digests.len())?;
+    if !row.numbers.is_sorted_by(|left, right| left < right) {
+        return Err(Invalid::new("numbers", "rising numbers", "others"));
+    }
+    let columns = row.numbers.into_iter().zip(row.revisions).zip(row.digests);
+    let decided: VecDeque<_> = columns
+        .map(|((number, revision), digest)| DecidedNumber { number, revision: Revision(revision), digest })
+        .collect();
+    Ok(Session {
+        id: SessionId(opened.id),
+        scheduler: names::name("opened.scheduler", &opened.scheduler)?,
+        principal: names::principal("opened.principal", &opened.principal)?,
+        namespace: names::optional_name("opened.namespace", &opened.namespace)?,
+        decided,
+    })
+}
