@@ -1,0 +1,312 @@
+//! A cell in steady state, for the suites that measure deciding: so many machines and live allocations, and transactions whose
+//! claims are one grant plus one stop of an older allocation picked at random.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use plenum_core::{Core, CoreOptions, Decided};
+use plenum_model::{
+    AllocationId, AllocationState, Attributes, CellIdentity, Command, Decision, DecisionMetadata, GroupShape, JobId, JobShape,
+    LogTime, MachineId, Placement, Request, Resources, Revision, SessionId, Transaction, TransactionId, TransactionOutcome,
+    Transition,
+};
+
+use crate::random::Random;
+
+/// Memory that each task gets; its CPU follows from the machines' size, so that 60% are used.
+const TASK_MEMORY_BYTES: u64 = 64 << 20;
+
+/// Live allocations a machine, of which `MACHINE_TASKS_MAX` would fit: 60% used.
+const MACHINE_TASKS_MAX_PERCENT: u64 = 167;
+
+/// Machines that are kept full, so that claims on them lose.
+const RACES: usize = 8;
+
+/// Shape of the load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) machines: u32,
+    pub(crate) live: u32,
+    /// Claims of one transaction.
+    pub(crate) claims: u32,
+    /// Transactions of one batch: their base is the end of the batch before.
+    pub(crate) batch: u32,
+    /// Claims of a hundred that lose a race against the first transaction of their batch.
+    pub(crate) losers_percent: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Live {
+    id: AllocationId,
+    machine: u32,
+    job: u32,
+    task: u32,
+}
+
+/// The steady cell, and what is needed to go on loading it.
+pub(crate) struct Steady {
+    pub(crate) core: Core,
+    shape: Shape,
+    random: Random,
+    jobs: Vec<JobId>,
+    machines: Vec<MachineId>,
+    /// Machines for races: the last ones, kept out of the usual load. Each has room for one task.
+    race_machines: Vec<u32>,
+    race_job: JobId,
+    /// By job, tasks that wait.
+    waiting: Vec<Vec<u32>>,
+    live: Vec<Live>,
+    next_job: usize,
+    session: SessionId,
+    rival: SessionId,
+    number: u64,
+    now: LogTime,
+    stopped: Vec<Live>,
+    raced: Vec<(AllocationId, u32)>,
+}
+
+/// One batch of requests: a rival that takes the race machines, the transactions, and the receipts of what they stopped.
+pub(crate) struct Batch {
+    pub(crate) rival: Request,
+    pub(crate) transactions: Vec<Request>,
+}
+
+fn request(command: Command) -> Request {
+    Request { principal: "local".into(), namespace: "default".into(), command }
+}
+
+impl Steady {
+    /// Builds the cell: machines, jobs, and live allocations spread at random.
+    pub(crate) fn build(shape: Shape, seed: u64) -> anyhow::Result<Self> {
+        let mut core = Core::new(CoreOptions::default());
+        let now = LogTime::from_micros(1);
+        let identity = CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() };
+        decide(&mut core, Command::OpenServer(identity), now)?;
+        let per_machine = u64::from(shape.live / shape.machines).max(1);
+        let fitting = per_machine * MACHINE_TASKS_MAX_PERCENT / 100 + 1;
+        let task = Resources::new(100, TASK_MEMORY_BYTES);
+        let full = Resources::new(100 * fitting, TASK_MEMORY_BYTES * fitting);
+        for number in 0..shape.machines as usize + RACES {
+            let capacity = if number < shape.machines as usize { full } else { task };
+            decide(&mut core, register(number, capacity), now)?;
+        }
+        let machines = core.cell().machines().map(|machine| machine.id).collect::<Vec<_>>();
+        let session = open(&mut core, "load", now)?;
+        let rival = open(&mut core, "rival", now)?;
+        let job_count = (shape.live / 1000).max(1);
+        let mut jobs = Vec::new();
+        for number in 0..job_count {
+            jobs.push(submit(&mut core, &format!("job-{number}"), "load", 1200, task, now)?);
+        }
+        let race_job = submit(&mut core, "race", "rival", u32::try_from(RACES)?, task, now)?;
+        let mut steady = Self {
+            core,
+            shape,
+            random: Random::new(seed),
+            race_machines: (shape.machines..shape.machines + u32::try_from(RACES)?).collect(),
+            race_job,
+            waiting: vec![(0..1200).rev().collect(); jobs.len()],
+            jobs,
+            machines,
+            live: Vec::with_capacity(shape.live as usize + 65_536),
+            next_job: 0,
+            session,
+            rival,
+            number: 0,
+            now,
+            stopped: Vec::new(),
+            raced: Vec::new(),
+        };
+        steady.fill()?;
+        Ok(steady)
+    }
+
+    /// Places tasks until so many are live, and starts them.
+    fn fill(&mut self) -> anyhow::Result<()> {
+        while self.live.len() < self.shape.live as usize {
+            let base = self.core.cell().revision();
+            let txn = self.transaction(base, 0, 0);
+            self.grant(&txn)?;
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, request: &Request) -> anyhow::Result<()> {
+        let decided = self.core.decide(request, self.now);
+        self.follow(request, &decided)?;
+        Ok(())
+    }
+
+    /// The requests of one batch.
+    pub(crate) fn next_batch(&mut self) -> Batch {
+        let base = self.core.cell().revision();
+        let losers = self.shape.claims * self.shape.losers_percent / 100;
+        let rival = self.race(base);
+        let transactions = (0..self.shape.batch).map(|_| self.transaction(base, self.shape.claims, losers)).collect();
+        Batch { rival, transactions }
+    }
+
+    fn next_id(&mut self, session: SessionId) -> TransactionId {
+        self.number += 1;
+        TransactionId { session, number: self.number }
+    }
+
+    fn race(&mut self, base: Revision) -> Request {
+        let placement = Placement {
+            job: self.race_job,
+            job_version: 1,
+            machines: self.race_machines.clone(),
+            tasks: (0..).take(RACES).collect(),
+            ..Placement::default()
+        };
+        let id = self.next_id(self.rival);
+        let txn = Transaction { id, incarnation: 1, base, placements: vec![placement], ..Transaction::default() };
+        request(Command::Commit(Box::new(txn), id.number))
+    }
+
+    /// Claims for tasks that wait, and as many stops of live allocations picked at random.
+    fn transaction(&mut self, base: Revision, stops: u32, losers: u32) -> Request {
+        let mut left = self.shape.claims as usize;
+        let mut losers = losers as usize;
+        let mut placements = Vec::new();
+        while left > 0 {
+            self.next_job = (self.next_job + 1) % self.jobs.len();
+            let waiting = &mut self.waiting[self.next_job];
+            let mut tasks = waiting.split_off(waiting.len() - left.min(waiting.len()));
+            tasks.sort_unstable();
+            left -= tasks.len();
+            let machines = tasks.iter().map(|_| {
+                if losers > 0 {
+                    losers -= 1;
+                    self.race_machines[losers % RACES]
+                } else {
+                    self.random.below(self.shape.machines)
+                }
+            });
+            let machines = machines.collect();
+            let job = self.jobs[self.next_job];
+            placements.push(Placement { job, job_version: 1, machines, tasks, ..Placement::default() });
+        }
+        let mut stopped = Vec::with_capacity(stops as usize);
+        for _ in 0..stops {
+            let victim = self.random.below(u32::try_from(self.live.len()).expect("fits"));
+            let victim = self.live.swap_remove(victim as usize);
+            stopped.push(victim.id);
+            self.stopped.push(victim);
+        }
+        let id = self.next_id(self.session);
+        let decision = DecisionMetadata { attempt: 1, policy: "random".into(), ..DecisionMetadata::default() };
+        let txn = Transaction { id, incarnation: 1, base, placements, stops: stopped, decision, ..Transaction::default() };
+        request(Command::Commit(Box::new(txn), id.number))
+    }
+
+    /// Takes note of what a transaction was granted, and gives the number of its granted claims.
+    pub(crate) fn follow(&mut self, request: &Request, decided: &Decided) -> anyhow::Result<u64> {
+        let (Command::Commit(txn, _), Decided::Changed { decision: Decision::Outcome(outcome), .. }) =
+            (&request.command, decided)
+        else {
+            bail!("expected an outcome, found {decided:?}");
+        };
+        if outcome.outcome == TransactionOutcome::Refused {
+            bail!("a transaction of the load was refused: {:?}", outcome.refusals.first());
+        }
+        let racing = txn.id.session == self.rival;
+        let mut granted = 0;
+        for (placement, claims) in txn.placements.iter().zip(&outcome.placements) {
+            for (claim, id) in claims.iter().enumerate() {
+                let (machine, task) = (placement.machines[claim], placement.tasks[claim]);
+                match id {
+                    Some(id) if racing => self.raced.push((*id, machine)),
+                    Some(id) => {
+                        granted += 1;
+                        let job = self.job_number(placement.job)?;
+                        self.live.push(Live { id: *id, machine, job, task });
+                    }
+                    None => {
+                        let job = self.job_number(placement.job)? as usize;
+                        self.waiting[job].push(task);
+                    }
+                }
+            }
+        }
+        Ok(granted)
+    }
+
+    fn job_number(&self, job: JobId) -> anyhow::Result<u32> {
+        // Jobs were submitted one after the other into an empty cell: slots are their numbers.
+        let number = job.slot;
+        (self.jobs.get(number as usize) == Some(&job)).then_some(number).context("a job of the load")
+    }
+
+    /// The receipts of all that was stopped since the last ones, rivals too.
+    pub(crate) fn receipts(&mut self) -> Request {
+        let stopped = std::mem::take(&mut self.stopped);
+        let mut transitions = Vec::with_capacity(stopped.len() + self.raced.len());
+        for live in stopped {
+            transitions.push(receipt(self.machines[live.machine as usize], live.id));
+            self.waiting[live.job as usize].push(live.task);
+        }
+        for (id, machine) in std::mem::take(&mut self.raced) {
+            transitions.push(receipt(self.machines[machine as usize], id));
+        }
+        request(Command::ReportStatus(transitions))
+    }
+
+    pub(crate) fn now(&self) -> LogTime {
+        self.now
+    }
+}
+
+fn receipt(machine: MachineId, allocation: AllocationId) -> Transition {
+    Transition {
+        machine,
+        epoch: 1,
+        allocation,
+        state: AllocationState::Stopped,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    }
+}
+
+fn decide(core: &mut Core, command: Command, now: LogTime) -> anyhow::Result<Decision> {
+    match core.decide(&request(command), now) {
+        Decided::Changed { decision, .. } => Ok(decision),
+        other => bail!("expected a change, found {other:?}"),
+    }
+}
+
+fn register(number: usize, capacity: Resources) -> Command {
+    Command::RegisterMachine {
+        name: format!("machine-{number}").into(),
+        boot_id: "boot".into(),
+        capacity,
+        attributes: Arc::new(Attributes::new()),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+    }
+}
+
+fn open(core: &mut Core, scheduler: &str, now: LogTime) -> anyhow::Result<SessionId> {
+    decide(core, Command::OpenSession { scheduler: scheduler.into() }, now)?;
+    Ok(SessionId(core.cell().revision().0))
+}
+
+fn submit(core: &mut Core, name: &str, scheduler: &str, count: u32, task: Resources, now: LogTime) -> anyhow::Result<JobId> {
+    let group = GroupShape { name: "main".into(), count, resources: task, ..GroupShape::default() };
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: name.into(),
+        scheduler: scheduler.into(),
+        priority: 50,
+        kind: plenum_model::JobKind::Forever,
+        groups: vec![group],
+        ..JobShape::default()
+    };
+    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    match decide(core, command, now)? {
+        Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
+        other => bail!("expected an id, found {other:?}"),
+    }
+}
