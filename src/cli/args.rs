@@ -142,15 +142,13 @@ pub(crate) struct Server {
     /// A configuration file in TOML, with the same names as the flags
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Where the cell's log and history are kept [default: $XDG_STATE_HOME/plenum]
+    /// Where the cell's log and history are kept; the address is written to DIR/address once it can be reached [default:
+    /// $XDG_STATE_HOME/plenum]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// Where to listen; port 0 takes any free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<std::net::SocketAddr>,
-    /// Write the address to this file once it can be reached
-    #[arg(long, value_name = "FILE")]
-    pub(crate) address_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) with_parent: WithParent,
 }

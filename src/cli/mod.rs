@@ -63,6 +63,10 @@ impl Context {
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|command| command == "shim") {
+        return parts::shim(words);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
@@ -103,7 +107,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
         Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
-        Command::Shim { arguments } => Ok(parts::shim(&arguments)),
+        Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
         Command::Verify { dir } => parts::verify(context.format, &dir),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
         Command::Completion { shell } => completion(shell),

@@ -19,7 +19,7 @@ use super::{
     progress::Progress,
     signals::Signals,
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, parts};
 
 /// The port that a development cell takes if nobody has it.
 const PORT: u16 = 7070;
@@ -62,7 +62,7 @@ impl<'dev> DevCell<'dev> {
 
     /// Starts the server and waits until it can be reached; gives its address.
     pub(super) async fn start_server(&mut self) -> Result<String, Failure> {
-        let address_file = self.folder.address_file();
+        let address_file = parts::address_file(&self.folder.server());
         // An address of an earlier run would be taken for this one's.
         let _ = std::fs::remove_file(&address_file);
         let arguments = arguments([
@@ -71,8 +71,6 @@ impl<'dev> DevCell<'dev> {
             self.folder.server().into(),
             "--listen".into(),
             format!("127.0.0.1:{}", free_port()).into(),
-            "--address-file".into(),
-            address_file.clone().into(),
         ]);
         let keeper = self.start("server", arguments, Vec::new());
         self.server.push(keeper);

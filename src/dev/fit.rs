@@ -1,8 +1,6 @@
 //! Whether a job could ever run on these machines; if not, which comes nearest and what lacks there.
 
-use std::sync::Arc;
-
-use plenum_model::{Attributes, Constraint, Operator, Resource, shortages};
+use plenum_model::{Attributes, Constraint, Resource, Resources, shortages};
 use plenum_proto::v1::{self, GroupShape, JobShape, MachineView};
 
 use crate::output;
@@ -62,15 +60,17 @@ fn judge(group: &GroupShape, machine: &MachineView) -> (Distance, Vec<String>) {
         machine.attributes.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
     let mut lacks: Vec<String> = Vec::new();
     for rule in &group.constraints {
-        if !constraint(rule).is_some_and(|rule| rule.holds(&attributes)) {
+        if !Constraint::try_from(rule.clone()).is_ok_and(|rule| rule.holds(&attributes)) {
             let found = machine.attributes.get(&rule.attribute);
             let found = found.map_or_else(|| "it has none".to_owned(), |value| format!("it is \"{value}\""));
             lacks.push(format!("`attr.{}` is not {} ({found})", rule.attribute, rule_words(rule)));
         }
     }
     let constraints = lacks.len();
-    let need = resources(group.resources.as_ref());
-    let capacity = resources(machine.capacity.as_ref());
+    // Both were validated when they were read; what is not an amount counts as none.
+    let amounts =
+        |wire: &Option<v1::Resources>| Resources::try_from(wire.clone().unwrap_or_default()).unwrap_or_default();
+    let (need, capacity) = (amounts(&group.resources), amounts(&machine.capacity));
     let short = shortages(&capacity, &need);
     let mut short_permille: i64 = 0;
     for shortage in &short {
@@ -120,37 +120,6 @@ fn amount_words(resource: Resource, amount: u64) -> String {
         Resource::MemoryBytes | Resource::DiskBytes => output::bytes(amount),
         Resource::Custom(_) => amount.to_string(),
     }
-}
-
-/// The wire's amounts as the model's, whose code also judges claims. Negative ones, which no cell sends, count as none.
-fn resources(wire: Option<&v1::Resources>) -> plenum_model::Resources {
-    let Some(wire) = wire else { return plenum_model::Resources::default() };
-    let amount = |amount: i64| u64::try_from(amount).unwrap_or(0);
-    let mut custom = [0; plenum_model::CUSTOM_RESOURCES];
-    for (place, value) in custom.iter_mut().zip(&wire.custom) {
-        *place = amount(*value);
-    }
-    plenum_model::Resources {
-        cpu_millis: amount(wire.cpu_millis),
-        memory_bytes: amount(wire.memory_bytes),
-        disk_bytes: amount(wire.disk_bytes),
-        custom,
-    }
-}
-
-fn constraint(wire: &v1::Constraint) -> Option<Constraint> {
-    let operator = match wire.operator() {
-        v1::Operator::Unspecified => return None,
-        v1::Operator::Equal => Operator::Equal,
-        v1::Operator::NotEqual => Operator::NotEqual,
-        v1::Operator::Less => Operator::Less,
-        v1::Operator::LessOrEqual => Operator::LessOrEqual,
-        v1::Operator::Greater => Operator::Greater,
-        v1::Operator::GreaterOrEqual => Operator::GreaterOrEqual,
-        v1::Operator::In => Operator::In,
-    };
-    let values = wire.values.iter().map(|value| Arc::from(value.as_str())).collect();
-    Some(Constraint { attribute: Arc::from(wire.attribute.as_str()), operator, values })
 }
 
 #[cfg(test)]

@@ -51,11 +51,6 @@ impl Folder {
         self.path.join("agents").join(machine)
     }
 
-    /// The file in which the server tells its address.
-    pub(super) fn address_file(&self) -> PathBuf {
-        self.path.join("address")
-    }
-
     /// What a part prints.
     pub(super) fn log(&self, part: &str) -> PathBuf {
         self.path.join("log").join(format!("{part}.log"))
@@ -65,8 +60,6 @@ impl Folder {
     pub(super) fn close(self) {
         if self.is_temporary {
             let _ = fs::remove_dir_all(&self.path);
-        } else {
-            let _ = fs::remove_file(self.address_file());
         }
     }
 }

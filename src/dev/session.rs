@@ -20,6 +20,7 @@ use crate::{
     connect::Connection,
     failure::Failure,
     output::span,
+    parts,
 };
 
 /// How long agents may take to register.
@@ -53,10 +54,11 @@ impl Session<'_> {
         let work = async {
             let connection = Connection::open(&address).await?;
             self.tell_address(&address);
+            let machines = self.machines(&connection).await?;
+            self.tell_missing_isolation();
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
             }
-            let machines = self.machines(&connection).await?;
             let jobs = self.submit(&connection, &machines).await?;
             self.follow(&connection, &jobs).await
         };
@@ -79,6 +81,14 @@ impl Session<'_> {
             let flag =
                 if address == crate::connect::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") };
             self.progress.say(&format!("submit jobs with `plenum{flag} job run FILE`; Ctrl-C stops the cell"));
+        }
+    }
+
+    /// Names what the kernel does not give to tasks here, in one line. All agents of one machine find the same.
+    fn tell_missing_isolation(&self) {
+        let printed = std::fs::read_to_string(self.folder.log("agent-machine-1")).unwrap_or_default();
+        if let Some(missing) = parts::missing_isolation(&printed) {
+            self.progress.say(&format!("tasks run without: {missing}"));
         }
     }
 

@@ -350,11 +350,11 @@ fn amount(table: &Fields<'_>, name: &str, read: impl Fn(&str) -> Result<i64, Str
 fn gpus(table: &Fields<'_>) -> Result<Vec<Device>, Fault> {
     let Some(millis) = amount(table, "gpu", units::device_millis)? else { return Ok(Vec::new()) };
     let at = table.node("gpu").map_or_else(|| table.at(), |node| node.at.clone());
-    let device = |millis| Device { kind: "gpu".to_owned(), index: 0, millis, model: String::new() };
+    let device = |index, millis| Device { kind: "gpu".to_owned(), index, millis, model: String::new() };
     match i32::try_from(millis) {
-        Ok(part @ 0..=1000) => Ok(if part == 0 { Vec::new() } else { vec![device(part)] }),
+        Ok(part @ 0..=1000) => Ok(if part == 0 { Vec::new() } else { vec![device(0, part)] }),
         _ if millis % 1000 == 0 && millis / 1000 <= DEVICES_MAX => {
-            Ok((0..millis / 1000).map(|_| device(1000)).collect())
+            Ok((0..).zip(0..millis / 1000).map(|(index, _)| device(index, 1000)).collect())
         }
         _ => {
             let what =

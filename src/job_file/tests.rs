@@ -36,9 +36,13 @@ fn check_resources(resources: &str, words: &[&str]) {
     check(&format!("{HEAD}{group}"), "JOB_FILE_VALUE", words);
 }
 
+/// The file is read, and what was read passes the cell's own edge.
 fn read(text: &str) -> JobFile {
     match JobFile::parse("job.toml", text) {
-        Ok(file) => file,
+        Ok(file) => {
+            plenum_proto::jobs::submit(file.spec.clone()).unwrap();
+            file
+        }
         Err(error) => panic!("the file should be read: {error}"),
     }
 }

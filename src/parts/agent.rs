@@ -1,0 +1,76 @@
+//! `plenum agent` and its shims.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use plenum_agent::{AgentError, Options};
+
+use super::{causes, config, config::AgentFile, state_folder, trace};
+use crate::{
+    cli::{self, Context},
+    connect::ADDRESS_DEFAULT,
+    failure::Failure,
+    parent,
+};
+
+/// How the agent begins the line in which it names what its tasks lack.
+const MISSING: &str = "tasks run without: ";
+
+/// Runs the agent of this machine until it is asked to end.
+pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure> {
+    parent::follow(flags.with_parent.with_parent)?;
+    let file: AgentFile = config::read(flags.config.as_deref())?;
+    let directory = match flags.dir.clone().or(file.dir) {
+        Some(directory) => directory,
+        None => state_folder("plenum-agent")?,
+    };
+    // An address that somebody gave wins over the file; the default does not.
+    let server = match file.addr {
+        Some(addr) if context.address == ADDRESS_DEFAULT => addr,
+        _ => context.address.clone(),
+    };
+    let mut options = Options::new(server, directory);
+    options.name = flags.name.clone().or(file.name);
+    options.shares = flags.share.or(file.share).unwrap_or(options.shares);
+    options.no_isolation = flags.no_isolation || file.no_isolation;
+    options.stop_tasks_on_exit = flags.stop_tasks_on_exit || file.stop_tasks_on_exit;
+    options.attributes = file.attributes;
+    options.log_file_bytes_max = file.log_file_bytes_max.unwrap_or(options.log_file_bytes_max);
+    options.ended_kept_max = file.ended_kept_max.unwrap_or(options.ended_kept_max);
+    options.pids_max = file.pids_max.unwrap_or(options.pids_max);
+    trace::begin();
+    plenum_agent::run(&options).map_err(|error| failure(&error))
+}
+
+/// Runs a shim. To be called before the process has a second thread, and before anything that takes time: this is on
+/// the way of every task's start.
+pub(crate) fn shim(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    plenum_agent::shim::main(arguments)
+}
+
+/// What an agent said that its tasks lack, found in what it printed.
+pub(crate) fn missing_isolation(printed: &str) -> Option<&str> {
+    printed.lines().find_map(|line| line.split_once(MISSING)).map(|(_, missing)| missing.trim())
+}
+
+fn failure(error: &AgentError) -> Failure {
+    let code = match error {
+        AgentError::InUse { .. } => "DIRECTORY_IN_USE",
+        AgentError::OtherCell { .. } => "OTHER_CELL",
+        AgentError::Address { .. } => "USAGE",
+        AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Start(_) => "IO",
+    };
+    Failure::new(code, causes(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tasks_lack_is_found_in_the_agents_words() {
+        let printed =
+            "2026-11-20T08:00:00Z  WARN plenum_agent::service: tasks run without: pid namespace, cgroups\nmore";
+        assert_eq!(missing_isolation(printed), Some("pid namespace, cgroups"));
+        assert_eq!(missing_isolation("nothing\n"), None);
+    }
+}

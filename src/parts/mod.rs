@@ -1,0 +1,57 @@
+//! The parts of a cell, each started as its crate wants it. Nothing else in the binary knows their options.
+
+mod agent;
+mod config;
+mod scheduler;
+mod server;
+mod trace;
+mod verify;
+
+pub(crate) use agent::{agent, missing_isolation, shim};
+pub(crate) use scheduler::scheduler;
+pub(crate) use server::{address_file, server};
+pub(crate) use verify::verify;
+
+use std::{error::Error, path::PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+/// Where a part keeps what must survive: a folder of the user's own, unless somebody names another.
+fn state_folder(name: &str) -> Result<PathBuf, Failure> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let folder = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    folder.or_else(home).map(|folder| folder.join(name)).ok_or_else(|| {
+        Failure::usage("neither XDG_STATE_HOME nor HOME is set").with_hint("name a directory with --dir")
+    })
+}
+
+/// Ready when this process is asked to end.
+async fn asked_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals do what they always do.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// An error and all its causes in one sentence.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some errors repeat their cause already.
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
