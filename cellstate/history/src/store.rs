@@ -17,10 +17,12 @@ use crate::options::{JournalSetAside, Options};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{
-    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode,
+    Readable,
 };
 use prost::Message;
 use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -61,19 +63,14 @@ impl Store {
         let path = folder.join(STORE_FOLDER);
         let reason = match attempt(&path, options) {
             Ok(store) => return Ok((store, None)),
-            Err(Attempt::Locked) => return Err(OpenError::Locked { path: folder.to_owned() }),
-            Err(Attempt::Failed(error)) => return Err(StoreError::from(error).into()),
-            Err(Attempt::Unreadable(reason)) => reason,
+            Err(Attempt::JournalUnreadable(reason)) => reason,
+            Err(other) => return Err(other.into_error(folder)),
         };
         let aside =
             set_journal_aside(folder, &path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
         tracing::warn!(reason, aside = %aside.display(), "the history's store can't read its journal; it is set aside");
-        match attempt(&path, options) {
-            Ok(store) => Ok((store, Some(JournalSetAside { folder: aside, reason }))),
-            Err(Attempt::Locked) => Err(OpenError::Locked { path: folder.to_owned() }),
-            Err(Attempt::Failed(error)) => Err(StoreError::from(error).into()),
-            Err(Attempt::Unreadable(what)) => Err(OpenError::Damaged { path: folder.to_owned(), what }),
-        }
+        let store = attempt(&path, options).map_err(|failed| failed.into_error(folder))?;
+        Ok((store, Some(JournalSetAside { folder: aside, reason })))
     }
 
     fn keyspace(&self, shelf: Shelf) -> &Keyspace {
@@ -266,20 +263,45 @@ impl Store {
 /// Why an attempt to open failed.
 enum Attempt {
     Locked,
-    /// Something that another attempt would not change.
+    /// The world: the same bytes may be fine another time.
     Failed(fjall::Error),
-    /// Its bytes make no sense. This may be the journal's fault.
-    Unreadable(String),
+    /// Tables are damaged.
+    TablesUnreadable(String),
+    /// The journal is damaged, or it may be.
+    JournalUnreadable(String),
+}
+
+impl Attempt {
+    fn of(error: fjall::Error) -> Self {
+        // Files that are gone, too short, or tell of places before their beginning.
+        let makes_no_sense = |error: &io::Error| {
+            use ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput)
+        };
+        match error {
+            fjall::Error::Locked => Self::Locked,
+            fjall::Error::Io(ref inner) if !makes_no_sense(inner) => Self::Failed(error),
+            fjall::Error::Storage(LsmError::Io(ref inner)) if !makes_no_sense(inner) => Self::Failed(error),
+            fjall::Error::Storage(_) | fjall::Error::InvalidVersion(_) => Self::TablesUnreadable(error.to_string()),
+            _ => Self::JournalUnreadable(error.to_string()),
+        }
+    }
+
+    fn into_error(self, folder: &Path) -> OpenError {
+        let path = folder.to_owned();
+        match self {
+            Self::Locked => OpenError::Locked { path },
+            Self::Failed(error) => StoreError::from(error).into(),
+            Self::TablesUnreadable(what) | Self::JournalUnreadable(what) => OpenError::Damaged { path, what },
+        }
+    }
 }
 
 fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {
     // Fjall asserts where damaged bytes contradict each other.
     match catch_unwind(AssertUnwindSafe(|| open_database(path, options))) {
-        Ok(Ok(store)) => Ok(store),
-        Ok(Err(fjall::Error::Locked)) => Err(Attempt::Locked),
-        Ok(Err(error @ fjall::Error::Io(_))) => Err(Attempt::Failed(error)),
-        Ok(Err(error)) => Err(Attempt::Unreadable(error.to_string())),
-        Err(_) => Err(Attempt::Unreadable("an assertion of the store failed".to_owned())),
+        Ok(opened) => opened.map_err(Attempt::of),
+        Err(_) => Err(Attempt::JournalUnreadable("an assertion of the store failed".to_owned())),
     }
 }
 
@@ -307,7 +329,7 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
 
 /// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
 /// number its changes anew, and old rows hide new ones.
-fn set_journal_aside(folder: &Path, store: &Path) -> std::io::Result<PathBuf> {
+fn set_journal_aside(folder: &Path, store: &Path) -> io::Result<PathBuf> {
     let aside = folder.join(SET_ASIDE_FOLDER);
     if aside.try_exists()? {
         fs::remove_dir_all(&aside)?;

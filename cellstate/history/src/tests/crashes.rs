@@ -176,7 +176,7 @@ fn damage_anywhere_in_the_stores_journal_loses_nothing_that_was_durable() {
     history.append(&batches(151, 300, 200)).unwrap();
     let mut set_aside = 0;
     history.store().wait_until_idle();
-    for (round, place_permille) in (0..10).map(|round| (round, round * 100 + 3)) {
+    for (round, place_permille) in (0..6).map(|round| (round, round * 170 + 3)) {
         let copy = folder.path().join(format!("copy{round}"));
         copy_folder(&live, &copy);
         for journal in journals(&copy) {
@@ -262,17 +262,47 @@ fn damaged_tables_are_errors_and_never_panics() {
     assert!(damaged > 0, "some damage was seen");
 }
 
-/// Flips a bit in the data of every table, at a place that depends on the round.
-fn damage_tables(folder: &Path, round: usize) {
+#[test]
+fn missing_or_cut_files_of_the_store_are_named_as_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    {
+        let (history, _) = open(&live);
+        history.append(&batches(1, 300, 200)).unwrap();
+        history.persist().unwrap();
+    }
+    let spoil = |name: &str, folder_name: &str, spoil: fn(&Path)| {
+        let copy = folder.path().join(name);
+        copy_folder(&live, &copy);
+        for_each_file(&copy.join("store/keyspaces"), &mut |path| {
+            if path.parent().unwrap().ends_with(folder_name) {
+                spoil(path);
+            }
+        });
+        History::open(&copy, options()).err().unwrap_or_else(|| panic!("{name} was not noticed"))
+    };
+    let gone = spoil("gone", "tables", |path| std::fs::remove_file(path).unwrap());
+    assert!(matches!(gone, OpenError::Damaged { .. }), "{gone:?}");
+    let cut = spoil("cut", "tables", |path| std::fs::write(path, b"PLENUM").unwrap());
+    assert!(matches!(cut, OpenError::Damaged { .. }), "{cut:?}");
+    assert!(cut.to_string().contains("move the history folder away"), "{cut}");
+}
+
+fn for_each_file(folder: &Path, visit: &mut impl FnMut(&Path)) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            damage_tables(&path, round);
-        } else if path.parent().unwrap().ends_with("tables") {
-            let mut bytes = std::fs::read(&path).unwrap();
+        if path.is_dir() { for_each_file(&path, visit) } else { visit(&path) }
+    }
+}
+
+/// Flips a bit in the data of every table, at a place that depends on the round.
+fn damage_tables(folder: &Path, round: usize) {
+    for_each_file(folder, &mut |path| {
+        if path.parent().unwrap().ends_with("tables") {
+            let mut bytes = std::fs::read(path).unwrap();
             let place = bytes.len() * (3 + 13 * round) / 100;
             bytes[place] ^= 0x10;
-            std::fs::write(&path, bytes).unwrap();
+            std::fs::write(path, bytes).unwrap();
         }
-    }
+    });
 }
