@@ -1,1 +1,38 @@
 //! What a scheduler needs: a connection, a mirror, transactions, and a runtime that retries.
+//!
+//! Write a [`Scheduler`], and give it to [`run`]. The rest is done for it: the session and its numbers, the mirror of the cell
+//! state, whose turn it is, what may be placed now, backoff and jitter, sending again what a broken connection left open.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `scheduler`, `plan`, `view` | what a scheduler sees, and what it can say |
+//! | `runtime` | the state machine between the two: no I/O, no clock, no thread |
+//! | `shell` | the connection, the clock, and nothing to decide |
+//!
+//! A scheduler sees nothing of the core or the server: whoever speaks `plenum.v1` can do all of this from any language.
+
+mod backoff;
+mod counters;
+mod in_flight;
+mod mirror;
+mod notes;
+mod plan;
+mod queue;
+mod runtime;
+mod scheduler;
+mod settings;
+mod share;
+mod shell;
+mod view;
+mod wire;
+
+pub use backoff::Backoff;
+pub use counters::Counters;
+pub use plan::{Plan, PlanError};
+pub use runtime::{Input, Notice, Output, SchedulerRuntime};
+pub use scheduler::{Decision, PassedOver, Scheduler};
+pub use settings::{Settings, SettingsError};
+pub use shell::{Options, RunError, run};
+pub use view::{Ledger, View, Work};
+
+pub use plenum_model as model;

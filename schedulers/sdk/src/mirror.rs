@@ -1,0 +1,118 @@
+//! A scheduler's own copy of the cell state: built from a snapshot, folded forward by deltas, never by guesses.
+
+use plenum_model::{Cell, Delta, FoldError, LogTime, Revision};
+
+/// The mirror, and what changed in it since somebody last looked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mirror {
+    cell: Option<Cell>,
+    changed: Changed,
+    clock: Clock,
+}
+
+/// Machines that changed.
+#[derive(Clone, Debug, Default)]
+enum Changed {
+    /// Any of them, or the whole cell.
+    #[default]
+    All,
+    /// Those in these slots, some perhaps twice.
+    Slots(Vec<u32>),
+}
+
+/// Log time at a moment of this process's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    log_micros: i64,
+    local_micros: i64,
+}
+
+impl Mirror {
+    /// The picture, where there is one.
+    pub(crate) const fn cell(&self) -> Option<&Cell> {
+        self.cell.as_ref()
+    }
+
+    /// Its revision; 0 when there is none.
+    pub(crate) fn revision(&self) -> Revision {
+        self.cell.as_ref().map_or_else(Revision::default, Cell::revision)
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget(&mut self) {
+        self.cell = None;
+        self.changed = Changed::All;
+        self.clock = Clock::default();
+    }
+
+    /// Starts anew from a snapshot.
+    pub(crate) fn replace(&mut self, cell: Cell, now_micros: i64) {
+        self.heard(cell.time(), now_micros);
+        self.cell = Some(cell);
+        self.changed = Changed::All;
+    }
+
+    /// Folds a delta in.
+    ///
+    /// # Errors
+    /// When it does not fit. The mirror is then forgotten: half a delta is no picture.
+    pub(crate) fn fold(&mut self, delta: &Delta, now_micros: i64) -> Result<(), FoldError> {
+        let Some(cell) = &mut self.cell else {
+            return Err(FoldError::Revision { expected: Revision::default(), found: delta.revision });
+        };
+        if let Changed::Slots(slots) = &mut self.changed {
+            slots.extend(delta.machines.iter().map(|machine| machine.id.slot));
+            slots.extend(delta.grants.iter().flat_map(|grants| grants.machines.iter().copied()));
+            // An ended allocation's row is cleared by the fold, so its machine is looked up before.
+            let ended = delta.ends.iter().filter_map(|end| cell.allocation_in(end.slot));
+            slots.extend(ended.map(|allocation| allocation.row.machine));
+            bound(slots, cell.machine_rows().len());
+        }
+        if let Err(error) = cell.apply(delta) {
+            self.forget();
+            return Err(error);
+        }
+        self.heard(delta.time, now_micros);
+        Ok(())
+    }
+
+    /// The server said what time it is in the log.
+    pub(crate) fn heard(&mut self, time: LogTime, now_micros: i64) {
+        if time.micros >= self.log_time(now_micros).micros {
+            self.clock = Clock { log_micros: time.micros, local_micros: now_micros };
+        }
+    }
+
+    /// Log time now. Behind the cell's own by the time that messages take, and so never ahead of it, as long as both clocks
+    /// run equally fast.
+    pub(crate) fn log_time(&self, now_micros: i64) -> LogTime {
+        let since = now_micros.saturating_sub(self.clock.local_micros).max(0);
+        let base = LogTime::from_micros(self.clock.log_micros);
+        if base.micros == 0 { base } else { base.plus_micros(since) }
+    }
+
+    /// Slots of machines that changed since `looked`, `None` for any.
+    pub(crate) fn changed(&self) -> Option<&[u32]> {
+        match &self.changed {
+            Changed::All => None,
+            Changed::Slots(slots) => Some(slots),
+        }
+    }
+
+    /// Somebody has seen all changes.
+    pub(crate) fn looked(&mut self) {
+        if let Changed::Slots(slots) = &mut self.changed {
+            slots.clear();
+        } else {
+            self.changed = Changed::Slots(Vec::new());
+        }
+    }
+}
+
+/// Keeps a list of slots within twice the machines there are, whoever never looks.
+fn bound(slots: &mut Vec<u32>, machines: u32) {
+    if slots.len() > 1024 + 2 * machines as usize {
+        slots.sort_unstable();
+        slots.dedup();
+    }
+}

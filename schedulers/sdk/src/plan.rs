@@ -1,0 +1,186 @@
+//! A transaction in the making.
+
+use std::sync::Arc;
+
+use plenum_model::{AllocationId, CLAIMS_MAX, ConflictCheck, Guard, JobId, Placement, Resources, Transaction};
+
+use crate::view::Work;
+
+/// Claims, stops and guards that shall be decided together. The runtime adds number, base revision and metadata.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    atomic: bool,
+    check: ConflictCheck,
+    placements: Vec<Placed>,
+    stops: Vec<AllocationId>,
+    guards: Vec<Guard>,
+    policy: Arc<str>,
+    configuration: Arc<[u8]>,
+}
+
+/// Tasks of one group with their machines, and what the runtime must remember of them.
+#[derive(Clone, Debug)]
+struct Placed {
+    placement: Placement,
+    resources: Resources,
+    attempt: u32,
+    shares_machine: bool,
+}
+
+/// A plan that the cell would not even look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Claims and stops have a bound each.
+    #[error(
+        "a transaction has at most {CLAIMS_MAX} claims and as many stops; found {claims} claims and {stops} stops: plan less at once"
+    )]
+    TooLarge {
+        /// How many claims.
+        claims: usize,
+        /// How many stops.
+        stops: usize,
+    },
+    /// Each claim needs a machine.
+    #[error("each task needs one machine; found {tasks} tasks and {machines} machines")]
+    Unequal {
+        /// How many tasks.
+        tasks: usize,
+        /// How many machines.
+        machines: usize,
+    },
+    /// A minimum that cannot be met.
+    #[error("a gang's minimum is at most its tasks; found a minimum of {min} for {tasks} tasks")]
+    Minimum {
+        /// The minimum.
+        min: u32,
+        /// How many tasks.
+        tasks: usize,
+    },
+}
+
+impl Plan {
+    /// What fits is granted, the rest is refused.
+    #[must_use]
+    pub fn incremental() -> Self {
+        Self::default()
+    }
+
+    /// All of it or nothing: each placement needs all of its tasks.
+    #[must_use]
+    pub fn all_or_nothing() -> Self {
+        Self { atomic: true, ..Self::default() }
+    }
+
+    /// Claims a machine for each of the tasks: `machines` are slots, as many as tasks.
+    pub fn claim(&mut self, work: &Work, tasks: &[u32], machines: &[u32]) -> &mut Self {
+        let min = if self.atomic { u32::try_from(tasks.len()).unwrap_or(u32::MAX) } else { 0 };
+        self.gang(work, tasks, machines, min)
+    }
+
+    /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted.
+    pub fn gang(&mut self, work: &Work, tasks: &[u32], machines: &[u32], min: u32) -> &mut Self {
+        if tasks.is_empty() && machines.is_empty() {
+            return self;
+        }
+        let placement = Placement {
+            job: work.job.id,
+            group: work.group,
+            job_version: work.job.version,
+            machines: machines.to_vec(),
+            tasks: tasks.to_vec(),
+            min,
+            ..Placement::default()
+        };
+        let resources = work.shape().resources;
+        let shares_machine = work.job.shape.same_machine;
+        self.placements.push(Placed { placement, resources, attempt: work.attempt, shares_machine });
+        self
+    }
+
+    /// Stops an allocation.
+    pub fn stop(&mut self, allocation: AllocationId) -> &mut Self {
+        self.stops.push(allocation);
+        self
+    }
+
+    /// A fact without which the whole plan shall have no effect.
+    pub fn guard(&mut self, guard: Guard) -> &mut Self {
+        self.guards.push(guard);
+        self
+    }
+
+    /// When a claim conflicts; only when its room is really gone, unless said otherwise.
+    #[must_use]
+    pub fn checked_by(mut self, check: ConflictCheck) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Names the policy that decided, at most 63 bytes, with a digest of its settings, at most 32: inspection shows both.
+    #[must_use]
+    pub fn decided_by(mut self, policy: &str, configuration: &[u8]) -> Self {
+        self.policy = policy.into();
+        self.configuration = configuration.into();
+        self
+    }
+
+    /// Neither claims nor stops.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.placements.is_empty() && self.stops.is_empty()
+    }
+
+    /// How many claims it has.
+    #[must_use]
+    pub fn claims(&self) -> usize {
+        self.placements.iter().map(|placed| placed.placement.machines.len()).sum()
+    }
+
+    /// How many claims it has for each group.
+    pub(crate) fn claims_by_group(&self) -> impl Iterator<Item = ((JobId, u16), usize)> {
+        let claims = self.placements.iter().map(|placed| &placed.placement);
+        claims.map(|placement| ((placement.job, placement.group), placement.machines.len()))
+    }
+
+    /// Each claim: job, group, task, machine slot, what it gets, and whether the job's tasks share a machine.
+    pub(crate) fn each_claim(&self) -> impl Iterator<Item = (JobId, u16, u32, u32, Resources, bool)> {
+        self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, .. }| {
+            let columns = placement.tasks.iter().zip(&placement.machines);
+            columns
+                .map(|(&task, &machine)| (placement.job, placement.group, task, machine, *resources, *shares_machine))
+        })
+    }
+
+    /// The transaction, without what only the runtime knows. The highest attempt of its work counts.
+    ///
+    /// # Errors
+    /// When the cell would reject it whatever its state.
+    pub(crate) fn into_transaction(self) -> Result<Transaction, PlanError> {
+        let (claims, stops) = (self.claims(), self.stops.len());
+        if claims > CLAIMS_MAX || stops > CLAIMS_MAX {
+            return Err(PlanError::TooLarge { claims, stops });
+        }
+        for Placed { placement, .. } in &self.placements {
+            let (tasks, machines) = (placement.tasks.len(), placement.machines.len());
+            if tasks != machines {
+                return Err(PlanError::Unequal { tasks, machines });
+            }
+            if placement.min as usize > tasks {
+                return Err(PlanError::Minimum { min: placement.min, tasks });
+            }
+        }
+        let attempt = self.placements.iter().map(|placed| placed.attempt).max().unwrap_or(1);
+        let mut transaction = Transaction {
+            atomic: self.atomic,
+            check: self.check,
+            placements: self.placements.into_iter().map(|placed| placed.placement).collect(),
+            stops: self.stops,
+            guards: self.guards,
+            ..Transaction::default()
+        };
+        transaction.decision.attempt = attempt;
+        transaction.decision.policy = self.policy;
+        transaction.decision.configuration = self.configuration;
+        Ok(transaction)
+    }
+}

@@ -1,0 +1,88 @@
+//! The jobs of one scheduler name that are not over, in the order of their turn, and how each of them fares.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{Cell, Job, JobId, LogTime};
+
+/// A job's turn: the smallest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn {
+    priority: Reverse<u8>,
+    submitted: LogTime,
+    job: JobId,
+}
+
+/// How a job fares. Times are those of this process's own clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    turn: Turn,
+    /// Attempts that were refused since something was granted last.
+    pub(crate) refused: u32,
+    /// It is not tried before.
+    pub(crate) not_before_micros: i64,
+    /// Since when it has tasks to place and was granted nothing.
+    pub(crate) waiting_since_micros: Option<i64>,
+}
+
+/// All of them. Invariant: `turns` has the turn of each job in `standings`, and nothing else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    turns: BTreeSet<Turn>,
+    standings: BTreeMap<JobId, Standing>,
+}
+
+impl Queue {
+    /// Reads the whole cell; jobs that were known keep their standing.
+    pub(crate) fn read(&mut self, cell: &Cell, is_own: impl Fn(&Job) -> bool) {
+        let known = std::mem::take(&mut self.standings);
+        self.turns.clear();
+        for job in cell.jobs().filter(|job| is_own(job)) {
+            if let Some(standing) = known.get(&job.id) {
+                self.standings.insert(job.id, *standing);
+            }
+            self.put(job);
+        }
+    }
+
+    /// A job is there, or stands elsewhere than before.
+    pub(crate) fn put(&mut self, job: &Job) {
+        if job.state.is_final() {
+            return self.remove(job.id);
+        }
+        let turn = Turn { priority: Reverse(job.shape.priority), submitted: job.submitted, job: job.id };
+        let new = Standing { turn, refused: 0, not_before_micros: i64::MIN, waiting_since_micros: None };
+        let standing = self.standings.entry(job.id).or_insert(new);
+        self.turns.remove(&standing.turn);
+        standing.turn = turn;
+        self.turns.insert(turn);
+    }
+
+    /// A job is over, or gone.
+    pub(crate) fn remove(&mut self, job: JobId) {
+        if let Some(standing) = self.standings.remove(&job) {
+            self.turns.remove(&standing.turn);
+        }
+    }
+
+    /// Jobs in the order of their turn.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
+        self.turns.iter().map(|turn| turn.job)
+    }
+
+    pub(crate) fn contains(&self, job: JobId) -> bool {
+        self.standings.contains_key(&job)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.standings.len()
+    }
+
+    pub(crate) fn get(&self, job: JobId) -> Option<&Standing> {
+        self.standings.get(&job)
+    }
+
+    pub(crate) fn get_mut(&mut self, job: JobId) -> Option<&mut Standing> {
+        self.standings.get_mut(&job)
+    }
+}

@@ -1,0 +1,300 @@
+//! The state machine between a cell and a scheduler: connection, mirror, turns, numbers, retries.
+//!
+//! Without I/O and without a clock: time comes in with each input, and what is to be done comes out. The shell does it, and a
+//! simulator runs the very same code.
+
+mod connection;
+mod deciding;
+mod events;
+
+use std::fmt;
+
+use plenum_model::{Outcome, Refusal, SessionId};
+use plenum_proto::v1;
+
+use crate::counters::Counters;
+use crate::in_flight::InFlight;
+use crate::mirror::Mirror;
+use crate::notes::Notes;
+use crate::plan::PlanError;
+use crate::queue::Queue;
+use crate::scheduler::Scheduler;
+use crate::settings::{Settings, SettingsError};
+use crate::share::Share;
+
+/// What happens to a runtime.
+#[derive(Debug)]
+pub enum Input {
+    /// Also the first input: gets things going.
+    Start,
+    /// A connection that [`Output::ConnectAfter`] asked for is there.
+    Connected,
+    /// A message came in.
+    Received(v1::SessionResponse),
+    /// The connection broke, could not be made, or was refused.
+    Disconnected {
+        /// The gRPC code of the server's answer; 0 where there was none.
+        status: i32,
+        /// For people.
+        reason: String,
+    },
+    /// The time of the last [`Output::WakeAt`] has come.
+    Tick,
+}
+
+/// What a runtime wants done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send this over the connection.
+    Send(v1::SessionRequest),
+    /// Connect when so much time has passed; there is no connection now.
+    ConnectAfter {
+        /// How long.
+        micros: i64,
+    },
+    /// Close the connection. No [`Input::Disconnected`] shall follow.
+    Disconnect,
+    /// Give an [`Input::Tick`] then, and forget about earlier wishes.
+    WakeAt {
+        /// When, by the clock of the inputs.
+        micros: i64,
+    },
+    /// Tell people.
+    Notice(Notice),
+}
+
+/// What people may want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// The session stands.
+    Session {
+        /// Its id.
+        session: SessionId,
+        /// It went on, with its mirror and its numbers.
+        resumed: bool,
+    },
+    /// The connection is gone.
+    Lost {
+        /// Why.
+        reason: String,
+        /// Until the next attempt.
+        retry_micros: i64,
+    },
+    /// The server offers an older state of the cell than was seen before: it is not followed.
+    Behind {
+        /// Incarnation and revision that were seen.
+        seen: (u64, u64),
+        /// What is offered.
+        offered: (u64, u64),
+    },
+    /// The mirror could not be kept, and is fetched anew.
+    Mirror {
+        /// Why.
+        reason: String,
+    },
+    /// A plan was not even sent.
+    Plan(PlanError),
+    /// A transaction was not executed.
+    Rejected {
+        /// Its number.
+        number: u64,
+        /// Code and message of the server.
+        reason: String,
+    },
+    /// A claim never fitted: planner and committer see different things, or the scheduler errs.
+    Misfit(Box<Refusal>),
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session { session, resumed: true } => write!(f, "session {} goes on", session.0),
+            Self::Session { session, resumed: false } => write!(f, "session {} begins", session.0),
+            Self::Lost { reason, retry_micros } => {
+                write!(f, "no connection to the cell: {reason}; next attempt in {} ms", retry_micros / 1000)
+            }
+            Self::Behind { seen, offered } => write!(
+                f,
+                "this server offers incarnation {}, revision {}, and incarnation {}, revision {} was seen before: \
+                 it lost data, or is another one",
+                offered.0, offered.1, seen.0, seen.1
+            ),
+            Self::Mirror { reason } => write!(f, "the mirror is fetched anew: {reason}"),
+            Self::Plan(error) => error.fmt(f),
+            Self::Rejected { number, reason } => write!(f, "transaction {number} was not executed: {reason}"),
+            Self::Misfit(refusal) => write!(f, "a claim that could never be granted: {refusal:?}"),
+        }
+    }
+}
+
+/// Where the connection stands.
+#[derive(Debug, Default)]
+enum Link {
+    /// None, and one was asked for.
+    #[default]
+    Down,
+    /// There is one; the server has not answered yet.
+    Greeting,
+    /// Welcome; the pages of a snapshot are coming in.
+    Filling(Box<plenum_proto::pages::Decoder>),
+    /// The mirror is kept.
+    Live,
+}
+
+/// The most that was ever seen of the cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    cell_id: Vec<u8>,
+    incarnation: u64,
+    revision: u64,
+}
+
+/// Runs a [`Scheduler`] against a cell.
+#[derive(Debug)]
+pub struct SchedulerRuntime<S> {
+    scheduler: S,
+    settings: Settings,
+    link: Link,
+    /// Attempts to connect since the last welcome.
+    attempts: u32,
+    seen: Seen,
+    session: SessionId,
+    /// The number of the last transaction of this session.
+    number: u64,
+    mirror: Mirror,
+    in_flight: InFlight,
+    queue: Queue,
+    share: Share,
+    notes: Notes,
+    notes_not_before_micros: i64,
+    /// Something happened since the last decision that may make another one useful.
+    due: bool,
+    /// Some work stayed unplaced: room that comes free is an occasion.
+    hungry: bool,
+    decide_not_before_micros: i64,
+    /// The next time at which a decision is due by itself.
+    wake_micros: Option<i64>,
+    /// What the shell was last told.
+    told_wake_micros: Option<i64>,
+    counters: Counters,
+}
+
+impl<S: Scheduler> SchedulerRuntime<S> {
+    /// A runtime that has not begun: give it [`Input::Start`].
+    ///
+    /// # Errors
+    /// When a setting is out of its bounds, or the scheduler's name is none.
+    pub fn new(settings: Settings, scheduler: S) -> Result<Self, SettingsError> {
+        settings.check(scheduler.name())?;
+        Ok(Self {
+            scheduler,
+            settings,
+            link: Link::Down,
+            attempts: 0,
+            seen: Seen::default(),
+            session: SessionId::default(),
+            number: 0,
+            mirror: Mirror::default(),
+            in_flight: InFlight::default(),
+            queue: Queue::default(),
+            share: Share::default(),
+            notes: Notes::default(),
+            notes_not_before_micros: i64::MIN,
+            due: false,
+            hungry: false,
+            decide_not_before_micros: i64::MIN,
+            wake_micros: None,
+            told_wake_micros: None,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Takes one input at `now_micros`, of a clock that never goes backwards, and says what is to be done.
+    pub fn handle(&mut self, now_micros: i64, input: Input) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        match input {
+            Input::Start => outputs.push(Output::ConnectAfter { micros: 0 }),
+            Input::Connected => self.greet(&mut outputs),
+            Input::Received(message) => self.receive(now_micros, message, &mut outputs),
+            Input::Disconnected { status, reason } => self.lose(status, reason, &mut outputs),
+            Input::Tick => {
+                self.told_wake_micros = None;
+                if self.wake_micros.is_some_and(|wake| wake <= now_micros) {
+                    self.wake_micros = None;
+                    self.due = true;
+                }
+            }
+        }
+        if matches!(self.link, Link::Live) {
+            self.decide_if_due(now_micros, &mut outputs);
+            self.tell_notes(now_micros, &mut outputs);
+            self.tell_wake(&mut outputs);
+        }
+        outputs
+    }
+
+    /// The session that it works in; 0 before the first one.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// What it did.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many jobs it knows of that are not over.
+    #[must_use]
+    pub fn jobs(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Its mirror, once there is one.
+    #[must_use]
+    pub const fn mirror(&self) -> Option<&plenum_model::Cell> {
+        self.mirror.cell()
+    }
+
+    /// The scheduler.
+    #[must_use]
+    pub const fn scheduler(&self) -> &S {
+        &self.scheduler
+    }
+
+    /// Something is due by then at the latest.
+    fn wake_by(&mut self, micros: i64) {
+        self.wake_micros = Some(self.wake_micros.map_or(micros, |wake| wake.min(micros)));
+    }
+
+    fn tell_wake(&mut self, outputs: &mut Vec<Output>) {
+        let notes = self.notes.has_news().then_some(self.notes_not_before_micros);
+        if let Some(micros) = self.wake_micros.into_iter().chain(notes).min()
+            && self.told_wake_micros != Some(micros)
+        {
+            self.told_wake_micros = Some(micros);
+            outputs.push(Output::WakeAt { micros });
+        }
+    }
+
+    fn tell_notes(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
+        if !self.notes.has_news() || now_micros < self.notes_not_before_micros {
+            return;
+        }
+        self.notes_not_before_micros = now_micros.saturating_add(self.settings.notes_pause_micros);
+        outputs.push(send(v1::session_request::Ask::PassedOver(self.notes.news())));
+    }
+
+    fn tell_outcome(&mut self, outcome: &Outcome) {
+        self.counters.count(outcome);
+        self.scheduler.outcome(outcome);
+    }
+}
+
+fn send(ask: v1::session_request::Ask) -> Output {
+    Output::Send(v1::SessionRequest { ask: Some(ask) })
+}
+
+#[cfg(test)]
+mod tests;

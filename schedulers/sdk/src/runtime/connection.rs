@@ -1,0 +1,245 @@
+//! Greeting, resuming, and building the mirror.
+
+use bytes::Bytes;
+use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
+
+use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
+use crate::scheduler::Scheduler;
+use crate::wire::{chain, decode_delta, mirror_decoder};
+
+/// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
+/// `FAILED_PRECONDITION`, `ABORTED`.
+const SESSION_IS_OVER: [i32; 3] = [5, 9, 10];
+
+impl<S: Scheduler> SchedulerRuntime<S> {
+    /// Says who it is, and what it has.
+    pub(super) fn greet(&mut self, outputs: &mut Vec<Output>) {
+        self.link = Link::Greeting;
+        self.counters.connections += 1;
+        outputs.push(send(Ask::Hello(v1::Hello {
+            scheduler: self.scheduler.name().to_owned(),
+            namespace: self.settings.namespace.to_string(),
+            session: self.session.0,
+            incarnation: if self.session.0 == 0 { 0 } else { self.seen.incarnation },
+            revision: self.mirror.revision().0,
+            sections: Vec::new(),
+        })));
+    }
+
+    /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
+    pub(super) fn lose(&mut self, status: i32, reason: String, outputs: &mut Vec<Output>) {
+        if matches!(self.link, Link::Greeting) && SESSION_IS_OVER.contains(&status) {
+            self.end_session();
+        }
+        self.reconnect(reason, 0, outputs);
+    }
+
+    /// Forgets the session, and with it all transactions in flight: none of them can be decided any more.
+    fn end_session(&mut self) {
+        self.session = SessionId::default();
+        self.number = 0;
+        self.in_flight.clear();
+        self.mirror.forget();
+    }
+
+    /// Tries again after a while, `least_micros` at least.
+    fn reconnect(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
+        self.link = Link::Down;
+        self.attempts = self.attempts.saturating_add(1);
+        let micros = self.settings.reconnect.delay_micros(self.attempts, self.settings.seed).max(least_micros);
+        outputs.push(Output::Notice(Notice::Lost { reason, retry_micros: micros }));
+        outputs.push(Output::ConnectAfter { micros });
+    }
+
+    /// Ends this connection from this side.
+    fn leave(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
+        outputs.push(Output::Disconnect);
+        self.reconnect(reason, least_micros, outputs);
+    }
+
+    /// The mirror is of no use: fetches another one, in the same session.
+    fn renew_mirror(&mut self, reason: String, outputs: &mut Vec<Output>) {
+        self.mirror.forget();
+        outputs.push(Output::Notice(Notice::Mirror { reason: reason.clone() }));
+        self.leave(reason, 0, outputs);
+    }
+
+    pub(super) fn receive(&mut self, now_micros: i64, message: v1::SessionResponse, outputs: &mut Vec<Output>) {
+        if matches!(self.link, Link::Down) {
+            return;
+        }
+        match message.tell {
+            // A message of a kind that a later version may have.
+            None => {}
+            Some(Tell::Welcome(welcome)) => self.welcome(now_micros, &welcome, outputs),
+            Some(Tell::Snapshot(part)) => self.fill(now_micros, part, outputs),
+            Some(Tell::Deltas(deltas)) => {
+                for bytes in deltas.deltas {
+                    if !self.fold(now_micros, bytes, outputs) {
+                        return;
+                    }
+                }
+            }
+            Some(Tell::Outcome(outcome)) => match Outcome::try_from(outcome) {
+                Ok(outcome) => self.conclude(now_micros, &outcome, outputs),
+                Err(error) => self.renew_mirror(format!("an outcome that cannot be read: {error}"), outputs),
+            },
+            Some(Tell::Heartbeat(beat)) => {
+                self.see(beat.revision);
+                self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
+            }
+            Some(Tell::Error(error)) => self.reject(now_micros, error, outputs),
+        }
+    }
+
+    fn see(&mut self, revision: u64) {
+        self.seen.revision = self.seen.revision.max(revision);
+    }
+
+    fn welcome(&mut self, now_micros: i64, welcome: &v1::Welcome, outputs: &mut Vec<Output>) {
+        let offered =
+            Seen { cell_id: welcome.cell_id.to_vec(), incarnation: welcome.incarnation, revision: welcome.revision };
+        let same_cell = self.seen.cell_id == offered.cell_id;
+        let standing = |seen: &Seen| (seen.incarnation, seen.revision);
+        if same_cell && standing(&offered) < standing(&self.seen) && self.offers_less(welcome) {
+            let (seen, offered) = (standing(&self.seen), standing(&offered));
+            outputs.push(Output::Notice(Notice::Behind { seen, offered }));
+            let wait = self.settings.reconnect.most_micros;
+            return self.leave("the server is behind".into(), wait, outputs);
+        }
+        if !same_cell || offered.incarnation != self.seen.incarnation {
+            self.end_session();
+            self.seen = offered;
+        }
+        self.see(welcome.revision);
+        self.attempts = 0;
+        let resumed = self.session.0 == welcome.session;
+        if !resumed {
+            self.end_session_but_mirror();
+            self.session = SessionId(welcome.session);
+        }
+        outputs.push(Output::Notice(Notice::Session { session: self.session, resumed }));
+        // Repeated before anything new: a number below one that was decided is never executed.
+        let again: Vec<_> = self.in_flight.messages().cloned().collect();
+        self.counters.sent_again += again.len() as u64;
+        outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
+        self.notes.tell_again();
+        if welcome.snapshot {
+            self.link = Link::Filling(mirror_decoder());
+            return;
+        }
+        if welcome.revision == 0 {
+            // Before its first revision a cell is empty, and needs no pages to say so.
+            self.mirror.replace(plenum_model::Cell::default(), now_micros);
+        }
+        if self.mirror.cell().is_some() && self.mirror.revision().0 == welcome.revision {
+            self.live(now_micros);
+        } else {
+            let have = self.mirror.revision();
+            self.renew_mirror(format!("at revision {have}, and offered to go on after {}", welcome.revision), outputs);
+        }
+    }
+
+    /// Where a stream goes on after the mirror's own revision, the server need not say how far it is itself.
+    fn offers_less(&self, welcome: &v1::Welcome) -> bool {
+        let goes_on = !welcome.snapshot && self.mirror.revision().0 == welcome.revision;
+        welcome.incarnation < self.seen.incarnation || !goes_on
+    }
+
+    fn end_session_but_mirror(&mut self) {
+        self.number = 0;
+        self.in_flight.clear();
+    }
+
+    /// A part of a snapshot.
+    fn fill(&mut self, now_micros: i64, part: v1::SnapshotPart, outputs: &mut Vec<Output>) {
+        let Link::Filling(pages) = &mut self.link else {
+            return self.renew_mirror("a page of a snapshot that was not announced".into(), outputs);
+        };
+        for page in part.pages {
+            if let Err(error) = pages.add(page) {
+                return self.renew_mirror(format!("a page that cannot be read: {}", chain(&error)), outputs);
+            }
+        }
+        if !part.last {
+            return;
+        }
+        let pages = std::mem::replace(pages, mirror_decoder());
+        match pages.finish() {
+            Ok(cell) => {
+                self.see(cell.revision().0);
+                self.counters.snapshots += 1;
+                self.mirror.replace(cell, now_micros);
+                self.settle();
+                self.live(now_micros);
+            }
+            Err(error) => self.renew_mirror(format!("a snapshot that is none: {}", chain(&error)), outputs),
+        }
+    }
+
+    /// Everything may have changed since the mirror was current last.
+    fn live(&mut self, now_micros: i64) {
+        self.link = Link::Live;
+        self.due = true;
+        self.wake_micros = None;
+        self.told_wake_micros = None;
+        self.decide_not_before_micros = self.decide_not_before_micros.min(now_micros);
+        self.read_queue();
+        self.read_share();
+    }
+
+    /// Transactions whose numbers the snapshot shows as decided promise nothing any more.
+    fn settle(&mut self) {
+        let Some(cell) = self.mirror.cell() else { return };
+        let Some(session) = cell.session(self.session) else { return };
+        for number in session.decided.iter().map(|decided| decided.number) {
+            self.in_flight.decided(number);
+        }
+    }
+
+    fn fold(&mut self, now_micros: i64, bytes: Bytes, outputs: &mut Vec<Output>) -> bool {
+        if !matches!(self.link, Link::Live) {
+            self.renew_mirror("a delta before the mirror was complete".into(), outputs);
+            return false;
+        }
+        let delta = match decode_delta(bytes) {
+            Ok(delta) => delta,
+            Err(error) => {
+                self.renew_mirror(format!("a delta that cannot be read: {}", chain(&error)), outputs);
+                return false;
+            }
+        };
+        self.notice_before(&delta);
+        if let Err(error) = self.mirror.fold(&delta, now_micros) {
+            self.renew_mirror(format!("a delta that does not fit: {error}"), outputs);
+            return false;
+        }
+        self.see(delta.revision.0);
+        self.counters.deltas += 1;
+        self.notice_after(&delta);
+        true
+    }
+
+    /// A request was not executed, or the session as a whole was refused.
+    fn reject(&mut self, now_micros: i64, error: v1::RequestError, outputs: &mut Vec<Output>) {
+        let reason = format!("{}: {}", error.code, error.message);
+        let over = matches!(
+            RejectionCode::parse(&error.code),
+            Some(RejectionCode::NoSuchSession | RejectionCode::OtherIncarnation)
+        );
+        if over || (error.number == 0 && SESSION_IS_OVER.contains(&error.status)) {
+            self.end_session();
+        }
+        if over || error.number == 0 {
+            return self.leave(reason, error.retry_after_micros, outputs);
+        }
+        outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason }));
+        let Some(sent) = self.in_flight.answered(error.number) else { return };
+        self.counters.rejected += 1;
+        for job in sent.jobs {
+            self.refuse(now_micros, job, error.retry_after_micros.max(self.settings.reconnect.first_micros));
+        }
+        self.due = true;
+    }
+}

@@ -1,0 +1,135 @@
+//! What in a delta or an outcome is an occasion to decide, and what it says about own transactions.
+
+use plenum_model::{Delta, Job, JobChange, JobId, Outcome, RefusalKind, SessionChange};
+
+use super::{Notice, Output, SchedulerRuntime};
+use crate::scheduler::Scheduler;
+
+impl<S: Scheduler> SchedulerRuntime<S> {
+    /// Reads all jobs anew.
+    pub(super) fn read_queue(&mut self) {
+        if let Some(cell) = self.mirror.cell() {
+            let (scheduler, namespace) = (self.scheduler.name(), &self.settings.namespace);
+            self.queue.read(cell, |job| is_own(job, scheduler, namespace));
+        }
+    }
+
+    /// Reads all sessions anew.
+    pub(super) fn read_share(&mut self) {
+        if let Some(cell) = self.mirror.cell() {
+            self.share.read(cell, self.session, self.scheduler.name(), &self.settings.namespace);
+        }
+    }
+
+    /// What can only be seen before a delta is folded: whose allocations end in it.
+    pub(super) fn notice_before(&mut self, delta: &Delta) {
+        let Some(cell) = self.mirror.cell() else { return };
+        let freed = !delta.ends.is_empty() || !delta.machines.is_empty();
+        let ends = delta.ends.iter().map(|end| end.slot);
+        let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
+        let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
+        let concerns = changed.any(|job| self.queue.contains(job));
+        self.due |= concerns || (freed && self.hungry);
+    }
+
+    /// What can be seen once a delta is folded.
+    pub(super) fn notice_after(&mut self, delta: &Delta) {
+        for change in &delta.jobs {
+            self.notice_job(change);
+        }
+        let Some(cell) = self.mirror.cell() else { return };
+        let owner = |row: u32| cell.groups().get(row).and_then(|group| cell.job_in(group.job_slot)).map(|job| job.id);
+        let tasks = delta.tasks.iter().filter_map(|change| owner(change.group_row));
+        self.due |= tasks.into_iter().any(|job| self.queue.contains(job));
+        for grants in &delta.grants {
+            if let Some(standing) = self.queue.get_mut(grants.job) {
+                standing.waiting_since_micros = None;
+            }
+        }
+        let mut peers = false;
+        for change in &delta.sessions {
+            match change {
+                SessionChange::Opened { .. } | SessionChange::Closed(_) => peers = true,
+                SessionChange::Number { session, number, .. } if *session == self.session => {
+                    self.in_flight.decided(*number);
+                }
+                SessionChange::Number { session, .. } => self.due |= self.share.heard(*session),
+            }
+        }
+        if peers {
+            self.read_share();
+            self.due = true;
+        }
+    }
+
+    fn notice_job(&mut self, change: &JobChange) {
+        let Some(cell) = self.mirror.cell() else { return };
+        let id = match change {
+            JobChange::Put { job, .. } => job.id,
+            JobChange::State { id, .. } | JobChange::Home { id, .. } => *id,
+            JobChange::Group { row, .. } => match cell.groups().get(*row).and_then(|row| cell.job_in(row.job_slot)) {
+                Some(job) => job.id,
+                None => return,
+            },
+            JobChange::Removed(id) => return self.queue.remove(*id),
+        };
+        match cell.job(id) {
+            Some(job) if is_own(job, self.scheduler.name(), &self.settings.namespace) => {
+                // That a job got a home or began to run is the work of its own grants, and nothing to decide on.
+                let began = matches!(change, JobChange::State { .. }) && !job.state.is_final();
+                self.due |= !began && !matches!(change, JobChange::Home { .. });
+                self.queue.put(job);
+            }
+            _ => self.queue.remove(id),
+        }
+    }
+
+    /// An own transaction was answered.
+    pub(super) fn conclude(&mut self, now_micros: i64, outcome: &Outcome, outputs: &mut Vec<Output>) {
+        if outcome.id.session != self.session {
+            return;
+        }
+        let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
+        // A full window, or work that this transaction had laid hands on.
+        self.due = true;
+        for misfit in outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Misfit) {
+            outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
+        }
+        let refused = |job: JobId| outcome.refusals.iter().any(|refusal| refusal.job == job);
+        let granted = |job: JobId| {
+            let claims = sent.message.placements.iter().zip(&outcome.placements);
+            claims
+                .filter(|(placement, _)| placement.job == job.to_bits())
+                .any(|(_, granted)| granted.iter().any(Option::is_some))
+        };
+        for &job in &sent.jobs {
+            if granted(job) {
+                self.grant(job);
+            } else if refused(job) {
+                self.refuse(now_micros, job, 0);
+            }
+        }
+        self.tell_outcome(outcome);
+    }
+
+    fn grant(&mut self, job: JobId) {
+        if let Some(standing) = self.queue.get_mut(job) {
+            standing.refused = 0;
+            standing.not_before_micros = i64::MIN;
+        }
+    }
+
+    /// Nothing of a job was granted: it waits a little, longer each time.
+    pub(super) fn refuse(&mut self, now_micros: i64, job: JobId, least_micros: i64) {
+        let seed = self.settings.seed ^ self.session.0 ^ job.to_bits();
+        if let Some(standing) = self.queue.get_mut(job) {
+            standing.refused = standing.refused.saturating_add(1);
+            let delay = self.settings.retry.delay_micros(standing.refused, seed).max(least_micros);
+            standing.not_before_micros = now_micros.saturating_add(delay);
+        }
+    }
+}
+
+fn is_own(job: &Job, scheduler: &str, namespace: &str) -> bool {
+    &*job.shape.scheduler == scheduler && (namespace.is_empty() || &*job.shape.namespace == namespace)
+}

@@ -1,0 +1,202 @@
+//! Stories of one runtime and hand-made messages: what a server may say, right or wrong. Stories against the real core stand in
+//! the testkit.
+
+use bytes::BytesMut;
+use plenum_model::{CellIdentity, Delta, LogTime, Revision, SessionChange};
+use plenum_proto::delta;
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
+
+use super::*;
+use crate::scheduler::Decision;
+use crate::view::View;
+
+/// Never wants anything.
+struct Idle;
+
+impl Scheduler for Idle {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, _: &View<'_>) -> Decision {
+        panic!("it has no jobs, and should be left alone");
+    }
+}
+
+fn begun() -> SchedulerRuntime<Idle> {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Idle).unwrap();
+    assert_eq!(runtime.handle(0, Input::Start), [Output::ConnectAfter { micros: 0 }]);
+    runtime
+}
+
+fn greeting(runtime: &mut SchedulerRuntime<Idle>) -> v1::Hello {
+    match runtime.handle(0, Input::Connected).as_slice() {
+        [Output::Send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) })] => hello.clone(),
+        other => panic!("expected a greeting, found {other:?}"),
+    }
+}
+
+fn receive(runtime: &mut SchedulerRuntime<Idle>, message: Tell) -> Vec<Output> {
+    runtime.handle(0, Input::Received(v1::SessionResponse { tell: Some(message) }))
+}
+
+fn welcome(session: u64, incarnation: u64, revision: u64) -> Tell {
+    let cell_id = vec![1; 16].into();
+    Tell::Welcome(v1::Welcome { session, incarnation, term: 1, revision, snapshot: revision > 0, cell_id })
+}
+
+/// The delta of a revision; the first two open the server and a session, all others do nothing.
+fn encoded(revision: u64) -> bytes::Bytes {
+    let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));
+    if revision == 1 {
+        delta.cell = Some(CellIdentity { cell_id: [1; 16], incarnation: 1, ..CellIdentity::default() });
+    }
+    if revision == 2 {
+        delta.scheduler_names.push("idle".into());
+        let (scheduler, principal, namespace) = ("idle".into(), "local".into(), "".into());
+        delta.sessions.push(SessionChange::Opened { scheduler, principal, namespace });
+    }
+    let mut bytes = BytesMut::new();
+    delta::encode(&delta, &mut bytes);
+    bytes.freeze()
+}
+
+fn deltas(revisions: impl IntoIterator<Item = u64>) -> Tell {
+    Tell::Deltas(v1::Deltas { deltas: revisions.into_iter().map(encoded).collect() })
+}
+
+/// A runtime at revision 5 of incarnation 1, in session 2.
+fn at_five() -> SchedulerRuntime<Idle> {
+    let mut runtime = begun();
+    greeting(&mut runtime);
+    receive(&mut runtime, welcome(2, 1, 0));
+    assert_eq!(receive(&mut runtime, deltas(1..=5)), []);
+    runtime
+}
+
+fn lose(runtime: &mut SchedulerRuntime<Idle>, status: i32) {
+    let outputs = runtime.handle(0, Input::Disconnected { status, reason: "gone".into() });
+    assert!(matches!(outputs.as_slice(), [Output::Notice(Notice::Lost { .. }), Output::ConnectAfter { .. }]));
+}
+
+fn is_left(outputs: &[Output]) -> bool {
+    outputs.contains(&Output::Disconnect) && matches!(outputs.last(), Some(Output::ConnectAfter { .. }))
+}
+
+#[test]
+fn the_first_greeting_asks_for_everything() {
+    let hello = greeting(&mut begun());
+    assert_eq!((hello.scheduler.as_str(), hello.session, hello.incarnation, hello.revision), ("idle", 0, 0, 0));
+}
+
+#[test]
+fn a_broken_connection_goes_on_with_what_the_mirror_has() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.incarnation, hello.revision), (2, 1, 5));
+}
+
+#[test]
+fn a_session_that_the_server_no_longer_knows_is_given_up() {
+    for status in [5, 9, 10] {
+        let mut runtime = at_five();
+        lose(&mut runtime, 14);
+        greeting(&mut runtime);
+        lose(&mut runtime, status);
+        let hello = greeting(&mut runtime);
+        assert_eq!((hello.session, hello.revision), (0, 0), "status {status}");
+    }
+}
+
+#[test]
+fn a_server_of_the_same_incarnation_that_offers_less_is_refused() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    let outputs = receive(&mut runtime, welcome(2, 1, 4));
+    assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: (1, 4) }));
+    assert!(is_left(&outputs));
+    assert_eq!(runtime.mirror().unwrap().revision(), Revision(5), "what was seen is not forgotten");
+}
+
+#[test]
+fn a_revision_that_only_a_heartbeat_told_of_counts_as_seen() {
+    let mut runtime = at_five();
+    receive(&mut runtime, Tell::Heartbeat(v1::Heartbeat { revision: 9, time_micros: 7 }));
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    assert!(is_left(&receive(&mut runtime, welcome(2, 1, 8))));
+}
+
+#[test]
+fn a_later_incarnation_is_another_life_and_begins_anew() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    let outputs = receive(&mut runtime, welcome(3, 2, 4));
+    assert_eq!(outputs, [Output::Notice(Notice::Session { session: SessionId(3), resumed: false })]);
+    lose(&mut runtime, 14);
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.incarnation, hello.revision), (3, 2, 0));
+}
+
+#[test]
+fn a_gap_in_the_deltas_costs_the_mirror_and_not_the_session() {
+    let mut runtime = at_five();
+    let outputs = receive(&mut runtime, deltas([7]));
+    assert!(
+        matches!(&outputs[0], Output::Notice(Notice::Mirror { reason }) if reason.contains("expected revision 6, found 7"))
+    );
+    assert!(is_left(&outputs));
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.revision), (2, 0));
+}
+
+#[test]
+fn bytes_that_are_no_delta_or_page_cost_the_mirror_and_nothing_else() {
+    let mut runtime = at_five();
+    assert!(is_left(&receive(&mut runtime, Tell::Deltas(v1::Deltas { deltas: vec![vec![0xFF; 9].into()] }))));
+    greeting(&mut runtime);
+    receive(&mut runtime, welcome(2, 1, 6));
+    let part = v1::SnapshotPart { revision: 6, pages: vec![vec![0xFF; 9].into()], last: true };
+    assert!(is_left(&receive(&mut runtime, Tell::Snapshot(part))));
+}
+
+#[test]
+fn answers_to_what_was_never_asked_change_nothing() {
+    let mut runtime = at_five();
+    let outcome = v1::Outcome { session: 2, number: 9, revision: 5, outcome: 1, ..v1::Outcome::default() };
+    assert_eq!(receive(&mut runtime, Tell::Outcome(outcome)), []);
+    assert_eq!(runtime.handle(0, Input::Tick), []);
+    assert_eq!(receive(&mut runtime, deltas([6])), []);
+}
+
+#[test]
+fn messages_after_the_end_of_a_connection_are_not_heard() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    assert_eq!(receive(&mut runtime, deltas([6])), []);
+    assert_eq!(runtime.mirror().unwrap().revision(), Revision(5));
+}
+
+#[test]
+fn attempts_to_connect_become_rarer_up_to_a_bound() {
+    let mut runtime = begun();
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        greeting(&mut runtime);
+        let outputs = runtime.handle(0, Input::Disconnected { status: 14, reason: "refused".into() });
+        let Some(Output::ConnectAfter { micros }) = outputs.last() else { panic!("{outputs:?}") };
+        waits.push(*micros);
+    }
+    assert!(waits[0] <= 50_000 && waits[11] >= 1_000_000 && waits[11] <= 2_000_000, "{waits:?}");
+}
+
+#[test]
+fn settings_out_of_their_bounds_are_named() {
+    let refused = |settings: Settings| SchedulerRuntime::new(settings, Idle).map(|_| ()).unwrap_err().to_string();
+    assert_eq!(refused(Settings { window: 257, ..Settings::default() }), "window: expected 1 to 256, found 257");
+    let namespace = Settings { namespace: "../etc".into(), ..Settings::default() };
+    assert!(refused(namespace).starts_with("namespace: expected 1 to 63 bytes"));
+}

@@ -1,0 +1,78 @@
+//! What a scheduler is: a name, and a function from what it sees to what it wants.
+
+use std::fmt::Display;
+
+use plenum_model::{JobId, Outcome};
+
+use crate::plan::Plan;
+use crate::view::{View, Work};
+
+/// A scheduler. The runtime calls it when something happened that concerns its jobs, one call at a time; whatever it decides
+/// is judged by the cell, so that a mistake costs a refusal and never a double booking.
+pub trait Scheduler {
+    /// The name that jobs ask for: 1 to 63 bytes of `a-z`, `0-9` and `-`. The same for the whole life of the scheduler.
+    fn name(&self) -> &str;
+
+    /// Decides what to commit, on the snapshot in `view`.
+    ///
+    /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
+    /// the work is still unplaced. Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict.
+    fn decide(&mut self, view: &View<'_>) -> Decision;
+
+    /// Hears what became of one of its transactions. The mirror is at least at the outcome's revision. Retries need nothing
+    /// here: what was refused is offered as work again.
+    fn outcome(&mut self, outcome: &Outcome) {
+        let _ = outcome;
+    }
+}
+
+/// What a scheduler wants, decided on one snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and their tasks offered again.
+    pub plans: Vec<Plan>,
+    /// Why some work stays unplaced.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl Decision {
+    /// Commits a plan. One without claims and stops is left out.
+    pub fn commit(&mut self, plan: Plan) {
+        if !plan.is_empty() {
+            self.plans.push(plan);
+        }
+    }
+
+    /// Says why `tasks` of a group stay unplaced; whoever asks the cell why the job waits reads it. Cut at 255 bytes.
+    pub fn pass_over(&mut self, work: &Work, tasks: usize, reason: impl Display) {
+        let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+        self.passed_over.push(PassedOver { job: work.job.id, group: work.group, tasks, reason: reason.to_string() });
+    }
+}
+
+/// Why tasks of a group were not placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Which job.
+    pub job: JobId,
+    /// The group's position.
+    pub group: u16,
+    /// How many.
+    pub tasks: u32,
+    /// For people.
+    pub reason: String,
+}
+
+impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        (**self).decide(view)
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        (**self).outcome(outcome);
+    }
+}

@@ -1,0 +1,104 @@
+//! What can be set about a runtime. All bounds are here.
+
+use std::sync::Arc;
+
+use plenum_model::{is_name, session::NUMBERS_KEPT};
+
+use crate::backoff::Backoff;
+
+/// Settings of a [`crate::SchedulerRuntime`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose jobs: those of this namespace, or of all where it is empty.
+    pub namespace: Arc<str>,
+    /// Most transactions that are unanswered at once, 1 to 256.
+    pub window: usize,
+    /// Most tasks that are offered to one call of `decide`, at least 1. Bounds a transaction, and how long a call takes.
+    pub tasks_max: usize,
+    /// Least time between two calls of `decide`, so that a burst of deltas is one occasion and not a thousand.
+    pub pause_micros: i64,
+    /// Before a job is tried again that was refused everything.
+    pub retry: Backoff,
+    /// Before the next connection, and after a rejected transaction without a hint.
+    pub reconnect: Backoff,
+    /// A peer whose job had tasks to place for so long, and was granted none, is thought dead until it commits something.
+    pub peer_silence_micros: i64,
+    /// Least time between two messages of notes why jobs were passed over.
+    pub notes_pause_micros: i64,
+    /// For jitter, and for the scheduler's own randomness.
+    pub seed: u64,
+    /// Reads a clock that never goes backwards, in microseconds. Only measures how long deciding took; a constant in simulations.
+    pub stopwatch: fn() -> i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            namespace: Arc::default(),
+            window: 4,
+            tasks_max: 4096,
+            pause_micros: 1_000,
+            retry: Backoff { first_micros: 5_000, most_micros: 2_000_000 },
+            reconnect: Backoff { first_micros: 50_000, most_micros: 2_000_000 },
+            peer_silence_micros: 2_000_000,
+            notes_pause_micros: 250_000,
+            seed: 0,
+            stopwatch: || 0,
+        }
+    }
+}
+
+/// Settings with which no runtime can work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Names are never paths.
+    #[error(
+        "{field}: expected 1 to 63 bytes of a-z, 0-9 and -, with a letter or a digit at both ends, found {found:?}"
+    )]
+    Name {
+        /// Which setting.
+        field: &'static str,
+        /// What was there.
+        found: String,
+    },
+    /// A number out of its bounds.
+    #[error("{field}: expected {expected}, found {found}")]
+    Bounds {
+        /// Which setting.
+        field: &'static str,
+        /// What would be right.
+        expected: &'static str,
+        /// What was there.
+        found: i64,
+    },
+}
+
+impl Settings {
+    /// Checks all bounds, and the scheduler's name.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of its bounds.
+    pub fn check(&self, scheduler: &str) -> Result<(), SettingsError> {
+        let name = |field, text: &str, may_be_empty: bool| {
+            let good = is_name(text, false) || (may_be_empty && text.is_empty());
+            if good { Ok(()) } else { Err(SettingsError::Name { field, found: text.chars().take(80).collect() }) }
+        };
+        name("scheduler", scheduler, false)?;
+        name("namespace", &self.namespace, true)?;
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let kept = count(NUMBERS_KEPT);
+        let bounds = [
+            ("window", "1 to 256", count(self.window), 1, kept),
+            ("tasks_max", "1 to 16384", count(self.tasks_max), 1, count(plenum_model::CLAIMS_MAX)),
+            ("pause_micros", "0 or more", self.pause_micros, 0, i64::MAX),
+            ("retry.first_micros", "1 or more", self.retry.first_micros, 1, i64::MAX),
+            ("reconnect.first_micros", "1 or more", self.reconnect.first_micros, 1, i64::MAX),
+            ("peer_silence_micros", "1 or more", self.peer_silence_micros, 1, i64::MAX),
+            ("notes_pause_micros", "0 or more", self.notes_pause_micros, 0, i64::MAX),
+        ];
+        match bounds.into_iter().find(|(_, _, found, least, most)| !(least..=most).contains(&found)) {
+            Some((field, expected, found, _, _)) => Err(SettingsError::Bounds { field, expected, found }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a scheduler decides on: the mirror, its work, and the room that its own transactions in flight may still take.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Cell, ClassSet, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room};
+
+use crate::in_flight::InFlight;
+
+/// Tasks of one group that may be placed now.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// Whose.
+    pub job: Arc<Job>,
+    /// The group's position in the job.
+    pub group: u16,
+    /// Indexes of the tasks, rising; never empty, and none of them in flight.
+    pub tasks: Vec<u32>,
+    /// Which attempt at this job it is, from 1; back to 1 once something of it was granted.
+    pub attempt: u32,
+}
+
+impl Work {
+    /// What each of the tasks needs.
+    ///
+    /// # Panics
+    /// When the work was made by hand for a group that its job does not have.
+    #[must_use]
+    pub fn shape(&self) -> &GroupShape {
+        &self.job.shape.groups[usize::from(self.group)]
+    }
+}
+
+/// A snapshot, and what is to be done on it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub(crate) cell: &'a Cell,
+    pub(crate) now: LogTime,
+    pub(crate) work: &'a [Work],
+    pub(crate) in_flight: &'a InFlight,
+    pub(crate) changed: Option<&'a [u32]>,
+    pub(crate) seed: u64,
+    pub(crate) window: usize,
+}
+
+impl<'a> View<'a> {
+    /// The mirror. It shows nothing yet of transactions in flight.
+    #[must_use]
+    pub const fn cell(&self) -> &'a Cell {
+        self.cell
+    }
+
+    /// Log time, never ahead of the cell's own.
+    #[must_use]
+    pub const fn now(&self) -> LogTime {
+        self.now
+    }
+
+    /// What this scheduler may place now: highest priority first, then the job that was submitted first, then groups in their
+    /// order. At most so many tasks as the settings say; the others come next time.
+    #[must_use]
+    pub const fn work(&self) -> &'a [Work] {
+        self.work
+    }
+
+    /// Room that own transactions in flight may take, by machine slot.
+    #[must_use]
+    pub const fn promised(&self) -> &'a BTreeMap<u32, Resources> {
+        self.in_flight.promised()
+    }
+
+    /// Slots of machines that changed since the last call of `decide`, some perhaps twice. `None`: any of them, or the mirror is
+    /// another one.
+    #[must_use]
+    pub const fn changed_machines(&self) -> Option<&'a [u32]> {
+        self.changed
+    }
+
+    /// For randomness: differs between sessions, and is the same in a replay.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How many transactions may be committed now, at least 1.
+    #[must_use]
+    pub const fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The machine slot that the job's tasks share, where they share one and it was chosen, by the cell or by a transaction in
+    /// flight.
+    #[must_use]
+    pub fn home(&self, job: &Job) -> Option<u32> {
+        job.home.or_else(|| self.in_flight.home(job.id))
+    }
+
+    /// How many tasks of a group each machine has, those in flight included, by slot.
+    #[must_use]
+    pub fn siblings(&self, job: &Job, group: u16) -> BTreeMap<u32, u32> {
+        let mut siblings = BTreeMap::new();
+        if let Some(row) = self.cell.group(job, group) {
+            let live = (0..row.count).filter_map(|task| self.cell.task(row, task)?.allocation.checked_sub(1));
+            for machine in live.filter_map(|slot| Some(self.cell.allocation_in(slot)?.row.machine)) {
+                *siblings.entry(machine).or_default() += 1;
+            }
+        }
+        for machine in self.in_flight.machines_of(job.id, group) {
+            *siblings.entry(machine).or_default() += 1;
+        }
+        siblings
+    }
+
+    /// What is free on a machine, less what is promised.
+    #[must_use]
+    pub fn room(&self, slot: u32) -> Room {
+        let mut room = self.cell.room(slot);
+        if let Some(promised) = self.promised().get(&slot) {
+            room.take(promised);
+        }
+        room
+    }
+
+    /// Books for deciding task by task.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger<'a> {
+        Ledger { view: *self, taken: BTreeMap::new(), homes: BTreeMap::new(), classes: BTreeMap::new() }
+    }
+}
+
+/// Books of one decision: which room its own claims have taken so far. For schedulers that place task by task; judges with
+/// the same code as the cell.
+#[derive(Clone, Debug)]
+pub struct Ledger<'a> {
+    view: View<'a>,
+    taken: BTreeMap<u32, Resources>,
+    homes: BTreeMap<JobId, u32>,
+    classes: BTreeMap<(JobId, u16), ClassSet>,
+}
+
+impl Ledger<'_> {
+    /// What stands between one more task of the group and a machine.
+    pub fn obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
+        let cell = self.view.cell;
+        let shape = work.shape();
+        let classes = (!shape.constraints.is_empty()).then(|| {
+            let set = self.classes.entry((work.job.id, work.group)).or_default();
+            set.refresh(&shape.constraints, cell);
+            &*set
+        });
+        let home = if work.job.shape.same_machine {
+            self.homes.get(&work.job.id).copied().or_else(|| self.view.home(&work.job))
+        } else {
+            None
+        };
+        let requirement = Requirement { resources: &shape.resources, classes, home };
+        let promised = self.view.promised().get(&slot).copied().unwrap_or_default();
+        let taken = self.taken.get(&slot).copied().unwrap_or_default();
+        // Amounts are bounded at the edge, and so few tasks fit a machine that their sum cannot overflow.
+        let spoken = promised.checked_add(&taken).unwrap_or(promised);
+        requirement.obstacle(cell, slot, &spoken)
+    }
+
+    /// Takes room for one task of the group on a machine, if nothing stands in the way. True: it may be claimed.
+    pub fn take(&mut self, work: &Work, slot: u32) -> bool {
+        if self.obstacle(work, slot).is_some() {
+            return false;
+        }
+        let taken = self.taken.entry(slot).or_default();
+        let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
+        *taken = sum;
+        if work.job.shape.same_machine {
+            self.homes.insert(work.job.id, slot);
+        }
+        true
+    }
+}
