@@ -1,0 +1,106 @@
+//! Jobs for tests, in one line.
+
+use std::collections::BTreeMap;
+
+use plenum_proto::v1;
+
+/// A job in the making: namespace `default`, priority 50, to completion, groups of one task with 100 millis and 1 MiB that run
+/// `true`.
+#[derive(Clone, Debug)]
+pub struct JobBuilder {
+    shape: v1::JobShape,
+    bodies: Vec<v1::GroupBody>,
+}
+
+impl JobBuilder {
+    /// A job without groups, for a scheduler.
+    #[must_use]
+    pub fn new(name: &str, scheduler: &str) -> Self {
+        let shape = v1::JobShape {
+            namespace: "default".into(),
+            name: name.into(),
+            scheduler: scheduler.into(),
+            priority: 50,
+            kind: v1::JobKind::ToCompletion.into(),
+            same_machine: false,
+            groups: Vec::new(),
+            parent: 0,
+            instant_micros: 0,
+            options: BTreeMap::new(),
+        };
+        Self { shape, bodies: Vec::new() }
+    }
+
+    /// Adds a group of `count` tasks with so much CPU each.
+    #[must_use]
+    pub fn group(mut self, name: &str, count: u32, cpu_millis: i64) -> Self {
+        let resources = v1::Resources { cpu_millis, memory_bytes: 1 << 20, ..v1::Resources::default() };
+        self.shape.groups.push(v1::GroupShape {
+            name: name.into(),
+            count,
+            resources: Some(resources),
+            retry: Some(v1::RetryPolicy { attempts: 3, delay_micros: 1_000_000 }),
+            lost_after_micros: 60_000_000,
+            ..v1::GroupShape::default()
+        });
+        self.bodies.push(v1::GroupBody {
+            name: name.into(),
+            driver: "exec".into(),
+            command: vec!["/bin/true".into()],
+            ..v1::GroupBody::default()
+        });
+        self
+    }
+
+    /// The last group starts after another one.
+    #[must_use]
+    pub fn after(mut self, group: &str) -> Self {
+        self.last().after.push(group.into());
+        self
+    }
+
+    /// The last group needs an attribute to have a value.
+    #[must_use]
+    pub fn on(mut self, attribute: &str, value: &str) -> Self {
+        self.last().constraints.push(v1::Constraint {
+            attribute: attribute.into(),
+            operator: v1::Operator::Equal.into(),
+            values: vec![value.into()],
+        });
+        self
+    }
+
+    /// The job runs for ever.
+    #[must_use]
+    pub fn forever(mut self) -> Self {
+        self.shape.kind = v1::JobKind::Forever.into();
+        for group in &mut self.shape.groups {
+            group.retry = Some(v1::RetryPolicy { attempts: u32::MAX, delay_micros: 1_000_000 });
+        }
+        self
+    }
+
+    /// All its tasks share one machine.
+    #[must_use]
+    pub fn same_machine(mut self) -> Self {
+        self.shape.same_machine = true;
+        self
+    }
+
+    /// 0 to 99, higher first.
+    #[must_use]
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.shape.priority = priority;
+        self
+    }
+
+    /// The job, as it is submitted.
+    #[must_use]
+    pub fn spec(&self) -> v1::JobSpec {
+        v1::JobSpec { shape: Some(self.shape.clone()), body: Some(v1::JobBody { groups: self.bodies.clone() }) }
+    }
+
+    fn last(&mut self) -> &mut v1::GroupShape {
+        self.shape.groups.last_mut().expect("a group comes before what is said of it")
+    }
+}

@@ -1,0 +1,495 @@
+//! The real core and real scheduler runtimes in one thread: no connection, no disk, and a clock that the test advances.
+//!
+//! Messages are delivered in order, and by themselves. A test decides when time passes, what tasks do, when a scheduler's
+//! requests are held back, and when its connection breaks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+
+use bytes::{Bytes, BytesMut};
+use plenum_core::{Core, CoreOptions, Decided};
+use plenum_model::{
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, JobId, LogTime, MachineId, Outcome, Request,
+    Resources, Revision, SessionId, Transition,
+};
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
+use plenum_proto::{delta, jobs, pages, sections::Sections, transaction};
+use plenum_sdk::{Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
+
+use crate::job::JobBuilder;
+
+/// Log time at which each stage begins: the schedulers' own clocks begin at 0.
+const BEGIN_MICROS: i64 = 1_000_000_000_000_000;
+
+/// The code of `google.rpc` of every rejection here: runtimes go by the cell's own code.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// Steps after which a stage that never comes to rest is thought to run in circles.
+const STEPS_MAX: usize = 100_000;
+
+/// A scheduler on a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(usize);
+
+/// A cell with its schedulers.
+pub struct Stage {
+    core: Core,
+    now_micros: i64,
+    /// All deltas, encoded, by revision.
+    deltas: BTreeMap<Revision, Bytes>,
+    outcomes: BTreeMap<(SessionId, u64), Outcome>,
+    seats: Vec<Player>,
+    transcript: String,
+    passed_over: BTreeMap<(JobId, u32), String>,
+}
+
+struct Player {
+    name: String,
+    runtime: SchedulerRuntime<Box<dyn Scheduler>>,
+    link: Option<Linked>,
+    connect_at: Option<i64>,
+    wake_at: Option<i64>,
+    held: bool,
+    cut_off: bool,
+    notices: Vec<Notice>,
+}
+
+#[derive(Default)]
+struct Linked {
+    session: Option<SessionId>,
+    /// Up to where deltas were put into `to_scheduler`.
+    told: Revision,
+    to_cell: VecDeque<v1::SessionRequest>,
+    to_scheduler: VecDeque<v1::SessionResponse>,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stage {
+    /// An empty cell.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut stage = Self {
+            core: Core::new(CoreOptions::default()),
+            now_micros: 0,
+            deltas: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            seats: Vec::new(),
+            transcript: String::new(),
+            passed_over: BTreeMap::new(),
+        };
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() };
+        stage.ask("local", Command::OpenServer(identity));
+        stage
+    }
+
+    /// The cell as it is.
+    #[must_use]
+    pub fn cell(&self) -> &Cell {
+        self.core.cell()
+    }
+
+    /// Adds a machine, and gives its slot. Attributes as pairs of name and value.
+    pub fn machine(&mut self, name: &str, cpu_millis: u64, attributes: &[(&str, &str)]) -> u32 {
+        let attributes = attributes.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+        let command = Command::RegisterMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(cpu_millis, 1 << 34),
+            attributes: std::sync::Arc::new(attributes),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+        };
+        self.ask("agent", command);
+        self.cell().machine_named(name).expect("it was just registered").id.slot
+    }
+
+    /// Submits a job.
+    pub fn submit(&mut self, job: &JobBuilder) -> JobId {
+        let spec = job.spec();
+        let name = spec.shape.as_ref().expect("a builder makes a shape").name.clone();
+        let command = jobs::submit(spec).expect("a builder makes valid jobs");
+        self.ask("owner", command);
+        self.cell().job_named("default", &name).expect("it was just submitted").id
+    }
+
+    /// Lets a scheduler begin, and runs until all is quiet.
+    pub fn seat(&mut self, scheduler: impl Scheduler + 'static) -> Seat {
+        let seed = self.seats.len() as u64;
+        self.seat_with(scheduler, Settings { seed, ..Settings::default() })
+    }
+
+    /// As `seat`, with settings.
+    pub fn seat_with(&mut self, scheduler: impl Scheduler + 'static, settings: Settings) -> Seat {
+        let name = scheduler.name().to_owned();
+        let scheduler: Box<dyn Scheduler> = Box::new(scheduler);
+        let runtime = SchedulerRuntime::new(settings, scheduler).expect("settings of a test are valid");
+        self.seats.push(Player {
+            name,
+            runtime,
+            link: None,
+            connect_at: None,
+            wake_at: None,
+            held: false,
+            cut_off: false,
+            notices: Vec::new(),
+        });
+        let seat = Seat(self.seats.len() - 1);
+        self.give(seat, Input::Start);
+        self.settle();
+        seat
+    }
+
+    /// Holds a scheduler's requests back: it decides, and the cell hears nothing of it.
+    pub fn hold(&mut self, seat: Seat) {
+        self.seats[seat.0].held = true;
+    }
+
+    /// Lets a scheduler's requests through again.
+    pub fn release(&mut self, seat: Seat) {
+        self.seats[seat.0].held = false;
+        self.settle();
+    }
+
+    /// Breaks a scheduler's connection. What it sent and the cell has not read is lost, and so is what it was to be told.
+    pub fn cut(&mut self, seat: Seat) {
+        if self.seats[seat.0].link.take().is_some() {
+            self.give(seat, Input::Disconnected { status: 14, reason: "cut by the test".into() });
+        }
+    }
+
+    /// Cuts a scheduler off: its connection breaks, and no other one is made.
+    pub fn cut_off(&mut self, seat: Seat) {
+        self.seats[seat.0].cut_off = true;
+        self.cut(seat);
+    }
+
+    /// Lets a scheduler connect again.
+    pub fn let_back(&mut self, seat: Seat) {
+        self.seats[seat.0].cut_off = false;
+    }
+
+    /// The cell reads what a scheduler sent, and its answers are lost with the connection.
+    pub fn cut_answers(&mut self, seat: Seat) {
+        while let Some(request) = self.seats[seat.0].link.as_mut().and_then(|link| link.to_cell.pop_front()) {
+            self.serve(seat, request);
+        }
+        self.cut(seat);
+    }
+
+    /// Ends a session, as the cell does with one that was silent too long.
+    pub fn close_session(&mut self, session: SessionId) {
+        self.ask("local", Command::CloseSession(session));
+    }
+
+    /// A scheduler's runtime.
+    #[must_use]
+    pub fn runtime(&self, seat: Seat) -> &SchedulerRuntime<Box<dyn Scheduler>> {
+        &self.seats[seat.0].runtime
+    }
+
+    /// What a scheduler's runtime told people.
+    #[must_use]
+    pub fn notices(&self, seat: Seat) -> &[Notice] {
+        &self.seats[seat.0].notices
+    }
+
+    /// Why a group was passed over, as the cell was told last; empty if it was not.
+    #[must_use]
+    pub fn passed_over(&self, job: JobId, group: u32) -> &str {
+        self.passed_over.get(&(job, group)).map_or("", |reason| reason)
+    }
+
+    /// Gives what was written since the last call: a line for each transaction, and one for each refusal.
+    pub fn transcript(&mut self) -> String {
+        std::mem::take(&mut self.transcript)
+    }
+
+    /// Live allocations of a job that are not leaving, as (group, task, machine slot), in that order.
+    #[must_use]
+    pub fn placed(&self, job: JobId) -> Vec<(u16, u32, u32)> {
+        let active = self.cell().allocations().filter(|found| found.row.job() == job && found.status.state.is_active());
+        let mut placed: Vec<_> = active.map(|found| (found.row.group, found.row.task, found.row.machine)).collect();
+        placed.sort_unstable();
+        placed
+    }
+
+    /// Every live allocation of the job that is not leaving runs and ends: with success, or with a failure.
+    pub fn finish(&mut self, job: JobId, success: bool) {
+        let active = self.cell().allocations().filter(|found| found.row.job() == job && found.status.state.is_active());
+        let ended = if success { AllocationState::Complete } else { AllocationState::Failed };
+        let all: Vec<_> = active.map(|found| (found.id, found.row.machine)).collect();
+        for state in [AllocationState::Running, ended] {
+            let transitions = all.iter().map(|&(id, machine)| self.transition(id, machine, state)).collect();
+            self.ask("agent", Command::ReportStatus(transitions));
+        }
+        self.settle();
+    }
+
+    fn transition(&self, allocation: AllocationId, machine: u32, state: AllocationState) -> Transition {
+        let machine = self.cell().machine_in(machine).expect("it has an allocation");
+        let failed = state == AllocationState::Failed;
+        Transition {
+            machine: machine.id,
+            epoch: machine.epoch,
+            allocation,
+            state,
+            ready: state == AllocationState::Running,
+            exit_code: i32::from(failed),
+            restarts: 0,
+            reason: if failed { "exit code 1".into() } else { "".into() },
+        }
+    }
+
+    /// A machine's lease runs out.
+    pub fn expire(&mut self, slot: u32) {
+        let machine = self.cell().machine_in(slot).expect("a machine of the test");
+        let command = Command::ExpireMachine { machine: machine.id, epoch: machine.epoch };
+        self.ask("local", command);
+    }
+
+    /// A machine is taken out of the cell, with all that it ran.
+    pub fn remove(&mut self, slot: u32) {
+        let id: MachineId = self.cell().machine_in(slot).expect("a machine of the test").id;
+        self.ask("operator", Command::RemoveMachine(id));
+        self.settle();
+    }
+
+    /// Asks the cell for something, as a principal.
+    ///
+    /// # Panics
+    /// When the cell rejects it.
+    pub fn ask(&mut self, principal: &str, command: Command) -> Decision {
+        let request = Request { principal: principal.into(), namespace: "default".into(), command };
+        let decision = self.decide(&request);
+        if let Decision::Rejected(rejection) = &decision {
+            panic!("the cell rejects what the test asks: {rejection:?}");
+        }
+        decision
+    }
+
+    /// Lets time pass, and all that becomes due happen.
+    pub fn advance(&mut self, micros: i64) {
+        let end = self.now_micros + micros;
+        self.settle();
+        while let Some(next) = self.next_due().filter(|&due| due <= end) {
+            self.now_micros = self.now_micros.max(next);
+            self.decide(&Request { principal: "local".into(), namespace: "".into(), command: Command::Tick });
+            for seat in 0..self.seats.len() {
+                self.beat(Seat(seat));
+            }
+            self.settle();
+        }
+        self.now_micros = end;
+        self.decide(&Request { principal: "local".into(), namespace: "".into(), command: Command::Tick });
+        self.settle();
+    }
+
+    fn next_due(&self) -> Option<i64> {
+        let core = self.core.next_due().map(|due| due.micros - BEGIN_MICROS);
+        let seats = self.seats.iter().filter(|player| !player.cut_off);
+        let timers = seats.flat_map(|player| player.connect_at.into_iter().chain(player.wake_at));
+        timers.chain(core).map(|due| due.max(self.now_micros + 1)).min()
+    }
+
+    fn beat(&mut self, seat: Seat) {
+        let (revision, time_micros) = (self.cell().revision().0, self.log_time().micros);
+        if let Some(link) = &mut self.seats[seat.0].link
+            && link.session.is_some()
+        {
+            link.to_scheduler.push_back(tell(Tell::Heartbeat(v1::Heartbeat { revision, time_micros })));
+        }
+    }
+
+    /// Delivers messages and fires timers until nothing is left to do at this time.
+    pub fn settle(&mut self) {
+        for _ in 0..STEPS_MAX {
+            let moved = (0..self.seats.len()).any(|seat| self.step(Seat(seat)));
+            if !moved {
+                return;
+            }
+        }
+        panic!("the stage did not come to rest:\n{}", self.transcript);
+    }
+
+    fn step(&mut self, seat: Seat) -> bool {
+        self.publish(seat);
+        let now = self.now_micros;
+        let player = &mut self.seats[seat.0];
+        if player.connect_at.is_some_and(|at| at <= now) && !player.cut_off {
+            player.connect_at = None;
+            player.link = Some(Linked::default());
+            self.give(seat, Input::Connected);
+            return true;
+        }
+        if player.wake_at.is_some_and(|at| at <= now) {
+            player.wake_at = None;
+            self.give(seat, Input::Tick);
+            return true;
+        }
+        let held = player.held;
+        let Some(link) = &mut player.link else { return false };
+        if let Some(message) = link.to_scheduler.pop_front() {
+            self.give(seat, Input::Received(message));
+            return true;
+        }
+        if !held && let Some(request) = link.to_cell.pop_front() {
+            self.serve(seat, request);
+            return true;
+        }
+        false
+    }
+
+    fn give(&mut self, seat: Seat, input: Input) {
+        let now = self.now_micros;
+        let player = &mut self.seats[seat.0];
+        for output in player.runtime.handle(now, input) {
+            match output {
+                Output::Send(request) => {
+                    if let Some(link) = &mut player.link {
+                        link.to_cell.push_back(request);
+                    }
+                }
+                Output::ConnectAfter { micros } => player.connect_at = Some(now + micros),
+                Output::Disconnect => player.link = None,
+                Output::WakeAt { micros } => player.wake_at = Some(micros),
+                Output::Notice(notice) => player.notices.push(notice),
+            }
+        }
+    }
+
+    fn log_time(&self) -> LogTime {
+        LogTime::from_micros(BEGIN_MICROS + self.now_micros)
+    }
+
+    fn decide(&mut self, request: &Request) -> Decision {
+        match self.core.decide(request, self.log_time()) {
+            Decided::Changed { decision, delta: changed } => {
+                let mut bytes = BytesMut::new();
+                delta::encode(&changed, &mut bytes);
+                self.deltas.insert(changed.revision, bytes.freeze());
+                decision
+            }
+            Decided::Unchanged(decision) => decision,
+            Decided::Repeated(revision) => {
+                let Command::Commit(asked, _) = &request.command else { panic!("only transactions are repeated") };
+                let first = &self.outcomes[&(asked.id.session, asked.id.number)];
+                assert_eq!(first.revision, revision, "the log answers with the first outcome");
+                Decision::Outcome(Box::new(first.clone()))
+            }
+        }
+    }
+
+    /// Deltas since what the scheduler was told last.
+    fn publish(&mut self, seat: Seat) {
+        let Some(link) = &mut self.seats[seat.0].link else { return };
+        if link.session.is_none() {
+            return;
+        }
+        let news: Vec<Bytes> = self.deltas.range(link.told.next()..).map(|(_, bytes)| bytes.clone()).collect();
+        if !news.is_empty() {
+            link.to_scheduler.push_back(tell(Tell::Deltas(v1::Deltas { deltas: news })));
+            link.told = self.core.cell().revision();
+        }
+    }
+
+    fn serve(&mut self, seat: Seat, request: v1::SessionRequest) {
+        match request.ask.expect("a runtime asks for something") {
+            Ask::Hello(hello) => self.welcome(seat, &hello),
+            Ask::Commit(wire) => self.commit(seat, wire),
+            Ask::PassedOver(notes) => {
+                for note in notes.notes {
+                    let job = JobId::from_bits(note.job).expect("notes are about jobs");
+                    self.passed_over.insert((job, note.group), note.reason);
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, seat: Seat, hello: &v1::Hello) {
+        let known = hello.incarnation == 1 && self.cell().session(SessionId(hello.session)).is_some();
+        let session = if known {
+            SessionId(hello.session)
+        } else {
+            let command = Command::OpenSession { scheduler: hello.scheduler.as_str().into() };
+            let namespace = hello.namespace.as_str().into();
+            let opened = self.decide(&Request { principal: "local".into(), namespace, command });
+            let Decision::Accepted { id, .. } = opened else { panic!("no session: {opened:?}") };
+            SessionId(id)
+        };
+        let snapshot = !known || hello.revision == 0;
+        let revision = if snapshot { self.cell().revision() } else { Revision(hello.revision) };
+        let mut messages = vec![Tell::Welcome(v1::Welcome {
+            session: session.0,
+            incarnation: 1,
+            term: 1,
+            revision: revision.0,
+            snapshot,
+            cell_id: vec![7; 16].into(),
+        })];
+        if snapshot {
+            let cell = self.core.cell();
+            let page = |(table, number)| pages::encode_page_for(cell, table, number, Sections::MIRROR);
+            let pages = pages::every(cell).filter(|(table, _)| Sections::MIRROR.has_table(*table)).map(page).collect();
+            messages.push(Tell::Snapshot(v1::SnapshotPart { revision: revision.0, pages, last: true }));
+        }
+        let link = self.seats[seat.0].link.as_mut().expect("it has just said hello");
+        link.session = Some(session);
+        link.told = revision;
+        link.to_scheduler.extend(messages.into_iter().map(tell));
+    }
+
+    fn commit(&mut self, seat: Seat, wire: v1::Transaction) {
+        let number = wire.number;
+        let command = transaction::commit(wire).expect("a runtime sends valid transactions");
+        let decision = self.decide(&Request { principal: "local".into(), namespace: "default".into(), command });
+        let answer = match decision {
+            Decision::Outcome(outcome) => {
+                let first = self.outcomes.insert((outcome.id.session, number), (*outcome).clone()).is_none();
+                self.note(seat, &outcome, first);
+                Tell::Outcome((&*outcome).into())
+            }
+            Decision::Rejected(rejection) => Tell::Error(v1::RequestError {
+                number,
+                status: INVALID_ARGUMENT,
+                code: rejection.code.as_str().into(),
+                message: rejection.message,
+                retry_after_micros: 0,
+            }),
+            Decision::Accepted { .. } => panic!("a transaction has an outcome"),
+        };
+        // Deltas up to an outcome's revision precede it.
+        self.publish(seat);
+        if let Some(link) = &mut self.seats[seat.0].link {
+            link.to_scheduler.push_back(tell(answer));
+        }
+    }
+
+    fn note(&mut self, seat: Seat, outcome: &Outcome, first: bool) {
+        let name = &self.seats[seat.0].name;
+        let (granted, claims) = (outcome.granted(), outcome.claims());
+        let again = if first { "" } else { " (again)" };
+        let _ = writeln!(self.transcript, "{name}: {granted} of {claims} granted{again}");
+        for refusal in &outcome.refusals {
+            let task = refusal.task;
+            let machine = self.core.cell().machine_in(refusal.machine).map_or("?", |machine| &machine.name);
+            let kind = format!("{:?}", refusal.kind).to_lowercase();
+            let culprit = refusal.culprits.first().map_or(String::new(), |culprit| {
+                let who = if culprit.scheduler.is_empty() { &culprit.event } else { &culprit.scheduler };
+                format!(", culprit {who}")
+            });
+            let _ = writeln!(self.transcript, "  task {task} on {machine}: {kind} {:?}{culprit}", refusal.reason);
+        }
+    }
+}
+
+fn tell(tell: Tell) -> v1::SessionResponse {
+    v1::SessionResponse { tell: Some(tell) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Stories of the runtime, against the real core.
+
+use plenum_sdk::{Decision, Notice, Plan, Scheduler, Settings, View};
+
+use super::*;
+
+/// Claims the first machine that fits, in the order of their slots; says of what doesn't fit that there is no room.
+struct FirstFit(&'static str);
+
+impl Scheduler for FirstFit {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        for work in view.work() {
+            let (mut tasks, mut machines) = (Vec::new(), Vec::new());
+            for &task in &work.tasks {
+                let fits = view.cell().machines().map(|machine| machine.id.slot).find(|&slot| ledger.take(work, slot));
+                if let Some(slot) = fits {
+                    tasks.push(task);
+                    machines.push(slot);
+                }
+            }
+            plan.claim(work, &tasks, &machines);
+            if tasks.len() < work.tasks.len() {
+                decision.pass_over(work, work.tasks.len() - tasks.len(), "no room");
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+fn job(name: &str, scheduler: &str, count: u32) -> JobBuilder {
+    JobBuilder::new(name, scheduler).group("main", count, 1000)
+}
+
+#[test]
+fn a_job_that_is_submitted_is_placed_at_once() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let seat = stage.seat(FirstFit("blue"));
+    let job = stage.submit(&job("words", "blue", 3));
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 0), (0, 1, 0), (0, 2, 0)]);
+    assert_eq!(stage.transcript(), "blue: 3 of 3 granted\n");
+    assert_eq!(stage.runtime(seat).counters().decisions, 1);
+}
+
+#[test]
+fn whoever_decided_on_an_older_snapshot_loses_to_a_named_culprit_and_tries_again() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.seat(FirstFit("green"));
+    stage.hold(blue);
+    let late = stage.submit(&job("late", "blue", 1));
+    stage.settle();
+    let quick = stage.submit(&job("quick", "green", 1));
+    stage.settle();
+    stage.release(blue);
+    assert_eq!(
+        stage.transcript(),
+        "green: 1 of 1 granted\n\
+         blue: 0 of 1 granted\n  task 0 on m1: conflict NoRoom, culprit green\n"
+    );
+    stage.advance(10_000_000);
+    assert_eq!(stage.passed_over(late, 0), "no room");
+    assert_eq!(stage.transcript(), "", "nothing is claimed that the mirror shows as taken");
+    stage.finish(quick, true);
+    assert_eq!(stage.transcript(), "blue: 1 of 1 granted\n");
+    assert_eq!(stage.placed(late), [(0, 0, 0)]);
+}
+
+#[test]
+fn an_unanswered_transaction_is_sent_again_and_takes_effect_once() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.hold(blue);
+    let job = stage.submit(&job("words", "blue", 2));
+    stage.settle();
+    // The cell decides, and its answer is lost on the way.
+    stage.cut_answers(blue);
+    stage.release(blue);
+    stage.advance(1_000_000);
+    assert_eq!(stage.transcript(), "blue: 2 of 2 granted\nblue: 2 of 2 granted (again)\n");
+    assert_eq!(stage.placed(job).len(), 2);
+    assert_eq!(stage.runtime(blue).counters().committed, 1);
+    let sessions = stage.notices(blue).iter().filter(|notice| matches!(notice, Notice::Session { resumed: true, .. }));
+    assert_eq!(sessions.count(), 1);
+}
+
+#[test]
+fn a_transaction_that_never_arrived_is_decided_after_the_connection_is_back() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.hold(blue);
+    let job = stage.submit(&job("words", "blue", 2));
+    stage.settle();
+    stage.cut(blue);
+    stage.release(blue);
+    stage.advance(1_000_000);
+    assert_eq!(stage.transcript(), "blue: 2 of 2 granted\n");
+    assert_eq!(stage.placed(job).len(), 2);
+}
+
+#[test]
+fn a_session_that_the_cell_ended_is_replaced_and_nothing_is_placed_twice() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.hold(blue);
+    let first = stage.submit(&job("words", "blue", 2));
+    stage.settle();
+    stage.cut_answers(blue);
+    let session = stage.runtime(blue).session();
+    stage.cut_off(blue);
+    stage.close_session(session);
+    let second = stage.submit(&job("more", "blue", 1));
+    stage.let_back(blue);
+    stage.release(blue);
+    stage.advance(5_000_000);
+    assert_ne!(stage.runtime(blue).session(), session);
+    assert_eq!((stage.placed(first).len(), stage.placed(second).len()), (2, 1));
+    assert_eq!(stage.transcript(), "blue: 2 of 2 granted\nblue: 1 of 1 granted\n");
+}
+
+#[test]
+fn a_reconnected_mirror_goes_on_where_it_stood() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.cut(blue);
+    stage.machine("m2", 4000, &[]);
+    stage.advance(1_000_000);
+    let counters = stage.runtime(blue).counters();
+    assert_eq!((counters.snapshots, counters.connections), (1, 2));
+    let mirror = stage.runtime(blue).mirror().unwrap();
+    assert_eq!(mirror.first_difference(stage.cell()), None);
+}
+
+#[test]
+fn sessions_of_one_name_share_the_jobs_and_do_not_collide() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 100_000, &[]);
+    let seats = [stage.seat(FirstFit("blue")), stage.seat(FirstFit("blue"))];
+    for number in 0..20 {
+        stage.submit(&job(&format!("job{number}"), "blue", 1));
+    }
+    stage.settle();
+    stage.advance(10_000);
+    let granted = seats.map(|seat| stage.runtime(seat).counters().claims_granted);
+    assert_eq!(granted.iter().sum::<u64>(), 20);
+    assert!(granted.iter().all(|&claims| claims > 0), "one did all the work: {granted:?}");
+    assert!(!stage.transcript().contains("conflict"));
+}
+
+#[test]
+fn jobs_of_a_peer_that_died_are_taken_over_after_a_while() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 100_000, &[]);
+    let (alive, dead) = (stage.seat(FirstFit("blue")), stage.seat(FirstFit("blue")));
+    stage.cut_off(dead);
+    for number in 0..20 {
+        stage.submit(&job(&format!("job{number}"), "blue", 1));
+    }
+    stage.settle();
+    stage.advance(100_000);
+    assert!(stage.runtime(alive).counters().claims_granted < 20);
+    stage.advance(2_000_000);
+    assert_eq!(stage.runtime(alive).counters().claims_granted, 20);
+    // From now on it is known to be silent, and its jobs wait no longer.
+    stage.submit(&job("late-a", "blue", 1));
+    stage.submit(&job("late-b", "blue", 1));
+    stage.submit(&job("late-c", "blue", 1));
+    stage.advance(10_000);
+    assert_eq!(stage.runtime(alive).counters().claims_granted, 23);
+}
+
+#[test]
+fn a_task_that_failed_is_placed_again_when_its_delay_is_over() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    stage.seat(FirstFit("blue"));
+    let job = stage.submit(&job("words", "blue", 1));
+    stage.settle();
+    stage.finish(job, false);
+    stage.advance(900_000);
+    assert!(stage.placed(job).is_empty());
+    stage.advance(200_000);
+    assert_eq!(stage.placed(job).len(), 1);
+}
+
+#[test]
+fn groups_follow_each_other_and_an_idle_scheduler_is_left_alone() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let blue = stage.seat(FirstFit("blue"));
+    let both = JobBuilder::new("words", "blue").group("map", 2, 1000).group("reduce", 1, 1000).after("map");
+    let job = stage.submit(&both);
+    stage.settle();
+    assert_eq!(stage.placed(job).len(), 2);
+    stage.finish(job, true);
+    // Two decisions are at least a pause apart.
+    stage.advance(1_000);
+    assert_eq!(stage.placed(job), [(1, 0, 0)]);
+    stage.finish(job, true);
+    let decisions = stage.runtime(blue).counters().decisions;
+    stage.machine("m2", 4000, &[]);
+    stage.advance(60_000_000);
+    assert_eq!(stage.runtime(blue).counters().decisions, decisions, "nothing waits, so nothing is decided");
+    assert_eq!(stage.runtime(blue).jobs(), 0);
+}
+
+#[test]
+fn higher_priority_goes_first() {
+    let mut stage = Stage::new();
+    let blue = stage.seat(FirstFit("blue"));
+    let low = stage.submit(&job("low", "blue", 1).priority(10));
+    let high = stage.submit(&job("high", "blue", 1).priority(90));
+    stage.settle();
+    stage.machine("m1", 1000, &[]);
+    stage.advance(10_000);
+    assert_eq!((stage.placed(low).len(), stage.placed(high).len()), (0, 1));
+    assert_eq!(stage.passed_over(low, 0), "no room");
+    assert!(stage.runtime(blue).counters().claims_conflict == 0);
+}
+
+#[test]
+fn more_tasks_than_one_decision_may_have_come_in_several() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 100_000, &[]);
+    let settings = Settings { tasks_max: 7, window: 2, ..Settings::default() };
+    let blue = stage.seat_with(FirstFit("blue"), settings);
+    let job = stage.submit(&job("words", "blue", 20));
+    stage.advance(100_000);
+    assert_eq!(stage.placed(job).len(), 20);
+    assert_eq!(stage.runtime(blue).counters().transactions, 3);
+}
+
+/// Claims whatever machine there is, whether it fits or not.
+struct Reckless;
+
+impl Scheduler for Reckless {
+    fn name(&self) -> &str {
+        "reckless"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::all_or_nothing();
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+#[test]
+fn a_scheduler_that_errs_is_told_so_and_slowed_down() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let seat = stage.seat(Reckless);
+    stage.submit(&job("words", "reckless", 2));
+    stage.settle();
+    stage.advance(60_000_000);
+    let counters = *stage.runtime(seat).counters();
+    assert!(stage.notices(seat).iter().any(|notice| matches!(notice, Notice::Misfit(_))));
+    assert!(counters.transactions > 10, "it goes on trying: {counters:?}");
+    assert!(counters.transactions < 60, "and not in a tight loop: {counters:?}");
+    assert_eq!(counters.claims_granted, 0);
+}
