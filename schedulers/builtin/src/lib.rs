@@ -1,1 +1,84 @@
-//! The built-in schedulers, each a small module on the public SDK.
+//! The built-in schedulers, each a small module on the public SDK: what they can do, any team's own scheduler can do.
+//!
+//! | scheduler | for | places by |
+//! |---|---|---|
+//! | [`Batch`] | many short tasks | best fit, apart from its neighbours |
+//! | [`Service`] | tasks that run for ever | spread |
+//!
+//! They see nothing of the core or the server.
+
+mod batch;
+mod placer;
+mod service;
+mod shared_machine;
+
+use std::future::Future;
+
+pub use batch::Batch;
+pub use service::Service;
+
+pub use plenum_sdk::{Options as SchedulerOptions, RunError};
+
+/// Names of the built-in schedulers.
+pub const NAMES: &[&str] = &[batch::NAME, service::NAME];
+
+/// Why a built-in scheduler could not begin.
+#[derive(Debug)]
+pub enum SchedulerError {
+    /// There is none of that name.
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// See [`RunError`].
+    Run(RunError),
+}
+
+impl std::fmt::Display for SchedulerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown { name } => {
+                let shown: String = name.chars().take(80).collect();
+                write!(f, "expected a built-in scheduler ({}), found {shown:?}", NAMES.join(", "))
+            }
+            Self::Run(_) => f.write_str("the scheduler could not begin"),
+        }
+    }
+}
+
+impl std::error::Error for SchedulerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unknown { .. } => None,
+            Self::Run(error) => Some(error),
+        }
+    }
+}
+
+/// Runs the built-in scheduler of that name until `shutdown` is ready.
+///
+/// # Errors
+/// When there is none of that name, or something in the options can never work.
+pub async fn run(
+    name: &str,
+    options: SchedulerOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), SchedulerError> {
+    match name {
+        batch::NAME => plenum_sdk::run(options, Batch::default(), shutdown).await,
+        service::NAME => plenum_sdk::run(options, Service::default(), shutdown).await,
+        _ => return Err(SchedulerError::Unknown { name: name.to_owned() }),
+    }
+    .map_err(SchedulerError::Run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_name_is_answered_with_the_known_ones() {
+        let refused = run("bath", SchedulerOptions::new("http://127.0.0.1:1"), async {}).await;
+        assert_eq!(refused.unwrap_err().to_string(), "expected a built-in scheduler (batch, service), found \"bath\"");
+    }
+}

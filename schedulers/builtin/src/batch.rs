@@ -1,0 +1,59 @@
+//! Throughput: many short tasks, packed tightly.
+//!
+//! Takes jobs by priority, then by age; within a decision a job that does not fit lets smaller ones behind it pass, for idle
+//! room is lost and a short task gives it back soon. Machines that fit about equally well are taken in an order of the
+//! session's own, so that many batch schedulers do not all claim the same one.
+
+use plenum_policies::{Decorrelation, Policy};
+use plenum_sdk::{Decision, Plan, Scheduler, View};
+
+use crate::placer::Placer;
+
+/// What jobs call it.
+pub(crate) const NAME: &str = "batch";
+
+/// How much better a machine must fit, in thousandths of a core, before it is preferred over one that a neighbour is less
+/// likely to take.
+const NEARNESS_CPU_MILLIS: u64 = 250;
+
+/// The batch scheduler.
+#[derive(Debug)]
+pub struct Batch {
+    placer: Placer,
+    nearness_cpu_millis: u64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new(NEARNESS_CPU_MILLIS)
+    }
+}
+
+impl Batch {
+    /// With another nearness, in thousandths of a core; 0 packs as tightly as can be, and conflicts most.
+    #[must_use]
+    pub fn new(nearness_cpu_millis: u64) -> Self {
+        Self { placer: Placer::new(Policy::BestFit), nearness_cpu_millis }
+    }
+}
+
+impl Scheduler for Batch {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let nearness_cpu_millis = self.nearness_cpu_millis;
+        self.placer.begin(view, Some(Decorrelation { seed: view.seed(), nearness_cpu_millis }));
+        let mut decision = Decision::default();
+        let mut plan = Plan::incremental().decided_by("best-fit", &nearness_cpu_millis.to_le_bytes());
+        for work in view.work() {
+            self.placer.place(view, work, &mut plan, &mut decision);
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+#[cfg(test)]
+mod tests;

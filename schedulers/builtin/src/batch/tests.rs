@@ -1,0 +1,123 @@
+//! Stories of the batch scheduler, against the real core.
+
+use plenum_testkit::{JobBuilder, Stage};
+
+use super::*;
+
+fn machines(placed: &[(u16, u32, u32)]) -> Vec<u32> {
+    placed.iter().map(|&(_, _, machine)| machine).collect()
+}
+
+#[test]
+fn tasks_are_packed_onto_the_fullest_machine_that_has_room() {
+    let mut stage = Stage::new();
+    stage.machine("large", 16_000, &[]);
+    stage.machine("small", 3_000, &[]);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("map", 4, 1000));
+    stage.settle();
+    let placed = stage.placed(job);
+    assert_eq!(machines(&placed).iter().filter(|&&machine| machine == 1).count(), 3, "{placed:?}");
+}
+
+#[test]
+fn what_does_not_fit_says_why_and_lets_smaller_jobs_pass() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4_000, &[]);
+    stage.seat(Batch::default());
+    let wide = stage.submit(&JobBuilder::new("wide", "batch").group("main", 1, 6000).priority(90));
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 2, 1000));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(small).len(), 2);
+    assert_eq!(
+        stage.passed_over(wide, 0),
+        "of 1 machines 1 lack cpu_millis by at least 4000; \
+         nearest is m1, short of cpu_millis by 4000, and too small even when empty"
+    );
+}
+
+#[test]
+fn a_note_is_taken_back_when_the_job_is_placed() {
+    let mut stage = Stage::new();
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 1, 1000));
+    stage.advance(1_000_000);
+    assert_eq!(stage.passed_over(job, 0), "the cell has no machines");
+    stage.machine("m1", 4_000, &[]);
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(job).len(), stage.passed_over(job, 0)), (1, ""));
+}
+
+#[test]
+fn constraints_are_kept() {
+    let mut stage = Stage::new();
+    stage.machine("slow", 8_000, &[("disk", "hdd")]);
+    stage.machine("quick", 8_000, &[("disk", "ssd")]);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 3, 1000).on("disk", "ssd"));
+    stage.settle();
+    assert_eq!(machines(&stage.placed(job)), [1, 1, 1]);
+}
+
+#[test]
+fn a_job_that_shares_a_machine_goes_where_all_of_it_fits() {
+    let mut stage = Stage::new();
+    stage.machine("tight", 2_000, &[]);
+    stage.machine("roomy", 8_000, &[]);
+    stage.seat(Batch::default());
+    let words = JobBuilder::new("words", "batch")
+        .same_machine()
+        .group("split", 1, 500)
+        .group("map", 8, 500)
+        .after("split")
+        .group("reduce", 1, 1000)
+        .after("map");
+    let job = stage.submit(&words);
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 1)]);
+    stage.finish(job, true);
+    stage.advance(1_000);
+    assert_eq!(stage.placed(job).len(), 8);
+    stage.finish(job, true);
+    stage.advance(1_000);
+    assert_eq!(stage.placed(job), [(2, 0, 1)]);
+}
+
+#[test]
+fn a_job_too_wide_for_any_machine_takes_turns_on_the_emptiest() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1_000, &[]);
+    stage.machine("m2", 2_000, &[]);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").same_machine().group("map", 5, 1000));
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 1), (0, 1, 1)]);
+    for _ in 0..2 {
+        stage.finish(job, true);
+        stage.advance(1_000);
+    }
+    assert_eq!(stage.placed(job), [(0, 4, 1)]);
+}
+
+#[test]
+fn many_batch_schedulers_on_one_snapshot_rarely_want_the_same_machine() {
+    let mut stage = Stage::new();
+    for number in 0..64 {
+        stage.machine(&format!("m{number}"), 1_000, &[]);
+    }
+    let seats: Vec<_> = (0..4).map(|_| stage.seat(Batch::default())).collect();
+    // All decide before the cell hears of any.
+    seats.iter().for_each(|&seat| stage.hold(seat));
+    for number in 0..16 {
+        stage.submit(&JobBuilder::new(&format!("job{number}"), "batch").group("main", 1, 1000));
+    }
+    stage.settle();
+    seats.iter().for_each(|&seat| stage.release(seat));
+    stage.advance(1_000_000);
+    let sum = |count: fn(&plenum_sdk::Counters) -> u64| -> u64 {
+        seats.iter().map(|&seat| count(stage.runtime(seat).counters())).sum()
+    };
+    assert_eq!(sum(|counters| counters.claims_granted), 16);
+    let conflicts = sum(|counters| counters.claims_conflict);
+    assert!(conflicts <= 6, "{conflicts} of 16 claims met a neighbour on 64 equal machines");
+}

@@ -1,0 +1,87 @@
+//! One machine for all tasks of a job that share a directory: chosen once, before its first task, and for all that follow.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Cell, Constraint, Job, Requirement, Resource, Resources};
+use plenum_policies::{Columns, Decorrelation, Policy, Request, choose, explain};
+
+/// The machine slot that suits the job as a whole best.
+///
+/// Best is one with room now for all groups that may run side by side, the fullest of these first. Where there is none, tasks
+/// have to take turns: then the emptiest machine that has room for the largest of them.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) fn choose_home(
+    columns: &mut Columns,
+    cell: &Cell,
+    job: &Job,
+    decorrelation: Option<Decorrelation>,
+) -> Result<u32, String> {
+    let constraints: Vec<Constraint> =
+        job.shape.groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect();
+    let classes = columns.classes_for(&constraints, cell);
+    let largest = job.shape.groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources));
+    let siblings = BTreeMap::new();
+    let attempts = [(at_once(job), Policy::BestFit), (Some(largest), Policy::Spread)];
+    for (resources, policy) in attempts {
+        let Some(resources) = resources else { continue };
+        let request = Request {
+            resources: &resources,
+            classes: classes.as_ref(),
+            home: None,
+            siblings: &siblings,
+            policy,
+            decorrelation,
+        };
+        if let Some(&machine) = choose(columns, cell, &request, 1).first() {
+            return Ok(machine);
+        }
+    }
+    let requirement = Requirement { resources: &largest, classes: classes.as_ref(), home: None };
+    Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement)))
+}
+
+/// What may run of the job side by side: the groups are laid out in levels, each behind all that it comes after, and the
+/// largest level counts. `None` beyond all bounds.
+fn at_once(job: &Job) -> Option<Resources> {
+    let groups = &job.shape.groups;
+    // The cell refuses cycles; bounded rounds make sure that none can hang a scheduler.
+    let mut depths = vec![0_usize; groups.len()];
+    for _ in 0..groups.len() {
+        for (position, group) in groups.iter().enumerate() {
+            let before = group.after.iter().filter_map(|&before| depths.get(usize::from(before)));
+            depths[position] = before.map(|depth| depth + 1).max().unwrap_or(0);
+        }
+    }
+    let mut levels = BTreeMap::<usize, Resources>::new();
+    for (group, depth) in groups.iter().zip(depths) {
+        let level = levels.entry(depth).or_default();
+        let mut sum = *level;
+        for resource in Resource::ALL {
+            let all = group.resources.get(resource).checked_mul(group.count.into())?;
+            set(&mut sum, resource, level.get(resource).checked_add(all)?);
+        }
+        *level = sum;
+    }
+    let most = levels.values().fold(Resources::default(), |most, level| upper(&most, level));
+    most.within_bounds().then_some(most)
+}
+
+/// The larger of both in each dimension.
+fn upper(left: &Resources, right: &Resources) -> Resources {
+    let mut most = *left;
+    for resource in Resource::ALL {
+        set(&mut most, resource, left.get(resource).max(right.get(resource)));
+    }
+    most
+}
+
+fn set(resources: &mut Resources, resource: Resource, amount: u64) {
+    match resource {
+        Resource::CpuMillis => resources.cpu_millis = amount,
+        Resource::MemoryBytes => resources.memory_bytes = amount,
+        Resource::DiskBytes => resources.disk_bytes = amount,
+        Resource::Custom(position) => resources.custom[usize::from(position)] = amount,
+    }
+}
