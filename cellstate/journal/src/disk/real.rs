@@ -42,6 +42,15 @@ impl RealDisk {
                 File::open(&parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", &parent))?;
             }
         }
+        RealDisk::existing(directory)
+    }
+
+    /// Uses a directory that must be there, and makes none: for whoever only looks.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be opened.
+    pub fn existing(directory: impl Into<PathBuf>) -> Result<Self, DiskError> {
+        let directory = directory.into();
         let handle = File::open(&directory).map_err(failed("opening", &directory))?;
         Ok(RealDisk { directory, handle })
     }

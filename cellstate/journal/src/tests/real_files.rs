@@ -30,7 +30,16 @@ fn a_log_on_real_files_survives_a_restart_and_is_recycled() {
     assert!(recovered.oldest_revision > 90);
     read_all(&journal);
     drop(journal);
-    assert!(verify(&*real(&directory), Some(CELL), &mut |_| {}).unwrap().is_sound());
+    assert!(verify(&RealDisk::existing(&directory).unwrap(), Some(CELL), &mut |_| {}).unwrap().is_sound());
+}
+
+#[test]
+fn looking_at_a_directory_that_is_not_there_makes_none() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("mistyped");
+    let error = RealDisk::existing(&directory).unwrap_err();
+    assert!(error.to_string().contains("mistyped"), "{error}");
+    assert!(!directory.exists());
 }
 
 #[test]
