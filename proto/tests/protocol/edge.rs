@@ -1,1 +1,41 @@
-//! Later.
+//! Each rule of the edge, with the sentence that says what was wrong.
+
+mod agents;
+mod jobs;
+mod transactions;
+
+use plenum_proto::{Invalid, SubmitError, error, v1};
+
+#[test]
+fn a_broken_rule_becomes_a_status_with_a_stable_code() {
+    let status = tonic::Status::from(Invalid::new("placements[2].tasks", "each task index once", "7 twice"));
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert_eq!(status.message(), "placements[2].tasks: expected each task index once, found 7 twice");
+    assert_eq!(status.metadata().get(error::CODE_KEY).unwrap(), "INVALID_REQUEST");
+}
+
+#[test]
+fn what_is_not_done_yet_has_another_code() {
+    let mut spec = jobs::valid();
+    spec.body.as_mut().unwrap().groups[0].driver = "oci".into();
+    let error = plenum_proto::jobs::submit(spec).unwrap_err();
+    assert!(matches!(error, SubmitError::Unsupported(_)));
+    let status = tonic::Status::from(error);
+    assert_eq!(status.code(), tonic::Code::Unimplemented);
+    assert_eq!(status.metadata().get(error::CODE_KEY).unwrap(), "UNIMPLEMENTED");
+    let expected = r#"spec.body.groups[0].driver: the driver "oci" is not implemented yet; use "exec""#;
+    assert_eq!(status.message(), expected);
+}
+
+#[test]
+fn long_and_strange_text_is_cut_and_escaped_in_messages() {
+    let mut spec = jobs::valid();
+    spec.shape.as_mut().unwrap().name = format!("\x1b[2J{}", "x".repeat(5000));
+    let message = plenum_proto::jobs::submit(spec).unwrap_err().to_string();
+    assert!(message.len() < 300 && !message.contains('\x1b') && message.ends_with("…"), "{message}");
+}
+
+/// An amount of CPU.
+fn cpu(cpu_millis: i64) -> Option<v1::Resources> {
+    Some(v1::Resources { cpu_millis, ..v1::Resources::default() })
+}

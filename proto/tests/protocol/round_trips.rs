@@ -1,1 +1,157 @@
-//! Later.
+//! What goes in comes out.
+
+use bytes::{Bytes, BytesMut};
+use plenum_model::{Command, Decision, Delta, JobChange, Request};
+use plenum_proto::sections::Sections;
+use plenum_proto::{command, delta, transaction, v1};
+use proptest::prelude::*;
+use prost::Message;
+
+use crate::strategies;
+
+fn encoded(delta: &Delta) -> Bytes {
+    let mut out = BytesMut::new();
+    delta::encode(delta, &mut out);
+    out.freeze()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_request_survives_the_log(request in strategies::request()) {
+        prop_assert_eq!(command::decode(command::encode(&request)).unwrap(), request);
+    }
+
+    #[test]
+    fn a_decision_survives_the_log(decision in strategies::decision()) {
+        let bytes = v1::Decision::from(&decision).encode_to_vec();
+        let read = v1::Decision::decode(&*bytes).unwrap();
+        prop_assert_eq!(Decision::try_from(read).unwrap(), decision);
+    }
+
+    #[test]
+    fn a_delta_survives_the_wire(expected in strategies::delta()) {
+        prop_assert_eq!(delta::decode(encoded(&expected)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_delta_is_written_as_generated_code_would(any in strategies::delta()) {
+        let bytes = encoded(&any);
+        let read = v1::Delta::decode(bytes.clone()).unwrap();
+        prop_assert_eq!(bytes, read.encode_to_vec());
+    }
+
+    #[test]
+    fn a_delta_is_appended_to_what_is_there(any in strategies::delta()) {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let spans = delta::encode(&any, &mut out);
+        prop_assert_eq!(spans.total() as usize, out.len() - 6);
+        prop_assert_eq!(&out[6..], encoded(&any));
+    }
+
+    #[test]
+    fn a_watcher_gets_its_sections_and_no_others(all in strategies::delta(), which in any::<u8>()) {
+        let wanted: Vec<i32> = (1..=6).filter(|section| which >> section & 1 == 1).collect();
+        let sections = Sections::from_wire(&wanted).unwrap();
+        let mut out = BytesMut::new();
+        let spans = delta::encode(&all, &mut out);
+        let selected = delta::decode(spans.select(&out.freeze(), sections)).unwrap();
+        prop_assert_eq!(selected, without(all, sections));
+    }
+
+    #[test]
+    fn the_digest_of_a_transaction_is_of_its_claims_alone(any in strategies::transaction(), attempt in any::<u32>()) {
+        let mut again = any.clone();
+        again.decision.attempt = attempt;
+        again.decision.queued_micros += 1;
+        prop_assert_eq!(transaction::digest(&again), transaction::digest(&any));
+        again.atomic = !again.atomic;
+        prop_assert_ne!(transaction::digest(&again), transaction::digest(&any));
+    }
+
+    #[test]
+    fn bytes_from_anywhere_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from(bytes);
+        let _ = delta::decode(bytes.clone());
+        let _ = command::decode(bytes.clone());
+        let _ = v1::Decision::decode(bytes).map(Decision::try_from);
+    }
+
+    #[test]
+    fn a_damaged_delta_never_panics(any in strategies::delta(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = encoded(&any).to_vec();
+        prop_assume!(!bytes.is_empty());
+        *at.get_mut(&mut bytes) = byte;
+        let _ = delta::decode(bytes.into());
+    }
+
+    #[test]
+    fn a_damaged_request_never_panics(any in strategies::request(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = command::encode(&any).to_vec();
+        *at.get_mut(&mut bytes) = byte;
+        let _ = command::decode(bytes.into());
+    }
+}
+
+/// What is left of a delta.
+fn without(delta: Delta, sections: Sections) -> Delta {
+    let has = |section| sections.has(section);
+    let mut left = Delta {
+        cell: delta.cell,
+        scheduler_names: delta.scheduler_names,
+        shapes: delta.shapes,
+        ..Delta::new(delta.revision, delta.time)
+    };
+    if has(v1::Section::Machines) {
+        left.machines = delta.machines;
+    }
+    if has(v1::Section::Jobs) {
+        (left.jobs, left.tasks) = (delta.jobs, delta.tasks);
+    }
+    if has(v1::Section::Allocations) {
+        (left.grants, left.moves, left.ends) = (delta.grants, delta.moves, delta.ends);
+    }
+    if has(v1::Section::Sessions) {
+        left.sessions = delta.sessions;
+    }
+    if !has(v1::Section::Bodies) {
+        left.jobs.iter_mut().for_each(forget_body);
+    }
+    left
+}
+
+fn forget_body(change: &mut JobChange) {
+    if let JobChange::Put { job, .. } = change {
+        std::sync::Arc::make_mut(job).body = None;
+    }
+}
+
+#[test]
+fn a_client_that_encodes_otherwise_makes_the_same_request() {
+    let wire = |custom: Vec<i64>| v1::Transaction {
+        session: 1,
+        number: 1,
+        check: v1::ConflictCheck::Fit.into(),
+        placements: vec![v1::Placement {
+            job: 1 << 32,
+            resources: Some(v1::Resources { cpu_millis: 1, custom, ..v1::Resources::default() }),
+            ..v1::Placement::default()
+        }],
+        ..v1::Transaction::default()
+    };
+    let digest = |wire| match transaction::commit(wire).unwrap() {
+        Command::Commit(_, digest) => digest,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(digest(wire(vec![])), digest(wire(vec![0, 0, 0])));
+    assert_ne!(digest(wire(vec![])), digest(wire(vec![0, 0, 1])));
+}
+
+#[test]
+fn a_request_of_an_unknown_kind_is_refused() {
+    let bytes = v1::Command { principal: "local".into(), ..v1::Command::default() }.encode_to_vec();
+    assert!(command::decode(bytes.into()).is_err());
+    let read: Result<Request, _> = v1::Command::default().try_into();
+    assert_eq!(read.unwrap_err().field, "principal");
+}

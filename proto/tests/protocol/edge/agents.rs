@@ -1,0 +1,109 @@
+//! What agents send.
+
+use plenum_model::{AllocationState, Command};
+use plenum_proto::{machines, v1};
+
+use super::cpu;
+
+fn valid() -> v1::RegisterMachine {
+    v1::RegisterMachine {
+        name: "node-1.example".into(),
+        boot_id: "b".into(),
+        capacity: cpu(4000),
+        attributes: [("kernel".to_owned(), "6.1".to_owned())].into(),
+        ..v1::RegisterMachine::default()
+    }
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut v1::RegisterMachine), expected: &str) {
+    let mut wire = valid();
+    change(&mut wire);
+    assert_eq!(machines::register(wire).unwrap_err().to_string(), expected);
+}
+
+#[track_caller]
+fn check_transition(change: impl FnOnce(&mut v1::Transition), expected: &str) {
+    let mut transition =
+        v1::Transition { allocation: 1 << 32, state: v1::AllocationState::Running.into(), ..v1::Transition::default() };
+    change(&mut transition);
+    let report = v1::ReportRequest { machine: 1 << 32, epoch: 1, transitions: vec![transition], telemetry: None };
+    assert_eq!(machines::transitions(report).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_machine_may_be_named_like_a_host() {
+    let Command::RegisterMachine { name, .. } = machines::register(valid()).unwrap() else { panic!("no registration") };
+    assert_eq!(&*name, "node-1.example");
+    check(
+        |wire| wire.name = "node/1".into(),
+        r#"name: expected 1 to 63 bytes of a-z, 0-9, - and ., with a letter or a digit at both ends, found "node/1""#,
+    );
+}
+
+#[test]
+fn attributes_are_bounded() {
+    check(
+        |wire| wire.attributes = [("rack".to_owned(), "x".repeat(256))].into(),
+        "attributes.rack: expected at most 255 bytes, found 256 bytes",
+    );
+    check(
+        |wire| wire.attributes = (0..257).map(|number| (format!("a{number}"), String::new())).collect(),
+        "attributes: expected at most 256 attributes, found 257",
+    );
+    check(
+        |wire| wire.attributes = [("a/b".to_owned(), String::new())].into(),
+        "attributes: expected 1 to 63 bytes of A-Z, a-z, 0-9, -, _ and ., beginning with a letter or a digit, \
+         found \"a/b\"",
+    );
+}
+
+#[test]
+fn a_machine_says_what_it_has() {
+    check(|wire| wire.capacity = None, "capacity: expected amounts of resources, found nothing");
+    let gpu = v1::Device { kind: "gpu".into(), index: 3, millis: 1000, ..v1::Device::default() };
+    check(
+        |wire| wire.devices = vec![gpu.clone(), gpu],
+        "devices: expected each kind and index once, found gpu 3 twice",
+    );
+}
+
+#[test]
+fn an_inventory_names_states() {
+    check(
+        |wire| wire.inventory = vec![v1::InventoryItem { allocation: 1 << 32, ..v1::InventoryItem::default() }],
+        "inventory[0].state: expected one of GRANTED, STARTING, RUNNING, STOPPING, LOST, COMPLETE, FAILED, STOPPED, \
+         EVICTED, ENDED_LOST, found ALLOCATION_STATE_UNSPECIFIED",
+    );
+}
+
+#[test]
+fn agents_report_what_is_theirs_to_say() {
+    check_transition(
+        |transition| transition.state = v1::AllocationState::Granted.into(),
+        "transitions[0].state: expected starting, running, or an end: others are the cell's to decide, found Granted",
+    );
+    check_transition(
+        |transition| transition.reason = "x".repeat(256),
+        "transitions[0].reason: expected at most 255 bytes, found 256 bytes",
+    );
+    check_transition(
+        |transition| transition.allocation = 3,
+        "transitions[0].allocation: expected the id of an allocation, with a generation above 0, found 3",
+    );
+}
+
+#[test]
+fn a_report_is_of_a_machine_and_an_epoch() {
+    let report = v1::ReportRequest { machine: 1 << 32, ..v1::ReportRequest::default() };
+    let error = machines::transitions(report).unwrap_err().to_string();
+    assert_eq!(error, "epoch: expected an epoch, from 1, found 0");
+}
+
+#[test]
+fn the_numbers_of_states_are_those_of_the_wire() {
+    for state in AllocationState::ALL {
+        let wire = v1::AllocationState::from(state);
+        assert_eq!(wire as i32, state as i32, "{state:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! What users submit.
+
+use plenum_model::Command;
+use plenum_proto::{jobs, v1};
+
+use super::cpu;
+
+/// split → map → reduce.
+pub(super) fn valid() -> v1::JobSpec {
+    let group = |name: &str, after: &[&str]| v1::GroupShape {
+        name: name.into(),
+        count: 2,
+        after: after.iter().map(|&name| name.into()).collect(),
+        resources: cpu(500),
+        ..v1::GroupShape::default()
+    };
+    let body = |name: &str| v1::GroupBody {
+        name: name.into(),
+        driver: "exec".into(),
+        command: vec!["/bin/true".into()],
+        ..v1::GroupBody::default()
+    };
+    let shape = v1::JobShape {
+        namespace: "default".into(),
+        name: "word-count".into(),
+        scheduler: "batch".into(),
+        kind: v1::JobKind::ToCompletion.into(),
+        groups: vec![group("split", &[]), group("map", &["split"]), group("reduce", &["map"])],
+        ..v1::JobShape::default()
+    };
+    let body = v1::JobBody { groups: vec![body("split"), body("map"), body("reduce")] };
+    v1::JobSpec { shape: Some(shape), body: Some(body) }
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut v1::JobShape), expected: &str) {
+    let mut spec = valid();
+    change(spec.shape.as_mut().unwrap());
+    assert_eq!(jobs::submit(spec).unwrap_err().to_string(), expected);
+}
+
+#[track_caller]
+fn check_group(change: impl FnOnce(&mut v1::GroupShape), expected: &str) {
+    check(|shape| change(&mut shape.groups[1]), expected);
+}
+
+#[track_caller]
+fn check_body(change: impl FnOnce(&mut v1::GroupBody), expected: &str) {
+    let mut spec = valid();
+    change(&mut spec.body.as_mut().unwrap().groups[1]);
+    assert_eq!(jobs::submit(spec).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_valid_job_becomes_a_command_with_the_digest_of_its_body() {
+    let Command::SubmitJob { shape, body, body_digest } = jobs::submit(valid()).unwrap() else {
+        panic!("no submission")
+    };
+    assert_eq!(shape.groups[2].after, [1]);
+    assert_eq!(body_digest, *blake3::hash(&body).as_bytes());
+}
+
+#[test]
+fn names_are_names_and_never_paths() {
+    let rule = "1 to 63 bytes of a-z, 0-9 and -, with a letter or a digit at both ends";
+    for (text, shown) in [("", r#""""#), ("../up", r#""../up""#), ("a/b", r#""a/b""#), ("Up", r#""Up""#)] {
+        check(|shape| shape.name = text.into(), &format!("spec.shape.name: expected {rule}, found {shown}"));
+        check(|shape| shape.namespace = text.into(), &format!("spec.shape.namespace: expected {rule}, found {shown}"));
+        check_group(
+            |group| group.name = text.into(),
+            &format!("spec.shape.groups[1].name: expected {rule}, found {shown}"),
+        );
+    }
+}
+
+#[test]
+fn groups_are_one_to_sixty_four_each_with_its_name() {
+    check(|shape| shape.groups.clear(), "spec.shape.groups: expected 1 to 64 groups, found 0");
+    check(
+        |shape| shape.groups = vec![v1::GroupShape::default(); 65],
+        "spec.shape.groups: expected 1 to 64 groups, found 65",
+    );
+    check(
+        |shape| shape.groups[2].name = "map".into(),
+        r#"spec.shape.groups: expected each name once, found "map" twice"#,
+    );
+}
+
+#[test]
+fn groups_wait_for_known_groups_and_never_in_a_circle() {
+    check_group(
+        |group| group.after = vec!["shuffle".into()],
+        r#"spec.shape.groups[1].after: expected a group of this job, found "shuffle""#,
+    );
+    check_group(
+        |group| group.after.push("split".into()),
+        r#"spec.shape.groups[1].after: expected each group once, found "split" twice"#,
+    );
+    check(
+        |shape| shape.groups[0].after = vec!["reduce".into()],
+        "spec.shape.groups[0].after: expected no cycle, found split after reduce after map after split",
+    );
+    check_group(
+        |group| group.after = vec!["map".into()],
+        "spec.shape.groups[1].after: expected no cycle, found map after map",
+    );
+}
+
+#[test]
+fn a_job_says_how_it_ends_and_how_urgent_it_is() {
+    check(
+        |shape| shape.kind = 0,
+        "spec.shape.kind: expected one of TO_COMPLETION, FOREVER, found JOB_KIND_UNSPECIFIED",
+    );
+    check(|shape| shape.priority = 100, "spec.shape.priority: expected 0 to 99, found 100");
+    check(|shape| shape.parent = 5, "spec.shape.parent: expected the id of a job, with a generation above 0, found 5");
+}
+
+#[test]
+fn counts_are_bounded() {
+    check_group(|group| group.count = 1_000_001, "spec.shape.groups[1].count: expected 0 to 1000000, found 1000001");
+    check_group(|group| group.min = 3, "spec.shape.groups[1].min: expected at most 2, the number of tasks, found 3");
+}
+
+#[test]
+fn every_group_says_what_its_tasks_get() {
+    check_group(
+        |group| group.resources = None,
+        "spec.shape.groups[1].resources: expected amounts of resources, found nothing",
+    );
+    check_group(
+        |group| group.resources = cpu(-1),
+        "spec.shape.groups[1].resources.cpu_millis: expected 0 to 1000000000, found -1",
+    );
+}
+
+#[test]
+fn tasks_that_share_a_machine_are_not_spread() {
+    let spread = || vec![v1::Spread { attribute: "rack".into(), at_most: 1 }];
+    check(
+        |shape| {
+            shape.same_machine = true;
+            shape.groups[1].spread = spread();
+        },
+        "spec.shape.groups[1].spread: expected none in a job whose tasks share one machine, found one",
+    );
+    check_group(
+        |group| group.spread = vec![v1::Spread { attribute: "rack".into(), at_most: 0 }],
+        "spec.shape.groups[1].spread[0].at_most: expected 1 or more, found 0",
+    );
+    check_group(
+        |group| group.spread = [spread(), spread(), spread(), spread(), spread()].concat(),
+        "spec.shape.groups[1].spread: expected at most 4 rules about spread, found 5",
+    );
+}
+
+#[test]
+fn constraints_compare_with_as_many_values_as_they_can() {
+    let rule = |operator: v1::Operator, values: &[&str]| v1::Constraint {
+        attribute: "rack".into(),
+        operator: operator.into(),
+        values: values.iter().map(|&value| value.into()).collect(),
+    };
+    check_group(
+        |group| group.constraints = vec![rule(v1::Operator::Equal, &["a", "b"])],
+        "spec.shape.groups[1].constraints[0].values: expected 1 to 1 values for this operator, found 2",
+    );
+    check_group(
+        |group| group.constraints = vec![rule(v1::Operator::In, &[])],
+        "spec.shape.groups[1].constraints[0].values: expected 1 to 64 values for this operator, found 0",
+    );
+    check_group(
+        |group| group.affinities = vec![v1::Affinity { rule: Some(rule(v1::Operator::Equal, &["a"])), weight: 0 }],
+        "spec.shape.groups[1].affinities[0].weight: expected -100 to 100, and not 0, found 0",
+    );
+    check_group(
+        |group| group.constraints = vec![rule(v1::Operator::Unspecified, &["a"])],
+        "spec.shape.groups[1].constraints[0].operator: expected one of EQUAL, NOT_EQUAL, LESS, LESS_OR_EQUAL, GREATER, \
+         GREATER_OR_EQUAL, IN, found OPERATOR_UNSPECIFIED",
+    );
+}
+
+#[test]
+fn spans_of_time_are_not_negative() {
+    check_group(
+        |group| group.lost_after_micros = -2,
+        "spec.shape.groups[1].lost_after_micros: expected 0 to 316224000000000 microseconds, found -2",
+    );
+    check_group(
+        |group| group.retry = Some(v1::RetryPolicy { attempts: 1, delay_micros: -1 }),
+        "spec.shape.groups[1].retry.delay_micros: expected 0 to 316224000000000 microseconds, found -1",
+    );
+}
+
+#[test]
+fn a_body_has_the_groups_of_its_shape() {
+    let mut spec = valid();
+    spec.body.as_mut().unwrap().groups.pop();
+    let error = jobs::submit(spec).unwrap_err().to_string();
+    assert_eq!(error, "spec.body.groups: expected 3, one for each row, found 2");
+    check_body(
+        |body| body.name = "reduce".into(),
+        r#"spec.body.groups[1].name: expected "map", as in the shape, found "reduce""#,
+    );
+}
+
+#[test]
+fn a_command_begins_with_a_program() {
+    let expected =
+        "spec.body.groups[1].command: expected a program: an absolute path, or a name that is looked up in PATH";
+    check_body(|body| body.command.clear(), &format!("{expected}, found nothing"));
+    check_body(|body| body.command = vec![String::new()], &format!(r#"{expected}, found """#));
+    check_body(|body| body.command = vec!["../up".into()], &format!(r#"{expected}, found "../up""#));
+    check_body(
+        |body| body.command.push("a\0b".into()),
+        "spec.body.groups[1].command[1]: expected text without a zero byte, found one",
+    );
+}
+
+#[test]
+fn variables_have_names_that_shells_know() {
+    for name in ["", "1A", "A-B", "A=B"] {
+        let expected = format!(
+            "spec.body.groups[1].env: expected A-Z, a-z, 0-9 and _, not beginning with a digit, found {name:?}"
+        );
+        check_body(|body| body.env = [(name.to_owned(), String::new())].into(), &expected);
+    }
+}
+
+#[test]
+fn a_body_is_at_most_sixty_four_kibibytes() {
+    let mut spec = valid();
+    spec.body.as_mut().unwrap().groups[0].command.push("x".repeat(64 << 10));
+    let error = jobs::submit(spec).unwrap_err().to_string();
+    assert!(error.starts_with("spec.body: expected at most 65536 bytes, found 65"), "{error}");
+}
