@@ -1,0 +1,95 @@
+//! A scheduler of one's own: cheapest machine first.
+//!
+//! Jobs ask for it with `scheduler = "thrifty"`. Machines say their price with the attribute `price`; one without a price is
+//! dearest. It fills the cheapest machine before it touches the next one, so that dear machines stay empty, and can be given
+//! back. Nothing in the cell has to know of it: it is a process like any other, and commits what it decides.
+//!
+//! ```sh
+//! plenum dev &                                                     # a cell on this machine
+//! cargo run --release -p plenum-sdk --example own-scheduler &      # this scheduler; PLENUM_ADDR says where the cell is
+//! plenum job run examples/own-scheduler/job.toml --wait
+//! ```
+#![allow(clippy::print_stdout, reason = "it tells the terminal what it does")]
+
+use std::cmp::Ordering;
+
+use plenum_sdk::model::{Machine, Outcome, compare_values};
+use plenum_sdk::{Decision, Options, Plan, RunError, Scheduler, View, run};
+
+/// All that it remembers: nothing. What it needs to know stands in the mirror, which the runtime keeps.
+struct Thrifty;
+
+impl Scheduler for Thrifty {
+    /// The name that job files ask for.
+    fn name(&self) -> &str {
+        "thrifty"
+    }
+
+    /// Called when something happened that concerns our jobs: one was submitted, a task ended, room came free, a claim was lost.
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        // The snapshot that we decide on. Others commit meanwhile; what they take comes back to us as a refused claim.
+        let mut machines: Vec<&Machine> = view.cell().machines().map(|machine| &**machine).collect();
+        machines.sort_by(|one, other| cheaper(one, other));
+
+        let mut decision = Decision::default();
+        // Claims are granted one by one, as far as they fit. `Plan::all_or_nothing` would be for gangs.
+        let mut plan = Plan::incremental().decided_by("cheapest-first", &[]);
+        // The room that is left by what we claim in this very decision, and by our transactions in flight.
+        let mut ledger = view.ledger();
+
+        // Work: tasks that may be placed now, most important first. Those of one group are all alike.
+        for work in view.work() {
+            let mut candidates = machines.iter().map(|machine| machine.id.slot).peekable();
+            let mut claimed = Vec::new();
+            while claimed.len() < work.tasks.len()
+                && let Some(&slot) = candidates.peek()
+            {
+                // The judgement is the cell's own code: room, constraints, a machine's state. What is refused here would be
+                // refused there. All tasks of a group are alike, so a machine that is full for one is full for the others.
+                if ledger.take(work, slot) {
+                    claimed.push(slot);
+                } else {
+                    candidates.next();
+                }
+            }
+            let (placed, left) = work.tasks.split_at(claimed.len());
+            plan.claim(work, placed, &claimed);
+            if !left.is_empty() {
+                // Whoever asks why the job waits reads this. We are called again when room comes free.
+                decision.pass_over(work, left.len(), "no machine has room, at any price");
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+
+    /// Hears what became of a transaction. Nothing has to be done about refused claims: their tasks are offered again.
+    fn outcome(&mut self, outcome: &Outcome) {
+        println!("{}: {} of {} claims granted", outcome.id, outcome.granted(), outcome.claims());
+        for refusal in &outcome.refusals {
+            let culprits: Vec<_> = refusal.culprits.iter().map(|culprit| &*culprit.scheduler).collect();
+            println!("  task {} refused: {:?} by {}", refusal.task, refusal.reason, culprits.join(", "));
+        }
+    }
+}
+
+/// By price, then by name. Digits in prices compare as numbers.
+fn cheaper(one: &Machine, other: &Machine) -> Ordering {
+    let by_price = match (one.attributes.get("price"), other.attributes.get("price")) {
+        (Some(one), Some(other)) => compare_values(one, other),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => Ordering::Equal,
+    };
+    by_price.then_with(|| one.name.cmp(&other.name))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), RunError> {
+    let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
+    let interrupted = async {
+        // Without the signal there is nothing to wait for, and the scheduler ends.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    run(Options::new(address), Thrifty, interrupted).await
+}

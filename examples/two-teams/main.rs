@@ -1,0 +1,91 @@
+//! A team's scheduler that wants the same machines as its rival: started twice, as `blue` and as `green`.
+//!
+//! Both fill the machines in the order of their names, and both think for a while about it. So both decide on the same snapshot,
+//! and claim the same room: whoever commits first gets it, the other one loses a race, learns to whom, and tries again. Nothing
+//! is locked meanwhile, and nothing is ever booked twice.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it tells the terminal what it does")]
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
+
+use plenum_sdk::model::{Outcome, RefusalKind};
+use plenum_sdk::{Decision, Options, Plan, Scheduler, View, run};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a decision takes. A real team would solve an optimisation problem meanwhile.
+const THINKING: Duration = Duration::from_millis(100);
+
+struct Team {
+    name: String,
+}
+
+impl Scheduler for Team {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut machines: Vec<_> =
+            view.cell().machines().map(|machine| (machine.name.clone(), machine.id.slot)).collect();
+        machines.sort();
+        // The snapshot stays as it is while we think. The cell does not.
+        sleep(THINKING);
+
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        for work in view.work() {
+            let mut slots = machines.iter().map(|(_, slot)| *slot).peekable();
+            let mut claimed = Vec::new();
+            while claimed.len() < work.tasks.len()
+                && let Some(&slot) = slots.peek()
+            {
+                if ledger.take(work, slot) {
+                    claimed.push(slot);
+                } else {
+                    slots.next();
+                }
+            }
+            let (placed, left) = work.tasks.split_at(claimed.len());
+            plan.claim(work, placed, &claimed);
+            if !left.is_empty() {
+                decision.pass_over(work, left.len(), "all machines are full");
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        let lost = outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Conflict);
+        let mut culprits: Vec<&str> =
+            lost.flat_map(|refusal| &refusal.culprits).map(|culprit| &*culprit.scheduler).collect();
+        culprits.sort_unstable();
+        culprits.dedup();
+        let lost =
+            if culprits.is_empty() { String::new() } else { format!(", lost the rest to {}", culprits.join(", ")) };
+        println!("{}: {} of {} claims granted{lost}", self.name, outcome.granted(), outcome.claims());
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Some(name) = std::env::args().nth(1) else {
+        eprintln!("expected the name of a team: two-teams blue");
+        return ExitCode::from(2);
+    };
+    let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
+    let asked_to_end = async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+    };
+    match run(Options::new(address), Team { name }, asked_to_end).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
