@@ -14,4 +14,7 @@ pub mod logs;
 pub mod machine;
 pub mod process;
 pub mod reconciler;
+mod service;
 pub mod shim;
+
+pub use service::{AgentError, Options, Surroundings, run};

@@ -30,32 +30,42 @@ pub struct Machine {
 /// What is told to the discovery rather than found.
 #[derive(Clone, Debug)]
 pub struct Discovery {
-    /// The machine's name; `None`: the host's, in small letters.
-    pub name: Option<String>,
+    /// The machine's name.
+    pub name: String,
     /// Offer one part in this many of everything; at least 1.
     pub shares: u32,
     /// The file system whose size is offered.
     pub directory: PathBuf,
     /// The cgroup interface that tasks will be limited by.
     pub cgroup: Option<Version>,
+    /// Attributes that are told; they win over those that are found.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// The name that was told, or the host's in small letters.
+///
+/// # Errors
+/// When it can't be a machine's name (see [`is_name`]).
+pub fn name(told: Option<&str>) -> io::Result<String> {
+    let name = match told {
+        Some(name) => name.to_owned(),
+        None => rustix::system::uname().nodename().to_string_lossy().to_lowercase(),
+    };
+    if is_name(&name, true) {
+        return Ok(name);
+    }
+    let message = format!(
+        "name {name:?}: expected 1 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or a digit; give it another name"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
 /// Looks at this machine.
 ///
 /// # Errors
-/// When the name can't be one (see [`is_name`]), or the kernel doesn't tell.
+/// When the kernel doesn't tell.
 pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
     let system = rustix::system::uname();
-    let name = match &discovery.name {
-        Some(name) => name.clone(),
-        None => system.nodename().to_string_lossy().to_lowercase(),
-    };
-    if !is_name(&name, true) {
-        let message = format!(
-            "machine name {name:?}: expected 1 to 63 of a-z, 0-9, '-' and '.', beginning and ending with a letter or a digit; set a name in the configuration"
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    }
     let shares = u64::from(discovery.shares.max(1));
     let processors = std::thread::available_parallelism()?.get() as u64;
     let cgroup = discovery.cgroup.map_or("none", Version::name);
@@ -66,12 +76,16 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
         ("os", std::env::consts::OS.to_owned()),
     ];
     Ok(Machine {
-        name,
+        name: discovery.name.clone(),
         boot_id: process::boot_id().to_owned(),
         cpu_millis: processors * 1000 / shares,
         memory_bytes: memory_bytes()? / shares,
         disk_bytes: disk_bytes(&discovery.directory)? / shares,
-        attributes: attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        attributes: attributes
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain(discovery.attributes.clone())
+            .collect(),
     })
 }
 
@@ -106,7 +120,8 @@ mod tests {
     use super::*;
 
     fn discovery() -> Discovery {
-        Discovery { name: Some("m1".to_owned()), shares: 1, directory: "/".into(), cgroup: Some(Version::V1) }
+        let attributes = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
+        Discovery { name: "m1".to_owned(), shares: 1, directory: "/".into(), cgroup: Some(Version::V1), attributes }
     }
 
     #[test]
@@ -116,12 +131,12 @@ mod tests {
         assert!(whole.cpu_millis >= 1000 && whole.memory_bytes > 1 << 26 && whole.disk_bytes > 0);
         assert_eq!(half.cpu_millis, whole.cpu_millis / 2);
         assert_eq!(half.memory_bytes, whole.memory_bytes / 2);
-        assert_eq!(whole.attributes["cgroup"], "v1");
+        assert_eq!((whole.attributes["cgroup"].as_str(), whole.attributes["rack"].as_str()), ("v1", "r1"));
     }
 
     #[test]
     fn a_name_that_is_a_path_is_refused() {
-        let error = discover(&Discovery { name: Some("../m1".to_owned()), ..discovery() }).unwrap_err();
+        let error = name(Some("../m1")).unwrap_err();
         assert!(error.to_string().contains("\"../m1\""), "{error}");
     }
 

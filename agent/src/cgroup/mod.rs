@@ -208,7 +208,15 @@ impl AgentCgroup {
 
 fn make_parent(version: Version, controller: Controller, mount: &Path, parent: &Path) -> io::Result<()> {
     let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    fs::create_dir_all(parent).map_err(|error| named(parent, error))?;
+    // Another agent may just be removing the directory above, as its last user.
+    let mut made = fs::create_dir_all(parent);
+    for _ in 0..10 {
+        if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        made = fs::create_dir_all(parent);
+    }
+    made.map_err(|error| named(parent, error))?;
     if version == Version::V1 {
         return Ok(());
     }

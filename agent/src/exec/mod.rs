@@ -117,6 +117,16 @@ impl ExecDriver {
         self.starts.len()
     }
 
+    /// Removes what is kept of ended allocations: their ids may mean others from now on.
+    pub fn discard_ended(&mut self) {
+        for allocation in recover::allocations(&self.options.directory) {
+            let directory = self.options.directory.allocation(allocation);
+            if directory.ended().exists() {
+                let _ = fs::remove_dir_all(directory.root());
+            }
+        }
+    }
+
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
         // What shall never run is stopped from the beginning, should it run after all.
         let (stop, stopped) = watch::channel(matches!(start, start::Start::Void { .. }));

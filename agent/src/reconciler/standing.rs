@@ -85,6 +85,11 @@ impl AgentReconciler {
             outputs.push(Output::Refuse { offered: registration.revision, seen });
             return self.register_failed(now_ms);
         }
+        if registration.incarnation != incarnation {
+            // A restored cell may give the same ids again.
+            self.ends.clear();
+            self.ends_order.clear();
+        }
         self.seen = (registration.incarnation, registration.revision);
         self.standing = Standing::Present(Presence {
             machine: registration.machine,

@@ -1,17 +1,21 @@
-//! The exec driver as a program of its own, for tests that kill it and for measuring. It is also its own shim.
+//! The agent without the rest of Plenum, for tests that kill it and for measuring. It is also its own shim.
 //!
-//! `plenum-exec-driver drive DIRECTORY [MACHINE]` reads commands as lines of JSON (`{"start": TASK}`, `{"stop": ID}`,
-//! `{"forget": ID}`) and writes what it recovered, then events, in the same way. With MACHINE, tasks get cgroups and what
-//! namespaces the kernel gives; without, neither.
+//! `plenum-agent-alone run SERVER DIRECTORY NAME [--stop-tasks-on-exit]` is an agent.
+//!
+//! `plenum-agent-alone drive DIRECTORY [MACHINE]` is the exec driver alone. It reads commands from a pipe as lines of JSON
+//! (`{"start": TASK}`, `{"stop": ID}`, `{"forget": ID}`) and writes what it recovered, then events, in the same way. With
+//! MACHINE, tasks get cgroups and what namespaces the kernel gives; without, neither.
 
 use std::{
     env,
+    ffi::OsString,
     io::{self, Write},
     os::fd::AsFd,
     process::ExitCode,
 };
 
 use plenum_agent::{
+    Options,
     cgroup::{AgentCgroup, Mounts},
     directories::AgentDirectory,
     driver::{Driver, TaskSpec},
@@ -39,18 +43,34 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "shim" => shim::main(arguments),
-        Some(first) if first == "drive" => match drive(arguments.filter_map(|one| one.into_string().ok()).collect()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "plenum-exec-driver: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        _ => {
-            let _ = writeln!(io::stderr(), "usage: plenum-exec-driver drive DIRECTORY [MACHINE]");
-            ExitCode::from(2)
+        Some(first) if first == "run" => {
+            finish(run(texts(arguments)).and_then(|options| plenum_agent::run(&options).map_err(io::Error::other)))
+        }
+        Some(first) if first == "drive" => finish(drive(texts(arguments))),
+        _ => finish(Err(io::Error::other("expected run, drive or shim"))),
+    }
+}
+
+fn texts(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
+    arguments.filter_map(|one| one.into_string().ok()).collect()
+}
+
+fn finish(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "plenum-agent-alone: {error}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: Vec<String>) -> io::Result<Options> {
+    let [server, directory, name, flags @ ..] = arguments.as_slice() else {
+        return Err(io::Error::other("expected a server, a directory and a name"));
+    };
+    let stop_tasks_on_exit = flags.iter().any(|flag| flag == "--stop-tasks-on-exit");
+    Ok(Options { name: Some(name.clone()), stop_tasks_on_exit, ..Options::new(server, directory) })
 }
 
 #[tokio::main(flavor = "current_thread")]

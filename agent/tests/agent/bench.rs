@@ -19,7 +19,7 @@ use plenum_agent::{
 use plenum_model::{AllocationId, JobId};
 use tokio::sync::mpsc;
 
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plenum-exec-driver");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plenum-agent-alone");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A name of cgroups that no other test, and no other run of this one, uses at the same time.

@@ -1,0 +1,222 @@
+//! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
+
+use std::time::Duration;
+
+use plenum_model::{AllocationId, MachineId};
+use plenum_proto::v1::{self, agents_client::AgentsClient};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tonic::{
+    Request, Status as RpcStatus,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use super::AgentError;
+use crate::{
+    machine::Machine,
+    reconciler::{Input, Registration, Status},
+};
+
+/// A call that takes longer has failed; it is repeated.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A dead connection is noticed within this and the next.
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// A whole wanted set with a thousand bodies of 64 KiB.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Where the cell reads who asks.
+const PRINCIPAL_KEY: &str = "plenum-principal";
+
+/// Says who asks.
+#[derive(Clone)]
+pub(super) struct Principal(MetadataValue<Ascii>);
+
+impl Interceptor for Principal {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, RpcStatus> {
+        request.metadata_mut().insert(PRINCIPAL_KEY, self.0.clone());
+        Ok(request)
+    }
+}
+
+pub(super) type Client = AgentsClient<InterceptedService<Channel, Principal>>;
+
+/// What a call brought.
+pub(super) enum Arrival {
+    Input(Input),
+    Registered(v1::RegisterResponse),
+    Assignments { machine: MachineId, epoch: u32, message: v1::Assignments },
+}
+
+pub(super) struct Calls {
+    client: Client,
+    arrivals: mpsc::Sender<Arrival>,
+    following: Option<JoinHandle<()>>,
+}
+
+impl Calls {
+    /// Connects when there is something to say, and again whenever the connection broke.
+    pub(super) fn new(server: &str, machine: &str, arrivals: mpsc::Sender<Arrival>) -> Result<Self, AgentError> {
+        let wrong = |message: String| AgentError::Address { address: server.to_owned(), message };
+        let channel = Endpoint::from_shared(server.to_owned())
+            .map_err(|error| wrong(error.to_string()))?
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(ALIVE_EVERY)
+            .keep_alive_timeout(ALIVE_WITHIN)
+            .connect_lazy();
+        let principal = format!("agent/{machine}").parse().map_err(|_| wrong("the machine's name".to_owned()))?;
+        let client = AgentsClient::with_interceptor(channel, Principal(principal))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Self { client, arrivals, following: None })
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) fn register(
+        &self,
+        machine: &Machine,
+        inventory: Vec<(AllocationId, Status)>,
+        revision: u64,
+        incarnation: u64,
+    ) {
+        let request =
+            v1::RegisterRequest { machine: Some(registered_machine(machine, inventory)), revision, incarnation };
+        let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
+        drop(tokio::spawn(async move {
+            let arrival = match within(client.register(request)).await {
+                Ok(response) => Arrival::Registered(response),
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), message = status.message(), "can't register");
+                    Arrival::Input(Input::RegisterFailed)
+                }
+            };
+            let _ = arrivals.send(arrival).await;
+        }));
+    }
+
+    pub(super) fn report(
+        &self,
+        number: u64,
+        machine: MachineId,
+        epoch: u32,
+        transitions: Vec<(AllocationId, Status)>,
+        running: u32,
+    ) {
+        let request = v1::ReportRequest {
+            machine: machine.to_bits(),
+            epoch,
+            transitions: transitions.into_iter().map(|(allocation, status)| transition(allocation, &status)).collect(),
+            telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
+        };
+        let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
+        drop(tokio::spawn(async move {
+            let input = match within(client.report(request)).await {
+                Ok(response) => {
+                    Input::ReportAnswered { number, revision: response.revision, register: response.register }
+                }
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), message = status.message(), "can't report");
+                    Input::ReportFailed { number }
+                }
+            };
+            let _ = arrivals.send(Arrival::Input(input)).await;
+        }));
+    }
+
+    /// Follows this epoch's assignments instead of what was followed before.
+    pub(super) fn follow(&mut self, machine: MachineId, epoch: u32) {
+        if let Some(earlier) = self.following.take() {
+            earlier.abort();
+        }
+        let request = v1::FollowRequest { machine: machine.to_bits(), epoch };
+        let (client, arrivals) = (self.client.clone(), self.arrivals.clone());
+        self.following = Some(tokio::spawn(async move {
+            if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
+                tracing::warn!(code = ?status.code(), message = status.message(), "can't follow assignments");
+            }
+            let _ = arrivals.send(Arrival::Input(Input::FollowEnded)).await;
+        }));
+    }
+}
+
+async fn read_assignments(
+    mut client: Client,
+    request: v1::FollowRequest,
+    machine: MachineId,
+    epoch: u32,
+    arrivals: &mpsc::Sender<Arrival>,
+) -> Result<(), RpcStatus> {
+    let mut stream = within(client.follow(request)).await?;
+    while let Some(message) = stream.message().await? {
+        if arrivals.send(Arrival::Assignments { machine, epoch, message }).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, RpcStatus>>) -> Result<T, RpcStatus> {
+    match timeout(CALL_WITHIN, call).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(RpcStatus::deadline_exceeded(format!("no answer within {} s", CALL_WITHIN.as_secs()))),
+    }
+}
+
+/// `None` when something in it can't be.
+pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registration> {
+    let millis = |micros: i64| u64::try_from(micros / 1000).ok().filter(|ms| *ms > 0);
+    Some(Registration {
+        machine: MachineId::from_bits(response.machine)?,
+        epoch: response.epoch,
+        lease_ms: millis(response.lease_micros)?,
+        renew_ms: millis(response.renew_micros)?,
+        revision: response.revision,
+        incarnation: response.incarnation,
+    })
+}
+
+fn registered_machine(machine: &Machine, inventory: Vec<(AllocationId, Status)>) -> v1::RegisterMachine {
+    let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    v1::RegisterMachine {
+        name: machine.name.clone(),
+        boot_id: machine.boot_id.clone(),
+        capacity: Some(v1::Resources {
+            cpu_millis: amount(machine.cpu_millis),
+            memory_bytes: amount(machine.memory_bytes),
+            disk_bytes: amount(machine.disk_bytes),
+            custom: Vec::new(),
+        }),
+        attributes: machine.attributes.clone().into_iter().collect(),
+        devices: Vec::new(),
+        inventory: inventory
+            .into_iter()
+            .map(|(allocation, status)| v1::InventoryItem {
+                allocation: allocation.to_bits(),
+                state: wire_state(&status),
+                exit_code: status.exit_code,
+                reason: status.reason.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {
+    v1::Transition {
+        allocation: allocation.to_bits(),
+        state: wire_state(status),
+        ready: status.ready,
+        exit_code: status.exit_code,
+        reason: status.reason.to_string(),
+        restarts: status.restarts,
+    }
+}
+
+fn wire_state(status: &Status) -> i32 {
+    // The numbers are the same on both sides.
+    i32::from(status.state as u8)
+}

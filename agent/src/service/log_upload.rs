@@ -1,0 +1,118 @@
+//! Sending what tasks printed to those who asked the cell for it.
+
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use plenum_model::AllocationId;
+use plenum_proto::v1;
+use tokio::{sync::mpsc, task::AbortHandle};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::calls::Client;
+use crate::{
+    directories::{AgentDirectory, AllocationDirectory},
+    logs,
+};
+
+/// Readers at once; more are told to come back.
+const UPLOADS_MAX: usize = 64;
+const CHUNK_BYTES_MAX: usize = 32 << 10;
+/// Chunks that wait for the cell.
+const CHUNKS_MAX: usize = 4;
+/// How soon a reader who follows sees a new line. Only looked for while somebody follows.
+const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) struct LogUploads {
+    directory: AgentDirectory,
+    client: Client,
+    running: BTreeMap<u64, AbortHandle>,
+}
+
+impl LogUploads {
+    pub(super) fn new(directory: AgentDirectory, client: Client) -> Self {
+        Self { directory, client, running: BTreeMap::new() }
+    }
+
+    pub(super) fn asked(&mut self, asked: &v1::LogsAsked) {
+        self.running.retain(|_, upload| !upload.is_finished());
+        if asked.cancelled {
+            if let Some(upload) = self.running.remove(&asked.request) {
+                upload.abort();
+            }
+            return;
+        }
+        if self.running.contains_key(&asked.request) {
+            return;
+        }
+        let (chunks, sent) = mpsc::channel(CHUNKS_MAX);
+        let mut client = self.client.clone();
+        let (asked, directory) = (*asked, self.directory.clone());
+        let too_many = self.running.len() >= UPLOADS_MAX;
+        let upload = tokio::spawn(async move {
+            let reading = async move {
+                let outcome = if too_many {
+                    Err(format!("this machine sends logs to {UPLOADS_MAX} readers already: try again later"))
+                } else {
+                    send(&directory, &asked, &chunks).await
+                };
+                let error = outcome.err().unwrap_or_default();
+                let last = v1::SendLogsRequest { request: asked.request, data: Bytes::new(), end: true, error };
+                let _ = chunks.send(last).await;
+            };
+            // The reader is dropped when the cell ends the call.
+            let call = client.send_logs(ReceiverStream::new(sent));
+            let (_, answer) = tokio::join!(reading, call);
+            if let Err(status) = answer {
+                tracing::debug!(message = status.message(), "a reader of logs left");
+            }
+        });
+        self.running.insert(asked.request, upload.abort_handle());
+    }
+}
+
+async fn send(
+    directory: &AgentDirectory,
+    asked: &v1::LogsAsked,
+    chunks: &mpsc::Sender<v1::SendLogsRequest>,
+) -> Result<(), String> {
+    let allocation = AllocationId::from_bits(asked.allocation).ok_or("expected an allocation's id")?;
+    let files = directory.allocation(allocation);
+    let stream = if asked.stderr { "stderr" } else { "stdout" };
+    if !asked.follow && !files.root().exists() {
+        return Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));
+    }
+    let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
+    let root: PathBuf = files.root().to_owned();
+    let lines = asked.tail_lines;
+    let from = root.clone();
+    let mut offset = read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?;
+    loop {
+        // Looked at first: what was printed before the end is read after it.
+        let ended = has_ended(&files);
+        let from = root.clone();
+        let (data, next) = read(move || logs::read_at(&from, stream, offset, CHUNK_BYTES_MAX)).await.map_err(failed)?;
+        offset = next;
+        if !data.is_empty() {
+            let chunk =
+                v1::SendLogsRequest { request: asked.request, data: data.into(), end: false, error: String::new() };
+            if chunks.send(chunk).await.is_err() {
+                return Ok(());
+            }
+        } else if !asked.follow || ended {
+            return Ok(());
+        } else {
+            tokio::time::sleep(LOOKED_FOR_EVERY).await;
+            if chunks.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn has_ended(files: &AllocationDirectory) -> bool {
+    files.ended().exists()
+}
+
+async fn read<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

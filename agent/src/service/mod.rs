@@ -1,0 +1,359 @@
+//! The agent as a process: it carries what happens to the [`AgentReconciler`] and does what that says.
+//!
+//! One thread turns this loop; others only wait for disks. All connections go out from here.
+
+mod assignments;
+mod calls;
+mod log_upload;
+mod options;
+mod surroundings;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use plenum_proto::v1;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::sleep_until,
+};
+
+use self::{
+    calls::{Arrival, Calls},
+    log_upload::LogUploads,
+};
+pub use self::{options::Options, surroundings::Surroundings};
+use crate::{
+    directories::AgentDirectory,
+    driver::{Driver, DriverEvent},
+    durable,
+    exec::{ExecDriver, ExecOptions},
+    machine::{self, Discovery, Machine},
+    reconciler::{AgentReconciler, Input, Output, Settings},
+};
+
+/// What waits to be looked at: events of tasks, and answers of the cell. Who has more waits.
+const QUEUE_MAX: usize = 256;
+/// After everything was stopped, how long to wait for the cell to answer for it.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why an agent can't run, or can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The directory can't be used.
+    #[error("agent directory {}: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent uses the directory.
+    #[error("agent directory {}: another agent uses it; end that one, or name another directory", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The directory has tasks of another cell.
+    #[error(
+        "agent directory {}: its tasks belong to cell {expected}, and the server is of cell {found}; \
+         name another directory, or the other server", path.display()
+    )]
+    OtherCell {
+        /// Which.
+        path: PathBuf,
+        /// The cell of its tasks.
+        expected: String,
+        /// The server's.
+        found: String,
+    },
+    /// This machine can't be offered.
+    #[error("this machine: {0}")]
+    Machine(#[source] io::Error),
+    /// The server's address is none.
+    #[error("server address {address:?}: {message}; expected something like http://127.0.0.1:7070")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The kernel refuses what every agent needs.
+    #[error("starting the agent: {0}")]
+    Start(#[source] io::Error),
+}
+
+/// What an agent remembers of its cell, over restarts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Remembered {
+    /// In hexadecimal; empty: no cell yet.
+    cell_id: String,
+    incarnation: u64,
+    revision: u64,
+}
+
+/// Runs an agent until SIGTERM or SIGINT; a second one ends it at once.
+///
+/// Tasks go on without it and are found again by the next agent of the same directory, unless
+/// [`Options::stop_tasks_on_exit`] is set: then they are all stopped first, and no cgroup stays behind.
+///
+/// To be called on a thread that runs no async runtime.
+///
+/// # Errors
+/// When it can't begin, or the server turns out to belong to another cell. A server that can't be reached is no error: it
+/// is tried again for ever.
+pub fn run(options: &Options) -> Result<(), AgentError> {
+    let path = options.directory.clone();
+    let named = |source| AgentError::Directory { path: path.clone(), source };
+    fs::create_dir_all(&options.directory).map_err(named)?;
+    let directory = AgentDirectory::new(fs::canonicalize(&options.directory).map_err(named)?);
+    let lock = File::create(directory.lock()).map_err(named)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(AgentError::InUse { path }),
+        Err(TryLockError::Error(source)) => return Err(AgentError::Directory { path, source }),
+    }
+    let remembered = durable::read::<Remembered>(&remembered_file(&directory)).map_err(named)?.unwrap_or_default();
+    let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
+    let surroundings = Surroundings::find(options, &name, &directory);
+    let machine = machine::discover(&Discovery {
+        name,
+        shares: options.shares,
+        directory: directory.root().to_owned(),
+        cgroup: surroundings.cgroup.as_ref().map(crate::cgroup::AgentCgroup::version),
+        attributes: options.attributes.clone(),
+    })
+    .map_err(AgentError::Machine)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
+    let outcome = runtime.block_on(async {
+        let mut agent = Agent::begin(options, directory, machine, &surroundings, remembered)?;
+        agent.turn().await
+    });
+    // Watchers of tasks that go on would hold it up.
+    runtime.shutdown_background();
+    if let Some(cgroup) = surroundings.cgroup {
+        cgroup.remove();
+    }
+    drop(lock);
+    outcome
+}
+
+fn remembered_file(directory: &AgentDirectory) -> PathBuf {
+    directory.root().join("cell.json")
+}
+
+struct Agent {
+    directory: AgentDirectory,
+    machine: Machine,
+    stop_tasks_on_exit: bool,
+    task_defaults: assignments::Defaults,
+    clock: Clock,
+    reconciler: AgentReconciler,
+    driver: ExecDriver,
+    events: mpsc::Receiver<DriverEvent>,
+    calls: Calls,
+    arrivals: mpsc::Receiver<Arrival>,
+    log_uploads: LogUploads,
+    remembered: Remembered,
+    finished_at: Option<Instant>,
+}
+
+impl Agent {
+    fn begin(
+        options: &Options,
+        directory: AgentDirectory,
+        machine: Machine,
+        surroundings: &Surroundings,
+        remembered: Remembered,
+    ) -> Result<Self, AgentError> {
+        if !surroundings.missing.is_empty() {
+            tracing::warn!("tasks run without: {}", surroundings.missing.join(", "));
+        }
+        let (event_sender, events) = mpsc::channel(QUEUE_MAX);
+        let exec = ExecOptions {
+            directory: directory.clone(),
+            shim: options.shim.clone(),
+            cgroup: surroundings.cgroup.clone(),
+            isolation: surroundings.isolation,
+            log_file_bytes_max: options.log_file_bytes_max,
+            ended_kept_max: options.ended_kept_max,
+        };
+        let path = directory.root().to_owned();
+        let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
+        let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
+        let calls = Calls::new(&options.server, &machine.name, arrival_sender)?;
+        let seed = u64::from(std::process::id()) << 32 ^ Clock::start().base_unix_ms;
+        let settings = Settings { seed, ..Settings::default() };
+        Ok(Self {
+            task_defaults: assignments::Defaults { machine: machine.name.clone(), pids_max: options.pids_max },
+            machine,
+            stop_tasks_on_exit: options.stop_tasks_on_exit,
+            clock: Clock::start(),
+            reconciler: AgentReconciler::new(settings, remembered.incarnation, remembered.revision),
+            driver,
+            events,
+            log_uploads: LogUploads::new(directory.clone(), calls.client()),
+            directory,
+            calls,
+            arrivals,
+            remembered,
+            finished_at: None,
+        })
+    }
+
+    async fn turn(&mut self) -> Result<(), AgentError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Start)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Start)?;
+        let mut asked_to_end = false;
+        let recovered = self.driver.recover();
+        if !recovered.is_empty() {
+            tracing::info!(count = recovered.len(), "found tasks of an earlier agent");
+        }
+        self.handle(Input::Recovered(recovered));
+        loop {
+            if self.has_said_farewell() {
+                return Ok(());
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                Some(event) = self.events.recv() => self.handle(Input::Driver(event)),
+                Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
+                () = sleep_until(wake.into()) => self.handle(Input::Tick),
+                Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
+                    if asked_to_end || !self.stop_tasks_on_exit {
+                        return Ok(());
+                    }
+                    asked_to_end = true;
+                    self.handle(Input::Shutdown);
+                }
+            }
+        }
+    }
+
+    /// Everything was stopped, and the cell knows or won't know.
+    fn has_said_farewell(&self) -> bool {
+        self.finished_at.is_some_and(|at| self.reconciler.is_settled() || at.elapsed() > FAREWELL_WITHIN)
+    }
+
+    fn wake_at(&self) -> Instant {
+        let wake =
+            self.reconciler.next_wake_millis().map_or(Duration::from_secs(3600), |at_ms| self.clock.until(at_ms));
+        let farewell = self.finished_at.map(|at| (at + FAREWELL_WITHIN).saturating_duration_since(Instant::now()));
+        Instant::now() + farewell.map_or(wake, |farewell| farewell.min(wake)) + Duration::from_millis(1)
+    }
+
+    fn arrived(&mut self, arrival: Arrival) -> Result<(), AgentError> {
+        match arrival {
+            Arrival::Input(input) => self.handle(input),
+            Arrival::Registered(response) => self.registered(&response)?,
+            Arrival::Assignments { machine, epoch, message } => {
+                for asked in &message.logs {
+                    self.log_uploads.asked(asked);
+                }
+                let input = assignments::read(machine, epoch, message, &self.task_defaults);
+                self.handle(input);
+            }
+        }
+        Ok(())
+    }
+
+    fn registered(&mut self, response: &v1::RegisterResponse) -> Result<(), AgentError> {
+        let cell_id: String = response.cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let other = !self.remembered.cell_id.is_empty() && self.remembered.cell_id != cell_id;
+        if other && self.reconciler.standings().next().is_some() {
+            return Err(AgentError::OtherCell {
+                path: self.directory.root().to_owned(),
+                expected: self.remembered.cell_id.clone(),
+                found: cell_id,
+            });
+        }
+        let Some(registration) = calls::registration(response) else {
+            tracing::error!("the server registered this machine without an id, an epoch or a lease: not used");
+            self.handle(Input::RegisterFailed);
+            return Ok(());
+        };
+        if other || self.remembered.incarnation != registration.incarnation {
+            // Ids may be given again by a cell that doesn't know what it gave before.
+            self.driver.discard_ended();
+        }
+        if other {
+            // Nothing of the other cell is left here, so what was seen of it means nothing.
+            let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
+            self.reconciler = AgentReconciler::new(settings, 0, 0);
+            self.remembered = Remembered { cell_id, ..Remembered::default() };
+            self.handle(Input::Recovered(Vec::new()));
+            return Ok(());
+        }
+        self.remembered =
+            Remembered { cell_id, incarnation: registration.incarnation, revision: registration.revision };
+        if let Err(error) = durable::write_atomically(&remembered_file(&self.directory), &self.remembered) {
+            tracing::warn!(%error, "can't write down which cell this agent belongs to");
+        }
+        let (machine, epoch) = (registration.machine, registration.epoch);
+        tracing::info!(name = self.machine.name, %machine, epoch, "registered");
+        self.handle(Input::Registered(registration));
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) {
+        for output in self.reconciler.handle(self.clock.now_ms(), input) {
+            match output {
+                Output::Start(task) => {
+                    tracing::debug!(allocation = %task.allocation, restart = task.restart, "starting");
+                    self.driver.start(task);
+                }
+                Output::Stop(allocation) => {
+                    tracing::debug!(%allocation, "stopping");
+                    self.driver.stop(allocation);
+                }
+                Output::Forget(allocation) => self.driver.forget(allocation),
+                Output::Register { inventory, revision, incarnation } => {
+                    self.calls.register(&self.machine, inventory, revision, incarnation);
+                }
+                Output::Follow { machine, epoch } => self.calls.follow(machine, epoch),
+                Output::Report { number, machine, epoch, transitions, running } => {
+                    self.calls.report(number, machine, epoch, transitions, running);
+                }
+                Output::Refuse { offered, seen } => {
+                    tracing::error!(
+                        offered,
+                        seen,
+                        "the server has an older state than this agent has seen: it is not used (is it a restored copy?)"
+                    );
+                }
+                Output::Finished => self.finished_at = Some(Instant::now()),
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970 as they were at the start, and monotonic from there.
+#[derive(Clone, Copy)]
+struct Clock {
+    base: Instant,
+    base_unix_ms: u64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { base: Instant::now(), base_unix_ms: u64::try_from(since.as_millis()).unwrap_or(0) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.base_unix_ms + u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    fn until(&self, at_ms: u64) -> Duration {
+        Duration::from_millis(at_ms.saturating_sub(self.now_ms()))
+    }
+}
+
+/// Variables by name.
+type Variables = BTreeMap<String, String>;

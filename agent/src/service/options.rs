@@ -1,0 +1,52 @@
+//! What an agent is told.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::exec::ShimProgram;
+
+/// How an agent runs. Begin with [`Options::new`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cell's address, such as `http://127.0.0.1:7070`.
+    pub server: String,
+    /// Where tasks, their output and what is known of them are kept. One agent at a time.
+    pub directory: PathBuf,
+    /// The machine's name; `None`: the host's.
+    pub name: Option<String>,
+    /// Offer one part in this many of the machine; at least 1.
+    pub shares: u32,
+    /// Use neither cgroups nor namespaces.
+    pub no_isolation: bool,
+    /// Stop all tasks before ending, and leave no cgroup behind.
+    pub stop_tasks_on_exit: bool,
+    /// Attributes besides those that are found; they win over those.
+    pub attributes: BTreeMap<String, String>,
+    /// Output kept of each task and stream: two files of at most this size.
+    pub log_file_bytes_max: u64,
+    /// Ended allocations whose output is kept; beyond, the oldest go.
+    pub ended_kept_max: usize,
+    /// Processes and threads of one task.
+    pub pids_max: u32,
+    /// How shims are started.
+    pub shim: ShimProgram,
+}
+
+impl Options {
+    /// An agent of the cell at `server`, with everything in `directory`, and defaults for the rest.
+    #[must_use]
+    pub fn new(server: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            server: server.into(),
+            directory: directory.into(),
+            name: None,
+            shares: 1,
+            no_isolation: false,
+            stop_tasks_on_exit: false,
+            attributes: BTreeMap::new(),
+            log_file_bytes_max: 8 << 20,
+            ended_kept_max: 256,
+            pids_max: 4096,
+            shim: ShimProgram::own_binary(),
+        }
+    }
+}

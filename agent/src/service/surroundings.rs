@@ -1,0 +1,53 @@
+//! What the kernel gives this agent for its tasks.
+
+use plenum_model::is_name;
+
+use super::Options;
+use crate::{
+    cgroup::{AgentCgroup, Mounts},
+    directories::AgentDirectory,
+    isolation::Isolation,
+};
+
+/// Isolation as this machine, this user and the options allow it.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The parent of the tasks' cgroups.
+    pub cgroup: Option<AgentCgroup>,
+    /// The tasks' namespaces.
+    pub isolation: Isolation,
+    /// What is not there, in words for people; one line when joined.
+    pub missing: Vec<String>,
+}
+
+impl Surroundings {
+    /// Finds out by trying. Makes the agent's own cgroups.
+    #[must_use]
+    pub fn find(options: &Options, machine: &str, directory: &AgentDirectory) -> Self {
+        if options.no_isolation {
+            let missing = vec!["cgroups and namespaces (by --no-isolation)".to_owned()];
+            return Self { cgroup: None, isolation: Isolation::default(), missing };
+        }
+        let isolation = options.shim.probe();
+        let (cgroup, mut missing) = match Mounts::detect() {
+            Some(mounts) => AgentCgroup::prepare(&mounts, &cgroup_name(machine, directory)),
+            None => (None, vec!["cgroups (none are mounted)".to_owned()]),
+        };
+        if cgroup.is_none() && !nix::unistd::Uid::effective().is_root() {
+            missing = vec!["limits of cpu, memory and pids (cgroups need root)".to_owned()];
+        }
+        missing.extend(isolation.missing());
+        Self { cgroup, isolation, missing }
+    }
+}
+
+/// The machine's name, and the directory as a number: agents of two cells on one host may have the same name, and each
+/// sweeps what it doesn't know below its own.
+fn cgroup_name(machine: &str, directory: &AgentDirectory) -> String {
+    // FNV-1a: it must be the same for the same directory, and needs no strength.
+    let path = directory.root().as_os_str().as_encoded_bytes();
+    let number = path.iter().fold(0x811c_9dc5_u32, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let name = format!("{}-{number:08x}", machine.get(..50).unwrap_or(machine).trim_end_matches(['-', '.']));
+    debug_assert!(is_name(&name, true));
+    name
+}

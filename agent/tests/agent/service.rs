@@ -1,0 +1,293 @@
+//! A whole agent, as a process, against a cell that is played by the test.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use plenum_model::{AllocationId, JobId, MachineId};
+use plenum_proto::v1::{
+    self,
+    agents_server::{Agents, AgentsServer},
+};
+use tokio::{
+    process::{Child, Command},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::bench::PROGRAM;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Heard {
+    registrations: Vec<v1::RegisterRequest>,
+    transitions: Vec<v1::Transition>,
+    logs: BTreeMap<u64, (Vec<u8>, Option<String>)>,
+    follower: Option<mpsc::Sender<Result<v1::Assignments, Status>>>,
+    cell_id: u8,
+}
+
+/// The cell, as an agent sees it.
+#[derive(Clone, Default)]
+struct Cell(Arc<Mutex<Heard>>);
+
+type Follower = mpsc::Sender<Result<v1::Assignments, Status>>;
+
+#[tonic::async_trait]
+impl Agents for Cell {
+    type FollowStream = ReceiverStream<Result<v1::Assignments, Status>>;
+
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        let principal = request.metadata().get("plenum-principal").cloned();
+        assert!(principal.is_some_and(|value| value.as_bytes().starts_with(b"agent/")));
+        let mut heard = self.0.lock().unwrap();
+        heard.registrations.push(request.into_inner());
+        Ok(Response::new(v1::RegisterResponse {
+            machine: MachineId { slot: 0, generation: 1 }.to_bits(),
+            epoch: 1,
+            lease_micros: 10_000_000,
+            renew_micros: 500_000,
+            revision: 1,
+            incarnation: 1,
+            cell_id: vec![heard.cell_id; 4].into(),
+        }))
+    }
+
+    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let (sender, receiver) = mpsc::channel(16);
+        self.0.lock().unwrap().follower = Some(sender);
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        self.0.lock().unwrap().transitions.extend(request.into_inner().transitions);
+        Ok(Response::new(v1::ReportResponse { revision: 2, register: false }))
+    }
+
+    async fn send_logs(
+        &self,
+        request: Request<Streaming<v1::SendLogsRequest>>,
+    ) -> Result<Response<v1::SendLogsResponse>, Status> {
+        let mut stream = request.into_inner();
+        while let Some(chunk) = stream.message().await? {
+            let mut heard = self.0.lock().unwrap();
+            let log = heard.logs.entry(chunk.request).or_default();
+            log.0.extend_from_slice(&chunk.data);
+            if chunk.end {
+                log.1 = Some(chunk.error);
+            }
+        }
+        Ok(Response::new(v1::SendLogsResponse {}))
+    }
+}
+
+struct Stage {
+    cell: Cell,
+    address: String,
+    directory: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let cell = Cell::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let service = AgentsServer::new(cell.clone());
+        drop(tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        ));
+        Self { cell, address, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("agent")
+    }
+
+    fn agent(&self) -> Agent {
+        let path = self.path();
+        let process = Command::new(PROGRAM)
+            .args(["run", &self.address])
+            .arg(path)
+            .args(["trial", "--stop-tasks-on-exit"])
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Agent(process)
+    }
+
+    /// What an agent says that ends by itself.
+    async fn refused_agent(&self) -> String {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", &self.address]).arg(self.path()).arg("trial").kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Waits until `found` finds something in what the cell heard.
+    async fn until<T>(&self, what: &str, found: impl Fn(&mut Heard) -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found(&mut self.cell.0.lock().unwrap()) {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The next stream of assignments that an agent opens.
+    async fn follower(&self) -> Follower {
+        self.until("following", |heard| heard.follower.take()).await
+    }
+
+    async fn reported(&self, slot: u32, state: v1::AllocationState) -> v1::Transition {
+        let bits = id(slot).to_bits();
+        let is_it = |one: &&v1::Transition| one.allocation == bits && one.state() == state;
+        self.until(&format!("{state:?} of {slot}"), |heard| heard.transitions.iter().find(is_it).cloned()).await
+    }
+}
+
+struct Agent(Child);
+
+impl Agent {
+    async fn kill(mut self) {
+        self.0.kill().await.unwrap();
+    }
+
+    async fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().unwrap().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.0.wait().await.unwrap()
+    }
+}
+
+fn id(slot: u32) -> AllocationId {
+    AllocationId { slot, generation: 1 }
+}
+
+fn assignment(slot: u32, script: &str) -> v1::Assignment {
+    v1::Assignment {
+        allocation: id(slot).to_bits(),
+        namespace: "default".to_owned(),
+        job: "trial".to_owned(),
+        job_id: JobId { slot: 3, generation: 1 }.to_bits(),
+        group: "only".to_owned(),
+        task: slot,
+        resources: Some(v1::Resources { cpu_millis: 500, memory_bytes: 64 << 20, ..v1::Resources::default() }),
+        body: Some(v1::GroupBody {
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            kill_timeout_micros: 2_000_000,
+            ..v1::GroupBody::default()
+        }),
+        state: v1::AllocationState::Granted.into(),
+        ..v1::Assignment::default()
+    }
+}
+
+fn full(wanted: Vec<v1::Assignment>) -> Result<v1::Assignments, Status> {
+    Ok(v1::Assignments { revision: 1, full: true, wanted, ..v1::Assignments::default() })
+}
+
+fn cgroups_of(agent: &Path) -> Vec<PathBuf> {
+    let spec = std::fs::read_to_string(agent).unwrap_or_default();
+    let spec: serde_json::Value = serde_json::from_str(&spec).unwrap_or_default();
+    let directories = spec["cgroup"]["directories"].as_object().cloned().unwrap_or_default();
+    directories.values().map(|path| PathBuf::from(path.as_str().unwrap()).parent().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_agent_registers_runs_reports_and_sends_logs() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let registration = stage.until("a registration", |heard| heard.registrations.first().cloned()).await;
+    let machine = registration.machine.unwrap();
+    assert_eq!(machine.name, "trial");
+    assert!(machine.attributes.contains_key("kernel") && machine.capacity.unwrap().cpu_millis >= 1000);
+
+    let tasks = vec![assignment(1, "echo hello from $PLENUM_JOB; echo oops >&2; exit 4"), assignment(2, "true")];
+    follower.send(full(tasks)).await.unwrap();
+    assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 4);
+    stage.reported(2, v1::AllocationState::Complete).await;
+
+    for (request, stderr, expected) in [(1, false, "hello from trial\n"), (2, true, "oops\n")] {
+        let asked =
+            v1::LogsAsked { request, allocation: id(1).to_bits(), stderr, follow: true, ..v1::LogsAsked::default() };
+        follower.send(Ok(v1::Assignments { logs: vec![asked], ..v1::Assignments::default() })).await.unwrap();
+        let log = stage.until("a log", |heard| heard.logs.get(&request).filter(|log| log.1.is_some()).cloned()).await;
+        assert_eq!((String::from_utf8(log.0).unwrap().as_str(), log.1.as_deref()), (expected, Some("")));
+    }
+    let asked = v1::LogsAsked { request: 3, allocation: id(77).to_bits(), ..v1::LogsAsked::default() };
+    follower.send(Ok(v1::Assignments { logs: vec![asked], ..v1::Assignments::default() })).await.unwrap();
+    let error = stage.until("an answer", |heard| heard.logs.get(&3)?.1.clone()).await;
+    assert!(error.starts_with("alloc-77-1: nothing of it is kept"), "{error}");
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_killed_agent_finds_its_tasks_again_and_a_graceful_one_leaves_nothing() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let waits = assignment(1, "until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 9");
+    let sleeps = assignment(2, "sleep 600");
+    follower.send(full(vec![waits.clone(), sleeps.clone()])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    stage.reported(2, v1::AllocationState::Running).await;
+    agent.kill().await;
+
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let again = stage.until("a second registration", |heard| heard.registrations.get(1).cloned()).await;
+    let inventory = again.machine.unwrap().inventory;
+    let states: Vec<_> = inventory.iter().map(|item| (item.allocation, item.state())).collect();
+    let running = v1::AllocationState::Running;
+    assert_eq!(states, [(id(1).to_bits(), running), (id(2).to_bits(), running)]);
+    let known = |assignment: v1::Assignment| v1::Assignment { state: running.into(), ..assignment };
+    follower.send(full(vec![known(waits), known(sleeps)])).await.unwrap();
+    std::fs::write(stage.path().join("jobs/job-3-1/go"), "").unwrap();
+    assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 9);
+
+    let cgroups = cgroups_of(&stage.path().join("allocs/alloc-2-1/spec.json"));
+    assert!(agent.terminate().await.success());
+    let last = stage.reported(2, v1::AllocationState::Failed).await;
+    assert_eq!(last.reason, "its agent ended, and its tasks with it");
+    let left: Vec<_> = cgroups.iter().filter(|cgroup| cgroup.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn two_agents_do_not_share_a_directory() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    stage.follower().await;
+    let message = stage.refused_agent().await;
+    assert!(message.contains("another agent uses it"), "{message}");
+    agent.terminate().await;
+}
+
+#[tokio::test]
+async fn tasks_of_one_cell_are_not_given_to_another() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "sleep 600")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    agent.kill().await;
+    stage.cell.0.lock().unwrap().cell_id = 2;
+    let message = stage.refused_agent().await;
+    assert!(message.contains("its tasks belong to cell 00000000, and the server is of cell 02020202"), "{message}");
+    // Back with the right one, it ends as it should.
+    stage.cell.0.lock().unwrap().cell_id = 0;
+    let agent = stage.agent();
+    stage.follower().await;
+    assert!(agent.terminate().await.success());
+}

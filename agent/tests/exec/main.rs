@@ -1,9 +1,0 @@
-//! The exec driver on the real kernel: real processes, cgroups and namespaces, as root and, for what needs none, as
-//! whoever runs the tests.
-
-#![allow(clippy::unwrap_used)]
-
-mod bench;
-mod crash;
-mod limits;
-mod tasks;
