@@ -69,3 +69,21 @@ impl Identity {
         Ok(Identity::decode(&sector))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_has_the_bytes_that_format_one_has() {
+        let identity = Identity { cell: CellId([0xce; 16]), incarnation: 2 };
+        let sector = identity.encode();
+        let text: String = sector[..40].iter().map(|byte| format!("{byte:02x}")).collect();
+        let fields =
+            ["504c454e554d4944", "01000000", "00000000", "cececececececececececececececece", "0200000000000000"];
+        assert_eq!(text, fields.concat());
+        assert!(sector[40..508].iter().all(|byte| *byte == 0));
+        assert_eq!(u32_at(&sector, 508), 0x07f8_6194, "CRC-32 as zlib computes it");
+        assert_eq!(Identity::decode(&sector), Ok(identity));
+    }
+}

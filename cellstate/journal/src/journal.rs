@@ -136,6 +136,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::append_and_sync`].
     pub fn append(&mut self, label: BatchLabel, payload: &[&[u8]]) -> Result<(), AppendError> {
+        self.check_alive()?;
         // Known before anything is copied, so that an oversized batch allocates nothing.
         self.check_size(payload.iter().map(|piece| count(piece.len())).fold(0, u64::saturating_add))?;
         self.append_with(label, |buffer| payload.iter().for_each(|piece| buffer.extend_from_slice(piece)))
@@ -157,7 +158,10 @@ impl Journal {
         frame::begin(&mut buffer);
         fill(&mut buffer);
         let written = self.write(&label, &mut buffer);
-        self.buffer = buffer;
+        // What was too large is not kept either.
+        if !matches!(written, Err(AppendError::TooLarge { .. })) {
+            self.buffer = buffer;
+        }
         written
     }
 

@@ -221,6 +221,27 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_has_the_bytes_that_format_one_has() {
+        let mark = Mark { revision: 5, hash: ChainHash([0xab; 32]) };
+        let slot = Slot { cell: CellId([0xce; 16]), sequence: 3, mark };
+        let sector = slot.encode();
+        let text: String = sector[..80].iter().map(|byte| format!("{byte:02x}")).collect();
+        let fields = [
+            "504c454e554d4857",
+            "01000000",
+            "00000000",
+            "cececececececececececececececece",
+            "0300000000000000",
+            "0500000000000000",
+            "abababababababababababababababababababababababababababababababab",
+        ];
+        assert_eq!(text, fields.concat());
+        assert!(sector[80..508].iter().all(|byte| *byte == 0));
+        assert_eq!(u32_at(&sector, 508), 0x7b04_7af7, "CRC-32 as zlib computes it");
+        assert_eq!(Slot::decode(&sector, slot.cell), Ok(slot));
+    }
+
+    #[test]
     fn slots_are_written_in_turn_so_that_the_older_mark_stays_whole() {
         let (disk, mark) = fresh();
         let mut before = slots(&disk);

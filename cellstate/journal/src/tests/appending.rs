@@ -130,6 +130,8 @@ fn after_a_failed_sync_everything_answers_outcome_unknown() {
     assert!(matches!(journal.sync().unwrap_err(), AppendError::OutcomeUnknown { .. }));
     let source = std::error::Error::source(&journal.sync().unwrap_err()).unwrap().to_string();
     assert!(source.contains("sync of 00000000000000000001.segment failed"), "{source}");
+    let oversized = journal.append(label(3), &[&[0; 5000]]).unwrap_err();
+    assert!(matches!(oversized, AppendError::OutcomeUnknown { .. }), "{oversized}");
     assert_eq!(journal.tail().revision, 9, "what was durable before is still readable");
     assert_eq!(read_all(&journal), 3);
 }
