@@ -131,6 +131,12 @@ impl SimDisk {
         self.state().keeps_cache = true;
     }
 
+    /// Lets syncs of files answer success and do nothing, as drives do that were built to win benchmarks. No log
+    /// survives that; a story that still passes proves nothing.
+    pub fn lie_about_syncs(&self) {
+        self.state().lies_about_syncs = true;
+    }
+
     /// Bit rot: flips one bit, on the disk and in memory.
     ///
     /// # Panics
@@ -357,7 +363,7 @@ impl DiskFile for SimFile {
         self.disk.run("sync", &self.name, SimOperation::Sync, |state, fault| {
             state.sync_file(self.inode, fault.is_some())?;
             refuse_if(fault)?;
-            if !state.keeps_cache {
+            if !state.keeps_cache && !state.lies_about_syncs {
                 state.file_mut(self.inode)?.forget_cached();
             }
             Ok(())

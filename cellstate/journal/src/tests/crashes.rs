@@ -242,3 +242,22 @@ fn a_log_is_written_read_and_recycled_by_three_threads_at_once() {
     disk.crash(1);
     assert_survived(&disk.reboot(), Done { sent: BATCHES, acknowledged: BATCHES }, "three threads");
 }
+
+#[test]
+fn a_disk_that_lies_about_its_syncs_is_caught() {
+    // The canary: were nothing lost here, the stories above would pass whatever the log does.
+    let mut caught = 0;
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        live(&disk, 2);
+        disk.kill();
+        let disk = disk.reboot();
+        disk.lie_about_syncs();
+        let done = live(&disk, 10);
+        assert_eq!(done.acknowledged, 12);
+        disk.crash(seed);
+        let there = try_open(&disk.reboot()).map(|(journal, _)| batches_in(journal.tail().revision));
+        caught += u64::from(there.is_err() || there.is_ok_and(|there| there < done.acknowledged));
+    }
+    assert!(caught > 10, "caught in {caught} of 20 runs");
+}

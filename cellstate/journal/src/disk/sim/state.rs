@@ -176,6 +176,7 @@ pub(super) struct State {
     pub(super) counts: SimCounts,
     pub(super) locked: bool,
     pub(super) keeps_cache: bool,
+    pub(super) lies_about_syncs: bool,
 }
 
 impl State {
@@ -196,6 +197,7 @@ impl State {
             counts: SimCounts::default(),
             locked: false,
             keeps_cache: false,
+            lies_about_syncs: false,
         }
     }
 
@@ -347,7 +349,7 @@ impl State {
 
     /// Syncs one file; when the power goes within this step, the cut decides instead what is kept.
     pub(super) fn sync_file(&mut self, inode: u64, badly: bool) -> io::Result<()> {
-        if self.crashes_now() {
+        if self.crashes_now() || self.lies_about_syncs {
             return Ok(());
         }
         let file = self.files.get_mut(&inode).ok_or(io::ErrorKind::NotFound)?;
