@@ -40,7 +40,7 @@ impl Core {
         }
         let mut delta = self.draft(now);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
-        let mut consequences = Consequences::new(&self.cell, delta, now);
+        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         for &slot in &losers {
             lose(&self.cell, slot, now, &mut consequences);
         }

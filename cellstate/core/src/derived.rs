@@ -11,6 +11,7 @@ use plenum_model::{
 };
 
 use crate::CoreOptions;
+use crate::lifecycle::Marks;
 use crate::promised::Promised;
 use crate::ring::{MachineEvent, Ring};
 use crate::room::JobEvent;
@@ -37,6 +38,7 @@ pub(crate) struct Derived {
     pub(crate) ring: Ring,
     pub(crate) rules: Rules,
     pub(crate) promised: Promised,
+    pub(crate) marks: Marks,
     /// By job slot.
     pub(crate) job_events: Vec<JobEvent>,
     /// By machine slot: the revision at which its epoch began.
@@ -71,6 +73,7 @@ impl Derived {
             ring: Ring::new(options.ring_changes, cell.revision()),
             rules: Rules::default(),
             promised: Promised::default(),
+            marks: Marks::default(),
             job_events: vec![JobEvent::default(); job_end as usize],
             epochs_began: vec![0; machine_end as usize],
             scheduler_numbers: names.zip(0..).collect(),

@@ -281,7 +281,8 @@ pub(crate) fn assert_cheap(after: &Cell, delta: &Delta) {
     if let Err(violation) = invariant_no_grant_makes_room_negative(after, delta) {
         panic!("{violation}");
     }
-    let slots: std::collections::BTreeSet<u32> = delta.grants.iter().flat_map(|grants| grants.slots.iter().copied()).collect();
+    let slots: std::collections::BTreeSet<u32> =
+        delta.grants.iter().flat_map(|grants| grants.slots.iter().copied()).collect();
     let granted: usize = delta.grants.iter().map(|grants| grants.slots.len()).sum();
     assert_eq!(slots.len(), granted, "two grants of one delta share a row");
 }

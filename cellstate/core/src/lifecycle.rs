@@ -11,16 +11,65 @@ use plenum_model::{
 use crate::jobs::{groups_of, stop_live_tasks};
 use crate::{Core, Verdict, accepted};
 
+/// Which allocations end or leave with the delta in the making: a column with stamps, so that a report of thousands searches
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    stamp: u32,
+    column: Vec<u32>,
+}
+
+impl Marks {
+    /// Forgets everything. Two stamps a delta: one for those that leave, the next for those that end.
+    fn begin(&mut self) {
+        if self.stamp >= u32::MAX - 2 {
+            self.column.clear();
+            self.stamp = 0;
+        }
+        self.stamp += 2;
+    }
+
+    fn at(&self, slot: u32) -> u32 {
+        self.column.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, slot: u32, stamp: u32) {
+        if slot as usize >= self.column.len() {
+            self.column.resize(slot as usize + 1, 0);
+        }
+        self.column[slot as usize] = stamp;
+    }
+
+    fn has_left(&self, slot: u32) -> bool {
+        self.at(slot) == self.stamp
+    }
+
+    fn has_ended(&self, slot: u32) -> bool {
+        self.at(slot) == self.stamp + 1
+    }
+
+    fn leave(&mut self, slot: u32) {
+        self.set(slot, self.stamp);
+    }
+
+    /// Notes an end; false if it was noted before.
+    fn end(&mut self, slot: u32) -> bool {
+        let fresh = !self.has_ended(slot);
+        self.set(slot, self.stamp + 1);
+        fresh
+    }
+}
+
 /// Collects what a number of ends and moves mean, and draws the consequences for jobs once, at the end.
 pub(crate) struct Consequences<'a> {
     cell: &'a Cell,
     now: LogTime,
     pub(crate) delta: Delta,
-    ended: BTreeSet<u32>,
-    left: BTreeSet<u32>,
+    marks: &'a mut Marks,
     /// By group row, tasks that are done with this delta.
     done: BTreeMap<u32, u32>,
-    touched: BTreeSet<JobId>,
+    /// Jobs of which a task succeeded, with repetitions.
+    succeeded: Vec<JobId>,
     failed: BTreeMap<JobId, Arc<str>>,
     /// Jobs that lost the machine that their tasks share.
     homeless: BTreeSet<JobId>,
@@ -28,15 +77,15 @@ pub(crate) struct Consequences<'a> {
 }
 
 impl<'a> Consequences<'a> {
-    pub(crate) fn new(cell: &'a Cell, delta: Delta, now: LogTime) -> Self {
+    pub(crate) fn new(cell: &'a Cell, marks: &'a mut Marks, delta: Delta, now: LogTime) -> Self {
+        marks.begin();
         Self {
             cell,
             now,
             delta,
-            ended: BTreeSet::new(),
-            left: BTreeSet::new(),
+            marks,
             done: BTreeMap::new(),
-            touched: BTreeSet::new(),
+            succeeded: Vec::new(),
             failed: BTreeMap::new(),
             homeless: BTreeSet::new(),
             slept: BTreeSet::new(),
@@ -51,11 +100,12 @@ impl<'a> Consequences<'a> {
     /// An allocation ended: reported so, or known to be gone.
     pub(crate) fn end(&mut self, slot: u32, reported: AllocationState, exit_code: i32, reason: Option<Arc<str>>) {
         let Some(found) = self.cell.allocation_in(slot) else { return };
-        if !self.ended.insert(slot) {
+        let left = self.marks.has_left(slot);
+        if !self.marks.end(slot) {
             return;
         }
         let (row, before) = (*found.row, found.status.state);
-        let leaving = before.is_leaving() || self.left.contains(&slot);
+        let leaving = before.is_leaving() || left;
         let state = match before {
             AllocationState::Stopping => AllocationState::Stopped,
             AllocationState::Lost => AllocationState::EndedLost,
@@ -67,7 +117,6 @@ impl<'a> Consequences<'a> {
             self.end_task(&row, state, exit_code, reason.as_deref());
         }
         self.delta.ends.push(End { slot, state, exit_code, reason });
-        self.touched.insert(row.job());
     }
 
     /// What an end means for a task whose allocation was not leaving.
@@ -81,6 +130,7 @@ impl<'a> Consequences<'a> {
         if succeeded {
             self.change_task(row, TaskState::Done, 0);
             *self.done.entry(row.group_row).or_default() += 1;
+            self.succeeded.push(row.job());
         } else if is_failure {
             self.fail_task(job, row, exit_code, reason);
         }
@@ -117,11 +167,11 @@ impl<'a> Consequences<'a> {
     /// A live allocation stands elsewhere.
     pub(crate) fn go(&mut self, slot: u32, status: AllocationStatus, restarts: u32, reason: Option<Arc<str>>) {
         let Some(found) = self.cell.allocation_in(slot) else { return };
-        if self.ended.contains(&slot) || self.left.contains(&slot) {
+        if self.marks.has_ended(slot) || self.marks.has_left(slot) {
             return;
         }
         if status.state.is_leaving() {
-            self.left.insert(slot);
+            self.marks.leave(slot);
             if let Some(job) = self.cell.job(found.row.job()).filter(|job| job.shape.same_machine) {
                 self.homeless.insert(job.id);
             }
@@ -135,13 +185,15 @@ impl<'a> Consequences<'a> {
         for (&id, reason) in &self.failed {
             let Some(job) = cell.job(id) else { continue };
             delta.jobs.push(JobChange::State { id, state: JobState::Failed, reason: reason.clone() });
-            let here = |slot: u32| !self.ended.contains(&slot) && !self.left.contains(&slot);
+            let here = |slot: u32| !self.marks.has_ended(slot) && !self.marks.has_left(slot);
             stop_live_tasks(cell, job, "another task of the job failed", here, &mut delta);
         }
         for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
             self.start_over(id, &mut delta);
         }
-        for &id in &self.touched {
+        self.succeeded.sort_unstable();
+        self.succeeded.dedup();
+        for &id in &self.succeeded {
             let over = self.failed.contains_key(&id) || self.homeless.contains(&id);
             let Some(job) = cell.job(id).filter(|job| !over && !job.state.is_final()) else { continue };
             let done = |(row, group): (u32, plenum_model::GroupRow)| {
@@ -176,11 +228,12 @@ impl<'a> Consequences<'a> {
 impl Core {
     /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
-        let mut consequences = Consequences::new(&self.cell, self.draft(now), now);
+        let draft = self.draft(now);
+        self.cell.warm(transitions.iter().map(|transition| transition.allocation.slot));
+        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, draft, now);
         let mut newest: BTreeMap<u32, AllocationStatus> = BTreeMap::new();
         for transition in transitions {
-            let machine = self.cell.machine(transition.machine);
-            if machine.is_none_or(|machine| machine.epoch != transition.epoch) {
+            if !self.cell.is_current(transition.machine, transition.epoch) {
                 continue;
             }
             let Some(found) = self.cell.allocation(transition.allocation) else { continue };

@@ -82,7 +82,7 @@ impl Core {
             return Verdict::Answer(answer);
         }
         delta.machines.push(Arc::new(next));
-        let mut consequences = Consequences::new(&self.cell, delta, now);
+        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for (slot, row, _) in live_on(&self.cell, machine.id.slot) {
@@ -146,7 +146,7 @@ impl Core {
         let gone =
             Machine { state: MachineState::Gone, capacity: Resources::default(), since: now, ..(*machine).clone() };
         delta.machines.push(Arc::new(gone));
-        let mut consequences = Consequences::new(&self.cell, delta, now);
+        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         for (slot, _, _) in live_on(&self.cell, id.slot) {
             consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));
         }

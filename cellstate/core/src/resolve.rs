@@ -112,6 +112,7 @@ impl Resolver<'_> {
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
+        self.cell.warm(txn.stops.iter().map(|id| id.slot));
         for (position, &id) in (0..).zip(&txn.stops) {
             let active = self.cell.allocation(id).filter(|found| found.status.state.is_active());
             let Some(found) = active else {

@@ -83,6 +83,8 @@ pub struct Cell {
     pub(crate) allocations: Paged<AllocationRow, { page_rows::ALLOCATIONS }>,
     pub(crate) statuses: Paged<AllocationStatus, { page_rows::STATUS }>,
     pub(crate) extras: Arc<BTreeMap<u32, AllocationExtra>>,
+    /// Entries of `takes_over` in `extras`, so that an end need not look for itself when there are none.
+    pub(crate) take_overs: usize,
     /// The page of allocations that grants fill: that of the last one granted.
     pub(crate) filling: Option<u32>,
     pub(crate) live: u32,

@@ -2,8 +2,12 @@
 //!
 //! Two levels: a clone of the whole costs one reference count for each node of 64 pages, and a change copies one node of
 //! pointers and one page, if a snapshot holds them. Without a snapshot nothing is copied.
+//!
+//! Whether a page may be written in place is remembered beside the pages. Asking the page's own reference count would be an
+//! atomic operation on another cache line than the row's, for every write: it doubled the cost of a random stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Pages in a node.
 const NODE_PAGES: usize = 64;
@@ -15,21 +19,44 @@ type Page<T, const ROWS: usize> = Arc<[T; ROWS]>;
 /// Rows that were never written read as `T::default()`.
 #[derive(Debug)]
 pub struct Paged<T, const ROWS: usize> {
-    nodes: Vec<Arc<Vec<Page<T, ROWS>>>>,
+    nodes: Vec<Arc<[Page<T, ROWS>; NODE_PAGES]>>,
+    /// By page, as far as any was owned: the epoch in which this column became its only owner. Invariant: if it is the current epoch, then no other
+    /// column holds the page or its node, because only `clone` shares them, and it begins a new epoch.
+    owned: Vec<u32>,
+    epoch: AtomicU32,
     /// Rows in use: one more than the highest that was ever written.
     len: u32,
-    empty: Arc<[T; ROWS]>,
+    empty: Page<T, ROWS>,
 }
+
+/// Epochs begin here; a page that was never owned has epoch 0.
+const FIRST_EPOCH: u32 = 1;
 
 impl<T, const ROWS: usize> Clone for Paged<T, ROWS> {
     fn clone(&self) -> Self {
-        Self { nodes: self.nodes.clone(), len: self.len, empty: self.empty.clone() }
+        // From now on nobody owns what both hold. Relaxed is enough: whoever writes has `&mut self`, and so has synchronised with
+        // every earlier clone. At the last epoch ownership stays unknown for ever, and each write asks the reference counts.
+        let next = self.epoch.load(Ordering::Relaxed).saturating_add(1);
+        self.epoch.store(next, Ordering::Relaxed);
+        Self {
+            nodes: self.nodes.clone(),
+            owned: Vec::new(),
+            epoch: AtomicU32::new(FIRST_EPOCH),
+            len: self.len,
+            empty: self.empty.clone(),
+        }
     }
 }
 
 impl<T: Clone + Default, const ROWS: usize> Default for Paged<T, ROWS> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), len: 0, empty: Arc::new(std::array::from_fn(|_| T::default())) }
+        Self {
+            nodes: Vec::new(),
+            owned: Vec::new(),
+            epoch: AtomicU32::new(FIRST_EPOCH),
+            len: 0,
+            empty: Arc::new(std::array::from_fn(|_| T::default())),
+        }
     }
 }
 
@@ -51,36 +78,51 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
 
     /// The row, or `None` beyond the last one.
     #[must_use]
+    #[inline]
     pub fn get(&self, row: u32) -> Option<&T> {
         if row >= self.len {
             return None;
         }
         let row = row as usize;
-        let page = self.nodes.get(row / (ROWS * NODE_PAGES))?.get(row / ROWS % NODE_PAGES)?;
-        page.get(row % ROWS)
+        Some(&self.nodes[row / (ROWS * NODE_PAGES)][row / ROWS % NODE_PAGES][row % ROWS])
     }
 
     /// The row for writing; grows up to it. Copies what a snapshot shares.
+    #[inline]
     pub fn get_mut(&mut self, row: u32) -> &mut T {
         if row >= self.len {
             self.grow(row);
         }
         let row = row as usize;
-        let node = Arc::make_mut(&mut self.nodes[row / (ROWS * NODE_PAGES)]);
-        &mut Arc::make_mut(&mut node[row / ROWS % NODE_PAGES])[row % ROWS]
+        let page = row / ROWS;
+        if self.owned.get(page) != Some(self.epoch.get_mut()) {
+            self.own(page);
+        }
+        let page = &self.nodes[page / NODE_PAGES][page % NODE_PAGES];
+        // SAFETY: the page is owned in this epoch (the invariant of `owned`, made true by `own` otherwise): this column holds the
+        // only reference to it, through a node that nobody else holds, and `&mut self` keeps others from reading it meanwhile.
+        #[allow(unsafe_code, reason = "an atomic reference count for each write doubles its cost")]
+        let rows = unsafe { &mut *Arc::as_ptr(page).cast_mut() };
+        &mut rows[row % ROWS]
+    }
+
+    /// Becomes the only owner of a page, by copying it and its node if anybody else holds them.
+    #[cold]
+    fn own(&mut self, page: usize) {
+        let node = Arc::make_mut(&mut self.nodes[page / NODE_PAGES]);
+        Arc::make_mut(&mut node[page % NODE_PAGES]);
+        let epoch = *self.epoch.get_mut();
+        if page >= self.owned.len() {
+            self.owned.resize(page + 1, 0);
+        }
+        self.owned[page] = if epoch == u32::MAX { 0 } else { epoch };
     }
 
     #[cold]
     fn grow(&mut self, row: u32) {
         let pages = row as usize / ROWS + 1;
-        let mut have = self.pages() as usize;
-        while have < pages {
-            if have.is_multiple_of(NODE_PAGES) {
-                self.nodes.push(Arc::new(Vec::with_capacity(NODE_PAGES)));
-            }
-            let node = self.nodes.last_mut().expect("one was pushed when the last was full");
-            Arc::make_mut(node).push(self.empty.clone());
-            have += 1;
+        while self.nodes.len() * NODE_PAGES < pages {
+            self.nodes.push(Arc::new(std::array::from_fn(|_| self.empty.clone())));
         }
         self.len = row + 1;
     }
@@ -88,16 +130,17 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
     /// Number of pages.
     #[must_use]
     pub fn pages(&self) -> u32 {
-        let last = self.nodes.last().map_or(0, |node| node.len());
-        let full = self.nodes.len().saturating_sub(1) * NODE_PAGES;
-        u32::try_from(full + last).expect("rows have 32-bit numbers")
+        u32::try_from((self.len as usize).div_ceil(ROWS)).expect("rows have 32-bit numbers")
     }
 
     /// The rows of one page; the last page may have rows beyond `len`, which read as default.
     #[must_use]
     pub fn page(&self, page: u32) -> Option<&[T; ROWS]> {
+        if page >= self.pages() {
+            return None;
+        }
         let page = page as usize;
-        self.nodes.get(page / NODE_PAGES)?.get(page % NODE_PAGES).map(|page| &**page)
+        Some(&self.nodes[page / NODE_PAGES][page % NODE_PAGES])
     }
 
     /// All rows, in order.
@@ -108,16 +151,21 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
     /// Numbers of the pages that are not the very same as in `before`: a superset of those whose rows differ. The cost goes by
     /// nodes that changed.
     pub fn changed_pages<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = u32> + 'a {
-        self.nodes.iter().enumerate().flat_map(move |(number, node)| {
-            let old = before.nodes.get(number);
-            let same = old.is_some_and(|old| Arc::ptr_eq(old, node));
-            let pages = if same { 0 } else { node.len() };
-            (0..pages).filter_map(move |page| {
-                let shared = old.and_then(|old| old.get(page)).is_some_and(|old| Arc::ptr_eq(old, &node[page]));
-                let number = u32::try_from(number * NODE_PAGES + page).expect("rows have 32-bit numbers");
-                (!shared).then_some(number)
+        let end = self.pages();
+        self.nodes
+            .iter()
+            .zip(0..)
+            .flat_map(move |(node, number)| {
+                let old = before.nodes.get(number as usize);
+                let same = old.is_some_and(|old| Arc::ptr_eq(old, node));
+                let pages = if same { 0 } else { NODE_PAGES };
+                let changed = move |page: &usize| !old.is_some_and(|old| Arc::ptr_eq(&old[*page], &node[*page]));
+                (0..pages).filter(changed).zip(std::iter::repeat(number))
             })
-        })
+            .filter_map(move |(page, node): (usize, u32)| {
+                let number = node * u32::try_from(NODE_PAGES).expect("small") + u32::try_from(page).expect("small");
+                (number < end).then_some(number)
+            })
     }
 }
 
@@ -145,6 +193,19 @@ mod tests {
         *column.get_mut(600) = 3;
         assert_eq!(column.changed_pages(&before).collect::<Vec<_>>(), [1, 150]);
         assert_eq!(before.changed_pages(&before).count(), 0);
+    }
+
+    #[test]
+    fn two_clones_never_write_into_each_other() {
+        let mut left = Paged::<u32, 4>::default();
+        (0..1000).for_each(|row| *left.get_mut(row) = 1);
+        let mut right = left.clone();
+        (0..1000).for_each(|row| *right.get_mut(row) += 1);
+        let third = right.clone();
+        (0..1000).for_each(|row| *left.get_mut(row) += 10);
+        (0..1000).for_each(|row| *right.get_mut(row) += 100);
+        let sums = [&left, &right, &third].map(|column| column.iter().sum::<u32>());
+        assert_eq!(sums, [11_000, 102_000, 2000]);
     }
 
     #[test]

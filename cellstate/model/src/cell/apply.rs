@@ -436,10 +436,12 @@ impl Cell {
         *self.statuses.get_mut(end.slot) = AllocationStatus::default();
         *self.allocations.get_mut(end.slot) = AllocationRow { generation: row.generation, ..AllocationRow::default() };
         self.live -= 1;
-        if self.extras.contains_key(&end.slot) {
-            Arc::make_mut(&mut self.extras).remove(&end.slot);
+        if self.extras.contains_key(&end.slot)
+            && let Some(extra) = Arc::make_mut(&mut self.extras).remove(&end.slot)
+        {
+            self.take_overs -= extra.takes_over.len();
         }
-        if self.extras.values().any(|extra| !extra.takes_over.is_empty()) {
+        if self.take_overs > 0 {
             self.forget_victim(row.id(end.slot));
         }
         Ok(())
@@ -448,7 +450,9 @@ impl Cell {
     /// A victim's receipt removes every entry that names it, at once.
     fn forget_victim(&mut self, victim: AllocationId) {
         Arc::make_mut(&mut self.extras).retain(|_, extra| {
+            let before = extra.takes_over.len();
             extra.takes_over.retain(|entry| entry.victim != victim);
+            self.take_overs -= before - extra.takes_over.len();
             !extra.is_empty()
         });
     }

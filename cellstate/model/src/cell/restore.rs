@@ -109,6 +109,7 @@ impl Restore {
         *self.cell.allocations.get_mut(slot) = row;
         *self.cell.statuses.get_mut(slot) = status;
         if !extra.is_empty() {
+            self.cell.take_overs += extra.takes_over.len();
             Arc::make_mut(&mut self.cell.extras).insert(slot, extra);
         }
     }
