@@ -97,7 +97,7 @@ impl History {
         }
         let gone = || if from_the_start { ReadError::BeforeFirst } else { ReadError::TimeRetired { oldest } };
         let rows = keys::time(i64::MIN, 0)..=keys::time(micros, u64::MAX);
-        // Rows of blocks that a crash took were written before it.
+        // Others may have come since: what gathered in memory is a block by now, or there are newer ones.
         let known = |first: u64| first <= newest && gathering.first().is_none_or(|batch| first < batch.first);
         for row in self.store().rows(Shelf::Index, rows).rev() {
             let (_, first) = time_row(&row?)?;

@@ -1,5 +1,5 @@
 //! A history: what there is of it, and opening it.
-use crate::block::newest_block;
+use crate::block::{newest_block, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
 use crate::error::{OpenError, ReadError, StoreError, WriteError};
 use crate::identity;
@@ -214,10 +214,24 @@ fn settle(store: &Store) -> Result<View, StoreError> {
     let base = number(store, &keys::BASE)?;
     let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
     let newest = newest_block(store)?.map(|block| block.last).or(base).unwrap_or(0);
+    forget_times_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
     store.catch_up()?;
     let checkpoint = checkpoint::at_or_before(store, u64::MAX)?;
     Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new() })
+}
+
+/// Removes the times of blocks that are not there: the same batches may be cut into other blocks next time.
+fn forget_times_after(store: &Store, newest: u64) -> Result<(), StoreError> {
+    let mut changes = store.changes();
+    for row in store.rows(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX)).rev() {
+        let row = row?;
+        if time_row(&row)?.1 <= newest {
+            break;
+        }
+        changes.remove(Shelf::Index, row.key);
+    }
+    changes.commit()
 }
 
 fn bytes_so_far(store: &Store) -> Result<u64, StoreError> {
