@@ -24,15 +24,21 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// These are the notes of the latest decision, on the snapshot of `revision`; all others are void.
-    pub(crate) fn put(&mut self, notes: Vec<PassedOver>, revision: Revision) {
+    /// A new pass over the queue begins: whatever is not said again is void.
+    pub(crate) fn begin(&mut self) {
+        self.now.clear();
+    }
+
+    /// Notes of a decision on the snapshot of `revision`.
+    pub(crate) fn add(&mut self, notes: impl IntoIterator<Item = PassedOver>, revision: Revision) {
         let bounded = |note: PassedOver| {
             let mut reason = note.reason;
             let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|&end| reason.is_char_boundary(end));
             reason.truncate(end.unwrap_or(0));
             ((note.job, note.group), (note.tasks, reason))
         };
-        self.now = notes.into_iter().take(NOTES_MAX).map(bounded).collect();
+        let room = NOTES_MAX.saturating_sub(self.now.len());
+        self.now.extend(notes.into_iter().take(room).map(bounded));
         self.revision = revision;
         let changed =
             self.now.iter().filter(|(group, note)| self.told.get(group) != Some(note)).map(|(group, _)| *group);
@@ -71,6 +77,11 @@ impl Notes {
 mod tests {
     use super::*;
 
+    fn put(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>, revision: u64) {
+        notes.begin();
+        notes.add(all, Revision(revision));
+    }
+
     fn note(slot: u32, reason: &str) -> PassedOver {
         PassedOver { job: JobId { slot, generation: 1 }, group: 0, tasks: 2, reason: reason.into() }
     }
@@ -83,27 +94,27 @@ mod tests {
     #[test]
     fn only_what_changed_is_told_and_what_is_gone_is_told_as_nothing() {
         let mut notes = Notes::default();
-        notes.put(vec![note(1, "no room"), note(2, "no room")], Revision(5));
+        put(&mut notes, vec![note(1, "no room"), note(2, "no room")], 5);
         assert_eq!(told(&mut notes).len(), 2);
-        notes.put(vec![note(1, "no room"), note(2, "no machine")], Revision(6));
+        put(&mut notes, vec![note(1, "no room"), note(2, "no machine")], 6);
         assert_eq!(told(&mut notes), [(2, 2, "no machine".into())]);
-        notes.put(vec![note(1, "no room")], Revision(7));
+        put(&mut notes, vec![note(1, "no room")], 7);
         assert_eq!(told(&mut notes), [(2, 0, String::new())]);
-        notes.put(vec![note(1, "no room")], Revision(8));
+        put(&mut notes, vec![note(1, "no room")], 8);
         assert!(!notes.has_news());
     }
 
     #[test]
     fn long_reasons_are_cut_between_characters() {
         let mut notes = Notes::default();
-        notes.put(vec![note(1, &"ä".repeat(200))], Revision(5));
+        put(&mut notes, vec![note(1, &"ä".repeat(200))], 5);
         assert_eq!(told(&mut notes)[0].2.len(), 254);
     }
 
     #[test]
     fn a_server_that_forgot_is_told_all_again() {
         let mut notes = Notes::default();
-        notes.put(vec![note(1, "no room")], Revision(5));
+        put(&mut notes, vec![note(1, "no room")], 5);
         told(&mut notes);
         notes.tell_again();
         assert_eq!(told(&mut notes).len(), 1);

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use plenum_model::{Cell, Job, JobId, LogTime};
 
@@ -16,7 +17,7 @@ pub(crate) struct Turn {
 /// How a job fares. Times are those of this process's own clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    turn: Turn,
+    pub(crate) turn: Turn,
     /// Attempts that were refused since something was granted last.
     pub(crate) refused: u32,
     /// It is not tried before.
@@ -65,9 +66,9 @@ impl Queue {
         }
     }
 
-    /// Jobs in the order of their turn.
-    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
-        self.turns.iter().map(|turn| turn.job)
+    /// Jobs in the order of their turn, from a place on.
+    pub(crate) fn jobs(&self, from: Bound<Turn>) -> impl Iterator<Item = JobId> {
+        self.turns.range((from, Bound::Unbounded)).map(|turn| turn.job)
     }
 
     pub(crate) fn contains(&self, job: JobId) -> bool {

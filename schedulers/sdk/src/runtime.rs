@@ -8,6 +8,7 @@ mod deciding;
 mod events;
 
 use std::fmt;
+use std::ops::Bound;
 
 use plenum_model::{Outcome, Refusal, SessionId};
 use plenum_proto::v1;
@@ -17,7 +18,7 @@ use crate::in_flight::InFlight;
 use crate::mirror::Mirror;
 use crate::notes::Notes;
 use crate::plan::PlanError;
-use crate::queue::Queue;
+use crate::queue::{Queue, Turn};
 use crate::scheduler::Scheduler;
 use crate::settings::{Settings, SettingsError};
 use crate::share::Share;
@@ -169,6 +170,8 @@ pub struct SchedulerRuntime<S> {
     notes_not_before_micros: i64,
     /// Something happened since the last decision that may make another one useful.
     due: bool,
+    /// Where the next decision goes on, when one could not be offered all there is to do.
+    pass: Option<Bound<Turn>>,
     /// Some work stayed unplaced: room that comes free is an occasion.
     hungry: bool,
     decide_not_before_micros: i64,
@@ -201,6 +204,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
             due: false,
+            pass: None,
             hungry: false,
             decide_not_before_micros: i64::MIN,
             wake_micros: None,

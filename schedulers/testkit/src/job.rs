@@ -74,6 +74,12 @@ impl JobBuilder {
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.shape.kind = v1::JobKind::Forever.into();
+        self.forgiving()
+    }
+
+    /// Its tasks are tried again however often they fail, after a second.
+    #[must_use]
+    pub fn forgiving(mut self) -> Self {
         for group in &mut self.shape.groups {
             group.retry = Some(v1::RetryPolicy { attempts: u32::MAX, delay_micros: 1_000_000 });
         }

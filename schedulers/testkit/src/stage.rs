@@ -35,7 +35,7 @@ pub struct Seat(usize);
 pub struct Stage {
     core: Core,
     now_micros: i64,
-    /// All deltas, encoded, by revision.
+    /// All deltas, encoded as mirrors get them, by revision.
     deltas: BTreeMap<Revision, Bytes>,
     outcomes: BTreeMap<(SessionId, u64), Outcome>,
     seats: Vec<Player>,
@@ -106,6 +106,23 @@ impl Stage {
         };
         self.ask("agent", command);
         self.cell().machine_named(name).expect("it was just registered").id.slot
+    }
+
+    /// The cell as a mirror has it: without what jobs do.
+    ///
+    /// # Panics
+    /// When its pages are none: a bug.
+    #[must_use]
+    pub fn mirrored(&self) -> Cell {
+        let mut decoder = pages::Decoder::new(Sections::MIRROR);
+        self.pages().into_iter().for_each(|page| decoder.add(page).expect("a page of this cell"));
+        decoder.finish().expect("all pages of this cell")
+    }
+
+    fn pages(&self) -> Vec<Bytes> {
+        let cell = self.core.cell();
+        let seen = pages::every(cell).filter(|(table, _)| Sections::MIRROR.has_table(*table));
+        seen.map(|(table, number)| pages::encode_page_for(cell, table, number, Sections::MIRROR)).collect()
     }
 
     /// Submits a job.
@@ -370,8 +387,8 @@ impl Stage {
         match self.core.decide(request, self.log_time()) {
             Decided::Changed { decision, delta: changed } => {
                 let mut bytes = BytesMut::new();
-                delta::encode(&changed, &mut bytes);
-                self.deltas.insert(changed.revision, bytes.freeze());
+                let spans = delta::encode(&changed, &mut bytes);
+                self.deltas.insert(changed.revision, spans.select(&bytes.freeze(), Sections::MIRROR));
                 decision
             }
             Decided::Unchanged(decision) => decision,
@@ -432,9 +449,7 @@ impl Stage {
             cell_id: vec![7; 16].into(),
         })];
         if snapshot {
-            let cell = self.core.cell();
-            let page = |(table, number)| pages::encode_page_for(cell, table, number, Sections::MIRROR);
-            let pages = pages::every(cell).filter(|(table, _)| Sections::MIRROR.has_table(*table)).map(page).collect();
+            let pages = self.pages();
             messages.push(Tell::Snapshot(v1::SnapshotPart { revision: revision.0, pages, last: true }));
         }
         let link = self.seats[seat.0].link.as_mut().expect("it has just said hello");
@@ -491,5 +506,7 @@ fn tell(tell: Tell) -> v1::SessionResponse {
     v1::SessionResponse { tell: Some(tell) }
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;

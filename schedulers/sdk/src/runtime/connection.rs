@@ -182,6 +182,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     fn live(&mut self, now_micros: i64) {
         self.link = Link::Live;
         self.due = true;
+        self.pass = None;
         self.wake_micros = None;
         self.told_wake_micros = None;
         self.decide_not_before_micros = self.decide_not_before_micros.min(now_micros);

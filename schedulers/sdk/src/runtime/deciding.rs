@@ -1,13 +1,15 @@
 //! Gathering work, asking the scheduler, and sending what it decided.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use plenum_model::{Job, LogTime, NotWanted, Revision, TransactionId, group_is_wanted, wanted};
+use plenum_model::{Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, group_is_wanted, wanted};
 use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
 use crate::plan::Plan;
+use crate::queue::Turn;
 use crate::scheduler::{Decision, PassedOver, Scheduler};
 use crate::share::mix;
 use crate::view::{View, Work};
@@ -17,10 +19,12 @@ use crate::view::{View, Work};
 struct Gathered {
     work: Vec<Work>,
     tasks: usize,
-    /// There is more than was taken.
-    more: bool,
+    /// The job at which there was more than one decision may have.
+    cut_at: Option<Turn>,
     /// When something that is not wanted yet will be.
     wake_micros: Option<i64>,
+    /// Why jobs are not even offered.
+    notes: Vec<PassedOver>,
 }
 
 impl Gathered {
@@ -31,22 +35,35 @@ impl Gathered {
 
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Decides, if there was an occasion and a transaction may be sent.
+    ///
+    /// One pass over the queue may take several decisions, so that jobs behind many tasks that fit nowhere have their turn, too.
     pub(super) fn decide_if_due(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
-        if !self.due || self.in_flight.len() >= self.settings.window {
+        if !(self.due || self.pass.is_some()) || self.in_flight.len() >= self.settings.window {
             return;
         }
         if now_micros < self.decide_not_before_micros {
             return self.wake_by(self.decide_not_before_micros);
         }
-        self.due = false;
-        let gathered = self.gather(now_micros);
-        self.wake_micros = gathered.wake_micros;
-        self.hungry = false;
-        if gathered.work.is_empty() {
-            self.notes.put(Vec::new(), self.mirror.revision());
-            return;
+        let from = self.pass.take().unwrap_or_else(|| {
+            self.due = false;
+            self.hungry = false;
+            self.wake_micros = None;
+            self.notes.begin();
+            Bound::Unbounded
+        });
+        let mut gathered = self.gather(now_micros, from);
+        gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
+        self.notes.add(std::mem::take(&mut gathered.notes), self.mirror.revision());
+        if !gathered.work.is_empty() {
+            self.decide_not_before_micros = now_micros.saturating_add(self.settings.pause_micros);
+            self.decide(now_micros, &gathered, outputs);
         }
-        self.decide_not_before_micros = now_micros.saturating_add(self.settings.pause_micros);
+        if (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window {
+            self.wake_by(self.decide_not_before_micros);
+        }
+    }
+
+    fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) {
         let window = self.settings.window - self.in_flight.len();
         let Some(cell) = self.mirror.cell() else { return };
         let seed = mix(self.settings.seed ^ self.session.0);
@@ -60,44 +77,45 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             window,
         };
         let begun = (self.settings.stopwatch)();
-        let decision = self.scheduler.decide(&view);
+        let Decision { mut plans, passed_over } = self.scheduler.decide(&view);
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
         self.mirror.looked();
-        let Decision { mut plans, passed_over } = decision;
         if plans.len() > window {
             self.counters.dropped += (plans.len() - window) as u64;
             plans.truncate(window);
             self.due = true;
         }
-        let claimed = plans.iter().map(Plan::claims).sum::<usize>();
-        self.hungry = claimed < gathered.tasks;
-        self.due |= gathered.more && claimed > 0;
-        self.note(&gathered.work, &plans, passed_over, base);
+        let left = left_over(&gathered.work, &plans);
+        self.hungry |= !left.is_empty();
+        if let Some(turn) = gathered.cut_at {
+            // Where all was claimed there may be room for more of the same; where not, only others may have better luck.
+            let last = gathered.work.last().map(|work| (work.job.id, work.group));
+            let lucky = last.is_none_or(|group| !left.contains_key(&group));
+            self.pass = Some(if lucky { Bound::Included(turn) } else { Bound::Excluded(turn) });
+        }
+        self.note(left, passed_over, base);
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
-        }
-        if self.due && self.in_flight.len() < self.settings.window {
-            self.wake_by(self.decide_not_before_micros);
         }
     }
 
     /// Own tasks that may be placed now, in the order of their turn.
-    fn gather(&mut self, now_micros: i64) -> Gathered {
+    fn gather(&mut self, now_micros: i64, from: Bound<Turn>) -> Gathered {
         let mut gathered = Gathered::default();
         let Some(cell) = self.mirror.cell() else { return gathered };
         let log_time = self.mirror.log_time(now_micros);
-        let turns: Vec<_> = self.queue.jobs().collect();
+        let turns: Vec<_> = self.queue.jobs(from).collect();
         for id in turns {
             let Some(job) = cell.job(id) else { continue };
             wake_after_backoff(cell, job, log_time, now_micros, &mut gathered);
             let Some(standing) = self.queue.get_mut(id) else { continue };
             let mut groups = wanted(cell, job, log_time).peekable();
-            if groups.peek().is_none() {
+            let Some(first) = groups.peek().copied() else {
                 standing.waiting_since_micros = None;
                 continue;
-            }
+            };
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
             if owner != self.session {
@@ -110,23 +128,26 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);
+                let tasks = first.row.tasks_in(TaskState::Waiting);
+                let reason = format!("refused {} times in a row, tried again in a moment", standing.refused);
+                gathered.notes.push(PassedOver { job: id, group: first.group, tasks, reason });
                 continue;
             }
-            let attempt = standing.refused.saturating_add(1);
+            let (turn, attempt) = (standing.turn, standing.refused.saturating_add(1));
             for group in groups {
                 let room = self.settings.tasks_max - gathered.tasks;
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
                 let mut tasks: Vec<u32> = group.tasks().filter(free).take(room + 1).collect();
                 if tasks.len() > room {
                     tasks.truncate(room);
-                    gathered.more = true;
+                    gathered.cut_at = Some(turn);
                 }
                 if !tasks.is_empty() {
                     gathered.tasks += tasks.len();
                     gathered.work.push(Work { job: job.clone(), group: group.group, tasks, attempt });
                 }
             }
-            if gathered.more {
+            if gathered.cut_at.is_some() {
                 break;
             }
         }
@@ -134,22 +155,14 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
-    fn note(&mut self, work: &[Work], plans: &[Plan], mut passed_over: Vec<PassedOver>, base: Revision) {
+    fn note(&mut self, left: BTreeMap<(JobId, u16), usize>, passed_over: Vec<PassedOver>, base: Revision) {
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
-        let mut claimed = BTreeMap::<_, usize>::new();
-        for (group, claims) in plans.iter().flat_map(Plan::claims_by_group) {
-            *claimed.entry(group).or_default() += claims;
-        }
-        for one in work {
-            let group = (one.job.id, one.group);
-            let left = one.tasks.len().saturating_sub(claimed.get(&group).copied().unwrap_or(0));
-            if left > 0 && !said.contains(&group) {
-                let tasks = u32::try_from(left).unwrap_or(u32::MAX);
-                let reason = format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name());
-                passed_over.push(PassedOver { job: one.job.id, group: one.group, tasks, reason });
-            }
-        }
-        self.notes.put(passed_over, base);
+        let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
+            let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+            let reason = format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name());
+            PassedOver { job, group, tasks, reason }
+        });
+        self.notes.add(passed_over.into_iter().chain(unsaid), base);
     }
 
     /// Gives a plan its number, and sends it.
@@ -181,6 +194,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.counters.transactions += 1;
         outputs.push(send(Ask::Commit(message)));
     }
+}
+
+/// Tasks of each group that were offered and not claimed.
+fn left_over(work: &[Work], plans: &[Plan]) -> BTreeMap<(JobId, u16), usize> {
+    let mut left: BTreeMap<_, _> = work.iter().map(|work| ((work.job.id, work.group), work.tasks.len())).collect();
+    for (group, claims) in plans.iter().flat_map(Plan::claims_by_group) {
+        if let Some(tasks) = left.get_mut(&group) {
+            *tasks = tasks.saturating_sub(claims);
+        }
+    }
+    left.retain(|_, tasks| *tasks > 0);
+    left
 }
 
 /// A group that sleeps over a failure is looked at again when that is over.

@@ -275,3 +275,17 @@ fn a_scheduler_that_errs_is_told_so_and_slowed_down() {
     assert!(counters.transactions < 60, "and not in a tight loop: {counters:?}");
     assert_eq!(counters.claims_granted, 0);
 }
+
+#[test]
+fn jobs_behind_many_tasks_that_fit_nowhere_have_their_turn() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let settings = Settings { tasks_max: 8, ..Settings::default() };
+    stage.seat_with(FirstFit("blue"), settings);
+    for name in ["wide-a", "wide-b", "wide-c"] {
+        stage.submit(&JobBuilder::new(name, "blue").group("main", 20, 9000).priority(90));
+    }
+    let small = stage.submit(&job("small", "blue", 2));
+    stage.advance(100_000);
+    assert_eq!(stage.placed(small).len(), 2);
+}

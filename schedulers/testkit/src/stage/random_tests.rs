@@ -1,0 +1,154 @@
+//! Random lives of a stage: whatever breaks on the way, mirrors stay true, and in the end everything is placed, once.
+
+use plenum_model::JobState;
+use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Claims the emptiest machine for each task.
+struct Anywhere(&'static str);
+
+impl Scheduler for Anywhere {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut ledger) = (Decision::default(), view.ledger());
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            for &task in &work.tasks {
+                let slots = view.cell().machines().map(|machine| machine.id.slot);
+                if let Some(slot) = slots.into_iter().find(|&slot| ledger.take(work, slot)) {
+                    plan.claim(work, &[task], &[slot]);
+                }
+            }
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+const NAMES: [&str; 2] = ["blue", "green"];
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Submit { scheduler: usize, count: u32, cpu_millis: i64, same_machine: bool },
+    Finish { job: usize, success: bool },
+    Hold(usize),
+    Release(usize),
+    Cut(usize),
+    CutAnswers(usize),
+    Close(usize),
+    Advance(i64),
+    Machine,
+    Remove(usize),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let seat = 0usize..3;
+    prop_oneof![
+        4 => (0usize..2, 1u32..6, 1i64..4, any::<bool>()).prop_map(|(scheduler, count, cpu, same_machine)| {
+            Happening::Submit { scheduler, count, cpu_millis: cpu * 500, same_machine }
+        }),
+        3 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(job, success)| Happening::Finish { job, success }),
+        2 => seat.clone().prop_map(Happening::Hold),
+        2 => seat.clone().prop_map(Happening::Release),
+        1 => seat.clone().prop_map(Happening::Cut),
+        1 => seat.clone().prop_map(Happening::CutAnswers),
+        1 => seat.prop_map(Happening::Close),
+        4 => (1i64..3_000_000).prop_map(Happening::Advance),
+        1 => Just(Happening::Machine),
+        1 => any::<usize>().prop_map(Happening::Remove),
+    ]
+}
+
+fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happening) {
+    match what {
+        Happening::Submit { scheduler, count, cpu_millis, same_machine } => {
+            let name = format!("job{}", jobs.len());
+            let job = JobBuilder::new(&name, NAMES[scheduler]).group("first", count, cpu_millis);
+            let job = job.group("second", count, cpu_millis).after("first").forgiving();
+            jobs.push(stage.submit(&if same_machine { job.same_machine() } else { job }));
+        }
+        Happening::Finish { job, success } if !jobs.is_empty() => stage.finish(jobs[job % jobs.len()], success),
+        Happening::Hold(seat) => stage.hold(seats[seat]),
+        Happening::Release(seat) => stage.release(seats[seat]),
+        Happening::Cut(seat) => stage.cut(seats[seat]),
+        Happening::CutAnswers(seat) => stage.cut_answers(seats[seat]),
+        Happening::Close(seat) => {
+            let session = stage.runtime(seats[seat]).session();
+            if stage.cell().session(session).is_some() {
+                stage.close_session(session);
+            }
+        }
+        Happening::Advance(micros) => stage.advance(micros),
+        Happening::Machine => {
+            let name = format!("extra{}", stage.cell().revision());
+            stage.machine(&name, 3000, &[]);
+        }
+        Happening::Remove(machine) => {
+            // A job whose tasks share a machine waits for that one, even after it is gone while nothing of the job runs there.
+            let homes: Vec<_> =
+                stage.cell().jobs().filter(|job| !job.state.is_final()).filter_map(|job| job.home).collect();
+            let slots: Vec<_> = stage.cell().machines().map(|machine| machine.id.slot).collect();
+            let slot = slots[machine % slots.len()];
+            if slots.len() > 1 && !homes.contains(&slot) {
+                stage.remove(slot);
+            }
+        }
+        Happening::Finish { .. } => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_job_completes_in_the_end_and_no_mirror_ever_differs(
+        happenings in prop::collection::vec(happening(), 1..60),
+        windows in [1usize..4, 1usize..4, 1usize..4],
+    ) {
+        let mut stage = Stage::new();
+        stage.machine("m1", 4000, &[]);
+        stage.machine("m2", 2000, &[]);
+        let mut seed = 0;
+        let seats = windows.map(|window| {
+            seed += 1;
+            let settings = Settings { window, seed, tasks_max: 7, ..Settings::default() };
+            let name = if seed == 3 { NAMES[1] } else { NAMES[0] };
+            stage.seat_with(Anywhere(name), settings)
+        });
+        let mut jobs = Vec::new();
+        for what in happenings {
+            happen(&mut stage, &seats, &mut jobs, what);
+            for seat in seats {
+                if let Some(mirror) = stage.runtime(seat).mirror()
+                    && mirror.revision() == stage.cell().revision()
+                {
+                    prop_assert_eq!(mirror.first_difference(&stage.mirrored()), None);
+                }
+            }
+        }
+        seats.iter().for_each(|&seat| stage.release(seat));
+        // What is left waits for room, retries and connections only.
+        for _ in 0..400 {
+            stage.advance(1_000_000);
+            jobs.iter().for_each(|&job| stage.finish(job, true));
+            if stage.cell().jobs().all(|job| job.state.is_final()) {
+                break;
+            }
+        }
+        stage.advance(10_000_000);
+        for &job in &jobs {
+            let found = stage.cell().job(job).map(|job| job.state);
+            prop_assert!(found.is_none_or(|state| state == JobState::Complete), "{:?}\n{}", found, stage.transcript());
+        }
+        for seat in seats {
+            prop_assert_eq!(stage.runtime(seat).jobs(), 0);
+            let misfits = stage.notices(seat).iter().filter(|notice| matches!(notice, Notice::Misfit(_)));
+            prop_assert_eq!(misfits.count(), 0, "planner and committer judge alike");
+        }
+    }
+}
