@@ -131,7 +131,9 @@ impl AgentReconciler {
         }
         let Some(under_way) = self.report.under_way.take() else { return };
         if register {
-            self.standing = Standing::Away { register_at_ms: now_ms, failures: 0 };
+            // Not at once: a server that doesn't see yet what it registered a moment ago would be asked without a pause.
+            let register_at_ms = now_ms + self.backoff_ms(0);
+            self.standing = Standing::Away { register_at_ms, failures: 0 };
             return;
         }
         self.report.failures = 0;

@@ -6,7 +6,7 @@ use plenum_model::{AllocationId, MachineId};
 use plenum_proto::v1::{self, agents_client::AgentsClient};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tonic::{
-    Request, Status as RpcStatus,
+    Code, Request, Status as RpcStatus,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
@@ -121,7 +121,13 @@ impl Calls {
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "can't report");
-                    Input::ReportFailed { number }
+                    match status.code() {
+                        // It doesn't know this machine, or this epoch of it.
+                        Code::NotFound | Code::FailedPrecondition => {
+                            Input::ReportAnswered { number, revision: 0, register: true }
+                        }
+                        _ => Input::ReportFailed { number },
+                    }
                 }
             };
             let _ = arrivals.send(Arrival::Input(input)).await;
