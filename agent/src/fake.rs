@@ -166,10 +166,10 @@ impl FakeTask {
         }
     }
 
-    fn found(&self) -> Found {
+    fn found(&self, now_ms: u64) -> Found {
         match &self.exit {
-            Some(exit) => Found::Ended(exit.clone()),
-            None => Found::Alive { running: self.told >= Told::Started },
+            Some(exit) if self.ended_at_ms + self.fate.gone_after_ms <= now_ms => Found::Ended(exit.clone()),
+            _ => Found::Alive { running: self.told >= Told::Started },
         }
     }
 }
@@ -180,9 +180,9 @@ impl Driver for FakeDriver {
         let mut all = Vec::new();
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
             task.advance(now_ms);
-            let found = task.found();
+            let found = task.found(now_ms);
             // Ends are in what is returned; the rest is told again.
-            task.told = if task.exit.is_some() { Told::Gone } else { Told::Nothing };
+            task.told = if matches!(found, Found::Ended(_)) { Told::Gone } else { Told::Nothing };
             all.push(Recovered {
                 allocation,
                 restart: task.task.restart,

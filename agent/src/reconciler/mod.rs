@@ -402,4 +402,6 @@ impl AgentReconciler {
 }
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod tests;
