@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `NAME.toml` | `plenum dev examples/NAME.toml --until-done` |
 //! | `NAME.toml` with `NAME.run.sh` beside it | that script, where the plain command isn't enough |
-//! | `NAME/run.sh` | that script |
+//! | `NAME/run.sh` | that script; a `main.rs` beside it is an example of `plenum-sdk` and built before |
 //!
 //! Scripts run with `sh` in the project's folder, with the release build's folder first in `PATH`, the binary in
 //! `$PLENUM`, and an empty folder of their own in `$PLENUM_EXAMPLE_DIR`. The exit code must be 0, and what is printed
@@ -56,9 +56,7 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
     }
     examples.retain(|example| names.is_empty() || names.contains(&example.name));
     ensure!(!examples.is_empty(), "there are no examples in the folder `examples`");
-    // A matter of a second when the step before has built it.
-    let status = watch(workspace.cargo(["build", "--release"]), "the release build", BUILD_LIMIT, |_, _| {})?;
-    ensure!(status.success(), "the release build failed ({status})");
+    build(workspace, &examples)?;
 
     let mut failed = Vec::new();
     for example in &examples {
@@ -80,6 +78,28 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
         failed.join(" ")
     );
     Ok(examples.len())
+}
+
+/// Builds the binary, and the programs among `examples`, so that no script waits for a compiler within its time limit.
+fn build(workspace: &Workspace, examples: &[Example]) -> Result<()> {
+    // A matter of a second when the step before has built it.
+    let mut commands = vec![workspace.cargo(["build", "--release"])];
+    let programs = examples.iter().filter(|example| example.file.with_file_name("main.rs").exists());
+    // Together with the binary, as the scripts do it: alone, they would need some crates with other features.
+    let mut with_binary = workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-sdk"]);
+    let mut any = false;
+    for program in programs {
+        any = true;
+        with_binary.args(["--example", &program.name]);
+    }
+    if any {
+        commands.push(with_binary);
+    }
+    for command in commands {
+        let status = watch(command, "the release build", BUILD_LIMIT, |_, _| {})?;
+        ensure!(status.success(), "the release build failed ({status})");
+    }
+    Ok(())
 }
 
 /// Everything in `folder` that is an example, by name.
