@@ -33,6 +33,8 @@ const PURE: &[&str] = &["cellstate/model/src/", "cellstate/core/src/", "policies
 const STATE_MACHINES: &[(&str, &str)] = &[
     ("Committer", "cellstate/server/src/commit"),
     ("SyncSession", "cellstate/server/src/sync"),
+    ("what is published", "cellstate/server/src/publish"),
+    ("who may call what", "cellstate/server/src/authorise"),
     ("SchedulerRuntime", "schedulers/sdk/src/runtime"),
     ("AgentReconciler", "agent/src/reconciler"),
 ];
