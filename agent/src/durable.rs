@@ -12,20 +12,24 @@ use serde::{Serialize, de::DeserializeOwned};
 /// A file of ours is never larger: a job's body is at most 64 KiB, and the rest is small. A longer one is damage.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Writes `value` beside `path` under a name of its own, syncs it, and moves it over `path`.
+/// Writes `value` beside `path`, moves it over `path`, and syncs it there.
 ///
-/// After success the new content survives a crash of the machine; after a failure the old content is untouched.
+/// Readers see the old content or the new one. After success the new content survives a crash of the machine. One sync
+/// after the move is enough on the file systems of Linux, whose journals keep the order of a new name and its sync; a sync
+/// before it, and one of the directory, would be three for each word between agent and shim. Should the machine crash in
+/// between, the file may be damaged, which its reader takes for a task of an earlier boot that nobody knows the end of.
 pub(crate) fn write_atomically<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let temporary = write_beside(path, value)?;
+    let (temporary, file) = write_beside(path, value)?;
     fs::rename(&temporary, path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-    sync_directory_of(path)
+    file.sync_all()
 }
 
-/// Like [`write_atomically`], but only the first of several writers succeeds. False: somebody was there before.
+/// Like [`write_atomically`], but only the first of several writers succeeds. False: somebody was there before. It is not
+/// synced: it need not outlive the boot.
 ///
 /// A hard link to an existing name fails, and it is atomic with the content; a plain exclusive creation is not.
 pub(crate) fn write_once<T: Serialize>(path: &Path, value: &T) -> io::Result<bool> {
-    let temporary = write_beside(path, value)?;
+    let (temporary, _) = write_beside(path, value)?;
     let linked = fs::hard_link(&temporary, path);
     let _ = fs::remove_file(&temporary);
     match linked {
@@ -57,7 +61,7 @@ fn invalid(path: &Path, what: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display()))
 }
 
-fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<PathBuf> {
+fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<(PathBuf, File)> {
     let text = serde_json::to_vec(value).map_err(|error| invalid(path, error.to_string()))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     // Two shims may race for one record, so each writes its own temporary file.
@@ -65,15 +69,7 @@ fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<PathBuf> {
     let temporary = path.with_file_name(name);
     let mut file = File::create(&temporary)?;
     file.write_all(&text)?;
-    file.sync_all()?;
-    Ok(temporary)
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok((temporary, file))
 }
 
 #[cfg(test)]
