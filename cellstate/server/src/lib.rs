@@ -1,1 +1,38 @@
 //! The cell's server: ingress, group commit, publishing, sync sessions and the API.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`commit`] | decides, gathers into batches, answers when durable |
+//! | [`publish`] | what is durable, cut once for everybody, and folded for readers |
+//! | [`sync`] | what one watcher is sent, and when |
+//! | [`agents`] | what each machine shall run, and leases |
+//! | [`authorise`] | who may call what |
+//!
+//! These are state machines without I/O: no clock, file, thread or connection. Around them stands a thin shell: `engine` has the
+//! threads, `api` gRPC and HTTP, `recovery` and `verify` the directory.
+
+pub mod agents;
+pub mod authorise;
+pub mod commit;
+pub mod publish;
+pub mod sync;
+
+mod api;
+mod engine;
+mod error;
+mod ingress;
+mod listen;
+mod metrics;
+mod notes;
+mod options;
+mod recovery;
+mod server;
+mod sessions;
+mod shared;
+mod tasks;
+mod view;
+
+pub use error::ServerError;
+pub use ingress::QueueBounds;
+pub use options::{ServerOptions, Settings};
+pub use server::{Handle, Server, run};

@@ -1,0 +1,16 @@
+//! The agents' side of the server: what each machine shall run, leases, and what agents report.
+//!
+//! [`WantedIndex`], [`Follower`] and [`Leases`] are state machines without I/O; the hub ties them to the publishing thread and to the
+//! streams of agents.
+
+mod hub;
+mod leases;
+mod logs;
+mod reports;
+mod wanted;
+
+pub(crate) use hub::Hub;
+pub use leases::Leases;
+pub(crate) use logs::{Chunk, LogRelay, NoLogs};
+pub(crate) use reports::Reports;
+pub use wanted::{EpochOver, Follower, WantedIndex};

@@ -1,0 +1,124 @@
+//! What the publishing thread tells, and the streams of agents wait for.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use plenum_model::{Cell, Delta, MachineId, Revision};
+use plenum_proto::v1;
+use tokio::sync::{Notify, watch};
+
+use super::{EpochOver, Follower, Leases, LogRelay, Reports, WantedIndex};
+
+/// Shared by the publishing thread, the streams of agents, and the task that expires leases.
+pub(crate) struct Hub {
+    books: Mutex<Books>,
+    leases: Mutex<Leases>,
+    /// The next lease to run out may be another one.
+    pub(crate) leases_changed: Notify,
+    /// Last values of what machines use; one a machine.
+    telemetry: Mutex<BTreeMap<u32, v1::MachineTelemetry>>,
+    pub(crate) logs: LogRelay,
+    pub(crate) reports: Reports,
+}
+
+struct Books {
+    index: WantedIndex,
+    /// By machine slot, of machines whose agents follow: the revision at which their wanted set changed last.
+    followed: BTreeMap<u32, watch::Sender<Revision>>,
+}
+
+impl Hub {
+    pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, log_readers: usize) -> Self {
+        Self {
+            books: Mutex::new(Books { index: WantedIndex::of_cell(cell), followed: BTreeMap::new() }),
+            leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
+            leases_changed: Notify::new(),
+            telemetry: Mutex::new(BTreeMap::new()),
+            logs: LogRelay::new(log_readers),
+            reports: Reports::default(),
+        }
+    }
+
+    /// Takes the next durable deltas. The picture shows them already.
+    pub(crate) fn fold(&self, deltas: &[Delta], now_micros: i64) {
+        let mut books = self.books.lock();
+        let Books { index, followed } = &mut *books;
+        for delta in deltas {
+            let told = |machine: u32| {
+                if let Some(follower) = followed.get(&machine) {
+                    follower.send_replace(delta.revision);
+                }
+            };
+            index.fold(delta, told);
+            if delta.machines.is_empty() {
+                continue;
+            }
+            let mut leases = self.leases.lock();
+            for machine in &delta.machines {
+                leases.machine_changed(machine, now_micros);
+                if machine.state == plenum_model::MachineState::Gone {
+                    self.telemetry.lock().remove(&machine.id.slot);
+                }
+                told(machine.id.slot);
+            }
+            drop(leases);
+            self.leases_changed.notify_one();
+        }
+    }
+
+    /// Wakes the stream of an agent whose machine's wanted set changed.
+    pub(crate) fn follow(&self, machine: MachineId) -> watch::Receiver<Revision> {
+        let mut books = self.books.lock();
+        let sender = books.followed.entry(machine.slot).or_insert_with(|| watch::Sender::new(Revision(0)));
+        sender.subscribe()
+    }
+
+    /// The stream of an agent ended.
+    pub(crate) fn unfollow(&self, machine: MachineId) {
+        let mut books = self.books.lock();
+        if books.followed.get(&machine.slot).is_some_and(|sender| sender.receiver_count() == 0) {
+            books.followed.remove(&machine.slot);
+        }
+    }
+
+    /// What an agent is to be told next.
+    pub(crate) fn next(&self, follower: &mut Follower, cell: &Cell) -> Result<Option<v1::Assignments>, EpochOver> {
+        let slots = self.books.lock().index.on(follower.machine().slot).to_vec();
+        follower.next(cell, &slots)
+    }
+
+    /// A machine registered in this epoch: its lease begins before the deltas of the registration come by.
+    pub(crate) fn registered(&self, machine: MachineId, epoch: u32, now_micros: i64) {
+        self.leases.lock().grant(machine, epoch, now_micros);
+        self.leases_changed.notify_one();
+    }
+
+    /// A sign of life of an agent; false if it has to register again.
+    pub(crate) fn renew(&self, machine: MachineId, epoch: u32, now_micros: i64) -> bool {
+        self.leases.lock().renew(machine, epoch, now_micros)
+    }
+
+    pub(crate) fn expire(&self, now_micros: i64) -> Vec<(MachineId, u32)> {
+        self.leases.lock().expire(now_micros)
+    }
+
+    pub(crate) fn next_expiry_micros(&self) -> Option<i64> {
+        self.leases.lock().next_due_micros()
+    }
+
+    /// Remembers what a machine uses. Bounded by the machines that have a lease.
+    pub(crate) fn telemetry(&self, machine: MachineId, telemetry: v1::MachineTelemetry) {
+        self.telemetry.lock().insert(machine.slot, telemetry);
+    }
+
+    /// What all machines use, as far as they have said.
+    pub(crate) fn used(&self) -> v1::Resources {
+        let mut total = v1::Resources::default();
+        for telemetry in self.telemetry.lock().values() {
+            if let Some(used) = &telemetry.used {
+                crate::view::add(&mut total, used);
+            }
+        }
+        total
+    }
+}

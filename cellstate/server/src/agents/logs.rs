@@ -1,0 +1,115 @@
+//! Logs of tasks, relayed from agents to readers. Nothing is kept: a bounded channel a reader, and the agent waits for the slowest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use parking_lot::Mutex;
+use plenum_model::MachineId;
+use plenum_proto::v1;
+use tokio::sync::mpsc;
+
+/// Chunks that wait for a reader.
+const CHUNKS_MAX: usize = 16;
+/// Requests that wait for an agent's stream.
+const ASKED_MAX: usize = 64;
+
+/// Why there are no logs (any more).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoLogs {
+    /// Too many readers at once.
+    TooMany(usize),
+    /// The machine's agent is not connected.
+    AgentGone,
+}
+
+impl fmt::Display for NoLogs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany(most) => write!(f, "{most} readers of logs already; try again when one is done"),
+            Self::AgentGone => f.write_str("the machine's agent is not connected; try again when it is back"),
+        }
+    }
+}
+
+/// A piece of a log, or why it ends.
+pub(crate) type Chunk = Result<bytes::Bytes, String>;
+
+struct Reader {
+    machine: u32,
+    chunks: mpsc::Sender<Chunk>,
+}
+
+#[derive(Default)]
+struct Relay {
+    next: u64,
+    readers: BTreeMap<u64, Reader>,
+    /// By machine slot: the agent that follows.
+    agents: BTreeMap<u32, mpsc::Sender<v1::LogsAsked>>,
+}
+
+/// Readers and agents, and who reads what from whom.
+pub(crate) struct LogRelay {
+    relay: Mutex<Relay>,
+    readers_max: usize,
+}
+
+impl LogRelay {
+    pub(crate) fn new(readers_max: usize) -> Self {
+        Self { relay: Mutex::new(Relay::default()), readers_max }
+    }
+
+    /// An agent follows: it is asked through this. The one before it, if any, is not asked any more.
+    pub(crate) fn agent(&self, machine: MachineId) -> mpsc::Receiver<v1::LogsAsked> {
+        let (sender, receiver) = mpsc::channel(ASKED_MAX);
+        let mut relay = self.relay.lock();
+        relay.agents.insert(machine.slot, sender);
+        // What was asked of the agent before is lost with its stream.
+        relay.readers.retain(|_, reader| reader.machine != machine.slot);
+        receiver
+    }
+
+    /// An agent's stream ended: its readers learn it.
+    pub(crate) fn agent_left(&self, machine: MachineId) {
+        let mut relay = self.relay.lock();
+        if relay.agents.get(&machine.slot).is_some_and(mpsc::Sender::is_closed) {
+            relay.agents.remove(&machine.slot);
+            relay.readers.retain(|_, reader| reader.machine != machine.slot);
+        }
+    }
+
+    /// Asks a machine's agent for a log. The receiver ends without a last word when the agent leaves.
+    pub(crate) fn read(&self, machine: u32, mut asked: v1::LogsAsked) -> Result<(u64, mpsc::Receiver<Chunk>), NoLogs> {
+        let mut relay = self.relay.lock();
+        if relay.readers.len() >= self.readers_max {
+            return Err(NoLogs::TooMany(self.readers_max));
+        }
+        relay.next += 1;
+        let request = relay.next;
+        asked.request = request;
+        let agent = relay.agents.get(&machine).ok_or(NoLogs::AgentGone)?;
+        agent.try_send(asked).map_err(|_| NoLogs::AgentGone)?;
+        let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+        relay.readers.insert(request, Reader { machine, chunks });
+        Ok((request, receiver))
+    }
+
+    /// A reader left, or has all.
+    pub(crate) fn done(&self, request: u64) {
+        let mut relay = self.relay.lock();
+        let Some(reader) = relay.readers.remove(&request) else { return };
+        if let Some(agent) = relay.agents.get(&reader.machine) {
+            // An agent that is not there has nothing to stop.
+            let _ = agent.try_send(v1::LogsAsked { request, cancelled: true, ..v1::LogsAsked::default() });
+        }
+    }
+
+    /// Where an agent's chunks of a request go; `None` if nobody reads it any more.
+    pub(crate) fn reader(&self, request: u64) -> Option<mpsc::Sender<Chunk>> {
+        self.relay.lock().readers.get(&request).map(|reader| reader.chunks.clone())
+    }
+
+    /// The agent has sent all: the reader's channel ends when it was read.
+    pub(crate) fn ended(&self, request: u64) {
+        self.relay.lock().readers.remove(&request);
+    }
+}

@@ -1,0 +1,184 @@
+//! What each machine shall run: folded from deltas, told to agents as the whole first and as changes after.
+//!
+//! Level-triggered: an agent that missed everything gets the whole set again, and nothing depends on it having seen each step.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{AllocationState, Cell, Delta, MachineId};
+use plenum_proto::v1;
+use prost::Message;
+
+/// Which live allocations are on which machine. 4 bytes an allocation slot, and 4 a live allocation.
+#[derive(Debug, Default)]
+pub struct WantedIndex {
+    /// By allocation slot: machine slot + 1; 0 for free slots.
+    machine_of: Vec<u32>,
+    /// By machine slot: slots of its live allocations.
+    on: Vec<Vec<u32>>,
+}
+
+impl WantedIndex {
+    /// The index of a cell.
+    #[must_use]
+    pub fn of_cell(cell: &Cell) -> Self {
+        let mut index = Self::default();
+        cell.allocations().for_each(|allocation| index.put(allocation.id.slot, allocation.row.machine));
+        index
+    }
+
+    /// Takes the next delta, and tells the machines whose wanted set it changed.
+    pub fn fold(&mut self, delta: &Delta, mut touched: impl FnMut(u32)) {
+        for grants in &delta.grants {
+            for (&slot, &machine) in grants.slots.iter().zip(&grants.machines) {
+                self.put(slot, machine);
+                touched(machine);
+            }
+        }
+        for moved in &delta.moves {
+            if moved.status.state.is_leaving() {
+                self.machine(moved.slot).into_iter().for_each(&mut touched);
+            }
+        }
+        for end in &delta.ends {
+            if let Some(machine) = self.take(end.slot) {
+                touched(machine);
+            }
+        }
+    }
+
+    /// Slots of the live allocations on a machine, in no order.
+    #[must_use]
+    pub fn on(&self, machine: u32) -> &[u32] {
+        self.on.get(machine as usize).map_or(&[], |slots| slots)
+    }
+
+    fn machine(&self, slot: u32) -> Option<u32> {
+        self.machine_of.get(slot as usize)?.checked_sub(1)
+    }
+
+    fn put(&mut self, slot: u32, machine: u32) {
+        let (slot_at, machine_at) = (slot as usize, machine as usize);
+        if self.machine_of.len() <= slot_at {
+            self.machine_of.resize(slot_at + 1, 0);
+        }
+        if self.on.len() <= machine_at {
+            self.on.resize_with(machine_at + 1, Vec::new);
+        }
+        self.machine_of[slot_at] = machine + 1;
+        self.on[machine_at].push(slot);
+    }
+
+    fn take(&mut self, slot: u32) -> Option<u32> {
+        let machine = self.machine(slot)?;
+        self.machine_of[slot as usize] = 0;
+        let on = &mut self.on[machine as usize];
+        let position = on.iter().position(|&known| known == slot)?;
+        on.swap_remove(position);
+        Some(machine)
+    }
+}
+
+/// The epoch of a follower is over, or its machine is gone: its stream ends, and it registers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochOver;
+
+/// What an allocation's agent was told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    leaving: bool,
+    takes_over: Vec<u64>,
+}
+
+/// What one agent was told.
+#[derive(Debug)]
+pub struct Follower {
+    machine: MachineId,
+    epoch: u32,
+    told: Option<BTreeMap<u64, Told>>,
+}
+
+impl Follower {
+    /// An agent that was told nothing yet, in this epoch of its machine.
+    #[must_use]
+    pub fn new(machine: MachineId, epoch: u32) -> Self {
+        Self { machine, epoch, told: None }
+    }
+
+    /// Whose wanted set it is.
+    #[must_use]
+    pub fn machine(&self) -> MachineId {
+        self.machine
+    }
+
+    /// What the agent is to be told at this picture of the cell; `None` if nothing changed. `slots` are the machine's allocations,
+    /// as [`WantedIndex::on`] gives them; of others that the cell may have by now, it will be told later.
+    ///
+    /// # Errors
+    /// When the epoch is over.
+    pub fn next(&mut self, cell: &Cell, slots: &[u32]) -> Result<Option<v1::Assignments>, EpochOver> {
+        cell.machine(self.machine).filter(|machine| machine.epoch == self.epoch).ok_or(EpochOver)?;
+        let full = self.told.is_none();
+        let before = self.told.take().unwrap_or_default();
+        let mut message = v1::Assignments { revision: cell.revision().0, full, ..v1::Assignments::default() };
+        let mut told = BTreeMap::new();
+        for &slot in slots {
+            let Some(allocation) = cell.allocation_in(slot).filter(|found| found.row.machine == self.machine.slot)
+            else {
+                continue;
+            };
+            let takes_over =
+                allocation.extra.map(|extra| extra.takes_over.iter().map(|one| one.victim.to_bits()).collect());
+            let now =
+                Told { leaving: allocation.status.state.is_leaving(), takes_over: takes_over.unwrap_or_default() };
+            let id = allocation.id.to_bits();
+            if before.get(&id) != Some(&now) {
+                if now.leaving {
+                    message.stop.push(id);
+                } else {
+                    message.wanted.push(assignment(cell, slot, &now));
+                }
+            }
+            told.insert(id, now);
+        }
+        self.told = Some(told);
+        message.wanted.sort_by_key(|assignment| assignment.allocation);
+        message.stop.sort_unstable();
+        let news = full || !message.wanted.is_empty() || !message.stop.is_empty();
+        Ok(news.then_some(message))
+    }
+}
+
+/// All that an agent needs to run an allocation.
+fn assignment(cell: &Cell, slot: u32, told: &Told) -> v1::Assignment {
+    let Some(allocation) = cell.allocation_in(slot) else { return v1::Assignment::default() };
+    let row = allocation.row;
+    let mut assignment = v1::Assignment {
+        allocation: allocation.id.to_bits(),
+        job_id: row.job().to_bits(),
+        task: row.task,
+        attempt: row.attempt.into(),
+        resources: Some((&cell.resources_of(row)).into()),
+        takes_over: told.takes_over.clone(),
+        state: v1::AllocationState::from(match allocation.status.state {
+            AllocationState::Free => AllocationState::Granted,
+            state => state,
+        })
+        .into(),
+        group_count: cell.groups().get(row.group_row).map_or(0, |group| group.count),
+        ..v1::Assignment::default()
+    };
+    if let Some(extra) = allocation.extra {
+        assignment.ports = extra.ports.iter().map(Into::into).collect();
+        assignment.devices = extra.devices.iter().map(Into::into).collect();
+    }
+    if let Some(job) = cell.job(row.job()) {
+        assignment.namespace = job.shape.namespace.to_string();
+        assignment.job = job.shape.name.to_string();
+        assignment.job_dir = job.shape.same_machine;
+        let group = job.shape.groups.get(usize::from(row.group));
+        assignment.group = group.map(|group| group.name.to_string()).unwrap_or_default();
+        let body = job.body.as_deref().and_then(|body| v1::JobBody::decode(body).ok());
+        assignment.body = body.and_then(|body| body.groups.into_iter().nth(row.group.into()));
+    }
+    assignment
+}

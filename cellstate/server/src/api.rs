@@ -1,0 +1,93 @@
+//! gRPC and HTTP: thin. Messages are validated by `plenum-proto`, decided by the core, and answered from here.
+
+mod agents;
+mod cell;
+pub(crate) mod failure;
+mod http;
+mod inspect;
+mod jobs;
+mod listing;
+mod past;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use plenum_proto::v1;
+use tonic::service::Routes;
+
+use crate::authorise::Principal;
+use crate::shared::Shared;
+use failure::Failure;
+
+/// Metadata with the principal of a call.
+const PRINCIPAL: &str = "plenum-principal";
+
+/// All services, behind the table of who may call what.
+pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Error> {
+    let most = shared.settings.message_bytes_max;
+    let (health, serving) = tonic_health::server::health_reporter();
+    health.set_serving::<v1::cell_server::CellServer<cell::CellService>>().await;
+    health.set_serving::<v1::jobs_server::JobsServer<jobs::JobsService>>().await;
+    health.set_serving::<v1::inspect_server::InspectServer<inspect::InspectService>>().await;
+    health.set_serving::<v1::agents_server::AgentsServer<agents::AgentsService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(plenum_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let cell = cell::CellService::new(shared.clone());
+    let jobs = jobs::JobsService::new(shared.clone());
+    let inspect = inspect::InspectService::new(shared.clone());
+    let agents = agents::AgentsService::new(shared.clone());
+    let router = Routes::from(http::router(shared.clone()))
+        .add_service(v1::cell_server::CellServer::new(cell).max_decoding_message_size(most))
+        .add_service(v1::jobs_server::JobsServer::new(jobs).max_decoding_message_size(most))
+        .add_service(v1::inspect_server::InspectServer::new(inspect).max_decoding_message_size(most))
+        .add_service(v1::agents_server::AgentsServer::new(agents).max_decoding_message_size(most))
+        .add_service(serving)
+        .add_service(reflection)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(shared.clone(), authorise));
+    Ok(Routes::from(router).prepare())
+}
+
+/// Lets calls through that the table allows, with their principal. Web pages have paths without a service, and are for reading only.
+async fn authorise(
+    State(shared): State<Arc<Shared>>,
+    mut request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    let path = request.uri().path();
+    if !http::is_method(path) {
+        return next.run(request).await;
+    }
+    let judged = principal_in(request.headers()).and_then(|principal| {
+        principal.may_call(path)?;
+        Ok(principal)
+    });
+    match judged {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(denied) => {
+            shared.metrics.denied();
+            Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response()
+        }
+    }
+}
+
+fn principal_in(headers: &axum::http::HeaderMap) -> Result<Principal, crate::authorise::Denied> {
+    match headers.get(PRINCIPAL) {
+        None => Ok(Principal::local()),
+        Some(value) => Principal::parse(value.to_str().unwrap_or("?")),
+    }
+}
+
+/// The principal that the table let through.
+fn principal<T>(request: &tonic::Request<T>) -> Result<Principal, Failure> {
+    let found = request.extensions().get::<Principal>().cloned();
+    found.ok_or_else(|| Failure::internal("a call came in that the table of who may call what has not seen"))
+}

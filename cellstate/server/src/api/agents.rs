@@ -1,0 +1,190 @@
+//! For agents: registering, following, reporting, and logs of tasks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use plenum_model::{Decision, MachineId};
+use plenum_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::failure::Failure;
+use super::principal;
+use crate::agents::Follower;
+use crate::authorise::Principal;
+use crate::shared::Shared;
+
+/// Messages between a stream and its connection.
+const MESSAGES_MAX: usize = 4;
+
+/// `plenum.v1.Agents`.
+pub(super) struct AgentsService {
+    shared: Arc<Shared>,
+}
+
+impl AgentsService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The machine with this id, if the principal may speak for it.
+    async fn machine(&self, principal: &Principal, id: u64) -> Result<MachineId, Failure> {
+        let id = MachineId::from_bits(id).ok_or_else(|| Failure::invalid("machine: expected the id of a machine"))?;
+        // The local principal may speak for any machine: no need to look up which one it is.
+        if principal.role() != crate::authorise::Role::Local {
+            let cell = self.shared.snapshot().await;
+            let machine = cell.machine(id).ok_or_else(|| gone(id))?;
+            principal.may_speak_for_machine(&machine.name)?;
+        }
+        Ok(id)
+    }
+}
+
+fn gone(id: MachineId) -> Failure {
+    let message = format!("{id} was removed, or never registered; register again");
+    Failure::not_found(plenum_model::RejectionCode::NoSuchMachine, message)
+}
+
+#[tonic::async_trait]
+impl v1::agents_server::Agents for AgentsService {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::Assignments, Status>> + Send>>;
+
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
+        let principal = principal(&request)?;
+        let Some(machine) = request.into_inner().machine else {
+            return Err(Failure::invalid("machine: expected what was found, found nothing").into());
+        };
+        principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
+        let command = plenum_proto::machines::register(machine)?;
+        let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
+        let (id, epoch) = match decided.decision {
+            Decision::Accepted { id, version } => (id, version),
+            Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
+            Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
+        };
+        let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
+        self.shared.hub.registered(machine, epoch, self.shared.clock.monotonic_micros());
+        let lease = self.shared.settings.lease;
+        let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        Ok(Response::new(v1::RegisterResponse {
+            machine: id,
+            epoch,
+            lease_micros: micros(lease),
+            renew_micros: micros(lease / 3),
+            revision: decided.at.0,
+            incarnation: self.shared.identity.incarnation,
+            cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
+        }))
+    }
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let machine = self.machine(&principal, wire.machine).await?;
+        let cell = self.shared.snapshot().await;
+        let found = cell.machine(machine).ok_or_else(|| gone(machine))?;
+        if found.epoch != wire.epoch {
+            let message = format!("epoch: expected {}, found {}; register again", found.epoch, wire.epoch);
+            return Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into());
+        }
+        let (out, stream) = mpsc::channel(MESSAGES_MAX);
+        let follower = Follower::new(machine, wire.epoch);
+        tokio::spawn(follow(self.shared.clone(), follower, out));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let principal = principal(&request)?;
+        let mut wire = request.into_inner();
+        let machine = self.machine(&principal, wire.machine).await?;
+        let register = !self.shared.hub.renew(machine, wire.epoch, self.shared.clock.monotonic_micros());
+        if register {
+            return Ok(Response::new(v1::ReportResponse { revision: self.shared.durable_revision().0, register }));
+        }
+        if let Some(telemetry) = wire.telemetry.take() {
+            self.shared.hub.telemetry(machine, telemetry);
+        }
+        let transitions = plenum_proto::machines::transitions(wire)?;
+        let revision = if transitions.is_empty() {
+            self.shared.durable_revision().0
+        } else {
+            self.shared.hub.reports.report(transitions).await?
+        };
+        Ok(Response::new(v1::ReportResponse { revision, register }))
+    }
+
+    async fn send_logs(
+        &self,
+        request: Request<Streaming<v1::SendLogsRequest>>,
+    ) -> Result<Response<v1::SendLogsResponse>, Status> {
+        let mut chunks = request.into_inner();
+        while let Some(chunk) = chunks.message().await? {
+            let Some(reader) = self.shared.hub.logs.reader(chunk.request) else {
+                let message = format!("request {}: nobody reads it any more", chunk.request);
+                return Err(Failure::new(Code::Cancelled, "READER_GONE", message).into());
+            };
+            let piece = if chunk.error.is_empty() { Ok(chunk.data) } else { Err(chunk.error) };
+            let last = chunk.end || piece.is_err();
+            let empty = matches!(&piece, Ok(data) if data.is_empty());
+            if !empty && reader.send(piece).await.is_err() {
+                return Err(Failure::new(Code::Cancelled, "READER_GONE", "nobody reads it any more").into());
+            }
+            if last {
+                self.shared.hub.logs.ended(chunk.request);
+            }
+        }
+        Ok(Response::new(v1::SendLogsResponse {}))
+    }
+}
+
+/// Tells an agent what to run, until its epoch or its connection is over.
+async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
+    let machine = follower.machine();
+    let mut changes = shared.hub.follow(machine);
+    let mut asked = shared.hub.logs.agent(machine);
+    let mut ended = std::pin::pin!(shared.ended());
+    let mut due = true;
+    loop {
+        if due {
+            due = false;
+            let revision = *changes.borrow_and_update();
+            let cell = shared.picture.at_least(revision).await;
+            let message = match shared.hub.next(&mut follower, &cell) {
+                Ok(Some(message)) => Some(Ok(message)),
+                Ok(None) => None,
+                Err(_) => {
+                    let message = "the machine's epoch is over; register again";
+                    Some(Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into_status()))
+                }
+            };
+            let over = matches!(message, Some(Err(_)));
+            if let Some(message) = message
+                && (out.send(message).await.is_err() || over)
+            {
+                break;
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => due = true,
+                Err(_) => break,
+            },
+            Some(logs) = asked.recv() => {
+                let message = v1::Assignments { revision: shared.durable_revision().0, logs: vec![logs], ..Default::default() };
+                if out.send(Ok(message)).await.is_err() {
+                    break;
+                }
+            }
+            () = out.closed() => break,
+            () = ended.as_mut() => {
+                drop(out.try_send(Err(Failure::ending().into_status())));
+                break;
+            }
+        }
+    }
+    drop((changes, asked));
+    shared.hub.unfollow(machine);
+    shared.hub.logs.agent_left(machine);
+}

@@ -1,0 +1,185 @@
+//! For schedulers: sessions, watching, and commits of simple clients.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_model::{Cell, Command, Decision, SessionId};
+use plenum_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+use v1::session_request::Ask;
+
+use super::failure::Failure;
+use super::principal;
+use super::stream::{MESSAGES_MAX, Out, Owner, Watcher, commit_of};
+use crate::authorise::Principal;
+use crate::shared::Shared;
+
+/// How long a stream may be silent before its hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages down.
+type Responses = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+
+/// `plenum.v1.Cell`.
+pub(super) struct CellService {
+    shared: Arc<Shared>,
+}
+
+impl CellService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cell_server::Cell for CellService {
+    type SessionStream = Responses;
+    type WatchStream = Responses;
+
+    async fn session(&self, request: Request<Streaming<v1::SessionRequest>>) -> Result<Response<Responses>, Status> {
+        let principal = principal(&request)?;
+        let (out, stream) = mpsc::channel(MESSAGES_MAX);
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = serve_session(shared, principal, request.into_inner(), &out).await {
+                drop(out.send(Err(failure.into_status())).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn watch(&self, request: Request<v1::Hello>) -> Result<Response<Responses>, Status> {
+        let principal = principal(&request)?;
+        let hello = request.into_inner();
+        let owner = Owner { principal, namespace: Arc::from(""), session: SessionId(0) };
+        let (out, stream) = mpsc::channel(MESSAGES_MAX);
+        let (answers, answered) = mpsc::unbounded_channel();
+        let watcher = Watcher::new(self.shared.clone(), owner, &hello, answers)?;
+        tokio::spawn(watcher.run(None, answered, out));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn open(&self, request: Request<v1::OpenRequest>) -> Result<Response<v1::OpenResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let session = open_session(&self.shared, &principal, &wire.namespace, &wire.scheduler).await?;
+        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+        let revision = self.shared.durable_revision().0;
+        let incarnation = self.shared.identity.incarnation;
+        Ok(Response::new(v1::OpenResponse { session: session.0, incarnation, revision }))
+    }
+
+    async fn commit(&self, request: Request<v1::Transaction>) -> Result<Response<v1::Outcome>, Status> {
+        let principal = principal(&request)?;
+        let transaction = request.into_inner();
+        let session = SessionId(transaction.session);
+        let cell = self.shared.snapshot().await;
+        let namespace = usable(&cell, &principal, session)?;
+        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let asked = commit_of(&principal, &namespace, transaction)?;
+        self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
+        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        match self.shared.decision(answered)?.decision {
+            Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
+            Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
+            Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),
+        }
+    }
+
+    async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {
+        let principal = principal(&request)?;
+        let session = SessionId(request.into_inner().session);
+        let cell = self.shared.snapshot().await;
+        let namespace = usable(&cell, &principal, session)?;
+        let command = Command::CloseSession(session);
+        match self.shared.ask(Shared::request(principal.text(), namespace, command)).await?.decision {
+            Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
+            _ => Ok(Response::new(v1::CloseResponse {})),
+        }
+    }
+}
+
+/// Serves a session's stream, from its hello on.
+async fn serve_session(
+    shared: Arc<Shared>,
+    principal: Principal,
+    mut inbound: Streaming<v1::SessionRequest>,
+    out: &Out,
+) -> Result<(), Failure> {
+    let first = tokio::time::timeout(HELLO_PATIENCE, inbound.message()).await;
+    let first = first.map_err(|_| Failure::new(Code::DeadlineExceeded, "NO_HELLO", "no hello came within 10 s"))?;
+    let Ok(Some(v1::SessionRequest { ask: Some(Ask::Hello(hello)) })) = first else {
+        return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
+    };
+    let (session, namespace) = if hello.session == 0 {
+        let session = open_session(&shared, &principal, &hello.namespace, &hello.scheduler).await?;
+        (session, plenum_proto::names::optional_name("namespace", &hello.namespace)?)
+    } else {
+        let session = SessionId(hello.session);
+        let cell = shared.snapshot().await;
+        if hello.incarnation != shared.identity.incarnation {
+            let (expected, found) = (shared.identity.incarnation, hello.incarnation);
+            let message = format!("the session is of incarnation {found}, the cell of {expected}; open a new session");
+            return Err(Failure::new(Code::Aborted, "OTHER_INCARNATION", message));
+        }
+        let namespace = usable(&cell, &principal, session)?;
+        (session, namespace)
+    };
+    let (answers, answered) = mpsc::unbounded_channel();
+    let owner = Owner { principal, namespace, session };
+    let watcher = Watcher::new(shared.clone(), owner, &hello, answers)?;
+    let connection = Connection::new(shared, session);
+    watcher.run(Some(inbound), answered, out.clone()).await;
+    drop(connection);
+    Ok(())
+}
+
+/// Opens a session, durably.
+async fn open_session(
+    shared: &Shared,
+    principal: &Principal,
+    namespace: &str,
+    scheduler: &str,
+) -> Result<SessionId, Failure> {
+    principal.may_schedule_as(scheduler)?;
+    let request = plenum_proto::command::open_session(principal.text(), namespace, scheduler)?;
+    match shared.ask(request).await?.decision {
+        Decision::Accepted { id, .. } => Ok(SessionId(id)),
+        Decision::Rejected(rejection) => Err(rejection.into()),
+        Decision::Outcome(_) => Err(Failure::internal("opening a session gave an outcome")),
+    }
+}
+
+/// The namespace of a session that the principal may use.
+fn usable(cell: &Cell, principal: &Principal, session: SessionId) -> Result<Arc<str>, Failure> {
+    let Some(found) = cell.session(session) else {
+        let message = format!("session {} is closed, or was never opened; open a new one", session.0);
+        return Err(Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message));
+    };
+    principal.may_use_session_of(&found.principal)?;
+    Ok(found.namespace.clone())
+}
+
+/// A session's stream, for as long as it is there.
+struct Connection {
+    shared: Arc<Shared>,
+    session: SessionId,
+}
+
+impl Connection {
+    fn new(shared: Arc<Shared>, session: SessionId) -> Self {
+        shared.sessions.lock().connected(session);
+        Self { shared, session }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.sessions.lock().disconnected(self.session, self.shared.clock.monotonic_micros());
+    }
+}

@@ -1,0 +1,151 @@
+//! Errors as clients see them: a `google.rpc` code, a stable code in the metadata, what to do, and when to try again.
+
+use std::time::Duration;
+
+use plenum_model::{Rejection, RejectionCode};
+use tonic::metadata::{AsciiMetadataValue, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::authorise::Denied;
+use crate::engine::NoSpace;
+use crate::ingress::Full;
+
+/// Metadata with the stable code.
+pub(crate) const CODE: &str = plenum_proto::error::CODE_KEY;
+/// Metadata with the time after which it makes sense to try again, in microseconds.
+pub(crate) const RETRY: &str = "plenum-retry-after-micros";
+
+/// Why a call failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: Code,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    /// Zero: no sense in trying again.
+    pub(crate) retry_after: Duration,
+}
+
+impl Failure {
+    pub(crate) fn new(status: Code, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: Duration::ZERO }
+    }
+
+    fn retry(self, retry_after: Duration) -> Self {
+        Self { retry_after, ..self }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, "INVALID_REQUEST", message)
+    }
+
+    pub(crate) fn not_found(code: RejectionCode, message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, code.as_str(), message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, "INTERNAL", message)
+    }
+
+    /// The disk is nearly full.
+    pub(crate) fn read_only(low: &NoSpace) -> Self {
+        Self::new(Code::ResourceExhausted, "READ_ONLY", low.to_string()).retry(Duration::from_secs(1))
+    }
+
+    /// Too much waits already.
+    pub(crate) fn queue_full(full: Full) -> Self {
+        let message = match full {
+            Full::Requests(most) => format!("{most} requests wait already; try again later"),
+            Full::Bytes(most) => format!("{most} bytes of requests wait already; try again later"),
+            Full::Principal(most) => format!("{most} requests of this principal wait already; send fewer at once"),
+        };
+        Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_millis(100))
+    }
+
+    pub(crate) fn ending() -> Self {
+        Self::new(Code::Unavailable, "SERVER_ENDING", "the server ends; connect again").retry(Duration::from_secs(1))
+    }
+
+    /// The request may have taken effect, or may yet.
+    pub(crate) fn outcome_unknown() -> Self {
+        let message = "the server ends, and what became of the request is not known; ask again under the same number";
+        Self::new(Code::Unavailable, "OUTCOME_UNKNOWN", message).retry(Duration::from_secs(1))
+    }
+
+    pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
+        use plenum_history::ReadError as Read;
+        let (status, code) = match error {
+            Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, "REVISION_RETIRED"),
+            Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
+            Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+
+    pub(crate) fn into_status(self) -> Status {
+        let mut status = Status::new(self.status, self.message);
+        status.metadata_mut().insert(CODE, MetadataValue::from_static(self.code));
+        if !self.retry_after.is_zero() {
+            let micros = self.retry_after.as_micros().to_string();
+            if let Ok(value) = AsciiMetadataValue::try_from(micros) {
+                status.metadata_mut().insert(RETRY, value);
+            }
+        }
+        status
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.into_status()
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        let (status, code) = match denied {
+            Denied::NoSuchPrincipal { .. } => (Code::Unauthenticated, "NO_SUCH_PRINCIPAL"),
+            Denied::Method { .. } | Denied::Object { .. } => (Code::PermissionDenied, "NOT_PERMITTED"),
+        };
+        Self::new(status, code, denied.to_string())
+    }
+}
+
+impl From<plenum_proto::Invalid> for Failure {
+    fn from(invalid: plenum_proto::Invalid) -> Self {
+        Self::invalid(invalid.to_string())
+    }
+}
+
+impl From<plenum_proto::SubmitError> for Failure {
+    fn from(error: plenum_proto::SubmitError) -> Self {
+        match error {
+            plenum_proto::SubmitError::Invalid(invalid) => invalid.into(),
+            plenum_proto::SubmitError::Unsupported(what) => {
+                Self::new(Code::Unimplemented, "UNIMPLEMENTED", what.to_string())
+            }
+        }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let status = match rejection.code {
+            RejectionCode::Unimplemented => Code::Unimplemented,
+            RejectionCode::NoSuchSession
+            | RejectionCode::NoSuchJob
+            | RejectionCode::NoSuchGroup
+            | RejectionCode::NoSuchAllocation
+            | RejectionCode::NoSuchMachine => Code::NotFound,
+            RejectionCode::OtherIncarnation => Code::Aborted,
+            RejectionCode::NumberRetired
+            | RejectionCode::JobOver
+            | RejectionCode::JobChanged
+            | RejectionCode::StaleEpoch => Code::FailedPrecondition,
+            RejectionCode::LimitReached => Code::ResourceExhausted,
+            RejectionCode::NumberReused | RejectionCode::FutureBase | RejectionCode::InvalidRequest => {
+                Code::InvalidArgument
+            }
+        };
+        Self::new(status, rejection.code.as_str(), rejection.message)
+    }
+}

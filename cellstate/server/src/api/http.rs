@@ -1,0 +1,153 @@
+//! The pages for people and probes, on the same port as gRPC.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use plenum_proto::v1;
+
+use crate::shared::Shared;
+
+/// Whether a path is that of a gRPC method: `/package.Service/Method`.
+pub(super) fn is_method(path: &str) -> bool {
+    let mut parts = path.trim_start_matches('/').split('/');
+    matches!((parts.next(), parts.next()), (Some(service), Some(_)) if service.contains('.'))
+}
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(home))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(shared)
+}
+
+/// A page that some site brought a browser to has that site's name as host. Only names of loopback are answered.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    !matches!(name, "" | "localhost" | "127.0.0.1" | "[::1]")
+}
+
+fn text(status: StatusCode, kind: &'static str, body: String) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers
+        .insert("content-security-policy", HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+async fn live(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.has_failed() {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "the server ends\n".to_owned());
+    }
+    text(StatusCode::OK, PLAIN, "ok\n".to_owned())
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if *shared.ending.borrow() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the server ends\n".to_owned());
+    }
+    match shared.space.low() {
+        Some(low) => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{low}\n")),
+        None => text(StatusCode::OK, PLAIN, "ok\n".to_owned()),
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let status = super::inspect::status(&shared).await;
+    let depths = [
+        ("requests", shared.ingress.len()),
+        ("publish_bytes", shared.published.bytes()),
+        ("history_bytes", shared.feed.waiting_bytes()),
+    ];
+    let mut gauges = Vec::new();
+    for (name, counts) in [("allocations", &status.allocations), ("machines", &status.machines), ("jobs", &status.jobs)]
+    {
+        let values = counts.iter().map(|(state, count)| (format!("{{state=\"{state}\"}}"), float(*count))).collect();
+        gauges.push((name, values));
+    }
+    let used = shared.hub.used();
+    for (name, amounts) in [
+        ("machine_resource_capacity", status.capacity.as_ref()),
+        ("machine_resource_allocated", status.allocated.as_ref()),
+        ("machine_resource_used", Some(&used)),
+    ] {
+        gauges.push((name, amounts.map(amount_values).unwrap_or_default()));
+    }
+    gauges.push(("revision", vec![(String::new(), float(status.revision))]));
+    gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
+}
+
+fn amount_values(amounts: &v1::Resources) -> Vec<(String, f64)> {
+    [("cpu_millis", amounts.cpu_millis), ("memory_bytes", amounts.memory_bytes), ("disk_bytes", amounts.disk_bytes)]
+        .map(|(resource, amount)| (format!("{{resource=\"{resource}\"}}"), float(u64::try_from(amount).unwrap_or(0))))
+        .to_vec()
+}
+
+/// A count as metrics have it: exact below 2^53.
+#[allow(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if is_foreign(&headers) {
+        return text(StatusCode::FORBIDDEN, PLAIN, "this page is for this machine only\n".to_owned());
+    }
+    let status = super::inspect::status(&shared).await;
+    let mut page = String::from(
+        "<!doctype html><meta charset=utf-8><title>plenum</title><style>body{font:16px sans-serif;margin:2em}\
+         td{padding:0 1em 0 0}</style><h1>plenum</h1><table>",
+    );
+    let mut row = |name: &str, value: String| {
+        // Writing to a string can't fail.
+        let _ = write!(page, "<tr><td>{name}<td>{value}");
+    };
+    row("revision", status.revision.to_string());
+    row("term", status.term.to_string());
+    row("version", status.version.clone());
+    for (name, counts) in [("machines", &status.machines), ("jobs", &status.jobs), ("allocations", &status.allocations)]
+    {
+        let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        row(name, counts.join(", "));
+    }
+    row("transactions", status.transactions.to_string());
+    row("conflicts", status.conflicts.to_string());
+    page.push_str("</table><p>See <code>plenum status</code>, <code>/metrics</code>.\n");
+    text(StatusCode::OK, "text/html; charset=utf-8", page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_and_pages_are_told_apart() {
+        assert!(is_method("/plenum.v1.Cell/Commit") && is_method("/grpc.health.v1.Health/Check"));
+        assert!(!is_method("/") && !is_method("/metrics") && !is_method("/readyz"));
+    }
+
+    #[test]
+    fn a_page_under_a_foreign_name_is_refused() {
+        let foreign = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            is_foreign(&headers)
+        };
+        assert!(!foreign("127.0.0.1:7070") && !foreign("localhost") && !foreign("[::1]:7070"));
+        assert!(foreign("evil.example:7070") && foreign("127.0.0.1.evil.example"));
+    }
+}

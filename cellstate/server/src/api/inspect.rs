@@ -1,0 +1,385 @@
+//! For operators: the cell, its machines, its transactions and its conflicts.
+
+use std::sync::Arc;
+
+use plenum_history::{GroupBy, LoggedTransaction, Lookup, Order};
+use plenum_model::{Cell, Command, JobId, RejectionCode, SessionId};
+use plenum_proto::v1;
+use prost::Message;
+use tonic::{Code, Request, Response, Status};
+
+use super::failure::Failure;
+use super::jobs::change;
+use super::listing::{self, Filter};
+use super::{past, principal};
+use crate::metrics;
+use crate::shared::Shared;
+use crate::view;
+
+const MACHINE_FIELDS: &[&str] = &["name", "state", "epoch", "attr."];
+const TRANSACTION_FIELDS: &[&str] = &["scheduler", "outcome"];
+const SESSION_FIELDS: &[&str] = &["scheduler", "principal", "connected"];
+
+/// `plenum.v1.Inspect`.
+pub(super) struct InspectService {
+    shared: Arc<Shared>,
+}
+
+impl InspectService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<plenum_model::Machine>, Failure> {
+    cell.machine_named(name).ok_or_else(|| {
+        let message = format!("there is no machine {name:?} at revision {}", cell.revision());
+        Failure::not_found(RejectionCode::NoSuchMachine, message)
+    })
+}
+
+#[tonic::async_trait]
+impl v1::inspect_server::Inspect for InspectService {
+    async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(status(&self.shared).await))
+    }
+
+    async fn list_machines(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListMachinesResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?;
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
+        for machine in cell.machines() {
+            let passes = filter.passes(|field| match field {
+                "name" => Some(machine.name.to_string()),
+                "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
+                "epoch" => Some(machine.epoch.to_string()),
+                attribute => {
+                    let name = attribute.trim_start_matches("attr.");
+                    machine.attributes.get(name).map(ToString::to_string)
+                }
+            });
+            if !passes {
+                continue;
+            }
+            if response.machines.len() == limit {
+                response.truncated = true;
+                break;
+            }
+            response.machines.push(view::machine(&cell, machine));
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn get_machine(
+        &self,
+        request: Request<v1::GetMachineRequest>,
+    ) -> Result<Response<v1::GetMachineResponse>, Status> {
+        let wire = request.into_inner();
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let machine = view::machine(&cell, machine_named(&cell, &wire.name)?);
+        Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(machine) }))
+    }
+
+    async fn cordon_machine(
+        &self,
+        request: Request<v1::CordonRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let machine = machine_named(&self.shared.snapshot().await, &wire.name)?.id;
+        let command = Command::CordonMachine { machine, cordoned: wire.cordoned };
+        let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
+        Ok(Response::new(change(decided)?))
+    }
+
+    async fn remove_machine(
+        &self,
+        request: Request<v1::RemoveMachineRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let principal = principal(&request)?;
+        let machine = machine_named(&self.shared.snapshot().await, &request.get_ref().name)?.id;
+        let command = Command::RemoveMachine(machine);
+        let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
+        Ok(Response::new(change(decided)?))
+    }
+
+    async fn list_transactions(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        Ok(Response::new(list_transactions(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::TransactionView>, Status> {
+        let wire = request.into_inner();
+        let cell = self.shared.snapshot().await;
+        past::reach(&self.shared, cell.revision()).await?;
+        let history = self.shared.feed.history().clone();
+        let v1::GetTransactionRequest { session, number } = wire;
+        let found = past::blocking(move || find_transaction(&history, session, number)).await?;
+        Ok(Response::new(transaction(&self.shared, &cell, found, true)?))
+    }
+
+    async fn list_conflicts(
+        &self,
+        request: Request<v1::ListConflictsRequest>,
+    ) -> Result<Response<v1::ListConflictsResponse>, Status> {
+        let wire = request.into_inner();
+        let by = match wire.by.as_str() {
+            "" | "pair" => GroupBy::Pair,
+            "machine" => GroupBy::Machine,
+            "job" => GroupBy::Job,
+            "resource" => GroupBy::Resource,
+            other => {
+                let message = format!("by: expected pair, machine, job or resource, found {other:?}");
+                return Err(Failure::invalid(message).into());
+            }
+        };
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let cell = self.shared.snapshot().await;
+        past::reach(&self.shared, cell.revision()).await?;
+        let history = self.shared.feed.history().clone();
+        let since = wire.since_micros;
+        let table =
+            past::blocking(move || history.conflicts(since, by, limit).map_err(|error| Failure::history(&error)))
+                .await?;
+        let rows = table.rows.into_iter().map(|row| conflict(&cell, row)).collect();
+        Ok(Response::new(v1::ListConflictsResponse { revision: cell.revision().0, rows }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?;
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let known = self.shared.sessions.lock();
+        let rows = cell.sessions().map(|session| v1::SessionView {
+            id: session.id.0,
+            scheduler: session.scheduler.to_string(),
+            principal: session.principal.to_string(),
+            connected: known.is_connected(session.id),
+            last_number: session.decided.back().map_or(0, |decided| decided.number),
+        });
+        let passes = |row: &v1::SessionView| {
+            filter.passes(|field| match field {
+                "scheduler" => Some(row.scheduler.clone()),
+                "principal" => Some(row.principal.clone()),
+                _ => Some(row.connected.to_string()),
+            })
+        };
+        let sessions = rows.filter(passes).take(limit).collect();
+        Ok(Response::new(v1::ListSessionsResponse { revision: cell.revision().0, sessions }))
+    }
+}
+
+/// The cell in numbers.
+pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
+    let cell = shared.snapshot().await;
+    let identity = &shared.identity;
+    let (transactions, conflicts) = shared.metrics.totals();
+    let mut status = v1::StatusResponse {
+        cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
+        incarnation: identity.incarnation,
+        term: identity.term,
+        revision: cell.revision().0,
+        time_micros: cell.time().micros,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sessions: cell.sessions().count() as u64,
+        read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
+        oldest_revision: shared.feed.history().oldest_revision(),
+        history_revision: shared.feed.history().newest_revision(),
+        log_bytes: shared.keeper.size_bytes(),
+        free_bytes: match shared.keeper.space() {
+            Ok(plenum_journal::Space::Ok { free_bytes } | plenum_journal::Space::Low { free_bytes, .. }) => free_bytes,
+            Err(_) => 0,
+        },
+        transactions,
+        conflicts,
+        started_micros: shared.clock.start_micros(),
+        custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
+        ..v1::StatusResponse::default()
+    };
+    let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
+    for machine in cell.machines() {
+        let row = view::machine(&cell, machine);
+        listing::count(&mut status.machines, listing::machine_word(row.state));
+        view::add(&mut capacity, &row.capacity.unwrap_or_default());
+        view::add(&mut allocated, &row.allocated.unwrap_or_default());
+    }
+    for job in cell.jobs() {
+        listing::count(&mut status.jobs, listing::job_word(v1::JobState::from(job.state).into()));
+    }
+    let mut states = [0_u64; 11];
+    for allocation in cell.allocations() {
+        states[allocation.status.state as usize] += 1;
+    }
+    for (state, count) in plenum_model::AllocationState::ALL.into_iter().zip(states).filter(|(_, count)| *count > 0) {
+        let word = listing::allocation_word(v1::AllocationState::from(state).into());
+        *status.allocations.entry(word.to_owned()).or_default() += count;
+    }
+    status.capacity = Some(capacity);
+    status.allocated = Some(allocated);
+    status
+}
+
+fn outcome_word(outcome: v1::TransactionOutcome) -> &'static str {
+    match outcome {
+        v1::TransactionOutcome::Committed => "committed",
+        v1::TransactionOutcome::Partial => "partial",
+        v1::TransactionOutcome::Refused => "refused",
+        v1::TransactionOutcome::Unspecified => "unknown",
+    }
+}
+
+async fn list_transactions(
+    shared: &Arc<Shared>,
+    wire: v1::ListTransactionsRequest,
+) -> Result<v1::ListTransactionsResponse, Failure> {
+    let list = wire.list.unwrap_or_default();
+    let filter = Filter::parse(&list.filter, TRANSACTION_FIELDS)?;
+    let limit = listing::limit(list.limit, shared.settings.listing_rows);
+    let cell = past::cell(shared, list.at).await?;
+    let to = cell.revision();
+    past::reach(shared, to).await?;
+    let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
+    let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
+    let history = shared.feed.history().clone();
+    let names = shared.clone();
+    let page = past::blocking(move || {
+        let passes = |found: &LoggedTransaction| {
+            let own = scheduler_of(&names, SessionId(found.outcome.session));
+            (!refused || !found.outcome.refusals.is_empty())
+                && (scheduler.is_empty() || own == scheduler)
+                && filter.passes(|field| match field {
+                    "scheduler" => Some(own.clone()),
+                    _ => Some(outcome_word(found.outcome.outcome()).to_owned()),
+                })
+        };
+        let revisions = after.saturating_add(1)..=to.0;
+        history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))
+    });
+    let page = page.await?;
+    let views: Result<Vec<_>, Failure> =
+        page.transactions.into_iter().map(|found| transaction(shared, &cell, found, false)).collect();
+    Ok(v1::ListTransactionsResponse { revision: to.0, transactions: views?, truncated: page.resume.is_some() })
+}
+
+/// The scheduler of a session, closed ones included, as far as the history goes.
+fn scheduler_of(shared: &Shared, session: SessionId) -> String {
+    let cell = shared.picture.now(plenum_model::Revision(0));
+    if let Some(found) = cell.session(session) {
+        return found.scheduler.to_string();
+    }
+    match shared.feed.history().session(session.0) {
+        Ok(Lookup::Found(opened)) => opened.scheduler,
+        _ => String::new(),
+    }
+}
+
+fn find_transaction(
+    history: &plenum_history::History,
+    session: u64,
+    number: u64,
+) -> Result<LoggedTransaction, Failure> {
+    let failed = |error| Failure::history(&error);
+    let missing = |what: &str| {
+        Failure::new(Code::NotFound, "NO_SUCH_TRANSACTION", format!("transaction txn-{session}-{number} {what}"))
+    };
+    let revision = match history.transaction(session, number).map_err(failed)? {
+        Lookup::Found(revision) => revision,
+        Lookup::Retired { oldest } => {
+            return Err(missing(&format!("is retired: revisions from {oldest} on are retained")));
+        }
+        Lookup::NeverWas => return Err(missing("never was")),
+    };
+    let logged = history.entry(revision).map_err(failed)?;
+    let decision = v1::Decision::decode(logged.entry.decided.clone());
+    let Ok(v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) }) = decision else {
+        return Err(Failure::internal(format!("revision {revision} has no outcome")));
+    };
+    Ok(LoggedTransaction { revision, time_micros: logged.time_micros, outcome, entry: logged.entry })
+}
+
+/// A transaction as people read it, with names for what its refusals speak of.
+fn transaction(
+    shared: &Shared,
+    cell: &Cell,
+    found: LoggedTransaction,
+    whole: bool,
+) -> Result<v1::TransactionView, Failure> {
+    let unreadable = |error: prost::DecodeError| {
+        Failure::internal(format!("the request of revision {} can't be read: {error}", found.revision))
+    };
+    let command = v1::Command::decode(found.entry.asked.clone()).map_err(unreadable)?;
+    let Some(v1::command::Ask::Commit(asked)) = command.ask else {
+        return Err(Failure::internal(format!("revision {} is no transaction", found.revision)));
+    };
+    let mut view = v1::TransactionView {
+        scheduler: scheduler_of(shared, SessionId(asked.session)),
+        principal: command.principal,
+        base_revision: asked.base_revision,
+        atomic: asked.atomic,
+        check: asked.check,
+        decision: asked.decision.clone(),
+        stops: u32::try_from(asked.stops.len()).unwrap_or(u32::MAX),
+        ..v1::TransactionView::default()
+    };
+    for refusal in &found.outcome.refusals {
+        if let Some(machine) = cell.machine_in(refusal.machine) {
+            view.machine_names.insert(refusal.machine, machine.name.to_string());
+        }
+        name_job(cell, refusal.job, &mut view);
+    }
+    if whole {
+        for placement in &asked.placements {
+            name_job(cell, placement.job, &mut view);
+            for slot in &placement.machines {
+                if let Some(machine) = cell.machine_in(*slot) {
+                    view.machine_names.insert(*slot, machine.name.to_string());
+                }
+            }
+        }
+        view.transaction = Some(asked);
+    }
+    view.outcome = Some(found.outcome);
+    Ok(view)
+}
+
+fn name_job(cell: &Cell, id: u64, view: &mut v1::TransactionView) {
+    let Some(job) = JobId::from_bits(id).and_then(|id| cell.job(id)) else { return };
+    if view.job_names.insert(id, format!("{}/{}", job.shape.namespace, job.shape.name)).is_some() {
+        return;
+    }
+    for (position, group) in job.shape.groups.iter().enumerate() {
+        view.group_names.insert(format!("{id}/{position}"), group.name.to_string());
+    }
+}
+
+fn conflict(cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
+    let machine = row.group.machine.and_then(|slot| cell.machine_in(slot));
+    let job = JobId::from_bits(row.group.job).and_then(|id| cell.job(id));
+    v1::ConflictRow {
+        loser: row.group.loser,
+        winner: row.group.winner,
+        machine: machine.map(|machine| machine.name.to_string()).unwrap_or_default(),
+        job: job.map(|job| format!("{}/{}", job.shape.namespace, job.shape.name)).unwrap_or_default(),
+        resource: metrics::resource(row.group.resource).to_owned(),
+        transactions: row.transactions,
+        claims: row.claims,
+        median_staleness_revisions: row.median_staleness_revisions,
+        wasted_micros: row.wasted_micros,
+        session: row.session,
+        number: row.number,
+    }
+}

@@ -1,0 +1,402 @@
+//! For owners of jobs.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use plenum_model::{
+    AllocationId, AllocationRef, Cell, Command, Decision, Job, NotWanted, RejectionCode, Revision, TaskState,
+    group_is_wanted,
+};
+use plenum_proto::v1;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tonic::{Code, Request, Response, Status};
+
+use super::failure::Failure;
+use super::listing::{self, Filter};
+use super::{past, principal};
+use crate::agents::{Chunk, NoLogs};
+use crate::shared::{Decided, Shared};
+use crate::view;
+
+const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority"];
+const ALLOCATION_FIELDS: &[&str] =
+    &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
+
+/// `plenum.v1.Jobs`.
+pub(super) struct JobsService {
+    shared: Arc<Shared>,
+}
+
+impl JobsService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn change<T>(
+        &self,
+        request: &Request<T>,
+        namespace: &str,
+        command: Command,
+    ) -> Result<v1::ChangeResponse, Failure> {
+        let principal = principal(request)?;
+        change(self.shared.ask(Shared::request(principal.text(), namespace.into(), command)).await?)
+    }
+}
+
+/// The answer to a change.
+pub(super) fn change(decided: Decided) -> Result<v1::ChangeResponse, Failure> {
+    match decided.decision {
+        Decision::Accepted { .. } => Ok(v1::ChangeResponse { revision: decided.at.0, changed: decided.changed }),
+        Decision::Rejected(rejection) => Err(rejection.into()),
+        Decision::Outcome(_) => Err(Failure::internal("a change gave an outcome")),
+    }
+}
+
+fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<Job>, Failure> {
+    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    cell.job_named(namespace, name).ok_or_else(|| {
+        let message = format!("there is no job {name:?} in namespace {namespace:?} at revision {}", cell.revision());
+        Failure::not_found(RejectionCode::NoSuchJob, message)
+    })
+}
+
+#[tonic::async_trait]
+impl v1::jobs_server::Jobs for JobsService {
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let principal = principal(&request)?;
+        let Some(spec) = request.into_inner().spec else {
+            return Err(Failure::invalid("spec: expected a job, found nothing").into());
+        };
+        let command = plenum_proto::jobs::submit(spec)?;
+        let namespace = match &command {
+            Command::SubmitJob { shape, .. } => shape.namespace.clone(),
+            _ => Arc::from(""),
+        };
+        let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;
+        match decided.decision {
+            Decision::Accepted { id, version } => Ok(Response::new(v1::SubmitResponse {
+                job: id,
+                version,
+                revision: decided.at.0,
+                changed: decided.changed,
+            })),
+            Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
+            Decision::Outcome(_) => Err(Failure::internal("submitting gave an outcome").into()),
+        }
+    }
+
+    async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+        let wire = request.into_inner();
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        let counts = view::count_groups(&cell, |slot| slot == job.id.slot);
+        let mut view = view::job(&cell, job, &counts);
+        view.waiting_reason = waiting_reason(&self.shared, &cell, job);
+        view.body = job.body.as_deref().and_then(|body| v1::JobBody::decode(body).ok());
+        Ok(Response::new(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, JOB_FIELDS)?;
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let counts = view::count_groups(&cell, |_| true);
+        let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
+        for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
+            let state = listing::job_word(v1::JobState::from(job.state).into());
+            let passes = filter.passes(|field| match field {
+                "name" => Some(job.shape.name.to_string()),
+                "namespace" => Some(job.shape.namespace.to_string()),
+                "scheduler" => Some(job.shape.scheduler.to_string()),
+                "state" => Some(state.to_owned()),
+                _ => Some(job.shape.priority.to_string()),
+            });
+            if !passes {
+                continue;
+            }
+            if response.jobs.len() == limit {
+                response.truncated = true;
+                break;
+            }
+            let mut view = view::job(&cell, job, &counts);
+            view.waiting_reason = waiting_reason(&self.shared, &cell, job);
+            response.jobs.push(view);
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let cell = self.shared.snapshot().await;
+        let wire = request.get_ref();
+        let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        Ok(Response::new(self.change(&request, &job.shape.namespace, Command::StopJob(job.id)).await?))
+    }
+
+    async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let cell = self.shared.snapshot().await;
+        let wire = request.get_ref();
+        let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        if wire.count > plenum_proto::bounds::COUNT_MAX {
+            let most = plenum_proto::bounds::COUNT_MAX;
+            return Err(Failure::invalid(format!("count: expected 0 to {most}, found {}", wire.count)).into());
+        }
+        let Some(group) = (0_u16..).zip(&job.shape.groups).find(|(_, group)| *group.name == *wire.group) else {
+            let known: Vec<&str> = job.shape.groups.iter().map(|group| &*group.name).collect();
+            let message = format!("there is no group {:?} in the job; it has {}", wire.group, known.join(", "));
+            return Err(Failure::not_found(RejectionCode::NoSuchGroup, message).into());
+        };
+        let command = Command::ScaleJob { job: job.id, group: group.0, count: wire.count };
+        Ok(Response::new(self.change(&request, &job.shape.namespace, command).await?))
+    }
+
+    async fn stop_allocation(
+        &self,
+        request: Request<v1::StopAllocationRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let id = allocation_id(request.get_ref().allocation)?;
+        Ok(Response::new(self.change(&request, "", Command::StopAllocation(id)).await?))
+    }
+
+    async fn list_allocations(
+        &self,
+        request: Request<v1::ListAllocationsRequest>,
+    ) -> Result<Response<v1::ListAllocationsResponse>, Status> {
+        Ok(Response::new(list_allocations(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn get_allocation(
+        &self,
+        request: Request<v1::GetAllocationRequest>,
+    ) -> Result<Response<v1::AllocationView>, Status> {
+        let wire = request.into_inner();
+        let id = allocation_id(wire.allocation)?;
+        let cell = past::cell(&self.shared, wire.at).await?;
+        if let Some(allocation) = cell.allocation(id) {
+            return Ok(Response::new(live(&self.shared, &cell, &allocation).await));
+        }
+        let ended = ended(&self.shared, cell.revision(), id).await?;
+        if ended.ended_revision > cell.revision().0 {
+            return Err(no_such_allocation(id).into());
+        }
+        Ok(Response::new(ended))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let wire = request.into_inner();
+        let id = allocation_id(wire.allocation)?;
+        let cell = self.shared.snapshot().await;
+        let machine = match cell.allocation(id) {
+            Some(allocation) => allocation.row.machine,
+            None => {
+                let ended = ended(&self.shared, cell.revision(), id).await?;
+                let machine = plenum_model::MachineId::from_bits(ended.machine_id);
+                let machine = machine.and_then(|machine| cell.machine(machine));
+                let gone = || Failure::new(Code::Unavailable, "AGENT_GONE", "the machine that ran it was removed");
+                machine.ok_or_else(gone)?.id.slot
+            }
+        };
+        let asked = v1::LogsAsked {
+            allocation: wire.allocation,
+            stderr: wire.stderr,
+            follow: wire.follow,
+            tail_lines: wire.tail_lines,
+            ..Default::default()
+        };
+        let (number, chunks) = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
+            let (status, code) = match &no_logs {
+                NoLogs::TooMany(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
+                NoLogs::AgentGone => (Code::Unavailable, "AGENT_GONE"),
+            };
+            Failure::new(status, code, no_logs.to_string())
+        })?;
+        Ok(Response::new(Box::pin(Reading { shared: self.shared.clone(), request: number, chunks })))
+    }
+}
+
+/// A reader's stream; when it goes, the agent is told.
+struct Reading {
+    shared: Arc<Shared>,
+    request: u64,
+    chunks: mpsc::Receiver<Chunk>,
+}
+
+impl Stream for Reading {
+    type Item = Result<v1::LogChunk, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.chunks.poll_recv(cx).map(|chunk| {
+            chunk.map(|chunk| {
+                chunk
+                    .map(|data| v1::LogChunk { data })
+                    .map_err(|error| Failure::new(Code::Unavailable, "NO_LOGS", error).into_status())
+            })
+        })
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.shared.hub.logs.done(self.request);
+    }
+}
+
+fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
+    AllocationId::from_bits(bits)
+        .ok_or_else(|| Failure::invalid("allocation: expected the id of an allocation, found 0"))
+}
+
+fn no_such_allocation(id: AllocationId) -> Failure {
+    Failure::not_found(RejectionCode::NoSuchAllocation, format!("there is no {id}, and none that ended is retained"))
+}
+
+/// The final row of an allocation that is not live any more.
+async fn ended(shared: &Arc<Shared>, at: Revision, id: AllocationId) -> Result<v1::AllocationView, Failure> {
+    past::reach(shared, at.min(shared.durable_revision())).await?;
+    let history = shared.feed.history().clone();
+    let found = past::blocking(move || history.ended(id.to_bits()).map_err(|error| Failure::history(&error))).await?;
+    found.found().ok_or_else(|| no_such_allocation(id))
+}
+
+/// A live allocation's row, with the time of its grant where the picture or the history knows it.
+async fn live(shared: &Arc<Shared>, cell: &Cell, allocation: &AllocationRef<'_>) -> v1::AllocationView {
+    let created = shared.picture.time_of(allocation.row.created);
+    let mut view = view::allocation(cell, allocation, created);
+    if created.is_none() {
+        let (history, revision) = (shared.feed.history().clone(), view.created_revision);
+        let read = past::blocking(move || history.entry(revision).map_err(|error| Failure::history(&error)));
+        view.created_micros = read.await.map_or(0, |logged| logged.time_micros);
+    }
+    view
+}
+
+async fn list_allocations(
+    shared: &Arc<Shared>,
+    wire: v1::ListAllocationsRequest,
+) -> Result<v1::ListAllocationsResponse, Failure> {
+    let list = wire.list.unwrap_or_default();
+    let filter = Filter::parse(&list.filter, ALLOCATION_FIELDS)?;
+    let limit = listing::limit(list.limit, shared.settings.listing_rows);
+    let of_the_past = list.at.is_some_and(|at| at.revision > 0 || at.time_micros != 0);
+    let cell = past::cell(shared, list.at).await?;
+    let passes = |row: &v1::AllocationView| {
+        (list.namespace.is_empty() || row.namespace == list.namespace)
+            && (wire.job.is_empty() || row.job == wire.job)
+            && (wire.machine.is_empty() || row.machine == wire.machine)
+            && filter.passes(|field| allocation_field(row, field))
+    };
+    let mut response = v1::ListAllocationsResponse { revision: cell.revision().0, ..Default::default() };
+    let mut times: BTreeMap<u64, i64> = BTreeMap::new();
+    for allocation in cell.allocations() {
+        let created = shared.picture.time_of(allocation.row.created);
+        let mut row = view::allocation(&cell, &allocation, created);
+        if !passes(&row) {
+            continue;
+        }
+        if response.allocations.len() == limit {
+            response.truncated = true;
+            return Ok(response);
+        }
+        if created.is_none() {
+            row.created_micros = created_micros(shared, &mut times, row.created_revision);
+        }
+        response.allocations.push(row);
+    }
+    if wire.ended {
+        past::reach(shared, cell.revision()).await?;
+        let left = limit - response.allocations.len();
+        let history = shared.feed.history().clone();
+        let (at, list_namespace, job, machine) =
+            (cell.revision().0, list.namespace.clone(), wire.job.clone(), wire.machine.clone());
+        let page = past::blocking(move || {
+            let passes = |row: &v1::AllocationView| {
+                (!of_the_past || row.ended_revision <= at)
+                    && (list_namespace.is_empty() || row.namespace == list_namespace)
+                    && (job.is_empty() || row.job == job)
+                    && (machine.is_empty() || row.machine == machine)
+                    && filter.passes(|field| allocation_field(row, field))
+            };
+            history.ended_recent(left, passes).map_err(|error| Failure::history(&error))
+        });
+        let page = page.await?;
+        response.truncated = page.truncated;
+        response.allocations.extend(page.allocations);
+    }
+    Ok(response)
+}
+
+/// When a revision was decided that the picture has forgotten. Read once for all allocations of a transaction.
+fn created_micros(shared: &Shared, times: &mut BTreeMap<u64, i64>, revision: u64) -> i64 {
+    if let Some(&known) = times.get(&revision) {
+        return known;
+    }
+    // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
+    if times.len() >= TIMES_READ_MAX {
+        return 0;
+    }
+    let read = shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
+    times.insert(revision, read);
+    read
+}
+
+/// Times that one listing reads from the history.
+const TIMES_READ_MAX: usize = 256;
+
+fn allocation_field(row: &v1::AllocationView, field: &str) -> Option<String> {
+    Some(match field {
+        "id" => AllocationId::from_bits(row.id)?.to_string(),
+        "namespace" => row.namespace.clone(),
+        "job" => row.job.clone(),
+        "group" => row.group.clone(),
+        "machine" => row.machine.clone(),
+        "scheduler" => row.scheduler.clone(),
+        "state" => listing::allocation_word(row.state).to_owned(),
+        "ready" => row.ready.to_string(),
+        "task_index" => row.task.to_string(),
+        _ => row.attempt.to_string(),
+    })
+}
+
+/// Why tasks of a job wait: what the cell itself knows, or else what its scheduler said last.
+fn waiting_reason(shared: &Shared, cell: &Cell, job: &Arc<Job>) -> String {
+    if job.state.is_final() {
+        return String::new();
+    }
+    let mut reasons = Vec::new();
+    for (position, shape) in (0_u16..).zip(&job.shape.groups) {
+        let waiting = cell.group(job, position).map_or(0, |row| row.tasks_in(TaskState::Waiting));
+        if waiting == 0 {
+            continue;
+        }
+        let reason = match group_is_wanted(cell, job, position, shared.clock.now()) {
+            Err(NotWanted::After(before)) => {
+                let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
+                format!("group {before} is not done")
+            }
+            Err(not_wanted) => not_wanted.to_string(),
+            Ok(()) => scheduler_says(shared, cell, job, position),
+        };
+        reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
+    }
+    reasons.join("; ")
+}
+
+fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
+    if let Some(note) = shared.notes.lock().of(job.id, group.into()) {
+        return format!("{} (at revision {})", note.reason, note.revision);
+    }
+    let sessions = shared.sessions.lock();
+    let connected =
+        cell.sessions().any(|session| *session.scheduler == *job.shape.scheduler && sessions.is_connected(session.id));
+    if connected {
+        format!("scheduler {} has not placed them yet, and has not said why", job.shape.scheduler)
+    } else {
+        format!("no scheduler {} is connected; start one", job.shape.scheduler)
+    }
+}

@@ -1,0 +1,131 @@
+//! What listings have in common: filters, limits, and words for states.
+
+use std::collections::BTreeMap;
+
+use plenum_proto::v1;
+
+use super::failure::Failure;
+
+/// Conditions on fields, joined by "and".
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    terms: Vec<Term>,
+}
+
+#[derive(Debug)]
+struct Term {
+    field: String,
+    equal: bool,
+    value: String,
+}
+
+impl Filter {
+    /// Reads `field=value,field!=value`. `known` are the fields that there are; one that ends in `.` stands for all that begin so.
+    pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Failure> {
+        let mut terms = Vec::new();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let found = part.split_once("!=").map(|(field, value)| (field, false, value));
+            let found = found.or_else(|| part.split_once('=').map(|(field, value)| (field, true, value)));
+            let Some((field, equal, value)) = found else {
+                return Err(Failure::invalid(format!("filter: expected field=value or field!=value, found {part:?}")));
+            };
+            let field = field.trim();
+            if !known.iter().any(|known| field == *known || (known.ends_with('.') && field.starts_with(known))) {
+                let known = known.join(", ");
+                return Err(Failure::invalid(format!("filter: expected one of {known}, found {field:?}")));
+            }
+            terms.push(Term { field: field.to_owned(), equal, value: value.trim().to_owned() });
+        }
+        Ok(Self { terms })
+    }
+
+    /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
+    pub(super) fn passes(&self, value: impl Fn(&str) -> Option<String>) -> bool {
+        self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
+    }
+}
+
+/// How many rows: what was asked for, up to the server's own limit.
+pub(super) fn limit(asked: u32, most: u32) -> usize {
+    let rows = if asked == 0 { most } else { asked.min(most) };
+    usize::try_from(rows).unwrap_or(usize::MAX)
+}
+
+/// Counts by word.
+pub(super) fn count(counts: &mut BTreeMap<String, u64>, word: &str) {
+    match counts.get_mut(word) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(word.to_owned(), 1);
+        }
+    }
+}
+
+/// An allocation's state as people write it.
+pub(super) fn allocation_word(state: i32) -> &'static str {
+    use v1::AllocationState as State;
+    match State::try_from(state) {
+        Ok(State::Granted) => "granted",
+        Ok(State::Starting) => "starting",
+        Ok(State::Running) => "running",
+        Ok(State::Stopping) => "stopping",
+        Ok(State::Lost | State::EndedLost) => "lost",
+        Ok(State::Complete) => "complete",
+        Ok(State::Failed) => "failed",
+        Ok(State::Stopped) => "stopped",
+        Ok(State::Evicted) => "evicted",
+        Ok(State::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+/// A machine's state as people write it.
+pub(super) fn machine_word(state: i32) -> &'static str {
+    use v1::MachineState as State;
+    match State::try_from(state) {
+        Ok(State::Ready) => "ready",
+        Ok(State::Cordoned) => "cordoned",
+        Ok(State::Draining) => "draining",
+        Ok(State::Unreachable) => "unreachable",
+        Ok(State::Gone) => "gone",
+        Ok(State::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+/// A job's state as people write it.
+pub(super) fn job_word(state: i32) -> &'static str {
+    use v1::JobState as State;
+    match State::try_from(state) {
+        Ok(State::JobWaiting) => "waiting",
+        Ok(State::JobRunning) => "running",
+        Ok(State::JobComplete) => "complete",
+        Ok(State::JobFailed) => "failed",
+        Ok(State::JobStopped) => "stopped",
+        Ok(State::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_passes_when_all_terms_hold() {
+        let filter = Filter::parse("state=ready, attr.rack!=r1", &["state", "attr."]).unwrap();
+        let row = |state: &'static str, rack: Option<&'static str>| {
+            move |field: &str| match field {
+                "state" => Some(state.to_owned()),
+                _ => rack.map(str::to_owned),
+            }
+        };
+        assert!(filter.passes(row("ready", Some("r2"))) && filter.passes(row("ready", None)));
+        assert!(!filter.passes(row("ready", Some("r1"))) && !filter.passes(row("gone", None)));
+    }
+
+    #[test]
+    fn an_unknown_field_is_told_with_those_there_are() {
+        let failure = Filter::parse("colour=red", &["state", "name"]).unwrap_err();
+        assert_eq!(failure.message, "filter: expected one of state, name, found \"colour\"");
+        assert!(Filter::parse("state", &["state"]).is_err());
+        assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
+    }
+}

@@ -1,0 +1,81 @@
+//! The cell as it is, or as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_model::{Cell, Revision};
+use plenum_proto::{delta, v1};
+use tonic::Code;
+
+use super::failure::Failure;
+use crate::error::ServerError;
+use crate::recovery;
+use crate::shared::Shared;
+
+/// How long a reader waits for the history to have what is durable.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The cell at a moment; neither revision nor time: now.
+pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cell, Failure> {
+    let Some(at) = at.filter(|at| at.revision > 0 || at.time_micros != 0) else { return Ok(shared.snapshot().await) };
+    let now = shared.durable_revision();
+    let revision = if at.revision > 0 { at.revision } else { revision_at(shared, at.time_micros).await? };
+    if revision > now.0 {
+        let message = format!("revision {revision} is yet to come; the newest is {now}");
+        return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
+    }
+    if revision == now.0 {
+        // The picture may be ahead by now; then the history has it.
+        let cell = shared.snapshot().await;
+        if cell.revision() == now {
+            return Ok(cell);
+        }
+    }
+    reach(shared, Revision(revision)).await?;
+    let shared = shared.clone();
+    blocking(move || fold(&shared, revision)).await
+}
+
+async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {
+    let now = shared.durable_revision();
+    if micros >= shared.recent.read().time().micros {
+        return Ok(now.0);
+    }
+    reach(shared, now).await?;
+    let shared = shared.clone();
+    blocking(move || shared.feed.history().revision_at_time(micros).map_err(|error| Failure::history(&error))).await
+}
+
+/// Waits until the history has a revision.
+pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Failure> {
+    if shared.feed.reaches(revision, PATIENCE).await {
+        return Ok(());
+    }
+    let message = match shared.feed.broken() {
+        Some(why) => format!("the history takes nothing more until the server starts again: {why}"),
+        None => format!("the history has not got revision {revision} yet; try again in a moment"),
+    };
+    Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))
+}
+
+/// Runs what reads the disk on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
+}
+
+fn fold(shared: &Shared, revision: u64) -> Result<Cell, Failure> {
+    let history = shared.feed.history();
+    let unreadable = |error: ServerError| match error {
+        ServerError::ReadHistory(error) => Failure::history(&error),
+        other => Failure::internal(other.to_string()),
+    };
+    let (mut cell, start) = recovery::cell_at(history, revision).map_err(unreadable)?;
+    for logged in history.entries(start + 1, revision).map_err(|error| Failure::history(&error))? {
+        let entry = logged.map_err(|error| Failure::history(&error))?.entry;
+        let delta = delta::decode(entry.delta).map_err(|error| Failure::internal(error.to_string()))?;
+        cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
+    }
+    Ok(cell)
+}

@@ -1,0 +1,334 @@
+//! Who may call what: one table for all methods. What is not in it is not allowed.
+//!
+//! A method's row says which roles may call it at all. Which objects they may touch with it is checked where the object is known,
+//! by the rules of [`Principal`].
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What a principal is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A process on this very machine, over loopback: may do everything.
+    Local,
+    /// Operates the cell.
+    Operator,
+    /// Owns jobs.
+    User,
+    /// Places tasks.
+    Scheduler,
+    /// Runs them.
+    Agent,
+}
+
+impl Role {
+    const ALL: [Self; 5] = [Self::Local, Self::Operator, Self::User, Self::Scheduler, Self::Agent];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Operator => "operator",
+            Self::User => "user",
+            Self::Scheduler => "scheduler",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// Who a request comes from: `local`, or a role and a name, such as `agent/m1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    role: Role,
+    /// Empty for `local`.
+    name: Arc<str>,
+    text: Arc<str>,
+}
+
+/// A principal that nobody can be, or may not do what it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It has no known role, or no proper name.
+    NoSuchPrincipal {
+        /// What was there, cut and escaped.
+        found: String,
+    },
+    /// Its role may not call the method.
+    Method {
+        /// Who asked.
+        principal: Arc<str>,
+        /// What.
+        method: String,
+    },
+    /// It may call the method, but not with this object.
+    Object {
+        /// Who asked.
+        principal: Arc<str>,
+        /// Such as `machine m2`.
+        object: String,
+        /// What it would have had to be.
+        expected: String,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchPrincipal { found } => write!(
+                f,
+                "expected a principal such as local, operator/NAME, user/NAME, scheduler/NAME or agent/MACHINE, found {found}"
+            ),
+            Self::Method { principal, method } => {
+                let may: Vec<&str> =
+                    row(method).map_or(&[][..], |row| row.roles).iter().map(|role| role.as_str()).collect();
+                write!(f, "{principal} may not call {method}; expected one of: {}", may.join(", "))
+            }
+            Self::Object { principal, object, expected } => {
+                write!(f, "{principal} may not touch {object}; expected {expected}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Denied {}
+
+impl Principal {
+    /// The principal that is taken for granted on loopback.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { role: Role::Local, name: Arc::from(""), text: Arc::from("local") }
+    }
+
+    /// Reads a principal as it stands in the metadata `plenum-principal`.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchPrincipal`]: names are matched whole, so nothing but names is let in.
+    pub fn parse(text: &str) -> Result<Self, Denied> {
+        if text == "local" {
+            return Ok(Self::local());
+        }
+        let parts = text.split_once('/').filter(|(_, name)| plenum_model::is_name(name, true));
+        let role = parts
+            .and_then(|(role, _)| Role::ALL.into_iter().find(|known| known.as_str() == role && *known != Role::Local));
+        match (role, parts) {
+            (Some(role), Some((_, name))) => Ok(Self { role, name: Arc::from(name), text: Arc::from(text) }),
+            _ => {
+                let found: String = text.chars().take(80).collect();
+                Err(Denied::NoSuchPrincipal { found: format!("{found:?}") })
+            }
+        }
+    }
+
+    /// As it is written, and logged.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// What it is there for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether it may call a method, by its path: `/plenum.v1.Cell/Commit`.
+    ///
+    /// # Errors
+    /// [`Denied::Method`], also for methods that have no row.
+    pub fn may_call(&self, path: &str) -> Result<(), Denied> {
+        let method = path.trim_start_matches('/');
+        if row(method).is_some_and(|row| row.roles.contains(&self.role)) {
+            Ok(())
+        } else {
+            Err(Denied::Method { principal: self.text.clone(), method: method.to_owned() })
+        }
+    }
+
+    /// An agent speaks for its own machine only.
+    ///
+    /// # Errors
+    /// [`Denied::Object`].
+    pub fn may_speak_for_machine(&self, machine: &str) -> Result<(), Denied> {
+        self.must_be_named(Role::Agent, "machine", machine)
+    }
+
+    /// A scheduler opens sessions under its own name only.
+    ///
+    /// # Errors
+    /// [`Denied::Object`].
+    pub fn may_schedule_as(&self, scheduler: &str) -> Result<(), Denied> {
+        self.must_be_named(Role::Scheduler, "scheduler", scheduler)
+    }
+
+    /// A session is used by whoever opened it.
+    ///
+    /// # Errors
+    /// [`Denied::Object`].
+    pub fn may_use_session_of(&self, owner: &str) -> Result<(), Denied> {
+        if matches!(self.role, Role::Local | Role::Operator) || *self.text == *owner {
+            return Ok(());
+        }
+        Err(Denied::Object {
+            principal: self.text.clone(),
+            object: "a session of somebody else".to_owned(),
+            expected: "a session that it opened itself".to_owned(),
+        })
+    }
+
+    fn must_be_named(&self, role: Role, what: &str, name: &str) -> Result<(), Denied> {
+        if self.role != role || *self.name == *name {
+            return Ok(());
+        }
+        Err(Denied::Object {
+            principal: self.text.clone(),
+            object: format!("{what} {name:?}"),
+            expected: format!("its own, {:?}", self.name),
+        })
+    }
+}
+
+/// A row of the table.
+struct Row {
+    method: &'static str,
+    roles: &'static [Role],
+}
+
+fn row(method: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.method == method)
+}
+
+const ANYBODY: &[Role] = &[Role::Local, Role::Operator, Role::User, Role::Scheduler, Role::Agent];
+const READERS: &[Role] = &[Role::Local, Role::Operator, Role::User, Role::Scheduler];
+const SCHEDULERS: &[Role] = &[Role::Local, Role::Operator, Role::Scheduler];
+const OWNERS: &[Role] = &[Role::Local, Role::Operator, Role::User];
+const OPERATORS: &[Role] = &[Role::Local, Role::Operator];
+const AGENTS: &[Role] = &[Role::Local, Role::Agent];
+
+macro_rules! table {
+    ($($service:literal { $($method:literal: $roles:ident,)* })*) => {
+        &[$($(Row { method: concat!($service, "/", $method), roles: $roles },)*)*]
+    };
+}
+
+/// The table. A method without a row fails a test, and every call.
+const TABLE: &[Row] = table! {
+    "plenum.v1.Cell" {
+        "Session": SCHEDULERS,
+        "Watch": READERS,
+        "Open": SCHEDULERS,
+        "Commit": SCHEDULERS,
+        "Close": SCHEDULERS,
+    }
+    "plenum.v1.Jobs" {
+        "Submit": OWNERS,
+        "Get": READERS,
+        "List": READERS,
+        "Stop": OWNERS,
+        "Scale": OWNERS,
+        "StopAllocation": OWNERS,
+        "ListAllocations": READERS,
+        "GetAllocation": READERS,
+        "Logs": OWNERS,
+    }
+    "plenum.v1.Inspect" {
+        "Status": READERS,
+        "ListMachines": READERS,
+        "GetMachine": READERS,
+        "CordonMachine": OPERATORS,
+        "RemoveMachine": OPERATORS,
+        "ListTransactions": READERS,
+        "GetTransaction": READERS,
+        "ListConflicts": READERS,
+        "ListSessions": READERS,
+    }
+    "plenum.v1.Agents" {
+        "Register": AGENTS,
+        "Follow": AGENTS,
+        "Report": AGENTS,
+        "SendLogs": AGENTS,
+    }
+    "grpc.health.v1.Health" {
+        "Check": ANYBODY,
+        "Watch": ANYBODY,
+        "List": ANYBODY,
+    }
+    "grpc.reflection.v1.ServerReflection" {
+        "ServerReflectionInfo": ANYBODY,
+    }
+    "grpc.reflection.v1alpha.ServerReflection" {
+        "ServerReflectionInfo": ANYBODY,
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    fn methods() -> Vec<String> {
+        let set = prost_types::FileDescriptorSet::decode(plenum_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let mut methods = Vec::new();
+        for file in &set.file {
+            for service in &file.service {
+                let names = service
+                    .method
+                    .iter()
+                    .map(|method| format!("{}.{}/{}", file.package(), service.name(), method.name()));
+                methods.extend(names);
+            }
+        }
+        methods
+    }
+
+    #[test]
+    fn every_method_of_the_protocol_has_a_row_and_every_row_a_method() {
+        let methods = methods();
+        assert!(methods.len() > 20);
+        for method in &methods {
+            assert!(row(method).is_some(), "{method} has no row");
+        }
+        for row in TABLE.iter().filter(|row| row.method.starts_with("plenum.")) {
+            assert!(methods.iter().any(|method| method == row.method), "{} is no method", row.method);
+        }
+    }
+
+    #[test]
+    fn each_role_gets_what_it_is_there_for_and_nothing_else() {
+        let may = |principal: &str, method: &str| Principal::parse(principal).unwrap().may_call(method).is_ok();
+        for (principal, allowed, forbidden) in [
+            ("agent/m1", "Agents/Report", "Cell/Commit"),
+            ("scheduler/batch", "Cell/Session", "Agents/Register"),
+            ("user/ann", "Jobs/Submit", "Cell/Commit"),
+            ("operator/op", "Inspect/RemoveMachine", "Agents/Report"),
+            ("user/ann", "Inspect/Status", "Inspect/CordonMachine"),
+        ] {
+            assert!(may(principal, &format!("/plenum.v1.{allowed}")), "{principal} {allowed}");
+            assert!(!may(principal, &format!("/plenum.v1.{forbidden}")), "{principal} {forbidden}");
+        }
+        assert!(methods().iter().all(|method| may("local", method)));
+        assert!(!may("local", "/plenum.v1.Cell/Unknown"));
+    }
+
+    #[test]
+    fn principals_are_matched_whole() {
+        for text in
+            ["", "root", "agent", "agent/", "agent/../m1", "agent/m1/", "Agent/m1", "local/x", "agent/m1\0", "user/ä"]
+        {
+            assert!(Principal::parse(text).is_err(), "{text:?}");
+        }
+        let agent = Principal::parse("agent/m1").unwrap();
+        assert!(agent.may_speak_for_machine("m1").is_ok());
+        assert!(agent.may_speak_for_machine("m11").is_err() && agent.may_speak_for_machine("m").is_err());
+        assert!(Principal::parse("scheduler/batch").unwrap().may_schedule_as("service").is_err());
+        assert!(Principal::local().may_speak_for_machine("m1").is_ok());
+        assert!(Principal::parse("scheduler/a").unwrap().may_use_session_of("scheduler/b").is_err());
+    }
+
+    #[test]
+    fn a_denial_says_who_may() {
+        let denied = Principal::parse("agent/m1").unwrap().may_call("/plenum.v1.Jobs/Submit").unwrap_err();
+        assert_eq!(
+            denied.to_string(),
+            "agent/m1 may not call plenum.v1.Jobs/Submit; expected one of: local, operator, user"
+        );
+    }
+}

@@ -1,0 +1,335 @@
+//! The commit path without its I/O: decides requests, gathers what was decided into batches, and answers when they are durable.
+//!
+//! # The order of things
+//!
+//! ```text
+//! Request ─ decide ─▶ building batch ─ poll ─▶ Write ─ (disk) ─▶ Durable ─▶ Publish, then Answer, Answer, …
+//!                          ▲                                        │
+//!                          └── requests go on being decided meanwhile ──┘   (one batch in flight at most)
+//! ```
+//!
+//! - A request is decided as soon as it is handed over, on the newest state, durable or not; so batches are pipelined: the next
+//!   one is resolved while the one before syncs.
+//! - Nothing that was decided is shown before it is durable, and neither is anything that was concluded from it: the answer to a
+//!   rejected or repeated request waits for the revision on which it was judged.
+//! - A batch is published before the requests in it are answered. Answers come in the order of the requests.
+//! - After a failed write nothing is answered or published any more, ever. Whether the batch is durable is unknown; only the next
+//!   start can tell.
+//!
+//! The caller hands over what arrived ([`Committer::handle`]), then carries out what [`Committer::poll`] gives until it gives
+//! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues.
+
+mod building;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plenum_core::{Core, Decided};
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision};
+
+use crate::publish::LoggedBatch;
+use building::Building;
+
+/// Bounds of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitOptions {
+    /// A batch of so many bytes takes no further request. One request may take it above: by at most what a message may have.
+    pub batch_bytes: usize,
+    /// A batch of so many requests takes no further one.
+    pub batch_requests: usize,
+}
+
+impl Default for CommitOptions {
+    /// 1 MiB, because 64 KiB cost a sync only 10% more than 4 KiB and 1 MiB about twice; 4096 requests, so that one batch of single
+    /// claims takes about as long as its sync.
+    fn default() -> Self {
+        Self { batch_bytes: 1 << 20, batch_requests: 4096 }
+    }
+}
+
+/// A validated request, with its encoded form for the log, which is made on another thread.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    request: Request,
+    encoded: Bytes,
+}
+
+impl Asked {
+    /// Encodes a request. Not for the resolver's thread.
+    #[must_use]
+    pub fn new(request: Request) -> Self {
+        let encoded = plenum_proto::command::encode(&request);
+        Self { request, encoded }
+    }
+
+    /// A request of the server itself.
+    #[must_use]
+    pub fn by_server(command: Command) -> Self {
+        Self::new(Request { principal: Arc::from(SERVER), namespace: Arc::from(""), command })
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Bytes in the log.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        self.encoded.len()
+    }
+}
+
+/// The principal of what the server does by itself.
+pub const SERVER: &str = "server";
+
+/// What happens to a committer. `T` is whatever the caller needs to find the asker again.
+#[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are requests, and a box would cost each an allocation"
+)]
+pub enum Input<T> {
+    /// Somebody asks; the server itself does without a ticket.
+    Request {
+        /// Comes back with the answer.
+        ticket: Option<T>,
+        /// What is asked.
+        asked: Asked,
+    },
+    /// Time passed: see [`Committer::next_due`].
+    Tick,
+    /// The batch in flight is durable.
+    Durable,
+    /// The batch in flight could not be written, or nobody knows.
+    Failed,
+}
+
+/// What a committer wants done.
+#[derive(Debug)]
+pub enum Output<T> {
+    /// Append this to the journal and sync it; then say [`Input::Durable`] or [`Input::Failed`]. There is no second one meanwhile.
+    Write(Batch),
+    /// This is durable: show it.
+    Publish(Published),
+    /// Answer this request. What it speaks of has been published.
+    Answer {
+        /// Whose.
+        ticket: T,
+        /// The durable revision that it was judged on; if it changed something, its own.
+        at: Revision,
+        /// How it was answered.
+        answer: Answer,
+    },
+}
+
+/// How a request was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Decided now, and something changed.
+    Changed(Decision),
+    /// Decided now, and nothing changed: it was rejected, a dry run, or there was nothing to do.
+    Unchanged(Decision),
+    /// Decided before, at this revision: the answer given then stands in the log.
+    Repeated(Revision),
+}
+
+/// A batch to be written.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The term of this server.
+    pub term: u64,
+    /// Its first revision.
+    pub first: Revision,
+    /// Its last revision.
+    pub last: Revision,
+    /// An encoded `LogBatch`.
+    pub bytes: Bytes,
+}
+
+/// A batch that became durable.
+#[derive(Debug)]
+pub struct Published {
+    /// As logged.
+    pub batch: Arc<LoggedBatch>,
+    /// The same deltas, decoded: one for each revision.
+    pub deltas: Vec<Delta>,
+}
+
+/// Decides, gathers and answers. Exactly one batch is in flight at any time, or none.
+#[derive(Debug)]
+pub struct Committer<T> {
+    core: Core,
+    options: CommitOptions,
+    building: Building,
+    in_flight: Option<Published>,
+    durable: Revision,
+    /// Answers that wait for their revision to be durable. Invariant: revisions never fall.
+    waiting: VecDeque<Waiting<T>>,
+    outputs: VecDeque<Output<T>>,
+    /// The due time at which a tick changed nothing: no reason to tick again.
+    idle_tick: Option<LogTime>,
+    tick: Asked,
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    ticket: T,
+    at: Revision,
+    answer: Answer,
+}
+
+impl<T> Committer<T> {
+    /// A committer whose core's state is durable.
+    #[must_use]
+    pub fn new(core: Core, options: CommitOptions) -> Self {
+        let durable = core.cell().revision();
+        Self {
+            core,
+            options,
+            building: Building::default(),
+            in_flight: None,
+            durable,
+            waiting: VecDeque::new(),
+            outputs: VecDeque::new(),
+            idle_tick: None,
+            tick: Asked::by_server(Command::Tick),
+            failed: false,
+        }
+    }
+
+    /// The newest state, durable or not: never to be shown.
+    #[must_use]
+    pub fn undurable_cell(&self) -> &Cell {
+        self.core.cell()
+    }
+
+    /// The last revision that is durable.
+    #[must_use]
+    pub fn durable(&self) -> Revision {
+        self.durable
+    }
+
+    /// Whether a batch is in flight, or waits to be.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.in_flight.is_some() || self.building.requests() > 0
+    }
+
+    /// Whether a request may be handed over now. False while a full batch waits for the one in flight, and after a failure.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.failed
+            && self.building.len_bytes() < self.options.batch_bytes
+            && self.waiting.len() < 2 * self.options.batch_requests
+            && self.building.requests() < self.options.batch_requests
+    }
+
+    /// When [`Input::Tick`] would change something; `None`: not before something else happens.
+    #[must_use]
+    pub fn next_due(&self) -> Option<LogTime> {
+        let due = self.core.next_due().filter(|due| self.idle_tick != Some(*due))?;
+        // A batch has one time. While a later one is due, its tick belongs to the next batch.
+        let in_this_batch = self.building.time().is_none_or(|time| due <= time);
+        (in_this_batch && self.has_room()).then_some(due)
+    }
+
+    /// Takes what happened. `now` may be any clock's: log time never goes backwards, whatever it says.
+    pub fn handle(&mut self, now: LogTime, input: Input<T>) {
+        if self.failed {
+            return;
+        }
+        match input {
+            Input::Request { ticket, asked } => self.decide(now, ticket, &asked),
+            Input::Tick => self.tick(now),
+            Input::Durable => self.durable_now(),
+            Input::Failed => self.fail(),
+        }
+    }
+
+    /// What is to be done next; `None`: nothing before the next input. Gives the next batch to write only when everything else was
+    /// taken, so that whoever hands over all that has arrived before polling gets the largest batches.
+    pub fn poll(&mut self) -> Option<Output<T>> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if self.in_flight.is_some() || self.failed {
+            return None;
+        }
+        let published = self.building.finish()?;
+        let (first, last) = (published.batch.first(), published.batch.last());
+        let bytes = published.batch.bytes().clone();
+        self.in_flight = Some(published);
+        Some(Output::Write(Batch { term: self.core.cell().identity().term, first, last, bytes }))
+    }
+
+    fn decide(&mut self, now: LogTime, ticket: Option<T>, asked: &Asked) {
+        let answer = self.judge(now, asked);
+        if let Some(ticket) = ticket {
+            let at = self.core.cell().revision();
+            self.answer_when_durable(Waiting { ticket, at, answer });
+        }
+    }
+
+    fn judge(&mut self, now: LogTime, asked: &Asked) -> Answer {
+        let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));
+        match self.core.decide(&asked.request, time) {
+            Decided::Changed { decision, delta } => {
+                self.idle_tick = None;
+                self.building.add(&asked.encoded, &decision, delta);
+                Answer::Changed(decision)
+            }
+            Decided::Unchanged(decision) => Answer::Unchanged(decision),
+            Decided::Repeated(revision) => Answer::Repeated(revision),
+        }
+    }
+
+    fn tick(&mut self, now: LogTime) {
+        let due = self.core.next_due().filter(|due| *due <= now);
+        if due.is_none() {
+            return;
+        }
+        let before = self.core.cell().revision();
+        let tick = self.tick.clone();
+        self.judge(now, &tick);
+        if self.core.cell().revision() == before {
+            self.idle_tick = due;
+        }
+    }
+
+    fn answer_when_durable(&mut self, waiting: Waiting<T>) {
+        if waiting.at <= self.durable {
+            self.outputs.push_back(waiting.into_output());
+        } else {
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    fn durable_now(&mut self) {
+        let Some(published) = self.in_flight.take() else { return };
+        self.durable = published.batch.last();
+        self.outputs.push_back(Output::Publish(published));
+        while self.waiting.front().is_some_and(|waiting| waiting.at <= self.durable) {
+            self.outputs.extend(self.waiting.pop_front().map(Waiting::into_output));
+        }
+    }
+
+    fn fail(&mut self) {
+        self.failed = true;
+        self.in_flight = None;
+        self.waiting.clear();
+        self.outputs.clear();
+    }
+}
+
+impl<T> Waiting<T> {
+    fn into_output(self) -> Output<T> {
+        Output::Answer { ticket: self.ticket, at: self.at, answer: self.answer }
+    }
+}

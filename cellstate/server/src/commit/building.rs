@@ -1,0 +1,59 @@
+//! The batch that is being built.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use plenum_model::{Decision, Delta, LogTime};
+use plenum_proto::{delta, v1};
+use prost::Message;
+
+use super::Published;
+use crate::publish::{BatchEncoder, LoggedBatch};
+
+/// Decided commands that are not written yet.
+#[derive(Debug, Default)]
+pub(super) struct Building {
+    encoder: BatchEncoder,
+    deltas: Vec<Delta>,
+    /// Kept between batches, so that encoding allocates only the batch itself.
+    decided: BytesMut,
+    delta: BytesMut,
+}
+
+impl Building {
+    pub(super) fn len_bytes(&self) -> usize {
+        if self.deltas.is_empty() { 0 } else { self.encoder.len() }
+    }
+
+    /// Requests that changed something; the others take no place in the log.
+    pub(super) fn requests(&self) -> usize {
+        self.deltas.len()
+    }
+
+    /// The time of everything in it; `None` while it is empty.
+    pub(super) fn time(&self) -> Option<LogTime> {
+        self.deltas.first().map(|delta| delta.time)
+    }
+
+    pub(super) fn add(&mut self, asked: &[u8], decision: &Decision, change: Delta) {
+        if self.deltas.is_empty() {
+            self.encoder.begin(change.time);
+        }
+        self.decided.clear();
+        v1::Decision::from(decision).encode(&mut self.decided).expect("a growing buffer has room");
+        self.delta.clear();
+        delta::encode(&change, &mut self.delta);
+        self.encoder.add(change.revision, asked, &self.decided, &self.delta);
+        self.deltas.push(change);
+    }
+
+    /// The batch; `None` if there is nothing in it.
+    pub(super) fn finish(&mut self) -> Option<Published> {
+        if self.deltas.is_empty() {
+            return None;
+        }
+        let deltas = std::mem::take(&mut self.deltas);
+        let batch = LoggedBatch::parse(self.encoder.finish()).expect("it was encoded here, without gaps");
+        Some(Published { batch: Arc::new(batch), deltas })
+    }
+}

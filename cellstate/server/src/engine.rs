@@ -1,0 +1,108 @@
+//! The threads of a server, and the queues between them.
+//!
+//! ```text
+//! connections ─▶ ingress ─▶ resolver ⇄ journal        (decide, append, sync; answers go out from here)
+//!                              │ published
+//!                              ▼
+//!                          publisher ─▶ feeder        (the picture for readers; the history)
+//! keeping: high-water mark, next segment, room on the disk
+//! ```
+
+mod backlog;
+mod clock;
+mod feeder;
+mod journal;
+mod keeping;
+mod picture;
+mod publisher;
+mod resolver;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use plenum_journal::Journal;
+use plenum_model::Cell;
+
+pub(crate) use backlog::Backlog;
+pub(crate) use clock::Clock;
+pub(crate) use feeder::{Fed, Feed};
+pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
+pub(crate) use picture::Picture;
+
+use crate::commit::Committer;
+use crate::error::ServerError;
+use crate::shared::Shared;
+use journal::Writer;
+use resolver::Resolver;
+
+/// The running threads, in the order in which they end.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    resolver: JoinHandle<()>,
+    rest: Vec<JoinHandle<()>>,
+    keeping: JoinHandle<()>,
+}
+
+/// Starts all threads. `checkpoint` is the cell of the newest checkpoint.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    committer: Committer<crate::ingress::Reply>,
+    journal: Journal,
+    checkpoint: Option<Cell>,
+) -> Result<Threads, ServerError> {
+    let writer = Writer::new(journal, shared.clone());
+    let (batches, to_write) = crossbeam_channel::bounded(1);
+    let resolver = Resolver { committer, shared: shared.clone(), writer: writer.clone(), batches };
+    let with = |shared: &Arc<Shared>| shared.clone();
+    let publisher = spawn("publisher", shared, {
+        let shared = with(shared);
+        move || publisher::run(&shared)
+    })?;
+    let feeder = spawn("feeder", shared, {
+        let shared = with(shared);
+        move || feeder::run(&shared, checkpoint)
+    })?;
+    let journal = spawn("journal", shared, {
+        let shared = with(shared);
+        move || journal::run(&writer, &shared, &to_write)
+    })?;
+    let keeping = spawn("keeping", shared, {
+        let shared = with(shared);
+        move || keeping::run(&shared)
+    })?;
+    let resolver = spawn("resolver", shared, move || resolver.run())?;
+    Ok(Threads { shared: shared.clone(), resolver, rest: vec![journal, publisher, feeder], keeping })
+}
+
+impl Threads {
+    /// Lets nobody in any more, and waits until everything that was decided is durable, published and in the history.
+    pub(crate) fn stop(self) {
+        self.shared.ingress.stop();
+        let ended = |thread: JoinHandle<()>| drop(thread.join());
+        ended(self.resolver);
+        self.shared.published.close();
+        self.rest.into_iter().for_each(ended);
+        self.shared.keeping.stop();
+        ended(self.keeping);
+    }
+}
+
+/// Starts a thread; if it panics, the server ends.
+fn spawn(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, ServerError> {
+    let shared = shared.clone();
+    let guarded = move || {
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            shared.fail(ServerError::Thread { name, what: text.unwrap_or_default() });
+        }
+    };
+    std::thread::Builder::new()
+        .name(format!("plenum-{name}"))
+        .spawn(guarded)
+        .map_err(|error| ServerError::Thread { name, what: error.to_string() })
+}

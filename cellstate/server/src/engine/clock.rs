@@ -1,0 +1,43 @@
+//! The server's clocks: the only place of this crate that reads one for log time and terms.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use plenum_model::LogTime;
+
+/// The clocks of a server: log time, and the monotonic one.
+pub(crate) struct Clock {
+    start: Instant,
+    start_micros: i64,
+}
+
+impl Clock {
+    /// A clock that shows the system's time now, and goes on by the monotonic clock: a system clock that is set back does not stop
+    /// log time, and one that is set forward does not make everything due at once.
+    pub(crate) fn new() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), start_micros: i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    /// When the server started.
+    pub(crate) fn start_micros(&self) -> i64 {
+        self.start_micros
+    }
+
+    pub(crate) fn now(&self) -> LogTime {
+        let elapsed = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
+        LogTime::from_micros(self.start_micros.saturating_add(elapsed))
+    }
+
+    /// Microseconds of the monotonic clock, for terms and heartbeats.
+    pub(crate) fn monotonic_micros(&self) -> i64 {
+        i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// When that log time will be; a past one is now.
+    pub(crate) fn instant_of(&self, time: LogTime) -> Instant {
+        let after_start = u64::try_from(time.micros.saturating_sub(self.start_micros)).unwrap_or(0);
+        // A year is as good as never, and does not overflow the clock.
+        let bounded = after_start.min(366 * 24 * 3_600_000_000);
+        self.start + Duration::from_micros(bounded)
+    }
+}

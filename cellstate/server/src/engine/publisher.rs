@@ -1,0 +1,42 @@
+//! The thread behind the commit path: folds what is durable, and tells everybody who keeps books about it.
+
+use std::sync::Arc;
+
+use super::backlog::Received;
+use super::feeder::Fed;
+use crate::commit::Published;
+use crate::error::ServerError;
+use crate::shared::Shared;
+
+/// Most batches that are taken at a time.
+const BATCHES_MAX: usize = 64;
+
+/// The publishing thread.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    loop {
+        match shared.published.receive(BATCHES_MAX, None) {
+            Received::Items(batches) => {
+                for published in batches {
+                    if let Err(error) = fold(shared, published) {
+                        shared.fail(error);
+                        return;
+                    }
+                }
+            }
+            Received::TimedOut => {}
+            Received::Closed => {
+                shared.feed.close();
+                return;
+            }
+        }
+    }
+}
+
+fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
+    let folded = shared.picture.fold(&published).map_err(ServerError::Mirror)?;
+    shared.metrics.folded(&folded);
+    let now = shared.clock.monotonic_micros();
+    shared.hub.fold(&published.deltas, now);
+    shared.feed.send(Fed { batch: published.batch, ended: folded.ended, conflicts: folded.conflicts });
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! The thread that decides: it runs the [`Committer`], and hands on what comes out of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::journal::Writer;
+use crate::commit::{Batch, Committer, Input, Output};
+use crate::error::ServerError;
+use crate::ingress::{Answered, Arrival, Reply, Taken};
+use crate::shared::Shared;
+
+/// How often a read-only cell looks whether it still is.
+const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The resolver, and whom it hands batches to.
+pub(crate) struct Resolver {
+    pub(crate) committer: Committer<Reply>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    /// To the journal's thread; one batch at a time.
+    pub(crate) batches: Sender<Batch>,
+}
+
+impl Resolver {
+    /// Decides until the server stops. Returns when everything that was decided is durable, or nothing can be any more.
+    pub(crate) fn run(mut self) {
+        // Taken and not decided yet, while a full batch waits for the one in flight.
+        let mut pending: VecDeque<Arrival> = VecDeque::new();
+        loop {
+            let room = pending.is_empty() && self.committer.has_room();
+            let Taken { arrivals, written, stopping, drained } = self.shared.ingress.take(room, self.wake_at());
+            pending.extend(arrivals);
+            if let Some(durable) = written {
+                self.written(durable);
+            }
+            self.decide_all(&mut pending, drained);
+            let idle = drained && pending.is_empty() && !self.committer.is_writing();
+            if (stopping && idle) || self.shared.has_failed() {
+                return;
+            }
+        }
+    }
+
+    /// When something is due without anybody asking.
+    fn wake_at(&self) -> Option<Instant> {
+        if self.shared.space.is_read_only() {
+            return Some(Instant::now() + READ_ONLY_PAUSE);
+        }
+        self.committer.next_due().map(|due| self.shared.clock.instant_of(due))
+    }
+
+    /// Decides what there is room for, and carries out what comes of it.
+    fn decide_all(&mut self, pending: &mut VecDeque<Arrival>, drained: bool) {
+        let now = self.shared.clock.now();
+        loop {
+            while self.committer.has_room() {
+                let Some(arrival) = pending.pop_front() else { break };
+                self.shared.metrics.queued(arrival.since.elapsed());
+                self.committer.handle(now, Input::Request { ticket: arrival.reply, asked: arrival.asked });
+            }
+            if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
+                self.committer.handle(now, Input::Tick);
+            }
+            // Handing a batch over costs two changes of threads; with nobody waiting, writing it here is quicker.
+            self.carry_out(drained && pending.is_empty());
+            if pending.is_empty() || !self.committer.has_room() {
+                return;
+            }
+        }
+    }
+
+    fn written(&mut self, durable: bool) {
+        let input = if durable { Input::Durable } else { Input::Failed };
+        self.committer.handle(self.shared.clock.now(), input);
+    }
+
+    /// Carries out all there is to do.
+    fn carry_out(&mut self, alone: bool) {
+        while let Some(output) = self.committer.poll() {
+            match output {
+                Output::Publish(published) => self.shared.publish(published),
+                Output::Answer { ticket, at, answer } => ticket.send(Answered { at, answer }),
+                Output::Write(batch) if alone => {
+                    let durable = self.writer.write(&batch);
+                    self.written(durable);
+                }
+                Output::Write(batch) => {
+                    if self.batches.send(batch).is_err() {
+                        self.shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

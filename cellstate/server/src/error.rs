@@ -1,0 +1,170 @@
+//! Why a server does not start, or ends.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use plenum_model::Revision;
+use thiserror::Error;
+
+use crate::publish::{MirrorError, NotABatch};
+
+/// Why a server did not start, or ended other than asked to.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A setting makes no sense.
+    #[error("{name}: expected {expected}, found {found}")]
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Beyond loopback, anybody could be anybody.
+    #[error(
+        "listening on {address} is refused: beyond loopback a server needs mutual TLS, which is not there yet; listen on 127.0.0.1 or [::1]"
+    )]
+    NotLoopback {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// Somebody else listens there.
+    #[error("{address} is in use by another process; stop that one, or listen elsewhere (port 0 takes a free one)")]
+    AddressInUse {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// Listening failed otherwise.
+    #[error("listening on {address} failed")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder of the cell's directory.
+    #[error("{} can't be used; check that it is there and that this user may write to it", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log could not be opened: locked by another server, of another cell or version, or damaged.
+    #[error(transparent)]
+    OpenJournal(#[from] plenum_journal::OpenError),
+    /// The history could not be opened.
+    #[error(transparent)]
+    OpenHistory(#[from] plenum_history::OpenError),
+    /// The log could not be read.
+    #[error("the log could not be read while recovering")]
+    ReadJournal(#[source] plenum_journal::ReadError),
+    /// The history could not be read.
+    #[error("the history could not be read while recovering")]
+    ReadHistory(#[source] plenum_history::ReadError),
+    /// The history could not be written.
+    #[error("the history could not be written")]
+    WriteHistory(#[source] plenum_history::WriteError),
+    /// The log does not go back to where the history ends.
+    #[error(
+        "the log in {} begins at revision {oldest}, and the history ends at {known}: what is between is missing; restore the directory from a copy",
+        dir.display()
+    )]
+    MissingLog {
+        /// The cell's directory.
+        dir: PathBuf,
+        /// The oldest revision of the log.
+        oldest: u64,
+        /// The newest revision of the history.
+        known: u64,
+    },
+    /// What is in the log is not what was decided.
+    #[error("revision {revision} in the log can't be folded: {what}; run `plenum verify`, and restore from a copy")]
+    Unfoldable {
+        /// Where.
+        revision: Revision,
+        /// What is wrong.
+        what: String,
+    },
+    /// A page of a checkpoint makes no sense.
+    #[error(
+        "the checkpoint at revision {revision} can't be read: {what}; move the history folder away, if the log still begins at revision 1"
+    )]
+    Checkpoint {
+        /// Its revision.
+        revision: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another set of named resources than the cell was made with.
+    #[error("the cell's named resources are {expected:?}, found {found:?} in the settings; give the same, or none")]
+    CustomResources {
+        /// The cell's.
+        expected: Vec<String>,
+        /// The settings'.
+        found: Vec<String>,
+    },
+    /// A write to the log failed.
+    #[error("the log could not be written; what became of the last requests shows at the next start")]
+    Append(#[source] plenum_journal::AppendError),
+    /// The picture of the cell does not follow any more.
+    #[error("the published state contradicts itself; run `plenum verify`")]
+    Mirror(#[source] MirrorError),
+    /// The core refused to begin.
+    #[error("the cell could not be opened: {0}")]
+    Opening(plenum_model::Rejection),
+    /// A thread could not be started, or ended by itself.
+    #[error("the thread {name} failed: {what}")]
+    Thread {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        what: String,
+    },
+    /// Serving failed.
+    #[error("serving connections failed")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+impl ServerError {
+    /// A stable code, with a page of its own.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Setting { .. } | Self::CustomResources { .. } => "BAD_SETTING",
+            Self::NotLoopback { .. } => "NOT_LOOPBACK",
+            Self::AddressInUse { .. } => "ADDRESS_IN_USE",
+            Self::Listen { .. } | Self::Serve(_) => "LISTEN_FAILED",
+            Self::Directory { .. } => "BAD_DIRECTORY",
+            Self::OpenJournal(open) => match open {
+                plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
+                plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",
+                plenum_journal::OpenError::OtherFormat { .. } => "OTHER_FORMAT",
+                plenum_journal::OpenError::NoCell { .. } => "NO_CELL",
+                plenum_journal::OpenError::Disk(_) => "BAD_DIRECTORY",
+                _ => "DAMAGED_LOG",
+            },
+            Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) => "OTHER_CELL",
+            Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) => "OTHER_FORMAT",
+            Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
+                "DAMAGED_HISTORY"
+            }
+            Self::ReadJournal(_) | Self::MissingLog { .. } | Self::Unfoldable { .. } | Self::Mirror(_) => "DAMAGED_LOG",
+            Self::Append(_) => "LOG_WRITE_FAILED",
+            Self::Opening(_) | Self::Thread { .. } => "INTERNAL",
+        }
+    }
+
+    pub(crate) fn unfoldable(revision: Revision, error: &dyn std::error::Error) -> Self {
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        Self::Unfoldable { revision, what: format!("{error}{cause}") }
+    }
+}
+
+impl From<NotABatch> for ServerError {
+    fn from(error: NotABatch) -> Self {
+        Self::Unfoldable { revision: Revision(0), what: error.to_string() }
+    }
+}

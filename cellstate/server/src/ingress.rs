@@ -1,0 +1,174 @@
+//! Where requests wait for the resolver: bounded, fair between principals, and never blocking who asks.
+
+mod queue;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use plenum_model::Revision;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::commit::{Answer, Asked};
+pub(crate) use queue::FairQueue;
+pub(crate) use queue::Full;
+pub use queue::QueueBounds;
+
+/// The answer to a request, with the durable revision that it was judged on.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) at: Revision,
+    pub(crate) answer: Answer,
+}
+
+/// Who waits for an answer. Dropped without one, the asker learns that the outcome is unknown.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Once(oneshot::Sender<Answered>),
+    /// Bounded by the session: it admits only so many unanswered numbers.
+    Session {
+        number: u64,
+        to: mpsc::UnboundedSender<(u64, Answered)>,
+    },
+}
+
+impl Reply {
+    /// An asker who left does not mind.
+    pub(crate) fn send(self, answered: Answered) {
+        match self {
+            Self::Once(to) => drop(to.send(answered)),
+            Self::Session { number, to } => drop(to.send((number, answered))),
+        }
+    }
+}
+
+/// A request on its way to the resolver.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) asked: Asked,
+    pub(crate) reply: Option<Reply>,
+    pub(crate) since: Instant,
+}
+
+/// Why a request was not queued.
+#[derive(Debug)]
+pub(crate) enum NotQueued {
+    Full(Full),
+    /// The server ends.
+    Stopping,
+}
+
+/// What the resolver finds.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) arrivals: Vec<Arrival>,
+    /// What became of the batch that the journal's thread had.
+    pub(crate) written: Option<bool>,
+    pub(crate) stopping: bool,
+    /// Nothing more waits.
+    pub(crate) drained: bool,
+}
+
+/// Most requests that the resolver takes at a time.
+const TAKEN_MAX: usize = 256;
+
+struct State {
+    queue: FairQueue<Arrival>,
+    /// What the server asks itself: expiries, closed sessions. Bounded by the machines and sessions there are.
+    own: VecDeque<Arrival>,
+    written: Option<bool>,
+    stopping: bool,
+    /// The resolver waits, and wants to be woken.
+    waits: bool,
+}
+
+/// The queue, shared by all connections and the resolver.
+pub(crate) struct Ingress {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+impl Ingress {
+    pub(crate) fn new(bounds: QueueBounds) -> Self {
+        let state =
+            State { queue: FairQueue::new(bounds), own: VecDeque::new(), written: None, stopping: false, waits: false };
+        Self { state: Mutex::new(state), arrived: Condvar::new() }
+    }
+
+    /// Queues a request of somebody.
+    pub(crate) fn push(&self, asked: Asked, reply: Option<Reply>) -> Result<(), NotQueued> {
+        let principal = asked.request().principal.clone();
+        let bytes = asked.encoded_bytes();
+        let mut state = self.state.lock();
+        if state.stopping {
+            return Err(NotQueued::Stopping);
+        }
+        let arrival = Arrival { asked, reply, since: Instant::now() };
+        let queued = state.queue.push(&principal, bytes, arrival);
+        self.wake(&state);
+        queued.map_err(|(full, _)| NotQueued::Full(full))
+    }
+
+    /// Queues a request of the server itself, before all others.
+    pub(crate) fn push_own(&self, asked: Asked, reply: Option<Reply>) {
+        let mut state = self.state.lock();
+        state.own.push_back(Arrival { asked, reply, since: Instant::now() });
+        self.wake(&state);
+    }
+
+    /// The journal's thread is done with its batch.
+    pub(crate) fn written(&self, durable: bool) {
+        let mut state = self.state.lock();
+        state.written = Some(durable);
+        self.wake(&state);
+    }
+
+    /// Lets nobody in any more; what is queued is still decided.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopping = true;
+        self.wake(&state);
+    }
+
+    /// Requests that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    fn wake(&self, state: &State) {
+        if state.waits {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits for something to do, at most until then. Requests are taken only where there is `room` for them.
+    pub(crate) fn take(&self, room: bool, until: Option<Instant>) -> Taken {
+        let mut state = self.state.lock();
+        loop {
+            let requests = room && (!state.own.is_empty() || state.queue.len() > 0);
+            if requests || state.written.is_some() || state.stopping {
+                break;
+            }
+            state.waits = true;
+            let timed_out = match until {
+                Some(until) => self.arrived.wait_until(&mut state, until).timed_out(),
+                None => {
+                    self.arrived.wait(&mut state);
+                    false
+                }
+            };
+            state.waits = false;
+            if timed_out {
+                break;
+            }
+        }
+        let mut taken = Taken { written: state.written.take(), stopping: state.stopping, ..Taken::default() };
+        while room && taken.arrivals.len() < TAKEN_MAX {
+            let next = state.own.pop_front();
+            let Some(arrival) = next.or_else(|| state.queue.pop()) else { break };
+            taken.arrivals.push(arrival);
+        }
+        taken.drained = state.own.is_empty() && state.queue.len() == 0;
+        taken
+    }
+}

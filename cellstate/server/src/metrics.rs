@@ -1,0 +1,242 @@
+//! Metrics, with the names of the project's interface: Prometheus, base units, prefix `plenum_`.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use plenum_proto::v1;
+
+use crate::publish::Folded;
+
+/// Most schedulers, winners and losers that labels tell apart; others are `other`. Names come from clients.
+const NAMES_MAX: usize = 64;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransactionLabels {
+    scheduler: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimLabels {
+    scheduler: String,
+    outcome: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConflictLabels {
+    loser: String,
+    winner: String,
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    queue: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
+}
+
+/// All metrics of a server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    transactions: Family<TransactionLabels, Counter>,
+    claims: Family<ClaimLabels, Counter>,
+    conflicts: Family<ConflictLabels, Counter>,
+    staleness: Histogram,
+    stages: Family<StageLabels, Histogram, fn() -> Histogram>,
+    sync: Histogram,
+    depths: Family<QueueLabels, Gauge>,
+    leases_lost: Counter,
+    resyncs: Counter,
+    denied: Counter,
+    names: Mutex<Vec<String>>,
+    totals: Mutex<(u64, u64)>,
+}
+
+/// 1 µs to about 17 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(1e-6, 4.0, 13))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("plenum");
+        let metrics = Self {
+            transactions: Family::default(),
+            claims: Family::default(),
+            conflicts: Family::default(),
+            staleness: Histogram::new(exponential_buckets(1.0, 4.0, 12)),
+            stages: Family::new_with_constructor(durations),
+            sync: durations(),
+            depths: Family::default(),
+            leases_lost: Counter::default(),
+            resyncs: Counter::default(),
+            denied: Counter::default(),
+            names: Mutex::new(Vec::new()),
+            totals: Mutex::new((0, 0)),
+            registry: Registry::default(),
+        };
+        registry.register("transactions", "Transactions that were decided", metrics.transactions.clone());
+        registry.register("claims", "Claims that were decided, refused ones by kind", metrics.claims.clone());
+        registry.register("conflicts", "Claims that lost a race", metrics.conflicts.clone());
+        registry.register(
+            "transaction_staleness_revisions",
+            "Revisions between base and decision of transactions that lost claims",
+            metrics.staleness.clone(),
+        );
+        registry.register("commit_duration_seconds", "Time that requests spend in each stage", metrics.stages.clone());
+        registry.register(
+            "journal_sync_seconds",
+            "Time to append a batch to the log and sync it",
+            metrics.sync.clone(),
+        );
+        registry.register("queue_depth", "What waits in each queue: requests, or bytes", metrics.depths.clone());
+        registry.register("agent_lease_lost", "Leases of agents that ran out", metrics.leases_lost.clone());
+        registry.register("watcher_resyncs", "Watchers that fell behind and began anew", metrics.resyncs.clone());
+        registry.register("calls_denied", "Calls that their principal may not make", metrics.denied.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// A request was taken out of the queue.
+    pub(crate) fn queued(&self, waited: Duration) {
+        self.stages.get_or_create(&StageLabels { stage: "queue" }).observe(waited.as_secs_f64());
+    }
+
+    /// A batch was appended and synced.
+    pub(crate) fn synced(&self, took: Duration) {
+        self.sync.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn lease_lost(&self) {
+        self.leases_lost.inc();
+    }
+
+    pub(crate) fn resynced(&self) {
+        self.resyncs.inc();
+    }
+
+    pub(crate) fn denied(&self) {
+        self.denied.inc();
+    }
+
+    /// Transactions, and those that lost claims, since the start.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        *self.totals.lock()
+    }
+
+    /// Counts what a batch meant.
+    pub(crate) fn folded(&self, folded: &Folded) {
+        if folded.outcomes.is_empty() {
+            return;
+        }
+        let mut totals = self.totals.lock();
+        totals.0 += folded.outcomes.len() as u64;
+        totals.1 += folded.conflicts.len() as u64;
+        drop(totals);
+        for (scheduler, outcome) in &folded.outcomes {
+            self.outcome(&self.name(scheduler), outcome);
+        }
+        for note in &folded.conflicts {
+            self.staleness.observe(f64::from(u32::try_from(note.staleness_revisions).unwrap_or(u32::MAX)));
+            for loss in &note.losses {
+                let labels = ConflictLabels {
+                    loser: self.name(&note.loser),
+                    winner: self.name(&loss.winner),
+                    resource: resource(loss.resource),
+                };
+                self.conflicts.get_or_create(&labels).inc_by(loss.claims.into());
+            }
+        }
+    }
+
+    fn outcome(&self, scheduler: &str, outcome: &v1::Outcome) {
+        let word = match outcome.outcome() {
+            v1::TransactionOutcome::Committed => "committed",
+            v1::TransactionOutcome::Partial => "partial",
+            _ => "refused",
+        };
+        let scheduler = scheduler.to_owned();
+        self.transactions.get_or_create(&TransactionLabels { scheduler: scheduler.clone(), outcome: word }).inc();
+        if outcome.granted > 0 {
+            let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "granted", kind: "" };
+            self.claims.get_or_create(&labels).inc_by(outcome.granted.into());
+        }
+        for refusal in &outcome.refusals {
+            let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "refused", kind: kind(refusal.kind()) };
+            self.claims.get_or_create(&labels).inc();
+        }
+    }
+
+    /// The name as a label: the first ones are told apart.
+    fn name(&self, name: &str) -> String {
+        let mut names = self.names.lock();
+        if !names.iter().any(|known| known == name) {
+            if names.len() >= NAMES_MAX {
+                return "other".to_owned();
+            }
+            names.push(name.to_owned());
+        }
+        name.to_owned()
+    }
+
+    /// Everything, as Prometheus reads it. `depths` are queues as they are now, `extra` is text in the same format.
+    pub(crate) fn render(&self, depths: &[(&'static str, usize)], gauges: &[(&str, Vec<(String, f64)>)]) -> String {
+        for (queue, depth) in depths {
+            let depth = i64::try_from(*depth).unwrap_or(i64::MAX);
+            self.depths.get_or_create(&QueueLabels { queue }).set(depth);
+        }
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        let end = text.rfind("# EOF").unwrap_or(text.len());
+        text.truncate(end);
+        for (name, values) in gauges {
+            let _ = writeln!(text, "# TYPE plenum_{name} gauge");
+            for (labels, value) in values {
+                let _ = writeln!(text, "plenum_{name}{labels} {value}");
+            }
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+fn kind(kind: v1::RefusalKind) -> &'static str {
+    match kind {
+        v1::RefusalKind::Unspecified => "",
+        v1::RefusalKind::Conflict => "conflict",
+        v1::RefusalKind::Misfit => "misfit",
+        v1::RefusalKind::Stale => "stale",
+        v1::RefusalKind::Mate => "mate",
+        v1::RefusalKind::Guard => "guard",
+        v1::RefusalKind::Quota => "quota",
+        v1::RefusalKind::Permission => "permission",
+    }
+}
+
+/// A resource's name as people write it; empty for none.
+pub(crate) fn resource(number: i32) -> &'static str {
+    match v1::ResourceName::try_from(number) {
+        Ok(v1::ResourceName::CpuMillis) => "cpu_millis",
+        Ok(v1::ResourceName::MemoryBytes) => "memory_bytes",
+        Ok(v1::ResourceName::DiskBytes) => "disk_bytes",
+        Ok(v1::ResourceName::Custom1) => "custom_1",
+        Ok(v1::ResourceName::Custom2) => "custom_2",
+        Ok(v1::ResourceName::Custom3) => "custom_3",
+        Ok(v1::ResourceName::Custom4) => "custom_4",
+        Ok(v1::ResourceName::Custom5) => "custom_5",
+        Ok(v1::ResourceName::Unspecified) | Err(_) => "",
+    }
+}

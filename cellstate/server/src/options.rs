@@ -1,0 +1,120 @@
+//! Settings of a server, with their bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::commit::CommitOptions;
+use crate::ingress::QueueBounds;
+use crate::sync::SyncOptions;
+
+/// What a server is started with. [`ServerOptions::new`] has a default for everything that can have one.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The cell's directory: made when it is not there.
+    pub dir: PathBuf,
+    /// Where to listen; loopback only, as there is no TLS yet. Port 0 takes a free one. The address is written to `DIR/address`.
+    pub listen: SocketAddr,
+    /// Names of the cell's resources besides CPU, memory and disk, at most five. Only the first start decides; later ones must give
+    /// the same, or none.
+    pub custom_resources: Vec<String>,
+    /// The id of a new cell; none draws a random one. An existing cell keeps its own.
+    pub cell_id: Option<[u8; 16]>,
+    /// Bounds and times.
+    pub settings: Settings,
+}
+
+impl ServerOptions {
+    /// The defaults, for this directory: a free port on loopback.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            custom_resources: Vec::new(),
+            cell_id: None,
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// Bounds and times. Everything that could grow has its bound here.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Requests that wait for the resolver.
+    pub queue: QueueBounds,
+    /// One batch of the log.
+    pub commit: CommitOptions,
+    /// The core's tables.
+    pub core: plenum_core::CoreOptions,
+    /// Streams of watchers.
+    pub sync: SyncOptions,
+    /// Newest batches kept in memory for watchers, in bytes. Whoever is further behind gets a snapshot.
+    pub recent_bytes: usize,
+    /// Batches that wait to be folded, and to go into the history, in bytes each. At the bound, commits wait.
+    pub backlog_bytes: usize,
+    /// Largest message that is taken, in bytes.
+    pub message_bytes_max: usize,
+    /// Streams at once on one connection.
+    pub streams_per_connection: u32,
+    /// Connections at once.
+    pub connections: usize,
+    /// Unanswered transactions of one session; the core remembers 256.
+    pub outstanding: usize,
+    /// A session whose stream is gone for so long is closed.
+    pub session_linger: Duration,
+    /// Term of an agent's lease. Agents renew it after a third.
+    pub lease: Duration,
+    /// Added to the term, for clocks that do not run alike.
+    pub lease_margin: Duration,
+    /// A snapshot for readers is used again until it is so old, if its revision suffices.
+    pub snapshot_age: Duration,
+    /// A checkpoint is written after so many bytes of log …
+    pub checkpoint_bytes: u64,
+    /// … or after so long, if anything changed.
+    pub checkpoint_interval: Duration,
+    /// Segment files of the log, in bytes; one is written and one kept ready.
+    pub segment_bytes: u64,
+    /// The cell turns read-only while less is free on its disk; none is what the journal thinks right.
+    pub reserve_bytes: Option<u64>,
+    /// How long history is retained.
+    pub retain: Duration,
+    /// How many bytes of batches are retained.
+    pub retain_bytes: u64,
+    /// Rows of one listing, when the caller asks for more or names no limit.
+    pub listing_rows: u32,
+    /// Jobs about which notes are kept why they wait.
+    pub notes: usize,
+    /// Readers of logs at once.
+    pub log_readers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue: QueueBounds::default(),
+            commit: CommitOptions::default(),
+            core: plenum_core::CoreOptions::default(),
+            sync: SyncOptions::default(),
+            recent_bytes: 16 << 20,
+            backlog_bytes: 64 << 20,
+            message_bytes_max: 4 << 20,
+            streams_per_connection: 256,
+            connections: 4096,
+            outstanding: plenum_model::session::NUMBERS_KEPT,
+            session_linger: Duration::from_secs(600),
+            lease: Duration::from_secs(15),
+            lease_margin: Duration::from_secs(2),
+            snapshot_age: Duration::from_millis(5),
+            checkpoint_bytes: 8 << 20,
+            checkpoint_interval: Duration::from_secs(60),
+            segment_bytes: 16 << 20,
+            reserve_bytes: None,
+            retain: Duration::from_secs(7 * 24 * 3600),
+            retain_bytes: 1 << 30,
+            listing_rows: 10_000,
+            notes: 10_000,
+            log_readers: 64,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Publishing: what is durable, cut once for everybody who follows the cell.
+//!
+//! Nothing here knows of disks, clocks or connections. [`LoggedBatch`] is a batch as it stands in the log, [`Recent`] holds the
+//! newest of them for all watchers, and [`Mirror`] folds them into the picture that readers get.
+
+mod batch;
+mod mirror;
+mod recent;
+mod sections;
+mod wire;
+
+pub use batch::{LoggedBatch, NotABatch};
+pub use mirror::{Folded, Mirror, MirrorError};
+pub use recent::Recent;
+
+pub(crate) use batch::BatchEncoder;

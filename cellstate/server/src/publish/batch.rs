@@ -1,0 +1,276 @@
+//! A batch as it stands in the log: encoded once, and cut into pieces for everybody who needs one.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use plenum_model::{LogTime, Revision};
+use plenum_proto::log;
+use plenum_proto::sections::Sections;
+
+use super::sections::cut;
+use super::wire::{self, Malformed};
+
+const CORE_VERSION: u64 = 1;
+const TIME: u64 = 2;
+const ENTRIES: u64 = 3;
+const REVISION: u64 = 1;
+const ASKED: u64 = 2;
+const DECIDED: u64 = 3;
+const DELTA: u64 = 4;
+
+/// Where the pieces of one entry stand in its batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    asked: Range<usize>,
+    decided: Range<usize>,
+    delta: Range<usize>,
+}
+
+/// Decided commands of consecutive revisions that became durable together: an encoded `LogBatch`, with a table of its pieces.
+///
+/// All pieces share its memory.
+pub struct LoggedBatch {
+    first: Revision,
+    time: LogTime,
+    core_version: u32,
+    bytes: Bytes,
+    entries: Vec<Entry>,
+    /// Deltas without the sections that somebody did not ask for, made when first wanted: each once, whoever watches.
+    cut: Mutex<Vec<(Sections, Arc<[Bytes]>)>>,
+}
+
+/// Bytes that are no batch of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotABatch {
+    /// What is wrong with them.
+    pub what: String,
+}
+
+impl fmt::Display for NotABatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a batch of the log: {}", self.what)
+    }
+}
+
+impl std::error::Error for NotABatch {}
+
+impl From<Malformed> for NotABatch {
+    fn from(malformed: Malformed) -> Self {
+        Self { what: format!("it makes no sense from byte {} on", malformed.at) }
+    }
+}
+
+impl LoggedBatch {
+    /// Finds the pieces of an encoded `LogBatch`.
+    ///
+    /// # Errors
+    /// When the bytes are not a batch with at least one entry and without gaps.
+    pub fn parse(bytes: Bytes) -> Result<Self, NotABatch> {
+        let mut batch = Self {
+            first: Revision(0),
+            time: LogTime::default(),
+            core_version: 0,
+            bytes: bytes.clone(),
+            entries: Vec::new(),
+            cut: Mutex::new(Vec::new()),
+        };
+        for field in wire::fields(&bytes) {
+            let field = field?;
+            let content = &bytes[field.content.clone()];
+            match field.number {
+                CORE_VERSION => {
+                    batch.core_version = wire::number(content).and_then(|found| u32::try_from(found).ok()).unwrap_or(0);
+                }
+                TIME => batch.time = LogTime::from_micros(wire::number(content).unwrap_or(0).cast_signed()),
+                ENTRIES => batch.add(&bytes, field.content)?,
+                _ => {}
+            }
+        }
+        if batch.entries.is_empty() {
+            return Err(NotABatch { what: "it has no entries".to_owned() });
+        }
+        Ok(batch)
+    }
+
+    fn add(&mut self, bytes: &Bytes, place: Range<usize>) -> Result<(), NotABatch> {
+        let mut entry = Entry::default();
+        let mut revision = 0;
+        for field in wire::fields(&bytes[place.clone()]) {
+            let field = field.map_err(|malformed| Malformed { at: place.start + malformed.at })?;
+            let content = place.start + field.content.start..place.start + field.content.end;
+            match field.number {
+                REVISION => revision = wire::number(&bytes[content]).unwrap_or(0),
+                ASKED => entry.asked = content,
+                DECIDED => entry.decided = content,
+                DELTA => entry.delta = content,
+                _ => {}
+            }
+        }
+        if self.entries.is_empty() {
+            self.first = Revision(revision);
+        }
+        let expected = self.first.0 + self.entries.len() as u64;
+        if revision != expected || revision == 0 {
+            return Err(NotABatch { what: format!("expected revision {expected}, found {revision}") });
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Its first revision.
+    #[must_use]
+    pub fn first(&self) -> Revision {
+        self.first
+    }
+
+    /// Its last revision.
+    #[must_use]
+    pub fn last(&self) -> Revision {
+        Revision(self.first.0 + self.entries.len() as u64 - 1)
+    }
+
+    /// The time at which all of it was decided.
+    #[must_use]
+    pub fn time(&self) -> LogTime {
+        self.time
+    }
+
+    /// The version of the core that decided it.
+    #[must_use]
+    pub fn core_version(&self) -> u32 {
+        self.core_version
+    }
+
+    /// The whole, as logged.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its revisions, rising.
+    pub fn revisions(&self) -> impl Iterator<Item = Revision> + use<> {
+        (self.first.0..=self.last().0).map(Revision)
+    }
+
+    fn entry(&self, revision: Revision) -> Option<&Entry> {
+        let position = revision.0.checked_sub(self.first.0)?;
+        self.entries.get(usize::try_from(position).ok()?)
+    }
+
+    /// What was asked at a revision: an encoded `Command`. `None` for revisions of other batches.
+    #[must_use]
+    pub fn asked(&self, revision: Revision) -> Option<Bytes> {
+        Some(self.bytes.slice(self.entry(revision)?.asked.clone()))
+    }
+
+    /// What was answered at a revision: an encoded `Decision`.
+    #[must_use]
+    pub fn decided(&self, revision: Revision) -> Option<Bytes> {
+        Some(self.bytes.slice(self.entry(revision)?.decided.clone()))
+    }
+
+    /// What changed at a revision: an encoded `Delta`.
+    #[must_use]
+    pub fn delta(&self, revision: Revision) -> Option<Bytes> {
+        Some(self.bytes.slice(self.entry(revision)?.delta.clone()))
+    }
+
+    /// The deltas for watchers of these sections, in order. Made once for each set of sections.
+    #[must_use]
+    pub fn deltas(&self, sections: Sections) -> Arc<[Bytes]> {
+        let mut made = self.cut.lock();
+        if let Some((_, deltas)) = made.iter().find(|(of, _)| *of == sections) {
+            return deltas.clone();
+        }
+        let deltas: Arc<[Bytes]> =
+            self.entries.iter().map(|entry| cut(sections, self.bytes.slice(entry.delta.clone()))).collect();
+        made.push((sections, deltas.clone()));
+        deltas
+    }
+}
+
+impl fmt::Debug for LoggedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoggedBatch({} to {}, {} bytes)", self.first, self.last(), self.bytes.len())
+    }
+}
+
+/// A batch being encoded.
+#[derive(Debug, Default)]
+pub(crate) struct BatchEncoder {
+    bytes: BytesMut,
+}
+
+impl BatchEncoder {
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Begins a batch.
+    pub(crate) fn begin(&mut self, time: LogTime) {
+        log::begin_batch(&mut self.bytes, time);
+    }
+
+    /// Adds an entry.
+    pub(crate) fn add(&mut self, revision: Revision, asked: &[u8], decided: &[u8], delta: &[u8]) {
+        log::append_entry(&mut self.bytes, revision, asked, decided, delta);
+    }
+
+    /// The batch; the next one gets memory of its own, as this one's is shared for as long as somebody needs a piece.
+    pub(crate) fn finish(&mut self) -> Bytes {
+        std::mem::take(&mut self.bytes).freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_proto::v1;
+    use prost::Message;
+
+    fn encoded() -> Bytes {
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::from_micros(1_000_000));
+        encoder.add(Revision(300), b"asked", b"", b"delta");
+        encoder.add(Revision(301), b"", b"decided", &[7; 200]);
+        encoder.finish()
+    }
+
+    #[test]
+    fn what_is_encoded_is_a_log_batch() {
+        let batch = v1::LogBatch::decode(encoded()).unwrap();
+        assert_eq!((batch.core_version, batch.time_micros, batch.entries.len()), (log::CORE_VERSION, 1_000_000, 2));
+        assert_eq!((batch.entries[1].revision, &batch.entries[1].delta[..]), (301, &[7; 200][..]));
+    }
+
+    #[test]
+    fn pieces_are_found_again() {
+        let batch = LoggedBatch::parse(encoded()).unwrap();
+        assert_eq!((batch.first(), batch.last()), (Revision(300), Revision(301)));
+        assert_eq!((batch.time().micros, batch.core_version()), (1_000_000, log::CORE_VERSION));
+        assert_eq!(batch.asked(Revision(300)).unwrap(), "asked");
+        assert_eq!(batch.decided(Revision(301)).unwrap(), "decided");
+        assert_eq!(batch.delta(Revision(302)), None);
+        assert_eq!(batch.deltas(Sections::ALL).len(), 2);
+    }
+
+    #[test]
+    fn gaps_and_torn_bytes_are_no_batch() {
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::default());
+        encoder.add(Revision(3), b"", b"", b"");
+        encoder.add(Revision(5), b"", b"", b"");
+        assert!(LoggedBatch::parse(encoder.finish()).is_err());
+        let whole = encoded();
+        for end in 0..whole.len() - 1 {
+            // A batch may by chance end where an entry does; it then has fewer revisions, which the frame's label tells.
+            if let Ok(batch) = LoggedBatch::parse(whole.slice(..end)) {
+                assert!(batch.last() < Revision(301), "{end}");
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The little of the protobuf encoding that publishing needs: walking the top fields of a message without decoding them.
+//!
+//! Deltas are encoded once, for the log. What watchers get is cut from those bytes: the whole, or the fields of the sections
+//! they asked for. Decoding and encoding again would cost more than all the rest of publishing.
+
+use std::ops::Range;
+
+/// A field at the top of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    /// Its number.
+    pub(crate) number: u64,
+    /// Where it stands, key included.
+    pub(crate) whole: Range<usize>,
+    /// Where its content stands: of a length-delimited one without the length.
+    pub(crate) content: Range<usize>,
+}
+
+/// Bytes that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// Where it stops making sense.
+    pub(crate) at: usize,
+}
+
+/// The top fields of a message, in the order in which they stand.
+pub(crate) struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// Walks the top fields of a message.
+pub(crate) fn fields(bytes: &[u8]) -> Fields<'_> {
+    Fields { bytes, at: 0 }
+}
+
+impl Fields<'_> {
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.bytes.get(self.at).ok_or(Malformed { at: self.at })?;
+            self.at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed { at: self.at })
+    }
+
+    fn field(&mut self) -> Result<Field, Malformed> {
+        let start = self.at;
+        let key = self.varint()?;
+        let length = match key & 7 {
+            0 => {
+                let content = self.at;
+                self.varint()?;
+                return Ok(Field { number: key >> 3, whole: start..self.at, content: content..self.at });
+            }
+            1 => 8,
+            2 => self.varint()?,
+            5 => 4,
+            _ => return Err(Malformed { at: start }),
+        };
+        let content = self.at;
+        let end = usize::try_from(length).ok().and_then(|length| content.checked_add(length));
+        let end = end.filter(|&end| end <= self.bytes.len()).ok_or(Malformed { at: content })?;
+        self.at = end;
+        Ok(Field { number: key >> 3, whole: start..end, content: content..end })
+    }
+}
+
+impl Iterator for Fields<'_> {
+    type Item = Result<Field, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.at = self.bytes.len();
+        }
+        Some(field)
+    }
+}
+
+/// The number that a varint field holds.
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+    let mut walk = fields(bytes);
+    walk.varint().ok().filter(|_| walk.at == bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_and_skipped() {
+        // 1: varint 300, 3: "ab", 5: fixed64, 2: fixed32
+        let bytes = [8, 0xac, 2, 26, 2, b'a', b'b', 41, 1, 2, 3, 4, 5, 6, 7, 8, 21, 9, 9, 9, 9];
+        let found: Vec<Field> = fields(&bytes).map(|field| field.unwrap()).collect();
+        let numbers: Vec<u64> = found.iter().map(|field| field.number).collect();
+        assert_eq!(numbers, [1, 3, 5, 2]);
+        assert_eq!(number(&bytes[found[0].content.clone()]), Some(300));
+        assert_eq!(&bytes[found[1].content.clone()], b"ab");
+    }
+
+    #[test]
+    fn what_is_cut_short_is_malformed() {
+        for bytes in [&[26, 9, b'a'][..], &[8][..], &[8, 0x80][..], &[15, 1][..], &[0xff; 11][..]] {
+            assert!(fields(bytes).any(|field| field.is_err()), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Starting, serving and ending.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_core::Core;
+use plenum_model::{Command, Decision};
+use tokio::task::JoinHandle;
+
+use crate::commit::Committer;
+use crate::engine::{self, Feed, Threads};
+use crate::error::ServerError;
+use crate::options::ServerOptions;
+use crate::recovery::{self, LOG, Opened};
+use crate::shared::{Parts, Shared};
+use crate::{api, listen, tasks};
+
+/// How long connections may take to end after they were told to.
+const ENDING_PATIENCE: Duration = Duration::from_secs(3);
+/// How often, a millisecond apart, is looked whether all streams have ended.
+const RELEASE_LOOKS_MAX: u32 = 2000;
+/// The file that holds the address.
+const ADDRESS: &str = "address";
+
+/// Runs a server until SIGTERM or SIGINT, or until it fails. Needs a tokio runtime; its threads are its own.
+///
+/// # Errors
+/// Why it did not start, or ended by itself.
+pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
+    let handle = Server::start(options).await?;
+    let signals = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::warn!("signals can't be waited for");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => tracing::info!("ends: SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("ends: SIGINT"),
+        }
+    };
+    tokio::select! {
+        () = signals => {}
+        () = handle.ended() => {}
+    }
+    handle.shutdown().await
+}
+
+/// A server in this process.
+pub struct Server;
+
+impl Server {
+    /// Starts a server: recovers its cell, makes the start durable, and serves. The address stands in `DIR/address`.
+    ///
+    /// # Errors
+    /// [`ServerError`] names what is in the way. Nothing runs then.
+    pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
+        let listener = listen::bind(options.listen).await?;
+        let address =
+            listener.local_addr().map_err(|source| ServerError::Listen { address: options.listen, source })?;
+        let (shared, threads) = blocking({
+            let options = options.clone();
+            move || begin(options)
+        })
+        .await?;
+        if let Err(error) = open_cell(&shared).await {
+            blocking(move || {
+                threads.stop();
+                Ok(())
+            })
+            .await?;
+            return Err(shared.take_failure().unwrap_or(error));
+        }
+        let routes = api::routes(&shared).await;
+        let routes = routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
+        let settings = &shared.settings;
+        let connections = listen::connections(listener, settings.connections);
+        let ending = shared.clone();
+        let serving = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .max_concurrent_streams(settings.streams_per_connection)
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
+        let serving = tokio::spawn(serving);
+        let tasks = tasks::start(&shared);
+        write_address(&options.dir, address)?;
+        tracing::info!(%address, dir = %options.dir.display(), "serving");
+        Ok(Handle { address, shared, threads: Some(threads), serving, tasks })
+    }
+}
+
+/// A running server. Dropped without [`Handle::shutdown`], it ends as if killed; dropping waits for its threads.
+pub struct Handle {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    threads: Option<Threads>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns when the server ends by itself.
+    pub async fn ended(&self) {
+        self.shared.ended().await;
+    }
+
+    /// Ends it: streams are told, what was decided is made durable, a last mark and a last checkpoint are written. The directory
+    /// is free then.
+    ///
+    /// # Errors
+    /// Why it had ended already.
+    pub async fn shutdown(mut self) -> Result<(), ServerError> {
+        self.end().await?;
+        self.shared.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// Ends it as if by `kill -9`, as far as one process can: nothing more is written, acknowledged or tidied up. The directory is
+    /// free then.
+    ///
+    /// # Errors
+    /// When a thread does not end.
+    pub async fn kill(mut self) -> Result<(), ServerError> {
+        self.shared.abandon();
+        self.end().await
+    }
+
+    async fn end(&mut self) -> Result<(), ServerError> {
+        self.shared.ending.send_replace(true);
+        if tokio::time::timeout(ENDING_PATIENCE, &mut self.serving).await.is_err() {
+            self.serving.abort();
+        }
+        self.tasks.iter().for_each(JoinHandle::abort);
+        if let Some(threads) = self.threads.take() {
+            blocking(move || {
+                threads.stop();
+                Ok(())
+            })
+            .await?;
+        }
+        // Streams that were told to end hold the directory until they have.
+        for _ in 0..RELEASE_LOOKS_MAX {
+            if Arc::strong_count(&self.shared) == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            self.shared.abandon();
+            self.shared.ending.send_replace(true);
+            self.serving.abort();
+            self.tasks.iter().for_each(JoinHandle::abort);
+            threads.stop();
+        }
+    }
+}
+
+/// Opens the directory and starts the threads.
+fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> {
+    let Opened { journal, history, mirror, identity, checkpoint } = recovery::open(&options)?;
+    let core = Core::from_cell(mirror.cell().clone(), options.settings.core.clone());
+    let committer = Committer::new(core, options.settings.commit);
+    let feed = Feed::new(history, options.settings.backlog_bytes);
+    let log_path = options.dir.join(LOG).display().to_string();
+    let keeper = journal.keeper();
+    let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, log_path };
+    let shared = Arc::new(Shared::new(parts));
+    let threads = engine::start(&shared, committer, journal, checkpoint)?;
+    Ok((shared, threads))
+}
+
+/// Makes this start of the server the cell's, durably.
+async fn open_cell(shared: &Shared) -> Result<(), ServerError> {
+    let command = Command::OpenServer(shared.identity.clone());
+    match shared.ask_own(command).await {
+        Ok(decided) => match decided.decision {
+            Decision::Rejected(rejection) => Err(ServerError::Opening(rejection)),
+            _ => Ok(()),
+        },
+        Err(failure) => Err(ServerError::Thread { name: "resolver", what: failure.message }),
+    }
+}
+
+/// Puts the address where others look for it, in one step.
+fn write_address(dir: &Path, address: SocketAddr) -> Result<(), ServerError> {
+    let path = dir.join(ADDRESS);
+    let draft = dir.join("address.tmp");
+    let written = std::fs::write(&draft, format!("{address}\n")).and_then(|()| std::fs::rename(&draft, &path));
+    written.map_err(|source| ServerError::Directory { path, source })
+}
+
+/// Runs what waits for the disk on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
+) -> Result<T, ServerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ServerError::Thread { name: "blocking", what: error.to_string() })?
+}

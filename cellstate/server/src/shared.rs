@@ -1,0 +1,217 @@
+//! What all threads and connections of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use plenum_journal::Keeper;
+use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
+use tokio::sync::{oneshot, watch};
+
+use crate::agents::Hub;
+use crate::api::failure::Failure;
+use crate::commit::{Answer, Asked, Published};
+use crate::engine::{Backlog, Clock, Feed, Keeping, Picture, SpaceWatch};
+use crate::error::ServerError;
+use crate::ingress::{Answered, Ingress, NotQueued, Reply};
+use crate::metrics::Metrics;
+use crate::notes::Notes;
+use crate::options::Settings;
+use crate::publish::Recent;
+use crate::sessions::Sessions;
+
+/// The server, as its parts see it.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) identity: CellIdentity,
+    pub(crate) clock: Clock,
+    pub(crate) ingress: Ingress,
+    pub(crate) recent: RwLock<Recent>,
+    /// The durable revision; what is at it has been pushed to `recent` before.
+    pub(crate) durable: watch::Sender<Revision>,
+    /// To the publishing thread.
+    pub(crate) published: Backlog<Published>,
+    pub(crate) picture: Picture,
+    pub(crate) feed: Feed,
+    pub(crate) keeper: Keeper,
+    pub(crate) keeping: Keeping,
+    pub(crate) space: SpaceWatch,
+    pub(crate) hub: Hub,
+    pub(crate) notes: Mutex<Notes>,
+    pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) metrics: Metrics,
+    /// The server ends; why, if not asked to.
+    pub(crate) ending: watch::Sender<bool>,
+    failed: AtomicBool,
+    failure: Mutex<Option<ServerError>>,
+}
+
+/// A durable answer.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// The revision it was judged on; its own if it changed something.
+    pub(crate) at: Revision,
+    pub(crate) decision: Decision,
+    pub(crate) changed: bool,
+}
+
+/// Parts that a server is put together from.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) identity: CellIdentity,
+    pub(crate) keeper: Keeper,
+    pub(crate) feed: Feed,
+    pub(crate) mirror: crate::publish::Mirror,
+    pub(crate) log_path: String,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, identity, keeper, feed, mirror, log_path } = parts;
+        let clock = Clock::new();
+        let cell = mirror.cell();
+        let (revision, time) = (cell.revision(), cell.time());
+        let term = settings.lease + settings.lease_margin;
+        let term_micros = i64::try_from(term.as_micros()).unwrap_or(i64::MAX);
+        let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), settings.log_readers);
+        let sessions = Sessions::of_cell(cell, clock.monotonic_micros());
+        Self {
+            clock,
+            ingress: Ingress::new(settings.queue),
+            recent: RwLock::new(Recent::new(revision, time, settings.recent_bytes)),
+            durable: watch::Sender::new(revision),
+            published: Backlog::new(settings.backlog_bytes),
+            picture: Picture::new(mirror, settings.snapshot_age),
+            feed,
+            keeper,
+            keeping: Keeping::default(),
+            space: SpaceWatch::new(log_path),
+            hub,
+            notes: Mutex::new(Notes::new(settings.notes)),
+            sessions: Mutex::new(sessions),
+            metrics: Metrics::new(),
+            ending: watch::Sender::new(false),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            settings,
+            identity,
+        }
+    }
+
+    /// Shows a batch to everybody.
+    pub(crate) fn publish(&self, published: Published) {
+        let last = published.batch.last();
+        let bytes = published.batch.bytes().len();
+        self.recent.write().push(published.batch.clone());
+        self.durable.send_replace(last);
+        self.published.send(bytes, published);
+    }
+
+    /// The server ends, because of this. The first reason counts.
+    pub(crate) fn fail(&self, error: ServerError) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() {
+            tracing::error!(error = &error as &dyn std::error::Error, "the server ends");
+            *failure = Some(error);
+        }
+        drop(failure);
+        self.failed.store(true, Ordering::Release);
+        self.ingress.stop();
+        self.ending.send_replace(true);
+    }
+
+    /// The server ends without finishing anything.
+    pub(crate) fn abandon(&self) {
+        self.failed.store(true, Ordering::Release);
+        self.ingress.stop();
+    }
+
+    /// Returns when the server ends.
+    pub(crate) async fn ended(&self) {
+        let mut ending = self.ending.subscribe();
+        drop(ending.wait_for(|ending| *ending).await);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<ServerError> {
+        self.failure.lock().take()
+    }
+
+    /// The durable revision now.
+    pub(crate) fn durable_revision(&self) -> Revision {
+        *self.durable.borrow()
+    }
+
+    /// A snapshot that has everything that is durable now.
+    pub(crate) async fn snapshot(&self) -> Cell {
+        self.picture.at_least(self.durable_revision()).await
+    }
+
+    /// Queues a request. Refused while there is no room on the disk, or too much waits already.
+    pub(crate) fn submit(&self, asked: Asked, reply: Reply) -> Result<(), Failure> {
+        if let Some(low) = self.space.low() {
+            return Err(Failure::read_only(&low));
+        }
+        self.ingress.push(asked, Some(reply)).map_err(|refused| match refused {
+            NotQueued::Full(full) => Failure::queue_full(full),
+            NotQueued::Stopping => Failure::ending(),
+        })
+    }
+
+    /// Asks, and waits for the durable answer: what was decided, and the revision it was judged on.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Decided, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Asked::new(request), Reply::Once(sender))?;
+        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        self.decision(answered)
+    }
+
+    /// As [`Shared::ask`], for what the server asks by itself.
+    pub(crate) async fn ask_own(&self, command: Command) -> Result<Decided, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        self.ingress.push_own(Asked::by_server(command), Some(Reply::Once(sender)));
+        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        self.decision(answered)
+    }
+
+    /// The decision of an answer; that of a repeated number is read back from where it stands.
+    pub(crate) fn decision(&self, answered: Answered) -> Result<Decided, Failure> {
+        match answered.answer {
+            Answer::Changed(decision) => Ok(Decided { at: answered.at, decision, changed: true }),
+            Answer::Unchanged(decision) => Ok(Decided { at: answered.at, decision, changed: false }),
+            Answer::Repeated(at) => Ok(Decided { at, decision: self.read_back(at)?, changed: false }),
+        }
+    }
+
+    fn read_back(&self, revision: Revision) -> Result<Decision, Failure> {
+        let recent = self.recent.read().decided(revision);
+        let encoded = match recent {
+            Some(encoded) => encoded,
+            None => self.logged(revision)?,
+        };
+        let wire = <plenum_proto::v1::Decision as prost::Message>::decode(encoded);
+        let decision = wire.ok().and_then(|wire| Decision::try_from(wire).ok());
+        decision.ok_or_else(|| Failure::internal(format!("the answer of revision {revision} can't be read")))
+    }
+
+    /// What was answered at a revision, from the log or the history.
+    fn logged(&self, revision: Revision) -> Result<bytes::Bytes, Failure> {
+        if let Ok(mut reader) = self.keeper.reader(revision.0)
+            && let Ok(Some(frame)) = reader.next_frame()
+            && let Ok(batch) = crate::publish::LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload))
+            && let Some(decided) = batch.decided(revision)
+        {
+            return Ok(decided);
+        }
+        let entry = self.feed.history().entry(revision.0);
+        entry.map(|logged| logged.entry.decided).map_err(|error| Failure::history(&error))
+    }
+
+    /// The names of principals and namespaces that a request carries.
+    pub(crate) fn request(principal: &Arc<str>, namespace: Arc<str>, command: Command) -> Request {
+        Request { principal: principal.clone(), namespace, command }
+    }
+}

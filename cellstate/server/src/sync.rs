@@ -1,0 +1,235 @@
+//! What one watcher of the cell is sent, and when: a state machine without connections or clocks.
+//!
+//! # The order of things
+//!
+//! ```text
+//! Welcome ─▶ (SnapshotPart … last) ─▶ Deltas ─▶ Deltas ─▶ …          Outcome(r) only after the deltas up to r
+//!    ▲                                  │
+//!    └──────── fell behind `Recent` ────┘
+//! ```
+//!
+//! - The deltas after a `Welcome` continue at its revision, or at the snapshot's, without gaps, each revision once.
+//! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
+//! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
+//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory.
+//!
+//! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything
+//! was handed over or published.
+
+mod pages;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use plenum_model::{Cell, CellIdentity, Revision, SessionId};
+use plenum_proto::sections::Sections;
+use plenum_proto::v1;
+use v1::session_response::Tell;
+
+use crate::publish::Recent;
+use pages::PageWalk;
+
+/// Settings of a watcher's stream.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncOptions {
+    /// A message of deltas or pages is closed when it has so many bytes.
+    pub message_bytes: usize,
+    /// Time between heartbeats, in microseconds.
+    pub heartbeat_micros: i64,
+}
+
+impl Default for SyncOptions {
+    /// 256 KiB, so that a message never holds up a connection's other streams for long; a heartbeat a second.
+    fn default() -> Self {
+        Self { message_bytes: 256 << 10, heartbeat_micros: 1_000_000 }
+    }
+}
+
+/// Where a watcher wants to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The incarnation in which it saw that revision.
+    pub incarnation: u64,
+    /// The last revision that its mirror has; 0 for none.
+    pub revision: Revision,
+}
+
+/// What [`SyncSession::poll`] finds to do.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this.
+    Send(v1::SessionResponse),
+    /// Hand over a snapshot, [`SyncSession::snapshot`], at any durable revision. Not needed twice.
+    NeedSnapshot,
+    /// Nothing, before something is published or answered, or this time has come, in microseconds of the caller's clock.
+    Wait {
+        /// When the next heartbeat is due.
+        until_micros: i64,
+    },
+}
+
+/// One watcher's stream.
+#[derive(Debug)]
+pub struct SyncSession {
+    options: SyncOptions,
+    identity: CellIdentity,
+    session: SessionId,
+    sections: Sections,
+    phase: Phase,
+    /// What waits for the deltas up to its revision. Bounded by the caller: it admits at most 256 unanswered transactions.
+    answers: VecDeque<(Revision, Tell)>,
+    heartbeat_due_micros: i64,
+    resyncs: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The welcome is to be sent.
+    Greeting(Resume),
+    /// A snapshot is to be handed over.
+    Awaiting,
+    Snapshot(Box<PageWalk>),
+    /// Everything up to this revision was sent.
+    Following(Revision),
+}
+
+impl SyncSession {
+    /// A stream that begins now, in microseconds of the caller's clock. A watcher without a session has session 0.
+    #[must_use]
+    pub fn new(
+        options: SyncOptions,
+        identity: CellIdentity,
+        session: SessionId,
+        sections: Sections,
+        resume: Resume,
+        now_micros: i64,
+    ) -> Self {
+        let heartbeat_due_micros = now_micros.saturating_add(options.heartbeat_micros);
+        let phase = Phase::Greeting(resume);
+        Self { options, identity, session, sections, phase, answers: VecDeque::new(), heartbeat_due_micros, resyncs: 0 }
+    }
+
+    /// Hands over what was asked for by [`Step::NeedSnapshot`]; ignored otherwise.
+    pub fn snapshot(&mut self, cell: Cell) {
+        if matches!(self.phase, Phase::Awaiting) {
+            self.phase = Phase::Snapshot(Box::new(PageWalk::new(cell, self.sections)));
+        }
+    }
+
+    /// Sends this outcome once the deltas up to `at` were sent.
+    pub fn outcome(&mut self, at: Revision, outcome: v1::Outcome) {
+        self.answers.push_back((at, Tell::Outcome(outcome)));
+    }
+
+    /// Sends this error once the deltas up to `at` were sent; revision 0 for an error that speaks of no state.
+    pub fn error(&mut self, at: Revision, error: v1::RequestError) {
+        self.answers.push_back((at, Tell::Error(error)));
+    }
+
+    /// Whether an answer waits to be sent.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// How often the watcher fell behind and was begun anew.
+    #[must_use]
+    pub fn resyncs(&self) -> u64 {
+        self.resyncs
+    }
+
+    /// The revision up to which everything was sent; `None` before the first snapshot or delta.
+    #[must_use]
+    pub fn position(&self) -> Option<Revision> {
+        if let Phase::Following(position) = self.phase { Some(position) } else { None }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self, now_micros: i64, recent: &Recent) -> Step {
+        match &mut self.phase {
+            Phase::Greeting(resume) => {
+                let resume = *resume;
+                Step::Send(response(self.greet(resume, recent)))
+            }
+            Phase::Awaiting => Step::NeedSnapshot,
+            Phase::Snapshot(walk) => {
+                let part = walk.part(self.options.message_bytes);
+                if part.last {
+                    self.phase = Phase::Following(Revision(part.revision));
+                }
+                Step::Send(response(Tell::Snapshot(part)))
+            }
+            Phase::Following(position) => {
+                let position = *position;
+                self.follow(position, now_micros, recent)
+            }
+        }
+    }
+
+    fn greet(&mut self, resume: Resume, recent: &Recent) -> Tell {
+        let known = resume.incarnation == self.identity.incarnation && resume.revision > Revision(0);
+        let resumes = known && recent.continues(resume.revision);
+        let revision = if resumes { resume.revision } else { recent.newest() };
+        self.phase = if resumes { Phase::Following(revision) } else { Phase::Awaiting };
+        Tell::Welcome(v1::Welcome {
+            session: self.session.0,
+            incarnation: self.identity.incarnation,
+            term: self.identity.term,
+            revision: revision.0,
+            snapshot: !resumes,
+            cell_id: Bytes::copy_from_slice(&self.identity.cell_id),
+        })
+    }
+
+    fn follow(&mut self, position: Revision, now_micros: i64, recent: &Recent) -> Step {
+        if let Some((_, tell)) = self.take_answer(position) {
+            return Step::Send(response(tell));
+        }
+        if !recent.continues(position) {
+            self.resyncs += 1;
+            let tell = self.greet(Resume::default(), recent);
+            return Step::Send(response(tell));
+        }
+        // Also between deltas: a busy watcher behind a slow line needs to know how old its mirror is.
+        if now_micros >= self.heartbeat_due_micros {
+            self.heartbeat_due_micros = now_micros.saturating_add(self.options.heartbeat_micros);
+            let heartbeat = v1::Heartbeat { revision: recent.newest().0, time_micros: recent.time().micros };
+            return Step::Send(response(Tell::Heartbeat(heartbeat)));
+        }
+        if position == recent.newest() {
+            return Step::Wait { until_micros: self.heartbeat_due_micros };
+        }
+        let (deltas, reached) = self.deltas_after(position, recent);
+        self.phase = Phase::Following(reached);
+        Step::Send(response(Tell::Deltas(v1::Deltas { deltas })))
+    }
+
+    fn take_answer(&mut self, position: Revision) -> Option<(Revision, Tell)> {
+        if self.answers.front().is_some_and(|(at, _)| *at <= position) { self.answers.pop_front() } else { None }
+    }
+
+    /// Whole deltas from the next revision on, until there are no more or the message is full.
+    fn deltas_after(&self, position: Revision, recent: &Recent) -> (Vec<Bytes>, Revision) {
+        let (mut deltas, mut reached, mut bytes) = (Vec::new(), position, 0);
+        while let Some(batch) = recent.batch(reached.next()) {
+            let cut = batch.deltas(self.sections);
+            let skipped = usize::try_from(reached.next().0 - batch.first().0).unwrap_or(usize::MAX);
+            for delta in cut.iter().skip(skipped) {
+                if bytes > 0 && bytes + delta.len() > self.options.message_bytes {
+                    return (deltas, reached);
+                }
+                bytes += delta.len();
+                deltas.push(delta.clone());
+                reached = reached.next();
+            }
+        }
+        (deltas, reached)
+    }
+}
+
+fn response(tell: Tell) -> v1::SessionResponse {
+    v1::SessionResponse { tell: Some(tell) }
+}

@@ -1,0 +1,61 @@
+//! What a server does by itself: leases that run out, sessions that nobody uses any more, reports of agents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_model::Command;
+use tokio::task::JoinHandle;
+
+use crate::shared::Shared;
+
+/// How often sessions without a stream are looked at.
+const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Starts all tasks.
+pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    let gathering = shared.clone();
+    vec![
+        tokio::spawn(expire_leases(shared.clone())),
+        tokio::spawn(close_sessions(shared.clone())),
+        tokio::spawn(async move { gathering.hub.reports.gather(&gathering).await }),
+    ]
+}
+
+/// Logs each lease that runs out. While the cell is read-only nothing is logged, and leases get a fresh term by the next renewal.
+async fn expire_leases(shared: Arc<Shared>) {
+    loop {
+        let now = shared.clock.monotonic_micros();
+        if !shared.space.is_read_only() {
+            for (machine, epoch) in shared.hub.expire(now) {
+                tracing::warn!(%machine, epoch, "its lease ran out");
+                shared.metrics.lease_lost();
+                // Not waited for: the machine's next state comes back through the publishing thread.
+                let expire = Command::ExpireMachine { machine, epoch };
+                shared.ingress.push_own(crate::commit::Asked::by_server(expire), None);
+            }
+        }
+        let pause = shared.hub.next_expiry_micros().map_or(3_600_000_000, |due| due.saturating_sub(now).max(10_000));
+        let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.hub.leases_changed.notified() => {}
+        }
+    }
+}
+
+/// Closes sessions whose streams have been gone for long.
+async fn close_sessions(shared: Arc<Shared>) {
+    let linger_micros = i64::try_from(shared.settings.session_linger.as_micros()).unwrap_or(i64::MAX);
+    let interval = SESSIONS_INTERVAL.min(shared.settings.session_linger);
+    loop {
+        tokio::time::sleep(interval).await;
+        if shared.space.is_read_only() {
+            continue;
+        }
+        let overdue = shared.sessions.lock().overdue(shared.clock.monotonic_micros(), linger_micros);
+        for session in overdue {
+            tracing::info!(session = session.0, "nobody uses the session any more: it is closed");
+            shared.ingress.push_own(crate::commit::Asked::by_server(Command::CloseSession(session)), None);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Rows as people read them: with names in place of numbers.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{
+    AllocationRef, AllocationState, Cell, Delta, End, Job, LogTime, Machine, Resources, Room, TaskState,
+};
+use plenum_proto::v1;
+
+/// A live allocation. `created` is the time of its grant, where it is known.
+#[must_use]
+pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: Option<LogTime>) -> v1::AllocationView {
+    let row = allocation.row;
+    let job = cell.job(row.job());
+    let machine = cell.machine_in(row.machine);
+    let group = job.and_then(|job| job.shape.groups.get(usize::from(row.group)));
+    let extra = allocation.extra;
+    v1::AllocationView {
+        id: allocation.id.to_bits(),
+        namespace: job.map(|job| job.shape.namespace.to_string()).unwrap_or_default(),
+        job: job.map(|job| job.shape.name.to_string()).unwrap_or_default(),
+        job_id: row.job().to_bits(),
+        job_version: row.job_version,
+        group: group.map(|group| group.name.to_string()).unwrap_or_default(),
+        task: row.task,
+        attempt: row.attempt.into(),
+        machine: machine.map(|machine| machine.name.to_string()).unwrap_or_default(),
+        machine_id: machine.map_or(0, |machine| machine.id.to_bits()),
+        epoch: row.epoch,
+        scheduler: cell.scheduler_name(row.scheduler).to_owned(),
+        state: v1::AllocationState::from(allocation.status.state).into(),
+        ready: allocation.status.ready,
+        restarts: extra.map_or(0, |extra| extra.restarts),
+        resources: Some((&cell.resources_of(row)).into()),
+        session: row.session,
+        number: row.number.into(),
+        created_revision: row.created.0,
+        created_micros: created.map_or(0, |time| time.micros),
+        exit_code: 0,
+        reason: extra.and_then(|extra| extra.reason.as_deref()).unwrap_or_default().to_owned(),
+        ended_revision: 0,
+        ended_micros: 0,
+        ports: extra.map(|extra| extra.ports.iter().map(Into::into).collect()).unwrap_or_default(),
+        devices: extra.map(|extra| extra.devices.iter().map(Into::into).collect()).unwrap_or_default(),
+        take_overs: extra.map(|extra| extra.takes_over.iter().map(Into::into).collect()).unwrap_or_default(),
+    }
+}
+
+/// Makes the view of a live allocation that of an ended one. The same delta may have moved it before.
+pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta) {
+    if let Some(moved) = delta.moves.iter().find(|moved| moved.slot == end.slot) {
+        view.restarts = moved.restarts;
+    }
+    view.state = v1::AllocationState::from(end.state).into();
+    view.ready = false;
+    view.exit_code = end.exit_code;
+    view.reason = end.reason.as_deref().unwrap_or(&view.reason).to_owned();
+    view.ended_revision = delta.revision.0;
+    view.ended_micros = delta.time.micros;
+}
+
+/// A machine, with what is taken of it.
+#[must_use]
+pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
+    let row = cell.machine_row(machine.id.slot);
+    v1::MachineView {
+        id: machine.id.to_bits(),
+        name: machine.name.to_string(),
+        state: v1::MachineState::from(machine.state).into(),
+        epoch: machine.epoch,
+        attributes: machine.attributes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        capacity: Some((&machine.capacity).into()),
+        allocated: Some(taken(&machine.capacity, &cell.room(machine.id.slot))),
+        allocations: row.map_or(0, |row| row.allocations.into()),
+        devices: machine.devices.iter().map(Into::into).collect(),
+        since_micros: machine.since.micros,
+        registered_micros: machine.registered.micros,
+        last_change: row.map_or(0, |row| row.last_change.0),
+    }
+}
+
+/// Capacity less free room.
+fn taken(capacity: &Resources, free: &Room) -> v1::Resources {
+    let mut room = Room::default();
+    room.add(capacity);
+    let amounts: Vec<i64> = room.0.iter().zip(&free.0).map(|(all, free)| all.saturating_sub(*free)).collect();
+    let used = amounts[3..].iter().rposition(|&amount| amount != 0).map_or(0, |last| last + 1);
+    v1::Resources {
+        cpu_millis: amounts[0],
+        memory_bytes: amounts[1],
+        disk_bytes: amounts[2],
+        custom: amounts[3..3 + used].to_vec(),
+    }
+}
+
+/// Adds amounts of resources up, for totals.
+pub(crate) fn add(total: &mut v1::Resources, more: &v1::Resources) {
+    total.cpu_millis = total.cpu_millis.saturating_add(more.cpu_millis);
+    total.memory_bytes = total.memory_bytes.saturating_add(more.memory_bytes);
+    total.disk_bytes = total.disk_bytes.saturating_add(more.disk_bytes);
+    if total.custom.len() < more.custom.len() {
+        total.custom.resize(more.custom.len(), 0);
+    }
+    total.custom.iter_mut().zip(&more.custom).for_each(|(total, more)| *total = total.saturating_add(*more));
+}
+
+/// Live allocations of one group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GroupCounts {
+    states: [u32; 5],
+    attempts: u32,
+}
+
+/// Live allocations by group row, of the jobs in these slots: one walk over all allocations.
+pub(crate) fn count_groups(cell: &Cell, wanted: impl Fn(u32) -> bool) -> BTreeMap<u32, GroupCounts> {
+    let mut counts: BTreeMap<u32, GroupCounts> = BTreeMap::new();
+    for allocation in cell.allocations().filter(|allocation| wanted(allocation.row.job_slot)) {
+        let position = match allocation.status.state {
+            AllocationState::Granted => 0,
+            AllocationState::Starting => 1,
+            AllocationState::Running => 2,
+            AllocationState::Stopping => 3,
+            _ => 4,
+        };
+        counts.entry(allocation.row.group_row).or_default().states[position] += 1;
+    }
+    counts
+}
+
+/// A job, with counts of its tasks. The body is left out: only some may read it.
+#[must_use]
+pub(crate) fn job(cell: &Cell, job: &Job, counts: &BTreeMap<u32, GroupCounts>) -> v1::JobView {
+    let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
+        let row = cell.group(job, position).copied().unwrap_or_default();
+        let mut live = job.group_row(position).and_then(|row| counts.get(&row)).copied().unwrap_or_default();
+        live.attempts =
+            (0..row.count).filter_map(|task| cell.task(&row, task)).map(|task| u32::from(task.attempts)).sum();
+        v1::GroupView {
+            name: shape.name.to_string(),
+            count: row.count,
+            waiting: row.tasks_in(TaskState::Waiting),
+            granted: live.states[0],
+            starting: live.states[1],
+            running: live.states[2],
+            stopping: live.states[3],
+            lost: live.states[4],
+            done: row.tasks_in(TaskState::Done),
+            failed: row.tasks_in(TaskState::Failed),
+            attempts: live.attempts,
+            not_before_micros: row.not_before.micros,
+        }
+    });
+    v1::JobView {
+        id: job.id.to_bits(),
+        version: job.version,
+        shape: Some(job.shape.as_ref().into()),
+        state: v1::JobState::from(job.state).into(),
+        reason: job.reason.to_string(),
+        submitted_micros: job.submitted.micros,
+        groups: groups.collect(),
+        waiting_reason: String::new(),
+        body: None,
+    }
+}

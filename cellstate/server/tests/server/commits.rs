@@ -1,0 +1,128 @@
+//! Sessions, commits, and what survives.
+
+use plenum_proto::v1;
+
+use crate::client::{Session, connect, job, placement, register, start, submit};
+
+#[tokio::test]
+async fn a_commit_is_granted_and_its_deltas_come_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    assert_eq!(machine.epoch, 1);
+    let job = submit(&channel, job("crunch", 5)).await;
+    assert!(job.changed);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!(session.cell.machines().count(), 1);
+    let transaction = session.transaction(1, vec![placement(job.job, vec![0; 5], vec![0, 1, 2, 3, 4])]);
+    let outcome = session.commit(transaction).await.unwrap();
+    assert_eq!((outcome.granted, outcome.claims), (4, 5));
+    assert_eq!(outcome.refusals[0].kind(), v1::RefusalKind::Misfit);
+    assert_eq!(session.cell.live(), 4);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watcher_resumes_where_it_was_and_otherwise_gets_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let known = v1::Hello {
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: session.cell.revision().0,
+        ..Default::default()
+    };
+    let mirror = session.cell.clone();
+    drop(session);
+    let last = submit(&channel, job("one", 1)).await.revision;
+    let mut resumed = Session::hello(&channel, known.clone(), mirror).await.unwrap();
+    assert!(!resumed.welcome.snapshot);
+    resumed.reach(last).await;
+
+    let foreign = v1::Hello { incarnation: 99, session: 0, scheduler: "batch".to_owned(), ..known };
+    let fresh = Session::hello(&channel, foreign, plenum_model::Cell::default()).await.unwrap();
+    assert!(fresh.welcome.snapshot);
+    resumed.reach(fresh.cell.revision().0).await;
+    assert_eq!(fresh.cell.first_difference(&resumed.cell), None);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 64_000).await;
+    let job = submit(&channel, job("crunch", 64)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for number in 1..=10 {
+        let task = u32::try_from(number).unwrap();
+        let transaction = session.transaction(number, vec![placement(job, vec![0], vec![task])]);
+        assert_eq!(session.commit(transaction).await.unwrap().granted, 1);
+    }
+    let before = session.cell.clone();
+    let term = session.welcome.term;
+    drop((session.asks, session.tells));
+    server.kill().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let hello = v1::Hello {
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: before.revision().0,
+        ..Default::default()
+    };
+    let mut session = Session::hello(&channel, hello, before.clone()).await.unwrap();
+    assert_eq!(session.welcome.term, term + 1);
+    assert_eq!(session.cell.live(), 10);
+
+    let again = session.transaction(10, vec![placement(job, vec![0], vec![10])]);
+    let again = v1::Transaction { base_revision: before.revision().0 - 1, ..again };
+    let revision = session.cell.revision();
+    let outcome = session.commit(again).await.unwrap();
+    assert_eq!((outcome.number, outcome.granted), (10, 1));
+    assert!(outcome.revision <= before.revision().0, "it is the first outcome, not another one");
+    assert_eq!(session.cell.revision(), revision);
+
+    let other = session.transaction(10, vec![placement(job, vec![0], vec![20])]);
+    assert_eq!(session.commit(other).await.unwrap_err().code, "NUMBER_REUSED");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_sessions_commit_at_once_and_nobody_grants_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    for machine in 0..4 {
+        register(&channel, &format!("m{machine}"), 100_000).await;
+    }
+    let job = submit(&channel, job("crunch", 300)).await.job;
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        let channel = channel.clone();
+        running.push(tokio::spawn(async move {
+            let mut session = Session::open(&channel, "batch").await.unwrap();
+            let mut granted = 0;
+            for number in 1..=30_u32 {
+                let tasks: Vec<u32> = (0..10).map(|task| (number - 1) * 10 + task).collect();
+                let transaction = session.transaction(number.into(), vec![placement(job, vec![number % 4; 10], tasks)]);
+                granted += session.commit(transaction).await.unwrap().granted;
+            }
+            granted
+        }));
+    }
+    let mut granted = 0;
+    for session in running {
+        granted += session.await.unwrap();
+    }
+    assert_eq!(granted, 300);
+    let session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!(session.cell.live(), 300);
+    server.shutdown().await.unwrap();
+}

@@ -1,0 +1,85 @@
+//! What a directory says, and what is in the way of a start.
+
+use plenum_server::{Server, ServerError};
+
+use crate::client::{connect, options, register, start};
+
+#[tokio::test]
+async fn a_second_server_on_one_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let second = Server::start(options(dir.path())).await.err().unwrap();
+    assert_eq!(second.code(), "DIRECTORY_LOCKED", "{second}");
+    assert!(second.to_string().contains(&std::process::id().to_string()), "{second}");
+    server.shutdown().await.unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_of_another_cell_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut own = options(dir.path());
+    own.cell_id = Some([1; 16]);
+    Server::start(own.clone()).await.unwrap().shutdown().await.unwrap();
+    own.cell_id = Some([2; 16]);
+    let refused = Server::start(own).await.err().unwrap();
+    assert_eq!(refused.code(), "OTHER_CELL", "{refused}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_an_address_beyond_loopback_are_refused() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = start(one.path()).await;
+    let mut second = options(other.path());
+    second.listen = server.address();
+    let refused = Server::start(second.clone()).await.err().unwrap();
+    assert!(matches!(refused, ServerError::AddressInUse { address } if address == server.address()), "{refused}");
+    second.listen = "0.0.0.0:0".parse().unwrap();
+    let refused = Server::start(second).await.err().unwrap();
+    assert_eq!(refused.code(), "NOT_LOOPBACK", "{refused}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing was made");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_address_stands_in_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let written = std::fs::read_to_string(dir.path().join("address")).unwrap();
+    assert_eq!(written.trim(), server.address().to_string());
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn named_resources_are_those_of_the_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut named = options(dir.path());
+    named.custom_resources = vec!["licences".to_owned()];
+    Server::start(named.clone()).await.unwrap().shutdown().await.unwrap();
+    Server::start(options(dir.path())).await.unwrap().shutdown().await.unwrap();
+    named.custom_resources = vec!["tapes".to_owned()];
+    let refused = Server::start(named).await.err().unwrap();
+    assert_eq!(refused.code(), "BAD_SETTING", "{refused}");
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    for machine in 0..10 {
+        register(&channel, &format!("m{machine}"), 1000).await;
+    }
+    drop(channel);
+    server.kill().await.unwrap();
+    let log = std::fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = log.filter(|path| path.metadata().unwrap().len() > 100_000).collect();
+    segments.sort();
+    let mut bytes = std::fs::read(&segments[0]).unwrap();
+    bytes[1500] ^= 1;
+    std::fs::write(&segments[0], bytes).unwrap();
+    let refused = Server::start(options(dir.path())).await.err().unwrap();
+    assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
+    let name = segments[0].file_name().unwrap().to_str().unwrap();
+    assert!(refused.to_string().contains(name), "{refused}");
+}
