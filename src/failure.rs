@@ -54,7 +54,7 @@ impl Failure {
     pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let code = match error.kind() {
             io::ErrorKind::StorageFull => "NO_SPACE",
-            io::ErrorKind::AddrInUse => "PORT_IN_USE",
+            io::ErrorKind::AddrInUse => "ADDRESS_IN_USE",
             io::ErrorKind::PermissionDenied => "NOT_PERMITTED",
             _ => "IO",
         };

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use serde_json::json;
 
+#[cfg(test)]
+pub(crate) use args::WithParent;
 pub(crate) use args::{Agent, Dev, Scheduler, Server};
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};

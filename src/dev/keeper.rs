@@ -211,14 +211,14 @@ mod tests {
     #[test]
     fn a_part_that_refuses_to_start_is_given_up_with_its_own_words() {
         let folder = tempfile::tempdir().unwrap();
-        let script = r#"echo '{"error":{"code":"PORT_IN_USE","message":"taken","hint":"another"}}' >&2; exit 1"#;
+        let script = r#"echo '{"error":{"code":"ADDRESS_IN_USE","message":"taken","hint":"another"}}' >&2; exit 1"#;
         let failure = block_on(async {
             let (sender, mut given_up) = mpsc::channel(1);
             let _keeper = Keeper::start(Path::new("/bin/sh"), spec(folder.path(), script), Progress::quiet(), sender);
             given_up.recv().await.unwrap()
         })
         .unwrap();
-        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PORT_IN_USE", "taken"));
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("ADDRESS_IN_USE", "taken"));
         assert_eq!(failure.hint.as_deref(), Some("another"));
     }
 

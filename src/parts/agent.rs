@@ -54,7 +54,7 @@ pub(crate) fn missing_isolation(printed: &str) -> Option<&str> {
 
 fn failure(error: &AgentError) -> Failure {
     let code = match error {
-        AgentError::InUse { .. } => "DIRECTORY_IN_USE",
+        AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::OtherCell { .. } => "OTHER_CELL",
         AgentError::Address { .. } => "USAGE",
         AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Start(_) => "IO",

@@ -1,23 +1,91 @@
 //! `plenum server`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use super::{config, config::ServerFile, state_folder, trace};
+use plenum_server::{ServerError, ServerOptions};
+
+use super::{causes, config, config::ServerFile, state_folder, trace};
 use crate::{cli, failure::Failure, parent};
+
+/// Threads that serve connections. Deciding, syncing and folding have threads of their own.
+const THREADS: usize = 2;
 
 /// Runs the cell state's server until it is asked to end.
 pub(crate) fn server(flags: &cli::Server) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
-    let file: ServerFile = config::read(flags.config.as_deref())?;
-    let _dir = match flags.dir.clone().or(file.dir) {
+    let options = options(flags, config::read(flags.config.as_deref())?)?;
+    trace::begin();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::io("cannot start the event loop", &error))?;
+    let address = address_file(&options.dir);
+    let result = runtime.block_on(plenum_server::run(options)).map_err(|error| failure(&error));
+    if result.is_ok() {
+        // Nobody shall look for a server where none is. After a failure the file may be another server's.
+        let _ = std::fs::remove_file(address);
+    }
+    result
+}
+
+/// Flags before the file before defaults.
+fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failure> {
+    let dir = match flags.dir.clone().or(file.dir) {
         Some(dir) => dir,
         None => state_folder("plenum")?,
     };
-    trace::begin();
-    Err(Failure::new("UNIMPLEMENTED", "the server is not wired into the binary yet"))
+    let mut options = ServerOptions::new(dir);
+    options.listen = flags.listen.or(file.listen).unwrap_or_else(|| ([127, 0, 0, 1], 7070).into());
+    options.custom_resources = file.custom_resources;
+    let settings = &mut options.settings;
+    settings.lease = file.lease.unwrap_or(settings.lease);
+    settings.session_linger = file.session_linger.unwrap_or(settings.session_linger);
+    settings.retain = file.retain.unwrap_or(settings.retain);
+    settings.retain_bytes = file.retain_bytes.unwrap_or(settings.retain_bytes);
+    settings.segment_bytes = file.segment_bytes.unwrap_or(settings.segment_bytes);
+    settings.reserve_bytes = file.reserve_bytes.or(settings.reserve_bytes);
+    settings.connections = file.connections.unwrap_or(settings.connections);
+    settings.listing_rows = file.listing_rows.unwrap_or(settings.listing_rows);
+    Ok(options)
 }
 
 /// The file in a cell's directory in which its server tells its address.
 pub(crate) fn address_file(dir: &Path) -> PathBuf {
     dir.join("address")
+}
+
+pub(super) fn failure(error: &ServerError) -> Failure {
+    let code = error.code();
+    let failure = Failure::new(code, causes(error));
+    match error {
+        ServerError::Directory { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Failure { code: "NO_SPACE".to_owned(), ..failure }
+        }
+        _ if cli::has_page(code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn flags() -> cli::Server {
+        let with_parent = cli::WithParent { with_parent: None };
+        cli::Server { config: None, dir: Some("/tmp/cell".into()), listen: None, with_parent }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file =
+            || ServerFile { listen: Some(([127, 0, 0, 1], 1).into()), connections: Some(3), ..ServerFile::default() };
+        let made = options(&flags(), file()).unwrap();
+        assert_eq!((made.listen.port(), made.settings.connections), (1, 3));
+        let listen = Some(([127, 0, 0, 1], 2).into());
+        assert_eq!(options(&cli::Server { listen, ..flags() }, file()).unwrap().listen.port(), 2);
+        assert_eq!(options(&flags(), ServerFile::default()).unwrap().listen.port(), 7070);
+    }
 }
