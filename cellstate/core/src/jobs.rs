@@ -152,7 +152,7 @@ impl Core {
         let group = *self.cell.groups().get(row).expect("a group of a job");
         let live = (count..group.count).rev().filter_map(|task| {
             let found = self.cell.task(&group, task)?;
-            (found.state == TaskState::Live).then_some(found.allocation - 1)
+            (found.state == TaskState::Live).then(|| found.allocation - 1)
         });
         let live: Vec<u32> = live.collect();
         if !live.is_empty() {

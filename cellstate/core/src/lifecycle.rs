@@ -231,7 +231,7 @@ impl Core {
         let draft = self.draft(now);
         self.cell.warm(transitions.iter().map(|transition| transition.allocation.slot));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, draft, now);
-        let mut newest: BTreeMap<u32, AllocationStatus> = BTreeMap::new();
+        let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
         for transition in transitions {
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 continue;
@@ -246,13 +246,13 @@ impl Core {
                 consequences.end(slot, transition.state, transition.exit_code, reason);
                 continue;
             }
-            let before = newest.get(&slot).copied().unwrap_or(found.status);
+            let unreported = || (found.status, found.extra.map_or(0, |extra| extra.restarts));
+            let (before, known) = newest.get(&slot).copied().unwrap_or_else(unreported);
             let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
-            let restarts = found.extra.map_or(0, |extra| extra.restarts).max(transition.restarts);
+            let restarts = known.max(transition.restarts);
             let status = AllocationStatus { state: transition.state, ready: transition.ready };
-            let known = found.extra.map_or(0, |extra| extra.restarts);
             if forward && (status != before || restarts != known) {
-                newest.insert(slot, status);
+                newest.insert(slot, (status, restarts));
                 consequences.go(slot, status, restarts, None);
             }
         }

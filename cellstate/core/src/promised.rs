@@ -23,7 +23,7 @@ pub(crate) struct Promised {
     rest: BTreeMap<u32, Resources>,
     stops: Vec<u32>,
     /// Jobs whose tasks share a machine, with the one that they were promised.
-    homes: Vec<(u32, Option<u32>)>,
+    homes: Vec<(u32, u32)>,
 }
 
 impl Promised {
@@ -102,17 +102,28 @@ impl Promised {
 
     /// The machine that the tasks of the job in `slot` were promised to share.
     pub(crate) fn home(&self, job_slot: u32) -> Option<u32> {
-        self.homes.iter().rev().find(|(slot, _)| *slot == job_slot).and_then(|(_, home)| *home)
+        self.homes.iter().find(|(slot, _)| *slot == job_slot).map(|(_, home)| *home)
     }
 
-    /// Promises a machine to a job whose tasks share one; `None` takes it back.
-    pub(crate) fn set_home(&mut self, job_slot: u32, home: Option<u32>) {
-        self.homes.push((job_slot, home));
+    /// Promises a machine to a job whose tasks share one, and that was promised none.
+    pub(crate) fn set_home(&mut self, job_slot: u32, home: u32) {
+        if self.home(job_slot).is_none() {
+            self.homes.push((job_slot, home));
+        }
+    }
+
+    /// How many jobs were promised a machine.
+    pub(crate) fn homes_count(&self) -> usize {
+        self.homes.len()
+    }
+
+    /// Takes back all but the first promises of machines.
+    pub(crate) fn keep_homes(&mut self, count: usize) {
+        self.homes.truncate(count);
     }
 
     /// Jobs that were promised a machine, with it.
     pub(crate) fn homes(&self) -> BTreeMap<u32, u32> {
-        let last: BTreeMap<u32, Option<u32>> = self.homes.iter().copied().collect();
-        last.into_iter().filter_map(|(slot, home)| Some((slot, home?))).collect()
+        self.homes.iter().copied().collect()
     }
 }

@@ -63,12 +63,16 @@ impl Resolver<'_> {
         let mut seen = BTreeSet::new();
         let mut missed = false;
         for (number, placement) in (0..).zip(&txn.placements) {
+            let homes = self.promised.homes_count();
             let granted = self.resolve_placement(txn, number, placement, twice, &mut seen, &mut resolution);
             let enough = granted.len() >= placement.min as usize;
             if enough {
                 resolution.granted.push(granted);
             } else {
-                self.undo(number, placement, &granted, &mut resolution);
+                self.undo(number, placement, &granted, homes, &mut resolution);
+                for &claim in &granted {
+                    seen.remove(&(placement.job.slot, placement.group, placement.tasks[claim as usize]));
+                }
                 resolution.granted.push(Vec::new());
                 missed = true;
             }
@@ -200,7 +204,7 @@ impl Resolver<'_> {
             }
             self.promised.add(machine, &terms.need);
             if terms.job.shape.same_machine && terms.job.home.is_none() {
-                self.promised.set_home(terms.job.id.slot, Some(machine));
+                self.promised.set_home(terms.job.id.slot, machine);
             }
             if twice {
                 seen.insert((placement.job.slot, placement.group, task));
@@ -230,7 +234,7 @@ impl Resolver<'_> {
             if txn.check == ConflictCheck::Sequence {
                 let changed = self.ring.changed_by_others(machine, txn.base, self.session.id);
                 if changed != Some(false) {
-                    return Some(Trouble::Changed);
+                    return Some(Trouble::Changed(self.session.id));
                 }
             }
         }
@@ -242,22 +246,21 @@ impl Resolver<'_> {
     }
 
     /// A placement missed its minimum: what it was granted is taken back, and refused as mates.
-    fn undo(&mut self, number: u32, placement: &Placement, granted: &[u32], resolution: &mut Resolution) {
+    /// Of the homes that jobs were promised, the first `homes` stay.
+    fn undo(&mut self, number: u32, placement: &Placement, granted: &[u32], homes: usize, resolution: &mut Resolution) {
         let need = self.need(placement);
         for &claim in granted {
             self.promised.remove(placement.machines[claim as usize], &need);
             let facts = Facts::plain(RefusalKind::Mate, RefusalReason::MinimumMissed);
             resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
         }
-        if !granted.is_empty() {
-            self.promised.set_home(placement.job.slot, None);
-        }
+        self.promised.keep_homes(homes);
     }
 
     fn undo_all(&mut self, txn: &Transaction, resolution: &mut Resolution) {
         let granted = std::mem::take(&mut resolution.granted);
         for ((number, placement), granted) in (0..).zip(&txn.placements).zip(&granted) {
-            self.undo(number, placement, granted, resolution);
+            self.undo(number, placement, granted, 0, resolution);
         }
         resolution.granted = vec![Vec::new(); txn.placements.len()];
         resolution.stops.clear();

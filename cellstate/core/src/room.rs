@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, Culprit, JobId, MachineState, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room,
-    Shortage, TransactionId,
+    SessionId, Shortage, TransactionId,
 };
 
-use crate::ring::{ChangeKind, Ring};
+use crate::ring::{Change, ChangeKind, Ring};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
@@ -28,8 +28,8 @@ pub(crate) enum Trouble {
     Machine(Obstacle),
     /// The machine registered, or began an epoch, at this revision, after the base.
     NewMachine(Revision, u32),
-    /// Check `sequence`: somebody else changed the machine, or nobody can tell any more.
-    Changed,
+    /// Check `sequence`: somebody else than this session changed the machine, or nobody can tell any more.
+    Changed(SessionId),
     /// The task or its group.
     NotWanted,
     /// The task has this allocation.
@@ -93,7 +93,7 @@ impl Judge<'_> {
             Trouble::Machine(Obstacle::NoRoom(short)) => self.no_room(short, machine, need, promised),
             Trouble::Machine(Obstacle::OtherMachine) => self.job_facts(job_slot, RefusalReason::OtherMachine),
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, machine),
-            Trouble::Changed => self.changed(machine),
+            Trouble::Changed(session) => self.changed(machine, session),
             Trouble::Taken(slot) => self.taken(slot),
             Trouble::NotWanted => self.job_facts(job_slot, RefusalReason::NotWanted),
             Trouble::Job(reason) => self.job_facts(job_slot, reason),
@@ -156,10 +156,11 @@ impl Judge<'_> {
         self.unseen(since.complete, reason)
     }
 
-    fn changed(&self, machine: u32) -> Facts {
+    fn changed(&self, machine: u32, session: SessionId) -> Facts {
         let since = self.ring.since(machine, self.base);
         let event = since.events.first().map(|&(revision, event)| event_culprit(revision, event.word, 0));
-        let grant = since.changes.iter().find(|change| change.kind == ChangeKind::Take);
+        let by_others = |change: &&&Change| change.kind == ChangeKind::Take && change.session != session.0;
+        let grant = since.changes.iter().find(by_others);
         let grant = grant.map(|change| self.grant_culprit(change, 0));
         match grant.into_iter().chain(event).max_by_key(|culprit| culprit.revision) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit),
@@ -174,10 +175,7 @@ impl Judge<'_> {
         }
         let culprit = Culprit {
             revision: row.created,
-            transaction: Some(TransactionId {
-                session: plenum_model::SessionId(row.session),
-                number: row.number.into(),
-            }),
+            transaction: Some(TransactionId { session: SessionId(row.session), number: row.number.into() }),
             scheduler: self.cell.scheduler_name(row.scheduler).into(),
             event: "".into(),
             amount: 0,
@@ -186,7 +184,7 @@ impl Judge<'_> {
         Facts::caused(RefusalKind::Conflict, RefusalReason::TaskTaken, culprit)
     }
 
-    fn grant_culprit(&self, change: &crate::ring::Change, amount: u64) -> Culprit {
+    fn grant_culprit(&self, change: &Change, amount: u64) -> Culprit {
         Culprit {
             revision: change.revision,
             transaction: Some(change.transaction()),

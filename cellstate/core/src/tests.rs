@@ -435,3 +435,74 @@ fn a_removed_machine_takes_what_it_ran_with_it() {
         ",
     );
 }
+
+// The tasks of an undone placement stayed taken for the rest of the transaction.
+#[test]
+fn what_an_undone_placement_claimed_can_be_claimed_after_it() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job map by batch tasks=2 cpu=1000
+        batch: claim map[0]@m1 map[1]@m1 min=2 claim map[0]@m2
+        ",
+        "batch: partial; map[0] mate MinimumMissed; map[1] misfit NoRoom short cpu_millis 1000; map[0] granted",
+    );
+}
+
+// Undoing the second placement took the home back that the first one had chosen, so that the job came apart.
+#[test]
+fn an_undone_placement_leaves_the_job_where_an_earlier_one_put_it() {
+    check(
+        "
+        machine m1 cpu=2000
+        machine m2 cpu=2000
+        job wc by batch tasks=3 cpu=1000 together
+        batch: claim wc[0]@m1 claim wc[1]@m1 wc[2]@m2 min=2
+        batch: claim wc[1]@m2
+        ",
+        "
+        batch: partial; wc[0] granted; wc[1] mate MinimumMissed; wc[2] misfit OtherMachine
+        batch: refused; wc[1] misfit OtherMachine
+        ",
+    );
+}
+
+// The newest grant was named, also when it was the session's own.
+#[test]
+fn the_culprit_of_a_changed_machine_is_somebody_else() {
+    check(
+        "
+        machine m1 cpu=4000
+        job map by batch tasks=2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        snapshot
+        service: claim web[0]@m1
+        batch: claim map[0]@m1
+        batch: claim map[1]@m1 sequence
+        ",
+        "
+        service: committed; web[0] granted
+        batch: committed; map[0] granted
+        batch: refused; map[1] conflict MachineChanged culprits service 0 total 0
+        ",
+    );
+}
+
+// Looking for live tasks among those that go away subtracted 1 from the 0 of those without an allocation.
+#[test]
+fn a_group_shrinks_by_its_waiting_tasks() {
+    check(
+        "
+        machine m1 cpu=2000
+        job map by batch tasks=3 cpu=1000
+        batch: claim map[0]@m1
+        job map by batch tasks=1 cpu=1000
+        batch: claim map[1]@m1
+        ",
+        "
+        batch: committed; map[0] granted
+        batch: refused; map[1] misfit NotWanted
+        ",
+    );
+}
