@@ -1,8 +1,12 @@
 //! What happens by time alone: allocations of unreachable machines are lost, finished jobs are retired.
 
-use plenum_model::{AllocationState, AllocationStatus, Cell, JobChange, LogTime, MachineState, TaskState};
+use std::sync::Arc;
 
-use crate::derived::{Due, active_on};
+use plenum_model::{
+    AllocationRow, AllocationState, AllocationStatus, Cell, JobChange, JobId, LogTime, MachineState, TaskState,
+};
+
+use crate::derived::active_on;
 use crate::jobs::groups_of;
 use crate::lifecycle::Consequences;
 use crate::{Core, Verdict, accepted};
@@ -14,30 +18,26 @@ const TICK_MAX: usize = 256;
 const MINUTE_MICROS: i64 = 60_000_000;
 
 impl Core {
+    /// The earliest time at which `Tick` would change something, if nothing else happens.
+    #[must_use]
+    pub fn next_due(&self) -> Option<LogTime> {
+        let retired = self.derived.retires.first().map(|(time, _)| *time);
+        let lost = self.derived.losses.first().map(|(time, _)| *time);
+        let lost = lost.map(|time| match self.derived.given_up.first() {
+            Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
+            _ => time,
+        });
+        retired.into_iter().chain(lost).min()
+    }
+
     /// Lets what is due at `now` happen.
+    ///
+    /// A tick that changes nothing is not logged. So it may only forget what it would find again: which entries are left must
+    /// never decide what a later tick does.
     pub(crate) fn tick(&mut self, now: LogTime) -> Verdict {
-        let due: Vec<_> =
-            self.derived.due.iter().take_while(|(time, _)| *time <= now).take(TICK_MAX).copied().collect();
         self.derived.given_up.retain(|time| time.plus_micros(MINUTE_MICROS) > now);
-        let mut retired = Vec::new();
-        let mut losers = Vec::new();
-        for entry in due {
-            self.derived.due.remove(&entry);
-            match entry.1 {
-                Due::Retire(id) if has_allocations(&self.cell, id) => {
-                    self.derived.due.insert((now.plus_micros(MINUTE_MICROS), entry.1));
-                }
-                Due::Retire(id) => retired.push(id),
-                Due::Lost(slot) if self.may_give_up() => {
-                    self.derived.given_up.push(now);
-                    losers.push(slot);
-                }
-                Due::Lost(_) => {
-                    let first = self.derived.given_up.first().copied().unwrap_or(now);
-                    self.derived.due.insert((first.plus_micros(MINUTE_MICROS), entry.1));
-                }
-            }
-        }
+        let retired = self.take_retired(now);
+        let losers = self.take_losers(now, TICK_MAX - retired.len());
         let mut delta = self.draft(now);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
@@ -45,13 +45,43 @@ impl Core {
             lose(&self.cell, slot, now, &mut consequences);
         }
         let delta = consequences.conclude();
-        for &slot in &losers {
-            self.note_rest(slot, now);
-        }
         if delta.moves.is_empty() && delta.jobs.is_empty() {
             return Verdict::Answer(accepted(0, 0));
         }
         Verdict::Change(accepted(0, 0), delta)
+    }
+
+    /// Finished jobs whose time is over. One with allocations comes again when the last of them ends.
+    fn take_retired(&mut self, now: LogTime) -> Vec<JobId> {
+        let mut retired = Vec::new();
+        while let Some(&(time, id)) = self.derived.retires.first().filter(|(time, _)| *time <= now)
+            && retired.len() < TICK_MAX
+        {
+            self.derived.retires.remove(&(time, id));
+            if !has_allocations(&self.cell, id) {
+                retired.push(id);
+            }
+        }
+        retired
+    }
+
+    /// Unreachable machines of which allocations are to be lost now, at most `max` of them, and as many as may be given up.
+    fn take_losers(&mut self, now: LogTime, max: usize) -> Vec<u32> {
+        let mut losers = Vec::new();
+        while let Some(&(time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
+            && losers.len() < max
+        {
+            if overdue(&self.cell, slot, now).next().is_some() {
+                if !self.may_give_up() {
+                    break;
+                }
+                self.derived.given_up.push(now);
+                losers.push(slot);
+            }
+            self.derived.losses.remove(&(time, slot));
+            self.note_rest(slot, now);
+        }
+        losers
     }
 
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.
@@ -69,33 +99,37 @@ impl Core {
             Some(machine.since.plus_micros(after)).filter(|&time| time > now)
         });
         if let Some(time) = later.min() {
-            self.derived.due.insert((time, Due::Lost(slot)));
+            self.derived.losses.insert((time, slot));
         }
     }
 }
 
-fn lost_after(cell: &Cell, row: &plenum_model::AllocationRow) -> Option<i64> {
+fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
     cell.job(row.job())?.shape.groups.get(usize::from(row.group))?.lost_after_micros
+}
+
+/// The allocations of an unreachable machine whose time is over.
+fn overdue(cell: &Cell, slot: u32, now: LogTime) -> impl Iterator<Item = u32> {
+    let machine = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable);
+    let over = move |row: &AllocationRow| {
+        let after = lost_after(cell, row)?;
+        Some(machine?.since.plus_micros(after) <= now)
+    };
+    active_on(cell, slot).filter(move |(_, row)| over(row).unwrap_or(false)).map(|(allocation, _)| allocation)
 }
 
 /// The allocations of an unreachable machine whose time is over leave as lost.
 fn lose(cell: &Cell, slot: u32, now: LogTime, consequences: &mut Consequences<'_>) {
-    let Some(machine) = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable) else {
-        return;
-    };
-    for (allocation, row) in active_on(cell, slot) {
-        let over = lost_after(cell, row).is_some_and(|after| machine.since.plus_micros(after) <= now);
-        if over {
-            let status = AllocationStatus { state: AllocationState::Lost, ready: false };
-            let restarts =
-                cell.allocation_in(allocation).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
-            let reason = format!("{} is unreachable", machine.name);
-            consequences.go(allocation, status, restarts, Some(reason.into()));
-        }
+    let name = cell.machine_in(slot).map_or("its machine", |machine| &machine.name);
+    let reason: Arc<str> = format!("{name} is unreachable").into();
+    for allocation in overdue(cell, slot, now) {
+        let status = AllocationStatus { state: AllocationState::Lost, ready: false };
+        let restarts = cell.allocation_in(allocation).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
+        consequences.go(allocation, status, restarts, Some(reason.clone()));
     }
 }
 
-fn has_allocations(cell: &Cell, id: plenum_model::JobId) -> bool {
+fn has_allocations(cell: &Cell, id: JobId) -> bool {
     let Some(job) = cell.job(id) else { return false };
     groups_of(cell, job).any(|(_, group)| group.leaving + group.tasks_in(TaskState::Live) > 0)
 }

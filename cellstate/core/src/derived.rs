@@ -18,15 +18,6 @@ use crate::room::JobEvent;
 use crate::rules::Rules;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
 
-/// What is to happen at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Due {
-    /// Allocations of the unreachable machine in this slot are lost.
-    Lost(u32),
-    /// A finished job is retired.
-    Retire(JobId),
-}
-
 /// Everything derived.
 #[derive(Debug)]
 pub(crate) struct Derived {
@@ -44,7 +35,10 @@ pub(crate) struct Derived {
     /// By machine slot: the revision at which its epoch began.
     pub(crate) epochs_began: Vec<u64>,
     pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
-    pub(crate) due: BTreeSet<(LogTime, Due)>,
+    /// When finished jobs are retired. Invariant: each that has no allocations is here.
+    pub(crate) retires: BTreeSet<(LogTime, JobId)>,
+    /// When allocations of unreachable machines are lost, by machine slot. Invariant: the earliest of each is here.
+    pub(crate) losses: BTreeSet<(LogTime, u32)>,
     /// Times at which machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
     /// Tasks of all jobs.
@@ -77,7 +71,8 @@ impl Derived {
             job_events: vec![JobEvent::default(); job_end as usize],
             epochs_began: vec![0; machine_end as usize],
             scheduler_numbers: names.zip(0..).collect(),
-            due: BTreeSet::new(),
+            retires: BTreeSet::new(),
+            losses: BTreeSet::new(),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             opened: cell.revision(),
@@ -87,20 +82,20 @@ impl Derived {
             derived.note_unreachable(machine, cell);
         }
         for job in cell.jobs().filter(|job| job.state.is_final()) {
-            derived.due.insert((job.state_since.plus_micros(options.retire_after_micros), Due::Retire(job.id)));
+            derived.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
         }
         derived
     }
 
-    pub(crate) fn next_due(&self) -> Option<LogTime> {
-        self.due.first().map(|(time, _)| *time)
-    }
-
     /// Notes what a delta is about to change: rows are still as they were.
-    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
+    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
         for end in &delta.ends {
             self.ring.note_end(delta.revision, cell, end.slot);
             self.allocation_slots.give(end.slot);
+            let job = cell.allocation_in(end.slot).and_then(|found| cell.job(found.row.job()));
+            if let Some(job) = job.filter(|job| job.state.is_final()) {
+                self.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
+            }
         }
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
@@ -170,7 +165,7 @@ impl Derived {
     /// When the allocations of an unreachable machine are lost: the earliest of them.
     pub(crate) fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
         let slot = machine.id.slot;
-        self.due.retain(|(_, due)| *due != Due::Lost(slot));
+        self.losses.retain(|(_, lost)| *lost != slot);
         if machine.state == MachineState::Unreachable {
             let earliest = active_on(cell, slot).filter_map(|(_, row)| {
                 let job = cell.job(row.job())?;
@@ -178,7 +173,7 @@ impl Derived {
                 Some(machine.since.plus_micros(after))
             });
             if let Some(time) = earliest.min() {
-                self.due.insert((time, Due::Lost(slot)));
+                self.losses.insert((time, slot));
             }
         }
     }
@@ -206,7 +201,7 @@ impl Derived {
                     self.give_groups(job, cell);
                     self.job_slots.give(id.slot);
                     self.rules.forget(*id);
-                    self.due.retain(|(_, due)| *due != Due::Retire(*id));
+                    self.retires.retain(|(_, retired)| retired != id);
                 }
             }
             JobChange::State { .. } | JobChange::Home { .. } => {}
@@ -237,10 +232,10 @@ impl Derived {
         if let JobChange::State { id, state, .. } = change
             && state.is_final()
         {
-            self.due.insert((delta.time.plus_micros(options.retire_after_micros), Due::Retire(*id)));
+            self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
         }
         if let JobChange::Put { job, .. } = change {
-            self.due.retain(|(_, due)| *due != Due::Retire(job.id));
+            self.retires.retain(|(_, retired)| *retired != job.id);
         }
     }
 

@@ -94,11 +94,11 @@ impl Core {
             return Err(Rejection::new(RejectionCode::JobChanged, message));
         }
         let mut delta = self.draft(now);
-        for ((row, group), count) in groups_of(&self.cell, job).collect::<Vec<_>>().into_iter().zip(counts(shape)) {
-            if group.count != count {
-                self.scale_group(row, count, &mut delta)?;
-            }
-        }
+        let scaled = groups_of(&self.cell, job).zip(counts(shape)).filter(|((_, group), count)| group.count != *count);
+        let scaled: Vec<_> = scaled.map(|((row, _), count)| (row, count)).collect();
+        // All of them are judged first: a request that is refused must not have taken rows.
+        scaled.iter().try_for_each(|&(row, count)| self.may_scale(row, count))?;
+        scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
         let answer = accepted(job.id.to_bits(), job.version);
         Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
     }
@@ -142,30 +142,30 @@ impl Core {
         if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
-        self.scale_group(row, count, &mut delta)?;
+        self.may_scale(row, count)?;
+        self.scale_group(row, count, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }
 
-    /// Another number of tasks for a group. Live tasks at the end keep their rows until they have stopped: a group shrinks as far
-    /// as none of its live tasks stands in the way, and those that do are stopped.
-    fn scale_group(&mut self, row: u32, count: u32, delta: &mut Delta) -> Result<(), Rejection> {
+    /// A group shrinks only by tasks that are not live: their rows go with them.
+    fn may_scale(&self, row: u32, count: u32) -> Result<(), Rejection> {
         let group = *self.cell.groups().get(row).expect("a group of a job");
-        let live = (count..group.count).rev().filter_map(|task| {
-            let found = self.cell.task(&group, task)?;
-            (found.state == TaskState::Live).then(|| found.allocation - 1)
-        });
-        let live: Vec<u32> = live.collect();
-        if !live.is_empty() {
-            let message = format!(
-                "{} tasks above {count} still run; stop them first (`plenum alloc stop`), or stop the job",
-                live.len()
-            );
-            return Err(Rejection::new(RejectionCode::Unimplemented, message));
+        let tasks = (count..group.count).filter_map(|task| self.cell.task(&group, task));
+        let live = tasks.filter(|task| task.state == TaskState::Live).count();
+        if live == 0 {
+            return Ok(());
         }
+        let message =
+            format!("{live} tasks above {count} still run; stop them first (`plenum alloc stop`), or stop the job");
+        Err(Rejection::new(RejectionCode::Unimplemented, message))
+    }
+
+    /// Another number of tasks for a group that may be scaled so.
+    fn scale_group(&mut self, row: u32, count: u32, delta: &mut Delta) {
+        let group = *self.cell.groups().get(row).expect("a group of a job");
         let fits = crate::slots::place_size(count) <= crate::slots::place_size(group.count);
         let task_base = if fits { group.task_base } else { self.derived.task_rows.take(count) };
         delta.jobs.push(JobChange::Group { row, count, not_before: group.not_before, task_base });
-        Ok(())
     }
 
     pub(crate) fn stop_allocation(&mut self, id: AllocationId, now: LogTime) -> Handled {

@@ -114,12 +114,6 @@ impl Core {
         &self.cell
     }
 
-    /// The earliest time at which `Tick` would change something, if nothing else happens.
-    #[must_use]
-    pub fn next_due(&self) -> Option<LogTime> {
-        self.derived.next_due()
-    }
-
     /// Decides one request at log time `now`, which never goes backwards, and takes its effect into the state.
     pub fn decide(&mut self, request: &Request, now: LogTime) -> Decided {
         let now = now.max(self.cell.time());
@@ -170,7 +164,7 @@ impl Core {
 
     /// Folds a delta into the state, and into what is derived from it.
     fn take_effect(&mut self, delta: &Delta) {
-        self.derived.before(delta, &self.cell);
+        self.derived.before(delta, &self.cell, &self.options);
         self.cell.apply(delta).expect("a delta of this core fits its own cell");
         self.derived.after(delta, &self.cell, &self.options);
         #[cfg(debug_assertions)]
