@@ -1,15 +1,25 @@
 //! What people are told of running jobs: pure comparison of what is with what was told.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use plenum_proto::v1::{GroupView, JobState, JobView};
 
 use crate::output::{Row, job_state};
 
+/// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
+pub(super) const WAIT_TOLD_AFTER: Duration = Duration::from_secs(2);
+
 /// What was told of each job, by its name.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    told: BTreeMap<String, JobView>,
+    told: BTreeMap<String, Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    job: JobView,
+    /// Since when the job waits for this reason, and whether that was told.
+    waiting: Option<(String, Duration, bool)>,
 }
 
 /// True when the job has ended, one way or the other.
@@ -56,10 +66,11 @@ fn group_words(group: &GroupView) -> String {
 
 impl Board {
     /// Lines about what has changed: groups that are done, tasks that failed, how many run, the job's end. Not each task,
-    /// of which there may be thousands.
-    pub(super) fn lines(&mut self, job: &JobView) -> Vec<String> {
+    /// of which there may be thousands. `now` is counted from any fixed moment.
+    pub(super) fn lines(&mut self, job: &JobView, now: Duration) -> Vec<String> {
         let name = job.name();
-        let before = self.told.insert(name.clone(), job.clone()).unwrap_or_default();
+        let told = self.told.entry(name.clone()).or_default();
+        let before = std::mem::replace(&mut told.job, job.clone());
         let mut lines = Vec::new();
         for (position, group) in job.groups.iter().enumerate() {
             let was = before.groups.get(position).cloned().unwrap_or_default();
@@ -76,14 +87,31 @@ impl Board {
                 lines.push(format!("{name}: {} running ({} of {})", group.name, group.running, group.count));
             }
         }
-        if !job.waiting_reason.is_empty() && job.waiting_reason != before.waiting_reason {
-            lines.push(format!("{name}: waits: {}", job.waiting_reason));
+        if let Some(reason) = told.long_wait(&job.waiting_reason, now) {
+            lines.push(format!("{name} waits: {reason}"));
         }
         if has_ended(job) && before.state() != job.state() {
             let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
             lines.push(format!("{name}: {}{why}", job_state(job.state())));
         }
         lines
+    }
+}
+
+impl Told {
+    /// The reason for which the job waits, once, when it has for long.
+    fn long_wait(&mut self, reason: &str, now: Duration) -> Option<String> {
+        match &mut self.waiting {
+            _ if reason.is_empty() => self.waiting = None,
+            Some((known, since, is_told)) if known == reason => {
+                if !*is_told && now.saturating_sub(*since) >= WAIT_TOLD_AFTER {
+                    *is_told = true;
+                    return Some(reason.to_owned());
+                }
+            }
+            _ => self.waiting = Some((reason.to_owned(), now, false)),
+        }
+        None
     }
 }
 
@@ -122,7 +150,7 @@ mod tests {
             (JobState::JobRunning, [(1, 0, 1, 0), (8, 5, 2, 1)]),
             (JobState::JobComplete, [(1, 0, 1, 0), (8, 0, 8, 1)]),
         ] {
-            told.extend(board.lines(&job(state, &groups)));
+            told.extend(board.lines(&job(state, &groups), Duration::ZERO));
         }
         assert_eq!(
             told,
@@ -135,6 +163,14 @@ mod tests {
                 "words: complete",
             ]
         );
+    }
+
+    #[test]
+    fn only_a_wait_that_lasts_is_told_and_only_once() {
+        let mut board = Board::default();
+        let waiting = JobView { waiting_reason: "no room".to_owned(), ..job(JobState::JobWaiting, &[]) };
+        let mut told = |seconds| board.lines(&waiting, Duration::from_secs(seconds)).len();
+        assert_eq!([told(0), told(1), told(2), told(9)], [0, 0, 1, 0]);
     }
 
     #[test]

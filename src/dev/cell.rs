@@ -77,6 +77,7 @@ impl<'dev> DevCell<'dev> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Ok(address) = std::fs::read_to_string(&address_file) {
+                self.folder.publish_address(&address)?;
                 return Ok(format!("http://{}", address.trim().trim_start_matches("http://")));
             }
             if Instant::now() > deadline {

@@ -51,6 +51,13 @@ impl Folder {
         self.path.join("agents").join(machine)
     }
 
+    /// Puts the cell's address where scripts look for it: `DIR/address`, whole or not at all.
+    pub(super) fn publish_address(&self, address: &str) -> Result<(), Failure> {
+        let (draft, path) = (self.path.join("address.new"), self.path.join("address"));
+        let written = fs::write(&draft, address).and_then(|()| fs::rename(&draft, &path));
+        written.map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
+    }
+
     /// What a part prints.
     pub(super) fn log(&self, part: &str) -> PathBuf {
         self.path.join("log").join(format!("{part}.log"))
@@ -60,6 +67,8 @@ impl Folder {
     pub(super) fn close(self) {
         if self.is_temporary {
             let _ = fs::remove_dir_all(&self.path);
+        } else {
+            let _ = fs::remove_file(self.path.join("address"));
         }
     }
 }

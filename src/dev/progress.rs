@@ -5,6 +5,7 @@ use std::{
     env,
     io::{self, IsTerminal},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -18,6 +19,7 @@ use crate::output::{self, Row};
 pub(super) struct Progress {
     voice: Voice,
     jobs: Arc<Mutex<Jobs>>,
+    began: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -40,13 +42,13 @@ impl Progress {
         let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stderr().is_terminal() && !is_dumb;
         let voice = if is_terminal { Voice::Bars(MultiProgress::new()) } else { Voice::Lines };
-        Self { voice, jobs: Arc::default() }
+        Self { voice, jobs: Arc::default(), began: Instant::now() }
     }
 
     /// Tells nobody.
     #[cfg(test)]
     pub(super) fn quiet() -> Self {
-        Self { voice: Voice::Quiet, jobs: Arc::default() }
+        Self { voice: Voice::Quiet, jobs: Arc::default(), began: Instant::now() }
     }
 
     /// A line for people, above the bars.
@@ -63,7 +65,7 @@ impl Progress {
     pub(super) fn show(&self, job: &JobView) {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let Voice::Bars(bars) = &self.voice else {
-            return jobs.board.lines(job).iter().for_each(|line| self.say(line));
+            return jobs.board.lines(job, self.began.elapsed()).iter().for_each(|line| self.say(line));
         };
         let name = job.name();
         let (done, all) = done_of(job);

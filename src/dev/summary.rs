@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plenum_proto::v1::{AllocationState, JobState, JobView, StatusRequest};
+use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest};
 
 use super::{logs, progress::Progress};
 use crate::{
@@ -39,16 +39,15 @@ pub(super) async fn print(
             }
             continue;
         }
-        let failed = allocations.iter().filter(|allocation| allocation.state() == AllocationState::Failed);
-        for allocation in failed.take(FAILED_SHOWN) {
-            let why = if allocation.reason.is_empty() { String::new() } else { format!(": {}", allocation.reason) };
+        for allocation in last_failed(&allocations) {
             progress.say(&format!(
-                "{}: task {}[{}] failed on {} with exit code {}{why} ({})",
+                "{}: task {}[{}], attempt {} on {}: {} ({})",
                 job.name(),
                 allocation.group,
                 allocation.task,
+                allocation.attempt,
                 allocation.machine,
-                allocation.exit_code,
+                failure_words(allocation),
                 allocation_id(allocation.id)
             ));
             // What it printed helps; that it cannot be read any more is no further failure.
@@ -63,6 +62,31 @@ pub(super) async fn print(
     Ok(())
 }
 
+/// The last failed allocations, in the order of their grants.
+fn last_failed(allocations: &[AllocationView]) -> Vec<&AllocationView> {
+    let mut failed: Vec<&AllocationView> =
+        allocations.iter().filter(|allocation| allocation.state() == AllocationState::Failed).collect();
+    failed.sort_by_key(|allocation| (allocation.created_revision, allocation.id));
+    failed.split_off(failed.len().saturating_sub(FAILED_SHOWN))
+}
+
+/// Why it failed, in the agent's words.
+fn failure_words(allocation: &AllocationView) -> String {
+    let reason = match allocation.reason.as_str() {
+        "" => format!("exit code {}", allocation.exit_code),
+        reason => reason.to_owned(),
+    };
+    if reason.starts_with("command not found") {
+        return format!("{reason}; `plenum explain COMMAND_NOT_FOUND` tells more");
+    }
+    reason
+}
+
+/// A count with its noun.
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// The summary in two lines.
 fn text(jobs: &[JobView], times: Times, transactions: u64, conflicts: u64) -> String {
     let groups = || jobs.iter().flat_map(|job| &job.groups);
@@ -72,10 +96,12 @@ fn text(jobs: &[JobView], times: Times, transactions: u64, conflicts: u64) -> St
     let took = |time: Duration| span(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
     let first = times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", took(time)));
     format!(
-        "{} in {}\n{done} tasks run in {attempts} allocations{first}; {transactions} transactions, {conflicts} with \
-         conflicts",
+        "{} in {}\n{} run in {}{first}; {}, {conflicts} with conflicts",
         ended.join(", "),
-        took(times.whole)
+        took(times.whole),
+        counted(done, "task"),
+        counted(attempts, "allocation"),
+        counted(transactions, "transaction"),
     )
 }
 
@@ -84,6 +110,22 @@ mod tests {
     use plenum_proto::v1::{GroupView, JobShape};
 
     use super::*;
+
+    #[test]
+    fn the_last_failures_are_told_in_the_agents_words() {
+        let failed = |created_revision, reason: &str| AllocationView {
+            state: AllocationState::Failed.into(),
+            created_revision,
+            reason: reason.to_owned(),
+            exit_code: 7,
+            ..AllocationView::default()
+        };
+        let allocations = [failed(9, ""), failed(5, "b"), failed(7, "command not found: x"), failed(1, "a")];
+        let words: Vec<String> = last_failed(&allocations).into_iter().map(failure_words).collect();
+        assert_eq!(words[0], "b");
+        assert!(words[1].ends_with("COMMAND_NOT_FOUND` tells more"));
+        assert_eq!(words[2], "exit code 7");
+    }
 
     #[test]
     fn the_summary_says_what_was_run_and_what_it_took() {
