@@ -23,6 +23,8 @@ pub(crate) struct Hub {
 
 struct Books {
     index: WantedIndex,
+    /// Up to where `index` was folded: a picture that is older may lack what it lists.
+    folded: Revision,
     /// By machine slot, of machines whose agents follow: the revision at which their wanted set changed last.
     followed: BTreeMap<u32, watch::Sender<Revision>>,
 }
@@ -30,7 +32,11 @@ struct Books {
 impl Hub {
     pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, log_readers: usize) -> Self {
         Self {
-            books: Mutex::new(Books { index: WantedIndex::of_cell(cell), followed: BTreeMap::new() }),
+            books: Mutex::new(Books {
+                index: WantedIndex::of_cell(cell),
+                folded: cell.revision(),
+                followed: BTreeMap::new(),
+            }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
@@ -42,8 +48,9 @@ impl Hub {
     /// Takes the next durable deltas. The picture shows them already.
     pub(crate) fn fold(&self, deltas: &[Delta], now_micros: i64) {
         let mut books = self.books.lock();
-        let Books { index, followed } = &mut *books;
+        let Books { index, folded, followed } = &mut *books;
         for delta in deltas {
+            *folded = delta.revision;
             let told = |machine: u32| {
                 if let Some(follower) = followed.get(&machine) {
                     follower.send_replace(delta.revision);
@@ -66,11 +73,12 @@ impl Hub {
         }
     }
 
-    /// Wakes the stream of an agent whose machine's wanted set changed.
+    /// Wakes the stream of an agent whose machine's wanted set changed. Begins with a revision whose picture shows all that is
+    /// wanted so far: nobody would tell it again.
     pub(crate) fn follow(&self, machine: MachineId) -> watch::Receiver<Revision> {
         let mut books = self.books.lock();
-        let sender = books.followed.entry(machine.slot).or_insert_with(|| watch::Sender::new(Revision(0)));
-        sender.subscribe()
+        let Books { folded, followed, .. } = &mut *books;
+        followed.entry(machine.slot).or_insert_with(|| watch::Sender::new(*folded)).subscribe()
     }
 
     /// The stream of an agent ended.
@@ -120,5 +128,24 @@ impl Hub {
             }
         }
         total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::LogTime;
+
+    /// A grant that was folded just before its agent began to follow was in the index, and not in the older picture that the stream
+    /// was given to begin with; it was never started.
+    #[test]
+    fn a_stream_that_begins_late_asks_for_a_picture_of_all_that_was_folded() {
+        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        hub.fold(
+            &[Delta::new(Revision(1), LogTime::from_micros(1)), Delta::new(Revision(2), LogTime::from_micros(1))],
+            0,
+        );
+        let machine = MachineId { slot: 3, generation: 1 };
+        assert_eq!(*hub.follow(machine).borrow(), Revision(2));
     }
 }
