@@ -186,7 +186,9 @@ impl<'a> Consequences<'a> {
             let Some(job) = cell.job(id) else { continue };
             delta.jobs.push(JobChange::State { id, state: JobState::Failed, reason: reason.clone() });
             let here = |slot: u32| !self.marks.has_ended(slot) && !self.marks.has_left(slot);
+            let first = delta.moves.len();
             stop_live_tasks(cell, job, "another task of the job failed", here, &mut delta);
+            keep_restarts(&mut delta.moves, first);
         }
         for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
             self.start_over(id, &mut delta);
@@ -222,6 +224,16 @@ impl<'a> Consequences<'a> {
             });
             delta.tasks.extend(again);
         }
+    }
+}
+
+/// Moves from `first` on were made of what the cell knows: restarts that came with this very delta count, too.
+fn keep_restarts(moves: &mut [Move], first: usize) {
+    let (before, after) = moves.split_at_mut(first);
+    let restarted = before.iter().filter(|change| change.restarts > 0);
+    let newest: BTreeMap<u32, u32> = restarted.map(|change| (change.slot, change.restarts)).collect();
+    for change in after {
+        change.restarts = newest.get(&change.slot).copied().unwrap_or(change.restarts);
     }
 }
 
