@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Delta, GroupShape, Job, JobChange, JobId, JobShape,
+    AllocationId, AllocationState, AllocationStatus, Cell, Delta, GroupShape, Job, JobChange, JobId, JobKind, JobShape,
     JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
 };
 
@@ -97,8 +97,8 @@ impl Core {
         let scaled = groups_of(&self.cell, job).zip(counts(shape)).filter(|((_, group), count)| group.count != *count);
         let scaled: Vec<_> = scaled.map(|((row, _), count)| (row, count)).collect();
         // All of them are judged first: a request that is refused must not have taken rows.
-        scaled.iter().try_for_each(|&(row, count)| self.may_scale(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
+        self.complete_if_done(job, &mut delta);
         let answer = accepted(job.id.to_bits(), job.version);
         Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
     }
@@ -142,30 +142,39 @@ impl Core {
         if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
-        self.may_scale(row, count)?;
         self.scale_group(row, count, &mut delta);
+        self.complete_if_done(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }
 
-    /// A group shrinks only by tasks that are not live: their rows go with them.
-    fn may_scale(&self, row: u32, count: u32) -> Result<(), Rejection> {
-        let group = *self.cell.groups().get(row).expect("a group of a job");
-        let tasks = (count..group.count).filter_map(|task| self.cell.task(&group, task));
-        let live = tasks.filter(|task| task.state == TaskState::Live).count();
-        if live == 0 {
-            return Ok(());
-        }
-        let message =
-            format!("{live} tasks above {count} still run; stop them first (`plenum alloc stop`), or stop the job");
-        Err(Rejection::new(RejectionCode::Unimplemented, message))
-    }
-
-    /// Another number of tasks for a group that may be scaled so.
+    /// Another number of tasks for a group. Those at its end go, the highest first; what runs of them is stopped, and keeps its room
+    /// until its receipt though its task is no more.
     fn scale_group(&mut self, row: u32, count: u32, delta: &mut Delta) {
         let group = *self.cell.groups().get(row).expect("a group of a job");
+        let gone = (count..group.count).rev().filter_map(|task| self.cell.task(&group, task));
+        let live = gone.filter(|task| task.state == TaskState::Live).map(|task| task.allocation - 1);
+        delta.moves.extend(live.map(|slot| stop_move(&self.cell, slot, "the job was scaled down")));
         let fits = crate::slots::place_size(count) <= crate::slots::place_size(group.count);
         let task_base = if fits { group.task_base } else { self.derived.task_rows.take(count) };
         delta.jobs.push(JobChange::Group { row, count, not_before: group.not_before, task_base });
+    }
+
+    /// A job is complete when the tasks that scaling took away were the last that were not done.
+    fn complete_if_done(&self, job: &Job, delta: &mut Delta) {
+        let scaled = |row: u32| {
+            delta.jobs.iter().find_map(|change| match change {
+                JobChange::Group { row: found, count, .. } if *found == row => Some(*count),
+                _ => None,
+            })
+        };
+        let done = |(row, group): (u32, plenum_model::GroupRow)| {
+            let count = scaled(row).unwrap_or(group.count);
+            (0..count).all(|task| self.cell.task(&group, task).is_some_and(|task| task.state == TaskState::Done))
+        };
+        if job.shape.kind == JobKind::ToCompletion && groups_of(&self.cell, job).all(done) {
+            let state = JobState::Complete;
+            delta.jobs.push(JobChange::State { id: job.id, state, reason: "".into() });
+        }
     }
 
     pub(crate) fn stop_allocation(&mut self, id: AllocationId, now: LogTime) -> Handled {

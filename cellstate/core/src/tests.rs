@@ -506,3 +506,51 @@ fn a_group_shrinks_by_its_waiting_tasks() {
         ",
     );
 }
+
+#[test]
+fn scaling_down_stops_the_highest_tasks_and_their_room_waits_for_the_receipt() {
+    check(
+        "
+        machine m1 cpu=3000
+        job web by service tasks=3 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        service: claim web[0]@m1 web[1]@m1 web[2]@m1
+        scale web 1
+        show web[0]
+        show web[2]
+        snapshot
+        batch: claim map[0]@m1
+        scale web 2
+        service: claim web[1]@m1
+        report web[2] stopped
+        snapshot
+        batch: claim map[0]@m1
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted; web[2] granted
+        web[0] Granted
+        web[2] Stopping
+        batch: refused; map[0] misfit NoRoom short cpu_millis 1000
+        service: refused; web[1] misfit NoRoom short cpu_millis 1000
+        batch: committed; map[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_undone_tasks_are_scaled_away_is_complete() {
+    check(
+        "
+        machine m1 cpu=1000
+        job map by batch tasks=2 cpu=1000
+        batch: claim map[0]@m1
+        report map[0] complete
+        scale map 1
+        job? map
+        ",
+        "
+        batch: committed; map[0] granted
+        map Complete
+        ",
+    );
+}

@@ -24,14 +24,14 @@ pub struct Delta {
     pub shapes: Vec<Resources>,
     /// Machines as they are now.
     pub machines: Vec<Arc<Machine>>,
-    /// Changes of jobs.
-    pub jobs: Vec<JobChange>,
     /// Allocations that stay live.
     pub moves: Vec<Move>,
     /// Allocations that ended; their room is free.
     pub ends: Vec<End>,
     /// Tasks whose state changed other than by a grant.
     pub tasks: Vec<TaskChange>,
+    /// Changes of jobs.
+    pub jobs: Vec<JobChange>,
     /// New allocations.
     pub grants: Vec<Grants>,
     /// Changes of sessions.

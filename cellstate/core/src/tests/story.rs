@@ -91,6 +91,11 @@ impl Player {
                 let id = self.core.cell().job_named("default", words[1]).expect("a job").id;
                 self.done(Command::StopJob(id));
             }
+            "scale" => {
+                let job = self.core.cell().job_named("default", words[1]).expect("a job").id;
+                let count = words[2].parse().expect("tasks");
+                self.done(Command::ScaleJob { job, group: 0, count });
+            }
             "report" => self.report(&words),
             "expire" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();

@@ -78,9 +78,6 @@ impl Cell {
             self.add_shape(*shape);
         }
         delta.machines.iter().for_each(|machine| self.put_machine(machine));
-        for change in &delta.jobs {
-            self.change_job(change)?;
-        }
         for change in &delta.moves {
             self.move_allocation(change)?;
         }
@@ -89,6 +86,9 @@ impl Cell {
         }
         for change in &delta.tasks {
             self.change_task(change)?;
+        }
+        for change in &delta.jobs {
+            self.change_job(change)?;
         }
         for grants in &delta.grants {
             self.grant(grants)?;
