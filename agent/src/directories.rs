@@ -121,6 +121,11 @@ impl AllocationDirectory {
         &self.0
     }
 
+    /// The agent's directory that it is in.
+    pub(crate) fn agent(&self) -> Option<PathBuf> {
+        Some(self.0.parent()?.parent()?.to_owned())
+    }
+
     pub(crate) fn spec(&self) -> PathBuf {
         self.0.join("spec.json")
     }

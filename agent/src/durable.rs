@@ -2,8 +2,9 @@
 //! crashes of either. It knows nothing of what is in them.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -67,7 +68,8 @@ fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<(PathBuf, Fi
     // Two shims may race for one record, so each writes its own temporary file.
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
+    // A task's environment may hold what others shall not read.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&text)?;
     Ok((temporary, file))
 }

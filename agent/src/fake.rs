@@ -69,7 +69,7 @@ enum Told {
 
 /// The fake. Its fates come from the function that it was made with.
 pub struct FakeDriver {
-    fate: Box<dyn FnMut(&TaskSpec) -> Fate>,
+    fate: Box<dyn FnMut(&TaskSpec) -> Fate + Send>,
     now_ms: u64,
     tasks: BTreeMap<AllocationId, FakeTask>,
     starts: Vec<(AllocationId, u32)>,
@@ -87,7 +87,7 @@ impl std::fmt::Debug for FakeDriver {
 
 impl FakeDriver {
     /// A driver on which each start meets the fate that `fate` gives it.
-    pub fn new(fate: impl FnMut(&TaskSpec) -> Fate + 'static) -> Self {
+    pub fn new(fate: impl FnMut(&TaskSpec) -> Fate + Send + 'static) -> Self {
         Self { fate: Box::new(fate), now_ms: 0, tasks: BTreeMap::new(), starts: Vec::new() }
     }
 

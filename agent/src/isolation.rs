@@ -1,6 +1,9 @@
 //! What separates a task from the machine besides its cgroup, and finding out what the kernel lets us have.
 
+use std::{fs, os::fd::AsRawFd, path::Path};
+
 use nix::{
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::{Gid, Uid},
 };
@@ -18,6 +21,10 @@ pub struct Isolation {
     pub pid: bool,
     /// Its own mounts.
     pub mount: bool,
+    /// Of the agent's directory it sees its own and its job's only: nobody else's output, and not what its shim writes of
+    /// it. Needs its own mounts.
+    #[serde(default)]
+    pub hidden: bool,
     /// Its own `/proc`, which needs both of the above.
     pub proc: bool,
     /// Its own System V and POSIX message queues and shared memory.
@@ -28,7 +35,7 @@ impl Isolation {
     /// Everything that a task can have of it.
     #[must_use]
     pub fn full(user: bool) -> Self {
-        Self { user, pid: true, mount: true, proc: true, ipc: true }
+        Self { user, pid: true, mount: true, hidden: true, proc: true, ipc: true }
     }
 
     /// From most to least: what a probe tries, until one works.
@@ -36,7 +43,14 @@ impl Isolation {
     pub fn ladder() -> Vec<Self> {
         let user = !Uid::effective().is_root();
         let full = Self::full(user);
-        vec![full, Self { proc: false, ..full }, Self { proc: false, mount: false, ..full }, Self::default()]
+        let no_mounts = Self { mount: false, hidden: false, proc: false, ..full };
+        vec![
+            full,
+            Self { proc: false, ..full },
+            Self { hidden: false, proc: false, ..full },
+            no_mounts,
+            Self::default(),
+        ]
     }
 
     /// What is not there, in words for people.
@@ -45,6 +59,7 @@ impl Isolation {
         let parts = [
             (self.pid, "pid namespace"),
             (self.mount, "mount namespace"),
+            (self.hidden, "hidden agent directory"),
             (self.proc, "own /proc"),
             (self.ipc, "ipc namespace"),
         ];
@@ -69,8 +84,7 @@ impl Isolation {
 
     /// Enters the namespaces that begin with the caller: mount and ipc. To be called in the first process of the new pid
     /// namespace, so that `/proc` shows that one.
-    pub(crate) fn unshare_self(self) -> Result<(), String> {
-        use nix::mount::{MsFlags, mount};
+    pub(crate) fn unshare_self(self, probing: bool) -> Result<(), String> {
         if self.ipc {
             unshare(CloneFlags::CLONE_NEWIPC).map_err(|error| format!("a new ipc namespace: {error}"))?;
         }
@@ -79,6 +93,10 @@ impl Isolation {
             // Otherwise what is mounted here would show outside, too.
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
                 .map_err(|error| format!("private mounts: {error}"))?;
+        }
+        if self.hidden && probing {
+            mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::MS_NOSUID, None::<&str>)
+                .map_err(|error| format!("mounting a tmpfs: {error}"))?;
         }
         if self.proc {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -89,6 +107,28 @@ impl Isolation {
     }
 }
 
+/// Hides everything below `root` but the directories in `kept`, which must be below it, for this mount namespace.
+pub(crate) fn hide(root: &Path, kept: &[&Path]) -> Result<(), String> {
+    let step = |what: &str, path: &Path, outcome: nix::Result<()>| {
+        outcome.map_err(|error| format!("{what} {}: {error}", path.display()))
+    };
+    // Opened before they are covered, and in this namespace: those of another one can't be mounted.
+    let mut open = Vec::new();
+    for &path in kept {
+        let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        open.push((path, file));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    step("covering", root, mount(Some("tmpfs"), root, Some("tmpfs"), flags, Some("size=64k,mode=755")))?;
+    for (path, file) in open {
+        fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        step("showing", path, mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>))?;
+    }
+    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    step("closing", root, mount(None::<&str>, root, None::<&str>, flags, None::<&str>))
+}
+
 fn write(path: &str, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("writing {text:?} to {path}: {error}"))
+    fs::write(path, text).map_err(|error| format!("writing {text:?} to {path}: {error}"))
 }

@@ -17,4 +17,4 @@ pub mod reconciler;
 mod service;
 pub mod shim;
 
-pub use service::{AgentError, Options, Surroundings, run};
+pub use service::{AgentError, Options, Surroundings, assignments, run};

@@ -109,7 +109,7 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
             (Found::Alive { running: directory.running(restart).exists() }, Some(Adopted { spec, shim }))
         }
         Trace::Exit(exit) => {
-            remove_what_is_left(directory, &spec);
+            remove_cgroup(&spec);
             (Found::Ended(exit), None)
         }
         // In another boot somebody may have started it, and only the record of that be lost.
@@ -121,7 +121,7 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so.
 pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec) -> Exit {
-    remove_what_is_left(directory, spec);
+    kill_what_is_left(directory, spec);
     let message = if spec.boot_id == boot_id() {
         "its shim was killed: the task's end is unknown, and what was left of it has been killed"
     } else {
@@ -135,24 +135,32 @@ pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec) -> Ex
     exit
 }
 
-/// Comes back when nothing of the start runs. Where a shim ended as it should, there is nothing to do.
-pub(super) fn remove_what_is_left(directory: &AllocationDirectory, spec: &ShimSpec) {
+/// Removes the cgroup of a start whose shim ended. Where that ended as it should, both are gone already.
+pub(super) fn remove_cgroup(spec: &ShimSpec) {
     if let Some(cgroup) = &spec.cgroup {
         while !cgroup.kill_until_empty(KILLED_WITHIN) {
             log_if_stuck(false, &spec.task.allocation.to_string());
         }
         log_if_failed(cgroup.remove());
-    } else if !spec.isolation.pid {
-        // Each task of this agent has a directory of its own, so this names exactly one.
-        let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
-        loop {
-            let left = with_environment_entry(&mark);
-            if left.is_empty() {
-                break;
-            }
-            kill_each(&left);
-            std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Comes back when nothing runs of a start whose shim vanished.
+fn kill_what_is_left(directory: &AllocationDirectory, spec: &ShimSpec) {
+    remove_cgroup(spec);
+    if spec.cgroup.is_some() {
+        return;
+    }
+    // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
+    // this agent has a directory of its own, so this names exactly one.
+    let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
+    loop {
+        let left = with_environment_entry(&mark);
+        if left.is_empty() {
+            return;
         }
+        kill_each(&left);
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

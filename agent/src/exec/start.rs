@@ -166,6 +166,8 @@ fn spawn_shim(options: &ExecOptions, directory: &AllocationDirectory) -> io::Res
         .args(&options.shim.arguments)
         .arg(directory.root())
         .current_dir("/")
+        // The agent's may hold secrets, and a task can look into its shim's.
+        .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // A shim that held our standard error would keep its reader waiting after our own end.
@@ -271,14 +273,14 @@ fn after_shim(options: &ExecOptions, spec: ShimSpec, status: Option<ExitStatus>)
     let directory = options.directory.allocation(spec.task.allocation);
     match recover::look(&directory, spec.task.restart) {
         recover::Trace::Exit(exit) => {
-            recover::remove_what_is_left(&directory, &spec);
+            recover::remove_cgroup(&spec);
             Prepared::Ended(exit)
         }
         // An earlier agent's shim was faster than ours.
         recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
         recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, &spec)),
         recover::Trace::None => {
-            recover::remove_what_is_left(&directory, &spec);
+            recover::remove_cgroup(&spec);
             let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
             let failure =
                 Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));

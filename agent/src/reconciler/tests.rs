@@ -55,7 +55,7 @@ struct Story {
 }
 
 impl Story {
-    fn new(fate: impl FnMut(&TaskSpec) -> Fate + 'static) -> Self {
+    fn new(fate: impl FnMut(&TaskSpec) -> Fate + Send + 'static) -> Self {
         let mut story = Self {
             now_ms: 1_000_000,
             agent: AgentReconciler::new(Settings::default(), 0, 0),

@@ -12,14 +12,18 @@ use crate::{
 };
 
 /// What each task has besides what the cell says.
-pub(super) struct Defaults {
-    pub(super) machine: String,
-    pub(super) pids_max: u32,
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The machine's name.
+    pub machine: String,
+    /// Limit of processes and threads of a task; 0: none.
+    pub pids_max: u32,
 }
 
 /// Reads one message of the stream of this machine and epoch. What can't be run becomes an assignment that says so;
 /// what has no id is left out.
-pub(super) fn read(machine: MachineId, epoch: u32, message: v1::Assignments, defaults: &Defaults) -> Input {
+#[must_use]
+pub fn read(machine: MachineId, epoch: u32, message: v1::Assignments, defaults: &Defaults) -> Input {
     let wanted = message.wanted.into_iter().filter_map(|wire| {
         let assignment = read_one(wire, defaults);
         if assignment.is_none() {

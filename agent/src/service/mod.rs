@@ -2,7 +2,7 @@
 //!
 //! One thread turns this loop; others only wait for disks. All connections go out from here.
 
-mod assignments;
+pub mod assignments;
 mod calls;
 mod log_upload;
 mod options;
@@ -103,7 +103,8 @@ struct Remembered {
 /// Tasks go on without it and are found again by the next agent of the same directory, unless
 /// [`Options::stop_tasks_on_exit`] is set: then they are all stopped first, and no cgroup stays behind.
 ///
-/// To be called on a thread that runs no async runtime.
+/// To be called on a thread that runs no async runtime. A supervisor that starts agents must end the agent's process only
+/// (`KillMode=process` in systemd): shims are its children.
 ///
 /// # Errors
 /// When it can't begin, or the server turns out to belong to another cell. A server that can't be reached is no error: it

@@ -32,7 +32,7 @@ use super::{ShimSpec, setup, watched_signals};
 use crate::{
     directories::AllocationDirectory,
     driver::{Failure, FailureKind},
-    isolation::Isolation,
+    isolation::{Isolation, hide},
 };
 
 /// Where programs are looked up when the task doesn't say.
@@ -82,6 +82,9 @@ pub(super) struct Command {
     environment: Vec<CString>,
     path: OsString,
     working_directory: PathBuf,
+    job_directory: PathBuf,
+    /// The agent's directory, where the task shall not see the rest of it.
+    hidden_root: Option<PathBuf>,
 }
 
 impl Command {
@@ -106,7 +109,14 @@ impl Command {
         if arguments.first().is_none_or(|program| program.is_empty()) {
             return Err(Failure::new(FailureKind::CommandNotFound, "the command is empty: expected a program"));
         }
-        Ok(Self { arguments, environment, path, working_directory: directory.task() })
+        Ok(Self {
+            arguments,
+            environment,
+            path,
+            working_directory: directory.task(),
+            job_directory: spec.job_directory.clone(),
+            hidden_root: spec.isolation.hidden.then(|| directory.agent()).flatten(),
+        })
     }
 
     /// Replaces this process. Comes back only with why that could not be.
@@ -216,7 +226,11 @@ fn first_process(command: &Command, isolation: Isolation, entries: Vec<File>, en
     if bound.is_err() || !matches!(File::from(gate).read(&mut [0]), Ok(1)) {
         exit_now(1);
     }
-    if let Err(message) = isolation.unshare_self() {
+    let separated = isolation.unshare_self(false).and_then(|()| match &command.hidden_root {
+        Some(root) => hide(root, &[&command.working_directory, &command.job_directory]),
+        None => Ok(()),
+    });
+    if let Err(message) = separated {
         fail(report, &setup(message));
     }
     if !isolation.pid {

@@ -155,7 +155,7 @@ fn probe() -> ExitCode {
 
 /// Tries it in a child, because entering a namespace can't be undone.
 fn works(isolation: Isolation) -> bool {
-    in_child(|| isolation.unshare_for_child().is_ok() && in_child(|| isolation.unshare_self().is_ok()))
+    in_child(|| isolation.unshare_for_child().is_ok() && in_child(|| isolation.unshare_self(true).is_ok()))
 }
 
 fn in_child(attempt: impl FnOnce() -> bool) -> bool {

@@ -6,7 +6,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -95,7 +98,7 @@ impl Output {
             let room = usize::try_from(self.file_bytes_max - self.length).unwrap_or(usize::MAX);
             if self.file.is_none() {
                 let path = self.directory.join(segment_name(self.stream, self.begins_at));
-                self.file = OpenOptions::new().create(true).append(true).open(path).ok();
+                self.file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).ok();
             }
             let Some(file) = &mut self.file else { return };
             let Ok(written) = file.write(&bytes[..bytes.len().min(room)]) else { return };

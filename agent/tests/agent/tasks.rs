@@ -187,6 +187,26 @@ async fn an_isolated_task_sees_its_own_processes_only() {
 }
 
 #[tokio::test]
+async fn an_isolated_task_sees_nothing_else_of_its_agent() {
+    let mut bench = Bench::isolated();
+    if !crate::bench::shim().probe().hidden {
+        return;
+    }
+    let other = bench.shell("echo secret; echo secret > $PLENUM_TASK_DIR/file");
+    assert!(bench.run(other).await.succeeded());
+    let task = bench.shell(
+        "cd $PLENUM_TASK_DIR/../..; ls; ls alloc-*; echo '{}' > alloc-2-1/exit-0 || echo kept out; \
+         grep -r secret .. ; echo mine > $PLENUM_TASK_DIR/file && echo ours > $PLENUM_JOB_DIR/file",
+    );
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    assert_eq!(bench.output(allocation), "alloc-2-1\ntask\nkept out\n");
+    let agent = bench.directory.path();
+    assert_eq!(content_of(&agent.join("allocs/alloc-2-1/task/file")), "mine\n");
+    assert_eq!(content_of(&agent.join("jobs/job-9-1/file")), "ours\n");
+}
+
+#[tokio::test]
 async fn a_start_is_made_once_however_often_it_is_asked_for() {
     let mut bench = Bench::isolated();
     let task = bench.shell("echo once >> $PLENUM_JOB_DIR/starts; exit 5");
