@@ -74,11 +74,38 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use plenum_testkit::{JobBuilder, TestCell};
+
     use super::*;
 
     #[tokio::test]
     async fn an_unknown_name_is_answered_with_the_known_ones() {
         let refused = run("bath", SchedulerOptions::new("http://127.0.0.1:1"), async {}).await;
         assert_eq!(refused.unwrap_err().to_string(), "expected a built-in scheduler (batch, service), found \"bath\"");
+    }
+
+    #[tokio::test]
+    async fn batch_and_service_share_a_real_cell() {
+        let mut cell = TestCell::start().await;
+        cell.machine("m1", 2000, Duration::from_millis(20)).await;
+        cell.machine("m2", 2000, Duration::from_millis(20)).await;
+        let _batch = cell.scheduler(Batch::default());
+        let _service = cell.scheduler(Service::default());
+        cell.submit(&JobBuilder::new("web", "service").group("web", 2, 500).forever()).await;
+        let words = JobBuilder::new("words", "batch")
+            .same_machine()
+            .group("split", 1, 500)
+            .group("map", 8, 500)
+            .after("split")
+            .group("reduce", 1, 1000)
+            .after("map");
+        cell.submit(&words).await;
+        cell.wait_until_complete("words").await;
+        let web = cell.wait_for("web", |job| job.groups[0].running == 2).await;
+        assert_eq!(web.groups[0].waiting, 0);
+        let allocations = cell.allocations("web").await;
+        assert_ne!(allocations[0].machine, allocations[1].machine);
     }
 }

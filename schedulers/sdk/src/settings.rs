@@ -40,7 +40,7 @@ impl Default for Settings {
             pause_micros: 1_000,
             retry: Backoff { first_micros: 5_000, most_micros: 2_000_000 },
             reconnect: Backoff { first_micros: 50_000, most_micros: 2_000_000 },
-            peer_silence_micros: 2_000_000,
+            peer_silence_micros: 1_000_000,
             notes_pause_micros: 250_000,
             seed: 0,
             stopwatch: || 0,

@@ -70,10 +70,13 @@ impl JobBuilder {
         self
     }
 
-    /// The job runs for ever.
+    /// The job runs for ever, and so do its tasks.
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.shape.kind = v1::JobKind::Forever.into();
+        for body in &mut self.bodies {
+            body.command = vec!["/bin/sleep".into(), "infinity".into()];
+        }
         self.forgiving()
     }
 

@@ -114,14 +114,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         self.see(welcome.revision);
         self.attempts = 0;
+        // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
+        let begins = matches!(self.link, Link::Greeting);
         let resumed = self.session.0 == welcome.session;
         if !resumed {
             self.end_session_but_mirror();
             self.session = SessionId(welcome.session);
         }
-        outputs.push(Output::Notice(Notice::Session { session: self.session, resumed }));
+        if begins {
+            outputs.push(Output::Notice(Notice::Session { session: self.session, resumed }));
+        }
         // Repeated before anything new: a number below one that was decided is never executed.
-        let again: Vec<_> = self.in_flight.messages().cloned().collect();
+        let again: Vec<_> = self.in_flight.messages().filter(|_| begins).cloned().collect();
         self.counters.sent_again += again.len() as u64;
         outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
         self.notes.tell_again();

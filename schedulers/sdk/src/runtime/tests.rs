@@ -142,6 +142,13 @@ fn a_later_incarnation_is_another_life_and_begins_anew() {
 }
 
 #[test]
+fn whoever_fell_behind_is_welcomed_anew_in_the_middle_of_a_stream() {
+    let mut runtime = at_five();
+    assert_eq!(receive(&mut runtime, welcome(2, 1, 60)), []);
+    assert_eq!(runtime.mirror().unwrap().revision(), Revision(5), "the old picture stays until the new one is there");
+}
+
+#[test]
 fn a_gap_in_the_deltas_costs_the_mirror_and_not_the_session() {
     let mut runtime = at_five();
     let outputs = receive(&mut runtime, deltas([7]));

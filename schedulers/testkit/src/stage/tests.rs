@@ -171,7 +171,7 @@ fn jobs_of_a_peer_that_died_are_taken_over_after_a_while() {
     stage.settle();
     stage.advance(100_000);
     assert!(stage.runtime(alive).counters().claims_granted < 20);
-    stage.advance(2_000_000);
+    stage.advance(1_000_000);
     assert_eq!(stage.runtime(alive).counters().claims_granted, 20);
     // From now on it is known to be silent, and its jobs wait no longer.
     stage.submit(&job("late-a", "blue", 1));

@@ -1,0 +1,138 @@
+//! An agent without processes: it says what real ones say, and runs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use plenum_proto::v1::agents_client::AgentsClient;
+use plenum_proto::v1::{self, AllocationState};
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::cell::Ends;
+
+/// Before it registers again after the server went away.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Ends with the value, without a word to the server.
+pub(crate) struct FakeAgent {
+    _ends: Ends,
+}
+
+/// What an agent goes through between two registrations.
+struct Life {
+    agents: AgentsClient<Channel>,
+    machine: u64,
+    epoch: u32,
+    /// Tasks that run, and when they end.
+    running: BTreeMap<u64, Option<Instant>>,
+    /// Allocations that ended here: not to be started again by a repeated assignment.
+    ended: BTreeSet<u64>,
+    task_time: Duration,
+}
+
+impl FakeAgent {
+    /// Registers, and does its work from then on.
+    pub(crate) async fn start(channel: Channel, name: &str, cpu_millis: i64, task_time: Duration) -> Self {
+        let machine = v1::RegisterMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Some(v1::Resources { cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() }),
+            attributes: BTreeMap::from([("name".into(), name.into())]),
+            ..v1::RegisterMachine::default()
+        };
+        let mut agents = AgentsClient::new(channel);
+        let first = register(&mut agents, &machine).await.expect("the cell takes a machine of the test");
+        let work = async move {
+            let mut registered = Ok(first);
+            loop {
+                if let Ok(answer) = registered {
+                    let mut life = Life {
+                        agents: agents.clone(),
+                        machine: answer.machine,
+                        epoch: answer.epoch,
+                        running: BTreeMap::new(),
+                        ended: BTreeSet::new(),
+                        task_time,
+                    };
+                    // Whatever went wrong: registering anew is what puts it right.
+                    let _ = life.live(Duration::from_micros(answer.renew_micros.max(1).unsigned_abs())).await;
+                }
+                sleep(RETRY).await;
+                registered = register(&mut agents, &machine).await;
+            }
+        };
+        Self { _ends: Ends::spawn(work) }
+    }
+}
+
+async fn register(
+    agents: &mut AgentsClient<Channel>,
+    machine: &v1::RegisterMachine,
+) -> Result<v1::RegisterResponse, Status> {
+    let request = v1::RegisterRequest { machine: Some(machine.clone()), ..v1::RegisterRequest::default() };
+    Ok(agents.register(request).await?.into_inner())
+}
+
+impl Life {
+    /// Follows what the machine shall run, until the server goes away or wants it to register anew.
+    async fn live(&mut self, renew: Duration) -> Result<(), Status> {
+        let follow = v1::FollowRequest { machine: self.machine, epoch: self.epoch };
+        let mut assignments: Streaming<v1::Assignments> = self.agents.follow(follow).await?.into_inner();
+        let mut renew_at = Instant::now() + renew;
+        loop {
+            let next_end = self.running.values().flatten().min().copied();
+            let wake = next_end.map_or(renew_at, |end| end.min(renew_at));
+            let transitions = tokio::select! {
+                message = assignments.message() => match message? {
+                    Some(assignments) => self.follow(assignments),
+                    None => return Ok(()),
+                },
+                () = sleep_until(wake) => self.end_due(),
+            };
+            if transitions.is_empty() && Instant::now() < renew_at {
+                continue;
+            }
+            renew_at = Instant::now() + renew;
+            let (machine, epoch) = (self.machine, self.epoch);
+            let report = v1::ReportRequest { machine, epoch, transitions, telemetry: None };
+            if self.agents.report(report).await?.into_inner().register {
+                return Ok(());
+            }
+        }
+    }
+
+    fn follow(&mut self, assignments: v1::Assignments) -> Vec<v1::Transition> {
+        let mut transitions = Vec::new();
+        for stopped in assignments.stop {
+            if self.ended.insert(stopped) {
+                self.running.remove(&stopped);
+                transitions.push(transition(stopped, AllocationState::Stopped));
+            }
+        }
+        for wanted in assignments.wanted {
+            let id = wanted.allocation;
+            if self.ended.contains(&id) || self.running.contains_key(&id) {
+                continue;
+            }
+            let runs_for_ever = wanted.body.is_some_and(|body| body.command.iter().any(|word| word == "infinity"));
+            self.running.insert(id, (!runs_for_ever).then(|| Instant::now() + self.task_time));
+            transitions.push(transition(id, AllocationState::Running));
+        }
+        transitions
+    }
+
+    fn end_due(&mut self) -> Vec<v1::Transition> {
+        let now = Instant::now();
+        let due = self.running.iter().filter(|(_, end)| end.is_some_and(|end| end <= now)).map(|(&id, _)| id);
+        let due: Vec<_> = due.collect();
+        self.running.retain(|id, _| !due.contains(id));
+        self.ended.extend(&due);
+        due.into_iter().map(|id| transition(id, AllocationState::Complete)).collect()
+    }
+}
+
+fn transition(allocation: u64, state: AllocationState) -> v1::Transition {
+    let ready = state == AllocationState::Running;
+    v1::Transition { allocation, state: state.into(), ready, ..v1::Transition::default() }
+}

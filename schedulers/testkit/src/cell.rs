@@ -1,0 +1,279 @@
+//! A whole cell in the process: the real server over real connections, in a directory that goes with it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_proto::v1::cell_client::CellClient;
+use plenum_proto::v1::inspect_client::InspectClient;
+use plenum_proto::v1::jobs_client::JobsClient;
+use plenum_sdk::{Options, Scheduler};
+use plenum_server::{Handle, Server, ServerOptions};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::agent::FakeAgent;
+use crate::job::JobBuilder;
+
+/// How long anything may take. A loaded machine takes a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Bytes of a log segment: tests write little, and filling segments with zeros takes time.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// A server with fake agents and real schedulers. Ends with the value.
+pub struct TestCell {
+    server: Option<Handle>,
+    options: ServerOptions,
+    address: String,
+    channel: Channel,
+    agents: BTreeMap<String, FakeAgent>,
+    _dir: Arc<TempDir>,
+}
+
+/// A scheduler that runs beside the cell, on a thread of its own: it may think as long as it likes. Killed when dropped.
+pub struct RunningScheduler {
+    stop: oneshot::Sender<End>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// How a scheduler ends.
+enum End {
+    /// As when it is asked to.
+    Asked,
+    /// Without a word.
+    Killed,
+}
+
+impl TestCell {
+    /// An empty cell.
+    ///
+    /// # Panics
+    /// When it cannot start: the test cannot either.
+    pub async fn start() -> Self {
+        let dir = TempDir::new().expect("temporary directories can be made");
+        let mut options = ServerOptions::new(dir.path().join("cell"));
+        options.settings.segment_bytes = SEGMENT_BYTES;
+        let server = Server::start(options.clone()).await.expect("a server starts in an empty directory");
+        // The same port again after a restart, so that everybody finds it.
+        options.listen = server.address();
+        let address = format!("http://{}", server.address());
+        let endpoint = Channel::from_shared(address.clone()).expect("an address of a server is one");
+        let channel = endpoint.connect_lazy();
+        Self { server: Some(server), options, address, channel, agents: BTreeMap::new(), _dir: Arc::new(dir) }
+    }
+
+    /// Where it is, for clients of the test's own.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Ends the server and starts it again, in the same directory and at the same address.
+    ///
+    /// # Panics
+    /// When it does not end or start.
+    pub async fn restart(&mut self) {
+        let server = self.server.take().expect("it runs");
+        server.shutdown().await.expect("it had not failed");
+        self.server = Some(Server::start(self.options.clone()).await.expect("it starts where it ended"));
+    }
+
+    /// As `restart`, but the server is given no time to end well.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn crash(&mut self) {
+        drop(self.server.take());
+        let begun = tokio::time::Instant::now();
+        // Its last connections give up its port and its directory when they next have their turn.
+        self.server = loop {
+            match Server::start(self.options.clone()).await {
+                Ok(server) => break Some(server),
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "it starts where it ended: {error}"),
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+    }
+
+    /// Adds a machine whose tasks end after `task_time`, with success; tasks of jobs that run for ever never end.
+    pub async fn machine(&mut self, name: &str, cpu_millis: i64, task_time: Duration) {
+        let agent = FakeAgent::start(self.channel.clone(), name, cpu_millis, task_time).await;
+        self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// A machine falls silent: its agent ends without a word.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn silence(&mut self, machine: &str) {
+        drop(self.agents.remove(machine).expect("a machine of the test"));
+    }
+
+    /// Runs a scheduler beside the cell.
+    pub fn scheduler(&self, scheduler: impl Scheduler + Send + 'static) -> RunningScheduler {
+        self.scheduler_with(scheduler, Options::new(self.address.clone()))
+    }
+
+    /// As `scheduler`, with options.
+    pub fn scheduler_with(&self, scheduler: impl Scheduler + Send + 'static, options: Options) -> RunningScheduler {
+        let (stop, stopped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime of one thread can be built");
+            let (ask, asked) = oneshot::channel::<()>();
+            let running = plenum_sdk::run(options, scheduler, async { drop(asked.await) });
+            runtime.block_on(async {
+                let mut running = std::pin::pin!(running);
+                let result = tokio::select! {
+                    result = &mut running => result,
+                    end = stopped => match end {
+                        Ok(End::Asked) => {
+                            drop(ask);
+                            running.await
+                        }
+                        Ok(End::Killed) | Err(_) => return,
+                    },
+                };
+                result.expect("options of a test are valid");
+                // Nobody may be waiting any more.
+                let _ = ending.send(());
+            });
+        });
+        RunningScheduler { stop, ended }
+    }
+
+    /// Submits a job, and gives its id.
+    ///
+    /// # Panics
+    /// When the cell refuses it.
+    pub async fn submit(&self, job: &JobBuilder) -> u64 {
+        let request = v1::SubmitRequest { spec: Some(job.spec()) };
+        self.jobs().submit(request).await.expect("a builder makes valid jobs").into_inner().job
+    }
+
+    /// A job as it is now.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub async fn job(&self, name: &str) -> v1::JobView {
+        let request = v1::GetJobRequest { namespace: "default".into(), name: name.into(), at: None };
+        self.jobs().get(request).await.expect("a job of the test").into_inner().job.expect("an answer has the job")
+    }
+
+    /// Waits until a job is as `wanted`.
+    ///
+    /// # Panics
+    /// When it is not within half a minute; says how it is then.
+    pub async fn wait_for(&self, name: &str, wanted: impl Fn(&v1::JobView) -> bool) -> v1::JobView {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let job = self.job(name).await;
+            if wanted(&job) {
+                return job;
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited in vain; the job is now {job:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until a job is complete.
+    pub async fn wait_until_complete(&self, name: &str) -> v1::JobView {
+        self.wait_for(name, |job| job.state() == v1::JobState::JobComplete).await
+    }
+
+    /// Transactions of a scheduler, oldest first.
+    ///
+    /// # Panics
+    /// When the cell does not answer.
+    pub async fn transactions(&self, scheduler: &str) -> Vec<v1::TransactionView> {
+        let request = v1::ListTransactionsRequest {
+            list: Some(v1::ListRequest::default()),
+            scheduler: scheduler.into(),
+            oldest_first: true,
+            ..v1::ListTransactionsRequest::default()
+        };
+        self.inspect().list_transactions(request).await.expect("transactions can be listed").into_inner().transactions
+    }
+
+    /// Live allocations of a job.
+    ///
+    /// # Panics
+    /// When the cell does not answer.
+    pub async fn allocations(&self, job: &str) -> Vec<v1::AllocationView> {
+        let list = Some(v1::ListRequest { namespace: "default".into(), ..v1::ListRequest::default() });
+        let request = v1::ListAllocationsRequest { list, job: job.into(), ..v1::ListAllocationsRequest::default() };
+        self.jobs().list_allocations(request).await.expect("allocations can be listed").into_inner().allocations
+    }
+
+    /// A machine as it is now.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub async fn machine_view(&self, name: &str) -> v1::MachineView {
+        let request = v1::GetMachineRequest { name: name.into(), at: None };
+        let answer = self.inspect().get_machine(request).await.expect("a machine of the test").into_inner();
+        answer.machine.expect("an answer has the machine")
+    }
+
+    /// For owners of jobs.
+    #[must_use]
+    pub fn jobs(&self) -> JobsClient<Channel> {
+        JobsClient::new(self.channel.clone())
+    }
+
+    /// For operators.
+    #[must_use]
+    pub fn inspect(&self) -> InspectClient<Channel> {
+        InspectClient::new(self.channel.clone())
+    }
+
+    /// For schedulers.
+    #[must_use]
+    pub fn sessions(&self) -> CellClient<Channel> {
+        CellClient::new(self.channel.clone())
+    }
+}
+
+impl RunningScheduler {
+    /// Ends it as it ends when asked to.
+    ///
+    /// # Panics
+    /// When it does not end within half a minute.
+    pub async fn stop(self) {
+        let _ = self.stop.send(End::Asked);
+        let ended = tokio::time::timeout(PATIENCE, self.ended).await;
+        ended.expect("it ends when asked to").expect("it does not panic");
+    }
+
+    /// Ends it as if it were killed: the cell hears nothing.
+    pub fn kill(self) {
+        let _ = self.stop.send(End::Killed);
+    }
+}
+
+/// Ends something when the value goes.
+pub(crate) struct Ends(JoinHandle<()>);
+
+impl Ends {
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

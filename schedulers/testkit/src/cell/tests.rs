@@ -1,0 +1,123 @@
+//! Stories over real connections: what the stage can't show.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use plenum_sdk::{Decision, Plan, Scheduler, View};
+
+use super::*;
+use crate::rival::Rival;
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// Claims the first machine that fits. Before each decision it asks `thinks`.
+struct FirstFit<F>(F);
+
+impl<F: FnMut()> Scheduler for FirstFit<F> {
+    fn name(&self) -> &str {
+        "first-fit"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        (self.0)();
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        for work in view.work() {
+            for &task in &work.tasks {
+                let slots = view.cell().machines().map(|machine| machine.id.slot);
+                if let Some(slot) = slots.into_iter().find(|&slot| ledger.take(work, slot)) {
+                    plan.claim(work, &[task], &[slot]);
+                }
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+fn job(name: &str, count: u32) -> JobBuilder {
+    JobBuilder::new(name, "first-fit").group("main", count, 1000)
+}
+
+#[tokio::test]
+async fn a_job_runs_to_its_end_in_a_real_cell() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 2000, SHORT).await;
+    let scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("words", 5)).await;
+    let done = cell.wait_until_complete("words").await;
+    assert_eq!(done.groups[0].done, 5);
+    scheduler.stop().await;
+    assert!(cell.inspect().list_sessions(v1::ListRequest::default()).await.unwrap().into_inner().sessions.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_race_names_its_culprit_and_is_run_again() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 1000, SHORT).await;
+    let (thinking, begun) = mpsc::channel();
+    let (proceed, may_proceed) = mpsc::channel::<()>();
+    // Decides on the snapshot that it had before the rival came.
+    let _scheduler = cell.scheduler(FirstFit(move || {
+        let _ = thinking.send(());
+        let _ = may_proceed.recv();
+    }));
+    cell.submit(&job("slow", 1)).await;
+    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+    let mut rival = Rival::open(&cell).await;
+    assert_eq!(rival.take("m1", 1000).await.granted, 1);
+    drop(proceed);
+    let lost = loop {
+        if let Some(transaction) = cell.transactions("first-fit").await.first() {
+            break transaction.outcome.clone().unwrap();
+        }
+        tokio::time::sleep(SHORT).await;
+    };
+    assert_eq!(lost.granted, 0);
+    assert_eq!(lost.refusals[0].kind(), v1::RefusalKind::Conflict);
+    assert_eq!(lost.refusals[0].culprits[0].scheduler, "rival");
+    cell.machine("m2", 1000, SHORT).await;
+    cell.wait_until_complete("slow").await;
+}
+
+#[tokio::test]
+async fn a_scheduler_finds_its_cell_again_after_a_crash_and_nothing_is_placed_twice() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 4000, Duration::from_millis(100)).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("before", 12)).await;
+    cell.wait_for("before", |job| job.groups[0].done > 0).await;
+    cell.crash().await;
+    cell.submit(&job("after", 4)).await;
+    cell.wait_until_complete("before").await;
+    let after = cell.wait_until_complete("after").await;
+    assert_eq!(after.groups[0].done, 4);
+    let granted: u32 =
+        cell.transactions("first-fit").await.iter().flat_map(|view| &view.outcome).map(|one| one.granted).sum();
+    assert_eq!(granted, 16);
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_killed_scheduler_go_on_when_it_is_back() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 2000, SHORT).await;
+    let scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("first", 2)).await;
+    cell.wait_until_complete("first").await;
+    scheduler.kill();
+    for number in 0..4 {
+        cell.submit(&job(&format!("job{number}"), 2)).await;
+    }
+    let _again = cell.scheduler(FirstFit(|| {}));
+    for number in 0..4 {
+        cell.wait_until_complete(&format!("job{number}")).await;
+    }
+}
+
+#[tokio::test]
+async fn why_a_job_waits_can_be_read() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 500, SHORT).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("wide", 1)).await;
+    cell.wait_for("wide", |job| job.waiting_reason.contains("left them for later")).await;
+}
