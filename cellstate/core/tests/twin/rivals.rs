@@ -1,0 +1,171 @@
+//! The core against its twin, against a mirror, and against itself: replayed from its log, and opened again.
+
+use std::collections::BTreeMap;
+
+use plenum_core::{Core, CoreOptions, Decided, invariants};
+use plenum_model::{Cell, CellIdentity, Command, Decision, JobChange, LogTime, Request};
+use proptest::prelude::*;
+
+use crate::commands::command;
+use crate::compare::assert_same;
+use crate::dice::Dice;
+use crate::life::{LOST_MILLIS_A_MINUTE, RETIRE_AFTER_MICROS};
+use crate::twin::Twin;
+
+/// Long lives, and the commands of each.
+const SEEDS: u64 = 30;
+const STEPS: u32 = 700;
+
+/// Everybody who must agree.
+struct Rivals {
+    core: Core,
+    twin: Twin,
+    mirror: Cell,
+    /// Decides again what was logged, and nothing else.
+    replay: Core,
+    now: LogTime,
+    /// What has happened, and how often.
+    seen: BTreeMap<String, u32>,
+}
+
+fn options() -> CoreOptions {
+    CoreOptions {
+        retire_after_micros: RETIRE_AFTER_MICROS,
+        lost_millis_a_minute: LOST_MILLIS_A_MINUTE,
+        ..CoreOptions::default()
+    }
+}
+
+impl Rivals {
+    fn new() -> Self {
+        let mut rivals = Self {
+            core: Core::new(options()),
+            twin: Twin::new(),
+            mirror: Cell::default(),
+            replay: Core::new(options()),
+            now: LogTime::from_micros(1_000_000_000),
+            seen: BTreeMap::new(),
+        };
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() };
+        rivals.step(Command::OpenServer(identity));
+        rivals.step(Command::OpenSession { scheduler: "batch".into() });
+        rivals
+    }
+
+    fn step(&mut self, command: Command) {
+        self.ask(&Request { principal: "local".into(), namespace: "default".into(), command });
+    }
+
+    fn ask(&mut self, request: &Request) {
+        let before = self.core.cell().clone();
+        let decided = self.core.decide(request, self.now);
+        self.twin.follow(request, self.now, &decided);
+        assert_same(&self.twin.live, self.core.cell());
+        invariants::check_step(&before, request, &decided, self.core.cell()).unwrap();
+        note(&decided, &mut self.seen);
+        let Decided::Changed { decision, delta } = &decided else { return };
+        self.mirror.apply(delta).unwrap();
+        assert_eq!(self.mirror.first_difference(self.core.cell()), None);
+        match self.replay.decide(request, self.now) {
+            Decided::Changed { decision: again, delta: same } => assert_eq!((&again, &same), (decision, delta)),
+            other => panic!("replay decided {other:?}, and it was {decision:?}"),
+        }
+        if matches!(request.command, Command::OpenServer(_)) {
+            // From here on, the replay is of a server that started with the recovered cell.
+            self.replay = Core::from_cell(self.mirror.clone(), options());
+        }
+    }
+
+    fn play(&mut self, number: u64) {
+        let (request, pause) = command(&self.twin, number);
+        self.now = self.now.plus_micros(pause);
+        self.ask(&request);
+    }
+}
+
+/// Counts what happened.
+fn note(decided: &Decided, seen: &mut BTreeMap<String, u32>) {
+    let mut count = |what: String| *seen.entry(what).or_default() += 1;
+    let Decided::Changed { decision, delta } = decided else {
+        return count(if matches!(decided, Decided::Repeated(_)) { "repeated".into() } else { "unchanged".into() });
+    };
+    if let Decision::Outcome(outcome) = decision {
+        count(format!("{:?}", outcome.outcome));
+        outcome.refusals.iter().for_each(|refusal| count(format!("{:?} {:?}", refusal.kind, refusal.reason)));
+    }
+    delta.moves.iter().for_each(|change| count(format!("{:?}", change.status.state)));
+    delta.ends.iter().for_each(|end| count(format!("{:?}", end.state)));
+    for change in &delta.jobs {
+        match change {
+            JobChange::State { state, .. } => count(format!("job {state:?}")),
+            JobChange::Removed(_) => count("job retired".into()),
+            JobChange::Home { machine, .. } => count(format!("home {}", machine.is_some())),
+            JobChange::Group { .. } => count("group".into()),
+            JobChange::Put { .. } => count("job".into()),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_core_and_its_twin_agree_on_every_answer_and_state(numbers in prop::collection::vec(any::<u64>(), 1..120)) {
+        let mut rivals = Rivals::new();
+        numbers.into_iter().for_each(|number| rivals.play(number));
+    }
+}
+
+/// What must have happened in long lives; otherwise the commands have become too tame to find anything.
+const RARE: [&str; 32] = [
+    "Committed",
+    "Partial",
+    "Refused",
+    "repeated",
+    "unchanged",
+    "Starting",
+    "Running",
+    "Stopping",
+    "Lost",
+    "Complete",
+    "Failed",
+    "Stopped",
+    "EndedLost",
+    "job Running",
+    "job Complete",
+    "job Failed",
+    "job Stopped",
+    "job retired",
+    "home true",
+    "home false",
+    "group",
+    "Conflict NoRoom",
+    "Conflict TaskTaken",
+    "Conflict MachineChanged",
+    "Conflict Constraint",
+    "Conflict OtherMachine",
+    "Misfit NoRoom",
+    "Misfit TaskTaken",
+    "Stale NoRoom",
+    "Stale MachineChanged",
+    "Mate MinimumMissed",
+    "Guard GuardFailed",
+];
+
+/// Long lives reach what short ones don't: slots in their third generation, jobs that are retired, machines that come back.
+#[test]
+fn the_core_and_its_twin_agree_over_long_lives() {
+    let mut seen = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let mut rivals = Rivals::new();
+        let mut dice = Dice(seed);
+        for _ in 0..STEPS {
+            rivals.play(dice.number());
+        }
+        for (what, times) in rivals.seen {
+            *seen.entry(what).or_insert(0) += times;
+        }
+    }
+    let never: Vec<_> = RARE.iter().filter(|what| !seen.contains_key(**what)).collect();
+    assert!(never.is_empty(), "never happened: {never:?}, of {seen:#?}");
+}

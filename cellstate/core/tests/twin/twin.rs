@@ -1,0 +1,431 @@
+//! The twin itself: what each command does to the picture.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_core::Decided;
+use plenum_model::{
+    AllocationId, AllocationState, Command, Decision, JobId, JobKind, JobShape, JobState, LogTime, Machine, MachineId,
+    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction,
+};
+
+use crate::compare::assert_outcome;
+use crate::picture::{Allocation, Group, Job, NEW_TASK, Picture, Session, Task};
+
+/// What the core must have answered.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// Done, with a new revision.
+    Changed,
+    /// Nothing to do, or a dry run.
+    Unchanged,
+    Rejected(RejectionCode),
+    Repeated(u64),
+}
+
+/// A whole cell, and its past.
+pub(crate) struct Twin {
+    pub(crate) live: Picture,
+    /// By revision.
+    pub(crate) history: Vec<Picture>,
+    pub(crate) now: LogTime,
+    /// The revision at which the server opened: nothing before it is known to the ring of changes.
+    pub(crate) opened: u64,
+    /// Each grant: revision, machine, session.
+    pub(crate) grants: Vec<(u64, u32, SessionId)>,
+    /// Each change of a machine: revision and slot.
+    pub(crate) events: Vec<(u64, u32)>,
+    /// Each change of a job: revision and slot.
+    pub(crate) job_events: Vec<(u64, u32)>,
+    /// By how much a machine's capacity grew at a revision.
+    pub(crate) shrunk: Vec<(u64, u32, Room)>,
+    /// When machines were given up, in the last minute.
+    pub(crate) given_up: Vec<LogTime>,
+    /// Ids are never used twice.
+    ids: BTreeSet<AllocationId>,
+}
+
+impl Twin {
+    pub(crate) fn new() -> Self {
+        Self {
+            live: Picture::default(),
+            history: vec![Picture::default()],
+            now: LogTime::default(),
+            opened: 0,
+            grants: Vec::new(),
+            events: Vec::new(),
+            job_events: Vec::new(),
+            shrunk: Vec::new(),
+            given_up: Vec::new(),
+            ids: BTreeSet::new(),
+        }
+    }
+
+    /// Does what was asked, and compares the answer with the core's. Ids are the core's to choose, if they are new.
+    pub(crate) fn follow(&mut self, request: &Request, now: LogTime, decided: &Decided) {
+        self.now = now.max(self.live.time);
+        let expected = self.expect(request, decided);
+        match (&expected, decided) {
+            (Expected::Changed, Decided::Changed { .. }) => {
+                self.live.revision += 1;
+                self.live.time = self.now;
+                self.note_jobs();
+                self.history.push(self.live.clone());
+            }
+            (Expected::Unchanged, Decided::Unchanged(Decision::Accepted { .. } | Decision::Outcome(_))) => {}
+            (Expected::Rejected(code), Decided::Unchanged(Decision::Rejected(rejection)))
+                if *code == rejection.code => {}
+            (Expected::Repeated(revision), Decided::Repeated(found)) if *revision == found.0 => {}
+            _ => panic!("expected {expected:?}, found {decided:?}"),
+        }
+    }
+
+    /// Notes which jobs are not what they were a revision ago.
+    fn note_jobs(&mut self) {
+        let (before, now) = (&self.history.last().unwrap().jobs, &self.live.jobs);
+        let ids: BTreeSet<JobId> = before.keys().chain(now.keys()).copied().collect();
+        let changed = ids.into_iter().filter(|id| before.get(id) != now.get(id));
+        self.job_events.extend(changed.map(|id| (self.live.revision, id.slot)));
+    }
+
+    /// The revision that this command makes, if it makes one.
+    pub(crate) fn next(&self) -> u64 {
+        self.live.revision + 1
+    }
+
+    fn expect(&mut self, request: &Request, decided: &Decided) -> Expected {
+        match &request.command {
+            Command::OpenServer(identity) => {
+                self.live.identity = identity.clone();
+                self.opened = self.next();
+                self.given_up.clear();
+                Expected::Changed
+            }
+            Command::OpenSession { scheduler } => {
+                let session = Session { scheduler: scheduler.clone(), decided: Vec::new() };
+                self.live.sessions.insert(SessionId(self.next()), session);
+                Expected::Changed
+            }
+            Command::CloseSession(id) => match self.live.sessions.remove(id) {
+                Some(_) => Expected::Changed,
+                None => Expected::Rejected(RejectionCode::NoSuchSession),
+            },
+            Command::Commit(txn, digest) => self.commit(txn, *digest, decided),
+            Command::SubmitJob { shape, body_digest, .. } => self.submit(shape, *body_digest, decided),
+            Command::StopJob(id) => self.stop_job(*id),
+            Command::ScaleJob { job, group, count } => self.scale(*job, *group, *count),
+            Command::StopAllocation(id) => self.stop_allocation(*id),
+            Command::RegisterMachine { .. } => self.register(&request.command, decided),
+            Command::ExpireMachine { machine, epoch } => self.expire(*machine, *epoch),
+            Command::CordonMachine { machine, cordoned } => self.cordon(*machine, *cordoned),
+            Command::RemoveMachine(id) => self.remove_machine(*id),
+            Command::ReportStatus(transitions) => self.report(transitions),
+            Command::Tick => self.tick(decided),
+            other => panic!("{other:?} is not told"),
+        }
+    }
+
+    fn commit(&mut self, txn: &Transaction, digest: u64, decided: &Decided) -> Expected {
+        let Some(session) = self.live.sessions.get(&txn.id.session) else {
+            return Expected::Rejected(RejectionCode::NoSuchSession);
+        };
+        if txn.incarnation != self.live.identity.incarnation {
+            return Expected::Rejected(RejectionCode::OtherIncarnation);
+        }
+        match session.decided.iter().find(|(number, ..)| *number == txn.id.number) {
+            Some(&(_, revision, known)) if known == digest => return Expected::Repeated(revision),
+            Some(_) => return Expected::Rejected(RejectionCode::NumberReused),
+            None if session.decided.iter().any(|(number, ..)| *number > txn.id.number) => {
+                return Expected::Rejected(RejectionCode::NumberRetired);
+            }
+            None => {}
+        }
+        if txn.base.0 > self.live.revision {
+            return Expected::Rejected(RejectionCode::FutureBase);
+        }
+        let (Decided::Changed { decision, .. } | Decided::Unchanged(decision)) = decided else {
+            panic!("expected an outcome, found {decided:?}");
+        };
+        let Decision::Outcome(outcome) = decision else { panic!("expected an outcome, found {decision:?}") };
+        let verdict = self.judge(txn);
+        assert_outcome(self, txn, outcome, &verdict);
+        if txn.dry_run {
+            return Expected::Unchanged;
+        }
+        let number = (txn.id.number, self.next(), digest);
+        self.live.sessions.get_mut(&txn.id.session).unwrap().decided.push(number);
+        verdict.stops.iter().for_each(|&id| self.leave(id, AllocationState::Stopping));
+        for &(placement, claim) in &verdict.granted {
+            self.grant(txn, placement as usize, claim as usize, outcome);
+        }
+        for (job, home) in verdict.homes {
+            self.live.jobs.get_mut(&job).unwrap().home = Some(home);
+        }
+        Expected::Changed
+    }
+
+    fn grant(&mut self, txn: &Transaction, number: usize, claim: usize, outcome: &Outcome) {
+        let placement = &txn.placements[number];
+        let (machine, task) = (placement.machines[claim], placement.tasks[claim]);
+        let id = outcome.placements[number][claim].unwrap();
+        assert!(self.ids.insert(id), "{id} is used twice");
+        let revision = self.next();
+        let (now, order) = (self.now, self.grants.len() as u64);
+        self.grants.push((revision, machine, txn.id.session));
+        let job = self.live.jobs.get_mut(&placement.job).unwrap();
+        if job.state == JobState::Waiting {
+            (job.state, job.since) = (JobState::Running, now);
+        }
+        let resources = job.shape.groups[usize::from(placement.group)].resources;
+        let row = &mut job.groups[usize::from(placement.group)].tasks[task as usize];
+        *row = Task { state: TaskState::Live, attempts: row.attempts + 1, ..*row };
+        let allocation = Allocation {
+            job: placement.job,
+            group: placement.group,
+            task,
+            machine,
+            epoch: self.live.machines[&machine].epoch,
+            state: AllocationState::Granted,
+            ready: false,
+            restarts: 0,
+            attempt: row.attempts,
+            created: revision,
+            session: txn.id.session,
+            number: txn.id.number,
+            resources,
+            order,
+        };
+        self.live.allocations.insert(id, allocation);
+    }
+
+    fn submit(&mut self, shape: &Arc<JobShape>, digest: [u8; 32], decided: &Decided) -> Expected {
+        if shape.groups.iter().any(|group| group.single_instance) {
+            return Expected::Rejected(RejectionCode::Unimplemented);
+        }
+        let known = self.live.job_named(shape);
+        if let Some(id) = known.filter(|id| !self.live.jobs[id].state.is_final()) {
+            return self.resubmit(id, shape, digest);
+        }
+        if known.is_some_and(|id| self.live.has_allocations(id)) {
+            return Expected::Rejected(RejectionCode::JobChanged);
+        }
+        let Decided::Changed { decision: Decision::Accepted { id, version }, .. } = decided else {
+            panic!("expected a job, found {decided:?}");
+        };
+        let id = JobId::from_bits(*id).unwrap();
+        let before = known.map_or(0, |id| self.live.jobs[&id].version);
+        assert_eq!((*version, known.unwrap_or(id)), (before + 1, id));
+        let was = |picture: &Picture| picture.jobs.contains_key(&id);
+        assert!(known.is_some() || !self.history.iter().any(was), "{id} is used twice");
+        let group = |count: u32| Group { not_before: LogTime::default(), tasks: vec![NEW_TASK; count as usize] };
+        let job = Job {
+            version: before + 1,
+            shape: shape.clone(),
+            digest,
+            state: JobState::Waiting,
+            since: self.now,
+            home: None,
+            groups: shape.groups.iter().map(|shape| group(shape.count)).collect(),
+        };
+        self.live.jobs.insert(id, job);
+        Expected::Changed
+    }
+
+    /// Only numbers of tasks may differ.
+    fn resubmit(&mut self, id: JobId, shape: &Arc<JobShape>, digest: [u8; 32]) -> Expected {
+        let job = &self.live.jobs[&id];
+        let bare = |shape: &JobShape| {
+            let mut bare = shape.clone();
+            bare.groups.iter_mut().for_each(|group| group.count = 0);
+            bare
+        };
+        if bare(shape) != bare(&job.shape) || digest != job.digest {
+            return Expected::Rejected(RejectionCode::JobChanged);
+        }
+        let counts: Vec<u32> = shape.groups.iter().map(|group| group.count).collect();
+        let differs = |(group, count): &(u16, u32)| job.groups[usize::from(*group)].tasks.len() != *count as usize;
+        let scaled: Vec<_> = (0u16..).zip(counts).filter(differs).collect();
+        if scaled.is_empty() {
+            return Expected::Unchanged;
+        }
+        scaled.into_iter().for_each(|(group, count)| self.resize(id, group, count));
+        self.complete_if_done(id);
+        Expected::Changed
+    }
+
+    fn stop_job(&mut self, id: JobId) -> Expected {
+        match self.live.jobs.get_mut(&id) {
+            None => return Expected::Rejected(RejectionCode::NoSuchJob),
+            Some(job) if job.state.is_final() => return Expected::Rejected(RejectionCode::JobOver),
+            Some(job) => (job.state, job.since) = (JobState::Stopped, self.now),
+        }
+        self.stop_all(id);
+        Expected::Changed
+    }
+
+    fn scale(&mut self, id: JobId, group: u16, count: u32) -> Expected {
+        let Some(job) = self.live.jobs.get(&id) else { return Expected::Rejected(RejectionCode::NoSuchJob) };
+        if job.state.is_final() {
+            return Expected::Rejected(RejectionCode::JobOver);
+        }
+        let Some(tasks) = job.groups.get(usize::from(group)).map(|group| group.tasks.len()) else {
+            return Expected::Rejected(RejectionCode::NoSuchGroup);
+        };
+        if tasks == count as usize {
+            return Expected::Unchanged;
+        }
+        self.resize(id, group, count);
+        self.complete_if_done(id);
+        Expected::Changed
+    }
+
+    /// Tasks at the end go, and what runs of them is stopped; new ones wait.
+    fn resize(&mut self, id: JobId, group: u16, count: u32) {
+        let beyond = |found: &Allocation| (found.job, found.group) == (id, group) && found.task >= count;
+        let active = self.live.allocations.iter().filter(|(_, found)| beyond(found) && found.state.is_active());
+        let stopped: Vec<_> = active.map(|(&id, _)| id).collect();
+        stopped.into_iter().for_each(|id| self.leave(id, AllocationState::Stopping));
+        let job = self.live.jobs.get_mut(&id).unwrap();
+        job.groups[usize::from(group)].tasks.resize(count as usize, NEW_TASK);
+    }
+
+    fn complete_if_done(&mut self, id: JobId) {
+        let now = self.now;
+        let job = self.live.jobs.get_mut(&id).unwrap();
+        let done = job.groups.iter().flat_map(|group| &group.tasks).all(|task| task.state == TaskState::Done);
+        if done && job.shape.kind == JobKind::ToCompletion {
+            (job.state, job.since) = (JobState::Complete, now);
+        }
+    }
+
+    fn stop_allocation(&mut self, id: AllocationId) -> Expected {
+        match self.live.allocations.get(&id).map(|found| found.state.is_leaving()) {
+            None => Expected::Rejected(RejectionCode::NoSuchAllocation),
+            Some(true) => Expected::Unchanged,
+            Some(false) => {
+                self.leave(id, AllocationState::Stopping);
+                Expected::Changed
+            }
+        }
+    }
+
+    fn register(&mut self, command: &Command, decided: &Decided) -> Expected {
+        let Command::RegisterMachine { name, boot_id, capacity, attributes, inventory, .. } = command else {
+            panic!("no registration")
+        };
+        let Some(slot) = self.live.machine_named(name) else { return self.register_new(command, decided) };
+        let before = self.live.machines[&slot].clone();
+        let (rebooted, expired) = (before.boot_id != *boot_id, before.state == MachineState::Unreachable);
+        let mut machine = Machine {
+            boot_id: boot_id.clone(),
+            capacity: *capacity,
+            attributes: attributes.clone(),
+            ..before.as_ref().clone()
+        };
+        if rebooted || expired {
+            (machine.epoch, machine.epoch_began) = (before.epoch + 1, Revision(self.next()));
+        }
+        if expired {
+            (machine.state, machine.since) = (MachineState::Ready, self.now);
+        }
+        if machine == *before {
+            return Expected::Unchanged;
+        }
+        self.put_machine(machine);
+        if rebooted {
+            let reported: BTreeMap<_, _> = inventory.iter().map(|item| (item.allocation, item.state)).collect();
+            let ended = |id| reported.get(&id).copied().filter(|state| state.is_end());
+            let ends: Vec<_> = self.live_on(slot).into_iter().map(|id| (id, ended(id))).collect();
+            let state = |ended: Option<AllocationState>| ended.unwrap_or(AllocationState::EndedLost);
+            self.end_all(ends.into_iter().map(|(id, ended)| (id, state(ended))).collect());
+        }
+        Expected::Changed
+    }
+
+    fn register_new(&mut self, command: &Command, decided: &Decided) -> Expected {
+        let Command::RegisterMachine { name, boot_id, capacity, attributes, .. } = command else {
+            panic!("no registration")
+        };
+        let Decided::Changed { decision: Decision::Accepted { id, version: 1 }, .. } = decided else {
+            panic!("expected a machine, found {decided:?}");
+        };
+        let id = MachineId::from_bits(*id).unwrap();
+        let was = |picture: &Picture| picture.machines.get(&id.slot).is_some_and(|machine| machine.id == id);
+        assert!(!self.history.iter().any(was), "{id} is used twice");
+        assert!(!self.live.machines.contains_key(&id.slot), "{id} is in a slot that is taken");
+        self.put_machine(Machine {
+            id,
+            name: name.clone(),
+            state: MachineState::Ready,
+            epoch: 1,
+            capacity: *capacity,
+            attributes: attributes.clone(),
+            devices: Vec::new(),
+            boot_id: boot_id.clone(),
+            since: self.now,
+            drain_deadline: None,
+            registered: self.now,
+            epoch_began: Revision(self.next()),
+        });
+        Expected::Changed
+    }
+
+    /// A machine as it is now, with an event.
+    fn put_machine(&mut self, machine: Machine) {
+        let (slot, revision) = (machine.id.slot, self.next());
+        self.events.push((revision, slot));
+        if let Some(before) = self.live.machines.get(&slot) {
+            let mut grown = Room::all_of(&machine.capacity);
+            grown.take(&before.capacity);
+            self.shrunk.push((revision, slot, grown));
+        }
+        self.live.machines.insert(slot, Arc::new(machine));
+    }
+
+    fn known(&self, id: MachineId) -> Option<Machine> {
+        self.live.machines.get(&id.slot).filter(|machine| machine.id == id).map(|machine| machine.as_ref().clone())
+    }
+
+    fn expire(&mut self, id: MachineId, epoch: u32) -> Expected {
+        match self.known(id) {
+            None => Expected::Rejected(RejectionCode::NoSuchMachine),
+            Some(machine) if machine.epoch != epoch => Expected::Rejected(RejectionCode::StaleEpoch),
+            Some(machine) if machine.state == MachineState::Unreachable => Expected::Unchanged,
+            Some(machine) => {
+                self.put_machine(Machine { state: MachineState::Unreachable, since: self.now, ..machine });
+                Expected::Changed
+            }
+        }
+    }
+
+    fn cordon(&mut self, id: MachineId, cordoned: bool) -> Expected {
+        let to = if cordoned { MachineState::Cordoned } else { MachineState::Ready };
+        match self.known(id) {
+            None => Expected::Rejected(RejectionCode::NoSuchMachine),
+            Some(machine) if machine.state == to => Expected::Unchanged,
+            Some(machine) if machine.state == MachineState::Unreachable => {
+                Expected::Rejected(RejectionCode::InvalidRequest)
+            }
+            Some(machine) => {
+                self.put_machine(Machine { state: to, since: self.now, ..machine });
+                Expected::Changed
+            }
+        }
+    }
+
+    fn remove_machine(&mut self, id: MachineId) -> Expected {
+        if self.known(id).is_none() {
+            return Expected::Rejected(RejectionCode::NoSuchMachine);
+        }
+        self.events.push((self.next(), id.slot));
+        let ends = self.live_on(id.slot).into_iter().map(|id| (id, AllocationState::EndedLost)).collect();
+        self.end_all(ends);
+        self.live.machines.remove(&id.slot);
+        Expected::Changed
+    }
+
+    /// Live allocations on a machine.
+    pub(crate) fn live_on(&self, slot: u32) -> Vec<AllocationId> {
+        self.live.allocations.iter().filter(|(_, found)| found.machine == slot).map(|(&id, _)| id).collect()
+    }
+}

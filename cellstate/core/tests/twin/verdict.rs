@@ -1,0 +1,375 @@
+//! Which claims a transaction is granted, and why it is refused the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{
+    AllocationId, ConflictCheck, GroupShape, Guard, JobId, LogTime, MachineState, Placement, RefusalKind,
+    RefusalReason, Resource, Resources, Room, SessionId, TaskState, Transaction,
+};
+
+use crate::picture::{Picture, short};
+use crate::twin::Twin;
+
+/// What a refusal must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) claim: Option<(u32, u32)>,
+    pub(crate) kind: RefusalKind,
+    /// The core remembers that a job or a machine changed since the base, and not what it was like then. So it takes an
+    /// obstacle for new that stood there before, if there was such a change.
+    pub(crate) may_be_conflict: bool,
+    pub(crate) reason: RefusalReason,
+    pub(crate) short: Option<(Resource, u64)>,
+    /// What all culprits took.
+    pub(crate) total: u64,
+}
+
+/// What a transaction must get.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) granted: BTreeSet<(u32, u32)>,
+    pub(crate) refused: Vec<Refused>,
+    pub(crate) stops: Vec<AllocationId>,
+    pub(crate) idle_stops: Vec<u32>,
+    /// No effect, by `atomic` or a guard.
+    pub(crate) nothing: bool,
+    pub(crate) homes: BTreeMap<JobId, u32>,
+}
+
+/// A claim that is granted: its position, its task, its machine, and what it gets.
+type Granted = ((u32, u32), (JobId, u16, u32), u32, Resources);
+
+/// What earlier claims and stops of the transaction have promised.
+#[derive(Clone, Debug, Default)]
+struct Draft {
+    granted: Vec<Granted>,
+    homes: BTreeMap<JobId, u32>,
+    stops: BTreeSet<AllocationId>,
+}
+
+impl Draft {
+    fn room(&self, picture: &Picture, machine: u32) -> Room {
+        let mut room = picture.room(machine);
+        self.granted.iter().filter(|(_, _, at, _)| *at == machine).for_each(|(_, _, _, need)| room.take(need));
+        room
+    }
+}
+
+/// One claim.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    placement: &'a Placement,
+    machine: u32,
+    task: u32,
+}
+
+impl Claim<'_> {
+    fn task_key(&self) -> (JobId, u16, u32) {
+        (self.placement.job, self.placement.group, self.task)
+    }
+}
+
+impl Twin {
+    /// Judges a transaction on the live picture.
+    pub(crate) fn judge(&self, txn: &Transaction) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut draft = Draft::default();
+        if !txn.guards.iter().all(|guard| holds(&self.live, guard)) {
+            verdict.nothing = true;
+            verdict.refused.push(refused(None, RefusalKind::Guard, RefusalReason::GuardFailed));
+            verdict.refused.extend(
+                all_claims(txn).map(|claim| refused(Some(claim), RefusalKind::Guard, RefusalReason::GuardFailed)),
+            );
+            return verdict;
+        }
+        self.judge_stops(txn, &mut draft, &mut verdict);
+        let mut missed = false;
+        for (number, placement) in (0..).zip(&txn.placements) {
+            let before = draft.clone();
+            let refused_before = verdict.refused.len();
+            for (position, (&machine, &task)) in (0..).zip(placement.machines.iter().zip(&placement.tasks)) {
+                self.judge_claim(txn, (number, position), Claim { placement, machine, task }, &mut draft, &mut verdict);
+            }
+            let granted = draft.granted.len() - before.granted.len();
+            if granted < placement.min as usize {
+                missed = true;
+                let lost: Vec<_> = draft.granted.drain(before.granted.len()..).map(|(claim, ..)| claim).collect();
+                let mates = lost.into_iter().map(mate);
+                verdict.refused.extend(mates);
+                verdict.refused[refused_before..].sort_by_key(|refused| refused.claim);
+                draft = before;
+            }
+        }
+        if missed && txn.atomic {
+            verdict.refused.extend(draft.granted.drain(..).map(|(claim, ..)| mate(claim)));
+            verdict.stops.clear();
+            verdict.nothing = true;
+            draft.homes.clear();
+        }
+        verdict.granted = draft.granted.iter().map(|(claim, ..)| *claim).collect();
+        verdict.homes = draft.homes;
+        verdict.refused.sort_by_key(|refused| refused.claim);
+        verdict
+    }
+
+    fn judge_stops(&self, txn: &Transaction, draft: &mut Draft, verdict: &mut Verdict) {
+        let scheduler = &self.live.sessions[&txn.id.session].scheduler;
+        for (position, id) in (0..).zip(&txn.stops) {
+            let active = self.live.allocations.get(id).filter(|found| found.state.is_active());
+            match active {
+                Some(found) if self.live.jobs[&found.job].shape.scheduler != *scheduler => {
+                    verdict.refused.push(refused(None, RefusalKind::Permission, RefusalReason::OtherScheduler));
+                }
+                Some(_) if draft.stops.insert(*id) => verdict.stops.push(*id),
+                _ => verdict.idle_stops.push(position),
+            }
+        }
+    }
+
+    fn judge_claim(
+        &self,
+        txn: &Transaction,
+        at: (u32, u32),
+        claim: Claim<'_>,
+        draft: &mut Draft,
+        verdict: &mut Verdict,
+    ) {
+        let Some(reason) = self.obstacle(txn, claim, draft) else {
+            let job = &self.live.jobs[&claim.placement.job];
+            let need = job.shape.groups[usize::from(claim.placement.group)].resources;
+            draft.granted.push((at, claim.task_key(), claim.machine, need));
+            if job.shape.same_machine && job.home.is_none() {
+                draft.homes.entry(claim.placement.job).or_insert(claim.machine);
+            }
+            return;
+        };
+        let mut found = refused(Some(at), self.kind(txn, claim, draft, reason), reason);
+        found.may_be_conflict = self.changed_somehow(txn, claim, reason);
+        if reason == RefusalReason::NoRoom {
+            let job = &self.live.jobs[&claim.placement.job];
+            let need = job.shape.groups[usize::from(claim.placement.group)].resources;
+            found.short = short(&draft.room(&self.live, claim.machine), &need);
+            let (resource, by) = found.short.unwrap();
+            if found.kind == RefusalKind::Conflict {
+                found.total = self.taken_since(claim.machine, txn.base.0, resource, by);
+            }
+        }
+        verdict.refused.push(found);
+    }
+
+    /// What stands in a claim's way now.
+    fn obstacle(&self, txn: &Transaction, claim: Claim<'_>, draft: &Draft) -> Option<RefusalReason> {
+        let live = &self.live;
+        let placement = claim.placement;
+        let Some(job) = live.jobs.get(&placement.job) else { return Some(RefusalReason::NoSuchJob) };
+        if job.shape.scheduler != live.sessions[&txn.id.session].scheduler {
+            return Some(RefusalReason::OtherScheduler);
+        }
+        if job.version != placement.job_version {
+            return Some(RefusalReason::JobVersion);
+        }
+        let Some(shape) = job.shape.groups.get(usize::from(placement.group)) else {
+            return Some(RefusalReason::NotWanted);
+        };
+        if placement.resources.is_some_and(|resources| resources != shape.resources) {
+            return Some(RefusalReason::ResourcesDiffer);
+        }
+        if !placement.guards.iter().all(|guard| holds(live, guard)) {
+            return Some(RefusalReason::GuardFailed);
+        }
+        if !live.wants(placement.job, placement.group, self.now) {
+            return Some(RefusalReason::NotWanted);
+        }
+        if draft.granted.iter().any(|(_, task, ..)| *task == claim.task_key()) {
+            return Some(RefusalReason::TaskTaken);
+        }
+        match live.task(placement.job, placement.group, claim.task).map(|task| task.state) {
+            Some(TaskState::Waiting) => {}
+            Some(TaskState::Live) => {
+                let (id, _) = live.active(placement.job, placement.group, claim.task).unwrap();
+                if !draft.stops.contains(&id) {
+                    return Some(RefusalReason::TaskTaken);
+                }
+            }
+            _ => return Some(RefusalReason::NotWanted),
+        }
+        if self.is_changed(txn, claim.machine) {
+            return Some(RefusalReason::MachineChanged);
+        }
+        let machine_reasons = [
+            RefusalReason::NoSuchMachine,
+            RefusalReason::MachineNotReady,
+            RefusalReason::Constraint,
+            RefusalReason::OtherMachine,
+            RefusalReason::NoRoom,
+        ];
+        machine_reasons.into_iter().find(|&reason| stands(live, claim, Some(shape), draft, reason, self.now))
+    }
+
+    /// A new machine or epoch since the base; or, with the check `sequence`, anything that somebody else did there.
+    fn is_changed(&self, txn: &Transaction, slot: u32) -> bool {
+        let base = txn.base.0;
+        let Some(machine) = self.live.machines.get(&slot) else { return false };
+        if machine.epoch_began.0 > base {
+            return true;
+        }
+        if txn.check == ConflictCheck::Fit {
+            return false;
+        }
+        // Before the ring began nothing is known: then nobody can tell that nothing happened.
+        self.last_change(slot) > base && (base < self.opened || self.changed_by_others(txn, slot))
+    }
+
+    /// Whether others are known to have granted or changed something there.
+    fn changed_by_others(&self, txn: &Transaction, slot: u32) -> bool {
+        let known = txn.base.0.max(self.opened);
+        let by_others = |&(revision, at, session): &(u64, u32, SessionId)| {
+            at == slot && revision > known && session != txn.id.session
+        };
+        self.grants.iter().any(by_others) || self.event_since(slot, known)
+    }
+
+    fn event_since(&self, slot: u32, revision: u64) -> bool {
+        self.events.iter().any(|&(at, found)| found == slot && at > revision)
+    }
+
+    /// The last grant on a machine, or change of it.
+    fn last_change(&self, slot: u32) -> u64 {
+        let grants = self.grants.iter().filter(|grant| grant.1 == slot).map(|grant| grant.0);
+        let events = self.events.iter().filter(|event| event.1 == slot).map(|event| event.0);
+        grants.chain(events).max().unwrap_or(0)
+    }
+
+    /// One rule: an obstacle that arose after the base makes a conflict, one that was there already a misfit.
+    fn kind(&self, txn: &Transaction, claim: Claim<'_>, draft: &Draft, reason: RefusalReason) -> RefusalKind {
+        let own = || draft.granted.iter().any(|(_, task, ..)| *task == claim.task_key());
+        let stood = |revision: u64| {
+            let picture = &self.history[usize::try_from(revision).unwrap()];
+            let shape = self.live.jobs.get(&claim.placement.job).map(|job| &job.shape);
+            let shape = shape.and_then(|shape| shape.groups.get(usize::from(claim.placement.group)));
+            stands(picture, claim, shape, draft, reason, picture.time)
+        };
+        let base = txn.base.0;
+        match reason {
+            RefusalReason::OtherScheduler => RefusalKind::Permission,
+            RefusalReason::GuardFailed => RefusalKind::Guard,
+            RefusalReason::ResourcesDiffer => RefusalKind::Misfit,
+            // A job version has the same groups for ever.
+            RefusalReason::NotWanted if !self.has_group(claim.placement) => RefusalKind::Misfit,
+            RefusalReason::TaskTaken if own() => RefusalKind::Misfit,
+            RefusalReason::TaskTaken => {
+                let (_, taken) = self.live.active(claim.placement.job, claim.placement.group, claim.task).unwrap();
+                if taken.created > base { RefusalKind::Conflict } else { RefusalKind::Misfit }
+            }
+            RefusalReason::MachineChanged => {
+                let began = self.live.machines[&claim.machine].epoch_began.0 > base;
+                let known = began || self.changed_by_others(txn, claim.machine);
+                if known { RefusalKind::Conflict } else { RefusalKind::Stale }
+            }
+            RefusalReason::NoRoom if base < self.opened => RefusalKind::Stale,
+            _ if base < self.opened && stood(self.opened) => RefusalKind::Stale,
+            _ if base < self.opened => RefusalKind::Conflict,
+            _ if stood(base) => RefusalKind::Misfit,
+            _ => RefusalKind::Conflict,
+        }
+    }
+
+    fn has_group(&self, placement: &Placement) -> bool {
+        self.live.jobs.get(&placement.job).is_some_and(|job| usize::from(placement.group) < job.shape.groups.len())
+    }
+
+    /// Whether the job or the machine that stands in the way changed since the base, in whatever way.
+    fn changed_somehow(&self, txn: &Transaction, claim: Claim<'_>, reason: RefusalReason) -> bool {
+        let slot = claim.placement.job.slot;
+        match reason {
+            RefusalReason::NoSuchJob
+            | RefusalReason::JobVersion
+            | RefusalReason::NotWanted
+            | RefusalReason::OtherMachine => {
+                self.job_events.iter().any(|&(revision, job)| job == slot && revision > txn.base.0)
+            }
+            RefusalReason::NoSuchMachine | RefusalReason::MachineNotReady | RefusalReason::Constraint => {
+                self.event_since(claim.machine, txn.base.0)
+            }
+            _ => false,
+        }
+    }
+
+    /// What the newest live allocations since the base have on a machine, and what it shrank by, until that is enough.
+    fn taken_since(&self, machine: u32, base: u64, resource: Resource, enough: u64) -> u64 {
+        let live = self.live.allocations.values().filter(|found| found.machine == machine && found.created > base);
+        let mut taken: Vec<_> = live.map(|found| (found.created, found.order, found.resources.get(resource))).collect();
+        let shrunk = self.shrunk.iter().filter(|(revision, at, _)| *at == machine && *revision > base);
+        taken.extend(shrunk.map(|(revision, _, room)| (*revision, 0, u64::try_from(-room.get(resource)).unwrap_or(0))));
+        taken.sort_unstable_by(|left, right| right.cmp(left));
+        let mut total = 0;
+        for (_, _, amount) in taken {
+            if total >= enough {
+                break;
+            }
+            total += amount;
+        }
+        total
+    }
+}
+
+fn all_claims(txn: &Transaction) -> impl Iterator<Item = (u32, u32)> {
+    (0..)
+        .zip(&txn.placements)
+        .flat_map(|(number, placement)| (0..).zip(&placement.machines).map(move |(position, _)| (number, position)))
+}
+
+fn refused(claim: Option<(u32, u32)>, kind: RefusalKind, reason: RefusalReason) -> Refused {
+    Refused { claim, kind, may_be_conflict: false, reason, short: None, total: 0 }
+}
+
+fn mate(claim: (u32, u32)) -> Refused {
+    refused(Some(claim), RefusalKind::Mate, RefusalReason::MinimumMissed)
+}
+
+fn holds(picture: &Picture, guard: &Guard) -> bool {
+    match guard {
+        Guard::JobVersion { job, version } => picture.jobs.get(job).is_some_and(|job| job.version == *version),
+        Guard::Attribute { machine, attribute, value } => {
+            let found = picture.machines.get(&machine.slot).filter(|found| found.id == *machine);
+            found.is_some_and(|found| found.attributes.get(attribute) == Some(value))
+        }
+    }
+}
+
+/// Whether this obstacle stood in a claim's way in a picture, given what the transaction has promised before. `shape` is that of the
+/// claim's group as it is now: what the claim asks for does not depend on the picture.
+fn stands(
+    picture: &Picture,
+    claim: Claim<'_>,
+    shape: Option<&GroupShape>,
+    draft: &Draft,
+    reason: RefusalReason,
+    now: LogTime,
+) -> bool {
+    let placement = claim.placement;
+    let machine = picture.machines.get(&claim.machine);
+    let job = picture.jobs.get(&placement.job);
+    match reason {
+        RefusalReason::NoSuchJob => job.is_none(),
+        RefusalReason::JobVersion => job.is_none_or(|job| job.version != placement.job_version),
+        RefusalReason::NotWanted => {
+            let task = picture.task(placement.job, placement.group, claim.task).map(|task| task.state);
+            let may_be_placed = matches!(task, Some(TaskState::Waiting | TaskState::Live));
+            !may_be_placed || !picture.wants(placement.job, placement.group, now)
+        }
+        RefusalReason::NoSuchMachine => machine.is_none(),
+        RefusalReason::MachineNotReady => machine.is_some_and(|machine| machine.state != MachineState::Ready),
+        RefusalReason::Constraint => machine.is_some_and(|machine| {
+            shape.is_some_and(|shape| !shape.constraints.iter().all(|rule| rule.holds(&machine.attributes)))
+        }),
+        RefusalReason::OtherMachine => {
+            let home = job.filter(|job| job.shape.same_machine).and_then(|job| job.home);
+            home.or_else(|| draft.homes.get(&placement.job).copied()).is_some_and(|home| home != claim.machine)
+        }
+        RefusalReason::NoRoom => {
+            shape.is_some_and(|shape| short(&draft.room(picture, claim.machine), &shape.resources).is_some())
+        }
+        other => panic!("{other:?} is judged elsewhere"),
+    }
+}
