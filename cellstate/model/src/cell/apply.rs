@@ -339,12 +339,10 @@ impl Cell {
 
     /// One that says nothing is not kept: a cell that is read back from its pages has none.
     fn keep_extra(&mut self, slot: u32, extra: AllocationExtra) {
+        self.take_overs += extra.takes_over.len();
         let extras = Arc::make_mut(&mut self.extras);
-        if extra.is_empty() {
-            extras.remove(&slot);
-        } else {
-            extras.insert(slot, extra);
-        }
+        let before = if extra.is_empty() { extras.remove(&slot) } else { extras.insert(slot, extra) };
+        self.take_overs -= before.map_or(0, |before| before.takes_over.len());
     }
 
     /// Takes room on a machine, and gives its epoch; `None` where no machine is.
