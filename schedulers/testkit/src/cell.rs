@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use plenum_proto::v1;
@@ -10,7 +10,7 @@ use plenum_proto::v1::cell_client::CellClient;
 use plenum_proto::v1::inspect_client::InspectClient;
 use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_sdk::{Options, Scheduler};
-use plenum_server::{Handle, Server, ServerOptions};
+use plenum_server::{Server, ServerOptions};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -30,12 +30,12 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// A server with fake agents and real schedulers. Ends with the value.
 pub struct TestCell {
-    server: Option<Handle>,
+    server: Option<RunningServer>,
     options: ServerOptions,
     address: String,
     channel: Channel,
     agents: BTreeMap<String, FakeAgent>,
-    _dir: Arc<TempDir>,
+    _dir: TempDir,
 }
 
 /// A scheduler that runs beside the cell, on a thread of its own: it may think as long as it likes. Killed when dropped.
@@ -44,7 +44,14 @@ pub struct RunningScheduler {
     ended: oneshot::Receiver<()>,
 }
 
-/// How a scheduler ends.
+/// A server on a thread and a runtime of its own: with them all its connections end, as those of a killed process do.
+struct RunningServer {
+    stop: oneshot::Sender<End>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// How something ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// As when it is asked to.
     Asked,
@@ -61,13 +68,13 @@ impl TestCell {
         let dir = TempDir::new().expect("temporary directories can be made");
         let mut options = ServerOptions::new(dir.path().join("cell"));
         options.settings.segment_bytes = SEGMENT_BYTES;
-        let server = Server::start(options.clone()).await.expect("a server starts in an empty directory");
+        let (server, listens) = RunningServer::start(options.clone()).await;
         // The same port again after a restart, so that everybody finds it.
-        options.listen = server.address();
-        let address = format!("http://{}", server.address());
+        options.listen = listens;
+        let address = format!("http://{listens}");
         let endpoint = Channel::from_shared(address.clone()).expect("an address of a server is one");
         let channel = endpoint.connect_lazy();
-        Self { server: Some(server), options, address, channel, agents: BTreeMap::new(), _dir: Arc::new(dir) }
+        Self { server: Some(server), options, address, channel, agents: BTreeMap::new(), _dir: dir }
     }
 
     /// Where it is, for clients of the test's own.
@@ -81,9 +88,7 @@ impl TestCell {
     /// # Panics
     /// When it does not end or start.
     pub async fn restart(&mut self) {
-        let server = self.server.take().expect("it runs");
-        server.shutdown().await.expect("it had not failed");
-        self.server = Some(Server::start(self.options.clone()).await.expect("it starts where it ended"));
+        self.begin_again(End::Asked).await;
     }
 
     /// As `restart`, but the server is given no time to end well.
@@ -91,16 +96,13 @@ impl TestCell {
     /// # Panics
     /// When it does not start.
     pub async fn crash(&mut self) {
-        drop(self.server.take());
-        let begun = tokio::time::Instant::now();
-        // Its last connections give up its port and its directory when they next have their turn.
-        self.server = loop {
-            match Server::start(self.options.clone()).await {
-                Ok(server) => break Some(server),
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "it starts where it ended: {error}"),
-            }
-            tokio::time::sleep(LOOK).await;
-        };
+        self.begin_again(End::Killed).await;
+    }
+
+    async fn begin_again(&mut self, how: End) {
+        let server = self.server.take().expect("it runs");
+        tokio::task::spawn_blocking(move || server.end(how)).await.expect("ending does not panic");
+        self.server = Some(RunningServer::start(self.options.clone()).await.0);
     }
 
     /// Adds a machine whose tasks end after `task_time`, with success; tasks of jobs that run for ever never end.
@@ -127,8 +129,7 @@ impl TestCell {
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.expect("a runtime of one thread can be built");
+            let runtime = one_thread();
             let (ask, asked) = oneshot::channel::<()>();
             let running = plenum_sdk::run(options, scheduler, async { drop(asked.await) });
             runtime.block_on(async {
@@ -240,6 +241,44 @@ impl TestCell {
     #[must_use]
     pub fn sessions(&self) -> CellClient<Channel> {
         CellClient::new(self.channel.clone())
+    }
+}
+
+impl RunningServer {
+    /// Starts it, and gives its address once it serves.
+    async fn start(options: ServerOptions) -> (Self, SocketAddr) {
+        let (stop, stopped) = oneshot::channel();
+        let (serving, serves) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            one_thread().block_on(async move {
+                let server = Server::start(options).await.expect("a server starts in the directory of a test");
+                let _ = serving.send(server.address());
+                if let Ok(End::Asked) = stopped.await {
+                    server.shutdown().await.expect("it had not failed");
+                }
+            });
+        });
+        let address = serves.await.expect("it serves, or has said why not");
+        (Self { stop, thread }, address)
+    }
+
+    fn end(self, how: End) {
+        let _ = self.stop.send(how);
+        self.thread.join().expect("the server's thread does not panic");
+    }
+}
+
+fn one_thread() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime of one thread can be built")
+}
+
+impl Drop for TestCell {
+    fn drop(&mut self) {
+        // The directory goes only once nobody writes into it any more.
+        if let Some(server) = self.server.take() {
+            server.end(End::Killed);
+        }
     }
 }
 
