@@ -10,6 +10,7 @@ mod compare;
 mod dice;
 mod life;
 mod picture;
+mod recover;
 mod rivals;
 mod twin;
 mod verdict;

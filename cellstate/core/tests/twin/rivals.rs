@@ -10,6 +10,7 @@ use crate::commands::command;
 use crate::compare::assert_same;
 use crate::dice::Dice;
 use crate::life::{LOST_MILLIS_A_MINUTE, RETIRE_AFTER_MICROS};
+use crate::recover::recovered;
 use crate::twin::Twin;
 
 /// Long lives, and the commands of each.
@@ -71,8 +72,10 @@ impl Rivals {
             other => panic!("replay decided {other:?}, and it was {decision:?}"),
         }
         if matches!(request.command, Command::OpenServer(_)) {
-            // From here on, the replay is of a server that started with the recovered cell.
-            self.replay = Core::from_cell(self.mirror.clone(), options());
+            // From here on, the replay is of a server that started with a cell that it found on its disk.
+            let found = recovered(&self.mirror);
+            assert_eq!(found.first_difference(&self.mirror), None);
+            self.replay = Core::from_cell(found, options());
         }
     }
 

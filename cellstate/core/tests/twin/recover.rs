@@ -1,0 +1,52 @@
+//! A cell built again from its rows, as a server finds it after a restart.
+
+use std::sync::Arc;
+
+use plenum_model::{AllocationExtra, Cell, Machine, MachineId, MachineState, Restore, RestoredAllocation, Session};
+
+/// The same cell from its rows alone.
+pub(crate) fn recovered(cell: &Cell) -> Cell {
+    let names = cell.scheduler_names().to_vec();
+    let identity = cell.identity().clone();
+    let mut restore =
+        Restore::new(cell.revision(), cell.time(), identity, names, cell.shapes().to_vec(), cell.filling());
+    for (slot, found) in (0..).zip(cell.machine_slots().iter()) {
+        let last_change = cell.machine_rows().get(slot).unwrap().last_change;
+        let machine = found.machine.clone().unwrap_or_else(|| gone(MachineId { slot, generation: found.generation }));
+        restore.machine(&machine, last_change);
+    }
+    for (slot, found) in (0..).zip(cell.job_slots().iter()) {
+        restore.job(slot, found.generation, found.job.clone());
+    }
+    for (row, group) in (0..).zip(cell.groups().iter()) {
+        restore.group(row, group.task_base, group.count, group.not_before);
+    }
+    for (row, task) in (0..).zip(cell.tasks().iter()) {
+        restore.task(row, *task);
+    }
+    for (slot, (row, status)) in (0..).zip(cell.allocation_rows().iter().zip(cell.statuses().iter())) {
+        let extra = cell.allocation_in(slot).and_then(|found| found.extra);
+        let extra: AllocationExtra = extra.cloned().unwrap_or_default();
+        restore.allocation(RestoredAllocation { slot, row: *row, status: *status, extra });
+    }
+    cell.sessions().for_each(|session| restore.session(Session::clone(session)));
+    restore.finish().unwrap()
+}
+
+/// What is left of a machine that was removed.
+fn gone(id: MachineId) -> Arc<Machine> {
+    Arc::new(Machine {
+        id,
+        name: "".into(),
+        state: MachineState::Gone,
+        epoch: 0,
+        capacity: plenum_model::Resources::default(),
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        boot_id: "".into(),
+        since: plenum_model::LogTime::default(),
+        drain_deadline: None,
+        registered: plenum_model::LogTime::default(),
+        epoch_began: plenum_model::Revision(0),
+    })
+}
