@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     env,
     io::{self, IsTerminal},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -20,6 +23,7 @@ pub(super) struct Progress {
     voice: Voice,
     jobs: Arc<Mutex<Jobs>>,
     began: Instant,
+    is_finished: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,20 +46,21 @@ impl Progress {
         let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_terminal = io::stderr().is_terminal() && !is_dumb;
         let voice = if is_terminal { Voice::Bars(MultiProgress::new()) } else { Voice::Lines };
-        Self { voice, jobs: Arc::default(), began: Instant::now() }
+        Self { voice, jobs: Arc::default(), began: Instant::now(), is_finished: Arc::default() }
     }
 
     /// Tells nobody.
     #[cfg(test)]
     pub(super) fn quiet() -> Self {
-        Self { voice: Voice::Quiet, jobs: Arc::default(), began: Instant::now() }
+        Self { voice: Voice::Quiet, jobs: Arc::default(), began: Instant::now(), is_finished: Arc::default() }
     }
 
     /// A line for people, above the bars.
     pub(super) fn say(&self, line: &str) {
         match &self.voice {
-            Voice::Bars(bars) => bars.suspend(|| output::tell(line)),
-            Voice::Lines => output::tell(line),
+            // Bars that are finished stay above what is said later.
+            Voice::Bars(bars) if !self.is_finished.load(Ordering::Relaxed) => bars.suspend(|| output::tell(line)),
+            Voice::Bars(_) | Voice::Lines => output::tell(line),
             #[cfg(test)]
             Voice::Quiet => {}
         }
@@ -80,6 +85,9 @@ impl Progress {
 
     /// Leaves the bars as they are; what follows is printed below them.
     pub(super) fn finish(&self) {
+        if self.is_finished.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.bars.values().for_each(ProgressBar::abandon);
     }

@@ -1,10 +1,83 @@
-//! `plenum verify`: the log of a stopped cell, checked.
+//! `plenum verify`: the log of a stopped cell, folded and decided again.
 
 use std::{path::Path, process::ExitCode};
 
-use crate::{failure::Failure, output::Format};
+use plenum_server::{VerifyReport, Violation};
+use serde_json::{Value, json};
 
-/// Checks the log of a stopped cell.
-pub(crate) fn verify(_format: Format, _dir: &Path) -> Result<ExitCode, Failure> {
-    Err(Failure::new("UNIMPLEMENTED", "the check of a log is not wired into the binary yet"))
+use super::server::failure;
+use crate::{
+    failure::{EXIT_FAILED, Failure},
+    output::{self, Format},
+};
+
+/// Checks the log of a stopped cell: 0 when it is sound, 1 when something is wrong with it.
+pub(crate) fn verify(format: Format, dir: &Path) -> Result<ExitCode, Failure> {
+    let report = plenum_server::verify(dir).map_err(|error| {
+        let failure = failure(&error);
+        match failure.code.as_str() {
+            "DIRECTORY_LOCKED" => failure.with_hint("stop its server first: a log that grows cannot be checked"),
+            _ => failure,
+        }
+    })?;
+    output::print(&output::object(format, &to_json(&report), &report.cell_id, || text(&report)))?;
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
+}
+
+fn to_json(report: &VerifyReport) -> Value {
+    let violation = |violation: &Violation| json!({"revision": violation.revision.0, "place": violation.place, "message": violation.what});
+    json!({
+        "sound": report.is_sound(),
+        "cell_id": report.cell_id,
+        "incarnation": report.incarnation,
+        "from_revision": report.from_revision,
+        "to_revision": report.to_revision,
+        "frames": report.frames,
+        "folded": report.folded,
+        "decided_again": report.decided_again,
+        "transactions": report.transactions,
+        "conflicts": report.conflicts,
+        "live_allocations": report.live_allocations,
+        "torn": report.torn,
+        "violations": report.violations.iter().map(violation).collect::<Vec<_>>(),
+        "violations_unlisted": report.violations_unlisted,
+    })
+}
+
+fn text(report: &VerifyReport) -> String {
+    let mut pairs = vec![
+        ("cell", format!("{} (incarnation {})", report.cell_id, report.incarnation)),
+        ("revisions", format!("{} to {}, in {} frames", report.from_revision, report.to_revision, report.frames)),
+        ("folded", report.folded.to_string()),
+        ("decided again", report.decided_again.to_string()),
+        ("transactions", report.transactions.to_string()),
+        ("lost claims", report.conflicts.to_string()),
+        ("live allocations", report.live_allocations.to_string()),
+    ];
+    if let Some(torn) = &report.torn {
+        pairs.push(("torn write", format!("{torn} (promised to nobody; the next start cuts it off)")));
+    }
+    let mut text = output::fields(&pairs);
+    for violation in &report.violations {
+        text.push_str(&format!("\nWRONG at revision {}, {}: {}", violation.revision, violation.place, violation.what));
+    }
+    if report.violations_unlisted > 0 {
+        text.push_str(&format!("\nand {} more", report.violations_unlisted));
+    }
+    text.push_str(if report.is_sound() { "\nsound: the same commands give the same bytes\n" } else { "\n" });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_cell_is_an_error_with_a_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = verify(Format::Table, folder.path()).unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+    }
 }
