@@ -20,7 +20,10 @@ pub(crate) fn assert_outcome(twin: &Twin, txn: &Transaction, outcome: &Outcome, 
         if expected.may_be_conflict && found.kind == RefusalKind::Conflict {
             expected.kind = RefusalKind::Conflict;
         }
-        expected.may_be_conflict = false;
+        if expected.may_be_stale && found.kind == RefusalKind::Stale {
+            (expected.kind, expected.total) = (RefusalKind::Stale, 0);
+        }
+        (expected.may_be_conflict, expected.may_be_stale) = (false, false);
     }
     let refused: Vec<Refused> = outcome
         .refusals
@@ -29,6 +32,7 @@ pub(crate) fn assert_outcome(twin: &Twin, txn: &Transaction, outcome: &Outcome, 
             claim: refusal.claim,
             kind: refusal.kind,
             may_be_conflict: false,
+            may_be_stale: false,
             reason: refusal.reason,
             short: refusal.short,
             total: if refusal.reason == RefusalReason::NoRoom { refusal.culprits_total } else { 0 },

@@ -17,6 +17,9 @@ use crate::twin::Twin;
 const SEEDS: u64 = 30;
 const STEPS: u32 = 700;
 
+/// Changes that the ring remembers: all of a long life, unless a test wants it to forget.
+const RING: usize = 1 << 16;
+
 /// Everybody who must agree.
 struct Rivals {
     core: Core,
@@ -25,12 +28,14 @@ struct Rivals {
     /// Decides again what was logged, and nothing else.
     replay: Core,
     now: LogTime,
+    ring_changes: usize,
     /// What has happened, and how often.
     seen: BTreeMap<String, u32>,
 }
 
-fn options() -> CoreOptions {
+fn options(ring_changes: usize) -> CoreOptions {
     CoreOptions {
+        ring_changes,
         retire_after_micros: RETIRE_AFTER_MICROS,
         lost_millis_a_minute: LOST_MILLIS_A_MINUTE,
         ..CoreOptions::default()
@@ -38,12 +43,13 @@ fn options() -> CoreOptions {
 }
 
 impl Rivals {
-    fn new() -> Self {
+    fn new(ring_changes: usize) -> Self {
         let mut rivals = Self {
-            core: Core::new(options()),
-            twin: Twin::new(),
+            ring_changes,
+            core: Core::new(options(ring_changes)),
+            twin: Twin::new(ring_changes < RING),
             mirror: Cell::default(),
-            replay: Core::new(options()),
+            replay: Core::new(options(ring_changes)),
             now: LogTime::from_micros(1_000_000_000),
             seen: BTreeMap::new(),
         };
@@ -75,7 +81,7 @@ impl Rivals {
             // From here on, the replay is of a server that started with a cell that it found on its disk.
             let found = recovered(&self.mirror);
             assert_eq!(found.first_difference(&self.mirror), None);
-            self.replay = Core::from_cell(found, options());
+            self.replay = Core::from_cell(found, options(self.ring_changes));
         }
     }
 
@@ -114,7 +120,7 @@ proptest! {
 
     #[test]
     fn the_core_and_its_twin_agree_on_every_answer_and_state(numbers in prop::collection::vec(any::<u64>(), 1..120)) {
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(RING);
         numbers.into_iter().for_each(|number| rivals.play(number));
     }
 }
@@ -160,7 +166,7 @@ const RARE: [&str; 32] = [
 fn the_core_and_its_twin_agree_over_long_lives() {
     let mut seen = BTreeMap::new();
     for seed in 0..SEEDS {
-        let mut rivals = Rivals::new();
+        let mut rivals = Rivals::new(RING);
         let mut dice = Dice(seed);
         for _ in 0..STEPS {
             rivals.play(dice.number());
@@ -171,4 +177,19 @@ fn the_core_and_its_twin_agree_over_long_lives() {
     }
     let never: Vec<_> = RARE.iter().filter(|what| !seen.contains_key(**what)).collect();
     assert!(never.is_empty(), "never happened: {never:?}, of {seen:#?}");
+}
+
+#[test]
+fn a_ring_that_forgets_says_stale_and_nothing_false() {
+    let mut seen = BTreeMap::new();
+    for seed in 0..SEEDS / 2 {
+        let mut rivals = Rivals::new(6);
+        let mut dice = Dice(seed);
+        for _ in 0..STEPS {
+            rivals.play(dice.number());
+        }
+        seen.append(&mut rivals.seen);
+    }
+    let kinds = ["Conflict NoRoom", "Misfit NoRoom", "Stale NoRoom"];
+    assert!(kinds.iter().all(|kind| seen.contains_key(*kind)), "{seen:#?}");
 }

@@ -41,12 +41,14 @@ pub(crate) struct Twin {
     pub(crate) shrunk: Vec<(u64, u32, Room)>,
     /// When machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
+    /// The core's ring forgets within these tests, so that it may find a base stale.
+    pub(crate) ring_is_small: bool,
     /// Ids are never used twice.
     ids: BTreeSet<AllocationId>,
 }
 
 impl Twin {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ring_is_small: bool) -> Self {
         Self {
             live: Picture::default(),
             history: vec![Picture::default()],
@@ -57,6 +59,7 @@ impl Twin {
             job_events: Vec::new(),
             shrunk: Vec::new(),
             given_up: Vec::new(),
+            ring_is_small,
             ids: BTreeSet::new(),
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Refused {
     /// The core remembers that a job or a machine changed since the base, and not what it was like then. So it takes an
     /// obstacle for new that stood there before, if there was such a change.
     pub(crate) may_be_conflict: bool,
+    /// A small ring has forgotten what would tell.
+    pub(crate) may_be_stale: bool,
     pub(crate) reason: RefusalReason,
     pub(crate) short: Option<(Resource, u64)>,
     /// What all culprits took.
@@ -145,6 +147,13 @@ impl Twin {
         };
         let mut found = refused(Some(at), self.kind(txn, claim, draft, reason), reason);
         found.may_be_conflict = self.changed_somehow(txn, claim, reason);
+        let by_ring = [
+            RefusalReason::NoRoom,
+            RefusalReason::NoSuchMachine,
+            RefusalReason::MachineNotReady,
+            RefusalReason::Constraint,
+        ];
+        found.may_be_stale = self.ring_is_small && by_ring.contains(&reason);
         if reason == RefusalReason::NoRoom {
             let job = &self.live.jobs[&claim.placement.job];
             let need = job.shape.groups[usize::from(claim.placement.group)].resources;
@@ -320,7 +329,7 @@ fn all_claims(txn: &Transaction) -> impl Iterator<Item = (u32, u32)> {
 }
 
 fn refused(claim: Option<(u32, u32)>, kind: RefusalKind, reason: RefusalReason) -> Refused {
-    Refused { claim, kind, may_be_conflict: false, reason, short: None, total: 0 }
+    Refused { claim, kind, may_be_conflict: false, may_be_stale: false, reason, short: None, total: 0 }
 }
 
 fn mate(claim: (u32, u32)) -> Refused {
