@@ -174,6 +174,12 @@ impl Principal {
         })
     }
 
+    /// Whether it may read what jobs do: their commands and environments.
+    #[must_use]
+    pub fn may_read_bodies(&self) -> bool {
+        matches!(self.role, Role::Local | Role::Operator | Role::User)
+    }
+
     fn must_be_named(&self, role: Role, what: &str, name: &str) -> Result<(), Denied> {
         if self.role != role || *self.name == *name {
             return Ok(());

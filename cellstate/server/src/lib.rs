@@ -30,9 +30,11 @@ mod server;
 mod sessions;
 mod shared;
 mod tasks;
+mod verify;
 mod view;
 
 pub use error::ServerError;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};
 pub use server::{Handle, Server, run};
+pub use verify::{VerifyReport, Violation, verify};

@@ -115,8 +115,7 @@ impl Shared {
             *failure = Some(error);
         }
         drop(failure);
-        self.failed.store(true, Ordering::Release);
-        self.ingress.stop();
+        self.abandon();
         self.ending.send_replace(true);
     }
 
@@ -124,6 +123,9 @@ impl Shared {
     pub(crate) fn abandon(&self) {
         self.failed.store(true, Ordering::Release);
         self.ingress.stop();
+        // Nobody may wait for room in a queue whose other end is gone.
+        self.published.close();
+        self.feed.close();
     }
 
     /// Returns when the server ends.

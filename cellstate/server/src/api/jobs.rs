@@ -92,13 +92,15 @@ impl v1::jobs_server::Jobs for JobsService {
     }
 
     async fn get(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::GetJobResponse>, Status> {
+        let reads_body = principal(&request)?.may_read_bodies();
         let wire = request.into_inner();
         let cell = past::cell(&self.shared, wire.at).await?;
         let job = job_named(&cell, &wire.namespace, &wire.name)?;
         let counts = view::count_groups(&cell, |slot| slot == job.id.slot);
         let mut view = view::job(&cell, job, &counts);
         view.waiting_reason = waiting_reason(&self.shared, &cell, job);
-        view.body = job.body.as_deref().and_then(|body| v1::JobBody::decode(body).ok());
+        let body = job.body.as_deref().filter(|_| reads_body);
+        view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
         Ok(Response::new(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) }))
     }
 

@@ -49,6 +49,10 @@ impl Watcher {
         answers: mpsc::UnboundedSender<(u64, Answered)>,
     ) -> Result<Self, Failure> {
         let sections = Sections::from_wire(&hello.sections)?;
+        if sections.has(v1::Section::Bodies) && !owner.principal.may_read_bodies() {
+            let message = format!("{} may not read what jobs do; leave BODIES out", owner.principal.text());
+            return Err(Failure::new(Code::PermissionDenied, "NOT_PERMITTED", message));
+        }
         let resume = Resume { incarnation: hello.incarnation, revision: plenum_model::Revision(hello.revision) };
         let now = shared.clock.monotonic_micros();
         let sync =

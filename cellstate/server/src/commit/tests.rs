@@ -1,1 +1,230 @@
-//! Stories.
+//! Stories of the commit path: what is answered when, and what survives.
+
+use std::sync::Arc;
+
+use plenum_core::{Core, CoreOptions};
+use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk};
+use plenum_model::{Attributes, Cell, CellIdentity, Command, Decision, LogTime, Request, Resources, Revision};
+
+use super::{Answer, Asked, Batch, CommitOptions, Committer, Input, Output, Published};
+use crate::publish::{LoggedBatch, Mirror};
+
+fn ask(command: Command) -> Asked {
+    Asked::new(Request { principal: "local".into(), namespace: "default".into(), command })
+}
+
+fn machine(name: &str) -> Asked {
+    ask(Command::RegisterMachine {
+        name: name.into(),
+        boot_id: "boot".into(),
+        capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ..Resources::default() },
+        attributes: Arc::new(Attributes::default()),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+    })
+}
+
+fn open_server() -> Asked {
+    let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() };
+    ask(Command::OpenServer(identity))
+}
+
+fn committer() -> Committer<u32> {
+    Committer::new(Core::new(CoreOptions::default()), CommitOptions::default())
+}
+
+/// What came out, sorted by kind.
+#[derive(Default)]
+struct Heard {
+    writes: Vec<Batch>,
+    published: Vec<Published>,
+    answers: Vec<(u32, Revision, Answer)>,
+}
+
+fn hear(committer: &mut Committer<u32>) -> Heard {
+    let mut heard = Heard::default();
+    while let Some(output) = committer.poll() {
+        match output {
+            Output::Write(batch) => heard.writes.push(batch),
+            Output::Publish(published) => heard.published.push(published),
+            Output::Answer { ticket, at, answer } => heard.answers.push((ticket, at, answer)),
+        }
+    }
+    heard
+}
+
+fn request(committer: &mut Committer<u32>, ticket: u32, asked: Asked) {
+    committer.handle(LogTime::from_micros(i64::from(ticket)), Input::Request { ticket: Some(ticket), asked });
+}
+
+#[test]
+fn nothing_is_answered_or_shown_before_it_is_durable() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    let heard = hear(&mut committer);
+    assert_eq!((heard.writes.len(), heard.answers.len(), heard.published.len()), (1, 0, 0));
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert_eq!(heard.published[0].batch.last(), Revision(1));
+    assert_eq!((heard.answers.len(), heard.answers[0].0, heard.answers[0].1), (1, 1, Revision(1)));
+    assert!(!committer.is_writing());
+}
+
+#[test]
+fn what_arrives_during_a_sync_is_decided_meanwhile_and_makes_the_next_batch() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    request(&mut committer, 2, machine("m1"));
+    request(&mut committer, 3, machine("m2"));
+    let heard = hear(&mut committer);
+    assert!(heard.writes.is_empty() && heard.answers.is_empty(), "one batch is in flight");
+    assert_eq!(committer.undurable_cell().machines().count(), 2, "and yet both are decided");
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert_eq!((heard.writes[0].first, heard.writes[0].last), (Revision(2), Revision(3)));
+    assert_eq!(heard.answers.len(), 1);
+    committer.handle(LogTime::default(), Input::Durable);
+    let answers: Vec<u32> = hear(&mut committer).answers.iter().map(|answer| answer.0).collect();
+    assert_eq!(answers, [2, 3]);
+}
+
+#[test]
+fn a_rejection_waits_for_the_state_that_it_was_judged_on() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    request(&mut committer, 2, ask(Command::StopJob(plenum_model::JobId { slot: 9, generation: 1 })));
+    let heard = hear(&mut committer);
+    assert!(heard.answers.is_empty());
+    assert_eq!(heard.writes[0].last, Revision(1), "it takes no revision");
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert!(matches!(&heard.answers[1], (2, Revision(1), Answer::Unchanged(Decision::Rejected(_)))));
+    request(&mut committer, 3, ask(Command::StopJob(plenum_model::JobId { slot: 9, generation: 1 })));
+    assert_eq!(hear(&mut committer).answers.len(), 1, "on a durable state it is answered at once");
+}
+
+#[test]
+fn after_a_failed_write_nobody_hears_anything_any_more() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    request(&mut committer, 2, machine("m1"));
+    committer.handle(LogTime::default(), Input::Failed);
+    request(&mut committer, 3, machine("m2"));
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert_eq!((heard.writes.len(), heard.answers.len(), heard.published.len()), (0, 0, 0));
+    assert!(!committer.has_room());
+}
+
+#[test]
+fn a_full_batch_takes_no_more_until_it_is_in_flight() {
+    let options = CommitOptions { batch_requests: 2, ..CommitOptions::default() };
+    let mut committer = Committer::new(Core::new(CoreOptions::default()), options);
+    request(&mut committer, 1, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    request(&mut committer, 2, machine("m1"));
+    request(&mut committer, 3, machine("m2"));
+    assert!(!committer.has_room());
+    committer.handle(LogTime::default(), Input::Durable);
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    assert!(committer.has_room());
+}
+
+#[test]
+fn log_time_never_goes_backwards_and_is_one_a_batch() {
+    let mut committer = committer();
+    request(&mut committer, 50, open_server());
+    hear(&mut committer);
+    request(&mut committer, 60, machine("m1"));
+    request(&mut committer, 70, machine("m2"));
+    committer.handle(LogTime::default(), Input::Durable);
+    hear(&mut committer);
+    committer.handle(LogTime::default(), Input::Durable);
+    let published = hear(&mut committer).published;
+    assert!(published[0].deltas.iter().all(|delta| delta.time == LogTime::from_micros(60)));
+    request(&mut committer, 5, machine("m3"));
+    committer.handle(LogTime::default(), Input::Durable);
+    hear(&mut committer);
+    committer.handle(LogTime::default(), Input::Durable);
+    assert_eq!(hear(&mut committer).published[0].batch.time(), LogTime::from_micros(60));
+}
+
+fn log_options() -> Options {
+    Options { create: Some(CellId([7; 16])), segment_bytes: 65_536, frame_bytes_max: 16_384, ..Options::default() }
+}
+
+fn write(journal: &mut Journal, batch: &Batch) -> bool {
+    let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
+    journal.append_and_sync(label, &[&batch.bytes]).is_ok()
+}
+
+/// Folds what is on the disk.
+fn recover(disk: &SimDisk) -> Cell {
+    let (journal, _) = Journal::open(Arc::new(disk.clone()), log_options()).unwrap();
+    let mut mirror = Mirror::new(Cell::default());
+    let mut reader = journal.keeper().reader(1).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        let batch = LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload)).unwrap();
+        let deltas = crate::recovery::deltas_of(&batch).unwrap();
+        mirror.fold(&batch, &deltas).unwrap();
+    }
+    mirror.cell().clone()
+}
+
+/// Commits machines until the power goes within a step of the disk, or all are there: what was acknowledged, and what was decided.
+fn commit_until_crash(disk: &SimDisk, steps_before: u64) -> (u64, Cell) {
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), log_options()).unwrap();
+    disk.crash_at_step(steps_before, steps_before);
+    let mut committer = committer();
+    let mut acknowledged = 0;
+    for ticket in 0..13 {
+        let asked = if ticket == 0 { open_server() } else { machine(&format!("m{ticket}")) };
+        request(&mut committer, ticket, asked);
+        if ticket % 3 == 2 {
+            continue;
+        }
+        while let Some(output) = committer.poll() {
+            match output {
+                Output::Write(batch) => {
+                    let durable = write(&mut journal, &batch);
+                    committer.handle(LogTime::default(), if durable { Input::Durable } else { Input::Failed });
+                }
+                Output::Answer { at, .. } => acknowledged = at.0,
+                Output::Publish(_) => {}
+            }
+        }
+    }
+    (acknowledged, committer.undurable_cell().clone())
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_crash_at_every_step_and_what_survives_is_a_prefix() {
+    let mut crashed = 0;
+    for steps_before in 0..40 {
+        let disk = SimDisk::new(steps_before);
+        let (acknowledged, decided) = commit_until_crash(&disk, steps_before);
+        let complete = acknowledged == decided.revision().0;
+        let recovered = recover(&disk.fork());
+        let revision = recovered.revision().0;
+        assert!(acknowledged <= revision && revision <= decided.revision().0, "crash {steps_before}: {revision}");
+        // The n-th machine is of revision n + 1, so the count tells that it is a prefix.
+        assert_eq!(recovered.machines().count() as u64, revision.saturating_sub(1), "crash {steps_before}");
+        if complete {
+            assert_eq!(recovered.first_difference(&decided), None);
+        } else {
+            crashed += 1;
+        }
+    }
+    assert!(crashed > 5, "the disk did fail on the way: {crashed}");
+}
+
+#[test]
+fn a_process_that_is_killed_loses_nothing_at_all() {
+    let disk = SimDisk::new(1);
+    let (acknowledged, decided) = commit_until_crash(&disk, u64::MAX);
+    assert_eq!(acknowledged, decided.revision().0);
+    disk.kill();
+    assert_eq!(recover(&disk.reboot()).first_difference(&decided), None);
+}

@@ -17,6 +17,9 @@ use crate::shared::Shared;
 /// Most batches that are written at a time.
 const BATCHES_MAX: usize = 256;
 
+/// Between two pieces of clearing away.
+const RETIRING_PAUSE: Duration = Duration::from_millis(100);
+
 /// A batch on its way into the history.
 #[derive(Debug)]
 pub(crate) struct Fed {
@@ -123,7 +126,8 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         }
         let done = match received {
             Received::Items(batches) => feeder.feed(batches),
-            Received::TimedOut | Received::Closed => Ok(()),
+            Received::TimedOut => feeder.go_on_retiring(),
+            Received::Closed => Ok(()),
         };
         let done = done.and_then(|()| feeder.checkpoint_when_due(closed));
         if let Err(error) = done {
@@ -177,6 +181,15 @@ impl Feeder<'_> {
         self.changed = false;
         self.checkpoint_due = Instant::now() + self.settings.checkpoint_interval;
         self.give_up();
+        Ok(())
+    }
+
+    /// Clears more of the old history away, a bounded piece at a time.
+    fn go_on_retiring(&mut self) -> Result<(), WriteError> {
+        if self.retiring && !self.changed {
+            self.give_up();
+            self.checkpoint_due = Instant::now() + RETIRING_PAUSE;
+        }
         Ok(())
     }
 

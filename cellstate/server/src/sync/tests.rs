@@ -1,1 +1,208 @@
-//! Stories.
+//! Stories of one watcher.
+
+use std::sync::Arc;
+
+use plenum_core::{Core, CoreOptions};
+use plenum_model::{Attributes, Cell, CellIdentity, Command, LogTime, Request, Resources, Revision, SessionId};
+use plenum_proto::pages::Decoder;
+use plenum_proto::sections::Sections;
+use plenum_proto::{delta, v1};
+use v1::session_response::Tell;
+
+use super::{Resume, Step, SyncOptions, SyncSession};
+use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
+use crate::publish::{Mirror, Recent};
+
+/// A cell that commits, and publishes to watchers.
+struct Source {
+    committer: Committer<()>,
+    recent: Recent,
+    mirror: Mirror,
+    machines: u32,
+}
+
+impl Source {
+    fn new(recent_bytes: usize) -> Self {
+        let mut source = Self {
+            committer: Committer::new(Core::new(CoreOptions::default()), CommitOptions::default()),
+            recent: Recent::new(Revision(0), LogTime::default(), recent_bytes),
+            mirror: Mirror::new(Cell::default()),
+            machines: 0,
+        };
+        source.commit(Command::OpenServer(identity()));
+        source
+    }
+
+    fn commit(&mut self, command: Command) {
+        let request = Request { principal: "local".into(), namespace: "".into(), command };
+        self.committer.handle(LogTime::from_micros(1), Input::Request { ticket: None, asked: Asked::new(request) });
+        while let Some(output) = self.committer.poll() {
+            match output {
+                Output::Write(_) => self.committer.handle(LogTime::default(), Input::Durable),
+                Output::Publish(published) => {
+                    self.mirror.fold(&published.batch, &published.deltas).unwrap();
+                    self.recent.push(published.batch);
+                }
+                Output::Answer { .. } => {}
+            }
+        }
+    }
+
+    fn machine(&mut self) {
+        self.machines += 1;
+        self.commit(Command::RegisterMachine {
+            name: format!("m{}", self.machines).into(),
+            boot_id: "boot".into(),
+            capacity: Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ..Resources::default() },
+            attributes: Arc::new(Attributes::default()),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+        });
+    }
+
+    fn watch(&self, resume: Resume) -> SyncSession {
+        let options = SyncOptions { message_bytes: 200, heartbeat_micros: 1_000_000 };
+        SyncSession::new(options, identity(), SessionId(1), Sections::MIRROR, resume, 0)
+    }
+}
+
+fn identity() -> CellIdentity {
+    CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() }
+}
+
+/// The other end of the stream: a mirror, and the words in which it was told.
+#[derive(Default)]
+struct Watcher {
+    cell: Cell,
+    decoder: Option<Decoder>,
+    story: Vec<&'static str>,
+}
+
+impl Watcher {
+    fn take(&mut self, message: v1::SessionResponse) {
+        let word = match message.tell.unwrap() {
+            Tell::Welcome(welcome) => {
+                self.decoder = welcome.snapshot.then(|| Decoder::new(Sections::MIRROR));
+                if welcome.snapshot { "welcome+snapshot" } else { "welcome" }
+            }
+            Tell::Snapshot(part) => {
+                let decoder = self.decoder.as_mut().unwrap();
+                part.pages.into_iter().for_each(|page| decoder.add(page).unwrap());
+                if part.last {
+                    self.cell = self.decoder.take().unwrap().finish().unwrap();
+                }
+                "part"
+            }
+            Tell::Deltas(deltas) => {
+                for encoded in deltas.deltas {
+                    self.cell.apply(&delta::decode(encoded).unwrap()).unwrap();
+                }
+                "deltas"
+            }
+            Tell::Outcome(_) => "outcome",
+            Tell::Heartbeat(_) => "heartbeat",
+            Tell::Error(_) => "error",
+        };
+        if self.story.last() != Some(&word) {
+            self.story.push(word);
+        }
+    }
+}
+
+/// Sends all there is to send.
+fn drain(session: &mut SyncSession, source: &Source, watcher: &mut Watcher, now_micros: i64) {
+    loop {
+        match session.poll(now_micros, &source.recent) {
+            Step::Send(message) => watcher.take(message),
+            Step::NeedSnapshot => session.snapshot(source.mirror.cell().clone()),
+            Step::Wait { .. } => return,
+        }
+    }
+}
+
+#[test]
+fn a_new_watcher_gets_a_snapshot_in_parts_and_then_every_delta() {
+    let mut source = Source::new(1 << 20);
+    (0..20).for_each(|_| source.machine());
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    (0..20).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas"]);
+    assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);
+}
+
+#[test]
+fn a_known_revision_resumes_and_one_of_another_incarnation_does_not() {
+    let mut source = Source::new(1 << 20);
+    source.machine();
+    let cell = source.mirror.cell().clone();
+    source.machine();
+    let resume = Resume { incarnation: 1, revision: cell.revision() };
+    let (mut session, mut watcher) = (source.watch(resume), Watcher { cell, ..Watcher::default() });
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome", "deltas"]);
+    assert_eq!(watcher.cell.revision(), source.recent.newest());
+
+    let (mut session, mut watcher) = (source.watch(Resume { incarnation: 2, ..resume }), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part"]);
+}
+
+#[test]
+fn a_revision_that_was_never_offered_gets_a_snapshot() {
+    let source = Source::new(1 << 20);
+    let resume = Resume { incarnation: 1, revision: Revision(99) };
+    let (mut session, mut watcher) = (source.watch(resume), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part"]);
+}
+
+#[test]
+fn a_watcher_that_falls_behind_begins_anew_and_costs_no_memory() {
+    let mut source = Source::new(500);
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    (0..50).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "welcome+snapshot", "part"]);
+    assert_eq!(session.resyncs(), 1);
+    assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);
+}
+
+#[test]
+fn deltas_go_on_from_a_snapshot_that_is_newer_than_the_welcome() {
+    let mut source = Source::new(1 << 20);
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    let Step::Send(welcome) = session.poll(0, &source.recent) else { panic!("a welcome comes first") };
+    watcher.take(welcome);
+    source.machine();
+    assert!(matches!(session.poll(0, &source.recent), Step::NeedSnapshot));
+    session.snapshot(source.mirror.cell().clone());
+    source.machine();
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);
+}
+
+#[test]
+fn an_outcome_comes_after_the_deltas_up_to_it() {
+    let mut source = Source::new(1 << 20);
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    session.outcome(Revision(4), v1::Outcome::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    (0..3).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas", "outcome"]);
+}
+
+#[test]
+fn a_heartbeat_tells_the_revision_in_time_and_not_more_often() {
+    let mut source = Source::new(1 << 20);
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert!(matches!(session.poll(999_999, &source.recent), Step::Wait { until_micros: 1_000_000 }));
+    drain(&mut session, &source, &mut watcher, 1_000_000);
+    source.machine();
+    drain(&mut session, &source, &mut watcher, 1_000_001);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "heartbeat", "deltas"]);
+}

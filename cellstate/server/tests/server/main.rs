@@ -1,6 +1,8 @@
 //! A whole server in this process, spoken to over loopback.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod agents;
 mod client;
 mod commits;
 mod directory;
+mod inspection;

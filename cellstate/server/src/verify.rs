@@ -1,0 +1,180 @@
+//! `plenum verify`: the offline check of a stopped cell's directory.
+//!
+//! Everything that is wrong is listed, with its place; nothing is changed in the log. Four things are checked: the log by itself
+//! (frames, checksums, chain, high-water mark); that deltas fold, from the oldest state that is retained; that what was asked,
+//! decided again, gives the same bytes; and the invariants of the cell.
+
+mod audit;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use plenum_history::{History, StartingPoint};
+use plenum_journal::{Frame, RealDisk, Report};
+use plenum_model::{Cell, Revision};
+
+use crate::error::ServerError;
+use crate::publish::LoggedBatch;
+use crate::recovery::{HISTORY, LOG, checkpoint_cell};
+use audit::Audit;
+pub use audit::Violation;
+
+/// What `verify` found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// The cell's id, in hex.
+    pub cell_id: String,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// The revision whose state the check began with: 0, or that of the oldest checkpoint that is retained.
+    pub from_revision: u64,
+    /// The last revision that was checked.
+    pub to_revision: u64,
+    /// Whole frames of the log.
+    pub frames: u64,
+    /// Revisions that were folded.
+    pub folded: u64,
+    /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise.
+    pub decided_again: u64,
+    /// Transactions among them all.
+    pub transactions: u64,
+    /// Claims that lost a race.
+    pub conflicts: u64,
+    /// Live allocations at the end.
+    pub live_allocations: u64,
+    /// What the next start will cut off the log: a write that nobody was promised, torn by a crash. No violation.
+    pub torn: Option<String>,
+    /// All that is wrong, at most 1000.
+    pub violations: Vec<Violation>,
+    /// How many more there are.
+    pub violations_unlisted: u64,
+}
+
+impl VerifyReport {
+    /// True if nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Checks the directory of a stopped cell. Takes its lock meanwhile.
+///
+/// # Errors
+/// When there is nothing to check: no cell, another version's, a running server, a failing disk. What is damaged is no error, but in
+/// the report.
+pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
+    let log = dir.join(LOG);
+    if !log.is_dir() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
+        return Err(ServerError::Directory { path: log, source });
+    }
+    let disk = RealDisk::open(&log).map_err(plenum_journal::OpenError::from)?;
+    let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
+    let mut audit = Audit::default();
+    judge_log(&report, &mut audit);
+    let history = open_history(dir, &report, &mut audit);
+    let from_revision = begin(history.as_ref(), &report, &mut audit);
+    let mut visit = |frame: &Frame<'_>| {
+        let place = format!("{LOG}: segment {}, offset {}", frame.segment, frame.offset);
+        match LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) {
+            Ok(batch) => audit.batch(&batch, &place),
+            Err(error) => audit.violation(Revision(frame.first_revision), &place, error.to_string()),
+        }
+    };
+    plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
+    compare_with_checkpoint(history.as_ref(), &mut audit);
+    Ok(audit.into_report(&report, from_revision))
+}
+
+/// Damage of the log by itself.
+fn judge_log(report: &Report, audit: &mut Audit) {
+    for damage in report.damages.iter() {
+        audit.violation(Revision(damage.revision), LOG, damage.to_string());
+    }
+    // One slot of the mark that is not whole is what a crash may leave.
+    if report.mark_damages.len() > 1 {
+        report.mark_damages.iter().for_each(|damage| audit.violation(Revision(0), LOG, damage.to_string()));
+    }
+    if let Some(refused) = report.refused.as_ref().filter(|_| report.damages.is_empty()) {
+        audit.violation(report_tail(report), LOG, refused.to_string());
+    }
+}
+
+fn report_tail(report: &Report) -> Revision {
+    Revision(report.tail.revision)
+}
+
+fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<History> {
+    let folder: PathBuf = dir.join(HISTORY);
+    if !folder.is_dir() {
+        return None;
+    }
+    let options = plenum_history::Options::new(report.identity.cell.0.to_vec());
+    match History::open(&folder, options) {
+        Ok((history, _)) => {
+            if let Err(error) = history.check_against_log(report.tail.revision) {
+                audit.violation(report_tail(report), HISTORY, error.to_string());
+            }
+            Some(history)
+        }
+        Err(error) => {
+            audit.violation(Revision(0), HISTORY, error.to_string());
+            None
+        }
+    }
+}
+
+/// Brings the audit to the state before the oldest frame of the log; the revision whose state it began with.
+fn begin(history: Option<&History>, report: &Report, audit: &mut Audit) -> u64 {
+    let before_log = report.oldest_revision.saturating_sub(1);
+    let began = match history {
+        None if before_log == 0 => Ok(0),
+        None => Err("there is no history that would tell the state before it".to_owned()),
+        Some(history) => fold_history(history, before_log, audit).map_err(|error| error.to_string()),
+    };
+    began.unwrap_or_else(|what| {
+        let what = format!("the log begins at revision {}, and {what}", report.oldest_revision);
+        audit.violation(Revision(report.oldest_revision), LOG, what);
+        audit.give_up();
+        before_log
+    })
+}
+
+/// Folds the history from its oldest state up to where the log begins.
+fn fold_history(history: &History, before_log: u64, audit: &mut Audit) -> Result<u64, ServerError> {
+    let oldest = history.oldest_revision().min(before_log);
+    let start = match history.start_for(oldest).map_err(ServerError::ReadHistory)? {
+        StartingPoint::Empty => 0,
+        StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
+    };
+    if start > 0 {
+        audit.begin_with(checkpoint_cell(history, start)?);
+    }
+    for logged in history.entries(start + 1, before_log).map_err(ServerError::ReadHistory)? {
+        let logged = logged.map_err(ServerError::ReadHistory)?;
+        audit.entry(&logged.entry, logged.core_version, logged.time_micros, HISTORY);
+    }
+    Ok(start)
+}
+
+/// The newest checkpoint must show what the deltas give.
+fn compare_with_checkpoint(history: Option<&History>, audit: &mut Audit) {
+    let Some(history) = history else { return };
+    let Some(newest) = history.newest_checkpoint() else { return };
+    let revision = newest.revision;
+    let compared = checkpoint_cell(history, revision).and_then(|mut cell: Cell| {
+        let to = audit.revision().0.min(history.newest_revision());
+        for logged in history.entries(revision + 1, to).map_err(ServerError::ReadHistory)? {
+            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+            let delta = plenum_proto::delta::decode(entry.delta)
+                .map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))?;
+            cell.apply(&delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))?;
+        }
+        Ok(cell)
+    });
+    match compared {
+        Ok(cell) => audit.compare(&cell),
+        Err(error) => audit.violation(Revision(revision), HISTORY, error.to_string()),
+    }
+}

@@ -1,0 +1,145 @@
+//! Machines, what they shall run, and what they report.
+
+use std::time::Duration;
+
+use plenum_proto::v1;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
+
+fn report(machine: &v1::RegisterResponse, transitions: Vec<v1::Transition>) -> v1::ReportRequest {
+    v1::ReportRequest { machine: machine.machine, epoch: machine.epoch, transitions, telemetry: None }
+}
+
+fn transition(allocation: u64, state: v1::AllocationState) -> v1::Transition {
+    v1::Transition { allocation, state: state.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn an_agent_is_told_what_to_run_and_its_receipts_end_the_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    let first = told.message().await.unwrap().unwrap();
+    assert!(first.full && first.wanted.is_empty());
+
+    let crunch = submit(&channel, job("crunch", 2)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0, 0], vec![0, 1])]);
+    session.commit(transaction).await.unwrap();
+    let next = told.message().await.unwrap().unwrap();
+    assert_eq!((next.full, next.wanted.len()), (false, 2));
+    let assignment = &next.wanted[0];
+    assert_eq!((assignment.job.as_str(), assignment.group.as_str(), assignment.attempt), ("crunch", "work", 1));
+    assert_eq!(assignment.body.as_ref().unwrap().command, ["/bin/true"]);
+    assert_eq!((assignment.state(), assignment.group_count), (v1::AllocationState::Granted, 2));
+
+    let ids: Vec<u64> = next.wanted.iter().map(|wanted| wanted.allocation).collect();
+    let running = ids.iter().map(|id| transition(*id, v1::AllocationState::Running)).collect();
+    agents.report(report(&machine, running)).await.unwrap();
+    let complete = ids.iter().map(|id| transition(*id, v1::AllocationState::Complete)).collect();
+    let answer = agents.report(report(&machine, complete)).await.unwrap().into_inner();
+    assert!(!answer.register);
+
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let get = v1::GetJobRequest { namespace: "default".into(), name: "crunch".into(), at: None };
+    let view = jobs.get(get).await.unwrap().into_inner().job.unwrap();
+    assert_eq!((view.state(), view.groups[0].done), (v1::JobState::JobComplete, 2));
+    let list = v1::ListAllocationsRequest { ended: true, job: "crunch".into(), ..Default::default() };
+    let ended = jobs.list_allocations(list).await.unwrap().into_inner().allocations;
+    assert_eq!(ended.len(), 2);
+    assert_eq!((ended[0].state(), ended[0].machine.as_str()), (v1::AllocationState::Complete, "m1"));
+    assert!(ended[0].created_micros > 0 && ended[0].ended_micros >= ended[0].created_micros);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(150);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let server = plenum_server::Server::start(quick).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    assert_eq!((machine.lease_micros, machine.renew_micros), (150_000, 50_000));
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    assert!(!agents.report(report(&machine, Vec::new())).await.unwrap().into_inner().register);
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    for _ in 0..200 {
+        let list = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
+        if list.machines[0].state() == v1::MachineState::Unreachable {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(agents.report(report(&machine, Vec::new())).await.unwrap().into_inner().register);
+    let again = register(&channel, "m1", 4000).await;
+    assert_eq!((again.machine, again.epoch), (machine.machine, 2));
+    let old = v1::FollowRequest { machine: machine.machine, epoch: 1 };
+    assert_eq!(code(&agents.follow(old).await.unwrap_err()), "STALE_EPOCH");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_speaks_for_its_own_machine_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let own = as_principal("agent/m1", report(&machine, Vec::new()));
+    assert!(agents.report(own).await.is_ok());
+    let foreign = as_principal("agent/m2", report(&machine, Vec::new()));
+    let denied = agents.report(foreign).await.unwrap_err();
+    assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let submit = as_principal("agent/m1", v1::SubmitRequest { spec: Some(job("x", 1)) });
+    assert_eq!(jobs.submit(submit).await.unwrap_err().code(), Code::PermissionDenied);
+    let nobody = as_principal("root", v1::SubmitRequest { spec: Some(job("x", 1)) });
+    assert_eq!(jobs.submit(nobody).await.unwrap_err().code(), Code::Unauthenticated);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_are_relayed_from_the_agent_to_the_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let outcome = session.commit(transaction).await.unwrap();
+    let allocation = outcome.placements[0].allocations[0];
+
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let ask = v1::LogsRequest { allocation, tail_lines: 5, ..Default::default() };
+    assert_eq!(code(&jobs.logs(ask).await.unwrap_err()), "AGENT_GONE");
+
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    assert!(told.message().await.unwrap().unwrap().full);
+    let mut reader = jobs.logs(ask).await.unwrap().into_inner();
+    let asked = told.message().await.unwrap().unwrap().logs.remove(0);
+    assert_eq!((asked.allocation, asked.tail_lines), (allocation, 5));
+    let (chunks, sent) = tokio::sync::mpsc::channel(4);
+    for (data, end) in [("hello ", false), ("world", true)] {
+        let chunk = v1::SendLogsRequest { request: asked.request, data: data.into(), end, error: String::new() };
+        chunks.send(chunk).await.unwrap();
+    }
+    drop(chunks);
+    agents.send_logs(ReceiverStream::new(sent)).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(chunk) = reader.message().await.unwrap() {
+        text.extend_from_slice(&chunk.data);
+    }
+    assert_eq!(text, b"hello world");
+    server.shutdown().await.unwrap();
+}

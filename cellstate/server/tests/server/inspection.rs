@@ -1,0 +1,164 @@
+//! What people see, now and as it was; and what they are told when there is no room.
+
+use plenum_proto::v1;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::Code;
+
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+
+#[tokio::test]
+async fn a_lost_race_is_listed_with_who_won_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 1000).await;
+    let (one, other) = (submit(&channel, job("one", 1)).await.job, submit(&channel, job("other", 1)).await.job);
+    let mut winner = Session::open(&channel, "batch").await.unwrap();
+    let mut loser = Session::open(&channel, "batch").await.unwrap();
+    winner.reach(loser.cell.revision().0).await;
+    let wins = winner.transaction(1, vec![placement(one, vec![0], vec![0])]);
+    let loses = loser.transaction(1, vec![placement(other, vec![0], vec![0])]);
+    assert_eq!(winner.commit(wins).await.unwrap().granted, 1);
+    let lost = loser.commit(loses).await.unwrap();
+    assert_eq!((lost.granted, lost.refusals[0].kind()), (0, v1::RefusalKind::Conflict));
+
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let list = inspect.list_transactions(v1::ListTransactionsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(list.transactions.len(), 2);
+    assert_eq!(list.transactions[0].outcome.as_ref().unwrap().session, lost.session);
+    assert_eq!(list.transactions[0].scheduler, "batch");
+    let refused = v1::ListTransactionsRequest { refused: true, ..Default::default() };
+    assert_eq!(inspect.list_transactions(refused).await.unwrap().into_inner().transactions.len(), 1);
+
+    let get = v1::GetTransactionRequest { session: lost.session, number: 1 };
+    let view = inspect.get_transaction(get).await.unwrap().into_inner();
+    assert_eq!(view.machine_names[&0], "m1");
+    assert_eq!(view.job_names[&other], "default/other");
+    assert_eq!(view.transaction.unwrap().placements[0].tasks, [0]);
+    let never = v1::GetTransactionRequest { session: lost.session, number: 9 };
+    assert_eq!(code(&inspect.get_transaction(never).await.unwrap_err()), "NO_SUCH_TRANSACTION");
+
+    let by = v1::ListConflictsRequest { by: "machine".into(), ..Default::default() };
+    let rows = inspect.list_conflicts(by).await.unwrap().into_inner().rows;
+    assert_eq!((rows.len(), rows[0].machine.as_str(), rows[0].claims), (1, "m1", 1));
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));
+    assert_eq!(status.allocated.unwrap().cpu_millis, 1000);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_past_is_shown_as_it_was_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let first = register(&channel, "m1", 1000).await.revision;
+    register(&channel, "m2", 1000).await;
+    submit(&channel, job("crunch", 1)).await;
+    drop(channel);
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m3", 1000).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let at = |revision| v1::ListRequest { at: Some(v1::At { revision, time_micros: 0 }), ..Default::default() };
+    let then = inspect.list_machines(at(first)).await.unwrap().into_inner();
+    assert_eq!((then.revision, then.machines.len()), (first, 1));
+    assert_eq!(inspect.list_machines(at(first + 1)).await.unwrap().into_inner().machines.len(), 2);
+    let now = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!(now.machines.len(), 3);
+    assert_eq!(code(&inspect.list_machines(at(9999)).await.unwrap_err()), "NO_SUCH_REVISION");
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    assert!(jobs.list(at(first)).await.unwrap().into_inner().jobs.is_empty());
+    assert_eq!(jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
+    server.shutdown().await.unwrap();
+
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+    assert_eq!((report.from_revision, report.to_revision), (0, now.revision));
+    assert_eq!(report.decided_again, report.folded);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let crunch = submit(&channel, job("crunch", 2)).await.job;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let get = || v1::GetJobRequest { namespace: String::new(), name: "crunch".into(), at: None };
+    let view = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
+    assert_eq!(view.waiting_reason, "work: 2 waiting: no scheduler batch is connected; start one");
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let note = v1::PassedOverNote { job: crunch, group: 0, tasks: 2, reason: "no machine".into(), revision: 3 };
+    let notes = v1::PassedOver { notes: vec![note] };
+    let ask = v1::session_request::Ask::PassedOver(notes);
+    session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
+    for _ in 0..100 {
+        let view = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
+        if view.waiting_reason == "work: 2 waiting: no machine (at revision 3)" {
+            drop(session);
+            server.shutdown().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the scheduler's note never showed");
+}
+
+#[tokio::test]
+async fn a_cell_without_room_is_read_only_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+    let mut tight = options(dir.path());
+    tight.settings.reserve_bytes = Some(u64::MAX);
+    let server = plenum_server::Server::start(tight).await.unwrap();
+    let channel = connect(&server).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    for _ in 0..300 {
+        if !inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().read_only.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let refused = jobs.submit(v1::SubmitRequest { spec: Some(job("x", 1)) }).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
+    let path = dir.path().join("log").display().to_string();
+    assert!(refused.message().contains(&path) && refused.message().contains("bytes free"), "{refused}");
+    assert!(jobs.list(v1::ListRequest::default()).await.is_ok());
+    let watch = v1::Hello::default();
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    assert!(cell.watch(watch).await.unwrap().into_inner().message().await.unwrap().is_some());
+    server.shutdown().await.unwrap();
+}
+
+async fn page(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn pages_and_probes_are_on_the_same_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let address = server.address();
+    for path in ["/", "/livez", "/readyz"] {
+        let text = page(address, path).await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{path}: {text}");
+    }
+    let metrics = page(address, "/metrics").await;
+    for name in ["plenum_journal_sync_seconds_count", "plenum_queue_depth{queue=\"requests\"}", "plenum_revision"] {
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+    let channel = connect(&server).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest { service: "plenum.v1.Cell".into() };
+    assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
+    server.shutdown().await.unwrap();
+}
