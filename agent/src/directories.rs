@@ -9,7 +9,7 @@
 //!     exit-<restart>               how it ended; nothing of it ran any more when this was written
 //!     ended                        the cell knows of the end; kept for its logs only
 //!     stdout-<offset>.log, stderr-<offset>.log
-//!     task/                        the task's working directory
+//!     task/                        the task's working directory; removed when the cell knows of the end
 //! <agent>/jobs/job-<slot>-<generation>/    shared by a job's tasks on this machine
 //! ```
 

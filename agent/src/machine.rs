@@ -21,7 +21,7 @@ pub struct Machine {
     pub cpu_millis: u64,
     /// Memory on offer.
     pub memory_bytes: u64,
-    /// Room on offer on the disk of the agent's directory.
+    /// Room on offer on the disk of the agent's directory, in use or not.
     pub disk_bytes: u64,
     /// Without `attr.` in front: `kernel`, `arch`, `os`, `cgroup`.
     pub attributes: BTreeMap<String, String>,
@@ -108,10 +108,12 @@ fn memory_bytes() -> io::Result<u64> {
     Ok(total.min(limit.unwrap_or(u64::MAX)))
 }
 
-/// What an ordinary user could still write.
+/// The whole file system, less what is set aside for root. Not what is free at the moment: that counts what tasks use a
+/// second time, and makes another machine of each registration.
 fn disk_bytes(directory: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(directory)?;
-    Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+    let set_aside = file_system.f_bfree.saturating_sub(file_system.f_bavail);
+    Ok(file_system.f_blocks.saturating_sub(set_aside).saturating_mul(file_system.f_frsize))
 }
 
 #[cfg(test)]

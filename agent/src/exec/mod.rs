@@ -174,6 +174,8 @@ impl Driver for ExecDriver {
             // Recovery will report it once more, which does no harm.
             tracing::warn!(%allocation, %error, "can't mark an ended allocation");
         }
+        // Its output is kept for readers, its files are not: the cell may give their room away.
+        drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(directory.task())));
         self.ended_since_cleaning += 1;
         if self.ended_since_cleaning > self.options.ended_kept_max / 8 {
             self.ended_since_cleaning = 0;

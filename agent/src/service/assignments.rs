@@ -1,15 +1,17 @@
 //! Assignments from the wire, checked, as what the reconciler and the driver work with.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use plenum_model::{AllocationId, AllocationState, JobId, MachineId};
 use plenum_proto::v1;
 
-use super::Variables;
 use crate::{
     driver::TaskSpec,
     reconciler::{Assignment, Input, RestartPolicy, Work},
 };
+
+/// Variables by name.
+type Variables = BTreeMap<String, String>;
 
 /// What each task has besides what the cell says.
 #[derive(Clone, Debug)]

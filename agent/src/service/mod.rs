@@ -9,7 +9,6 @@ mod options;
 mod surroundings;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io,
     path::PathBuf,
@@ -189,13 +188,14 @@ impl Agent {
         let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         let calls = Calls::new(&options.server, &machine.name, arrival_sender)?;
-        let seed = u64::from(std::process::id()) << 32 ^ Clock::start().base_unix_ms;
-        let settings = Settings { seed, ..Settings::default() };
+        let clock = Clock::start();
+        let settings =
+            Settings { seed: clock.base_unix_ms ^ u64::from(std::process::id()) << 32, ..Settings::default() };
         Ok(Self {
             task_defaults: assignments::Defaults { machine: machine.name.clone(), pids_max: options.pids_max },
             machine,
             stop_tasks_on_exit: options.stop_tasks_on_exit,
-            clock: Clock::start(),
+            clock,
             reconciler: AgentReconciler::new(settings, remembered.incarnation, remembered.revision),
             driver,
             events,
@@ -334,27 +334,32 @@ impl Agent {
     }
 }
 
-/// Milliseconds since 1970 as they were at the start, and monotonic from there.
+/// Milliseconds since 1970 as they were at the start, and monotonic from there. Time that the machine sleeps counts: leases
+/// run out meanwhile.
 #[derive(Clone, Copy)]
 struct Clock {
-    base: Instant,
+    base: Duration,
     base_unix_ms: u64,
 }
 
 impl Clock {
     fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { base: Instant::now(), base_unix_ms: u64::try_from(since.as_millis()).unwrap_or(0) }
+        Self { base: Self::since_boot(), base_unix_ms: u64::try_from(since.as_millis()).unwrap_or(0) }
+    }
+
+    fn since_boot() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
     fn now_ms(&self) -> u64 {
-        self.base_unix_ms + u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        let elapsed = Self::since_boot().saturating_sub(self.base);
+        self.base_unix_ms + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX / 2)
     }
 
     fn until(&self, at_ms: u64) -> Duration {
         Duration::from_millis(at_ms.saturating_sub(self.now_ms()))
     }
 }
-
-/// Variables by name.
-type Variables = BTreeMap<String, String>;

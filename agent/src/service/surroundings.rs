@@ -51,3 +51,17 @@ fn cgroup_name(machine: &str, directory: &AgentDirectory) -> String {
     debug_assert!(is_name(&name, true));
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_of_one_name_have_cgroups_of_their_own() {
+        let of = |machine: &str, directory: &str| cgroup_name(machine, &AgentDirectory::new(directory.into()));
+        assert_ne!(of("m1", "/a"), of("m1", "/b"));
+        assert_eq!(of("m1", "/a"), of("m1", "/a"));
+        let long = format!("{}.{}", "a".repeat(49), "b".repeat(13));
+        assert!(is_name(&of(&long, "/a"), true));
+    }
+}

@@ -140,6 +140,8 @@ fn a_task_that_ended_meanwhile_tells_how() {
         agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         std::thread::sleep(Duration::from_millis(200));
         agent.kill();
+        let kept = directory.join("allocs/alloc-1-1");
+        assert!(kept.join("exit-0").exists() && !kept.join("task").exists(), "its files go, its record stays");
         assert_eq!(Agent::start(directory, machine).recovered, [], "forgotten");
     });
 }
