@@ -129,7 +129,8 @@ impl Cell {
         row.has_rest = has_rest;
         row.free_cpu_millis = i32::try_from(room.0[0]).unwrap_or(if room.0[0] < 0 { i32::MIN } else { i32::MAX });
         row.free_memory_bytes = room.0[1];
-        if has_rest {
+        // What another machine in this slot left there must not count once something is taken here.
+        if has_rest || slot < self.rest.len() {
             self.rest.get_mut(slot).copy_from_slice(&room.0[2..]);
         }
         let tenant = (!gone).then(|| machine.clone());
@@ -361,6 +362,8 @@ impl Cell {
         row.last_change = revision;
         let epoch = row.epoch;
         if !plain {
+            // A machine that shrank may run what it has no capacity for any more.
+            row.has_rest = true;
             let mut room = Room::default();
             room.take(shape);
             let rest = self.rest.get_mut(slot);

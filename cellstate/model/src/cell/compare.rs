@@ -6,10 +6,11 @@ use crate::{MachineRow, Paged, Room};
 impl Cell {
     /// Where this cell differs from another one first: the table and the row, in words. `None`: they are the same.
     ///
-    /// Numbers of machine classes are left out: they depend on the order in which machines came.
+    /// Numbers of machine classes are left out: they depend on the order in which machines came. So is whether a machine's
+    /// other resources are looked at: it may have stayed so after the last of them was given back. What is free is compared.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
-        let plain = |row: &MachineRow| MachineRow { class: 0, ..*row };
+        let plain = |row: &MachineRow| MachineRow { class: 0, has_rest: false, ..*row };
         let header = |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live);
         if header(self) != header(other) {
             return Some(format!("header: {:?} and {:?}", header(self), header(other)));
