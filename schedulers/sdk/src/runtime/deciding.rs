@@ -55,17 +55,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.notes.add(std::mem::take(&mut gathered.notes), self.mirror.revision());
         if !gathered.work.is_empty() {
-            self.decide_not_before_micros = now_micros.saturating_add(self.settings.pause_micros);
-            self.decide(now_micros, &gathered, outputs);
+            let took_micros = self.decide(now_micros, &gathered, outputs);
+            // Counted from when the decision was made: what came in meanwhile is all read before the next one.
+            let pause_micros = self.settings.pause_micros.saturating_add(took_micros);
+            self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
         if (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window {
             self.wake_by(self.decide_not_before_micros);
         }
     }
 
-    fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) {
+    /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds.
+    fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) -> i64 {
         let window = self.settings.window - self.in_flight.len();
-        let Some(cell) = self.mirror.cell() else { return };
+        let Some(cell) = self.mirror.cell() else { return 0 };
         let seed = mix(self.settings.seed ^ self.session.0);
         let view = View {
             cell,
@@ -99,6 +102,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
         }
+        deciding_micros
     }
 
     /// Own tasks that may be placed now, in the order of their turn.
