@@ -1,15 +1,20 @@
 //! The core against its twin, against a mirror, and against itself: replayed from its log, and opened again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
-use plenum_model::{Cell, CellIdentity, Command, Decision, JobChange, LogTime, Request};
+use plenum_model::{
+    Cell, CellIdentity, Command, Decision, JobChange, JobId, JobKind, LogTime, Placement, Request, Resource, Resources,
+    SessionId, Transaction, TransactionId,
+};
 use proptest::prelude::*;
 
 use crate::commands::command;
 use crate::compare::assert_same;
 use crate::dice::Dice;
 use crate::life::{LOST_MILLIS_A_MINUTE, RETIRE_AFTER_MICROS};
+use crate::picture::{group, submission};
 use crate::recover::recovered;
 use crate::twin::Twin;
 
@@ -192,4 +197,40 @@ fn a_ring_that_forgets_says_stale_and_nothing_false() {
     }
     let kinds = ["Conflict NoRoom", "Misfit NoRoom", "Stale NoRoom"];
     assert!(kinds.iter().all(|kind| seen.contains_key(*kind)), "{seen:#?}");
+}
+
+// Free disk was only looked at where the capacity had some, so that it was negative before the restart and 0 after it.
+#[test]
+fn a_machine_that_lost_its_disk_is_short_of_it_after_a_restart_too() {
+    let mut rivals = Rivals::new(RING);
+    let machine = |disk_bytes: u64| Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "a".into(),
+        capacity: Resources { disk_bytes, ..Resources::new(1000, 8) },
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+    };
+    rivals.step(machine(10));
+    let mut shape = group(1, 500);
+    shape.resources.disk_bytes = 6;
+    rivals.step(submission(1, "batch", JobKind::Forever, false, vec![shape]));
+    let placement = Placement {
+        job: JobId { slot: 0, generation: 1 },
+        job_version: 1,
+        machines: vec![0],
+        tasks: vec![0],
+        ..Placement::default()
+    };
+    let claim = Transaction {
+        id: TransactionId { session: SessionId(2), number: 1 },
+        incarnation: 1,
+        base: rivals.core.cell().revision(),
+        placements: vec![placement],
+        ..Transaction::default()
+    };
+    rivals.step(Command::Commit(Box::new(claim), 1));
+    rivals.step(machine(0));
+    assert_eq!(rivals.core.cell().room(0).get(Resource::DiskBytes), -6);
+    rivals.step(Command::OpenServer(rivals.core.cell().identity().clone()));
 }
