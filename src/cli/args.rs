@@ -91,9 +91,9 @@ pub(crate) enum Command {
     Status,
     /// Checks the log of a stopped cell: decides it again and compares
     Verify {
-        /// The cell's directory
+        /// The cell's directory, or that of `plenum dev` [default: $XDG_STATE_HOME/plenum]
         #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        dir: Option<PathBuf>,
     },
     /// The page of an error or refusal code
     Explain {

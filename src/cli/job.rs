@@ -61,7 +61,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let job = JobName { namespace: shape.namespace, name: shape.name };
     if wait {
         let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
-        return wait_for(context, &connection, &job, deadline).await;
+        return wait_for(context, &connection, &job, answer.revision, deadline).await;
     }
     let object = json!({
         "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,
@@ -73,18 +73,21 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the job's end, and exits with its result.
+/// Waits for the end of the job that was submitted at revision `since`, and exits with its result.
 async fn wait_for(
     context: &Context,
     connection: &Connection,
     job: &JobName,
+    since: u64,
     deadline: Option<Instant>,
 ) -> Result<ExitCode, Failure> {
     let mut period = WAIT_PERIOD_MIN;
     loop {
-        let view = get_job(connection, job, None).await?.1;
+        let (revision, view) = get_job(connection, job, None).await?;
         let state = view.state();
-        if matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped) {
+        let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
+        // A picture from before the submission may show the end of an earlier run of the job.
+        if has_ended && revision >= since {
             let text = || format!("job {} {}\n", job.name, output::job_state(state));
             output::print(&output::object(context.format, &view.to_json(), &job.name, text))?;
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };

@@ -110,7 +110,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
         Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
-        Command::Verify { dir } => parts::verify(context.format, &dir),
+        Command::Verify { dir } => parts::verify(context.format, dir),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
         Command::Completion { shell } => completion(shell),
         Command::Version => version(context.format),

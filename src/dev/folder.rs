@@ -29,7 +29,7 @@ impl Folder {
                 is_temporary: true,
             },
         };
-        for part in ["server", "agents", "log"] {
+        for part in ["server", "agents", "logs"] {
             let path = folder.path.join(part);
             fs::create_dir_all(&path)
                 .map_err(|error| Failure::io(format!("cannot make {}", path.display()), &error))?;
@@ -60,7 +60,7 @@ impl Folder {
 
     /// What a part prints.
     pub(super) fn log(&self, part: &str) -> PathBuf {
-        self.path.join("log").join(format!("{part}.log"))
+        self.path.join("logs").join(format!("{part}.log"))
     }
 
     /// Removes the directory if it was temporary. What cannot be removed is not worth an error at the very end.
@@ -106,6 +106,6 @@ mod tests {
         let folder = Folder::open(Some(&named.path().join("cell"))).unwrap();
         let path = folder.path().to_owned();
         folder.close();
-        assert!(path.join("log").is_dir());
+        assert!(path.join("logs").is_dir());
     }
 }

@@ -38,6 +38,13 @@ pub(super) enum Ended {
     Interrupted,
 }
 
+/// Jobs that were submitted, and the revision at which the last of them was.
+#[derive(Debug, Default)]
+struct Submitted {
+    jobs: Vec<JobName>,
+    revision: u64,
+}
+
 /// What a run needs to know.
 pub(super) struct Session<'dev> {
     pub(super) started: Instant,
@@ -59,8 +66,8 @@ impl Session<'_> {
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
             }
-            let jobs = self.submit(&connection, &machines).await?;
-            self.follow(&connection, &jobs).await
+            let submitted = self.submit(&connection, &machines).await?;
+            self.follow(&connection, &submitted).await
         };
         tokio::select! {
             result = work => result,
@@ -105,7 +112,7 @@ impl Session<'_> {
             }
             if Instant::now() > deadline {
                 let what = format!("{} of {} agents have registered in time", ready.len(), self.plan.machines);
-                let hint = format!("see the logs in {}", self.folder.path().join("log").display());
+                let hint = format!("see the logs in {}", self.folder.path().join("logs").display());
                 return Err(Failure::new("PART_FAILED", what).with_hint(hint));
             }
             sleep(MACHINES_PERIOD).await;
@@ -113,7 +120,7 @@ impl Session<'_> {
     }
 
     /// Submits all files, or none if one fits no machine.
-    async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Vec<JobName>, Failure> {
+    async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Submitted, Failure> {
         let mut specs = Vec::with_capacity(self.plan.jobs.len());
         for job in &self.plan.jobs {
             let numbered = number_resources(connection, job.clone()).await?;
@@ -123,22 +130,23 @@ impl Session<'_> {
             }
             specs.push(numbered.spec);
         }
-        let mut jobs = Vec::with_capacity(specs.len());
+        let mut submitted = Submitted::default();
         for spec in specs {
             let shape = spec.shape.clone().unwrap_or_default();
-            connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?;
-            jobs.push(JobName { namespace: shape.namespace, name: shape.name });
+            let answer = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?.into_inner();
+            submitted.jobs.push(JobName { namespace: shape.namespace, name: shape.name });
+            submitted.revision = submitted.revision.max(answer.revision);
         }
-        Ok(jobs)
+        Ok(submitted)
     }
 
     /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
-    async fn follow(&self, connection: &Connection, jobs: &[JobName]) -> Result<Ended, Failure> {
+    async fn follow(&self, connection: &Connection, submitted: &Submitted) -> Result<Ended, Failure> {
         let mut changes = Changes::new(connection.clone());
         let mut first_start = None;
         let mut last_answer = Instant::now();
         loop {
-            let views = match look(connection, jobs).await {
+            let views = match look(connection, submitted).await {
                 Ok(views) => views,
                 // The server may be on its way back; the jobs are in its log.
                 Err(failure) if is_passing(&failure) && last_answer.elapsed() < AWAY_MAX => {
@@ -152,7 +160,7 @@ impl Session<'_> {
                 first_start = Some(self.started.elapsed());
             }
             views.iter().for_each(|view| self.progress.show(view));
-            if self.plan.until_done && views.iter().all(has_ended) {
+            if self.plan.until_done && !views.is_empty() && views.iter().all(has_ended) {
                 self.progress.finish();
                 let times = Times { first_start, whole: self.started.elapsed() };
                 summary::print(connection, &views, times, self.progress).await?;
@@ -163,10 +171,15 @@ impl Session<'_> {
     }
 }
 
-async fn look(connection: &Connection, jobs: &[JobName]) -> Result<Vec<JobView>, Failure> {
-    let mut views = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        views.push(get_job(connection, job, None).await?.1);
+/// The jobs as they are now; none of them while the picture is older than their submission.
+async fn look(connection: &Connection, submitted: &Submitted) -> Result<Vec<JobView>, Failure> {
+    let mut views = Vec::with_capacity(submitted.jobs.len());
+    for job in &submitted.jobs {
+        let (revision, view) = get_job(connection, job, None).await?;
+        if revision < submitted.revision {
+            return Ok(Vec::new());
+        }
+        views.push(view);
     }
     Ok(views)
 }

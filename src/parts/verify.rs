@@ -1,19 +1,27 @@
 //! `plenum verify`: the log of a stopped cell, folded and decided again.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use plenum_server::{VerifyReport, Violation};
 use serde_json::{Value, json};
 
-use super::server::failure;
+use super::{server::failure, state_folder};
 use crate::{
     failure::{EXIT_FAILED, Failure},
     output::{self, Format},
 };
 
 /// Checks the log of a stopped cell: 0 when it is sound, 1 when something is wrong with it.
-pub(crate) fn verify(format: Format, dir: &Path) -> Result<ExitCode, Failure> {
-    let report = plenum_server::verify(dir).map_err(|error| {
+pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let mut dir = match dir {
+        Some(dir) => dir,
+        None => state_folder("plenum")?,
+    };
+    // The directory of a development cell has the server's in it.
+    if !dir.join("log").is_dir() && dir.join("server").is_dir() {
+        dir.push("server");
+    }
+    let report = plenum_server::verify(&dir).map_err(|error| {
         let failure = failure(&error);
         match failure.code.as_str() {
             "DIRECTORY_LOCKED" => failure.with_hint("stop its server first: a log that grows cannot be checked"),
@@ -77,7 +85,7 @@ mod tests {
     #[test]
     fn a_folder_without_a_cell_is_an_error_with_a_code() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = verify(Format::Table, folder.path()).unwrap_err();
+        let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
     }
 }
