@@ -3,6 +3,38 @@
 //! Write a [`Scheduler`], and give it to [`run`]. The rest is done for it: the session and its numbers, the mirror of the cell
 //! state, whose turn it is, what may be placed now, backoff and jitter, sending again what a broken connection left open.
 //!
+//! ```no_run
+//! use plenum_sdk::{Decision, Options, Plan, Scheduler, View, run};
+//!
+//! /// Puts each task on the first machine that has room.
+//! struct FirstFit;
+//!
+//! impl Scheduler for FirstFit {
+//!     fn name(&self) -> &str {
+//!         "first-fit"
+//!     }
+//!
+//!     fn decide(&mut self, view: &View<'_>) -> Decision {
+//!         let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+//!         for work in view.work() {
+//!             for &task in &work.tasks {
+//!                 let mut slots = view.cell().machines().map(|machine| machine.id.slot);
+//!                 if let Some(slot) = slots.find(|&slot| ledger.take(work, slot)) {
+//!                     plan.claim(work, &[task], &[slot]);
+//!                 }
+//!             }
+//!         }
+//!         decision.commit(plan);
+//!         decision
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), plenum_sdk::RunError> {
+//! run(Options::new("http://127.0.0.1:7070"), FirstFit, async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await
+//! # }
+//! ```
+//!
 //! | module | what it knows |
 //! |---|---|
 //! | `scheduler`, `plan`, `view` | what a scheduler sees, and what it can say |

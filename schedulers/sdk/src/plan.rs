@@ -184,3 +184,67 @@ impl Plan {
         Ok(transaction)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::{GroupShape, Job, JobShape, JobState, LogTime};
+
+    use super::*;
+
+    fn work() -> Work {
+        let shape = JobShape { groups: vec![GroupShape::default()], ..JobShape::default() };
+        let job = Job {
+            id: JobId { slot: 0, generation: 1 },
+            version: 3,
+            shape: Arc::new(shape),
+            body: None,
+            body_digest: [0; 32],
+            submitted: LogTime::default(),
+            state: JobState::Waiting,
+            state_since: LogTime::default(),
+            reason: "".into(),
+            group_base: 0,
+            home: None,
+        };
+        Work { job: Arc::new(job), group: 0, tasks: vec![0, 1], attempt: 2 }
+    }
+
+    fn minima(plan: &Plan) -> Vec<u32> {
+        plan.clone().into_transaction().unwrap().placements.iter().map(|placement| placement.min).collect()
+    }
+
+    #[test]
+    fn the_sugar_says_how_few_are_enough() {
+        let (mut some, mut gang, mut all) = (Plan::incremental(), Plan::incremental(), Plan::all_or_nothing());
+        assert_eq!(minima(some.claim(&work(), &[0, 1], &[5, 5])), [0]);
+        assert_eq!(minima(gang.gang(&work(), &[0, 1], &[5, 6], 1)), [1]);
+        assert_eq!(minima(all.claim(&work(), &[0], &[5]).claim(&work(), &[1], &[6])), [1, 1]);
+        assert!(all.into_transaction().unwrap().atomic);
+    }
+
+    #[test]
+    fn the_transaction_says_on_which_version_and_attempt_it_was_decided() {
+        let mut plan = Plan::incremental().decided_by("first-fit", &[7]);
+        plan.claim(&work(), &[1], &[5]);
+        let transaction = plan.into_transaction().unwrap();
+        assert_eq!((transaction.placements[0].job_version, transaction.decision.attempt), (3, 2));
+        assert_eq!((&*transaction.decision.policy, &*transaction.decision.configuration), ("first-fit", &[7][..]));
+    }
+
+    #[test]
+    fn plans_that_no_cell_would_look_at_are_named() {
+        let fault = |plan: &mut Plan| plan.clone().into_transaction().unwrap_err();
+        let unequal = fault(Plan::incremental().claim(&work(), &[0, 1], &[5]));
+        assert_eq!(unequal, PlanError::Unequal { tasks: 2, machines: 1 });
+        let minimum = fault(Plan::incremental().gang(&work(), &[0], &[5], 2));
+        assert_eq!(minimum, PlanError::Minimum { min: 2, tasks: 1 });
+        let many: Vec<u32> = (0..).take(CLAIMS_MAX + 1).collect();
+        let large = fault(Plan::incremental().claim(&work(), &many, &many));
+        assert_eq!(large, PlanError::TooLarge { claims: CLAIMS_MAX + 1, stops: 0 });
+    }
+
+    #[test]
+    fn nothing_claimed_is_nothing_planned() {
+        assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
+    }
+}

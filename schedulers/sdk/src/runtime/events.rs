@@ -1,5 +1,7 @@
 //! What in a delta or an outcome is an occasion to decide, and what it says about own transactions.
 
+use std::collections::BTreeSet;
+
 use plenum_model::{Delta, Job, JobChange, JobId, Outcome, RefusalKind, SessionChange};
 
 use super::{Notice, Output, SchedulerRuntime};
@@ -90,22 +92,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return;
         }
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
-        // A full window, or work that this transaction had laid hands on.
-        self.due = true;
+        // What was granted needs no other decision; what was refused does, soon.
+        self.due |= !outcome.refusals.is_empty();
         for misfit in outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Misfit) {
             outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
         }
-        let refused = |job: JobId| outcome.refusals.iter().any(|refusal| refusal.job == job);
-        let granted = |job: JobId| {
-            let claims = sent.message.placements.iter().zip(&outcome.placements);
-            claims
-                .filter(|(placement, _)| placement.job == job.to_bits())
-                .any(|(_, granted)| granted.iter().any(Option::is_some))
-        };
+        let refused: BTreeSet<JobId> = outcome.refusals.iter().map(|refusal| refusal.job).collect();
+        let placements = sent.message.placements.iter().zip(&outcome.placements);
+        let lucky = placements.filter(|(_, allocations)| allocations.iter().any(Option::is_some));
+        let granted: BTreeSet<u64> = lucky.map(|(placement, _)| placement.job).collect();
         for &job in &sent.jobs {
-            if granted(job) {
+            if granted.contains(&job.to_bits()) {
                 self.grant(job);
-            } else if refused(job) {
+            } else if refused.contains(&job) {
                 self.refuse(now_micros, job, 0);
             }
         }

@@ -2,6 +2,8 @@
 //! the testkit.
 
 use bytes::BytesMut;
+mod refusing;
+
 use plenum_model::{CellIdentity, Delta, LogTime, Revision, SessionChange};
 use plenum_proto::delta;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};

@@ -1,0 +1,159 @@
+//! A cell that refuses everything: a scheduler must neither give up nor run hot.
+
+use std::sync::Arc;
+
+use plenum_model::{
+    CellIdentity, Delta, GroupShape, Job, JobChange, JobId, JobShape, LogTime, Machine, MachineId, MachineState,
+    Refusal, RefusalKind, RefusalReason, Resources, Revision, SessionChange, Transaction, TransactionId,
+    TransactionOutcome,
+};
+
+use super::*;
+use crate::plan::Plan;
+
+const MINUTE_MICROS: i64 = 60_000_000;
+
+/// Claims the first machine for all its work, and expects nothing to be promised to anybody.
+struct Hopeful;
+
+impl Scheduler for Hopeful {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        assert!(view.promised().is_empty(), "what was refused is promised no longer");
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// Server, session, a machine, and a job of two tasks: revisions 1 to 4.
+fn beginning() -> Vec<Delta> {
+    let mut deltas: Vec<_> = (1..=4).map(|revision| Delta::new(Revision(revision), LogTime::from_micros(5))).collect();
+    deltas[0].cell = Some(CellIdentity { cell_id: [1; 16], incarnation: 1, ..CellIdentity::default() });
+    deltas[1].scheduler_names.push("idle".into());
+    let (scheduler, principal, namespace) = ("idle".into(), "local".into(), "".into());
+    deltas[1].sessions.push(SessionChange::Opened { scheduler, principal, namespace });
+    deltas[2].machines.push(Arc::new(Machine {
+        id: MachineId { slot: 0, generation: 1 },
+        name: "m1".into(),
+        state: MachineState::Ready,
+        epoch: 1,
+        capacity: Resources::new(4000, 1 << 30),
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        boot_id: "boot".into(),
+        since: LogTime::default(),
+        drain_deadline: None,
+        registered: LogTime::default(),
+        epoch_began: Revision(3),
+    }));
+    let group =
+        GroupShape { name: "main".into(), count: 2, resources: Resources::new(100, 1), ..GroupShape::default() };
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: "words".into(),
+        scheduler: "idle".into(),
+        groups: vec![group],
+        ..JobShape::default()
+    };
+    let job = Job {
+        id: JobId { slot: 0, generation: 1 },
+        version: 1,
+        shape: Arc::new(shape),
+        body: None,
+        body_digest: [0; 32],
+        submitted: LogTime::default(),
+        state: plenum_model::JobState::Waiting,
+        state_since: LogTime::default(),
+        reason: "".into(),
+        group_base: 0,
+        home: None,
+    };
+    deltas[3].jobs.push(JobChange::Put { job: Arc::new(job), task_bases: vec![0] });
+    deltas
+}
+
+/// What such a cell answers: the transaction is decided at `revision`, and each claim lost its race.
+fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
+    let transaction = Transaction::try_from(transaction).unwrap();
+    let id: TransactionId = transaction.id;
+    let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));
+    delta.sessions.push(SessionChange::Number { session: id.session, number: id.number, digest: 0 });
+    let mut bytes = BytesMut::new();
+    delta::encode(&delta, &mut bytes);
+    let claims = &transaction.placements[0].tasks;
+    let refusal = |(claim, &task): (u32, &u32)| Refusal {
+        kind: RefusalKind::Conflict,
+        reason: RefusalReason::NoRoom,
+        claim: Some((0, claim)),
+        job: transaction.placements[0].job,
+        group: 0,
+        task,
+        machine: 0,
+        short: None,
+        culprits: Vec::new(),
+        culprits_total: 0,
+    };
+    let outcome = Outcome {
+        id,
+        revision: Revision(revision),
+        time: LogTime::from_micros(5),
+        outcome: TransactionOutcome::Refused,
+        placements: vec![vec![None; claims.len()]],
+        refusals: (0..).zip(claims).map(refusal).collect(),
+        idle_stops: Vec::new(),
+    };
+    [Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }), Tell::Outcome((&outcome).into())]
+}
+
+#[test]
+fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Hopeful).unwrap();
+    let (mut now, mut revision) = (0, 4);
+    let mut attempts: Vec<(i64, u32)> = Vec::new();
+    let mut outputs = runtime.handle(now, Input::Start);
+    outputs.extend(runtime.handle(now, Input::Connected));
+    let mut inbox = vec![welcome(2, 1, 0)];
+    for delta in beginning() {
+        let mut bytes = BytesMut::new();
+        delta::encode(&delta, &mut bytes);
+        inbox.push(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
+    }
+    let mut wake = None;
+    while now < MINUTE_MICROS {
+        for message in std::mem::take(&mut inbox) {
+            outputs.extend(runtime.handle(now, Input::Received(v1::SessionResponse { tell: Some(message) })));
+        }
+        for output in std::mem::take(&mut outputs) {
+            match output {
+                Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => {
+                    let decision = transaction.decision.clone().unwrap();
+                    assert_eq!(transaction.number, attempts.len() as u64 + 1, "each attempt has a number of its own");
+                    attempts.push((now, decision.attempt));
+                    revision += 1;
+                    inbox.extend(refused(transaction, revision));
+                }
+                Output::WakeAt { micros } => wake = Some(micros),
+                _ => {}
+            }
+        }
+        if inbox.is_empty() {
+            now = wake.take().expect("there is always another attempt to wait for").max(now + 1);
+            outputs = runtime.handle(now, Input::Tick);
+        }
+    }
+    let counted: Vec<u32> = attempts.iter().map(|(_, attempt)| *attempt).collect();
+    assert_eq!(counted, (1..).take(attempts.len()).collect::<Vec<_>>());
+    assert!((30..120).contains(&attempts.len()), "{} attempts in a minute", attempts.len());
+    let last = attempts.windows(2).next_back().map(|pair| pair[1].0 - pair[0].0).unwrap();
+    assert!((1_000_000..=2_000_000).contains(&last), "{last} µs between the last attempts");
+    assert_eq!(runtime.counters().claims_conflict, 2 * attempts.len() as u64);
+    assert_eq!(runtime.jobs(), 1, "it is still wanted");
+}
