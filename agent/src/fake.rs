@@ -134,9 +134,10 @@ impl FakeDriver {
         self.tasks.values().filter(lives).map(|task| task.task.allocation)
     }
 
-    /// The machine boots: nothing runs any more, and traces stay.
+    /// The machine boots: nothing runs any more, not even what was about to go, and traces stay.
     pub fn reboot(&mut self) {
         let now_ms = self.now_ms;
+        self.tasks.values_mut().for_each(|task| task.fate.gone_after_ms = 0);
         for task in self.tasks.values_mut().filter(|task| task.exit.is_none()) {
             let failure = Failure::new(FailureKind::LostTrack, "the machine was booted while it ran");
             task.exit = Some(Exit::failed(failure, now_ms));

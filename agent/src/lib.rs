@@ -3,6 +3,7 @@
 //! Read [`driver`] first (what running a task means), then [`exec`] and [`shim`] (how), then [`reconciler`] (what
 //! shall run). The agent knows no scheduler and decides on no placement.
 
+pub mod assignments;
 pub mod cgroup;
 pub mod directories;
 pub mod driver;
@@ -17,4 +18,4 @@ pub mod reconciler;
 mod service;
 pub mod shim;
 
-pub use service::{AgentError, Options, Surroundings, assignments, run};
+pub use service::{AgentError, Options, Surroundings, run};

@@ -2,7 +2,6 @@
 //!
 //! One thread turns this loop; others only wait for disks. All connections go out from here.
 
-pub mod assignments;
 mod calls;
 mod log_upload;
 mod options;
@@ -29,6 +28,7 @@ use self::{
 };
 pub use self::{options::Options, surroundings::Surroundings};
 use crate::{
+    assignments,
     directories::AgentDirectory,
     driver::{Driver, DriverEvent},
     durable,
