@@ -123,12 +123,10 @@ proptest! {
         let mut jobs = Vec::new();
         for what in happenings {
             happen(&mut stage, &seats, &mut jobs, what);
-            for seat in seats {
-                if let Some(mirror) = stage.runtime(seat).mirror()
-                    && mirror.revision() == stage.cell().revision()
-                {
-                    prop_assert_eq!(mirror.first_difference(&stage.mirrored()), None);
-                }
+            let truth = stage.mirrored();
+            let mirrors = seats.iter().filter_map(|&seat| stage.runtime(seat).mirror());
+            for mirror in mirrors.filter(|mirror| mirror.revision() == truth.revision()) {
+                prop_assert_eq!(mirror.first_difference(&truth), None);
             }
         }
         seats.iter().for_each(|&seat| stage.release(seat));
