@@ -27,7 +27,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
                 let text = output::listing(context.format, answer.revision, &answer.allocations, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated })
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
             })
             .await
         }

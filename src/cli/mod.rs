@@ -45,8 +45,10 @@ pub(crate) struct Context {
 impl Context {
     fn new(global: &Global) -> Result<Self, Failure> {
         let preferences = Preferences::read()?;
-        let address = global.addr.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-        let namespace = global.namespace.clone().or(preferences.namespace);
+        // An empty variable is how shells unset one for a single command.
+        let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let address = given(&global.addr).or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
+        let namespace = given(&global.namespace).or(preferences.namespace);
         if let Some(what) = namespace.as_deref().and_then(crate::job_file::name_fault) {
             return Err(Failure::usage(format!("the namespace {what}")));
         }

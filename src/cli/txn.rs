@@ -13,8 +13,11 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    output::{self, Names, Row, sentence, span},
+    output::{self, Format, Names, Row, sentence, span},
 };
+
+/// Refusals that fit on a screen; a transaction may have 16,384.
+const REFUSALS_SHOWN: usize = 30;
 
 pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
     match command {
@@ -30,7 +33,7 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
                 let text = output::listing(context.format, answer.revision, &answer.transactions, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated })
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
             })
             .await
         }
@@ -38,13 +41,14 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             let (session, number) = target::transaction(&id)?;
             let request = GetTransactionRequest { session, number };
             let view = context.connect().await?.inspect().get_transaction(request).await?.into_inner();
-            output::print(&output::object(context.format, &view.to_json(), &id, || text(&view)))
+            let shown = if context.format == Format::Wide { usize::MAX } else { REFUSALS_SHOWN };
+            output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }
     }
 }
 
 /// A transaction for people: what it was, what became of it, and why claims were refused.
-fn text(view: &TransactionView) -> String {
+fn text(view: &TransactionView, refusals_shown: usize) -> String {
     let outcome = view.outcome.clone().unwrap_or_default();
     let cells = view.cells();
     let staleness = outcome.revision.saturating_sub(view.base_revision).saturating_sub(1);
@@ -73,9 +77,13 @@ fn text(view: &TransactionView) -> String {
     let mut text = output::fields(&pairs);
     if !outcome.refusals.is_empty() {
         text.push('\n');
-        for refusal in &outcome.refusals {
+        for refusal in outcome.refusals.iter().take(refusals_shown) {
             text.push_str(&sentence(Names(view), refusal));
             text.push('\n');
+        }
+        let hidden = outcome.refusals.len().saturating_sub(refusals_shown);
+        if hidden > 0 {
+            text.push_str(&format!("and {hidden} more; `-o wide` shows all\n"));
         }
         let reasons: BTreeSet<&str> = outcome.refusals.iter().map(|each| each.reason().as_str_name()).collect();
         for reason in reasons {
@@ -101,7 +109,7 @@ mod tests {
             number: 3,
             revision: 43,
             outcome: TransactionOutcome::Refused.into(),
-            refusals: vec![refusal],
+            refusals: vec![refusal.clone(), refusal],
             claims: 1,
             ..Outcome::default()
         };
@@ -111,10 +119,15 @@ mod tests {
             base_revision: 38,
             ..TransactionView::default()
         };
-        let text = text(&view);
-        for part in
-            ["txn-17-3", "refused: 0 of 1", "revision 38 (4 decided in between)", "misfit", "explain TASK_TAKEN"]
-        {
+        let text = text(&view, 1);
+        for part in [
+            "txn-17-3",
+            "refused: 0 of 1",
+            "revision 38 (4 decided in between)",
+            "misfit",
+            "and 1 more",
+            "explain TASK_TAKEN",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Listed {
     pub(super) revision: u64,
     pub(super) text: String,
-    /// There are more rows than were listed.
+    /// There are more rows than were listed, and nobody asked for so few.
     pub(super) truncated: bool,
 }
 
