@@ -3,7 +3,8 @@
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -63,8 +64,8 @@ impl<'dev> DevCell<'dev> {
     /// Starts the server and waits until it can be reached; gives its address.
     pub(super) async fn start_server(&mut self) -> Result<String, Failure> {
         let address_file = parts::address_file(&self.folder.server());
-        // An address of an earlier run would be taken for this one's.
-        let _ = std::fs::remove_file(&address_file);
+        // What an earlier server left, or one that runs, must not be taken for this one's; nor may it be removed.
+        let earlier = written(&address_file);
         let arguments = arguments([
             "server".into(),
             "--dir".into(),
@@ -76,7 +77,9 @@ impl<'dev> DevCell<'dev> {
         self.server.push(keeper);
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            if let Ok(address) = std::fs::read_to_string(&address_file) {
+            if written(&address_file) != earlier
+                && let Ok(address) = std::fs::read_to_string(&address_file)
+            {
                 self.folder.publish_address(&address)?;
                 return Ok(format!("http://{}", address.trim().trim_start_matches("http://")));
             }
@@ -172,6 +175,12 @@ fn arguments<const N: usize>(arguments: [OsString; N]) -> Vec<OsString> {
     let mut all = arguments.to_vec();
     all.extend(["--output".into(), "json".into(), "--with-parent".into(), std::process::id().to_string().into()]);
     all
+}
+
+/// Which file it is and when it was written; none if there is none.
+fn written(path: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// The port of development cells if it is free, otherwise 0: any.

@@ -1,6 +1,7 @@
 //! Where a development cell is kept: a named directory that stays, or a temporary one that leaves nothing behind.
 
 use std::{
+    cell::Cell,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
@@ -14,6 +15,8 @@ use crate::failure::Failure;
 pub(super) struct Folder {
     path: PathBuf,
     is_temporary: bool,
+    /// The address in it is this cell's: a directory that another cell uses keeps that one's.
+    has_published: Cell<bool>,
 }
 
 impl Folder {
@@ -22,11 +25,12 @@ impl Folder {
         let folder = match named {
             Some(path) => {
                 let absolute = std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))?;
-                Self { path: absolute, is_temporary: false }
+                Self { path: absolute, is_temporary: false, has_published: Cell::new(false) }
             }
             None => Self {
                 path: temporary().map_err(|error| Failure::io("no temporary directory", &error))?,
                 is_temporary: true,
+                has_published: Cell::new(false),
             },
         };
         for part in ["server", "agents", "logs"] {
@@ -54,6 +58,7 @@ impl Folder {
     /// Puts the cell's address where scripts look for it: `DIR/address`, whole or not at all.
     pub(super) fn publish_address(&self, address: &str) -> Result<(), Failure> {
         let (draft, path) = (self.path.join("address.new"), self.path.join("address"));
+        self.has_published.set(true);
         let written = fs::write(&draft, address).and_then(|()| fs::rename(&draft, &path));
         written.map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
     }
@@ -67,7 +72,7 @@ impl Folder {
     pub(super) fn close(self) {
         if self.is_temporary {
             let _ = fs::remove_dir_all(&self.path);
-        } else {
+        } else if self.has_published.get() {
             let _ = fs::remove_file(self.path.join("address"));
         }
     }
@@ -98,6 +103,17 @@ mod tests {
         assert!(path.join("server").is_dir());
         folder.close();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_address_of_another_cell_is_left_alone() {
+        let named = tempfile::tempdir().unwrap();
+        let first = Folder::open(Some(named.path())).unwrap();
+        first.publish_address("127.0.0.1:1").unwrap();
+        Folder::open(Some(named.path())).unwrap().close();
+        assert!(named.path().join("address").exists());
+        first.close();
+        assert!(!named.path().join("address").exists());
     }
 
     #[test]
