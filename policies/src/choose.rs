@@ -63,6 +63,16 @@ impl Scan<'_> {
             return Vec::new();
         }
         let rank = |machine, placed| R::from(&self.candidate(machine, placed));
+        if wanted == 1 {
+            // One scan, and nothing to remember.
+            return self
+                .fitting()
+                .map(|machine| (rank(machine, 0), machine))
+                .min()
+                .map(|(_, machine)| machine)
+                .into_iter()
+                .collect();
+        }
         let mut ranked: Vec<(R, u32, u32)> = self.fitting().map(|machine| (rank(machine, 0), machine, 0)).collect();
         // A rank depends on its own machine only, and changes only when a task goes there. So of the first k machines one is
         // still untouched when the k-th task is placed, and no machine behind them is ever needed.

@@ -47,9 +47,7 @@ impl Scheduler for Batch {
         self.placer.begin(view, Some(Decorrelation { seed: view.seed(), nearness_cpu_millis }));
         let mut decision = Decision::default();
         let mut plan = Plan::incremental().decided_by("best-fit", &nearness_cpu_millis.to_le_bytes());
-        for work in view.work() {
-            self.placer.place(view, work, &mut plan, &mut decision);
-        }
+        self.placer.place_all(view, view.work(), &mut plan, &mut decision);
         decision.commit(plan);
         decision
     }

@@ -43,20 +43,37 @@ impl Placer {
         self.hopeless.clear();
     }
 
-    /// Claims machines for as many of the tasks as fit, and says why the others do not.
-    pub(crate) fn place(&mut self, view: &View<'_>, work: &Work, plan: &mut Plan, decision: &mut Decision) {
-        let shape = work.shape();
-        let home = match self.home(view, work) {
+    /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
+    ///
+    /// Groups that need the same and stand next to each other are placed in one scan of the machines: to a best fit their tasks are
+    /// all alike, and many small jobs are often copies of one.
+    pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
+        let alike = |one: &Work, other: &Work| {
+            let (left, right) = (one.shape(), other.shape());
+            let shared = one.job.shape.same_machine || other.job.shape.same_machine;
+            !shared && left.resources == right.resources && left.constraints == right.constraints
+        };
+        works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
+    }
+
+    /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count.
+    pub(crate) fn place(&mut self, view: &View<'_>, equals: &[Work], plan: &mut Plan, decision: &mut Decision) {
+        let Some(first) = equals.first() else { return };
+        let give_up = |works: &[Work], reason: &str, decision: &mut Decision| {
+            works.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), reason));
+        };
+        let shape = first.shape();
+        let home = match self.home(view, first) {
             Ok(home) => home,
-            Err(reason) => return decision.pass_over(work, work.tasks.len(), reason),
+            Err(reason) => return give_up(equals, &reason, decision),
         };
         let need = (shape.resources, shape.constraints.clone(), home);
         if let Some(reason) = self.hopeless.get(&need) {
-            return decision.pass_over(work, work.tasks.len(), reason);
+            return give_up(equals, reason, decision);
         }
         let classes = self.columns.classes_for(&shape.constraints, view.cell());
         let siblings = match self.policy {
-            Policy::Spread => view.siblings(&work.job, work.group),
+            Policy::Spread => view.siblings(&first.job, first.group),
             Policy::FirstFit | Policy::BestFit => BTreeMap::new(),
         };
         let request = Request {
@@ -67,15 +84,23 @@ impl Placer {
             policy: self.policy,
             decorrelation: self.decorrelation,
         };
-        let count = u32::try_from(work.tasks.len()).unwrap_or(u32::MAX);
-        let machines = choose(&self.columns, view.cell(), &request, count);
-        machines.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
-        let (placed, left) = work.tasks.split_at(machines.len());
-        plan.claim(work, placed, &machines);
-        if !left.is_empty() {
+        let count: usize = equals.iter().map(|work| work.tasks.len()).sum();
+        let chosen = choose(&self.columns, view.cell(), &request, u32::try_from(count).unwrap_or(u32::MAX));
+        chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
+        let reason = (chosen.len() < count).then(|| {
             let requirement = Requirement { resources: &shape.resources, classes: classes.as_ref(), home };
-            let reason = explain(&self.columns, view.cell(), &requirement).to_string();
-            decision.pass_over(work, left.len(), &reason);
+            explain(&self.columns, view.cell(), &requirement).to_string()
+        });
+        let mut machines = &chosen[..];
+        for work in equals {
+            let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
+            plan.claim(work, placed, &machines[..placed.len()]);
+            machines = &machines[placed.len()..];
+            if let Some(reason) = reason.as_ref().filter(|_| !left.is_empty()) {
+                decision.pass_over(work, left.len(), reason);
+            }
+        }
+        if let Some(reason) = reason {
             self.hopeless.insert(need, reason);
         }
     }

@@ -32,12 +32,10 @@ impl Scheduler for Service {
         self.placer.begin(view, None);
         let mut decision = Decision::default();
         // One transaction a job: services are few and live long, and each is easier to follow alone.
-        let mut works = view.work().iter().peekable();
-        while let Some(first) = works.next() {
+        for groups in view.work().chunk_by(|one, other| one.job.id == other.job.id) {
             let mut plan = Plan::incremental().decided_by("spread", &[]);
-            self.placer.place(view, first, &mut plan, &mut decision);
-            while let Some(next) = works.next_if(|next| next.job.id == first.job.id) {
-                self.placer.place(view, next, &mut plan, &mut decision);
+            for work in groups {
+                self.placer.place(view, std::slice::from_ref(work), &mut plan, &mut decision);
             }
             decision.commit(plan);
         }

@@ -121,3 +121,19 @@ fn many_batch_schedulers_on_one_snapshot_rarely_want_the_same_machine() {
     let conflicts = sum(|counters| counters.claims_conflict);
     assert!(conflicts <= 6, "{conflicts} of 16 claims met a neighbour on 64 equal machines");
 }
+
+#[test]
+fn equal_jobs_are_served_in_their_order_when_room_is_short() {
+    let mut stage = Stage::new();
+    stage.seat(Batch::default());
+    let jobs: Vec<_> = (0..5)
+        .map(|number| stage.submit(&JobBuilder::new(&format!("job{number}"), "batch").group("main", 2, 1000)))
+        .collect();
+    stage.settle();
+    stage.machine("m1", 5_000, &[]);
+    stage.advance(1_000_000);
+    let placed: Vec<_> = jobs.iter().map(|&job| stage.placed(job).len()).collect();
+    assert_eq!(placed, [2, 2, 1, 0, 0]);
+    assert!(stage.passed_over(jobs[2], 0).contains("short of cpu_millis by 1000"), "{}", stage.passed_over(jobs[2], 0));
+    assert_eq!(stage.passed_over(jobs[4], 0), stage.passed_over(jobs[3], 0));
+}
