@@ -2,6 +2,10 @@
 
 use plenum_model::{Cell, Delta, FoldError, LogTime, Revision};
 
+/// How far log time is thought to be behind this process's clock. A batch carries the time at which it was begun, and the core
+/// judges by that: whoever claims at the very end of a backoff would be early.
+const LAG_MICROS: i64 = 2_000;
+
 /// The mirror, and what changed in it since somebody last looked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
@@ -83,10 +87,10 @@ impl Mirror {
         }
     }
 
-    /// Log time now. Behind the cell's own by the time that messages take, and so never ahead of it, as long as both clocks
-    /// run equally fast.
+    /// Log time now. Behind the cell's own by the time that messages take and a little more, and so hardly ever ahead of it, as long
+    /// as both clocks run equally fast.
     pub(crate) fn log_time(&self, now_micros: i64) -> LogTime {
-        let since = now_micros.saturating_sub(self.clock.local_micros).max(0);
+        let since = now_micros.saturating_sub(self.clock.local_micros).saturating_sub(LAG_MICROS).max(0);
         let base = LogTime::from_micros(self.clock.log_micros);
         if base.micros == 0 { base } else { base.plus_micros(since) }
     }

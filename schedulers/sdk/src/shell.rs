@@ -1,6 +1,7 @@
 //! The thin part: a connection, a clock, a timer. Decides nothing.
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -42,11 +43,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// A cell at an address, and everything else as usual. Two processes with the same settings draw different jitter, because
-    /// the cell gives each session another number.
+    /// A cell at an address, and everything else as usual. The seed is drawn at random, so that a thousand schedulers do not come
+    /// back to a restarted cell in the same instant; the one that decided stands in each transaction.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        let settings = Settings { stopwatch: monotonic_micros, ..Settings::default() };
+        let seed = RandomState::new().hash_one(std::process::id());
+        let settings = Settings { seed, stopwatch: monotonic_micros, ..Settings::default() };
         Self { address: address.into(), principal: String::new(), settings }
     }
 }

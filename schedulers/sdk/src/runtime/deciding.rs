@@ -14,6 +14,9 @@ use crate::scheduler::{Decision, PassedOver, Scheduler};
 use crate::share::mix;
 use crate::view::{View, Work};
 
+/// How many tasks of each group.
+type Left = BTreeMap<(JobId, u16), usize>;
+
 /// What there is to do.
 #[derive(Debug, Default)]
 struct Gathered {
@@ -85,11 +88,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let base = cell.revision();
         self.counters.decisions += 1;
         self.mirror.looked();
-        if plans.len() > window {
-            self.counters.dropped += (plans.len() - window) as u64;
-            plans.truncate(window);
-            self.due = true;
-        }
+        let late = plans.split_off(window.min(plans.len()));
+        self.counters.dropped += late.len() as u64;
+        self.due |= !late.is_empty();
         let left = left_over(&gathered.work, &plans);
         self.hungry |= !left.is_empty();
         if let Some(turn) = gathered.cut_at {
@@ -98,7 +99,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let lucky = last.is_none_or(|group| !left.contains_key(&group));
             self.pass = Some(if lucky { Bound::Included(turn) } else { Bound::Excluded(turn) });
         }
-        self.note(left, passed_over, base);
+        self.note(left, &late, passed_over, base);
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
         }
@@ -159,11 +160,16 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
-    fn note(&mut self, left: BTreeMap<(JobId, u16), usize>, passed_over: Vec<PassedOver>, base: Revision) {
+    fn note(&mut self, left: Left, late: &[Plan], passed_over: Vec<PassedOver>, base: Revision) {
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
+        let late: BTreeSet<_> = late.iter().flat_map(Plan::claims_by_group).map(|(group, _)| group).collect();
         let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
             let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
-            let reason = format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name());
+            let reason = if late.contains(&(job, group)) {
+                "placed as soon as earlier transactions are answered".to_owned()
+            } else {
+                format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name())
+            };
             PassedOver { job, group, tasks, reason }
         });
         self.notes.add(passed_over.into_iter().chain(unsaid), base);
@@ -201,7 +207,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 }
 
 /// Tasks of each group that were offered and not claimed.
-fn left_over(work: &[Work], plans: &[Plan]) -> BTreeMap<(JobId, u16), usize> {
+fn left_over(work: &[Work], plans: &[Plan]) -> Left {
     let mut left: BTreeMap<_, _> = work.iter().map(|work| ((work.job.id, work.group), work.tasks.len())).collect();
     for (group, claims) in plans.iter().flat_map(Plan::claims_by_group) {
         if let Some(tasks) = left.get_mut(&group) {

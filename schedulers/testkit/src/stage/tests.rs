@@ -289,3 +289,39 @@ fn jobs_behind_many_tasks_that_fit_nowhere_have_their_turn() {
     stage.advance(100_000);
     assert_eq!(stage.placed(small).len(), 2);
 }
+
+/// Commits each job alone.
+struct OneByOne;
+
+impl Scheduler for OneByOne {
+    fn name(&self) -> &str {
+        "one-by-one"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+#[test]
+fn plans_beyond_the_window_wait_for_answers_and_say_so() {
+    let mut stage = Stage::new();
+    let settings = Settings { window: 2, ..Settings::default() };
+    let seat = stage.seat_with(OneByOne, settings);
+    stage.cut_off(seat);
+    let jobs: Vec<_> = (0..5).map(|number| stage.submit(&job(&format!("job{number}"), "one-by-one", 1))).collect();
+    stage.machine("m1", 100_000, &[]);
+    stage.let_back(seat);
+    stage.advance(60_000);
+    assert!(jobs.iter().all(|&job| stage.placed(job).len() == 1));
+    assert!(stage.runtime(seat).counters().dropped >= 3);
+    assert_eq!(stage.passed_over(jobs[4], 0), "placed as soon as earlier transactions are answered");
+    stage.advance(1_000_000);
+    assert_eq!(stage.passed_over(jobs[4], 0), "");
+}
