@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use plenum_model::{Delta, Job, JobChange, JobId, Outcome, RefusalKind, SessionChange};
+use plenum_model::{
+    Delta, Job, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, SessionChange,
+};
 
 use super::{Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
@@ -94,7 +96,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
         // What was granted needs no other decision; what was refused does, soon.
         self.due |= !outcome.refusals.is_empty();
-        for misfit in outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Misfit) {
+        for misfit in outcome.refusals.iter().filter(|refusal| self.is_divergence(refusal, outcome.time)) {
             outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
         }
         let refused: BTreeSet<JobId> = outcome.refusals.iter().map(|refusal| refusal.job).collect();
@@ -109,6 +111,14 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         self.tell_outcome(outcome);
+    }
+
+    /// A misfit that only a bug explains. A claim at the very end of a backoff may be early without one: a batch has the time at
+    /// which it was begun, and log time stands still after a start with a clock that was set back, while this side's goes on.
+    fn is_divergence(&self, refusal: &Refusal, decided: LogTime) -> bool {
+        let row = self.mirror.cell().and_then(|cell| cell.group(cell.job(refusal.job)?, refusal.group));
+        let early = refusal.reason == RefusalReason::NotWanted && row.is_some_and(|row| row.not_before > decided);
+        refusal.kind == RefusalKind::Misfit && !early
     }
 
     fn grant(&mut self, job: JobId) {
