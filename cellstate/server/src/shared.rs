@@ -68,9 +68,9 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, identity, keeper, feed, mirror, log_path } = parts;
-        let clock = Clock::new();
         let cell = mirror.cell();
         let (revision, time) = (cell.revision(), cell.time());
+        let clock = Clock::new(time);
         let term = settings.lease + settings.lease_margin;
         let term_micros = i64::try_from(term.as_micros()).unwrap_or(i64::MAX);
         let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), settings.log_readers);

@@ -12,10 +12,13 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock that shows the system's time now, and goes on by the monotonic clock: a system clock that is set back does not stop
-    /// log time, and one that is set forward does not make everything due at once.
-    pub(crate) fn new() -> Self {
+    /// log time, and one that is set forward does not make everything due at once. It begins at `log` at the earliest, the time of
+    /// the last batch: log time would stand still until a clock that was set back before the start had caught up, and with it
+    /// everything that waits for its time.
+    pub(crate) fn new(log: LogTime) -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), start_micros: i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX) }
+        let system_micros = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
+        Self { start: Instant::now(), start_micros: system_micros.max(log.micros) }
     }
 
     /// When the server started.
@@ -39,5 +42,19 @@ impl Clock {
         // A year is as good as never, and does not overflow the clock.
         let bounded = after_start.min(366 * 24 * 3_600_000_000);
         self.start + Duration::from_micros(bounded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_time_goes_on_where_it_was_after_a_clock_was_set_back() {
+        let tomorrow = Clock::new(LogTime::default()).now().plus_micros(86_400_000_000);
+        let clock = Clock::new(tomorrow);
+        let first = clock.now();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(first >= tomorrow && clock.now() > first);
     }
 }
