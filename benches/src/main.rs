@@ -1,17 +1,163 @@
-//! The benchmark harness.
+//! The benchmark harness: runs a suite, and writes what it measured as JSON, as a page to read and as plots.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `suites` | what is measured, one module for each suite |
+//! | `workload` | the load of the resolver's suite |
+//! | `figure` | what a run leaves behind |
+//! | `report`, `plot` | the page and the plots, made from the results alone |
+//! | `compare` | two runs side by side |
+
+mod compare;
+mod disk;
+mod figure;
+mod machine;
+mod plot;
+mod processes;
+mod progress;
 mod random;
+mod report;
 mod suites;
 mod thread_time;
 mod workload;
 
-fn main() -> anyhow::Result<()> {
-    let started = std::time::Instant::now();
-    let mut steady = workload::Steady::build(suites::core::CASE, 1)?;
-    eprintln!("built in {:?}", started.elapsed());
-    suites::core::sample(&mut steady, 50)?;
-    for _ in 0..5 {
-        let value = suites::core::sample(&mut steady, 50)?;
-        eprintln!("{value:.0} claims/s");
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::figure::Results;
+use crate::machine::Machine;
+use crate::progress::{print, say};
+
+/// Measures Plenum: claims a second, what a commit takes, what an idle cell costs.
+#[derive(Debug, Parser)]
+#[command(name = "plenum-bench", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The suites
+    List,
+    /// Run a suite; writes results.json, report.md and plots
+    Run(Run),
+    /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold
+    Compare {
+        /// The folder of the run to compare with
+        a: PathBuf,
+        /// The folder of the run to judge
+        b: PathBuf,
+        /// By how much a figure may be worse, in percent
+        #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+        threshold: f64,
+    },
+    /// Make the report and the plots of a run again, from its results.json
+    Report {
+        /// The run's folder
+        dir: PathBuf,
+    },
+    /// A server for the suite `commit`
+    #[command(hide = true)]
+    Serve {
+        /// The cell's directory
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// How a suite is run.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// Its name
+    #[arg(value_parser = suites::NAMES)]
+    suite: String,
+    /// Fewer samples and cases, none of them smaller
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where results.json goes [default: bench-results/SUITE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where cells keep their logs meanwhile: on the disk to be measured [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The program that the suite `dev` measures [default: `plenum` beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plenum: Option<PathBuf>,
+    /// Only cases with this text in their names
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) case: Option<String>,
+    /// Of the load's random choices
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+impl Run {
+    /// Whether a case was asked for.
+    pub(crate) fn has_case(&self, case: &str) -> bool {
+        self.case.as_ref().is_none_or(|text| case.contains(text))
     }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::List => {
+            for suite in suites::SUITES {
+                print(&format!("{:<8} {}", suite.name, suite.about))?;
+            }
+        }
+        Command::Run(options) => run_suite(&options)?,
+        Command::Compare { a, b, threshold } => {
+            let comparison = compare::compare(&Results::read(&a)?, &Results::read(&b)?, threshold / 100.0)?;
+            print(comparison.text.trim_end())?;
+            return Ok(if comparison.regressions > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        Command::Report { dir } => {
+            for file in report::write(&Results::read(&dir)?, &dir)? {
+                print(&file.display().to_string())?;
+            }
+        }
+        Command::Serve { dir } => suites::serve(dir)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_suite(options: &Run) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !cfg!(debug_assertions) || cfg!(test),
+        "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {}`",
+        options.suite
+    );
+    let suite = suites::SUITES.iter().find(|suite| suite.name == options.suite).context("a suite of the list")?;
+    let began = Instant::now();
+    let machine = Machine::this()?;
+    let [one, five, _] = machine.load_average;
+    say(&format!("{} on {} cores of {}, load average {one} {five}", suite.name, machine.cores, machine.cpu_model));
+    let started = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
+    let figures = (suite.run)(options)?;
+    anyhow::ensure!(!figures.is_empty(), "no case of the suite {} has {:?} in its name", suite.name, options.case);
+    let plenum = env!("CARGO_PKG_VERSION").to_owned();
+    let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, figures };
+    let folder = options.out.clone().unwrap_or_else(|| Path::new("bench-results").join(suite.name));
+    results.write(&folder)?;
+    report::write(&results, &folder)?;
+    for figure in &results.figures {
+        print(&format!("{} · {} · {}", figure.case, figure.metric, report::quantity(figure.value, &figure.unit)))?;
+    }
+    say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
     Ok(())
 }

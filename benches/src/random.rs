@@ -18,6 +18,6 @@ impl Random {
 
     /// Below `bound`, which is above 0: the high half of a product, whose bias is below 2^-32.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        u32::try_from((self.next() >> 32) * u64::from(bound) >> 32).expect("below a u32")
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).expect("below a u32")
     }
 }

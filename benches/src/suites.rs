@@ -1,3 +1,77 @@
 //! One module for each suite.
 
-pub(crate) mod core;
+mod commit;
+mod core;
+mod dev;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::figure::Figure;
+use crate::{Run, machine, processes};
+
+/// A suite by its name.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn(&Run) -> anyhow::Result<Vec<Figure>>,
+}
+
+/// All suites.
+pub(crate) const SUITES: [Suite; 3] = [
+    Suite {
+        name: core::NAME,
+        about: "claims that the resolver decides on one core; no disk, no network",
+        run: core::run,
+    },
+    Suite { name: commit::NAME, about: "durable commits over gRPC on loopback, clients included", run: commit::run },
+    Suite {
+        name: dev::NAME,
+        about: "time to the first task of `plenum dev`, and what an idle cell costs",
+        run: dev::run,
+    },
+];
+
+/// Their names.
+pub(crate) const NAMES: [&str; 3] = [core::NAME, commit::NAME, dev::NAME];
+
+/// Runs a server until it is killed; the other half of the suite `commit`.
+pub(crate) fn serve(dir: PathBuf) -> anyhow::Result<()> {
+    commit::serve(dir)
+}
+
+/// The folder of this program: on a real disk, and nobody keeps anything there.
+fn beside_this_program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program's file")?;
+    Ok(program.parent().context("a program lies in a folder")?.to_owned())
+}
+
+/// Looks how busy this machine is with the work of others.
+struct Others {
+    began: std::time::Instant,
+    busy_seconds: f64,
+    own_seconds: f64,
+    /// Processes of ours that run during the whole time.
+    own: Vec<u32>,
+}
+
+impl Others {
+    /// Begins to look.
+    fn look(own: Vec<u32>) -> anyhow::Result<Self> {
+        let own_seconds = Self::own_seconds(&own)?;
+        Ok(Self { began: std::time::Instant::now(), busy_seconds: machine::busy_seconds()?, own_seconds, own })
+    }
+
+    fn own_seconds(own: &[u32]) -> anyhow::Result<f64> {
+        own.iter().map(|process| processes::cpu_seconds(*process)).sum()
+    }
+
+    /// Cores that others kept busy since, on average. Both counts are in hundredths of a second, so a little below 0 is possible.
+    fn cores(&self) -> anyhow::Result<f64> {
+        let own = Self::own_seconds(&self.own)? - self.own_seconds;
+        let busy = machine::busy_seconds()? - self.busy_seconds;
+        let cores = (busy - own) / self.began.elapsed().as_secs_f64();
+        Ok((cores.max(0.0) * 100.0).round() / 100.0)
+    }
+}

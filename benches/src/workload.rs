@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Attributes, CellIdentity, Command, Decision, DecisionMetadata, GroupShape, JobId, JobShape,
-    LogTime, MachineId, Placement, Request, Resources, Revision, SessionId, Transaction, TransactionId, TransactionOutcome,
-    Transition,
+    AllocationId, AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Decision, DecisionMetadata,
+    GroupShape, JobId, JobShape, LogTime, MachineId, Placement, Request, Resources, Revision, SessionId, Transaction,
+    TransactionId, TransactionOutcome, Transition,
 };
 
 use crate::random::Random;
@@ -33,6 +33,8 @@ pub(crate) struct Shape {
     pub(crate) batch: u32,
     /// Claims of a hundred that lose a race against the first transaction of their batch.
     pub(crate) losers_percent: u32,
+    /// When a claim conflicts. The load is one session, whose own commits never count as changes by others.
+    pub(crate) check: ConflictCheck,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +47,7 @@ struct Live {
 
 /// The steady cell, and what is needed to go on loading it.
 pub(crate) struct Steady {
-    pub(crate) core: Core,
+    core: Core,
     shape: Shape,
     random: Random,
     jobs: Vec<JobId>,
@@ -56,6 +58,13 @@ pub(crate) struct Steady {
     /// By job, tasks that wait.
     waiting: Vec<Vec<u32>>,
     live: Vec<Live>,
+    /// Claims granted since the stops were last planned: as many are stopped by the next batch, so that the number of live
+    /// allocations stays what it is, however many claims lose.
+    granted: u64,
+    /// Stops of this batch that no transaction has yet.
+    stops_due: u64,
+    /// Hundredths of a loser that are due: a transaction of one claim has one in twenty.
+    losers_due: u32,
     next_job: usize,
     session: SessionId,
     rival: SessionId,
@@ -69,6 +78,20 @@ pub(crate) struct Steady {
 pub(crate) struct Batch {
     pub(crate) rival: Request,
     pub(crate) transactions: Vec<Request>,
+}
+
+/// What became of the claims of one transaction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) granted: u64,
+    pub(crate) refused: u64,
+}
+
+/// What agents report of what was stopped.
+pub(crate) struct Receipts {
+    /// Allocations of the load, without its rival's.
+    pub(crate) stopped: u64,
+    pub(crate) request: Request,
 }
 
 fn request(command: Command) -> Request {
@@ -109,6 +132,9 @@ impl Steady {
             jobs,
             machines,
             live: Vec::with_capacity(shape.live as usize + 65_536),
+            granted: 0,
+            stops_due: 0,
+            losers_due: 0,
             next_job: 0,
             session,
             rival,
@@ -121,28 +147,50 @@ impl Steady {
         Ok(steady)
     }
 
-    /// Places tasks until so many are live, and starts them.
+    /// Places tasks until so many are live.
     fn fill(&mut self) -> anyhow::Result<()> {
         while self.live.len() < self.shape.live as usize {
             let base = self.core.cell().revision();
-            let txn = self.transaction(base, 0, 0);
-            self.grant(&txn)?;
+            let request = self.transaction(base, 0);
+            let decided = self.core.decide(&request, self.now);
+            self.follow(&request, &decided)?;
         }
+        self.granted = u64::from(self.shape.claims * self.shape.batch * (100 - self.shape.losers_percent) / 100);
         Ok(())
     }
 
-    fn grant(&mut self, request: &Request) -> anyhow::Result<()> {
-        let decided = self.core.decide(request, self.now);
-        self.follow(request, &decided)?;
+    /// Live allocations that are not leaving.
+    pub(crate) fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The core, and the time at which everything is decided.
+    pub(crate) fn core_and_time(&mut self) -> (&mut Core, LogTime) {
+        (&mut self.core, self.now)
+    }
+
+    /// The cell as it is now.
+    pub(crate) fn cell(&self) -> &Cell {
+        self.core.cell()
+    }
+
+    /// Checks that the load is still what it is said to be.
+    pub(crate) fn settle(&self) -> anyhow::Result<()> {
+        let (expected, found) = (f64::from(self.shape.live), crate::figure::number(self.live.len() as u64));
+        ensure!((found / expected - 1.0).abs() < 0.02, "expected about {expected} live allocations, found {found}");
         Ok(())
     }
 
     /// The requests of one batch.
     pub(crate) fn next_batch(&mut self) -> Batch {
         let base = self.core.cell().revision();
-        let losers = self.shape.claims * self.shape.losers_percent / 100;
         let rival = self.race(base);
-        let transactions = (0..self.shape.batch).map(|_| self.transaction(base, self.shape.claims, losers)).collect();
+        self.stops_due += std::mem::take(&mut self.granted);
+        let transactions = (0..self.shape.batch).map(|number| {
+            self.losers_due += self.shape.claims * self.shape.losers_percent;
+            self.transaction(base, self.shape.batch - number)
+        });
+        let transactions = transactions.collect();
         Batch { rival, transactions }
     }
 
@@ -164,10 +212,14 @@ impl Steady {
         request(Command::Commit(Box::new(txn), id.number))
     }
 
-    /// Claims for tasks that wait, and as many stops of live allocations picked at random.
-    fn transaction(&mut self, base: Revision, stops: u32, losers: u32) -> Request {
+    /// Claims for tasks that wait, and its part of the stops, of live allocations picked at random. So many transactions of
+    /// the batch are still to come, this one included.
+    fn transaction(&mut self, base: Revision, transactions_left: u32) -> Request {
+        let stops = if transactions_left == 0 { 0 } else { self.stops_due / u64::from(transactions_left) };
+        self.stops_due -= stops;
+        let mut losers = (self.losers_due / 100) as usize;
+        self.losers_due %= 100;
         let mut left = self.shape.claims as usize;
-        let mut losers = losers as usize;
         let mut placements = Vec::new();
         while left > 0 {
             self.next_job = (self.next_job + 1) % self.jobs.len();
@@ -187,7 +239,7 @@ impl Steady {
             let job = self.jobs[self.next_job];
             placements.push(Placement { job, job_version: 1, machines, tasks, ..Placement::default() });
         }
-        let mut stopped = Vec::with_capacity(stops as usize);
+        let mut stopped = Vec::new();
         for _ in 0..stops {
             let victim = self.random.below(u32::try_from(self.live.len()).expect("fits"));
             let victim = self.live.swap_remove(victim as usize);
@@ -196,12 +248,25 @@ impl Steady {
         }
         let id = self.next_id(self.session);
         let decision = DecisionMetadata { attempt: 1, policy: "random".into(), ..DecisionMetadata::default() };
-        let txn = Transaction { id, incarnation: 1, base, placements, stops: stopped, decision, ..Transaction::default() };
+        let check = self.shape.check;
+        let txn = Transaction {
+            id,
+            incarnation: 1,
+            base,
+            check,
+            placements,
+            stops: stopped,
+            decision,
+            ..Transaction::default()
+        };
         request(Command::Commit(Box::new(txn), id.number))
     }
 
-    /// Takes note of what a transaction was granted, and gives the number of its granted claims.
-    pub(crate) fn follow(&mut self, request: &Request, decided: &Decided) -> anyhow::Result<u64> {
+    /// Takes note of what a transaction was granted, and counts it: the load's claims only, not those of its rival.
+    ///
+    /// # Errors
+    /// When a claim was neither granted nor refused, or a stop found nothing to stop: the work was not done.
+    pub(crate) fn follow(&mut self, request: &Request, decided: &Decided) -> anyhow::Result<Counted> {
         let (Command::Commit(txn, _), Decided::Changed { decision: Decision::Outcome(outcome), .. }) =
             (&request.command, decided)
         else {
@@ -211,25 +276,39 @@ impl Steady {
             bail!("a transaction of the load was refused: {:?}", outcome.refusals.first());
         }
         let racing = txn.id.session == self.rival;
-        let mut granted = 0;
+        ensure!(
+            outcome.idle_stops.is_empty(),
+            "stops of allocations that were live found none: {:?}",
+            outcome.idle_stops
+        );
+        ensure!(
+            outcome.claims() == txn.claims(),
+            "expected {} claims answered, found {}",
+            txn.claims(),
+            outcome.claims()
+        );
+        let mut counted = Counted::default();
         for (placement, claims) in txn.placements.iter().zip(&outcome.placements) {
             for (claim, id) in claims.iter().enumerate() {
                 let (machine, task) = (placement.machines[claim], placement.tasks[claim]);
                 match id {
                     Some(id) if racing => self.raced.push((*id, machine)),
                     Some(id) => {
-                        granted += 1;
+                        counted.granted += 1;
                         let job = self.job_number(placement.job)?;
                         self.live.push(Live { id: *id, machine, job, task });
                     }
                     None => {
                         let job = self.job_number(placement.job)? as usize;
                         self.waiting[job].push(task);
+                        counted.refused += 1;
                     }
                 }
             }
         }
-        Ok(granted)
+        ensure!(racing || counted.refused == outcome.refusals.len() as u64, "a claim was refused without a reason");
+        self.granted += counted.granted;
+        Ok(counted)
     }
 
     fn job_number(&self, job: JobId) -> anyhow::Result<u32> {
@@ -239,8 +318,9 @@ impl Steady {
     }
 
     /// The receipts of all that was stopped since the last ones, rivals too.
-    pub(crate) fn receipts(&mut self) -> Request {
+    pub(crate) fn receipts(&mut self) -> Receipts {
         let stopped = std::mem::take(&mut self.stopped);
+        let count = stopped.len() as u64;
         let mut transitions = Vec::with_capacity(stopped.len() + self.raced.len());
         for live in stopped {
             transitions.push(receipt(self.machines[live.machine as usize], live.id));
@@ -249,11 +329,7 @@ impl Steady {
         for (id, machine) in std::mem::take(&mut self.raced) {
             transitions.push(receipt(self.machines[machine as usize], id));
         }
-        request(Command::ReportStatus(transitions))
-    }
-
-    pub(crate) fn now(&self) -> LogTime {
-        self.now
+        Receipts { stopped: count, request: request(Command::ReportStatus(transitions)) }
     }
 }
 
@@ -293,7 +369,14 @@ fn open(core: &mut Core, scheduler: &str, now: LogTime) -> anyhow::Result<Sessio
     Ok(SessionId(core.cell().revision().0))
 }
 
-fn submit(core: &mut Core, name: &str, scheduler: &str, count: u32, task: Resources, now: LogTime) -> anyhow::Result<JobId> {
+fn submit(
+    core: &mut Core,
+    name: &str,
+    scheduler: &str,
+    count: u32,
+    task: Resources,
+    now: LogTime,
+) -> anyhow::Result<JobId> {
     let group = GroupShape { name: "main".into(), count, resources: task, ..GroupShape::default() };
     let shape = JobShape {
         namespace: "default".into(),

@@ -1,0 +1,166 @@
+//! Figures: what a run leaves behind. `results.json` is a [`Results`]; everything else is made from it again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::machine::Machine;
+
+/// The name of the file in a run's folder.
+pub(crate) const FILE: &str = "results.json";
+
+/// How a figure came about: everything that another measurement must share to be comparable, and what was seen beside it.
+pub(crate) type Parameters = BTreeMap<String, Value>;
+
+/// All that one run measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// The version that was measured.
+    pub(crate) plenum: String,
+    pub(crate) machine: Machine,
+    pub(crate) seed: u64,
+    /// RFC 3339, UTC.
+    pub(crate) started: String,
+    /// Fewer samples and cases than usual, none of them smaller.
+    pub(crate) quick: bool,
+    pub(crate) figures: Vec<Figure>,
+}
+
+impl Results {
+    /// Reads a run's folder, or the file itself.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("{}: expected a folder in which a run left its {FILE}", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not what a run writes", file.display()))
+    }
+
+    /// Writes the file into a run's folder, which is made if it is not there.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let file = folder.join(FILE);
+        let text = format!("{}\n", serde_json::to_string_pretty(self)?);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&file, text))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// Which way is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+/// One measured figure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) suite: String,
+    pub(crate) case: String,
+    pub(crate) metric: String,
+    pub(crate) unit: String,
+    /// Whose figure it is, where it is not our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) system: Option<String>,
+    pub(crate) better: Better,
+    /// The median of the samples.
+    pub(crate) value: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) samples: Vec<f64>,
+    pub(crate) parameters: Parameters,
+}
+
+impl Figure {
+    /// What two runs must share so that their figures are compared.
+    pub(crate) fn key(&self) -> (&str, &str, &str, &str) {
+        (&self.suite, &self.case, &self.metric, self.system.as_deref().unwrap_or_default())
+    }
+}
+
+/// Figures of one case.
+pub(crate) struct Case<'a> {
+    pub(crate) suite: &'a str,
+    pub(crate) case: &'a str,
+    pub(crate) parameters: Parameters,
+}
+
+impl Case<'_> {
+    /// A figure from its samples. An empty or endless sample is a bug of the harness, and ends the run.
+    pub(crate) fn figure(&self, metric: &str, unit: &str, better: Better, samples: Vec<f64>) -> anyhow::Result<Figure> {
+        let finite = !samples.is_empty() && samples.iter().all(|sample| sample.is_finite());
+        anyhow::ensure!(finite, "{} {} {metric}: expected finite samples, found {samples:?}", self.suite, self.case);
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
+        Ok(Figure {
+            suite: self.suite.to_owned(),
+            case: self.case.to_owned(),
+            metric: metric.to_owned(),
+            unit: unit.to_owned(),
+            system: None,
+            better,
+            value: median(&sorted),
+            min,
+            max,
+            samples,
+            parameters: self.parameters.clone(),
+        })
+    }
+}
+
+/// The middle of sorted samples, or between the two in the middle.
+fn median(sorted: &[f64]) -> f64 {
+    let (lower, upper) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    f64::midpoint(lower, upper)
+}
+
+/// A count as a number that can be divided. Counts of a run are far below 2^53.
+#[allow(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+pub(crate) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case() -> Case<'static> {
+        Case { suite: "core", case: "machines=1", parameters: Parameters::new() }
+    }
+
+    #[test]
+    fn the_value_is_the_median_of_the_samples() {
+        let figure = case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((figure.value, figure.min, figure.max), (2.0, 1.0, 3.0));
+        let even = case().figure("claims_per_second", "1/s", Better::Higher, vec![4.0, 1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(even.value, 2.5);
+    }
+
+    #[test]
+    fn no_figure_is_made_from_nothing() {
+        assert!(case().figure("claims_per_second", "1/s", Better::Higher, vec![]).is_err());
+        assert!(case().figure("claims_per_second", "1/s", Better::Higher, vec![1.0, f64::INFINITY]).is_err());
+    }
+
+    #[test]
+    fn results_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = Results {
+            plenum: "0.1.0".into(),
+            machine: Machine::this().unwrap(),
+            seed: 1,
+            started: "2026-11-20T09:00:00Z".into(),
+            quick: true,
+            figures: vec![case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0]).unwrap()],
+        };
+        results.write(folder.path()).unwrap();
+        let read = Results::read(folder.path()).unwrap();
+        assert_eq!(read.figures[0].key(), ("core", "machines=1", "claims_per_second", ""));
+        assert!(Results::read(&folder.path().join("elsewhere")).is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! Plots as SVG, drawn by hand: bars with their range, and lines of samples. Colours work on light and dark pages.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 720.0;
+const COLOURS: [&str; 6] = ["#3b7dd8", "#d8743b", "#4a9d5b", "#9a5bb5", "#b59a3b", "#5bb0b5"];
+const INK: &str = "#888888";
+
+/// One bar.
+pub(crate) struct Bar {
+    pub(crate) label: String,
+    pub(crate) value: f64,
+    /// The least and the greatest sample.
+    pub(crate) range: (f64, f64),
+    /// The value as people read it.
+    pub(crate) text: String,
+}
+
+/// Bars from 0, one below the other, each with the range of its samples.
+pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
+    const ROW: f64 = 34.0;
+    const LEFT: f64 = 250.0;
+    const RIGHT: f64 = 110.0;
+    let most = bars.iter().map(|bar| bar.range.1.max(bar.value)).fold(f64::MIN_POSITIVE, f64::max);
+    let length = |value: f64| (WIDTH - LEFT - RIGHT) * value / most;
+    let mut y = 40.0;
+    let mut body = String::new();
+    for bar in bars {
+        let middle = y + ROW / 2.0;
+        let _ = writeln!(body, "{}", label(LEFT - 8.0, middle, "end", &bar.label));
+        let (top, height, end) = (y + 6.0, ROW - 12.0, length(bar.value));
+        let colour = COLOURS[0];
+        let _ = writeln!(
+            body,
+            r#"<rect x="{LEFT}" y="{top:.1}" width="{end:.1}" height="{height:.1}" rx="2" fill="{colour}" fill-opacity="0.8"/>"#
+        );
+        let (from, to) = (LEFT + length(bar.range.0), LEFT + length(bar.range.1));
+        let _ = writeln!(
+            body,
+            r#"<path d="M{from:.1} {middle:.1}H{to:.1}M{from:.1} {:.1}v8M{to:.1} {:.1}v8" stroke="{INK}" stroke-width="1.5" fill="none"/>"#,
+            middle - 4.0,
+            middle - 4.0
+        );
+        let _ = writeln!(body, "{}", label(to.max(LEFT + end) + 8.0, middle, "start", &bar.text));
+        y += ROW;
+    }
+    page(title, y + 10.0, &body)
+}
+
+/// Samples in their order, one line for each case, from 0 up.
+pub(crate) fn lines(title: &str, unit: &str, runs: &[(&str, &[f64])]) -> String {
+    const TOP: f64 = 44.0;
+    const BOTTOM: f64 = 244.0;
+    const LEFT: f64 = 90.0;
+    const RIGHT: f64 = 700.0;
+    let most = runs.iter().flat_map(|(_, samples)| samples.iter()).fold(f64::MIN_POSITIVE, |most, one| most.max(*one));
+    let mut body = String::new();
+    for part in [0.0, 0.5, 1.0] {
+        let y = BOTTOM - (BOTTOM - TOP) * part;
+        let _ = writeln!(body, r#"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="{INK}" stroke-opacity="0.3"/>"#);
+        let _ = writeln!(body, "{}", label(LEFT - 8.0, y, "end", &crate::report::quantity(most * part, unit)));
+    }
+    let mut y = BOTTOM + 22.0;
+    for ((case, samples), colour) in runs.iter().zip(COLOURS.iter().cycle()) {
+        let last = samples.len().saturating_sub(1).max(1);
+        let mut path = String::new();
+        for (number, sample) in samples.iter().enumerate() {
+            let x = LEFT + (RIGHT - LEFT) * count(number) / count(last);
+            let up = (BOTTOM - TOP) * sample / most;
+            let _ = write!(path, "{}{x:.1} {:.1}", if number == 0 { "M" } else { "L" }, BOTTOM - up);
+        }
+        let _ = writeln!(body, r#"<path d="{path}" stroke="{colour}" stroke-width="2" fill="none"/>"#);
+        let _ = writeln!(body, r#"<path d="M{LEFT} {y:.1}h18" stroke="{colour}" stroke-width="3"/>"#);
+        let _ = writeln!(body, "{}", label(LEFT + 26.0, y, "start", case));
+        y += 20.0;
+    }
+    page(title, y, &body)
+}
+
+fn count(number: usize) -> f64 {
+    crate::figure::number(number as u64)
+}
+
+fn label(x: f64, y: f64, anchor: &str, text: &str) -> String {
+    let text = escape(text);
+    format!(r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" dominant-baseline="middle">{text}</text>"#)
+}
+
+fn page(title: &str, height: f64, body: &str) -> String {
+    let title = escape(title);
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" role="img" font-family="sans-serif" font-size="13" fill="{INK}">
+<title>{title}</title>
+<text x="12" y="22" font-size="15" font-weight="bold">{title}</text>
+{body}</svg>
+"#
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_bar_fills_the_room_and_texts_are_escaped() {
+        let bar = |value: f64| Bar { label: "a<b".into(), value, range: (value, value), text: format!("{value}") };
+        let svg = bars("claims & more", &[bar(1.0), bar(2.0)]);
+        assert!(svg.contains(r#"width="360.0""#) && svg.contains(r#"width="180.0""#), "{svg}");
+        assert!(svg.contains("a&lt;b") && svg.contains("claims &amp; more") && !svg.contains("a<b"));
+    }
+
+    #[test]
+    fn a_line_begins_at_its_first_sample() {
+        let svg = lines("samples", "s", &[("one", &[1.0, 0.0, 0.5])]);
+        assert!(svg.contains(r#"d="M90.0 44.0L395.0 244.0L700.0 144.0""#), "{svg}");
+    }
+}

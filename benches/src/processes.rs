@@ -1,0 +1,114 @@
+//! What processes cost, as the kernel counts it: CPU time by process and thread, memory in proportion to who shares it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::figure::number;
+
+/// One line of `/proc/…/stat`.
+struct Stat {
+    name: String,
+    parent: u32,
+    ticks: u64,
+}
+
+/// Ticks of the kernel's accounting as seconds.
+pub(crate) fn seconds(ticks: u64) -> f64 {
+    // USER_HZ is 100 on every architecture that Linux still builds for.
+    number(ticks) / 100.0
+}
+
+/// CPU time of a process so far, all its threads included, also those that ended; its children are not.
+pub(crate) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
+    Ok(seconds(stat(Path::new(&format!("/proc/{process}/stat")))?.ticks))
+}
+
+/// CPU time of a process so far in nanoseconds, for those that hardly use any: what its threads have run, without those that ended.
+pub(crate) fn cpu_nanos(process: u32) -> anyhow::Result<u64> {
+    let folder = format!("/proc/{process}/task");
+    let mut nanos = 0;
+    for entry in fs::read_dir(&folder).with_context(|| format!("process {process} is gone"))? {
+        let text = fs::read_to_string(entry?.path().join("schedstat")).unwrap_or_default();
+        nanos += text.split_whitespace().next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(nanos)
+}
+
+/// CPU time of the threads of a process, by name.
+pub(crate) fn cpu_seconds_by_thread(process: u32) -> anyhow::Result<BTreeMap<String, f64>> {
+    let mut threads = BTreeMap::new();
+    let folder = format!("/proc/{process}/task");
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        // A thread may end while it is looked at.
+        if let Ok(stat) = stat(&entry?.path().join("stat")) {
+            *threads.entry(stat.name).or_default() += seconds(stat.ticks);
+        }
+    }
+    Ok(threads)
+}
+
+/// A process and everything below it, as far as nobody was adopted.
+pub(crate) fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let name = entry?.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if let Ok(stat) = stat(Path::new(&format!("/proc/{process}/stat"))) {
+            parents.push((process, stat.parent));
+        }
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(process, _)| *process));
+        next += 1;
+    }
+    Ok(found)
+}
+
+/// Name and memory of a process: what it has alone, and its part of what it shares.
+pub(crate) fn proportional_bytes(process: u32) -> anyhow::Result<(String, u64)> {
+    let path = format!("/proc/{process}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).with_context(|| format!("{path}: no Pss"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().with_context(|| format!("{path}: Pss:{line}"))?;
+    let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let mut words = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).skip(1);
+    Ok((words.next().unwrap_or_default().into_owned(), kib * 1024))
+}
+
+fn stat(path: &Path) -> anyhow::Result<Stat> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&text).with_context(|| format!("{}: expected the fields of proc(5), found {text:?}", path.display()))
+}
+
+/// The name stands in brackets and may have brackets and spaces itself.
+fn parse(text: &str) -> Option<Stat> {
+    let (head, tail) = text.rsplit_once(')')?;
+    let name = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = tail.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(Stat { name, parent: fields.get(1)?.parse().ok()?, ticks: ticks(11)? + ticks(12)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_is_read_whole() {
+        let stat = parse("7 (a) (b) S 3 0 0 0 0 0 0 0 0 0 20 5 0 0").unwrap();
+        assert_eq!((stat.name.as_str(), stat.parent, stat.ticks), ("a) (b", 3, 25));
+    }
+
+    #[test]
+    fn this_process_is_in_its_own_tree_and_costs_something() {
+        let own = std::process::id();
+        assert!(tree(own).unwrap().contains(&own));
+        assert!(proportional_bytes(own).unwrap().1 > 1 << 16);
+        assert!(!cpu_seconds_by_thread(own).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,197 @@
+//! The server as a process of its own, and what is asked of its cell before the load and after it.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use plenum_core::invariants;
+use plenum_model::Cell;
+use plenum_proto::sections::Sections;
+use plenum_proto::v1::agents_client::AgentsClient;
+use plenum_proto::v1::cell_client::CellClient;
+use plenum_proto::v1::jobs_client::JobsClient;
+use plenum_proto::v1::session_response::Tell;
+use plenum_proto::{pages, v1};
+use plenum_server::ServerOptions;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a server may take to start, recovery included.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+/// Threads that serve connections, as `plenum server` has.
+const THREADS: usize = 2;
+/// Largest message that is taken.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// What each task gets.
+const TASK_CPU_MILLIS: i64 = 100;
+const TASK_MEMORY_BYTES: i64 = 64 << 20;
+/// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
+const ROOM: i64 = 20;
+
+/// Runs the server with the settings that `plenum server` has by default.
+pub(super) fn serve(dir: PathBuf) -> anyhow::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
+    runtime.block_on(plenum_server::run(ServerOptions::new(dir))).context("the server ended")
+}
+
+/// A server that runs.
+pub(super) struct CellProcess {
+    child: Child,
+    address: String,
+}
+
+impl CellProcess {
+    /// Starts one on this directory, and waits until it serves.
+    pub(super) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+        let file = dir.join("address");
+        // One that was killed left its own.
+        drop(std::fs::remove_file(&file));
+        let program = std::env::current_exe().context("cannot find this program's file")?;
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--dir").arg(&dir).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.spawn().context("cannot start the server")?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                bail!("the server ended while it started: {status}");
+            }
+            // It is written in one step.
+            if let Ok(address) = std::fs::read_to_string(&file) {
+                return Ok(Self { child, address: format!("http://{}", address.trim()) });
+            }
+            ensure!(began.elapsed() < START_PATIENCE, "the server did not serve within {START_PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it, as a power cut would as far as the process is concerned.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the server")?;
+        Ok(())
+    }
+}
+
+impl Drop for CellProcess {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A connection of one's own.
+pub(super) async fn connect(address: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true);
+    endpoint.connect().await.with_context(|| format!("cannot connect to {address}"))
+}
+
+/// A client of the cell state.
+pub(super) fn client(channel: Channel) -> CellClient<Channel> {
+    CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A registered machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registered {
+    pub(super) id: u64,
+    pub(super) epoch: u32,
+}
+
+/// Registers so many machines with room for the load.
+pub(super) async fn register(address: &str, machines: u32, live: u32) -> anyhow::Result<Vec<Registered>> {
+    let mut client = AgentsClient::new(connect(address).await?);
+    let tasks = ROOM * i64::from(live.div_ceil(machines));
+    let (cpu_millis, memory_bytes) = (TASK_CPU_MILLIS * tasks, TASK_MEMORY_BYTES * tasks);
+    let mut registered = Vec::new();
+    for number in 0..machines {
+        let machine = v1::RegisterMachine {
+            name: format!("machine-{number}"),
+            boot_id: "boot".to_owned(),
+            capacity: Some(v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() }),
+            ..v1::RegisterMachine::default()
+        };
+        let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
+        let answer = client.register(request).await.context("a machine was not registered")?.into_inner();
+        registered.push(Registered { id: answer.machine, epoch: answer.epoch });
+    }
+    Ok(registered)
+}
+
+/// Submits a job of so many tasks that run for ever.
+pub(super) async fn submit(channel: Channel, name: String, scheduler: String, count: u32) -> anyhow::Result<u64> {
+    let resources =
+        v1::Resources { cpu_millis: TASK_CPU_MILLIS, memory_bytes: TASK_MEMORY_BYTES, ..Default::default() };
+    let group = v1::GroupShape {
+        name: "main".to_owned(),
+        count,
+        resources: Some(resources),
+        lost_after_micros: 60_000_000,
+        ..v1::GroupShape::default()
+    };
+    let shape = v1::JobShape {
+        namespace: "default".to_owned(),
+        name,
+        scheduler,
+        priority: 50,
+        kind: v1::JobKind::Forever.into(),
+        groups: vec![group],
+        ..v1::JobShape::default()
+    };
+    let body = v1::GroupBody {
+        name: "main".to_owned(),
+        driver: "exec".to_owned(),
+        command: vec!["/bin/true".to_owned()],
+        kill_timeout_micros: 10_000_000,
+        ..v1::GroupBody::default()
+    };
+    let spec = v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody { groups: vec![body] }) };
+    let answer = JobsClient::new(channel).submit(v1::SubmitRequest { spec: Some(spec) }).await;
+    Ok(answer.context("a job was not submitted")?.into_inner().job)
+}
+
+/// The cell state as a watcher sees it.
+pub(super) async fn snapshot(address: &str) -> anyhow::Result<Cell> {
+    let mut client = client(connect(address).await?);
+    let mut stream = client.watch(v1::Hello::default()).await?.into_inner();
+    let mut decoder = pages::Decoder::new(Sections::MIRROR);
+    while let Some(message) = stream.message().await? {
+        let Some(Tell::Snapshot(part)) = message.tell else { continue };
+        for page in part.pages {
+            decoder.add(page).context("a page of the snapshot")?;
+        }
+        if part.last {
+            return decoder.finish().context("the snapshot");
+        }
+    }
+    bail!("the stream ended before its snapshot was whole")
+}
+
+/// Checks that exactly these allocations are live, and that the cell is sound and has come so far.
+pub(super) async fn check(address: &str, expected: &mut [u64], revision: u64) -> anyhow::Result<()> {
+    let cell = snapshot(address).await?;
+    ensure!(
+        cell.revision().0 >= revision,
+        "revision {revision} was acknowledged, the cell is at {}",
+        cell.revision().0
+    );
+    let mut found: Vec<u64> = cell.allocations().map(|allocation| allocation.id.to_bits()).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    let missing = expected.iter().filter(|id| found.binary_search(id).is_err()).count();
+    let extra = found.iter().filter(|id| expected.binary_search(id).is_err()).count();
+    ensure!(
+        missing == 0 && extra == 0,
+        "of {} acknowledged live allocations {missing} are not in the cell, and {extra} are in it that were not acknowledged",
+        expected.len()
+    );
+    invariants::check_cell(&cell).map_err(|violation| anyhow::anyhow!("the cell is not sound: {violation}"))
+}

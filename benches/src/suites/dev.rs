@@ -1,0 +1,212 @@
+//! Suite `dev`: how soon the first task of `plenum dev` runs, and what a cell costs that has nothing to do.
+//!
+//! Measured from outside, on the program that users start: the task itself prints what the clock said when it ran, and the kernel says what
+//! the processes use.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::beside_this_program;
+use crate::Run;
+use crate::disk;
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::processes;
+use crate::progress::say;
+
+pub(crate) const NAME: &str = "dev";
+
+/// How long a cell may take for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a cell without work is left alone before it is looked at.
+const SETTLING: Duration = Duration::from_secs(5);
+/// One sample of what it uses.
+const IDLE_WINDOW: Duration = Duration::from_secs(10);
+/// Processes of a cell that was started without files: dev itself, server, two schedulers, an agent.
+const IDLE_PROCESSES: usize = 5;
+
+const JOB: &str = r#"name = "first"
+scheduler = "batch"
+
+[group.main]
+command = ["/bin/date", "+%s%N"]
+resources = { cpu = "100m", memory = "16MiB" }
+"#;
+
+pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let plenum = match &options.plenum {
+        Some(plenum) => plenum.clone(),
+        None => beside_this_program()?.join("plenum"),
+    };
+    ensure!(
+        plenum.is_file(),
+        "{}: expected the program to be measured; build it with `cargo build --release`, or name it with --plenum",
+        plenum.display()
+    );
+    let folder = match &options.dir {
+        Some(dir) => dir.clone(),
+        None => beside_this_program()?,
+    };
+    let file_system = disk::file_system(&folder)?;
+    let scratch = tempfile::Builder::new().prefix("bench-dev-").tempdir_in(&folder)?;
+    let parameters: Parameters =
+        [("file_system", json!(file_system)), ("root", json!(nix::unistd::geteuid().is_root()))]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+    let mut figures = Vec::new();
+    if options.has_case("tasks=1") {
+        figures.push(first_task(&plenum, scratch.path(), options, parameters.clone())?);
+    }
+    if options.has_case("idle") {
+        figures.extend(idle(&plenum, scratch.path(), options, parameters)?);
+    }
+    Ok(figures)
+}
+
+fn first_task(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters) -> anyhow::Result<Figure> {
+    let job = scratch.join("first.toml");
+    std::fs::write(&job, JOB)?;
+    let mut samples = Vec::new();
+    // The first one warms the page cache: a program that was just built or installed has been read before.
+    for number in 0..if options.quick { 4 } else { 11 } {
+        let seconds = first_task_seconds(plenum, &job, &scratch.join(format!("first-{number}")))?;
+        say(&format!("tasks=1: first task after {seconds:.3} s{}", if number == 0 { " (not counted)" } else { "" }));
+        samples.extend((number > 0).then_some(seconds));
+    }
+    let counted =
+        "from the start of `plenum dev FILE --until-done`, the cell being new, to what `date` printed as the task";
+    parameters.insert("counted".to_owned(), json!(counted));
+    let case = Case { suite: NAME, case: "tasks=1", parameters };
+    case.figure("first_task_seconds", "s", Better::Lower, samples)
+}
+
+fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f64> {
+    let printed = dir.with_extension("out");
+    let began = SystemTime::now();
+    let mut dev = Dev::start(plenum, &[job.as_os_str(), "--until-done".as_ref()], dir, &printed)?;
+    let status = dev.wait(PATIENCE)?;
+    ensure!(status.success(), "`plenum dev` ended with {status}: {}", dev.complaint());
+    let text = std::fs::read_to_string(&printed)?;
+    let line = text.lines().last().context("the task printed nothing")?;
+    let nanos: u64 = line.trim().parse().with_context(|| format!("expected nanoseconds since 1970, found {line:?}"))?;
+    let ran = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+    Ok(ran.duration_since(began).context("the task ran before the cell was started: was the clock set?")?.as_secs_f64())
+}
+
+fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters) -> anyhow::Result<[Figure; 2]> {
+    let dir = scratch.join("idle");
+    let mut dev = Dev::start(plenum, &[], &dir, &scratch.join("idle.out"))?;
+    let processes = dev.processes()?;
+    std::thread::sleep(SETTLING);
+    let (mut memory, mut cpu) = (Vec::new(), Vec::new());
+    let mut parts = serde_json::Map::new();
+    for _ in 0..if options.quick { 2 } else { 6 } {
+        let used = || processes.iter().map(|process| processes::cpu_nanos(*process)).sum::<anyhow::Result<u64>>();
+        let (before, began) = (used()?, Instant::now());
+        std::thread::sleep(IDLE_WINDOW);
+        let nanos = used()? - before;
+        cpu.push(number(nanos) / 1e9 / began.elapsed().as_secs_f64());
+        let mut total = 0;
+        for process in &processes {
+            let (name, bytes) = processes::proportional_bytes(*process)?;
+            total += bytes;
+            parts.insert(format!("{name} {process}"), json!(bytes));
+        }
+        memory.push(number(total));
+        say(&format!("idle: {:.1} MB, {:.4} of a core", number(total) / 1e6, number(nanos) / 1e9 / 10.0));
+    }
+    dev.interrupt()?;
+    let more = [
+        ("processes", json!(processes.len())),
+        ("bytes_by_process", json!(parts)),
+        ("seconds_per_sample", json!(IDLE_WINDOW.as_secs())),
+        (
+            "counted",
+            json!(
+                "all processes of `plenum dev` without files: dev, server, batch, service and one agent; memory as sum of PSS, CPU as cores"
+            ),
+        ),
+    ];
+    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let case = Case { suite: NAME, case: "idle", parameters };
+    Ok([
+        case.figure("idle_memory_bytes", "B", Better::Lower, memory)?,
+        case.figure("idle_cpu_ratio", "1", Better::Lower, cpu)?,
+    ])
+}
+
+/// `plenum dev`, running.
+struct Dev {
+    child: Child,
+    errors: PathBuf,
+}
+
+impl Dev {
+    fn start(plenum: &Path, arguments: &[&std::ffi::OsStr], dir: &Path, printed: &Path) -> anyhow::Result<Self> {
+        let errors = printed.with_extension("err");
+        let mut command = Command::new(plenum);
+        command.arg("dev").args(arguments).arg("--dir").arg(dir).stdin(Stdio::null());
+        // What a user has set for a cell of their own is none of this one's.
+        command.env_remove("PLENUM_ADDR").env_remove("PLENUM_NAMESPACE");
+        command.stdout(File::create(printed)?).stderr(File::create(&errors)?);
+        let child = command.spawn().with_context(|| format!("cannot start {}", plenum.display()))?;
+        Ok(Self { child, errors })
+    }
+
+    fn wait(&mut self, patience: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(began.elapsed() < patience, "`plenum dev` did not end within {patience:?}: {}", self.complaint());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it said last.
+    fn complaint(&self) -> String {
+        let text = std::fs::read_to_string(&self.errors).unwrap_or_default();
+        text.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+
+    /// All processes of the cell, once they are there and the cell says where it is.
+    fn processes(&mut self) -> anyhow::Result<Vec<u32>> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("`plenum dev` ended with {status}: {}", self.complaint());
+            }
+            let processes = processes::tree(self.child.id())?;
+            let told = std::fs::read_to_string(&self.errors).unwrap_or_default().contains("cell at ");
+            if told && processes.len() >= IDLE_PROCESSES {
+                return Ok(processes);
+            }
+            ensure!(began.elapsed() < PATIENCE, "expected {IDLE_PROCESSES} processes, found {}", processes.len());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// As Ctrl-C does.
+    fn interrupt(&mut self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
+        let status = self.wait(PATIENCE)?;
+        ensure!(status.success(), "`plenum dev` ended with {status} after Ctrl-C: {}", self.complaint());
+        Ok(())
+    }
+}
+
+impl Drop for Dev {
+    /// After a failure: its parts end with it.
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
