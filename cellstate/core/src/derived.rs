@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationRow, AllocationState, Cell, Delta, GroupRow, Job, JobChange, JobId, LogTime, Machine, MachineState,
-    Revision, Room, TransactionId,
+    Revision, Room,
 };
 
 use crate::CoreOptions;
+use crate::job_events::JobEvents;
 use crate::lifecycle::Marks;
 use crate::promised::Promised;
 use crate::ring::{MachineEvent, Ring};
-use crate::room::JobEvent;
 use crate::rules::Rules;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
 
@@ -31,7 +31,7 @@ pub(crate) struct Derived {
     pub(crate) promised: Promised,
     pub(crate) marks: Marks,
     /// By job slot.
-    pub(crate) job_events: Vec<JobEvent>,
+    pub(crate) job_events: JobEvents,
     /// By machine slot: the revision at which its epoch began.
     pub(crate) epochs_began: Vec<u64>,
     pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
@@ -68,7 +68,7 @@ impl Derived {
             rules: Rules::default(),
             promised: Promised::default(),
             marks: Marks::default(),
-            job_events: vec![JobEvent::default(); job_end as usize],
+            job_events: JobEvents::default(),
             epochs_began: vec![0; machine_end as usize],
             scheduler_numbers: names.zip(0..).collect(),
             retires: BTreeSet::new(),
@@ -118,12 +118,9 @@ impl Derived {
             self.note_unreachable(machine, cell);
         }
         for change in &delta.jobs {
-            self.note_job(delta, change, cell, options);
+            self.note_job(delta, change, options);
         }
-        for change in &delta.tasks {
-            let slot = cell.groups().get(change.group_row).map_or(0, |group| group.job_slot);
-            self.job_event(slot, JobEvent { revision: delta.revision, word: "task", ..JobEvent::default() });
-        }
+        self.job_events.note_delta(delta, cell);
         if delta.cell.is_some() {
             *self = Self::rebuild(cell, options);
         }
@@ -217,34 +214,14 @@ impl Derived {
         }
     }
 
-    fn note_job(&mut self, delta: &Delta, change: &JobChange, cell: &Cell, options: &CoreOptions) {
-        let (slot, word) = match change {
-            JobChange::Put { job, .. } => (job.id.slot, "submitted"),
-            JobChange::State { id, .. } => (id.slot, "job"),
-            JobChange::Group { row, .. } => (cell.groups().get(*row).map_or(0, |group| group.job_slot), "group"),
-            JobChange::Removed(id) => (id.slot, "retired"),
-            JobChange::Home { id, .. } => (id.slot, "home"),
-        };
-        let grants = delta.grants.first();
-        let transaction = grants.map(|grants| TransactionId { session: grants.session, number: grants.number.into() });
-        let scheduler = grants.map_or_else(|| "".into(), |grants| cell.scheduler_name(grants.scheduler).into());
-        self.job_event(slot, JobEvent { revision: delta.revision, word, transaction, scheduler });
-        if let JobChange::State { id, state, .. } = change
-            && state.is_final()
-        {
-            self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
+    fn note_job(&mut self, delta: &Delta, change: &JobChange, options: &CoreOptions) {
+        match change {
+            JobChange::State { id, state, .. } if state.is_final() => {
+                self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
+            }
+            JobChange::Put { job, .. } => self.retires.retain(|(_, retired)| *retired != job.id),
+            _ => {}
         }
-        if let JobChange::Put { job, .. } = change {
-            self.retires.retain(|(_, retired)| *retired != job.id);
-        }
-    }
-
-    fn job_event(&mut self, slot: u32, event: JobEvent) {
-        let slot = slot as usize;
-        if slot >= self.job_events.len() {
-            self.job_events.resize(slot + 1, JobEvent::default());
-        }
-        self.job_events[slot] = event;
     }
 }
 

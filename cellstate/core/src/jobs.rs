@@ -28,12 +28,7 @@ impl Core {
             }
             Some(job) => return self.resubmit(job, shape, body_digest, now),
         };
-        let tasks: u64 = shape.groups.iter().map(|group| u64::from(group.count)).sum();
-        if self.derived.tasks + tasks > u64::from(self.options.tasks_max) {
-            let message =
-                format!("at most {} tasks in the cell, and {} are there", self.options.tasks_max, self.derived.tasks);
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
-        }
+        self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
         let mut delta = self.draft(now);
         self.intern_shapes(shape, &mut delta);
         let job = Job {
@@ -52,6 +47,16 @@ impl Core {
         let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
         delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
         Ok(Verdict::Change(accepted(id.to_bits(), version), delta))
+    }
+
+    /// So many more tasks must be within the bound.
+    fn check_tasks(&self, more: u64) -> Result<(), Rejection> {
+        let (there, most) = (self.derived.tasks, self.options.tasks_max);
+        if there + more <= u64::from(most) {
+            return Ok(());
+        }
+        let message = format!("at most {most} tasks in the cell: {there} are there, and {more} more are asked for");
+        Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
     fn new_job_id(&self) -> Result<JobId, Rejection> {
@@ -96,9 +101,14 @@ impl Core {
         let mut delta = self.draft(now);
         let scaled = groups_of(&self.cell, job).zip(counts(shape)).filter(|((_, group), count)| group.count != *count);
         let scaled: Vec<_> = scaled.map(|((row, _), count)| (row, count)).collect();
-        // All of them are judged first: a request that is refused must not have taken rows.
+        let more = groups_of(&self.cell, job).zip(counts(shape));
+        let more = more.map(|((_, group), count)| u64::from(count.saturating_sub(group.count))).sum();
+        // Judged first: a request that is refused must not have taken rows.
+        self.check_tasks(more)?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
-        self.complete_if_done(job, &mut delta);
+        if !delta.jobs.is_empty() {
+            self.complete_if_done(job, &mut delta);
+        }
         let answer = accepted(job.id.to_bits(), job.version);
         Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
     }
@@ -142,6 +152,8 @@ impl Core {
         if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
+        let before = self.cell.groups().get(row).map_or(0, |group| group.count);
+        self.check_tasks(count.saturating_sub(before).into())?;
         self.scale_group(row, count, &mut delta);
         self.complete_if_done(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))

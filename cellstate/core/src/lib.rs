@@ -8,6 +8,7 @@ pub mod invariants;
 mod clock;
 mod commit;
 mod derived;
+mod job_events;
 mod jobs;
 mod lifecycle;
 mod machines;

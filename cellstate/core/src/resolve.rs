@@ -8,9 +8,10 @@ use plenum_model::{
     RefusalReason, Requirement, Resources, Session, TaskState, Transaction, group_is_wanted, task_is_wanted,
 };
 
+use crate::job_events::JobEvents;
 use crate::promised::Promised;
 use crate::ring::Ring;
-use crate::room::{Facts, JobEvent, Judge, Trouble};
+use crate::room::{Facts, Judge, Trouble};
 use crate::rules::Rules;
 
 /// What a transaction gets. Only `resolve` makes one, so that nobody can be handed claims that were not judged.
@@ -32,7 +33,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) ring: &'a Ring,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
-    pub(crate) job_events: &'a [JobEvent],
+    pub(crate) job_events: &'a JobEvents,
     pub(crate) epochs_began: &'a [u64],
     pub(crate) opened: plenum_model::Revision,
     pub(crate) session: &'a Arc<Session>,
@@ -158,7 +159,7 @@ impl Resolver<'_> {
         if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard)) {
             return Err(trouble);
         }
-        group_is_wanted(cell, job, placement.group, self.now).map_err(|_| Trouble::NotWanted)?;
+        group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
         let constrained = !shape.constraints.is_empty();
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
         Ok(Terms { job, group, need: shape.resources, classes })
@@ -224,7 +225,7 @@ impl Resolver<'_> {
                     return Some(Trouble::Taken(slot));
                 }
             }
-            Err(_) => return Some(Trouble::NotWanted),
+            Err(why) => return Some(Trouble::NotWanted(why)),
         }
         if let Some(row) = self.cell.machine_row(machine).filter(|row| row.last_change > txn.base) {
             let began = self.epochs_began.get(machine as usize).copied().unwrap_or(0);

@@ -1,25 +1,15 @@
 //! Why a claim is refused: of which kind, and who came between.
 
-use std::sync::Arc;
-
 use plenum_model::{
-    Cell, Culprit, JobId, MachineState, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room,
-    SessionId, Shortage, TransactionId,
+    Cell, Culprit, JobId, MachineState, NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision,
+    Room, SessionId, Shortage, TransactionId,
 };
 
+use crate::job_events::{JobEventKind, JobEvents};
 use crate::ring::{Change, ChangeKind, Ring};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
-
-/// The last thing that happened to a job itself.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct JobEvent {
-    pub(crate) revision: Revision,
-    pub(crate) word: &'static str,
-    pub(crate) transaction: Option<TransactionId>,
-    pub(crate) scheduler: Arc<str>,
-}
 
 /// What stands in a claim's way.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +21,7 @@ pub(crate) enum Trouble {
     /// Check `sequence`: somebody else than this session changed the machine, or nobody can tell any more.
     Changed(SessionId),
     /// The task or its group.
-    NotWanted,
+    NotWanted(NotWanted),
     /// The task has this allocation.
     Taken(u32),
     /// The job, for this reason.
@@ -66,8 +56,7 @@ impl Facts {
 pub(crate) struct Judge<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
-    /// By job slot.
-    pub(crate) job_events: &'a [JobEvent],
+    pub(crate) job_events: &'a JobEvents,
     pub(crate) base: Revision,
     /// When the ring began: what happened before is only known from rows.
     pub(crate) opened: Revision,
@@ -91,18 +80,21 @@ impl Judge<'_> {
                 Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit)
             }
             Trouble::Machine(Obstacle::NoRoom(short)) => self.no_room(short, machine, need, promised),
-            Trouble::Machine(Obstacle::OtherMachine) => self.job_facts(job_slot, RefusalReason::OtherMachine),
+            Trouble::Machine(Obstacle::OtherMachine) => {
+                self.job_facts(job_slot, &[JobEventKind::Home], RefusalReason::OtherMachine)
+            }
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, machine),
             Trouble::Changed(session) => self.changed(machine, session),
             Trouble::Taken(slot) => self.taken(slot),
-            Trouble::NotWanted => self.job_facts(job_slot, RefusalReason::NotWanted),
-            Trouble::Job(reason) => self.job_facts(job_slot, reason),
+            Trouble::NotWanted(why) => self.job_facts(job_slot, JobEventKind::behind(why), RefusalReason::NotWanted),
+            Trouble::Job(reason) => self.job_facts(job_slot, JobEventKind::of_reason(reason), reason),
             Trouble::Guard(job, machine) => self.guard(job, machine),
         }
     }
 
     fn guard(&self, job: Option<JobId>, machine: Option<u32>) -> Facts {
-        let job = job.and_then(|job| self.job_culprit(job.slot));
+        let kinds = [JobEventKind::Retired, JobEventKind::Submitted];
+        let job = job.and_then(|job| self.job_events.culprit(self.cell, job.slot, &kinds, self.base));
         let machine = machine.and_then(|machine| {
             let since = self.ring.since(machine, self.base);
             since.events.first().map(|&(revision, event)| event_culprit(revision, event.word, 0))
@@ -116,19 +108,8 @@ impl Judge<'_> {
         Facts::plain(if complete { RefusalKind::Misfit } else { RefusalKind::Stale }, reason)
     }
 
-    fn job_culprit(&self, job_slot: u32) -> Option<Culprit> {
-        let event = self.job_events.get(job_slot as usize).filter(|event| event.revision > self.base)?;
-        let mut culprit = event_culprit(event.revision, event.word, 0);
-        if event.transaction.is_some() {
-            culprit.transaction = event.transaction;
-            culprit.scheduler = event.scheduler.clone();
-            culprit.event = "".into();
-        }
-        Some(culprit)
-    }
-
-    fn job_facts(&self, job_slot: u32, reason: RefusalReason) -> Facts {
-        match self.job_culprit(job_slot) {
+    fn job_facts(&self, job_slot: u32, kinds: &[JobEventKind], reason: RefusalReason) -> Facts {
+        match self.job_events.culprit(self.cell, job_slot, kinds, self.base) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, reason, culprit),
             None => self.unseen(self.base >= self.opened, reason),
         }
@@ -138,7 +119,8 @@ impl Judge<'_> {
         let (reason, words): (_, &[&str]) = match obstacle {
             Obstacle::NoSuchMachine => (RefusalReason::NoSuchMachine, &["removed"]),
             Obstacle::NotReady(MachineState::Unreachable) => (RefusalReason::MachineNotReady, &["expired"]),
-            Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned", "draining", "expired"]),
+            Obstacle::NotReady(MachineState::Draining) => (RefusalReason::MachineNotReady, &["draining"]),
+            Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned"]),
             Obstacle::Constraint => (RefusalReason::Constraint, &["attributes"]),
             Obstacle::Full => (RefusalReason::PerMachineLimit, &[]),
             Obstacle::OtherMachine | Obstacle::NoRoom(_) => unreachable!("judged by others"),

@@ -1,0 +1,120 @@
+//! The last events of each job, by kind: so that a claim that a job stands in the way of names the command that made it so.
+//!
+//! Derived, like the ring: it begins empty when a server opens.
+
+use plenum_model::{Cell, Culprit, Delta, JobChange, NotWanted, RefusalReason, Revision, SessionId, TransactionId};
+
+/// What can happen to a job that stands in the way of claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobEventKind {
+    /// Submitted, or given another version.
+    Submitted = 0,
+    /// Complete, failed or stopped.
+    Over = 1,
+    /// A group was scaled, or has to sleep over a failure.
+    Group = 2,
+    /// A task is done, or failed for good, or is to run again.
+    Task = 3,
+    /// Its tasks were given a machine to share, or lost it.
+    Home = 4,
+    /// It is gone.
+    Retired = 5,
+}
+
+const KINDS: usize = 6;
+
+/// Words for people, by kind.
+const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired"];
+
+impl JobEventKind {
+    /// The kinds of events that can make a task unwanted so.
+    pub(crate) fn behind(not_wanted: NotWanted) -> &'static [Self] {
+        match not_wanted {
+            NotWanted::JobOver(_) => &[Self::Over],
+            NotWanted::Backoff(_) | NotWanted::NoSuchTask => &[Self::Group],
+            NotWanted::Task(_) => &[Self::Task],
+            // Predecessors that were done stay so, unless they were scaled up or the job has to start over elsewhere.
+            NotWanted::After(_) => &[Self::Home, Self::Group],
+        }
+    }
+
+    /// The kinds of events that can make a job stand in the way for this reason.
+    pub(crate) fn of_reason(reason: RefusalReason) -> &'static [Self] {
+        match reason {
+            RefusalReason::NoSuchJob => &[Self::Retired],
+            RefusalReason::OtherMachine => &[Self::Home],
+            _ => &[Self::Submitted],
+        }
+    }
+}
+
+/// One event, in 24 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Event {
+    revision: u64,
+    /// Of the transaction that it came with; 0 where it was none.
+    session: u64,
+    number: u32,
+    scheduler: u16,
+}
+
+/// The last events of all jobs, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct JobEvents(Vec<[Event; KINDS]>);
+
+impl JobEvents {
+    fn note(&mut self, slot: u32, kind: JobEventKind, event: Event) {
+        let slot = slot as usize;
+        if slot >= self.0.len() {
+            self.0.resize(slot + 1, [Event::default(); KINDS]);
+        }
+        self.0[slot][kind as usize] = event;
+    }
+
+    /// Notes what a delta did to jobs. `cell` has taken it already.
+    pub(crate) fn note_delta(&mut self, delta: &Delta, cell: &Cell) {
+        let grants = delta.grants.first();
+        let event = Event {
+            revision: delta.revision.0,
+            session: grants.map_or(0, |grants| grants.session.0),
+            number: grants.map_or(0, |grants| grants.number),
+            scheduler: grants.map_or(0, |grants| grants.scheduler),
+        };
+        let slot_of = |row: u32| cell.groups().get(row).map_or(0, |group| group.job_slot);
+        for change in &delta.jobs {
+            let (slot, kind) = match change {
+                JobChange::Put { job, .. } => (job.id.slot, JobEventKind::Submitted),
+                JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
+                JobChange::State { .. } => continue,
+                JobChange::Group { row, .. } => (slot_of(*row), JobEventKind::Group),
+                JobChange::Removed(id) => (id.slot, JobEventKind::Retired),
+                JobChange::Home { id, .. } => (id.slot, JobEventKind::Home),
+            };
+            self.note(slot, kind, event);
+        }
+        for change in &delta.tasks {
+            self.note(slot_of(change.group_row), JobEventKind::Task, event);
+        }
+    }
+
+    /// The newest event of these kinds, if it was after the base; or else the submission, if that was: then nothing about the job
+    /// was so at the base.
+    pub(crate) fn culprit(&self, cell: &Cell, slot: u32, kinds: &[JobEventKind], base: Revision) -> Option<Culprit> {
+        let events = self.0.get(slot as usize)?;
+        let newest = kinds.iter().copied().max_by_key(|kind| events[*kind as usize].revision);
+        let newest = newest.filter(|kind| events[*kind as usize].revision > base.0);
+        let kind = newest.unwrap_or(JobEventKind::Submitted);
+        let event = events[kind as usize];
+        let transaction = (event.session > 0)
+            .then(|| TransactionId { session: SessionId(event.session), number: event.number.into() });
+        let scheduler = if transaction.is_some() { cell.scheduler_name(event.scheduler) } else { "" };
+        (event.revision > base.0).then(|| Culprit {
+            revision: Revision(event.revision),
+            transaction,
+            scheduler: scheduler.into(),
+            event: if transaction.is_some() { "".into() } else { WORDS[kind as usize].into() },
+            amount: 0,
+            allocation: None,
+        })
+    }
+}
