@@ -31,6 +31,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a server may take from then on to answer the call. One that hangs is left, and called again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is tried, and how long the other side may take to show that it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// Where the cell is, and how to behave towards it.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -89,7 +95,8 @@ pub async fn run<S: Scheduler>(
     let endpoint = Endpoint::from_shared(address.clone())
         .map_err(|source| RunError::Address { address, source })?
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .tcp_nodelay(true);
     let principal = principal(&options.principal)?;
     let name = scheduler.name().to_owned();
@@ -205,7 +212,9 @@ impl<S: Scheduler> Shell<S> {
             let channel = endpoint.connect().await.map_err(refused)?;
             let mut client = CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let request = with_principal(Request::new(ReceiverStream::new(queued)), principal.as_ref());
-            let receives = client.session(request).await?.into_inner();
+            let answer = tokio::time::timeout(CALL_TIMEOUT, client.session(request)).await;
+            let late = |_| Status::deadline_exceeded(format!("no answer within {} s", CALL_TIMEOUT.as_secs()));
+            let receives = answer.map_err(late)??.into_inner();
             Ok(Box::new(Called { client, receives }))
         };
         self.link = Link::Calling { sends, call: Box::pin(call) };
