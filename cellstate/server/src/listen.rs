@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -25,8 +25,13 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError
     })
 }
 
-/// Connections as they come in, at most so many at once: further ones wait to be accepted.
-pub(crate) fn connections(listener: TcpListener, most: usize) -> ReceiverStream<io::Result<Connection>> {
+/// Connections as they come in, at most so many at once: further ones wait to be accepted. When `cut` turns true, all of them end, at
+/// whatever point they are: a peer that does not read any more must not hold the server up.
+pub(crate) fn connections(
+    listener: TcpListener,
+    most: usize,
+    cut: watch::Receiver<bool>,
+) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     let places = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
@@ -43,7 +48,8 @@ pub(crate) fn connections(listener: TcpListener, most: usize) -> ReceiverStream<
                         tracing::debug!(%error, "a connection was gone before it began");
                         continue;
                     }
-                    if sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
+                    let connection = Connection { stream, cut: Box::pin(ended(cut.clone())), _place: place };
+                    if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
                 }
@@ -58,9 +64,17 @@ pub(crate) fn connections(listener: TcpListener, most: usize) -> ReceiverStream<
     ReceiverStream::new(receiver)
 }
 
+async fn ended(mut cut: watch::Receiver<bool>) {
+    if cut.wait_for(|cut| *cut).await.is_err() {
+        // Nobody will cut any more.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// A connection that gives its place free when it ends.
 pub(crate) struct Connection {
     stream: TcpStream,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -74,7 +88,11 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if read.is_pending() && self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        read
     }
 }
 

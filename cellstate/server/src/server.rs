@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use plenum_core::Core;
 use plenum_model::{Command, Decision};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::commit::Committer;
@@ -18,7 +19,7 @@ use crate::shared::{Parts, Shared};
 use crate::{api, listen, tasks};
 
 /// How long connections may take to end after they were told to.
-const ENDING_PATIENCE: Duration = Duration::from_secs(3);
+const ENDING_PATIENCE: Duration = Duration::from_millis(500);
 /// How often, a millisecond apart, is looked whether all streams have ended.
 const RELEASE_LOOKS_MAX: u32 = 2000;
 /// The file that holds the address.
@@ -77,7 +78,8 @@ impl Server {
         let routes = api::routes(&shared).await;
         let routes = routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
         let settings = &shared.settings;
-        let connections = listen::connections(listener, settings.connections);
+        let cut = watch::Sender::new(false);
+        let connections = listen::connections(listener, settings.connections, cut.subscribe());
         let ending = shared.clone();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
@@ -90,7 +92,7 @@ impl Server {
         let tasks = tasks::start(&shared);
         write_address(&options.dir, address)?;
         tracing::info!(%address, dir = %options.dir.display(), "serving");
-        Ok(Handle { address, shared, threads: Some(threads), serving, tasks })
+        Ok(Handle { address, shared, threads: Some(threads), serving, cut, tasks })
     }
 }
 
@@ -100,6 +102,8 @@ pub struct Handle {
     shared: Arc<Shared>,
     threads: Option<Threads>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Ends all connections at once.
+    cut: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -138,7 +142,10 @@ impl Handle {
     async fn end(&mut self) -> Result<(), ServerError> {
         self.shared.ending.send_replace(true);
         if tokio::time::timeout(ENDING_PATIENCE, &mut self.serving).await.is_err() {
-            self.serving.abort();
+            self.cut.send_replace(true);
+            if tokio::time::timeout(ENDING_PATIENCE, &mut self.serving).await.is_err() {
+                self.serving.abort();
+            }
         }
         self.tasks.iter().for_each(JoinHandle::abort);
         if let Some(threads) = self.threads.take() {
@@ -164,6 +171,7 @@ impl Drop for Handle {
         if let Some(threads) = self.threads.take() {
             self.shared.abandon();
             self.shared.ending.send_replace(true);
+            self.cut.send_replace(true);
             self.serving.abort();
             self.tasks.iter().for_each(JoinHandle::abort);
             threads.stop();

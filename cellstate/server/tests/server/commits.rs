@@ -1,8 +1,11 @@
 //! Sessions, commits, and what survives.
 
-use plenum_proto::v1;
+use std::time::Duration;
 
-use crate::client::{Session, connect, job, placement, register, start, submit};
+use plenum_proto::v1;
+use plenum_server::Server;
+
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
 
 #[tokio::test]
 async fn a_commit_is_granted_and_its_deltas_come_before_it() {
@@ -124,4 +127,84 @@ async fn many_sessions_commit_at_once_and_nobody_grants_twice() {
     let session = Session::open(&channel, "batch").await.unwrap();
     assert_eq!(session.cell.live(), 300);
     server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_simple_client_opens_commits_and_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let job = submit(&channel, job("crunch", 1)).await;
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let open = v1::OpenRequest { scheduler: "batch".into(), namespace: "default".into() };
+    let session = client.open(open).await.unwrap().into_inner();
+    let transaction = v1::Transaction {
+        session: session.session,
+        number: 1,
+        incarnation: session.incarnation,
+        base_revision: session.revision,
+        check: v1::ConflictCheck::Fit.into(),
+        placements: vec![placement(job.job, vec![0], vec![0])],
+        ..Default::default()
+    };
+    let outcome = client.commit(transaction.clone()).await.unwrap().into_inner();
+    assert_eq!(outcome.granted, 1);
+    assert_eq!(client.commit(transaction.clone()).await.unwrap().into_inner(), outcome, "a number has one outcome");
+    let dry = v1::Transaction { number: 2, dry_run: true, ..transaction.clone() };
+    assert_eq!(client.commit(dry).await.unwrap().into_inner().refusals.len(), 1);
+    client.close(v1::CloseRequest { session: session.session }).await.unwrap();
+    let closed = client.commit(transaction).await.unwrap_err();
+    assert_eq!(code(&closed), "NO_SUCH_SESSION");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_any_more_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.session_linger = Duration::from_millis(50);
+    let server = Server::start(short).await.unwrap();
+    let channel = connect(&server).await;
+    let left = Session::open(&channel, "left").await.unwrap();
+    let mut stays = Session::open(&channel, "stays").await.unwrap();
+    let session = plenum_model::SessionId(left.welcome.session);
+    drop(left);
+    while stays.cell.session(session).is_some() {
+        stays.next().await.unwrap();
+    }
+    assert!(stays.cell.session(plenum_model::SessionId(stays.welcome.session)).is_some());
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn bad_transactions_are_refused_with_the_field_and_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let revision = session.cell.revision();
+    let uneven = session.transaction(1, vec![placement(1 << 32, vec![0, 0], vec![0])]);
+    let error = session.commit(uneven).await.unwrap_err();
+    assert_eq!((error.number, error.code.as_str()), (1, "INVALID_REQUEST"));
+    assert!(error.message.contains("placements[0]"), "{}", error.message);
+    let foreign = v1::Transaction { session: 77, ..session.transaction(2, Vec::new()) };
+    assert!(session.commit(foreign).await.unwrap_err().message.contains("this stream's own"));
+    let future = v1::Transaction { base_revision: 1 << 40, ..session.transaction(3, Vec::new()) };
+    assert_eq!(session.commit(future).await.unwrap_err().code, "FUTURE_BASE");
+    assert_eq!(session.cell.revision(), revision);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_more_does_not_hold_the_end_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut stuck = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    tokio::io::AsyncWriteExt::write_all(&mut stuck, preface).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let ending = tokio::time::timeout(Duration::from_secs(5), server.shutdown());
+    ending.await.expect("it does not wait for ever").unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
 }

@@ -82,4 +82,6 @@ async fn a_damaged_log_is_refused_with_its_place() {
     assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
     let name = segments[0].file_name().unwrap().to_str().unwrap();
     assert!(refused.to_string().contains(name), "{refused}");
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.violations.iter().any(|violation| violation.what.contains(name)), "{:?}", report.violations);
 }
