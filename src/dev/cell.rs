@@ -24,6 +24,8 @@ use crate::{failure::Failure, parts};
 
 /// The port that a development cell takes if nobody has it.
 const PORT: u16 = 7070;
+/// Ports that are tried for it.
+const PORTS_TRIED: u32 = 5;
 /// How long the server may take until it can be reached: recovering a long log takes time.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the address file is looked for. A look costs microseconds; waiting costs the first task its start.
@@ -63,6 +65,18 @@ impl<'dev> DevCell<'dev> {
 
     /// Starts the server and waits until it can be reached; gives its address.
     pub(super) async fn start_server(&mut self) -> Result<String, Failure> {
+        let mut ports_left = PORTS_TRIED;
+        loop {
+            ports_left -= 1;
+            match self.start_server_at(free_port()).await {
+                // Somebody else took the port after it was found free; two cells that start together both find the same.
+                Err(failure) if failure.code == "ADDRESS_IN_USE" && ports_left > 0 => self.server.clear(),
+                other => return other,
+            }
+        }
+    }
+
+    async fn start_server_at(&mut self, port: u16) -> Result<String, Failure> {
         let address_file = parts::address_file(&self.folder.server());
         // What an earlier server left, or one that runs, must not be taken for this one's; nor may it be removed.
         let earlier = written(&address_file);
@@ -71,7 +85,7 @@ impl<'dev> DevCell<'dev> {
             "--dir".into(),
             self.folder.server().into(),
             "--listen".into(),
-            format!("127.0.0.1:{}", free_port()).into(),
+            format!("127.0.0.1:{port}").into(),
         ]);
         let keeper = self.start("server", arguments, Vec::new());
         self.server.push(keeper);
