@@ -26,15 +26,19 @@ pub(crate) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(seconds(stat(Path::new(&format!("/proc/{process}/stat")))?.ticks))
 }
 
-/// CPU time of a process so far in nanoseconds, for those that hardly use any: what its threads have run, without those that ended.
-pub(crate) fn cpu_nanos(process: u32) -> anyhow::Result<u64> {
+/// CPU time of the threads of a process so far in nanoseconds, by thread, for those that hardly use any.
+pub(crate) fn cpu_nanos(process: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
     let folder = format!("/proc/{process}/task");
-    let mut nanos = 0;
+    let mut threads = BTreeMap::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("process {process} is gone"))? {
-        let text = fs::read_to_string(entry?.path().join("schedstat")).unwrap_or_default();
-        nanos += text.split_whitespace().next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or_default();
+        let entry = entry?;
+        // A thread may end while it is looked at.
+        let text = fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
+        let ran = text.split_whitespace().next().and_then(|ran| ran.parse::<u64>().ok());
+        let thread = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        threads.extend(thread.zip(ran));
     }
-    Ok(nanos)
+    Ok(threads)
 }
 
 /// CPU time of the threads of a process, by name.
