@@ -2,3 +2,31 @@
 //!
 //! A test here drives the built `plenum` or several parts together. What one crate promises alone is
 //! tested in that crate. (`tidy.rs`, beside this file, belongs to `xtask`.)
+//!
+//! | module | stories about |
+//! |---|---|
+//! | `stage` | nothing: the folder, the processes and the questions of one test |
+//! | `rivals` | nothing: machines and schedulers played by the test, over gRPC |
+//! | `job_files` | files that no cell should take, and what people are told |
+//! | `usage` | exit codes, errors for programs, directories and ports of others |
+//! | `runs` | whole jobs: done, failed, crashed and started again, as root and as an ordinary user |
+//! | `kills` | `kill -9` of each part |
+//! | `disk` | a full disk, and a damaged log |
+//! | `ends` | what Ctrl-C leaves behind: nothing |
+//! | `listings` | what programs read, also of the past, also of lost races |
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that unwraps fails at the right line; what it prints is shown when it fails"
+)]
+
+mod rivals;
+mod stage;
+
+mod disk;
+mod ends;
+mod job_files;
+mod kills;
+mod listings;
+mod runs;
+mod usage;

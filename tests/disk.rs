@@ -1,0 +1,193 @@
+//! A full disk, and a damaged log.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::{
+    rivals::Rivals,
+    stage::{Served, Stage, eventually, is_root},
+};
+
+/// A file system of its own, unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, bytes: u64) -> Self {
+        fs::create_dir(&path).unwrap();
+        let size = format!("size={bytes}");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status().unwrap();
+        assert!(status.success(), "root may mount");
+        Self(path)
+    }
+
+    /// Takes all but so many bytes of the room.
+    fn fill_up_to(&self, left_bytes: u64) {
+        let statistics = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        let free = statistics.blocks_available() * statistics.fragment_size();
+        let zeros = vec![1_u8; usize::try_from(free - left_bytes).unwrap()];
+        fs::write(self.ballast(), zeros).unwrap();
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The disk, what the cell keeps free of it, and segments so small that the story is short.
+const DISK_BYTES: u64 = 160 << 20;
+const RESERVE_BYTES: u64 = 8 << 20;
+const CONFIGURATION: &str = "segment_bytes = 1048576\nreserve_bytes = 8388608\nlease = \"10m\"\n";
+
+#[test]
+fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can mount the small disk that this story needs");
+        return;
+    }
+    let stage = Stage::new();
+    let disk = SmallDisk::mount(stage.path("disk"), DISK_BYTES);
+    let config = stage.file("server.toml", CONFIGURATION);
+    let server = stage.server("disk/cell", None, &["--config", &config]);
+    let rivals = Rivals::new(&server.address);
+    let machine = rivals.machine("m1", 10).unwrap();
+    let blue = rivals.open("blue").unwrap();
+    let early = rivals.job("early", "blue", 2).unwrap();
+
+    disk.fill_up_to(RESERVE_BYTES / 2);
+    let status = eventually("the cell is read-only", || {
+        let status = stage.ask(&server.address, &["status"]);
+        (!status["read_only"].is_null()).then_some(status)
+    });
+    let told = status["read_only"].as_str().unwrap();
+    for words in [&stage.word("disk/cell"), "bytes free", "needs", "make room"] {
+        assert!(told.contains(words), "expected {words:?} in: {told}");
+    }
+    let base = rivals.revision().unwrap();
+    for refused in [
+        rivals.job("late", "blue", 1).unwrap_err(),
+        rivals.commit(blue.claims(1, base, early, &machine, &[0])).unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+        assert_eq!(refused.metadata().get("plenum-code").unwrap(), "READ_ONLY");
+        assert!(refused.message().contains("bytes free"), "{refused}");
+    }
+    let file = stage.file("late.toml", "name = \"late\"\nscheduler = \"batch\"\n[group.a]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n");
+    stage.run(&["--addr", &server.address, "job", "run", &file]).says(1, &["error[READ_ONLY]", "explain READ_ONLY"]);
+    assert_eq!(names(&stage, &server, "job"), ["early"], "reading goes on, and what was refused left no trace");
+
+    disk.free();
+    eventually("the cell takes changes again", || rivals.job("late", "blue", 1).ok());
+    let outcome = rivals.commit(blue.claims(1, base, early, &machine, &[0])).unwrap();
+    assert_eq!(outcome.granted, 1);
+    assert_eq!(server.stop().code(), Some(0));
+    stage.run(&["verify", "--dir", &stage.word("disk/cell")]).says(0, &[]);
+}
+
+#[track_caller]
+fn names(stage: &Stage, server: &Served, what: &str) -> Vec<String> {
+    let listed = stage.ask(&server.address, &[what, "list"]);
+    listed["items"].as_array().unwrap().iter().map(|each| each["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A stopped cell with twenty jobs, each submitted after the one before was acknowledged: so each is a frame of its own.
+fn stopped_cell() -> Stage {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let rivals = Rivals::new(&server.address);
+    for number in 1..=20 {
+        rivals.job(&format!("job-{number}"), "blue", 1).unwrap();
+    }
+    assert_eq!(server.stop().code(), Some(0));
+    stage
+}
+
+const SECTOR_BYTES: usize = 512;
+
+fn segment(stage: &Stage) -> PathBuf {
+    stage.path("cell/log/00000000000000000001.segment")
+}
+
+/// Where frames begin: sectors that begin like the first one after the segment's own header.
+fn frames(segment: &Path) -> Vec<usize> {
+    let bytes = fs::read(segment).unwrap();
+    let magic = &bytes[SECTOR_BYTES..SECTOR_BYTES + 4];
+    let sectors = (SECTOR_BYTES..bytes.len()).step_by(SECTOR_BYTES);
+    sectors.filter(|at| bytes[*at..].starts_with(magic)).collect()
+}
+
+fn write_at(path: &Path, offset: usize, bytes: &[u8]) {
+    let mut file: File = OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(offset as u64)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_is_named_and_nothing_is_lost_silently() {
+    let stage = stopped_cell();
+    let path = segment(&stage);
+    let before = fs::read(&path).unwrap();
+    let frames = frames(&path);
+    assert!(frames.len() > 20, "{frames:?}");
+    let damaged = frames[frames.len() / 2];
+    write_at(&path, damaged + 200, &[before[damaged + 200] ^ 1]);
+    let damaged_log = fs::read(&path).unwrap();
+
+    let place = format!("offset {damaged}");
+    let done = stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "127.0.0.1:0"]);
+    done.says(1, &["error[DAMAGED_LOG]", "00000000000000000001.segment", &place, "revision"]);
+    let verified = stage.run(&["verify", "--dir", &stage.word("cell")]);
+    assert_eq!(verified.code(), Some(1), "{verified}");
+    let told = format!("{}{}", verified.out, verified.err);
+    for words in ["00000000000000000001.segment", &place, "revision"] {
+        assert!(told.contains(words), "expected {words:?} in: {verified}");
+    }
+    assert!(fs::read(&path).unwrap() == damaged_log, "neither of them changed the log");
+
+    write_at(&path, damaged + 200, &[before[damaged + 200]]);
+    let server = stage.server("cell", None, &[]);
+    assert_eq!(names(&stage, &server, "job").len(), 20, "made good, the whole log is there");
+}
+
+#[test]
+fn a_torn_write_at_the_end_is_cut_and_told() {
+    let stage = stopped_cell();
+    let path = segment(&stage);
+    let (bytes, frames) = (fs::read(&path).unwrap(), frames(&path));
+    // What a crash leaves of the frame that was under way: its beginning, after the last whole one.
+    let last = *frames.last().unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let torn_at = (used + 1).next_multiple_of(SECTOR_BYTES);
+    write_at(&path, torn_at, &bytes[last..last + 300]);
+
+    let verified = stage.run(&["verify", "--dir", &stage.word("cell"), "-o", "json"]);
+    assert_eq!(verified.code(), Some(0), "what nobody was promised is no damage: {verified}");
+    assert!(verified.out.contains(&torn_at.to_string()), "but it is told: {verified}");
+    let server = stage.server("cell", None, &[]);
+    let told = stage.text("server.err");
+    assert!(told.contains(&torn_at.to_string()), "the cut is told with its place: {told}");
+    assert_eq!(names(&stage, &server, "job").len(), 20, "nothing acknowledged is lost");
+    Rivals::new(&server.address).job("after", "blue", 1).unwrap();
+    assert_eq!(server.stop().code(), Some(0));
+    let verified = stage.run(&["verify", "--dir", &stage.word("cell"), "-o", "json"]);
+    assert_eq!(
+        (verified.code(), verified.json().get("torn").unwrap_or(&Value::Null)),
+        (Some(0), &Value::Null),
+        "{verified}"
+    );
+}

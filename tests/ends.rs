@@ -1,0 +1,73 @@
+//! What the end of `plenum dev` leaves behind, however it comes: nothing but the directory that was named.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::stage::{Stage, eventually};
+
+/// A job of two tasks: one ends when asked to, the other one does not listen.
+const STUBBORN: &str = r#"
+name = "stubborn"
+scheduler = "service"
+[group.good]
+command = ["/bin/sleep", "1001"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "10m", memory = "16MiB" }
+[group.bad]
+command = ["/bin/sh", "-c", "trap '' TERM INT; exec sleep 1002"]
+env = { STAGE = "$STAGE" }
+kill_timeout = "KILL_TIMEOUT"
+resources = { cpu = "10m", memory = "16MiB" }
+"#;
+
+/// Nothing of the test runs any more, and the kernel knows nothing of it.
+#[track_caller]
+fn nothing_is_left(stage: &Stage) {
+    assert_eq!(stage.processes(""), [], "processes");
+    assert_eq!(stage.kernel_traces(), Vec::<String>::new(), "cgroups and mounts");
+    let left: Vec<_> = fs::read_dir(stage.path("tmp")).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "temporary folders: {left:?}");
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind_even_of_tasks_that_do_not_listen() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1s"));
+    let mut dev = stage.start("dev", &["dev", &file, "--machines", "2"]);
+    stage.process("sleep 1001");
+    stage.process("sleep 1002");
+    assert!(!stage.kernel_traces().is_empty() || !crate::stage::is_root(), "tasks have cgroups while they run");
+    dev.signal(Signal::SIGINT);
+    assert_eq!(dev.ended().code(), Some(0), "a cell without an end is ended like this");
+    assert!(stage.text("dev.err").contains("stopping tasks"), "people see why it takes its time");
+    nothing_is_left(&stage);
+}
+
+#[test]
+fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
+    let stage = Stage::new();
+    let file = stage.file("job.toml", &STUBBORN.replace("service", "batch").replace("KILL_TIMEOUT", "100ms"));
+    let mut dev = stage.start("dev", &["dev", &file, "--until-done", "--no-isolation"]);
+    stage.process("sleep 1002");
+    dev.signal(Signal::SIGTERM);
+    assert_eq!(dev.ended().code(), Some(1));
+    nothing_is_left(&stage);
+}
+
+#[test]
+fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "500ms"));
+    let mut dev = stage.dev(&[&file]);
+    stage.process("sleep 1001");
+    stage.process("sleep 1002");
+    dev.process.kill();
+    eventually("all parts and all tasks have ended", || stage.processes("").is_empty().then_some(()));
+    // The directory is whole: the next cell goes on where the first one was killed, and ends as if nothing had been.
+    let dev = stage.dev(&[]);
+    stage.process("sleep 1001");
+    assert_eq!(stage.ask(&dev.address, &["job", "show", "stubborn"])["version"], 1);
+    assert_eq!(dev.stop().code(), Some(0));
+    nothing_is_left(&stage);
+}

@@ -1,0 +1,233 @@
+//! `kill -9` of each part while jobs run: nothing acknowledged is lost, nothing is placed twice, and the others come back by
+//! themselves.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use plenum_proto::v1::Outcome;
+use serde_json::Value;
+use tonic::{Code, Status};
+
+use crate::{
+    rivals::Rivals,
+    stage::{Found, PATIENCE, Served, Stage, eventually},
+};
+
+/// Tasks that wait for a file of the test's folder, then others that wait for them.
+const WAITING: &str = r#"
+name = "waiting"
+scheduler = "batch"
+[group.first]
+count = 3
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/go ]; do sleep 0.1; done"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "100m", memory = "16MiB" }
+[group.second]
+after = ["first"]
+count = 3
+command = ["/bin/true"]
+resources = { cpu = "100m", memory = "16MiB" }
+"#;
+
+/// The words of a task of the first group.
+const TASK: &str = "while ! [ -e";
+
+/// A cell under `dev` in which the three tasks of the first group run.
+fn waiting_cell() -> (Stage, Served, Vec<Found>) {
+    let stage = Stage::new();
+    let file = stage.file("waiting.toml", WAITING);
+    let dev = stage.dev(&[&file, "--until-done"]);
+    let tasks = tasks(&stage, 3);
+    eventually("the cell knows that they run", || {
+        let job = stage.try_ask(&dev.address, &["job", "show", "waiting"]).ok()?;
+        (job["groups"][0]["running"] == 3).then_some(())
+    });
+    (stage, dev, tasks)
+}
+
+/// The commands of tasks, once there are so many: not their shims, whose command line is the binary's.
+#[track_caller]
+fn tasks(stage: &Stage, count: usize) -> Vec<Found> {
+    eventually(&format!("{count} tasks run"), || {
+        let mut found = stage.processes(TASK);
+        found.retain(|process| process.words.starts_with("/bin/sh"));
+        (found.len() == count).then_some(found)
+    })
+}
+
+/// A part under `dev` is killed, and there is another one.
+#[track_caller]
+fn kill_part(stage: &Stage, words: &str) {
+    let part = stage.process(words);
+    part.kill();
+    eventually(&format!("another `{words}`"), || stage.processes(words).into_iter().find(|found| found.id != part.id));
+}
+
+/// The job runs to its end, and each of its tasks was placed once.
+#[track_caller]
+fn ends_well(stage: &Stage, mut dev: Served) {
+    stage.file("go", "");
+    // While it still answers: the end of the job is the end of the cell.
+    assert_eq!(dev.process.ended().code(), Some(0), "{}", stage.text("dev.err"));
+    let told = stage.text("dev.err");
+    assert!(told.contains("6 tasks run in 6 allocations"), "nothing is placed twice: {told}");
+    stage.run(&["verify", "--dir", &stage.word("cell/server")]).says(0, &[]);
+}
+
+#[test]
+fn a_job_goes_on_when_the_server_is_killed() {
+    let (stage, dev, tasks) = waiting_cell();
+    kill_part(&stage, " server --dir");
+    eventually("the cell answers again", || stage.try_ask(&dev.address, &["status"]).ok());
+    assert!(tasks.iter().all(Found::is_there), "the tasks did not notice");
+    ends_well(&stage, dev);
+}
+
+#[test]
+fn a_job_goes_on_when_its_scheduler_is_killed() {
+    let (stage, dev, _) = waiting_cell();
+    kill_part(&stage, " scheduler batch");
+    ends_well(&stage, dev);
+}
+
+#[test]
+fn tasks_are_adopted_when_the_agent_is_killed() {
+    let (stage, dev, tasks) = waiting_cell();
+    let before = stage.ask(&dev.address, &["alloc", "list"]);
+    kill_part(&stage, " agent --name");
+    let running = |allocations: &Value| {
+        let items = allocations["items"].as_array().unwrap();
+        items.iter().filter(|each| each["state"] == "running").count()
+    };
+    eventually("the new agent has a lease", || {
+        let log = stage.text("cell/logs/agent-machine-1.log");
+        (log.matches("registered").count() == 2).then_some(())
+    });
+    let after = stage.ask(&dev.address, &["alloc", "list"]);
+    let ids = |allocations: &Value| -> Vec<String> {
+        allocations["items"].as_array().unwrap().iter().map(|each| each["id"].to_string()).collect()
+    };
+    assert_eq!((ids(&after), running(&after)), (ids(&before), 3), "the same allocations, running");
+    assert!(tasks.iter().all(Found::is_there), "and the same processes");
+    assert_eq!(stage.ask(&dev.address, &["machine", "list"])["items"][0]["epoch"], 1, "its lease did not expire");
+    ends_well(&stage, dev);
+}
+
+/// Two jobs, each of one task that waits for a file; the first one fails then.
+const TWO: [&str; 2] = [
+    "name = \"ends\"\nscheduler = \"batch\"\n[group.main]\nretry = { attempts = 0 }\nenv = { STAGE = \"$STAGE\" }\n\
+     command = [\"/bin/sh\", \"-c\", \"while ! [ -e $STAGE/end ]; do sleep 0.1; done; exit 7\"]\n\
+     resources = { cpu = \"100m\", memory = \"16MiB\" }\n",
+    "name = \"stays\"\nscheduler = \"batch\"\n[group.main]\nenv = { STAGE = \"$STAGE\" }\n\
+     command = [\"/bin/sh\", \"-c\", \"while ! [ -e $STAGE/go ]; do sleep 0.1; done\"]\n\
+     resources = { cpu = \"100m\", memory = \"16MiB\" }\n",
+];
+
+#[test]
+fn an_exit_code_is_kept_while_no_agent_looks() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let _scheduler = stage.scheduler(&server.address, "batch");
+    let mut agent = stage.agent(&server.address, "agent");
+    stage.submit(&server.address, "ends.toml", TWO[0]);
+    stage.submit(&server.address, "stays.toml", TWO[1]);
+    let tasks = tasks(&stage, 2);
+    agent.kill();
+    stage.file("end", "");
+    eventually("one task has ended", || (tasks.iter().filter(|task| task.is_there()).count() == 1).then_some(()));
+    let _agent = stage.agent(&server.address, "agent");
+    let allocation = |job: &str| {
+        let filter = format!("job={job}");
+        let listed = stage.ask(&server.address, &["alloc", "list", "--all", "--filter", &filter]);
+        let items = listed["items"].as_array().unwrap();
+        assert_eq!(items.len(), 1, "one attempt: {listed:#}");
+        items[0].clone()
+    };
+    let ended = eventually("the end is told", || Some(allocation("ends")).filter(|each| each["state"] == "failed"));
+    assert_eq!((&ended["exit_code"], &ended["attempt"]), (&7.into(), &1.into()));
+    stage.file("go", "");
+    let ended =
+        eventually("the other one completes", || Some(allocation("stays")).filter(|each| each["state"] == "complete"));
+    assert_eq!(ended["attempt"], 1);
+}
+
+/// What a client was told, by the number of its transaction.
+type Acknowledged = BTreeMap<u64, Outcome>;
+
+/// Jobs of one task each; a transaction each.
+const MACHINE_TASKS: i64 = 100_000;
+/// The server is killed after each so many acknowledged transactions.
+const BETWEEN_KILLS: usize = 25;
+const KILLS: usize = 3;
+
+/// Asks again for as long as nobody knows what became of it.
+fn insist<T>(mut ask: impl FnMut() -> Result<T, Status>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(status)
+                if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) =>
+            {
+                assert!(Instant::now() < deadline, "the server does not come back: {status}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(status) => panic!("what was asked for is right: {status}"),
+        }
+    }
+}
+
+/// Submits and commits, one after the other, until told to stop.
+fn commit_until(address: &str, done: &AtomicBool, acknowledged: &AtomicUsize) -> (u64, Acknowledged) {
+    let rivals = Rivals::new(address);
+    let machine = insist(|| rivals.machine("m1", MACHINE_TASKS));
+    let rival = insist(|| rivals.open("blue"));
+    let mut outcomes = Acknowledged::new();
+    for number in 1.. {
+        let job = insist(|| rivals.job(&format!("job-{number}"), "blue", 1));
+        let base = insist(|| rivals.revision());
+        let outcome = insist(|| rivals.commit(rival.claims(number, base, job, &machine, &[0])));
+        assert_eq!(outcome.granted, 1, "a repeated number is no second claim: {outcome:?}");
+        outcomes.insert(number, outcome);
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+        if done.load(Ordering::SeqCst) {
+            break;
+        }
+    }
+    (rival.session, outcomes)
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9_of_the_server() {
+    let stage = Stage::new();
+    let mut server = stage.server("cell", None, &[]);
+    let (address, port) = (server.address.clone(), server.port());
+    let (done, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (session, outcomes) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| commit_until(&address, &done, &acknowledged));
+        for kill in 1..=KILLS {
+            eventually("transactions are acknowledged", || {
+                assert!(!client.is_finished(), "the client goes on");
+                (acknowledged.load(Ordering::SeqCst) >= kill * BETWEEN_KILLS).then_some(())
+            });
+            server.process.kill();
+            server = stage.server("cell", Some(port), &[]);
+        }
+        done.store(true, Ordering::SeqCst);
+        client.join().unwrap()
+    });
+    assert!(outcomes.len() >= KILLS * BETWEEN_KILLS);
+    let rivals = Rivals::new(&address);
+    for (number, outcome) in &outcomes {
+        let found = rivals.transaction(session, *number).unwrap().outcome.unwrap();
+        assert_eq!(&found, outcome, "what was acknowledged is what is in the log");
+    }
+    let jobs = stage.ask(&address, &["job", "list"])["items"].as_array().unwrap().len();
+    let allocations = stage.ask(&address, &["alloc", "list"])["items"].as_array().unwrap().len();
+    assert_eq!((jobs, allocations), (outcomes.len(), outcomes.len()), "each job once, each task once");
+    assert_eq!(server.stop().code(), Some(0));
+    stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
+}

@@ -1,0 +1,167 @@
+//! What programs read: the least fields of each object, also of the past, also of lost races.
+
+use serde_json::Value;
+
+use crate::{
+    rivals::{Machine, Rivals},
+    stage::{Served, Stage},
+};
+
+/// The object has all of these fields.
+#[track_caller]
+fn has(object: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(object.get(field).is_some(), "expected the field {field} in {object:#}");
+    }
+}
+
+/// A cell in which blue took the only room that green wanted on the same base.
+struct Race {
+    stage: Stage,
+    server: Served,
+    rivals: Rivals,
+    machine: Machine,
+    base: u64,
+    winner: String,
+    loser: String,
+}
+
+fn race() -> Race {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let rivals = Rivals::new(&server.address);
+    let machine = rivals.machine("m1", 4).unwrap();
+    let (blue, green) = (rivals.open("blue").unwrap(), rivals.open("green").unwrap());
+    let (sky, grass) = (rivals.job("sky", "blue", 3).unwrap(), rivals.job("grass", "green", 3).unwrap());
+    let base = rivals.revision().unwrap();
+    let won = rivals.commit(blue.claims(1, base, sky, &machine, &[0, 1, 2])).unwrap();
+    assert_eq!((won.claims, won.granted), (3, 3));
+    let lost = rivals.commit(green.claims(1, base, grass, &machine, &[0, 1, 2])).unwrap();
+    assert_eq!((lost.claims, lost.granted), (3, 1), "one of three still had room");
+    let [winner, loser] = [&blue, &green].map(|rival| format!("txn-{}-1", rival.session));
+    Race { stage, server, rivals, machine, base, winner, loser }
+}
+
+impl Race {
+    #[track_caller]
+    fn ask(&self, arguments: &[&str]) -> Value {
+        self.stage.ask(&self.server.address, arguments)
+    }
+}
+
+#[test]
+fn a_lost_race_is_told_with_its_culprit() {
+    let race = race();
+    let transaction = race.ask(&["txn", "show", &race.loser]);
+    let fields = ["scheduler", "base_revision", "revision", "time", "atomic", "check", "claims", "granted", "refusals"];
+    has(&transaction, &fields);
+    assert_eq!(transaction["id"], race.loser);
+    assert_eq!((&transaction["outcome"], &transaction["check"]), (&"partial".into(), &"fit".into()));
+    assert_eq!(transaction["base_revision"], race.base);
+
+    let refusals = transaction["refusals"].as_array().unwrap();
+    assert_eq!(refusals.len(), 2);
+    let refusal = &refusals[0];
+    has(refusal, &["job", "group", "task_index", "machine", "kind", "reason", "resource", "short_by"]);
+    has(refusal, &["culprit", "culprits", "culprits_total"]);
+    assert_eq!((&refusal["job"], &refusal["group"]), (&"grass".into(), &"work".into()));
+    assert_eq!((&refusal["machine"], &refusal["kind"]), (&"m1".into(), &"conflict".into()));
+    assert_eq!((&refusal["resource"], &refusal["short_by"]), (&"cpu_millis".into(), &1000.into()));
+    let culprit = &refusal["culprit"];
+    has(culprit, &["transaction", "revision", "scheduler", "amount"]);
+    assert_eq!((&culprit["transaction"], &culprit["scheduler"]), (&race.winner.as_str().into(), &"blue".into()));
+
+    let text = race.stage.run(&["--addr", &race.server.address, "txn", "show", &race.loser]).out;
+    for words in ["partial: 1 of 3 claims granted", "conflict, cpu short by 1000m", &race.winner, "explain NO_ROOM"] {
+        assert!(text.contains(words), "expected {words:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn conflicts_are_counted_by_who_lost_to_whom() {
+    let race = race();
+    let conflicts = race.ask(&["conflicts"]);
+    has(&conflicts, &["revision"]);
+    let row = &conflicts["items"][0];
+    has(row, &["loser", "winner", "transactions", "claims", "median_staleness_revisions"]);
+    assert_eq!((&row["loser"], &row["winner"]), (&"green".into(), &"blue".into()));
+    assert_eq!((&row["transactions"], &row["claims"]), (&1.into(), &2.into()));
+    for (by, value) in [("machine", "m1"), ("job", "grass"), ("resource", "cpu_millis")] {
+        let row = &race.ask(&["conflicts", "--by", by])["items"][0];
+        let found = row[by].as_str().unwrap_or_default();
+        assert!(found.ends_with(value), "by {by}: expected {value} in {row}");
+    }
+    let listed = race.ask(&["txn", "list", "--refused"]);
+    let ids: Vec<_> = listed["items"].as_array().unwrap().iter().map(|each| each["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [race.loser.as_str()], "only the transaction that lost something");
+}
+
+#[test]
+fn objects_have_the_fields_that_programs_rely_on() {
+    let race = race();
+    let machines = race.ask(&["machine", "list"]);
+    has(&machines, &["revision", "items"]);
+    let machine = &machines["items"][0];
+    has(machine, &["id", "name", "state", "epoch", "attributes", "capacity", "allocated"]);
+    for side in ["capacity", "allocated"] {
+        has(&machine[side], &["cpu_millis", "memory_bytes", "disk_bytes"]);
+    }
+    assert_eq!((&machine["state"], &machine["attributes"]["rack"]), (&"ready".into(), &"r1".into()));
+    assert_eq!(machine["allocated"]["cpu_millis"], 4000);
+    assert_eq!(race.ask(&["machine", "show", "m1"])["id"], machine["id"]);
+
+    let allocations = race.ask(&["alloc", "list"]);
+    let items = allocations["items"].as_array().unwrap();
+    assert_eq!(items.len(), 4);
+    let fields = ["id", "namespace", "job", "group", "task_index", "attempt", "machine", "scheduler", "state", "ready"];
+    has(&items[0], &fields);
+    let fields = ["restarts", "resources", "transaction", "created_revision", "created_at", "exit_code", "reason"];
+    has(&items[0], &fields);
+    assert!(items.iter().all(|each| each["state"] == "granted" && each["attempt"] == 1), "{allocations:#}");
+    let id = items[0]["id"].as_str().unwrap();
+    assert!(id.starts_with("alloc-"));
+    assert_eq!(race.ask(&["alloc", "show", id])["transaction"], items[0]["transaction"]);
+
+    let jobs = race.ask(&["job", "list"]);
+    let job = &jobs["items"].as_array().unwrap().iter().find(|job| job["name"] == "grass").unwrap();
+    let fields = ["namespace", "version", "scheduler", "state", "priority", "groups", "waiting_reason"];
+    has(job, &fields);
+    assert_eq!((&job["groups"][0]["granted"], &job["groups"][0]["waiting"]), (&1.into(), &2.into()));
+
+    let names = race.stage.run(&["--addr", &race.server.address, "machine", "list", "-o", "name"]).out;
+    assert_eq!(names, "m1\n");
+}
+
+#[test]
+fn listings_show_the_past() {
+    let race = race();
+    let before = race.base.to_string();
+    let at = |arguments: &[&str]| race.ask(&[arguments, &["--at", &before]].concat());
+    assert_eq!(at(&["alloc", "list"])["items"], serde_json::json!([]));
+    assert_eq!(at(&["alloc", "list"])["revision"], race.base);
+    assert_eq!(at(&["machine", "show", "m1"])["allocated"]["cpu_millis"], 0);
+    assert_eq!(at(&["job", "list"])["items"].as_array().unwrap().len(), 2);
+    assert_eq!(race.ask(&["job", "list", "--at", "1"])["items"], serde_json::json!([]), "before there was a job");
+
+    // A moment after everything: as it is now.
+    let moment = race.ask(&["txn", "show", &race.loser])["time"].as_str().unwrap().to_owned();
+    assert_eq!(race.ask(&["alloc", "list", "--at", &moment])["items"].as_array().unwrap().len(), 4);
+
+    let future = race.stage.run(&["--addr", &race.server.address, "-o", "json", "job", "list", "--at", "1000000"]);
+    assert_eq!((future.code(), future.error()["code"].as_str()), (Some(1), Some("NO_SUCH_REVISION")), "{future}");
+}
+
+#[test]
+fn a_repeated_number_gives_the_first_outcome() {
+    let race = race();
+    let green = race.rivals.open("green").unwrap();
+    let job = race.rivals.job("again", "green", 1).unwrap();
+    let machine = race.rivals.machine("m2", 1).unwrap();
+    let base = race.rivals.revision().unwrap();
+    let transaction = green.claims(1, base, job, &machine, &[0]);
+    let first = race.rivals.commit(transaction.clone()).unwrap();
+    assert_eq!(first.granted, 1);
+    assert_eq!(race.rivals.commit(transaction).unwrap(), first, "and nothing is placed twice");
+    let other = race.rivals.commit(green.claims(1, base, job, &race.machine, &[0])).unwrap_err();
+    assert_eq!(other.code(), tonic::Code::InvalidArgument, "other content under a known number: {other}");
+}

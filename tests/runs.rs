@@ -1,0 +1,160 @@
+//! Whole jobs: done, failed, crashed and started again; as root and as an ordinary user.
+
+use std::{fs, os::unix::fs::chown, path::Path};
+
+use serde_json::Value;
+
+use crate::stage::{Stage, eventually, is_root};
+
+/// The job of the README.
+fn word_count() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/word-count.toml")).unwrap()
+}
+
+/// Words and their counts, the most frequent first, of texts that the test writes.
+const TEXTS: [&str; 2] = ["one two two three three three\n", "four four four four, three-two\n"];
+const COUNTED: &str = "4 four\n4 three\n3 two\n1 one\n";
+
+/// The example, with texts of the test's own.
+fn small_word_count(stage: &Stage) -> String {
+    fs::create_dir(stage.path("texts")).unwrap();
+    for (number, text) in TEXTS.iter().enumerate() {
+        stage.file(&format!("texts/{number}"), text);
+    }
+    let text = word_count().replace("/usr/share/common-licenses", "$STAGE/texts");
+    assert!(text.contains("$STAGE"), "the example names its folder of texts");
+    stage.file("word-count.toml", &text)
+}
+
+#[test]
+fn words_are_counted_right_and_the_log_of_it_is_sound() {
+    let stage = Stage::new();
+    let file = small_word_count(&stage);
+    let done = stage.run(&["dev", &file, "--until-done", "--dir", &stage.word("cell"), "--machines", "2"]);
+    done.says(0, &["word-count: complete", "10 tasks run in 10 allocations"]);
+    assert_eq!(done.out, COUNTED);
+    let verified = stage.run(&["verify", "--dir", &stage.word("cell/server"), "-o", "json"]);
+    assert_eq!(verified.code(), Some(0), "{verified}");
+    assert_eq!(verified.json()["violations"], serde_json::json!([]), "{verified}");
+}
+
+#[test]
+fn an_ordinary_user_runs_a_job_and_is_told_what_isolation_is_missing() {
+    let mut stage = Stage::new();
+    let file = small_word_count(&stage);
+    if is_root() {
+        stage.become_nobody();
+    }
+    let done = stage.run(&["dev", &file, "--until-done"]);
+    done.says(0, &["word-count: complete", "10 tasks run in 10 allocations"]);
+    assert_eq!(done.out, COUNTED);
+    let missing: Vec<&str> = done.err.lines().filter(|line| line.starts_with("tasks run without: ")).collect();
+    assert_eq!(missing.len(), 1, "in one line: {done}");
+    assert!(missing[0].contains("limits of cpu, memory and pids"), "{done}");
+    assert_eq!(stage.processes(""), []);
+}
+
+/// A job of one task that is not tried again.
+fn once(name: &str, command: &str) -> String {
+    format!(
+        "name = \"{name}\"\nscheduler = \"batch\"\n[group.main]\ncommand = [{command}]\nretry = {{ attempts = 0 }}\n\
+         env = {{ STAGE = \"$STAGE\" }}\nresources = {{ cpu = \"100m\", memory = \"16MiB\" }}\n"
+    )
+}
+
+#[test]
+fn a_command_that_is_not_there_fails_the_job_with_that_reason() {
+    let stage = Stage::new();
+    let file = stage.file("job.toml", &once("nowhere", "\"/nowhere/to/be/found\""));
+    let done = stage.run(&["dev", &file, "--until-done"]);
+    done.says(1, &["nowhere: failed", "command not found", "/nowhere/to/be/found", "explain COMMAND_NOT_FOUND"]);
+    done.says(1, &["main[0], attempt 1"]);
+}
+
+#[test]
+fn what_a_failed_task_said_is_shown() {
+    let stage = Stage::new();
+    let file = stage.file("job.toml", &once("sorry", r#""/bin/sh", "-c", "echo out of luck >&2; exit 7""#));
+    stage.run(&["dev", &file, "--until-done"]).says(1, &["sorry: failed", "exit code 7", "out of luck"]);
+}
+
+#[test]
+fn waiting_for_a_job_ends_with_its_result() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let run = |name: &str, command: &str, more: &[&str]| {
+        let file = stage.file(&format!("{name}.toml"), &once(name, command));
+        stage.run(&[&["--addr", &dev.address, "-o", "json", "job", "run", &file, "--wait"], more].concat())
+    };
+    let good = run("good", "\"/bin/true\"", &[]);
+    assert_eq!((good.code(), good.json()["state"].as_str()), (Some(0), Some("complete")), "{good}");
+    let bad = run("bad", "\"/bin/false\"", &[]);
+    assert_eq!((bad.code(), bad.json()["state"].as_str()), (Some(1), Some("failed")), "{bad}");
+    let long = run("long", "\"/bin/sleep\", \"1000\"", &["--timeout", "300ms"]);
+    assert_eq!((long.code(), long.error()["code"].as_str()), (Some(3), Some("TIME_LIMIT")), "{long}");
+
+    stage.ask(&dev.address, &["job", "stop", "long"]);
+    eventually("the job is stopped", || {
+        (stage.ask(&dev.address, &["job", "show", "long"])["state"] == "stopped").then_some(())
+    });
+    let id = stage.ask(&dev.address, &["job", "show", "good"])["allocations"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.ask(&dev.address, &["alloc", "show", &id])["exit_code"], 0);
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+/// A service of three, whose tasks say who they are and run until they are killed.
+const SERVICE: &str = r#"
+name = "three"
+scheduler = "service"
+[group.main]
+count = 3
+command = ["/bin/sleep", "1003"]
+env = { STAGE = "$STAGE" }
+retry = { delay = "100ms" }
+restart = { attempts = 0 }
+resources = { cpu = "50m", memory = "16MiB" }
+"#;
+
+#[test]
+fn a_service_keeps_its_number_and_one_that_crashes_comes_back() {
+    let stage = Stage::new();
+    let file = stage.file("three.toml", SERVICE);
+    let dev = stage.dev(&[&file, "--machines", "2"]);
+    let tasks = || stage.processes("/bin/sleep 1003").into_iter().filter(|found| found.words.starts_with("/bin/sleep"));
+    let running = |count: usize| {
+        let job = stage.try_ask(&dev.address, &["job", "show", "three"]).ok()?;
+        (job["groups"][0]["running"] == count && tasks().count() == count).then_some(job)
+    };
+    eventually("three run", || running(3));
+    let crashed = tasks().next().unwrap();
+    crashed.kill();
+    let job = eventually("three run again, one of them new", || running(3).filter(|_| !crashed.is_there()));
+    let allocations = job["allocations"].as_array().unwrap();
+    assert_eq!(allocations.len(), 4, "{allocations:#?}");
+    let failed: Vec<&Value> = allocations.iter().filter(|each| each["state"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "each exit is a failure: {allocations:#?}");
+    let successor = |each: &&Value| each["attempt"] == 2 && each["task_index"] == failed[0]["task_index"];
+    assert_eq!(allocations.iter().filter(successor).count(), 1, "{allocations:#?}");
+    assert_eq!(job["state"], "running");
+
+    stage.ask(&dev.address, &["job", "scale", "three", "1"]);
+    eventually("one runs", || running(1));
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+impl Stage {
+    /// From now on everything is run as the user `nobody`, who owns the folder.
+    fn become_nobody(&mut self) {
+        const NOBODY: u32 = 65534;
+        let mut paths = vec![self.path("")];
+        while let Some(path) = paths.pop() {
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            paths.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+        // The built binary may be below a folder that only root can enter.
+        let binary = self.path("plenum");
+        fs::copy(env!("CARGO_BIN_EXE_plenum"), &binary).unwrap();
+        self.binary = binary;
+        self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned).to_vec();
+    }
+}

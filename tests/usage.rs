@@ -1,0 +1,145 @@
+//! Exit codes, errors for programs, and directories and ports that belong to others.
+
+use std::{fs, net::TcpListener};
+
+use crate::stage::Stage;
+
+/// A job that runs until it is told to stop.
+const FOREVER: &str = "name = \"web\"\nscheduler = \"service\"\n[group.web]\ncommand = [\"/bin/sleep\", \"1000\"]\n\
+                       env = { STAGE = \"$STAGE\" }\nresources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+
+#[test]
+fn a_cell_that_does_not_answer_is_told_with_what_to_do() {
+    let stage = Stage::new();
+    // A port that nobody listens on: it was taken and given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("http://127.0.0.1:{port}");
+    stage.run(&["--addr", &address, "status"]).says(1, &["error[UNAVAILABLE]", &address, "hint:", "plenum dev"]);
+    let done = stage.run(&["--addr", &address, "job", "list", "-o", "json"]);
+    let error = done.says(1, &[]).error();
+    assert_eq!((error["code"].as_str(), done.out.as_str()), (Some("UNAVAILABLE"), ""), "nothing on standard output");
+    assert!(error["message"].is_string() && error["hint"].is_string(), "{error}");
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    let stage = Stage::new();
+    stage.run(&["frobnicate"]).says(2, &["frobnicate"]);
+    stage.run(&["dev", "--until-done"]).says(2, &["--until-done"]);
+    stage.run(&["dev", "--machines", "0"]).says(2, &["machines"]);
+    stage.run(&["--namespace", "../up", "job", "list"]).says(2, &["error[USAGE]", "namespace"]);
+    stage.run(&["txn", "show", "nonsense"]).says(2, &["nonsense", "txn-"]);
+    let error = stage.run(&["job", "list", "--limit", "many", "-o", "json"]).says(2, &[]).error();
+    assert_eq!(error["code"], "USAGE");
+    assert_eq!(stage.run(&["--help"]).code(), Some(0));
+    assert_eq!(stage.run(&["version", "-o", "json"]).json()["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn waiting_for_the_end_of_what_has_none_is_wrong_usage() {
+    let stage = Stage::new();
+    let file = stage.file("web.toml", FOREVER);
+    stage.run(&["dev", &file, "--until-done"]).says(2, &["error[USAGE]", "web.toml", "runs for ever", "hint:"]);
+}
+
+#[test]
+fn every_code_that_people_are_told_has_a_page() {
+    let stage = Stage::new();
+    for code in ["NO_ROOM", "READ_ONLY", "DAMAGED_LOG", "NO_MACHINE_FITS", "COMMAND_NOT_FOUND", "UNIMPLEMENTED"] {
+        let page = stage.run(&["explain", code]);
+        assert!(page.code() == Some(0) && page.out.contains(code), "{page}");
+    }
+    stage.run(&["explain", "NO_SUCH_CODE"]).says(1, &["NO_SUCH_CODE"]);
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let stage = Stage::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let done = stage.run(&["server", "--dir", &stage.word("cell"), "--listen", &address]);
+    done.says(1, &["error[ADDRESS_IN_USE]", &address, "stop that one, or listen elsewhere"]);
+}
+
+#[test]
+fn beyond_loopback_a_server_does_not_listen() {
+    let stage = Stage::new();
+    let done = stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "0.0.0.0:0"]);
+    done.says(1, &["error[NOT_LOOPBACK]", "127.0.0.1"]);
+}
+
+#[test]
+fn a_second_server_on_one_directory_is_refused_and_the_first_goes_on() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let done = stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "127.0.0.1:0"]);
+    done.says(1, &["error[DIRECTORY_LOCKED]", &stage.word("cell"), &server.process.id().to_string()]);
+    let done = stage.run(&["verify", "--dir", &stage.word("cell")]);
+    done.says(1, &["error[DIRECTORY_LOCKED]"]);
+    assert_eq!(stage.ask(&server.address, &["status"])["read_only"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_second_cell_in_one_directory_is_refused_and_the_first_goes_on() {
+    let stage = Stage::new();
+    let dev = stage.dev(&[]);
+    let done = stage.run(&["dev", "--dir", &stage.word("cell")]);
+    done.says(1, &["error[DIRECTORY_LOCKED]"]);
+    stage.ask(&dev.address, &["status"]);
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
+fn the_history_of_another_cell_is_refused() {
+    let stage = Stage::new();
+    for cell in ["one", "other"] {
+        assert_eq!(stage.server(cell, None, &[]).stop().code(), Some(0));
+    }
+    fs::remove_dir_all(stage.path("one/history")).unwrap();
+    fs::rename(stage.path("other/history"), stage.path("one/history")).unwrap();
+    let done = stage.run(&["server", "--dir", &stage.word("one"), "--listen", "127.0.0.1:0"]);
+    done.says(1, &["error[OTHER_CELL]", &stage.word("one/history"), "is the history of cell", "not of"]);
+}
+
+#[test]
+fn the_directory_of_another_version_is_refused_and_left_alone() {
+    let stage = Stage::new();
+    assert_eq!(stage.server("cell", None, &[]).stop().code(), Some(0));
+    let identity = stage.path("cell/log/CELL");
+    let mut bytes = fs::read(&identity).unwrap();
+    bytes[8] = 99;
+    fs::write(&identity, &bytes).unwrap();
+    let words = ["error[OTHER_FORMAT]", "cell/log", "format version 99, expected 1"];
+    stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "127.0.0.1:0"]).says(1, &words);
+    stage.run(&["verify", "--dir", &stage.word("cell")]).says(1, &["error[OTHER_FORMAT]"]);
+    assert_eq!(fs::read(&identity).unwrap(), bytes);
+}
+
+#[test]
+fn an_agent_does_not_take_the_tasks_of_one_cell_to_another() {
+    let stage = Stage::new();
+    let one = stage.server("one", None, &[]);
+    let _scheduler = stage.scheduler(&one.address, "service");
+    let mut first = stage.agent(&one.address, "agent");
+    stage.submit(&one.address, "web.toml", FOREVER);
+    stage.process("sleep 1000");
+    let agent = ["agent", "--dir", &stage.word("agent"), "--name", "m1"];
+    stage.run(&[&["--addr", &one.address][..], &agent].concat()).says(1, &["error[DIRECTORY_LOCKED]"]);
+    first.kill();
+    let other = stage.server("other", None, &[]);
+    let moved = stage.run(&[&["--addr", &other.address][..], &agent].concat());
+    moved.says(1, &["error[OTHER_CELL]", "its tasks belong to cell", "server is of cell"]);
+}
+
+#[test]
+fn a_slip_in_a_configuration_is_told_with_its_line() {
+    let stage = Stage::new();
+    let file = stage.file("server.toml", "dir = \"$STAGE/cell\"\nlisten_on = \"127.0.0.1:0\"\n");
+    stage.run(&["server", "--config", &file]).says(1, &["error[CONFIG]", "server.toml", "line 2", "listen_on"]);
+}
+
+#[test]
+fn a_scheduler_that_nobody_knows_is_told() {
+    let stage = Stage::new();
+    stage.run(&["scheduler", "astrology"]).says(1, &["error[NO_SUCH_SCHEDULER]", "astrology", "batch"]);
+}
