@@ -274,7 +274,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     fn tell_wake(&mut self, outputs: &mut Vec<Output>) {
         let notes = self.notes.has_news().then_some(self.notes_not_before_micros);
-        if let Some(micros) = self.wake_micros.into_iter().chain(notes).min()
+        if let Some(micros) = self.wake_micros.into_iter().chain(notes).chain(self.goes_on_micros()).min()
             && self.told_wake_micros != Some(micros)
         {
             self.told_wake_micros = Some(micros);

@@ -45,7 +45,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return;
         }
         if now_micros < self.decide_not_before_micros {
-            return self.wake_by(self.decide_not_before_micros);
+            return;
         }
         let from = self.pass.take().unwrap_or_else(|| {
             self.due = false;
@@ -63,9 +63,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let pause_micros = self.settings.pause_micros.saturating_add(took_micros);
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
-        if (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window {
-            self.wake_by(self.decide_not_before_micros);
-        }
+    }
+
+    /// When the next decision may be made that there is an occasion for already. Apart from `wake_micros`, whose time is an
+    /// occasion by itself: going on with a pass is none to begin another one after it.
+    pub(super) fn goes_on_micros(&self) -> Option<i64> {
+        let waits = (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window;
+        waits.then_some(self.decide_not_before_micros)
     }
 
     /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds.
@@ -95,8 +99,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.hungry |= !left.is_empty();
         if let Some(turn) = gathered.cut_at {
             // Where all was claimed there may be room for more of the same; where not, only others may have better luck.
-            let last = gathered.work.last().map(|work| (work.job.id, work.group));
-            let lucky = last.is_none_or(|group| !left.contains_key(&group));
+            // A job that came when there was no room left in this decision has not had its turn.
+            let last =
+                gathered.work.last().filter(|work| self.queue.get(work.job.id).is_some_and(|of| of.turn == turn));
+            let lucky = last.is_none_or(|work| !left.contains_key(&(work.job.id, work.group)));
             self.pass = Some(if lucky { Bound::Included(turn) } else { Bound::Excluded(turn) });
         }
         self.note(left, &late, passed_over, base);

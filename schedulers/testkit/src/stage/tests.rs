@@ -290,6 +290,23 @@ fn jobs_behind_many_tasks_that_fit_nowhere_have_their_turn() {
     assert_eq!(stage.placed(small).len(), 2);
 }
 
+/// The job behind a decision that was exactly full was passed over in every pass, and each step of a pass gave rise to the next
+/// pass, a thousand times a second for ever.
+#[test]
+fn a_job_behind_a_full_decision_has_its_turn_and_then_there_is_rest() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let settings = Settings { tasks_max: 2, ..Settings::default() };
+    let seat = stage.seat_with(FirstFit("blue"), settings);
+    stage.submit(&JobBuilder::new("wide", "blue").group("main", 2, 9000).priority(90));
+    let small = stage.submit(&job("small", "blue", 1));
+    stage.advance(100_000);
+    assert_eq!(stage.placed(small).len(), 1);
+    let before = stage.runtime(seat).counters().decisions;
+    stage.advance(10_000_000);
+    assert!(stage.runtime(seat).counters().decisions <= before + 2);
+}
+
 /// Commits each job alone.
 struct OneByOne;
 
