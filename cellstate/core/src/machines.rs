@@ -150,6 +150,7 @@ impl Core {
         for (slot, _, _) in live_on(&self.cell, id.slot) {
             consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));
         }
+        consequences.lose_home(id.slot);
         Ok(Verdict::Change(accepted(id.to_bits(), machine.epoch), consequences.conclude()))
     }
 }

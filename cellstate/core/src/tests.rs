@@ -554,3 +554,23 @@ fn a_job_whose_undone_tasks_are_scaled_away_is_complete() {
         ",
     );
 }
+
+#[test]
+fn a_job_whose_shared_machine_is_removed_between_two_tasks_starts_over() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=2 cpu=1000 together
+        batch: claim wc[0]@m1
+        report wc[0] complete
+        remove m1
+        snapshot
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: committed; wc[0] granted
+        ",
+    );
+}

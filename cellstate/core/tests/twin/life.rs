@@ -44,8 +44,16 @@ impl Twin {
 
     /// Allocations end together.
     pub(crate) fn end_all(&mut self, ends: Vec<(AllocationId, AllocationState)>) {
+        self.end_all_and_remove(ends, None);
+    }
+
+    /// Allocations end together, with the machine that is removed, if one is: jobs whose tasks share it start over.
+    pub(crate) fn end_all_and_remove(&mut self, ends: Vec<(AllocationId, AllocationState)>, removed: Option<u32>) {
         let before = self.live.clone();
         let mut aftermath = Aftermath::default();
+        let shares = |job: &&Job| job.shape.same_machine && job.home.is_some() && job.home == removed;
+        let homeless = before.jobs.iter().filter(|(_, job)| shares(job) && !job.state.is_final());
+        aftermath.homeless.extend(homeless.map(|(&id, _)| id));
         ends.into_iter().for_each(|(id, reported)| self.end(id, reported, &mut aftermath));
         self.conclude(&before, &aftermath);
     }

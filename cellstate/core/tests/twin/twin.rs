@@ -422,7 +422,7 @@ impl Twin {
         }
         self.events.push((self.next(), id.slot));
         let ends = self.live_on(id.slot).into_iter().map(|id| (id, AllocationState::EndedLost)).collect();
-        self.end_all(ends);
+        self.end_all_and_remove(ends, Some(id.slot));
         self.live.machines.remove(&id.slot);
         Expected::Changed
     }
