@@ -16,8 +16,8 @@ until_true() {
         sleep 0.1
     done
 }
-until_true test -s "$dir/address"
-PLENUM_ADDR=http://$(cat "$dir/address" | sed 's|^http://||')
+until_true test -s "$dir/server/address"
+PLENUM_ADDR=http://$(cat "$dir/server/address" | sed 's|^http://||')
 export PLENUM_ADDR
 
 running() { "$PLENUM" alloc list --filter state=running -o name; }
