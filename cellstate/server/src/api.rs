@@ -70,13 +70,30 @@ async fn authorise(
     match judged {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
-            next.run(request).await
+            let mut response = next.run(request).await;
+            name_too_large(response.headers_mut(), shared.settings.message_bytes_max);
+            response
         }
         Err(denied) => {
             shared.metrics.denied();
             Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response()
         }
     }
+}
+
+/// A message over the limit is answered by the transport, as out of range and without a code of ours: that is put right.
+fn name_too_large(headers: &mut axum::http::HeaderMap, most: usize) {
+    const STATUS: &str = "grpc-status";
+    let out_of_range = headers.get(STATUS).is_some_and(|status| status == "11");
+    if !out_of_range || headers.contains_key(failure::CODE) {
+        return;
+    }
+    let message = format!("a message may have at most {most} bytes; send less at once");
+    let failure = Failure::new(tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message).into_status();
+    headers.remove(STATUS);
+    headers.remove("grpc-message");
+    // What is written here is all ASCII.
+    let _ = failure.add_header(headers);
 }
 
 fn principal_in(headers: &axum::http::HeaderMap) -> Result<Principal, crate::authorise::Denied> {

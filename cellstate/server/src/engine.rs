@@ -46,7 +46,7 @@ pub(crate) struct Threads {
 /// Starts all threads. `checkpoint` is the cell of the newest checkpoint.
 pub(crate) fn start(
     shared: &Arc<Shared>,
-    committer: Committer<crate::ingress::Reply>,
+    committer: Committer<crate::ingress::Ticket>,
     journal: Journal,
     checkpoint: Option<Cell>,
 ) -> Result<Threads, ServerError> {

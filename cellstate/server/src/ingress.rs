@@ -42,6 +42,13 @@ impl Reply {
     }
 }
 
+/// Who waits, and since when.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) reply: Reply,
+    pub(crate) since: Instant,
+}
+
 /// A request on its way to the resolver.
 #[derive(Debug)]
 pub(crate) struct Arrival {

@@ -114,6 +114,11 @@ impl Metrics {
         self.stages.get_or_create(&StageLabels { stage: "queue" }).observe(waited.as_secs_f64());
     }
 
+    /// A request was answered: durable, published, and all.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.stages.get_or_create(&StageLabels { stage: "durable" }).observe(took.as_secs_f64());
+    }
+
     /// A batch was appended and synced.
     pub(crate) fn synced(&self, took: Duration) {
         self.sync.observe(took.as_secs_f64());

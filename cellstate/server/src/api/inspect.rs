@@ -210,9 +210,19 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
         ..v1::StatusResponse::default()
     };
+    // A large cell takes some milliseconds, in which connections would stand still.
+    let counting = past::blocking(move || {
+        count_rows(&cell, &mut status);
+        Ok(status)
+    });
+    counting.await.unwrap_or_default()
+}
+
+/// Counts machines, jobs and allocations by state, and adds up what machines have.
+fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
     for machine in cell.machines() {
-        let row = view::machine(&cell, machine);
+        let row = view::machine(cell, machine);
         listing::count(&mut status.machines, listing::machine_word(row.state));
         view::add(&mut capacity, &row.capacity.unwrap_or_default());
         view::add(&mut allocated, &row.allocated.unwrap_or_default());
@@ -230,7 +240,6 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
     }
     status.capacity = Some(capacity);
     status.allocated = Some(allocated);
-    status
 }
 
 fn outcome_word(outcome: v1::TransactionOutcome) -> &'static str {

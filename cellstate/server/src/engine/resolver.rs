@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use super::journal::Writer;
 use crate::commit::{Batch, Committer, Input, Output};
 use crate::error::ServerError;
-use crate::ingress::{Answered, Arrival, Reply, Taken};
+use crate::ingress::{Answered, Arrival, Taken, Ticket};
 use crate::shared::Shared;
 
 /// How often a read-only cell looks whether it still is.
@@ -17,7 +17,7 @@ const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The resolver, and whom it hands batches to.
 pub(crate) struct Resolver {
-    pub(crate) committer: Committer<Reply>,
+    pub(crate) committer: Committer<Ticket>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
     /// To the journal's thread; one batch at a time.
@@ -59,7 +59,8 @@ impl Resolver {
             while self.committer.has_room() {
                 let Some(arrival) = pending.pop_front() else { break };
                 self.shared.metrics.queued(arrival.since.elapsed());
-                self.committer.handle(now, Input::Request { ticket: arrival.reply, asked: arrival.asked });
+                let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
+                self.committer.handle(now, Input::Request { ticket, asked: arrival.asked });
             }
             if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
                 self.committer.handle(now, Input::Tick);
@@ -82,7 +83,10 @@ impl Resolver {
         while let Some(output) = self.committer.poll() {
             match output {
                 Output::Publish(published) => self.shared.publish(published),
-                Output::Answer { ticket, at, answer } => ticket.send(Answered { at, answer }),
+                Output::Answer { ticket, at, answer } => {
+                    self.shared.metrics.answered(ticket.since.elapsed());
+                    ticket.reply.send(Answered { at, answer });
+                }
                 Output::Write(batch) if alone => {
                     let durable = self.writer.write(&batch);
                     self.written(durable);

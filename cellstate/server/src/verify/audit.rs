@@ -229,3 +229,65 @@ fn difference(decision: &Decision, delta: &Delta, entry: &v1::LogEntry) -> Optio
     }
     (changed != entry.delta).then(|| "decided again, other things change".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
+    use plenum_model::CellIdentity;
+
+    fn open_server(term: u64) -> Asked {
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term, custom_resources: Vec::new() };
+        Asked::by_server(Command::OpenServer(identity))
+    }
+
+    fn open_session(scheduler: &str) -> Asked {
+        Asked::by_server(Command::OpenSession { scheduler: scheduler.into() })
+    }
+
+    /// The entries of a small log.
+    fn entries() -> Vec<v1::LogEntry> {
+        let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
+        for asked in [open_server(1), open_session("batch"), open_session("service")] {
+            committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
+        }
+        let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
+        v1::LogBatch::decode(batch.bytes).unwrap().entries
+    }
+
+    fn audited(entries: &[v1::LogEntry]) -> Audit {
+        let mut audit = Audit::default();
+        entries.iter().for_each(|entry| audit.entry(entry, plenum_core::CORE_VERSION, 5, "here"));
+        audit
+    }
+
+    #[test]
+    fn a_log_as_it_was_written_is_sound() {
+        let audit = audited(&entries());
+        assert_eq!((audit.violations.len(), audit.folded, audit.decided_again), (0, 3, 3));
+    }
+
+    #[test]
+    fn another_answer_than_the_rules_give_is_a_violation_and_so_is_another_change() {
+        let mut answered = entries();
+        answered[1].decided = answered[0].decided.clone();
+        let audit = audited(&answered);
+        assert_eq!((audit.violations[0].revision, audit.folded), (Revision(2), 3));
+        assert!(audit.violations[0].what.starts_with("decided again, the answer is another one"));
+
+        let mut asked = entries();
+        asked[2].asked = asked[1].asked.clone();
+        let audit = audited(&asked);
+        assert_eq!(audit.violations[0].revision, Revision(3));
+        assert!(audit.violations[0].what.contains("other things change"), "{}", audit.violations[0]);
+    }
+
+    #[test]
+    fn a_delta_that_is_missing_ends_the_folding_with_its_place() {
+        let mut entries = entries();
+        entries.remove(1);
+        let audit = audited(&entries);
+        assert_eq!((audit.folded, audit.violations.len(), audit.broken), (1, 2, true));
+        assert!(audit.violations[1].what.contains("expected revision 2, found 3"), "{}", audit.violations[1]);
+    }
+}

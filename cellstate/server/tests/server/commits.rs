@@ -188,6 +188,11 @@ async fn bad_transactions_are_refused_with_the_field_and_change_nothing() {
     let error = session.commit(uneven).await.unwrap_err();
     assert_eq!((error.number, error.code.as_str()), (1, "INVALID_REQUEST"));
     assert!(error.message.contains("placements[0]"), "{}", error.message);
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut large = job("large", 1);
+    large.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(5 << 20)];
+    let large = jobs.submit(v1::SubmitRequest { spec: Some(large) }).await.unwrap_err();
+    assert_eq!((large.code(), code(&large).as_str()), (tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
     let foreign = v1::Transaction { session: 77, ..session.transaction(2, Vec::new()) };
     assert!(session.commit(foreign).await.unwrap_err().message.contains("this stream's own"));
     let future = v1::Transaction { base_revision: 1 << 40, ..session.transaction(3, Vec::new()) };
