@@ -8,8 +8,8 @@ use super::{AgentReconciler, Output, Registration, Status};
 pub(super) enum Standing {
     /// Not registered, or no longer.
     Away { register_at_ms: u64, failures: u32 },
-    /// Asked, and not answered yet.
-    Registering { sent_at_ms: u64, failures: u32 },
+    /// Asked, and not answered yet. What was seen before it was asked, the server must have.
+    Registering { sent_at_ms: u64, failures: u32, seen_revision: u64 },
     /// Registered.
     Present(Presence),
 }
@@ -79,18 +79,20 @@ impl AgentReconciler {
     }
 
     pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
-        let Standing::Registering { sent_at_ms, .. } = self.standing else { return };
-        let (incarnation, seen) = self.seen;
-        if registration.incarnation == incarnation && registration.revision < seen {
-            outputs.push(Output::Refuse { offered: registration.revision, seen });
+        let Standing::Registering { sent_at_ms, seen_revision, .. } = self.standing else { return };
+        let same = registration.incarnation == self.seen.0;
+        // Answers may overtake each other: one that was given later may have been seen meanwhile.
+        if same && registration.revision < seen_revision {
+            outputs.push(Output::Refuse { offered: registration.revision, seen: seen_revision });
             return self.register_failed(now_ms);
         }
-        if registration.incarnation != incarnation {
+        if !same {
             // A restored cell may give the same ids again.
             self.ends.clear();
             self.ends_order.clear();
         }
-        self.seen = (registration.incarnation, registration.revision);
+        let newest = if same { self.seen.1.max(registration.revision) } else { registration.revision };
+        self.seen = (registration.incarnation, newest);
         self.standing = Standing::Present(Presence {
             machine: registration.machine,
             epoch: registration.epoch,
@@ -169,7 +171,8 @@ impl AgentReconciler {
         }
         match &mut self.standing {
             Standing::Away { register_at_ms, failures } if *register_at_ms <= now_ms => {
-                self.standing = Standing::Registering { sent_at_ms: now_ms, failures: *failures };
+                let seen_revision = self.seen.1;
+                self.standing = Standing::Registering { sent_at_ms: now_ms, failures: *failures, seen_revision };
                 let inventory = self.standings().filter_map(|(id, status)| Some((id, status?))).collect();
                 let (incarnation, revision) = self.seen;
                 outputs.push(Output::Register { inventory, revision, incarnation });

@@ -401,6 +401,21 @@ fn a_server_with_an_older_state_is_refused() {
     assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })), "a later incarnation may have less");
 }
 
+/// The answer to a report came while the machine was registering, with a later revision than the registration's own: the server
+/// was thought to have lost data.
+#[test]
+fn an_answer_that_overtakes_the_registration_is_no_older_state() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.agent = AgentReconciler::new(Settings::default(), 1, 98);
+    story.begin();
+    story.sent.clear();
+    story.input(Input::ReportAnswered { number: 0, revision: 99, register: false });
+    let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
+    let registration = Registration { machine, epoch: 1, lease_ms, renew_ms, revision: 98, incarnation: 1 };
+    story.input(Input::Registered(registration));
+    assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })));
+}
+
 #[test]
 fn a_shutdown_stops_what_runs_and_leaves_the_rest_to_the_cell() {
     let mut story = Story::new(|_| Fate { stops_after_ms: 200, ..Fate::runs_for_ever() });
