@@ -45,6 +45,21 @@ fn ctrl_c_leaves_nothing_behind_even_of_tasks_that_do_not_listen() {
 }
 
 #[test]
+fn a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind_either() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "10m"));
+    let mut dev = stage.start("dev", &["dev", &file]);
+    stage.process("sleep 1001");
+    stage.process("sleep 1002");
+    dev.signal(Signal::SIGINT);
+    eventually("the task that listens has ended", || stage.processes("sleep 1001").is_empty().then_some(()));
+    assert_eq!(stage.processes("sleep 1002").len(), 1, "the other one is given its ten minutes");
+    dev.signal(Signal::SIGINT);
+    assert_eq!(dev.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
+#[test]
 fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
     let stage = Stage::new();
     let file = stage.file("job.toml", &STUBBORN.replace("service", "batch").replace("KILL_TIMEOUT", "100ms"));

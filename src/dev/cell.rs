@@ -157,29 +157,36 @@ impl<'dev> DevCell<'dev> {
     }
 
     /// Ends everything: agents with their tasks first, so that what happened to them is still told to the server. Another
-    /// signal kills instead of asking.
+    /// signal kills instead of asking: the tasks by their agents, as nobody else knows them, then the parts.
     pub(super) async fn stop(&mut self, signals: &mut Signals) {
         let tasks = Duration::from_micros(self.plan.kill_timeout_micros().unsigned_abs());
         for (parts, grace) in
             [(&mut self.agents, tasks + GRACE), (&mut self.schedulers, GRACE), (&mut self.server, GRACE)]
         {
             parts.iter().for_each(Keeper::stop);
-            let all_ended = async {
-                for part in parts.iter_mut() {
-                    part.ended().await;
-                }
-            };
-            let is_over = tokio::select! {
-                ended = timeout(grace, all_ended) => ended.is_ok(),
-                () = signals.next() => false,
-            };
-            if !is_over {
-                for part in parts.iter_mut() {
-                    part.kill();
-                    part.ended().await;
-                }
+            if end_within(grace, parts, signals).await {
+                continue;
+            }
+            parts.iter().for_each(Keeper::hurry);
+            if !end_within(GRACE, parts, signals).await {
+                parts.iter().for_each(Keeper::kill);
+                all_ended(parts).await;
             }
         }
+    }
+}
+
+/// True when all parts end within this time, and before another signal.
+async fn end_within(grace: Duration, parts: &mut [Keeper], signals: &mut Signals) -> bool {
+    tokio::select! {
+        ended = timeout(grace, all_ended(parts)) => ended.is_ok(),
+        () = signals.next() => false,
+    }
+}
+
+async fn all_ended(parts: &mut [Keeper]) {
+    for part in parts {
+        part.ended().await;
     }
 }
 

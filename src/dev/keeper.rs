@@ -45,6 +45,8 @@ pub(super) struct PartSpec {
 enum Wanted {
     Run,
     Stop,
+    /// Asked once more, which an agent takes for: kill your tasks.
+    Hurry,
     Kill,
 }
 
@@ -73,6 +75,16 @@ impl Keeper {
         self.wanted.send_if_modified(|wanted| {
             *wanted == Wanted::Run && {
                 *wanted = Wanted::Stop;
+                true
+            }
+        });
+    }
+
+    /// Asks the part once more.
+    pub(super) fn hurry(&self) {
+        self.wanted.send_if_modified(|wanted| {
+            *wanted < Wanted::Hurry && {
+                *wanted = Wanted::Hurry;
                 true
             }
         });
@@ -152,15 +164,16 @@ async fn until(wanted: &mut watch::Receiver<Wanted>, least: Wanted) {
 /// Asks a part to end, and insists when told to.
 async fn end(mut child: Child, wanted: &mut watch::Receiver<Wanted>) -> Result<(), Failure> {
     let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    if let Some(process) = process {
-        let _ = kill(process, Signal::SIGTERM);
-    }
-    tokio::select! {
-        _ = child.wait() => {}
-        () = until(wanted, Wanted::Kill) => {
-            let _ = child.kill().await;
+    for next in [Wanted::Hurry, Wanted::Kill] {
+        if let Some(process) = process {
+            let _ = kill(process, Signal::SIGTERM);
+        }
+        tokio::select! {
+            _ = child.wait() => return Ok(()),
+            () = until(wanted, next) => {}
         }
     }
+    let _ = child.kill().await;
     Ok(())
 }
 

@@ -88,9 +88,26 @@ pub struct ExecDriver {
     ended_since_cleaning: usize,
 }
 
+/// What is asked of a start. Only ever rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Run,
+    /// End within the kill timeout.
+    Stop,
+    /// End now.
+    Kill,
+}
+
+/// True if that is more than was asked before.
+fn raise(asked: &mut Asked, to: Asked) -> bool {
+    let is_more = to > *asked;
+    *asked = to.max(*asked);
+    is_more
+}
+
 #[derive(Debug)]
 struct Handle {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Asked>,
 }
 
 impl ExecDriver {
@@ -129,10 +146,18 @@ impl ExecDriver {
 
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
         // What shall never run is stopped from the beginning, should it run after all.
-        let (stop, stopped) = watch::channel(matches!(start, start::Start::Void { .. }));
+        let asked = if matches!(start, start::Start::Void { .. }) { Asked::Stop } else { Asked::Run };
+        let (stop, stopped) = watch::channel(asked);
         let (options, events, slots) = (Arc::clone(&self.options), self.events.clone(), Arc::clone(&self.slots));
         drop(tokio::spawn(start::live(start, options, events, slots, stopped)));
         self.starts.insert(allocation, Handle { stop });
+    }
+
+    /// Ends every task at once, whatever its kill timeout. Their events come as after a stop.
+    pub fn kill_all(&mut self) {
+        for handle in self.starts.values() {
+            handle.stop.send_if_modified(|asked| raise(asked, Asked::Kill));
+        }
     }
 }
 
@@ -159,7 +184,7 @@ impl Driver for ExecDriver {
     fn stop(&mut self, allocation: AllocationId) {
         if let Some(handle) = self.starts.get(&allocation) {
             // Nobody listens any more: it is gone already.
-            let _ = handle.stop.send(true);
+            handle.stop.send_if_modified(|asked| raise(asked, Asked::Stop));
         } else if let Some(restart) = self.unstarted.remove(&allocation) {
             self.watch_start(allocation, start::Start::Void { allocation, restart });
         }

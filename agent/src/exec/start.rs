@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{ExecOptions, recover, void_record};
+use super::{Asked, ExecOptions, recover, void_record};
 use plenum_model::AllocationId;
 
 use crate::{
@@ -70,7 +70,7 @@ pub(super) async fn live(
     options: Arc<ExecOptions>,
     events: mpsc::Sender<DriverEvent>,
     slots: Arc<Semaphore>,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Asked>,
 ) {
     let (allocation, restart) = match &start {
         Start::New(task) => (task.allocation, task.restart),
@@ -87,7 +87,7 @@ pub(super) async fn live(
         }
         Start::New(task) => {
             let slot = slots.acquire().await;
-            let prepared = if *stop.borrow() {
+            let prepared = if *stop.borrow() > Asked::Run {
                 // Told to stop while it waited for its turn.
                 Prepared::Ended(Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() })
             } else {
@@ -196,7 +196,7 @@ async fn watch_shim(
     watched: Watched,
     options: &ExecOptions,
     events: &mpsc::Sender<DriverEvent>,
-    stop: &mut watch::Receiver<bool>,
+    stop: &mut watch::Receiver<Asked>,
     started_told: &mut bool,
 ) -> (Option<ExitStatus>, ShimSpec) {
     let Watched { spec, shim, child } = watched;
@@ -214,13 +214,16 @@ async fn watch_shim(
         }
     };
     let mut overdue_at = Instant::now() + NEVER;
-    let mut stop_sent = false;
+    let (mut told, mut is_dropped) = (Asked::Run, false);
     loop {
-        if *stop.borrow() && !stop_sent {
-            stop_sent = true;
+        let asked = *stop.borrow();
+        if asked > told {
+            told = asked;
+            let (signal, patience_ms) =
+                if asked == Asked::Kill { (Signal::QUIT, 0) } else { (Signal::TERM, spec.task.kill_timeout_ms) };
             // It may be gone already.
-            let _ = pidfd_send_signal(shim.get_ref(), Signal::TERM);
-            overdue_at = Instant::now() + Duration::from_millis(spec.task.kill_timeout_ms) + SHIM_OVERDUE_AFTER;
+            let _ = pidfd_send_signal(shim.get_ref(), signal);
+            overdue_at = Instant::now() + Duration::from_millis(patience_ms) + SHIM_OVERDUE_AFTER;
         }
         let looking = !*started_told && notice.is_none();
         tokio::select! {
@@ -241,12 +244,8 @@ async fn watch_shim(
                     let _ = events.send(DriverEvent::Started { allocation, restart }).await;
                 }
             }
-            changed = stop.changed(), if !stop_sent => {
-                if changed.is_err() {
-                    // The driver was dropped; the task goes on, and so does watching it as long as the runtime lives.
-                    stop_sent = true;
-                }
-            }
+            // When the driver was dropped, the task goes on, and so does watching it as long as the runtime lives.
+            changed = stop.changed(), if !is_dropped => is_dropped = changed.is_err(),
             () = sleep_until(overdue_at) => {
                 tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
                 overdue_at = Instant::now() + NEVER;

@@ -97,7 +97,8 @@ struct Remembered {
     revision: u64,
 }
 
-/// Runs an agent until SIGTERM or SIGINT; a second one ends it at once.
+/// Runs an agent until SIGTERM or SIGINT. Where its tasks are stopped with it, a second one kills them, and a third one ends it at
+/// once.
 ///
 /// Tasks go on without it and are found again by the next agent of the same directory, unless
 /// [`Options::stop_tasks_on_exit`] is set: then they are all stopped first, and no cgroup stays behind.
@@ -211,7 +212,7 @@ impl Agent {
     async fn turn(&mut self) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Start)?;
-        let mut asked_to_end = false;
+        let mut asked_to_end = 0;
         let recovered = self.driver.recover();
         if !recovered.is_empty() {
             tracing::info!(count = recovered.len(), "found tasks of an earlier agent");
@@ -227,11 +228,12 @@ impl Agent {
                 Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
                 () = sleep_until(wake.into()) => self.handle(Input::Tick),
                 Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
-                    if asked_to_end || !self.stop_tasks_on_exit {
-                        return Ok(());
+                    asked_to_end += 1;
+                    match asked_to_end {
+                        1 if self.stop_tasks_on_exit => self.handle(Input::Shutdown),
+                        2 if self.stop_tasks_on_exit => self.driver.kill_all(),
+                        _ => return Ok(()),
                     }
-                    asked_to_end = true;
-                    self.handle(Input::Shutdown);
                 }
             }
         }

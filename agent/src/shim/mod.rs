@@ -1,7 +1,7 @@
 //! The shim: one small process per running task, a re-execution of our own binary.
 //!
 //! It is the only one who can learn how a task ended, so it must outlive the agent: it starts the task, pumps its
-//! output into bounded files, stops it when asked to by SIGTERM, kills what is left of it, and writes down how it ended.
+//! output into bounded files, stops it when asked to by SIGTERM (at once by SIGQUIT), kills what is left of it, and writes down how it ended.
 //! The task dies with its shim. It knows no cell and no network; all it knows stands in `spec.json`.
 //!
 //! A task of a root agent stays root today, with a handful of capabilities and no way to gain more; a user of its own

@@ -130,6 +130,10 @@ impl Supervisor<'_> {
                     terminate(self.child);
                 }
             }
+            if signal == Some(Signal::SIGQUIT) {
+                self.stop_requested = true;
+                self.kill_at = Some(Instant::now());
+            }
         }
     }
 
