@@ -1,7 +1,7 @@
 //! The seeded end-to-end tests in their long form: the gate runs a few seeds, this runs as many as one likes.
 //!
-//! The seeds reach the tests in the module `simulation` of `tests/main.rs` through the variable `PLENUM_SEEDS`, as
-//! `FIRST..END`, the end not included. If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
+//! The seeds reach the tests of `tests/simulator` through the variable `PLENUM_SEEDS`, as `FIRST..END`, the end not included.
+//! If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -36,15 +36,15 @@ impl FromStr for Seeds {
 
 /// Runs the simulation with all of `seeds`; true if every one passed.
 pub(crate) fn run(workspace: &Workspace, seeds: Seeds) -> Result<bool> {
-    let mut command = workspace.cargo(["test", "--package", "plenum", "--test", "main", "--"]);
-    command.args(["simulation::", "--nocapture"]).env("PLENUM_SEEDS", format!("{}..{}", seeds.first, seeds.end));
+    let mut command = workspace.cargo(["test", "--package", "plenum-simulator", "--test", "simulation", "--"]);
+    command.args(["a_cell_survives", "--nocapture"]).env("PLENUM_SEEDS", format!("{}..{}", seeds.first, seeds.end));
     let mut tally = Tally::default();
     let started = Instant::now();
     let status = watch(command, "the simulation", LIMIT, |_, line| tally.read(line))?;
     // A filter that matches nothing is a success to Cargo.
     ensure!(
         !status.success() || tally.passed > 0,
-        "no test ran: is there still a module `simulation` in tests/main.rs?"
+        "no test ran: is there still a test `a_cell_survives…` in tests/simulator?"
     );
     let count = seeds.end - seeds.first;
     println!("{tally}, with {count} seeds in {}", duration(started.elapsed()));

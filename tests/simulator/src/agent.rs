@@ -1,0 +1,350 @@
+//! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
+
+use plenum_agent::assignments::{self, Defaults};
+use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
+use plenum_agent::fake::{FakeDriver, Fate};
+use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status};
+use plenum_model::{AllocationId, MachineId};
+use plenum_proto::v1;
+
+use crate::books::{Checked, hold};
+use crate::faults::Planted;
+use crate::random::Random;
+use crate::server::BEGIN_MICROS;
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
+
+/// A call that takes longer has failed.
+const CALL_MICROS: i64 = 10_000_000;
+
+/// See the module.
+pub(crate) struct Machine {
+    number: usize,
+    name: String,
+    cpu_millis: i64,
+    boots: u64,
+    planted: Planted,
+    driver: FakeDriver,
+    life: u64,
+    reconciler: Option<AgentReconciler>,
+    /// Incarnation and revision, as they are written down at each registration.
+    remembered: (u64, u64),
+    register: Option<ConnectionId>,
+    report: Option<(ConnectionId, u64)>,
+    follow: Option<(ConnectionId, MachineId, u32)>,
+    wish: u64,
+    starts_checked: usize,
+}
+
+impl Machine {
+    pub(crate) fn new(number: usize, cpu_millis: i64, planted: Planted, world: &mut World) -> Self {
+        let (seed, failing) = (world.random.number(), world.mix.failing_thousandths);
+        Self {
+            number,
+            name: format!("m{number}"),
+            cpu_millis,
+            boots: 1,
+            planted,
+            driver: FakeDriver::new(move |task| fate(seed, failing, task)),
+            life: 0,
+            reconciler: None,
+            remembered: (0, 0),
+            register: None,
+            report: None,
+            follow: None,
+            wish: 0,
+            starts_checked: 0,
+        }
+    }
+
+    fn party(&self) -> Party {
+        Party::Agent(self.number)
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.reconciler.is_some()
+    }
+
+    /// Tasks that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.driver.running().count()
+    }
+
+    /// The cell was told everything that happened here.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.reconciler.as_ref().is_some_and(AgentReconciler::is_settled)
+    }
+
+    fn now_ms(world: &World) -> u64 {
+        u64::try_from((BEGIN_MICROS + world.now()) / 1000).unwrap_or(0)
+    }
+
+    /// A process of the agent begins, and finds what runs.
+    pub(crate) fn start(&mut self, world: &mut World) -> Checked {
+        self.life += 1;
+        let settings = Settings { seed: world.random.number(), ..Settings::default() };
+        let (incarnation, revision) = self.remembered;
+        self.reconciler = Some(AgentReconciler::new(settings, incarnation, revision));
+        // What happened in the meantime was told to nobody.
+        drop(self.driver.advance(Self::now_ms(world)));
+        let recovered = self.driver.recover();
+        world.tally.readopted += recovered.len() as u64;
+        world.tell(|| format!("{}: the agent begins, and finds {} tasks", self.name, recovered.len()));
+        self.give(world, Input::Recovered(recovered))?;
+        self.turn(world)
+    }
+
+    /// The agent's process is killed; its tasks go on.
+    pub(crate) fn kill(&mut self, world: &mut World) {
+        if self.reconciler.take().is_some() {
+            world.tell(|| format!("{}: the agent is killed", self.name));
+            (self.register, self.report, self.follow) = (None, None, None);
+            let party = self.party();
+            world.drop_connections(Side::Client, |of| of == party);
+        }
+    }
+
+    /// The machine boots: the agent and all tasks are gone.
+    pub(crate) fn reboot(&mut self, world: &mut World) {
+        self.kill(world);
+        drop(self.driver.advance(Self::now_ms(world)));
+        self.driver.reboot();
+        self.boots += 1;
+        world.tell(|| format!("{}: boots", self.name));
+    }
+
+    pub(crate) fn wakes(&mut self, world: &mut World, life: u64, wish: u64) -> Checked {
+        if (self.life, self.wish) != (life, wish) || self.reconciler.is_none() {
+            return Ok(());
+        }
+        self.give(world, Input::Tick)?;
+        self.turn(world)
+    }
+
+    /// Tells the agent what happened to its tasks, and plans when to look again.
+    fn turn(&mut self, world: &mut World) -> Checked {
+        let now_ms = Self::now_ms(world);
+        loop {
+            let events = self.driver.advance(now_ms);
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                self.give(world, Input::Driver(event))?;
+            }
+        }
+        self.check_starts(world)?;
+        let wake = self.reconciler.as_ref().and_then(AgentReconciler::next_wake_millis);
+        if let Some(at_ms) = wake.into_iter().chain(self.driver.next_at_ms()).min() {
+            self.wish += 1;
+            let (agent, life, wish) = (self.number, self.life, self.wish);
+            let at_micros = i64::try_from(at_ms.max(now_ms + 1)).unwrap_or(i64::MAX / 1000) * 1000 - BEGIN_MICROS;
+            world.agenda.at(at_micros, Event::AgentWakes { agent, life, wish });
+        }
+        Ok(())
+    }
+
+    /// At most one start per (allocation, restart), whatever happened to the agent.
+    fn check_starts(&mut self, world: &mut World) -> Checked {
+        let starts = self.driver.starts();
+        for (position, start) in starts.iter().enumerate().skip(self.starts_checked) {
+            world.tally.starts += 1;
+            world.tally.restarts += u64::from(start.1 > 0);
+            hold(!starts[..position].contains(start), "invariant_at_most_one_start", || {
+                format!("{} was started twice on {}, restart {}", start.0, self.name, start.1)
+            })?;
+        }
+        self.starts_checked = starts.len();
+        Ok(())
+    }
+
+    /// Nothing runs here that the cell thinks is gone.
+    pub(crate) fn check_running(&self, world: &World) -> Checked {
+        self.driver.running().try_for_each(|running| world.books.invariant_what_runs_is_live(&self.name, running))
+    }
+
+    /// A message arrives.
+    pub(crate) fn receive(&mut self, world: &mut World, id: ConnectionId, message: Message) -> Checked {
+        match message {
+            Message::Registered(response) if self.register == Some(id) => {
+                self.register = None;
+                world.hang_up(id, Side::Client);
+                self.registered(world, &response)?;
+            }
+            Message::Reported(response) => {
+                if let Some((_, number)) = self.report.take_if(|(of, _)| *of == id) {
+                    world.hang_up(id, Side::Client);
+                    let (revision, register) = (response.revision, response.register);
+                    self.give(world, Input::ReportAnswered { number, revision, register })?;
+                }
+            }
+            Message::Assignments(message) => {
+                if let Some((_, machine, epoch)) = self.follow.filter(|(of, _, _)| *of == id) {
+                    let defaults = Defaults { machine: self.name.clone(), pids_max: 64 };
+                    self.give(world, assignments::read(machine, epoch, message, &defaults))?;
+                }
+            }
+            Message::Refused { status, .. } => {
+                world.hang_up(id, Side::Client);
+                return self.failed(world, id, status);
+            }
+            _ => {}
+        }
+        self.turn(world)
+    }
+
+    fn registered(&mut self, world: &mut World, response: &v1::RegisterResponse) -> Checked {
+        let millis = |micros: i64| u64::try_from(micros / 1000).unwrap_or(0);
+        let Some(machine) = MachineId::from_bits(response.machine) else { return Ok(()) };
+        let registration = Registration {
+            machine,
+            epoch: response.epoch,
+            lease_ms: millis(response.lease_micros),
+            renew_ms: millis(response.renew_micros),
+            revision: response.revision,
+            incarnation: response.incarnation,
+        };
+        world.tell(|| format!("{}: registered as {machine}, epoch {}", self.name, registration.epoch));
+        self.remembered = (registration.incarnation, registration.revision);
+        self.give(world, Input::Registered(registration))
+    }
+
+    /// A call or a stream failed, or took too long.
+    pub(crate) fn failed(&mut self, world: &mut World, id: ConnectionId, status: i32) -> Checked {
+        if self.reconciler.is_none() {
+            return Ok(());
+        }
+        if self.register.take_if(|of| *of == id).is_some() {
+            self.give(world, Input::RegisterFailed)?;
+        } else if let Some((_, number)) = self.report.take_if(|(of, _)| *of == id) {
+            // The codes of `google.rpc` for: no such machine, another epoch.
+            let input = match status {
+                5 | 9 => Input::ReportAnswered { number, revision: 0, register: true },
+                _ => Input::ReportFailed { number },
+            };
+            self.give(world, input)?;
+        } else if self.follow.take_if(|(of, _, _)| *of == id).is_some() {
+            self.give(world, Input::FollowEnded)?;
+        } else {
+            return Ok(());
+        }
+        self.turn(world)
+    }
+
+    fn give(&mut self, world: &mut World, input: Input) -> Checked {
+        let Some(reconciler) = &mut self.reconciler else { return Ok(()) };
+        for output in reconciler.handle(Self::now_ms(world), input) {
+            self.carry_out(world, output)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, world: &mut World, output: Output) -> Checked {
+        match output {
+            Output::Start(task) => {
+                world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
+                self.driver.start(task);
+            }
+            Output::Stop(allocation) if self.planted == Planted::HastyReceipts => {
+                self.forget_at_once(world, allocation)?
+            }
+            Output::Stop(allocation) => self.driver.stop(allocation),
+            Output::Forget(allocation) => self.driver.forget(allocation),
+            Output::Register { inventory, revision, incarnation } => {
+                let request = v1::RegisterRequest { machine: Some(self.found(inventory)), revision, incarnation };
+                self.register = Some(self.call(world, Purpose::Register, Message::Register(request)));
+            }
+            Output::Follow { machine, epoch } => {
+                if let Some((earlier, _, _)) = self.follow.take() {
+                    world.hang_up(earlier, Side::Client);
+                }
+                let request = v1::FollowRequest { machine: machine.to_bits(), epoch };
+                let id = world.connect(self.party(), Purpose::Follow);
+                world.send(id, Side::Server, Message::Follow(request));
+                self.follow = Some((id, machine, epoch));
+            }
+            Output::Report { number, machine, epoch, transitions, running } => {
+                for (allocation, status) in transitions.iter().filter(|(_, status)| status.state.is_end()) {
+                    world.books.reported(*allocation, status.state);
+                }
+                let request = v1::ReportRequest {
+                    machine: machine.to_bits(),
+                    epoch,
+                    transitions: transitions.iter().map(|(id, status)| transition(*id, status)).collect(),
+                    telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
+                };
+                self.report = Some((self.call(world, Purpose::Report { number }, Message::Report(request)), number));
+            }
+            Output::Refuse { offered, seen } => {
+                return hold(false, "invariant_a_server_never_offers_less", || {
+                    format!("{}: offered {offered}, seen {seen}", self.name)
+                });
+            }
+            Output::Finished => {}
+        }
+        Ok(())
+    }
+
+    fn forget_at_once(&mut self, world: &mut World, allocation: AllocationId) -> Checked {
+        let started = self.driver.starts().iter().rev().find(|start| start.0 == allocation).copied();
+        let Some((_, restart)) = started else { return Ok(()) };
+        self.give(world, Input::Driver(DriverEvent::Exited { allocation, restart, exit: Default::default() }))?;
+        self.give(world, Input::Driver(DriverEvent::Gone { allocation, restart }))
+    }
+
+    fn call(&self, world: &mut World, purpose: Purpose, message: Message) -> ConnectionId {
+        let id = world.connect(self.party(), purpose);
+        world.send(id, Side::Server, message);
+        world.agenda.after(CALL_MICROS, Event::Closed { connection: id, side: Side::Client });
+        id
+    }
+
+    fn found(&self, inventory: Vec<(AllocationId, Status)>) -> v1::RegisterMachine {
+        let resources =
+            v1::Resources { cpu_millis: self.cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() };
+        let item = |(allocation, status): (AllocationId, Status)| v1::InventoryItem {
+            allocation: allocation.to_bits(),
+            state: i32::from(status.state as u8),
+            exit_code: status.exit_code,
+            reason: status.reason.to_string(),
+        };
+        v1::RegisterMachine {
+            name: self.name.clone(),
+            boot_id: format!("boot-{}", self.boots),
+            capacity: Some(resources),
+            attributes: [("rack".to_owned(), format!("r{}", self.number % 2))].into(),
+            devices: Vec::new(),
+            inventory: inventory.into_iter().map(item).collect(),
+        }
+    }
+}
+
+fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {
+    v1::Transition {
+        allocation: allocation.to_bits(),
+        state: i32::from(status.state as u8),
+        ready: status.ready,
+        exit_code: status.exit_code,
+        reason: status.reason.to_string(),
+        restarts: status.restarts,
+    }
+}
+
+/// What becomes of a start: by its command, and by chance that is the same in a replay.
+fn fate(seed: u64, failing_thousandths: u64, task: &TaskSpec) -> Fate {
+    let key = task.allocation.to_bits() ^ u64::from(task.restart).rotate_left(17);
+    let mut random = Random::new(seed ^ key.wrapping_mul(0xD6E8_FEB8_6659_FD93));
+    let fails = random.chance(failing_thousandths);
+    let runs_ms = 50 + random.below(3000);
+    let fate = match task.command.first().map(String::as_str) {
+        _ if fails => Fate::exits_after_ms(runs_ms / 4, 1),
+        Some("/bin/forever") => Fate::runs_for_ever(),
+        _ => Fate::succeeds_after_ms(runs_ms),
+    };
+    let slow = |random: &mut Random, most: u64| if random.chance(300) { random.below(most) } else { 0 };
+    Fate {
+        starts_after_ms: slow(&mut random, 800),
+        stops_after_ms: slow(&mut random, 1500),
+        gone_after_ms: slow(&mut random, 500),
+        ..fate
+    }
+}

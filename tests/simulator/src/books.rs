@@ -1,0 +1,361 @@
+//! The books of the checkers: what was sent to the log, what became durable, what was promised to whom.
+//!
+//! They see only what leaves the server: bytes of batches, answers, and what agents say. From that they keep a cell of their own,
+//! and a core of their own that decides everything again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use plenum_core::invariants::check_step;
+use plenum_core::{Core, CoreOptions, Decided};
+use plenum_model::{
+    AllocationId, AllocationState, Cell, Command, Decision, Delta, LogTime, MachineState, Outcome, Request, Revision,
+    SessionChange, TransactionId,
+};
+use plenum_proto::sections::Sections;
+use plenum_proto::{command, delta, pages, v1};
+use plenum_server::publish::LoggedBatch;
+use prost::Message;
+
+use crate::report::Tally;
+
+/// Snapshots that are kept to compare mirrors with.
+const SNAPSHOTS_MAX: usize = 512;
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The checker that found it.
+    pub invariant: &'static str,
+    /// The facts.
+    pub facts: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.facts)
+    }
+}
+
+/// The verdict of a checker.
+pub(crate) type Checked = Result<(), Violation>;
+
+/// Fails with the facts unless the condition holds.
+pub(crate) fn hold(condition: bool, invariant: &'static str, facts: impl FnOnce() -> String) -> Checked {
+    if condition { Ok(()) } else { Err(Violation { invariant, facts: facts() }) }
+}
+
+/// One revision, as it was sent to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    time: LogTime,
+    asked: Bytes,
+    decided: Bytes,
+    delta: Bytes,
+}
+
+impl Entry {
+    fn of(batch: &LoggedBatch, revision: Revision) -> Self {
+        Self {
+            time: batch.time(),
+            asked: batch.asked(revision).unwrap_or_default(),
+            decided: batch.decided(revision).unwrap_or_default(),
+            delta: batch.delta(revision).unwrap_or_default(),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Books {
+    /// By revision - 1. Ends where the newest future ends: a crash forgets what was not kept.
+    sent: Vec<Entry>,
+    /// What somebody may know of.
+    acknowledged: Revision,
+    /// Folded from what is durable.
+    cell: Cell,
+    /// Decides again what is durable.
+    core: Core,
+    snapshots: VecDeque<Cell>,
+    /// Where each transaction stands in the log.
+    decided: BTreeMap<TransactionId, Revision>,
+    /// What schedulers were told.
+    told: BTreeMap<TransactionId, Outcome>,
+    /// Ends that agents reported.
+    receipts: BTreeSet<(AllocationId, AllocationState)>,
+    /// Ended by a removal of their machine, whose agent may not know yet.
+    removed: BTreeSet<AllocationId>,
+}
+
+impl Books {
+    pub(crate) fn new() -> Self {
+        Self {
+            sent: Vec::new(),
+            acknowledged: Revision(0),
+            cell: Cell::default(),
+            core: Core::new(CoreOptions::default()),
+            snapshots: VecDeque::from([Cell::default()]),
+            decided: BTreeMap::new(),
+            told: BTreeMap::new(),
+            receipts: BTreeSet::new(),
+            removed: BTreeSet::new(),
+        }
+    }
+
+    /// The published cell.
+    pub(crate) fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    /// A batch goes to the log. It continues what was sent before.
+    pub(crate) fn sent(&mut self, batch: &LoggedBatch) -> Checked {
+        let last = self.sent.len() as u64;
+        hold(batch.first().0 == last + 1, "invariant_revisions_have_no_gaps", || {
+            format!("the log was sent revision {} after {last}", batch.first())
+        })?;
+        self.sent.extend(batch.revisions().map(|revision| Entry::of(batch, revision)));
+        Ok(())
+    }
+
+    /// A batch is shown: it is what was sent, and all checks hold on it.
+    pub(crate) fn published(&mut self, batch: &LoggedBatch, tally: &mut Tally) -> Checked {
+        tally.batches += 1;
+        hold(batch.first() == self.cell.revision().next(), "invariant_published_without_gaps", || {
+            format!("{} came after {}", batch.first(), self.cell.revision())
+        })?;
+        for revision in batch.revisions() {
+            let entry = Entry::of(batch, revision);
+            self.is_what_was_sent(revision, &entry)?;
+            self.fold(revision, &entry, tally)?;
+        }
+        self.acknowledged = self.acknowledged.max(batch.last());
+        Ok(())
+    }
+
+    /// An answer goes out that speaks of this revision.
+    pub(crate) fn answered(&mut self, at: Revision) -> Checked {
+        hold(at <= self.cell.revision(), "invariant_published_before_answered", || {
+            format!("an answer speaks of revision {at}, published is {}", self.cell.revision())
+        })?;
+        self.acknowledged = self.acknowledged.max(at);
+        Ok(())
+    }
+
+    /// A server read this log back: nothing acknowledged is missing, and what is there was sent, in this order.
+    pub(crate) fn recovered(&mut self, batches: &[LoggedBatch], mirror: &Cell, tally: &mut Tally) -> Checked {
+        let last = batches.last().map_or(Revision(0), LoggedBatch::last);
+        hold(last >= self.acknowledged, "invariant_acknowledged_survives_any_crash", || {
+            format!("acknowledged up to revision {}, and the log ends at {last}", self.acknowledged)
+        })?;
+        tally.unacknowledged_kept += u64::from(last > self.acknowledged);
+        tally.unacknowledged_lost += u64::from(count(last) < self.sent.len());
+        for batch in batches {
+            for revision in batch.revisions() {
+                let entry = Entry::of(batch, revision);
+                self.is_what_was_sent(revision, &entry)?;
+                if revision > self.cell.revision() {
+                    self.fold(revision, &entry, tally)?;
+                }
+            }
+        }
+        self.sent.truncate(count(self.cell.revision()));
+        self.invariant_everybody_has_the_same_cell("recovery", mirror)
+    }
+
+    fn entry(&self, revision: Revision) -> Option<&Entry> {
+        self.sent.get(count(revision).checked_sub(1)?)
+    }
+
+    fn is_what_was_sent(&self, revision: Revision, entry: &Entry) -> Checked {
+        let sent = self.entry(revision);
+        hold(sent == Some(entry), "invariant_the_log_is_a_prefix_of_what_was_sent", || {
+            format!("revision {revision} is not what was sent")
+        })
+    }
+
+    /// Decides again, folds, and checks the step.
+    fn fold(&mut self, revision: Revision, entry: &Entry, tally: &mut Tally) -> Checked {
+        let unreadable = |what: &str, error: &dyn std::fmt::Display| Violation {
+            invariant: "invariant_the_log_can_be_read",
+            facts: format!("{what} of revision {revision}: {error}"),
+        };
+        let request = command::decode(entry.asked.clone()).map_err(|error| unreadable("request", &error))?;
+        let change = delta::decode(entry.delta.clone()).map_err(|error| unreadable("delta", &error))?;
+        let before = self.core.cell().clone();
+        let decided = self.core.decide(&request, entry.time);
+        invariant_deciding_again_gives_the_same_bytes(revision, entry, &decided)?;
+        check_step(&before, &request, &decided, self.core.cell()).map_err(|violation| Violation {
+            invariant: "plenum_core::invariants::check_step",
+            facts: format!("revision {revision}, {:?}: {violation}", request.command),
+        })?;
+        self.invariant_room_is_freed_only_by_receipts_boots_and_removals(&before, &request, &change)?;
+        self.cell.apply(&change).map_err(|error| unreadable("fold", &error))?;
+        self.note(&request, &decided, &change, tally)?;
+        self.snapshots.push_back(self.cell.clone());
+        if self.snapshots.len() > SNAPSHOTS_MAX {
+            self.snapshots.pop_front();
+        }
+        tally.revisions += 1;
+        let difference = self.cell.first_difference(self.core.cell());
+        hold(difference.is_none(), "invariant_a_snapshot_is_the_fold_of_all_deltas", || {
+            format!("revision {revision}: {difference:?}")
+        })
+    }
+
+    fn note(&mut self, request: &Request, decided: &Decided, change: &Delta, tally: &mut Tally) -> Checked {
+        for change in &change.sessions {
+            let SessionChange::Number { session, number, .. } = change else { continue };
+            let id = TransactionId { session: *session, number: *number };
+            let earlier = self.decided.insert(id, self.cell.revision());
+            hold(earlier.is_none(), "invariant_a_number_takes_effect_at_most_once", || {
+                format!("{id} at revision {earlier:?} and again at {}", self.cell.revision())
+            })?;
+        }
+        if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
+            for refusal in &outcome.refusals {
+                Tally::count(&mut tally.refusals, (refusal.kind, refusal.reason));
+            }
+        }
+        tally.granted += change.grants.iter().map(|grants| grants.slots.len() as u64).sum::<u64>();
+        for end in &change.ends {
+            Tally::count(&mut tally.ends, end.state);
+        }
+        tally.expiries += u64::from(matches!(request.command, Command::ExpireMachine { .. }));
+        let registers = matches!(request.command, Command::RegisterMachine { .. });
+        tally.epochs += u64::from(registers && change.machines.iter().any(|machine| machine.epoch > 1));
+        Ok(())
+    }
+
+    fn invariant_room_is_freed_only_by_receipts_boots_and_removals(
+        &mut self,
+        before: &Cell,
+        request: &Request,
+        change: &Delta,
+    ) -> Checked {
+        for end in &change.ends {
+            let Some(found) = before.allocation_in(end.slot) else { continue };
+            let (id, machine) = (found.id, before.machine_in(found.row.machine));
+            let allowed = match &request.command {
+                Command::ReportStatus(transitions) => transitions.iter().any(|transition| {
+                    transition.allocation == id
+                        && transition.state.is_end()
+                        && before.is_current(transition.machine, transition.epoch)
+                        && machine.is_some_and(|machine| machine.id == transition.machine)
+                        && self.receipts.contains(&(id, transition.state))
+                }),
+                Command::RegisterMachine { name, boot_id, .. } => {
+                    machine.is_some_and(|machine| machine.name == *name && machine.boot_id != *boot_id)
+                }
+                Command::RemoveMachine(removed) => {
+                    self.removed.insert(id);
+                    machine.is_some_and(|machine| machine.id == *removed)
+                }
+                _ => false,
+            };
+            hold(allowed, "invariant_room_is_freed_only_by_receipts_boots_and_removals", || {
+                format!("{id} ended by {:?}", request.command)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An agent says that nothing of these runs any more.
+    pub(crate) fn reported(&mut self, allocation: AllocationId, state: AllocationState) {
+        self.receipts.insert((allocation, state));
+    }
+
+    /// What runs has room: it is live, or the machine was removed and its agent is about to hear of it.
+    pub(crate) fn invariant_what_runs_is_live(&self, machine: &str, running: AllocationId) -> Checked {
+        let found = self.cell.allocation(running);
+        let on_it =
+            found.is_some_and(|found| self.cell.machine_in(found.row.machine).is_some_and(|row| &*row.name == machine));
+        hold(on_it || self.removed.contains(&running), "invariant_what_runs_is_live", || {
+            let standing = found.map(|found| (found.status, found.row.machine));
+            format!("{running} runs on {machine}, and the cell has {standing:?}")
+        })
+    }
+
+    /// A scheduler reads an outcome: it is the one in the log, whenever and however often it is told.
+    pub(crate) fn invariant_an_outcome_is_what_the_log_says(&mut self, outcome: &Outcome) -> Checked {
+        let name = "invariant_an_outcome_is_what_the_log_says";
+        let (id, at) = (outcome.id, outcome.revision);
+        hold(self.decided.get(&id) == Some(&at), name, || {
+            format!("{id} was told to be decided at {at}, and is in the log at {:?}", self.decided.get(&id))
+        })?;
+        let logged = self.entry(at).and_then(|entry| v1::Decision::decode(entry.decided.clone()).ok());
+        let logged = logged.and_then(|wire| Decision::try_from(wire).ok());
+        hold(logged == Some(Decision::Outcome(Box::new(outcome.clone()))), name, || {
+            format!("{id}: told {outcome:?}, logged {logged:?}")
+        })?;
+        let first = self.told.entry(id).or_insert_with(|| outcome.clone());
+        hold(first == outcome, "invariant_a_repeated_number_gets_the_same_answer", || {
+            format!("{id}: first {first:?}, then {outcome:?}")
+        })
+    }
+
+    /// A mirror shows what the cell was at its revision, in the sections that mirrors have. Nothing where that is too long ago.
+    pub(crate) fn invariant_a_mirror_is_the_cell_at_its_revision(&self, whose: &str, mirror: &Cell) -> Checked {
+        let name = "invariant_a_mirror_is_the_cell_at_its_revision";
+        hold(mirror.revision() <= self.cell.revision(), name, || {
+            format!("{whose} is at {}, published is {}", mirror.revision(), self.cell.revision())
+        })?;
+        let Some(snapshot) = self.snapshots.iter().rfind(|cell| cell.revision() == mirror.revision()) else {
+            return Ok(());
+        };
+        let difference = first_different_page(snapshot, mirror, Sections::MIRROR);
+        hold(difference.is_none(), name, || format!("{whose} at {}: {difference:?}", mirror.revision()))
+    }
+
+    /// Recovery, replay and a running server have the same state, byte for byte.
+    pub(crate) fn invariant_everybody_has_the_same_cell(&self, whose: &str, cell: &Cell) -> Checked {
+        let difference = self.cell.first_difference(cell);
+        let difference = difference.or_else(|| first_different_page(&self.cell, cell, Sections::ALL));
+        hold(difference.is_none(), "invariant_everybody_has_the_same_cell", || {
+            format!("{whose} at {}: {difference:?}", cell.revision())
+        })
+    }
+
+    /// When all is over, no machine has anything in use.
+    pub(crate) fn invariant_nothing_is_used_when_all_is_over(&self) -> Checked {
+        let live: Vec<AllocationId> = self.cell.allocations().map(|found| found.id).collect();
+        let full = |slot: u32, capacity| self.cell.room(slot) == plenum_model::Room::all_of(capacity);
+        let used = self.cell.machines().find(|machine| !full(machine.id.slot, &machine.capacity));
+        hold(live.is_empty() && used.is_none(), "invariant_nothing_is_used_when_all_is_over", || {
+            format!("live: {live:?}; a machine with something in use: {used:?}")
+        })
+    }
+
+    /// Machines that take claims.
+    pub(crate) fn machines_ready(&self) -> usize {
+        self.cell.machines().filter(|machine| machine.state == MachineState::Ready).count()
+    }
+}
+
+/// How many revisions there are up to this one.
+fn count(revision: Revision) -> usize {
+    usize::try_from(revision.0).unwrap_or(usize::MAX)
+}
+
+fn invariant_deciding_again_gives_the_same_bytes(revision: Revision, entry: &Entry, decided: &Decided) -> Checked {
+    let name = "invariant_deciding_again_gives_the_same_bytes";
+    let Decided::Changed { decision, delta: change } = decided else {
+        return hold(false, name, || format!("revision {revision}: decided again, nothing changed: {decided:?}"));
+    };
+    hold(v1::Decision::from(decision).encode_to_vec() == entry.decided, name, || {
+        format!("revision {revision}: the answer is another one: {decision:?}")
+    })?;
+    let mut bytes = BytesMut::new();
+    delta::encode(change, &mut bytes);
+    hold(bytes == entry.delta, name, || format!("revision {revision}: the delta is another one: {change:?}"))
+}
+
+fn first_different_page(one: &Cell, other: &Cell, sections: Sections) -> Option<String> {
+    if pages::tables(one) != pages::tables(other) {
+        return Some(format!("tables {:?} and {:?}", pages::tables(one), pages::tables(other)));
+    }
+    let seen = pages::every(one).filter(|(table, _)| sections.has_table(*table));
+    let mut differing = seen.filter(|(table, number)| {
+        pages::encode_page_for(one, *table, *number, sections)
+            != pages::encode_page_for(other, *table, *number, sections)
+    });
+    differing.next().map(|(table, number)| format!("page {number} of {table:?}"))
+}

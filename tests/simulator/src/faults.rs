@@ -1,0 +1,126 @@
+//! What goes wrong, and how often: each seed draws its own mix, also one with almost no faults.
+
+use crate::random::Random;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A connection breaks.
+    Break,
+    /// A party is cut off for a while.
+    Cut,
+    /// The server's machine loses power, at once or within one of the next steps of its disk.
+    PowerCut,
+    /// The server's process is killed, at once or within one of the next steps of its disk.
+    ServerKill,
+    /// A write or a sync of the server's disk fails.
+    DiskFails,
+    /// The server's disk is full for a while.
+    DiskFull,
+    /// A scheduler's process is killed, and comes back with a new session.
+    SchedulerKill,
+    /// An agent's process is killed; its tasks go on.
+    AgentKill,
+    /// A machine boots; its tasks are gone.
+    Reboot,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Break,
+        Self::Cut,
+        Self::PowerCut,
+        Self::ServerKill,
+        Self::DiskFails,
+        Self::DiskFull,
+        Self::SchedulerKill,
+        Self::AgentKill,
+        Self::Reboot,
+    ];
+}
+
+impl Fault {
+    /// As the report calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Break => "a broken connection",
+            Self::Cut => "a party cut off",
+            Self::PowerCut => "a power cut",
+            Self::ServerKill => "a killed server",
+            Self::DiskFails => "a failing disk",
+            Self::DiskFull => "a full disk",
+            Self::SchedulerKill => "a killed scheduler",
+            Self::AgentKill => "a killed agent",
+            Self::Reboot => "a machine that boots",
+        }
+    }
+}
+
+/// A bug put in on purpose: the checkers must find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// None.
+    Nothing,
+    /// The server answers when a batch is written, and syncs it later.
+    AnswersBeforeSync,
+    /// The disk says that it synced, and did not.
+    LyingDisk,
+    /// Agents report that a task is gone when they have told it to stop.
+    HastyReceipts,
+}
+
+/// The circumstances of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Mix {
+    /// Mean time between strikes; 0 for never. By kind.
+    pub(crate) every_micros: [i64; Fault::ALL.len()],
+    /// When faults end.
+    pub(crate) quiet_at_micros: i64,
+    pub(crate) delay_micros_max: i64,
+    /// Messages that take seconds.
+    pub(crate) stuck_thousandths: u64,
+    pub(crate) sync_micros_max: i64,
+    pub(crate) fold_micros_max: i64,
+    /// What watchers are kept for.
+    pub(crate) recent_bytes: usize,
+    pub(crate) message_bytes: usize,
+    pub(crate) batch_requests: usize,
+    pub(crate) lease_micros: i64,
+    pub(crate) lost_after_micros: i64,
+    /// Mean time between the owner's second thoughts; 0 for none.
+    pub(crate) meddles_micros: i64,
+    pub(crate) machines: usize,
+    pub(crate) jobs: usize,
+    /// Restarts within an allocation, and failures.
+    pub(crate) failing_thousandths: u64,
+}
+
+impl Mix {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let calm = random.chance(120);
+        let mut every_micros = [0; Fault::ALL.len()];
+        for every in &mut every_micros {
+            if !calm && random.chance(600) {
+                *every = random.between(1_500_000, 20_000_000);
+            }
+        }
+        let pick = |random: &mut Random, of: &[i64]| of[random.index(of.len())];
+        Self {
+            every_micros,
+            quiet_at_micros: random.between(8_000_000, 25_000_000),
+            delay_micros_max: pick(random, &[100, 1_000, 20_000, 200_000]),
+            stuck_thousandths: if calm { 0 } else { random.below(4) * 5 },
+            sync_micros_max: pick(random, &[0, 300, 5_000, 100_000]),
+            fold_micros_max: pick(random, &[0, 0, 1_000, 50_000]),
+            recent_bytes: if random.chance(400) { 512 } else { 1 << 20 },
+            message_bytes: if random.chance(300) { 300 } else { 256 << 10 },
+            batch_requests: if random.chance(200) { 2 } else { 4096 },
+            lease_micros: random.between(1_000_000, 4_000_000),
+            lost_after_micros: random.between(1_000_000, 6_000_000),
+            meddles_micros: if random.chance(700) { random.between(1_000_000, 5_000_000) } else { 0 },
+            machines: 2 + random.index(3),
+            jobs: 5 + random.index(8),
+            failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
+        }
+    }
+}

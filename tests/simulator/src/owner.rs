@@ -1,0 +1,230 @@
+//! The owner of the jobs: submits them, changes their mind, and asks again until there is an answer.
+
+use plenum_model::{AllocationId, Command, JobKind, JobState, MachineState};
+use plenum_proto::{jobs, v1};
+use plenum_testkit::JobBuilder;
+
+use crate::books::{Checked, Violation, hold};
+use crate::describe;
+use crate::random::Random;
+use crate::rival;
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
+
+/// After this long a call is made again.
+const PATIENCE_MICROS: i64 = 1_000_000;
+
+/// Something that is asked until it is answered.
+#[derive(Debug)]
+struct Wish {
+    command: Command,
+    answered: bool,
+    connection: Option<ConnectionId>,
+}
+
+/// A job as its owner knows it.
+#[derive(Debug)]
+struct Plan {
+    name: String,
+    /// It fits, and its tasks succeed in the end: it must complete.
+    completes: bool,
+    fits: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Owner {
+    wishes: Vec<Wish>,
+    plans: Vec<Plan>,
+}
+
+impl Owner {
+    /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
+    pub(crate) fn plan(&mut self, world: &mut World, cpu_millis: i64) -> Checked {
+        let count = world.mix.jobs;
+        for number in 0..count {
+            let spec = self.think_up(&mut world.random, number, cpu_millis, world.mix.lost_after_micros);
+            let command = jobs::submit(spec).map_err(|error| Violation {
+                invariant: "invariant_jobs_of_the_simulation_are_valid",
+                facts: error.to_string(),
+            })?;
+            let at = world.random.between(0, world.mix.quiet_at_micros * 3 / 4);
+            self.wish(world, at, command);
+        }
+        if world.mix.meddles_micros > 0 {
+            world.agenda.after(world.mix.meddles_micros, Event::OwnerMeddles);
+        }
+        Ok(())
+    }
+
+    fn think_up(&mut self, random: &mut Random, number: usize, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
+        let name = format!("job-{number}");
+        // At most an eighth of the smallest machine for ever, so that something is always left.
+        let forever = number == 0 || random.chance(150);
+        let scheduler = match random.below(3) {
+            _ if forever => "service",
+            0 | 1 => "batch",
+            _ => rival::NAME,
+        };
+        let fits = forever || !random.chance(80);
+        let limited = !forever && random.chance(200);
+        let each = if forever { cpu / 16 } else { random.between(cpu / 8, cpu / 2) };
+        let each = if fits { each } else { cpu * 100 };
+        let tasks = if forever { 1 + random.below(2) } else { 1 + random.below(8) };
+        let tasks = u32::try_from(tasks).unwrap_or(1);
+        let mut job = JobBuilder::new(&name, scheduler).group("work", tasks, each);
+        let together = fits && !forever && random.chance(200);
+        if together {
+            job = JobBuilder::new(&name, scheduler).group("work", tasks.min(2), cpu / 4).same_machine();
+        } else if fits && random.chance(150) {
+            job = job.on("rack", if random.chance(500) { "r0" } else { "r1" });
+        }
+        if fits && !forever && random.chance(300) {
+            job = job.group("then", 2, cpu / 8).after("work");
+        }
+        job = job.priority(u32::try_from(random.below(90)).unwrap_or(0));
+        job = if forever { job.forever() } else { job };
+        job = if limited { job } else { job.forgiving() };
+        let mut spec = job.spec();
+        for group in spec.shape.iter_mut().flat_map(|shape| &mut shape.groups) {
+            group.lost_after_micros = lost_after_micros;
+        }
+        for body in spec.body.iter_mut().flat_map(|body| &mut body.groups) {
+            body.command = vec![if forever { "/bin/forever" } else { "/bin/once" }.to_owned()];
+            if random.chance(400) {
+                body.restart = Some(v1::RestartPolicy { attempts: 2, delay_micros: 200_000, within_micros: 0 });
+            }
+        }
+        self.plans.push(Plan { name, completes: fits && !forever && !limited, fits });
+        spec
+    }
+
+    fn wish(&mut self, world: &mut World, after_micros: i64, command: Command) {
+        self.wishes.push(Wish { command, answered: false, connection: None });
+        world.agenda.after(after_micros, Event::OwnerAsks { wish: self.wishes.len() - 1 });
+    }
+
+    /// Asks, and asks again later if there was no answer.
+    pub(crate) fn asks(&mut self, world: &mut World, wish: usize) {
+        let Some(asked) = self.wishes.get_mut(wish).filter(|asked| !asked.answered) else { return };
+        if let Some(earlier) = asked.connection.take() {
+            world.hang_up(earlier, Side::Client);
+        }
+        let id = world.connect(Party::Owner, Purpose::Ask { wish });
+        asked.connection = Some(id);
+        world.send(id, Side::Server, Message::Ask(Box::new(asked.command.clone())));
+        world.agenda.after(PATIENCE_MICROS, Event::OwnerAsks { wish });
+    }
+
+    /// An answer arrives, or a refusal to give one.
+    pub(crate) fn receive(&mut self, world: &mut World, id: ConnectionId, wish: usize, message: &Message) {
+        world.hang_up(id, Side::Client);
+        let Some(asked) = self.wishes.get_mut(wish).filter(|asked| asked.connection == Some(id)) else { return };
+        asked.connection = None;
+        if let Message::Answered { done } = message {
+            asked.answered = true;
+            world.tally.asked += 1;
+            let verdict = if *done { "done" } else { "rejected" };
+            world.tell(|| format!("owner: answered: {}: {verdict}", describe::command(&asked.command)));
+        }
+    }
+
+    /// Has second thoughts.
+    pub(crate) fn meddles(&mut self, world: &mut World) {
+        if world.quiet {
+            return;
+        }
+        let pause = world.random.between(1, 2 * world.mix.meddles_micros);
+        world.agenda.after(pause, Event::OwnerMeddles);
+        if let Some(command) = self.second_thought(world) {
+            self.wish(world, 0, command);
+        }
+    }
+
+    fn second_thought(&mut self, world: &mut World) -> Option<Command> {
+        let kind = world.random.below(10);
+        let (jobs, machines) = (world.books.cell().jobs().count(), world.books.cell().machines().count());
+        let (job, machine) = (world.random.index(jobs), world.random.index(machines));
+        let live: Vec<AllocationId> = world.books.cell().allocations().map(|found| found.id).collect();
+        let allocation = world.random.index(live.len());
+        let count = u32::try_from(1 + world.random.below(5)).unwrap_or(1);
+        let cell = world.books.cell();
+        let job = cell.jobs().nth(job).cloned();
+        let machine = cell.machines().nth(machine).cloned();
+        match kind {
+            0 => {
+                let job = job?;
+                self.forgive(&job.shape.name);
+                Some(Command::StopJob(job.id))
+            }
+            1..=3 => {
+                let job = job.filter(|job| job.shape.kind == JobKind::ToCompletion)?;
+                Some(Command::ScaleJob { job: job.id, group: 0, count })
+            }
+            4..=6 => live.get(allocation).copied().map(Command::StopAllocation),
+            7 | 8 => {
+                let machine = machine?;
+                let cordoned = machine.state == MachineState::Ready;
+                Some(Command::CordonMachine { machine: machine.id, cordoned })
+            }
+            _ => Some(Command::RemoveMachine(machine?.id)),
+        }
+    }
+
+    fn forgive(&mut self, name: &str) {
+        for plan in self.plans.iter_mut().filter(|plan| plan.name == name) {
+            plan.completes = false;
+        }
+    }
+
+    /// Takes machines into service again that are not.
+    pub(crate) fn uncordon(&mut self, world: &mut World) {
+        let cordoned = world.books.cell().machines().filter(|machine| machine.state == MachineState::Cordoned);
+        let cordoned: Vec<_> = cordoned.map(|machine| machine.id).collect();
+        for machine in cordoned {
+            self.wish(world, 0, Command::CordonMachine { machine, cordoned: false });
+        }
+    }
+
+    /// Everything that was asked is answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.wishes.iter().all(|wish| wish.answered)
+    }
+
+    /// All jobs that fit have come to their end, and those for ever run all their tasks.
+    pub(crate) fn is_content(&self, world: &World) -> bool {
+        let cell = world.books.cell();
+        self.is_answered()
+            && self.plans.iter().filter(|plan| plan.fits).all(|plan| {
+                let Some(job) = cell.job_named("default", &plan.name) else { return false };
+                let runs = |group: u16| {
+                    let Some(row) = cell.group(job, group) else { return false };
+                    let tasks = (0..row.count).filter_map(|task| cell.task(row, task)?.allocation.checked_sub(1));
+                    let running = tasks.filter_map(|slot| cell.allocation_in(slot)).filter(|found| found.status.ready);
+                    running.count() == row.count as usize
+                };
+                job.state.is_final() || (job.shape.kind == JobKind::Forever && runs(0))
+            })
+    }
+
+    /// Stops everything that is left.
+    pub(crate) fn stops_all(&mut self, world: &mut World) {
+        let left = world.books.cell().jobs().filter(|job| !job.state.is_final());
+        let left: Vec<_> = left.map(|job| job.id).collect();
+        for job in left {
+            self.wish(world, 0, Command::StopJob(job));
+        }
+    }
+
+    /// Jobs that must complete did, and not before everything stopped.
+    pub(crate) fn check_ends(&self, world: &mut World) -> Checked {
+        for plan in &self.plans {
+            let state = world.books.cell().job_named("default", &plan.name).map(|job| job.state);
+            world.tally.complete += u64::from(state == Some(JobState::Complete));
+            world.tally.failed += u64::from(state == Some(JobState::Failed));
+            hold(!plan.completes || state == Some(JobState::Complete), "invariant_jobs_that_fit_complete", || {
+                format!("{} is {state:?}", plan.name)
+            })?;
+        }
+        Ok(())
+    }
+}

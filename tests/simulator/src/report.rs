@@ -1,0 +1,199 @@
+//! What a run went through: counts that show whether rare paths were taken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::faults::Fault;
+
+/// Counts of one run, or of many.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs.
+    pub runs: u64,
+    /// Revisions that were decided again and compared.
+    pub revisions: u64,
+    /// Batches that became durable.
+    pub batches: u64,
+    /// Starts of the server after the first.
+    pub recoveries: u64,
+    /// Recoveries that found more than had been acknowledged.
+    pub unacknowledged_kept: u64,
+    /// Recoveries that found less than had been sent.
+    pub unacknowledged_lost: u64,
+    /// Recoveries during which the server died again, or its disk failed.
+    pub recoveries_interrupted: u64,
+    /// Servers that ended because a batch's outcome was unknown.
+    pub outcomes_unknown: u64,
+    /// Batches that waited for room on the disk.
+    pub waits_for_room: u64,
+    /// Outcomes that schedulers were told.
+    pub outcomes: u64,
+    /// Transactions that were answered again from the log.
+    pub repeated: u64,
+    /// Transactions that were not executed, by code.
+    pub rejections: BTreeMap<String, u64>,
+    /// Refusals by kind and reason.
+    pub refusals: BTreeMap<String, u64>,
+    /// Allocations granted.
+    pub granted: u64,
+    /// Allocations that ended, by state.
+    pub ends: BTreeMap<String, u64>,
+    /// Faults that struck, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Connections that broke.
+    pub breaks: u64,
+    /// Parties that were cut off.
+    pub cuts: u64,
+    /// Messages that never arrived.
+    pub messages_lost: u64,
+    /// Sessions that went on after a broken connection.
+    pub resumed: u64,
+    /// Mirrors that fell too far behind and were begun anew.
+    pub resyncs: u64,
+    /// Mirrors that were compared with the published cell.
+    pub mirrors_compared: u64,
+    /// Machines whose lease ran out.
+    pub expiries: u64,
+    /// Epochs after the first.
+    pub epochs: u64,
+    /// Starts of tasks.
+    pub starts: u64,
+    /// Starts within an allocation after its first.
+    pub restarts: u64,
+    /// Tasks that an agent found again.
+    pub readopted: u64,
+    /// Commands that the owner of the jobs asked for and was answered.
+    pub asked: u64,
+    /// Jobs that completed.
+    pub complete: u64,
+    /// Jobs that failed for good.
+    pub failed: u64,
+}
+
+impl Tally {
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.runs, other.runs),
+            (&mut self.revisions, other.revisions),
+            (&mut self.batches, other.batches),
+            (&mut self.recoveries, other.recoveries),
+            (&mut self.unacknowledged_kept, other.unacknowledged_kept),
+            (&mut self.unacknowledged_lost, other.unacknowledged_lost),
+            (&mut self.recoveries_interrupted, other.recoveries_interrupted),
+            (&mut self.outcomes_unknown, other.outcomes_unknown),
+            (&mut self.waits_for_room, other.waits_for_room),
+            (&mut self.outcomes, other.outcomes),
+            (&mut self.repeated, other.repeated),
+            (&mut self.granted, other.granted),
+            (&mut self.breaks, other.breaks),
+            (&mut self.cuts, other.cuts),
+            (&mut self.messages_lost, other.messages_lost),
+            (&mut self.resumed, other.resumed),
+            (&mut self.resyncs, other.resyncs),
+            (&mut self.mirrors_compared, other.mirrors_compared),
+            (&mut self.expiries, other.expiries),
+            (&mut self.epochs, other.epochs),
+            (&mut self.starts, other.starts),
+            (&mut self.restarts, other.restarts),
+            (&mut self.readopted, other.readopted),
+            (&mut self.asked, other.asked),
+            (&mut self.complete, other.complete),
+            (&mut self.failed, other.failed),
+        ];
+        for (mine, theirs) in pairs {
+            *mine += theirs;
+        }
+        let maps = [
+            (&mut self.rejections, &other.rejections),
+            (&mut self.refusals, &other.refusals),
+            (&mut self.ends, &other.ends),
+            (&mut self.faults, &other.faults),
+        ];
+        for (mine, theirs) in maps {
+            for (name, count) in theirs {
+                *mine.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Names of paths that no run took, of those that a range of seeds should take.
+    #[must_use]
+    pub fn never_taken(&self) -> Vec<&'static str> {
+        let refused = |kind: &str| self.refusals.iter().filter(|(name, _)| name.starts_with(kind)).count() as u64;
+        let struck = |fault: Fault| self.faults.get(&format!("{fault:?}")).copied().unwrap_or(0);
+        let ended = |state: &str| self.ends.get(state).copied().unwrap_or(0);
+        let paths = [
+            ("a log that kept more than was acknowledged", self.unacknowledged_kept),
+            ("a log that lost what was not acknowledged", self.unacknowledged_lost),
+            ("a recovery that was interrupted", self.recoveries_interrupted),
+            ("a write of unknown outcome", self.outcomes_unknown),
+            ("a batch that waited for room", self.waits_for_room),
+            ("a transaction that was answered again", self.repeated),
+            ("a session that went on", self.resumed),
+            ("a mirror that fell behind", self.resyncs),
+            ("a lease that ran out", self.expiries),
+            ("a new epoch", self.epochs),
+            ("a restart within an allocation", self.restarts),
+            ("a task found again", self.readopted),
+            ("a conflict", refused("(Conflict")),
+            ("a misfit", refused("(Misfit")),
+            ("a base too old to tell", refused("(Stale")),
+            ("a mate", refused("(Mate")),
+            ("a guard that failed", refused("(Guard")),
+            ("an allocation lost", ended("EndedLost")),
+            ("an allocation stopped", ended("Stopped")),
+            ("an allocation failed", ended("Failed")),
+            ("a job complete", self.complete),
+        ];
+        let faults = Fault::ALL.map(|fault| (fault.name(), struck(fault)));
+        paths.into_iter().chain(faults).filter(|(_, count)| *count == 0).map(|(path, _)| path).collect()
+    }
+
+    pub(crate) fn count(map: &mut BTreeMap<String, u64>, name: impl fmt::Debug) {
+        *map.entry(format!("{name:?}")).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |map: &BTreeMap<String, u64>| {
+            let items: Vec<String> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            items.join(", ")
+        };
+        writeln!(f, "{} runs: {} revisions in {} batches", self.runs, self.revisions, self.batches)?;
+        writeln!(
+            f,
+            "recoveries {} (more than acknowledged {}, less than sent {}, interrupted {}, after unknown outcomes {}), \
+             {} waits for room",
+            self.recoveries,
+            self.unacknowledged_kept,
+            self.unacknowledged_lost,
+            self.recoveries_interrupted,
+            self.outcomes_unknown,
+            self.waits_for_room
+        )?;
+        writeln!(f, "faults: {}", list(&self.faults))?;
+        writeln!(
+            f,
+            "connections: {} broke, {} cuts, {} messages lost, {} sessions resumed, {} resyncs, {} mirrors compared",
+            self.breaks, self.cuts, self.messages_lost, self.resumed, self.resyncs, self.mirrors_compared
+        )?;
+        writeln!(
+            f,
+            "transactions: {} outcomes, {} repeated, {} grants; not executed: {}",
+            self.outcomes,
+            self.repeated,
+            self.granted,
+            list(&self.rejections)
+        )?;
+        writeln!(f, "refusals: {}", list(&self.refusals))?;
+        writeln!(f, "ends: {}", list(&self.ends))?;
+        writeln!(
+            f,
+            "machines: {} leases lost, {} new epochs, {} starts, {} restarts, {} tasks found again",
+            self.expiries, self.epochs, self.starts, self.restarts, self.readopted
+        )?;
+        write!(f, "jobs: {} complete, {} failed; {} commands of the owner", self.complete, self.failed, self.asked)
+    }
+}

@@ -1,0 +1,181 @@
+//! A scheduler's process: the production runtime, its connection and its timers.
+
+use plenum_model::Outcome;
+use plenum_proto::v1::{self, session_response::Tell};
+use plenum_schedulers::{Batch, Service};
+use plenum_sdk::{Backoff, Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
+
+use crate::books::{Checked, Violation};
+use crate::rival::{self, Rival};
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
+
+const UNAVAILABLE: i32 = 14;
+
+/// A place for a scheduler; its processes come and go.
+pub(crate) struct Seat {
+    number: usize,
+    name: &'static str,
+    life: u64,
+    runtime: Option<SchedulerRuntime<Box<dyn Scheduler>>>,
+    connection: Option<ConnectionId>,
+    /// The newest wish to be woken; older ones are void.
+    wish: u64,
+}
+
+impl Seat {
+    pub(crate) fn new(number: usize, name: &'static str) -> Self {
+        Self { number, name, life: 0, runtime: None, connection: None, wish: 0 }
+    }
+
+    fn party(&self) -> Party {
+        Party::Scheduler(self.number)
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.runtime.is_some()
+    }
+
+    /// Its mirror, once there is one.
+    pub(crate) fn mirror(&self) -> Option<&plenum_model::Cell> {
+        self.runtime.as_ref()?.mirror()
+    }
+
+    /// A process begins, with a session of its own.
+    pub(crate) fn start(&mut self, world: &mut World) -> Checked {
+        self.life += 1;
+        let seed = world.random.number();
+        let scheduler: Box<dyn Scheduler> = match self.name {
+            "service" => Box::new(Service::default()),
+            rival::NAME => Box::new(Rival::new(seed)),
+            _ => Box::new(Batch::default()),
+        };
+        let tasks_max = if world.random.chance(300) { 2 } else { 4096 };
+        let reconnect = Backoff { first_micros: 50_000, most_micros: 1_000_000 };
+        let settings = Settings { seed, tasks_max, reconnect, ..Settings::default() };
+        let runtime = SchedulerRuntime::new(settings, scheduler)
+            .map_err(|error| Violation { invariant: "invariant_a_scheduler_begins", facts: error.to_string() })?;
+        self.runtime = Some(runtime);
+        world.tell(|| format!("{}: begins", self.name));
+        self.give(world, Input::Start)
+    }
+
+    /// Its process is killed.
+    pub(crate) fn kill(&mut self, world: &mut World) {
+        if self.runtime.take().is_some() {
+            world.tell(|| format!("{}: killed", self.name));
+            self.connection = None;
+            let party = self.party();
+            world.drop_connections(Side::Client, |of| of == party);
+        }
+    }
+
+    pub(crate) fn connects(&mut self, world: &mut World, life: u64) -> Checked {
+        if self.life != life || self.runtime.is_none() {
+            return Ok(());
+        }
+        self.connection = Some(world.connect(self.party(), Purpose::Session));
+        self.give(world, Input::Connected)
+    }
+
+    pub(crate) fn wakes(&mut self, world: &mut World, life: u64, wish: u64) -> Checked {
+        if (self.life, self.wish) != (life, wish) {
+            return Ok(());
+        }
+        self.give(world, Input::Tick)
+    }
+
+    /// A message arrives.
+    pub(crate) fn receive(&mut self, world: &mut World, id: ConnectionId, message: Message) -> Checked {
+        if self.connection != Some(id) {
+            return Ok(());
+        }
+        match message {
+            Message::Told(message) => {
+                let outcome = match &message.tell {
+                    Some(Tell::Outcome(outcome)) => Some(outcome.clone()),
+                    _ => None,
+                };
+                let compare = outcome.is_some() || world.random.chance(100);
+                self.give(world, Input::Received(message))?;
+                if let Some(outcome) = outcome {
+                    self.check_outcome(world, outcome)?;
+                }
+                if compare { self.check_mirror(world) } else { Ok(()) }
+            }
+            Message::Refused { status, reason } => {
+                world.hang_up(id, Side::Client);
+                self.connection = None;
+                self.give(world, Input::Disconnected { status, reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_outcome(&self, world: &mut World, wire: v1::Outcome) -> Checked {
+        world.tally.outcomes += 1;
+        let outcome = Outcome::try_from(wire).map_err(|error| Violation {
+            invariant: "invariant_an_outcome_is_what_the_log_says",
+            facts: error.to_string(),
+        })?;
+        world.books.invariant_an_outcome_is_what_the_log_says(&outcome)?;
+        let behind = self.mirror().is_some_and(|mirror| mirror.revision() < outcome.revision);
+        crate::books::hold(!behind, "invariant_deltas_precede_their_outcome", || {
+            format!("{}: {} is told, and the mirror is behind", self.name, outcome.revision)
+        })
+    }
+
+    /// Compares the mirror with what was published.
+    pub(crate) fn check_mirror(&self, world: &mut World) -> Checked {
+        let Some(mirror) = self.mirror() else { return Ok(()) };
+        world.tally.mirrors_compared += 1;
+        world.books.invariant_a_mirror_is_the_cell_at_its_revision(self.name, mirror)
+    }
+
+    /// The connection is over.
+    pub(crate) fn closed(&mut self, world: &mut World, id: ConnectionId) -> Checked {
+        if self.connection != Some(id) {
+            return Ok(());
+        }
+        self.connection = None;
+        self.give(world, Input::Disconnected { status: UNAVAILABLE, reason: "the connection broke".into() })
+    }
+
+    fn give(&mut self, world: &mut World, input: Input) -> Checked {
+        let Some(runtime) = &mut self.runtime else { return Ok(()) };
+        let (now, seat, life) = (world.now(), self.number, self.life);
+        for output in runtime.handle(now, input) {
+            match output {
+                Output::Send(request) => {
+                    if let Some(id) = self.connection {
+                        world.send(id, Side::Server, Message::Session(request));
+                    }
+                }
+                Output::ConnectAfter { micros } => {
+                    world.agenda.after(micros, Event::SchedulerConnects { seat, life });
+                }
+                Output::Disconnect => {
+                    if let Some(id) = self.connection.take() {
+                        world.hang_up(id, Side::Client);
+                    }
+                }
+                Output::WakeAt { micros } => {
+                    self.wish += 1;
+                    world.agenda.at(micros, Event::SchedulerWakes { seat, life, wish: self.wish });
+                }
+                Output::Notice(notice) => invariant_no_notice_is_a_bug(world, self.name, &notice)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Planner and committer judge with the same code; a server never offers less than was seen; a mirror always folds.
+fn invariant_no_notice_is_a_bug(world: &mut World, name: &str, notice: &Notice) -> Checked {
+    world.tell(|| format!("{name}: {notice}"));
+    let bug = match notice {
+        Notice::Misfit(_) => name != rival::NAME,
+        Notice::Behind { .. } | Notice::Mirror { .. } | Notice::Plan(_) => true,
+        Notice::Rejected { .. } | Notice::Session { .. } | Notice::Lost { .. } => false,
+    };
+    crate::books::hold(!bug, "invariant_no_notice_is_a_bug", || format!("{name}: {notice}"))
+}

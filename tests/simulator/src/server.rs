@@ -1,0 +1,342 @@
+//! The server's shell in the simulation: the production parts, wired as in `plenum-server`, on a simulated disk and without threads.
+//!
+//! What the engine's threads do at the same time happens here as separate events: writing and syncing, folding the picture behind
+//! the commit path, timers. The history is not there: recovery reads the whole log.
+
+mod calls;
+mod start;
+mod streams;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
+use plenum_model::{CellIdentity, Command, Decision, LogTime, Revision, SessionId, Transition};
+use plenum_proto::v1;
+use plenum_server::agents::{Leases, WantedIndex};
+use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
+use plenum_server::publish::{LoggedBatch, Mirror, Recent};
+use prost::Message as _;
+
+use crate::books::{Checked, Violation};
+use crate::faults::Planted;
+use crate::world::{ConnectionId, Event, World};
+use streams::{Following, Watching};
+
+pub(crate) use start::{NotStarted, start};
+
+/// Log time when the simulation begins.
+pub(crate) const BEGIN_MICROS: i64 = 1_700_000_000_000_000;
+/// How often sessions without a stream are looked at.
+const SESSIONS_MICROS: i64 = 2_000_000;
+/// Sessions without a stream for so long are closed.
+const LINGER_MICROS: i64 = 6_000_000;
+/// Agents have so much longer than they think.
+const LEASE_MARGIN_MICROS: i64 = 200_000;
+
+/// Whom an answer is for.
+#[derive(Clone, Debug)]
+enum Ticket {
+    /// The server's own opening.
+    Opening,
+    /// A session to be opened, then served.
+    Session {
+        connection: ConnectionId,
+        hello: v1::Hello,
+    },
+    Commit {
+        connection: ConnectionId,
+        number: u64,
+    },
+    Register {
+        connection: ConnectionId,
+    },
+    Reports {
+        connections: Vec<ConnectionId>,
+    },
+    Ask {
+        connection: ConnectionId,
+    },
+}
+
+/// A running server.
+pub(crate) struct Server {
+    /// Starts of a server before this one: events of earlier ones are void.
+    pub(crate) life: u64,
+    planted: Planted,
+    disk: SimDisk,
+    journal: Journal,
+    committer: Committer<Ticket>,
+    identity: CellIdentity,
+    recent: Recent,
+    mirror: Mirror,
+    index: WantedIndex,
+    leases: Leases,
+    /// Durable, and not in the picture yet.
+    unfolded: VecDeque<Published>,
+    /// Arrived, and not decided yet.
+    pending: VecDeque<(Option<Ticket>, Asked)>,
+    /// Being written.
+    batch: Option<Batch>,
+    watching: BTreeMap<ConnectionId, Watching>,
+    following: BTreeMap<ConnectionId, Following>,
+    reports: Vec<(ConnectionId, Vec<Transition>)>,
+    reporting: bool,
+    /// Sessions without a stream, and since when.
+    alone: BTreeMap<SessionId, i64>,
+    sessions_due_micros: i64,
+    ticks_at_micros: i64,
+    /// From the simulation's time to this server's idea of log time.
+    clock_skew_micros: i64,
+    /// It made itself the cell's server, durably, and takes calls.
+    open: bool,
+    /// Why it ends.
+    pub(crate) failed: Option<String>,
+}
+
+impl Server {
+    fn log_now(&self, world: &World) -> LogTime {
+        LogTime::from_micros(BEGIN_MICROS + self.clock_skew_micros + world.now())
+    }
+
+    /// Whether its process is gone with its machine or by a kill.
+    pub(crate) fn is_dead(&self) -> bool {
+        use plenum_journal::Disk as _;
+        self.failed.is_some() || self.disk.list().is_err()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// The newest state, durable or not.
+    pub(crate) fn undurable_cell(&self) -> &plenum_model::Cell {
+        self.committer.undurable_cell()
+    }
+
+    /// Nothing is being decided, written or folded.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && !self.committer.is_writing() && self.unfolded.is_empty()
+    }
+
+    pub(crate) fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    fn ask(&mut self, ticket: Option<Ticket>, asked: Asked) {
+        self.pending.push_back((ticket, asked));
+    }
+
+    /// Decides what there is room for, and carries out what comes of it.
+    pub(crate) fn turn(&mut self, world: &mut World) -> Checked {
+        loop {
+            let now = self.log_now(world);
+            while self.committer.has_room() {
+                let Some((ticket, asked)) = self.pending.pop_front() else { break };
+                self.committer.handle(now, Input::Request { ticket, asked });
+            }
+            if self.committer.next_due().is_some_and(|due| due <= now) {
+                self.committer.handle(now, Input::Tick);
+            }
+            while let Some(output) = self.committer.poll() {
+                match output {
+                    Output::Publish(published) => self.publish(world, published)?,
+                    Output::Answer { ticket, at, answer } => self.answer(world, ticket, at, answer)?,
+                    Output::Write(batch) => self.write(world, batch)?,
+                }
+            }
+            if self.pending.is_empty() || !self.committer.has_room() {
+                break;
+            }
+        }
+        self.plan_tick(world);
+        self.pump_all(world);
+        Ok(())
+    }
+
+    fn write(&mut self, world: &mut World, batch: Batch) -> Checked {
+        let logged = LoggedBatch::parse(batch.bytes.clone())
+            .map_err(|error| Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() })?;
+        world.books.sent(&logged)?;
+        self.batch = Some(batch);
+        self.append(world);
+        Ok(())
+    }
+
+    /// Appends the batch, now or when the disk has room. Syncing takes a while.
+    pub(crate) fn append(&mut self, world: &mut World) {
+        if self.planted == Planted::AnswersBeforeSync {
+            // The frame before is still waiting for its sync.
+            self.sync_now();
+        }
+        let Some(batch) = &self.batch else { return };
+        let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
+        match self.journal.append(label, &[&batch.bytes]) {
+            Ok(()) => {
+                let sync_micros = world.random.between(0, world.mix.sync_micros_max);
+                world.agenda.after(sync_micros, Event::ServerSynced { life: self.life });
+            }
+            Err(AppendError::NoSegment(_)) if !self.is_dead() => {
+                world.tally.waits_for_room += 1;
+                world.agenda.after(100_000, Event::ServerWrites { life: self.life });
+            }
+            Err(error) => self.failed = Some(error.to_string()),
+        }
+    }
+
+    fn sync_now(&mut self) -> bool {
+        match self.journal.sync() {
+            Ok(_) => true,
+            Err(error) => {
+                self.failed = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    /// The sync of the batch in flight comes back.
+    pub(crate) fn synced(&mut self, world: &mut World) -> Checked {
+        if self.batch.take().is_none() {
+            return Ok(());
+        }
+        let durable = self.planted == Planted::AnswersBeforeSync || self.sync_now();
+        if !durable {
+            world.tally.outcomes_unknown += 1;
+        }
+        let now = self.log_now(world);
+        self.committer.handle(now, if durable { Input::Durable } else { Input::Failed });
+        self.turn(world)
+    }
+
+    fn publish(&mut self, world: &mut World, published: Published) -> Checked {
+        let (first, last) = (published.batch.first(), published.batch.last());
+        world.tell(|| format!("server: revisions {first} to {last} are durable"));
+        world.tell_batch(&published.batch);
+        world.books.published(&published.batch, &mut world.tally)?;
+        self.recent.push(published.batch.clone());
+        self.unfolded.push_back(published);
+        let fold_micros = world.random.between(0, world.mix.fold_micros_max);
+        world.agenda.after(fold_micros, Event::ServerFolds { life: self.life });
+        Ok(())
+    }
+
+    /// Folds what is durable into the picture, and tells agents.
+    pub(crate) fn fold(&mut self, world: &mut World) -> Checked {
+        let now = world.now();
+        let mut touched = Vec::new();
+        while let Some(published) = self.unfolded.pop_front() {
+            let folded = self.mirror.fold(&published.batch, &published.deltas);
+            folded
+                .map_err(|error| Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() })?;
+            for delta in &published.deltas {
+                self.index.fold(delta, |machine| touched.push(machine));
+                for machine in &delta.machines {
+                    self.leases.machine_changed(machine, now);
+                    touched.push(machine.id.slot);
+                }
+            }
+        }
+        self.follow_touched(world, &touched);
+        self.plan_tick(world);
+        self.pump_all(world);
+        Ok(())
+    }
+
+    fn answer(&mut self, world: &mut World, ticket: Ticket, at: Revision, answer: Answer) -> Checked {
+        world.books.answered(at)?;
+        let (at, decision) = match answer {
+            Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
+            Answer::Repeated(first) => {
+                world.tally.repeated += 1;
+                (first, self.read_back(first)?)
+            }
+        };
+        match ticket {
+            Ticket::Opening => self.open = true,
+            Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
+            Ticket::Commit { connection, number } => self.committed(world, connection, number, at, decision),
+            Ticket::Register { connection } => self.registered(world, connection, at, &decision),
+            Ticket::Reports { connections } => self.reported(world, connections, at),
+            Ticket::Ask { connection } => self.answered(world, connection, &decision),
+        }
+        Ok(())
+    }
+
+    /// The answer of a revision, from what is recent or from the log.
+    fn read_back(&self, revision: Revision) -> Result<Decision, Violation> {
+        let lost =
+            |what: String| Violation { invariant: "invariant_a_repeated_number_gets_the_same_answer", facts: what };
+        let encoded = match self.recent.decided(revision) {
+            Some(encoded) => encoded,
+            None => {
+                let mut reader = self.journal.keeper().reader(revision.0).map_err(|error| lost(error.to_string()))?;
+                let frame = reader.next_frame().map_err(|error| lost(error.to_string()))?;
+                let frame = frame.ok_or_else(|| lost(format!("revision {revision} is not in the log")))?;
+                let batch = LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload));
+                let batch = batch.map_err(|error| lost(error.to_string()))?;
+                batch.decided(revision).ok_or_else(|| lost(format!("revision {revision} is not in its batch")))?
+            }
+        };
+        let wire = v1::Decision::decode(encoded).map_err(|error| lost(error.to_string()))?;
+        Decision::try_from(wire).map_err(|error| lost(error.to_string()))
+    }
+
+    /// Leases that ran out, sessions that nobody uses, and what the core has due.
+    pub(crate) fn tick(&mut self, world: &mut World) -> Checked {
+        self.ticks_at_micros = i64::MAX;
+        let now = world.now();
+        for (machine, epoch) in self.leases.expire(now) {
+            world.tell(|| format!("server: the lease of {machine} in epoch {epoch} ran out"));
+            self.ask(None, Asked::by_server(Command::ExpireMachine { machine, epoch }));
+        }
+        if now >= self.sessions_due_micros {
+            self.sessions_due_micros = now + SESSIONS_MICROS;
+            let overdue: Vec<SessionId> =
+                self.alone.iter().filter(|(_, since)| now - **since >= LINGER_MICROS).map(|(id, _)| *id).collect();
+            for session in overdue {
+                self.alone.remove(&session);
+                self.ask(None, Asked::by_server(Command::CloseSession(session)));
+            }
+        }
+        self.turn(world)
+    }
+
+    fn plan_tick(&mut self, world: &mut World) {
+        let due = self.committer.next_due().map(|due| due.micros - BEGIN_MICROS - self.clock_skew_micros);
+        let next = due.into_iter().chain(self.leases.next_due_micros()).chain([self.sessions_due_micros]).min();
+        let next = next.unwrap_or(i64::MAX).max(world.now() + 1);
+        if next < self.ticks_at_micros {
+            self.ticks_at_micros = next;
+            world.agenda.at(next, Event::ServerTicks { life: self.life });
+        }
+    }
+
+    /// Housekeeping off the commit path. What fails here is tried again later.
+    pub(crate) fn keep(&mut self, world: &mut World) {
+        let keeper = self.journal.keeper();
+        // A mark or a segment that could not be written is not missed yet.
+        let flushed = keeper.high_water().flush();
+        let prepared = if keeper.is_ready() { Ok(()) } else { keeper.prepare() };
+        drop((flushed, prepared));
+        if self.is_dead() && self.failed.is_none() {
+            self.failed = Some("died while keeping house".into());
+        }
+        let pause = world.random.between(20_000, 400_000);
+        world.agenda.after(pause, Event::ServerKeeps { life: self.life });
+    }
+
+    /// The journal has nothing that was not checked.
+    pub(crate) fn tail(&self) -> Revision {
+        Revision(self.journal.tail().revision)
+    }
+
+    fn snapshot(&mut self, world: &mut World) -> Result<plenum_model::Cell, Violation> {
+        // A reader waits until the picture is there; the wait is over at once.
+        self.fold(world)?;
+        Ok(self.mirror.cell().clone())
+    }
+
+    fn principal() -> Arc<str> {
+        Arc::from("local")
+    }
+}

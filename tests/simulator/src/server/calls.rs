@@ -1,0 +1,123 @@
+//! Calls: agents register and report, and the owner of jobs asks for this and that.
+
+use plenum_model::{Command, Decision, MachineId, Request, Revision};
+use plenum_proto::{machines, v1};
+use plenum_server::commit::Asked;
+
+use super::{Server, Ticket};
+use crate::books::Checked;
+use crate::world::{ConnectionId, Message, Side, World};
+
+const INVALID_ARGUMENT: i32 = 3;
+const UNAVAILABLE: i32 = 14;
+
+impl Server {
+    /// A message arrives.
+    pub(crate) fn receive(&mut self, world: &mut World, id: ConnectionId, message: Message) -> Checked {
+        if !self.open {
+            return self.fail_call(world, id, UNAVAILABLE, "not open yet");
+        }
+        match message {
+            Message::Session(message) => self.session_message(world, id, message),
+            Message::Register(request) => self.register(world, id, request),
+            Message::Follow(request) => self.begin_following(world, id, &request),
+            Message::Report(request) => self.report(world, id, request),
+            Message::Ask(command) => {
+                let request = Request { principal: "owner".into(), namespace: "default".into(), command: *command };
+                self.ask(Some(Ticket::Ask { connection: id }), Asked::new(request));
+                self.turn(world)
+            }
+            _ => self.fail_call(world, id, INVALID_ARGUMENT, "not for a server"),
+        }
+    }
+
+    fn fail_call(&mut self, world: &mut World, id: ConnectionId, status: i32, reason: &str) -> Checked {
+        world.send(id, Side::Client, Message::Refused { status, reason: reason.to_owned() });
+        world.hang_up(id, Side::Server);
+        Ok(())
+    }
+
+    fn register(&mut self, world: &mut World, id: ConnectionId, request: v1::RegisterRequest) -> Checked {
+        let Some(machine) = request.machine else {
+            return self.fail_call(world, id, INVALID_ARGUMENT, "expected what was found");
+        };
+        match machines::register(machine) {
+            Ok(command) => {
+                let request = Request { principal: Self::principal(), namespace: "".into(), command };
+                self.ask(Some(Ticket::Register { connection: id }), Asked::new(request));
+                self.turn(world)
+            }
+            Err(invalid) => self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+        }
+    }
+
+    /// The answer to a registration. The lease begins before the picture shows the machine.
+    pub(super) fn registered(&mut self, world: &mut World, id: ConnectionId, at: Revision, decision: &Decision) {
+        let Decision::Accepted { id: machine, version: epoch } = *decision else {
+            // Nobody waits for more than an answer.
+            let refused = self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
+            return drop(refused);
+        };
+        if let Some(machine) = MachineId::from_bits(machine) {
+            self.leases.grant(machine, epoch, world.now());
+        }
+        let response = v1::RegisterResponse {
+            machine,
+            epoch,
+            lease_micros: world.mix.lease_micros,
+            renew_micros: world.mix.lease_micros / 3,
+            revision: at.0,
+            incarnation: self.identity.incarnation,
+            cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
+        };
+        world.send(id, Side::Client, Message::Registered(response));
+        world.hang_up(id, Side::Server);
+    }
+
+    fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {
+        let known = MachineId::from_bits(request.machine)
+            .is_some_and(|machine| self.leases.renew(machine, request.epoch, world.now()));
+        let transitions = match machines::transitions(request) {
+            Ok(transitions) => transitions,
+            Err(invalid) => return self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+        };
+        if !known || transitions.is_empty() {
+            let revision = self.committer.durable().0;
+            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision, register: !known }));
+            world.hang_up(id, Side::Server);
+            return Ok(());
+        }
+        self.reports.push((id, transitions));
+        self.gather();
+        self.turn(world)
+    }
+
+    /// One command for all reports that came in while the one before was on its way.
+    fn gather(&mut self) {
+        if self.reporting || self.reports.is_empty() {
+            return;
+        }
+        self.reporting = true;
+        let (connections, transitions): (Vec<_>, Vec<_>) = self.reports.drain(..).unzip();
+        let command = Command::ReportStatus(transitions.concat());
+        let request = Request { principal: "agents".into(), namespace: "".into(), command };
+        self.ask(Some(Ticket::Reports { connections }), Asked::new(request));
+    }
+
+    /// The answer to gathered reports.
+    pub(super) fn reported(&mut self, world: &mut World, connections: Vec<ConnectionId>, at: Revision) {
+        for id in connections {
+            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision: at.0, register: false }));
+            world.hang_up(id, Side::Server);
+        }
+        self.reporting = false;
+        self.gather();
+    }
+
+    /// The answer to a command of the owner.
+    pub(super) fn answered(&mut self, world: &mut World, id: ConnectionId, decision: &Decision) {
+        let done = matches!(decision, Decision::Accepted { .. });
+        world.send(id, Side::Client, Message::Answered { done });
+        world.hang_up(id, Side::Server);
+    }
+}

@@ -1,0 +1,142 @@
+//! Starting: what the disk holds becomes the cell again, and is compared with the books.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plenum_core::{Core, CoreOptions};
+use plenum_journal::{CellId, Journal, OpenError, Options, SimDisk};
+use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
+use plenum_proto::delta;
+use plenum_server::agents::{Leases, WantedIndex};
+use plenum_server::commit::{Asked, CommitOptions, Committer};
+use plenum_server::publish::{LoggedBatch, Mirror, Recent};
+
+use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
+use crate::books::{Checked, Violation};
+use crate::faults::Planted;
+use crate::world::{Event, World};
+
+const CELL_ID: [u8; 16] = [7; 16];
+
+/// Why a server does not run.
+pub(crate) enum NotStarted {
+    /// The disk failed, or died: to be tried again.
+    Disk(String),
+    /// The log is not what it must be.
+    Wrong(Violation),
+}
+
+impl From<Violation> for NotStarted {
+    fn from(violation: Violation) -> Self {
+        Self::Wrong(violation)
+    }
+}
+
+/// The options of every log in the simulation: segments so small that runs use many.
+pub(crate) fn options() -> Options {
+    Options {
+        create: Some(CellId(CELL_ID)),
+        segment_bytes: 16_384,
+        frame_bytes_max: 12_288,
+        reserve_bytes: Some(0),
+        ..Options::default()
+    }
+}
+
+/// Reads the log on this disk and begins a server on it.
+pub(crate) fn start(disk: &SimDisk, life: u64, planted: Planted, world: &mut World) -> Result<Server, NotStarted> {
+    let disk = disk.reboot();
+    let (journal, recovered) = Journal::open(Arc::new(disk.clone()), options()).map_err(|error| failed(&error))?;
+    let (batches, mirror) = read(&journal)?;
+    let kept = mirror.cell().revision();
+    // A clock that was set, forward or back; as in production it begins where log time was at the earliest.
+    let set = if world.random.chance(200) { world.random.between(-2_000_000, 5_000_000) } else { 0 };
+    let skew = set.max(mirror.cell().time().micros - BEGIN_MICROS - world.now());
+    world.tell(|| format!("server: life {life} begins at revision {kept}, its clock is off by {skew} µs"));
+    let published = world.books.cell().revision();
+    for batch in batches.iter().filter(|batch| batch.first() > published) {
+        world.tell_batch(batch);
+    }
+    world.books.recovered(&batches, mirror.cell(), &mut world.tally)?;
+    let identity = CellIdentity {
+        cell_id: recovered.identity.cell.0,
+        incarnation: recovered.identity.incarnation,
+        term: mirror.cell().identity().term.max(recovered.tail.term) + 1,
+        custom_resources: Vec::new(),
+    };
+    let core = Core::from_cell(mirror.cell().clone(), CoreOptions::default());
+    let commit = CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests };
+    let now = world.now();
+    let cell = mirror.cell();
+    let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();
+    let mut server = Server {
+        life,
+        planted,
+        recent: Recent::new(cell.revision(), cell.time(), world.mix.recent_bytes),
+        index: WantedIndex::of_cell(cell),
+        leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),
+        committer: Committer::new(core, commit),
+        identity,
+        disk,
+        journal,
+        mirror,
+        unfolded: VecDeque::new(),
+        pending: VecDeque::new(),
+        batch: None,
+        watching: BTreeMap::new(),
+        following: BTreeMap::new(),
+        reports: Vec::new(),
+        reporting: false,
+        alone,
+        sessions_due_micros: now + SESSIONS_MICROS,
+        ticks_at_micros: i64::MAX,
+        clock_skew_micros: skew,
+        open: false,
+        failed: None,
+    };
+    let opening = Command::OpenServer(server.identity.clone());
+    server.ask(Some(Ticket::Opening), Asked::by_server(opening));
+    server.turn(world)?;
+    world.agenda.after(50_000, Event::ServerKeeps { life });
+    Ok(server)
+}
+
+fn failed(error: &OpenError) -> NotStarted {
+    match error {
+        OpenError::Disk(_) => NotStarted::Disk(error.to_string()),
+        _ => NotStarted::Wrong(Violation { invariant: "invariant_a_crash_is_no_damage", facts: error.to_string() }),
+    }
+}
+
+/// All batches of the log, and the cell that they make.
+fn read(journal: &Journal) -> Result<(Vec<LoggedBatch>, Mirror), NotStarted> {
+    let mut mirror = Mirror::new(Cell::default());
+    let mut batches = Vec::new();
+    if journal.tail().revision == 0 {
+        return Ok((batches, mirror));
+    }
+    let failed = |error: plenum_journal::ReadError| match error {
+        plenum_journal::ReadError::Disk(_) => NotStarted::Disk(error.to_string()),
+        _ => NotStarted::Wrong(Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() }),
+    };
+    let mut reader = journal.keeper().reader(1).map_err(failed)?;
+    while let Some(frame) = reader.next_frame().map_err(failed)? {
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)).map_err(|error| unreadable(&error))?;
+        fold(&batch, &mut mirror)?;
+        batches.push(batch);
+    }
+    Ok((batches, mirror))
+}
+
+fn fold(batch: &LoggedBatch, mirror: &mut Mirror) -> Checked {
+    let decode = |revision: Revision| delta::decode(batch.delta(revision).unwrap_or_default());
+    let deltas: Result<Vec<Delta>, _> = batch.revisions().map(decode).collect();
+    let deltas = deltas.map_err(|error| unreadable(&error))?;
+    mirror.fold(batch, &deltas).map_err(|error| unreadable(&error))?;
+    Ok(())
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Violation {
+    Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() }
+}

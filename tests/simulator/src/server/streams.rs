@@ -1,0 +1,260 @@
+//! Streams: those of schedulers, and those of agents that follow what they shall run.
+
+use std::sync::Arc;
+
+use plenum_model::{Decision, MachineId, Request, Revision, SessionId};
+use plenum_proto::sections::Sections;
+use plenum_proto::v1::{self, session_request::Ask};
+use plenum_proto::{command, transaction};
+use plenum_server::agents::Follower;
+use plenum_server::commit::Asked;
+use plenum_server::sync::{Resume, Step, SyncOptions, SyncSession};
+
+use super::{Server, Ticket};
+use crate::books::Checked;
+use crate::world::{ConnectionId, Event, Message, Side, World};
+
+/// Messages between a stream and its connection.
+const MESSAGES_MAX: usize = 4;
+
+const NOT_FOUND: i32 = 5;
+const INVALID_ARGUMENT: i32 = 3;
+const FAILED_PRECONDITION: i32 = 9;
+const ABORTED: i32 = 10;
+
+/// A scheduler's stream.
+pub(super) struct Watching {
+    session: SessionId,
+    namespace: Arc<str>,
+    sync: SyncSession,
+    pumped_at_micros: i64,
+    resyncs: u64,
+}
+
+/// An agent's stream.
+pub(super) struct Following {
+    follower: Follower,
+    /// The wanted set may have changed, and was not told.
+    due: bool,
+}
+
+impl Server {
+    /// A message on a scheduler's stream.
+    pub(super) fn session_message(
+        &mut self,
+        world: &mut World,
+        id: ConnectionId,
+        message: v1::SessionRequest,
+    ) -> Checked {
+        match message.ask {
+            Some(Ask::Hello(hello)) => self.hello(world, id, hello),
+            Some(Ask::Commit(wire)) => self.commit(world, id, wire),
+            Some(Ask::PassedOver(_)) | None => Ok(()),
+        }
+    }
+
+    fn hello(&mut self, world: &mut World, id: ConnectionId, hello: v1::Hello) -> Checked {
+        if hello.session == 0 {
+            match command::open_session(&Self::principal(), &hello.namespace, &hello.scheduler) {
+                Ok(request) => self.ask(Some(Ticket::Session { connection: id, hello }), Asked::new(request)),
+                Err(invalid) => self.refuse(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+            }
+            return self.turn(world);
+        }
+        let cell = self.snapshot(world)?;
+        let session = SessionId(hello.session);
+        match cell.session(session) {
+            _ if hello.incarnation != self.identity.incarnation => {
+                self.refuse(world, id, ABORTED, "the session is of another incarnation");
+            }
+            None => self.refuse(world, id, NOT_FOUND, "the session is closed"),
+            Some(found) => {
+                world.tally.resumed += 1;
+                let namespace = found.namespace.clone();
+                self.serve(world, id, session, namespace, &hello);
+            }
+        }
+        self.pump_all(world);
+        Ok(())
+    }
+
+    /// The answer to a session's opening.
+    pub(super) fn session_opened(
+        &mut self,
+        world: &mut World,
+        id: ConnectionId,
+        hello: &v1::Hello,
+        decision: &Decision,
+    ) {
+        match decision {
+            Decision::Accepted { id: session, .. } => {
+                self.alone.insert(SessionId(*session), world.now());
+                if world.whose(id, Side::Server).is_some() {
+                    let namespace = hello.namespace.as_str().into();
+                    self.serve(world, id, SessionId(*session), namespace, hello);
+                }
+            }
+            other => self.refuse(world, id, INVALID_ARGUMENT, &format!("{other:?}")),
+        }
+    }
+
+    fn serve(
+        &mut self,
+        world: &mut World,
+        id: ConnectionId,
+        session: SessionId,
+        namespace: Arc<str>,
+        hello: &v1::Hello,
+    ) {
+        let sections = Sections::from_wire(&hello.sections).unwrap_or(Sections::MIRROR);
+        let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
+        let options = SyncOptions { message_bytes: world.mix.message_bytes, heartbeat_micros: 1_000_000 };
+        let sync = SyncSession::new(options, self.identity.clone(), session, sections, resume, world.now());
+        self.alone.remove(&session);
+        self.watching.insert(id, Watching { session, namespace, sync, pumped_at_micros: i64::MAX, resyncs: 0 });
+    }
+
+    fn commit(&mut self, world: &mut World, id: ConnectionId, wire: v1::Transaction) -> Checked {
+        let Some(watching) = self.watching.get_mut(&id) else { return Ok(()) };
+        let (number, session) = (wire.number, watching.session);
+        let refused = |code: &str, message: String| v1::RequestError {
+            number,
+            status: INVALID_ARGUMENT,
+            code: code.into(),
+            message,
+            retry_after_micros: 0,
+        };
+        if wire.session != session.0 {
+            let message = format!("expected session {}, found {}", session.0, wire.session);
+            watching.sync.error(Revision(0), refused("INVALID_REQUEST", message));
+        } else {
+            match transaction::commit(wire) {
+                Ok(command) => {
+                    let namespace = watching.namespace.clone();
+                    let request = Request { principal: Self::principal(), namespace, command };
+                    self.ask(Some(Ticket::Commit { connection: id, number }), Asked::new(request));
+                }
+                Err(invalid) => watching.sync.error(Revision(0), refused("INVALID_REQUEST", invalid.to_string())),
+            }
+        }
+        self.turn(world)
+    }
+
+    /// The answer to a transaction.
+    pub(super) fn committed(
+        &mut self,
+        world: &mut World,
+        id: ConnectionId,
+        number: u64,
+        at: Revision,
+        decision: Decision,
+    ) {
+        let Some(watching) = self.watching.get_mut(&id) else { return };
+        match decision {
+            Decision::Outcome(outcome) => watching.sync.outcome(at, outcome.as_ref().into()),
+            Decision::Rejected(rejection) => {
+                *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
+                let status = match rejection.code.as_str() {
+                    "NO_SUCH_SESSION" => NOT_FOUND,
+                    "OTHER_INCARNATION" => ABORTED,
+                    _ => INVALID_ARGUMENT,
+                };
+                let (code, message) = (rejection.code.as_str().to_owned(), rejection.message);
+                let error = v1::RequestError { number, status, code, message, retry_after_micros: 0 };
+                watching.sync.error(at, error);
+            }
+            Decision::Accepted { .. } => self.failed = Some("a transaction was accepted without an outcome".into()),
+        }
+    }
+
+    fn refuse(&mut self, world: &mut World, id: ConnectionId, status: i32, reason: &str) {
+        world.send(id, Side::Client, Message::Refused { status, reason: reason.to_owned() });
+        world.hang_up(id, Side::Server);
+    }
+
+    /// Sends what there is to send on all streams.
+    pub(crate) fn pump_all(&mut self, world: &mut World) {
+        let ids: Vec<ConnectionId> = self.watching.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.pump(world, id));
+    }
+
+    /// Sends what there is to send on a stream, as far as its connection takes it.
+    pub(crate) fn pump(&mut self, world: &mut World, id: ConnectionId) {
+        let Some(watching) = self.watching.get_mut(&id) else { return };
+        while world.in_flight(id) < MESSAGES_MAX {
+            match watching.sync.poll(world.now(), &self.recent) {
+                Step::Send(message) => world.send(id, Side::Client, Message::Told(message)),
+                // The picture is behind: folding pumps again.
+                Step::NeedSnapshot if !self.unfolded.is_empty() => break,
+                Step::NeedSnapshot => watching.sync.snapshot(self.mirror.cell().clone()),
+                Step::Wait { until_micros } => {
+                    if watching.pumped_at_micros != until_micros {
+                        watching.pumped_at_micros = until_micros;
+                        world.agenda.at(until_micros, Event::Pump { life: self.life, connection: id });
+                    }
+                    break;
+                }
+            }
+        }
+        world.tally.resyncs += watching.sync.resyncs() - watching.resyncs;
+        watching.resyncs = watching.sync.resyncs();
+    }
+
+    /// Something that was sent has arrived: there is room for more.
+    pub(crate) fn room_on(&mut self, world: &mut World, id: ConnectionId) {
+        self.pump(world, id);
+        self.follow(world, id);
+    }
+
+    /// A stream ended.
+    pub(crate) fn closed(&mut self, world: &mut World, id: ConnectionId) {
+        if let Some(watching) = self.watching.remove(&id) {
+            let others = self.watching.values().any(|other| other.session == watching.session);
+            if !others {
+                self.alone.insert(watching.session, world.now());
+            }
+        }
+        self.following.remove(&id);
+    }
+
+    /// An agent begins to follow.
+    pub(super) fn begin_following(&mut self, world: &mut World, id: ConnectionId, wire: &v1::FollowRequest) -> Checked {
+        let cell = self.snapshot(world)?;
+        let machine = MachineId::from_bits(wire.machine).filter(|machine| cell.is_current(*machine, wire.epoch));
+        match machine {
+            None => self.refuse(world, id, FAILED_PRECONDITION, "another epoch, or no such machine; register again"),
+            Some(machine) => {
+                let follower = Follower::new(machine, wire.epoch);
+                self.following.insert(id, Following { follower, due: true });
+                self.follow(world, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The wanted sets of these machines changed.
+    pub(super) fn follow_touched(&mut self, world: &mut World, machines: &[u32]) {
+        for following in self.following.values_mut() {
+            following.due |= machines.contains(&following.follower.machine().slot);
+        }
+        let ids: Vec<ConnectionId> = self.following.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.follow(world, id));
+    }
+
+    fn follow(&mut self, world: &mut World, id: ConnectionId) {
+        let Some(following) = self.following.get_mut(&id) else { return };
+        if !following.due || world.in_flight(id) >= MESSAGES_MAX {
+            return;
+        }
+        following.due = false;
+        let slots = self.index.on(following.follower.machine().slot);
+        match following.follower.next(self.mirror.cell(), slots) {
+            Ok(Some(assignments)) => world.send(id, Side::Client, Message::Assignments(assignments)),
+            Ok(None) => {}
+            Err(_) => {
+                self.following.remove(&id);
+                self.refuse(world, id, FAILED_PRECONDITION, "the machine's epoch is over; register again");
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! The run: events in order, faults while they last, then everything must come to an end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use plenum_journal::{SimDisk, SimOperation};
+
+use crate::agent::Machine;
+use crate::books::{Checked, Violation, hold};
+use crate::faults::{Fault, Mix, Planted};
+use crate::owner::Owner;
+use crate::random::Random;
+use crate::report::Tally;
+use crate::rival;
+use crate::scheduler::Seat;
+use crate::server::{self, NotStarted, Server};
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
+
+/// From the end of faults to the end of everything, at most.
+const END_WITHIN_MICROS: i64 = 900_000_000;
+/// How often it is looked at whether all is done.
+const LOOK_MICROS: i64 = 500_000;
+/// Events after which a run is thought to go in circles.
+const EVENTS_MAX: u64 = 2_000_000;
+/// A disk that is full at once, or soon: a segment with what belongs to a log.
+const DISK_BYTES: u64 = 20_000;
+const UNAVAILABLE: i32 = 14;
+
+/// What went wrong with a seed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What does not hold, or the panic.
+    pub what: String,
+    /// The last events.
+    pub story: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { seed, what, story } = self;
+        write!(
+            f,
+            "{story}\nseed {seed} failed: {what}\nto see it again: cargo xtask simulate --seeds {seed}..{}",
+            seed + 1
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Plays one seed, with a bug put in on purpose or without.
+///
+/// # Errors
+/// When a checker finds something, or a part panics: with the story, from a second run of the same seed.
+pub fn run(seed: u64, planted: Planted) -> Result<Tally, Box<Failure>> {
+    match play(seed, planted, false) {
+        Ok(tally) => Ok(tally),
+        Err(first) => {
+            let again = play(seed, planted, true).err();
+            let mut failure = again.unwrap_or_else(|| first.clone());
+            if failure.what != first.what {
+                failure.what = format!("{} (and not the same in a second run: {})", first.what, failure.what);
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn play(seed: u64, planted: Planted, told: bool) -> Result<Tally, Box<Failure>> {
+    let mut simulation = Simulation::new(seed, planted, told);
+    let what = match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
+        Ok(Ok(())) => return Ok(simulation.world.tally),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            format!("panic: {}", text.unwrap_or_default())
+        }
+    };
+    Err(Box::new(Failure { seed, what, story: simulation.world.story.text() }))
+}
+
+/// How far the run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Faults strike.
+    Stormy,
+    /// Everything must come to its end.
+    Calm,
+    /// All jobs are stopped.
+    Stopping,
+    Over,
+}
+
+struct Simulation {
+    planted: Planted,
+    world: World,
+    disk: SimDisk,
+    lives: u64,
+    server: Option<Server>,
+    seats: Vec<Seat>,
+    machines: Vec<Machine>,
+    owner: Owner,
+    phase: Phase,
+    deadline_micros: i64,
+}
+
+impl Simulation {
+    fn new(seed: u64, planted: Planted, told: bool) -> Self {
+        let mut random = Random::new(seed);
+        let mix = Mix::draw(&mut random);
+        let disk = SimDisk::new(random.number());
+        if planted == Planted::LyingDisk {
+            disk.lie_about_syncs();
+        }
+        let mut world = World::new(random, mix, told);
+        world.tell(|| format!("seed {seed}"));
+        let mix = format!("{:?}", world.mix);
+        world.tell(|| mix);
+        let machines = (0..world.mix.machines)
+            .map(|number| {
+                let cpu_millis = 4000 + 1000 * world.random.between(0, 2);
+                Machine::new(number, cpu_millis, planted, &mut world)
+            })
+            .collect();
+        let names = ["batch", "service", rival::NAME, "batch"];
+        let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
+        let (phase, owner) = (Phase::Stormy, Owner::default());
+        Self { planted, world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros: i64::MAX }
+    }
+
+    fn run(&mut self) -> Checked {
+        self.world.tally.runs = 1;
+        self.owner.plan(&mut self.world, 4000)?;
+        self.world.agenda.at(0, Event::ServerStarts);
+        for seat in 0..self.seats.len() {
+            self.world.agenda.at(1_000, Event::SchedulerStarts { seat });
+        }
+        for agent in 0..self.machines.len() {
+            self.world.agenda.at(2_000, Event::AgentStarts { agent });
+        }
+        for fault in Fault::ALL {
+            self.plan_strike(fault);
+        }
+        self.world.agenda.at(self.world.mix.quiet_at_micros, Event::FaultsEnd);
+        for _ in 0..EVENTS_MAX {
+            let Some(event) = self.world.agenda.take() else { break };
+            self.happens(event)?;
+            self.bury_the_server();
+            if self.phase == Phase::Over {
+                return Ok(());
+            }
+            hold(self.world.now() < self.deadline_micros, "invariant_everything_comes_to_its_end", || {
+                self.unfinished()
+            })?;
+        }
+        hold(false, "invariant_everything_comes_to_its_end", || format!("too many events; {}", self.unfinished()))
+    }
+
+    fn unfinished(&self) -> String {
+        let cell = self.world.books.cell();
+        let jobs: Vec<String> = cell
+            .jobs()
+            .filter(|job| !job.state.is_final())
+            .map(|job| format!("{} ({}) {:?}", job.shape.name, job.shape.scheduler, job.state))
+            .collect();
+        let live: Vec<String> = cell.allocations().map(|found| format!("{} {:?}", found.id, found.status)).collect();
+        let machines: Vec<String> = cell.machines().map(|one| format!("{} {:?}", one.name, one.state)).collect();
+        format!("jobs {jobs:?}, live {live:?}, machines {machines:?}, answered {}", self.owner.is_answered())
+    }
+
+    fn happens(&mut self, event: Event) -> Checked {
+        let Self { world, server, seats, machines, owner, .. } = self;
+        let of_life = |life: u64, server: &Option<Server>| server.as_ref().is_some_and(|server| server.life == life);
+        match event {
+            Event::Deliver { connection, to, message } => return self.deliver(connection, to, *message),
+            Event::Closed { connection, side } => return self.closed(connection, side),
+            Event::ServerStarts => return self.start_server(),
+            Event::ServerSynced { life } if of_life(life, server) => {
+                if let Some(server) = server {
+                    server.synced(world)?;
+                }
+                return self.check_machines();
+            }
+            Event::ServerWrites { life } if of_life(life, server) => {
+                server.iter_mut().for_each(|server| server.append(world));
+            }
+            Event::ServerFolds { life } if of_life(life, server) => {
+                server.iter_mut().try_for_each(|server| server.fold(world))?;
+            }
+            Event::ServerTicks { life } if of_life(life, server) => {
+                server.iter_mut().try_for_each(|server| server.tick(world))?;
+            }
+            Event::ServerKeeps { life } if of_life(life, server) => {
+                server.iter_mut().for_each(|server| server.keep(world));
+            }
+            Event::Pump { life, connection } if of_life(life, server) => {
+                server.iter_mut().for_each(|server| server.pump(world, connection));
+            }
+            Event::SchedulerStarts { seat } if !seats[seat].runs() => seats[seat].start(world)?,
+            Event::SchedulerConnects { seat, life } => seats[seat].connects(world, life)?,
+            Event::SchedulerWakes { seat, life, wish } => seats[seat].wakes(world, life, wish)?,
+            Event::AgentStarts { agent } if !machines[agent].runs() => machines[agent].start(world)?,
+            Event::AgentWakes { agent, life, wish } => {
+                machines[agent].wakes(world, life, wish)?;
+                machines[agent].check_running(world)?;
+            }
+            Event::OwnerAsks { wish } => owner.asks(world, wish),
+            Event::OwnerMeddles => owner.meddles(world),
+            Event::Strikes(fault) => self.strikes(fault),
+            Event::DiskHasRoom => self.disk.set_capacity(None),
+            Event::FaultsEnd => self.faults_end(),
+            Event::Looks => return self.looks(),
+            // Of a server or a process that is no more.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, id: ConnectionId, to: Side, message: Message) -> Checked {
+        let Some((party, purpose)) = self.world.arrive(id, to) else { return Ok(()) };
+        if to == Side::Server {
+            return match &mut self.server {
+                Some(server) => server.receive(&mut self.world, id, message),
+                None => {
+                    let reason = "nobody listens".to_owned();
+                    self.world.send(id, Side::Client, Message::Refused { status: UNAVAILABLE, reason });
+                    self.world.hang_up(id, Side::Server);
+                    Ok(())
+                }
+            };
+        }
+        match (party, purpose) {
+            (Party::Scheduler(seat), _) => self.seats[seat].receive(&mut self.world, id, message)?,
+            (Party::Agent(agent), _) => {
+                self.machines[agent].receive(&mut self.world, id, message)?;
+                self.machines[agent].check_running(&self.world)?;
+            }
+            (Party::Owner, Purpose::Ask { wish }) => self.owner.receive(&mut self.world, id, wish, &message),
+            (Party::Owner, _) => {}
+        }
+        if let Some(server) = &mut self.server {
+            server.room_on(&mut self.world, id);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, id: ConnectionId, side: Side) -> Checked {
+        let Some((party, purpose)) = self.world.close(id, side) else { return Ok(()) };
+        if side == Side::Server {
+            if let Some(server) = &mut self.server {
+                server.closed(&mut self.world, id);
+            }
+            return Ok(());
+        }
+        match (party, purpose) {
+            (Party::Scheduler(seat), _) => self.seats[seat].closed(&mut self.world, id),
+            (Party::Agent(agent), _) => self.machines[agent].failed(&mut self.world, id, UNAVAILABLE),
+            (Party::Owner, Purpose::Ask { wish }) => {
+                let broken = Message::Refused { status: UNAVAILABLE, reason: String::new() };
+                self.owner.receive(&mut self.world, id, wish, &broken);
+                Ok(())
+            }
+            (Party::Owner, _) => Ok(()),
+        }
+    }
+
+    fn check_machines(&self) -> Checked {
+        self.machines.iter().try_for_each(|machine| machine.check_running(&self.world))
+    }
+
+    fn start_server(&mut self) -> Checked {
+        if self.server.is_some() {
+            return Ok(());
+        }
+        self.lives += 1;
+        self.world.tally.recoveries += u64::from(self.lives > 1);
+        match server::start(&self.disk, self.lives, self.planted, &mut self.world) {
+            Ok(server) => {
+                self.server = Some(server);
+                self.check_machines()
+            }
+            Err(NotStarted::Wrong(violation)) => Err(violation),
+            Err(NotStarted::Disk(why)) => {
+                self.world.tell(|| format!("server: could not begin: {why}"));
+                self.world.tally.recoveries_interrupted += 1;
+                self.disk.kill();
+                self.world.agenda.after(100_000, Event::ServerStarts);
+                Ok(())
+            }
+        }
+    }
+
+    /// A server that failed, or whose machine or process died, is gone with all its connections.
+    fn bury_the_server(&mut self) {
+        if !self.server.as_ref().is_some_and(Server::is_dead) {
+            return;
+        }
+        let why = self.server.take().and_then(|server| server.failed).unwrap_or_else(|| "killed".to_owned());
+        self.world.tell(|| format!("server: ends: {why}"));
+        // Its locks and files go with the process.
+        self.disk.kill();
+        self.world.drop_connections(Side::Server, |_| true);
+        let pause = self.world.random.between(10_000, 2_500_000);
+        self.world.agenda.after(pause, Event::ServerStarts);
+    }
+
+    fn plan_strike(&mut self, fault: Fault) {
+        let every = self.world.mix.every_micros[fault as usize];
+        if every > 0 {
+            let pause = self.world.random.between(1, 2 * every);
+            self.world.agenda.after(pause, Event::Strikes(fault));
+        }
+    }
+
+    fn strikes(&mut self, fault: Fault) {
+        if self.world.quiet {
+            return;
+        }
+        Tally::count(&mut self.world.tally.faults, fault);
+        self.plan_strike(fault);
+        let world = &mut self.world;
+        let (seat, agent) = (world.random.index(self.seats.len()), world.random.index(self.machines.len()));
+        let (at_once, steps, seed) = (world.random.chance(300), world.random.below(12), world.random.number());
+        let pause = world.random.between(10_000, 3_000_000);
+        match fault {
+            Fault::Break => world.sever_any(),
+            Fault::Cut if world.random.chance(500) => world.cut_off(Party::Agent(agent), 2 * pause),
+            Fault::Cut => world.cut_off(Party::Scheduler(seat), pause),
+            Fault::PowerCut if at_once => self.disk.crash(seed),
+            Fault::PowerCut => self.disk.crash_at_step(steps, seed),
+            Fault::ServerKill if at_once => self.disk.kill(),
+            Fault::ServerKill => self.disk.kill_at_step(steps),
+            Fault::DiskFails => {
+                let operations = [SimOperation::Sync, SimOperation::Write, SimOperation::Sync, SimOperation::Name];
+                let operation = operations[world.random.index(operations.len())];
+                self.disk.fail(operation, steps / 3, std::io::ErrorKind::Other);
+            }
+            Fault::DiskFull => {
+                // Less than there is by now, or soon: whatever would make a file grow fails.
+                self.disk.set_capacity(Some(DISK_BYTES));
+                world.agenda.after(pause, Event::DiskHasRoom);
+            }
+            Fault::SchedulerKill => {
+                self.seats[seat].kill(world);
+                world.agenda.after(pause, Event::SchedulerStarts { seat });
+            }
+            Fault::AgentKill => {
+                self.machines[agent].kill(world);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
+            Fault::Reboot => {
+                self.machines[agent].reboot(world);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
+        }
+        world.tell(|| format!("fault: {fault:?}, at once {at_once}, steps {steps}"));
+    }
+
+    fn faults_end(&mut self) {
+        self.world.tell(|| "faults end".to_owned());
+        self.world.heal();
+        self.phase = Phase::Calm;
+        self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
+        self.world.agenda.after(LOOK_MICROS, Event::Looks);
+    }
+
+    /// Looks whether the phase is over.
+    fn looks(&mut self) -> Checked {
+        self.world.agenda.after(LOOK_MICROS, Event::Looks);
+        match self.phase {
+            Phase::Calm => {
+                self.owner.uncordon(&mut self.world);
+                if self.owner.is_content(&self.world) && self.is_up() {
+                    self.world.tell(|| "all jobs are where they should be".to_owned());
+                    self.phase = Phase::Stopping;
+                    self.owner.stops_all(&mut self.world);
+                }
+                Ok(())
+            }
+            Phase::Stopping if self.is_quiet() => {
+                self.phase = Phase::Over;
+                self.check_end()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_open)
+            && self.seats.iter().all(Seat::runs)
+            && self.machines.iter().all(Machine::runs)
+            && self.world.books.machines_ready() == self.machines.len()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.is_up()
+            && self.owner.is_answered()
+            && self.server.as_ref().is_some_and(Server::is_idle)
+            && self.world.books.cell().allocations().next().is_none()
+            && self.machines.iter().all(|machine| machine.is_settled() && machine.running() == 0)
+            && self
+                .seats
+                .iter()
+                .all(|seat| seat.mirror().is_some_and(|mirror| mirror.revision() == self.world.books.cell().revision()))
+    }
+
+    /// When all is over: nothing is used, everybody has the same cell, and the log is whole.
+    fn check_end(&mut self) -> Checked {
+        self.owner.check_ends(&mut self.world)?;
+        let world = &mut self.world;
+        world.books.invariant_nothing_is_used_when_all_is_over()?;
+        self.seats.iter().try_for_each(|seat| seat.check_mirror(world))?;
+        if let Some(server) = self.server.take() {
+            world.books.invariant_everybody_has_the_same_cell("the committer", server.undurable_cell())?;
+            world.books.invariant_everybody_has_the_same_cell("the picture", server.mirror().cell())?;
+            hold(server.tail() == world.books.cell().revision(), "invariant_the_log_ends_with_the_cell", || {
+                format!("the log ends at {}, the cell is at {}", server.tail(), world.books.cell().revision())
+            })?;
+        }
+        self.check_log()
+    }
+
+    fn check_log(&self) -> Checked {
+        self.disk.kill();
+        let report = plenum_journal::verify(&self.disk.reboot(), None, &mut |_| {});
+        let report = report
+            .map_err(|error| Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() })?;
+        hold(report.is_sound(), "invariant_the_log_can_be_read", || format!("{report:?}"))
+    }
+}

@@ -1,0 +1,344 @@
+//! What all parties share: time, chance, the network, the books of the checkers, and the story.
+//!
+//! A connection keeps order in each direction, and may break in either: what was on its way there is lost then, and each side
+//! notices in its own time. Nothing here knows what the messages mean.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Command, Decision};
+use plenum_proto::{command, v1};
+use plenum_server::publish::LoggedBatch;
+use prost::Message as _;
+
+use crate::agenda::Agenda;
+use crate::books::Books;
+use crate::describe;
+use crate::faults::{Fault, Mix};
+use crate::random::Random;
+use crate::report::Tally;
+use crate::story::Story;
+
+/// A connection's number; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ConnectionId(u64);
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client = 0,
+    Server = 1,
+}
+
+impl Side {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// Who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Party {
+    Scheduler(usize),
+    Agent(usize),
+    Owner,
+}
+
+/// What a connection is for. One call each, but for the streams of schedulers and followers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Session,
+    Follow,
+    Register,
+    Report { number: u64 },
+    Ask { wish: usize },
+}
+
+/// What travels. Messages of the protocol are encoded and decoded on their way.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Session(v1::SessionRequest),
+    Told(v1::SessionResponse),
+    Register(v1::RegisterRequest),
+    Registered(v1::RegisterResponse),
+    Follow(v1::FollowRequest),
+    Assignments(v1::Assignments),
+    Report(v1::ReportRequest),
+    Reported(v1::ReportResponse),
+    Ask(Box<Command>),
+    Answered {
+        done: bool,
+    },
+    /// The call or the stream ends with this code of `google.rpc`.
+    Refused {
+        status: i32,
+        reason: String,
+    },
+}
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Deliver { connection: ConnectionId, to: Side, message: Box<Message> },
+    Closed { connection: ConnectionId, side: Side },
+    ServerStarts,
+    ServerSynced { life: u64 },
+    ServerWrites { life: u64 },
+    ServerFolds { life: u64 },
+    ServerTicks { life: u64 },
+    ServerKeeps { life: u64 },
+    Pump { life: u64, connection: ConnectionId },
+    SchedulerStarts { seat: usize },
+    SchedulerConnects { seat: usize, life: u64 },
+    SchedulerWakes { seat: usize, life: u64, wish: u64 },
+    AgentStarts { agent: usize },
+    AgentWakes { agent: usize, life: u64, wish: u64 },
+    OwnerAsks { wish: usize },
+    OwnerMeddles,
+    Strikes(Fault),
+    DiskHasRoom,
+    FaultsEnd,
+    Looks,
+}
+
+#[derive(Debug)]
+struct Connection {
+    party: Party,
+    purpose: Purpose,
+    /// Whether what travels to that side arrives.
+    open: [bool; 2],
+    /// When the last message to that side arrives.
+    last_micros: [i64; 2],
+    /// Whether that side knows that it is over.
+    gone: [bool; 2],
+    /// Messages on their way to the client.
+    in_flight: usize,
+}
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) random: Random,
+    pub(crate) mix: Mix,
+    pub(crate) books: Books,
+    pub(crate) story: Story,
+    pub(crate) tally: Tally,
+    /// Faults strike no more.
+    pub(crate) quiet: bool,
+    connections: BTreeMap<ConnectionId, Connection>,
+    connections_made: u64,
+    /// Who is cut off, and until when.
+    cut: BTreeMap<Party, i64>,
+}
+
+impl World {
+    pub(crate) fn new(mut random: Random, mix: Mix, told: bool) -> Self {
+        let random = Random::new(random.number());
+        Self {
+            agenda: Agenda::new(),
+            random,
+            mix,
+            books: Books::new(),
+            story: Story::new(told),
+            tally: Tally::default(),
+            quiet: false,
+            connections: BTreeMap::new(),
+            connections_made: 0,
+            cut: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.agenda.now()
+    }
+
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        self.story.tell(self.agenda.now(), line);
+    }
+
+    /// A line for each revision of a batch.
+    pub(crate) fn tell_batch(&mut self, batch: &LoggedBatch) {
+        if !self.story.is_told() {
+            return;
+        }
+        let time = batch.time().micros - crate::server::BEGIN_MICROS;
+        for revision in batch.revisions() {
+            let asked = command::decode(batch.asked(revision).unwrap_or_default()).ok();
+            let decided = v1::Decision::decode(batch.decided(revision).unwrap_or_default()).ok();
+            let decided = decided.and_then(|wire| Decision::try_from(wire).ok());
+            if let (Some(asked), Some(decided)) = (asked, decided) {
+                self.tell(|| format!("  {revision} at {time}: {}", describe::revision(&asked, &decided)));
+            }
+        }
+    }
+
+    fn delay(&mut self) -> i64 {
+        let most = if self.quiet { 2_000 } else { self.mix.delay_micros_max };
+        if !self.quiet && self.random.chance(self.mix.stuck_thousandths) {
+            return self.random.between(most, 3_000_000);
+        }
+        self.random.between(20, most.max(20))
+    }
+
+    /// A new connection of this party to the server.
+    pub(crate) fn connect(&mut self, party: Party, purpose: Purpose) -> ConnectionId {
+        self.connections_made += 1;
+        let id = ConnectionId(self.connections_made);
+        let (open, gone) = ([true; 2], [false; 2]);
+        let now = self.now();
+        self.connections.insert(id, Connection { party, purpose, open, last_micros: [now; 2], gone, in_flight: 0 });
+        id
+    }
+
+    /// Whose connection it is, as long as this side does not know of its end.
+    pub(crate) fn whose(&self, id: ConnectionId, side: Side) -> Option<(Party, Purpose)> {
+        let connection = self.connections.get(&id)?;
+        (!connection.gone[side as usize]).then_some((connection.party, connection.purpose))
+    }
+
+    /// Messages that the client has not received yet.
+    pub(crate) fn in_flight(&self, id: ConnectionId) -> usize {
+        self.connections.get(&id).map_or(0, |connection| connection.in_flight)
+    }
+
+    /// Sends to that side. Lost without a sound when the way is broken.
+    pub(crate) fn send(&mut self, id: ConnectionId, to: Side, message: Message) {
+        let Some(party) = self.connections.get(&id).map(|connection| connection.party) else { return };
+        let now = self.now();
+        if self.cut.get(&party).is_some_and(|until| *until > now) {
+            self.tally.messages_lost += 1;
+            // A stream has no holes: once something is lost, nothing after it arrives.
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.open[to as usize] = false;
+            }
+            return self.sever(id);
+        }
+        let at = now + self.delay();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.open[to as usize] {
+            self.tally.messages_lost += 1;
+            return;
+        }
+        let at = at.max(connection.last_micros[to as usize]);
+        connection.last_micros[to as usize] = at;
+        if to == Side::Client {
+            connection.in_flight += 1;
+        }
+        self.agenda.at(at, Event::Deliver { connection: id, to, message: Box::new(message.over_the_wire()) });
+    }
+
+    /// A message reaches the end of its way: whether it is still open, and whose it is.
+    pub(crate) fn arrive(&mut self, id: ConnectionId, to: Side) -> Option<(Party, Purpose)> {
+        let connection = self.connections.get_mut(&id)?;
+        if to == Side::Client {
+            connection.in_flight = connection.in_flight.saturating_sub(1);
+        }
+        let arrives = connection.open[to as usize] && !connection.gone[to as usize];
+        self.tally.messages_lost += u64::from(!arrives);
+        arrives.then_some((connection.party, connection.purpose))
+    }
+
+    /// One side ends it. What it sent before still arrives, then the other side learns it.
+    pub(crate) fn hang_up(&mut self, id: ConnectionId, by: Side) {
+        let delay = self.delay();
+        let now = self.now();
+        let other = by.other();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.open[by as usize] = false;
+        connection.gone[by as usize] = true;
+        if connection.gone[other as usize] {
+            self.connections.remove(&id);
+            return;
+        }
+        let at = (now + delay).max(connection.last_micros[other as usize]);
+        self.agenda.at(at, Event::Closed { connection: id, side: other });
+    }
+
+    /// It breaks, in one direction or both. Each side notices in its own time.
+    pub(crate) fn sever(&mut self, id: ConnectionId) {
+        let which = self.random.below(3);
+        let waits = [self.random.between(0, 1_500_000), self.random.between(0, 1_500_000)];
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.tally.breaks += 1;
+        connection.open[0] &= which == 1;
+        connection.open[1] &= which == 2;
+        for side in [Side::Client, Side::Server] {
+            self.agenda.after(waits[side as usize], Event::Closed { connection: id, side });
+        }
+    }
+
+    /// A side notices the end: whose it was; `None` if it knew.
+    pub(crate) fn close(&mut self, id: ConnectionId, side: Side) -> Option<(Party, Purpose)> {
+        let connection = self.connections.get_mut(&id)?;
+        if connection.gone[side as usize] {
+            return None;
+        }
+        connection.open = [false; 2];
+        connection.gone[side as usize] = true;
+        let whose = (connection.party, connection.purpose);
+        if connection.gone == [true; 2] {
+            self.connections.remove(&id);
+        }
+        Some(whose)
+    }
+
+    /// Every connection of a process that dies. What it had sent may arrive or not.
+    pub(crate) fn drop_connections(&mut self, side: Side, of: impl Fn(Party) -> bool) {
+        let mine = self.connections.iter().filter(|(_, connection)| of(connection.party));
+        let mine: Vec<ConnectionId> = mine.map(|(id, _)| *id).collect();
+        for id in mine {
+            if self.random.chance(500) {
+                self.sever(id);
+            }
+            self.hang_up(id, side);
+        }
+    }
+
+    /// Breaks some connection.
+    pub(crate) fn sever_any(&mut self) {
+        let count = self.connections.len();
+        let chosen = self.random.index(count);
+        if let Some(id) = self.connections.keys().nth(chosen).copied() {
+            let line = self.connections.get(&id).map(|connection| (connection.party, connection.purpose));
+            self.tell(|| format!("network: {line:?} breaks"));
+            self.sever(id);
+        }
+    }
+
+    /// Cuts a party off for a while.
+    pub(crate) fn cut_off(&mut self, party: Party, micros: i64) {
+        let until = self.now() + micros;
+        self.tell(|| format!("network: {party:?} is cut off for {} ms", micros / 1000));
+        self.tally.cuts += 1;
+        self.cut.insert(party, until);
+    }
+
+    /// Everybody can reach everybody again.
+    pub(crate) fn heal(&mut self) {
+        self.quiet = true;
+        self.cut.clear();
+    }
+}
+
+impl Message {
+    /// What arrives is what the protocol can carry.
+    fn over_the_wire(self) -> Self {
+        match self {
+            Self::Session(message) => Self::Session(carried(&message)),
+            Self::Told(message) => Self::Told(carried(&message)),
+            Self::Register(message) => Self::Register(carried(&message)),
+            Self::Registered(message) => Self::Registered(carried(&message)),
+            Self::Follow(message) => Self::Follow(carried(&message)),
+            Self::Assignments(message) => Self::Assignments(carried(&message)),
+            Self::Report(message) => Self::Report(carried(&message)),
+            Self::Reported(message) => Self::Reported(carried(&message)),
+            other => other,
+        }
+    }
+}
+
+fn carried<M: prost::Message + Default>(message: &M) -> M {
+    M::decode(message.encode_to_vec().as_slice()).expect("what was encoded here can be decoded")
+}
