@@ -30,8 +30,9 @@ impl SmallDisk {
     fn fill_up_to(&self, left_bytes: u64) {
         let statistics = nix::sys::statvfs::statvfs(&self.0).unwrap();
         let free = statistics.blocks_available() * statistics.fragment_size();
-        let zeros = vec![1_u8; usize::try_from(free - left_bytes).unwrap()];
-        fs::write(self.ballast(), zeros).unwrap();
+        let ballast = vec![1_u8; usize::try_from(free - left_bytes).unwrap()];
+        let mut file = OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
+        file.write_all(&ballast).unwrap();
     }
 
     fn free(&self) {
@@ -90,6 +91,11 @@ fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
     let file = stage.file("late.toml", "name = \"late\"\nscheduler = \"batch\"\n[group.a]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n");
     stage.run(&["--addr", &server.address, "job", "run", &file]).says(1, &["error[READ_ONLY]", "explain READ_ONLY"]);
     assert_eq!(names(&stage, &server, "job"), ["early"], "reading goes on, and what was refused left no trace");
+
+    // Whoever takes the rest of the room, too, does no further harm.
+    disk.fill_up_to(0);
+    assert_eq!(names(&stage, &server, "job"), ["early"]);
+    assert_eq!(names(&stage, &server, "machine"), ["m1"]);
 
     disk.free();
     eventually("the cell takes changes again", || rivals.job("late", "blue", 1).ok());

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use plenum_proto::v1::Outcome;
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -114,6 +115,30 @@ fn tasks_are_adopted_when_the_agent_is_killed() {
     assert!(tasks.iter().all(Found::is_there), "and the same processes");
     assert_eq!(stage.ask(&dev.address, &["machine", "list"])["items"][0]["epoch"], 1, "its lease did not expire");
     ends_well(&stage, dev);
+}
+
+#[test]
+fn a_cell_that_was_killed_as_a_whole_goes_on_where_it_was() {
+    let (stage, mut dev, tasks) = waiting_cell();
+    // Stopped first, so that it starts nothing again; killed last, so that no part is asked to end.
+    dev.process.signal(Signal::SIGSTOP);
+    for part in [" agent --name", " scheduler batch", " server --dir"] {
+        stage.process(part).kill();
+    }
+    dev.process.kill();
+    assert!(tasks.iter().all(Found::is_there), "tasks need none of them");
+    stage.file("go", "");
+    eventually("the tasks have ended while nobody looked", || tasks.iter().all(|task| !task.is_there()).then_some(()));
+
+    let dev = stage.dev(&[]);
+    let job = eventually("the job completes", || {
+        let job = stage.ask(&dev.address, &["job", "show", "waiting"]);
+        (job["state"] == "complete").then_some(job)
+    });
+    let allocations = job["allocations"].as_array().unwrap();
+    assert_eq!(allocations.len(), 6, "nothing is placed twice: {allocations:#?}");
+    assert!(allocations.iter().all(|each| each["state"] == "complete" && each["attempt"] == 1), "{allocations:#?}");
+    assert_eq!(dev.stop().code(), Some(0));
 }
 
 /// Two jobs, each of one task that waits for a file; the first one fails then.

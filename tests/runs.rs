@@ -86,7 +86,7 @@ fn waiting_for_a_job_ends_with_its_result() {
         let file = stage.file(&format!("{name}.toml"), &once(name, command));
         stage.run(&[&["--addr", &dev.address, "-o", "json", "job", "run", &file, "--wait"], more].concat())
     };
-    let good = run("good", "\"/bin/true\"", &[]);
+    let good = run("good", r#""/bin/sh", "-c", "echo well done; echo indeed >&2""#, &[]);
     assert_eq!((good.code(), good.json()["state"].as_str()), (Some(0), Some("complete")), "{good}");
     let bad = run("bad", "\"/bin/false\"", &[]);
     assert_eq!((bad.code(), bad.json()["state"].as_str()), (Some(1), Some("failed")), "{bad}");
@@ -99,6 +99,8 @@ fn waiting_for_a_job_ends_with_its_result() {
     });
     let id = stage.ask(&dev.address, &["job", "show", "good"])["allocations"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(stage.ask(&dev.address, &["alloc", "show", &id])["exit_code"], 0);
+    let logs = |more: &[&str]| stage.run(&[&["--addr", &dev.address, "alloc", "logs", &id], more].concat()).out;
+    assert_eq!((logs(&[]).as_str(), logs(&["--stderr"]).as_str()), ("well done\n", "indeed\n"));
     assert_eq!(dev.stop().code(), Some(0));
 }
 
