@@ -26,8 +26,12 @@ async fn expire_leases(shared: Arc<Shared>) {
     loop {
         let now = shared.clock.monotonic_micros();
         if !shared.space.is_read_only() {
-            for (machine, epoch) in shared.hub.expire(now) {
-                tracing::warn!(%machine, epoch, "its lease ran out");
+            let expired = shared.hub.expire(now);
+            if let Some((machine, epoch)) = expired.first() {
+                // When many agents go at once, one line says it.
+                tracing::warn!(%machine, epoch, others = expired.len() - 1, "lease ran out");
+            }
+            for (machine, epoch) in expired {
                 shared.metrics.lease_lost();
                 // Not waited for: the machine's next state comes back through the publishing thread.
                 let expire = Command::ExpireMachine { machine, epoch };
