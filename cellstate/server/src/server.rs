@@ -30,11 +30,14 @@ const ADDRESS: &str = "address";
 /// # Errors
 /// Why it did not start, or ended by itself.
 pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
-    let handle = Server::start(options).await?;
-    let signals = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+    use tokio::signal::unix::{SignalKind, signal};
+    let dir = options.dir.clone();
+    let handle = Server::serve(options).await?;
+    // Before the address is told: whoever reads it may ask for the end at once, and that end must be an orderly one.
+    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    handle.tell_address(&dir)?;
+    let asked_to_end = async {
+        let Ok((mut term, mut interrupt)) = signals else {
             tracing::warn!("signals can't be waited for");
             return std::future::pending().await;
         };
@@ -44,7 +47,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         }
     };
     tokio::select! {
-        () = signals => {}
+        () = asked_to_end => {}
         () = handle.ended() => {}
     }
     handle.shutdown().await
@@ -59,6 +62,14 @@ impl Server {
     /// # Errors
     /// [`ServerError`] names what is in the way. Nothing runs then.
     pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
+        let dir = options.dir.clone();
+        let handle = Self::serve(options).await?;
+        handle.tell_address(&dir)?;
+        Ok(handle)
+    }
+
+    /// The same, and nobody is told the address.
+    async fn serve(options: ServerOptions) -> Result<Handle, ServerError> {
         let listener = listen::bind(options.listen).await?;
         let address =
             listener.local_addr().map_err(|source| ServerError::Listen { address: options.listen, source })?;
@@ -90,8 +101,6 @@ impl Server {
             .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
         let serving = tokio::spawn(serving);
         let tasks = tasks::start(&shared);
-        write_address(&options.dir, address)?;
-        tracing::info!(%address, dir = %options.dir.display(), "serving");
         Ok(Handle { address, shared, threads: Some(threads), serving, cut, tasks })
     }
 }
@@ -112,6 +121,13 @@ impl Handle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Writes the address into the cell's directory.
+    fn tell_address(&self, dir: &Path) -> Result<(), ServerError> {
+        write_address(dir, self.address)?;
+        tracing::info!(address = %self.address, dir = %dir.display(), "serving");
+        Ok(())
     }
 
     /// Returns when the server ends by itself.
