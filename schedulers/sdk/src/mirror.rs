@@ -80,6 +80,12 @@ impl Mirror {
         Ok(())
     }
 
+    /// A connection begins, maybe to a server that was started with another clock: the time of the last delta is all that is sure.
+    pub(crate) fn estimate_anew(&mut self, now_micros: i64) {
+        let log_micros = self.cell.as_ref().map_or(0, |cell| cell.time().micros);
+        self.clock = Clock { log_micros, local_micros: now_micros };
+    }
+
     /// The server said what time it is in the log.
     pub(crate) fn heard(&mut self, time: LogTime, now_micros: i64) {
         if time.micros >= self.log_time(now_micros).micros {
@@ -118,5 +124,21 @@ fn bound(slots: &mut Vec<u32>, machines: u32) {
     if slots.len() > 1024 + 2 * machines as usize {
         slots.sort_unstable();
         slots.dedup();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_begins_with_the_time_of_the_last_delta() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(1_000)), 0).unwrap();
+        let later = LAG_MICROS + 500;
+        assert_eq!(mirror.log_time(later).micros, 1_500);
+        mirror.estimate_anew(later);
+        assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, 1_100);
     }
 }

@@ -116,6 +116,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.attempts = 0;
         // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
         let begins = matches!(self.link, Link::Greeting);
+        if begins {
+            self.mirror.estimate_anew(now_micros);
+        }
         let resumed = self.session.0 == welcome.session;
         if !resumed {
             self.end_session_but_mirror();
