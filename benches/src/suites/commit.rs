@@ -148,13 +148,13 @@ async fn measure(shape: Shape, options: &Run, scratch: PathBuf) -> anyhow::Resul
     let after = probe.seconds(SYNCS)?;
     let recovering = Instant::now();
     let mut again = CellProcess::start(scratch.join("cell")).await?;
+    let recovered = recovering.elapsed().as_secs_f64();
     cell::check(again.address(), &mut live, revision).await.context("after kill -9 and a restart")?;
     say(&format!(
-        "{name}: {} claims granted, {} refused; killed and started again, all {} live allocations are there ({:.1} s)",
+        "{name}: {} claims granted, {} refused; killed, and serves again after {recovered:.1} s: all {} live allocations are there",
         counters.granted,
         counters.refused,
-        live.len(),
-        recovering.elapsed().as_secs_f64()
+        live.len()
     ));
     again.kill().await?;
     let more = [
@@ -162,6 +162,7 @@ async fn measure(shape: Shape, options: &Run, scratch: PathBuf) -> anyhow::Resul
         ("refused", json!(counters.refused)),
         ("stopped", json!(counters.stopped)),
         ("reports", json!(reports)),
+        ("recovered_in_seconds", json!(recovered)),
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(Measured { windows, syncs: [before, after], parameters })
