@@ -285,7 +285,6 @@ async fn list_allocations(
     let list = wire.list.unwrap_or_default();
     let filter = Filter::parse(&list.filter, ALLOCATION_FIELDS)?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
-    let of_the_past = list.at.is_some_and(|at| at.revision > 0 || at.time_micros != 0);
     let cell = past::cell(shared, list.at).await?;
     let passes = |row: &v1::AllocationView| {
         (list.namespace.is_empty() || row.namespace == list.namespace)
@@ -318,7 +317,8 @@ async fn list_allocations(
             (cell.revision().0, list.namespace.clone(), wire.job.clone(), wire.machine.clone());
         let page = past::blocking(move || {
             let passes = |row: &v1::AllocationView| {
-                (!of_the_past || row.ended_revision <= at)
+                // The history may be ahead of the picture, in which what ended since is still live.
+                row.ended_revision <= at
                     && (list_namespace.is_empty() || row.namespace == list_namespace)
                     && (job.is_empty() || row.job == job)
                     && (machine.is_empty() || row.machine == machine)
