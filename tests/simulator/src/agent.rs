@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     name: String,
     cpu_millis: i64,
     boots: u64,
+    /// It boots until then.
+    up_at_micros: i64,
     planted: Planted,
     driver: FakeDriver,
     life: u64,
@@ -43,6 +45,7 @@ impl Machine {
             name: format!("m{number}"),
             cpu_millis,
             boots: 1,
+            up_at_micros: 0,
             planted,
             driver: FakeDriver::new(move |task| fate(seed, failing, task)),
             life: 0,
@@ -80,6 +83,9 @@ impl Machine {
 
     /// A process of the agent begins, and finds what runs.
     pub(crate) fn start(&mut self, world: &mut World) -> Checked {
+        if world.now() < self.up_at_micros {
+            return Ok(());
+        }
         self.life += 1;
         let settings = Settings { seed: world.random.number(), ..Settings::default() };
         let (incarnation, revision) = self.remembered;
@@ -103,8 +109,9 @@ impl Machine {
         }
     }
 
-    /// The machine boots: the agent and all tasks are gone.
-    pub(crate) fn reboot(&mut self, world: &mut World) {
+    /// The machine boots, which takes a while: the agent and all tasks are gone.
+    pub(crate) fn reboot(&mut self, world: &mut World, micros: i64) {
+        self.up_at_micros = world.now() + micros;
         self.kill(world);
         drop(self.driver.advance(Self::now_ms(world)));
         self.driver.reboot();

@@ -18,6 +18,9 @@ use crate::random::Random;
 use crate::report::Tally;
 use crate::story::Story;
 
+/// The longest time that a message takes.
+pub(crate) const STUCK_MICROS_MAX: i64 = 3_000_000;
+
 /// A connection's number; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(u64);
@@ -177,7 +180,7 @@ impl World {
     fn delay(&mut self) -> i64 {
         let most = if self.quiet { 2_000 } else { self.mix.delay_micros_max };
         if !self.quiet && self.random.chance(self.mix.stuck_thousandths) {
-            return self.random.between(most, 3_000_000);
+            return self.random.between(most, STUCK_MICROS_MAX);
         }
         self.random.between(20, most.max(20))
     }
