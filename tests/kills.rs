@@ -141,6 +141,36 @@ fn a_cell_that_was_killed_as_a_whole_goes_on_where_it_was() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+/// Thirty tasks that write down that they ran.
+const COUNTED: &str = r#"
+name = "counted"
+scheduler = "batch"
+[group.main]
+count = 30
+command = ["/bin/sh", "-c", "echo $PLENUM_TASK_INDEX >> $STAGE/ran; sleep 0.3"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "200m", memory = "16MiB" }
+"#;
+
+#[test]
+fn whatever_is_killed_meanwhile_each_task_runs_once() {
+    let stage = Stage::new();
+    let file = stage.file("counted.toml", COUNTED);
+    let mut dev = stage.dev(&[&file, "--until-done"]);
+    let ran = || stage.text("ran").lines().count();
+    for (number, part) in [" agent --name", " server --dir", " scheduler batch"].into_iter().cycle().take(6).enumerate()
+    {
+        eventually("the job goes on", || (ran() > number * 2).then_some(()));
+        kill_part(&stage, part);
+    }
+    assert_eq!(dev.process.ended().code(), Some(0), "{}", stage.text("dev.err"));
+    let mut tasks: Vec<u32> = stage.text("ran").lines().map(|line| line.parse().unwrap()).collect();
+    tasks.sort_unstable();
+    assert_eq!(tasks, (0..30).collect::<Vec<_>>(), "each once");
+    assert!(stage.text("dev.err").contains("30 tasks run in 30 allocations"), "{}", stage.text("dev.err"));
+    stage.run(&["verify", "--dir", &stage.word("cell/server")]).says(0, &[]);
+}
+
 /// Two jobs, each of one task that waits for a file; the first one fails then.
 const TWO: [&str; 2] = [
     "name = \"ends\"\nscheduler = \"batch\"\n[group.main]\nretry = { attempts = 0 }\nenv = { STAGE = \"$STAGE\" }\n\
