@@ -12,6 +12,8 @@ struct Promise {
     memory_bytes: u64,
     cpu_millis: u32,
     stamp: u32,
+    /// Claims that were promised.
+    claims: u32,
 }
 
 /// Room that is spoken for, and allocations that are being stopped, by the transaction that is being resolved.
@@ -52,6 +54,12 @@ impl Promised {
         resources
     }
 
+    /// How many claims were promised a machine.
+    pub(crate) fn claims_on(&self, machine: u32) -> u32 {
+        let promise = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp);
+        promise.map_or(0, |promise| promise.claims)
+    }
+
     /// Promises room on a machine. It was judged to fit, so the sums are bounded by its capacity.
     pub(crate) fn add(&mut self, machine: u32, resources: &Resources) {
         let stamp = self.stamp;
@@ -65,6 +73,7 @@ impl Promised {
         }
         promise.cpu_millis += u32::try_from(resources.cpu_millis).expect("bounded at the edge");
         promise.memory_bytes += resources.memory_bytes;
+        promise.claims += 1;
         if !resources.is_plain() {
             let rest = self.rest.entry(machine).or_default();
             rest.disk_bytes += resources.disk_bytes;
@@ -77,6 +86,7 @@ impl Promised {
         let promise = &mut self.machines[machine as usize];
         promise.cpu_millis -= u32::try_from(resources.cpu_millis).expect("bounded at the edge");
         promise.memory_bytes -= resources.memory_bytes;
+        promise.claims -= 1;
         if !resources.is_plain() {
             let rest = self.rest.entry(machine).or_default();
             rest.disk_bytes -= resources.disk_bytes;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, ClassSet, ConflictCheck, Delta, GroupRow, Guard, Job, LogTime, Placement, Refusal, RefusalKind,
-    RefusalReason, Requirement, Resources, Session, TaskState, Transaction, group_is_wanted, task_is_wanted,
+    AllocationId, Cell, ClassSet, ConflictCheck, Delta, GroupRow, Guard, Job, LogTime, Obstacle, Placement, Refusal,
+    RefusalKind, RefusalReason, Requirement, Resources, Session, TaskState, Transaction, group_is_wanted,
+    task_is_wanted,
 };
 
 use crate::job_events::JobEvents;
@@ -243,7 +244,10 @@ impl Resolver<'_> {
         let home = home.filter(|_| terms.job.shape.same_machine);
         let requirement = Requirement { resources: &terms.need, classes: terms.classes.as_ref(), home };
         let promised = self.promised.on(machine);
-        requirement.obstacle(self.cell, machine, &promised).map(Trouble::Machine)
+        let obstacle = requirement.obstacle(self.cell, machine, &promised);
+        let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
+        let full = live + self.promised.claims_on(machine) >= u16::MAX.into();
+        obstacle.or_else(|| full.then_some(Obstacle::Full)).map(Trouble::Machine)
     }
 
     /// A placement missed its minimum: what it was granted is taken back, and refused as mates.

@@ -10,6 +10,9 @@ use plenum_model::{AllocationId, Cell, DIMENSIONS, Grants, Revision, Room, Sessi
 /// No earlier change.
 const NONE: u64 = u64::MAX;
 
+/// Changes of one machine that are looked at for one claim: beyond them a base is stale. Bounds what a refusal can cost.
+const WALK_MAX: usize = 4096;
+
 /// What happened to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
@@ -180,6 +183,10 @@ impl Ring {
                 since.changes.push(change);
             }
             number = change.previous;
+            if since.changes.len() + since.events.len() >= WALK_MAX {
+                since.complete = false;
+                break;
+            }
         }
         since
     }
@@ -188,7 +195,12 @@ impl Ring {
     /// ago to tell.
     pub(crate) fn changed_by_others(&self, machine: u32, base: Revision, session: SessionId) -> Option<bool> {
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
+        let mut walked = 0;
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
+            walked += 1;
+            if walked > WALK_MAX {
+                return None;
+            }
             match change.kind {
                 ChangeKind::Machine => return Some(true),
                 ChangeKind::Take if change.session != session.0 => return Some(true),
