@@ -24,6 +24,8 @@ pub const LIST_MAX: usize = 64;
 pub const ATTRIBUTES_MAX: usize = 256;
 /// Rules of one group about spread: the core keeps counts for each.
 pub const SPREAD_MAX: usize = 4;
+/// Further allocations of a task after failures: a task counts its failures in 8 bits, and the count stays at 255.
+pub const RETRY_ATTEMPTS_MAX: u32 = 254;
 /// Named resources of a cell.
 pub const CUSTOM_MAX: usize = plenum_model::CUSTOM_RESOURCES;
 /// Allocations that one agent reports, and transitions of one command: a machine counts its own in 16 bits.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRow, AllocationState, AllocationStatus, Cell, JobChange, JobId, LogTime, MachineState, TaskState,
+    AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, MachineState, TaskState,
 };
 
 use crate::derived::active_on;
@@ -71,7 +71,7 @@ impl Core {
         while let Some(&(time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
             && losers.len() < max
         {
-            if overdue(&self.cell, slot, now).next().is_some() {
+            if loss_times(&self.cell, slot).any(|time| time <= now) {
                 if !self.may_give_up() {
                     break;
                 }
@@ -91,14 +91,9 @@ impl Core {
         (self.derived.given_up.len() as u64) < allowed
     }
 
-    /// Notes when the allocations that were not lost yet will be.
+    /// Notes when what was not lost yet will be.
     fn note_rest(&mut self, slot: u32, now: LogTime) {
-        let Some(machine) = self.cell.machine_in(slot) else { return };
-        let later = active_on(&self.cell, slot).filter_map(|(_, row)| {
-            let after = lost_after(&self.cell, row)?;
-            Some(machine.since.plus_micros(after)).filter(|&time| time > now)
-        });
-        if let Some(time) = later.min() {
+        if let Some(time) = loss_times(&self.cell, slot).filter(|&time| time > now).min() {
             self.derived.losses.insert((time, slot));
         }
     }
@@ -106,6 +101,27 @@ impl Core {
 
 fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
     cell.job(row.job())?.shape.groups.get(usize::from(row.group))?.lost_after_micros
+}
+
+/// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up: the longest
+/// of their groups. Not those that never do.
+fn homes_on(cell: &Cell, slot: u32) -> impl Iterator<Item = (&Arc<Job>, i64)> {
+    let here = move |job: &&Arc<Job>| job.home == Some(slot) && !job.state.is_final();
+    let runs = |job: &Job| groups_of(cell, job).any(|(_, group)| group.tasks_in(TaskState::Live) > 0);
+    cell.jobs().filter(here).filter(move |job| !runs(job)).filter_map(|job| {
+        let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max();
+        longest.filter(|&longest| longest < i64::MAX).map(|longest| (job, longest))
+    })
+}
+
+/// When allocations of an unreachable machine, and jobs that have it for their home, are lost.
+pub(crate) fn loss_times(cell: &Cell, slot: u32) -> impl Iterator<Item = LogTime> {
+    let machine = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable);
+    machine.into_iter().flat_map(move |machine| {
+        let allocations = active_on(cell, slot).filter_map(move |(_, row)| lost_after(cell, row));
+        let homes = homes_on(cell, slot).map(|(_, after)| after);
+        allocations.chain(homes).map(move |after| machine.since.plus_micros(after))
+    })
 }
 
 /// The allocations of an unreachable machine whose time is over.
@@ -118,14 +134,17 @@ fn overdue(cell: &Cell, slot: u32, now: LogTime) -> impl Iterator<Item = u32> {
     active_on(cell, slot).filter(move |(_, row)| over(row).unwrap_or(false)).map(|(allocation, _)| allocation)
 }
 
-/// The allocations of an unreachable machine whose time is over leave as lost.
+/// What an unreachable machine ran is lost, as far as its time is over, and jobs lose it as their home.
 fn lose(cell: &Cell, slot: u32, now: LogTime, consequences: &mut Consequences<'_>) {
-    let name = cell.machine_in(slot).map_or("its machine", |machine| &machine.name);
-    let reason: Arc<str> = format!("{name} is unreachable").into();
+    let Some(machine) = cell.machine_in(slot) else { return };
+    let reason: Arc<str> = format!("{} is unreachable", machine.name).into();
     for allocation in overdue(cell, slot, now) {
         let status = AllocationStatus { state: AllocationState::Lost, ready: false };
         let restarts = cell.allocation_in(allocation).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
         consequences.go(allocation, status, restarts, Some(reason.clone()));
+    }
+    for (job, _) in homes_on(cell, slot).filter(|(_, after)| machine.since.plus_micros(*after) <= now) {
+        consequences.lose_home_of(job.id);
     }
 }
 

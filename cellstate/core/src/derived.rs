@@ -163,15 +163,8 @@ impl Derived {
     pub(crate) fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
         let slot = machine.id.slot;
         self.losses.retain(|(_, lost)| *lost != slot);
-        if machine.state == MachineState::Unreachable {
-            let earliest = active_on(cell, slot).filter_map(|(_, row)| {
-                let job = cell.job(row.job())?;
-                let after = job.shape.groups.get(usize::from(row.group))?.lost_after_micros?;
-                Some(machine.since.plus_micros(after))
-            });
-            if let Some(time) = earliest.min() {
-                self.losses.insert((time, slot));
-            }
+        if let Some(time) = crate::clock::loss_times(cell, slot).min() {
+            self.losses.insert((time, slot));
         }
     }
 

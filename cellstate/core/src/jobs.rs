@@ -30,7 +30,7 @@ impl Core {
         };
         self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
         let mut delta = self.draft(now);
-        self.intern_shapes(shape, &mut delta);
+        self.intern_shapes(shape, &mut delta)?;
         let job = Job {
             id,
             version,
@@ -114,13 +114,20 @@ impl Core {
     }
 
     /// Numbers the resources of a job's groups, so that grants need not carry them.
-    fn intern_shapes(&self, shape: &JobShape, delta: &mut Delta) {
+    fn intern_shapes(&self, shape: &JobShape, delta: &mut Delta) -> Result<(), Rejection> {
         for group in &shape.groups {
             let known: Option<u32> = self.cell.shape_number(&group.resources);
             if known.is_none() && !delta.shapes.contains(&group.resources) {
                 delta.shapes.push(group.resources);
             }
         }
+        let most = self.options.shapes_max;
+        if self.cell.shapes().len() + delta.shapes.len() <= most {
+            return Ok(());
+        }
+        let message =
+            format!("at most {most} different resources of groups; round them, or ask for some that are in use");
+        Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
     fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {
@@ -228,7 +235,10 @@ fn undecided_yet(shape: &JobShape) -> Result<(), Rejection> {
     if any(|group| !group.affinities.is_empty()) {
         return refuse("affinities");
     }
-    if shape.parent.is_some() { refuse("launches") } else { Ok(()) }
+    if any(|group| group.min > 0) {
+        return refuse("minimums of groups");
+    }
+    if shape.parent.is_some() || shape.instant_micros != 0 { refuse("launches") } else { Ok(()) }
 }
 
 /// Groups of a job, with their rows.

@@ -40,6 +40,10 @@ pub struct CoreOptions {
     pub jobs_max: u32,
     /// Most tasks of all jobs.
     pub tasks_max: u32,
+    /// Most different resources of groups in the life of a cell: each is remembered.
+    pub shapes_max: usize,
+    /// Most different sets of attributes of machines in the life of a cell: each is remembered.
+    pub classes_max: usize,
     /// Microseconds after which a finished job is retired.
     pub retire_after_micros: i64,
     /// Part of the machines that may be given up a minute, in thousandths; at least one machine.
@@ -54,6 +58,8 @@ impl Default for CoreOptions {
             machines_max: 1 << 20,
             jobs_max: 1 << 20,
             tasks_max: 1 << 28,
+            shapes_max: 1 << 16,
+            classes_max: 1 << 17,
             retire_after_micros: 3_600_000_000,
             lost_millis_a_minute: 50,
         }

@@ -179,6 +179,11 @@ impl<'a> Consequences<'a> {
         self.delta.moves.push(Move { slot, status, restarts, reason });
     }
 
+    /// A job whose tasks share a machine lost it.
+    pub(crate) fn lose_home_of(&mut self, job: JobId) {
+        self.homeless.insert(job);
+    }
+
     /// A machine is gone: jobs whose tasks share it start over elsewhere, also those that run nothing just now.
     pub(crate) fn lose_home(&mut self, machine: u32) {
         let here = |job: &&Arc<Job>| job.shape.same_machine && job.home == Some(machine) && !job.state.is_final();

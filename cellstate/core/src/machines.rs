@@ -24,6 +24,12 @@ pub(crate) struct Found<'a> {
 
 impl Core {
     pub(crate) fn register_machine(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
+        let most = self.options.classes_max;
+        if self.cell.classes().len() >= most && !self.cell.has_class(found.attributes) {
+            let message =
+                format!("at most {most} different sets of attributes; take out those that differ on every machine");
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
         match self.cell.machine_named(found.name).cloned() {
             None => self.register_new(found, now),
             Some(machine) => Ok(self.register_again(&machine, found, now)),
@@ -42,6 +48,7 @@ impl Core {
             id: MachineId { slot, generation },
             name: found.name.clone(),
             state: MachineState::Ready,
+            cordoned: false,
             epoch: 1,
             capacity: *found.capacity,
             attributes: found.attributes.clone(),
@@ -74,7 +81,7 @@ impl Core {
             next.epoch_began = delta.revision;
         }
         if expired {
-            next.state = MachineState::Ready;
+            next.state = if machine.cordoned { MachineState::Cordoned } else { MachineState::Ready };
             next.since = now;
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
@@ -122,20 +129,18 @@ impl Core {
     pub(crate) fn cordon_machine(&mut self, id: MachineId, cordoned: bool, now: LogTime) -> Handled {
         let machine = self.known(id)?;
         let answer = accepted(id.to_bits(), machine.epoch);
-        let (from, to) = if cordoned {
-            (MachineState::Ready, MachineState::Cordoned)
-        } else {
-            (MachineState::Cordoned, MachineState::Ready)
-        };
-        if machine.state == to {
+        if machine.cordoned == cordoned {
             return Ok(Verdict::Answer(answer));
         }
-        if machine.state != from {
-            let message = format!("{} is {:?}, and only a {from:?} one can become {to:?}", machine.name, machine.state);
-            return Err(Rejection::new(RejectionCode::InvalidRequest, message));
-        }
+        let state = match (machine.state, cordoned) {
+            (MachineState::Ready, true) => MachineState::Cordoned,
+            (MachineState::Cordoned, false) => MachineState::Ready,
+            // Away, or being drained already: what the operator wants is kept for later.
+            (other, _) => other,
+        };
+        let since = if state == machine.state { machine.since } else { now };
         let mut delta = self.draft(now);
-        delta.machines.push(Arc::new(Machine { state: to, since: now, ..(*machine).clone() }));
+        delta.machines.push(Arc::new(Machine { state, cordoned, since, ..(*machine).clone() }));
         Ok(Verdict::Change(answer, delta))
     }
 

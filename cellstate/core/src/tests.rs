@@ -574,3 +574,52 @@ fn a_job_whose_shared_machine_is_removed_between_two_tasks_starts_over() {
         ",
     );
 }
+
+#[test]
+fn a_job_whose_shared_machine_vanishes_between_two_tasks_starts_over_after_a_time() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=2 cpu=1000 together
+        batch: claim wc[0]@m1
+        report wc[0] complete
+        expire m1
+        wait 59
+        snapshot
+        batch: claim wc[1]@m2
+        wait 2
+        snapshot
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: refused; wc[1] misfit OtherMachine
+        batch: committed; wc[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_cordon_outlives_the_lease() {
+    check(
+        "
+        machine m1 cpu=1000
+        cordon m1
+        expire m1
+        machine m1 cpu=1000
+        machine? m1
+        uncordon m1
+        machine? m1
+        expire m1
+        cordon m1
+        machine m1 cpu=1000
+        machine? m1
+        ",
+        "
+        m1 Cordoned
+        m1 Ready
+        m1 Cordoned
+        ",
+    );
+}

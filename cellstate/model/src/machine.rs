@@ -53,6 +53,8 @@ pub struct Machine {
     pub name: Arc<str>,
     /// Where it stands; the hot row repeats it.
     pub state: MachineState,
+    /// An operator wants no new claims there; stays while the machine is away.
+    pub cordoned: bool,
     /// The hot row repeats it.
     pub epoch: u32,
     /// All there is.

@@ -47,6 +47,7 @@ fn machine(slot: u32, made: &Made) -> Machine {
         since: LogTime::default(),
         drain_deadline: None,
         registered: LogTime::default(),
+        cordoned: false,
         epoch_began: Revision(1),
     }
 }

@@ -22,6 +22,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
             since: LogTime::default(),
             drain_deadline: None,
             registered: LogTime::default(),
+            cordoned: false,
             epoch_began: Revision(1),
         }));
     }

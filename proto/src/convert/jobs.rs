@@ -196,6 +196,10 @@ fn after(wire: &[String], positions: &BTreeMap<String, u16>) -> Result<Vec<u16>,
 }
 
 fn retry(wire: v1::RetryPolicy) -> Result<RetryPolicy, Invalid> {
+    if wire.attempts != UNLIMITED && wire.attempts > bounds::RETRY_ATTEMPTS_MAX {
+        let expected = format!("at most {}, or {UNLIMITED} for no limit", bounds::RETRY_ATTEMPTS_MAX);
+        return Err(Invalid::new("attempts", expected, wire.attempts));
+    }
     Ok(RetryPolicy {
         attempts: (wire.attempts != UNLIMITED).then_some(wire.attempts),
         delay_micros: bounds::span("delay_micros", wire.delay_micros)?,

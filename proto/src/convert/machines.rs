@@ -132,6 +132,7 @@ impl From<&Machine> for v1::MachineChange {
             drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.micros),
             registered_micros: machine.registered.micros,
             epoch_began: machine.epoch_began.0,
+            cordoned: machine.cordoned,
         }
     }
 }
@@ -163,6 +164,7 @@ impl TryFrom<v1::MachineChange> for Machine {
             drain_deadline: bounds::optional_time("drain_deadline_micros", wire.drain_deadline_micros)?,
             registered: LogTime { micros: wire.registered_micros },
             epoch_began: Revision(wire.epoch_began),
+            cordoned: wire.cordoned,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::delta::{End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 use plenum_model::*;
+use plenum_proto::bounds;
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -104,7 +105,7 @@ fn group() -> impl Strategy<Value = GroupShape> {
         any::<u32>(),
     );
     let things = (resources(), vec(device(), 0..2), ports(), any::<bool>());
-    let retry = (option::of(0..u32::MAX), 0..1_000_000i64, option::of(0..1_000_000i64));
+    let retry = (option::of(0..=bounds::RETRY_ATTEMPTS_MAX), 0..1_000_000i64, option::of(0..1_000_000i64));
     (0..=1_000_000u32, rules, things, retry).prop_map(|(count, rules, things, retry)| GroupShape {
         name: Arc::default(),
         count,
@@ -409,6 +410,7 @@ fn machine() -> impl Strategy<Value = Arc<Machine>> {
                 drain_deadline: times.1,
                 registered: times.2,
                 epoch_began: Revision(times.3),
+                cordoned: times.3 % 2 == 1,
             })
         },
     )

@@ -86,6 +86,7 @@ impl World {
             drain_deadline: which.is_multiple_of(5).then_some(LogTime { micros: 99 }),
             registered: known.map_or(empty.time, |known| known.registered),
             epoch_began: empty.revision,
+            cordoned: false,
         };
         Delta { machines: vec![Arc::new(machine)], ..empty }
     }

@@ -97,6 +97,14 @@ impl Player {
                 self.done(Command::ScaleJob { job, group: 0, count });
             }
             "report" => self.report(&words),
+            "cordon" | "uncordon" => {
+                let machine = self.core.cell().machine_named(words[1]).expect("a machine").id;
+                self.done(Command::CordonMachine { machine, cordoned: words[0] == "cordon" });
+            }
+            "machine?" => {
+                let state = self.core.cell().machine_named(words[1]).expect("a machine").state;
+                writeln!(self.said, "{} {state:?}", words[1]).expect("a string");
+            }
             "expire" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
                 self.done(Command::ExpireMachine { machine: machine.id, epoch: machine.epoch });

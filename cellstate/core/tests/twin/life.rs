@@ -200,8 +200,11 @@ impl Twin {
         let mut aftermath = Aftermath::default();
         let overdue = overdue(&before, self.now);
         let moved: BTreeSet<u32> = delta.moves.iter().map(|change| change.slot).collect();
-        let lost: BTreeSet<u32> =
-            overdue.iter().filter(|(id, _)| moved.contains(&id.slot)).map(|&(_, slot)| slot).collect();
+        let homeless: BTreeSet<JobId> = delta.jobs.iter().filter_map(left_home).collect();
+        let homes = overdue_homes(&before, self.now);
+        let by_move = overdue.iter().filter(|(id, _)| moved.contains(&id.slot)).map(|&(_, slot)| slot);
+        let by_home = homes.iter().filter(|(id, _)| homeless.contains(id)).map(|&(_, slot)| slot);
+        let lost: BTreeSet<u32> = by_move.chain(by_home).collect();
         self.given_up.extend(lost.iter().map(|_| self.now));
         assert!(self.given_up.len() <= self.may_be_given_up(), "too many machines are given up in a minute");
         for (id, slot) in overdue {
@@ -213,6 +216,10 @@ impl Twin {
                 }
                 self.leave(id, AllocationState::Lost);
             }
+        }
+        for (id, slot) in homes.into_iter().filter(|(_, slot)| lost.contains(slot)) {
+            assert!(homeless.contains(&id), "{id} keeps machine {slot}, which is given up");
+            aftermath.homeless.insert(id);
         }
         assert_eq!(
             moved.len(),
@@ -231,6 +238,30 @@ pub(crate) fn overdue(picture: &Picture, now: LogTime) -> Vec<(AllocationId, u32
         let over = after.is_some_and(|after| machine.since.plus_micros(after) <= now);
         if machine.state == MachineState::Unreachable && over {
             overdue.push((id, found.machine));
+        }
+    }
+    overdue
+}
+
+/// The job that has no machine for its tasks to share any more.
+fn left_home(change: &JobChange) -> Option<JobId> {
+    match change {
+        JobChange::Home { id, machine: None } => Some(*id),
+        _ => None,
+    }
+}
+
+/// Jobs that run nothing and whose shared machine was unreachable too long, with it.
+fn overdue_homes(picture: &Picture, now: LogTime) -> Vec<(JobId, u32)> {
+    let mut overdue = Vec::new();
+    for (&id, job) in picture.jobs.iter().filter(|(_, job)| !job.state.is_final()) {
+        let Some(slot) = job.home else { continue };
+        let runs = job.groups.iter().flat_map(|group| &group.tasks).any(|task| task.state == TaskState::Live);
+        let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max().unwrap();
+        let machine = &picture.machines[&slot];
+        let over = longest < i64::MAX && machine.since.plus_micros(longest) <= now;
+        if machine.state == MachineState::Unreachable && !runs && over {
+            overdue.push((id, slot));
         }
     }
     overdue

@@ -47,6 +47,7 @@ fn gone(id: MachineId) -> Arc<Machine> {
         since: plenum_model::LogTime::default(),
         drain_deadline: None,
         registered: plenum_model::LogTime::default(),
+        cordoned: false,
         epoch_began: plenum_model::Revision(0),
     })
 }

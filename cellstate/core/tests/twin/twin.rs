@@ -329,7 +329,8 @@ impl Twin {
             (machine.epoch, machine.epoch_began) = (before.epoch + 1, Revision(self.next()));
         }
         if expired {
-            (machine.state, machine.since) = (MachineState::Ready, self.now);
+            let state = if before.cordoned { MachineState::Cordoned } else { MachineState::Ready };
+            (machine.state, machine.since) = (state, self.now);
         }
         if machine == *before {
             return Expected::Unchanged;
@@ -360,6 +361,7 @@ impl Twin {
             id,
             name: name.clone(),
             state: MachineState::Ready,
+            cordoned: false,
             epoch: 1,
             capacity: *capacity,
             attributes: attributes.clone(),
@@ -405,12 +407,13 @@ impl Twin {
         let to = if cordoned { MachineState::Cordoned } else { MachineState::Ready };
         match self.known(id) {
             None => Expected::Rejected(RejectionCode::NoSuchMachine),
-            Some(machine) if machine.state == to => Expected::Unchanged,
+            Some(machine) if machine.cordoned == cordoned => Expected::Unchanged,
             Some(machine) if machine.state == MachineState::Unreachable => {
-                Expected::Rejected(RejectionCode::InvalidRequest)
+                self.put_machine(Machine { cordoned, ..machine });
+                Expected::Changed
             }
             Some(machine) => {
-                self.put_machine(Machine { state: to, since: self.now, ..machine });
+                self.put_machine(Machine { state: to, cordoned, since: self.now, ..machine });
                 Expected::Changed
             }
         }

@@ -76,6 +76,12 @@ impl Cell {
         &self.classes
     }
 
+    /// Whether some machine has, or had, these very attributes.
+    #[must_use]
+    pub fn has_class(&self, attributes: &Attributes) -> bool {
+        self.class_numbers.contains_key(attributes)
+    }
+
     /// The table of hot rows of machines.
     #[must_use]
     pub const fn machine_rows(&self) -> &Paged<MachineRow, { page_rows::MACHINES }> {

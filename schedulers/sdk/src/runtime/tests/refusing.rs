@@ -52,6 +52,7 @@ fn beginning() -> Vec<Delta> {
         since: LogTime::default(),
         drain_deadline: None,
         registered: LogTime::default(),
+        cordoned: false,
         epoch_began: Revision(3),
     }));
     let group =
