@@ -49,12 +49,15 @@ fn waiting_cell() -> (Stage, Served, Vec<Found>) {
     (stage, dev, tasks)
 }
 
-/// The commands of tasks, once there are so many: not their shims, whose command line is the binary's.
+/// The commands of tasks, once there are so many: not their shims, whose command line is the binary's, and not what a shell
+/// forks, which has its command line until it is another program.
 #[track_caller]
 fn tasks(stage: &Stage, count: usize) -> Vec<Found> {
     eventually(&format!("{count} tasks run"), || {
         let mut found = stage.processes(TASK);
         found.retain(|process| process.words.starts_with("/bin/sh"));
+        let ids: Vec<i32> = found.iter().map(|process| process.id).collect();
+        found.retain(|process| process.parent().is_some_and(|parent| !ids.contains(&parent)));
         (found.len() == count).then_some(found)
     })
 }

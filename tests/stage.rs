@@ -303,6 +303,12 @@ impl Found {
         kill(Pid::from_raw(self.id), Signal::SIGKILL).unwrap();
     }
 
+    /// The process that it is a child of; none when it has ended.
+    pub(crate) fn parent(&self) -> Option<i32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    }
+
     /// True while this very process runs.
     pub(crate) fn is_there(&self) -> bool {
         let words = fs::read(format!("/proc/{}/cmdline", self.id)).unwrap_or_default();
