@@ -55,15 +55,19 @@ impl std::error::Error for SchedulerError {
     }
 }
 
-/// Runs the built-in scheduler of that name until `shutdown` is ready.
+/// Runs the built-in scheduler of that name until `shutdown` is ready. Where the options name no principal it is `scheduler/NAME`:
+/// the cell queues fairly between principals, so each scheduler needs one of its own, apart from people's `local`.
 ///
 /// # Errors
 /// When there is none of that name, or something in the options can never work.
 pub async fn run(
     name: &str,
-    options: SchedulerOptions,
+    mut options: SchedulerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), SchedulerError> {
+    if options.principal.is_empty() {
+        options.principal = format!("scheduler/{name}");
+    }
     match name {
         batch::NAME => plenum_sdk::run(options, Batch::default(), shutdown).await,
         service::NAME => plenum_sdk::run(options, Service::default(), shutdown).await,
@@ -84,6 +88,22 @@ mod tests {
     async fn an_unknown_name_is_answered_with_the_known_ones() {
         let refused = run("bath", SchedulerOptions::new("http://127.0.0.1:1"), async {}).await;
         assert_eq!(refused.unwrap_err().to_string(), "expected a built-in scheduler (batch, service), found \"bath\"");
+    }
+
+    #[tokio::test]
+    async fn each_has_a_queue_of_its_own_in_the_cell() {
+        let mut cell = TestCell::start().await;
+        cell.machine("m1", 2000, Duration::from_millis(20)).await;
+        let work = async {
+            cell.submit(&JobBuilder::new("words", "batch").group("map", 1, 500)).await;
+            cell.wait_until_complete("words").await;
+            cell.transactions("batch").await
+        };
+        let transactions = tokio::select! {
+            ended = run("batch", SchedulerOptions::new(cell.address()), std::future::pending()) => panic!("{ended:?}"),
+            transactions = work => transactions,
+        };
+        assert_eq!(transactions[0].principal, "scheduler/batch");
     }
 
     #[tokio::test]
