@@ -36,6 +36,8 @@ use args::{Arguments, Command, Global};
 pub(crate) struct Context {
     /// The cell's address: flag, environment, file, default.
     pub(crate) address: String,
+    /// The same where the flag or the environment said it: it wins over a part's own file.
+    pub(crate) address_given: Option<String>,
     /// The namespace, if anybody named one.
     pub(crate) namespace: Option<String>,
     /// How results are printed.
@@ -47,12 +49,13 @@ impl Context {
         let preferences = Preferences::read()?;
         // An empty variable is how shells unset one for a single command.
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        let address = given(&global.addr).or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
+        let address_given = given(&global.addr);
+        let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
         let namespace = given(&global.namespace).or(preferences.namespace);
         if let Some(what) = namespace.as_deref().and_then(crate::job_file::name_fault) {
             return Err(Failure::usage(format!("the namespace {what}")));
         }
-        Ok(Self { address, namespace, format: global.output })
+        Ok(Self { address, address_given, namespace, format: global.output })
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {

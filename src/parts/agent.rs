@@ -7,7 +7,6 @@ use plenum_agent::{AgentError, Options};
 use super::{causes, config, config::AgentFile, state_folder, trace};
 use crate::{
     cli::{self, Context},
-    connect::ADDRESS_DEFAULT,
     failure::Failure,
     parent,
 };
@@ -23,12 +22,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
     };
-    // An address that somebody gave wins over the file; the default does not.
-    let server = match file.addr {
-        Some(addr) if context.address == ADDRESS_DEFAULT => addr,
-        _ => context.address.clone(),
-    };
-    let mut options = Options::new(server, directory);
+    let mut options = Options::new(server_of(context, file.addr), directory);
     options.name = flags.name.clone().or(file.name);
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
     options.no_isolation = flags.no_isolation || file.no_isolation;
@@ -39,6 +33,11 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.pids_max = file.pids_max.unwrap_or(options.pids_max);
     trace::begin();
     plenum_agent::run(&options).map_err(|error| failure(&error))
+}
+
+/// The cell's address. One that somebody gave, even the default's, wins over the agent's file, and that over the user's.
+fn server_of(context: &Context, in_file: Option<String>) -> String {
+    context.address_given.clone().or(in_file).unwrap_or_else(|| context.address.clone())
 }
 
 /// Runs a shim. To be called before the process has a second thread, and before anything that takes time: this is on
@@ -65,6 +64,21 @@ fn failure(error: &AgentError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{connect::ADDRESS_DEFAULT, output::Format};
+
+    #[test]
+    fn an_address_that_was_given_wins_over_the_file_even_if_it_is_the_default() {
+        let context = |given: Option<&str>| Context {
+            address: ADDRESS_DEFAULT.to_owned(),
+            address_given: given.map(str::to_owned),
+            namespace: None,
+            format: Format::Table,
+        };
+        let in_file = || Some("http://127.0.0.1:1".to_owned());
+        assert_eq!(server_of(&context(Some(ADDRESS_DEFAULT)), in_file()), ADDRESS_DEFAULT);
+        assert_eq!(server_of(&context(None), in_file()), "http://127.0.0.1:1");
+        assert_eq!(server_of(&context(None), None), ADDRESS_DEFAULT);
+    }
 
     #[test]
     fn what_tasks_lack_is_found_in_the_agents_words() {
