@@ -52,6 +52,8 @@ pages! {
     LOG_WRITE_FAILED,
     MACHINE_CHANGED,
     MACHINE_NOT_READY,
+    MACHINE_TAKEN,
+    MESSAGE_TOO_LARGE,
     MINIMUM_MISSED,
     NOT_LOOPBACK,
     NOT_PERMITTED,
@@ -164,6 +166,29 @@ mod tests {
         let codes = plenum_model::RejectionCode::ALL.iter().map(|code| code.as_str());
         let missing: Vec<_> = codes.filter(|code| !has_page(code)).collect();
         assert!(missing.is_empty(), "no page for {missing:?}");
+    }
+
+    #[test]
+    fn every_code_in_the_servers_sources_has_a_page() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cellstate/server/src");
+        let (mut folders, mut codes) = (vec![root], BTreeSet::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let is_code =
+                        |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+                    codes.extend(text.split('"').filter(is_code).map(str::to_owned));
+                }
+            }
+        }
+        // What the build sets has the same form.
+        let is_missing = |code: &String| !code.starts_with("CARGO_") && !has_page(code);
+        assert!(codes.len() > 15, "codes are found");
+        assert_eq!(codes.into_iter().filter(is_missing).collect::<Vec<_>>(), Vec::<String>::new());
     }
 
     #[test]
