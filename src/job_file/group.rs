@@ -40,7 +40,10 @@ pub(super) const KNOWN: &[&str] = &[
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 
 const TASKS_MAX: u32 = 1_000_000;
-const ATTEMPTS_MAX: u32 = 1_000_000;
+/// Of allocations after failures: a task counts its failures in 8 bits.
+const RETRY_ATTEMPTS_MAX: u32 = 254;
+/// Of restarts, by the agent.
+const RESTARTS_MAX: u32 = 1_000_000;
 const MEMORY_BYTES_MIN: i64 = 1 << 20;
 const CONSTRAINTS_MAX: usize = 64;
 const ENV_MAX: usize = 256;
@@ -142,6 +145,9 @@ fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
         let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
         return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
     }
+    if min > 0 {
+        fields.refuse("min")?;
+    }
     Ok(min)
 }
 
@@ -151,8 +157,17 @@ fn retry(fields: &Fields<'_>, kind: JobKind) -> Result<RetryPolicy, Fault> {
     let Some(node) = fields.node("retry") else { return Ok(default) };
     let fields = Fields::open(node, &fields.path_of("retry"), &["attempts", "delay"])?;
     Ok(RetryPolicy {
-        attempts: fields.number("attempts", 0, ATTEMPTS_MAX)?.unwrap_or(default.attempts),
+        attempts: retry_attempts(&fields, kind)?.unwrap_or(default.attempts),
         delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
+    })
+}
+
+/// Jobs that run for ever have no limit unless the file names one, so that nobody needs to write a huge one.
+fn retry_attempts(fields: &Fields<'_>, kind: JobKind) -> Result<Option<u32>, Fault> {
+    let number = fields.number("attempts", 0, RETRY_ATTEMPTS_MAX);
+    number.map_err(|fault| match kind {
+        JobKind::Forever => fault.with_hint(format!("at most {RETRY_ATTEMPTS_MAX}, or leave it out for no limit")),
+        _ => fault.with_hint(format!("at most {RETRY_ATTEMPTS_MAX} further allocations after failures")),
     })
 }
 
@@ -161,7 +176,7 @@ fn restart(fields: &Fields<'_>) -> Result<RestartPolicy, Fault> {
     let Some(node) = fields.node("restart") else { return Ok(default) };
     let fields = Fields::open(node, &fields.path_of("restart"), &["attempts", "delay", "within"])?;
     Ok(RestartPolicy {
-        attempts: fields.number("attempts", 0, ATTEMPTS_MAX)?.unwrap_or(default.attempts),
+        attempts: fields.number("attempts", 0, RESTARTS_MAX)?.unwrap_or(default.attempts),
         delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
         within_micros: fields.duration("within")?.unwrap_or(default.within_micros),
     })
@@ -209,7 +224,11 @@ fn affinities(fields: &Fields<'_>) -> Result<Vec<Affinity>, Fault> {
             )),
         }
     };
-    nodes.iter().map(read).collect()
+    let affinities: Vec<Affinity> = nodes.iter().map(read).collect::<Result<_, _>>()?;
+    if !affinities.is_empty() {
+        fields.refuse("affinities")?;
+    }
+    Ok(affinities)
 }
 
 fn spread(fields: &Fields<'_>, same_machine: bool) -> Result<Vec<Spread>, Fault> {

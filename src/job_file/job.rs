@@ -1,6 +1,6 @@
 //! The file as a whole: the job's own fields, its groups, and what they must be together.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
 use prost::Message;
@@ -62,10 +62,7 @@ pub(super) fn read(tree: &Node) -> Result<Job, Fault> {
                 priority: fields.number("priority", 0, 99)?.unwrap_or(50),
                 kind: kind.into(),
                 same_machine,
-                options: match fields.node("options") {
-                    Some(node) => fields::options(node, "options")?,
-                    None => Default::default(),
-                },
+                options: options(&fields, scheduler)?,
                 ..JobShape::default()
             }),
             body: None,
@@ -112,6 +109,19 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job) -> Result<(), Fau
         shape.groups = shapes;
     }
     Ok(())
+}
+
+/// What a team's own scheduler reads. The built-in ones would not hear it.
+fn options(fields: &Fields<'_>, scheduler: &str) -> Result<BTreeMap<String, String>, Fault> {
+    let Some(entry) = fields.entry("options") else { return Ok(BTreeMap::new()) };
+    let options = fields::options(&entry.node, "options")?;
+    if options.is_empty() || !plenum_schedulers::NAMES.contains(&scheduler) {
+        return Ok(options);
+    }
+    let what = format!("only a team's own scheduler reads `options`; the built-in scheduler `{scheduler}` takes none");
+    Err(Fault::value(entry.name_at.clone(), what)
+        .with_code("UNIMPLEMENTED")
+        .with_hint("take them out of the file: a job that runs without them would not be the job you asked for"))
 }
 
 /// How the job ends; the default depends on its scheduler.

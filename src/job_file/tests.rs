@@ -71,7 +71,6 @@ command = ["/bin/true"]
 env = { LC_ALL = "C" }
 resources = { cpu = "500m", memory = "64MiB", disk = "100MiB" }
 constraints = ['attr.kernel >= "5.10"']
-affinities = [{ rule = 'attr.disk == "ssd"', weight = 10 }]
 retry = { attempts = 3, delay = "2s" }
 restart = { attempts = 2, delay = "1s", within = "5m" }
 kill_timeout = "10s"
@@ -91,7 +90,6 @@ resources = { cpu = "1", memory = "128MiB" }
     assert_eq!(map.resources.as_ref().unwrap().cpu_millis, 500);
     assert_eq!(map.resources.as_ref().unwrap().disk_bytes, 100 << 20);
     assert_eq!(map.constraints[0].operator(), Operator::GreaterOrEqual);
-    assert_eq!(map.affinities[0].weight, 10);
     assert_eq!(map.retry.unwrap().delay_micros, 2_000_000);
     let body = file.spec.body.unwrap();
     assert_eq!(body.groups[1].restart.unwrap().within_micros, 300_000_000);
@@ -321,7 +319,14 @@ fn spread_and_one_machine_exclude_each_other() {
 
 #[test]
 fn what_is_known_but_not_built_is_refused_and_never_ignored() {
-    for line in ["driver = \"oci\"", "image = \"x\"", "check = { tcp = \"http\" }", "topology = \"attr.rack\""] {
+    for line in [
+        "driver = \"oci\"",
+        "image = \"x\"",
+        "check = { tcp = \"http\" }",
+        "topology = \"attr.rack\"",
+        "min = 1",
+        "affinities = [{ rule = 'attr.disk == \"ssd\"', weight = 10 }]",
+    ] {
         check(&format!("{HEAD}{GROUP}{line}\n"), "UNIMPLEMENTED", &["job.toml:6:", "cannot do it"]);
     }
     for table in ["[elastic]\nmax_parallel = 3", "[schedule]\ncron = \"* * * * *\"", "[update]\ncanary = 1"] {
@@ -346,11 +351,34 @@ fn what_the_cell_decides_later_is_in_the_spec() {
 #[test]
 fn options_of_a_teams_own_scheduler_are_flattened() {
     let options = "[options]\npolicy = \"fifo\"\nlimits.tasks = 3\nlimits.share = 0.5\n";
-    let shape = read(&format!("{HEAD}{GROUP}{options}")).spec.shape.unwrap();
+    let head = HEAD.replace("batch", "fair");
+    let shape = read(&format!("{head}{GROUP}{options}")).spec.shape.unwrap();
     assert_eq!(shape.options["limits.tasks"], "3");
     assert_eq!(shape.options["limits.share"], "0.5");
     assert_eq!(shape.options["policy"], "fifo");
     check(&format!("{HEAD}{GROUP}[options]\na = [1]\n"), "JOB_FILE_VALUE", &["`options.a` is a list"]);
+}
+
+#[test]
+fn options_that_nobody_reads_are_refused() {
+    let options = "[options]\npolicy = \"fifo\"\n";
+    check(&format!("{HEAD}{GROUP}{options}"), "UNIMPLEMENTED", &["job.toml:6:2", "a team's own scheduler", "`batch`"]);
+    read(&format!("{HEAD}{GROUP}[options]\n"));
+}
+
+#[test]
+fn more_retries_than_are_counted_are_refused_with_the_way_out() {
+    check_group("retry = { attempts = 255 }", &["is 255", "0 to 254", "at most 254"]);
+    let web = format!("name = \"web\"\nscheduler = \"service\"\n{GROUP}");
+    check(
+        &format!("{web}retry = {{ attempts = 1000 }}\n"),
+        "JOB_FILE_VALUE",
+        &["job.toml:6:", "at most 254, or leave it out for no limit"],
+    );
+    assert_eq!(
+        read(&format!("{web}retry = {{ attempts = 254 }}\n")).spec.shape.unwrap().groups[0].retry.unwrap().attempts,
+        254
+    );
 }
 
 #[test]
