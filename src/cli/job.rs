@@ -1,6 +1,11 @@
 //! `plenum job`: submit, list, show, stop and scale.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use plenum_proto::v1::{
     At, ChangeResponse, GetJobRequest, JobState, JobView, ListAllocationsRequest, ListRequest, ScaleRequest,
@@ -19,7 +24,7 @@ use crate::{
     connect::Connection,
     failure::{EXIT_FAILED, EXIT_UNFINISHED, Failure},
     job_file::JobFile,
-    output::{self, Row},
+    output::{self, Format, Row},
 };
 
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
@@ -59,6 +64,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let shape = file.spec.shape.clone().unwrap_or_default();
     let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
     let job = JobName { namespace: shape.namespace, name: shape.name };
+    warn_unattended(&connection, &shape.scheduler).await;
     if wait {
         let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
         return wait_for(context, &connection, &job, answer.revision, deadline).await;
@@ -71,6 +77,26 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let text = || format!("job {} {words} (version {}, revision {})\n", job.name, answer.version, answer.revision);
     output::print(&output::object(context.format, &object, &job.name, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says so when nobody is there to place a job's tasks: it would wait without a word. That this cannot be found out is no
+/// reason to fail, as the job is submitted.
+async fn warn_unattended(connection: &Connection, scheduler: &str) {
+    let filter = format!("scheduler={scheduler},connected=true");
+    let request = ListRequest { namespace: String::new(), at: None, limit: 1, filter };
+    let Ok(answer) = connection.inspect().list_sessions(request).await else { return };
+    if answer.into_inner().sessions.is_empty() {
+        output::tell(&unattended(scheduler));
+    }
+}
+
+fn unattended(scheduler: &str) -> String {
+    let what = if plenum_schedulers::NAMES.contains(&scheduler) {
+        format!("start it with `plenum scheduler {scheduler}`")
+    } else {
+        format!("built in: {}", plenum_schedulers::NAMES.join(", "))
+    };
+    format!("warning: no scheduler named \"{scheduler}\" is connected; the job waits until one is ({what})")
 }
 
 /// Waits for the end of the job that was submitted at revision `since`, and exits with its result.
@@ -90,6 +116,7 @@ async fn wait_for(
         if has_ended && revision >= since {
             let text = || format!("job {} {}\n", job.name, output::job_state(state));
             output::print(&output::object(context.format, &view.to_json(), &job.name, text))?;
+            point_to_logs(context, connection, job, &view).await;
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
             return Ok(ExitCode::from(code));
         }
@@ -101,6 +128,20 @@ async fn wait_for(
         }
         tokio::time::sleep(period).await;
         period = (period * 2).min(WAIT_PERIOD_MAX);
+    }
+}
+
+/// Tells people, not programs, where what the job's last group printed is.
+async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName, view: &JobView) {
+    let is_for_people = matches!(context.format, Format::Table | Format::Wide) && io::stdout().is_terminal();
+    let Some(group) = view.groups.last().filter(|_| is_for_people) else { return };
+    let list = ListRequest { namespace: job.namespace.clone(), ..ListRequest::default() };
+    let request =
+        ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
+    let Ok(answer) = connection.jobs().list_allocations(request).await else { return };
+    let of_group = answer.into_inner().allocations.into_iter().filter(|allocation| allocation.group == group.name);
+    if let Some(last) = of_group.max_by_key(|allocation| allocation.created_revision) {
+        output::tell(&format!("see what it printed: plenum alloc logs {}", last.name()));
     }
 }
 
@@ -204,4 +245,18 @@ pub(super) fn tell_change(
     let words = if answer.changed { done } else { idle };
     let text = || format!("{name}: {words} (revision {})\n", answer.revision);
     output::print(&output::object(context.format, &object, name, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_scheduler_is_told_what_to_do() {
+        assert_eq!(
+            unattended("gang"),
+            "warning: no scheduler named \"gang\" is connected; the job waits until one is (built in: batch, service)"
+        );
+        assert!(unattended("batch").ends_with("(start it with `plenum scheduler batch`)"));
+    }
 }
