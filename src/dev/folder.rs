@@ -10,6 +10,9 @@ use std::{
 
 use crate::failure::Failure;
 
+/// How the names of temporary directories begin; then come the process that made it, and a number.
+pub(super) const TEMPORARY: &str = "plenum-dev-";
+
 /// A cell's directory.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -81,7 +84,7 @@ impl Folder {
 fn temporary() -> io::Result<PathBuf> {
     let process = std::process::id();
     for attempt in 0..1000 {
-        let path = std::env::temp_dir().join(format!("plenum-dev-{process}-{attempt}"));
+        let path = std::env::temp_dir().join(format!("{TEMPORARY}{process}-{attempt}"));
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map(|()| path),

@@ -15,6 +15,7 @@ mod progress;
 mod session;
 mod signals;
 mod summary;
+mod sweep;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -37,6 +38,8 @@ use signals::Signals;
 pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Failure> {
     let started = Instant::now();
     let plan = Plan::read(options, context.namespace.as_deref())?;
+    // What earlier cells that were killed left can be large; nobody shall wait for its end.
+    std::thread::spawn(|| sweep::sweep(&std::env::temp_dir()));
     let folder = Folder::open(options.dir.as_deref())?;
     let result = block_on(cell(started, &plan, &folder)).flatten();
     folder.close();

@@ -1,0 +1,106 @@
+//! Removes temporary cells whose `plenum dev` was killed before it could do so itself.
+
+use std::{
+    fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::kill,
+    unistd::{Pid, getuid},
+};
+
+use super::folder::TEMPORARY;
+
+/// How deep below a cell's directory its parts lock files: `agents/NAME/lock`.
+const LOCK_DEPTH: u32 = 2;
+
+/// Removes what is this user's, was made by a process that is gone, and is used by nobody. Says nothing: what cannot be
+/// removed now is tried again by the next cell.
+pub(super) fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(maker) else { continue };
+        // Not through a link: it may lead anywhere.
+        let is_own = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == getuid().as_raw());
+        if is_own && is_gone(process) && !is_in_use(&entry.path(), LOCK_DEPTH) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The process in the name of a temporary directory.
+fn maker(name: &str) -> Option<Pid> {
+    let (process, attempt) = name.strip_prefix(TEMPORARY)?.split_once('-')?;
+    attempt.parse::<u32>().ok()?;
+    process.parse().ok().filter(|process: &i32| *process > 0).map(Pid::from_raw)
+}
+
+fn is_gone(process: Pid) -> bool {
+    kill(process, None) == Err(Errno::ESRCH)
+}
+
+/// True while a server or an agent holds its lock: they outlive their parent by the time that tasks are given to end. Locks
+/// also tell of a cell in another container, whose processes cannot be seen from here.
+fn is_in_use(folder: &Path, depth: u32) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let Ok(kind) = entry.file_type() else { return true };
+        if kind.is_dir() {
+            return depth > 0 && is_in_use(&entry.path(), depth - 1);
+        }
+        let is_lock = kind.is_file() && entry.file_name().eq_ignore_ascii_case("lock");
+        is_lock && File::open(entry.path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{path::PathBuf, process::Command};
+
+    use super::*;
+
+    /// A process that is gone, and was until now.
+    fn gone() -> u32 {
+        let mut child = Command::new("/bin/true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    fn cell(folder: &Path, process: u32) -> PathBuf {
+        let path = folder.join(format!("{TEMPORARY}{process}-0"));
+        fs::create_dir_all(path.join("agents/machine-1")).unwrap();
+        fs::write(path.join("agents/machine-1/lock"), "").unwrap();
+        path
+    }
+
+    #[test]
+    fn what_a_killed_cell_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = cell(folder.path(), gone());
+        let alive = cell(folder.path(), std::process::id());
+        let link = folder.path().join(format!("{TEMPORARY}{}-1", gone()));
+        std::os::unix::fs::symlink(&alive, &link).unwrap();
+        let other = folder.path().join("plenum-dev-notes");
+        fs::create_dir(&other).unwrap();
+        sweep(folder.path());
+        assert!(!left.exists());
+        assert!(alive.exists() && link.exists() && other.exists());
+    }
+
+    #[test]
+    fn a_cell_whose_parts_are_still_ending_is_left_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = cell(folder.path(), gone());
+        let lock = File::open(left.join("agents/machine-1/lock")).unwrap();
+        lock.lock().unwrap();
+        sweep(folder.path());
+        assert!(left.exists());
+        drop(lock);
+        sweep(folder.path());
+        assert!(!left.exists());
+    }
+}
