@@ -72,6 +72,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         allocation,
         restart: 0,
         job,
+        job_version: wire.job_version,
         command: body.command.clone(),
         env: environment(allocation, &wire, body, resources, &defaults.machine),
         cpu_millis,
@@ -146,6 +147,7 @@ mod tests {
             namespace: "default".to_owned(),
             job: "word-count".to_owned(),
             job_id: JobId { slot: 1, generation: 1 }.to_bits(),
+            job_version: 3,
             group: "map".to_owned(),
             task: 7,
             attempt: 1,
@@ -186,6 +188,7 @@ mod tests {
         assert_eq!(value("PLENUM_PORT_HTTP_ADMIN"), Some("8080"));
         assert_eq!(value("PLENUM_CPU_MILLIS"), Some("500"));
         assert_eq!(value("LC_ALL"), Some("C"));
+        assert_eq!(work.task.job_version, 3);
         assert_eq!((work.task.kill_timeout_ms, work.restart.delay_ms, work.restart.within_ms), (10_000, 1, 5000));
     }
 

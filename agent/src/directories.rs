@@ -10,7 +10,9 @@
 //!     ended                        the cell knows of the end; kept for its logs only
 //!     stdout-<offset>.log, stderr-<offset>.log
 //!     task/                        the task's working directory; removed when the cell knows of the end
-//! <agent>/jobs/job-<slot>-<generation>/    shared by a job's tasks on this machine
+//! <agent>/jobs/job-<slot>-<generation>-v<version>/    shared by the tasks of one version of a job on this machine
+//! <agent>/instance                 which agent this directory makes
+//! <agent>/cell.json                which cell it belongs to, and what it has seen of it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -97,10 +99,10 @@ impl AgentDirectory {
         self.0.join("jobs")
     }
 
-    /// What the tasks of one job share.
+    /// What the tasks of one version of a job share.
     #[must_use]
-    pub fn job(&self, key: JobId) -> PathBuf {
-        self.jobs().join(key.to_string())
+    pub fn job(&self, key: JobId, version: u32) -> PathBuf {
+        self.jobs().join(format!("{key}-v{version}"))
     }
 }
 

@@ -20,6 +20,10 @@ pub struct TaskSpec {
     /// The job whose shared directory it sees.
     #[serde(with = "id_as_number")]
     pub job: JobId,
+    /// The version of the job: a finished job that is submitted again begins with an empty shared directory. 0: written by an agent
+    /// that had one directory for all versions.
+    #[serde(default)]
+    pub job_version: u32,
     /// The program and its arguments; never empty. Without a `/` the program is looked up in the task's `PATH`.
     pub command: Vec<String>,
     /// The whole environment, but for the paths that the driver adds (`PLENUM_TASK_DIR`, `PLENUM_JOB_DIR`, a default `PATH`).

@@ -12,7 +12,7 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -33,6 +33,9 @@ use crate::{
 const STARTS_AT_ONCE_MAX: usize = 4;
 /// Job directories without a kept allocation stay this long: a later group of the job may still come.
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// After an end, the directory is cleaned if it wasn't for this long; sooner after many.
+const CLEANED_EVERY: Duration = Duration::from_secs(3600);
 
 /// How a shim is started: a program that calls [`crate::shim::main`] with the arguments that follow `arguments`.
 #[derive(Clone, Debug)]
@@ -86,6 +89,7 @@ pub struct ExecDriver {
     unstarted: BTreeMap<AllocationId, u32>,
     slots: Arc<Semaphore>,
     ended_since_cleaning: usize,
+    cleaned_at: Instant,
 }
 
 /// What is asked of a start. Only ever rises.
@@ -125,6 +129,7 @@ impl ExecDriver {
             unstarted: BTreeMap::new(),
             slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
             ended_since_cleaning: 0,
+            cleaned_at: Instant::now(),
         })
     }
 
@@ -142,6 +147,14 @@ impl ExecDriver {
                 let _ = fs::remove_dir_all(directory.root());
             }
         }
+    }
+
+    /// Frees what is kept no longer, on another thread.
+    fn clean(&mut self) {
+        self.ended_since_cleaning = 0;
+        self.cleaned_at = Instant::now();
+        let options = Arc::clone(&self.options);
+        drop(tokio::task::spawn_blocking(move || clean(&options)));
     }
 
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
@@ -172,6 +185,8 @@ impl Driver for ExecDriver {
             }
             all.push(recovered);
         }
+        // An agent that is started seldom and ends little would free nothing otherwise.
+        self.clean();
         all
     }
 
@@ -202,10 +217,9 @@ impl Driver for ExecDriver {
         // Its output is kept for readers, its files are not: the cell may give their room away.
         drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(directory.task())));
         self.ended_since_cleaning += 1;
-        if self.ended_since_cleaning > self.options.ended_kept_max / 8 {
-            self.ended_since_cleaning = 0;
-            let options = Arc::clone(&self.options);
-            drop(tokio::task::spawn_blocking(move || clean(&options)));
+        let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
+        if many || self.cleaned_at.elapsed() >= CLEANED_EVERY {
+            self.clean();
         }
     }
 }

@@ -135,7 +135,7 @@ fn prepare(options: &ExecOptions, task: TaskSpec) -> Prepared {
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
-        job_directory: options.directory.job(task.job),
+        job_directory: options.directory.job(task.job, task.job_version),
         cgroup: options.cgroup.as_ref().map(|cgroup| cgroup.task(&task.allocation.to_string())),
         isolation: options.isolation,
         log_file_bytes_max: options.log_file_bytes_max,

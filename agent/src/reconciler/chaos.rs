@@ -248,6 +248,7 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         allocation,
         restart: 0,
         job: JobId { slot: 0, generation: 1 },
+        job_version: 1,
         command: vec!["true".to_owned()],
         env: BTreeMap::new(),
         cpu_millis: 1,

@@ -300,6 +300,12 @@ impl AgentReconciler {
         self.held.values().all(|held| held.is_untouched() || held.acknowledged == held.status())
     }
 
+    /// The cell's incarnation, and the newest revision seen of it. Within one incarnation it only rises.
+    #[must_use]
+    pub fn seen(&self) -> (u64, u64) {
+        self.seen
+    }
+
     /// How often a lease ran out before its renewal was answered.
     #[must_use]
     pub fn leases_lost(&self) -> u64 {

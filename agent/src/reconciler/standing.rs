@@ -74,7 +74,9 @@ impl Presence {
 }
 
 impl AgentReconciler {
-    pub(super) fn is_in(&self, machine: MachineId, epoch: u32) -> bool {
+    /// True while the machine is registered in this epoch, as far as is known here.
+    #[must_use]
+    pub fn is_in(&self, machine: MachineId, epoch: u32) -> bool {
         matches!(&self.standing, Standing::Present(presence) if (presence.machine, presence.epoch) == (machine, epoch))
     }
 

@@ -25,6 +25,7 @@ fn assignment(slot: u32) -> Assignment {
         allocation: id(slot),
         restart: 0,
         job: JobId { slot: 0, generation: 1 },
+        job_version: 1,
         command: vec![format!("task-{slot}")],
         env: BTreeMap::new(),
         cpu_millis: 100,
@@ -442,4 +443,49 @@ fn a_machine_that_booted_lost_its_tasks_and_starts_none_of_them_again() {
     story.assignments(true, vec![], &[1]);
     story.pass_ms(1000, true);
     assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&Failed)));
+}
+
+#[test]
+fn a_refused_registration_starts_nothing_and_stops_nothing() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.crash();
+    let mut asked = 0;
+    while asked < 20 {
+        // Nothing but the registration is under way, so nothing of the set below is of this registration.
+        let [Output::Register { .. }] = story.take(|_| true)[..] else { panic!("{:?}", story.sent) };
+        asked += 1;
+        story.assignments(true, vec![assignment(2)], &[]);
+        let before_ms = story.now_ms;
+        story.input(Input::RegisterFailed);
+        assert_eq!(story.take(|_| true), [], "it waits before it asks again");
+        story.pass_ms(Settings::default().retry_ms_max, false);
+        assert!(story.now_ms > before_ms);
+        assert_eq!((story.starts(), story.running()), (vec![(1, 0)], vec![1]));
+    }
+    story.registered();
+    story.assignments(true, vec![assignment(2)], &[]);
+    story.pass_ms(2000, true);
+    assert_eq!(story.running(), [2]);
+}
+
+#[test]
+fn what_was_seen_only_rises_and_a_refused_offer_is_not_seen() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    assert!(story.agent.is_in(MACHINE, 1));
+    assert_eq!(story.agent.seen(), (1, 10));
+    story.pass_ms(LEASE_MS, false);
+    let offer = |revision| Registration {
+        machine: MACHINE,
+        epoch: 2,
+        lease_ms: LEASE_MS,
+        renew_ms: RENEW_MS,
+        revision,
+        incarnation: 1,
+    };
+    story.input(Input::Registered(offer(4)));
+    assert_eq!(story.take(|output| matches!(output, Output::Refuse { .. })), [Output::Refuse { offered: 4, seen: 10 }]);
+    assert_eq!((story.agent.is_in(MACHINE, 2), story.agent.seen()), (false, (1, 10)));
 }

@@ -160,6 +160,7 @@ pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
         allocation: allocation(number),
         restart: 0,
         job: JobId { slot: 9, generation: 1 },
+        job_version: 1,
         command: command.iter().map(|&one| one.to_owned()).collect(),
         env: BTreeMap::from([("PLENUM_JOB".to_owned(), "trial".to_owned())]),
         cpu_millis: 1000,

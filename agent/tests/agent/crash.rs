@@ -111,13 +111,13 @@ fn a_task_is_found_again_and_its_exit_code_kept() {
             ],
         ));
         assert!(matches!(agent.event(), DriverEvent::Started { .. }));
-        content_of(&directory.join("jobs/job-9-1/up"));
+        content_of(&directory.join("jobs/job-9-1-v1/up"));
         agent.kill();
 
         let mut agent = Agent::start(directory, machine);
         assert_eq!(sole(&agent).found, Found::Alive { running: true });
         assert!(matches!(agent.event(), DriverEvent::Started { .. }), "told again to the new agent");
-        std::fs::write(directory.join("jobs/job-9-1/go"), "").unwrap();
+        std::fs::write(directory.join("jobs/job-9-1-v1/go"), "").unwrap();
         assert_eq!(agent.exit().code, Some(42));
         agent.kill();
     });
@@ -168,7 +168,7 @@ fn a_kill_at_any_moment_starts_nothing_twice() {
             agent.run(&task);
             assert_eq!(agent.exit().code, Some(6));
             agent.kill();
-            let starts = std::fs::read_to_string(directory.join(format!("jobs/job-9-1/starts-{number}"))).unwrap();
+            let starts = std::fs::read_to_string(directory.join(format!("jobs/job-9-1-v1/starts-{number}"))).unwrap();
             assert_eq!(starts, "once\n", "pause of {pause_ms} ms");
         }
     });
@@ -181,12 +181,12 @@ fn what_was_recorded_and_never_started_can_be_given_up() {
         let task = task(1, &["/bin/sh", "-c", "echo once > $PLENUM_JOB_DIR/starts; sleep 600"]);
         agent.run(&task);
         assert!(matches!(agent.event(), DriverEvent::Started { .. }));
-        content_of(&directory.join("jobs/job-9-1/starts"));
+        content_of(&directory.join("jobs/job-9-1-v1/starts"));
         agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         agent.exit();
         agent.kill();
         // As if the agent had died between writing the spec and the shim's record.
-        std::fs::remove_file(directory.join("jobs/job-9-1/starts")).unwrap();
+        std::fs::remove_file(directory.join("jobs/job-9-1-v1/starts")).unwrap();
         for trace in ["record-0", "running-0", "exit-0"] {
             std::fs::remove_file(directory.join("allocs/alloc-1-1").join(trace)).unwrap();
         }
@@ -200,7 +200,7 @@ fn what_was_recorded_and_never_started_can_be_given_up() {
         assert_eq!(late.code(), Some(3));
         agent.run(&task);
         assert!(agent.exit().stop_requested);
-        assert!(!directory.join("jobs/job-9-1/starts").exists());
+        assert!(!directory.join("jobs/job-9-1-v1/starts").exists());
         agent.kill();
     });
 }
@@ -236,4 +236,24 @@ fn content_when_there(file: &Path) -> String {
         std::thread::sleep(Duration::from_millis(5));
     }
     panic!("{} does not appear", file.display());
+}
+
+#[test]
+fn a_new_agent_frees_what_nothing_uses_for_a_day() {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, young] = ["job-1-1-v1", "job-1-1-v2"].map(|name| directory.path().join("jobs").join(name));
+    for job in [&old, &young] {
+        std::fs::create_dir_all(job).unwrap();
+        std::fs::write(job.join("result"), "").unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
+    std::fs::File::open(&old).unwrap().set_modified(long_ago).unwrap();
+    let agent = Agent::start(directory.path(), None);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while old.exists() {
+        assert!(std::time::Instant::now() < deadline, "it stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(young.join("result").exists());
+    agent.kill();
 }

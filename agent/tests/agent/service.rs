@@ -253,7 +253,7 @@ async fn a_killed_agent_finds_its_tasks_again_and_a_graceful_one_leaves_nothing(
     assert_eq!(states, [(id(1).to_bits(), running), (id(2).to_bits(), running)]);
     let known = |assignment: v1::Assignment| v1::Assignment { state: running.into(), ..assignment };
     follower.send(full(vec![known(waits), known(sleeps)])).await.unwrap();
-    std::fs::write(stage.path().join("jobs/job-3-1/go"), "").unwrap();
+    std::fs::write(stage.path().join("jobs/job-3-1-v0/go"), "").unwrap();
     assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 9);
 
     let cgroups = cgroups_of(&stage.path().join("allocs/alloc-2-1/spec.json"));

@@ -203,7 +203,7 @@ async fn an_isolated_task_sees_nothing_else_of_its_agent() {
     assert_eq!(bench.output(allocation), "alloc-2-1\ntask\nkept out\n");
     let agent = bench.directory.path();
     assert_eq!(content_of(&agent.join("allocs/alloc-2-1/task/file")), "mine\n");
-    assert_eq!(content_of(&agent.join("jobs/job-9-1/file")), "ours\n");
+    assert_eq!(content_of(&agent.join("jobs/job-9-1-v1/file")), "ours\n");
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn a_start_is_made_once_however_often_it_is_asked_for() {
     assert_eq!(bench.run(task.clone()).await.code, Some(5));
     let again = plenum_agent::driver::TaskSpec { restart: 1, ..task };
     assert_eq!(bench.run(again).await.code, Some(5));
-    let starts = content_of(&bench.directory.path().join("jobs/job-9-1/starts"));
+    let starts = content_of(&bench.directory.path().join("jobs/job-9-1-v1/starts"));
     assert_eq!(starts, "once\nonce\n");
 }
 

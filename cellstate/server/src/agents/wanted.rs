@@ -155,6 +155,7 @@ fn assignment(cell: &Cell, slot: u32, told: &Told) -> v1::Assignment {
     let mut assignment = v1::Assignment {
         allocation: allocation.id.to_bits(),
         job_id: row.job().to_bits(),
+        job_version: row.job_version,
         task: row.task,
         attempt: row.attempt.into(),
         resources: Some((&cell.resources_of(row)).into()),
