@@ -28,14 +28,22 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Where the cell reads who asks.
 const PRINCIPAL_KEY: &str = "plenum-principal";
+/// Where it reads which agent of that machine.
+const INSTANCE_KEY: &str = "plenum-instance";
+/// What it says to all but one agent of a machine.
+const MACHINE_TAKEN: &str = "MACHINE_TAKEN";
 
 /// Says who asks.
 #[derive(Clone)]
-pub(super) struct Principal(MetadataValue<Ascii>);
+pub(super) struct Principal {
+    principal: MetadataValue<Ascii>,
+    instance: MetadataValue<Ascii>,
+}
 
 impl Interceptor for Principal {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, RpcStatus> {
-        request.metadata_mut().insert(PRINCIPAL_KEY, self.0.clone());
+        request.metadata_mut().insert(PRINCIPAL_KEY, self.principal.clone());
+        request.metadata_mut().insert(INSTANCE_KEY, self.instance.clone());
         Ok(request)
     }
 }
@@ -46,18 +54,30 @@ pub(super) type Client = AgentsClient<InterceptedService<Channel, Principal>>;
 pub(super) enum Arrival {
     Input(Input),
     Registered(v1::RegisterResponse),
-    Assignments { machine: MachineId, epoch: u32, message: v1::Assignments },
+    /// Another agent serves this machine; in the cell's words.
+    Taken(String),
+    Assignments {
+        machine: MachineId,
+        epoch: u32,
+        message: v1::Assignments,
+    },
 }
 
 pub(super) struct Calls {
     client: Client,
+    instance: String,
     arrivals: mpsc::Sender<Arrival>,
     following: Option<JoinHandle<()>>,
 }
 
 impl Calls {
     /// Connects when there is something to say, and again whenever the connection broke.
-    pub(super) fn new(server: &str, machine: &str, arrivals: mpsc::Sender<Arrival>) -> Result<Self, AgentError> {
+    pub(super) fn new(
+        server: &str,
+        machine: &str,
+        instance: String,
+        arrivals: mpsc::Sender<Arrival>,
+    ) -> Result<Self, AgentError> {
         let wrong = |message: String| AgentError::Address { address: server.to_owned(), message };
         let channel = Endpoint::from_shared(server.to_owned())
             .map_err(|error| wrong(error.to_string()))?
@@ -67,10 +87,11 @@ impl Calls {
             .keep_alive_timeout(ALIVE_WITHIN)
             .connect_lazy();
         let principal = format!("agent/{machine}").parse().map_err(|_| wrong("the machine's name".to_owned()))?;
-        let client = AgentsClient::with_interceptor(channel, Principal(principal))
+        let value = instance.parse().map_err(|_| wrong("the agent's instance".to_owned()))?;
+        let client = AgentsClient::with_interceptor(channel, Principal { principal, instance: value })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, arrivals, following: None })
+        Ok(Self { client, instance, arrivals, following: None })
     }
 
     pub(super) fn client(&self) -> Client {
@@ -84,12 +105,13 @@ impl Calls {
         revision: u64,
         incarnation: u64,
     ) {
-        let request =
-            v1::RegisterRequest { machine: Some(registered_machine(machine, inventory)), revision, incarnation };
+        let machine = Some(registered_machine(machine, inventory));
+        let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone() };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         drop(tokio::spawn(async move {
             let arrival = match within(client.register(request)).await {
                 Ok(response) => Arrival::Registered(response),
+                Err(status) if code_of(&status) == Some(MACHINE_TAKEN) => Arrival::Taken(status.message().to_owned()),
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "can't register");
                     Arrival::Input(Input::RegisterFailed)
@@ -164,6 +186,11 @@ async fn read_assignments(
         }
     }
     Ok(())
+}
+
+/// The cell's own code of an error.
+fn code_of(status: &RpcStatus) -> Option<&str> {
+    status.metadata().get(plenum_proto::error::CODE_KEY)?.to_str().ok()
 }
 
 async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, RpcStatus>>) -> Result<T, RpcStatus> {

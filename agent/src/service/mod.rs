@@ -3,6 +3,7 @@
 //! One thread turns this loop; others only wait for disks. All connections go out from here.
 
 mod calls;
+mod instance;
 mod log_upload;
 mod options;
 mod surroundings;
@@ -121,6 +122,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         Err(TryLockError::Error(source)) => return Err(AgentError::Directory { path, source }),
     }
     let remembered = durable::read::<Remembered>(&remembered_file(&directory)).map_err(named)?.unwrap_or_default();
+    let instance = instance::of(&directory).map_err(named)?;
     let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
     let surroundings = Surroundings::find(options, &name, &directory);
     let machine = machine::discover(&Discovery {
@@ -133,7 +135,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     .map_err(AgentError::Machine)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let outcome = runtime.block_on(async {
-        let mut agent = Agent::begin(options, directory, machine, &surroundings, remembered)?;
+        let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;
         agent.turn().await
     });
     // Watchers of tasks that go on would hold it up.
@@ -162,6 +164,8 @@ struct Agent {
     arrivals: mpsc::Receiver<Arrival>,
     log_uploads: LogUploads,
     remembered: Remembered,
+    /// It was said already that another agent serves this machine.
+    is_taken_told: bool,
     finished_at: Option<Instant>,
 }
 
@@ -171,7 +175,7 @@ impl Agent {
         directory: AgentDirectory,
         machine: Machine,
         surroundings: &Surroundings,
-        remembered: Remembered,
+        (remembered, instance): (Remembered, String),
     ) -> Result<Self, AgentError> {
         if !surroundings.missing.is_empty() {
             tracing::warn!("tasks run without: {}", surroundings.missing.join(", "));
@@ -188,7 +192,7 @@ impl Agent {
         let path = directory.root().to_owned();
         let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
-        let calls = Calls::new(&options.server, &machine.name, arrival_sender)?;
+        let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender)?;
         let clock = Clock::start();
         let settings =
             Settings { seed: clock.base_unix_ms ^ u64::from(std::process::id()) << 32, ..Settings::default() };
@@ -205,6 +209,7 @@ impl Agent {
             calls,
             arrivals,
             remembered,
+            is_taken_told: false,
             finished_at: None,
         })
     }
@@ -255,6 +260,7 @@ impl Agent {
         match arrival {
             Arrival::Input(input) => self.handle(input),
             Arrival::Registered(response) => self.registered(&response)?,
+            Arrival::Taken(message) => self.taken(&message),
             Arrival::Assignments { machine, epoch, message } => {
                 for asked in &message.logs {
                     self.log_uploads.asked(asked);
@@ -264,6 +270,14 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Another agent serves this machine: nothing is started, and asked again, as that one may be on its way out.
+    fn taken(&mut self, message: &str) {
+        if !std::mem::replace(&mut self.is_taken_told, true) {
+            tracing::error!(code = "MACHINE_TAKEN", "{message} (asked again until then; nothing new is started here)");
+        }
+        self.handle(Input::RegisterFailed);
     }
 
     fn registered(&mut self, response: &v1::RegisterResponse) -> Result<(), AgentError> {
@@ -281,11 +295,9 @@ impl Agent {
             self.handle(Input::RegisterFailed);
             return Ok(());
         };
-        if other || self.remembered.incarnation != registration.incarnation {
-            // Ids may be given again by a cell that doesn't know what it gave before.
-            self.driver.discard_ended();
-        }
+        self.is_taken_told = false;
         if other {
+            self.driver.discard_ended();
             // Nothing of the other cell is left here, so what was seen of it means nothing.
             let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
             self.reconciler = AgentReconciler::new(settings, 0, 0);
@@ -293,15 +305,26 @@ impl Agent {
             self.handle(Input::Recovered(Vec::new()));
             return Ok(());
         }
-        self.remembered =
-            Remembered { cell_id, incarnation: registration.incarnation, revision: registration.revision };
+        let (machine, epoch) = (registration.machine, registration.epoch);
+        self.handle(Input::Registered(registration));
+        if self.reconciler.is_in(machine, epoch) {
+            tracing::info!(name = self.machine.name, %machine, epoch, "registered");
+            self.remember(cell_id);
+        }
+        Ok(())
+    }
+
+    /// Writes down the cell whose registration was accepted, and what was seen of it. Nothing was started in it yet.
+    fn remember(&mut self, cell_id: String) {
+        let (incarnation, revision) = self.reconciler.seen();
+        if self.remembered.incarnation != incarnation {
+            // Ids may be given again by a cell that doesn't know what it gave before.
+            self.driver.discard_ended();
+        }
+        self.remembered = Remembered { cell_id, incarnation, revision };
         if let Err(error) = durable::write_atomically(&remembered_file(&self.directory), &self.remembered) {
             tracing::warn!(%error, "can't write down which cell this agent belongs to");
         }
-        let (machine, epoch) = (registration.machine, registration.epoch);
-        tracing::info!(name = self.machine.name, %machine, epoch, "registered");
-        self.handle(Input::Registered(registration));
-        Ok(())
     }
 
     fn handle(&mut self, input: Input) {

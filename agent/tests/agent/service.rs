@@ -30,6 +30,10 @@ struct Heard {
     logs: BTreeMap<u64, (Vec<u8>, Option<String>)>,
     follower: Option<mpsc::Sender<Result<v1::Assignments, Status>>>,
     cell_id: u8,
+    /// What a registration offers, above 1.
+    revision: u64,
+    /// Another agent has the machine.
+    is_taken: bool,
 }
 
 /// The cell, as an agent sees it.
@@ -46,13 +50,20 @@ impl Agents for Cell {
         let principal = request.metadata().get("plenum-principal").cloned();
         assert!(principal.is_some_and(|value| value.as_bytes().starts_with(b"agent/")));
         let mut heard = self.0.lock().unwrap();
+        let instance = request.metadata().get("plenum-instance").map(|value| value.as_bytes().to_vec());
         heard.registrations.push(request.into_inner());
+        assert_eq!(instance.as_deref(), heard.registrations.last().map(|last| last.instance.as_bytes()));
+        if heard.is_taken {
+            let mut refused = Status::already_exists("machine trial is served by another agent");
+            refused.metadata_mut().insert("plenum-code", "MACHINE_TAKEN".parse().unwrap());
+            return Err(refused);
+        }
         Ok(Response::new(v1::RegisterResponse {
             machine: MachineId { slot: 0, generation: 1 }.to_bits(),
             epoch: 1,
             lease_micros: 10_000_000,
             renew_micros: 500_000,
-            revision: 1,
+            revision: 1 + heard.revision,
             incarnation: 1,
             cell_id: vec![heard.cell_id; 4].into(),
         }))
@@ -289,5 +300,76 @@ async fn tasks_of_one_cell_are_not_given_to_another() {
     stage.cell.0.lock().unwrap().cell_id = 0;
     let agent = stage.agent();
     stage.follower().await;
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn an_agent_whose_machine_is_taken_asks_again_as_the_same_one_and_starts_nothing() {
+    let stage = Stage::set().await;
+    stage.cell.0.lock().unwrap().is_taken = true;
+    let agent = stage.agent();
+    stage.until("asking again", |heard| (heard.registrations.len() >= 3).then_some(())).await;
+    {
+        let mut heard = stage.cell.0.lock().unwrap();
+        assert!(heard.follower.is_none() && heard.transitions.is_empty());
+        heard.is_taken = false;
+    }
+    stage.follower().await;
+    agent.kill().await;
+    let agent = stage.agent();
+    stage.follower().await;
+    let instances = |heard: &mut Heard| {
+        let all: std::collections::BTreeSet<_> = heard.registrations.iter().map(|one| one.instance.clone()).collect();
+        Some(all)
+    };
+    let instances = stage.until("registrations", instances).await;
+    assert_eq!(instances.len(), 1, "{instances:?}");
+    assert!(instances.iter().all(|instance| (1..=64).contains(&instance.len())));
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_job_that_runs_again_does_not_see_the_files_of_its_last_run() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let run = |slot, job_version, script| v1::Assignment { job_version, ..assignment(slot, script) };
+    let first = run(1, 1, "echo first > $PLENUM_JOB_DIR/result");
+    follower.send(full(vec![first])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Complete).await;
+    let again = run(2, 2, "test ! -e $PLENUM_JOB_DIR/result && echo second > $PLENUM_JOB_DIR/result");
+    follower.send(full(vec![again])).await.unwrap();
+    stage.reported(2, v1::AllocationState::Complete).await;
+    let sees = run(3, 2, "test $(cat $PLENUM_JOB_DIR/result) = second");
+    follower.send(full(vec![sees])).await.unwrap();
+    stage.reported(3, v1::AllocationState::Complete).await;
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn what_an_agent_has_seen_is_not_unlearned_from_a_cell_that_it_refuses() {
+    let stage = Stage::set().await;
+    let seen = || {
+        let text = std::fs::read_to_string(stage.path().join("cell.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["revision"].as_u64().unwrap()
+    };
+    stage.cell.0.lock().unwrap().revision = 8;
+    let agent = stage.agent();
+    stage.follower().await;
+    assert_eq!(seen(), 9);
+    agent.kill().await;
+    let asked = |heard: &mut Heard| heard.registrations.len();
+    let before = {
+        let mut heard = stage.cell.0.lock().unwrap();
+        heard.revision = 3;
+        asked(&mut heard)
+    };
+    let agent = stage.agent();
+    stage.until("refusing twice", |heard| (asked(heard) >= before + 3).then_some(())).await;
+    assert_eq!(seen(), 9);
+    assert!(stage.cell.0.lock().unwrap().follower.is_none());
+    stage.cell.0.lock().unwrap().revision = 9;
+    stage.follower().await;
+    assert_eq!(seen(), 10);
     assert!(agent.terminate().await.success());
 }

@@ -257,7 +257,12 @@ impl Machine {
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
             Output::Register { inventory, revision, incarnation } => {
-                let request = v1::RegisterRequest { machine: Some(self.found(inventory)), revision, incarnation };
+                let request = v1::RegisterRequest {
+                    machine: Some(self.found(inventory)),
+                    revision,
+                    incarnation,
+                    ..v1::RegisterRequest::default()
+                };
                 self.register = Some(self.call(world, Purpose::Register, Message::Register(request)));
             }
             Output::Follow { machine, epoch } => {

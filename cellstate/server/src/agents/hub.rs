@@ -13,6 +13,8 @@ use super::{EpochOver, Follower, Leases, LogRelay, Reports, WantedIndex};
 pub(crate) struct Hub {
     books: Mutex<Books>,
     leases: Mutex<Leases>,
+    /// Registrations under way: machines' names, and the instance that each is for.
+    registering: Mutex<BTreeMap<String, String>>,
     /// The next lease to run out may be another one.
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
@@ -38,6 +40,7 @@ impl Hub {
                 followed: BTreeMap::new(),
             }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
+            registering: Mutex::new(BTreeMap::new()),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
             logs: LogRelay::new(log_readers),
@@ -95,15 +98,42 @@ impl Hub {
         follower.next(cell, &slots)
     }
 
+    /// An instance of an agent wants to register a machine of this name: `None` while another one does, too. To be kept until the
+    /// picture shows the machine, and to be followed by a look at who holds its lease.
+    pub(crate) fn registering(&self, name: &str, instance: &str) -> Option<Registering<'_>> {
+        let mut registering = self.registering.lock();
+        match registering.get(name) {
+            Some(other) if other != instance => None,
+            // The same agent asks again, as it had no answer: the first call is the one that ends it.
+            Some(_) => Some(Registering { hub: self, name: None }),
+            None => {
+                registering.insert(name.to_owned(), instance.to_owned());
+                Some(Registering { hub: self, name: Some(name.to_owned()) })
+            }
+        }
+    }
+
+    /// True while another instance of an agent holds the machine's lease.
+    pub(crate) fn is_held_by_another(&self, machine: MachineId, instance: &str) -> bool {
+        self.leases.lock().is_held_by_another(machine, instance)
+    }
+
+    /// An instance follows: it holds the machine's lease from now on, unless another one does. False in that case.
+    pub(crate) fn hold(&self, machine: MachineId, epoch: u32, instance: &str) -> bool {
+        let mut leases = self.leases.lock();
+        leases.hold(machine, epoch, instance);
+        !leases.is_held_by_another(machine, instance)
+    }
+
     /// A machine registered in this epoch: its lease begins before the deltas of the registration come by.
-    pub(crate) fn registered(&self, machine: MachineId, epoch: u32, now_micros: i64) {
-        self.leases.lock().grant(machine, epoch, now_micros);
+    pub(crate) fn registered(&self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) {
+        self.leases.lock().grant(machine, epoch, instance, now_micros);
         self.leases_changed.notify_one();
     }
 
     /// A sign of life of an agent; false if it has to register again.
-    pub(crate) fn renew(&self, machine: MachineId, epoch: u32, now_micros: i64) -> bool {
-        self.leases.lock().renew(machine, epoch, now_micros)
+    pub(crate) fn renew(&self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) -> bool {
+        self.leases.lock().renew(machine, epoch, instance, now_micros)
     }
 
     pub(crate) fn expire(&self, now_micros: i64) -> Vec<(MachineId, u32)> {
@@ -131,6 +161,20 @@ impl Hub {
     }
 }
 
+/// A registration under way: no other instance begins one of the same name meanwhile.
+pub(crate) struct Registering<'a> {
+    hub: &'a Hub,
+    name: Option<String>,
+}
+
+impl Drop for Registering<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.hub.registering.lock().remove(name);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +191,16 @@ mod tests {
         );
         let machine = MachineId { slot: 3, generation: 1 };
         assert_eq!(*hub.follow(machine).borrow(), Revision(2));
+    }
+
+    #[test]
+    fn one_instance_registers_a_name_at_a_time() {
+        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        let first = hub.registering("m1", "a");
+        assert!(first.is_some() && hub.registering("m1", "b").is_none() && hub.registering("m2", "b").is_some());
+        drop(hub.registering("m1", "a").expect("the same one may ask again"));
+        assert!(hub.registering("m1", "b").is_none(), "its first call is still under way");
+        drop(first);
+        assert!(hub.registering("m1", "b").is_some());
     }
 }

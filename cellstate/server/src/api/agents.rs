@@ -16,6 +16,9 @@ use crate::agents::Follower;
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
+/// Metadata of Follow and Report with the instance that RegisterRequest said.
+const INSTANCE: &str = "plenum-instance";
+const INSTANCE_BYTES_MAX: usize = 64;
 /// Messages between a stream and its connection.
 const MESSAGES_MAX: usize = 4;
 
@@ -42,6 +45,28 @@ impl AgentsService {
     }
 }
 
+/// Who speaks for a machine; empty for those who don't say.
+fn instance_of<T>(request: &Request<T>) -> Result<String, Failure> {
+    let value = request.metadata().get(INSTANCE).map_or(Ok(""), |value| value.to_str());
+    checked_instance(value.unwrap_or("?").to_owned())
+}
+
+fn checked_instance(instance: String) -> Result<String, Failure> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if instance.len() <= INSTANCE_BYTES_MAX && instance.bytes().all(allowed) {
+        return Ok(instance);
+    }
+    Err(Failure::invalid(format!("instance: expected at most {INSTANCE_BYTES_MAX} of a-z, 0-9 and -, found others")))
+}
+
+fn taken(name: &str) -> Failure {
+    let message = format!(
+        "machine {name} is served by an agent with another directory, and its lease is alive; give this one another --name, \
+         or stop the other: the machine comes free when its lease ends"
+    );
+    Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
+}
+
 fn gone(id: MachineId) -> Failure {
     let message = format!("{id} was removed, or never registered; register again");
     Failure::not_found(plenum_model::RejectionCode::NoSuchMachine, message)
@@ -53,10 +78,20 @@ impl v1::agents_server::Agents for AgentsService {
 
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterResponse>, Status> {
         let principal = principal(&request)?;
-        let Some(machine) = request.into_inner().machine else {
+        let wire = request.into_inner();
+        let instance = checked_instance(wire.instance)?;
+        let Some(machine) = wire.machine else {
             return Err(Failure::invalid("machine: expected what was found, found nothing").into());
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
+        let hub = &self.shared.hub;
+        // The same boot in the same epoch would look like one agent, and both would start every task.
+        let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;
+        if let Some(known) = self.shared.snapshot().await.machine_named(&machine.name)
+            && hub.is_held_by_another(known.id, &instance)
+        {
+            return Err(taken(&machine.name).into());
+        }
         let command = plenum_proto::machines::register(machine)?;
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
         let (id, epoch) = match decided.decision {
@@ -65,7 +100,10 @@ impl v1::agents_server::Agents for AgentsService {
             Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
         };
         let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
-        self.shared.hub.registered(machine, epoch, self.shared.clock.monotonic_micros());
+        hub.registered(machine, epoch, &instance, self.shared.clock.monotonic_micros());
+        // From here on the next one to register this name sees who holds its lease.
+        drop(self.shared.picture.at_least(decided.at).await);
+        drop(registering);
         let lease = self.shared.settings.lease;
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Ok(Response::new(v1::RegisterResponse {
@@ -81,6 +119,7 @@ impl v1::agents_server::Agents for AgentsService {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let principal = principal(&request)?;
+        let instance = instance_of(&request)?;
         let wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
         let cell = self.shared.snapshot().await;
@@ -88,6 +127,9 @@ impl v1::agents_server::Agents for AgentsService {
         if found.epoch != wire.epoch {
             let message = format!("epoch: expected {}, found {}; register again", found.epoch, wire.epoch);
             return Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into());
+        }
+        if !self.shared.hub.hold(machine, wire.epoch, &instance) {
+            return Err(taken(&found.name).into());
         }
         let (out, stream) = mpsc::channel(MESSAGES_MAX);
         let follower = Follower::new(machine, wire.epoch);
@@ -97,9 +139,11 @@ impl v1::agents_server::Agents for AgentsService {
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
         let principal = principal(&request)?;
+        let instance = instance_of(&request)?;
         let mut wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
-        let register = !self.shared.hub.renew(machine, wire.epoch, self.shared.clock.monotonic_micros());
+        // Also for an agent whose machine another one holds: registering tells it so.
+        let register = !self.shared.hub.renew(machine, wire.epoch, &instance, self.shared.clock.monotonic_micros());
         if register {
             return Ok(Response::new(v1::ReportResponse { revision: self.shared.durable_revision().0, register }));
         }

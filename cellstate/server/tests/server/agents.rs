@@ -38,6 +38,7 @@ async fn an_agent_is_told_what_to_run_and_its_receipts_end_the_job() {
     assert_eq!((assignment.job.as_str(), assignment.group.as_str(), assignment.attempt), ("crunch", "work", 1));
     assert_eq!(assignment.body.as_ref().unwrap().command, ["/bin/true"]);
     assert_eq!((assignment.state(), assignment.group_count), (v1::AllocationState::Granted, 2));
+    assert_eq!((assignment.job_version, crunch.version), (1, 1));
 
     let ids: Vec<u64> = next.wanted.iter().map(|wanted| wanted.allocation).collect();
     let running = ids.iter().map(|id| transition(*id, v1::AllocationState::Running)).collect();
@@ -141,5 +142,66 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
         text.extend_from_slice(&chunk.data);
     }
     assert_eq!(text, b"hello world");
+    server.shutdown().await.unwrap();
+}
+
+/// An agent's call in the name of one of a machine's agents.
+fn of_instance<T>(instance: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("plenum-instance", instance.parse().unwrap());
+    request
+}
+
+fn registration(instance: &str) -> v1::RegisterRequest {
+    let machine = v1::RegisterMachine {
+        name: "m1".to_owned(),
+        boot_id: "boot-1".to_owned(),
+        capacity: Some(v1::Resources { cpu_millis: 4000, memory_bytes: 1 << 40, ..Default::default() }),
+        ..Default::default()
+    };
+    v1::RegisterRequest { machine: Some(machine), instance: instance.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(1500);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let server = plenum_server::Server::start(quick).await.unwrap();
+    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
+    let bad = agents.register(registration("No Instance")).await.unwrap_err();
+    assert_eq!(code(&bad), "INVALID_REQUEST");
+
+    // Both at once: which one comes first is the network's business.
+    let mut twin = agents.clone();
+    let (a, b) = tokio::join!(agents.register(registration("a")), twin.register(registration("b")));
+    let (machine, refused, holder, other) = match (a, b) {
+        (Ok(machine), Err(refused)) => (machine.into_inner(), refused, "a", "b"),
+        (Err(refused), Ok(machine)) => (machine.into_inner(), refused, "b", "a"),
+        both => panic!("one of them is taken: {both:?}"),
+    };
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::AlreadyExists, "MACHINE_TAKEN"));
+    assert!(refused.message().contains("machine m1") && refused.message().contains("--name"), "{}", refused.message());
+    let again = agents.register(registration(holder)).await.unwrap().into_inner();
+    assert_eq!((again.machine, again.epoch), (machine.machine, machine.epoch), "the holder may come back");
+
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    assert_eq!(code(&agents.follow(of_instance(other, follow)).await.unwrap_err()), "MACHINE_TAKEN");
+    let foreign = agents.report(of_instance(other, report(&machine, Vec::new()))).await.unwrap().into_inner();
+    assert!(foreign.register, "it is sent to register, which tells it why");
+    assert!(!agents.report(of_instance(holder, report(&machine, Vec::new()))).await.unwrap().into_inner().register);
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let successor = loop {
+        match agents.register(registration(other)).await {
+            Ok(machine) => break machine.into_inner(),
+            Err(refused) => assert_eq!(code(&refused), "MACHINE_TAKEN"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the lease does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(successor.machine, machine.machine);
+    assert_eq!(code(&agents.register(registration(holder)).await.unwrap_err()), "MACHINE_TAKEN");
     server.shutdown().await.unwrap();
 }
