@@ -3,6 +3,7 @@
 mod agents;
 mod cell;
 pub(crate) mod failure;
+mod guard;
 mod http;
 mod inspect;
 mod jobs;
@@ -53,14 +54,20 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     Ok(Routes::from(router).prepare())
 }
 
-/// Lets calls through that the table allows, with their principal. Web pages have paths without a service, and are for reading only.
+/// Lets calls through that the table allows, with their principal. Our own pages have paths without a service, and are for reading
+/// only. What a web page could have sent is not looked at.
 async fn authorise(
     State(shared): State<Arc<Shared>>,
     mut request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
     let path = request.uri().path();
-    if !http::is_method(path) {
+    let is_method = http::is_method(path);
+    if let Some(refusal) = guard::refusal(&request, is_method) {
+        shared.metrics.denied();
+        return forbidden(&request, refusal);
+    }
+    if !is_method {
         return next.run(request).await;
     }
     let judged = principal_in(request.headers()).and_then(|principal| {
@@ -79,6 +86,17 @@ async fn authorise(
             Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response()
         }
     }
+}
+
+/// The answer to a request that is not looked at: 403, and a status for those who speak gRPC.
+fn forbidden(request: &axum::extract::Request, refusal: String) -> axum::response::Response {
+    if !guard::is_grpc(request.headers()) {
+        return http::forbidden(&refusal);
+    }
+    let failure = Failure::new(tonic::Code::PermissionDenied, "NOT_PERMITTED", refusal);
+    let mut response = failure.into_status().into_http::<axum::body::Body>().into_response();
+    *response.status_mut() = axum::http::StatusCode::FORBIDDEN;
+    response
 }
 
 /// A message over the limit is answered by the transport, as out of range and without a code of ours: that is put right.

@@ -135,8 +135,11 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
 }
 
 async fn page(address: std::net::SocketAddr, path: &str) -> String {
+    exchange(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
+}
+
+async fn exchange(address: std::net::SocketAddr, request: String) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -160,5 +163,35 @@ async fn pages_and_probes_are_on_the_same_port() {
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let request = tonic_health::pb::HealthCheckRequest { service: "plenum.v1.Cell".into() };
     assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_web_page_can_neither_call_nor_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let address = server.address();
+    let call = |extra: &str| {
+        format!(
+            "POST /plenum.v1.Cell/Open HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{extra}content-length: 5\r\n\r\n\0\0\0\0\0"
+        )
+    };
+    for extra in [
+        "content-type: text/plain\r\norigin: http://evil.example\r\n",
+        "content-type: text/plain\r\n",
+        "content-type: application/grpc\r\n",
+    ] {
+        let text = exchange(address, call(extra)).await;
+        assert!(text.starts_with("HTTP/1.1 403"), "{extra}: {text}");
+    }
+    for extra in ["host: evil.example:7070\r\n", "host: localhost\r\norigin: null\r\n"] {
+        let text = exchange(address, format!("GET /metrics HTTP/1.1\r\nconnection: close\r\n{extra}\r\n")).await;
+        assert!(text.starts_with("HTTP/1.1 403") && text.contains("expected"), "{extra}: {text}");
+    }
+    let channel = connect(&server).await;
+    let mut cell = v1::cell_client::CellClient::new(channel);
+    let mut scripted = tonic::Request::new(v1::OpenRequest::default());
+    scripted.metadata_mut().insert("origin", "http://evil.example".parse().unwrap());
+    assert_eq!(cell.open(scripted).await.unwrap_err().code(), Code::PermissionDenied);
     server.shutdown().await.unwrap();
 }
