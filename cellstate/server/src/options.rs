@@ -59,7 +59,7 @@ pub struct Settings {
     pub streams_per_connection: u32,
     /// Connections at once.
     pub connections: usize,
-    /// Unanswered transactions of one session; the core remembers 256.
+    /// Requests of one session whose answers have not been sent: it is not read from while there are so many. The core remembers 256.
     pub outstanding: usize,
     /// A session whose stream is gone for so long is closed.
     pub session_linger: Duration,

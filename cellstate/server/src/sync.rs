@@ -79,7 +79,7 @@ pub struct SyncSession {
     session: SessionId,
     sections: Sections,
     phase: Phase,
-    /// What waits for the deltas up to its revision. Bounded by the caller: it admits at most 256 unanswered transactions.
+    /// What waits for the deltas up to its revision, or for a reader. Bounded by the caller, who counts it among what is unanswered.
     answers: VecDeque<(Revision, Tell)>,
     heartbeat_due_micros: i64,
     resyncs: u64,
@@ -129,10 +129,10 @@ impl SyncSession {
         self.answers.push_back((at, Tell::Error(error)));
     }
 
-    /// Whether an answer waits to be sent.
+    /// Answers that wait to be sent. The caller admits no further request while these and the unanswered ones are too many.
     #[must_use]
-    pub fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
+    pub fn answers_waiting(&self) -> usize {
+        self.answers.len()
     }
 
     /// How often the watcher fell behind and was begun anew.

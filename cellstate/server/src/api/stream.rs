@@ -75,10 +75,11 @@ impl Watcher {
         let mut wake_micros = i64::MAX;
         loop {
             // Whoever asks no more and has all answers is done.
-            if !only_watches && inbound.is_none() && self.outstanding == 0 && !self.sync.has_answers() {
+            if !only_watches && inbound.is_none() && self.unsent() == 0 {
                 return;
             }
-            let reads = self.outstanding < self.shared.settings.outstanding;
+            // Whoever asks and does not read the answers is not read from either.
+            let reads = self.unsent() < self.shared.settings.outstanding;
             tokio::select! {
                 message = next(&mut inbound), if inbound.is_some() && reads => match message {
                     Ok(Some(message)) => {
@@ -120,6 +121,11 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Requests whose answers have not gone out: not decided yet, or decided or refused and not taken by the connection.
+    fn unsent(&self) -> usize {
+        self.outstanding + self.sync.answers_waiting()
     }
 
     fn step(&mut self) -> Step {

@@ -213,3 +213,34 @@ async fn a_client_that_reads_no_more_does_not_hold_the_end_up() {
     ending.await.expect("it does not wait for ever").unwrap();
     start(dir.path()).await.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_reads_no_answers_is_not_read_from_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    // As little as may be is under way between the two.
+    let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let channel = endpoint.connect().await.unwrap();
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut sent = 0_u64;
+    loop {
+        // Malformed, and 16 KiB of it: more tasks than machines.
+        let bad = session.transaction(sent + 1, vec![placement(1 << 32, vec![u32::MAX; 3300], vec![0])]);
+        let ask = v1::SessionRequest { ask: Some(v1::session_request::Ask::Commit(bad)) };
+        let sending = tokio::time::timeout(Duration::from_secs(1), session.asks.send(ask)).await;
+        if sending.is_err() {
+            break;
+        }
+        sent += 1;
+        assert!(sent < 4000, "the server takes whatever comes");
+    }
+    let mut answered = 0;
+    while answered < sent {
+        if let Some(v1::session_response::Tell::Error(error)) = session.next().await.unwrap() {
+            answered += 1;
+            assert_eq!((error.number, error.code.as_str()), (answered, "INVALID_REQUEST"));
+        }
+    }
+    server.shutdown().await.unwrap();
+}
