@@ -10,6 +10,8 @@ use crate::world::{ConnectionId, Message, Side, World};
 
 const INVALID_ARGUMENT: i32 = 3;
 const UNAVAILABLE: i32 = 14;
+/// Each machine of a simulated cell has one agent, which may be started again.
+const ONE_AGENT: &str = "";
 
 impl Server {
     /// A message arrives.
@@ -59,7 +61,7 @@ impl Server {
             return drop(refused);
         };
         if let Some(machine) = MachineId::from_bits(machine) {
-            self.leases.grant(machine, epoch, world.now());
+            self.leases.grant(machine, epoch, ONE_AGENT, world.now());
         }
         let response = v1::RegisterResponse {
             machine,
@@ -76,7 +78,7 @@ impl Server {
 
     fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {
         let known = MachineId::from_bits(request.machine)
-            .is_some_and(|machine| self.leases.renew(machine, request.epoch, world.now()));
+            .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));
         let transitions = match machines::transitions(request) {
             Ok(transitions) => transitions,
             Err(invalid) => return self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
