@@ -3,7 +3,7 @@
 mod queue;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use plenum_model::Revision;
@@ -79,6 +79,9 @@ pub(crate) struct Taken {
 /// Most requests that the resolver takes at a time.
 const TAKEN_MAX: usize = 256;
 
+/// How often a server that stops looks whether its journal has failed.
+const STOPPING_LOOK: Duration = Duration::from_millis(20);
+
 struct State {
     queue: FairQueue<Arrival>,
     /// What the server asks itself: expiries, closed sessions. Bounded by the machines and sessions there are.
@@ -137,6 +140,11 @@ impl Ingress {
         self.wake(&state);
     }
 
+    /// Whether nobody is let in any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state.lock().stopping
+    }
+
     /// Requests that wait.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().queue.len()
@@ -148,15 +156,22 @@ impl Ingress {
         }
     }
 
-    /// Waits for something to do, at most until then. Requests are taken only where there is `room` for them.
-    pub(crate) fn take(&self, room: bool, until: Option<Instant>) -> Taken {
+    /// Waits for something to do, at most until then. Requests are taken only where there is `room` for them. While the journal's
+    /// thread has a batch, `writing`, even a server that stops waits for it.
+    pub(crate) fn take(&self, room: bool, writing: bool, until: Option<Instant>) -> Taken {
         let mut state = self.state.lock();
         loop {
             let requests = room && (!state.own.is_empty() || state.queue.len() > 0);
-            if requests || state.written.is_some() || state.stopping {
+            if requests || state.written.is_some() || (state.stopping && !writing) {
                 break;
             }
             state.waits = true;
+            if state.stopping {
+                // A thread that failed says nothing more: its caller has to look.
+                self.arrived.wait_for(&mut state, STOPPING_LOOK);
+                state.waits = false;
+                break;
+            }
             let timed_out = match until {
                 Some(until) => self.arrived.wait_until(&mut state, until).timed_out(),
                 None => {
@@ -177,5 +192,24 @@ impl Ingress {
         }
         taken.drained = state.own.is_empty() && state.queue.len() == 0;
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stops_waits_for_its_batch_without_spinning() {
+        let ingress = Ingress::new(QueueBounds::default());
+        ingress.stop();
+        assert!(ingress.is_stopping());
+        let began = Instant::now();
+        let taken = ingress.take(false, true, None);
+        assert!(taken.stopping && taken.written.is_none() && began.elapsed() >= STOPPING_LOOK);
+        ingress.written(true);
+        assert_eq!(ingress.take(false, true, None).written, Some(true));
+        let taken = ingress.take(true, false, None);
+        assert!(taken.stopping && taken.drained);
     }
 }

@@ -27,7 +27,8 @@ impl Writer {
     }
 
     /// Makes a batch durable; false when nobody knows whether it is. A disk without room is waited for: nothing was written then,
-    /// and nothing that was decided may be forgotten.
+    /// and nothing that was decided may be forgotten. Only a server that stops does not wait: what was not written has not been
+    /// answered either.
     pub(crate) fn write(&self, batch: &Batch) -> bool {
         let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
         let mut journal = self.journal.lock();
@@ -39,7 +40,7 @@ impl Writer {
                     self.shared.keeping.wake();
                     return true;
                 }
-                Err(error @ AppendError::NoSegment(_)) if !self.shared.has_failed() => {
+                Err(error @ AppendError::NoSegment(_)) if !self.shared.ingress.is_stopping() => {
                     tracing::warn!(%error, "waiting for room on the disk");
                     self.shared.space.check_now(&self.shared.keeper);
                     std::thread::sleep(FULL_DISK_PAUSE);

@@ -31,7 +31,8 @@ impl Resolver {
         let mut pending: VecDeque<Arrival> = VecDeque::new();
         loop {
             let room = pending.is_empty() && self.committer.has_room();
-            let Taken { arrivals, written, stopping, drained } = self.shared.ingress.take(room, self.wake_at());
+            let Taken { arrivals, written, stopping, drained } =
+                self.shared.ingress.take(room, self.committer.is_writing(), self.wake_at());
             pending.extend(arrivals);
             if let Some(durable) = written {
                 self.written(durable);

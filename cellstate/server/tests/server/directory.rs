@@ -1,5 +1,7 @@
 //! What a directory says, and what is in the way of a start.
 
+use std::time::Duration;
+
 use plenum_server::{Server, ServerError};
 
 use crate::client::{connect, options, register, start};
@@ -84,4 +86,30 @@ async fn a_damaged_log_is_refused_with_its_place() {
     assert!(refused.to_string().contains(name), "{refused}");
     let report = plenum_server::verify(dir.path()).unwrap();
     assert!(report.violations.iter().any(|violation| violation.what.contains(name)), "{:?}", report.violations);
+}
+
+#[tokio::test]
+async fn a_disk_without_room_does_not_hold_the_end_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = options(dir.path());
+    small.settings.segment_bytes = 64 << 10;
+    let server = Server::start(small).await.unwrap();
+    let channel = connect(&server).await;
+    // No further segment can be made, as on a full disk.
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    let mut jobs = plenum_proto::v1::jobs_client::JobsClient::new(channel.clone());
+    let mut waits = false;
+    for number in 0..64 {
+        let mut spec = crate::client::job(&format!("job-{number}"), 1);
+        spec.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(8 << 10)];
+        let submitting = jobs.submit(plenum_proto::v1::SubmitRequest { spec: Some(spec) });
+        waits = tokio::time::timeout(Duration::from_millis(500), submitting).await.is_err();
+        if waits {
+            break;
+        }
+    }
+    assert!(waits, "the log took everything");
+    let ending = tokio::time::timeout(Duration::from_secs(10), server.shutdown()).await;
+    let refused = ending.expect("it does not wait for room").unwrap_err();
+    assert_eq!(refused.code(), "LOG_WRITE_FAILED", "{refused}");
 }
