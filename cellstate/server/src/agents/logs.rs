@@ -103,9 +103,9 @@ impl LogRelay {
         }
     }
 
-    /// Where an agent's chunks of a request go; `None` if nobody reads it any more.
-    pub(crate) fn reader(&self, request: u64) -> Option<mpsc::Sender<Chunk>> {
-        self.relay.lock().readers.get(&request).map(|reader| reader.chunks.clone())
+    /// Where an agent's chunks of a request go, and the slot of the machine that was asked; `None` if nobody reads it any more.
+    pub(crate) fn reader(&self, request: u64) -> Option<(u32, mpsc::Sender<Chunk>)> {
+        self.relay.lock().readers.get(&request).map(|reader| (reader.machine, reader.chunks.clone()))
     }
 
     /// The agent has sent all: the reader's channel ends when it was read.

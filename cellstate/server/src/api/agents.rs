@@ -43,6 +43,17 @@ impl AgentsService {
         }
         Ok(id)
     }
+
+    /// A log comes from the machine that was asked for it, and from no other.
+    async fn may_send_logs_of(&self, principal: &Principal, slot: u32) -> Result<(), Failure> {
+        if principal.role() == crate::authorise::Role::Local {
+            return Ok(());
+        }
+        let cell = self.shared.snapshot().await;
+        // Nobody's name, where the machine is gone.
+        let name = cell.machine_in(slot).map_or("", |machine| &machine.name);
+        Ok(principal.may_speak_for_machine(name)?)
+    }
 }
 
 /// Who speaks for a machine; empty for those who don't say.
@@ -163,12 +174,18 @@ impl v1::agents_server::Agents for AgentsService {
         &self,
         request: Request<Streaming<v1::SendLogsRequest>>,
     ) -> Result<Response<v1::SendLogsResponse>, Status> {
+        let principal = principal(&request)?;
         let mut chunks = request.into_inner();
+        let mut allowed = None;
         while let Some(chunk) = chunks.message().await? {
-            let Some(reader) = self.shared.hub.logs.reader(chunk.request) else {
+            let Some((machine, reader)) = self.shared.hub.logs.reader(chunk.request) else {
                 let message = format!("request {}: nobody reads it any more", chunk.request);
                 return Err(Failure::new(Code::Cancelled, "READER_GONE", message).into());
             };
+            if allowed != Some(machine) {
+                self.may_send_logs_of(&principal, machine).await?;
+                allowed = Some(machine);
+            }
             let piece = if chunk.error.is_empty() { Ok(chunk.data) } else { Err(chunk.error) };
             let last = chunk.end || piece.is_err();
             let empty = matches!(&piece, Ok(data) if data.is_empty());

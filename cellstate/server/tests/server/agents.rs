@@ -130,13 +130,17 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     let mut reader = jobs.logs(ask).await.unwrap().into_inner();
     let asked = told.message().await.unwrap().unwrap().logs.remove(0);
     assert_eq!((asked.allocation, asked.tail_lines), (allocation, 5));
+    let forged = v1::SendLogsRequest { request: asked.request, data: "forged".into(), ..Default::default() };
+    let forged = as_principal("agent/m2", tokio_stream::iter([forged]));
+    let denied = agents.send_logs(forged).await.unwrap_err();
+    assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
     let (chunks, sent) = tokio::sync::mpsc::channel(4);
     for (data, end) in [("hello ", false), ("world", true)] {
         let chunk = v1::SendLogsRequest { request: asked.request, data: data.into(), end, error: String::new() };
         chunks.send(chunk).await.unwrap();
     }
     drop(chunks);
-    agents.send_logs(ReceiverStream::new(sent)).await.unwrap();
+    agents.send_logs(as_principal("agent/m1", ReceiverStream::new(sent))).await.unwrap();
     let mut text = Vec::new();
     while let Some(chunk) = reader.message().await.unwrap() {
         text.extend_from_slice(&chunk.data);
