@@ -148,11 +148,12 @@ impl v1::inspect_server::Inspect for InspectService {
         past::reach(&self.shared, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
         let since = wire.since_micros;
-        let table =
-            past::blocking(move || history.conflicts(since, by, limit).map_err(|error| Failure::history(&error)))
-                .await?;
-        let rows = table.rows.into_iter().map(|row| conflict(&cell, row)).collect();
-        Ok(Response::new(v1::ListConflictsResponse { revision: cell.revision().0, rows }))
+        let revision = cell.revision().0;
+        let rows = past::blocking(move || {
+            let table = history.conflicts(since, by, limit).map_err(|error| Failure::history(&error))?;
+            Ok(table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect())
+        });
+        Ok(Response::new(v1::ListConflictsResponse { revision, rows: rows.await? }))
     }
 
     async fn list_sessions(
@@ -345,24 +346,32 @@ fn transaction(
         ..v1::TransactionView::default()
     };
     for refusal in &found.outcome.refusals {
-        if let Some(machine) = cell.machine_in(refusal.machine) {
-            view.machine_names.insert(refusal.machine, machine.name.to_string());
-        }
+        name_machine(cell, refusal.machine, found.time_micros, &mut view);
         name_job(cell, refusal.job, &mut view);
     }
     if whole {
         for placement in &asked.placements {
             name_job(cell, placement.job, &mut view);
             for slot in &placement.machines {
-                if let Some(machine) = cell.machine_in(*slot) {
-                    view.machine_names.insert(*slot, machine.name.to_string());
-                }
+                name_machine(cell, *slot, found.time_micros, &mut view);
             }
         }
         view.transaction = Some(asked);
     }
     view.outcome = Some(found.outcome);
     Ok(view)
+}
+
+/// The machine in a slot, if it was there at that time already. A slot is given away again, and transactions speak of slots: a machine
+/// that came later is not the one that was meant, and a number is better than a wrong name.
+fn machine_then(cell: &Cell, slot: u32, at_micros: i64) -> Option<&Arc<plenum_model::Machine>> {
+    cell.machine_in(slot).filter(|machine| machine.registered.micros <= at_micros)
+}
+
+fn name_machine(cell: &Cell, slot: u32, at_micros: i64, view: &mut v1::TransactionView) {
+    if let Some(machine) = machine_then(cell, slot, at_micros) {
+        view.machine_names.insert(slot, machine.name.to_string());
+    }
 }
 
 fn name_job(cell: &Cell, id: u64, view: &mut v1::TransactionView) {
@@ -375,8 +384,11 @@ fn name_job(cell: &Cell, id: u64, view: &mut v1::TransactionView) {
     }
 }
 
-fn conflict(cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
-    let machine = row.group.machine.and_then(|slot| cell.machine_in(slot));
+fn conflict(history: &plenum_history::History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
+    let machine = row.group.machine.and_then(|slot| {
+        let newest = history.entry(row.newest_revision).ok()?;
+        machine_then(cell, slot, newest.time_micros)
+    });
     let job = JobId::from_bits(row.group.job).and_then(|id| cell.job(id));
     v1::ConflictRow {
         loser: row.group.loser,

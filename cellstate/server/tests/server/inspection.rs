@@ -195,3 +195,28 @@ async fn a_web_page_can_neither_call_nor_read() {
     assert_eq!(cell.open(scripted).await.unwrap_err().code(), Code::PermissionDenied);
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let first = register(&channel, "first", 1000).await;
+    let job = submit(&channel, job("crunch", 2)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(job, vec![0, 0], vec![0, 1])]);
+    session.commit(transaction).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    inspect.remove_machine(v1::RemoveMachineRequest { name: "first".into() }).await.unwrap();
+    let get = v1::GetTransactionRequest { session: session.welcome.session, number: 1 };
+    assert!(inspect.get_transaction(get).await.unwrap().into_inner().machine_names.is_empty());
+    let second = register(&channel, "second", 1000).await;
+    assert_eq!(second.machine & u64::from(u32::MAX), first.machine & u64::from(u32::MAX), "it got the same slot");
+    let view = inspect.get_transaction(get).await.unwrap().into_inner();
+    assert!(view.machine_names.is_empty(), "{:?}", view.machine_names);
+    assert_eq!(view.job_names[&job], "default/crunch");
+    let by = v1::ListConflictsRequest { by: "machine".into(), ..Default::default() };
+    let rows = inspect.list_conflicts(by).await.unwrap().into_inner().rows;
+    assert!(rows.iter().all(|row| row.machine.is_empty()), "{rows:?}");
+    server.shutdown().await.unwrap();
+}
