@@ -138,7 +138,8 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &BTreeMap<u32, GroupCounts>) -
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
-            waiting: row.tasks_in(TaskState::Waiting),
+            // What waits when a job is over never runs.
+            waiting: if job.state.is_final() { 0 } else { row.tasks_in(TaskState::Waiting) },
             granted: live.states[0],
             starting: live.states[1],
             running: live.states[2],

@@ -220,3 +220,18 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
     assert!(rows.iter().all(|row| row.machine.is_empty()), "{rows:?}");
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn nothing_of_a_job_that_is_over_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    submit(&channel, job("crunch", 2)).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let get = || v1::GetJobRequest { namespace: String::new(), name: "crunch".into(), at: None };
+    assert_eq!(jobs.get(get()).await.unwrap().into_inner().job.unwrap().groups[0].waiting, 2);
+    jobs.stop(v1::StopRequest { namespace: String::new(), name: "crunch".into() }).await.unwrap();
+    let stopped = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
+    assert_eq!((stopped.state(), stopped.groups[0].waiting), (v1::JobState::JobStopped, 0));
+    server.shutdown().await.unwrap();
+}
