@@ -33,6 +33,9 @@ mod tasks;
 mod verify;
 mod view;
 
+/// What is written is what the core decided: both must mean the same by a version.
+const _: () = assert!(plenum_core::CORE_VERSION == plenum_proto::log::CORE_VERSION);
+
 pub use error::ServerError;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};
