@@ -11,6 +11,9 @@ use crate::shared::Shared;
 /// How often sessions without a stream are looked at.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often a read-only cell looks at leases: those that are over then stay so until there is room.
+const READ_ONLY_PAUSE_MICROS: i64 = 1_000_000;
+
 /// Starts all tasks.
 pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let gathering = shared.clone();
@@ -25,7 +28,8 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
 async fn expire_leases(shared: Arc<Shared>) {
     loop {
         let now = shared.clock.monotonic_micros();
-        if !shared.space.is_read_only() {
+        let read_only = shared.space.is_read_only();
+        if !read_only {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
                 // When many agents go at once, one line says it.
@@ -38,13 +42,19 @@ async fn expire_leases(shared: Arc<Shared>) {
                 shared.ingress.push_own(crate::commit::Asked::by_server(expire), None);
             }
         }
-        let pause = shared.hub.next_expiry_micros().map_or(3_600_000_000, |due| due.saturating_sub(now).max(10_000));
+        let pause = pause_micros(now, shared.hub.next_expiry_micros(), read_only);
         let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shared.hub.leases_changed.notified() => {}
         }
     }
+}
+
+/// How long to wait for the next lease to run out: one that is over already can only wait for the cell to take changes again.
+fn pause_micros(now_micros: i64, due_micros: Option<i64>, read_only: bool) -> i64 {
+    let least = if read_only { READ_ONLY_PAUSE_MICROS } else { 10_000 };
+    due_micros.map_or(3_600_000_000, |due| due.saturating_sub(now_micros).max(least))
 }
 
 /// Closes sessions whose streams have been gone for long.
@@ -61,5 +71,19 @@ async fn close_sessions(shared: Arc<Shared>) {
             tracing::info!(session = session.0, "nobody uses the session any more: it is closed");
             shared.ingress.push_own(crate::commit::Asked::by_server(Command::CloseSession(session)), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_looked_at_again_and_again_while_nothing_can_change() {
+        assert_eq!(pause_micros(100, None, false), 3_600_000_000);
+        assert_eq!(pause_micros(100, Some(5_000_100), false), 5_000_000);
+        assert_eq!(pause_micros(100, Some(100), false), 10_000);
+        assert_eq!(pause_micros(100, Some(0), true), READ_ONLY_PAUSE_MICROS);
+        assert_eq!(pause_micros(100, Some(5_000_100), true), 5_000_000);
     }
 }
