@@ -34,8 +34,9 @@ pub(crate) const NAME: &str = "commit";
 const MACHINES: u32 = 1000;
 /// Live allocations in steady state, of all schedulers.
 const LIVE: u32 = 100_000;
-/// What the load runs before it is measured.
-const WARM_UP: Duration = Duration::from_secs(3);
+/// What the load runs before it is measured: until the queue before the history would be full, if the history were too slow for this
+/// load. What is measured before that cannot be kept up.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// One sample.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Writes of the disk's own figure, before the load and after it.
@@ -250,7 +251,8 @@ impl Measured {
         let rate =
             |of: fn(&Window) -> u64| self.windows.iter().map(|window| number(of(window)) / window.seconds).collect();
         let latency = |quantile: f64| {
-            self.windows.iter().map(|window| number(window.latency_micros.value_at_quantile(quantile)) / 1e6).collect()
+            let some = self.windows.iter().filter(|window| window.transactions > 0);
+            some.map(|window| number(window.latency_micros.value_at_quantile(quantile)) / 1e6).collect()
         };
         let sync = |percent: usize| self.syncs.iter().map(|sorted| disk::percentile(sorted, percent)).collect();
         Ok(vec![
