@@ -212,6 +212,30 @@ fn an_exit_code_is_kept_while_no_agent_looks() {
     assert_eq!(ended["attempt"], 1);
 }
 
+#[test]
+fn a_cell_that_took_the_address_of_another_is_left_alone_by_that_ones_agent() {
+    let stage = Stage::new();
+    let mut one = stage.server("one", None, &[]);
+    let _scheduler = stage.scheduler(&one.address, "batch");
+    let mut agent = stage.agent(&one.address, "agent");
+    stage.submit(&one.address, "stays.toml", TWO[1]);
+    let task = tasks(&stage, 1).remove(0);
+    eventually("the agent has told that it runs", || {
+        let listed = stage.ask(&one.address, &["alloc", "list"]);
+        (listed["items"][0]["state"] == "running").then_some(())
+    });
+    let port = one.port();
+    one.process.kill();
+
+    let other = stage.server("other", Some(port), &[]);
+    assert_eq!(agent.ended().code(), Some(1));
+    let told = stage.text("agent.err");
+    assert!(told.contains("OTHER_CELL") && told.contains("its tasks belong to cell"), "{told}");
+    let machines = stage.ask(&other.address, &["machine", "list"]);
+    assert_eq!(machines["items"], serde_json::json!([]), "the other cell has not even heard of the machine");
+    assert!(task.is_there(), "the task is its own cell's to stop");
+}
+
 /// What a client was told, by the number of its transaction.
 type Acknowledged = BTreeMap<u64, Outcome>;
 

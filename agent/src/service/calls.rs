@@ -1,6 +1,9 @@
 //! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use plenum_model::{AllocationId, MachineId};
 use plenum_proto::v1::{self, agents_client::AgentsClient};
@@ -30,20 +33,29 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const PRINCIPAL_KEY: &str = "plenum-principal";
 /// Where it reads which agent of that machine.
 const INSTANCE_KEY: &str = "plenum-instance";
+/// Where it reads which cell is meant, and says which one it is if it is another.
+const CELL_KEY: &str = "plenum-cell";
+/// What it says in that case.
+const OTHER_CELL: &str = "OTHER_CELL";
 /// What it says to all but one agent of a machine.
 const MACHINE_TAKEN: &str = "MACHINE_TAKEN";
 
-/// Says who asks.
+/// Says who asks, and whom.
 #[derive(Clone)]
 pub(super) struct Principal {
     principal: MetadataValue<Ascii>,
     instance: MetadataValue<Ascii>,
+    /// The cell of the agent's tasks, as soon as it has one: whoever listens at the address by then.
+    cell: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
 }
 
 impl Interceptor for Principal {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, RpcStatus> {
         request.metadata_mut().insert(PRINCIPAL_KEY, self.principal.clone());
         request.metadata_mut().insert(INSTANCE_KEY, self.instance.clone());
+        if let Some(cell) = self.cell.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            request.metadata_mut().insert(CELL_KEY, cell);
+        }
         Ok(request)
     }
 }
@@ -56,6 +68,8 @@ pub(super) enum Arrival {
     Registered(v1::RegisterResponse),
     /// Another agent serves this machine; in the cell's words.
     Taken(String),
+    /// Another cell answers at the address; its id in hexadecimal.
+    OtherCell(String),
     Assignments {
         machine: MachineId,
         epoch: u32,
@@ -66,6 +80,7 @@ pub(super) enum Arrival {
 pub(super) struct Calls {
     client: Client,
     instance: String,
+    cell: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
     arrivals: mpsc::Sender<Arrival>,
     following: Option<JoinHandle<()>>,
 }
@@ -88,10 +103,18 @@ impl Calls {
             .connect_lazy();
         let principal = format!("agent/{machine}").parse().map_err(|_| wrong("the machine's name".to_owned()))?;
         let value = instance.parse().map_err(|_| wrong("the agent's instance".to_owned()))?;
-        let client = AgentsClient::with_interceptor(channel, Principal { principal, instance: value })
+        let cell = Arc::default();
+        let principal = Principal { principal, instance: value, cell: Arc::clone(&cell) };
+        let client = AgentsClient::with_interceptor(channel, principal)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, instance, arrivals, following: None })
+        Ok(Self { client, instance, cell, arrivals, following: None })
+    }
+
+    /// From now on calls are meant for this cell, by its id in hexadecimal; with an empty one, for whoever answers.
+    pub(super) fn mean(&self, cell_id: &str) {
+        let value = if cell_id.is_empty() { None } else { cell_id.parse().ok() };
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
     pub(super) fn client(&self) -> Client {
@@ -112,6 +135,7 @@ impl Calls {
             let arrival = match within(client.register(request)).await {
                 Ok(response) => Arrival::Registered(response),
                 Err(status) if code_of(&status) == Some(MACHINE_TAKEN) => Arrival::Taken(status.message().to_owned()),
+                Err(status) if code_of(&status) == Some(OTHER_CELL) => Arrival::OtherCell(other_cell(&status)),
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "can't register");
                     Arrival::Input(Input::RegisterFailed)
@@ -144,8 +168,8 @@ impl Calls {
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "can't report");
                     match status.code() {
-                        // It doesn't know this machine, or this epoch of it.
-                        Code::NotFound | Code::FailedPrecondition => {
+                        // It doesn't know this machine, or this epoch of it, or is another cell, as registering will tell.
+                        Code::NotFound | Code::FailedPrecondition | Code::Aborted => {
                             Input::ReportAnswered { number, revision: 0, register: true }
                         }
                         _ => Input::ReportFailed { number },
@@ -186,6 +210,11 @@ async fn read_assignments(
         }
     }
     Ok(())
+}
+
+/// Which cell it was that answered.
+fn other_cell(status: &RpcStatus) -> String {
+    status.metadata().get(CELL_KEY).and_then(|cell| cell.to_str().ok()).unwrap_or("unknown").to_owned()
 }
 
 /// The cell's own code of an error.

@@ -164,6 +164,8 @@ struct Agent {
     arrivals: mpsc::Receiver<Arrival>,
     log_uploads: LogUploads,
     remembered: Remembered,
+    /// How often it was asked to end.
+    end_requests: u32,
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
     finished_at: Option<Instant>,
@@ -193,6 +195,7 @@ impl Agent {
         let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender)?;
+        calls.mean(&remembered.cell_id);
         let clock = Clock::start();
         let settings =
             Settings { seed: clock.base_unix_ms ^ u64::from(std::process::id()) << 32, ..Settings::default() };
@@ -209,6 +212,7 @@ impl Agent {
             calls,
             arrivals,
             remembered,
+            end_requests: 0,
             is_taken_told: false,
             finished_at: None,
         })
@@ -217,7 +221,6 @@ impl Agent {
     async fn turn(&mut self) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Start)?;
-        let mut asked_to_end = 0;
         let recovered = self.driver.recover();
         if !recovered.is_empty() {
             tracing::info!(count = recovered.len(), "found tasks of an earlier agent");
@@ -233,8 +236,8 @@ impl Agent {
                 Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
                 () = sleep_until(wake.into()) => self.handle(Input::Tick),
                 Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
-                    asked_to_end += 1;
-                    match asked_to_end {
+                    self.end_requests += 1;
+                    match self.end_requests {
                         1 if self.stop_tasks_on_exit => self.handle(Input::Shutdown),
                         2 if self.stop_tasks_on_exit => self.driver.kill_all(),
                         _ => return Ok(()),
@@ -261,6 +264,7 @@ impl Agent {
             Arrival::Input(input) => self.handle(input),
             Arrival::Registered(response) => self.registered(&response)?,
             Arrival::Taken(message) => self.taken(&message),
+            Arrival::OtherCell(found) => self.other_cell(found)?,
             Arrival::Assignments { machine, epoch, message } => {
                 for asked in &message.logs {
                     self.log_uploads.asked(asked);
@@ -283,12 +287,8 @@ impl Agent {
     fn registered(&mut self, response: &v1::RegisterResponse) -> Result<(), AgentError> {
         let cell_id: String = response.cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let other = !self.remembered.cell_id.is_empty() && self.remembered.cell_id != cell_id;
-        if other && self.reconciler.standings().next().is_some() {
-            return Err(AgentError::OtherCell {
-                path: self.directory.root().to_owned(),
-                expected: self.remembered.cell_id.clone(),
-                found: cell_id,
-            });
+        if other {
+            return self.other_cell(cell_id);
         }
         let Some(registration) = calls::registration(response) else {
             tracing::error!("the server registered this machine without an id, an epoch or a lease: not used");
@@ -296,21 +296,36 @@ impl Agent {
             return Ok(());
         };
         self.is_taken_told = false;
-        if other {
-            self.driver.discard_ended();
-            // Nothing of the other cell is left here, so what was seen of it means nothing.
-            let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
-            self.reconciler = AgentReconciler::new(settings, 0, 0);
-            self.remembered = Remembered { cell_id, ..Remembered::default() };
-            self.handle(Input::Recovered(Vec::new()));
-            return Ok(());
-        }
         let (machine, epoch) = (registration.machine, registration.epoch);
         self.handle(Input::Registered(registration));
         if self.reconciler.is_in(machine, epoch) {
             tracing::info!(name = self.machine.name, %machine, epoch, "registered");
             self.remember(cell_id);
         }
+        Ok(())
+    }
+
+    /// Another cell answers at the address. Tasks that are here are not its own; without any, this agent is free to serve it.
+    fn other_cell(&mut self, found: String) -> Result<(), AgentError> {
+        if self.end_requests > 0 {
+            // The tasks are being stopped, which must not end half-way; the other cell is told nothing.
+            self.handle(Input::RegisterFailed);
+            return Ok(());
+        }
+        if self.reconciler.standings().next().is_some() {
+            return Err(AgentError::OtherCell {
+                path: self.directory.root().to_owned(),
+                expected: self.remembered.cell_id.clone(),
+                found,
+            });
+        }
+        self.driver.discard_ended();
+        // Nothing of the earlier cell is left here, so what was seen of it means nothing.
+        let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
+        self.reconciler = AgentReconciler::new(settings, 0, 0);
+        self.remembered = Remembered::default();
+        self.calls.mean("");
+        self.handle(Input::Recovered(Vec::new()));
         Ok(())
     }
 
@@ -321,6 +336,7 @@ impl Agent {
             // Ids may be given again by a cell that doesn't know what it gave before.
             self.driver.discard_ended();
         }
+        self.calls.mean(&cell_id);
         self.remembered = Remembered { cell_id, incarnation, revision };
         if let Err(error) = durable::write_atomically(&remembered_file(&self.directory), &self.remembered) {
             tracing::warn!(%error, "can't write down which cell this agent belongs to");

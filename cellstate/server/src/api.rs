@@ -26,6 +26,9 @@ use failure::Failure;
 /// Metadata with the principal of a call.
 const PRINCIPAL: &str = "plenum-principal";
 
+/// Metadata with the cell that a call is meant for, in hexadecimal; with an error of ours that refuses it, the cell that this is.
+const CELL: &str = "plenum-cell";
+
 /// All services, behind the table of who may call what.
 pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Error> {
     let most = shared.settings.message_bytes_max;
@@ -70,6 +73,10 @@ async fn authorise(
     if !is_method {
         return next.run(request).await;
     }
+    if let Some(status) = meant_for_another(request.headers(), &shared.identity.cell_id) {
+        shared.metrics.denied();
+        return status.into_http::<axum::body::Body>().into_response();
+    }
     let judged = principal_in(request.headers()).and_then(|principal| {
         principal.may_call(path)?;
         Ok(principal)
@@ -112,6 +119,22 @@ fn name_too_large(headers: &mut axum::http::HeaderMap, most: usize) {
     headers.remove("grpc-message");
     // What is written here is all ASCII.
     let _ = failure.add_header(headers);
+}
+
+/// Refuses what was meant for another cell. Addresses are given again, ids are small numbers, and epochs begin at 1: without this,
+/// what an agent tells of its tasks would be believed of those that have the same numbers here.
+fn meant_for_another(headers: &axum::http::HeaderMap, cell_id: &[u8]) -> Option<tonic::Status> {
+    let meant = headers.get(CELL)?.to_str().unwrap_or("?");
+    let own: String = cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    if meant == own {
+        return None;
+    }
+    let message = format!("this is cell {own}, and the call is meant for another one; name that one's address");
+    let mut status = Failure::new(tonic::Code::Aborted, "OTHER_CELL", message).into_status();
+    if let Ok(own) = own.parse() {
+        status.metadata_mut().insert(CELL, own);
+    }
+    Some(status)
 }
 
 fn principal_in(headers: &axum::http::HeaderMap) -> Result<Principal, crate::authorise::Denied> {
