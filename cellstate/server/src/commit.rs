@@ -20,6 +20,7 @@
 //! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues.
 
 mod building;
+mod room;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision};
 
 use crate::publish::LoggedBatch;
 use building::Building;
+pub(crate) use room::reports_within;
 
 /// Bounds of a batch.
 #[derive(Clone, Copy, Debug)]

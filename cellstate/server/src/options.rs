@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::commit::CommitOptions;
+use crate::error::ServerError;
 use crate::ingress::QueueBounds;
 use crate::sync::SyncOptions;
 
@@ -89,6 +90,47 @@ pub struct Settings {
     pub log_readers: usize,
 }
 
+/// Smallest segments: below, a frame has hardly room for one request.
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest frames: what the history takes.
+const FRAME_BYTES_MAX: u64 = 64 << 20;
+/// Of a segment, what is no frame; of a frame, what is no batch.
+const SEGMENT_HEAD_BYTES: u64 = 4096;
+const FRAME_HEAD_BYTES: u64 = 512;
+
+impl Settings {
+    /// Checks what would otherwise show up only while serving.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        if self.segment_bytes < SEGMENT_BYTES_MIN {
+            return Err(ServerError::Setting {
+                name: "segment_bytes",
+                expected: format!("at least {SEGMENT_BYTES_MIN}"),
+                found: self.segment_bytes.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Largest frame of the log, in bytes: it is in one segment, and the history takes it.
+    pub(crate) fn frame_bytes_max(&self) -> u64 {
+        self.segment_bytes.min(FRAME_BYTES_MAX).saturating_sub(SEGMENT_HEAD_BYTES)
+    }
+
+    /// [`Settings::commit`], with batches of a quarter of a frame at most: the rest is for the request that takes one above.
+    pub(crate) fn commit_options(&self) -> CommitOptions {
+        CommitOptions { batch_bytes: self.commit.batch_bytes.min(self.payload_bytes_max() / 4), ..self.commit }
+    }
+
+    /// What one request may come to in the log, in bytes: with a batch that is nearly full, it fits a frame.
+    pub(crate) fn logged_bytes_max(&self) -> usize {
+        self.payload_bytes_max() - self.commit_options().batch_bytes
+    }
+
+    fn payload_bytes_max(&self) -> usize {
+        usize::try_from(self.frame_bytes_max().saturating_sub(FRAME_HEAD_BYTES)).unwrap_or(usize::MAX)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -116,5 +158,26 @@ impl Default for Settings {
             notes: 10_000,
             log_readers: 64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_and_one_request_more_fit_a_frame_whatever_is_set() {
+        for segment_bytes in [64 << 10, 1 << 20, 16 << 20, 1 << 30] {
+            for batch_bytes in [1, 1 << 20, usize::MAX] {
+                let commit = CommitOptions { batch_bytes, ..CommitOptions::default() };
+                let settings = Settings { segment_bytes, commit, ..Settings::default() };
+                assert!(settings.check().is_ok());
+                let most = settings.commit_options().batch_bytes + settings.logged_bytes_max();
+                assert!(most as u64 + FRAME_HEAD_BYTES <= settings.frame_bytes_max());
+                assert!(settings.frame_bytes_max() < segment_bytes && settings.logged_bytes_max() > 40_000);
+            }
+        }
+        let tiny = Settings { segment_bytes: 4096, ..Settings::default() };
+        assert_eq!(tiny.check().unwrap_err().code(), "BAD_SETTING");
     }
 }

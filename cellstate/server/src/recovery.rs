@@ -63,7 +63,7 @@ fn open_journal(options: &ServerOptions, log: &Path) -> Result<(Journal, Recover
         create: Some(CellId(create)),
         expect: options.cell_id.map(CellId),
         segment_bytes: options.settings.segment_bytes,
-        frame_bytes_max: options.settings.segment_bytes.min(64 << 20) - 4096,
+        frame_bytes_max: options.settings.frame_bytes_max(),
         reserve_bytes: options.settings.reserve_bytes,
     };
     Ok(Journal::open(Arc::new(disk), settings)?)

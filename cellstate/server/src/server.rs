@@ -70,6 +70,7 @@ impl Server {
 
     /// The same, and nobody is told the address.
     async fn serve(options: ServerOptions) -> Result<Handle, ServerError> {
+        options.settings.check()?;
         let listener = listen::bind(options.listen).await?;
         let address =
             listener.local_addr().map_err(|source| ServerError::Listen { address: options.listen, source })?;
@@ -199,7 +200,7 @@ impl Drop for Handle {
 fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> {
     let Opened { journal, history, mirror, identity, checkpoint } = recovery::open(&options)?;
     let core = Core::from_cell(mirror.cell().clone(), options.settings.core.clone());
-    let committer = Committer::new(core, options.settings.commit);
+    let committer = Committer::new(core, options.settings.commit_options());
     let feed = Feed::new(history, options.settings.backlog_bytes);
     let log_path = options.dir.join(LOG).display().to_string();
     let keeper = journal.keeper();

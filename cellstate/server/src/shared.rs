@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use plenum_journal::Keeper;
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
 use tokio::sync::{oneshot, watch};
+use tonic::Code;
 
 use crate::agents::Hub;
 use crate::api::failure::Failure;
@@ -152,10 +153,18 @@ impl Shared {
         self.picture.at_least(self.durable_revision()).await
     }
 
-    /// Queues a request. Refused while there is no room on the disk, or too much waits already.
+    /// Queues a request. Refused while there is no room on the disk, when too much waits already, and when it could come to more than
+    /// a frame of the log holds: decided, it could not be written.
     pub(crate) fn submit(&self, asked: Asked, reply: Reply) -> Result<(), Failure> {
         if let Some(low) = self.space.low() {
             return Err(Failure::read_only(&low));
+        }
+        let (most, found) = (self.settings.logged_bytes_max(), asked.logged_bytes_max());
+        if found > most {
+            let message = format!(
+                "with its answer the request may come to {found} bytes in the log, which takes {most}; send less at once, or set larger segment_bytes"
+            );
+            return Err(Failure::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
         }
         self.ingress.push(asked, Some(reply)).map_err(|refused| match refused {
             NotQueued::Full(full) => Failure::queue_full(full),

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 use tonic::Code;
 
 use crate::api::failure::Failure;
+use crate::commit::reports_within;
 use crate::shared::Shared;
 
 /// Transitions that wait, of all agents.
@@ -50,7 +51,7 @@ impl Reports {
     /// Gathers and asks, one command at a time.
     pub(crate) async fn gather(&self, shared: &Shared) {
         loop {
-            let (transitions, waiters) = self.take();
+            let (transitions, waiters) = self.take(shared.settings.logged_bytes_max());
             if waiters.is_empty() {
                 self.arrived.notified().await;
                 continue;
@@ -64,17 +65,16 @@ impl Reports {
         }
     }
 
-    fn take(&self) -> (Vec<Transition>, Vec<Waiter>) {
+    /// As many reports as one command of the log has room for, by their number and by their bytes.
+    fn take(&self, bytes_max: usize) -> (Vec<Transition>, Vec<Waiter>) {
         let mut waiting = self.waiting.lock();
-        let (mut transitions, mut waiters, mut count) = (Vec::new(), Vec::new(), 0);
-        while let Some((report, _)) = waiting.reports.get(count) {
-            if count > 0 && transitions.len() + report.len() > TRANSITIONS_MAX {
-                break;
-            }
-            transitions.extend_from_slice(report);
-            count += 1;
+        let reports = waiting.reports.iter().map(|(report, _)| report.as_slice());
+        let count = reports_within(reports, TRANSITIONS_MAX, bytes_max);
+        let (mut transitions, mut waiters) = (Vec::new(), Vec::new());
+        for (report, waiter) in waiting.reports.drain(..count) {
+            transitions.extend(report);
+            waiters.push(waiter);
         }
-        waiters.extend(waiting.reports.drain(..count).map(|(_, waiter)| waiter));
         waiting.transitions -= transitions.len();
         (transitions, waiters)
     }

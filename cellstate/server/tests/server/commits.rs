@@ -244,3 +244,25 @@ async fn a_client_that_reads_no_answers_is_not_read_from_either() {
     }
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = options(dir.path());
+    small.settings.segment_bytes = 64 << 10;
+    let server = Server::start(small).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut large = job("large", 1);
+    large.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(50_000)];
+    let refused = jobs.submit(v1::SubmitRequest { spec: Some(large) }).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    let crunch = submit(&channel, job("crunch", 100)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let many = session.transaction(1, vec![placement(crunch, vec![0; 100], (0..100).collect())]);
+    assert_eq!(session.commit(many).await.unwrap_err().code, "MESSAGE_TOO_LARGE");
+    let few = session.transaction(2, vec![placement(crunch, vec![0; 10], (0..10).collect())]);
+    assert_eq!(session.commit(few).await.unwrap().granted, 4);
+    server.shutdown().await.unwrap();
+}
