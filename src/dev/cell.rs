@@ -3,7 +3,13 @@
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::MetadataExt,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::MetadataExt,
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,6 +48,8 @@ pub(super) struct DevCell<'dev> {
     server: Vec<Keeper>,
     schedulers: Vec<Keeper>,
     agents: Vec<Keeper>,
+    /// The port that other development cells leave alone, also while a server that died is started again.
+    port: Option<Reserved>,
     /// A part that does not stay up is told here.
     given_up: (mpsc::Sender<Failure>, mpsc::Receiver<Failure>),
 }
@@ -59,6 +67,7 @@ impl<'dev> DevCell<'dev> {
             server: Vec::new(),
             schedulers: Vec::new(),
             agents: Vec::new(),
+            port: None,
             given_up,
         })
     }
@@ -68,12 +77,21 @@ impl<'dev> DevCell<'dev> {
         let mut ports_left = PORTS_TRIED;
         loop {
             ports_left -= 1;
-            match self.start_server_at(free_port()).await {
+            let port = self.reserve_port();
+            match self.start_server_at(port).await {
                 // Somebody else took the port after it was found free; two cells that start together both find the same.
                 Err(failure) if failure.code == "ADDRESS_IN_USE" && ports_left > 0 => self.server.clear(),
                 other => return other,
             }
         }
+    }
+
+    /// The port of development cells if it is free and no other one has it, otherwise any that is free.
+    ///
+    /// The server is always told a port; when it is started again after a death, it must take the one that all others know.
+    fn reserve_port(&mut self) -> u16 {
+        self.port = Reserved::take(PORT).filter(|_| free_port(PORT).is_some());
+        self.port.as_ref().map(|_| PORT).or_else(|| free_port(0)).unwrap_or(0)
     }
 
     async fn start_server_at(&mut self, port: u16) -> Result<String, Failure> {
@@ -204,10 +222,38 @@ fn written(path: &Path) -> Option<(u64, i64, i64)> {
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// The port of development cells if it is free, otherwise 0: any.
+/// This port, or any for 0, if nobody listens there.
+fn free_port(port: u16) -> Option<u16> {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    socket.and_then(|socket| socket.local_addr()).map(|address| address.port()).ok()
+}
+
+/// A port that this cell has, whether its server listens or is being started again. Only development cells look at it.
 ///
-/// The server is always told a port; when it is started again after a death, it must take the one that all others know.
-fn free_port() -> u16 {
-    let port = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|socket| socket.local_addr());
-    port(PORT).or_else(|_| port(0)).map_or(0, |address| address.port())
+/// It is an abstract socket's name: it holds wherever the port does, leaves no file, and ends with the process.
+#[derive(Debug)]
+struct Reserved {
+    _held: UnixListener,
+}
+
+impl Reserved {
+    fn take(port: u16) -> Option<Self> {
+        let address = SocketAddr::from_abstract_name(format!("plenum-dev-port-{port}")).ok()?;
+        UnixListener::bind_addr(&address).ok().map(|held| Self { _held: held })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_reserved_by_one_cell_at_a_time() {
+        // None that a cell could have, and another one for each process that runs this.
+        let port = u16::try_from(std::process::id() % 1000).expect("below a thousand");
+        let first = Reserved::take(port);
+        assert!(first.is_some() && Reserved::take(port).is_none());
+        drop(first);
+        assert!(Reserved::take(port).is_some());
+    }
 }
