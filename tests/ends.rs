@@ -21,6 +21,16 @@ kill_timeout = "KILL_TIMEOUT"
 resources = { cpu = "10m", memory = "16MiB" }
 "#;
 
+/// Both tasks run: not just the shells that will be them, of which one does listen yet.
+#[track_caller]
+fn both_run(stage: &Stage) {
+    for words in ["/bin/sleep 1001", "sleep 1002"] {
+        eventually(&format!("`{words}` runs"), || {
+            stage.processes(words).into_iter().find(|found| found.words.trim_end() == words)
+        });
+    }
+}
+
 /// Nothing of the test runs any more, and the kernel knows nothing of it.
 #[track_caller]
 fn nothing_is_left(stage: &Stage) {
@@ -35,8 +45,7 @@ fn ctrl_c_leaves_nothing_behind_even_of_tasks_that_do_not_listen() {
     let stage = Stage::new();
     let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1s"));
     let mut dev = stage.start("dev", &["dev", &file, "--machines", "2"]);
-    stage.process("sleep 1001");
-    stage.process("sleep 1002");
+    both_run(&stage);
     assert!(!stage.kernel_traces().is_empty() || !crate::stage::is_root(), "tasks have cgroups while they run");
     dev.signal(Signal::SIGINT);
     assert_eq!(dev.ended().code(), Some(0), "a cell without an end is ended like this");
@@ -49,8 +58,7 @@ fn a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind_either() {
     let stage = Stage::new();
     let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "10m"));
     let mut dev = stage.start("dev", &["dev", &file]);
-    stage.process("sleep 1001");
-    stage.process("sleep 1002");
+    both_run(&stage);
     dev.signal(Signal::SIGINT);
     eventually("the task that listens has ended", || stage.processes("sleep 1001").is_empty().then_some(()));
     assert_eq!(stage.processes("sleep 1002").len(), 1, "the other one is given its ten minutes");
@@ -64,7 +72,7 @@ fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
     let stage = Stage::new();
     let file = stage.file("job.toml", &STUBBORN.replace("service", "batch").replace("KILL_TIMEOUT", "100ms"));
     let mut dev = stage.start("dev", &["dev", &file, "--until-done", "--no-isolation"]);
-    stage.process("sleep 1002");
+    both_run(&stage);
     dev.signal(Signal::SIGTERM);
     assert_eq!(dev.ended().code(), Some(1));
     nothing_is_left(&stage);
@@ -75,13 +83,12 @@ fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
     let stage = Stage::new();
     let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "500ms"));
     let mut dev = stage.dev(&[&file]);
-    stage.process("sleep 1001");
-    stage.process("sleep 1002");
+    both_run(&stage);
     dev.process.kill();
     eventually("all parts and all tasks have ended", || stage.processes("").is_empty().then_some(()));
     // The directory is whole: the next cell goes on where the first one was killed, and ends as if nothing had been.
     let dev = stage.dev(&[]);
-    stage.process("sleep 1001");
+    both_run(&stage);
     assert_eq!(stage.ask(&dev.address, &["job", "show", "stubborn"])["version"], 1);
     assert_eq!(dev.stop().code(), Some(0));
     nothing_is_left(&stage);
