@@ -165,12 +165,15 @@ impl Core {
             generations: Vec::with_capacity(granted.len()),
             extras: Vec::new(),
         };
-        for &claim in granted {
-            let slot = self.derived.allocation_slots.take();
+        for _ in granted {
+            grants.slots.push(self.derived.allocation_slots.take());
+        }
+        self.cell.warm_rows(grants.slots.iter().copied());
+        for (number, &claim) in granted.iter().enumerate() {
+            let slot = grants.slots[number];
             let before = self.cell.allocation_rows().get(slot).map_or(0, |row| row.generation);
             grants.machines.push(placement.machines[claim as usize]);
             grants.tasks.push(placement.tasks[claim as usize]);
-            grants.slots.push(slot);
             grants.generations.push(before + 1);
         }
         grants

@@ -12,7 +12,7 @@ use plenum_model::{
 
 use crate::CoreOptions;
 use crate::job_events::JobEvents;
-use crate::lifecycle::Marks;
+use crate::lifecycle::{Marks, WARM_AHEAD};
 use crate::promised::Promised;
 use crate::ring::{MachineEvent, Ring};
 use crate::rules::Rules;
@@ -89,7 +89,10 @@ impl Derived {
 
     /// Notes what a delta is about to change: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
-        for end in &delta.ends {
+        for (number, end) in delta.ends.iter().enumerate() {
+            if number.is_multiple_of(WARM_AHEAD) {
+                cell.warm_rows(delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot));
+            }
             self.ring.note_end(delta.revision, cell, end.slot);
             self.allocation_slots.give(end.slot);
             let job = cell.allocation_in(end.slot).and_then(|found| cell.job(found.row.job()));

@@ -11,6 +11,9 @@ use plenum_model::{
 use crate::jobs::{groups_of, stop_live_tasks};
 use crate::{Core, Verdict, accepted};
 
+/// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
+pub(crate) const WARM_AHEAD: usize = 64;
+
 /// Which allocations end or leave with the delta in the making: a column with stamps, so that a report of thousands searches
 /// nothing.
 #[derive(Debug, Default)]
@@ -27,6 +30,11 @@ impl Marks {
             self.stamp = 0;
         }
         self.stamp += 2;
+    }
+
+    /// Brings entries into the cache: see `Cell::warm`.
+    fn warm(&self, slots: impl Iterator<Item = u32>) {
+        std::hint::black_box(slots.fold(0, |loaded, slot| loaded ^ self.at(slot)));
     }
 
     fn at(&self, slot: u32) -> u32 {
@@ -252,10 +260,14 @@ impl Core {
     /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
         let draft = self.draft(now);
-        self.cell.warm(transitions.iter().map(|transition| transition.allocation.slot));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, draft, now);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
-        for transition in transitions {
+        for (number, transition) in transitions.iter().enumerate() {
+            if number.is_multiple_of(WARM_AHEAD) {
+                let next = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.allocation.slot);
+                consequences.marks.warm(next.clone());
+                self.cell.warm(next);
+            }
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 continue;
             }

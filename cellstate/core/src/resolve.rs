@@ -118,6 +118,7 @@ impl Resolver<'_> {
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
+        self.promised.warm(txn.stops.iter().map(|id| id.slot));
         self.cell.warm(txn.stops.iter().map(|id| id.slot));
         for (position, &id) in (0..).zip(&txn.stops) {
             let active = self.cell.allocation(id).filter(|found| found.status.state.is_active());
@@ -190,6 +191,9 @@ impl Resolver<'_> {
             }
         };
         let mut granted = Vec::with_capacity(placement.machines.len());
+        let warmed = placement.machines.iter().map(|&machine| cell.machine_row(machine).map_or(0, |row| row.epoch));
+        let tasks = placement.tasks.iter().map(|&task| cell.task(terms.group, task).map_or(0, |row| row.allocation));
+        std::hint::black_box(warmed.chain(tasks).fold(0, |loaded, one| loaded ^ one));
         for claim in claims_of(placement) {
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
             let again = twice && seen.contains(&(placement.job.slot, placement.group, task));

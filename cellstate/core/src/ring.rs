@@ -89,6 +89,7 @@ impl Ring {
         Self { changes: Vec::new(), capacity, next: 0, heads: Vec::new(), events: VecDeque::new(), floor }
     }
 
+    #[inline]
     fn push(&mut self, machine: u32, mut change: Change) {
         let machine = machine as usize;
         if machine >= self.heads.len() {
@@ -106,10 +107,12 @@ impl Ring {
         self.next += 1;
     }
 
+    #[inline]
     fn place(&self, number: u64) -> usize {
         usize::try_from(number % self.capacity as u64).expect("below a usize")
     }
 
+    #[inline]
     fn get(&self, number: u64) -> Option<&Change> {
         let known = number < self.next && self.next - number <= self.changes.len() as u64;
         known.then(|| &self.changes[self.place(number)])

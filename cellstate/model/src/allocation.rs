@@ -57,24 +57,28 @@ impl AllocationState {
 
     /// Occupies room: from the grant to the agent's receipt.
     #[must_use]
+    #[inline]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Granted | Self::Starting | Self::Running | Self::Stopping | Self::Lost)
     }
 
     /// Its end was decided, and its room is not free yet.
     #[must_use]
+    #[inline]
     pub const fn is_leaving(self) -> bool {
         matches!(self, Self::Stopping | Self::Lost)
     }
 
     /// Live and not leaving: it is its task's one allocation.
     #[must_use]
+    #[inline]
     pub const fn is_active(self) -> bool {
         matches!(self, Self::Granted | Self::Starting | Self::Running)
     }
 
     /// Over.
     #[must_use]
+    #[inline]
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Complete | Self::Failed | Self::Stopped | Self::Evicted | Self::EndedLost)
     }
@@ -129,12 +133,14 @@ const _: () = assert!(size_of::<AllocationRow>() <= 64, "a page of 64 rows is 4 
 impl AllocationRow {
     /// The id of the allocation in `slot`.
     #[must_use]
+    #[inline]
     pub const fn id(&self, slot: u32) -> AllocationId {
         AllocationId { slot, generation: self.generation }
     }
 
     /// The id of its job.
     #[must_use]
+    #[inline]
     pub const fn job(&self) -> JobId {
         JobId { slot: self.job_slot, generation: self.job_generation }
     }

@@ -115,6 +115,7 @@ impl ClassSet {
 
     /// Whether machines of this class satisfy the constraints. False for a class that was not judged.
     #[must_use]
+    #[inline]
     pub fn contains(&self, class: u32) -> bool {
         self.bits.get(class as usize / 64).is_some_and(|word| word >> (class % 64) & 1 == 1)
     }

@@ -34,6 +34,7 @@ impl Requirement<'_> {
     /// What stands in the way of running on the machine in `slot`, when `promised` of its room is spoken for: by earlier claims of
     /// the same transaction, or by a scheduler's own transactions in flight.
     #[must_use]
+    #[inline]
     pub fn obstacle(&self, cell: &Cell, slot: u32, promised: &Resources) -> Option<Obstacle> {
         let Some(row) = cell.machine_row(slot) else { return Some(Obstacle::NoSuchMachine) };
         if row.state != MachineState::Ready {

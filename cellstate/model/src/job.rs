@@ -176,6 +176,7 @@ pub struct Job {
 impl Job {
     /// The row of a group in the table of groups; `None` beyond the last group.
     #[must_use]
+    #[inline]
     pub fn group_row(&self, group: u16) -> Option<u32> {
         (usize::from(group) < self.shape.groups.len()).then(|| self.group_base + u32::from(group))
     }
@@ -201,6 +202,7 @@ pub struct GroupRow {
 impl GroupRow {
     /// Tasks in that state.
     #[must_use]
+    #[inline]
     pub const fn tasks_in(&self, state: TaskState) -> u32 {
         self.tasks[state as usize]
     }

@@ -42,6 +42,7 @@ impl Resource {
 
     /// Its position in `ALL`.
     #[must_use]
+    #[inline]
     pub const fn index(self) -> usize {
         match self {
             Self::CpuMillis => 0,
@@ -79,12 +80,14 @@ pub struct Resources {
 impl Resources {
     /// CPU and memory, and nothing else.
     #[must_use]
+    #[inline]
     pub const fn new(cpu_millis: u64, memory_bytes: u64) -> Self {
         Self { cpu_millis, memory_bytes, disk_bytes: 0, custom: [0; CUSTOM_RESOURCES] }
     }
 
     /// The amount in one dimension.
     #[must_use]
+    #[inline]
     pub const fn get(&self, resource: Resource) -> u64 {
         match resource {
             Resource::CpuMillis => self.cpu_millis,
@@ -96,24 +99,28 @@ impl Resources {
 
     /// True when every dimension of `self` is at most that of `room`.
     #[must_use]
+    #[inline]
     pub fn fits_in(&self, room: &Self) -> bool {
         Resource::ALL.iter().all(|&resource| self.get(resource) <= room.get(resource))
     }
 
     /// True when no other dimension than CPU and memory is used: then the hot columns alone decide.
     #[must_use]
+    #[inline]
     pub fn is_plain(&self) -> bool {
         self.disk_bytes == 0 && self.custom == [0; CUSTOM_RESOURCES]
     }
 
     /// Whether every dimension is within the bounds that a cell takes.
     #[must_use]
+    #[inline]
     pub fn within_bounds(&self) -> bool {
         self.cpu_millis <= CPU_MILLIS_MAX && Resource::ALL[1..].iter().all(|&one| self.get(one) <= AMOUNT_MAX)
     }
 
     /// The sum, `None` on overflow.
     #[must_use]
+    #[inline]
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         let mut custom = self.custom;
         for (mine, theirs) in custom.iter_mut().zip(other.custom) {
@@ -135,6 +142,7 @@ pub struct Room(pub [i64; DIMENSIONS]);
 impl Room {
     /// All of `capacity` is free.
     #[must_use]
+    #[inline]
     pub fn all_of(capacity: &Resources) -> Self {
         let mut room = Self::default();
         room.add(capacity);
@@ -143,11 +151,13 @@ impl Room {
 
     /// The free amount in one dimension.
     #[must_use]
+    #[inline]
     pub const fn get(&self, resource: Resource) -> i64 {
         self.0[resource.index()]
     }
 
     /// Gives `amount` back.
+    #[inline]
     pub fn add(&mut self, amount: &Resources) {
         for resource in Resource::ALL {
             self.0[resource.index()] += amount.get(resource).cast_signed();
@@ -155,6 +165,7 @@ impl Room {
     }
 
     /// Takes `amount` away. The caller has judged that it fits, or accepts a negative room.
+    #[inline]
     pub fn take(&mut self, amount: &Resources) {
         for resource in Resource::ALL {
             self.0[resource.index()] -= amount.get(resource).cast_signed();
@@ -164,6 +175,7 @@ impl Room {
     /// The first dimension in which `need` is more than what is free, and by how much. A dimension that is not asked for is
     /// never short, even where the room in it is negative.
     #[must_use]
+    #[inline]
     pub fn shortage(&self, need: &Resources) -> Option<Shortage> {
         Resource::ALL.into_iter().find_map(|resource| {
             let need = need.get(resource).cast_signed();

@@ -35,6 +35,7 @@ impl fmt::Display for NotWanted {
 ///
 /// # Errors
 /// Why not: the first of job over, predecessors, backoff.
+#[inline]
 pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Result<(), NotWanted> {
     if job.state.is_final() {
         return Err(NotWanted::JobOver(job.state));
@@ -54,6 +55,7 @@ pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Resu
 ///
 /// # Errors
 /// Why not.
+#[inline]
 pub fn task_is_wanted<'a>(cell: &'a Cell, group: &GroupRow, task: u32) -> Result<&'a TaskRow, NotWanted> {
     let row = cell.task(group, task).ok_or(NotWanted::NoSuchTask)?;
     if row.state == TaskState::Waiting { Ok(row) } else { Err(NotWanted::Task(row.state)) }

@@ -81,8 +81,11 @@ impl Cell {
         for change in &delta.moves {
             self.move_allocation(change)?;
         }
-        for end in &delta.ends {
-            self.end_allocation(end)?;
+        for chunk in delta.ends.chunks(64) {
+            self.warm(chunk.iter().map(|end| end.slot));
+            for end in chunk {
+                self.end_allocation(end)?;
+            }
         }
         for change in &delta.tasks {
             self.change_task(change)?;
@@ -347,6 +350,7 @@ impl Cell {
     }
 
     /// Takes room on a machine, and gives its epoch; `None` where no machine is.
+    #[inline]
     pub(super) fn take_room(&mut self, slot: u32, shape: &Resources, plain: bool) -> Option<u32> {
         let revision = self.revision;
         if slot >= self.machines.len() {
@@ -372,6 +376,7 @@ impl Cell {
         Some(epoch)
     }
 
+    #[inline]
     fn give_room(&mut self, slot: u32, shape: &Resources) {
         let row = self.machines.get_mut(slot);
         row.free_cpu_millis += i32::try_from(shape.cpu_millis).unwrap_or(0);
@@ -385,6 +390,7 @@ impl Cell {
         }
     }
 
+    #[inline]
     fn live_state(&self, slot: u32) -> Result<AllocationState, FoldError> {
         match self.statuses.get(slot) {
             Some(status) if status.state.is_live() => Ok(status.state),
@@ -415,6 +421,7 @@ impl Cell {
     }
 
     /// Its task has no allocation any more. What becomes of the task stands in the delta, if it is not to wait.
+    #[inline]
     fn leave_task(&mut self, row: &AllocationRow, state: TaskState) {
         let group = self.groups.get_mut(row.group_row);
         group.tasks[TaskState::Live as usize] -= 1;

@@ -24,6 +24,7 @@ pub struct AllocationRef<'a> {
 impl Cell {
     /// The revision whose picture this is.
     #[must_use]
+    #[inline]
     pub const fn revision(&self) -> Revision {
         self.revision
     }
@@ -48,24 +49,28 @@ impl Cell {
 
     /// The name with this number; empty for an unknown one.
     #[must_use]
+    #[inline]
     pub fn scheduler_name(&self, number: u16) -> &str {
         self.scheduler_names.get(usize::from(number)).map_or("", |name| name)
     }
 
     /// Shapes of resources, by number.
     #[must_use]
+    #[inline]
     pub fn shapes(&self) -> &[Resources] {
         &self.shapes
     }
 
     /// The number of these resources, if some grant used them.
     #[must_use]
+    #[inline]
     pub fn shape_number(&self, resources: &Resources) -> Option<u32> {
         self.shape_numbers.get(resources).copied()
     }
 
     /// What an allocation got.
     #[must_use]
+    #[inline]
     pub fn resources_of(&self, row: &AllocationRow) -> Resources {
         self.shapes.get(row.shape as usize).copied().unwrap_or_default()
     }
@@ -84,6 +89,7 @@ impl Cell {
 
     /// The table of hot rows of machines.
     #[must_use]
+    #[inline]
     pub const fn machine_rows(&self) -> &Paged<MachineRow, { page_rows::MACHINES }> {
         &self.machines
     }
@@ -96,24 +102,28 @@ impl Cell {
 
     /// The hot row of a machine; `None` where no machine is.
     #[must_use]
+    #[inline]
     pub fn machine_row(&self, slot: u32) -> Option<&MachineRow> {
         self.machines.get(slot).filter(|row| row.epoch > 0)
     }
 
     /// The machine in a slot.
     #[must_use]
+    #[inline]
     pub fn machine_in(&self, slot: u32) -> Option<&Arc<Machine>> {
         self.machine_slots.get(slot)?.machine.as_ref()
     }
 
     /// The machine with this id.
     #[must_use]
+    #[inline]
     pub fn machine(&self, id: MachineId) -> Option<&Arc<Machine>> {
         self.machine_in(id.slot).filter(|machine| machine.id == id)
     }
 
     /// Whether this machine is in the cell and in that epoch.
     #[must_use]
+    #[inline]
     pub fn is_current(&self, id: MachineId, epoch: u32) -> bool {
         let slot = self.machine_slots.get(id.slot).filter(|slot| slot.generation == id.generation);
         slot.is_some() && self.machine_row(id.slot).is_some_and(|row| row.epoch == epoch)
@@ -132,6 +142,7 @@ impl Cell {
 
     /// What is free on the machine in a slot; nothing where no machine is.
     #[must_use]
+    #[inline]
     pub fn room(&self, slot: u32) -> Room {
         let mut room = Room::default();
         if let Some(row) = self.machine_row(slot) {
@@ -152,12 +163,14 @@ impl Cell {
 
     /// The job in a slot.
     #[must_use]
+    #[inline]
     pub fn job_in(&self, slot: u32) -> Option<&Arc<Job>> {
         self.jobs.get(slot)?.job.as_ref()
     }
 
     /// The job with this id.
     #[must_use]
+    #[inline]
     pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
         self.job_in(id.slot).filter(|job| job.id == id)
     }
@@ -175,36 +188,42 @@ impl Cell {
 
     /// The table of groups.
     #[must_use]
+    #[inline]
     pub const fn groups(&self) -> &Paged<GroupRow, { page_rows::GROUPS }> {
         &self.groups
     }
 
     /// A group by the position in its job.
     #[must_use]
+    #[inline]
     pub fn group(&self, job: &Job, group: u16) -> Option<&GroupRow> {
         self.groups.get(job.group_row(group)?)
     }
 
     /// The table of tasks.
     #[must_use]
+    #[inline]
     pub const fn tasks(&self) -> &Paged<TaskRow, { page_rows::TASKS }> {
         &self.tasks
     }
 
     /// A task of a group; `None` beyond its last one.
     #[must_use]
+    #[inline]
     pub fn task(&self, group: &GroupRow, task: u32) -> Option<&TaskRow> {
         if task < group.count { self.tasks.get(group.task_base + task) } else { None }
     }
 
     /// The table of what was granted.
     #[must_use]
+    #[inline]
     pub const fn allocation_rows(&self) -> &Paged<AllocationRow, { page_rows::ALLOCATIONS }> {
         &self.allocations
     }
 
     /// The column of where allocations stand.
     #[must_use]
+    #[inline]
     pub const fn statuses(&self) -> &Paged<AllocationStatus, { page_rows::STATUS }> {
         &self.statuses
     }
@@ -228,6 +247,7 @@ impl Cell {
 
     /// The live allocation in a slot.
     #[must_use]
+    #[inline]
     pub fn allocation_in(&self, slot: u32) -> Option<AllocationRef<'_>> {
         let status = *self.statuses.get(slot)?;
         if !status.state.is_live() {
@@ -239,19 +259,33 @@ impl Cell {
 
     /// The live allocation with this id.
     #[must_use]
+    #[inline]
     pub fn allocation(&self, id: AllocationId) -> Option<AllocationRef<'_>> {
         self.allocation_in(id.slot).filter(|allocation| allocation.id == id)
     }
 
     /// Brings what a stop or an end of these allocations will touch into the cache. Rows of random allocations are not there; here
     /// their loads overlap, while in the decisions that follow each waits for the one before. Halves the cost of a random stop.
-    pub fn warm(&self, slots: impl Iterator<Item = u32>) {
+    pub fn warm(&self, slots: impl Iterator<Item = u32> + Clone) {
         let mut loaded = 0;
+        for slot in slots.clone() {
+            let generation = self.allocations.get(slot).map_or(0, |row| row.generation);
+            loaded ^= generation ^ self.statuses.get(slot).map_or(0, |status| status.state as u32);
+        }
         for slot in slots {
             let Some(row) = self.allocations.get(slot) else { continue };
-            let state = self.statuses.get(slot).map_or(0, |status| status.state as u32);
             let task = self.groups.get(row.group_row).and_then(|group| self.tasks.get(group.task_base + row.task));
-            loaded ^= row.generation ^ row.task ^ state ^ task.map_or(0, |task| task.allocation);
+            loaded ^=
+                task.map_or(0, |task| task.allocation) ^ self.machines.get(row.machine).map_or(0, |row| row.epoch);
+        }
+        std::hint::black_box(loaded);
+    }
+
+    /// Brings what was granted into the cache, as `warm` does, and nothing else: for rows that are written soon, or read once more.
+    pub fn warm_rows(&self, slots: impl Iterator<Item = u32>) {
+        let mut loaded = 0;
+        for slot in slots {
+            loaded ^= self.allocations.get(slot).map_or(0, |row| row.generation);
         }
         std::hint::black_box(loaded);
     }
