@@ -17,6 +17,10 @@ use crate::shared::Shared;
 /// Most batches that are written at a time.
 const BATCHES_MAX: usize = 256;
 
+/// A checkpoint waits for so many times the log bytes that the one before took in images: so that images are at most a part of what is
+/// written, however large the cell is.
+const LOG_BYTES_PER_IMAGE_BYTE: u64 = 4;
+
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,7 +79,12 @@ impl Feed {
         self.backlog.bytes()
     }
 
-    pub(crate) fn send(&self, fed: Fed) {
+    /// Waits only when the history is far behind. Before that, when half of what may wait does, the rows of ended allocations are left
+    /// out: they are most of the bytes, and what is needed to go on is in the batches.
+    pub(crate) fn send(&self, mut fed: Fed) {
+        if self.backlog.bytes() > self.backlog.bytes_max() / 2 {
+            fed.ended = Vec::new();
+        }
         if self.broken.read().is_none() {
             self.backlog.send(fed.bytes(), fed);
         }
@@ -100,6 +109,8 @@ struct Feeder<'a> {
     /// The cell of the newest checkpoint: pages that are not its very own have changed.
     before: Option<Cell>,
     bytes_since: u64,
+    /// Of the newest checkpoint.
+    image_bytes: u64,
     checkpoint_due: Instant,
     changed: bool,
     retiring: bool,
@@ -113,6 +124,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         settings,
         before,
         bytes_since: 0,
+        image_bytes: 0,
         checkpoint_due: Instant::now() + settings.checkpoint_interval,
         changed: false,
         retiring: false,
@@ -157,7 +169,8 @@ impl Feeder<'_> {
     }
 
     fn checkpoint_when_due(&mut self, closed: bool) -> Result<(), WriteError> {
-        let due = Instant::now() >= self.checkpoint_due || self.bytes_since >= self.settings.checkpoint_bytes;
+        let enough = self.settings.checkpoint_bytes.max(self.image_bytes * LOG_BYTES_PER_IMAGE_BYTE);
+        let due = Instant::now() >= self.checkpoint_due || self.bytes_since >= enough;
         if self.changed && (due || closed) {
             self.checkpoint(closed)?;
         }
@@ -175,7 +188,7 @@ impl Feeder<'_> {
             let Received::Items(batches) = self.shared.feed.backlog.receive(BATCHES_MAX, None) else { return Ok(()) };
             self.feed(batches)?;
         }
-        take_checkpoint(history, &cell, self.before.as_ref())?;
+        self.image_bytes = take_checkpoint(history, &cell, self.before.as_ref())?;
         self.before = (!closed).then_some(cell);
         self.bytes_since = 0;
         self.changed = false;
@@ -212,8 +225,8 @@ impl Feeder<'_> {
     }
 }
 
-/// Writes a checkpoint of this cell: images of the pages that differ from those of the newest one.
-fn take_checkpoint(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<(), WriteError> {
+/// Writes a checkpoint of this cell: images of the pages that differ from those of the newest one. Gives their bytes.
+fn take_checkpoint(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<u64, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
     let changed = before.map_or_else(|| pages::every(cell).collect(), |before| pages::changed(before, cell));
     let images = changed.into_iter().map(|(table, number)| PageImage {
@@ -223,7 +236,7 @@ fn take_checkpoint(history: &History, cell: &Cell, before: Option<&Cell>) -> Res
     });
     let info = history.checkpoint(cell.revision().0, cell.time().micros, &live, images)?;
     tracing::debug!(revision = info.revision, images = info.images, bytes = info.image_bytes, "checkpoint");
-    Ok(())
+    Ok(info.image_bytes)
 }
 
 fn number_of(table: Table) -> u8 {
