@@ -12,6 +12,7 @@ mod job_events;
 mod jobs;
 mod lifecycle;
 mod machines;
+mod planted_bugs;
 mod promised;
 mod resolve;
 mod ring;
@@ -124,7 +125,7 @@ impl Core {
     /// Decides one request at log time `now`, which never goes backwards, and takes its effect into the state.
     pub fn decide(&mut self, request: &Request, now: LogTime) -> Decided {
         let now = now.max(self.cell.time());
-        match self.handle(request, now) {
+        match planted_bugs::spoil(self.handle(request, now)) {
             Ok(Verdict::Change(decision, delta)) => {
                 self.take_effect(&delta);
                 Decided::Changed { decision, delta }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind, JobState,
     LogTime, Move, TaskChange, TaskState, Transition,
@@ -286,6 +287,7 @@ impl Core {
             let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
             let restarts = known.max(transition.restarts);
             let status = AllocationStatus { state: transition.state, ready: transition.ready };
+            let forward = forward || (transition.state.is_active() && planted::is(Bug::RevivesTheLeaving));
             if forward && (status != before || restarts != known) {
                 newest.insert(slot, (status, restarts));
                 consequences.go(slot, status, restarts, None);

@@ -6,6 +6,7 @@
 pub mod cell;
 pub mod command;
 pub mod delta;
+pub mod planted;
 pub mod session;
 
 mod allocation;

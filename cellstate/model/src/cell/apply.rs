@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Cell, JobSlot, MachineSlot};
 use crate::delta::{JobChange, Subject};
+use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
     AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Delta, End, GrantExtra, Grants,
@@ -440,7 +441,9 @@ impl Cell {
             self.groups.get_mut(row.group_row).leaving -= 1;
         }
         let shape = self.resources_of(&row);
-        self.give_room(row.machine, &shape);
+        if !planted::strikes(Bug::LeaksRoom, 5) {
+            self.give_room(row.machine, &shape);
+        }
         *self.statuses.get_mut(end.slot) = AllocationStatus::default();
         *self.allocations.get_mut(end.slot) = AllocationRow { generation: row.generation, ..AllocationRow::default() };
         self.live -= 1;

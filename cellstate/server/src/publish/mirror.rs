@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use plenum_history::{ConflictNote, EndedAllocation};
-use plenum_model::{Cell, Delta, FoldError, LogTime, Revision, SessionId};
+use plenum_model::{Cell, Delta, FoldError, LogTime, Revision, SessionId, planted};
 use plenum_proto::v1;
 use prost::Message;
 
@@ -106,7 +106,7 @@ impl Mirror {
         self.times.push(batch.first(), batch.time());
         for delta in deltas {
             self.final_rows(delta, &mut folded);
-            self.cell.apply(delta).map_err(MirrorError::Fold)?;
+            self.cell.apply(&planted::clouded(delta)).map_err(MirrorError::Fold)?;
             self.note_outcome(batch, delta.revision, &mut folded)?;
         }
         Ok(folded)

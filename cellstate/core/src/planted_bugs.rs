@@ -1,0 +1,47 @@
+//! Bugs that are put into what was decided, all in one place: see `plenum_model::planted`. Without that feature, nothing.
+
+use plenum_model::planted::{self, Bug};
+use plenum_model::{Decision, JobChange, LogTime, Obstacle, RefusalKind};
+
+use crate::room::Trouble;
+use crate::{Handled, Verdict};
+
+/// Lets pass what stands in a claim's way, where a bug overlooks it.
+#[inline(always)]
+pub(crate) fn overlook(trouble: Option<Trouble>) -> Option<Trouble> {
+    trouble.filter(|trouble| !is_overlooked(trouble))
+}
+
+fn is_overlooked(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::Machine(Obstacle::NoRoom(_)) => planted::is(Bug::GrantsWithoutRoom),
+        Trouble::Machine(Obstacle::NotReady(_)) => planted::is(Bug::GrantsOnAnyMachine),
+        Trouble::Machine(Obstacle::Constraint) => planted::is(Bug::OverlooksConstraints),
+        _ => false,
+    }
+}
+
+/// Puts a bug into a verdict.
+#[inline(always)]
+pub(crate) fn spoil(mut handled: Handled) -> Handled {
+    if planted::any()
+        && let Ok(Verdict::Change(decision, delta)) = &mut handled
+    {
+        if planted::is(Bug::BlamesNobody)
+            && let Decision::Outcome(outcome) = decision
+        {
+            let conflicts = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Conflict);
+            conflicts.for_each(|refusal| refusal.culprits.clear());
+        }
+        if planted::strikes(Bug::DecidesByHiddenState, 7) {
+            delta.moves.iter_mut().for_each(|change| change.restarts += 1);
+        }
+        if planted::is(Bug::NeverTriesAgain) {
+            for change in &mut delta.jobs {
+                let JobChange::Group { not_before, .. } = change else { continue };
+                *not_before = LogTime::from_micros(i64::MAX / 2);
+            }
+        }
+    }
+    handled
+}

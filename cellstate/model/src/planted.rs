@@ -1,0 +1,164 @@
+//! Bugs put in on purpose: each checker is shown to find its own.
+//!
+//! They are there only under the feature `planted-bugs`, which no production binary has; without it [`is`] is `false` at compile
+//! time, and nothing of them is left. With it, one bug can be planted by name in the thread that runs a simulation. So one build
+//! has all of them, and each run has at most one.
+//!
+//! A hook is a line where a rule is kept: `if !planted::is(Bug::…)`. It knows nothing of simulations.
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// A claim is granted although there is no room.
+    GrantsWithoutRoom,
+    /// A claim is granted although its machine takes none.
+    GrantsOnAnyMachine,
+    /// A conflict names no culprit.
+    BlamesNobody,
+    /// A placement that missed its minimum keeps what it was granted.
+    ForgetsMinimums,
+    /// The picture that readers get leaves out what moved.
+    PicturesHalf,
+    /// The server answers when a batch is written, and syncs it later.
+    AnswersBeforeSync,
+    /// The disk says that it synced, and did not.
+    LyingDisk,
+    /// A session's number is decided again when it is repeated.
+    ForgetsNumbers,
+    /// A claim is granted although a declared constraint fails.
+    OverlooksConstraints,
+    /// What is decided depends on something that is not in the log.
+    DecidesByHiddenState,
+    /// An allocation that ends gives no room back.
+    LeaksRoom,
+    /// A late report makes an allocation that leaves run again.
+    RevivesTheLeaving,
+    /// A task that failed never becomes ready to be placed again.
+    NeverTriesAgain,
+    /// Agents report that a task is gone when they have told it to stop.
+    HastyReceipts,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::GrantsWithoutRoom,
+        Self::GrantsOnAnyMachine,
+        Self::BlamesNobody,
+        Self::ForgetsMinimums,
+        Self::PicturesHalf,
+        Self::AnswersBeforeSync,
+        Self::LyingDisk,
+        Self::ForgetsNumbers,
+        Self::OverlooksConstraints,
+        Self::DecidesByHiddenState,
+        Self::LeaksRoom,
+        Self::RevivesTheLeaving,
+        Self::NeverTriesAgain,
+        Self::HastyReceipts,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+mod there {
+    use std::borrow::Cow;
+    use std::cell::Cell;
+    use std::fmt;
+
+    use super::Bug;
+    use crate::Delta;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static ASKED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Plants a bug in this thread, or none, until the next call.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+        ASKED.set(0);
+    }
+
+    /// Whether this bug is planted in this thread.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Whether any bug is planted in this thread: then what the core asserts of itself is left to the checkers outside.
+    #[must_use]
+    pub fn any() -> bool {
+        PLANTED.get().is_some()
+    }
+
+    /// Whether this bug is planted and strikes now: once in so many questions.
+    #[must_use]
+    pub fn strikes(bug: Bug, once_in: u64) -> bool {
+        if !is(bug) {
+            return false;
+        }
+        ASKED.set(ASKED.get() + 1);
+        ASKED.get().is_multiple_of(once_in)
+    }
+
+    /// A delta as a reader sees it, without what moved to a state in which it goes on: see [`Bug::PicturesHalf`].
+    #[must_use]
+    pub fn clouded(delta: &Delta) -> Cow<'_, Delta> {
+        if !is(Bug::PicturesHalf) {
+            return Cow::Borrowed(delta);
+        }
+        let mut clouded = delta.clone();
+        clouded.moves.retain(|change| !change.status.state.is_active());
+        Cow::Owned(clouded)
+    }
+
+    impl fmt::Display for Bug {
+        fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fmt::Debug::fmt(self, to)
+        }
+    }
+
+    impl std::str::FromStr for Bug {
+        type Err = String;
+
+        fn from_str(name: &str) -> Result<Self, String> {
+            let found = Self::ALL.into_iter().find(|bug| bug.to_string() == name);
+            found.ok_or_else(|| format!("no bug is called {name}; there are: {:?}", Self::ALL))
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use there::{any, clouded, is, plant, strikes};
+
+/// Whether this bug is planted: never, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+#[inline(always)]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
+
+/// Whether any bug is planted: never, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+#[inline(always)]
+pub const fn any() -> bool {
+    false
+}
+
+/// Whether this bug strikes now: never, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+#[inline(always)]
+pub const fn strikes(_bug: Bug, _once_in: u64) -> bool {
+    false
+}
+
+/// The delta itself, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+#[inline(always)]
+pub const fn clouded(delta: &crate::Delta) -> &crate::Delta {
+    delta
+}
