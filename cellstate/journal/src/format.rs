@@ -2,6 +2,7 @@
 //!
 //! All integers are little-endian. This module is pure: it knows bytes, and no files.
 
+use crate::flaw::Flaw;
 use std::fmt;
 
 /// The version of everything this crate writes. A directory of another version is refused, never guessed at.
@@ -110,8 +111,20 @@ pub(crate) fn seal_sector(sector: &mut Sector) {
     put(sector, SECTOR_CRC_AT, &crc.to_le_bytes());
 }
 
+/// Checks version and seal of a one-sector record whose version is at byte 8. Of another version nothing else is known, not even how it
+/// is sealed; but a record that would be whole if it were of ours has a damaged version, and was written by no other.
+pub(crate) fn check_record(sector: &Sector) -> Result<(), Flaw> {
+    let version = u32_at(sector, 8);
+    let mut ours = *sector;
+    put(&mut ours, 8, &FORMAT_VERSION.to_le_bytes());
+    if version != FORMAT_VERSION && check_sector(&ours).is_err() {
+        return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
+    }
+    check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })
+}
+
 /// Checks the seal of a one-sector record: (expected, found) when it does not hold.
-pub(crate) fn check_sector(sector: &Sector) -> Result<(), (u32, u32)> {
+fn check_sector(sector: &Sector) -> Result<(), (u32, u32)> {
     let (expected, found) = (u32_at(sector, SECTOR_CRC_AT), crc32fast::hash(&sector[..SECTOR_CRC_AT]));
     if expected == found { Ok(()) } else { Err((expected, found)) }
 }

@@ -6,7 +6,7 @@
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::flaw::Flaw;
 use crate::format::{
-    CellId, FORMAT_VERSION, SECTOR_BYTES, Sector, check_sector, field, index, put, seal_sector, u32_at, u64_at,
+    CellId, FORMAT_VERSION, SECTOR_BYTES, Sector, check_record, field, index, put, seal_sector, u64_at,
 };
 
 /// The name of the identity file.
@@ -40,11 +40,7 @@ impl Identity {
         if magic != MAGIC {
             return Err(Flaw::Magic { expected: MAGIC.to_vec(), found: magic.to_vec() });
         }
-        let version = u32_at(sector, 8);
-        if version != FORMAT_VERSION {
-            return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
-        }
-        check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })?;
+        check_record(sector)?;
         Ok(Identity { cell: CellId(field(sector, 16)), incarnation: u64_at(sector, 32) })
     }
 
@@ -73,6 +69,7 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::u32_at;
 
     #[test]
     fn an_identity_has_the_bytes_that_format_one_has() {

@@ -8,8 +8,8 @@
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::Flaw;
 use crate::format::{
-    CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_sector, field, index, is_zero, put, seal_sector,
-    u32_at, u64_at,
+    CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_record, field, index, is_zero, put, seal_sector,
+    u64_at,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,11 +56,7 @@ impl Slot {
         if magic != MAGIC {
             return Err(Flaw::Magic { expected: MAGIC.to_vec(), found: magic.to_vec() });
         }
-        let version = u32_at(sector, 8);
-        if version != FORMAT_VERSION {
-            return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
-        }
-        check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })?;
+        check_record(sector)?;
         let found = CellId(field(sector, 16));
         if found != cell {
             return Err(Flaw::OtherCell { expected: cell, found });
@@ -204,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::disk::SimDisk;
+    use crate::format::u32_at;
 
     const CELL: CellId = CellId([3; 16]);
 

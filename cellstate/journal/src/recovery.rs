@@ -285,6 +285,9 @@ pub(crate) fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance,
     let mark_file = MarkFile::read(disk, identity.cell)?;
     let Some(mark) = mark_file.mark() else {
         let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or((0, Flaw::Missing));
+        if let Flaw::OtherFormat { expected, found } = flaw {
+            return Err(OpenError::OtherFormat { directory, file: mark::NAME.to_owned(), expected, found });
+        }
         return Err(OpenError::NoMark { directory, damage: Box::new(at(mark::NAME, offset, flaw)) });
     };
     Ok(Entrance { identity, mark, mark_file })

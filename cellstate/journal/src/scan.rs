@@ -221,7 +221,11 @@ impl Scanner {
     /// The first whole frame of this segment at or behind an offset. When the head of a frame is lost, this looks
     /// into its payload, too: an image of a frame in there, on a sector, passes for one. Then a torn write is taken
     /// for damage and refused; nothing is lost by that.
-    fn next_whole(&mut self, source: &(impl Source + ?Sized), from: u64) -> Result<Option<(u64, u64)>, DiskError> {
+    pub(crate) fn next_whole(
+        &mut self,
+        source: &(impl Source + ?Sized),
+        from: u64,
+    ) -> Result<Option<(u64, u64)>, DiskError> {
         let mut chunk = Vec::new();
         let mut start = from;
         while self.room_at(start) >= SECTOR_BYTES {

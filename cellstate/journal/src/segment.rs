@@ -17,8 +17,7 @@
 
 use crate::flaw::Flaw;
 use crate::format::{
-    CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_sector, field, index, put, seal_sector, u32_at,
-    u64_at,
+    CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_record, field, index, put, seal_sector, u64_at,
 };
 
 /// Where the first frame of a segment stands.
@@ -71,17 +70,13 @@ impl SegmentHeader {
         sector
     }
 
-    /// Reads a header. The version comes before the checksum, because another version may seal differently.
+    /// Reads a header.
     pub(crate) fn decode(sector: &Sector) -> Result<Self, Flaw> {
         let magic: [u8; 8] = field(sector, 0);
         if magic != MAGIC {
             return Err(Flaw::Magic { expected: MAGIC.to_vec(), found: magic.to_vec() });
         }
-        let version = u32_at(sector, 8);
-        if version != FORMAT_VERSION {
-            return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
-        }
-        check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })?;
+        check_record(sector)?;
         Ok(SegmentHeader {
             cell: CellId(field(sector, 16)),
             incarnation: u64_at(sector, 32),
@@ -97,6 +92,7 @@ impl SegmentHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::u32_at;
 
     fn header() -> SegmentHeader {
         SegmentHeader {

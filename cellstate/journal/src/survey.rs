@@ -77,6 +77,8 @@ pub(crate) struct Surveyor<'a> {
     survey: Survey,
     scanner: Scanner,
     incarnation: u64,
+    /// What came right before is lost, and listed: that the next header does not continue what is left is no damage of its own.
+    gap: bool,
     /// A record at the end that may be cut, until something behind it shows that it may not.
     torn: Option<Torn>,
 }
@@ -103,6 +105,7 @@ impl<'a> Surveyor<'a> {
             survey: Survey::default(),
             scanner: Scanner::new(0, 0, Tail::default()),
             incarnation: 0,
+            gap: false,
             torn: None,
         }
     }
@@ -128,6 +131,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn missing(&mut self, number: u64, found: u64) {
+        self.gap = true;
         let followed_by = Some(Proof { file: segment::name(found), offset: 0, first_revision: None });
         self.something_follows(&segment::name(found), 0, None);
         let revision = self.survey.tail.revision.saturating_add(1);
@@ -137,6 +141,7 @@ impl<'a> Surveyor<'a> {
     /// Whatever was doubtful before this place was durable: this was written after it.
     fn something_follows(&mut self, file: &str, offset: u64, first_revision: Option<u64>) {
         if let Some(torn) = self.torn.take() {
+            self.gap = true;
             let followed_by = Some(Proof { file: file.to_owned(), offset, first_revision });
             self.survey.note(Damage { followed_by, ..torn.damage });
         }
@@ -175,6 +180,7 @@ impl<'a> Surveyor<'a> {
             // The header is durable before the first frame is written, so a crash cannot leave this.
             Some(data_at) => {
                 self.something_follows(&segment::name(number), data_at, None);
+                self.begin_without_header(number, file, size)?;
                 let proof = Proof { file: segment::name(number), offset: data_at, first_revision: None };
                 self.at_header(number, Flaw::Zeros { data_at }, Some(proof));
                 self.frames(number, file, size, None)?;
@@ -187,6 +193,7 @@ impl<'a> Surveyor<'a> {
         let name = segment::name(number);
         self.something_follows(&name, 0, None);
         let data = first_data(file, FIRST_FRAME_AT.min(size), size)?;
+        self.begin_without_header(number, file, size)?;
         let continues = !self.survey.segments.is_empty() || number == 1;
         let revision = self.survey.tail.revision.saturating_add(1);
         let damage = Damage { file: name.clone(), offset: 0, revision, flaw, followed_by: None };
@@ -199,9 +206,23 @@ impl<'a> Surveyor<'a> {
         self.frames(number, file, size, None)
     }
 
+    /// The oldest segment tells what comes before it in its header alone. Where that is lost, the first whole frame says at least with
+    /// which revision the log begins, so that the damage is named with it, and that frame is not called wrong.
+    fn begin_without_header(&mut self, number: u64, file: &dyn DiskFile, size: u64) -> Result<(), DiskError> {
+        let oldest = self.survey.segments.is_empty() && self.survey.frames == 0;
+        if oldest && number != 1 {
+            self.scanner.enter(number, size, Tail::default());
+            if let Some((_, first)) = self.scanner.next_whole(file, FIRST_FRAME_AT.min(size))? {
+                self.survey.tail.revision = first.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
     fn begun(&mut self, number: u64, file: &dyn DiskFile, size: u64, header: &SegmentHeader) -> Result<(), DiskError> {
         let oldest = self.survey.segments.is_empty() && self.survey.frames == 0;
-        for flaw in self.header_flaws(number, size, header, oldest) {
+        let trusted = (oldest && header.number != 1) || std::mem::take(&mut self.gap);
+        for flaw in self.header_flaws(number, size, header, trusted) {
             self.at_header(number, flaw, None);
         }
         self.incarnation = header.incarnation;
@@ -212,10 +233,10 @@ impl<'a> Surveyor<'a> {
         self.frames(number, file, size, Some(self.survey.tail))
     }
 
-    fn header_flaws(&self, number: u64, size: u64, header: &SegmentHeader, oldest: bool) -> Vec<Flaw> {
+    fn header_flaws(&self, number: u64, size: u64, header: &SegmentHeader, trusted: bool) -> Vec<Flaw> {
         let mut flaws = Vec::new();
-        let tail = if oldest && header.number != 1 {
-            // What was before was released; the header of the oldest segment is where trust starts.
+        let tail = if trusted {
+            // What was before was released, or is lost and listed; the header is where trust starts.
             Tail { revision: header.first_revision.saturating_sub(1), term: header.term, hash: header.previous }
         } else {
             self.survey.tail
@@ -247,6 +268,10 @@ impl<'a> Surveyor<'a> {
     /// Walks the frames of a segment; without a tail when its header could not be read.
     fn frames(&mut self, number: u64, file: &dyn DiskFile, size: u64, tail: Option<Tail>) -> Result<(), DiskError> {
         self.scanner.enter(number, size, tail.unwrap_or(self.survey.tail));
+        if tail.is_none() && self.survey.frames == 0 {
+            // Which hash the first frame carries, only the header would have told.
+            self.scanner.resume_at(FIRST_FRAME_AT, self.survey.tail.revision.saturating_add(1));
+        }
         self.survey.last_frame = None;
         loop {
             match self.scanner.step(file)? {
@@ -258,6 +283,10 @@ impl<'a> Surveyor<'a> {
                     let name = segment::name(number);
                     let damage = Damage { file: name.clone(), offset, revision, flaw, followed_by: None };
                     let Some((next, first)) = next else {
+                        if tail.is_none() && self.survey.last_frame.is_none() {
+                            // Nothing of it can be read, and that its header is lost is listed.
+                            break;
+                        }
                         let data_end = data_end(file, offset, size)?;
                         self.torn = Some(Torn { number, damage, data_end });
                         break;

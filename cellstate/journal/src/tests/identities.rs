@@ -43,17 +43,40 @@ fn a_segment_of_another_cell_is_refused() {
     assert!(matches!(&error, OpenError::OtherCell { file, .. } if *file == name), "{error}");
 }
 
+/// Makes a record one of a later version, sealed as ours are.
+fn make_newer(disk: &SimDisk, name: &str, offset: u64) {
+    let from = usize::try_from(offset).unwrap();
+    let mut sector = [0; 512];
+    sector.copy_from_slice(&disk.image(name).unwrap()[from..from + 512]);
+    sector[8..12].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
+    crate::format::seal_sector(&mut sector);
+    disk.overwrite(name, offset, &sector);
+}
+
 #[test]
-fn another_format_version_is_refused_by_identity_and_by_segment() {
-    for name in ["CELL".to_owned(), crate::segment::name(1)] {
-        let (disk, journal) = log_of(3);
+fn a_newer_format_version_is_refused_with_both_versions_by_identity_segment_and_mark() {
+    for (name, offset) in [("CELL", 0), (crate::segment::name(1).as_str(), 0)] {
+        let (disk, journal) = log_of(2);
         drop(journal);
-        disk.overwrite(&name, 8, &2u32.to_le_bytes());
+        make_newer(&disk, name, offset);
         let error = try_open(&disk).err().unwrap();
-        let named = matches!(&error, OpenError::OtherFormat { file, expected: 1, found: 2, .. } if *file == name);
-        assert!(named, "{error}");
-        assert!(error.to_string().contains("use the version of plenum that wrote it"), "{error}");
+        let found = FORMAT_VERSION + 1;
+        assert!(
+            matches!(&error, OpenError::OtherFormat { file, expected: FORMAT_VERSION, found: newer, .. }
+            if file == name && *newer == found),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("version 2, expected 1; use the version of plenum that wrote it"), "{text}");
     }
+    // The other slot is what counts, as long as it is whole; and when none is, it is told why.
+    let (disk, journal) = log_of(2);
+    journal.high_water().flush().unwrap();
+    drop(journal);
+    make_newer(&disk, "MARK", 0);
+    make_newer(&disk, "MARK", 4096);
+    let error = try_open(&disk).err().unwrap();
+    assert!(matches!(&error, OpenError::OtherFormat { file, found: 2, .. } if file == "MARK"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod appending;
 mod crashes;
 mod damage;
+mod exhaustive;
+mod exhaustive_random;
 mod identities;
 mod real_files;
 mod retention;
