@@ -184,6 +184,11 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
+fn planted_bugs_are_for_the_simulator_alone() {
+    none(findings(|path| path.ends_with("Cargo.toml"), dependencies::plants_no_bugs));
+}
+
+#[test]
 fn the_table_of_dependencies_is_true() {
     let rows = table();
     none(dependencies::check_arrows(&rows, &graph(&metadata())));

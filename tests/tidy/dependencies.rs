@@ -185,6 +185,30 @@ pub(crate) fn takes_the_lints(path: &str, manifest: &str) -> Vec<String> {
     vec![format!("{path}:1: add `[lints]` with `workspace = true`: the house's lints hold in every crate")]
 }
 
+/// Where the feature with bugs for checkers is made, and who asks for it; nobody gets it by depending on somebody.
+const BUGS_IN: &[&str] = &["cellstate/model/Cargo.toml", "tests/simulator/Cargo.toml"];
+
+/// A manifest that turns on the bugs of `plenum_model::planted` would bring them into a binary.
+pub(crate) fn plants_no_bugs(path: &str, manifest: &str) -> Vec<String> {
+    let named = (1..).zip(manifest.lines()).filter(|(_, line)| !line.starts_with('#') && line.contains("planted-bugs"));
+    let is_fine = |line: &str| line.starts_with("planted-bugs = [") || line.starts_with("required-features = [");
+    let wrong = named.filter(|(_, line)| !BUGS_IN.contains(&path) || !is_fine(line));
+    wrong
+        .map(|(number, _)| {
+            format!("{path}:{number}: planted bugs belong into no binary: only the simulator's tests are built with them, by `cargo xtask`")
+        })
+        .collect()
+}
+
+#[test]
+fn a_crate_that_would_ship_planted_bugs_is_found() {
+    let depends = "plenum-model = { path = \"x\", features = [\"planted-bugs\"] }\n";
+    assert_eq!(plants_no_bugs("Cargo.toml", depends).len(), 1);
+    assert_eq!(plants_no_bugs("tests/simulator/Cargo.toml", depends).len(), 1);
+    assert_eq!(plants_no_bugs("cellstate/model/Cargo.toml", "default = [\"planted-bugs\"]\n").len(), 1);
+    assert_eq!(plants_no_bugs("cellstate/model/Cargo.toml", "planted-bugs = []\n").len(), 0);
+}
+
 #[test]
 fn a_crate_without_the_lints_is_found() {
     assert_eq!(takes_the_lints("a/Cargo.toml", "[package]\nname = \"a\"\n").len(), 1);

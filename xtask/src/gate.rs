@@ -2,7 +2,8 @@
 //!
 //! A step that fails doesn't keep the others from running, so that one run shows all that is wrong. Cheap steps come
 //! first. The development profile serves all checks and tests, the release profile the examples and the
-//! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check.
+//! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check. What is ours is built
+//! once more for the simulator: see `simulation`.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::programs::{Runner, answers, need_component, test_runner};
 use crate::tally::Tally;
 use crate::watch::{duration, watch};
 use crate::workspace::{Workspace, colours};
-use crate::{examples, harness};
+use crate::{examples, harness, simulation};
 
 /// Longer than the whole gate takes from nothing on two slow cores: a step that reaches it hangs.
 const STEP_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -47,6 +48,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", about: "dependency rules, words and sizes: tests/tidy.rs", run: tidy },
     Step { name: "lint", about: "clippy finds nothing, tests and benches included", run: lint },
     Step { name: "tests", about: "every test of every crate", run: tests },
+    Step { name: "simulator", about: "a thousand seeds with all faults, and a bug for each checker", run: simulator },
     Step { name: "doc-tests", about: "the examples in doc comments compile and hold", run: doc_tests },
     Step { name: "docs", about: "rustdoc has nothing to warn of", run: docs },
     Step { name: "licences", about: "cargo-deny: licences, bans, sources (only where it is installed)", run: licences },
@@ -103,7 +105,8 @@ fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
     if !failed.is_empty() {
         println!("to repeat what failed: cargo xtask test --only {}", failed.join(" "));
     }
-    let tests = done.iter().find_map(|(_, report, _)| report.tests);
+    let sum = |one: Tally, other: Tally| Tally { passed: one.passed + other.passed, failed: one.failed + other.failed };
+    let tests = done.iter().filter_map(|(_, report, _)| report.tests).reduce(sum);
     println!("{}", closing_line(&failed, tests));
     failed.is_empty()
 }
@@ -167,7 +170,11 @@ fn tidy(workspace: &Workspace) -> Result<Report> {
 
 fn lint(workspace: &Workspace) -> Result<Report> {
     need_component(workspace, "clippy", "clippy")?;
-    plain(workspace.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), "lint")
+    // With the tests that need the feature, which differs from the rest by a few lines.
+    let targets = ["--workspace", "--all-targets", "--features", "plenum-simulator/planted-bugs"];
+    let mut command = workspace.cargo(["clippy"]);
+    command.args(targets).args(["--", "-D", "warnings"]);
+    plain(command, "lint")
 }
 
 fn tests(workspace: &Workspace) -> Result<Report> {
@@ -179,12 +186,20 @@ fn tests(workspace: &Workspace) -> Result<Report> {
     Ok(Report { tests: Some(tally), ..report })
 }
 
+fn simulator(workspace: &Workspace) -> Result<Report> {
+    let mut command = simulation::tests(workspace);
+    command.arg("--nocapture");
+    let (report, tally) = counted(command, "simulator")?;
+    Ok(Report { tests: Some(tally), ..report })
+}
+
 fn doc_tests(workspace: &Workspace) -> Result<Report> {
     Ok(counted(workspace.cargo(["test", "--doc", "--workspace", "--no-fail-fast"]), "doc-tests")?.0)
 }
 
 fn docs(workspace: &Workspace) -> Result<Report> {
-    let mut command = workspace.cargo(["doc", "--no-deps", "--workspace"]);
+    let mut command =
+        workspace.cargo(["doc", "--no-deps", "--workspace", "--features", "plenum-simulator/planted-bugs"]);
     command.env("RUSTDOCFLAGS", "-D warnings");
     plain(command, "docs")
 }

@@ -48,11 +48,14 @@ enum Task {
         /// Only these; all when none is named.
         names: Vec<String>,
     },
-    /// Run the seeded end-to-end tests with many seeds.
+    /// Run the simulated cell with many seeds.
     Simulate {
         /// FIRST..END, the end not included.
         #[arg(long, value_name = "FIRST..END")]
         seeds: simulation::Seeds,
+        /// Plant this bug: a checker should find it.
+        #[arg(long, value_name = "NAME")]
+        bug: Option<String>,
     },
 }
 
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         }
         Task::Test { only, .. } => Ok(gate::run(&workspace, &only)),
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
-        Task::Simulate { seeds } => simulation::run(&workspace, seeds),
+        Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,8 +1,13 @@
-//! The seeded end-to-end tests in their long form: the gate runs a few seeds, this runs as many as one likes.
+//! The simulated cell: a thousand seeds in the gate, as many as one likes with `cargo xtask simulate`.
 //!
-//! The seeds reach the tests of `tests/simulator` through the variable `PLENUM_SEEDS`, as `FIRST..END`, the end not included.
-//! If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
+//! The seeds reach the tests of `tests/simulator` through the variable `PLENUM_SEEDS`, as `FIRST..END`, the end not included; a bug
+//! that is to be planted, through `PLENUM_BUG`. If seed 417 fails, `cargo xtask simulate --seeds 417..418` runs it again alone.
+//!
+//! It is a build of its own: with the feature `planted-bugs`, which no binary that anybody uses may have, and with a little
+//! optimisation, which makes seeds seven times as fast as it makes the build slower. It resolves features for the whole workspace, so
+//! that what others wrote is not built once more.
 
+use std::process::Command;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -34,10 +39,21 @@ impl FromStr for Seeds {
     }
 }
 
-/// Runs the simulation with all of `seeds`; true if every one passed.
-pub(crate) fn run(workspace: &Workspace, seeds: Seeds) -> Result<bool> {
-    let mut command = workspace.cargo(["test", "--package", "plenum-simulator", "--test", "simulation", "--"]);
+/// The tests of the simulator, to be continued with arguments for them.
+pub(crate) fn tests(workspace: &Workspace) -> Command {
+    let features = ["--workspace", "--features", "plenum-simulator/planted-bugs"];
+    let mut command = workspace.cargo(["test", "--test", "simulation", "--config", "profile.dev.opt-level=1"]);
+    command.args(features).arg("--");
+    command
+}
+
+/// Runs the simulation with all of `seeds`, and with a bug if one is named; true if every one passed.
+pub(crate) fn run(workspace: &Workspace, seeds: Seeds, bug: Option<&str>) -> Result<bool> {
+    let mut command = tests(workspace);
     command.args(["a_cell_survives", "--nocapture"]).env("PLENUM_SEEDS", format!("{}..{}", seeds.first, seeds.end));
+    if let Some(bug) = bug {
+        command.env("PLENUM_BUG", bug);
+    }
     let mut tally = Tally::default();
     let started = Instant::now();
     let status = watch(command, "the simulation", LIMIT, |_, line| tally.read(line))?;

@@ -4,11 +4,11 @@ use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
 use plenum_agent::fake::{FakeDriver, Fate};
 use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status};
+use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, MachineId};
 use plenum_proto::v1;
 
 use crate::books::{Checked, hold};
-use crate::faults::Planted;
 use crate::random::Random;
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
@@ -24,7 +24,6 @@ pub(crate) struct Machine {
     boots: u64,
     /// It boots until then.
     up_at_micros: i64,
-    planted: Planted,
     driver: FakeDriver,
     life: u64,
     reconciler: Option<AgentReconciler>,
@@ -38,7 +37,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(number: usize, cpu_millis: i64, planted: Planted, world: &mut World) -> Self {
+    pub(crate) fn new(number: usize, cpu_millis: i64, world: &mut World) -> Self {
         let (seed, failing) = (world.random.number(), world.mix.failing_thousandths);
         Self {
             number,
@@ -46,7 +45,6 @@ impl Machine {
             cpu_millis,
             boots: 1,
             up_at_micros: 0,
-            planted,
             driver: FakeDriver::new(move |task| fate(seed, failing, task)),
             life: 0,
             reconciler: None,
@@ -251,9 +249,7 @@ impl Machine {
                 world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
                 self.driver.start(task);
             }
-            Output::Stop(allocation) if self.planted == Planted::HastyReceipts => {
-                self.forget_at_once(world, allocation)?
-            }
+            Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
             Output::Register { inventory, revision, incarnation } => {

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use plenum_core::invariants::check_step;
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
     AllocationId, AllocationState, Cell, Command, Decision, Delta, LogTime, MachineState, Outcome, Request, Revision,
@@ -17,6 +16,7 @@ use plenum_proto::{command, delta, pages, v1};
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
 
+use crate::judge::{Endings, Judge, Step};
 use crate::report::Tally;
 
 /// Snapshots that are kept to compare mirrors with.
@@ -80,6 +80,9 @@ pub(crate) struct Books {
     decided: BTreeMap<TransactionId, Revision>,
     /// What schedulers were told.
     told: BTreeMap<TransactionId, Outcome>,
+    judge: Judge,
+    /// What became of jobs, retired ones too.
+    pub(crate) endings: Endings,
     /// Ends that agents reported.
     receipts: BTreeSet<(AllocationId, AllocationState)>,
     /// Ended by a removal of their machine, whose agent may not know yet.
@@ -96,6 +99,8 @@ impl Books {
             snapshots: VecDeque::from([Cell::default()]),
             decided: BTreeMap::new(),
             told: BTreeMap::new(),
+            judge: Judge::default(),
+            endings: Endings::default(),
             receipts: BTreeSet::new(),
             removed: BTreeSet::new(),
         }
@@ -183,10 +188,10 @@ impl Books {
         let before = self.core.cell().clone();
         let decided = self.core.decide(&request, entry.time);
         invariant_deciding_again_gives_the_same_bytes(revision, entry, &decided)?;
-        check_step(&before, &request, &decided, self.core.cell()).map_err(|violation| Violation {
-            invariant: "plenum_core::invariants::check_step",
-            facts: format!("revision {revision}, {:?}: {violation}", request.command),
-        })?;
+        let step =
+            Step { before: &before, request: &request, decided: &decided, after: self.core.cell(), delta: &change };
+        self.judge.check(&step, &self.snapshots)?;
+        self.endings.note(&change, self.core.cell());
         self.invariant_room_is_freed_only_by_receipts_boots_and_removals(&before, &request, &change)?;
         self.cell.apply(&change).map_err(|error| unreadable("fold", &error))?;
         self.note(&request, &decided, &change, tally)?;

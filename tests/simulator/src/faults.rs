@@ -56,19 +56,6 @@ impl Fault {
     }
 }
 
-/// A bug put in on purpose: the checkers must find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
-    /// None.
-    Nothing,
-    /// The server answers when a batch is written, and syncs it later.
-    AnswersBeforeSync,
-    /// The disk says that it synced, and did not.
-    LyingDisk,
-    /// Agents report that a task is gone when they have told it to stop.
-    HastyReceipts,
-}
-
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Mix {

@@ -15,6 +15,7 @@ mod agent;
 mod books;
 mod describe;
 mod faults;
+mod judge;
 mod owner;
 mod random;
 mod report;
@@ -26,6 +27,7 @@ mod story;
 mod world;
 
 pub use books::Violation;
-pub use faults::Planted;
 pub use report::Tally;
+#[cfg(feature = "planted-bugs")]
+pub use simulation::run_with;
 pub use simulation::{Failure, run};

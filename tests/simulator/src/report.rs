@@ -119,7 +119,7 @@ impl Tally {
 
     /// Names of paths that no run took, of those that a range of seeds should take.
     #[must_use]
-    pub fn never_taken(&self) -> Vec<&'static str> {
+    pub fn never_taken(&self) -> Vec<String> {
         let refused = |kind: &str| self.refusals.iter().filter(|(name, _)| name.starts_with(kind)).count() as u64;
         let struck = |fault: Fault| self.faults.get(&format!("{fault:?}")).copied().unwrap_or(0);
         let ended = |state: &str| self.ends.get(state).copied().unwrap_or(0);
@@ -147,7 +147,7 @@ impl Tally {
             ("a job complete", self.complete),
         ];
         let faults = Fault::ALL.map(|fault| (fault.name(), struck(fault)));
-        paths.into_iter().chain(faults).filter(|(_, count)| *count == 0).map(|(path, _)| path).collect()
+        paths.into_iter().chain(faults).filter(|(_, count)| *count == 0).map(|(path, _)| path.to_owned()).collect()
     }
 
     pub(crate) fn count(map: &mut BTreeMap<String, u64>, name: impl fmt::Debug) {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
+use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Command, Decision, LogTime, Revision, SessionId, Transition};
 use plenum_proto::v1;
 use plenum_server::agents::{Leases, WantedIndex};
@@ -19,7 +20,6 @@ use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
 
 use crate::books::{Checked, Violation};
-use crate::faults::Planted;
 use crate::world::{ConnectionId, Event, World};
 use streams::{Following, Watching};
 
@@ -63,7 +63,6 @@ enum Ticket {
 pub(crate) struct Server {
     /// Starts of a server before this one: events of earlier ones are void.
     pub(crate) life: u64,
-    planted: Planted,
     disk: SimDisk,
     journal: Journal,
     committer: Committer<Ticket>,
@@ -165,7 +164,7 @@ impl Server {
 
     /// Appends the batch, now or when the disk has room. Syncing takes a while.
     pub(crate) fn append(&mut self, world: &mut World) {
-        if self.planted == Planted::AnswersBeforeSync {
+        if planted::is(Bug::AnswersBeforeSync) {
             // The frame before is still waiting for its sync.
             self.sync_now();
         }
@@ -199,7 +198,7 @@ impl Server {
         if self.batch.take().is_none() {
             return Ok(());
         }
-        let durable = self.planted == Planted::AnswersBeforeSync || self.sync_now();
+        let durable = planted::is(Bug::AnswersBeforeSync) || self.sync_now();
         if !durable {
             world.tally.outcomes_unknown += 1;
         }

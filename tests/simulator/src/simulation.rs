@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use plenum_journal::{SimDisk, SimOperation};
+use plenum_model::planted::{self, Bug};
 
 use crate::agent::Machine;
 use crate::books::{Checked, Violation, hold};
-use crate::faults::{Fault, Mix, Planted};
+use crate::faults::{Fault, Mix};
 use crate::owner::Owner;
 use crate::random::Random;
 use crate::report::Tally;
@@ -33,6 +34,8 @@ const UNAVAILABLE: i32 = 14;
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The bug that was put in on purpose.
+    pub planted: Option<Bug>,
     /// What does not hold, or the panic.
     pub what: String,
     /// The last events.
@@ -41,26 +44,27 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { seed, what, story } = self;
+        let Self { seed, planted, what, story } = self;
+        let bug = planted.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
+        let end = seed + 1;
         write!(
             f,
-            "{story}\nseed {seed} failed: {what}\nto see it again: cargo xtask simulate --seeds {seed}..{}",
-            seed + 1
+            "{story}\nseed {seed} failed: {what}\nto see it again: cargo xtask simulate --seeds {seed}..{end}{bug}"
         )
     }
 }
 
 impl std::error::Error for Failure {}
 
-/// Plays one seed, with a bug put in on purpose or without.
+/// Plays one seed. Under the feature `planted-bugs` a bug may have been planted in this thread: [`run_with`].
 ///
 /// # Errors
 /// When a checker finds something, or a part panics: with the story, from a second run of the same seed.
-pub fn run(seed: u64, planted: Planted) -> Result<Tally, Box<Failure>> {
-    match play(seed, planted, false) {
+pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
+    match play(seed, false) {
         Ok(tally) => Ok(tally),
         Err(first) => {
-            let again = play(seed, planted, true).err();
+            let again = play(seed, true).err();
             let mut failure = again.unwrap_or_else(|| first.clone());
             if failure.what != first.what {
                 failure.what = format!("{} (and not the same in a second run: {})", first.what, failure.what);
@@ -70,8 +74,23 @@ pub fn run(seed: u64, planted: Planted) -> Result<Tally, Box<Failure>> {
     }
 }
 
-fn play(seed: u64, planted: Planted, told: bool) -> Result<Tally, Box<Failure>> {
-    let mut simulation = Simulation::new(seed, planted, told);
+/// Plays one seed with a bug that was put in on purpose.
+///
+/// # Errors
+/// As [`run`]: with what found the bug.
+#[cfg(feature = "planted-bugs")]
+pub fn run_with(bug: Bug, seed: u64) -> Result<Tally, Box<Failure>> {
+    planted::plant(Some(bug));
+    let played = run(seed);
+    planted::plant(None);
+    played.map_err(|mut failure| {
+        failure.planted = Some(bug);
+        failure
+    })
+}
+
+fn play(seed: u64, told: bool) -> Result<Tally, Box<Failure>> {
+    let mut simulation = Simulation::new(seed, told);
     let what = match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
         Ok(Ok(())) => return Ok(simulation.world.tally),
         Ok(Err(violation)) => violation.to_string(),
@@ -81,7 +100,7 @@ fn play(seed: u64, planted: Planted, told: bool) -> Result<Tally, Box<Failure>> 
             format!("panic: {}", text.unwrap_or_default())
         }
     };
-    Err(Box::new(Failure { seed, what, story: simulation.world.story.text() }))
+    Err(Box::new(Failure { seed, planted: None, what, story: simulation.world.story.text() }))
 }
 
 /// How far the run has come.
@@ -97,7 +116,6 @@ enum Phase {
 }
 
 struct Simulation {
-    planted: Planted,
     world: World,
     disk: SimDisk,
     lives: u64,
@@ -110,11 +128,11 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, planted: Planted, told: bool) -> Self {
+    fn new(seed: u64, told: bool) -> Self {
         let mut random = Random::new(seed);
         let mix = Mix::draw(&mut random);
         let disk = SimDisk::new(random.number());
-        if planted == Planted::LyingDisk {
+        if planted::is(Bug::LyingDisk) {
             disk.lie_about_syncs();
         }
         let mut world = World::new(random, mix, told);
@@ -124,13 +142,13 @@ impl Simulation {
         let machines = (0..world.mix.machines)
             .map(|number| {
                 let cpu_millis = 4000 + 1000 * world.random.between(0, 2);
-                Machine::new(number, cpu_millis, planted, &mut world)
+                Machine::new(number, cpu_millis, &mut world)
             })
             .collect();
         let names = ["batch", "service", rival::NAME, "batch"];
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
         let (phase, owner) = (Phase::Stormy, Owner::default());
-        Self { planted, world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros: i64::MAX }
+        Self { world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros: i64::MAX }
     }
 
     fn run(&mut self) -> Checked {
@@ -154,11 +172,15 @@ impl Simulation {
             if self.phase == Phase::Over {
                 return Ok(());
             }
-            hold(self.world.now() < self.deadline_micros, "invariant_everything_comes_to_its_end", || {
-                self.unfinished()
-            })?;
+            hold(
+                self.world.now() < self.deadline_micros,
+                "invariant_everything_that_fits_runs_once_faults_stop",
+                || self.unfinished(),
+            )?;
         }
-        hold(false, "invariant_everything_comes_to_its_end", || format!("too many events; {}", self.unfinished()))
+        hold(false, "invariant_everything_that_fits_runs_once_faults_stop", || {
+            format!("too many events; {}", self.unfinished())
+        })
     }
 
     fn unfinished(&self) -> String {
@@ -279,7 +301,7 @@ impl Simulation {
         }
         self.lives += 1;
         self.world.tally.recoveries += u64::from(self.lives > 1);
-        match server::start(&self.disk, self.lives, self.planted, &mut self.world) {
+        match server::start(&self.disk, self.lives, &mut self.world) {
             Ok(server) => {
                 self.server = Some(server);
                 self.check_machines()

@@ -14,7 +14,6 @@ use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 
 use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
 use crate::books::{Checked, Violation};
-use crate::faults::Planted;
 use crate::world::{Event, World};
 
 const CELL_ID: [u8; 16] = [7; 16];
@@ -45,7 +44,7 @@ pub(crate) fn options() -> Options {
 }
 
 /// Reads the log on this disk and begins a server on it.
-pub(crate) fn start(disk: &SimDisk, life: u64, planted: Planted, world: &mut World) -> Result<Server, NotStarted> {
+pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Server, NotStarted> {
     let disk = disk.reboot();
     let (journal, recovered) = Journal::open(Arc::new(disk.clone()), options()).map_err(|error| failed(&error))?;
     let (batches, mirror) = read(&journal)?;
@@ -72,7 +71,6 @@ pub(crate) fn start(disk: &SimDisk, life: u64, planted: Planted, world: &mut Wor
     let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();
     let mut server = Server {
         life,
-        planted,
         recent: Recent::new(cell.revision(), cell.time(), world.mix.recent_bytes),
         index: WantedIndex::of_cell(cell),
         leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),

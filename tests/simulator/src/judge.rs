@@ -1,0 +1,261 @@
+//! What transactions were granted and refused, judged again from what was written down: without the core's tables, one claim at a time.
+//!
+//! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
+//! purpose.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use plenum_core::{Decided, invariants};
+use plenum_model::{
+    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Delta, Grants, JobId, JobState, MachineState,
+    Outcome, Refusal, RefusalKind, RefusalReason, Request, Resources, Revision, TaskState, Transaction, TransactionId,
+};
+
+use crate::books::{Checked, Violation, hold};
+
+/// What was once granted.
+#[derive(Clone, Copy, Debug)]
+struct Granted {
+    at: Revision,
+    transaction: TransactionId,
+    machine: u32,
+    resources: Resources,
+}
+
+/// A step: what was asked, what came of it, and the cell before and after.
+pub(crate) struct Step<'a> {
+    pub(crate) before: &'a Cell,
+    pub(crate) request: &'a Request,
+    pub(crate) decided: &'a Decided,
+    pub(crate) after: &'a Cell,
+    pub(crate) delta: &'a Delta,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    granted: BTreeMap<AllocationId, Granted>,
+}
+
+impl Judge {
+    /// All that can be said of one step.
+    pub(crate) fn check(&mut self, step: &Step<'_>, snapshots: &VecDeque<Cell>) -> Checked {
+        let revision = step.after.revision();
+        invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
+            invariant: name_of(&violation),
+            facts: format!("revision {revision}, {:?}: {violation}", step.request.command),
+        })?;
+        if let (Command::Commit(txn, _), Decided::Changed { decision: Decision::Outcome(outcome), .. }) =
+            (&step.request.command, step.decided)
+        {
+            for grants in &step.delta.grants {
+                for claim in 0..grants.slots.len() {
+                    invariant_every_grant_was_valid_at_its_revision(step, grants, claim)?;
+                    invariant_no_decision_breaks_a_declared_rule(step, grants, claim)?;
+                }
+            }
+            let base = snapshots.iter().rfind(|cell| cell.revision() == txn.base);
+            for refusal in &outcome.refusals {
+                self.invariant_conflicts_name_true_culprits(step, txn, outcome, refusal)?;
+                if let Some(base) = base {
+                    invariant_conflict_fitted_at_the_base_and_misfit_did_not(base, txn, refusal)?;
+                }
+            }
+        }
+        self.note(step);
+        Ok(())
+    }
+
+    fn note(&mut self, step: &Step<'_>) {
+        for grants in &step.delta.grants {
+            let resources = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
+            let transaction = TransactionId { session: grants.session, number: grants.number.into() };
+            for (claim, &machine) in grants.machines.iter().enumerate() {
+                let id = AllocationId { slot: grants.slots[claim], generation: grants.generations[claim] };
+                let granted = Granted { at: step.delta.revision, transaction, machine, resources };
+                self.granted.insert(id, granted);
+            }
+        }
+    }
+
+    /// Each culprit was there: a grant on that machine, later than the base, of at least that amount; or another command later than
+    /// the base. Together they took at least what was short.
+    fn invariant_conflicts_name_true_culprits(
+        &self,
+        step: &Step<'_>,
+        txn: &Transaction,
+        outcome: &Outcome,
+        refusal: &Refusal,
+    ) -> Checked {
+        let name = "invariant_conflicts_name_true_culprits";
+        let facts = || format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base);
+        let conflict = refusal.kind == RefusalKind::Conflict;
+        hold(!conflict || !refusal.culprits.is_empty(), name, facts)?;
+        hold(refusal.culprits.len() <= 4, name, facts)?;
+        hold(refusal.culprits.is_sorted_by(|one, other| one.revision >= other.revision), name, facts)?;
+        for culprit in &refusal.culprits {
+            hold(culprit.revision > txn.base && culprit.revision < outcome.revision, name, facts)?;
+            hold(self.is_true(step, refusal, culprit), name, || format!("{culprit:?} is not true: {}", facts()))?;
+        }
+        let (RefusalReason::NoRoom, Some((_, short_by)), true) = (refusal.reason, refusal.short, conflict) else {
+            return Ok(());
+        };
+        let listed: u64 = refusal.culprits.iter().map(|culprit| culprit.amount).sum();
+        let all_listed = refusal.culprits.len() < 4;
+        let total = refusal.culprits_total;
+        hold(total >= short_by && listed <= total && (!all_listed || listed == total), name, facts)
+    }
+
+    fn is_true(&self, step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let Some(id) = culprit.allocation else { return !culprit.event.is_empty() || culprit.transaction.is_some() };
+        let Some(granted) = self.granted.get(&id) else { return false };
+        let took = refusal.short.filter(|_| refusal.reason == RefusalReason::NoRoom);
+        let enough = took.is_none_or(|(resource, _)| culprit.amount <= granted.resources.get(resource));
+        let here = refusal.reason != RefusalReason::NoRoom || granted.machine == refusal.machine;
+        let there = step.before.allocation(id).is_some() || refusal.reason != RefusalReason::NoRoom;
+        granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && enough && here && there
+    }
+}
+
+/// The machine took claims, the job was there in that version and belonged to that scheduler, the task was to be placed, and the
+/// allocation is a new one.
+fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
+    let name = "invariant_every_grant_was_valid_at_its_revision";
+    let (before, revision) = (step.before, step.delta.revision);
+    let (machine, task, slot) = (grants.machines[claim], grants.tasks[claim], grants.slots[claim]);
+    let facts = |what: &str| format!("revision {revision}: task {task} of {} on {machine}: {what}", grants.job);
+    let state = before.machine_in(machine).map(|found| found.state);
+    hold(state == Some(MachineState::Ready), name, || facts(&format!("the machine is {state:?}")))?;
+    let Some(job) = before.job(grants.job) else { return hold(false, name, || facts("the job is not there")) };
+    hold(!job.state.is_final(), name, || facts("the job is over"))?;
+    hold(job.version == grants.job_version, name, || facts("the job has another version"))?;
+    let owner = before.session(grants.session).map(|session| session.scheduler.clone());
+    hold(owner.as_ref() == Some(&job.shape.scheduler), name, || facts(&format!("granted to {owner:?}")))?;
+    let (Some(shape), Some(row)) = (job.shape.groups.get(usize::from(grants.group)), before.group(job, grants.group))
+    else {
+        return hold(false, name, || facts("the group is not there"));
+    };
+    hold(before.shapes().get(grants.shape as usize) == Some(&shape.resources), name, || facts("other resources"))?;
+    hold(row.not_before <= step.delta.time, name, || facts("its group waits after a failure"))?;
+    let done =
+        |group: &u16| before.group(job, *group).is_some_and(|row| row.tasks[TaskState::Done as usize] == row.count);
+    hold(shape.after.iter().all(done), name, || facts("what must be done first is not"))?;
+    let standing = before.task(row, task).copied().unwrap_or_default();
+    let stopped = || {
+        let slot = standing.allocation.wrapping_sub(1);
+        let leaves = |state: AllocationState| state.is_leaving() || state.is_end();
+        step.delta.moves.iter().any(|change| change.slot == slot && leaves(change.status.state))
+    };
+    let waits = task < row.count && (standing.state == TaskState::Waiting || stopped());
+    hold(waits, name, || facts(&format!("the task is {standing:?} of {}", row.count)))?;
+    let used = before.allocation_rows().get(slot).map_or(0, |row| row.generation);
+    let fresh = before.allocation_in(slot).is_none() && grants.generations[claim] == used + 1;
+    hold(fresh, name, || facts("its allocation was there before"))?;
+    let home = step.after.job(grants.job).and_then(|job| job.home);
+    hold(!job.shape.same_machine || home == Some(machine), name, || facts(&format!("its job's home is {home:?}")))
+}
+
+/// Declared rules as they stand at that revision: constraints on the machine's attributes, tasks of the group on one machine, and on
+/// machines with equal values of an attribute.
+fn invariant_no_decision_breaks_a_declared_rule(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
+    let name = "invariant_no_decision_breaks_a_declared_rule";
+    let (Some(job), Some(machine)) = (step.after.job(grants.job), step.before.machine_in(grants.machines[claim]))
+    else {
+        return Ok(());
+    };
+    let Some(shape) = job.shape.groups.get(usize::from(grants.group)) else { return Ok(()) };
+    let facts = |what: String| {
+        format!(
+            "revision {}: task {} of {} on {}: {what}",
+            step.delta.revision, grants.tasks[claim], job.id, machine.name
+        )
+    };
+    let failed = shape.constraints.iter().find(|constraint| !constraint.holds(&machine.attributes));
+    hold(failed.is_none(), name, || facts(format!("{failed:?}")))?;
+    let mates = || {
+        let active = step.after.allocations().filter(|found| found.status.state.is_active());
+        active.filter(|found| found.row.group_row == grants.group_row && found.row.job() == grants.job)
+    };
+    if shape.per_machine > 0 {
+        let here = mates().filter(|found| found.row.machine == machine.id.slot).count();
+        hold(here <= shape.per_machine as usize, name, || facts(format!("{here} of the group are on the machine")))?;
+    }
+    for spread in &shape.spread {
+        let value = machine.attributes.get(&spread.attribute);
+        let same = |slot: u32| step.after.machine_in(slot).and_then(|other| other.attributes.get(&spread.attribute));
+        let there = mates().filter(|found| same(found.row.machine) == value).count();
+        let fits = value.is_none() || there <= spread.at_most as usize;
+        hold(fits, name, || facts(format!("{there} of the group are where {} is {value:?}", spread.attribute)))?;
+    }
+    Ok(())
+}
+
+/// A claim that lost its room had it at the base; one that never fitted had not. Looked at where nothing else of the transaction
+/// touches that machine.
+fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
+    base: &Cell,
+    txn: &Transaction,
+    refusal: &Refusal,
+) -> Checked {
+    let name = "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
+    let Some((placement, claim)) = refusal.claim else { return Ok(()) };
+    let Some(asked) = txn.placements.get(placement as usize) else { return Ok(()) };
+    let on_it =
+        txn.placements.iter().flat_map(|placement| &placement.machines).filter(|&&slot| slot == refusal.machine);
+    let alone = on_it.count() == 1 && txn.stops.is_empty();
+    let plain = asked.extras.is_empty() && asked.preemptions.is_empty() && asked.alternates.is_empty();
+    if refusal.reason != RefusalReason::NoRoom || !alone || !plain || refusal.kind == RefusalKind::Stale {
+        return Ok(());
+    }
+    let Some(job) = base.job(asked.job) else { return Ok(()) };
+    let Some(shape) = job.shape.groups.get(usize::from(asked.group)) else { return Ok(()) };
+    let fitted = base.room(refusal.machine).shortage(&shape.resources).is_none();
+    hold(fitted == (refusal.kind == RefusalKind::Conflict), name, || {
+        let room = base.room(refusal.machine);
+        format!("{} claim {claim} on base {}: room there was {room:?}, {refusal:?}", txn.id, txn.base)
+    })
+}
+
+/// The checkers that the core shares, by the names that they have there.
+fn name_of(violation: &invariants::Violation) -> &'static str {
+    use invariants::Violation as V;
+    match violation {
+        V::RoomLeaks { .. } => "invariant_used_equals_the_sum_of_live_allocations",
+        V::Overcommitted { .. } => "invariant_no_grant_makes_room_negative",
+        V::TwoAllocations { .. } | V::TaskDisagrees { .. } => "invariant_one_allocation_per_task_is_not_leaving",
+        V::CountersWrong { .. } => "invariant_counters_count_their_tasks",
+        V::CulpritsTooSmall { .. } | V::CulpritNotLater { .. } => "invariant_conflicts_name_their_culprits",
+        V::MinimumBroken { .. } => "invariant_minimums_hold",
+        V::RefusedHadEffect { .. } => "invariant_refused_has_no_effect",
+        V::RevisionGap { .. } => "invariant_revisions_have_no_gaps",
+        #[allow(unreachable_patterns, reason = "the core's list grows")]
+        _ => "plenum_core::invariants::check_step",
+    }
+}
+
+/// Jobs by the name that their owner gave them, with where they stand, also after they were retired.
+#[derive(Debug, Default)]
+pub(crate) struct Endings {
+    known: BTreeMap<String, (JobId, JobState)>,
+}
+
+impl Endings {
+    /// Takes what a delta says of jobs.
+    pub(crate) fn note(&mut self, delta: &Delta, after: &Cell) {
+        for change in &delta.jobs {
+            let id = match change {
+                plenum_model::JobChange::Put { job, .. } => job.id,
+                plenum_model::JobChange::State { id, .. } => *id,
+                _ => continue,
+            };
+            if let Some(job) = after.job(id) {
+                self.known.insert(job.shape.name.to_string(), (job.id, job.state));
+            }
+        }
+    }
+
+    /// Where the job of that name stands, or stood when it was retired.
+    pub(crate) fn of(&self, name: &str) -> Option<JobState> {
+        self.known.get(name).map(|(_, state)| *state)
+    }
+}

@@ -1,0 +1,76 @@
+//! Seeds without a bug: the cell survives all of them.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plenum_model::planted::Bug;
+use plenum_simulator::{Failure, Tally, run, run_with};
+
+/// Seeds of the gate.
+const SEEDS: Range<u64> = 0..1000;
+
+/// The seeds that were asked for; `None`: those of the gate.
+fn asked() -> Option<Range<u64>> {
+    let asked = std::env::var("PLENUM_SEEDS").ok()?;
+    let (first, end) = asked.split_once("..").expect("PLENUM_SEEDS is FIRST..END");
+    Some(first.parse().expect("a number")..end.parse().expect("a number"))
+}
+
+/// The bug that was asked for.
+fn bug() -> Option<Bug> {
+    std::env::var("PLENUM_BUG").ok().map(|name| name.parse().unwrap_or_else(|error| panic!("PLENUM_BUG: {error}")))
+}
+
+/// Plays the seeds on all processors. The failure of the smallest seed that fails, whoever comes first to one.
+fn play(seeds: Range<u64>) -> Result<Tally, Box<Failure>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, end) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
+    let (tally, failed) = (Mutex::new(Tally::default()), Mutex::new(None::<Box<Failure>>));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match bug().map_or_else(|| run(seed), |bug| run_with(bug, seed)) {
+                        Ok(counts) => tally.lock().expect("nobody panics with it").add(&counts),
+                        Err(failure) => {
+                            end.fetch_min(seed, Ordering::Relaxed);
+                            let mut failed = failed.lock().expect("nobody panics with it");
+                            if failed.as_ref().is_none_or(|other| other.seed > seed) {
+                                *failed = Some(failure);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("nobody panics with it");
+    failed.map_or_else(|| Ok(tally.into_inner().expect("nobody panics with it")), Err)
+}
+
+#[test]
+fn a_cell_survives_every_mix_of_faults() {
+    let tally = match play(asked().unwrap_or(SEEDS)) {
+        Ok(tally) => tally,
+        Err(failure) => panic!("{failure}"),
+    };
+    println!("{tally}");
+    // A few seeds that somebody asks for need not see everything.
+    if asked().is_none() {
+        let never: Vec<String> = tally.never_taken();
+        assert!(never.is_empty(), "no seed took these paths: {}", never.join(", "));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    for seed in 0..5 {
+        let counts = || run(seed).expect("it is a seed of the gate");
+        assert_eq!(counts(), counts());
+    }
+}
