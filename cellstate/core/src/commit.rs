@@ -4,7 +4,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
     AllocationState, AllocationStatus, Decision, Delta, Grants, JobChange, JobState, LogTime, Move, Outcome, Placement,
-    Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome,
+    Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, floor_of,
 };
 
 use crate::resolve::{Resolution, Resolver, granted_ids};
@@ -13,9 +13,7 @@ use crate::{Core, Handled, Verdict};
 
 impl Core {
     pub(crate) fn commit(&mut self, txn: &Transaction, digest: u64, now: LogTime) -> Handled {
-        let Some(session) = self.cell.session(txn.id.session).cloned() else {
-            return Err(no_such_session(txn.id.session));
-        };
+        // First: a session of another incarnation may have the same id as one that is open.
         if txn.incarnation != self.cell.identity().incarnation {
             let message = format!(
                 "expected incarnation {}, found {}: open a new session",
@@ -24,6 +22,9 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::OtherIncarnation, message));
         }
+        let Some(session) = self.cell.session(txn.id.session).cloned() else {
+            return Err(no_such_session(txn.id.session));
+        };
         match session.standing(txn.id.number) {
             Standing::Decided(_) if planted::is(Bug::ForgetsNumbers) => {}
             Standing::Decided(decided) if decided.digest == digest => return Ok(Verdict::Repeat(decided.revision)),
@@ -171,12 +172,13 @@ impl Core {
             grants.slots.push(self.derived.allocation_slots.take());
         }
         self.cell.warm_rows(grants.slots.iter().copied());
+        let floor = floor_of(self.cell.identity().incarnation);
         for (number, &claim) in granted.iter().enumerate() {
             let slot = grants.slots[number];
             let before = self.cell.allocation_rows().get(slot).map_or(0, |row| row.generation);
             grants.machines.push(placement.machines[claim as usize]);
             grants.tasks.push(placement.tasks[claim as usize]);
-            grants.generations.push(before + 1);
+            grants.generations.push(before.max(floor) + 1);
         }
         grants
     }

@@ -66,7 +66,7 @@ impl Core {
                 format!("at most {} jobs in the cell; finished ones leave after a time", self.options.jobs_max);
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
-        let generation = self.cell.job_slots().get(slot).map_or(0, |slot| slot.generation) + 1;
+        let generation = self.generation_after(self.cell.job_slots().get(slot).map_or(0, |slot| slot.generation));
         Ok(JobId { slot, generation })
     }
 

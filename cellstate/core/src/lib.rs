@@ -165,6 +165,11 @@ impl Core {
         }
     }
 
+    /// The generation of a slot's next tenant, or the next epoch of a machine.
+    pub(crate) fn generation_after(&self, before: u32) -> u32 {
+        before.max(plenum_model::floor_of(self.cell.identity().incarnation)) + 1
+    }
+
     /// A delta for the next revision, for a handler to fill.
     pub(crate) fn draft(&self, now: LogTime) -> Delta {
         Delta::new(self.cell.revision().next(), now)

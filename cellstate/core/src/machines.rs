@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
-    RejectionCode, Resources,
+    RejectionCode, Resources, floor_of,
 };
 
 use crate::derived::live_on;
@@ -42,14 +42,15 @@ impl Core {
             let message = format!("at most {} machines in the cell; remove some", self.options.machines_max);
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
-        let generation = self.cell.machine_slots().get(slot).map_or(0, |slot| slot.generation) + 1;
+        let before = self.cell.machine_slots().get(slot).map_or(0, |slot| slot.generation);
+        let generation = self.generation_after(before);
         let mut delta = self.draft(now);
         let machine = Machine {
             id: MachineId { slot, generation },
             name: found.name.clone(),
             state: MachineState::Ready,
             cordoned: false,
-            epoch: 1,
+            epoch: self.generation_after(0),
             capacity: *found.capacity,
             attributes: found.attributes.clone(),
             devices: found.devices.clone(),
@@ -64,7 +65,8 @@ impl Core {
         Ok(Verdict::Change(answer, delta))
     }
 
-    /// Its agent is back. After a restart of the agent alone the epoch goes on; after an expired lease or a reboot a new one begins.
+    /// Its agent is back. After a restart of the agent alone the epoch goes on; after an expired lease, a reboot, or a restore of the cell
+    /// a new one begins.
     fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Verdict {
         let rebooted = machine.boot_id != *found.boot_id;
         let expired = machine.state == MachineState::Unreachable;
@@ -76,8 +78,9 @@ impl Core {
             boot_id: found.boot_id.clone(),
             ..(**machine).clone()
         };
-        if rebooted || expired {
-            next.epoch += 1;
+        let restored = machine.epoch <= floor_of(self.cell.identity().incarnation);
+        if rebooted || expired || restored {
+            next.epoch = self.generation_after(machine.epoch);
             next.epoch_began = delta.revision;
         }
         if expired {

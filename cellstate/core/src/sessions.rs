@@ -11,10 +11,14 @@ use crate::{Core, Handled, Verdict, accepted};
 const _: () = assert!(NUMBERS_KEPT == 256, "documented in the protocol");
 
 impl Core {
-    /// A server starts: everybody's leases begin anew, and the ring of changes is empty.
+    /// A server starts: everybody's leases begin anew, and the ring of changes is empty. In a cell that was restored nobody's session
+    /// goes on: whoever has one knows of decisions that are not there any more. Left open, they would also keep their share of the jobs.
     pub(crate) fn open_server(&mut self, identity: &CellIdentity, now: LogTime) -> Verdict {
         let mut delta = self.draft(now);
         delta.cell = Some(identity.clone());
+        if identity.incarnation != self.cell.identity().incarnation {
+            delta.sessions.extend(self.cell.sessions().map(|session| SessionChange::Closed(session.id)));
+        }
         Verdict::Change(accepted(identity.term, 0), delta)
     }
 
@@ -52,4 +56,68 @@ impl Core {
 
 pub(crate) fn no_such_session(id: SessionId) -> Rejection {
     Rejection::new(RejectionCode::NoSuchSession, format!("session {} is closed or never was; open a new one", id.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CoreOptions, Decided};
+    use plenum_model::{Command, Decision, MachineId, Resources, TransactionId, floor_of};
+
+    const NOW: LogTime = LogTime::from_micros(1);
+
+    fn ask(core: &mut Core, command: Command) -> Decision {
+        let request = Request { principal: "local".into(), namespace: "default".into(), command };
+        match core.decide(&request, NOW) {
+            Decided::Changed { decision, .. } | Decided::Unchanged(decision) => decision,
+            Decided::Repeated(revision) => panic!("repeated {revision}"),
+        }
+    }
+
+    fn open_server(core: &mut Core, incarnation: u64, term: u64) {
+        ask(core, Command::OpenServer(CellIdentity { incarnation, term, ..CellIdentity::default() }));
+    }
+
+    fn register(core: &mut Core, name: &str) -> (MachineId, u32) {
+        let command = Command::RegisterMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Resources::default(),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+        };
+        let Decision::Accepted { id, version } = ask(core, command) else { panic!("registering is accepted") };
+        (MachineId::from_bits(id).expect("an id"), version)
+    }
+
+    #[test]
+    fn a_restored_cell_has_no_sessions_new_epochs_and_ids_that_were_never_given() {
+        let mut core = Core::new(CoreOptions::default());
+        open_server(&mut core, 1, 1);
+        let Decision::Accepted { id, .. } = ask(&mut core, Command::OpenSession { scheduler: "batch".into() }) else {
+            panic!("opening is accepted")
+        };
+        let (old, epoch) = register(&mut core, "old");
+        assert_eq!((old.generation, epoch), (1, 1));
+        open_server(&mut core, 1, 2);
+        assert_eq!(core.cell().sessions().count(), 1, "a restart alone keeps them");
+
+        open_server(&mut core, 2, 3);
+        assert_eq!(core.cell().sessions().count(), 0);
+        let txn = plenum_model::Transaction {
+            id: TransactionId { session: SessionId(id), number: 1 },
+            incarnation: 1,
+            ..plenum_model::Transaction::default()
+        };
+        let Decision::Rejected(rejection) = ask(&mut core, Command::Commit(txn.into(), 1)) else {
+            panic!("its session is over")
+        };
+        assert_eq!(rejection.code, RejectionCode::OtherIncarnation);
+
+        let (new, epoch) = register(&mut core, "new");
+        assert_eq!((new.generation, epoch), (floor_of(2) + 1, floor_of(2) + 1));
+        assert_eq!(register(&mut core, "old"), (old, floor_of(2) + 1), "an agent that was away all the time");
+        assert_eq!(register(&mut core, "old"), (old, floor_of(2) + 1), "and again, after a restart of its own");
+    }
 }

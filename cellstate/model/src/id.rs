@@ -41,6 +41,23 @@ impl LogTime {
     }
 }
 
+/// Bits of a generation that count uses within one incarnation: 67 million of one slot.
+const USES_BITS: u32 = 26;
+
+/// Most incarnations whose ids are told apart: what is left of 32 bits.
+pub const INCARNATIONS_MAX: u64 = 1 << (32 - USES_BITS);
+
+/// Generations that an incarnation gives, and epochs of machines in it, are above this. A restored cell has forgotten what was given
+/// after its backup was taken, and agents still run that: the same id must not become the name of something else. 0 in the first.
+#[must_use]
+pub const fn floor_of(incarnation: u64) -> u32 {
+    let before = incarnation.saturating_sub(1);
+    let most = INCARNATIONS_MAX - 1;
+    #[allow(clippy::cast_possible_truncation, reason = "at most 63")]
+    let restores = if before < most { before as u32 } else { most as u32 };
+    restores << USES_BITS
+}
+
 macro_rules! generational_id {
     ($name:ident, $prefix:literal, $what:literal) => {
         #[doc = concat!("The id of ", $what, ": a slot of its table, and the generation of that slot.")]
@@ -159,5 +176,13 @@ mod tests {
         for text in ["", "..", "a/b", "A", "-a", "a-", "a.b", "a\0", "ä", &"a".repeat(64)] {
             assert!(!is_name(text, false), "{text}");
         }
+    }
+
+    #[test]
+    fn each_incarnation_has_generations_of_its_own() {
+        assert_eq!((floor_of(0), floor_of(1)), (0, 0));
+        assert_eq!(floor_of(2), 1 << 26);
+        assert!((1..INCARNATIONS_MAX).all(|incarnation| floor_of(incarnation) < floor_of(incarnation + 1)));
+        assert_eq!(floor_of(INCARNATIONS_MAX), floor_of(u64::MAX), "a cell is not restored that often");
     }
 }

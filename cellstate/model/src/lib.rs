@@ -26,7 +26,9 @@ pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Reques
 pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use feasibility::{Obstacle, Requirement, shortages};
-pub use id::{AllocationId, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, is_name};
+pub use id::{
+    AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
+};
 pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskRow,
     TaskState,
