@@ -77,11 +77,11 @@ pub(crate) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Makes the file, with a mark before the first revision. The directory is synced by the caller.
-    pub(crate) fn create(disk: &dyn Disk, cell: CellId) -> Result<(), DiskError> {
+    /// Makes the file, with its first mark. The directory is synced by the caller.
+    pub(crate) fn create(disk: &dyn Disk, cell: CellId, mark: Mark) -> Result<(), DiskError> {
         let file = disk.open(NAME, OpenMode::Create)?;
         let mut content = vec![0; index(FILE_BYTES)];
-        put(&mut content, 0, &Slot { cell, sequence: 1, mark: Mark::default() }.encode());
+        put(&mut content, 0, &Slot { cell, sequence: 1, mark }.encode());
         file.write_at(0, &content)?;
         file.sync()
     }
@@ -206,7 +206,7 @@ mod tests {
 
     fn fresh() -> (SimDisk, HighWater) {
         let disk = SimDisk::new(0);
-        MarkFile::create(&disk, CELL).unwrap();
+        MarkFile::create(&disk, CELL, Mark::default()).unwrap();
         disk.sync_dir().unwrap();
         let mark = MarkFile::read(&disk, CELL).unwrap().into_writer();
         (disk, mark)

@@ -54,6 +54,14 @@ pub enum OpenError {
         /// The identity file.
         file: &'static str,
     },
+    /// A log was to begin here, and something is here already.
+    #[error("{directory} holds {found}, expected an empty directory; name another one")]
+    NotEmpty {
+        /// The directory.
+        directory: String,
+        /// One of the files.
+        found: String,
+    },
     /// It belongs to another cell.
     #[error("{directory}: {file} belongs to cell {found}, expected {expected}; use the directory of that cell")]
     OtherCell {
@@ -252,7 +260,7 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
     let Some(cell) = options.create else {
         return Err(OpenError::NoCell { directory, file });
     };
-    MarkFile::create(disk, cell)?;
+    MarkFile::create(disk, cell, Mark::default())?;
     disk.sync_dir()?;
     Identity { cell, incarnation: 1 }.create(disk)?;
     Ok(true)

@@ -44,6 +44,11 @@ impl AgentsService {
         Ok(id)
     }
 
+    /// True if an epoch began before the cell was restored: its agent has to learn of that, by registering.
+    fn is_of_the_past(&self, epoch: u32) -> bool {
+        epoch <= plenum_model::floor_of(self.shared.identity.incarnation)
+    }
+
     /// A log comes from the machine that was asked for it, and from no other.
     async fn may_send_logs_of(&self, principal: &Principal, slot: u32) -> Result<(), Failure> {
         if principal.role() == crate::authorise::Role::Local {
@@ -135,7 +140,7 @@ impl v1::agents_server::Agents for AgentsService {
         let machine = self.machine(&principal, wire.machine).await?;
         let cell = self.shared.snapshot().await;
         let found = cell.machine(machine).ok_or_else(|| gone(machine))?;
-        if found.epoch != wire.epoch {
+        if found.epoch != wire.epoch || self.is_of_the_past(wire.epoch) {
             let message = format!("epoch: expected {}, found {}; register again", found.epoch, wire.epoch);
             return Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into());
         }
@@ -154,7 +159,8 @@ impl v1::agents_server::Agents for AgentsService {
         let mut wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
         // Also for an agent whose machine another one holds: registering tells it so.
-        let register = !self.shared.hub.renew(machine, wire.epoch, &instance, self.shared.clock.monotonic_micros());
+        let register = self.is_of_the_past(wire.epoch)
+            || !self.shared.hub.renew(machine, wire.epoch, &instance, self.shared.clock.monotonic_micros());
         if register {
             return Ok(Response::new(v1::ReportResponse { revision: self.shared.durable_revision().0, register }));
         }

@@ -77,6 +77,7 @@ impl v1::cell_server::Cell for CellService {
         let principal = principal(&request)?;
         let transaction = request.into_inner();
         let session = SessionId(transaction.session);
+        of_this_incarnation(&self.shared, transaction.incarnation)?;
         let cell = self.shared.snapshot().await;
         let namespace = usable(&cell, &principal, session)?;
         self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
@@ -121,12 +122,8 @@ async fn serve_session(
         (session, plenum_proto::names::optional_name("namespace", &hello.namespace)?)
     } else {
         let session = SessionId(hello.session);
+        of_this_incarnation(&shared, hello.incarnation)?;
         let cell = shared.snapshot().await;
-        if hello.incarnation != shared.identity.incarnation {
-            let (expected, found) = (shared.identity.incarnation, hello.incarnation);
-            let message = format!("the session is of incarnation {found}, the cell of {expected}; open a new session");
-            return Err(Failure::new(Code::Aborted, "OTHER_INCARNATION", message));
-        }
         let namespace = usable(&cell, &principal, session)?;
         (session, namespace)
     };
@@ -137,6 +134,16 @@ async fn serve_session(
     watcher.run(Some(inbound), answered, out.clone()).await;
     drop(connection);
     Ok(())
+}
+
+/// Sessions of the cell before it was restored are over, whatever their ids.
+fn of_this_incarnation(shared: &Shared, found: u64) -> Result<(), Failure> {
+    let expected = shared.identity.incarnation;
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("the session is of incarnation {found}, the cell of {expected}; open a new session");
+    Err(Failure::new(Code::Aborted, "OTHER_INCARNATION", message))
 }
 
 /// Opens a session, durably.
