@@ -361,6 +361,7 @@ fn register(number: usize, capacity: Resources) -> Command {
         attributes: Arc::new(Attributes::new()),
         devices: Vec::new(),
         inventory: Vec::new(),
+        seen: plenum_model::Revision::default(),
     }
 }
 

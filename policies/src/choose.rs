@@ -120,7 +120,7 @@ impl Scan<'_> {
 
     fn requirement(&self) -> Requirement<'_> {
         let Request { resources, classes, home, .. } = *self.request;
-        Requirement { resources, classes, home }
+        Requirement { resources, classes, home, job: plenum_model::JobId::default(), special: None }
     }
 
     /// The machine as a rank sees it, when `placed` of the tasks went there already.

@@ -45,6 +45,8 @@ pub struct Unplaced {
     pub other_machine: u32,
     /// As many allocations as a machine can have.
     pub full: u32,
+    /// Limits of the group, devices or ports stand in the way.
+    pub special: u32,
     /// Not enough room.
     pub lacks: BTreeMap<Resource, Lack>,
     /// Among the machines that lack room only.
@@ -59,13 +61,19 @@ pub fn explain(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>) ->
     for machine in cell.machines() {
         let slot = machine.id.slot;
         unplaced.machines += 1;
-        match requirement.obstacle(cell, slot, &columns.promised(slot)) {
+        let obstacle = requirement
+            .obstacle(cell, slot, &columns.promised(slot))
+            .or_else(|| requirement.special_obstacle(cell, slot, &plenum_model::Spoken::default()));
+        match obstacle {
             None => unplaced.fitting += 1,
             Some(Obstacle::NoSuchMachine) => unplaced.machines -= 1,
             Some(Obstacle::NotReady(state)) => *unplaced.not_ready.entry(state).or_default() += 1,
             Some(Obstacle::Constraint) => unplaced.constraint += 1,
             Some(Obstacle::OtherMachine) => unplaced.other_machine += 1,
             Some(Obstacle::Full) => unplaced.full += 1,
+            Some(Obstacle::PerMachine | Obstacle::Spread(_) | Obstacle::Device(_) | Obstacle::Port(_)) => {
+                unplaced.special += 1;
+            }
             Some(Obstacle::NoRoom(short)) => {
                 let none = Lack { machines: 0, short_by_least: u64::MAX };
                 let lack = unplaced.lacks.entry(short.resource).or_insert(none);
@@ -122,6 +130,7 @@ impl fmt::Display for Unplaced {
             (self.constraint, "fail a constraint"),
             (self.other_machine, "are not the one that the job's tasks share"),
             (self.full, "have as many allocations as they can"),
+            (self.special, "are ruled out by limits, devices or ports"),
         ];
         parts.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
         for (state, count) in &self.not_ready {

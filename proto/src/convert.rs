@@ -12,6 +12,7 @@ pub mod sections;
 pub mod transaction;
 
 mod enums;
+mod governance;
 
 use crate::error::{Invalid, Within};
 

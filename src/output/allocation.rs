@@ -28,7 +28,7 @@ pub(super) fn state_name(state: AllocationState) -> &'static str {
         AllocationState::Granted => "granted",
         AllocationState::Starting => "starting",
         AllocationState::Running => "running",
-        AllocationState::Stopping => "stopping",
+        AllocationState::Stopping | AllocationState::Evicting => "stopping",
         AllocationState::Lost | AllocationState::EndedLost => "lost",
         AllocationState::Complete => "complete",
         AllocationState::Failed => "failed",
@@ -39,8 +39,8 @@ pub(super) fn state_name(state: AllocationState) -> &'static str {
 
 /// True while it occupies room.
 pub(super) fn is_live(state: AllocationState) -> bool {
-    use AllocationState::{Granted, Lost, Running, Starting, Stopping};
-    matches!(state, Granted | Starting | Running | Stopping | Lost)
+    use AllocationState::{Evicting, Granted, Lost, Running, Starting, Stopping};
+    matches!(state, Granted | Starting | Running | Stopping | Evicting | Lost)
 }
 
 impl Row for AllocationView {

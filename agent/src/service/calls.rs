@@ -262,8 +262,10 @@ fn registered_machine(machine: &Machine, inventory: Vec<(AllocationId, Status)>)
                 state: wire_state(&status),
                 exit_code: status.exit_code,
                 reason: status.reason.to_string(),
+                task: None,
             })
             .collect(),
+        seen_revision: 0,
     }
 }
 

@@ -134,6 +134,8 @@ impl Core {
             placements,
             refusals: resolution.refusals,
             idle_stops: resolution.idle_stops,
+            ports: Vec::new(),
+            divergences: Vec::new(),
         };
         (outcome, delta)
     }

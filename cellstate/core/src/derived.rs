@@ -197,7 +197,7 @@ impl Derived {
                     self.retires.retain(|(_, retired)| retired != id);
                 }
             }
-            JobChange::State { .. } | JobChange::Home { .. } => {}
+            JobChange::State { .. } | JobChange::Home { .. } | JobChange::Launched { .. } => {}
         }
     }
 

@@ -141,7 +141,12 @@ pub fn invariant_used_equals_the_sum_of_live_allocations(cell: &Cell) -> Result<
     }
     for allocation in cell.allocations() {
         let resources = cell.resources_of(allocation.row);
-        rooms.entry(allocation.row.machine).or_default().take(&resources);
+        let room = rooms.entry(allocation.row.machine).or_default();
+        room.take(&resources);
+        allocation.extra.into_iter().flat_map(|extra| &extra.takes_over).for_each(|entry| room.add(&entry.amount));
+    }
+    for (id, task) in cell.unknown_tasks() {
+        rooms.entry(id.machine).or_default().take(&task.traces.resources);
     }
     for machine in cell.machines() {
         let (derived, recorded) = (rooms[&machine.id.slot], cell.room(machine.id.slot));
@@ -205,7 +210,7 @@ pub fn invariant_counters_count_their_tasks(cell: &Cell) -> Result<(), Violation
     }
     for job in cell.jobs() {
         for (group_row, group) in crate::jobs::groups_of(cell, job) {
-            let mut tasks = [0; 5];
+            let mut tasks = [0; TaskState::ALL.len()];
             for task in (0..group.count).filter_map(|task| cell.task(&group, task)) {
                 let live = task.allocation > 0;
                 tasks[task.state as usize] += u32::from(live == (task.state == TaskState::Live));

@@ -31,6 +31,7 @@ impl JobEventKind {
     pub(crate) fn behind(not_wanted: NotWanted) -> &'static [Self] {
         match not_wanted {
             NotWanted::JobOver(_) => &[Self::Over],
+            NotWanted::Recurring => &[Self::Submitted],
             NotWanted::Backoff(_) | NotWanted::NoSuchTask => &[Self::Group],
             NotWanted::Task(_) => &[Self::Task],
             // Predecessors that were done stay so, unless they were scaled up or the job has to start over elsewhere.
@@ -85,7 +86,7 @@ impl JobEvents {
             let (slot, kind) = match change {
                 JobChange::Put { job, .. } => (job.id.slot, JobEventKind::Submitted),
                 JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
-                JobChange::State { .. } => continue,
+                JobChange::State { .. } | JobChange::Launched { .. } => continue,
                 JobChange::Group { row, .. } => (slot_of(*row), JobEventKind::Group),
                 JobChange::Removed(id) => (id.slot, JobEventKind::Retired),
                 JobChange::Home { id, .. } => (id.slot, JobEventKind::Home),

@@ -43,6 +43,7 @@ impl Core {
             reason: "".into(),
             group_base: self.derived.group_rows.take(rows(shape.groups.len())),
             home: None,
+            last_instant_micros: None,
         };
         let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
         delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });

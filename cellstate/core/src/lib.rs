@@ -146,7 +146,7 @@ impl Core {
             Command::StopJob(id) => self.stop_job(*id, now),
             Command::ScaleJob { job, group, count } => self.scale_job(*job, *group, *count, now),
             Command::StopAllocation(id) => self.stop_allocation(*id, now),
-            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory } => {
+            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen: _ } => {
                 let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory };
                 self.register_machine(&found, now)
             }

@@ -247,7 +247,13 @@ impl Resolver<'_> {
         }
         let home = terms.job.home.or_else(|| self.promised.home(terms.job.id.slot));
         let home = home.filter(|_| terms.job.shape.same_machine);
-        let requirement = Requirement { resources: &terms.need, classes: terms.classes.as_ref(), home };
+        let requirement = Requirement {
+            resources: &terms.need,
+            classes: terms.classes.as_ref(),
+            home,
+            job: terms.job.id,
+            special: None,
+        };
         let promised = self.promised.on(machine);
         let obstacle = requirement.obstacle(self.cell, machine, &promised);
         let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));

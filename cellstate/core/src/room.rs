@@ -123,6 +123,10 @@ impl Judge<'_> {
             Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned"]),
             Obstacle::Constraint => (RefusalReason::Constraint, &["attributes"]),
             Obstacle::Full => (RefusalReason::PerMachineLimit, &[]),
+            Obstacle::PerMachine => (RefusalReason::PerMachineLimit, &[]),
+            Obstacle::Spread(_) => (RefusalReason::SpreadLimit, &[]),
+            Obstacle::Device(_) => (RefusalReason::DeviceTaken, &[]),
+            Obstacle::Port(_) => (RefusalReason::PortTaken, &[]),
             Obstacle::OtherMachine | Obstacle::NoRoom(_) => unreachable!("judged by others"),
         };
         let since = self.ring.since(machine, self.base);

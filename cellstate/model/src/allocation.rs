@@ -31,11 +31,13 @@ pub enum AllocationState {
     Evicted = 9,
     /// Ended after it was lost.
     EndedLost = 10,
+    /// Its room was claimed by a task of a higher band; leaving.
+    Evicting = 11,
 }
 
 impl AllocationState {
     /// All states, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Free,
         Self::Granted,
         Self::Starting,
@@ -47,6 +49,7 @@ impl AllocationState {
         Self::Stopped,
         Self::Evicted,
         Self::EndedLost,
+        Self::Evicting,
     ];
 
     /// The state with this number.
@@ -59,14 +62,14 @@ impl AllocationState {
     #[must_use]
     #[inline]
     pub const fn is_live(self) -> bool {
-        matches!(self, Self::Granted | Self::Starting | Self::Running | Self::Stopping | Self::Lost)
+        self.is_active() || self.is_leaving()
     }
 
     /// Its end was decided, and its room is not free yet.
     #[must_use]
     #[inline]
     pub const fn is_leaving(self) -> bool {
-        matches!(self, Self::Stopping | Self::Lost)
+        matches!(self, Self::Stopping | Self::Evicting | Self::Lost)
     }
 
     /// Live and not leaving: it is its task's one allocation.
@@ -146,13 +149,17 @@ impl AllocationRow {
     }
 }
 
-/// Room of a leaving allocation, on which a successor was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Room of a leaving allocation, on which a successor was granted: only what free room lacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeOver {
     /// Who leaves.
     pub victim: AllocationId,
     /// How much of its room.
     pub amount: Resources,
+    /// How much of its devices.
+    pub devices: Vec<Device>,
+    /// Which of its ports.
+    pub ports: Vec<u16>,
 }
 
 /// What few allocations have.

@@ -4,19 +4,23 @@
 
 mod apply;
 mod compare;
+mod extras;
+mod governance;
 mod read;
 mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use apply::FoldError;
+pub use extras::InUse;
 pub use read::AllocationRef;
-pub use restore::{Restore, RestoreError, RestoredAllocation};
+pub use restore::{Governance, Restore, RestoreError, RestoredAllocation};
 
 use crate::{
-    AllocationExtra, AllocationRow, AllocationStatus, Attributes, CellIdentity, GroupRow, Job, JobId, LogTime, Machine,
-    MachineRow, Paged, Resources, Revision, Session, SessionId, TaskRow,
+    AllocationExtra, AllocationRow, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job, JobId, LogTime,
+    Machine, MachineRow, Paged, Partition, Quota, Resources, Revision, Session, SessionId, TaskRow, UnknownId,
+    UnknownTask,
 };
 
 /// Rows a page of each table. What a grant or a stop writes is small and dense, so that a copy costs little.
@@ -82,13 +86,21 @@ pub struct Cell {
     pub(crate) tasks: Paged<TaskRow, { page_rows::TASKS }>,
     pub(crate) allocations: Paged<AllocationRow, { page_rows::ALLOCATIONS }>,
     pub(crate) statuses: Paged<AllocationStatus, { page_rows::STATUS }>,
-    pub(crate) extras: Arc<BTreeMap<u32, AllocationExtra>>,
-    /// Entries of `takes_over` in `extras`, so that an end need not look for itself when there are none.
-    pub(crate) take_overs: usize,
+    /// As long as the last allocation that has one: most cells have few.
+    pub(crate) extras: Paged<Option<Arc<AllocationExtra>>, { page_rows::ALLOCATIONS }>,
+    /// By machine, what `extras` and `unknown` have there. Invariant: what `InUse::of` gives.
+    pub(crate) in_use: Paged<Option<Arc<InUse>>, { page_rows::REST }>,
     /// The page of allocations that grants fill: that of the last one granted.
     pub(crate) filling: Option<u32>,
     pub(crate) live: u32,
     pub(crate) sessions: Arc<BTreeMap<SessionId, Arc<Session>>>,
+    pub(crate) quotas: Arc<BTreeMap<Arc<str>, Quota>>,
+    pub(crate) holds: Arc<BTreeMap<JobId, Hold>>,
+    /// By machine, the jobs that hold room there. Invariant: what `holds` say.
+    pub(crate) held: Arc<BTreeMap<u32, Vec<JobId>>>,
+    pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
+    pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
+    pub(crate) paused: Arc<BTreeSet<Arc<str>>>,
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    AllocationId, AllocationState, Attributes, CellIdentity, Constraint, Device, JobId, JobShape, LogTime, MachineId,
-    Outcome, Resources, SessionId, Transaction,
+    AllocationId, AllocationState, Attributes, CellIdentity, Device, JobId, JobShape, LogTime, MachineId, Outcome,
+    Partition, Port, Quota, Resources, Revision, SessionId, Transaction,
 };
 
 /// A command with who asks it.
@@ -69,6 +69,8 @@ pub enum Command {
         devices: Vec<Device>,
         /// What the agent has traces of.
         inventory: Vec<Inventory>,
+        /// The revision that the agent has heard of: a registration from before the present epoch is too late. 0: none.
+        seen: Revision,
     },
     /// A lease ran out.
     ExpireMachine {
@@ -104,11 +106,11 @@ pub enum Command {
         /// The instant, in microseconds.
         instant_micros: i64,
     },
-    /// Sets room aside for a starving gang.
+    /// Sets room aside for a starving gang, renews that, or gives it back.
     TakeHold {
         /// For which job.
         job: JobId,
-        /// Slots of machines.
+        /// Slots of machines; none: the hold is given back.
         machines: Vec<u32>,
         /// On each.
         resources: Resources,
@@ -120,16 +122,16 @@ pub enum Command {
         /// Whose.
         namespace: Arc<str>,
         /// The limit.
-        limit: Option<Resources>,
+        limit: Option<Quota>,
     },
-    /// A named set of machines; empty removes it.
+    /// A named set of machines; `None` removes it.
     SetPartition {
         /// Its name.
         name: Arc<str>,
-        /// Which machines.
-        machines: Vec<Constraint>,
+        /// Which machines, and for whom.
+        partition: Option<Partition>,
     },
-    /// Takes a task that the cell does not know into its books.
+    /// Lets a task that the cell does not know run on until it ends by itself.
     AdoptUnknown {
         /// Where it runs.
         machine: MachineId,
@@ -156,6 +158,27 @@ pub struct Inventory {
     pub exit_code: i32,
     /// Why it ended; may be empty.
     pub reason: Arc<str>,
+    /// What it is, as its agent was told: for a cell that does not know it.
+    pub task: Option<Arc<TaskTraces>>,
+}
+
+/// What an agent was told of an allocation when it started it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TaskTraces {
+    /// Its job's namespace.
+    pub namespace: Arc<str>,
+    /// Its job's name.
+    pub job: Arc<str>,
+    /// Its group's name.
+    pub group: Arc<str>,
+    /// Its index.
+    pub task: u32,
+    /// Its room.
+    pub resources: Resources,
+    /// Its devices.
+    pub devices: Vec<Device>,
+    /// Its ports.
+    pub ports: Vec<Port>,
 }
 
 /// What happened to one allocation.
@@ -247,6 +270,13 @@ rejection_codes! {
     StaleEpoch = "STALE_EPOCH", "The machine has begun another epoch.";
     LimitReached = "LIMIT_REACHED", "A bound of the cell.";
     InvalidRequest = "INVALID_REQUEST", "It contradicts itself.";
+    SchedulerPaused = "SCHEDULER_PAUSED", "An operator keeps its transactions out.";
+    InstantPassed = "INSTANT_PASSED", "A job was launched for that instant, or for a later one.";
+    NoSuchPartition = "NO_SUCH_PARTITION", "Removed, or never set.";
+    NoSuchQuota = "NO_SUCH_QUOTA", "Removed, or never set.";
+    NoRoomToHold = "NO_ROOM_TO_HOLD", "The machines lack the room, or earlier holds have it.";
+    NoSuchTask = "NO_SUCH_TASK", "No agent reported such a task, or it has ended.";
+    NotPermitted = "NOT_PERMITTED", "The job belongs to another scheduler.";
 }
 
 impl fmt::Display for RejectionCode {

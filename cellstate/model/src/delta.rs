@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AllocationId, AllocationState, AllocationStatus, Device, Job, JobId, JobState, LogTime, Machine, MachineId, Port,
-    Resources, Revision, SessionId, TakeOver, TaskState,
+    AllocationId, AllocationState, AllocationStatus, Device, Hold, Job, JobId, JobState, LogTime, Machine, MachineId,
+    Partition, Port, Quota, Resources, Revision, SessionId, TakeOver, TaskState, UnknownId, UnknownTask,
 };
 
 /// What one command changed, in the order in which it is applied.
@@ -36,6 +36,16 @@ pub struct Delta {
     pub grants: Vec<Grants>,
     /// Changes of sessions.
     pub sessions: Vec<SessionChange>,
+    /// Quotas as they are now; `None`: removed.
+    pub quotas: Vec<(Arc<str>, Option<Quota>)>,
+    /// Holds as they are now; `None`: gone.
+    pub holds: Vec<(JobId, Option<Hold>)>,
+    /// Partitions as they are now; `None`: removed.
+    pub partitions: Vec<(Arc<str>, Option<Partition>)>,
+    /// Tasks that agents found and the cell does not know, as they are now; `None`: gone.
+    pub unknown: Vec<(UnknownId, Option<Arc<UnknownTask>>)>,
+    /// Schedulers that are kept out, or no more.
+    pub paused: Vec<(Arc<str>, bool)>,
 }
 
 impl Delta {
@@ -97,6 +107,13 @@ pub enum JobChange {
         id: JobId,
         /// Slot of the machine.
         machine: Option<u32>,
+    },
+    /// A job was launched from it.
+    Launched {
+        /// Which.
+        id: JobId,
+        /// For which instant, in microseconds.
+        instant_micros: i64,
     },
 }
 
@@ -229,4 +246,6 @@ pub enum Subject {
     Shape(u32),
     /// The number of a scheduler's name.
     Scheduler(u16),
+    /// A task that the cell does not know.
+    Unknown(UnknownId),
 }

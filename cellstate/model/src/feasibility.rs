@@ -1,6 +1,9 @@
 //! Whether a task may run on a machine: the one judgement that planners and the committer share.
 
-use crate::{Cell, ClassSet, MachineState, Resource, Resources, Room, Shortage};
+use crate::{
+    Cell, ClassSet, GroupCounts, GroupShape, JobId, MachineState, Resource, Resources, Room, Shortage, choose_devices,
+    device_rooms,
+};
 
 /// What a task needs of its machine.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +14,44 @@ pub struct Requirement<'a> {
     pub classes: Option<&'a ClassSet>,
     /// The machine that its job's tasks share, once one was chosen.
     pub home: Option<u32>,
+    /// Its job: a hold of it is free room.
+    pub job: JobId,
+    /// What its group declares beyond resources and constraints; `None` when it declares nothing.
+    pub special: Option<Special<'a>>,
+}
+
+/// What few groups declare: devices, ports, limits of machines, spread.
+#[derive(Clone, Copy, Debug)]
+pub struct Special<'a> {
+    /// The group.
+    pub shape: &'a GroupShape,
+    /// How its tasks are spread, where it limits that.
+    pub counts: Option<&'a GroupCounts>,
+}
+
+impl<'a> Special<'a> {
+    /// Whether a group declares anything of that.
+    #[must_use]
+    pub fn is_needed_by(shape: &GroupShape) -> bool {
+        !shape.devices.is_empty() || !shape.ports.is_empty() || GroupCounts::are_needed_by(shape)
+    }
+
+    /// What a group declares, if it declares anything; `counts` are its own.
+    #[must_use]
+    pub fn of(shape: &'a GroupShape, counts: Option<&'a GroupCounts>) -> Option<Self> {
+        Self::is_needed_by(shape).then_some(Self { shape, counts })
+    }
+}
+
+/// What of a machine is spoken for beyond its room: by earlier claims of the same transaction, or by own ones in flight.
+#[derive(Clone, Debug, Default)]
+pub struct Spoken<'a> {
+    /// Devices, by kind and index.
+    pub devices: &'a [crate::Device],
+    /// Ports.
+    pub ports: &'a [u16],
+    /// Tasks of the group that come and go.
+    pub counts: Option<&'a GroupCounts>,
 }
 
 /// What stands between a task and a machine. Judged in this order.
@@ -28,6 +69,15 @@ pub enum Obstacle {
     Full,
     /// Not enough room.
     NoRoom(Shortage),
+    /// As many tasks of the group as it wants on one machine.
+    PerMachine,
+    /// As many tasks of the group on machines with that value as it wants, by the spread rule at this position; or the machine
+    /// has no such attribute.
+    Spread(u16),
+    /// No device for the one at this position in the group's list.
+    Device(u16),
+    /// The port is in use.
+    Port(u16),
 }
 
 impl Requirement<'_> {
@@ -53,12 +103,43 @@ impl Requirement<'_> {
         let cpu = (self.resources.cpu_millis + promised.cpu_millis).cast_signed();
         let memory = (self.resources.memory_bytes + promised.memory_bytes).cast_signed();
         let fits = cpu <= row.free_cpu_millis.into() && memory <= row.free_memory_bytes;
-        if fits && self.resources.is_plain() {
+        if fits && self.resources.is_plain() && !cell.has_holds() {
             return None;
         }
-        let mut room = cell.room(slot);
+        let mut room = cell.room_for(slot, self.job);
         room.take(promised);
         room.shortage(self.resources).map(Obstacle::NoRoom)
+    }
+
+    /// What else stands in the way, once the machine has room: limits, devices, ports. Nothing for most groups.
+    #[must_use]
+    pub fn special_obstacle(&self, cell: &Cell, slot: u32, spoken: &Spoken<'_>) -> Option<Obstacle> {
+        let Special { shape, counts } = self.special?;
+        let machine = cell.machine_in(slot)?;
+        let count = |of: &dyn Fn(&GroupCounts) -> i64| counts.map_or(0, of) + spoken.counts.map_or(0, of);
+        if shape.per_machine > 0 && count(&|counts| counts.on_machine(slot)) >= shape.per_machine.into() {
+            return Some(Obstacle::PerMachine);
+        }
+        for (position, rule) in (0..).zip(&shape.spread) {
+            let Some(value) = machine.attributes.get(&rule.attribute) else { return Some(Obstacle::Spread(position)) };
+            if count(&|counts| counts.with_value(position.into(), value)) >= rule.at_most.into() {
+                return Some(Obstacle::Spread(position));
+            }
+        }
+        if !shape.devices.is_empty() {
+            let mut rooms = device_rooms(cell, machine);
+            for device in spoken.devices {
+                let taken = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+                taken.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+            }
+            if let Err(position) = choose_devices(&mut rooms, &shape.devices) {
+                return Some(Obstacle::Device(u16::try_from(position).unwrap_or(u16::MAX)));
+            }
+        }
+        let used = cell.in_use(slot);
+        let taken = |port: u16| used.is_some_and(|used| used.has_port(port)) || spoken.ports.contains(&port);
+        let fixed = shape.ports.iter().map(|port| port.number).filter(|&port| port > 0);
+        fixed.into_iter().find(|&port| taken(port)).map(Obstacle::Port)
     }
 }
 

@@ -13,6 +13,8 @@ pub enum JobKind {
     ToCompletion,
     /// Never completes; each exit of a task is a failure.
     Forever,
+    /// Runs nothing itself: it is what jobs are launched from, at given instants.
+    Recurring,
 }
 
 /// Where a job stands.
@@ -171,6 +173,8 @@ pub struct Job {
     pub group_base: u32,
     /// Slot of the machine that its tasks share, once one was chosen.
     pub home: Option<u32>,
+    /// The last instant that a job was launched from it for, in microseconds; `None` before the first.
+    pub last_instant_micros: Option<i64>,
 }
 
 impl Job {
@@ -182,7 +186,7 @@ impl Job {
     }
 }
 
-/// What changes of a group, in 48 bytes.
+/// What changes of a group, in 56 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct GroupRow {
     /// The row of its first task in the table of tasks; the others follow.
@@ -194,9 +198,11 @@ pub struct GroupRow {
     /// Slot of its job.
     pub job_slot: u32,
     /// Tasks by state, in the order of `TaskState`. Invariant: their sum is `count`.
-    pub tasks: [u32; 5],
+    pub tasks: [u32; TaskState::ALL.len()],
     /// Allocations of its tasks that are leaving.
     pub leaving: u32,
+    /// A task whose allocation leaves is blocked until it has ended; as the job's shape has it.
+    pub single_instance: bool,
 }
 
 impl GroupRow {
@@ -223,20 +229,18 @@ pub enum TaskState {
     Failed = 3,
     /// Nobody wants it any more.
     Cancelled = 4,
+    /// To be placed once its last allocation, which is leaving, has ended: its group has a single instance.
+    Blocked = 5,
 }
 
 impl TaskState {
+    /// All states, in the order of their numbers.
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Live, Self::Done, Self::Failed, Self::Cancelled, Self::Blocked];
+
     /// The state with this number.
     #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Waiting,
-            1 => Self::Live,
-            2 => Self::Done,
-            3 => Self::Failed,
-            4 => Self::Cancelled,
-            _ => return None,
-        })
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 }
 

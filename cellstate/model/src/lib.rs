@@ -11,7 +11,10 @@ pub mod session;
 
 mod allocation;
 mod constraint;
+mod counts;
+mod devices;
 mod feasibility;
+mod governance;
 mod id;
 mod job;
 mod machine;
@@ -21,11 +24,14 @@ mod transaction;
 mod wanted;
 
 pub use allocation::{AllocationExtra, AllocationRow, AllocationState, AllocationStatus, TakeOver};
-pub use cell::{AllocationRef, Cell, FoldError, Restore, RestoreError, RestoredAllocation};
-pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Request, Transition};
+pub use cell::{AllocationRef, Cell, FoldError, Governance, InUse, Restore, RestoreError, RestoredAllocation};
+pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Request, TaskTraces, Transition};
 pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
+pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
-pub use feasibility::{Obstacle, Requirement, shortages};
+pub use devices::{DeviceRoom, choose_devices, choose_port, device_rooms, devices_satisfy};
+pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
+pub use governance::{Hold, Partition, Quota, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
 };
@@ -38,7 +44,7 @@ pub use paged::Paged;
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
 pub use session::Session;
 pub use transaction::{
-    CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, Guard, Outcome, Placement, Preemption, Refusal,
-    RefusalKind, RefusalReason, Transaction, TransactionOutcome,
+    CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedPorts, Guard, Outcome, Placement,
+    Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome,
 };
 pub use wanted::{NotWanted, WantedGroup, group_is_wanted, task_is_wanted, wanted};

@@ -167,6 +167,22 @@ pub struct Outcome {
     pub refusals: Vec<Refusal>,
     /// Positions in `stops` of allocations that were leaving, ended or never there.
     pub idle_stops: Vec<u32>,
+    /// Ports of granted claims that asked for some, dynamic ones chosen.
+    pub ports: Vec<GrantedPorts>,
+    /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
+    /// with the same code.
+    pub divergences: Vec<u32>,
+}
+
+/// Ports of one granted claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantedPorts {
+    /// The placement's position.
+    pub placement: u32,
+    /// The claim's position in it.
+    pub claim: u32,
+    /// By name.
+    pub ports: Vec<Port>,
 }
 
 impl Outcome {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Cell, GroupRow, Job, JobState, LogTime, TaskRow, TaskState};
+use crate::{Cell, GroupRow, Job, JobKind, JobState, LogTime, TaskRow, TaskState};
 
 /// Why a group's tasks may not be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum NotWanted {
     Task(TaskState),
     /// The group has no such task.
     NoSuchTask,
+    /// Nothing of a recurring job is placed, only of what is launched from it.
+    Recurring,
 }
 
 impl fmt::Display for NotWanted {
@@ -27,6 +29,7 @@ impl fmt::Display for NotWanted {
             Self::Backoff(until) => write!(f, "waits after a failure until {} µs", until.micros),
             Self::Task(state) => write!(f, "the task does not wait ({state:?})"),
             Self::NoSuchTask => f.write_str("no such task"),
+            Self::Recurring => f.write_str("nothing of a recurring job itself is placed"),
         }
     }
 }
@@ -39,6 +42,9 @@ impl fmt::Display for NotWanted {
 pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Result<(), NotWanted> {
     if job.state.is_final() {
         return Err(NotWanted::JobOver(job.state));
+    }
+    if job.shape.kind == JobKind::Recurring {
+        return Err(NotWanted::Recurring);
     }
     let shape = job.shape.groups.get(usize::from(group)).ok_or(NotWanted::NoSuchTask)?;
     for &before in &shape.after {

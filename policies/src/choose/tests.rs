@@ -158,7 +158,13 @@ fn taken_room_is_gone_until_the_columns_follow_again() {
 /// One task after the other, each on the machine of the smallest rank among all on which nothing stands in the way.
 fn dumb_choose(cell: &Cell, promised: &BTreeMap<u32, Resources>, request: &Request<'_>, count: u32) -> Vec<u32> {
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
-    let requirement = Requirement { resources: request.resources, classes: request.classes, home: request.home };
+    let requirement = Requirement {
+        resources: request.resources,
+        classes: request.classes,
+        home: request.home,
+        job: plenum_model::JobId::default(),
+        special: None,
+    };
     let mut chosen = Vec::new();
     for _ in 0..count {
         let mut fitting: Vec<Candidate> = Vec::new();
@@ -252,7 +258,7 @@ proptest! {
         let chosen = choose(&columns, &cell, &request, count);
         prop_assert_eq!(&chosen, &dumb_choose(&cell, &promised, &request, count));
 
-        let requirement = Requirement { resources: &resources, classes: classes.as_ref(), home };
+        let requirement = Requirement { resources: &resources, classes: classes.as_ref(), home, job: plenum_model::JobId::default(), special: None };
         let why = explain(&columns, &cell, &requirement);
         let lacking: u32 = why.lacks.values().map(|lack| lack.machines).sum();
         let closed: u32 = why.not_ready.values().sum();

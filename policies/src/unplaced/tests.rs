@@ -32,7 +32,13 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
     let mut columns = Columns::default();
     columns.follow(&cell, None, &promised);
     let resources = Resources::new(need_cpu_millis, 1);
-    let requirement = Requirement { resources: &resources, classes: None, home: None };
+    let requirement = Requirement {
+        resources: &resources,
+        classes: None,
+        home: None,
+        job: plenum_model::JobId::default(),
+        special: None,
+    };
     assert_eq!(explain(&columns, &cell, &requirement).to_string(), expected);
 }
 

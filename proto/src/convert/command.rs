@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plenum_model::{CellIdentity, Command, JobShape, Request, SessionId, Transition};
+use plenum_model::{CellIdentity, Command, JobShape, Partition, Request, SessionId, Transition};
 use prost::Message;
 
-use super::jobs::{constraints, submission};
+use super::governance::partition;
+use super::jobs::submission;
 use super::machines::{attributes_to_wire, register, reported};
 use super::resources::{list, resources};
 use super::{each, required, transaction};
@@ -79,7 +80,7 @@ fn ask(command: &Command) -> Ask {
             Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group: (*group).into(), count: *count })
         }
         Command::StopAllocation(id) => Ask::StopAllocation(v1::StopAllocation { allocation: id.to_bits() }),
-        Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory } => {
+        Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
             Ask::RegisterMachine(v1::RegisterMachine {
                 name: name.to_string(),
                 boot_id: boot_id.to_string(),
@@ -87,6 +88,7 @@ fn ask(command: &Command) -> Ask {
                 attributes: attributes_to_wire(attributes),
                 devices: list(devices),
                 inventory: list(inventory),
+                seen_revision: seen.0,
             })
         }
         Command::ReportStatus(transitions) => Ask::ReportStatus(report_to_wire(transitions)),
@@ -111,12 +113,10 @@ fn ask(command: &Command) -> Ask {
             deadline_micros: deadline.micros,
         }),
         Command::SetQuota { namespace, limit } => {
-            let limit = limit.as_ref().map(v1::Resources::from);
+            let limit = limit.as_ref().map(v1::Quota::from);
             Ask::SetQuota(v1::SetQuota { namespace: namespace.to_string(), limit })
         }
-        Command::SetPartition { name, machines } => {
-            Ask::SetPartition(v1::SetPartition { name: name.to_string(), machines: list(machines) })
-        }
+        Command::SetPartition { name, partition } => Ask::SetPartition(set_partition(name, partition.as_ref())),
         Command::AdoptUnknown { machine, allocation } => {
             Ask::AdoptUnknown(v1::AdoptUnknown { machine: machine.to_bits(), allocation: allocation.to_bits() })
         }
@@ -180,7 +180,10 @@ fn command(ask: Ask) -> Result<Command, Invalid> {
         },
         Ask::SetPartition(wire) => Command::SetPartition {
             name: names::name("set_partition.name", &wire.name)?,
-            machines: constraints("machines", wire.machines).within("set_partition")?,
+            partition: (!wire.machines.is_empty())
+                .then(|| partition(wire.machines, wire.schedulers))
+                .transpose()
+                .within("set_partition")?,
         },
         Ask::AdoptUnknown(wire) => Command::AdoptUnknown {
             machine: bounds::machine("adopt_unknown.machine", wire.machine)?,
@@ -209,6 +212,14 @@ fn logged_submission(wire: v1::SubmitJob) -> Result<Command, Invalid> {
         return Err(Invalid::missing("body", "an encoded body"));
     }
     Ok(submission(Arc::new(shape), wire.body.as_ref().into()))
+}
+
+fn set_partition(name: &str, partition: Option<&Partition>) -> v1::SetPartition {
+    v1::SetPartition {
+        name: name.to_owned(),
+        machines: partition.map(|found| list(&found.machines)).unwrap_or_default(),
+        schedulers: partition.into_iter().flat_map(|found| &found.schedulers).map(|name| name.to_string()).collect(),
+    }
 }
 
 fn take_hold(wire: v1::TakeHold) -> Result<Command, Invalid> {

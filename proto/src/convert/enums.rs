@@ -52,6 +52,7 @@ enums! {
     AllocationState {
         Free = Unspecified, Granted = Granted, Starting = Starting, Running = Running, Stopping = Stopping, Lost = Lost,
         Complete = Complete, Failed = Failed, Stopped = Stopped, Evicted = Evicted, EndedLost = EndedLost,
+        Evicting = Evicting,
     }
     MachineState {
         Ready = Ready, Cordoned = Cordoned, Draining = Draining, Unreachable = Unreachable, Gone = Gone,
@@ -59,7 +60,7 @@ enums! {
     JobState {
         Waiting = JobWaiting, Running = JobRunning, Complete = JobComplete, Failed = JobFailed, Stopped = JobStopped,
     }
-    JobKind { ToCompletion = ToCompletion, Forever = Forever }
+    JobKind { ToCompletion = ToCompletion, Forever = Forever, Recurring = Recurring }
     ConflictCheck { Fit = Fit, Sequence = Sequence }
     TransactionOutcome { Committed = Committed, Partial = Partial, Refused = Refused }
     RefusalKind {

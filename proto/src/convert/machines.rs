@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Command, Device, Inventory, LogTime, Machine, MachineState, Revision, Transition,
+    AllocationState, Attributes, Command, Device, Inventory, LogTime, Machine, MachineState, Revision, TaskTraces,
+    Transition,
 };
 
 use super::enums::Known;
@@ -30,6 +31,7 @@ pub fn register(wire: v1::RegisterMachine) -> Result<Command, Invalid> {
         attributes: Arc::new(attributes(&wire.attributes)?),
         devices: devices(wire.devices)?,
         inventory: each("inventory", wire.inventory, Inventory::try_from)?,
+        seen: Revision(wire.seen_revision),
     })
 }
 
@@ -95,6 +97,7 @@ impl From<&Inventory> for v1::InventoryItem {
             state: v1::AllocationState::from(item.state).into(),
             exit_code: item.exit_code,
             reason: item.reason.to_string(),
+            task: item.task.as_deref().map(Into::into),
         }
     }
 }
@@ -108,6 +111,37 @@ impl TryFrom<v1::InventoryItem> for Inventory {
             state: AllocationState::known("state", wire.state)?,
             exit_code: wire.exit_code,
             reason: names::reason("reason", &wire.reason)?,
+            task: wire.task.map(|task| TaskTraces::try_from(task).map(Arc::new)).transpose().within("task")?,
+        })
+    }
+}
+
+impl From<&TaskTraces> for v1::TaskTraces {
+    fn from(task: &TaskTraces) -> Self {
+        Self {
+            namespace: task.namespace.to_string(),
+            job: task.job.to_string(),
+            group: task.group.to_string(),
+            task_index: task.task,
+            resources: Some((&task.resources).into()),
+            devices: list(&task.devices),
+            ports: list(&task.ports),
+        }
+    }
+}
+
+impl TryFrom<v1::TaskTraces> for TaskTraces {
+    type Error = Invalid;
+
+    fn try_from(wire: v1::TaskTraces) -> Result<Self, Invalid> {
+        Ok(Self {
+            namespace: names::name("namespace", &wire.namespace)?,
+            job: names::name("job", &wire.job)?,
+            group: names::name("group", &wire.group)?,
+            task: bounds::up_to("task_index", wire.task_index, bounds::COUNT_MAX)?,
+            resources: resources("resources", wire.resources)?,
+            devices: super::resources::devices("devices", wire.devices)?,
+            ports: super::resources::ports("ports", wire.ports)?,
         })
     }
 }

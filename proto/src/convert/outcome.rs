@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Culprit, Decision, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, Rejection,
-    RejectionCode, Revision, SessionId, TransactionId, TransactionOutcome,
+    AllocationId, Culprit, Decision, GrantedPorts, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason,
+    Rejection, RejectionCode, Revision, SessionId, TransactionId, TransactionOutcome,
 };
 
 use super::enums::Known;
-use super::resources::{list, resource, resource_name};
+use super::resources::{list, ports, resource, resource_name};
 use super::transaction::transaction_id;
 use super::{each, required};
 use crate::bounds::{self, NAME_BYTES_MAX, signed, unsigned};
@@ -62,11 +62,17 @@ impl From<&Outcome> for v1::Outcome {
             revision: outcome.revision.0,
             time_micros: outcome.time.micros,
             outcome: v1::TransactionOutcome::from(outcome.outcome).into(),
-            placements: outcome.placements.iter().map(|claims| placement(claims)).collect(),
+            placements: (0..)
+                .zip(&outcome.placements)
+                .map(|(number, claims)| {
+                    placement(claims, outcome.ports.iter().filter(|found| found.placement == number))
+                })
+                .collect(),
             refusals: list(&outcome.refusals),
             idle_stops: outcome.idle_stops.clone(),
             claims: count(outcome.claims()),
             granted: count(outcome.granted()),
+            divergences: outcome.divergences.clone(),
         }
     }
 }
@@ -75,15 +81,26 @@ fn count(claims: usize) -> u32 {
     u32::try_from(claims).unwrap_or(u32::MAX)
 }
 
-fn placement(claims: &[Option<AllocationId>]) -> v1::PlacementOutcome {
+fn placement<'a>(
+    claims: &[Option<AllocationId>],
+    granted: impl Iterator<Item = &'a GrantedPorts>,
+) -> v1::PlacementOutcome {
     let allocations = claims.iter().map(|claim| claim.map_or(0, AllocationId::to_bits)).collect();
-    v1::PlacementOutcome { allocations, ports: Vec::new() }
+    let ports = granted.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect();
+    v1::PlacementOutcome { allocations, ports }
 }
 
 impl TryFrom<v1::Outcome> for Outcome {
     type Error = Invalid;
 
     fn try_from(wire: v1::Outcome) -> Result<Self, Invalid> {
+        let mut granted = Vec::new();
+        for (placement, found) in (0..).zip(&wire.placements) {
+            for wire in &found.ports {
+                let ports = ports("ports", wire.ports.clone())?;
+                granted.push(GrantedPorts { placement, claim: wire.claim, ports });
+            }
+        }
         Ok(Self {
             id: transaction_id(wire.session, wire.number)?,
             revision: Revision(wire.revision),
@@ -92,12 +109,13 @@ impl TryFrom<v1::Outcome> for Outcome {
             placements: each("placements", wire.placements, claims)?,
             refusals: each("refusals", wire.refusals, Refusal::try_from)?,
             idle_stops: wire.idle_stops,
+            ports: granted,
+            divergences: wire.divergences,
         })
     }
 }
 
 fn claims(wire: v1::PlacementOutcome) -> Result<Vec<Option<AllocationId>>, Invalid> {
-    bounds::at_most("ports", "ports: this version grants none", wire.ports.len(), 0)?;
     each("allocations", wire.allocations, |bits| match bits {
         0 => Ok(None),
         bits => bounds::allocation("", bits).map(Some),

@@ -140,7 +140,12 @@ pub(super) fn ports(field: &str, wire: Vec<v1::Port>) -> Result<Vec<Port>, Inval
 
 impl From<&TakeOver> for v1::TakeOver {
     fn from(entry: &TakeOver) -> Self {
-        Self { victim: entry.victim.to_bits(), amount: Some((&entry.amount).into()) }
+        Self {
+            victim: entry.victim.to_bits(),
+            amount: Some((&entry.amount).into()),
+            devices: list(&entry.devices),
+            ports: entry.ports.iter().map(|&port| port.into()).collect(),
+        }
     }
 }
 
@@ -148,7 +153,13 @@ impl TryFrom<v1::TakeOver> for TakeOver {
     type Error = Invalid;
 
     fn try_from(wire: v1::TakeOver) -> Result<Self, Invalid> {
-        Ok(Self { victim: bounds::allocation("victim", wire.victim)?, amount: resources("amount", wire.amount)? })
+        bounds::at_most("ports", "ports", wire.ports.len(), LIST_MAX)?;
+        Ok(Self {
+            victim: bounds::allocation("victim", wire.victim)?,
+            amount: wire.amount.unwrap_or_default().try_into().within("amount")?,
+            devices: devices("devices", wire.devices)?,
+            ports: each("ports", wire.ports, |port| bounds::narrow("", port, u64::from(u16::MAX)))?,
+        })
     }
 }
 

@@ -81,7 +81,54 @@ fn ports() -> impl Strategy<Value = Vec<Port>> {
 }
 
 fn take_over() -> impl Strategy<Value = TakeOver> {
-    (allocation_id(), resources()).prop_map(|(victim, amount)| TakeOver { victim, amount })
+    (allocation_id(), resources(), vec(device(), 0..2), vec(any::<u16>(), 0..2))
+        .prop_map(|(victim, amount, devices, ports)| TakeOver { victim, amount, devices, ports })
+}
+
+fn quota() -> impl Strategy<Value = Quota> {
+    let limits = (option::of(0..=CPU_MILLIS_MAX), proptest::collection::vec(option::of(amount()), 7));
+    limits.prop_map(|(cpu, rest)| {
+        let mut limits = [cpu; DIMENSIONS];
+        limits[1..].copy_from_slice(&rest);
+        Quota { limits }
+    })
+}
+
+fn partition() -> impl Strategy<Value = Partition> {
+    (vec(constraint(), 1..3), vec(name(), 0..3)).prop_map(|(machines, schedulers)| Partition { machines, schedulers })
+}
+
+fn hold() -> impl Strategy<Value = Hold> {
+    (vec(slot(), 0..4), resources(), time(), any::<u64>()).prop_map(|(machines, resources, deadline, wait)| Hold {
+        machines,
+        resources,
+        deadline,
+        first_wait: Revision(wait),
+    })
+}
+
+fn traces() -> impl Strategy<Value = TaskTraces> {
+    (name(), name(), name(), 0..1_000_000u32, resources(), vec(device(), 0..2), ports()).prop_map(
+        |(namespace, job, group, task, resources, devices, ports)| TaskTraces {
+            namespace,
+            job,
+            group,
+            task,
+            resources,
+            devices,
+            ports,
+        },
+    )
+}
+
+fn unknown() -> impl Strategy<Value = (UnknownId, Option<Arc<UnknownTask>>)> {
+    let task = (traces(), time(), option::of(positive_time()), any::<bool>());
+    (machine_id(), allocation_id(), option::of(task)).prop_map(|(machine, allocation, task)| {
+        let task = task.map(|(traces, since, until, stopping)| {
+            Arc::new(UnknownTask { machine, traces: Arc::new(traces), since, until, stopping })
+        });
+        (UnknownId { machine: machine.slot, allocation }, task)
+    })
 }
 
 fn constraint() -> impl Strategy<Value = Constraint> {
@@ -280,16 +327,18 @@ fn submit() -> impl Strategy<Value = Command> {
 }
 
 fn register() -> impl Strategy<Value = Command> {
-    let known = (allocation_id(), reported(), any::<i32>(), text())
-        .prop_map(|(allocation, state, exit_code, reason)| Inventory { allocation, state, exit_code, reason });
-    (name(), name(), resources(), attributes(), devices(), vec(known, 0..4)).prop_map(
-        |(name, boot_id, capacity, attributes, devices, inventory)| Command::RegisterMachine {
+    let known = (allocation_id(), reported(), any::<i32>(), text(), option::of(traces().prop_map(Arc::new))).prop_map(
+        |(allocation, state, exit_code, reason, task)| Inventory { allocation, state, exit_code, reason, task },
+    );
+    (name(), name(), resources(), attributes(), devices(), vec(known, 0..4), any::<u64>()).prop_map(
+        |(name, boot_id, capacity, attributes, devices, inventory, seen)| Command::RegisterMachine {
             name,
             boot_id,
             capacity,
             attributes,
             devices,
             inventory,
+            seen: Revision(seen),
         },
     )
 }
@@ -326,8 +375,8 @@ fn short_command() -> impl Strategy<Value = Command> {
         Just(Command::Tick),
         (job_id(), any::<i64>()).prop_map(|(parent, instant_micros)| Command::Launch { parent, instant_micros }),
         hold.prop_map(|(job, machines, resources, deadline)| Command::TakeHold { job, machines, resources, deadline }),
-        (name(), option::of(resources())).prop_map(|(namespace, limit)| Command::SetQuota { namespace, limit }),
-        (name(), vec(constraint(), 0..3)).prop_map(|(name, machines)| Command::SetPartition { name, machines }),
+        (name(), option::of(quota())).prop_map(|(namespace, limit)| Command::SetQuota { namespace, limit }),
+        (name(), option::of(partition())).prop_map(|(name, partition)| Command::SetPartition { name, partition }),
         (machine_id(), allocation_id()).prop_map(|(machine, allocation)| Command::AdoptUnknown { machine, allocation }),
         (name(), any::<bool>()).prop_map(|(scheduler, paused)| Command::PauseScheduler { scheduler, paused }),
     ]
@@ -373,17 +422,34 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 pub(crate) fn decision() -> impl Strategy<Value = Decision> {
     let outcome = select(vec![TransactionOutcome::Committed, TransactionOutcome::Partial, TransactionOutcome::Refused]);
     let claims = vec(vec(option::of(allocation_id()), 0..4), 0..3);
-    let answer =
-        (transaction_id(), any::<u64>(), time(), outcome, claims, vec(refusal(), 0..3), vec(any::<u32>(), 0..3));
-    let answer = answer.prop_map(|(id, revision, time, outcome, placements, refusals, idle_stops)| Outcome {
-        id,
-        revision: Revision(revision),
-        time,
+    let answer = (
+        transaction_id(),
+        any::<u64>(),
+        time(),
         outcome,
-        placements,
-        refusals,
-        idle_stops,
-    });
+        claims,
+        vec(refusal(), 0..3),
+        [vec(any::<u32>(), 0..3), vec(any::<u32>(), 0..3)],
+        ports(),
+    );
+    let answer =
+        answer.prop_map(|(id, revision, time, outcome, placements, refusals, [idle_stops, divergences], ports)| {
+            Outcome {
+                ports: if placements.is_empty() {
+                    vec![]
+                } else {
+                    vec![GrantedPorts { placement: 0, claim: 0, ports }]
+                },
+                divergences,
+                id,
+                revision: Revision(revision),
+                time,
+                outcome,
+                placements,
+                refusals,
+                idle_stops,
+            }
+        });
     prop_oneof![
         2 => answer.prop_map(|outcome| Decision::Outcome(Box::new(outcome))),
         1 => any::<(u64, u32)>().prop_map(|(id, version)| Decision::Accepted { id, version }),
@@ -437,6 +503,7 @@ fn job_change() -> impl Strategy<Value = JobChange> {
             reason: stands.3,
             group_base,
             home,
+            last_instant_micros: home.map(i64::from),
         }),
         task_bases,
     });
@@ -451,6 +518,7 @@ fn job_change() -> impl Strategy<Value = JobChange> {
         }),
         job_id().prop_map(JobChange::Removed),
         (job_id(), option::of(slot())).prop_map(|(id, machine)| JobChange::Home { id, machine }),
+        (job_id(), any::<i64>()).prop_map(|(id, instant_micros)| JobChange::Launched { id, instant_micros }),
     ]
 }
 
@@ -500,7 +568,7 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn task_change() -> impl Strategy<Value = TaskChange> {
-    let state = (0..5u32).prop_map(|number| TaskState::from_number(number).unwrap());
+    let state = (0..6u32).prop_map(|number| TaskState::from_number(number).unwrap());
     (0..3u32, slot(), state, any::<u8>()).prop_map(|(group_row, task, state, failures)| TaskChange {
         group_row,
         task,
@@ -531,7 +599,19 @@ pub(crate) fn delta() -> impl Strategy<Value = Delta> {
     let header = (any::<u64>(), time(), option::of(identity()), vec(name(), 0..2), vec(resources(), 0..2));
     let rows = (vec(machine(), 0..2), vec(job_change(), 0..3), vec(grants(), 0..3));
     let small = (vec(move_one(), 0..5), vec(end(), 0..5), vec(task_change(), 0..5), vec(session_change(), 0..3));
-    (header, rows, small).prop_map(|(header, rows, small)| Delta {
+    let governance = (
+        vec((name(), option::of(quota())), 0..2),
+        vec((job_id(), option::of(hold())), 0..2),
+        vec((name(), option::of(partition())), 0..2),
+        vec(unknown(), 0..2),
+        vec((name(), any::<bool>()), 0..2),
+    );
+    (header, rows, small, governance).prop_map(|(header, rows, small, governance)| Delta {
+        quotas: governance.0,
+        holds: governance.1,
+        partitions: governance.2,
+        unknown: governance.3,
+        paused: governance.4,
         revision: Revision(header.0),
         time: header.1,
         cell: header.2,

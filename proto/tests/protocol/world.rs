@@ -133,6 +133,7 @@ impl World {
             reason: if which.is_multiple_of(2) { Arc::default() } else { "why not".into() },
             group_base: self.cell.groups().len(),
             home: which.is_multiple_of(7).then_some(which),
+            last_instant_micros: None,
         };
         let base = self.cell.tasks().len();
         let put = JobChange::Put { job: Arc::new(job), task_bases: vec![base, base + counts[0]] };
@@ -154,7 +155,16 @@ impl World {
         let live: Vec<_> = self.cell.allocations().collect();
         let slots: Vec<u32> = (0..).filter(|&slot| self.cell.allocation_in(slot).is_none()).take(tasks.len()).collect();
         let port = Port { name: "http".into(), number: 8080 };
-        let victim = pick(&live, which / 5).map(|victim| TakeOver { victim: victim.id, amount: Resources::new(1, 0) });
+        let leaving: Vec<_> = live
+            .iter()
+            .filter(|found| found.status.state.is_leaving() && found.row.machine == machine.id.slot)
+            .collect();
+        let victim = pick(&leaving, which / 5).map(|victim| TakeOver {
+            victim: victim.id,
+            amount: Resources::new(1, 0),
+            devices: vec![],
+            ports: vec![],
+        });
         let extra =
             GrantExtra { claim: 0, ports: vec![port], takes_over: Vec::from_iter(victim), ..GrantExtra::default() };
         let grants = Grants {

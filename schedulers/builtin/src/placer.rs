@@ -88,7 +88,13 @@ impl Placer {
         let chosen = choose(&self.columns, view.cell(), &request, u32::try_from(count).unwrap_or(u32::MAX));
         chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
         let reason = (chosen.len() < count).then(|| {
-            let requirement = Requirement { resources: &shape.resources, classes: classes.as_ref(), home };
+            let requirement = Requirement {
+                resources: &shape.resources,
+                classes: classes.as_ref(),
+                home,
+                job: first.job.id,
+                special: None,
+            };
             explain(&self.columns, view.cell(), &requirement).to_string()
         });
         let mut machines = &chosen[..];

@@ -38,7 +38,8 @@ pub(crate) fn choose_home(
             return Ok(machine);
         }
     }
-    let requirement = Requirement { resources: &largest, classes: classes.as_ref(), home: None };
+    let requirement =
+        Requirement { resources: &largest, classes: classes.as_ref(), home: None, job: job.id, special: None };
     Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement)))
 }
 

@@ -205,6 +205,7 @@ mod tests {
             reason: "".into(),
             group_base: 0,
             home: None,
+            last_instant_micros: None,
         };
         Work { job: Arc::new(job), group: 0, tasks: vec![0, 1], attempt: 2 }
     }

@@ -153,7 +153,8 @@ impl Ledger<'_> {
         } else {
             None
         };
-        let requirement = Requirement { resources: &shape.resources, classes, home };
+        let job = work.job.id;
+        let requirement = Requirement { resources: &shape.resources, classes, home, job, special: None };
         let promised = self.view.promised().get(&slot).copied().unwrap_or_default();
         let taken = self.taken.get(&slot).copied().unwrap_or_default();
         // Amounts are bounded at the edge, and so few tasks fit a machine that their sum cannot overflow.

@@ -103,6 +103,7 @@ impl Stage {
             attributes: std::sync::Arc::new(attributes),
             devices: Vec::new(),
             inventory: Vec::new(),
+            seen: plenum_model::Revision::default(),
         };
         self.ask("agent", command);
         self.cell().machine_named(name).expect("it was just registered").id.slot

@@ -314,6 +314,7 @@ impl Machine {
             state: i32::from(status.state as u8),
             exit_code: status.exit_code,
             reason: status.reason.to_string(),
+            task: None,
         };
         v1::RegisterMachine {
             name: self.name.clone(),
@@ -322,6 +323,7 @@ impl Machine {
             attributes: [("rack".to_owned(), format!("r{}", self.number % 2))].into(),
             devices: Vec::new(),
             inventory: inventory.into_iter().map(item).collect(),
+            seen_revision: 0,
         }
     }
 }

@@ -144,6 +144,7 @@ impl Player {
             attributes: Arc::new(Attributes::new()),
             devices: Vec::new(),
             inventory: Vec::new(),
+            seen: plenum_model::Revision::default(),
         });
     }
 

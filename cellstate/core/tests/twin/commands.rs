@@ -99,6 +99,7 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         state: *dice.pick(&state).unwrap(),
         exit_code: 1,
         reason: "".into(),
+        task: None,
     };
     let mut inventory = Vec::new();
     for id in known {
@@ -107,7 +108,15 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         }
     }
     let attributes = Arc::new(Attributes::from([("rack".into(), rack)]));
-    Command::RegisterMachine { name, boot_id, capacity, attributes, devices: Vec::new(), inventory }
+    Command::RegisterMachine {
+        name,
+        boot_id,
+        capacity,
+        attributes,
+        devices: Vec::new(),
+        inventory,
+        seen: Revision::default(),
+    }
 }
 
 fn submit(dice: &mut Dice) -> Command {

@@ -116,6 +116,7 @@ fn note(decided: &Decided, seen: &mut BTreeMap<String, u32>) {
             JobChange::Home { machine, .. } => count(format!("home {}", machine.is_some())),
             JobChange::Group { .. } => count("group".into()),
             JobChange::Put { .. } => count("job".into()),
+            JobChange::Launched { .. } => count("launched".into()),
         }
     }
 }
@@ -210,6 +211,7 @@ fn a_machine_that_lost_its_disk_is_short_of_it_after_a_restart_too() {
         attributes: Arc::default(),
         devices: Vec::new(),
         inventory: Vec::new(),
+        seen: plenum_model::Revision::default(),
     };
     rivals.step(machine(10));
     let mut shape = group(1, 500);

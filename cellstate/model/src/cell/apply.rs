@@ -8,9 +8,8 @@ use crate::delta::{JobChange, Subject};
 use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
-    AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Delta, End, GrantExtra, Grants,
-    GroupRow, Job, LogTime, Machine, MachineState, Move, Resources, Revision, Room, Session, SessionChange, SessionId,
-    TaskChange, TaskRow, TaskState,
+    AllocationRow, AllocationState, AllocationStatus, Delta, End, Grants, GroupRow, Job, LogTime, Machine,
+    MachineState, Move, Resources, Revision, Room, Session, SessionChange, SessionId, TaskChange, TaskRow, TaskState,
 };
 
 /// A delta that does not fit the cell it is applied to. The cell is then in between, and must be thrown away.
@@ -97,10 +96,11 @@ impl Cell {
         for grants in &delta.grants {
             self.grant(grants)?;
         }
-        delta.sessions.iter().try_for_each(|change| self.change_session(change))
+        delta.sessions.iter().try_for_each(|change| self.change_session(change))?;
+        self.change_governance(delta)
     }
 
-    fn fault<T>(&self, subject: Subject, fault: &'static str) -> Result<T, FoldError> {
+    pub(super) fn fault<T>(&self, subject: Subject, fault: &'static str) -> Result<T, FoldError> {
         Err(FoldError::Subject { revision: self.revision, subject, fault })
     }
 
@@ -142,6 +142,9 @@ impl Cell {
         if !gone && before.is_none_or(|before| before.name != machine.name) {
             Arc::make_mut(&mut self.machines_by_name).insert(machine.name.clone(), slot);
         }
+        if self.in_use(slot).is_some() {
+            self.refresh_in_use(slot);
+        }
     }
 
     fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {
@@ -173,6 +176,10 @@ impl Cell {
                 self.job_mut(*id)?.home = *machine;
                 Ok(())
             }
+            JobChange::Launched { id, instant_micros } => {
+                self.job_mut(*id)?.last_instant_micros = Some(*instant_micros);
+                Ok(())
+            }
         }
     }
 
@@ -196,9 +203,16 @@ impl Cell {
             self.clear_groups(before)?;
         }
         for ((row, group), &task_base) in (job.group_base..).zip(&job.shape.groups).zip(task_bases) {
-            let tasks = [group.count, 0, 0, 0, 0];
+            let tasks = [group.count, 0, 0, 0, 0, 0];
             let row = self.groups.get_mut(row);
-            *row = GroupRow { task_base, count: group.count, job_slot: job.id.slot, tasks, ..GroupRow::default() };
+            *row = GroupRow {
+                task_base,
+                count: group.count,
+                job_slot: job.id.slot,
+                tasks,
+                single_instance: group.single_instance,
+                ..GroupRow::default()
+            };
             (task_base..task_base + group.count).for_each(|task| *self.tasks.get_mut(task) = TaskRow::default());
         }
         *self.jobs.get_mut(job.id.slot) = JobSlot { generation: job.id.generation, job: Some(job.clone()) };
@@ -326,30 +340,6 @@ impl Cell {
         self.add_extras(grants)
     }
 
-    fn add_extras(&mut self, grants: &Grants) -> Result<(), FoldError> {
-        for GrantExtra { claim, devices, ports, takes_over } in &grants.extras {
-            let Some(&slot) = grants.slots.get(*claim as usize) else {
-                return self.fault(Subject::GroupRow(grants.group_row), "has extras for a claim that is not there");
-            };
-            let extra = AllocationExtra {
-                devices: devices.clone(),
-                ports: ports.clone(),
-                takes_over: takes_over.clone(),
-                ..AllocationExtra::default()
-            };
-            self.keep_extra(slot, extra);
-        }
-        Ok(())
-    }
-
-    /// One that says nothing is not kept: a cell that is read back from its pages has none.
-    fn keep_extra(&mut self, slot: u32, extra: AllocationExtra) {
-        self.take_overs += extra.takes_over.len();
-        let extras = Arc::make_mut(&mut self.extras);
-        let before = if extra.is_empty() { extras.remove(&slot) } else { extras.insert(slot, extra) };
-        self.take_overs -= before.map_or(0, |before| before.takes_over.len());
-    }
-
     /// Takes room on a machine, and gives its epoch; `None` where no machine is.
     #[inline]
     pub(super) fn take_room(&mut self, slot: u32, shape: &Resources, plain: bool) -> Option<u32> {
@@ -378,7 +368,7 @@ impl Cell {
     }
 
     #[inline]
-    fn give_room(&mut self, slot: u32, shape: &Resources) {
+    pub(super) fn give_room(&mut self, slot: u32, shape: &Resources) {
         let row = self.machines.get_mut(slot);
         row.free_cpu_millis += i32::try_from(shape.cpu_millis).unwrap_or(0);
         row.free_memory_bytes += shape.memory_bytes.cast_signed();
@@ -406,11 +396,14 @@ impl Cell {
         }
         *self.statuses.get_mut(change.slot) = change.status;
         if before.is_active() && change.status.state.is_leaving() {
-            let row = *self.allocations.get_mut(change.slot);
-            self.leave_task(&row, TaskState::Waiting);
+            let Some(&row) = self.allocations.get(change.slot) else {
+                return self.fault(Subject::AllocationSlot(change.slot), "is not there");
+            };
+            let single = self.groups.get(row.group_row).is_some_and(|group| group.single_instance);
+            self.leave_task(&row, if single { TaskState::Blocked } else { TaskState::Waiting });
             self.groups.get_mut(row.group_row).leaving += 1;
         }
-        let known = self.extras.get(&change.slot);
+        let known = self.extra(change.slot);
         let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
         if restarts != change.restarts || reason != change.reason.as_ref() {
             let mut extra = known.cloned().unwrap_or_default();
@@ -438,7 +431,7 @@ impl Cell {
         if before.is_active() {
             self.leave_task(&row, TaskState::Waiting);
         } else {
-            self.groups.get_mut(row.group_row).leaving -= 1;
+            self.end_leaving(&row);
         }
         let shape = self.resources_of(&row);
         if !planted::strikes(Bug::LeaksRoom, 5) {
@@ -447,25 +440,27 @@ impl Cell {
         *self.statuses.get_mut(end.slot) = AllocationStatus::default();
         *self.allocations.get_mut(end.slot) = AllocationRow { generation: row.generation, ..AllocationRow::default() };
         self.live -= 1;
-        if self.extras.contains_key(&end.slot)
-            && let Some(extra) = Arc::make_mut(&mut self.extras).remove(&end.slot)
-        {
-            self.take_overs -= extra.takes_over.len();
-        }
-        if self.take_overs > 0 {
-            self.forget_victim(row.id(end.slot));
-        }
+        self.drop_extra(row.machine, row.id(end.slot));
         Ok(())
     }
 
-    /// A victim's receipt removes every entry that names it, at once.
-    fn forget_victim(&mut self, victim: AllocationId) {
-        Arc::make_mut(&mut self.extras).retain(|_, extra| {
-            let before = extra.takes_over.len();
-            extra.takes_over.retain(|entry| entry.victim != victim);
-            self.take_overs -= before - extra.takes_over.len();
-            !extra.is_empty()
-        });
+    /// The end of an allocation that was leaving: a task that waits for it may go on.
+    #[inline]
+    fn end_leaving(&mut self, row: &AllocationRow) {
+        let group = self.groups.get_mut(row.group_row);
+        group.leaving -= 1;
+        if !group.single_instance {
+            return;
+        }
+        let place = group.task_base + row.task;
+        let blocked =
+            row.task < group.count && self.tasks.get(place).is_some_and(|task| task.state == TaskState::Blocked);
+        if blocked {
+            let group = self.groups.get_mut(row.group_row);
+            group.tasks[TaskState::Blocked as usize] -= 1;
+            group.tasks[TaskState::Waiting as usize] += 1;
+            self.tasks.get_mut(place).state = TaskState::Waiting;
+        }
     }
 
     fn change_task(&mut self, change: &TaskChange) -> Result<(), FoldError> {

@@ -230,7 +230,13 @@ impl Cell {
 
     /// What few allocations have, by slot.
     pub fn extras(&self) -> impl Iterator<Item = (u32, &AllocationExtra)> {
-        self.extras.iter().map(|(&slot, extra)| (slot, extra))
+        (0..).zip(self.extras.iter()).filter_map(|(slot, extra)| Some((slot, extra.as_deref()?)))
+    }
+
+    /// The column of what few allocations have; shorter than the table of allocations.
+    #[must_use]
+    pub const fn extra_rows(&self) -> &Paged<Option<Arc<AllocationExtra>>, { page_rows::ALLOCATIONS }> {
+        &self.extras
     }
 
     /// The page of allocations that grants fill.
@@ -254,7 +260,7 @@ impl Cell {
             return None;
         }
         let row = self.allocations.get(slot)?;
-        Some(AllocationRef { id: row.id(slot), row, status, extra: self.extras.get(&slot) })
+        Some(AllocationRef { id: row.id(slot), row, status, extra: self.extra(slot) })
     }
 
     /// The live allocation with this id.

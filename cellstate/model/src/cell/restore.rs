@@ -7,14 +7,31 @@ use std::sync::Arc;
 use super::{Cell, JobSlot, MachineSlot};
 use crate::delta::Subject;
 use crate::{
-    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, CellIdentity, GroupRow, Job, LogTime, Machine,
-    MachineState, Resources, Revision, Session, TaskRow, TaskState,
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, CellIdentity, GroupRow, Hold, Job, JobId,
+    LogTime, Machine, MachineState, Partition, Quota, Resources, Revision, Session, TaskRow, TaskState, UnknownId,
+    UnknownTask,
 };
 
 /// A cell in the making. Rows come in any order; `finish` checks them against each other.
 #[derive(Debug)]
 pub struct Restore {
     cell: Cell,
+    governance: Governance,
+}
+
+/// The small tables.
+#[derive(Clone, Debug, Default)]
+pub struct Governance {
+    /// By namespace.
+    pub quotas: Vec<(Arc<str>, Quota)>,
+    /// By job.
+    pub holds: Vec<(JobId, Hold)>,
+    /// By name.
+    pub partitions: Vec<(Arc<str>, Partition)>,
+    /// Tasks that agents found and the cell does not know.
+    pub unknown: Vec<(UnknownId, Arc<UnknownTask>)>,
+    /// Names of schedulers that are kept out.
+    pub paused: Vec<Arc<str>>,
 }
 
 /// One row of the table of allocations.
@@ -69,7 +86,7 @@ impl Restore {
             filling,
             ..Cell::default()
         };
-        Self { cell }
+        Self { cell, governance: Governance::default() }
     }
 
     /// A machine, or the generation of a slot whose machine is gone.
@@ -108,10 +125,12 @@ impl Restore {
         let RestoredAllocation { slot, row, status, extra } = allocation;
         *self.cell.allocations.get_mut(slot) = row;
         *self.cell.statuses.get_mut(slot) = status;
-        if !extra.is_empty() {
-            self.cell.take_overs += extra.takes_over.len();
-            Arc::make_mut(&mut self.cell.extras).insert(slot, extra);
-        }
+        self.cell.keep_extra(slot, extra);
+    }
+
+    /// Quotas, holds, partitions, unknown tasks and paused schedulers.
+    pub fn governance(&mut self, governance: Governance) {
+        self.governance = governance;
     }
 
     /// A session.
@@ -127,6 +146,18 @@ impl Restore {
         let mut cell = self.cell;
         derive_groups(&mut cell)?;
         derive_rooms(&mut cell)?;
+        derive_uses(&mut cell)?;
+        let governance = self.governance;
+        cell.quotas = Arc::new(governance.quotas.into_iter().collect());
+        cell.partitions = Arc::new(governance.partitions.into_iter().collect());
+        cell.paused = Arc::new(governance.paused.into_iter().collect());
+        governance.holds.iter().for_each(|(job, hold)| cell.put_hold(*job, Some(hold)));
+        for (id, task) in governance.unknown {
+            let there = cell.put_unknown(id, Some(&task)).is_ok();
+            if !there {
+                return fault(Subject::Unknown(id), "is on a machine that is not there");
+            }
+        }
         Ok(cell)
     }
 }
@@ -147,16 +178,18 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
             let Some(&group) = cell.groups.get(row) else {
                 return fault(Subject::GroupRow(row), "of a job is missing");
             };
-            let mut tasks = [0; 5];
+            let mut tasks = [0; TaskState::ALL.len()];
             for task in 0..group.count {
                 let Some(task) = group.task_base.checked_add(task).and_then(|row| cell.tasks.get(row)) else {
                     return fault(Subject::Task(row, task), "of a group is missing");
                 };
                 tasks[task.state as usize] += 1;
             }
+            let shape = &job.shape.groups[(row - job.group_base) as usize];
             let row = cell.groups.get_mut(row);
             row.job_slot = job.id.slot;
             row.tasks = tasks;
+            row.single_instance = shape.single_instance;
         }
     }
     Ok(())
@@ -185,6 +218,25 @@ fn derive_rooms(cell: &mut Cell) -> Result<(), RestoreError> {
         cell.machines.get_mut(row.machine).last_change = last_change;
         cell.live += 1;
         check_task(cell, id.slot, &row, state)?;
+    }
+    Ok(())
+}
+
+/// Gives the room that was taken over, and notes what is in use beyond room.
+fn derive_uses(cell: &mut Cell) -> Result<(), RestoreError> {
+    let extras: Vec<_> = cell.extras().map(|(slot, extra)| (slot, extra.takes_over.clone())).collect();
+    for (slot, takes_over) in extras {
+        let Some(machine) = cell.allocation_in(slot).map(|found| found.row.machine) else {
+            return fault(Subject::AllocationSlot(slot), "has devices, ports or a reason, and is not live");
+        };
+        for entry in takes_over {
+            let victim = cell.allocation(entry.victim);
+            if !victim.is_some_and(|victim| victim.row.machine == machine && victim.status.state.is_leaving()) {
+                return fault(Subject::Allocation(entry.victim), "is taken over from, and is not leaving there");
+            }
+            cell.give_amount(machine, &entry.amount);
+        }
+        cell.seat(machine, slot);
     }
     Ok(())
 }

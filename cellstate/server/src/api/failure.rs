@@ -135,13 +135,20 @@ impl From<Rejection> for Failure {
             | RejectionCode::NoSuchJob
             | RejectionCode::NoSuchGroup
             | RejectionCode::NoSuchAllocation
+            | RejectionCode::NoSuchPartition
+            | RejectionCode::NoSuchQuota
+            | RejectionCode::NoSuchTask
             | RejectionCode::NoSuchMachine => Code::NotFound,
             RejectionCode::OtherIncarnation => Code::Aborted,
             RejectionCode::NumberRetired
             | RejectionCode::JobOver
             | RejectionCode::JobChanged
+            | RejectionCode::InstantPassed
+            | RejectionCode::NoRoomToHold
             | RejectionCode::StaleEpoch => Code::FailedPrecondition,
             RejectionCode::LimitReached => Code::ResourceExhausted,
+            RejectionCode::SchedulerPaused => Code::Unavailable,
+            RejectionCode::NotPermitted => Code::PermissionDenied,
             RejectionCode::NumberReused | RejectionCode::FutureBase | RejectionCode::InvalidRequest => {
                 Code::InvalidArgument
             }

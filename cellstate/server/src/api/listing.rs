@@ -68,7 +68,7 @@ pub(super) fn allocation_word(state: i32) -> &'static str {
         Ok(State::Granted) => "granted",
         Ok(State::Starting) => "starting",
         Ok(State::Running) => "running",
-        Ok(State::Stopping) => "stopping",
+        Ok(State::Stopping | State::Evicting) => "stopping",
         Ok(State::Lost | State::EndedLost) => "lost",
         Ok(State::Complete) => "complete",
         Ok(State::Failed) => "failed",

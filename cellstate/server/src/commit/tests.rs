@@ -21,6 +21,7 @@ fn machine(name: &str) -> Asked {
         attributes: Arc::new(Attributes::default()),
         devices: Vec::new(),
         inventory: Vec::new(),
+        seen: plenum_model::Revision::default(),
     })
 }
 

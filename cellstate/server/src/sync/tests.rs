@@ -57,6 +57,7 @@ impl Source {
             attributes: Arc::new(Attributes::default()),
             devices: Vec::new(),
             inventory: Vec::new(),
+            seen: plenum_model::Revision::default(),
         });
     }
 

@@ -4,13 +4,14 @@ use bytes::{Bytes, BytesMut};
 use plenum_model::{Delta, End, Grants, Move};
 use prost::Message;
 
+use super::super::governance::{hold_to_wire, partition_to_wire, paused_to_wire, quota_to_wire, unknown_to_wire};
 use super::rows::{cell_to_wire, grant_extra_to_wire, job_change_to_wire, reasons, session_to_wire, task_changes};
 use super::wire::{Column, delimited_bytes, number_bytes, put_length, put_number, zigzag};
 use crate::sections::Sections;
 use crate::v1;
 
-/// Spans of a delta, in the order of its fields.
-const SPANS: usize = 7;
+/// Spans of a delta.
+const SPANS: usize = 8;
 
 /// The section of each span after the first, which everybody gets.
 const SECTIONS: [v1::Section; SPANS - 1] = [
@@ -19,6 +20,7 @@ const SECTIONS: [v1::Section; SPANS - 1] = [
     v1::Section::Allocations,
     v1::Section::Jobs,
     v1::Section::Sessions,
+    v1::Section::Quotas,
     v1::Section::Bodies,
 ];
 
@@ -84,6 +86,7 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
     delta.grants.iter().for_each(|grants| put_grants(grants, out));
     put_moves(&delta.moves, out);
     put_ends(&delta.ends, out);
+    put_governance(delta, out);
     end(out);
     if !delta.tasks.is_empty() {
         put(&v1::Delta { tasks: task_changes(&delta.tasks), ..v1::Delta::default() }, out);
@@ -92,6 +95,11 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
     if !delta.sessions.is_empty() {
         let sessions = delta.sessions.iter().map(|change| session_to_wire(change, delta.revision)).collect();
         put(&v1::Delta { sessions, ..v1::Delta::default() }, out);
+    }
+    end(out);
+    if !delta.quotas.is_empty() {
+        let quotas = delta.quotas.iter().map(|(namespace, quota)| quota_to_wire(namespace, quota.as_ref())).collect();
+        put(&v1::Delta { quotas, ..v1::Delta::default() }, out);
     }
     end(out);
     if !delta.jobs.is_empty() {
@@ -104,6 +112,22 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
 /// Appends a message.
 fn put(message: &v1::Delta, out: &mut BytesMut) {
     message.encode(out).expect("a growing buffer has room");
+}
+
+/// What lies beside jobs and machines, and belongs to the section of allocations: each mirror needs it to judge claims.
+fn put_governance(delta: &Delta, out: &mut BytesMut) {
+    let Delta { holds, partitions, unknown, paused, .. } = delta;
+    if holds.is_empty() && partitions.is_empty() && unknown.is_empty() && paused.is_empty() {
+        return;
+    }
+    let wire = v1::Delta {
+        holds: holds.iter().map(|(job, hold)| hold_to_wire(*job, hold.as_ref())).collect(),
+        partitions: partitions.iter().map(|(name, found)| partition_to_wire(name, found.as_ref())).collect(),
+        unknown_tasks: unknown.iter().map(|(id, task)| unknown_to_wire(*id, task.as_deref())).collect(),
+        paused: paused.iter().map(|(scheduler, paused)| paused_to_wire(scheduler, *paused)).collect(),
+        ..v1::Delta::default()
+    };
+    put(&wire, out);
 }
 
 fn header(delta: &Delta) -> v1::Delta {

@@ -8,6 +8,9 @@ use plenum_model::{
     AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, Move, Revision, SessionId,
 };
 
+use super::super::governance::{
+    hold_from_wire, partition_from_wire, paused_from_wire, quota_from_wire, unknown_from_wire,
+};
 use super::super::{each, required};
 use super::rows::{
     cell_from_wire, extra_from_wire, job_change_from_wire, name, position, push_tasks, reasons_by_position,
@@ -30,7 +33,6 @@ impl TryFrom<v1::Delta> for Delta {
     type Error = Invalid;
 
     fn try_from(wire: v1::Delta) -> Result<Self, Invalid> {
-        refuse_unknown(&wire)?;
         let revision = wire.revision;
         let mut bodies: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
         for change in wire.bodies {
@@ -54,18 +56,13 @@ impl TryFrom<v1::Delta> for Delta {
             ends: wire.ends.map_or_else(|| Ok(Vec::new()), ends).within("ends")?,
             tasks,
             sessions: each("sessions", wire.sessions, |change| session_from_wire(change, revision))?,
+            quotas: each("quotas", wire.quotas, quota_from_wire)?,
+            holds: each("holds", wire.holds, hold_from_wire)?,
+            partitions: each("partitions", wire.partitions, partition_from_wire)?,
+            unknown: each("unknown_tasks", wire.unknown_tasks, unknown_from_wire)?,
+            paused: each("paused", wire.paused, paused_from_wire)?,
         })
     }
-}
-
-/// Changes that fold into tables which this version does not have: left out, the mirror would be wrong without knowing.
-fn refuse_unknown(wire: &v1::Delta) -> Result<(), Invalid> {
-    let none = |field, found| bounds::at_most(field, "changes: this version does not fold them", found, 0);
-    none("quotas", wire.quotas.len())?;
-    none("holds", wire.holds.len())?;
-    none("partitions", wire.partitions.len())?;
-    none("unknown_tasks", wire.unknown_tasks.len())?;
-    none("paused", wire.paused.len())
 }
 
 impl TryFrom<v1::Grants> for Grants {

@@ -52,6 +52,7 @@ pub(in super::super) fn job_to_wire(job: &Job, task_bases: &[u32]) -> v1::JobPut
         state_since_micros: job.state_since.micros,
         reason: job.reason.to_string(),
         home: job.home.map_or(0, |slot| slot + 1),
+        last_instant_micros: job.last_instant_micros,
     }
 }
 
@@ -76,6 +77,7 @@ pub(in super::super) fn job_from_wire(wire: v1::JobPut, body: Option<Arc<[u8]>>)
         reason: names::reason("reason", &wire.reason)?,
         group_base: bounds::row("group_base", wire.group_base)?,
         home: bounds::optional_row("home", wire.home)?,
+        last_instant_micros: wire.last_instant_micros,
     };
     Ok((job, wire.task_bases))
 }
@@ -98,6 +100,10 @@ pub(super) fn job_change_to_wire(change: &JobChange) -> v1::JobChange {
         JobChange::Removed(id) => job_change::Change::Removed(id.to_bits()),
         JobChange::Home { id, machine } => {
             job_change::Change::Home(v1::JobHome { id: id.to_bits(), machine: machine.map_or(0, |slot| slot + 1) })
+        }
+        JobChange::Launched { id, instant_micros } => {
+            let (id, instant_micros) = (id.to_bits(), *instant_micros);
+            job_change::Change::Launched(v1::JobLaunched { id, instant_micros })
         }
     };
     v1::JobChange { change: Some(change) }
@@ -130,6 +136,9 @@ pub(super) fn job_change_from_wire(
             id: bounds::job("home.id", wire.id)?,
             machine: bounds::optional_row("home.machine", wire.machine)?,
         },
+        job_change::Change::Launched(wire) => {
+            JobChange::Launched { id: bounds::job("launched.id", wire.id)?, instant_micros: wire.instant_micros }
+        }
     })
 }
 
@@ -225,7 +234,7 @@ pub(super) fn push_tasks(wire: &v1::TaskChanges, tasks: &mut Vec<TaskChange>) ->
     tasks.reserve(rows);
     for ((&task, &state), &failures) in wire.tasks.iter().zip(&wire.states).zip(&wire.failures) {
         let state =
-            TaskState::from_number(state).ok_or_else(|| Invalid::new("states", "states of tasks, 0 to 4", state))?;
+            TaskState::from_number(state).ok_or_else(|| Invalid::new("states", "states of tasks, 0 to 5", state))?;
         let failures = bounds::narrow("failures", failures, u64::from(u8::MAX))?;
         tasks.push(TaskChange { group_row, task, state, failures });
     }

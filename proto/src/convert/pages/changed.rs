@@ -11,7 +11,7 @@ use super::{SESSION_ROWS, Table};
 /// The pages that an image of `after` needs and `before` does not have: `Meta` always, and each other page of which a row
 /// differs or is new. `before` is an earlier revision of the same cell.
 ///
-/// The cost goes by the pages that changed, and by allocations with extras.
+/// The cost goes by the pages that changed.
 #[must_use]
 pub fn changed(before: &Cell, after: &Cell) -> Vec<(Table, u32)> {
     let mut pages = vec![(Table::Meta, 0)];
@@ -80,14 +80,12 @@ fn allocations(before: &Cell, after: &Cell) -> BTreeSet<u32> {
 
 /// Pages of allocations whose extras differ: those change without their rows, as when a victim's receipt comes.
 fn changed_extras(before: &Cell, after: &Cell) -> BTreeSet<u32> {
-    let rows = u32::try_from(page_rows::ALLOCATIONS).expect("a page is small");
-    let differ = |one: &Cell, other: &Cell| -> Vec<u32> {
-        let lost = one
-            .extras()
-            .filter(|&(slot, extra)| other.allocation_in(slot).and_then(|found| found.extra) != Some(extra));
-        lost.map(|(slot, _)| slot / rows).collect()
-    };
-    differ(after, before).into_iter().chain(differ(before, after)).collect()
+    let (before, after) = (before.extra_rows(), after.extra_rows());
+    let none = [const { None }; page_rows::ALLOCATIONS];
+    after
+        .changed_pages(before)
+        .filter(|&page| before.page(page).unwrap_or(&none) != after.page(page).unwrap_or(&none))
+        .collect()
 }
 
 fn sessions(before: &Cell, after: &Cell) -> BTreeSet<u32> {

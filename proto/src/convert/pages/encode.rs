@@ -7,6 +7,7 @@ use plenum_model::{AllocationRow, Cell, Machine, MachineId, MachineState, Sessio
 use prost::Message;
 
 use super::super::delta::{cell_to_wire, extra_to_wire, job_to_wire};
+use super::super::governance::{hold_to_wire, partition_to_wire, quota_to_wire, unknown_to_wire};
 use super::{Table, rows, rows_in_page};
 use crate::sections::Sections;
 use crate::v1;
@@ -26,7 +27,7 @@ pub fn encode_page_for(cell: &Cell, table: Table, number: u32, sections: Section
     let range = rows_in_page(table, number, rows(cell, table));
     match table {
         Table::Unspecified => {}
-        Table::Meta => page.meta = Some(meta(cell)),
+        Table::Meta => page.meta = Some(meta(cell, sections)),
         Table::Machines => page.machines = Some(machines(cell, range)),
         Table::Jobs => page.jobs = Some(jobs(cell, range, sections.has(v1::Section::Bodies))),
         Table::Groups => page.groups = Some(groups(cell, range)),
@@ -37,7 +38,8 @@ pub fn encode_page_for(cell: &Cell, table: Table, number: u32, sections: Section
     page.encode_to_vec().into()
 }
 
-fn meta(cell: &Cell) -> v1::MetaPage {
+fn meta(cell: &Cell, sections: Sections) -> v1::MetaPage {
+    let (quotas, tables) = (sections.has(v1::Section::Quotas), sections.has(v1::Section::Allocations));
     v1::MetaPage {
         revision: cell.revision().0,
         time_micros: cell.time().micros,
@@ -51,7 +53,19 @@ fn meta(cell: &Cell) -> v1::MetaPage {
         task_rows: rows(cell, Table::Tasks),
         allocation_rows: rows(cell, Table::Allocations),
         session_rows: rows(cell, Table::Sessions),
-        ..v1::MetaPage::default()
+        quotas: cell.quotas().filter(|_| quotas).map(|(name, quota)| quota_to_wire(name, Some(quota))).collect(),
+        holds: cell.holds().filter(|_| tables).map(|(job, hold)| hold_to_wire(job, Some(hold))).collect(),
+        partitions: cell
+            .partitions()
+            .filter(|_| tables)
+            .map(|(name, partition)| partition_to_wire(name, Some(partition)))
+            .collect(),
+        unknown_tasks: cell
+            .unknown_tasks()
+            .filter(|_| tables)
+            .map(|(id, task)| unknown_to_wire(id, Some(task)))
+            .collect(),
+        paused: cell.paused().filter(|_| tables).map(|name| name.to_string()).collect(),
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_model::session::{DecidedNumber, NUMBERS_KEPT};
 use plenum_model::{
-    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Cell, LogTime, Machine, Restore, RestoreError,
-    RestoredAllocation, Revision, Session, SessionId, TaskRow, TaskState,
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Cell, Governance, LogTime, Machine, Restore,
+    RestoreError, RestoredAllocation, Revision, Session, SessionId, TaskRow, TaskState,
 };
 
 use super::super::delta::{cell_from_wire, extra_from_wire, job_from_wire, name, position, reasons_by_position};
+use super::super::governance::{hold_from_wire, partition_from_wire, quota_from_wire, unknown_from_wire};
 use super::super::{each, required};
 use super::encode::is_gone;
 use super::{TABLES, Table, pages_of, rows_in_page};
@@ -128,12 +129,6 @@ fn content(source: Invalid) -> PageError {
 impl Begun {
     fn new(page: v1::Page) -> Result<Self, Invalid> {
         let meta = required("meta", "a meta page", page.meta)?;
-        let none = |field, found| bounds::at_most(field, "rows: this version does not keep them", found, 0);
-        none("meta.quotas", meta.quotas.len())?;
-        none("meta.holds", meta.holds.len())?;
-        none("meta.partitions", meta.partitions.len())?;
-        none("meta.unknown_tasks", meta.unknown_tasks.len())?;
-        none("meta.paused", meta.paused.len())?;
         let rows = [
             1,
             meta.machine_rows,
@@ -144,7 +139,20 @@ impl Begun {
             meta.session_rows,
         ];
         bounds::rows("meta", &rows)?;
-        let restore = Restore::new(
+        let governance = Governance {
+            quotas: each("meta.quotas", meta.quotas, quota_from_wire)?.into_iter().filter_map(present).collect(),
+            holds: each("meta.holds", meta.holds, hold_from_wire)?.into_iter().filter_map(present).collect(),
+            partitions: each("meta.partitions", meta.partitions, partition_from_wire)?
+                .into_iter()
+                .filter_map(present)
+                .collect(),
+            unknown: each("meta.unknown_tasks", meta.unknown_tasks, unknown_from_wire)?
+                .into_iter()
+                .filter_map(present)
+                .collect(),
+            paused: each("meta.paused", meta.paused, |text| name(&text))?,
+        };
+        let mut restore = Restore::new(
             Revision(meta.revision),
             LogTime { micros: meta.time_micros },
             cell_from_wire(required("cell", "the cell's identity", meta.cell)?).within("meta.cell")?,
@@ -152,6 +160,7 @@ impl Begun {
             each("meta.shapes", meta.shapes, TryInto::try_into)?,
             bounds::optional_row("meta.filling_page", meta.filling_page)?,
         );
+        restore.governance(governance);
         let mut seen: [BTreeSet<u32>; TABLES.len()] = Default::default();
         seen[0].insert(0);
         Ok(Self { restore, rows, seen })
@@ -186,6 +195,11 @@ impl Begun {
             Table::Sessions => sessions(restore, required("sessions", "rows", page.sessions)?),
         }
     }
+}
+
+/// A row that is there; one without content says that it was removed, and is not kept in pages.
+fn present<K, V>((key, value): (K, Option<V>)) -> Option<(K, V)> {
+    Some((key, value?))
 }
 
 /// A slot that belongs to the page.
@@ -246,7 +260,7 @@ fn tasks(restore: &mut Restore, page: &v1::TaskPage, rows: Range<u32>) -> Result
     bounds::column("failures", rows.len(), page.failures.len())?;
     for (position, row) in rows.enumerate() {
         let state = TaskState::from_number(page.states[position])
-            .ok_or_else(|| Invalid::new("states", "states of tasks, 0 to 4", page.states[position]))?;
+            .ok_or_else(|| Invalid::new("states", "states of tasks, 0 to 5", page.states[position]))?;
         let task = TaskRow {
             allocation: page.allocations[position],
             attempts: bounds::narrow("attempts", page.attempts[position], u64::from(u16::MAX))?,

@@ -73,7 +73,7 @@ fn an_inventory_names_states() {
     check(
         |wire| wire.inventory = vec![v1::InventoryItem { allocation: 1 << 32, ..v1::InventoryItem::default() }],
         "inventory[0].state: expected one of GRANTED, STARTING, RUNNING, STOPPING, LOST, COMPLETE, FAILED, STOPPED, \
-         EVICTED, ENDED_LOST, found ALLOCATION_STATE_UNSPECIFIED",
+         EVICTED, ENDED_LOST, EVICTING, found ALLOCATION_STATE_UNSPECIFIED",
     );
 }
 

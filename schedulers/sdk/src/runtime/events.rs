@@ -70,7 +70,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(cell) = self.mirror.cell() else { return };
         let id = match change {
             JobChange::Put { job, .. } => job.id,
-            JobChange::State { id, .. } | JobChange::Home { id, .. } => *id,
+            JobChange::State { id, .. } | JobChange::Home { id, .. } | JobChange::Launched { id, .. } => *id,
             JobChange::Group { row, .. } => match cell.groups().get(*row).and_then(|row| cell.job_in(row.job_slot)) {
                 Some(job) => job.id,
                 None => return,

@@ -76,6 +76,7 @@ fn beginning() -> Vec<Delta> {
         reason: "".into(),
         group_base: 0,
         home: None,
+        last_instant_micros: None,
     };
     deltas[3].jobs.push(JobChange::Put { job: Arc::new(job), task_bases: vec![0] });
     deltas
@@ -110,6 +111,8 @@ fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
         placements: vec![vec![None; claims.len()]],
         refusals: (0..).zip(claims).map(refusal).collect(),
         idle_stops: Vec::new(),
+        ports: Vec::new(),
+        divergences: Vec::new(),
     };
     [Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }), Tell::Outcome((&outcome).into())]
 }

@@ -1,0 +1,82 @@
+//! What operators and schedulers lay down beside jobs and machines: quotas, holds, partitions; and tasks that nobody knows.
+
+use std::sync::Arc;
+
+use crate::{
+    AllocationId, Constraint, DIMENSIONS, JobId, LogTime, MachineId, Resource, Resources, Revision, Shortage,
+    TaskTraces,
+};
+
+/// What a namespace may have at most: its allocations and holds that are neither leaving nor lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Quota {
+    /// By resource, in its unit, in the order of `Resource::ALL`; `None` for no limit.
+    pub limits: [Option<u64>; DIMENSIONS],
+}
+
+impl Quota {
+    /// The first resource of which `used` and `more` together are above the limit, and by how much.
+    #[must_use]
+    pub fn shortage(&self, used: &Resources, more: &Resources) -> Option<Shortage> {
+        Resource::ALL.into_iter().zip(self.limits).find_map(|(resource, limit)| {
+            // What is asked for stands in the way, not what is there: a lowered limit evicts nothing.
+            let wanted = used.get(resource).saturating_add(more.get(resource));
+            let short_by = wanted.saturating_sub(limit?);
+            (short_by > 0 && more.get(resource) > 0).then_some(Shortage { resource, short_by })
+        })
+    }
+}
+
+/// Room set aside for a starving gang: taken room for others, free room for its owner. One a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Slots of machines, rising. None are left when earlier holds took the room: then it keeps its place in the order.
+    pub machines: Vec<u32>,
+    /// On each.
+    pub resources: Resources,
+    /// Until when.
+    pub deadline: LogTime,
+    /// The revision of the first hold of this job; renewing keeps it.
+    pub first_wait: Revision,
+}
+
+impl Hold {
+    /// Its place in the order of holds: by band, then by first wait. The smaller one may take room from the larger.
+    #[must_use]
+    pub fn rank(&self, priority: u8, job: JobId) -> (u8, Revision, JobId) {
+        (u8::MAX - priority / 10, self.first_wait, job)
+    }
+}
+
+/// A named set of machines, reserved for some schedulers or only named.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Partition {
+    /// All must hold on a machine of it.
+    pub machines: Vec<Constraint>,
+    /// Who may claim on its machines; empty: everybody.
+    pub schedulers: Vec<Arc<str>>,
+}
+
+/// Which unknown task: where it runs, and what its agent calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnknownId {
+    /// Slot of the machine.
+    pub machine: u32,
+    /// The id that it had in the life of the cell which granted it.
+    pub allocation: AllocationId,
+}
+
+/// A task that an agent runs and the cell does not know, as after a restore: it occupies its room until its agent's receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownTask {
+    /// Where it runs.
+    pub machine: MachineId,
+    /// What it is, as its agent was told.
+    pub traces: Arc<TaskTraces>,
+    /// When the cell heard of it.
+    pub since: LogTime,
+    /// When it will be told to stop; `None`: it was adopted, and runs until it ends.
+    pub until: Option<LogTime>,
+    /// It was told to stop.
+    pub stopping: bool,
+}
