@@ -86,6 +86,7 @@ mod tests {
             attributes: Arc::default(),
             devices: Vec::new(),
             inventory: Vec::new(),
+            seen: plenum_model::Revision::default(),
         };
         let Decision::Accepted { id, version } = ask(core, command) else { panic!("registering is accepted") };
         (MachineId::from_bits(id).expect("an id"), version)
