@@ -13,7 +13,9 @@ use plenum_model::{
 use crate::CoreOptions;
 use crate::job_events::JobEvents;
 use crate::lifecycle::{Marks, WARM_AHEAD};
+use crate::partitions::Reserved;
 use crate::promised::Promised;
+use crate::quotas::QuotaUse;
 use crate::ring::{MachineEvent, Ring};
 use crate::rules::Rules;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
@@ -43,6 +45,10 @@ pub(crate) struct Derived {
     pub(crate) given_up: Vec<LogTime>,
     /// Tasks of all jobs.
     pub(crate) tasks: u64,
+    /// What namespaces use of their quotas.
+    pub(crate) quotas: QuotaUse,
+    /// Machines that partitions reserve.
+    pub(crate) partitions: Reserved,
     /// When the ring began.
     pub(crate) opened: Revision,
 }
@@ -75,6 +81,8 @@ impl Derived {
             losses: BTreeSet::new(),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
+            quotas: QuotaUse::recount(cell),
+            partitions: Reserved::default(),
             opened: cell.revision(),
         };
         for machine in cell.machines() {
@@ -106,6 +114,7 @@ impl Derived {
         for change in &delta.jobs {
             self.free_rows(change, cell);
         }
+        self.quotas.before(delta, cell);
     }
 
     /// Notes what a delta has changed.
@@ -124,6 +133,8 @@ impl Derived {
             self.note_job(delta, change, options);
         }
         self.job_events.note_delta(delta, cell);
+        self.quotas.after(delta, cell);
+        self.partitions.after(delta);
         if delta.cell.is_some() {
             *self = Self::rebuild(cell, options);
         }

@@ -12,8 +12,10 @@ mod job_events;
 mod jobs;
 mod lifecycle;
 mod machines;
+mod partitions;
 mod planted_bugs;
 mod promised;
+mod quotas;
 mod resolve;
 mod ring;
 mod room;
@@ -45,6 +47,10 @@ pub struct CoreOptions {
     pub shapes_max: usize,
     /// Most different sets of attributes of machines in the life of a cell: each is remembered.
     pub classes_max: usize,
+    /// Most namespaces with a quota.
+    pub quotas_max: usize,
+    /// Most partitions: each is looked at by each transaction.
+    pub partitions_max: usize,
     /// Microseconds after which a finished job is retired.
     pub retire_after_micros: i64,
     /// Part of the machines that may be given up a minute, in thousandths; at least one machine.
@@ -61,6 +67,8 @@ impl Default for CoreOptions {
             tasks_max: 1 << 28,
             shapes_max: 1 << 16,
             classes_max: 1 << 17,
+            quotas_max: 1 << 16,
+            partitions_max: 256,
             retire_after_micros: 3_600_000_000,
             lost_millis_a_minute: 50,
         }
@@ -158,8 +166,8 @@ impl Core {
             Command::DrainMachine { .. } => unimplemented_yet("machines are not drained"),
             Command::Launch { .. } => unimplemented_yet("recurring jobs are not launched"),
             Command::TakeHold { .. } => unimplemented_yet("holds are not taken"),
-            Command::SetQuota { .. } => unimplemented_yet("quotas are not kept"),
-            Command::SetPartition { .. } => unimplemented_yet("partitions are not kept"),
+            Command::SetQuota { namespace, limit } => self.set_quota(namespace, *limit, now),
+            Command::SetPartition { name, partition } => self.set_partition(name, partition.as_ref(), now),
             Command::AdoptUnknown { .. } => unimplemented_yet("unknown tasks are not adopted"),
             Command::PauseScheduler { .. } => unimplemented_yet("schedulers are not paused"),
         }
@@ -181,7 +189,11 @@ impl Core {
         self.cell.apply(delta).expect("a delta of this core fits its own cell");
         self.derived.after(delta, &self.cell, &self.options);
         #[cfg(debug_assertions)]
-        invariants::assert_cheap(&self.cell, delta);
+        {
+            invariants::assert_cheap(&self.cell, delta);
+            let counted = quotas::QuotaUse::recount(&self.cell);
+            assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
+        }
     }
 }
 

@@ -101,12 +101,17 @@ pub struct ClassSet {
 impl ClassSet {
     /// Judges the classes of the cell that it has not judged yet.
     pub fn refresh(&mut self, constraints: &[Constraint], cell: &Cell) {
+        self.refresh_by(cell, |attributes| constraints.iter().all(|constraint| constraint.holds(attributes)));
+    }
+
+    /// Judges the classes of the cell that it has not judged yet by another rule; it must be the same one each time.
+    pub fn refresh_by(&mut self, cell: &Cell, holds: impl Fn(&Attributes) -> bool) {
         let classes = cell.classes();
         for (number, attributes) in classes.iter().enumerate().skip(self.known) {
             if number % 64 == 0 {
                 self.bits.push(0);
             }
-            if constraints.iter().all(|constraint| constraint.holds(attributes)) {
+            if holds(attributes) {
                 self.bits[number / 64] |= 1 << (number % 64);
             }
         }

@@ -27,6 +27,39 @@ impl Quota {
     }
 }
 
+/// A sum of resources over a cell: in more bits than one machine needs, so that it never overflows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Sum([u128; DIMENSIONS]);
+
+impl Sum {
+    /// Counts `amount` so many times more.
+    #[inline]
+    pub fn add(&mut self, amount: &Resources, times: usize) {
+        let sums = self.0.iter_mut().zip(Resource::ALL);
+        sums.for_each(|(sum, resource)| *sum += u128::from(amount.get(resource)) * times as u128);
+    }
+
+    /// Counts `amount` so many times less. It was counted before.
+    #[inline]
+    pub fn take(&mut self, amount: &Resources, times: usize) {
+        let sums = self.0.iter_mut().zip(Resource::ALL);
+        sums.for_each(|(sum, resource)| *sum -= u128::from(amount.get(resource)) * times as u128);
+    }
+
+    /// Counts what another one has counted.
+    pub fn join(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// The sum, where it is above what fits in 64 bits that.
+    #[must_use]
+    pub fn total(&self) -> Resources {
+        let [cpu_millis, memory_bytes, disk_bytes, custom @ ..] =
+            self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
+        Resources { cpu_millis, memory_bytes, disk_bytes, custom }
+    }
+}
+
 /// Room set aside for a starving gang: taken room for others, free room for its owner. One a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {

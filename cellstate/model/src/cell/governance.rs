@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Cell;
 use crate::delta::Subject;
-use crate::{Delta, FoldError, Hold, JobId, Partition, Quota, Room, UnknownId, UnknownTask};
+use crate::{Delta, FoldError, Hold, Job, JobId, Partition, Quota, Room, Sum, TaskState, UnknownId, UnknownTask};
 
 impl Cell {
     /// Folds what a delta says of these.
@@ -90,6 +90,21 @@ impl Cell {
     #[inline]
     pub fn has_quotas(&self) -> bool {
         !self.quotas.is_empty()
+    }
+
+    /// What of its namespace's quota a job uses: its allocations that are neither leaving nor lost, and its hold. A walk over its tasks.
+    #[must_use]
+    pub fn use_of(&self, job: &Job) -> Sum {
+        let mut sum = Sum::default();
+        for group in (job.group_base..).take(job.shape.groups.len()).filter_map(|row| self.groups.get(row)) {
+            let tasks = if group.tasks_in(TaskState::Live) > 0 { group.count } else { 0 };
+            let live = (0..tasks).filter_map(|task| self.task(group, task)?.allocation.checked_sub(1));
+            live.filter_map(|slot| self.allocations.get(slot)).for_each(|row| sum.add(&self.resources_of(row), 1));
+        }
+        if let Some(hold) = self.hold(job.id) {
+            sum.add(&hold.resources, hold.machines.len());
+        }
+        sum
     }
 
     /// The hold of a job.

@@ -1,0 +1,66 @@
+//! Partitions: named sets of machines. One that lists schedulers is reserved for them, and closed to all others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Attributes, Cell, ClassSet, Delta, LogTime, Partition, Rejection, RejectionCode};
+
+use crate::{Core, Handled, Verdict, accepted};
+
+/// By scheduler, the classes of machines that some partition reserves for others. Computed when first asked for, extended as classes
+/// appear, and forgotten when a partition changes: at most one set of bits for each name of a scheduler.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(BTreeMap<Arc<str>, ClassSet>);
+
+impl Reserved {
+    /// The classes of machines on which this scheduler may not claim; `None`: it may everywhere.
+    #[allow(dead_code, reason = "asked by claims and holds")]
+    pub(crate) fn closed_to(&mut self, cell: &Cell, scheduler: &Arc<str>) -> Option<&ClassSet> {
+        let closes = |partition: &&Partition| !partition.schedulers.is_empty() && !is_open_to(partition, scheduler);
+        let mut closed = cell.partitions().map(|(_, partition)| partition).filter(closes).peekable();
+        closed.peek()?;
+        let partitions: Vec<_> = closed.collect();
+        let set = self.0.entry(scheduler.clone()).or_default();
+        set.refresh_by(cell, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
+        Some(set)
+    }
+
+    /// Notes what a delta has changed.
+    pub(crate) fn after(&mut self, delta: &Delta) {
+        if !delta.partitions.is_empty() {
+            self.0.clear();
+        }
+    }
+}
+
+fn is_open_to(partition: &Partition, scheduler: &Arc<str>) -> bool {
+    partition.schedulers.contains(scheduler)
+}
+
+/// Whether machines with these attributes are in a partition.
+fn has(partition: &Partition, attributes: &Attributes) -> bool {
+    partition.machines.iter().all(|constraint| constraint.holds(attributes))
+}
+
+impl Core {
+    /// Names a set of machines, or another one by the same name, or forgets the name. What runs there stays.
+    pub(crate) fn set_partition(&mut self, name: &Arc<str>, partition: Option<&Partition>, now: LogTime) -> Handled {
+        let before = self.cell.partition(name);
+        if partition.is_none() && before.is_none() {
+            let message =
+                format!("there is no partition {name} to remove; `plenum partition list` shows those that are");
+            return Err(Rejection::new(RejectionCode::NoSuchPartition, message));
+        }
+        if partition == before {
+            return Ok(Verdict::Answer(accepted(0, 0)));
+        }
+        let most = self.options.partitions_max;
+        if before.is_none() && self.cell.partitions().count() >= most {
+            let message = format!("at most {most} partitions; remove some");
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let mut delta = self.draft(now);
+        delta.partitions.push((name.clone(), partition.cloned()));
+        Ok(Verdict::Change(accepted(0, 0), delta))
+    }
+}
