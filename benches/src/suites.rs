@@ -36,9 +36,11 @@ pub(crate) const SUITES: [Suite; 3] = [
 /// Their names.
 pub(crate) const NAMES: [&str; 3] = [core::NAME, commit::NAME, dev::NAME];
 
-/// Runs a server until it is killed; the other half of the suite `commit`.
-pub(crate) fn serve(dir: PathBuf) -> anyhow::Result<()> {
-    commit::serve(dir)
+pub(crate) use commit::cell::Serving;
+
+/// Runs a server until it is killed; the other half of the suites `commit` and `recovery`.
+pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
+    commit::serve(dir, serving)
 }
 
 /// The folder of this program: on a real disk, and nobody keeps anything there.

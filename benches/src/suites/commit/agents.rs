@@ -1,47 +1,65 @@
 //! The agents of all machines in one: they report what was stopped, so that its room comes back, and keep their leases by it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use plenum_proto::v1;
 use plenum_proto::v1::agents_client::AgentsClient;
 use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::transport::Channel;
 
 use super::cell::{Registered, connect};
 
 /// Calls at once: each waits until its receipts are durable.
-const CALLS: usize = 16;
-/// How often each machine reports: what was stopped meanwhile goes into one report.
-const PERIOD: Duration = Duration::from_millis(500);
-/// A machine without anything to report gives a sign of life so often; leases run for 15 s.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
+const CALLS: usize = 128;
+/// Connections that they share.
+const CONNECTIONS: usize = 4;
+/// How often each machine reports: what was stopped meanwhile goes into one report, which renews the lease. Agents renew theirs
+/// after 5 s.
+const PERIOD: Duration = Duration::from_secs(4);
+/// The shortest pause between two reports of one caller: what timers tell apart.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// How often one that rests looks whether it still may.
+const RESTING_PAUSE: Duration = Duration::from_millis(100);
 
-/// What waits to be reported, by machine. The position of a machine is its slot: they were registered one by one in an empty cell.
+/// What waits to be reported, by machine. The position of a machine is its slot: they were registered in this order in an empty cell.
 #[derive(Debug)]
-pub(super) struct Stopped(Vec<Mutex<Vec<u64>>>);
+pub(super) struct Stopped {
+    waiting: Vec<Mutex<Vec<u64>>>,
+    count: AtomicI64,
+}
 
 impl Stopped {
+    /// For so many machines.
+    pub(super) fn new(machines: u32) -> Self {
+        Self { waiting: (0..machines).map(|_| Mutex::default()).collect(), count: AtomicI64::new(0) }
+    }
+
     /// These allocations are to end.
     pub(super) fn add(&self, allocations: impl Iterator<Item = (u64, u32)>) {
         for (allocation, machine) in allocations {
             self.of(machine as usize).push(allocation);
+            self.count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn machines(&self) -> u32 {
-        u32::try_from(self.0.len()).expect("machines have slots")
+    /// How many leave now: stopped, and not reported yet.
+    pub(super) fn leaving(&self) -> u64 {
+        u64::try_from(self.count.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     fn of(&self, machine: usize) -> std::sync::MutexGuard<'_, Vec<u64>> {
-        self.0[machine].lock().expect("nobody panics while holding it")
+        self.waiting[machine].lock().expect("nobody panics while holding it")
     }
 }
 
 /// All agents.
 pub(super) struct Agents {
     stopped: Arc<Stopped>,
+    resting: Arc<AtomicBool>,
     finishing: Arc<AtomicBool>,
     reports: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -50,16 +68,20 @@ pub(super) struct Agents {
 impl Agents {
     /// Starts reporting.
     pub(super) async fn start(address: &str, machines: Vec<Registered>) -> anyhow::Result<Self> {
-        let stopped = Arc::new(Stopped(machines.iter().map(|_| Mutex::default()).collect()));
-        let finishing = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(Stopped::new(u32::try_from(machines.len())?));
+        let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reports = Arc::new(AtomicU64::new(0));
-        let client = AgentsClient::new(connect(address).await?);
         let machines = Arc::new(machines);
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(AgentsClient::new(connect(address).await?));
+        }
         let tasks = (0..CALLS).map(|first| {
             let mut caller = Caller {
-                client: client.clone(),
+                client: clients[first % CONNECTIONS].clone(),
                 machines: machines.clone(),
                 stopped: stopped.clone(),
+                resting: resting.clone(),
                 finishing: finishing.clone(),
                 reports: reports.clone(),
                 first,
@@ -67,7 +89,7 @@ impl Agents {
             tokio::spawn(async move { caller.run().await })
         });
         let tasks = tasks.collect();
-        Ok(Self { stopped, finishing, reports, tasks })
+        Ok(Self { stopped, resting, finishing, reports, tasks })
     }
 
     /// Where schedulers put what they stopped.
@@ -75,21 +97,37 @@ impl Agents {
         self.stopped.clone()
     }
 
-    /// Reports what is left, and ends. Gives the number of reports.
-    pub(super) async fn finish(self) -> anyhow::Result<u64> {
+    /// Lets them rest, or go on. Leases run on meanwhile: for some seconds at most.
+    pub(super) fn rest(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Release);
+    }
+
+    /// Reports so far.
+    pub(super) fn reports(&self) -> u64 {
+        self.reports.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of them gave up; why, is told by [`Agents::finish`].
+    pub(super) fn has_failed(&self) -> bool {
+        self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Reports what is left, and ends.
+    pub(super) async fn finish(self) -> anyhow::Result<()> {
         self.finishing.store(true, Ordering::Release);
         for task in self.tasks {
             task.await.context("the agents")??;
         }
-        Ok(self.reports.load(Ordering::Relaxed))
+        Ok(())
     }
 }
 
-/// Reports for every sixteenth machine.
+/// Reports for some of the machines, one after the other.
 struct Caller {
-    client: AgentsClient<tonic::transport::Channel>,
+    client: AgentsClient<Channel>,
     machines: Arc<Vec<Registered>>,
     stopped: Arc<Stopped>,
+    resting: Arc<AtomicBool>,
     finishing: Arc<AtomicBool>,
     reports: Arc<AtomicU64>,
     first: usize,
@@ -97,37 +135,67 @@ struct Caller {
 
 impl Caller {
     async fn run(&mut self) -> anyhow::Result<()> {
-        let mut signs = vec![Instant::now(); self.machines.len()];
+        let own: Vec<usize> = (self.first..self.machines.len()).step_by(CALLS).collect();
         loop {
             let began = Instant::now();
             // Looked at before the round: what came until then is in it.
             let last = self.finishing.load(Ordering::Acquire);
-            for machine in (self.first..self.machines.len()).step_by(CALLS) {
-                let allocations = std::mem::take(&mut *self.stopped.of(machine));
-                if !allocations.is_empty() || signs[machine].elapsed() > SIGN_OF_LIFE {
-                    self.report(machine, allocations).await?;
-                    signs[machine] = Instant::now();
+            for (position, machine) in own.iter().enumerate() {
+                while self.resting.load(Ordering::Acquire) {
+                    tokio::time::sleep(RESTING_PAUSE).await;
+                }
+                let allocations = std::mem::take(&mut *self.stopped.of(*machine));
+                if !last || !allocations.is_empty() {
+                    self.report(*machine, allocations).await?;
+                }
+                if !self.finishing.load(Ordering::Acquire) {
+                    // Spread over the period, so that the cell gets an even stream of them.
+                    let share = u32::try_from(position + 1)?;
+                    let due = PERIOD * share / u32::try_from(own.len())?;
+                    tokio::time::sleep(due.saturating_sub(began.elapsed()).max(PAUSE_MIN)).await;
                 }
             }
             if last {
                 return Ok(());
             }
-            tokio::time::sleep(PERIOD.saturating_sub(began.elapsed())).await;
+            if own.is_empty() {
+                tokio::time::sleep(PERIOD).await;
+            }
         }
     }
 
     async fn report(&mut self, machine: usize, allocations: Vec<u64>) -> anyhow::Result<()> {
-        let Registered { id, epoch } = self.machines[machine];
-        let receipt = |allocation| v1::Transition {
-            allocation,
-            state: v1::AllocationState::Stopped.into(),
-            ..v1::Transition::default()
-        };
-        let transitions = allocations.into_iter().map(receipt).collect();
-        let request = v1::ReportRequest { machine: id, epoch, transitions, telemetry: None };
-        let answer = self.client.report(request).await.context("a report was not taken")?.into_inner();
-        ensure!(!answer.register, "machine {machine} lost its lease: reports came too late");
-        self.reports.fetch_add(1, Ordering::Relaxed);
+        let reported = allocations.len();
+        if report(&mut self.client, self.machines[machine], &allocations).await? {
+            self.stopped.count.fetch_sub(i64::try_from(reported)?, Ordering::Relaxed);
+            self.reports.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // The cell has too much to do: with the next report.
+            self.stopped.of(machine).extend(allocations);
+        }
         Ok(())
+    }
+}
+
+/// Reports that these allocations of a machine have ended, and renews its lease. False when the cell asks to be asked later.
+pub(super) async fn report(
+    client: &mut AgentsClient<Channel>,
+    machine: Registered,
+    allocations: &[u64],
+) -> anyhow::Result<bool> {
+    let receipt = |allocation: &u64| v1::Transition {
+        allocation: *allocation,
+        state: v1::AllocationState::Stopped.into(),
+        ..v1::Transition::default()
+    };
+    let transitions = allocations.iter().map(receipt).collect();
+    let request = v1::ReportRequest { machine: machine.id, epoch: machine.epoch, transitions, telemetry: None };
+    match client.report(request).await {
+        Ok(answer) => {
+            ensure!(!answer.into_inner().register, "a machine lost its lease: reports came too late");
+            Ok(true)
+        }
+        Err(status) if status.code() == Code::ResourceExhausted => Ok(false),
+        Err(status) => bail!("a report was not taken: {status}"),
     }
 }

@@ -1,15 +1,16 @@
 //! The server as a process of its own, and what is asked of its cell before the load and after it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use plenum_core::invariants;
-use plenum_model::Cell;
+use plenum_model::{Cell, MachineId};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1::agents_client::AgentsClient;
 use plenum_proto::v1::cell_client::CellClient;
+use plenum_proto::v1::inspect_client::InspectClient;
 use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_proto::v1::session_response::Tell;
 use plenum_proto::{pages, v1};
@@ -25,32 +26,52 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What each task gets.
 const TASK_CPU_MILLIS: i64 = 100;
 const TASK_MEMORY_BYTES: i64 = 64 << 20;
-/// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
-const ROOM: i64 = 20;
+/// Machines that register at a time.
+const REGISTERING: u32 = 64;
 
-/// Runs the server with the settings that `plenum server` has by default.
-pub(super) fn serve(dir: PathBuf) -> anyhow::Result<()> {
+/// How the server of this suite is run: with the settings that `plenum server` has by default, but for these.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Serving {
+    /// Write a checkpoint only after so many bytes of log
+    #[arg(long, value_name = "BYTES")]
+    checkpoint_bytes: Option<u64>,
+}
+
+impl Serving {
+    fn arguments(self) -> Vec<String> {
+        self.checkpoint_bytes.iter().map(|bytes| format!("--checkpoint-bytes={bytes}")).collect()
+    }
+}
+
+/// Runs the server.
+pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
-    runtime.block_on(plenum_server::run(ServerOptions::new(dir))).context("the server ended")
+    let mut options = ServerOptions::new(dir);
+    if let Some(bytes) = serving.checkpoint_bytes {
+        options.settings.checkpoint_bytes = bytes;
+        options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);
+    }
+    runtime.block_on(plenum_server::run(options)).context("the server ended")
 }
 
 /// A server that runs.
-pub(super) struct CellProcess {
+pub(crate) struct CellProcess {
     child: Child,
     address: String,
 }
 
 impl CellProcess {
     /// Starts one on this directory, and waits until it serves.
-    pub(super) async fn start(dir: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) async fn start(dir: &Path, serving: Serving) -> anyhow::Result<Self> {
         let file = dir.join("address");
         // One that was killed left its own.
         drop(std::fs::remove_file(&file));
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--dir").arg(&dir).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.spawn().context("cannot start the server")?;
+        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments());
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the server")?;
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
@@ -65,16 +86,16 @@ impl CellProcess {
         }
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Kills it, as a power cut would as far as the process is concerned.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().context("cannot kill the server")?;
         self.child.wait().context("cannot wait for the server")?;
         Ok(())
@@ -89,45 +110,61 @@ impl Drop for CellProcess {
 }
 
 /// A connection of one's own.
-pub(super) async fn connect(address: &str) -> anyhow::Result<Channel> {
+pub(crate) async fn connect(address: &str) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true);
     endpoint.connect().await.with_context(|| format!("cannot connect to {address}"))
 }
 
 /// A client of the cell state.
-pub(super) fn client(channel: Channel) -> CellClient<Channel> {
+pub(crate) fn client(channel: Channel) -> CellClient<Channel> {
     CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A registered machine.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Registered {
-    pub(super) id: u64,
-    pub(super) epoch: u32,
+pub(crate) struct Registered {
+    pub(crate) id: u64,
+    pub(crate) epoch: u32,
 }
 
-/// Registers so many machines with room for the load.
-pub(super) async fn register(address: &str, machines: u32, live: u32) -> anyhow::Result<Vec<Registered>> {
-    let mut client = AgentsClient::new(connect(address).await?);
-    let tasks = ROOM * i64::from(live.div_ceil(machines));
-    let (cpu_millis, memory_bytes) = (TASK_CPU_MILLIS * tasks, TASK_MEMORY_BYTES * tasks);
+/// Registers so many machines, each with room for so many tasks. They get the next slots, and come in the order of their slots.
+pub(crate) async fn register(
+    address: &str,
+    prefix: &str,
+    machines: u32,
+    tasks: u32,
+) -> anyhow::Result<Vec<Registered>> {
+    let client = AgentsClient::new(connect(address).await?);
+    let (cpu_millis, memory_bytes) = (TASK_CPU_MILLIS * i64::from(tasks), TASK_MEMORY_BYTES * i64::from(tasks));
+    let callers = (0..REGISTERING).map(|first| {
+        let (mut client, prefix) = (client.clone(), prefix.to_owned());
+        tokio::spawn(async move {
+            let mut registered = Vec::new();
+            for number in (first..machines).step_by(REGISTERING as usize) {
+                let machine = v1::RegisterMachine {
+                    name: format!("{prefix}-{number}"),
+                    boot_id: "boot".to_owned(),
+                    capacity: Some(v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() }),
+                    ..v1::RegisterMachine::default()
+                };
+                let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
+                let answer = client.register(request).await.context("a machine was not registered")?.into_inner();
+                let slot = MachineId::from_bits(answer.machine).context("a machine's id")?.slot;
+                registered.push((slot, Registered { id: answer.machine, epoch: answer.epoch }));
+            }
+            anyhow::Ok(registered)
+        })
+    });
     let mut registered = Vec::new();
-    for number in 0..machines {
-        let machine = v1::RegisterMachine {
-            name: format!("machine-{number}"),
-            boot_id: "boot".to_owned(),
-            capacity: Some(v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() }),
-            ..v1::RegisterMachine::default()
-        };
-        let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
-        let answer = client.register(request).await.context("a machine was not registered")?.into_inner();
-        registered.push(Registered { id: answer.machine, epoch: answer.epoch });
+    for caller in callers.collect::<Vec<_>>() {
+        registered.extend(caller.await.context("an agent")??);
     }
-    Ok(registered)
+    registered.sort_unstable_by_key(|(slot, _)| *slot);
+    Ok(registered.into_iter().map(|(_, machine)| machine).collect())
 }
 
 /// Submits a job of so many tasks that run for ever.
-pub(super) async fn submit(channel: Channel, name: String, scheduler: String, count: u32) -> anyhow::Result<u64> {
+pub(crate) async fn submit(channel: Channel, name: String, scheduler: String, count: u32) -> anyhow::Result<u64> {
     let resources =
         v1::Resources { cpu_millis: TASK_CPU_MILLIS, memory_bytes: TASK_MEMORY_BYTES, ..Default::default() };
     let group = v1::GroupShape {
@@ -159,7 +196,7 @@ pub(super) async fn submit(channel: Channel, name: String, scheduler: String, co
 }
 
 /// The cell state as a watcher sees it.
-pub(super) async fn snapshot(address: &str) -> anyhow::Result<Cell> {
+pub(crate) async fn snapshot(address: &str) -> anyhow::Result<Cell> {
     let mut client = client(connect(address).await?);
     let mut stream = client.watch(v1::Hello::default()).await?.into_inner();
     let mut decoder = pages::Decoder::new(Sections::MIRROR);
@@ -176,7 +213,7 @@ pub(super) async fn snapshot(address: &str) -> anyhow::Result<Cell> {
 }
 
 /// Checks that exactly these allocations are live, and that the cell is sound and has come so far.
-pub(super) async fn check(address: &str, expected: &mut [u64], revision: u64) -> anyhow::Result<()> {
+pub(crate) async fn check(address: &str, expected: &mut [u64], revision: u64) -> anyhow::Result<()> {
     let cell = snapshot(address).await?;
     ensure!(
         cell.revision().0 >= revision,
@@ -194,4 +231,23 @@ pub(super) async fn check(address: &str, expected: &mut [u64], revision: u64) ->
         expected.len()
     );
     invariants::check_cell(&cell).map_err(|violation| anyhow::anyhow!("the cell is not sound: {violation}"))
+}
+
+/// The cell's own word on where it stands.
+pub(crate) async fn status(address: &str) -> anyhow::Result<v1::StatusResponse> {
+    let mut client = InspectClient::new(connect(address).await?);
+    Ok(client.status(v1::StatusRequest {}).await.context("the cell's status")?.into_inner())
+}
+
+/// Waits until the history has everything that was decided. Gives the seconds that took.
+pub(crate) async fn history_caught_up(address: &str) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    loop {
+        let status = status(address).await?;
+        if status.history_revision >= status.revision {
+            return Ok(began.elapsed().as_secs_f64());
+        }
+        ensure!(began.elapsed() < START_PATIENCE, "the history did not catch up within {START_PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -1,121 +1,48 @@
 //! A scheduler of the load: a session's stream, transactions of claims and stops at random, a bounded number of them under way.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use hdrhistogram::Histogram;
-use plenum_model::Cell;
-use plenum_proto::sections::Sections;
+use plenum_proto::v1;
 use plenum_proto::v1::session_request::Ask;
 use plenum_proto::v1::session_response::Tell;
-use plenum_proto::{delta, pages, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
-use super::agents::Stopped;
-use super::cell::{client, connect, submit};
+use super::cell::{client, connect};
+use super::ground::{Live, SPARE_TASKS, Share};
+use super::load::{Count, LOSERS_PERCENT, Load, Pace};
+use super::mirror::Mirror;
+use crate::latency;
 use crate::random::Random;
 
-/// Live tasks of one job.
-const JOB_TASKS: u32 = 1000;
-/// Longest commit that is told apart, in microseconds.
-const LATENCY_MICROS_MAX: u64 = 60_000_000;
+/// The name of all of them: sessions of one name share its jobs.
+pub(super) const NAME: &str = "load";
 
-/// What all schedulers of a load share.
-pub(super) struct Load {
-    claims: u32,
-    in_flight: usize,
-    /// Live allocations of one scheduler.
-    live: u32,
-    stop: AtomicBool,
-    granted: AtomicU64,
-    refused: AtomicU64,
-    stopped: AtomicU64,
-    transactions: AtomicU64,
-    latency_micros: Mutex<Histogram<u64>>,
-    failure: Mutex<Option<String>>,
-}
-
-/// What was counted so far.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Counters {
-    pub(super) granted: u64,
-    pub(super) refused: u64,
-    pub(super) stopped: u64,
-    pub(super) transactions: u64,
-}
-
-impl Load {
-    pub(super) fn new(claims: u32, in_flight: u32, live: u32) -> Self {
-        Self {
-            claims,
-            in_flight: in_flight as usize,
-            live,
-            stop: AtomicBool::new(false),
-            granted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            stopped: AtomicU64::new(0),
-            transactions: AtomicU64::new(0),
-            latency_micros: Mutex::new(histogram()),
-            failure: Mutex::new(None),
-        }
-    }
-
-    /// Lets schedulers end when what they have under way is answered.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-    }
-
-    pub(super) fn counters(&self) -> Counters {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            granted: of(&self.granted),
-            refused: of(&self.refused),
-            stopped: of(&self.stopped),
-            transactions: of(&self.transactions),
-        }
-    }
-
-    /// How long commits took since this was asked last, in microseconds.
-    pub(super) fn take_latencies(&self) -> Histogram<u64> {
-        std::mem::replace(&mut *self.latency_micros.lock().expect("nobody panics while holding it"), histogram())
-    }
-
-    /// Why a scheduler ended before its time.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().expect("nobody panics while holding it").clone()
-    }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3).expect("the bounds are in order")
-}
-
-#[derive(Clone, Copy)]
-struct Live {
-    id: u64,
-    machine: u32,
-    job: usize,
-    task: u32,
-}
+/// When transactions are due; closed when there are no more.
+pub(super) type Due = mpsc::UnboundedReceiver<Instant>;
 
 /// A transaction under way.
 struct Sent {
     number: u64,
-    at: Instant,
+    /// When it was due.
+    due: Instant,
     /// By placement: the job's position, machines and tasks.
     placements: Vec<(usize, Vec<u32>, Vec<u32>)>,
     stops: Vec<Live>,
+    claims: usize,
 }
 
 /// One scheduler.
 pub(super) struct Scheduler {
     load: Arc<Load>,
-    stopped: Arc<Stopped>,
+    number: u32,
+    due: Option<Due>,
+    channel: Channel,
     sends: mpsc::Sender<v1::SessionRequest>,
     receives: Streaming<v1::SessionResponse>,
     mirror: Option<Mirror>,
@@ -124,103 +51,144 @@ pub(super) struct Scheduler {
     incarnation: u64,
     /// The newest revision that was seen: the base of what is decided.
     revision: u64,
-    number: u64,
-    jobs: Vec<u64>,
-    /// By job, tasks that wait.
-    waiting: Vec<Vec<u32>>,
+    transactions: u64,
+    share: Share,
     next_job: usize,
-    live: Vec<Live>,
+    /// Hundredths of a loser that are due: a transaction of one claim has one in twenty.
+    losers_due: u32,
+    /// Won on a machine of the rival: stopped first, so that the rival gets it back.
+    misplaced: Vec<Live>,
     in_flight: VecDeque<Sent>,
     claims_in_flight: usize,
 }
 
 /// What a scheduler knows at its end.
 pub(super) struct Ended {
-    /// Ids of what was granted to it and not stopped.
-    pub(super) live: Vec<u64>,
+    pub(super) share: Share,
     /// The newest revision that was acknowledged.
     pub(super) revision: u64,
+    /// Transactions that were due and never sent.
+    pub(super) unsent: u64,
 }
 
 impl Scheduler {
-    /// Submits its jobs and opens its session.
+    /// Opens its session. With `due` it sends when a transaction is due, otherwise whenever it may.
     pub(super) async fn open(
         address: &str,
         number: u32,
-        mirror: bool,
         seed: u64,
         load: &Arc<Load>,
-        stopped: Arc<Stopped>,
+        share: Share,
+        due: Option<Due>,
     ) -> anyhow::Result<Self> {
-        let name = format!("load-{number}");
         let channel = connect(address).await?;
-        // Tasks of transactions under way are neither live nor waiting; and each job has some to spare.
-        let spare = 2 * load.claims * u32::try_from(load.in_flight)?;
-        let count = load.live.div_ceil(JOB_TASKS);
-        let tasks = JOB_TASKS + JOB_TASKS / 5 + spare.div_ceil(count);
-        let mut jobs = Vec::new();
-        for job in 0..count {
-            jobs.push(submit(channel.clone(), format!("{name}-{job}"), name.clone(), tasks).await?);
-        }
-        let (sends, queued) = mpsc::channel(load.in_flight + 1);
+        let manner = load.manner;
+        let (sends, queued) = mpsc::channel(manner.in_flight as usize + 1);
         // Without a mirror only what is nearly empty: a delta then says its revision.
-        let sections = if mirror { Vec::new() } else { vec![v1::Section::Quotas.into()] };
-        let hello = v1::Hello { scheduler: name, namespace: "default".to_owned(), sections, ..v1::Hello::default() };
+        let sections = if manner.mirrors { Vec::new() } else { vec![v1::Section::Quotas.into()] };
+        let namespace = "default".to_owned();
+        let hello = v1::Hello { scheduler: NAME.to_owned(), namespace, sections, ..v1::Hello::default() };
         sends.send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) }).await?;
-        let receives = client(channel).session(ReceiverStream::new(queued)).await?.into_inner();
+        let receives = client(channel.clone()).session(ReceiverStream::new(queued)).await?.into_inner();
         Ok(Self {
             load: load.clone(),
-            stopped,
+            number,
+            due,
+            channel,
             sends,
             receives,
-            mirror: mirror.then(Mirror::default),
+            mirror: manner.mirrors.then(Mirror::default),
             random: Random::new(seed),
             session: 0,
             incarnation: 0,
             revision: 0,
-            number: 0,
-            waiting: vec![(0..tasks).rev().collect(); jobs.len()],
-            jobs,
+            transactions: 0,
+            share,
             next_job: 0,
-            live: Vec::new(),
+            losers_due: 0,
+            misplaced: Vec::new(),
             in_flight: VecDeque::new(),
             claims_in_flight: 0,
         })
     }
 
-    /// Loads the cell until it is told to stop.
+    /// Loads the cell until it is told to stop, or has filled it. Then its session is closed.
     pub(super) async fn run(mut self) -> anyhow::Result<Ended> {
-        let result = self.follow().await;
-        if let Err(error) = &result {
-            let mut failure = self.load.failure.lock().expect("nobody panics while holding it");
-            failure.get_or_insert_with(|| format!("{error:#}"));
+        let followed = self.follow().await;
+        if let Err(error) = &followed {
+            self.load.fail(format!("{error:#}"));
         }
-        result?;
-        let live = self.live.iter().map(|live| live.id).collect();
-        Ok(Ended { live, revision: self.revision })
+        let unsent = followed?;
+        let Self { channel, session, mut share, revision, sends, receives, misplaced, .. } = self;
+        share.live.extend(misplaced);
+        drop((sends, receives));
+        client(channel).close(v1::CloseRequest { session }).await.context("a session was not closed")?;
+        Ok(Ended { share, revision, unsent })
     }
 
-    async fn follow(&mut self) -> anyhow::Result<()> {
+    /// Gives how many transactions were due and never sent.
+    async fn follow(&mut self) -> anyhow::Result<u64> {
         loop {
-            let stops = self.load.stop.load(Ordering::Acquire);
-            let ready = self.session > 0 && self.mirror.as_ref().is_none_or(|mirror| mirror.cell.is_some());
-            while ready && !stops && self.in_flight.len() < self.load.in_flight {
-                let transaction = self.transaction();
-                let request = v1::SessionRequest { ask: Some(Ask::Commit(transaction)) };
-                self.sends.send(request).await.context("the stream takes nothing any more")?;
+            let ready = self.session > 0 && self.mirror.as_ref().is_none_or(Mirror::is_filled);
+            let over = self.load.stops() || self.is_full();
+            while ready && !over && self.due.is_none() && self.has_room() && !self.is_full() {
+                self.send(Instant::now()).await?;
             }
-            if stops && self.in_flight.is_empty() {
-                return Ok(());
+            if over && self.in_flight.is_empty() {
+                return Ok(self.give_up_due());
             }
-            let message = self.receives.message().await?.context("the server ended the stream")?;
-            match message.tell.context("a message that says nothing")? {
-                Tell::Welcome(welcome) => self.welcome(&welcome)?,
-                Tell::Outcome(outcome) => self.outcome(&outcome)?,
-                Tell::Error(error) => bail!("transaction {}: {} {}", error.number, error.code, error.message),
-                Tell::Snapshot(part) => self.mirror.as_mut().map_or(Ok(()), |mirror| mirror.fill(part))?,
-                Tell::Deltas(deltas) => self.mirror.as_mut().map_or(Ok(()), |mirror| mirror.fold(deltas))?,
-                Tell::Heartbeat(_) => {}
+            let may_send = ready && !over && self.has_room();
+            tokio::select! {
+                message = self.receives.message() => {
+                    let message = message?.context("the server ended the stream")?;
+                    self.take(message)?;
+                }
+                due = next(&mut self.due), if may_send => match due {
+                    Some(due) => self.send(due).await?,
+                    None => self.due = None,
+                }
             }
+            if self.load.manner.pace == Pace::Open && self.due.is_none() {
+                self.load.stop();
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < self.load.manner.in_flight as usize
+    }
+
+    /// Filling is over.
+    fn is_full(&self) -> bool {
+        self.load.manner.pace == Pace::Fill && self.share.live.len() + self.claims_in_flight >= self.share.aim
+    }
+
+    /// What was due and not sent has waited so long already: not to count it would hide the worst.
+    fn give_up_due(&mut self) -> u64 {
+        let mut unsent = 0;
+        while let Some(due) = self.due.as_mut().and_then(|due| due.try_recv().ok()) {
+            if due <= Instant::now() {
+                self.load.took(self.number, latency::micros(due.elapsed()));
+                unsent += 1;
+            }
+        }
+        unsent
+    }
+
+    async fn send(&mut self, due: Instant) -> anyhow::Result<()> {
+        let transaction = self.transaction(due);
+        let request = v1::SessionRequest { ask: Some(Ask::Commit(transaction)) };
+        self.sends.send(request).await.context("the stream takes nothing any more")
+    }
+
+    fn take(&mut self, message: v1::SessionResponse) -> anyhow::Result<()> {
+        match message.tell.context("a message that says nothing")? {
+            Tell::Welcome(welcome) => self.welcome(&welcome),
+            Tell::Outcome(outcome) => self.outcome(&outcome),
+            Tell::Error(error) => bail!("transaction {}: {} {}", error.number, error.code, error.message),
+            Tell::Snapshot(part) => self.mirror.as_mut().map_or(Ok(()), |mirror| mirror.fill(part)),
+            Tell::Deltas(deltas) => self.mirror.as_mut().map_or(Ok(()), |mirror| mirror.fold(deltas)),
+            Tell::Heartbeat(_) => Ok(()),
         }
     }
 
@@ -235,51 +203,88 @@ impl Scheduler {
     }
 
     /// Claims for tasks that wait, and as many stops of live allocations picked at random as keep their number.
-    fn transaction(&mut self) -> v1::Transaction {
-        let claims = self.load.claims as usize;
-        let aim = self.load.live as usize + claims * self.load.in_flight;
-        let stops =
-            (self.live.len() + self.claims_in_flight + claims).saturating_sub(aim).min(claims).min(self.live.len());
+    fn transaction(&mut self, due: Instant) -> v1::Transaction {
+        let claims = self.load.manner.claims as usize;
+        let mut base = self.revision;
+        let turn = self.load.race.turn().filter(|_| self.load.manner.pace != Pace::Fill);
+        let mut losers = 0;
+        if let Some(turn) = turn {
+            self.losers_due += self.load.manner.claims * LOSERS_PERCENT;
+            losers = self.losers_due / 100;
+            self.losers_due %= 100;
+            if losers > 0 {
+                base = base.min(turn.base);
+            }
+        }
         let mut placements = Vec::new();
         let mut left = claims;
-        while left > 0 {
-            self.next_job = (self.next_job + 1) % self.jobs.len();
-            let waiting = &mut self.waiting[self.next_job];
-            let mut tasks = waiting.split_off(waiting.len() - left.min(waiting.len()));
+        // Once around at most: that so many tasks wait was made sure when the cell was filled.
+        for _ in 0..self.share.jobs.len() {
+            if left == 0 {
+                break;
+            }
+            self.next_job = (self.next_job + 1) % self.share.jobs.len();
+            let mut tasks = self.waiting_tasks(left);
             if tasks.is_empty() {
                 continue;
             }
             tasks.sort_unstable();
             left -= tasks.len();
-            let machines = tasks.iter().map(|_| self.random.below(self.stopped.machines()));
-            let machines: Vec<u32> = machines.collect();
-            placements.push((self.next_job, machines, tasks));
+            let machines = tasks.iter().map(|_| match turn {
+                Some(turn) if losers > 0 => {
+                    losers -= 1;
+                    self.load.machines + turn.machine(losers)
+                }
+                _ => self.random.below(self.load.machines),
+            });
+            placements.push((self.next_job, machines.collect::<Vec<u32>>(), tasks));
         }
-        let victims = (0..stops).map(|_| {
-            let victim = self.random.below(u32::try_from(self.live.len()).expect("rows have 32 bits"));
-            self.live.swap_remove(victim as usize)
-        });
-        let victims: Vec<Live> = victims.collect();
-        self.number += 1;
+        let stops = self.victims(claims - left);
+        self.transactions += 1;
         let transaction = v1::Transaction {
             session: self.session,
-            number: self.number,
+            number: self.transactions,
             incarnation: self.incarnation,
-            base_revision: self.revision,
+            base_revision: base,
             check: v1::ConflictCheck::Fit.into(),
             placements: placements.iter().map(|(job, machines, tasks)| self.placement(*job, machines, tasks)).collect(),
-            stops: victims.iter().map(|victim| victim.id).collect(),
+            stops: stops.iter().map(|victim| victim.id).collect(),
             decision: Some(v1::DecisionMetadata { attempt: 1, policy: "random".to_owned(), ..Default::default() }),
             ..v1::Transaction::default()
         };
+        let claims = claims - left;
         self.claims_in_flight += claims;
-        self.in_flight.push_back(Sent { number: self.number, at: Instant::now(), placements, stops: victims });
+        self.in_flight.push_back(Sent { number: self.transactions, due, placements, stops, claims });
         transaction
+    }
+
+    /// Tasks of the next job that wait, so many at most. While the cell is filled, each job keeps some for later.
+    fn waiting_tasks(&mut self, most: usize) -> Vec<u32> {
+        let filling = self.load.manner.pace == Pace::Fill;
+        let waiting = &mut self.share.jobs[self.next_job].waiting;
+        let kept = if filling { SPARE_TASKS as usize } else { 0 };
+        let count = most.min(waiting.len().saturating_sub(kept));
+        waiting.split_off(waiting.len() - count)
+    }
+
+    /// Whom a transaction of so many claims stops.
+    fn victims(&mut self, claims: usize) -> Vec<Live> {
+        if self.load.manner.pace == Pace::Fill {
+            return Vec::new();
+        }
+        let known = self.share.live.len() + self.misplaced.len() + self.claims_in_flight;
+        let count = (known + claims).saturating_sub(self.share.aim).min(claims);
+        let mut victims = self.misplaced.split_off(self.misplaced.len() - count.min(self.misplaced.len()));
+        while victims.len() < count && !self.share.live.is_empty() {
+            let victim = self.random.below(u32::try_from(self.share.live.len()).expect("rows have 32 bits"));
+            victims.push(self.share.live.swap_remove(victim as usize));
+        }
+        victims
     }
 
     fn placement(&self, job: usize, machines: &[u32], tasks: &[u32]) -> v1::Placement {
         v1::Placement {
-            job: self.jobs[job],
+            job: self.share.jobs[job].id,
             job_version: 1,
             machines: machines.to_vec(),
             tasks: tasks.to_vec(),
@@ -289,83 +294,56 @@ impl Scheduler {
 
     fn outcome(&mut self, outcome: &v1::Outcome) -> anyhow::Result<()> {
         let sent = self.in_flight.pop_front().context("an outcome that nobody asked for")?;
-        ensure!(
-            sent.number == outcome.number,
-            "expected the outcome of {}, found that of {}",
-            sent.number,
-            outcome.number
-        );
+        let (expected, found) = (sent.number, outcome.number);
+        ensure!(expected == found, "expected the outcome of {expected}, found that of {found}");
         ensure!(outcome.idle_stops.is_empty(), "stops of live allocations found none: {:?}", outcome.idle_stops);
-        ensure!(outcome.outcome() != v1::TransactionOutcome::Refused, "refused: {:?}", outcome.refusals.first());
         if let Some(mirror) = &self.mirror {
             // What an outcome speaks of is in the mirror when it comes.
             ensure!(mirror.revision() >= outcome.revision, "an outcome came before the deltas up to its revision");
         }
         self.revision = self.revision.max(outcome.revision);
-        self.claims_in_flight -= self.load.claims as usize;
+        self.claims_in_flight -= sent.claims;
         let (mut granted, mut refused) = (0, 0);
         ensure!(outcome.placements.len() == sent.placements.len(), "a placement was not answered");
         for ((job, machines, tasks), answer) in sent.placements.into_iter().zip(&outcome.placements) {
             ensure!(answer.allocations.len() == tasks.len(), "a claim was not answered");
             for ((machine, task), id) in machines.into_iter().zip(tasks).zip(&answer.allocations) {
-                if *id > 0 {
-                    granted += 1;
-                    self.live.push(Live { id: *id, machine, job, task });
-                } else {
+                let live = Live { id: *id, machine, job: u32::try_from(job)?, task };
+                if *id == 0 {
                     refused += 1;
-                    self.waiting[job].push(task);
+                    self.share.jobs[job].waiting.push(task);
+                    continue;
                 }
+                granted += 1;
+                let placed = if machine < self.load.machines { &mut self.share.live } else { &mut self.misplaced };
+                placed.push(live);
             }
         }
+        ensure!(refused == outcome.refusals.len() as u64, "a claim was refused without a reason");
+        let kind = v1::RefusalKind::Conflict;
+        let other = outcome.refusals.iter().find(|refusal| refusal.kind() != kind);
+        self.load.count(Count::Refused, refused);
+        if let Some(other) = other {
+            self.load.note_other_refusal(other);
+        }
         // A task may be placed again as soon as its allocation is leaving; its room comes back with the receipt.
-        self.stopped.add(sent.stops.iter().map(|stopped| (stopped.id, stopped.machine)));
+        self.load.stopped.add(sent.stops.iter().map(|stopped| (stopped.id, stopped.machine)));
         for stopped in &sent.stops {
-            self.waiting[stopped.job].push(stopped.task);
+            self.share.jobs[stopped.job as usize].waiting.push(stopped.task);
         }
-        let micros = u64::try_from(sent.at.elapsed().as_micros())?.clamp(1, LATENCY_MICROS_MAX);
-        self.load.granted.fetch_add(granted, Ordering::Relaxed);
-        self.load.refused.fetch_add(refused, Ordering::Relaxed);
-        self.load.stopped.fetch_add(sent.stops.len() as u64, Ordering::Relaxed);
-        self.load.transactions.fetch_add(1, Ordering::Relaxed);
-        self.load.latency_micros.lock().expect("nobody panics while holding it").record(micros)?;
+        self.load.took(self.number, latency::micros(sent.due.elapsed()));
+        self.load.count(Count::Granted, granted);
+        self.load.count(Count::Stopped, sent.stops.len() as u64);
+        self.load.count(Count::Effective, u64::from(granted > 0));
+        self.load.count(Count::Answered, 1);
         Ok(())
     }
 }
 
-/// A scheduler's copy of the cell state.
-struct Mirror {
-    filling: Option<pages::Decoder>,
-    cell: Option<Cell>,
-}
-
-impl Default for Mirror {
-    fn default() -> Self {
-        Self { filling: Some(pages::Decoder::new(Sections::MIRROR)), cell: None }
-    }
-}
-
-impl Mirror {
-    fn revision(&self) -> u64 {
-        self.cell.as_ref().map_or(0, |cell| cell.revision().0)
-    }
-
-    fn fill(&mut self, part: v1::SnapshotPart) -> anyhow::Result<()> {
-        let filling = self.filling.as_mut().context("a page of a snapshot that was not announced")?;
-        for page in part.pages {
-            filling.add(page)?;
-        }
-        if part.last {
-            self.cell = self.filling.take().map(pages::Decoder::finish).transpose()?;
-        }
-        Ok(())
-    }
-
-    fn fold(&mut self, deltas: v1::Deltas) -> anyhow::Result<()> {
-        let cell = self.cell.as_mut().context("deltas before the snapshot")?;
-        for bytes in deltas.deltas {
-            let delta = delta::decode(bytes).context("a delta")?;
-            cell.apply(&delta).map_err(|error| anyhow::anyhow!("a delta does not fit the mirror: {error}"))?;
-        }
-        Ok(())
+/// The next transaction that is due; never, for who sends whenever it may.
+async fn next(due: &mut Option<Due>) -> Option<Instant> {
+    match due {
+        Some(due) => due.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,0 +1,11 @@
+//! Generates a client of etcd's documented API from a file of our own, without a system `protoc`.
+use std::{env, error::Error, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
+    println!("cargo::rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_imports(true).open_files([root.join("etcd.proto")])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

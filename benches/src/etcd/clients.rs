@@ -1,0 +1,115 @@
+//! Clients of etcd that commit as fast as they can: each with a connection and keys of its own, one transaction under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
+
+use super::EtcdProcess;
+use super::wire::kv_client::KvClient;
+use super::wire::{Compare, PutRequest, RequestOp, TxnRequest, compare, request_op};
+use crate::latency;
+
+/// Bytes of each value: about what one claim has in the cell's log.
+pub(crate) const VALUE_BYTES: usize = 100;
+/// Keys that a client writes in turn.
+const KEYS: usize = 8;
+
+/// What came of it.
+pub(crate) struct Burst {
+    pub(crate) seconds: f64,
+    /// Transactions that succeeded; no other ones are counted.
+    pub(crate) transactions: u64,
+    pub(crate) latency_micros: Histogram<u64>,
+}
+
+/// Lets so many clients commit transactions of one compare and one put: first for a while that does not count, then for one that does.
+///
+/// # Errors
+/// When a compare fails that must hold: each client compares its own keys only.
+pub(crate) async fn commit(
+    etcd: &EtcdProcess,
+    clients: u32,
+    warm_up: Duration,
+    counted: Duration,
+) -> anyhow::Result<Burst> {
+    let shared = Arc::new(Shared::default());
+    let mut running = Vec::new();
+    for number in 0..clients {
+        let client = Client { kv: KvClient::new(etcd.connect().await?), number, written: [0; KEYS] };
+        running.push(tokio::spawn(client.run(shared.clone())));
+    }
+    tokio::time::sleep(warm_up).await;
+    shared.counts.store(true, Ordering::Release);
+    let (began, before) = (Instant::now(), shared.transactions.load(Ordering::Relaxed));
+    tokio::time::sleep(counted).await;
+    let transactions = shared.transactions.load(Ordering::Relaxed) - before;
+    let seconds = began.elapsed().as_secs_f64();
+    shared.counts.store(false, Ordering::Release);
+    shared.stop.store(true, Ordering::Release);
+    let mut latency_micros = latency::histogram();
+    for client in running {
+        latency_micros.add(client.await.context("a client of etcd")??)?;
+    }
+    ensure!(transactions > 0, "etcd committed nothing within {counted:?}");
+    Ok(Burst { seconds, transactions, latency_micros })
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Whether latencies are recorded now.
+    counts: AtomicBool,
+    transactions: AtomicU64,
+}
+
+struct Client {
+    kv: KvClient<tonic::transport::Channel>,
+    number: u32,
+    /// By key, the revision at which it was last written; 0: never by this client.
+    written: [i64; KEYS],
+}
+
+impl Client {
+    async fn run(mut self, shared: Arc<Shared>) -> anyhow::Result<Histogram<u64>> {
+        let mut latencies = latency::histogram();
+        // What a burst before left, nobody remembers: the first write of each key compares nothing.
+        for key in 0..KEYS {
+            self.transaction(key, false).await?;
+        }
+        for key in (0..KEYS).cycle() {
+            if shared.stop.load(Ordering::Acquire) {
+                break;
+            }
+            let began = Instant::now();
+            self.transaction(key, true).await?;
+            if shared.counts.load(Ordering::Acquire) {
+                latencies.record(latency::micros(began.elapsed()))?;
+            }
+            shared.transactions.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(latencies)
+    }
+
+    async fn transaction(&mut self, key: usize, compares: bool) -> anyhow::Result<()> {
+        let name = format!("bench/{:04}/{key:04}", self.number).into_bytes();
+        let unchanged = Compare {
+            result: compare::CompareResult::Equal.into(),
+            target: compare::CompareTarget::Mod.into(),
+            key: name.clone(),
+            target_union: Some(compare::TargetUnion::ModRevision(self.written[key])),
+        };
+        let put = PutRequest { key: name, value: vec![0x5a; VALUE_BYTES] };
+        let request = TxnRequest {
+            compare: if compares { vec![unchanged] } else { Vec::new() },
+            success: vec![RequestOp { request: Some(request_op::Request::RequestPut(put)) }],
+            failure: Vec::new(),
+        };
+        let answer = self.kv.txn(request).await.context("a transaction of etcd")?.into_inner();
+        ensure!(answer.succeeded, "a compare of a client's own key failed");
+        self.written[key] = answer.header.context("an answer of etcd without its header")?.revision;
+        Ok(())
+    }
+}

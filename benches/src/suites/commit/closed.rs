@@ -1,0 +1,222 @@
+//! Closed loops: each scheduler sends the next transaction when one of its own was answered. What was seen in windows of time, and the
+//! figures that come of it.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use super::cell;
+use super::ground::{Ground, Running, Size};
+use super::load::{Counters, Manner, Pace};
+use crate::disk::{self, SyncProbe};
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::latency;
+use crate::processes;
+use crate::suites::Others;
+
+/// One load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) claims: u32,
+    pub(super) streams: u32,
+    pub(super) in_flight: u32,
+    /// Whether each scheduler follows the cell state and folds it into a mirror of its own.
+    pub(super) mirrors: bool,
+}
+
+impl Shape {
+    pub(super) fn name(&self) -> String {
+        let mirrors = if self.mirrors { format!(" mirrors={}", self.streams) } else { String::new() };
+        format!("claims={} streams={} in_flight={}{mirrors}", self.claims, self.streams, self.in_flight)
+    }
+
+    fn manner(&self) -> Manner {
+        let Self { claims, in_flight, mirrors, .. } = *self;
+        Manner { claims, in_flight, mirrors, pace: Pace::Closed }
+    }
+
+    /// Nobody else is at work: an idle cell with one client.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams == 1 && self.in_flight == 1
+    }
+}
+
+/// How long a load runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// What is not counted.
+    pub(super) warm_up: Duration,
+    pub(super) window: Duration,
+    pub(super) windows: u32,
+}
+
+/// What was seen in one window.
+pub(super) struct Window {
+    pub(super) seconds: f64,
+    pub(super) counted: Counters,
+    pub(super) latency_micros: Histogram<u64>,
+}
+
+impl Window {
+    /// Transactions that had an effect, a second.
+    pub(super) fn effective_per_second(&self) -> f64 {
+        number(self.counted.effective) / self.seconds
+    }
+}
+
+/// What one load gave.
+pub(super) struct Seen {
+    pub(super) windows: Vec<Window>,
+    pub(super) parameters: Parameters,
+}
+
+/// Runs one load on this ground.
+pub(super) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyhow::Result<Seen> {
+    // Beside one idle client nobody else is at work, as with the peer.
+    ground.race(!shape.is_idle());
+    ground.agents().rest(shape.is_idle());
+    let running = ground.begin(shape.manner(), shape.streams, Vec::new()).await?;
+    let seen = watch(ground, &running, times).await;
+    ground.agents().rest(false);
+    let seen = seen?;
+    finish(ground, running, seen).await
+}
+
+/// Ends a load that was watched, waits until the history has it all, and notes what that took.
+pub(super) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen) -> anyhow::Result<Seen> {
+    let other = running.load.other_refusal();
+    let load = running.load.clone();
+    let unsent = ground.end(running).await?;
+    let behind = cell::history_caught_up(ground.address()).await?;
+    // What was due and never sent is found at the end only.
+    if let Some(last) = seen.windows.last_mut() {
+        last.latency_micros.add(load.take_latencies())?;
+    }
+    let more = [
+        ("history_caught_up_after_seconds", json!((behind * 100.0).round() / 100.0)),
+        ("transactions_due_and_never_sent", json!(unsent)),
+    ];
+    seen.parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    if let Some(other) = other {
+        seen.parameters.insert("refused_also_for".to_owned(), json!(other));
+    }
+    Ok(seen)
+}
+
+/// Lets a load run, and looks at it.
+pub(super) async fn watch(ground: &Ground, running: &Running, times: Times) -> anyhow::Result<Seen> {
+    let load = &running.load;
+    ground.wait(running, times.warm_up).await?;
+    let (own, server) = (std::process::id(), ground.process());
+    let others = Others::look(vec![own, server])?;
+    let (began, all_before, reports) = (Instant::now(), load.counters(), ground.agents().reports());
+    let cpu = || Ok::<_, anyhow::Error>([processes::cpu_seconds(own)?, processes::cpu_seconds(server)?]);
+    let (cpu_before, threads_before) = (cpu()?, processes::cpu_seconds_by_thread(server)?);
+    let (mut windows, mut leaving) = (Vec::new(), 0);
+    load.take_latencies();
+    for _ in 0..times.windows {
+        let (before, window) = (load.counters(), Instant::now());
+        ground.wait(running, times.window).await?;
+        windows.push(Window {
+            seconds: window.elapsed().as_secs_f64(),
+            counted: load.counters().since(before),
+            latency_micros: load.take_latencies(),
+        });
+        leaving = leaving.max(ground.agents().stopped().leaving());
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let cores = |used: f64| json!((used / seconds * 100.0).round() / 100.0);
+    let [client, served] = cpu()?;
+    let threads = processes::cpu_seconds_by_thread(server)?;
+    let threads = threads.iter().map(|(name, after)| (name, after - threads_before.get(name).unwrap_or(&0.0)));
+    let threads: serde_json::Map<_, _> =
+        threads.filter(|(_, used)| *used > 0.0).map(|(name, used)| (name.clone(), cores(used))).collect();
+    let all = load.counters().since(all_before);
+    let parameters = [
+        ("cores_of_clients", cores(client - cpu_before[0])),
+        ("cores_of_server", cores(served - cpu_before[1])),
+        ("cores_of_server_by_thread", json!(threads)),
+        ("cores_of_others", json!(others.cores()?)),
+        ("granted", json!(all.granted)),
+        ("refused", json!(all.refused)),
+        ("stopped", json!(all.stopped)),
+        ("reports_of_agents", json!(ground.agents().reports() - reports)),
+        ("leaving_allocations_at_most", json!(leaving)),
+    ];
+    Ok(Seen { windows, parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
+}
+
+/// How a load is described, beside what was seen.
+pub(super) fn parameters(size: Size, times: Times, file_system: &str) -> Parameters {
+    let all = [
+        ("machines", json!(size.machines)),
+        ("live_allocations", json!(size.live)),
+        ("file_system", json!(file_system)),
+        ("seconds_per_sample", json!(times.window.as_secs_f64())),
+        (
+            "claim",
+            json!(
+                "one grant, one stop of an older allocation picked at random, and its receipt by a report; of a hundred five lose a race and do not count"
+            ),
+        ),
+        (
+            "clients",
+            json!(
+                "in one process beside the server's; each stream a connection; without mirrors they receive outcomes and revisions only"
+            ),
+        ),
+        (
+            "commit_seconds",
+            json!("from when a transaction was due to its durable outcome, time in the window included"),
+        ),
+        (
+            "checked",
+            json!(
+                "server killed and started again on its directory: live allocations are exactly the acknowledged ones"
+            ),
+        ),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What the disk takes by itself, for writes of this size.
+pub(super) struct DiskTimes {
+    probe: SyncProbe,
+    /// Sorted, one list for each time it was asked.
+    seconds: Vec<Vec<f64>>,
+}
+
+impl DiskTimes {
+    pub(super) fn new(folder: &std::path::Path, bytes: usize) -> anyhow::Result<Self> {
+        Ok(Self { probe: SyncProbe::new(folder, bytes)?, seconds: Vec::new() })
+    }
+
+    pub(super) fn look(&mut self, writes: usize) -> anyhow::Result<()> {
+        self.seconds.push(self.probe.seconds(writes)?);
+        Ok(())
+    }
+
+    pub(super) fn percentiles(&self, percent: usize) -> Vec<f64> {
+        self.seconds.iter().map(|sorted| disk::percentile(sorted, percent)).collect()
+    }
+}
+
+/// The figures of a closed loop.
+pub(super) fn figures(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> anyhow::Result<Vec<Figure>> {
+    let rate = |of: fn(&Counters) -> u64| {
+        windows.iter().map(|window| number(of(&window.counted)) / window.seconds).collect::<Vec<_>>()
+    };
+    let quantile = |part: f64| {
+        let some = windows.iter().filter(|window| !window.latency_micros.is_empty());
+        some.map(|window| latency::seconds(&window.latency_micros, part)).collect::<Vec<_>>()
+    };
+    Ok(vec![
+        case.figure("claims_per_second", "1/s", Better::Higher, rate(|counted| counted.granted))?,
+        case.figure("transactions_per_second", "1/s", Better::Higher, rate(|counted| counted.answered))?,
+        case.figure("commit_seconds_p50", "s", Better::Lower, quantile(0.5))?,
+        case.figure("commit_seconds_p99", "s", Better::Lower, quantile(0.99))?,
+        case.figure("disk_sync_seconds_p50", "s", Better::Lower, disk.percentiles(50))?,
+        case.figure("disk_sync_seconds_p99", "s", Better::Lower, disk.percentiles(99))?,
+    ])
+}

@@ -1,0 +1,261 @@
+//! The ground that loads are measured on: a cell with its machines, its agents, a rival, and so many live allocations. Several loads
+//! run on it, one after the other, so that it is made once; at the end it is killed, started again, and looked through.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tokio::task::JoinHandle;
+
+use super::agents::Agents;
+use super::cell::{self, CellProcess, Serving};
+use super::load::{Counters, Load, Manner, Pace};
+use super::rival::{self, Rival};
+use super::scheduler::{self, Due, Ended, Scheduler};
+use crate::progress::say;
+
+/// Live tasks of one job when all are placed, …
+const JOB_TASKS: u32 = 1000;
+/// … and how many more it has: tasks of transactions under way are neither live nor waiting.
+pub(super) const SPARE_TASKS: u32 = 200;
+/// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
+const ROOM: u32 = 5;
+/// How the cell is filled.
+const FILLING: Manner = Manner { claims: 4000, in_flight: 2, mirrors: false, pace: Pace::Fill };
+const FILLING_STREAMS: u32 = 4;
+
+/// How large a cell is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) machines: u32,
+    /// Live allocations that are not leaving, in steady state.
+    pub(crate) live: u32,
+}
+
+/// A live allocation that is not leaving.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live {
+    pub(super) id: u64,
+    /// Its slot.
+    pub(super) machine: u32,
+    /// The position of its job in its share.
+    pub(super) job: u32,
+    pub(super) task: u32,
+}
+
+/// A job, as far as a scheduler of the load knows it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) id: u64,
+    /// Tasks that wait.
+    pub(super) waiting: Vec<u32>,
+}
+
+/// What one scheduler works with.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) jobs: Vec<Job>,
+    pub(super) live: Vec<Live>,
+    /// So many shall be live.
+    pub(super) aim: usize,
+}
+
+/// Deals jobs and what is live of them to so many schedulers.
+fn deal(whole: Share, streams: u32, live: u32) -> Vec<Share> {
+    let count = streams as usize;
+    let mut shares: Vec<Share> = (0..count).map(|_| Share::default()).collect();
+    for (position, job) in whole.jobs.into_iter().enumerate() {
+        shares[position % count].jobs.push(job);
+    }
+    for allocation in whole.live {
+        let job = allocation.job as usize;
+        let position = u32::try_from(job / count).expect("a part of a position");
+        shares[job % count].live.push(Live { job: position, ..allocation });
+    }
+    let jobs: usize = shares.iter().map(|share| share.jobs.len()).sum();
+    for share in &mut shares {
+        share.aim = live as usize * share.jobs.len() / jobs.max(1);
+    }
+    shares
+}
+
+/// The whole again.
+fn gather(shares: impl Iterator<Item = Share>) -> Share {
+    let mut whole = Share::default();
+    for share in shares {
+        let first = u32::try_from(whole.jobs.len()).expect("jobs have 32 bits");
+        whole.live.extend(share.live.into_iter().map(|live| Live { job: first + live.job, ..live }));
+        whole.jobs.extend(share.jobs);
+    }
+    whole
+}
+
+/// A cell under load.
+pub(crate) struct Ground {
+    dir: PathBuf,
+    serving: Serving,
+    process: CellProcess,
+    size: Size,
+    agents: Agents,
+    rival: Rival,
+    whole: Share,
+    /// The newest revision that was acknowledged.
+    revision: u64,
+    seed: u64,
+}
+
+/// A load that runs.
+pub(super) struct Running {
+    pub(super) load: Arc<Load>,
+    schedulers: Vec<JoinHandle<anyhow::Result<Ended>>>,
+    live_before: usize,
+}
+
+impl Ground {
+    /// Starts a cell in this directory, which must not be there, and fills it.
+    pub(crate) async fn prepare(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
+        let began = Instant::now();
+        let process = CellProcess::start(dir, serving).await?;
+        let tasks = ROOM * size.live.div_ceil(size.machines);
+        let mut machines = cell::register(process.address(), "machine", size.machines, tasks).await?;
+        let own = cell::register(process.address(), "rival", rival::MACHINES, 1).await?;
+        machines.extend(&own);
+        let agents = Agents::start(process.address(), machines).await?;
+        let rival = Rival::start(process.address(), own, size.machines).await?;
+        let mut whole = Share::default();
+        let channel = cell::connect(process.address()).await?;
+        for number in 0..size.live.div_ceil(JOB_TASKS) {
+            let tasks = JOB_TASKS + SPARE_TASKS;
+            let name = format!("load-{number}");
+            let id = cell::submit(channel.clone(), name, scheduler::NAME.to_owned(), tasks).await?;
+            whole.jobs.push(Job { id, waiting: (0..tasks).rev().collect() });
+        }
+        let dir = dir.to_owned();
+        let mut ground = Self { dir, serving, process, size, agents, rival, whole, revision: 0, seed };
+        let filling = ground.begin(FILLING, FILLING_STREAMS.min(size.live.div_ceil(JOB_TASKS)), Vec::new()).await?;
+        ground.end(filling).await.context("while the cell was filled")?;
+        let Size { machines, live } = size;
+        ensure!(ground.whole.live.len() == live as usize, "{} of {live} tasks were placed", ground.whole.live.len());
+        ground.rival.race().want(true);
+        say(&format!(
+            "{machines} machines, {live} live allocations: there after {:.1} s",
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(ground)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.process.address()
+    }
+
+    /// The server's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    pub(super) fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
+    /// Lets claims lose races, or not.
+    pub(super) fn race(&self, wanted: bool) {
+        self.rival.race().want(wanted);
+    }
+
+    /// Starts so many schedulers. With `dues` each has its own: they send when a transaction is due.
+    pub(super) async fn begin(&mut self, manner: Manner, streams: u32, dues: Vec<Due>) -> anyhow::Result<Running> {
+        self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let (stopped, race) = (self.agents.stopped(), self.rival.race());
+        let load = Arc::new(Load::new(manner, streams, self.size.machines, stopped, race));
+        let live_before = self.whole.live.len();
+        let shares = deal(std::mem::take(&mut self.whole), streams, self.size.live);
+        let mut dues = dues.into_iter();
+        let mut opened = Vec::new();
+        for (number, share) in (0..streams).zip(shares) {
+            let seed = self.seed.wrapping_add(number.into());
+            opened.push(Scheduler::open(self.process.address(), number, seed, &load, share, dues.next()).await?);
+        }
+        let schedulers = opened.into_iter().map(|scheduler| tokio::spawn(scheduler.run())).collect();
+        Ok(Running { load, schedulers, live_before })
+    }
+
+    /// Whether everybody is still at work.
+    pub(super) fn check(&self, running: &Running) -> anyhow::Result<()> {
+        if let Some(failure) = running.load.failure() {
+            anyhow::bail!(failure);
+        }
+        ensure!(!self.agents.has_failed(), "the agents gave up: reports came too late, or were not taken");
+        ensure!(!self.rival.has_failed(), "the rival gave up");
+        Ok(())
+    }
+
+    /// Lets a load run so long.
+    pub(super) async fn wait(&self, running: &Running, time: Duration) -> anyhow::Result<()> {
+        tokio::time::sleep(time).await;
+        self.check(running)
+    }
+
+    /// Ends a load, and checks that what it was told adds up. Gives transactions that were due and never sent. A filling load ends
+    /// by itself.
+    pub(super) async fn end(&mut self, running: Running) -> anyhow::Result<u64> {
+        if running.load.manner.pace != Pace::Fill {
+            running.load.stop();
+        }
+        let (mut shares, mut unsent) = (Vec::new(), 0);
+        for scheduler in running.schedulers {
+            let ended = scheduler.await.context("a scheduler of the load")??;
+            self.revision = self.revision.max(ended.revision);
+            unsent += ended.unsent;
+            shares.push(ended.share);
+        }
+        self.whole = gather(shares.into_iter());
+        let Counters { granted, stopped, .. } = running.load.counters();
+        let expected = running.live_before as u64 + granted - stopped;
+        let found = self.whole.live.len() as u64;
+        ensure!(expected == found, "granted less stopped is {expected} live allocations, the load knows {found}");
+        Ok(unsent)
+    }
+
+    /// Kills the server (SIGKILL), starts it again on its directory, and checks that exactly what was acknowledged is live there. Gives
+    /// the seconds from the start to serving.
+    pub(crate) async fn kill_and_check(self) -> anyhow::Result<f64> {
+        let Self { dir, serving, mut process, agents, rival, whole, revision, .. } = self;
+        let mut live = rival.finish().await?;
+        agents.finish().await?;
+        process.kill()?;
+        let began = Instant::now();
+        let mut again = CellProcess::start(&dir, serving).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        live.extend(whole.live.iter().map(|live| live.id));
+        cell::check(again.address(), &mut live, revision).await.context("after kill -9 and a restart")?;
+        again.kill()?;
+        say(&format!("killed; serves again after {seconds:.1} s, and all {} live allocations are there", live.len()));
+        Ok(seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dealt_is_gathered_again() {
+        let jobs = (0..7).map(|job| Job { id: 100 + job, waiting: vec![9] }).collect();
+        let live = (0..70).map(|id| Live { id, machine: 3, job: u32::try_from(id % 7).unwrap(), task: 1 }).collect();
+        let shares = deal(Share { jobs, live, aim: 0 }, 3, 70);
+        assert_eq!(shares.iter().map(|share| share.jobs.len()).collect::<Vec<_>>(), [3, 2, 2]);
+        assert_eq!(shares.iter().map(|share| share.aim).sum::<usize>(), 70);
+        for share in &shares {
+            // Each allocation is of the job that it was of.
+            assert!(share.live.iter().all(|live| share.jobs[live.job as usize].id == 100 + live.id % 7));
+        }
+        let whole = gather(shares.into_iter());
+        assert_eq!((whole.jobs.len(), whole.live.len()), (7, 70));
+        assert!(whole.live.iter().all(|live| whole.jobs[live.job as usize].id == 100 + live.id % 7));
+    }
+}

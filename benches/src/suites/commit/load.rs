@@ -1,0 +1,192 @@
+//! What all schedulers of a load share: how they go about it, and what is counted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hdrhistogram::Histogram;
+use plenum_proto::v1;
+
+use super::agents::Stopped;
+use super::rival::Race;
+use crate::latency;
+
+/// When transactions are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Whenever fewer than so many are unanswered.
+    Closed,
+    /// The same, and nothing is stopped: until the wanted number of allocations is live.
+    Fill,
+    /// When they are due, whatever became of those before; no more than so many unanswered.
+    Open,
+}
+
+/// How a load goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Claims of a transaction.
+    pub(super) claims: u32,
+    /// Unanswered transactions of a scheduler, at most.
+    pub(super) in_flight: u32,
+    /// Whether each scheduler follows the cell state and folds it into a mirror of its own.
+    pub(super) mirrors: bool,
+    pub(super) pace: Pace,
+}
+
+/// Claims of a hundred that lose a race, where there is one.
+pub(super) const LOSERS_PERCENT: u32 = 5;
+
+/// What all schedulers of a load share.
+pub(super) struct Load {
+    pub(super) manner: Manner,
+    /// Machines that claims are spread over; those of the rival follow.
+    pub(super) machines: u32,
+    pub(super) stopped: Arc<Stopped>,
+    pub(super) race: Arc<Race>,
+    stop: AtomicBool,
+    counters: [AtomicU64; 5],
+    /// By scheduler, so that they don't wait for each other.
+    latency_micros: Vec<Mutex<Histogram<u64>>>,
+    /// A refusal that was no lost race, where there was one.
+    other_refusal: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    Granted,
+    Refused,
+    Stopped,
+    /// Answered transactions of which at least one claim was granted.
+    Effective,
+    /// Answered transactions.
+    Answered,
+}
+
+/// What was counted so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) granted: u64,
+    pub(super) refused: u64,
+    pub(super) stopped: u64,
+    pub(super) effective: u64,
+    pub(super) answered: u64,
+}
+
+impl Counters {
+    /// What was counted since.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            granted: self.granted - before.granted,
+            refused: self.refused - before.refused,
+            stopped: self.stopped - before.stopped,
+            effective: self.effective - before.effective,
+            answered: self.answered - before.answered,
+        }
+    }
+}
+
+impl Load {
+    pub(super) fn new(manner: Manner, streams: u32, machines: u32, stopped: Arc<Stopped>, race: Arc<Race>) -> Self {
+        Self {
+            manner,
+            machines,
+            stopped,
+            race,
+            stop: AtomicBool::new(false),
+            counters: Default::default(),
+            latency_micros: (0..streams).map(|_| Mutex::new(latency::histogram())).collect(),
+            other_refusal: Mutex::new(None),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Lets schedulers end when what they have under way is answered.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    pub(super) fn stops(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count(&self, what: Count, number: u64) {
+        self.counters[what as usize].fetch_add(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let [granted, refused, stopped, effective, answered] =
+            self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        Counters { granted, refused, stopped, effective, answered }
+    }
+
+    /// A transaction of this scheduler took so long.
+    pub(super) fn took(&self, scheduler: u32, micros: u64) {
+        let mut times = self.latency_micros[scheduler as usize].lock().expect("nobody panics while holding it");
+        times.saturating_record(micros);
+    }
+
+    /// How long transactions took since this was asked last, in microseconds.
+    pub(super) fn take_latencies(&self) -> Histogram<u64> {
+        let mut all = latency::histogram();
+        for times in &self.latency_micros {
+            let mut times = times.lock().expect("nobody panics while holding it");
+            all.add(&*times).expect("they have the same bounds");
+            times.reset();
+        }
+        all
+    }
+
+    /// A claim was refused for something else than a lost race. That happens under overload; the report then says why.
+    pub(super) fn note_other_refusal(&self, refusal: &v1::Refusal) {
+        let text = || format!("{} {}", refusal.kind().as_str_name(), refusal.reason().as_str_name());
+        self.other_refusal.lock().expect("nobody panics while holding it").get_or_insert_with(text);
+    }
+
+    /// The first of them.
+    pub(super) fn other_refusal(&self) -> Option<String> {
+        self.other_refusal.lock().expect("nobody panics while holding it").clone()
+    }
+
+    /// A scheduler ended before its time.
+    pub(super) fn fail(&self, why: String) {
+        self.failure.lock().expect("nobody panics while holding it").get_or_insert(why);
+    }
+
+    /// Why, if one did.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().expect("nobody panics while holding it").clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load() -> Load {
+        let manner = Manner { claims: 1, in_flight: 1, mirrors: false, pace: Pace::Closed };
+        Load::new(manner, 2, 1, Arc::new(Stopped::new(1)), Arc::default())
+    }
+
+    #[test]
+    fn what_is_counted_is_found_under_its_name() {
+        let load = load();
+        let before = load.counters();
+        load.count(Count::Granted, 3);
+        load.count(Count::Effective, 2);
+        load.count(Count::Answered, 7);
+        let expected = Counters { granted: 3, effective: 2, answered: 7, ..Counters::default() };
+        assert_eq!(load.counters().since(before), expected);
+    }
+
+    #[test]
+    fn latencies_of_all_schedulers_are_taken_once() {
+        let load = load();
+        load.took(0, 10);
+        load.took(1, 30);
+        let taken = load.take_latencies();
+        assert_eq!((taken.len(), taken.min(), taken.max()), (2, 10, 30));
+        assert_eq!(load.take_latencies().len(), 0);
+    }
+}
