@@ -2,58 +2,58 @@
 
 use crate::random::Random;
 
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
-    /// A connection breaks.
-    Break,
-    /// A party is cut off for a while.
-    Cut,
-    /// The server's machine loses power, at once or within one of the next steps of its disk.
-    PowerCut,
-    /// The server's process is killed, at once or within one of the next steps of its disk.
-    ServerKill,
-    /// A write or a sync of the server's disk fails.
-    DiskFails,
-    /// The server's disk is full for a while.
-    DiskFull,
-    /// A scheduler's process is killed, and comes back with a new session.
-    SchedulerKill,
-    /// An agent's process is killed; its tasks go on.
-    AgentKill,
-    /// A machine boots; its tasks are gone.
-    Reboot,
-}
-
-impl Fault {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Break,
-        Self::Cut,
-        Self::PowerCut,
-        Self::ServerKill,
-        Self::DiskFails,
-        Self::DiskFull,
-        Self::SchedulerKill,
-        Self::AgentKill,
-        Self::Reboot,
-    ];
-}
-
-impl Fault {
-    /// As the report calls it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Break => "a broken connection",
-            Self::Cut => "a party cut off",
-            Self::PowerCut => "a power cut",
-            Self::ServerKill => "a killed server",
-            Self::DiskFails => "a failing disk",
-            Self::DiskFull => "a full disk",
-            Self::SchedulerKill => "a killed scheduler",
-            Self::AgentKill => "a killed agent",
-            Self::Reboot => "a machine that boots",
+macro_rules! faults {
+    ($($(#[$about:meta])* $fault:ident: $name:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Fault {
+            $($(#[$about])* $fault,)*
         }
-    }
+
+        impl Fault {
+            pub(crate) const ALL: &[Self] = &[$(Self::$fault,)*];
+
+            /// As the report calls it.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $name,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A connection breaks.
+    Break: "a broken connection",
+    /// A party is cut off for a while.
+    Cut: "a party cut off",
+    /// A party is not heard, or does not hear, for a while.
+    CutOneWay: "a party cut off one way",
+    /// The server's machine loses power, at once or within one of the next steps of its disk.
+    PowerCut: "a power cut",
+    /// The server's process is killed, at once or within one of the next steps of its disk.
+    ServerKill: "a killed server",
+    /// A write or a sync of the server's disk fails.
+    DiskFails: "a failing disk",
+    /// The server's disk is full for a while.
+    DiskFull: "a full disk",
+    /// Syncs of the server's disk take seconds for a while.
+    DiskSlow: "a slow disk",
+    /// The clock of the server's machine is set.
+    ClockJump: "a clock that jumps",
+    /// The server stands still, and goes on.
+    ServerPause: "a paused server",
+    /// A scheduler stands still, and goes on.
+    SchedulerPause: "a paused scheduler",
+    /// An agent stands still, perhaps for longer than its lease, and goes on. Its tasks run meanwhile.
+    AgentPause: "a paused agent",
+    /// A scheduler's process is killed, and comes back with a new session.
+    SchedulerKill: "a killed scheduler",
+    /// An agent's process is killed; its tasks go on.
+    AgentKill: "a killed agent",
+    /// A machine boots; its tasks are gone.
+    Reboot: "a machine that boots",
 }
 
 /// The circumstances of a run.

@@ -195,7 +195,10 @@ impl Owner {
         let cell = world.books.cell();
         self.is_answered()
             && self.plans.iter().filter(|plan| plan.fits).all(|plan| {
-                let Some(job) = cell.job_named("default", &plan.name) else { return false };
+                let Some(job) = cell.job_named("default", &plan.name) else {
+                    // Retired, or not submitted yet.
+                    return world.books.endings.of(&plan.name).is_some_and(JobState::is_final);
+                };
                 let runs = |group: u16| {
                     let Some(row) = cell.group(job, group) else { return false };
                     let tasks = (0..row.count).filter_map(|task| cell.task(row, task)?.allocation.checked_sub(1));

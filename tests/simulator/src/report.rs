@@ -42,8 +42,6 @@ pub struct Tally {
     pub faults: BTreeMap<String, u64>,
     /// Connections that broke.
     pub breaks: u64,
-    /// Parties that were cut off.
-    pub cuts: u64,
     /// Messages that never arrived.
     pub messages_lost: u64,
     /// Sessions that went on after a broken connection.
@@ -87,7 +85,6 @@ impl Tally {
             (&mut self.repeated, other.repeated),
             (&mut self.granted, other.granted),
             (&mut self.breaks, other.breaks),
-            (&mut self.cuts, other.cuts),
             (&mut self.messages_lost, other.messages_lost),
             (&mut self.resumed, other.resumed),
             (&mut self.resyncs, other.resyncs),
@@ -146,7 +143,7 @@ impl Tally {
             ("an allocation failed", ended("Failed")),
             ("a job complete", self.complete),
         ];
-        let faults = Fault::ALL.map(|fault| (fault.name(), struck(fault)));
+        let faults = Fault::ALL.iter().map(|&fault| (fault.name(), struck(fault)));
         paths.into_iter().chain(faults).filter(|(_, count)| *count == 0).map(|(path, _)| path.to_owned()).collect()
     }
 
@@ -176,8 +173,8 @@ impl fmt::Display for Tally {
         writeln!(f, "faults: {}", list(&self.faults))?;
         writeln!(
             f,
-            "connections: {} broke, {} cuts, {} messages lost, {} sessions resumed, {} resyncs, {} mirrors compared",
-            self.breaks, self.cuts, self.messages_lost, self.resumed, self.resyncs, self.mirrors_compared
+            "connections: {} broke, {} messages lost, {} sessions resumed, {} resyncs, {} mirrors compared",
+            self.breaks, self.messages_lost, self.resumed, self.resyncs, self.mirrors_compared
         )?;
         writeln!(
             f,

@@ -172,7 +172,9 @@ impl Server {
         let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
         match self.journal.append(label, &[&batch.bytes]) {
             Ok(()) => {
-                let sync_micros = world.random.between(0, world.mix.sync_micros_max);
+                let slow = world.slow_until_micros > world.now();
+                let (least, most) = if slow { (500_000, 4_000_000) } else { (0, world.mix.sync_micros_max) };
+                let sync_micros = world.random.between(least, most);
                 world.agenda.after(sync_micros, Event::ServerSynced { life: self.life });
             }
             Err(AppendError::NoSegment(_)) if !self.is_dead() => {
@@ -278,6 +280,13 @@ impl Server {
         };
         let wire = v1::Decision::decode(encoded).map_err(|error| lost(error.to_string()))?;
         Decision::try_from(wire).map_err(|error| lost(error.to_string()))
+    }
+
+    /// The clock of its machine is set, forward or back. Leases go by another one, which nobody sets.
+    pub(crate) fn clock_jumps(&mut self, world: &mut World, micros: i64) {
+        self.clock_skew_micros += micros;
+        world.tell(|| format!("server: its clock jumps by {} ms", micros / 1000));
+        self.plan_tick(world);
     }
 
     /// Leases that ran out, sessions that nobody uses, and what the core has due.

@@ -1,5 +1,6 @@
 //! The run: events in order, faults while they last, then everything must come to an end.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use plenum_journal::{SimDisk, SimOperation};
@@ -14,7 +15,7 @@ use crate::report::Tally;
 use crate::rival;
 use crate::scheduler::Seat;
 use crate::server::{self, NotStarted, Server};
-use crate::world::{ConnectionId, Event, Message, Party, Purpose, STUCK_MICROS_MAX, Side, World};
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, STUCK_MICROS_MAX, Side, Sleeper, World};
 
 /// From the end of faults to the end of everything, at most.
 const END_WITHIN_MICROS: i64 = 900_000_000;
@@ -125,6 +126,8 @@ struct Simulation {
     owner: Owner,
     phase: Phase,
     deadline_micros: i64,
+    /// Processes that stand still, with what they have missed.
+    asleep: BTreeMap<Sleeper, Vec<Event>>,
 }
 
 impl Simulation {
@@ -148,7 +151,8 @@ impl Simulation {
         let names = ["batch", "service", rival::NAME, "batch"];
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
         let (phase, owner) = (Phase::Stormy, Owner::default());
-        Self { world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros: i64::MAX }
+        let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
+        Self { world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros, asleep }
     }
 
     fn run(&mut self) -> Checked {
@@ -161,14 +165,13 @@ impl Simulation {
         for agent in 0..self.machines.len() {
             self.world.agenda.at(2_000, Event::AgentStarts { agent });
         }
-        for fault in Fault::ALL {
+        for &fault in Fault::ALL {
             self.plan_strike(fault);
         }
         self.world.agenda.at(self.world.mix.quiet_at_micros, Event::FaultsEnd);
         for _ in 0..EVENTS_MAX {
             let Some(event) = self.world.agenda.take() else { break };
-            self.happens(event)?;
-            self.bury_the_server();
+            self.comes(event)?;
             if self.phase == Phase::Over {
                 return Ok(());
             }
@@ -193,6 +196,56 @@ impl Simulation {
         let live: Vec<String> = cell.allocations().map(|found| format!("{} {:?}", found.id, found.status)).collect();
         let machines: Vec<String> = cell.machines().map(|one| format!("{} {:?}", one.name, one.state)).collect();
         format!("jobs {jobs:?}, live {live:?}, machines {machines:?}, answered {}", self.owner.is_answered())
+    }
+
+    /// Whose process an event happens to.
+    fn sleeper(&self, event: &Event) -> Option<Sleeper> {
+        match *event {
+            Event::Deliver { connection, to: side, .. } | Event::Closed { connection, side } => {
+                self.world.sleeper(connection, side)
+            }
+            Event::ServerSynced { .. }
+            | Event::ServerWrites { .. }
+            | Event::ServerFolds { .. }
+            | Event::ServerTicks { .. }
+            | Event::ServerKeeps { .. }
+            | Event::Pump { .. } => Some(Sleeper::Server),
+            Event::SchedulerConnects { seat, .. } | Event::SchedulerWakes { seat, .. } => {
+                Some(Sleeper::Scheduler(seat))
+            }
+            Event::AgentWakes { agent, .. } => Some(Sleeper::Agent(agent)),
+            _ => None,
+        }
+    }
+
+    /// Lets an event happen, unless it is for a process that stands still.
+    fn comes(&mut self, event: Event) -> Checked {
+        if let Event::GoesOn(sleeper) = event {
+            self.world.tell(|| format!("{sleeper:?} goes on"));
+            let missed = self.asleep.remove(&sleeper).unwrap_or_default();
+            return missed.into_iter().try_for_each(|event| {
+                self.happens(event)?;
+                self.bury_the_server();
+                Ok(())
+            });
+        }
+        let sleeper = self.sleeper(&event);
+        if let Some(missed) = sleeper.and_then(|sleeper| self.asleep.get_mut(&sleeper)) {
+            missed.push(event);
+            return Ok(());
+        }
+        self.happens(event)?;
+        self.bury_the_server();
+        Ok(())
+    }
+
+    /// A process stands still for a while; what happens to it meanwhile, it learns afterwards, in the same order.
+    fn pause(&mut self, sleeper: Sleeper, micros: i64) {
+        if !self.asleep.contains_key(&sleeper) {
+            self.world.tell(|| format!("{sleeper:?} stands still for {} ms", micros / 1000));
+            self.asleep.insert(sleeper, Vec::new());
+            self.world.agenda.after(micros, Event::GoesOn(sleeper));
+        }
     }
 
     fn happens(&mut self, event: Event) -> Checked {
@@ -347,12 +400,45 @@ impl Simulation {
         self.plan_strike(fault);
         let world = &mut self.world;
         let (seat, agent) = (world.random.index(self.seats.len()), world.random.index(self.machines.len()));
-        let (at_once, steps, seed) = (world.random.chance(300), world.random.below(12), world.random.number());
         let pause = world.random.between(10_000, 3_000_000);
+        world.tell(|| format!("fault: {fault:?}"));
         match fault {
             Fault::Break => world.sever_any(),
-            Fault::Cut if world.random.chance(500) => world.cut_off(Party::Agent(agent), 2 * pause),
-            Fault::Cut => world.cut_off(Party::Scheduler(seat), pause),
+            Fault::Cut | Fault::CutOneWay => {
+                let party = if world.random.chance(500) { Party::Agent(agent) } else { Party::Scheduler(seat) };
+                let to = if world.random.chance(500) { Side::Client } else { Side::Server };
+                world.cut_off(party, 2 * pause, (fault == Fault::CutOneWay).then_some(to));
+            }
+            Fault::ClockJump => {
+                let ranges = [(-5_000_000, -1), (1, 90_000_000), (3_600_000_000, 7_300_000_000)];
+                let (least, most) = ranges[world.random.index(ranges.len())];
+                let micros = world.random.between(least, most);
+                self.server.iter_mut().for_each(|server| server.clock_jumps(world, micros));
+            }
+            Fault::ServerPause => self.pause(Sleeper::Server, 2 * pause),
+            Fault::SchedulerPause => self.pause(Sleeper::Scheduler(seat), 3 * pause),
+            Fault::AgentPause => self.pause(Sleeper::Agent(agent), 4 * pause),
+            Fault::SchedulerKill => {
+                self.seats[seat].kill(world);
+                world.agenda.after(pause, Event::SchedulerStarts { seat });
+            }
+            Fault::AgentKill => {
+                self.machines[agent].kill(world);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
+            Fault::Reboot => {
+                self.machines[agent].reboot(world, BOOT_MICROS_MIN + pause);
+                world.agenda.after(BOOT_MICROS_MIN + pause, Event::AgentStarts { agent });
+            }
+            _ => self.strikes_the_disk(fault, pause),
+        }
+    }
+
+    /// Something happens to the server's disk, or to its process while it writes.
+    fn strikes_the_disk(&mut self, fault: Fault, pause: i64) {
+        let world = &mut self.world;
+        let (at_once, steps, seed) = (world.random.chance(300), world.random.below(12), world.random.number());
+        match fault {
             Fault::PowerCut if at_once => self.disk.crash(seed),
             Fault::PowerCut => self.disk.crash_at_step(steps, seed),
             Fault::ServerKill if at_once => self.disk.kill(),
@@ -367,20 +453,10 @@ impl Simulation {
                 self.disk.set_capacity(Some(DISK_BYTES));
                 world.agenda.after(4 * pause, Event::DiskHasRoom);
             }
-            Fault::SchedulerKill => {
-                self.seats[seat].kill(world);
-                world.agenda.after(pause, Event::SchedulerStarts { seat });
-            }
-            Fault::AgentKill => {
-                self.machines[agent].kill(world);
-                world.agenda.after(pause, Event::AgentStarts { agent });
-            }
-            Fault::Reboot => {
-                self.machines[agent].reboot(world, BOOT_MICROS_MIN + pause);
-                world.agenda.after(BOOT_MICROS_MIN + pause, Event::AgentStarts { agent });
-            }
+            Fault::DiskSlow => world.slow_until_micros = world.now() + 4 * pause,
+            _ => {}
         }
-        world.tell(|| format!("fault: {fault:?}, at once {at_once}, steps {steps}"));
+        world.tell(|| format!("disk: {fault:?}, at once {at_once}, steps {steps}"));
     }
 
     fn faults_end(&mut self) {

@@ -26,7 +26,7 @@ pub(crate) const STUCK_MICROS_MAX: i64 = 3_000_000;
 pub(crate) struct ConnectionId(u64);
 
 /// An end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Side {
     Client = 0,
     Server = 1,
@@ -47,6 +47,25 @@ pub(crate) enum Party {
     Scheduler(usize),
     Agent(usize),
     Owner,
+}
+
+/// A process that can stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sleeper {
+    Server,
+    Scheduler(usize),
+    Agent(usize),
+}
+
+impl Sleeper {
+    /// The process at the client's end; `None` for the owner of jobs, who is no process.
+    pub(crate) const fn of(party: Party) -> Option<Self> {
+        match party {
+            Party::Scheduler(seat) => Some(Self::Scheduler(seat)),
+            Party::Agent(agent) => Some(Self::Agent(agent)),
+            Party::Owner => None,
+        }
+    }
 }
 
 /// What a connection is for. One call each, but for the streams of schedulers and followers.
@@ -102,8 +121,16 @@ pub(crate) enum Event {
     OwnerMeddles,
     Strikes(Fault),
     DiskHasRoom,
+    GoesOn(Sleeper),
     FaultsEnd,
     Looks,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    until_micros: i64,
+    /// What is sent arrives afterwards, as what a transport sends again; otherwise the connection breaks.
+    holds: bool,
 }
 
 #[derive(Debug)]
@@ -132,8 +159,10 @@ pub(crate) struct World {
     pub(crate) quiet: bool,
     connections: BTreeMap<ConnectionId, Connection>,
     connections_made: u64,
-    /// Who is cut off, and until when.
-    cut: BTreeMap<Party, i64>,
+    /// Who is cut off, by the side that does not get what is sent.
+    cut: BTreeMap<(Party, Side), Cut>,
+    /// Until when syncs take seconds.
+    pub(crate) slow_until_micros: i64,
 }
 
 impl World {
@@ -150,6 +179,7 @@ impl World {
             connections: BTreeMap::new(),
             connections_made: 0,
             cut: BTreeMap::new(),
+            slow_until_micros: 0,
         }
     }
 
@@ -201,6 +231,12 @@ impl World {
         (!connection.gone[side as usize]).then_some((connection.party, connection.purpose))
     }
 
+    /// Whose process this side is; `None` for the owner of jobs, and for a connection that is over.
+    pub(crate) fn sleeper(&self, id: ConnectionId, side: Side) -> Option<Sleeper> {
+        let connection = self.connections.get(&id)?;
+        if side == Side::Server { Some(Sleeper::Server) } else { Sleeper::of(connection.party) }
+    }
+
     /// Messages that the client has not received yet.
     pub(crate) fn in_flight(&self, id: ConnectionId) -> usize {
         self.connections.get(&id).map_or(0, |connection| connection.in_flight)
@@ -210,7 +246,8 @@ impl World {
     pub(crate) fn send(&mut self, id: ConnectionId, to: Side, message: Message) {
         let Some(party) = self.connections.get(&id).map(|connection| connection.party) else { return };
         let now = self.now();
-        if self.cut.get(&party).is_some_and(|until| *until > now) {
+        let cut = self.cut.get(&(party, to)).copied().filter(|cut| cut.until_micros > now);
+        if cut.is_some_and(|cut| !cut.holds) {
             self.tally.messages_lost += 1;
             // A stream has no holes: once something is lost, nothing after it arrives.
             if let Some(connection) = self.connections.get_mut(&id) {
@@ -218,7 +255,7 @@ impl World {
             }
             return self.sever(id);
         }
-        let at = now + self.delay();
+        let at = cut.map_or(now, |cut| cut.until_micros) + self.delay();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.open[to as usize] {
             self.tally.messages_lost += 1;
@@ -310,17 +347,22 @@ impl World {
         }
     }
 
-    /// Cuts a party off for a while.
-    pub(crate) fn cut_off(&mut self, party: Party, micros: i64) {
-        let until = self.now() + micros;
-        self.tell(|| format!("network: {party:?} is cut off for {} ms", micros / 1000));
-        self.tally.cuts += 1;
-        self.cut.insert(party, until);
+    /// Cuts a party off for a while, or one way only: `to` does not get what is sent.
+    pub(crate) fn cut_off(&mut self, party: Party, micros: i64, to: Option<Side>) {
+        let until_micros = self.now() + micros;
+        let cut = Cut { until_micros, holds: self.random.chance(400) };
+        self.tell(|| format!("network: {party:?} is cut off ({to:?}) for {} ms, {cut:?}", micros / 1000));
+        for side in [Side::Client, Side::Server] {
+            if to.is_none_or(|to| to == side) {
+                self.cut.insert((party, side), cut);
+            }
+        }
     }
 
     /// Everybody can reach everybody again.
     pub(crate) fn heal(&mut self) {
         self.quiet = true;
+        self.slow_until_micros = 0;
         self.cut.clear();
     }
 }
