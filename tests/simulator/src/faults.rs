@@ -76,6 +76,8 @@ pub(crate) struct Mix {
     pub(crate) lost_after_micros: i64,
     /// Mean time between the owner's second thoughts; 0 for none.
     pub(crate) meddles_micros: i64,
+    /// Mean time between what a mad scheduler does; 0 for none.
+    pub(crate) mad_every_micros: i64,
     pub(crate) machines: usize,
     pub(crate) jobs: usize,
     /// Restarts within an allocation, and failures.
@@ -105,6 +107,7 @@ impl Mix {
             lease_micros: random.between(1_000_000, 4_000_000),
             lost_after_micros: random.between(1_000_000, 6_000_000),
             meddles_micros: if random.chance(700) { random.between(1_000_000, 5_000_000) } else { 0 },
+            mad_every_micros: if !calm && random.chance(400) { random.between(50_000, 800_000) } else { 0 },
             machines: 2 + random.index(3),
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },

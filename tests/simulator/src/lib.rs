@@ -16,6 +16,7 @@ mod books;
 mod describe;
 mod faults;
 mod judge;
+mod mad;
 mod owner;
 mod random;
 mod report;

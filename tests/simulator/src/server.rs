@@ -255,7 +255,7 @@ impl Server {
         match ticket {
             Ticket::Opening => self.open = true,
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
-            Ticket::Commit { connection, number } => self.committed(world, connection, number, at, decision),
+            Ticket::Commit { connection, number } => self.committed(connection, number, at, decision),
             Ticket::Register { connection } => self.registered(world, connection, at, &decision),
             Ticket::Reports { connections } => self.reported(world, connections, at),
             Ticket::Ask { connection } => self.answered(world, connection, &decision),

@@ -9,6 +9,7 @@ use plenum_model::planted::{self, Bug};
 use crate::agent::Machine;
 use crate::books::{Checked, Violation, hold};
 use crate::faults::{Fault, Mix};
+use crate::mad::Mad;
 use crate::owner::Owner;
 use crate::random::Random;
 use crate::report::Tally;
@@ -123,6 +124,7 @@ struct Simulation {
     server: Option<Server>,
     seats: Vec<Seat>,
     machines: Vec<Machine>,
+    mad: Vec<Mad>,
     owner: Owner,
     phase: Phase,
     deadline_micros: i64,
@@ -150,9 +152,9 @@ impl Simulation {
             .collect();
         let names = ["batch", "service", rival::NAME, "batch"];
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
-        let (phase, owner) = (Phase::Stormy, Owner::default());
+        let (phase, owner, mad) = (Phase::Stormy, Owner::default(), vec![Mad::new(0), Mad::new(1)]);
         let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
-        Self { world, disk, lives: 0, server: None, seats, machines, owner, phase, deadline_micros, asleep }
+        Self { world, disk, lives: 0, server: None, seats, machines, mad, owner, phase, deadline_micros, asleep }
     }
 
     fn run(&mut self) -> Checked {
@@ -164,6 +166,10 @@ impl Simulation {
         }
         for agent in 0..self.machines.len() {
             self.world.agenda.at(2_000, Event::AgentStarts { agent });
+        }
+        let mad = if self.world.mix.mad_every_micros > 0 { self.mad.len() } else { 0 };
+        for mad in 0..mad {
+            self.world.agenda.at(1_500, Event::MadActs { mad });
         }
         for &fault in Fault::ALL {
             self.plan_strike(fault);
@@ -249,7 +255,7 @@ impl Simulation {
     }
 
     fn happens(&mut self, event: Event) -> Checked {
-        let Self { world, server, seats, machines, owner, .. } = self;
+        let Self { world, server, seats, machines, mad, owner, .. } = self;
         let of_life = |life: u64, server: &Option<Server>| server.as_ref().is_some_and(|server| server.life == life);
         match event {
             Event::Deliver { connection, to, message } => return self.deliver(connection, to, *message),
@@ -286,6 +292,7 @@ impl Simulation {
             }
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
+            Event::MadActs { mad: number } => mad[number].acts(world),
             Event::Strikes(fault) => self.strikes(fault),
             Event::DiskHasRoom => self.disk.set_capacity(None),
             Event::FaultsEnd => self.faults_end(),
@@ -315,6 +322,7 @@ impl Simulation {
                 self.machines[agent].receive(&mut self.world, id, message)?;
                 self.machines[agent].check_running(&self.world)?;
             }
+            (Party::Mad(mad), _) => self.mad[mad].receive(&mut self.world, id, message)?,
             (Party::Owner, Purpose::Ask { wish }) => self.owner.receive(&mut self.world, id, wish, &message),
             (Party::Owner, _) => {}
         }
@@ -335,6 +343,10 @@ impl Simulation {
         match (party, purpose) {
             (Party::Scheduler(seat), _) => self.seats[seat].closed(&mut self.world, id),
             (Party::Agent(agent), _) => self.machines[agent].failed(&mut self.world, id, UNAVAILABLE),
+            (Party::Mad(mad), _) => {
+                self.mad[mad].closed(id);
+                Ok(())
+            }
             (Party::Owner, Purpose::Ask { wish }) => {
                 let broken = Message::Refused { status: UNAVAILABLE, reason: String::new() };
                 self.owner.receive(&mut self.world, id, wish, &broken);

@@ -46,6 +46,7 @@ impl Side {
 pub(crate) enum Party {
     Scheduler(usize),
     Agent(usize),
+    Mad(usize),
     Owner,
 }
 
@@ -58,12 +59,12 @@ pub(crate) enum Sleeper {
 }
 
 impl Sleeper {
-    /// The process at the client's end; `None` for the owner of jobs, who is no process.
+    /// The process at the client's end; `None` for those who never stand still.
     pub(crate) const fn of(party: Party) -> Option<Self> {
         match party {
             Party::Scheduler(seat) => Some(Self::Scheduler(seat)),
             Party::Agent(agent) => Some(Self::Agent(agent)),
-            Party::Owner => None,
+            Party::Mad(_) | Party::Owner => None,
         }
     }
 }
@@ -119,6 +120,7 @@ pub(crate) enum Event {
     AgentWakes { agent: usize, life: u64, wish: u64 },
     OwnerAsks { wish: usize },
     OwnerMeddles,
+    MadActs { mad: usize },
     Strikes(Fault),
     DiskHasRoom,
     GoesOn(Sleeper),

@@ -141,19 +141,11 @@ impl Server {
     }
 
     /// The answer to a transaction.
-    pub(super) fn committed(
-        &mut self,
-        world: &mut World,
-        id: ConnectionId,
-        number: u64,
-        at: Revision,
-        decision: Decision,
-    ) {
+    pub(super) fn committed(&mut self, id: ConnectionId, number: u64, at: Revision, decision: Decision) {
         let Some(watching) = self.watching.get_mut(&id) else { return };
         match decision {
             Decision::Outcome(outcome) => watching.sync.outcome(at, outcome.as_ref().into()),
             Decision::Rejected(rejection) => {
-                *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
                 let status = match rejection.code.as_str() {
                     "NO_SUCH_SESSION" => NOT_FOUND,
                     "OTHER_INCARNATION" => ABORTED,
