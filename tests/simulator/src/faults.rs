@@ -40,6 +40,8 @@ faults! {
     DiskFull: "a full disk",
     /// Syncs of the server's disk take seconds for a while.
     DiskSlow: "a slow disk",
+    /// Bits flip on the disk of a server that does not run.
+    BitFlip: "a flipped bit",
     /// The clock of the server's machine is set.
     ClockJump: "a clock that jumps",
     /// The server stands still, and goes on.

@@ -21,6 +21,7 @@ mod owner;
 mod random;
 mod report;
 mod rival;
+mod rot;
 mod scheduler;
 mod server;
 mod simulation;

@@ -40,6 +40,8 @@ pub struct Tally {
     pub ends: BTreeMap<String, u64>,
     /// Faults that struck, by kind.
     pub faults: BTreeMap<String, u64>,
+    /// What became of flipped bits.
+    pub flips: BTreeMap<String, u64>,
     /// Connections that broke.
     pub breaks: u64,
     /// Messages that never arrived.
@@ -106,6 +108,7 @@ impl Tally {
             (&mut self.refusals, &other.refusals),
             (&mut self.ends, &other.ends),
             (&mut self.faults, &other.faults),
+            (&mut self.flips, &other.flips),
         ];
         for (mine, theirs) in maps {
             for (name, count) in theirs {
@@ -119,6 +122,7 @@ impl Tally {
     pub fn never_taken(&self) -> Vec<String> {
         let refused = |kind: &str| self.refusals.iter().filter(|(name, _)| name.starts_with(kind)).count() as u64;
         let struck = |fault: Fault| self.faults.get(&format!("{fault:?}")).copied().unwrap_or(0);
+        let flipped = |verdict: &str| self.flips.get(verdict).copied().unwrap_or(0);
         let ended = |state: &str| self.ends.get(state).copied().unwrap_or(0);
         let paths = [
             ("a log that kept more than was acknowledged", self.unacknowledged_kept),
@@ -130,6 +134,9 @@ impl Tally {
             ("a session that went on", self.resumed),
             ("a mirror that fell behind", self.resyncs),
             ("a lease that ran out", self.expiries),
+            ("a flipped bit that was refused", flipped("Refused")),
+            ("a flipped bit in a last frame, which was cut", flipped("Cut")),
+            ("a flipped bit that did not matter", flipped("Harmless")),
             ("a new epoch", self.epochs),
             ("a restart within an allocation", self.restarts),
             ("a task found again", self.readopted),
@@ -170,7 +177,7 @@ impl fmt::Display for Tally {
             self.outcomes_unknown,
             self.waits_for_room
         )?;
-        writeln!(f, "faults: {}", list(&self.faults))?;
+        writeln!(f, "faults: {}; flipped bits: {}", list(&self.faults), list(&self.flips))?;
         writeln!(
             f,
             "connections: {} broke, {} messages lost, {} sessions resumed, {} resyncs, {} mirrors compared",

@@ -23,7 +23,7 @@ use crate::books::{Checked, Violation};
 use crate::world::{ConnectionId, Event, World};
 use streams::{Following, Watching};
 
-pub(crate) use start::{NotStarted, start};
+pub(crate) use start::{NotStarted, options, start};
 
 /// Log time when the simulation begins.
 pub(crate) const BEGIN_MICROS: i64 = 1_700_000_000_000_000;

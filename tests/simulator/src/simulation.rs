@@ -14,6 +14,7 @@ use crate::owner::Owner;
 use crate::random::Random;
 use crate::report::Tally;
 use crate::rival;
+use crate::rot;
 use crate::scheduler::Seat;
 use crate::server::{self, NotStarted, Server};
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, STUCK_MICROS_MAX, Side, Sleeper, World};
@@ -29,6 +30,8 @@ const DISK_BYTES: u64 = 20_000;
 /// A boot takes longer than any message. The cell takes a registration of an earlier boot that arrives after that of a later one for
 /// another boot, and frees room that is in use: it knows no order of boot ids. Until it does, this is out of what is simulated.
 const BOOT_MICROS_MIN: i64 = STUCK_MICROS_MAX + 100_000;
+/// Bits that flip at a time, one after another.
+const FLIPS: usize = 4;
 const UNAVAILABLE: i32 = 14;
 
 /// What went wrong with a seed.
@@ -293,6 +296,7 @@ impl Simulation {
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
             Event::MadActs { mad: number } => mad[number].acts(world),
+            Event::Strikes(Fault::BitFlip) => return self.rots(),
             Event::Strikes(fault) => self.strikes(fault),
             Event::DiskHasRoom => self.disk.set_capacity(None),
             Event::FaultsEnd => self.faults_end(),
@@ -444,6 +448,31 @@ impl Simulation {
             }
             _ => self.strikes_the_disk(fault, pause),
         }
+    }
+
+    /// The server's process ends, and bits flip before it is started again. A log that is refused is repaired.
+    fn rots(&mut self) -> Checked {
+        if self.world.quiet {
+            return Ok(());
+        }
+        Tally::count(&mut self.world.tally.faults, Fault::BitFlip);
+        self.plan_strike(Fault::BitFlip);
+        self.disk.kill();
+        self.bury_the_server();
+        for _ in 0..FLIPS {
+            let Some(place) = rot::Place::draw(&mut self.world.random, &self.disk) else { return Ok(()) };
+            let Some(verdict) = rot::judge(&self.disk, &place)? else { return Ok(()) };
+            self.world.tell(|| format!("disk: {place:?} flips: {verdict:?}"));
+            Tally::count(&mut self.world.tally.flips, verdict);
+            if verdict == rot::Verdict::Refused {
+                place.flip(&self.disk);
+                let started = server::start(&self.disk, self.lives + 1, &mut self.world);
+                place.flip(&self.disk);
+                self.disk.kill();
+                hold(started.is_err(), "invariant_damage_is_named", || format!("{place:?}: the server started"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Something happens to the server's disk, or to its process while it writes.
