@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plenum_model::rare;
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, MachineState, TaskState,
 };
@@ -59,6 +60,7 @@ impl Core {
         {
             self.derived.retires.remove(&(time, id));
             if !has_allocations(&self.cell, id) {
+                rare!("a finished job is retired");
                 retired.push(id);
             }
         }
@@ -73,6 +75,7 @@ impl Core {
         {
             if loss_times(&self.cell, slot).any(|time| time <= now) {
                 if !self.may_give_up() {
+                    rare!("a machine waits to be given up");
                     break;
                 }
                 self.derived.given_up.push(now);

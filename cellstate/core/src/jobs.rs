@@ -175,6 +175,9 @@ impl Core {
         let live = gone.filter(|task| task.state == TaskState::Live).map(|task| task.allocation - 1);
         delta.moves.extend(live.map(|slot| stop_move(&self.cell, slot, "the job was scaled down")));
         let fits = crate::slots::place_size(count) <= crate::slots::place_size(group.count);
+        if !fits {
+            plenum_model::rare!("a group outgrows its rows");
+        }
         let task_base = if fits { group.task_base } else { self.derived.task_rows.take(count) };
         delta.jobs.push(JobChange::Group { row, count, not_before: group.not_before, task_base });
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
+use plenum_model::rare;
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind, JobState,
     LogTime, Move, TaskChange, TaskState, Transition,
@@ -231,6 +232,7 @@ impl<'a> Consequences<'a> {
     /// The machine that a job's tasks shared is lost, and what its done tasks left there too: all of them run again, elsewhere.
     fn start_over(&self, id: JobId, delta: &mut Delta) {
         let Some(job) = self.cell.job(id) else { return };
+        rare!("a job that lost its machine starts over");
         delta.jobs.push(JobChange::Home { id, machine: None });
         delta.tasks.retain(|change| !groups_of(self.cell, job).any(|(row, _)| row == change.group_row));
         for (group_row, group) in groups_of(self.cell, job) {
@@ -270,6 +272,7 @@ impl Core {
                 self.cell.warm(next);
             }
             if !self.cell.is_current(transition.machine, transition.epoch) {
+                rare!("a report of an old epoch is ignored");
                 continue;
             }
             let Some(found) = self.cell.allocation(transition.allocation) else { continue };

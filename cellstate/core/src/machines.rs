@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use plenum_model::rare;
 use plenum_model::{
     AllocationState, Attributes, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
     RejectionCode, Resources, floor_of,
@@ -89,6 +90,7 @@ impl Core {
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
         if next == **machine {
+            rare!("an agent comes back in its epoch");
             return Verdict::Answer(answer);
         }
         delta.machines.push(Arc::new(next));
@@ -98,6 +100,7 @@ impl Core {
             for (slot, row, _) in live_on(&self.cell, machine.id.slot) {
                 match inventory.get(&row.id(slot)).filter(|item| item.state.is_end()) {
                     Some(item) => {
+                        rare!("a receipt comes with the registration after a boot");
                         let reason = (!item.reason.is_empty()).then(|| item.reason.clone());
                         consequences.end(slot, item.state, item.exit_code, reason);
                     }

@@ -81,6 +81,7 @@ impl Resolver<'_> {
             }
         }
         if missed && txn.atomic {
+            plenum_model::rare!("an atomic transaction is undone");
             self.undo_all(txn, &mut resolution);
         }
         resolution.refusals.sort_by_key(|refusal| refusal.claim);

@@ -101,6 +101,7 @@ impl Ring {
             self.changes.push(change);
         } else {
             let place = self.place(self.next);
+            plenum_model::rare!("the ring of changes forgets");
             self.floor = self.floor.max(self.changes[place].revision);
             self.changes[place] = change;
         }

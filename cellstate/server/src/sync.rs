@@ -190,6 +190,7 @@ impl SyncSession {
         }
         if !recent.continues(position) {
             self.resyncs += 1;
+            plenum_model::rare!("a watcher that fell behind begins anew");
             let tell = self.greet(Resume::default(), recent);
             return Step::Send(response(tell));
         }

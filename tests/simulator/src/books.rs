@@ -90,12 +90,12 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: CoreOptions) -> Self {
         Self {
             sent: Vec::new(),
             acknowledged: Revision(0),
             cell: Cell::default(),
-            core: Core::new(CoreOptions::default()),
+            core: Core::new(options),
             snapshots: VecDeque::from([Cell::default()]),
             decided: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -217,7 +217,7 @@ impl Books {
         }
         if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
             for refusal in &outcome.refusals {
-                Tally::count(&mut tally.refusals, (refusal.kind, refusal.reason));
+                tally.count_refusal(refusal);
             }
         }
         tally.granted += change.grants.iter().map(|grants| grants.slots.len() as u64).sum::<u64>();

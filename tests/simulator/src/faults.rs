@@ -1,5 +1,7 @@
 //! What goes wrong, and how often: each seed draws its own mix, also one with almost no faults.
 
+use plenum_core::CoreOptions;
+
 use crate::random::Random;
 
 macro_rules! faults {
@@ -80,6 +82,8 @@ pub(crate) struct Mix {
     pub(crate) meddles_micros: i64,
     /// Mean time between what a mad scheduler does; 0 for none.
     pub(crate) mad_every_micros: i64,
+    /// What the core remembers of machines, to tell conflict from misfit.
+    pub(crate) ring_changes: usize,
     pub(crate) machines: usize,
     pub(crate) jobs: usize,
     /// Restarts within an allocation, and failures.
@@ -87,6 +91,11 @@ pub(crate) struct Mix {
 }
 
 impl Mix {
+    /// Bounds of the core that decides, and of the one that decides again.
+    pub(crate) fn core_options(&self) -> CoreOptions {
+        CoreOptions { ring_changes: self.ring_changes, ..CoreOptions::default() }
+    }
+
     pub(crate) fn draw(random: &mut Random) -> Self {
         let calm = random.chance(120);
         let mut every_micros = [0; Fault::ALL.len()];
@@ -110,6 +119,7 @@ impl Mix {
             lost_after_micros: random.between(1_000_000, 6_000_000),
             meddles_micros: if random.chance(700) { random.between(1_000_000, 5_000_000) } else { 0 },
             mad_every_micros: if !calm && random.chance(400) { random.between(50_000, 800_000) } else { 0 },
+            ring_changes: if random.chance(300) { 24 } else { 1 << 19 },
             machines: 2 + random.index(3),
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },

@@ -3,7 +3,31 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use plenum_model::{Refusal, RejectionCode};
+use plenum_proto::v1;
+
 use crate::faults::Fault;
+
+/// Refusals that no cell decides yet.
+const NOT_YET: &[&str] = &[
+    "QUOTA",
+    "DEVICE_TAKEN",
+    "PORT_TAKEN",
+    "SPREAD_LIMIT",
+    "PER_MACHINE_LIMIT",
+    "QUOTA_EXCEEDED",
+    "NOT_PERMITTED",
+    "PREDECESSOR",
+];
+
+/// Codes with which a transaction is not executed.
+const TRANSACTIONS: &[RejectionCode] = &[
+    RejectionCode::OtherIncarnation,
+    RejectionCode::NumberRetired,
+    RejectionCode::NumberReused,
+    RejectionCode::FutureBase,
+    RejectionCode::InvalidRequest,
+];
 
 /// Counts of one run, or of many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +56,10 @@ pub struct Tally {
     pub repeated: u64,
     /// Transactions that were not executed, by code.
     pub rejections: BTreeMap<String, u64>,
-    /// Refusals by kind and reason.
-    pub refusals: BTreeMap<String, u64>,
+    /// Refusals by kind and reason, as the protocol calls them.
+    pub refusals: BTreeMap<(String, String), u64>,
+    /// Paths that are marked as rare, by their sentences.
+    pub rare: BTreeMap<String, u64>,
     /// Allocations granted.
     pub granted: u64,
     /// Allocations that ended, by state.
@@ -105,7 +131,7 @@ impl Tally {
         }
         let maps = [
             (&mut self.rejections, &other.rejections),
-            (&mut self.refusals, &other.refusals),
+            (&mut self.rare, &other.rare),
             (&mut self.ends, &other.ends),
             (&mut self.faults, &other.faults),
             (&mut self.flips, &other.flips),
@@ -115,12 +141,14 @@ impl Tally {
                 *mine.entry(name.clone()).or_default() += count;
             }
         }
+        for (refused, count) in &other.refusals {
+            *self.refusals.entry(refused.clone()).or_default() += count;
+        }
     }
 
     /// Names of paths that no run took, of those that a range of seeds should take.
     #[must_use]
     pub fn never_taken(&self) -> Vec<String> {
-        let refused = |kind: &str| self.refusals.iter().filter(|(name, _)| name.starts_with(kind)).count() as u64;
         let struck = |fault: Fault| self.faults.get(&format!("{fault:?}")).copied().unwrap_or(0);
         let flipped = |verdict: &str| self.flips.get(verdict).copied().unwrap_or(0);
         let ended = |state: &str| self.ends.get(state).copied().unwrap_or(0);
@@ -140,18 +168,46 @@ impl Tally {
             ("a new epoch", self.epochs),
             ("a restart within an allocation", self.restarts),
             ("a task found again", self.readopted),
-            ("a conflict", refused("(Conflict")),
-            ("a misfit", refused("(Misfit")),
-            ("a base too old to tell", refused("(Stale")),
-            ("a mate", refused("(Mate")),
-            ("a guard that failed", refused("(Guard")),
             ("an allocation lost", ended("EndedLost")),
             ("an allocation stopped", ended("Stopped")),
             ("an allocation failed", ended("Failed")),
             ("a job complete", self.complete),
         ];
         let faults = Fault::ALL.iter().map(|&fault| (fault.name(), struck(fault)));
-        paths.into_iter().chain(faults).filter(|(_, count)| *count == 0).map(|(path, _)| path.to_owned()).collect()
+        let paths = paths.into_iter().chain(faults).map(|(path, count)| (path.to_owned(), count));
+        paths
+            .chain(self.refused())
+            .chain(self.rejected())
+            .filter(|(_, count)| *count == 0)
+            .map(|(path, _)| path)
+            .collect()
+    }
+
+    /// Each kind of refusal and each reason that there is.
+    fn refused(&self) -> impl Iterator<Item = (String, u64)> {
+        let kinds = (1..).map_while(|number| v1::RefusalKind::try_from(number).ok()).map(|kind| kind.as_str_name());
+        let reasons = (1..).map_while(|number| v1::RefusalReason::try_from(number).ok());
+        let reasons = reasons.map(|reason| reason.as_str_name());
+        let count = |name: &str| {
+            let of_it = self.refusals.iter().filter(|((kind, reason), _)| kind == name || reason == name);
+            of_it.map(|(_, count)| count).sum()
+        };
+        kinds
+            .chain(reasons)
+            .filter(|name| !NOT_YET.contains(name))
+            .map(move |name| (format!("refused: {name}"), count(name)))
+    }
+
+    /// Each code with which a transaction is not executed.
+    fn rejected(&self) -> impl Iterator<Item = (String, u64)> {
+        let count = |code: &RejectionCode| self.rejections.get(code.as_str()).copied().unwrap_or(0);
+        TRANSACTIONS.iter().map(move |code| (format!("not executed: {code}"), count(code)))
+    }
+
+    pub(crate) fn count_refusal(&mut self, refusal: &Refusal) {
+        let wire = v1::Refusal::from(refusal);
+        let name = (wire.kind().as_str_name().to_owned(), wire.reason().as_str_name().to_owned());
+        *self.refusals.entry(name).or_default() += 1;
     }
 
     pub(crate) fn count(map: &mut BTreeMap<String, u64>, name: impl fmt::Debug) {
@@ -191,7 +247,9 @@ impl fmt::Display for Tally {
             self.granted,
             list(&self.rejections)
         )?;
-        writeln!(f, "refusals: {}", list(&self.refusals))?;
+        let refusals = self.refusals.iter().map(|((kind, reason), count)| format!("{kind} {reason} {count}"));
+        writeln!(f, "refusals: {}", refusals.collect::<Vec<_>>().join(", "))?;
+        writeln!(f, "rare: {}", list(&self.rare))?;
         writeln!(f, "ends: {}", list(&self.ends))?;
         writeln!(
             f,

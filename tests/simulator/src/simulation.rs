@@ -95,9 +95,13 @@ pub fn run_with(bug: Bug, seed: u64) -> Result<Tally, Box<Failure>> {
 }
 
 fn play(seed: u64, told: bool) -> Result<Tally, Box<Failure>> {
+    drop(take_marks());
     let mut simulation = Simulation::new(seed, told);
     let what = match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
-        Ok(Ok(())) => return Ok(simulation.world.tally),
+        Ok(Ok(())) => {
+            simulation.world.tally.rare = take_marks();
+            return Ok(simulation.world.tally);
+        }
         Ok(Err(violation)) => violation.to_string(),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -106,6 +110,14 @@ fn play(seed: u64, told: bool) -> Result<Tally, Box<Failure>> {
         }
     };
     Err(Box::new(Failure { seed, planted: None, what, story: simulation.world.story.text() }))
+}
+
+/// Rare paths that this thread took: known only where they are marked.
+fn take_marks() -> BTreeMap<String, u64> {
+    #[cfg(feature = "planted-bugs")]
+    return planted::taken().into_iter().map(|(path, count)| (path.to_owned(), count)).collect();
+    #[cfg(not(feature = "planted-bugs"))]
+    BTreeMap::new()
 }
 
 /// How far the run has come.

@@ -173,8 +173,8 @@ impl World {
         Self {
             agenda: Agenda::new(),
             random,
+            books: Books::new(mix.core_options()),
             mix,
-            books: Books::new(),
             story: Story::new(told),
             tally: Tally::default(),
             quiet: false,

@@ -142,7 +142,17 @@ impl SimDisk {
     /// # Panics
     /// When there is no such byte: the test is wrong.
     pub fn flip_bit(&self, name: &str, offset: u64, bit: u8) {
-        self.edit(name, |content| content[index(offset)] ^= 1 << bit);
+        let mut flipped = false;
+        let mut state = self.state();
+        let file = state.find_mut(name).expect("the test names a file that is there");
+        // What is not synced yet may be in memory only.
+        for content in [&mut file.durable, &mut file.cached] {
+            if let Some(byte) = content.get_mut(index(offset)) {
+                *byte ^= 1 << bit;
+                flipped = true;
+            }
+        }
+        assert!(flipped, "{name} has no byte at {offset}");
     }
 
     /// Overwrites bytes behind the log's back, on the disk and in memory.

@@ -202,6 +202,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(cell) = self.mirror.cell() else { return };
         let Some(session) = cell.session(self.session) else { return };
         for number in session.decided.iter().map(|decided| decided.number) {
+            plenum_model::rare!("a snapshot shows what became of a transaction");
             self.in_flight.decided(number);
         }
     }

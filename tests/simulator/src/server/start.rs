@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plenum_core::{Core, CoreOptions};
+use plenum_core::Core;
 use plenum_journal::{CellId, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
@@ -64,7 +64,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         term: mirror.cell().identity().term.max(recovered.tail.term) + 1,
         custom_resources: Vec::new(),
     };
-    let core = Core::from_cell(mirror.cell().clone(), CoreOptions::default());
+    let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
     let commit = CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests };
     let now = world.now();
     let cell = mirror.cell();
