@@ -30,6 +30,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 const STORE_FOLDER: &str = "store";
+/// Where a store is made: fjall can't open one whose making was cut off, so that name tells that it may go.
+const UNFINISHED_FOLDER: &str = "store.new";
 const SET_ASIDE_FOLDER: &str = "journal-set-aside";
 
 /// The least that fjall takes.
@@ -61,6 +63,9 @@ impl Store {
     /// Opens or makes the store in `folder`. A journal of fjall's that can't be read is set aside, and said so.
     pub(crate) fn open(folder: &Path, options: &Options) -> Result<(Self, Option<JournalSetAside>), OpenError> {
         let path = folder.join(STORE_FOLDER);
+        if !path.exists() {
+            make(folder, &path, options)?;
+        }
         let reason = match attempt(&path, options) {
             Ok(store) => return Ok((store, None)),
             Err(Attempt::JournalUnreadable(reason)) => reason,
@@ -295,6 +300,19 @@ impl Attempt {
             Self::TablesUnreadable(what) | Self::JournalUnreadable(what) => OpenError::Damaged { path, what },
         }
     }
+}
+
+/// Makes an empty store, whole or not at all.
+fn make(folder: &Path, path: &Path, options: &Options) -> Result<(), OpenError> {
+    let unfinished = folder.join(UNFINISHED_FOLDER);
+    let failed = |source| OpenError::Folder { path: unfinished.clone(), source };
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    drop(attempt(&unfinished, options).map_err(|failed| failed.into_error(folder))?);
+    fs::rename(&unfinished, path).map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {

@@ -48,6 +48,21 @@ fn a_history_that_was_persisted_lacks_nothing() {
     feed_again_and_check(&history, 300);
 }
 
+/// A server was killed while it made its cell; fjall then found a folder where it wanted to make one, and the cell could not be
+/// started any more.
+#[test]
+fn a_store_whose_making_was_cut_off_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    // What the crash left: a store that lacks its last files, under the name of those that are being made.
+    std::fs::rename(folder.path().join("store"), folder.path().join("store.new")).unwrap();
+    std::fs::remove_file(folder.path().join("store.new/version")).unwrap();
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_revision, 0);
+    feed_again_and_check(&history, 300);
+    assert!(!folder.path().join("store.new").exists());
+}
+
 /// Set in the process that is to be killed: the folder it writes to.
 const VICTIM: &str = "PLENUM_HISTORY_TEST_VICTIM";
 
