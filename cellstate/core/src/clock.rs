@@ -1,4 +1,5 @@
-//! What happens by time alone: allocations of unreachable machines are lost, finished jobs are retired.
+//! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, finished jobs
+//! are retired.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ impl Core {
             Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
             _ => time,
         });
-        retired.into_iter().chain(lost).min()
+        let drained = self.derived.drains.first().map(|(time, _)| *time);
+        retired.into_iter().chain(lost).chain(drained).min()
     }
 
     /// Lets what is due at `now` happen.
@@ -39,12 +41,14 @@ impl Core {
         self.derived.given_up.retain(|time| time.plus_micros(MINUTE_MICROS) > now);
         let retired = self.take_retired(now);
         let losers = self.take_losers(now, TICK_MAX - retired.len());
+        let drained = self.take_drained(now, TICK_MAX - retired.len() - losers.len());
         let mut delta = self.draft(now);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         for &slot in &losers {
             lose(&self.cell, slot, now, &mut consequences);
         }
+        drained.iter().for_each(|&slot| drain(&self.cell, slot, &mut consequences));
         let delta = consequences.conclude();
         if delta.moves.is_empty() && delta.jobs.is_empty() {
             return Verdict::Answer(accepted(0, 0));
@@ -87,6 +91,20 @@ impl Core {
         losers
     }
 
+    /// Draining machines whose deadline is over, at most `max` of them.
+    fn take_drained(&mut self, now: LogTime, max: usize) -> Vec<u32> {
+        let mut drained = Vec::new();
+        while let Some(&(time, slot)) = self.derived.drains.first().filter(|(time, _)| *time <= now)
+            && drained.len() < max
+        {
+            self.derived.drains.remove(&(time, slot));
+            if active_on(&self.cell, slot).next().is_some() || self.cell.jobs().any(|job| lives_on(job, slot)) {
+                drained.push(slot);
+            }
+        }
+        drained
+    }
+
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.
     fn may_give_up(&self) -> bool {
         let machines = self.cell.machines().count() as u64;
@@ -109,7 +127,7 @@ fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
 /// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up: the longest
 /// of their groups. Not those that never do.
 fn homes_on(cell: &Cell, slot: u32) -> impl Iterator<Item = (&Arc<Job>, i64)> {
-    let here = move |job: &&Arc<Job>| job.home == Some(slot) && !job.state.is_final();
+    let here = move |job: &&Arc<Job>| lives_on(job, slot);
     let runs = |job: &Job| groups_of(cell, job).any(|(_, group)| group.tasks_in(TaskState::Live) > 0);
     cell.jobs().filter(here).filter(move |job| !runs(job)).filter_map(|job| {
         let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max();
@@ -149,6 +167,19 @@ fn lose(cell: &Cell, slot: u32, now: LogTime, consequences: &mut Consequences<'_
     for (job, _) in homes_on(cell, slot).filter(|(_, after)| machine.since.plus_micros(*after) <= now) {
         consequences.lose_home_of(job.id);
     }
+}
+
+/// Whether a job's tasks share this machine.
+fn lives_on(job: &Job, slot: u32) -> bool {
+    job.home == Some(slot) && !job.state.is_final()
+}
+
+/// What is left on a machine at the deadline of its drain is stopped; jobs whose tasks share it start over elsewhere.
+fn drain(cell: &Cell, slot: u32, consequences: &mut Consequences<'_>) {
+    for (allocation, _) in active_on(cell, slot) {
+        consequences.stop(allocation, "drained");
+    }
+    consequences.lose_home(slot);
 }
 
 fn has_allocations(cell: &Cell, id: JobId) -> bool {

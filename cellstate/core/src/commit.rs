@@ -38,6 +38,7 @@ impl Core {
             }
             Standing::New => {}
         }
+        self.may_commit(&session.scheduler)?;
         self.check(txn)?;
         let resolution = Resolver {
             cell: &self.cell,

@@ -41,6 +41,8 @@ pub(crate) struct Derived {
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
     /// When allocations of unreachable machines are lost, by machine slot. Invariant: the earliest of each is here.
     pub(crate) losses: BTreeSet<(LogTime, u32)>,
+    /// When what is left on draining machines is stopped, by machine slot. Invariant: each that runs something is here.
+    pub(crate) drains: BTreeSet<(LogTime, u32)>,
     /// Times at which machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
     /// Tasks of all jobs.
@@ -79,6 +81,7 @@ impl Derived {
             scheduler_numbers: names.zip(0..).collect(),
             retires: BTreeSet::new(),
             losses: BTreeSet::new(),
+            drains: BTreeSet::new(),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
@@ -88,6 +91,7 @@ impl Derived {
         for machine in cell.machines() {
             derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
             derived.note_unreachable(machine, cell);
+            derived.note_drain(machine);
         }
         for job in cell.jobs().filter(|job| job.state.is_final()) {
             derived.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
@@ -128,6 +132,7 @@ impl Derived {
         }
         for machine in &delta.machines {
             self.note_unreachable(machine, cell);
+            self.note_drain(machine);
         }
         for change in &delta.jobs {
             self.note_job(delta, change, options);
@@ -179,6 +184,17 @@ impl Derived {
         self.losses.retain(|(_, lost)| *lost != slot);
         if let Some(time) = crate::clock::loss_times(cell, slot).min() {
             self.losses.insert((time, slot));
+        }
+    }
+
+    /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is.
+    fn note_drain(&mut self, machine: &Machine) {
+        let slot = machine.id.slot;
+        if !self.drains.is_empty() {
+            self.drains.retain(|(_, drained)| *drained != slot);
+        }
+        if let Some(deadline) = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining) {
+            self.drains.insert((deadline, slot));
         }
     }
 

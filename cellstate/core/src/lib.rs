@@ -163,13 +163,13 @@ impl Core {
             Command::CordonMachine { machine, cordoned } => self.cordon_machine(*machine, *cordoned, now),
             Command::RemoveMachine(machine) => self.remove_machine(*machine, now),
             Command::Tick => Ok(self.tick(now)),
-            Command::DrainMachine { .. } => unimplemented_yet("machines are not drained"),
+            Command::DrainMachine { machine, deadline } => self.drain_machine(*machine, *deadline, now),
             Command::Launch { .. } => unimplemented_yet("recurring jobs are not launched"),
             Command::TakeHold { .. } => unimplemented_yet("holds are not taken"),
             Command::SetQuota { namespace, limit } => self.set_quota(namespace, *limit, now),
             Command::SetPartition { name, partition } => self.set_partition(name, partition.as_ref(), now),
             Command::AdoptUnknown { .. } => unimplemented_yet("unknown tasks are not adopted"),
-            Command::PauseScheduler { .. } => unimplemented_yet("schedulers are not paused"),
+            Command::PauseScheduler { scheduler, paused } => self.pause_scheduler(scheduler, *paused, now),
         }
     }
 

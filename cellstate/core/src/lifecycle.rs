@@ -10,7 +10,7 @@ use plenum_model::{
     LogTime, Move, TaskChange, TaskState, Transition,
 };
 
-use crate::jobs::{groups_of, stop_live_tasks};
+use crate::jobs::{groups_of, stop_live_tasks, stop_move};
 use crate::{Core, Verdict, accepted};
 
 /// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
@@ -187,6 +187,12 @@ impl<'a> Consequences<'a> {
             }
         }
         self.delta.moves.push(Move { slot, status, restarts, reason });
+    }
+
+    /// A live allocation is told to stop.
+    pub(crate) fn stop(&mut self, slot: u32, reason: &str) {
+        let stop = stop_move(self.cell, slot, reason);
+        self.go(slot, stop.status, stop.restarts, stop.reason);
     }
 
     /// A job whose tasks share a machine lost it.

@@ -85,7 +85,7 @@ impl Core {
             next.epoch_began = delta.revision;
         }
         if expired {
-            next.state = if machine.cordoned { MachineState::Cordoned } else { MachineState::Ready };
+            next.state = state_of_reachable(machine.drain_deadline.is_some(), machine.cordoned);
             next.since = now;
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
@@ -150,6 +150,26 @@ impl Core {
         Ok(Verdict::Change(answer, delta))
     }
 
+    /// Moves everything away by a deadline, or ends that. Meanwhile nothing new is granted there, and schedulers may replace what it runs;
+    /// at the deadline a tick stops the rest. A machine that is away is drained when it is back, and what it runs may be lost before.
+    pub(crate) fn drain_machine(&mut self, id: MachineId, deadline: Option<LogTime>, now: LogTime) -> Handled {
+        let machine = self.known(id)?;
+        let answer = accepted(id.to_bits(), machine.epoch);
+        if machine.drain_deadline == deadline {
+            return Ok(Verdict::Answer(answer));
+        }
+        let state = match machine.state {
+            MachineState::Ready | MachineState::Cordoned | MachineState::Draining => {
+                state_of_reachable(deadline.is_some(), machine.cordoned)
+            }
+            away @ (MachineState::Unreachable | MachineState::Gone) => away,
+        };
+        let since = if state == machine.state { machine.since } else { now };
+        let mut delta = self.draft(now);
+        delta.machines.push(Arc::new(Machine { state, drain_deadline: deadline, since, ..(*machine).clone() }));
+        Ok(Verdict::Change(answer, delta))
+    }
+
     /// Takes a machine out of the cell. What it ran is lost, and its room with it.
     pub(crate) fn remove_machine(&mut self, id: MachineId, now: LogTime) -> Handled {
         let machine = self.known(id)?;
@@ -163,5 +183,14 @@ impl Core {
         }
         consequences.lose_home(id.slot);
         Ok(Verdict::Change(accepted(id.to_bits(), machine.epoch), consequences.conclude()))
+    }
+}
+
+/// Where a machine stands whose agent is there.
+fn state_of_reachable(drained: bool, cordoned: bool) -> MachineState {
+    match (drained, cordoned) {
+        (true, _) => MachineState::Draining,
+        (false, true) => MachineState::Cordoned,
+        (false, false) => MachineState::Ready,
     }
 }

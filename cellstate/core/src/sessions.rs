@@ -10,6 +10,9 @@ use crate::{Core, Handled, Verdict, accepted};
 
 const _: () = assert!(NUMBERS_KEPT == 256, "documented in the protocol");
 
+/// Most names of schedulers that can be paused at once: far more than a cell has.
+const PAUSED_MAX: usize = 4096;
+
 impl Core {
     /// A server starts: everybody's leases begin anew, and the ring of changes is empty. In a cell that was restored nobody's session
     /// goes on: whoever has one knows of decisions that are not there any more. Left open, they would also keep their share of the jobs.
@@ -51,6 +54,30 @@ impl Core {
         let mut delta = self.draft(now);
         delta.sessions.push(SessionChange::Closed(id));
         Ok(Verdict::Change(accepted(id.0, 0), delta))
+    }
+
+    /// An operator keeps a scheduler's transactions out, or lets them in again. What it placed runs on. A name that nobody used yet may
+    /// be paused too: whoever comes under it waits.
+    pub(crate) fn pause_scheduler(&mut self, scheduler: &Arc<str>, paused: bool, now: LogTime) -> Handled {
+        if self.cell.is_paused(scheduler) == paused {
+            return Ok(Verdict::Answer(accepted(0, 0)));
+        }
+        if paused && self.cell.paused().count() >= PAUSED_MAX {
+            let message = format!("at most {PAUSED_MAX} schedulers can be paused at once; resume some");
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let mut delta = self.draft(now);
+        delta.paused.push((scheduler.clone(), paused));
+        Ok(Verdict::Change(accepted(0, 0), delta))
+    }
+
+    /// Whether transactions of this scheduler are decided at all.
+    pub(crate) fn may_commit(&self, scheduler: &Arc<str>) -> Result<(), Rejection> {
+        if !self.cell.is_paused(scheduler) {
+            return Ok(());
+        }
+        let message = format!("{scheduler} is paused by an operator; it may try again once it was resumed");
+        Err(Rejection::new(RejectionCode::SchedulerPaused, message))
     }
 }
 

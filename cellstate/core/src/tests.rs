@@ -1,5 +1,6 @@
 //! Stories of the core: what it grants and refuses, and why.
 
+mod draining;
 mod story;
 
 use story::check;

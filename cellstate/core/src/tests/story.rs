@@ -105,6 +105,19 @@ impl Player {
                 let state = self.core.cell().machine_named(words[1]).expect("a machine").state;
                 writeln!(self.said, "{} {state:?}", words[1]).expect("a string");
             }
+            "drain" | "undrain" => {
+                let machine = self.core.cell().machine_named(words[1]).expect("a machine").id;
+                let seconds = words.get(2).map(|text| text.parse::<i64>().expect("seconds"));
+                let deadline = seconds.map(|seconds| self.now.plus_micros(seconds * 1_000_000));
+                self.done(Command::DrainMachine { machine, deadline });
+            }
+            "pause" | "resume" => {
+                self.done(Command::PauseScheduler { scheduler: words[1].into(), paused: words[0] == "pause" });
+            }
+            "due?" => {
+                let due = self.core.next_due().map_or_else(|| "never".into(), |due| self.seconds_until(due));
+                writeln!(self.said, "due {due}").expect("a string");
+            }
             "expire" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
                 self.done(Command::ExpireMachine { machine: machine.id, epoch: machine.epoch });
@@ -133,6 +146,10 @@ impl Player {
             "job?" => self.show_job(words[1]),
             scheduler => self.transaction(scheduler.trim_end_matches(':'), &words[1..]),
         }
+    }
+
+    fn seconds_until(&self, time: LogTime) -> String {
+        ((time.micros - self.now.micros) / 1_000_000).to_string()
     }
 
     fn machine(&mut self, name: &str, words: &[&str]) {
@@ -284,6 +301,10 @@ impl Player {
         txn.id = TransactionId { session, number: entry.1 };
         let digest = entry.1;
         let decided = self.ask(Command::Commit(Box::new(txn.clone()), digest));
+        if let Decided::Unchanged(Decision::Rejected(rejection)) = &decided {
+            writeln!(self.said, "{scheduler}: {}", rejection.code).expect("a string");
+            return;
+        }
         let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided else { panic!("{decided:?}") };
         self.tell(scheduler, &txn, &outcome);
     }

@@ -1,0 +1,184 @@
+//! Stories of drains and of paused schedulers.
+
+use super::story::check;
+
+#[test]
+fn a_draining_machine_takes_no_claims_and_stops_the_rest_at_its_deadline() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by service tasks=3 cpu=1000
+        service: claim web[0]@m1 web[1]@m1
+        report web[0] running
+        drain m1 60
+        machine? m1
+        due?
+        service: claim web[2]@m1
+        service: stop web[0] claim web[0]@m2
+        wait 59
+        show web[1]
+        wait 1
+        show web[1]
+        due?
+        report web[1] stopped
+        service: claim web[1]@m2
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted
+        m1 Draining
+        due 60
+        service: refused; web[2] misfit MachineNotReady
+        service: committed; web[0] granted
+        web[1] Granted
+        web[1] Stopping
+        due never
+        service: committed; web[1] granted
+        ",
+    );
+}
+
+#[test]
+fn a_drain_that_came_between_is_the_culprit() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=1000
+        snapshot
+        drain m1 60
+        service: claim web[0]@m1
+        ",
+        "service: refused; web[0] conflict MachineNotReady culprits draining 0 total 0",
+    );
+}
+
+#[test]
+fn a_drain_is_kept_while_the_machine_is_away_and_ends_when_it_is_told_to() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        drain m1 30
+        expire m1
+        machine? m1
+        wait 31
+        show web[0]
+        machine m1 cpu=4000
+        machine? m1
+        wait 0
+        show web[0]
+        undrain m1
+        machine? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 Unreachable
+        web[0] Granted
+        m1 Draining
+        web[0] Stopping
+        m1 Ready
+        ",
+    );
+}
+
+#[test]
+fn a_machine_that_was_cordoned_is_cordoned_again_after_its_drain() {
+    check(
+        "
+        machine m1 cpu=4000
+        cordon m1
+        drain m1 60
+        machine? m1
+        undrain m1
+        machine? m1
+        drain m1 60
+        uncordon m1
+        machine? m1
+        undrain m1
+        machine? m1
+        ",
+        "
+        m1 Draining
+        m1 Cordoned
+        m1 Draining
+        m1 Ready
+        ",
+    );
+}
+
+#[test]
+fn the_deadline_of_a_drain_survives_a_restart_of_the_server() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        drain m1 60
+        restart
+        due?
+        wait 60
+        show web[0]
+        restart
+        wait 1
+        show web[0]
+        ",
+        "
+        service: committed; web[0] granted
+        due 60
+        web[0] Stopping
+        web[0] Stopping
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_tasks_share_a_drained_machine_starts_over_elsewhere() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job pair by batch tasks=2 cpu=1000 together
+        batch: claim pair[0]@m1
+        report pair[0] complete
+        drain m1 10
+        batch: claim pair[1]@m2
+        wait 10
+        batch: claim pair[0]@m2 pair[1]@m2
+        ",
+        "
+        batch: committed; pair[0] granted
+        batch: refused; pair[1] misfit OtherMachine
+        batch: committed; pair[0] granted; pair[1] granted
+        ",
+    );
+}
+
+#[test]
+fn a_paused_scheduler_commits_nothing_and_what_it_placed_runs_on() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=2 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        service: claim web[0]@m1
+        pause service
+        service: claim web[1]@m1
+        batch: claim map[0]@m1
+        wait 3600
+        show web[0]
+        restart
+        service: claim web[1]@m1
+        resume service
+        service: claim web[1]@m1
+        ",
+        "
+        service: committed; web[0] granted
+        service: SCHEDULER_PAUSED
+        batch: committed; map[0] granted
+        web[0] Granted
+        service: SCHEDULER_PAUSED
+        service: committed; web[1] granted
+        ",
+    );
+}
