@@ -13,6 +13,7 @@
 //! - Nothing that was decided is shown before it is durable, and neither is anything that was concluded from it: the answer to a
 //!   rejected or repeated request waits for the revision on which it was judged.
 //! - A batch is published before the requests in it are answered. Answers come in the order of the requests.
+//! - A snapshot is taken only when somebody wants one, at the end of a batch, and shown after that batch was published.
 //! - After a failed write nothing is answered or published any more, ever. Whether the batch is durable is unknown; only the next
 //!   start can tell.
 //!
@@ -30,7 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_core::{Core, Decided};
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision};
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision, TransactionOutcome};
 
 use crate::publish::LoggedBatch;
 use building::Building;
@@ -106,6 +107,9 @@ pub enum Input<T> {
     },
     /// Time passed: see [`Committer::next_due`].
     Tick,
+    /// Somebody wants a snapshot of the cell: one is taken when the batch that is being built is whole, and handed out when it is
+    /// durable. Asked twice meanwhile, there is one; it may be older than the second wish, which is then to be repeated.
+    Snapshot,
     /// The batch in flight is durable.
     Durable,
     /// The batch in flight could not be written, or nobody knows.
@@ -119,6 +123,8 @@ pub enum Output<T> {
     Write(Batch),
     /// This is durable: show it.
     Publish(Published),
+    /// A snapshot that was asked for, of a durable revision that has been published.
+    Snapshot(Box<Cell>),
     /// Answer this request. What it speaks of has been published.
     Answer {
         /// Whose.
@@ -161,6 +167,34 @@ pub struct Published {
     pub batch: Arc<LoggedBatch>,
     /// The same deltas, decoded: one for each revision.
     pub deltas: Vec<Delta>,
+    /// The transactions among its revisions, rising.
+    pub transactions: Vec<TransactionNote>,
+}
+
+/// What is counted of a transaction, noted while it is at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionNote {
+    /// At which it was decided.
+    pub revision: Revision,
+    /// Whose it was.
+    pub scheduler: Arc<str>,
+    /// What became of it.
+    pub outcome: TransactionOutcome,
+    /// Claims that were granted.
+    pub granted: u32,
+    /// Whether something was refused: the answer says what.
+    pub refused: bool,
+}
+
+/// A snapshot on its way to readers.
+#[derive(Debug, Default)]
+enum Snapshot {
+    #[default]
+    NotWanted,
+    /// To be taken when the batch that is being built is whole.
+    Wanted,
+    /// Waits to be durable.
+    Taken(Box<Cell>),
 }
 
 /// Decides, gathers and answers. Exactly one batch is in flight at any time, or none.
@@ -177,6 +211,7 @@ pub struct Committer<T> {
     /// The due time at which a tick changed nothing: no reason to tick again.
     idle_tick: Option<LogTime>,
     tick: Asked,
+    snapshot: Snapshot,
     failed: bool,
 }
 
@@ -202,6 +237,7 @@ impl<T> Committer<T> {
             outputs: VecDeque::new(),
             idle_tick: None,
             tick: Asked::by_server(Command::Tick),
+            snapshot: Snapshot::NotWanted,
             failed: false,
         }
     }
@@ -250,6 +286,7 @@ impl<T> Committer<T> {
         match input {
             Input::Request { ticket, asked } => self.decide(now, ticket, &asked),
             Input::Tick => self.tick(now),
+            Input::Snapshot => self.want_snapshot(),
             Input::Durable => self.durable_now(),
             Input::Failed => self.fail(),
         }
@@ -265,6 +302,10 @@ impl<T> Committer<T> {
             return None;
         }
         let published = self.building.finish()?;
+        if matches!(self.snapshot, Snapshot::Wanted) {
+            // What is decided later belongs to a later batch: a page that it changes is copied then.
+            self.snapshot = Snapshot::Taken(Box::new(self.core.cell().clone()));
+        }
         let (first, last) = (published.batch.first(), published.batch.last());
         let bytes = published.batch.bytes().clone();
         self.in_flight = Some(published);
@@ -284,11 +325,50 @@ impl<T> Committer<T> {
         match self.core.decide(&asked.request, time) {
             Decided::Changed { decision, delta } => {
                 self.idle_tick = None;
-                self.building.add(&asked.encoded, &decision, delta);
+                let note = self.note(&decision);
+                self.building.add(&asked.encoded, &decision, delta, note);
                 Answer::Changed(decision)
             }
             Decided::Unchanged(decision) => Answer::Unchanged(decision),
             Decided::Repeated(revision) => Answer::Repeated(revision),
+        }
+    }
+
+    fn note(&self, decision: &Decision) -> Option<TransactionNote> {
+        let Decision::Outcome(outcome) = decision else { return None };
+        let session = self.core.cell().session(outcome.id.session)?;
+        Some(TransactionNote {
+            revision: outcome.revision,
+            scheduler: session.scheduler.clone(),
+            outcome: outcome.outcome,
+            granted: u32::try_from(outcome.granted()).unwrap_or(u32::MAX),
+            refused: !outcome.refusals.is_empty(),
+        })
+    }
+
+    /// A snapshot is of a whole batch, or it would show a part of one that may be lost. One that is taken already is shown first:
+    /// whoever needs a later one asks again.
+    fn want_snapshot(&mut self) {
+        if matches!(self.snapshot, Snapshot::Taken(_)) {
+            return;
+        }
+        if self.building.requests() > 0 {
+            self.snapshot = Snapshot::Wanted;
+            return;
+        }
+        let cell = Box::new(self.core.cell().clone());
+        if cell.revision() <= self.durable {
+            self.snapshot = Snapshot::NotWanted;
+            self.outputs.push_back(Output::Snapshot(cell));
+        } else {
+            self.snapshot = Snapshot::Taken(cell);
+        }
+    }
+
+    fn show_snapshot(&mut self) {
+        match std::mem::take(&mut self.snapshot) {
+            Snapshot::Taken(cell) if cell.revision() <= self.durable => self.outputs.push_back(Output::Snapshot(cell)),
+            other => self.snapshot = other,
         }
     }
 
@@ -317,6 +397,7 @@ impl<T> Committer<T> {
         let Some(published) = self.in_flight.take() else { return };
         self.durable = published.batch.last();
         self.outputs.push_back(Output::Publish(published));
+        self.show_snapshot();
         while self.waiting.front().is_some_and(|waiting| waiting.at <= self.durable) {
             self.outputs.extend(self.waiting.pop_front().map(Waiting::into_output));
         }
@@ -327,6 +408,7 @@ impl<T> Committer<T> {
         self.in_flight = None;
         self.waiting.clear();
         self.outputs.clear();
+        self.snapshot = Snapshot::NotWanted;
     }
 }
 

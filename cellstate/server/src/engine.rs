@@ -4,7 +4,7 @@
 //! connections ─▶ ingress ─▶ resolver ⇄ journal        (decide, append, sync; answers go out from here)
 //!                              │ published
 //!                              ▼
-//!                          publisher ─▶ feeder        (the picture for readers; the history)
+//!                          publisher ─▶ feeder        (what agents shall run, metrics; the history)
 //! keeping: high-water mark, next segment, room on the disk
 //! ```
 
@@ -52,7 +52,8 @@ pub(crate) fn start(
 ) -> Result<Threads, ServerError> {
     let writer = Writer::new(journal, shared.clone());
     let (batches, to_write) = crossbeam_channel::bounded(1);
-    let resolver = Resolver { committer, shared: shared.clone(), writer: writer.clone(), batches };
+    let (shared_too, writer_too) = (shared.clone(), writer.clone());
+    let resolver = Resolver { committer, shared: shared_too, writer: writer_too, batches, bytes_since_snapshot: 0 };
     let with = |shared: &Arc<Shared>| shared.clone();
     let publisher = spawn("publisher", shared, {
         let shared = with(shared);

@@ -87,6 +87,8 @@ struct State {
     /// What the server asks itself: expiries, closed sessions. Bounded by the machines and sessions there are.
     own: VecDeque<Arrival>,
     written: Option<bool>,
+    /// Somebody wants a snapshot: the resolver shall look when it is due.
+    nudged: bool,
     stopping: bool,
     /// The resolver waits, and wants to be woken.
     waits: bool,
@@ -100,8 +102,14 @@ pub(crate) struct Ingress {
 
 impl Ingress {
     pub(crate) fn new(bounds: QueueBounds) -> Self {
-        let state =
-            State { queue: FairQueue::new(bounds), own: VecDeque::new(), written: None, stopping: false, waits: false };
+        let state = State {
+            queue: FairQueue::new(bounds),
+            own: VecDeque::new(),
+            written: None,
+            nudged: false,
+            stopping: false,
+            waits: false,
+        };
         Self { state: Mutex::new(state), arrived: Condvar::new() }
     }
 
@@ -130,6 +138,13 @@ impl Ingress {
     pub(crate) fn written(&self, durable: bool) {
         let mut state = self.state.lock();
         state.written = Some(durable);
+        self.wake(&state);
+    }
+
+    /// Somebody wants a snapshot.
+    pub(crate) fn want_snapshot(&self) {
+        let mut state = self.state.lock();
+        state.nudged = true;
         self.wake(&state);
     }
 
@@ -162,7 +177,7 @@ impl Ingress {
         let mut state = self.state.lock();
         loop {
             let requests = room && (!state.own.is_empty() || state.queue.len() > 0);
-            if requests || state.written.is_some() || (state.stopping && !writing) {
+            if requests || state.nudged || state.written.is_some() || (state.stopping && !writing) {
                 break;
             }
             state.waits = true;
@@ -184,6 +199,7 @@ impl Ingress {
                 break;
             }
         }
+        state.nudged = false;
         let mut taken = Taken { written: state.written.take(), stopping: state.stopping, ..Taken::default() };
         while room && taken.arrivals.len() < TAKEN_MAX {
             let next = state.own.pop_front();

@@ -1,6 +1,8 @@
 //! Metrics, with the names of the project's interface: Prometheus, base units, prefix `plenum_`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,9 +13,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use plenum_model::TransactionOutcome;
 use plenum_proto::v1;
 
-use crate::publish::Folded;
+use crate::commit::TransactionNote;
+use crate::publish::Losses;
 
 /// Most schedulers, winners and losers that labels tell apart; others are `other`. Names come from clients.
 const NAMES_MAX: usize = 64;
@@ -141,46 +145,45 @@ impl Metrics {
         *self.totals.lock()
     }
 
-    /// Counts what a batch meant.
-    pub(crate) fn folded(&self, folded: &Folded) {
-        if folded.outcomes.is_empty() {
-            return;
-        }
+    /// Counts the transactions of a batch, and what they lost: of those that lost something.
+    pub(crate) fn decided(&self, notes: &[TransactionNote], losses: &[Losses]) {
         let mut totals = self.totals.lock();
-        totals.0 += folded.outcomes.len() as u64;
-        totals.1 += folded.conflicts.len() as u64;
+        totals.0 += notes.len() as u64;
+        totals.1 += losses.iter().filter(|lost| lost.conflicts.is_some()).count() as u64;
         drop(totals);
-        for (scheduler, outcome) in &folded.outcomes {
-            self.outcome(&self.name(scheduler), outcome);
+        // Added up first: a batch has thousands of transactions of a few schedulers.
+        let mut sums: BTreeMap<(&Arc<str>, &'static str), (u64, u64)> = BTreeMap::new();
+        for note in notes {
+            let sum = sums.entry((&note.scheduler, outcome_word(note.outcome))).or_default();
+            *sum = (sum.0 + 1, sum.1 + u64::from(note.granted));
         }
-        for note in &folded.conflicts {
-            self.staleness.observe(f64::from(u32::try_from(note.staleness_revisions).unwrap_or(u32::MAX)));
-            for loss in &note.losses {
-                let labels = ConflictLabels {
-                    loser: self.name(&note.loser),
-                    winner: self.name(&loss.winner),
-                    resource: resource(loss.resource),
-                };
-                self.conflicts.get_or_create(&labels).inc_by(loss.claims.into());
+        for ((scheduler, outcome), (transactions, granted)) in sums {
+            let scheduler = self.name(scheduler);
+            let labels = TransactionLabels { scheduler: scheduler.clone(), outcome };
+            self.transactions.get_or_create(&labels).inc_by(transactions);
+            if granted > 0 {
+                let labels = ClaimLabels { scheduler, outcome: "granted", kind: "" };
+                self.claims.get_or_create(&labels).inc_by(granted);
             }
         }
+        losses.iter().for_each(|lost| self.lost(lost));
     }
 
-    fn outcome(&self, scheduler: &str, outcome: &v1::Outcome) {
-        let word = match outcome.outcome() {
-            v1::TransactionOutcome::Committed => "committed",
-            v1::TransactionOutcome::Partial => "partial",
-            _ => "refused",
-        };
-        let scheduler = scheduler.to_owned();
-        self.transactions.get_or_create(&TransactionLabels { scheduler: scheduler.clone(), outcome: word }).inc();
-        if outcome.granted > 0 {
-            let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "granted", kind: "" };
-            self.claims.get_or_create(&labels).inc_by(outcome.granted.into());
-        }
-        for refusal in &outcome.refusals {
+    fn lost(&self, lost: &Losses) {
+        let scheduler = self.name(&lost.scheduler);
+        for refusal in &lost.refusals {
             let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "refused", kind: kind(refusal.kind()) };
             self.claims.get_or_create(&labels).inc();
+        }
+        let Some(note) = &lost.conflicts else { return };
+        self.staleness.observe(f64::from(u32::try_from(note.staleness_revisions).unwrap_or(u32::MAX)));
+        for loss in &note.losses {
+            let labels = ConflictLabels {
+                loser: scheduler.clone(),
+                winner: self.name(&loss.winner),
+                resource: resource(loss.resource),
+            };
+            self.conflicts.get_or_create(&labels).inc_by(loss.claims.into());
         }
     }
 
@@ -215,6 +218,14 @@ impl Metrics {
         }
         text.push_str("# EOF\n");
         text
+    }
+}
+
+fn outcome_word(outcome: TransactionOutcome) -> &'static str {
+    match outcome {
+        TransactionOutcome::Committed => "committed",
+        TransactionOutcome::Partial => "partial",
+        TransactionOutcome::Refused => "refused",
     }
 }
 

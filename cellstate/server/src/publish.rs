@@ -1,12 +1,14 @@
 //! Publishing: what is durable, cut once for everybody who follows the cell.
 //!
 //! Nothing here knows of disks, clocks or connections. [`LoggedBatch`] is a batch as it stands in the log, [`Recent`] holds the
-//! newest of them for all watchers, and [`Mirror`] folds them into the picture that readers get.
+//! newest of them for all watchers, and [`Mirror`] folds them while recovering.
 
 mod batch;
+mod losses;
 mod mirror;
 mod recent;
 mod sections;
+mod times;
 mod wire;
 
 pub use batch::{LoggedBatch, NotABatch};
@@ -14,3 +16,5 @@ pub use mirror::{Folded, Mirror, MirrorError};
 pub use recent::Recent;
 
 pub(crate) use batch::BatchEncoder;
+pub(crate) use losses::{Losses, losses};
+pub(crate) use times::Times;

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     /// To the publishing thread.
     pub(crate) published: Backlog<Published>,
     pub(crate) picture: Picture,
+    /// Folded behind the commit path, for the final rows of allocations.
+    pub(crate) ledger: Mutex<crate::publish::Mirror>,
     pub(crate) feed: Feed,
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
@@ -82,7 +84,8 @@ impl Shared {
             recent: RwLock::new(Recent::new(revision, time, settings.recent_bytes)),
             durable: watch::Sender::new(revision),
             published: Backlog::new(settings.backlog_bytes),
-            picture: Picture::new(mirror, settings.snapshot_age),
+            picture: Picture::new(cell.clone(), mirror.times().clone(), settings.snapshot_age),
+            ledger: Mutex::new(mirror),
             feed,
             keeper,
             keeping: Keeping::default(),
@@ -150,7 +153,12 @@ impl Shared {
 
     /// A snapshot that has everything that is durable now.
     pub(crate) async fn snapshot(&self) -> Cell {
-        self.picture.at_least(self.durable_revision()).await
+        self.snapshot_of(self.durable_revision()).await
+    }
+
+    /// A snapshot that has this durable revision.
+    pub(crate) async fn snapshot_of(&self, revision: Revision) -> Cell {
+        self.picture.at_least(revision, || self.ingress.want_snapshot()).await
     }
 
     /// Queues a request. Refused while there is no room on the disk, when too much waits already, and when it could come to more than

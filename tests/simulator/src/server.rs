@@ -142,6 +142,7 @@ impl Server {
                     Output::Publish(published) => self.publish(world, published)?,
                     Output::Answer { ticket, at, answer } => self.answer(world, ticket, at, answer)?,
                     Output::Write(batch) => self.write(world, batch)?,
+                    Output::Snapshot(_) => {}
                 }
             }
             if self.pending.is_empty() || !self.committer.has_room() {

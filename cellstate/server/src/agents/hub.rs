@@ -9,6 +9,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{EpochOver, Follower, Leases, LogRelay, Reports, WantedIndex};
 
+/// Rows of deltas that are kept while the index is made: some 16 MiB.
+const MEANWHILE_ROWS_MAX: usize = 1 << 20;
+
 /// Shared by the publishing thread, the streams of agents, and the task that expires leases.
 pub(crate) struct Hub {
     books: Mutex<Books>,
@@ -24,21 +27,27 @@ pub(crate) struct Hub {
 }
 
 struct Books {
-    index: WantedIndex,
-    /// Up to where `index` was folded: a picture that is older may lack what it lists.
+    index: Index,
+    /// Up to where deltas came by: a picture that is older may lack what the index lists.
     folded: Revision,
     /// By machine slot, of machines whose agents follow: the revision at which their wanted set changed last.
     followed: BTreeMap<u32, watch::Sender<Revision>>,
 }
 
+/// The index is made when the first agent follows: a cell without agents need not keep it.
+enum Index {
+    /// No agent has followed yet.
+    NotNeeded,
+    /// It is being made of a snapshot at this revision or a later one; what came by since, and its rows.
+    Making { since: Revision, meanwhile: Vec<Delta>, rows: usize },
+    /// It is of the cell at this revision or a later one.
+    Made(WantedIndex, Revision),
+}
+
 impl Hub {
     pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, log_readers: usize) -> Self {
         Self {
-            books: Mutex::new(Books {
-                index: WantedIndex::of_cell(cell),
-                folded: cell.revision(),
-                followed: BTreeMap::new(),
-            }),
+            books: Mutex::new(Books { index: Index::NotNeeded, folded: cell.revision(), followed: BTreeMap::new() }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
             registering: Mutex::new(BTreeMap::new()),
             leases_changed: Notify::new(),
@@ -59,7 +68,20 @@ impl Hub {
                     follower.send_replace(delta.revision);
                 }
             };
-            index.fold(delta, told);
+            match index {
+                Index::NotNeeded => {}
+                Index::Making { meanwhile, rows, .. } => {
+                    *rows += 1 + delta.ends.len() + delta.grants.iter().map(|grants| grants.slots.len()).sum::<usize>();
+                    meanwhile.push(delta.clone());
+                    if *rows > MEANWHILE_ROWS_MAX {
+                        // Whoever began to make it has gone, or begins anew.
+                        *index = Index::NotNeeded;
+                    }
+                }
+                Index::Made(made, of) if *of < delta.revision => made.fold(delta, told),
+                // The snapshot that it was made of has this already.
+                Index::Made(..) => {}
+            }
             if delta.machines.is_empty() {
                 continue;
             }
@@ -74,6 +96,34 @@ impl Hub {
             drop(leases);
             self.leases_changed.notify_one();
         }
+    }
+
+    /// Whether the index is still to be made, of a snapshot at this revision or a later one. From here on deltas are kept for it.
+    /// To be asked until the answer is no.
+    pub(crate) fn needs_index(&self) -> Option<Revision> {
+        let mut books = self.books.lock();
+        match books.index {
+            Index::Made(..) => None,
+            Index::Making { since, .. } => Some(since),
+            Index::NotNeeded => {
+                let since = books.folded;
+                books.index = Index::Making { since, meanwhile: Vec::new(), rows: 0 };
+                Some(since)
+            }
+        }
+    }
+
+    /// Makes the index of a snapshot, if it is one of those that [`Hub::needs_index`] asked for last.
+    pub(crate) fn make_index(&self, cell: &Cell) {
+        let mut books = self.books.lock();
+        let Index::Making { since, meanwhile, .. } = &books.index else { return };
+        if cell.revision() < *since {
+            return;
+        }
+        let mut index = WantedIndex::of_cell(cell);
+        let after = meanwhile.iter().filter(|delta| delta.revision > cell.revision());
+        after.for_each(|delta| index.fold(delta, |_| {}));
+        books.index = Index::Made(index, cell.revision());
     }
 
     /// Wakes the stream of an agent whose machine's wanted set changed. Begins with a revision whose picture shows all that is
@@ -94,7 +144,10 @@ impl Hub {
 
     /// What an agent is to be told next.
     pub(crate) fn next(&self, follower: &mut Follower, cell: &Cell) -> Result<Option<v1::Assignments>, EpochOver> {
-        let slots = self.books.lock().index.on(follower.machine().slot).to_vec();
+        let slots = match &self.books.lock().index {
+            Index::Made(index, _) => index.on(follower.machine().slot).to_vec(),
+            Index::NotNeeded | Index::Making { .. } => Vec::new(),
+        };
         follower.next(cell, &slots)
     }
 
@@ -191,6 +244,46 @@ mod tests {
         );
         let machine = MachineId { slot: 3, generation: 1 };
         assert_eq!(*hub.follow(machine).borrow(), Revision(2));
+    }
+
+    fn granted(revision: u64, slot: u32, machine: u32) -> Delta {
+        let grants = plenum_model::Grants {
+            machines: vec![machine],
+            tasks: vec![0],
+            slots: vec![slot],
+            generations: vec![1],
+            ..plenum_model::Grants::default()
+        };
+        Delta { grants: vec![grants], ..Delta::new(Revision(revision), LogTime::from_micros(1)) }
+    }
+
+    #[test]
+    fn an_index_that_is_made_late_has_what_came_by_meanwhile_and_nothing_twice() {
+        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        hub.fold(&[granted(1, 0, 3)], 0);
+        assert_eq!(hub.needs_index(), Some(Revision(1)));
+        hub.fold(&[granted(2, 1, 3)], 0);
+        // A snapshot from before is none of those that are kept for.
+        hub.make_index(&Cell::default());
+        assert_eq!(hub.needs_index(), Some(Revision(1)));
+        let mut cell = Cell::default();
+        cell.apply(&Delta::new(Revision(1), LogTime::from_micros(1))).unwrap();
+        hub.make_index(&cell);
+        assert_eq!(hub.needs_index(), None);
+        hub.fold(&[granted(3, 2, 3)], 0);
+        let Index::Made(index, _) = &hub.books.lock().index else { panic!("it was made") };
+        assert_eq!(index.on(3), [1, 2]);
+    }
+
+    #[test]
+    fn an_index_that_nobody_makes_keeps_no_more_than_its_bound() {
+        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        let mut large = granted(1, 0, 3);
+        large.grants[0].slots = vec![0; MEANWHILE_ROWS_MAX + 1];
+        hub.fold(&[large], 0);
+        assert!(matches!(hub.books.lock().index, Index::NotNeeded));
+        assert_eq!(hub.needs_index(), Some(Revision(1)));
     }
 
     #[test]

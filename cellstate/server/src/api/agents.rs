@@ -118,7 +118,7 @@ impl v1::agents_server::Agents for AgentsService {
         let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
         hub.registered(machine, epoch, &instance, self.shared.clock.monotonic_micros());
         // From here on the next one to register this name sees who holds its lease.
-        drop(self.shared.picture.at_least(decided.at).await);
+        drop(self.shared.snapshot_of(decided.at).await);
         drop(registering);
         let lease = self.shared.settings.lease;
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
@@ -209,6 +209,10 @@ impl v1::agents_server::Agents for AgentsService {
 /// Tells an agent what to run, until its epoch or its connection is over.
 async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
     let machine = follower.machine();
+    while let Some(revision) = shared.hub.needs_index() {
+        let cell = shared.snapshot_of(revision).await;
+        shared.hub.make_index(&cell);
+    }
     let mut changes = shared.hub.follow(machine);
     let mut asked = shared.hub.logs.agent(machine);
     let mut ended = std::pin::pin!(shared.ended());
@@ -217,7 +221,7 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
         if due {
             due = false;
             let revision = *changes.borrow_and_update();
-            let cell = shared.picture.at_least(revision).await;
+            let cell = shared.snapshot_of(revision).await;
             let message = match shared.hub.next(&mut follower, &cell) {
                 Ok(Some(message)) => Some(Ok(message)),
                 Ok(None) => None,

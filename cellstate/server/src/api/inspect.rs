@@ -265,10 +265,10 @@ async fn list_transactions(
     let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
-    let names = shared.clone();
+    let (names, known) = (shared.clone(), cell.clone());
     let page = past::blocking(move || {
         let passes = |found: &LoggedTransaction| {
-            let own = scheduler_of(&names, SessionId(found.outcome.session));
+            let own = scheduler_of(&names, &known, SessionId(found.outcome.session));
             (!refused || !found.outcome.refusals.is_empty())
                 && (scheduler.is_empty() || own == scheduler)
                 && filter.passes(|field| match field {
@@ -286,8 +286,7 @@ async fn list_transactions(
 }
 
 /// The scheduler of a session, closed ones included, as far as the history goes.
-fn scheduler_of(shared: &Shared, session: SessionId) -> String {
-    let cell = shared.picture.now(plenum_model::Revision(0));
+fn scheduler_of(shared: &Shared, cell: &Cell, session: SessionId) -> String {
     if let Some(found) = cell.session(session) {
         return found.scheduler.to_string();
     }
@@ -336,7 +335,7 @@ fn transaction(
         return Err(Failure::internal(format!("revision {} is no transaction", found.revision)));
     };
     let mut view = v1::TransactionView {
-        scheduler: scheduler_of(shared, SessionId(asked.session)),
+        scheduler: scheduler_of(shared, cell, SessionId(asked.session)),
         principal: command.principal,
         base_revision: asked.base_revision,
         atomic: asked.atomic,

@@ -7,7 +7,7 @@ use plenum_model::{Decision, Delta, LogTime};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
-use super::Published;
+use super::{Published, TransactionNote};
 use crate::publish::{BatchEncoder, LoggedBatch};
 
 /// Decided commands that are not written yet.
@@ -15,6 +15,7 @@ use crate::publish::{BatchEncoder, LoggedBatch};
 pub(super) struct Building {
     encoder: BatchEncoder,
     deltas: Vec<Delta>,
+    transactions: Vec<TransactionNote>,
     /// Kept between batches, so that encoding allocates only the batch itself.
     decided: BytesMut,
     delta: BytesMut,
@@ -35,7 +36,7 @@ impl Building {
         self.deltas.first().map(|delta| delta.time)
     }
 
-    pub(super) fn add(&mut self, asked: &[u8], decision: &Decision, change: Delta) {
+    pub(super) fn add(&mut self, asked: &[u8], decision: &Decision, change: Delta, note: Option<TransactionNote>) {
         if self.deltas.is_empty() {
             self.encoder.begin(change.time);
         }
@@ -45,6 +46,7 @@ impl Building {
         delta::encode(&change, &mut self.delta);
         self.encoder.add(change.revision, asked, &self.decided, &self.delta);
         self.deltas.push(change);
+        self.transactions.extend(note);
     }
 
     /// The batch; `None` if there is nothing in it.
@@ -53,7 +55,8 @@ impl Building {
             return None;
         }
         let deltas = std::mem::take(&mut self.deltas);
+        let transactions = std::mem::take(&mut self.transactions);
         let batch = LoggedBatch::parse(self.encoder.finish()).expect("it was encoded here, without gaps");
-        Some(Published { batch: Arc::new(batch), deltas })
+        Some(Published { batch: Arc::new(batch), deltas, transactions })
     }
 }

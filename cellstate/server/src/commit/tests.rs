@@ -40,6 +40,7 @@ struct Heard {
     writes: Vec<Batch>,
     published: Vec<Published>,
     answers: Vec<(u32, Revision, Answer)>,
+    snapshots: Vec<Cell>,
 }
 
 fn hear(committer: &mut Committer<u32>) -> Heard {
@@ -49,6 +50,12 @@ fn hear(committer: &mut Committer<u32>) -> Heard {
             Output::Write(batch) => heard.writes.push(batch),
             Output::Publish(published) => heard.published.push(published),
             Output::Answer { ticket, at, answer } => heard.answers.push((ticket, at, answer)),
+            Output::Snapshot(cell) => {
+                let durable =
+                    heard.published.last().map_or_else(|| committer.durable(), |published| published.batch.last());
+                assert!(cell.revision() <= durable, "what a snapshot shows has been published before");
+                heard.snapshots.push(*cell);
+            }
         }
     }
     heard
@@ -152,6 +159,39 @@ fn log_time_never_goes_backwards_and_is_one_a_batch() {
     assert_eq!(hear(&mut committer).published[0].batch.time(), LogTime::from_micros(60));
 }
 
+#[test]
+fn a_snapshot_is_of_a_whole_batch_and_is_shown_when_that_is_durable() {
+    let mut committer = committer();
+    committer.handle(LogTime::default(), Input::Snapshot);
+    assert_eq!(hear(&mut committer).snapshots[0].revision(), Revision(0), "nothing waits: it is there at once");
+    request(&mut committer, 1, open_server());
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    request(&mut committer, 2, machine("m1"));
+    committer.handle(LogTime::default(), Input::Snapshot);
+    request(&mut committer, 3, machine("m2"));
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert_eq!((heard.writes[0].last, heard.snapshots.len()), (Revision(3), 0), "its batch is not durable");
+    request(&mut committer, 4, machine("m3"));
+    committer.handle(LogTime::default(), Input::Snapshot);
+    committer.handle(LogTime::default(), Input::Durable);
+    let heard = hear(&mut committer);
+    assert_eq!(heard.snapshots.len(), 1);
+    assert_eq!((heard.snapshots[0].revision(), heard.snapshots[0].machines().count()), (Revision(3), 2));
+}
+
+#[test]
+fn a_snapshot_of_what_may_be_lost_is_never_shown() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    hear(&mut committer);
+    committer.handle(LogTime::default(), Input::Snapshot);
+    committer.handle(LogTime::default(), Input::Failed);
+    committer.handle(LogTime::default(), Input::Snapshot);
+    committer.handle(LogTime::default(), Input::Durable);
+    assert!(hear(&mut committer).snapshots.is_empty());
+}
+
 fn log_options() -> Options {
     Options { create: Some(CellId([7; 16])), segment_bytes: 65_536, frame_bytes_max: 16_384, ..Options::default() }
 }
@@ -193,7 +233,7 @@ fn commit_until_crash(disk: &SimDisk, steps_before: u64) -> (u64, Cell) {
                     committer.handle(LogTime::default(), if durable { Input::Durable } else { Input::Failed });
                 }
                 Output::Answer { at, .. } => acknowledged = at.0,
-                Output::Publish(_) => {}
+                Output::Publish(_) | Output::Snapshot(_) => {}
             }
         }
     }

@@ -183,7 +183,8 @@ impl Feeder<'_> {
     /// Writes images of the pages that changed. The picture may be ahead of what was fed: then it is fed first.
     fn checkpoint(&mut self, closed: bool) -> Result<(), WriteError> {
         let history = &self.shared.feed.history;
-        let cell = self.shared.picture.now(Revision(history.newest_revision()));
+        let ask = || self.shared.ingress.want_snapshot();
+        let Some(cell) = self.shared.picture.wait_for(Revision(history.newest_revision()), ask) else { return Ok(()) };
         while cell.revision().0 > history.newest_revision() {
             let Received::Items(batches) = self.shared.feed.backlog.receive(BATCHES_MAX, None) else { return Ok(()) };
             self.feed(batches)?;

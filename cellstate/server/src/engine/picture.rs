@@ -1,72 +1,170 @@
-//! The picture of the cell that readers share, and snapshots of it on demand.
+//! The picture of the cell that readers share: a snapshot of the resolver's own state, taken when one is wanted.
+//!
+//! There is no second cell that would have to be folded along. While a snapshot is alive, pages that change are copied; so there is
+//! at most one in [`Picture::pause`], none while nobody reads, and one that has become old is let go of.
 
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use plenum_model::{Cell, LogTime, Revision};
 use tokio::sync::watch;
 
-use crate::commit::Published;
-use crate::publish::{Folded, Mirror, MirrorError};
+use crate::publish::Times;
 
-struct Cached {
-    since: Instant,
-    cell: Cell,
+/// Log of some hundred claims: they change so few pages that copying them is not worth waiting.
+const LITTLE_BYTES: usize = 32 << 10;
+
+#[derive(Default)]
+struct State {
+    shown: Option<Cell>,
+    /// When the resolver took the newest one.
+    taken: Option<Instant>,
+    wanted: bool,
+    /// Who waits; a snapshot is not let go of before they saw it.
+    waiting: usize,
+    /// There will not be another one.
+    closed: bool,
 }
 
-/// The mirror, with the snapshot that was taken last. Readers wait until it shows the revision that they need.
+/// The newest snapshot, and who waits for a newer one.
 pub(crate) struct Picture {
-    /// Held while a batch is folded, so that nobody sees half of one.
-    mirror: Mutex<Mirror>,
-    /// Ordering: taken after `mirror`, or alone.
-    cached: Mutex<Option<Cached>>,
-    folded: watch::Sender<Revision>,
-    age: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Counts what changed, for those who wait without a thread.
+    shows: watch::Sender<u64>,
+    /// When revisions were decided.
+    times: Mutex<Times>,
+    pause: Duration,
 }
 
 impl Picture {
-    pub(crate) fn new(mirror: Mirror, age: Duration) -> Self {
-        let folded = watch::Sender::new(mirror.cell().revision());
-        Self { mirror: Mutex::new(mirror), cached: Mutex::new(None), folded, age }
-    }
-
-    /// Takes the next batch.
-    pub(crate) fn fold(&self, published: &Published) -> Result<Folded, MirrorError> {
-        let mut mirror = self.mirror.lock();
-        // While a snapshot is alive, every page that changes is copied.
-        if self.cached.lock().as_ref().is_some_and(|cached| cached.since.elapsed() > self.age) {
-            *self.cached.lock() = None;
+    /// Begins with a durable cell. Snapshots are taken `pause` apart.
+    pub(crate) fn new(cell: Cell, times: Times, pause: Duration) -> Self {
+        let state = State { shown: Some(cell), ..State::default() };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            shows: watch::Sender::new(0),
+            times: Mutex::new(times),
+            pause,
         }
-        let folded = mirror.fold(&published.batch, &published.deltas)?;
-        drop(mirror);
-        self.folded.send_replace(published.batch.last());
-        Ok(folded)
     }
 
-    /// A snapshot at this revision or later: one that is at hand, if it is fresh enough, otherwise a new one.
-    pub(crate) async fn at_least(&self, revision: Revision) -> Cell {
-        let mut folded = self.folded.subscribe();
-        // The sender lives in `self`, so waiting ends only when the revision is there.
-        drop(folded.wait_for(|folded| *folded >= revision).await);
-        self.now(revision)
+    /// A snapshot of this revision or a later one, if there is one at hand. Otherwise one is wanted from here on, and the resolver is
+    /// to be told so.
+    fn look(&self, revision: Revision) -> Result<Cell, Closed> {
+        let mut state = self.state.lock();
+        match &state.shown {
+            Some(cell) if cell.revision() >= revision => return Ok(cell.clone()),
+            _ => {}
+        }
+        state.wanted = true;
+        Err(Closed(state.closed))
     }
 
-    /// A snapshot at this revision or later, as far as the picture has got.
-    pub(crate) fn now(&self, revision: Revision) -> Cell {
-        if let Some(cached) = &*self.cached.lock() {
-            let fresh = cached.since.elapsed() <= self.age || cached.cell.revision() == *self.folded.borrow();
-            if fresh && cached.cell.revision() >= revision {
-                return cached.cell.clone();
+    /// A snapshot of this durable revision or a later one. `ask` tells the resolver that one is wanted.
+    pub(crate) async fn at_least(&self, revision: Revision, ask: impl Fn()) -> Cell {
+        let _waiting = Waiting::new(self);
+        let mut shows = self.shows.subscribe();
+        loop {
+            shows.borrow_and_update();
+            match self.look(revision) {
+                Ok(cell) => return cell,
+                Err(Closed(false)) => ask(),
+                // The server ends, and with it whoever waits here.
+                Err(Closed(true)) => std::future::pending().await,
+            }
+            // The sender lives in `self`.
+            drop(shows.changed().await);
+        }
+    }
+
+    /// As [`Picture::at_least`], for a thread; `None` when there will not be one any more.
+    pub(crate) fn wait_for(&self, revision: Revision, ask: impl Fn()) -> Option<Cell> {
+        let _waiting = Waiting::new(self);
+        loop {
+            match self.look(revision) {
+                Ok(cell) => return Some(cell),
+                Err(Closed(true)) => return None,
+                Err(Closed(false)) => ask(),
+            }
+            let mut state = self.state.lock();
+            // Shown between the look and the lock.
+            if state.wanted && !state.closed {
+                self.changed.wait(&mut state);
             }
         }
-        let mirror = self.mirror.lock();
-        let cell = mirror.cell().clone();
-        *self.cached.lock() = Some(Cached { since: Instant::now(), cell: cell.clone() });
-        cell
+    }
+
+    /// When the resolver shall take a snapshot: not sooner after the one before than [`Picture::pause`], unless only so many bytes
+    /// of log were written meanwhile that hardly any page was copied for that one.
+    pub(crate) fn due(&self, bytes_since: usize) -> Option<Instant> {
+        let state = self.state.lock();
+        let after = state.taken.filter(|_| bytes_since > LITTLE_BYTES).map(|taken| taken + self.pause);
+        state.wanted.then(|| after.unwrap_or_else(Instant::now))
+    }
+
+    /// The resolver takes one: who wants one from here on, wants another.
+    pub(crate) fn taking(&self) {
+        let mut state = self.state.lock();
+        state.wanted = false;
+        state.taken = Some(Instant::now());
+    }
+
+    /// Shows a snapshot to everybody who waits.
+    pub(crate) fn show(&self, cell: Cell) {
+        let before = self.state.lock().shown.replace(cell);
+        self.tell();
+        drop(before);
+    }
+
+    /// Lets a snapshot go that only keeps pages from being changed in place. Not for the resolver's thread: it may be the last one
+    /// that holds a million rows.
+    pub(crate) fn tidy(&self) {
+        let mut state = self.state.lock();
+        let old = state.waiting == 0 && state.taken.is_none_or(|taken| taken.elapsed() > self.pause);
+        let before = if old { state.shown.take() } else { None };
+        drop(state);
+        drop(before);
+    }
+
+    /// There will be no other snapshot: the resolver ends.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changed.notify_all();
+        self.shows.send_modify(|count| *count += 1);
+    }
+
+    /// A batch was published.
+    pub(crate) fn note_time(&self, first: Revision, time: LogTime) {
+        self.times.lock().push(first, time);
     }
 
     /// When a revision was decided, as far as is remembered.
     pub(crate) fn time_of(&self, revision: Revision) -> Option<LogTime> {
-        self.mirror.lock().time_of(revision)
+        self.times.lock().of(revision)
     }
 }
+
+/// Somebody who waits for a snapshot, until dropped.
+struct Waiting<'a>(&'a Picture);
+
+impl<'a> Waiting<'a> {
+    fn new(picture: &'a Picture) -> Self {
+        picture.state.lock().waiting += 1;
+        Self(picture)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+    }
+}
+
+/// There is no snapshot at hand; if true, there will not be one.
+struct Closed(bool);

@@ -1,4 +1,4 @@
-//! The thread behind the commit path: folds what is durable, and tells everybody who keeps books about it.
+//! The thread behind the commit path: tells everybody who keeps books what is durable.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use super::backlog::Received;
 use super::feeder::Fed;
 use crate::commit::Published;
 use crate::error::ServerError;
+use crate::publish::losses;
 use crate::shared::Shared;
 
 /// Most batches that are taken at a time.
@@ -33,8 +34,11 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 }
 
 fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
-    let folded = shared.picture.fold(&published).map_err(ServerError::Mirror)?;
-    shared.metrics.folded(&folded);
+    let folded = shared.ledger.lock().fold(&published.batch, &published.deltas).map_err(ServerError::Mirror)?;
+    shared.picture.note_time(published.batch.first(), published.batch.time());
+    shared.picture.tidy();
+    let losses = losses(&published).map_err(ServerError::Mirror)?;
+    shared.metrics.decided(&published.transactions, &losses);
     let now = shared.clock.monotonic_micros();
     shared.hub.fold(&published.deltas, now);
     shared.feed.send(Fed { batch: published.batch, ended: folded.ended, conflicts: folded.conflicts });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use plenum_model::LogTime;
 
 use super::journal::Writer;
 use crate::commit::{Batch, Committer, Input, Output};
@@ -22,6 +23,8 @@ pub(crate) struct Resolver {
     pub(crate) writer: Writer,
     /// To the journal's thread; one batch at a time.
     pub(crate) batches: Sender<Batch>,
+    /// Written since a snapshot was taken last.
+    pub(crate) bytes_since_snapshot: usize,
 }
 
 impl Resolver {
@@ -40,17 +43,33 @@ impl Resolver {
             self.decide_all(&mut pending, drained);
             let idle = drained && pending.is_empty() && !self.committer.is_writing();
             if (stopping && idle) || self.shared.has_failed() {
-                return;
+                break;
             }
         }
+        if !self.shared.has_failed() {
+            // Who reads after this, the last checkpoint above all, finds everything.
+            self.shared.picture.show(self.committer.undurable_cell().clone());
+        }
+        self.shared.picture.close();
     }
 
     /// When something is due without anybody asking.
     fn wake_at(&self) -> Option<Instant> {
-        if self.shared.space.is_read_only() {
-            return Some(Instant::now() + READ_ONLY_PAUSE);
+        let due = if self.shared.space.is_read_only() {
+            Some(Instant::now() + READ_ONLY_PAUSE)
+        } else {
+            self.committer.next_due().map(|due| self.shared.clock.instant_of(due))
+        };
+        self.shared.picture.due(self.bytes_since_snapshot).into_iter().chain(due).min()
+    }
+
+    /// Takes a snapshot when one is wanted and due.
+    fn take_snapshot(&mut self, now: LogTime) {
+        if self.shared.picture.due(self.bytes_since_snapshot).is_some_and(|due| due <= Instant::now()) {
+            self.shared.picture.taking();
+            self.bytes_since_snapshot = 0;
+            self.committer.handle(now, Input::Snapshot);
         }
-        self.committer.next_due().map(|due| self.shared.clock.instant_of(due))
     }
 
     /// Decides what there is room for, and carries out what comes of it.
@@ -66,6 +85,7 @@ impl Resolver {
             if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
                 self.committer.handle(now, Input::Tick);
             }
+            self.take_snapshot(now);
             // Handing a batch over costs two changes of threads; with nobody waiting, writing it here is quicker.
             self.carry_out(drained && pending.is_empty());
             if pending.is_empty() || !self.committer.has_room() {
@@ -82,8 +102,12 @@ impl Resolver {
     /// Carries out all there is to do.
     fn carry_out(&mut self, alone: bool) {
         while let Some(output) = self.committer.poll() {
+            if let Output::Write(batch) = &output {
+                self.bytes_since_snapshot += batch.bytes.len();
+            }
             match output {
                 Output::Publish(published) => self.shared.publish(published),
+                Output::Snapshot(cell) => self.shared.picture.show(*cell),
                 Output::Answer { ticket, at, answer } => {
                     self.shared.metrics.answered(ticket.since.elapsed());
                     ticket.reply.send(Answered { at, answer });

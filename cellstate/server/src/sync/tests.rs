@@ -43,7 +43,7 @@ impl Source {
                     self.mirror.fold(&published.batch, &published.deltas).unwrap();
                     self.recent.push(published.batch);
                 }
-                Output::Answer { .. } => {}
+                Output::Answer { .. } | Output::Snapshot(_) => {}
             }
         }
     }
