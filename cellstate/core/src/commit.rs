@@ -1,13 +1,15 @@
 //! Commits: a transaction is checked as a whole, resolved, and turned into an outcome and a delta.
 
+use std::collections::BTreeSet;
+
 use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
-    AllocationState, AllocationStatus, Decision, Delta, Grants, JobChange, JobState, LogTime, Move, Outcome, Placement,
-    Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, floor_of,
+    AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
+    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, floor_of,
 };
 
-use crate::resolve::{Resolution, Resolver, granted_ids};
+use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
 
@@ -46,6 +48,8 @@ impl Core {
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             job_events: &self.derived.job_events,
+            quotas: &self.derived.quotas,
+            reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler).cloned(),
             epochs_began: &self.derived.epochs_began,
             opened: self.derived.opened,
             session: &session,
@@ -80,14 +84,29 @@ impl Core {
             let message = format!("columns of a placement differ in length: {machines} machines, {tasks} tasks");
             return Err(Rejection::new(RejectionCode::InvalidRequest, message));
         }
-        let later = [
-            (txn.placements.iter().any(|placement| !placement.extras.is_empty()), "devices, ports and take-overs"),
-            (txn.placements.iter().any(|placement| !placement.preemptions.is_empty()), "preemptions"),
-            (txn.placements.iter().any(|placement| !placement.alternates.is_empty()), "alternates"),
-        ];
-        if let Some((_, what)) = later.into_iter().find(|(asked, _)| *asked) {
-            let message = format!("{what} are not decided by this version of Plenum");
-            return Err(Rejection::new(RejectionCode::Unimplemented, message));
+        if txn.placements.iter().any(|placement| !placement.preemptions.is_empty()) {
+            self.check_victims(txn)?;
+        }
+        Ok(())
+    }
+
+    /// A task cannot be evicted and placed by the same transaction.
+    fn check_victims(&self, txn: &Transaction) -> Result<(), Rejection> {
+        let claimed: BTreeSet<(u32, u16, u32)> = txn
+            .placements
+            .iter()
+            .flat_map(|placement| placement.tasks.iter().map(|&task| (placement.job.slot, placement.group, task)))
+            .collect();
+        let victims = txn.placements.iter().flat_map(|placement| &placement.preemptions);
+        for found in victims.filter_map(|preemption| self.cell.allocation(preemption.victim)) {
+            let row = found.row;
+            if claimed.contains(&(row.job_slot, row.group, row.task)) {
+                let message = format!(
+                    "{} is named as a victim, and its task {} of group {} is claimed; stop it instead, and claim its task",
+                    found.id, row.task, row.group
+                );
+                return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+            }
         }
         Ok(())
     }
@@ -107,13 +126,27 @@ impl Core {
             let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
             delta.moves.push(Move { slot, status, restarts, reason: None });
         }
+        for &(slot, placement) in &resolution.victims {
+            let found = self.cell.allocation_in(slot).and_then(|found| found.extra);
+            let restarts = found.map_or(0, |extra| extra.restarts);
+            let job = self.cell.job(txn.placements[placement as usize].job);
+            let reason = job.map(|job| format!("evicted for {}/{}", job.shape.namespace, job.shape.name).into());
+            let status = AllocationStatus { state: AllocationState::Evicting, ready: false };
+            delta.moves.push(Move { slot, status, restarts, reason });
+        }
+        let mut ports = Vec::new();
         let mut placements = Vec::with_capacity(txn.placements.len());
-        for (placement, granted) in txn.placements.iter().zip(&resolution.granted) {
+        for ((number, placement), granted) in (0..).zip(&txn.placements).zip(&resolution.granted) {
             let grants = delta.grants.len();
             if !granted.is_empty() {
                 let columns = self.grant_columns(txn, placement, granted, scheduler, &mut delta);
                 delta.grants.push(columns);
+                if self.cell.hold(placement.job).is_some() && !delta.holds.iter().any(|(job, _)| *job == placement.job)
+                {
+                    delta.holds.push((placement.job, None));
+                }
             }
+            ports.extend(granted.iter().filter_map(|granted| granted_ports(number, granted)));
             placements.push(granted_ids(placement, granted, &delta, grants));
         }
         for (job_slot, machine) in self.derived.promised.homes() {
@@ -135,8 +168,8 @@ impl Core {
             placements,
             refusals: resolution.refusals,
             idle_stops: resolution.idle_stops,
-            ports: Vec::new(),
-            divergences: Vec::new(),
+            ports,
+            divergences: resolution.divergences,
         };
         (outcome, delta)
     }
@@ -145,7 +178,7 @@ impl Core {
         &mut self,
         txn: &Transaction,
         placement: &Placement,
-        granted: &[u32],
+        granted: &[Granted],
         scheduler: u16,
         delta: &mut Delta,
     ) -> Grants {
@@ -176,13 +209,23 @@ impl Core {
         }
         self.cell.warm_rows(grants.slots.iter().copied());
         let floor = floor_of(self.cell.identity().incarnation);
-        for (number, &claim) in granted.iter().enumerate() {
+        for (number, granted) in granted.iter().enumerate() {
             let slot = grants.slots[number];
             let before = self.cell.allocation_rows().get(slot).map_or(0, |row| row.generation);
-            grants.machines.push(placement.machines[claim as usize]);
-            grants.tasks.push(placement.tasks[claim as usize]);
+            if let Some(extra) = &granted.extra {
+                let claim = u32::try_from(number).expect("bounded by CLAIMS_MAX");
+                grants.extras.push(GrantExtra { claim, ..GrantExtra::clone(extra) });
+            }
+            grants.machines.push(granted.machine);
+            grants.tasks.push(placement.tasks[granted.claim as usize]);
             grants.generations.push(before.max(floor) + 1);
         }
         grants
     }
+}
+
+/// The ports of a granted claim, if it got some.
+fn granted_ports(placement: u32, granted: &Granted) -> Option<GrantedPorts> {
+    let extra = granted.extra.as_ref().filter(|extra| !extra.ports.is_empty())?;
+    Some(GrantedPorts { placement, claim: granted.claim, ports: extra.ports.clone() })
 }

@@ -101,17 +101,25 @@ impl Derived {
 
     /// Notes what a delta is about to change: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
+        // Slots that ended with this delta before, kept only where somebody's end could matter to another one's.
+        let mut ended = BTreeSet::new();
+        let mut known = 0;
         for (number, end) in delta.ends.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {
                 cell.warm_rows(delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot));
             }
-            self.ring.note_end(delta.revision, cell, end.slot);
+            if cell.in_use(cell.allocation_rows().get(end.slot).map_or(0, |row| row.machine)).is_some() {
+                ended.extend(delta.ends[known..number].iter().map(|end| end.slot));
+                known = number;
+            }
+            self.ring.note_end(delta.revision, cell, end.slot, &ended);
             self.allocation_slots.give(end.slot);
             let job = cell.allocation_in(end.slot).and_then(|found| cell.job(found.row.job()));
             if let Some(job) = job.filter(|job| job.state.is_final()) {
                 self.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
             }
         }
+        self.rules.before(delta, cell);
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
         }
@@ -126,6 +134,7 @@ impl Derived {
         for grants in &delta.grants {
             self.ring.note_grants(delta.revision, grants);
         }
+        self.rules.after(delta, cell);
         for name in &delta.scheduler_names {
             let number = u16::try_from(self.scheduler_numbers.len()).expect("bounded when a session opens");
             self.scheduler_numbers.insert(name.clone(), number);

@@ -19,12 +19,14 @@ pub(crate) enum JobEventKind {
     Home = 4,
     /// It is gone.
     Retired = 5,
+    /// The allocation of a task that has a single instance began to leave.
+    Left = 6,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// Words for people, by kind.
-const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired"];
+const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired", "leaving"];
 
 impl JobEventKind {
     /// The kinds of events that can make a task unwanted so.
@@ -96,6 +98,18 @@ impl JobEvents {
         for change in &delta.tasks {
             self.note(slot_of(change.group_row), JobEventKind::Task, event);
         }
+        for change in delta.moves.iter().filter(|change| change.status.state.is_leaving()) {
+            let Some(row) = cell.allocation_rows().get(change.slot) else { continue };
+            if cell.groups().get(row.group_row).is_some_and(|group| group.single_instance) {
+                self.note(row.job_slot, JobEventKind::Left, event);
+            }
+        }
+    }
+
+    /// The revision of the newest event of a job, of any kind.
+    pub(crate) fn newest(&self, slot: u32) -> Revision {
+        let events = self.0.get(slot as usize).map(|events| events.iter().map(|event| event.revision));
+        Revision(events.and_then(Iterator::max).unwrap_or(0))
     }
 
     /// The newest event of these kinds, if it was after the base; or else the submission, if that was: then nothing about the job

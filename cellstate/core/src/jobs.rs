@@ -221,26 +221,8 @@ fn undecided_yet(shape: &JobShape) -> Result<(), Rejection> {
         Err(Rejection::new(RejectionCode::Unimplemented, message))
     };
     let any = |asks: fn(&GroupShape) -> bool| shape.groups.iter().any(asks);
-    if any(|group| !group.devices.is_empty()) {
-        return refuse("devices");
-    }
-    if any(|group| !group.ports.is_empty()) {
-        return refuse("ports");
-    }
-    if any(|group| !group.spread.is_empty()) {
-        return refuse("spread rules");
-    }
-    if any(|group| group.per_machine > 0) {
-        return refuse("limits per machine");
-    }
-    if any(|group| group.single_instance) {
-        return refuse("single instances");
-    }
     if any(|group| !group.affinities.is_empty()) {
         return refuse("affinities");
-    }
-    if any(|group| group.min > 0) {
-        return refuse("minimums of groups");
     }
     if shape.parent.is_some() || shape.instant_micros != 0 { refuse("launches") } else { Ok(()) }
 }

@@ -5,6 +5,7 @@
 
 pub mod invariants;
 
+mod claims;
 mod clock;
 mod commit;
 mod derived;
@@ -14,6 +15,7 @@ mod lifecycle;
 mod machines;
 mod partitions;
 mod planted_bugs;
+mod preempt;
 mod promised;
 mod quotas;
 mod resolve;

@@ -118,6 +118,7 @@ impl<'a> Consequences<'a> {
         let leaving = before.is_leaving() || left;
         let state = match before {
             AllocationState::Stopping => AllocationState::Stopped,
+            AllocationState::Evicting => AllocationState::Evicted,
             AllocationState::Lost => AllocationState::EndedLost,
             _ => reported,
         };

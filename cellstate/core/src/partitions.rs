@@ -14,7 +14,6 @@ pub(crate) struct Reserved(BTreeMap<Arc<str>, ClassSet>);
 
 impl Reserved {
     /// The classes of machines on which this scheduler may not claim; `None`: it may everywhere.
-    #[allow(dead_code, reason = "asked by claims and holds")]
     pub(crate) fn closed_to(&mut self, cell: &Cell, scheduler: &Arc<str>) -> Option<&ClassSet> {
         let closes = |partition: &&Partition| !partition.schedulers.is_empty() && !is_open_to(partition, scheduler);
         let mut closed = cell.partitions().map(|(_, partition)| partition).filter(closes).peekable();

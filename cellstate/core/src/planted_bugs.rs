@@ -6,13 +6,9 @@ use plenum_model::{Decision, JobChange, LogTime, Obstacle, RefusalKind};
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
 
-/// Lets pass what stands in a claim's way, where a bug overlooks it.
+/// Whether a bug lets pass what stands in a claim's way.
 #[inline(always)]
-pub(crate) fn overlook(trouble: Option<Trouble>) -> Option<Trouble> {
-    trouble.filter(|trouble| !is_overlooked(trouble))
-}
-
-fn is_overlooked(trouble: &Trouble) -> bool {
+pub(crate) fn is_overlooked(trouble: &Trouble) -> bool {
     match trouble {
         Trouble::Machine(Obstacle::NoRoom(_)) => planted::is(Bug::GrantsWithoutRoom),
         Trouble::Machine(Obstacle::NotReady(_)) => planted::is(Bug::GrantsOnAnyMachine),

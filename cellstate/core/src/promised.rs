@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{CUSTOM_RESOURCES, Resources};
+use std::sync::Arc;
+
+use plenum_model::{CUSTOM_RESOURCES, Device, GroupCounts, Resources, Room, TakeOver};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {
@@ -26,6 +28,39 @@ pub(crate) struct Promised {
     stops: Vec<u32>,
     /// Jobs whose tasks share a machine, with the one that they were promised.
     homes: Vec<(u32, u32)>,
+    pub(crate) specials: Specials,
+}
+
+/// What few transactions promise. Cloned before a placement that has some, so that undoing it is putting the clone back.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Specials {
+    /// Devices and ports by machine, without what is taken over.
+    pub(crate) machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
+    /// How the counts of groups change, by group row.
+    pub(crate) counts: BTreeMap<u32, GroupCounts>,
+    /// What successors were promised of leaving allocations, by slot.
+    pub(crate) taken_over: BTreeMap<u32, TakeOver>,
+    /// Slots of victims, in the order in which they were taken.
+    pub(crate) victims: Vec<u32>,
+    /// How much less a namespace has than before: negative where it has more.
+    pub(crate) given_back: BTreeMap<Arc<str>, Room>,
+}
+
+impl Specials {
+    fn clear(&mut self) {
+        self.machines.clear();
+        self.counts.clear();
+        self.taken_over.clear();
+        self.victims.clear();
+        self.given_back.clear();
+    }
+
+    /// Notes what a claim was promised on a machine.
+    pub(crate) fn add(&mut self, machine: u32, devices: &[Device], ports: impl Iterator<Item = u16>) {
+        let (all, numbers) = self.machines.entry(machine).or_default();
+        all.extend_from_slice(devices);
+        numbers.extend(ports);
+    }
 }
 
 impl Promised {
@@ -39,6 +74,7 @@ impl Promised {
         self.stamp += 1;
         self.rest.clear();
         self.homes.clear();
+        self.specials.clear();
     }
 
     /// Promised room on a machine.

@@ -34,7 +34,6 @@ impl QuotaUse {
     }
 
     /// What a namespace uses; nothing for one without a quota.
-    #[allow(dead_code, reason = "asked by claims and holds")]
     pub(crate) fn used(&self, namespace: &str) -> Resources {
         self.0.get(namespace).map(Sum::total).unwrap_or_default()
     }

@@ -5,28 +5,43 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, Cell, ClassSet, ConflictCheck, Delta, GroupRow, Guard, Job, LogTime, Obstacle, Placement, Refusal,
-    RefusalKind, RefusalReason, Requirement, Resources, Session, TaskState, Transaction, group_is_wanted,
-    task_is_wanted,
+    AllocationId, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, LogTime, Placement, Refusal, RefusalKind,
+    RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::job_events::JobEvents;
 use crate::promised::Promised;
+use crate::quotas::QuotaUse;
 use crate::ring::Ring;
-use crate::room::{Facts, Judge, Trouble};
+use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
 
 /// What a transaction gets. Only `resolve` makes one, so that nobody can be handed claims that were not judged.
 #[derive(Debug, Default)]
 pub(crate) struct Resolution {
-    /// By placement, the positions of granted claims.
-    pub(crate) granted: Vec<Vec<u32>>,
+    /// By placement, what was granted, in the order of its claims.
+    pub(crate) granted: Vec<Vec<Granted>>,
     pub(crate) refusals: Vec<Refusal>,
     /// Slots of allocations to stop.
     pub(crate) stops: Vec<u32>,
     pub(crate) idle_stops: Vec<u32>,
+    /// Slots of allocations to evict, each with the position of the placement that it goes for.
+    pub(crate) victims: Vec<(u32, u32)>,
+    /// Positions in `refusals` of misfits that could have been seen at the base.
+    pub(crate) divergences: Vec<u32>,
     /// No effect at all, by `atomic` or by a guard.
     pub(crate) refused: bool,
+}
+
+/// A claim that is granted.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// Its position in the placement.
+    pub(crate) claim: u32,
+    /// Where: the claim's machine, or an alternate.
+    pub(crate) machine: u32,
+    /// What it has beyond room; its claim is not set yet.
+    pub(crate) extra: Option<Box<GrantExtra>>,
 }
 
 /// What resolving looks at.
@@ -36,19 +51,13 @@ pub(crate) struct Resolver<'a> {
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) job_events: &'a JobEvents,
+    pub(crate) quotas: &'a QuotaUse,
+    /// Classes of machines that are reserved for other schedulers, where some are.
+    pub(crate) reserved: Option<ClassSet>,
     pub(crate) epochs_began: &'a [u64],
     pub(crate) opened: plenum_model::Revision,
     pub(crate) session: &'a Arc<Session>,
     pub(crate) now: LogTime,
-}
-
-/// What the claims of one placement share.
-struct Terms<'a> {
-    job: &'a Arc<Job>,
-    group: &'a GroupRow,
-    need: Resources,
-    /// Classes of machines that satisfy the group's constraints, where it has some.
-    classes: Option<ClassSet>,
 }
 
 impl Resolver<'_> {
@@ -67,14 +76,19 @@ impl Resolver<'_> {
         let mut missed = false;
         for (number, placement) in (0..).zip(&txn.placements) {
             let homes = self.promised.homes_count();
-            let granted = self.resolve_placement(txn, number, placement, twice, &mut seen, &mut resolution);
-            let enough = granted.len() >= placement.min as usize || planted::is(Bug::ForgetsMinimums);
+            let specials = self.promised.specials.clone();
+            let granted = self.resolve_placement(txn, number, placement, twice.then_some(&mut seen), &mut resolution);
+            let enough = granted.len() >= self.least(placement) as usize || planted::is(Bug::ForgetsMinimums);
             if enough {
+                let victims = &self.promised.specials.victims[specials.victims.len()..];
+                resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
                 resolution.granted.push(granted);
             } else {
                 self.undo(number, placement, &granted, homes, &mut resolution);
-                for &claim in &granted {
-                    seen.remove(&(placement.job.slot, placement.group, placement.tasks[claim as usize]));
+                self.promised.specials = specials;
+                for granted in &granted {
+                    let task = placement.tasks[granted.claim as usize];
+                    seen.remove(&(placement.job.slot, placement.group, task));
                 }
                 resolution.granted.push(Vec::new());
                 missed = true;
@@ -85,16 +99,41 @@ impl Resolver<'_> {
             self.undo_all(txn, &mut resolution);
         }
         resolution.refusals.sort_by_key(|refusal| refusal.claim);
+        self.find_divergences(txn, &mut resolution);
         resolution
     }
 
-    fn judge(&self, txn: &Transaction) -> Judge<'_> {
+    /// The fewest claims of a placement that may be granted: what it asks for, and what its group declares as long as fewer of its
+    /// tasks are there.
+    fn least(&self, placement: &Placement) -> u32 {
+        let job = self.cell.job(placement.job);
+        let declared =
+            job.and_then(|job| job.shape.groups.get(usize::from(placement.group))).map_or(0, |shape| shape.min);
+        if declared == 0 {
+            return placement.min;
+        }
+        use plenum_model::TaskState::{Done, Live};
+        let there = job.and_then(|job| self.cell.group(job, placement.group));
+        let there = there.map_or(0, |group| group.tasks_in(Live) + group.tasks_in(Done));
+        placement.min.max(declared.saturating_sub(there))
+    }
+
+    pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'_> {
         Judge { cell: self.cell, ring: self.ring, job_events: self.job_events, base: txn.base, opened: self.opened }
     }
 
+    /// Misfits of a scheduler that had seen the last change of everything it claims on.
+    fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
+        let misfits = (0..).zip(&resolution.refusals).filter(|(_, refusal)| refusal.kind == RefusalKind::Misfit);
+        let seen = |refusal: &Refusal| {
+            let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
+            machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base
+        };
+        resolution.divergences = misfits.filter(|(_, refusal)| seen(refusal)).map(|(position, _)| position).collect();
+    }
+
     fn refuse_whole(&self, txn: &Transaction, trouble: Trouble, resolution: &mut Resolution) {
-        let nothing = Resources::default();
-        let facts = self.judge(txn).facts(trouble, u32::MAX, u32::MAX, &nothing, &nothing);
+        let facts = self.judge(txn).facts(trouble, &About::default());
         resolution.refusals.push(refusal(None, &Placement::default(), facts));
         for (number, placement) in (0..).zip(&txn.placements) {
             for claim in claims_of(placement) {
@@ -102,11 +141,11 @@ impl Resolver<'_> {
                 resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
             }
         }
-        resolution.granted = vec![Vec::new(); txn.placements.len()];
+        resolution.granted = txn.placements.iter().map(|_| Vec::new()).collect();
         resolution.refused = true;
     }
 
-    fn failed_guard(&self, guard: &Guard) -> Option<Trouble> {
+    pub(crate) fn failed_guard(&self, guard: &Guard) -> Option<Trouble> {
         match guard {
             Guard::JobVersion { job, version } => {
                 let holds = self.cell.job(*job).is_some_and(|found| found.version == *version);
@@ -137,139 +176,45 @@ impl Resolver<'_> {
                 resolution.refusals.push(refused);
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
+                if self.rules.counts_any() || self.cell.has_quotas() {
+                    self.note_left(id.slot);
+                }
             } else {
                 resolution.idle_stops.push(position);
             }
         }
     }
 
-    /// What the claims of a placement share, or why none of them can be granted.
-    fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement) -> Result<Terms<'a>, Trouble> {
-        let never = |kind, reason| Err(Trouble::Never(kind, reason));
-        let Some(job) = cell.job(placement.job) else { return Err(Trouble::Job(RefusalReason::NoSuchJob)) };
-        if job.shape.scheduler != self.session.scheduler {
-            return never(RefusalKind::Permission, RefusalReason::OtherScheduler);
+    /// Somebody leaves with this transaction: its group has a task less, and its namespace room to claim.
+    pub(crate) fn note_left(&mut self, slot: u32) {
+        let Some(found) = self.cell.allocation_in(slot) else { return };
+        let Some(job) = self.cell.job(found.row.job()) else { return };
+        let Some(shape) = job.shape.groups.get(usize::from(found.row.group)) else { return };
+        let specials = &mut self.promised.specials;
+        if GroupCounts::are_needed_by(shape) {
+            specials.counts.entry(found.row.group_row).or_default().add(self.cell, shape, found.row.machine, -1);
         }
-        if job.version != placement.job_version {
-            return Err(Trouble::Job(RefusalReason::JobVersion));
+        if self.cell.quota(&job.shape.namespace).is_some() {
+            let back = specials.given_back.entry(job.shape.namespace.clone()).or_default();
+            back.add(&self.cell.resources_of(found.row));
         }
-        let shape = job.shape.groups.get(usize::from(placement.group));
-        let (Some(shape), Some(group)) = (shape, cell.group(job, placement.group)) else {
-            return never(RefusalKind::Misfit, RefusalReason::NotWanted);
-        };
-        if placement.resources.is_some_and(|resources| resources != shape.resources) {
-            return never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer);
-        }
-        if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard)) {
-            return Err(trouble);
-        }
-        group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
-        let constrained = !shape.constraints.is_empty();
-        let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
-        Ok(Terms { job, group, need: shape.resources, classes })
-    }
-
-    /// Judges the claims of one placement in order, and gives the positions of those that are granted.
-    fn resolve_placement(
-        &mut self,
-        txn: &Transaction,
-        number: u32,
-        placement: &Placement,
-        twice: bool,
-        seen: &mut BTreeSet<(u32, u16, u32)>,
-        resolution: &mut Resolution,
-    ) -> Vec<u32> {
-        let cell = self.cell;
-        let terms = match self.terms(cell, placement) {
-            Ok(terms) => terms,
-            Err(trouble) => {
-                let slot = placement.job.slot;
-                for claim in claims_of(placement) {
-                    let (need, none) = (Resources::default(), Resources::default());
-                    let facts = self.judge(txn).facts(trouble, u32::MAX, slot, &need, &none);
-                    resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
-                }
-                return Vec::new();
-            }
-        };
-        let mut granted = Vec::with_capacity(placement.machines.len());
-        let warmed = placement.machines.iter().map(|&machine| cell.machine_row(machine).map_or(0, |row| row.epoch));
-        let tasks = placement.tasks.iter().map(|&task| cell.task(terms.group, task).map_or(0, |row| row.allocation));
-        std::hint::black_box(warmed.chain(tasks).fold(0, |loaded, one| loaded ^ one));
-        for claim in claims_of(placement) {
-            let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
-            let again = twice && seen.contains(&(placement.job.slot, placement.group, task));
-            let trouble = if again {
-                Some(Trouble::Never(RefusalKind::Misfit, RefusalReason::TaskTaken))
-            } else {
-                crate::planted_bugs::overlook(self.trouble(txn, &terms, machine, task))
-            };
-            if let Some(trouble) = trouble {
-                let promised = self.promised.on(machine);
-                let facts = self.judge(txn).facts(trouble, machine, terms.job.id.slot, &terms.need, &promised);
-                resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
-                continue;
-            }
-            self.promised.add(machine, &terms.need);
-            if terms.job.shape.same_machine && terms.job.home.is_none() {
-                self.promised.set_home(terms.job.id.slot, machine);
-            }
-            if twice {
-                seen.insert((placement.job.slot, placement.group, task));
-            }
-            granted.push(claim);
-        }
-        granted
-    }
-
-    /// What stands in the way of one claim.
-    fn trouble(&mut self, txn: &Transaction, terms: &Terms<'_>, machine: u32, task: u32) -> Option<Trouble> {
-        match task_is_wanted(self.cell, terms.group, task) {
-            Ok(_) => {}
-            Err(plenum_model::NotWanted::Task(TaskState::Live)) => {
-                let slot = self.cell.task(terms.group, task).map_or(0, |row| row.allocation) - 1;
-                if !self.promised.stops(slot) {
-                    return Some(Trouble::Taken(slot));
-                }
-            }
-            Err(why) => return Some(Trouble::NotWanted(why)),
-        }
-        if let Some(row) = self.cell.machine_row(machine).filter(|row| row.last_change > txn.base) {
-            let began = self.epochs_began.get(machine as usize).copied().unwrap_or(0);
-            if began > txn.base.0 {
-                return Some(Trouble::NewMachine(plenum_model::Revision(began), row.epoch));
-            }
-            if txn.check == ConflictCheck::Sequence {
-                let changed = self.ring.changed_by_others(machine, txn.base, self.session.id);
-                if changed != Some(false) {
-                    return Some(Trouble::Changed(self.session.id));
-                }
-            }
-        }
-        let home = terms.job.home.or_else(|| self.promised.home(terms.job.id.slot));
-        let home = home.filter(|_| terms.job.shape.same_machine);
-        let requirement = Requirement {
-            resources: &terms.need,
-            classes: terms.classes.as_ref(),
-            home,
-            job: terms.job.id,
-            special: None,
-        };
-        let promised = self.promised.on(machine);
-        let obstacle = requirement.obstacle(self.cell, machine, &promised);
-        let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
-        let full = live + self.promised.claims_on(machine) >= u16::MAX.into();
-        obstacle.or_else(|| full.then_some(Obstacle::Full)).map(Trouble::Machine)
     }
 
     /// A placement missed its minimum: what it was granted is taken back, and refused as mates.
     /// Of the homes that jobs were promised, the first `homes` stay.
-    fn undo(&mut self, number: u32, placement: &Placement, granted: &[u32], homes: usize, resolution: &mut Resolution) {
+    fn undo(
+        &mut self,
+        number: u32,
+        placement: &Placement,
+        granted: &[Granted],
+        homes: usize,
+        resolution: &mut Resolution,
+    ) {
         let need = self.need(placement);
-        for &claim in granted {
-            self.promised.remove(placement.machines[claim as usize], &need);
+        for granted in granted {
+            self.promised.remove(granted.machine, &granted.net(&need));
             let facts = Facts::plain(RefusalKind::Mate, RefusalReason::MinimumMissed);
-            resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
+            resolution.refusals.push(refusal(Some((number, granted.claim)), placement, facts));
         }
         self.promised.keep_homes(homes);
     }
@@ -279,8 +224,9 @@ impl Resolver<'_> {
         for ((number, placement), granted) in (0..).zip(&txn.placements).zip(&granted) {
             self.undo(number, placement, granted, 0, resolution);
         }
-        resolution.granted = vec![Vec::new(); txn.placements.len()];
+        resolution.granted = txn.placements.iter().map(|_| Vec::new()).collect();
         resolution.stops.clear();
+        resolution.victims.clear();
         resolution.refused = true;
     }
 
@@ -291,6 +237,14 @@ impl Resolver<'_> {
     }
 }
 
+impl Granted {
+    /// What it takes of free room: its need, without what it takes over.
+    pub(crate) fn net(&self, need: &Resources) -> Resources {
+        let entries = self.extra.iter().flat_map(|extra| &extra.takes_over);
+        entries.fold(*need, |left, entry| left.without(&entry.amount))
+    }
+}
+
 /// Whether a task could be claimed twice: two placements of one group, or one whose tasks do not rise.
 fn places_a_group_twice(txn: &Transaction) -> bool {
     let mut groups = BTreeSet::new();
@@ -298,11 +252,11 @@ fn places_a_group_twice(txn: &Transaction) -> bool {
     txn.placements.iter().any(|placement| !groups.insert((placement.job, placement.group)) || !rises(placement))
 }
 
-fn claims_of(placement: &Placement) -> std::ops::Range<u32> {
+pub(crate) fn claims_of(placement: &Placement) -> std::ops::Range<u32> {
     0..u32::try_from(placement.machines.len()).expect("bounded by CLAIMS_MAX")
 }
 
-fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: Facts) -> Refusal {
+pub(crate) fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: Facts) -> Refusal {
     let column =
         |values: &[u32], other: u32| claim.and_then(|(_, claim)| values.get(claim as usize).copied()).unwrap_or(other);
     Refusal {
@@ -314,6 +268,8 @@ fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: Facts) -> Re
         task: column(&placement.tasks, 0),
         machine: column(&placement.machines, u32::MAX),
         short: facts.short,
+        short_device: facts.short_device,
+        port: facts.port,
         culprits: facts.culprits,
         culprits_total: facts.total,
     }
@@ -322,15 +278,15 @@ fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: Facts) -> Re
 /// Ids of what a placement was granted, in the order of its claims.
 pub(crate) fn granted_ids(
     placement: &Placement,
-    granted: &[u32],
+    granted: &[Granted],
     delta: &Delta,
     grants: usize,
 ) -> Vec<Option<AllocationId>> {
     let mut ids = vec![None; placement.machines.len()];
     if let Some(columns) = delta.grants.get(grants).filter(|_| !granted.is_empty()) {
-        for (position, &claim) in granted.iter().enumerate() {
+        for (position, granted) in granted.iter().enumerate() {
             let id = AllocationId { slot: columns.slots[position], generation: columns.generations[position] };
-            ids[claim as usize] = Some(id);
+            ids[granted.claim as usize] = Some(id);
         }
     }
     ids

@@ -3,9 +3,12 @@
 //! Bounded: the oldest change is forgotten first, and a base older than that is *stale*. Not part of the cell: it begins empty
 //! when a server opens, in production as in replay.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use plenum_model::{AllocationId, Cell, DIMENSIONS, Grants, Revision, Room, SessionId, TransactionId};
+use plenum_model::{
+    AllocationId, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, Resources, Revision, Room, SessionId,
+    TakeOver, TransactionId,
+};
 
 /// No earlier change.
 const NONE: u64 = u64::MAX;
@@ -69,7 +72,20 @@ pub(crate) struct Ring {
     heads: Vec<u64>,
     /// Details of changes of machines, by number.
     events: VecDeque<(u64, MachineEvent)>,
+    /// What few grants and ends have beyond room, by number.
+    details: VecDeque<(u64, Detail)>,
     floor: Revision,
+}
+
+/// What a grant took, or an end gave back, beyond the room of its shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Detail {
+    /// Room that it did not take of what was free, or did not give back: it was taken over.
+    pub(crate) taken_over: Resources,
+    /// Devices, without what was taken over.
+    pub(crate) devices: Vec<Device>,
+    /// Ports.
+    pub(crate) ports: Vec<u16>,
 }
 
 /// What a walk along a machine's changes since a base found.
@@ -77,6 +93,8 @@ pub(crate) struct Ring {
 pub(crate) struct Since<'a> {
     /// Newest first.
     pub(crate) changes: Vec<&'a Change>,
+    /// Of those changes that have some: the position in `changes`.
+    pub(crate) details: Vec<(usize, &'a Detail)>,
     /// Changes of the machine itself, newest first.
     pub(crate) events: Vec<(Revision, MachineEvent)>,
     /// False: some were forgotten.
@@ -86,7 +104,15 @@ pub(crate) struct Since<'a> {
 impl Ring {
     pub(crate) fn new(capacity: usize, floor: Revision) -> Self {
         let capacity = capacity.max(1);
-        Self { changes: Vec::new(), capacity, next: 0, heads: Vec::new(), events: VecDeque::new(), floor }
+        Self {
+            changes: Vec::new(),
+            capacity,
+            next: 0,
+            heads: Vec::new(),
+            events: VecDeque::new(),
+            details: VecDeque::new(),
+            floor,
+        }
     }
 
     #[inline]
@@ -119,9 +145,28 @@ impl Ring {
         known.then(|| &self.changes[self.place(number)])
     }
 
+    /// The next change has these details.
+    fn note_detail(&mut self, detail: Detail) {
+        while self.details.front().is_some_and(|&(number, _)| self.get(number).is_none()) {
+            self.details.pop_front();
+        }
+        if detail != Detail::default() {
+            self.details.push_back((self.next, detail));
+        }
+    }
+
+    fn detail(&self, number: u64) -> Option<&Detail> {
+        let found = self.details.binary_search_by_key(&number, |&(number, _)| number).ok()?;
+        Some(&self.details[found].1)
+    }
+
     /// Room was taken by each of these grants.
     pub(crate) fn note_grants(&mut self, revision: Revision, grants: &Grants) {
+        let mut extras = grants.extras.iter().peekable();
         for (position, &machine) in grants.machines.iter().enumerate() {
+            if let Some(extra) = extras.next_if(|extra| extra.claim as usize == position) {
+                self.note_detail(detail_of_grant(extra));
+            }
             let change = Change {
                 revision,
                 previous: NONE,
@@ -137,9 +182,12 @@ impl Ring {
         }
     }
 
-    /// The live allocation in `slot` is about to end.
-    pub(crate) fn note_end(&mut self, revision: Revision, cell: &Cell, slot: u32) {
+    /// The live allocation in `slot` is about to end; those in `ended` have, with the same delta.
+    pub(crate) fn note_end(&mut self, revision: Revision, cell: &Cell, slot: u32, ended: &BTreeSet<u32>) {
         let Some(row) = cell.allocation_rows().get(slot) else { return };
+        if cell.in_use(row.machine).is_some() {
+            self.note_detail(detail_of_end(cell, row.machine, row.id(slot), ended));
+        }
         let change = Change {
             revision,
             previous: NONE,
@@ -176,7 +224,8 @@ impl Ring {
 
     /// What happened on a machine above `base`.
     pub(crate) fn since(&self, machine: u32, base: Revision) -> Since<'_> {
-        let mut since = Since { changes: Vec::new(), events: Vec::new(), complete: base >= self.floor };
+        let mut since =
+            Since { changes: Vec::new(), details: Vec::new(), events: Vec::new(), complete: base >= self.floor };
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
             if change.kind == ChangeKind::Machine {
@@ -184,6 +233,9 @@ impl Ring {
                     since.events.push((change.revision, self.events[found].1));
                 }
             } else {
+                if let Some(detail) = self.detail(number) {
+                    since.details.push((since.changes.len(), detail));
+                }
                 since.changes.push(change);
             }
             number = change.previous;
@@ -215,7 +267,55 @@ impl Ring {
     }
 }
 
+fn detail_of_grant(extra: &GrantExtra) -> Detail {
+    let taken = &extra.takes_over;
+    Detail {
+        taken_over: taken.iter().fold(Resources::default(), |sum, entry| sum.with(&entry.amount)),
+        devices: without(&extra.devices, taken.iter().flat_map(|entry| &entry.devices)),
+        ports: extra.ports.iter().map(|port| port.number).collect(),
+    }
+}
+
+/// An end gives back what the allocation had, without what it was still to take over, and without what others took over from it.
+fn detail_of_end(cell: &Cell, machine: u32, id: AllocationId, ended: &BTreeSet<u32>) -> Detail {
+    let own = cell.allocation(id).and_then(|found| found.extra);
+    let still = |entry: &&TakeOver| !ended.contains(&entry.victim.slot);
+    let own_entries = own.into_iter().flat_map(|extra| &extra.takes_over).filter(still);
+    let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants).filter(|slot| !ended.contains(slot));
+    let others = tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
+    let entries: Vec<&TakeOver> = own_entries.chain(others.filter(|entry| entry.victim == id)).collect();
+    let devices = own.map(|extra| extra.devices.as_slice()).unwrap_or_default();
+    Detail {
+        taken_over: entries.iter().fold(Resources::default(), |sum, entry| sum.with(&entry.amount)),
+        devices: without(devices, entries.iter().flat_map(|entry| &entry.devices)),
+        ports: own.into_iter().flat_map(|extra| &extra.ports).map(|port| port.number).collect(),
+    }
+}
+
+/// Devices without those that were taken over.
+fn without<'a>(devices: &[Device], taken: impl Iterator<Item = &'a Device>) -> Vec<Device> {
+    let mut left = devices.to_vec();
+    for taken in taken {
+        let same = left.iter_mut().find(|left| left.kind == taken.kind && left.index == taken.index);
+        same.into_iter().for_each(|left| left.millis = left.millis.saturating_sub(taken.millis));
+    }
+    left.retain(|device| device.millis > 0);
+    left
+}
+
 impl Since<'_> {
+    /// The devices that the machine had free at the base, given what it has free now.
+    pub(crate) fn devices_at_base(&self, mut rooms: Vec<DeviceRoom>) -> Vec<DeviceRoom> {
+        for (position, detail) in &self.details {
+            let sign = if self.changes[*position].kind == ChangeKind::Take { 1 } else { -1 };
+            for device in &detail.devices {
+                let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+                room.into_iter().for_each(|room| room.free_millis += sign * i64::from(device.millis));
+            }
+        }
+        rooms
+    }
+
     /// The room that the machine had at the base, given what it has now.
     pub(crate) fn room_at_base(&self, cell: &Cell, now: Room) -> Room {
         let mut room = now;
@@ -224,6 +324,13 @@ impl Since<'_> {
             match change.kind {
                 ChangeKind::Take => room.add(&shape),
                 ChangeKind::Release => room.take(&shape),
+                ChangeKind::Machine => {}
+            }
+        }
+        for (position, detail) in &self.details {
+            match self.changes[*position].kind {
+                ChangeKind::Take => room.take(&detail.taken_over),
+                ChangeKind::Release => room.add(&detail.taken_over),
                 ChangeKind::Machine => {}
             }
         }

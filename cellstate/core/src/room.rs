@@ -1,8 +1,11 @@
 //! Why a claim is refused: of which kind, and who came between.
 
+use std::sync::Arc;
+
 use plenum_model::{
-    Cell, Culprit, JobId, MachineState, NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision,
-    Room, SessionId, Shortage, TransactionId,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, GroupShape, JobId, MachineState, NotWanted, Obstacle,
+    RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
+    choose_devices, device_rooms,
 };
 
 use crate::job_events::{JobEventKind, JobEvents};
@@ -26,10 +29,66 @@ pub(crate) enum Trouble {
     Taken(u32),
     /// The job, for this reason.
     Job(RefusalReason),
+    /// The allocation that the task had is leaving, and its group has a single instance.
+    Predecessor,
+    /// The namespace has too much already.
+    Quota(Shortage),
     /// A guard on the placement or the whole; about a job, or about a machine.
     Guard(Option<JobId>, Option<u32>),
     /// The claim contradicts itself or the job, or may not be made.
     Never(RefusalKind, RefusalReason),
+}
+
+impl Trouble {
+    /// Whether another machine could be the answer.
+    pub(crate) fn is_of_the_machine(self) -> bool {
+        match self {
+            Self::Machine(_) | Self::NewMachine(..) | Self::Changed(_) => true,
+            Self::Never(_, reason) => reason == RefusalReason::NotPermitted,
+            Self::NotWanted(_)
+            | Self::Taken(_)
+            | Self::Job(_)
+            | Self::Predecessor
+            | Self::Quota(_)
+            | Self::Guard(..) => false,
+        }
+    }
+}
+
+/// Which claim a refusal is about.
+#[derive(Debug)]
+pub(crate) struct About<'a> {
+    /// Slot of its machine.
+    pub(crate) machine: u32,
+    /// Slot of its job.
+    pub(crate) job: u32,
+    /// Its group's row.
+    pub(crate) group_row: u32,
+    /// The room that it needs.
+    pub(crate) need: Resources,
+    /// What earlier claims of the transaction got on that machine.
+    pub(crate) promised: Resources,
+    /// Its group.
+    pub(crate) shape: Option<&'a GroupShape>,
+    /// Its job: a hold of it is free room.
+    pub(crate) owner: JobId,
+    /// Whom it would have evicted.
+    pub(crate) victims: Vec<AllocationId>,
+}
+
+impl Default for About<'_> {
+    fn default() -> Self {
+        Self {
+            machine: u32::MAX,
+            job: u32::MAX,
+            group_row: u32::MAX,
+            need: Resources::default(),
+            promised: Resources::default(),
+            shape: None,
+            owner: JobId::default(),
+            victims: Vec::new(),
+        }
+    }
 }
 
 /// A refusal's facts.
@@ -38,17 +97,41 @@ pub(crate) struct Facts {
     pub(crate) kind: RefusalKind,
     pub(crate) reason: RefusalReason,
     pub(crate) short: Option<(Resource, u64)>,
+    pub(crate) short_device: Option<(Arc<str>, u64)>,
+    pub(crate) port: Option<u16>,
     pub(crate) culprits: Vec<Culprit>,
     pub(crate) total: u64,
 }
 
 impl Facts {
     pub(crate) fn plain(kind: RefusalKind, reason: RefusalReason) -> Self {
-        Self { kind, reason, short: None, culprits: Vec::new(), total: 0 }
+        Self { kind, reason, short: None, short_device: None, port: None, culprits: Vec::new(), total: 0 }
     }
 
     fn caused(kind: RefusalKind, reason: RefusalReason, culprit: Culprit) -> Self {
-        Self { culprits: vec![culprit], ..Self::plain(kind, reason) }
+        Self { total: culprit.amount, culprits: vec![culprit], ..Self::plain(kind, reason) }
+    }
+
+    /// As `blame`, unless there is nobody: then it was so at the base.
+    fn blame_someone(self, all: Vec<Culprit>, short_by: u64) -> Self {
+        if all.is_empty() { self } else { self.blame(all, short_by) }
+    }
+
+    /// Names culprits, newest first, until their sum reaches what is short; lists the first few.
+    fn blame(self, mut all: Vec<Culprit>, short_by: u64) -> Self {
+        all.sort_by_key(|culprit| std::cmp::Reverse(culprit.revision));
+        let mut culprits = Vec::new();
+        let mut total = 0;
+        for culprit in all {
+            if total >= short_by {
+                break;
+            }
+            total += culprit.amount;
+            if culprits.len() < CULPRITS_LISTED {
+                culprits.push(culprit);
+            }
+        }
+        Self { kind: RefusalKind::Conflict, culprits, total, ..self }
     }
 }
 
@@ -63,15 +146,8 @@ pub(crate) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The facts of a refusal. `promised` is what earlier claims of the transaction got on that machine.
-    pub(crate) fn facts(
-        &self,
-        trouble: Trouble,
-        machine: u32,
-        job_slot: u32,
-        need: &Resources,
-        promised: &Resources,
-    ) -> Facts {
+    /// The facts of a refusal.
+    pub(crate) fn facts(&self, trouble: Trouble, about: &About<'_>) -> Facts {
         match trouble {
             Trouble::Never(kind, reason) => Facts::plain(kind, reason),
             Trouble::NewMachine(revision, epoch) => {
@@ -79,15 +155,24 @@ impl Judge<'_> {
                 let culprit = event_culprit(revision, word, 0);
                 Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit)
             }
-            Trouble::Machine(Obstacle::NoRoom(short)) => self.no_room(short, machine, need, promised),
+            Trouble::Machine(Obstacle::NoRoom(short)) => self.no_room(short, about),
             Trouble::Machine(Obstacle::OtherMachine) => {
-                self.job_facts(job_slot, &[JobEventKind::Home], RefusalReason::OtherMachine)
+                self.job_facts(about.job, &[JobEventKind::Home], RefusalReason::OtherMachine)
             }
-            Trouble::Machine(obstacle) => self.machine_facts(obstacle, machine),
-            Trouble::Changed(session) => self.changed(machine, session),
+            Trouble::Machine(Obstacle::Device(position)) => self.no_device(position, about),
+            Trouble::Machine(Obstacle::Port(port)) => self.no_port(port, about),
+            Trouble::Machine(Obstacle::PerMachine) => self.limit(None, about),
+            Trouble::Machine(Obstacle::Spread(rule)) => self.limit(Some(rule), about),
+            Trouble::Machine(obstacle) => self.machine_facts(obstacle, about.machine),
+            Trouble::Changed(session) => self.changed(about.machine, session),
             Trouble::Taken(slot) => self.taken(slot),
-            Trouble::NotWanted(why) => self.job_facts(job_slot, JobEventKind::behind(why), RefusalReason::NotWanted),
-            Trouble::Job(reason) => self.job_facts(job_slot, JobEventKind::of_reason(reason), reason),
+            Trouble::NotWanted(why) => self.job_facts(about.job, JobEventKind::behind(why), RefusalReason::NotWanted),
+            Trouble::Predecessor => self.job_facts(about.job, &[JobEventKind::Left], RefusalReason::Predecessor),
+            Trouble::Quota(short) => Facts {
+                short: Some((short.resource, short.short_by)),
+                ..Facts::plain(RefusalKind::Quota, RefusalReason::QuotaExceeded)
+            },
+            Trouble::Job(reason) => self.job_facts(about.job, JobEventKind::of_reason(reason), reason),
             Trouble::Guard(job, machine) => self.guard(job, machine),
         }
     }
@@ -123,11 +208,12 @@ impl Judge<'_> {
             Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned"]),
             Obstacle::Constraint => (RefusalReason::Constraint, &["attributes"]),
             Obstacle::Full => (RefusalReason::PerMachineLimit, &[]),
-            Obstacle::PerMachine => (RefusalReason::PerMachineLimit, &[]),
-            Obstacle::Spread(_) => (RefusalReason::SpreadLimit, &[]),
-            Obstacle::Device(_) => (RefusalReason::DeviceTaken, &[]),
-            Obstacle::Port(_) => (RefusalReason::PortTaken, &[]),
-            Obstacle::OtherMachine | Obstacle::NoRoom(_) => unreachable!("judged by others"),
+            Obstacle::OtherMachine
+            | Obstacle::NoRoom(_)
+            | Obstacle::PerMachine
+            | Obstacle::Spread(_)
+            | Obstacle::Device(_)
+            | Obstacle::Port(_) => unreachable!("judged by others"),
         };
         let since = self.ring.since(machine, self.base);
         if let Some((revision, event)) = since.events.iter().find(|(_, event)| words.contains(&event.word)) {
@@ -159,15 +245,19 @@ impl Judge<'_> {
         if row.created <= self.base {
             return Facts::plain(RefusalKind::Misfit, RefusalReason::TaskTaken);
         }
-        let culprit = Culprit {
+        let culprit = self.row_culprit(&row, row.id(slot), 0);
+        Facts::caused(RefusalKind::Conflict, RefusalReason::TaskTaken, culprit)
+    }
+
+    fn row_culprit(&self, row: &AllocationRow, id: AllocationId, amount: u64) -> Culprit {
+        Culprit {
             revision: row.created,
             transaction: Some(TransactionId { session: SessionId(row.session), number: row.number.into() }),
             scheduler: self.cell.scheduler_name(row.scheduler).into(),
             event: "".into(),
-            amount: 0,
-            allocation: Some(row.id(slot)),
-        };
-        Facts::caused(RefusalKind::Conflict, RefusalReason::TaskTaken, culprit)
+            amount,
+            allocation: Some(id),
+        }
     }
 
     fn grant_culprit(&self, change: &Change, amount: u64) -> Culprit {
@@ -181,12 +271,23 @@ impl Judge<'_> {
         }
     }
 
-    fn no_room(&self, short: Shortage, machine: u32, need: &Resources, promised: &Resources) -> Facts {
+    fn no_room(&self, short: Shortage, about: &About<'_>) -> Facts {
         let resource = short.resource;
-        let since = self.ring.since(machine, self.base);
-        let mut before = since.room_at_base(self.cell, self.cell.room(machine));
-        before.take(promised);
-        let fitted = before.shortage(need).is_none();
+        let since = self.ring.since(about.machine, self.base);
+        let now = self.cell.room_for(about.machine, about.owner);
+        let mut before = since.room_at_base(self.cell, now);
+        before.take(&about.promised);
+        // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
+        for victim in about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)) {
+            if victim.row.created <= self.base {
+                before.add(&self.cell.resources_of(victim.row));
+            }
+        }
+        let gone = since.changes.iter().filter(|change| change.kind == ChangeKind::Release);
+        for change in gone.filter(|change| about.victims.contains(&change.allocation())) {
+            before.add(&self.cell.shapes().get(change.shape as usize).copied().unwrap_or_default());
+        }
+        let fitted = before.shortage(&about.need).is_none();
         let facts = Facts {
             short: Some((resource, short.short_by)),
             ..Facts::plain(RefusalKind::Misfit, RefusalReason::NoRoom)
@@ -206,20 +307,83 @@ impl Judge<'_> {
             let shrunk = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
             Some(event_culprit(*revision, event.word, shrunk))
         });
-        let mut all: Vec<_> = takers.chain(shrunk).collect();
-        all.sort_by_key(|culprit| std::cmp::Reverse(culprit.revision));
-        let mut culprits = Vec::new();
-        let mut total = 0;
-        for culprit in all {
-            if total >= short.short_by {
-                break;
-            }
-            total += culprit.amount;
-            if culprits.len() < CULPRITS_LISTED {
-                culprits.push(culprit);
-            }
+        facts.blame(takers.chain(shrunk).collect(), short.short_by)
+    }
+
+    /// Live allocations that were granted on a machine after the base, newest first as far as the ring goes.
+    fn takers(&self, machine: u32) -> (Vec<AllocationRef<'_>>, bool) {
+        let since = self.ring.since(machine, self.base);
+        let takes = since.changes.iter().filter(|change| change.kind == ChangeKind::Take);
+        (takes.filter_map(|change| self.cell.allocation(change.allocation())).collect(), since.complete)
+    }
+
+    fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
+        let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
+        let wanted = about.shape.map(|shape| shape.devices.as_slice()).unwrap_or_default();
+        let (Some(want), Some(machine)) = (wanted.get(usize::from(position)), self.cell.machine_in(about.machine))
+        else {
+            return facts;
+        };
+        let mut now = device_rooms(self.cell, machine);
+        let since = self.ring.since(about.machine, self.base);
+        let mut before = since.devices_at_base(now.clone());
+        let fitted = choose_devices(&mut before, wanted).is_ok();
+        // What is short is judged after those that come before it in the list were served.
+        let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
+        let best = now.iter().filter(|room| room.kind == want.kind).map(|room| room.free_millis.max(0)).max();
+        let short_by = u64::from(want.millis).saturating_sub(best.unwrap_or(0).unsigned_abs());
+        let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
+        if !since.complete {
+            return Facts { kind: RefusalKind::Stale, ..facts };
         }
-        Facts { kind: RefusalKind::Conflict, culprits, total, ..facts }
+        if !fitted {
+            return facts;
+        }
+        let (takers, _) = self.takers(about.machine);
+        let culprits = takers.iter().filter_map(|found| {
+            let devices = found.extra?.devices.iter().filter(|device| device.kind == want.kind);
+            let amount = devices.map(|device| u64::from(device.millis)).sum();
+            (amount > 0).then(|| self.row_culprit(found.row, found.id, amount))
+        });
+        facts.blame_someone(culprits.collect(), short_by)
+    }
+
+    fn no_port(&self, port: u16, about: &About<'_>) -> Facts {
+        let facts = Facts { port: Some(port), ..Facts::plain(RefusalKind::Misfit, RefusalReason::PortTaken) };
+        let (takers, complete) = self.takers(about.machine);
+        // Port 0: all dynamic ones are in use, and whoever came last took one of them.
+        let holds = |found: &&AllocationRef<'_>| {
+            found.extra.is_some_and(|extra| extra.ports.iter().any(|held| held.number == port || port == 0))
+        };
+        let culprits: Vec<_> =
+            takers.iter().filter(holds).map(|found| self.row_culprit(found.row, found.id, 1)).collect();
+        match (culprits.is_empty(), complete) {
+            (false, _) => facts.blame(culprits, 1),
+            (true, true) => facts,
+            (true, false) => Facts { kind: RefusalKind::Stale, ..facts },
+        }
+    }
+
+    /// A limit of a machine, or of the machines with one value, is reached. Who was granted after the base is to blame; without
+    /// anybody, it was reached at the base already.
+    fn limit(&self, rule: Option<u16>, about: &About<'_>) -> Facts {
+        let reason = if rule.is_some() { RefusalReason::SpreadLimit } else { RefusalReason::PerMachineLimit };
+        let facts = Facts::plain(RefusalKind::Misfit, reason);
+        let value_of = |machine: u32| {
+            let attribute = &about.shape?.spread.get(usize::from(rule?))?.attribute;
+            self.cell.machine_in(machine)?.attributes.get(attribute)
+        };
+        let value = value_of(about.machine);
+        let counts = |machine: u32| match rule {
+            None => machine == about.machine,
+            Some(_) => value.is_some() && value_of(machine) == value,
+        };
+        let Some(group) = self.cell.groups().get(about.group_row) else { return facts };
+        let tasks = (0..group.count).filter_map(|task| self.cell.task(group, task));
+        let live = tasks.filter_map(|task| self.cell.allocation_in(task.allocation.checked_sub(1)?));
+        let newer = live.filter(|found| found.row.created > self.base && counts(found.row.machine));
+        let culprits: Vec<_> = newer.map(|found| self.row_culprit(found.row, found.id, 1)).collect();
+        facts.blame_someone(culprits, 1)
     }
 }
 

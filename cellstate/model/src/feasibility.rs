@@ -114,6 +114,12 @@ impl Requirement<'_> {
     /// What else stands in the way, once the machine has room: limits, devices, ports. Nothing for most groups.
     #[must_use]
     pub fn special_obstacle(&self, cell: &Cell, slot: u32, spoken: &Spoken<'_>) -> Option<Obstacle> {
+        self.limit_obstacle(cell, slot, spoken).or_else(|| self.device_obstacle(cell, slot, spoken))
+    }
+
+    /// Whether limits of the group stand in the way.
+    #[must_use]
+    pub fn limit_obstacle(&self, cell: &Cell, slot: u32, spoken: &Spoken<'_>) -> Option<Obstacle> {
         let Special { shape, counts } = self.special?;
         let machine = cell.machine_in(slot)?;
         let count = |of: &dyn Fn(&GroupCounts) -> i64| counts.map_or(0, of) + spoken.counts.map_or(0, of);
@@ -126,6 +132,14 @@ impl Requirement<'_> {
                 return Some(Obstacle::Spread(position));
             }
         }
+        None
+    }
+
+    /// Whether devices or ports stand in the way.
+    #[must_use]
+    pub fn device_obstacle(&self, cell: &Cell, slot: u32, spoken: &Spoken<'_>) -> Option<Obstacle> {
+        let shape = self.special?.shape;
+        let machine = cell.machine_in(slot)?;
         if !shape.devices.is_empty() {
             let mut rooms = device_rooms(cell, machine);
             for device in spoken.devices {

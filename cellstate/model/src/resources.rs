@@ -97,6 +97,15 @@ impl Resources {
         }
     }
 
+    fn get_mut(&mut self, resource: Resource) -> &mut u64 {
+        match resource {
+            Resource::CpuMillis => &mut self.cpu_millis,
+            Resource::MemoryBytes => &mut self.memory_bytes,
+            Resource::DiskBytes => &mut self.disk_bytes,
+            Resource::Custom(position) => &mut self.custom[position as usize],
+        }
+    }
+
     /// True when every dimension of `self` is at most that of `room`.
     #[must_use]
     #[inline]
@@ -116,6 +125,43 @@ impl Resources {
     #[inline]
     pub fn within_bounds(&self) -> bool {
         self.cpu_millis <= CPU_MILLIS_MAX && Resource::ALL[1..].iter().all(|&one| self.get(one) <= AMOUNT_MAX)
+    }
+
+    /// True when nothing of anything is asked for.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same in each dimension, by `of` this amount and another one.
+    #[must_use]
+    fn by_dimension(&self, other: &Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        let mut custom = self.custom;
+        custom.iter_mut().zip(other.custom).for_each(|(mine, theirs)| *mine = of(*mine, theirs));
+        Self {
+            cpu_millis: of(self.cpu_millis, other.cpu_millis),
+            memory_bytes: of(self.memory_bytes, other.memory_bytes),
+            disk_bytes: of(self.disk_bytes, other.disk_bytes),
+            custom,
+        }
+    }
+
+    /// The smaller amount in each dimension.
+    #[must_use]
+    pub fn at_most(&self, other: &Self) -> Self {
+        self.by_dimension(other, u64::min)
+    }
+
+    /// What is left without `other`, in each dimension; 0 where that has more.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        self.by_dimension(other, u64::saturating_sub)
+    }
+
+    /// The sum; amounts in a cell are far below overflow.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        self.by_dimension(other, u64::saturating_add)
     }
 
     /// The sum, `None` on overflow.
@@ -170,6 +216,27 @@ impl Room {
         for resource in Resource::ALL {
             self.0[resource.index()] -= amount.get(resource).cast_signed();
         }
+    }
+
+    /// The amounts, 0 where they are negative.
+    #[must_use]
+    pub fn positive(&self) -> Resources {
+        let mut free = Resources::default();
+        for resource in Resource::ALL {
+            *free.get_mut(resource) = u64::try_from(self.get(resource)).unwrap_or(0);
+        }
+        free
+    }
+
+    /// What `need` is more than what is free, in each dimension that is asked for.
+    #[must_use]
+    pub fn lack(&self, need: &Resources) -> Resources {
+        let mut lack = need.without(&self.positive());
+        // Where free room is negative, taking over less than the whole of it would still leave it negative.
+        for resource in Resource::ALL.into_iter().filter(|&resource| self.get(resource) < 0 && need.get(resource) > 0) {
+            *lack.get_mut(resource) += self.get(resource).unsigned_abs();
+        }
+        lack
     }
 
     /// The first dimension in which `need` is more than what is free, and by how much. A dimension that is not asked for is

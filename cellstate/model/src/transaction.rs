@@ -284,9 +284,13 @@ pub struct Refusal {
     pub machine: u32,
     /// What was short, and by how much.
     pub short: Option<(Resource, u64)>,
+    /// The kind of device that was short, and by how many thousandths.
+    pub short_device: Option<(Arc<str>, u64)>,
+    /// The port that was in use.
+    pub port: Option<u16>,
     /// Who came between, newest first; at most 4.
     pub culprits: Vec<Culprit>,
-    /// What all culprits took, unlisted ones too, in the short resource's unit.
+    /// What all culprits took, unlisted ones too, in the unit of what was short; ports and tasks count as 1.
     pub culprits_total: u64,
 }
 

@@ -138,6 +138,9 @@ impl From<&Refusal> for v1::Refusal {
             short_by: refusal.short.map_or(0, |(_, amount)| signed(amount)),
             culprits: list(&refusal.culprits),
             culprits_total: signed(refusal.culprits_total),
+            device: refusal.short_device.as_ref().map_or_else(String::new, |(kind, _)| kind.to_string()),
+            device_short_by_millis: refusal.short_device.as_ref().map_or(0, |(_, millis)| signed(*millis)),
+            port: refusal.port.unwrap_or(0).into(),
         }
     }
 }
@@ -160,6 +163,17 @@ impl TryFrom<v1::Refusal> for Refusal {
             short: resource("resource", wire.resource)?.map(|resource| (resource, short_by)),
             culprits: each("culprits", wire.culprits, Culprit::try_from)?,
             culprits_total: unsigned("culprits_total", wire.culprits_total)?,
+            short_device: match &*wire.device {
+                "" => None,
+                kind => {
+                    let millis = unsigned("device_short_by_millis", wire.device_short_by_millis)?;
+                    Some((names::attribute("device", kind)?, millis))
+                }
+            },
+            port: match bounds::narrow("port", wire.port, u64::from(u16::MAX))? {
+                0 => None,
+                port => Some(port),
+            },
         })
     }
 }

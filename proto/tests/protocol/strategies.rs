@@ -415,6 +415,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
             short,
             culprits,
             culprits_total,
+            short_device: (culprits_total % 3 == 0).then(|| ("gpu".into(), culprits_total)),
+            port: u16::try_from(culprits_total % 7).ok().filter(|&port| port > 0),
         },
     )
 }

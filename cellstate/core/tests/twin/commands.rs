@@ -130,7 +130,9 @@ fn submit(dice: &mut Dice) -> Command {
         group.after = (0..number).filter(|_| shape.once_in(2)).collect();
         group.retry = RetryPolicy { attempts: Some(shape.roll(3)), delay_micros: i64::from(shape.roll(3)) * 1_000_000 };
         group.lost_after_micros = (!shape.once_in(4)).then(|| i64::from(shape.roll(3)) * 10_000_000);
-        group.single_instance = shape.once_in(40);
+        if shape.once_in(40) {
+            group.affinities = vec![plenum_model::Affinity { rule: rack_is("r0"), weight: 1 }];
+        }
         if shape.once_in(3) {
             group.constraints = vec![rack_is("r0")];
         }

@@ -202,7 +202,7 @@ impl Twin {
     }
 
     fn submit(&mut self, shape: &Arc<JobShape>, digest: [u8; 32], decided: &Decided) -> Expected {
-        if shape.groups.iter().any(|group| group.single_instance) {
+        if shape.groups.iter().any(|group| !group.affinities.is_empty()) {
             return Expected::Rejected(RejectionCode::Unimplemented);
         }
         let known = self.live.job_named(shape);

@@ -102,6 +102,8 @@ fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
         short: None,
         culprits: Vec::new(),
         culprits_total: 0,
+        short_device: None,
+        port: None,
     };
     let outcome = Outcome {
         id,

@@ -1,0 +1,456 @@
+//! Judging the claims of one placement, one after the other, on what is left by those before.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use plenum_model::{
+    Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GrantExtra, GroupCounts, GroupRow, GroupShape, Job, NotWanted,
+    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resources, Revision, Room, Special,
+    Spoken, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
+    task_is_wanted,
+};
+
+use crate::preempt::{HandOff, Victims, named, note_taken_over, victims_by_machine};
+use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
+use crate::room::{About, Trouble};
+
+/// What the claims of one placement share.
+struct Terms<'a> {
+    job: &'a Arc<Job>,
+    group: &'a GroupRow,
+    group_row: u32,
+    shape: &'a GroupShape,
+    need: Resources,
+    /// Classes of machines that satisfy the group's constraints, where it has some.
+    classes: Option<ClassSet>,
+    /// Classes of machines that are reserved for other schedulers, where some are.
+    reserved: Option<ClassSet>,
+    /// The group declares devices, ports, limits or spread.
+    is_special: bool,
+    victims: Victims,
+    quota: Option<(Quota, Resources)>,
+}
+
+/// One claim: where, for which task, and what it asks for beyond room.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    machine: u32,
+    task: u32,
+    extra: Option<&'a ClaimExtra>,
+}
+
+/// A special claim that can be granted.
+struct Judged {
+    extra: GrantExtra,
+    /// Its devices, without what it takes over.
+    own_devices: Vec<Device>,
+    /// Slots of those who are evicted for it.
+    victims: Vec<u32>,
+}
+
+/// Tasks that placements of this transaction were granted: slot of the job, position of the group, index.
+pub(crate) type Seen = BTreeSet<(u32, u16, u32)>;
+
+impl Resolver<'_> {
+    /// What the claims of a placement share, or why none of them can be granted.
+    fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement) -> Result<Terms<'a>, Trouble> {
+        let never = |kind, reason| Err(Trouble::Never(kind, reason));
+        let Some(job) = cell.job(placement.job) else { return Err(Trouble::Job(RefusalReason::NoSuchJob)) };
+        if job.shape.scheduler != self.session.scheduler {
+            return never(RefusalKind::Permission, RefusalReason::OtherScheduler);
+        }
+        if job.version != placement.job_version {
+            return Err(Trouble::Job(RefusalReason::JobVersion));
+        }
+        let shape = job.shape.groups.get(usize::from(placement.group));
+        let (Some(shape), Some(group)) = (shape, cell.group(job, placement.group)) else {
+            return never(RefusalKind::Misfit, RefusalReason::NotWanted);
+        };
+        if placement.resources.is_some_and(|resources| resources != shape.resources) {
+            return never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer);
+        }
+        if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard)) {
+            return Err(trouble);
+        }
+        group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
+        let constrained = !shape.constraints.is_empty();
+        let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
+        let group_row = job.group_row(placement.group).expect("its row was found");
+        if GroupCounts::are_needed_by(shape) {
+            self.rules.count(cell, job, placement.group);
+        }
+        Ok(Terms {
+            job,
+            group,
+            group_row,
+            shape,
+            need: shape.resources,
+            classes,
+            reserved: self.reserved.clone(),
+            is_special: Special::is_needed_by(shape),
+            victims: victims_by_machine(placement),
+            quota: cell.quota(&job.shape.namespace).map(|quota| (*quota, self.used(job))),
+        })
+    }
+
+    /// What the job's namespace has, apart from a hold of the job itself, which ends when it gets what it waits for.
+    fn used(&self, job: &Job) -> Resources {
+        let used = self.quotas.used(&job.shape.namespace);
+        let own = self
+            .cell
+            .hold(job.id)
+            .map(|hold| hold.machines.iter().fold(Resources::default(), |sum, _| sum.with(&hold.resources)));
+        used.without(&own.unwrap_or_default())
+    }
+
+    /// Judges the claims of one placement in order, and gives those that are granted. `seen`: a task could be claimed twice.
+    pub(crate) fn resolve_placement(
+        &mut self,
+        txn: &Transaction,
+        number: u32,
+        placement: &Placement,
+        mut seen: Option<&mut Seen>,
+        resolution: &mut Resolution,
+    ) -> Vec<Granted> {
+        let cell = self.cell;
+        let terms = match self.terms(cell, placement) {
+            Ok(terms) => terms,
+            Err(trouble) => {
+                let about = About { job: placement.job.slot, ..About::default() };
+                for claim in claims_of(placement) {
+                    let facts = self.judge(txn).facts(trouble, &about);
+                    resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
+                }
+                return Vec::new();
+            }
+        };
+        let mut granted = Vec::with_capacity(placement.machines.len());
+        let warmed = placement.machines.iter().map(|&machine| cell.machine_row(machine).map_or(0, |row| row.epoch));
+        let tasks = placement.tasks.iter().map(|&task| cell.task(terms.group, task).map_or(0, |row| row.allocation));
+        std::hint::black_box(warmed.chain(tasks).fold(0, |loaded, one| loaded ^ one));
+        let mut alternates = &placement.alternates[..];
+        for claim in claims_of(placement) {
+            let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
+            let asked = Claim { machine, task, extra: placement.extras.get(claim as usize) };
+            let key = (placement.job.slot, placement.group, task);
+            let judged = if seen.as_ref().is_some_and(|seen| seen.contains(&key)) {
+                Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::TaskTaken))
+            } else {
+                self.claim(txn, &terms, asked)
+            };
+            let judged = judged.map(|extra| (machine, extra)).or_else(|trouble| {
+                if crate::planted_bugs::is_overlooked(&trouble) {
+                    return Ok((machine, None));
+                }
+                let elsewhere =
+                    trouble.is_of_the_machine().then(|| self.alternate(txn, &terms, asked, &mut alternates));
+                elsewhere.flatten().ok_or(trouble)
+            });
+            let (machine, extra) = match judged {
+                Ok(judged) => judged,
+                Err(trouble) => {
+                    let facts = self.judge(txn).facts(trouble, &self.about(&terms, machine));
+                    resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
+                    continue;
+                }
+            };
+            let one = Granted { claim, machine, extra };
+            self.promise(&terms, &one);
+            seen.iter_mut().for_each(|seen| {
+                seen.insert(key);
+            });
+            granted.push(one);
+        }
+        granted
+    }
+
+    fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
+        About {
+            machine,
+            job: terms.job.id.slot,
+            group_row: terms.group_row,
+            need: terms.need,
+            promised: self.promised.on(machine),
+            shape: Some(terms.shape),
+            owner: terms.job.id,
+            victims: terms.victims.get(&machine).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// The first spare machine on which the claim can be granted. Those before it are used up: the tasks of a group are equal, and
+    /// room only shrinks within a transaction.
+    fn alternate(
+        &mut self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        alternates: &mut &[u32],
+    ) -> Option<(u32, Option<Box<GrantExtra>>)> {
+        while let Some((&machine, rest)) = alternates.split_first() {
+            // What the claim says of devices, ports and room to take over is about its own machine.
+            let elsewhere = Claim { machine, extra: None, ..asked };
+            if let Ok(extra) = self.claim(txn, terms, elsewhere) {
+                return Some((machine, extra));
+            }
+            *alternates = rest;
+        }
+        None
+    }
+
+    /// Keeps a granted claim in mind for those that follow.
+    fn promise(&mut self, terms: &Terms<'_>, granted: &Granted) {
+        self.promised.add(granted.machine, &granted.net(&terms.need));
+        if terms.job.shape.same_machine && terms.job.home.is_none() {
+            self.promised.set_home(terms.job.id.slot, granted.machine);
+        }
+        let specials = &mut self.promised.specials;
+        if GroupCounts::are_needed_by(terms.shape) {
+            specials.counts.entry(terms.group_row).or_default().add(self.cell, terms.shape, granted.machine, 1);
+        }
+        if terms.quota.is_some() {
+            specials.given_back.entry(terms.job.shape.namespace.clone()).or_default().take(&terms.need);
+        }
+        if let Some(extra) = &granted.extra {
+            note_taken_over(specials, &extra.takes_over);
+        }
+    }
+
+    /// Whether one claim can be granted: what it gets beyond room, or what stands in its way.
+    #[inline]
+    fn claim(
+        &mut self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+    ) -> Result<Option<Box<GrantExtra>>, Trouble> {
+        let machine = asked.machine;
+        self.task_stands(terms, asked.task)?;
+        self.machine_stands(txn, terms, machine)?;
+        if let Some((quota, used)) = &terms.quota {
+            self.within_quota(terms, quota, used)?;
+        }
+        let counts = self.rules.counts(terms.group_row);
+        let home = terms.job.home.or_else(|| self.promised.home(terms.job.id.slot));
+        let requirement = Requirement {
+            resources: &terms.need,
+            classes: terms.classes.as_ref(),
+            home: home.filter(|_| terms.job.shape.same_machine),
+            job: terms.job.id,
+            special: if terms.is_special { Special::of(terms.shape, counts) } else { None },
+        };
+        let promised = self.promised.on(machine);
+        let obstacle = requirement.obstacle(self.cell, machine, &promised);
+        let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
+        let full = live + self.promised.claims_on(machine) >= u16::MAX.into();
+        let obstacle = obstacle.or_else(|| full.then_some(Obstacle::Full));
+        let alone = terms.victims.is_empty() && asked.extra.is_none();
+        match obstacle {
+            None if !terms.is_special && asked.extra.is_none() => Ok(None),
+            Some(obstacle) if alone || !matches!(obstacle, Obstacle::NoRoom(_)) => Err(Trouble::Machine(obstacle)),
+            room => {
+                let judged = self.special_claim(txn, terms, asked, &requirement, room)?;
+                Ok(self.keep(machine, judged))
+            }
+        }
+    }
+
+    /// Keeps in mind what a claim got beyond room, and who is evicted for it.
+    fn keep(&mut self, machine: u32, judged: Judged) -> Option<Box<GrantExtra>> {
+        for victim in judged.victims {
+            self.promised.specials.victims.push(victim);
+            self.note_left(victim);
+        }
+        let extra = judged.extra;
+        if extra.devices.is_empty() && extra.ports.is_empty() && extra.takes_over.is_empty() {
+            return None;
+        }
+        self.promised.specials.add(machine, &judged.own_devices, extra.ports.iter().map(|port| port.number));
+        Some(Box::new(extra))
+    }
+
+    fn task_stands(&self, terms: &Terms<'_>, task: u32) -> Result<(), Trouble> {
+        match task_is_wanted(self.cell, terms.group, task) {
+            Ok(_) => Ok(()),
+            Err(NotWanted::Task(TaskState::Live)) => {
+                let slot = self.cell.task(terms.group, task).map_or(0, |row| row.allocation) - 1;
+                let leaves = self.promised.stops(slot) || self.promised.specials.victims.contains(&slot);
+                match leaves {
+                    false => Err(Trouble::Taken(slot)),
+                    true if terms.shape.single_instance => {
+                        Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::Predecessor))
+                    }
+                    true => Ok(()),
+                }
+            }
+            Err(NotWanted::Task(TaskState::Blocked)) => Err(Trouble::Predecessor),
+            Err(why) => Err(Trouble::NotWanted(why)),
+        }
+    }
+
+    fn machine_stands(&self, txn: &Transaction, terms: &Terms<'_>, machine: u32) -> Result<(), Trouble> {
+        let Some(row) = self.cell.machine_row(machine) else { return Ok(()) };
+        if row.last_change > txn.base {
+            let began = self.epochs_began.get(machine as usize).copied().unwrap_or(0);
+            if began > txn.base.0 {
+                return Err(Trouble::NewMachine(Revision(began), row.epoch));
+            }
+            if txn.check == ConflictCheck::Sequence {
+                let changed = self.ring.changed_by_others(machine, txn.base, self.session.id);
+                if changed != Some(false) {
+                    return Err(Trouble::Changed(self.session.id));
+                }
+            }
+        }
+        match &terms.reserved {
+            Some(reserved) if reserved.contains(row.class) => {
+                Err(Trouble::Never(RefusalKind::Permission, RefusalReason::NotPermitted))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the namespace may have one more of these tasks.
+    fn within_quota(&self, terms: &Terms<'_>, quota: &Quota, used: &Resources) -> Result<(), Trouble> {
+        let mut used = Room::all_of(used);
+        if let Some(back) = self.promised.specials.given_back.get(&terms.job.shape.namespace) {
+            used.0.iter_mut().zip(back.0).for_each(|(used, back)| *used -= back);
+        }
+        let used = used.positive();
+        quota.shortage(&used, &terms.need).map_or(Ok(()), |short| Err(Trouble::Quota(short)))
+    }
+
+    /// A claim that asks for more than free room: devices, ports, limits, or room of those who leave.
+    fn special_claim(
+        &self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        requirement: &Requirement<'_>,
+        room: Option<Obstacle>,
+    ) -> Result<Judged, Trouble> {
+        let machine = asked.machine;
+        let counts = self.promised.specials.counts.get(&terms.group_row);
+        let spoken = Spoken { counts, ..Spoken::default() };
+        if let Some(obstacle) = requirement.limit_obstacle(self.cell, machine, &spoken) {
+            return Err(Trouble::Machine(obstacle));
+        }
+        if !is_what_was_declared(terms.shape, asked.extra) {
+            return Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer));
+        }
+        let victims = terms.victims.get(&machine).map(Vec::as_slice).unwrap_or_default();
+        let mut hand_off = HandOff::new(self.cell, self.promised, terms.job, machine, named(asked.extra), victims);
+        if let Some(obstacle) = room {
+            let mut free = self.cell.room_for(machine, terms.job.id);
+            free.take(&self.promised.on(machine));
+            if !hand_off.take_room(&free.lack(&terms.need)).is_nothing() {
+                return Err(Trouble::Machine(obstacle));
+            }
+        }
+        let (devices, own_devices) = self.devices(terms, asked, &mut hand_off)?;
+        let ports = self.ports(txn, terms, asked, &mut hand_off)?;
+        let (takes_over, victims) = hand_off.conclude();
+        Ok(Judged { extra: GrantExtra { claim: 0, devices, ports, takes_over }, own_devices, victims })
+    }
+
+    /// The devices that a claim gets, and which of them are not taken over.
+    fn devices(
+        &self,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        hand_off: &mut HandOff,
+    ) -> Result<(Vec<Device>, Vec<Device>), Trouble> {
+        let declared = &terms.shape.devices;
+        let Some(machine) = self.cell.machine_in(asked.machine).filter(|_| !declared.is_empty()) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let mut free = device_rooms(self.cell, machine);
+        // Of a device that has less than it lent, nothing is given until its tenants have gone.
+        free.retain(|room| room.free_millis >= 0);
+        if let Some((spoken, _)) = self.promised.specials.machines.get(&asked.machine) {
+            for device in spoken {
+                let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+                room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+            }
+        }
+        let named = asked.extra.map(|extra| extra.devices.as_slice()).filter(|named| !named.is_empty());
+        let mut lent = free.clone();
+        let mut source = 0;
+        loop {
+            let mut rooms = lent.clone();
+            let chosen = match named {
+                Some(named) => take_named(&mut rooms, named),
+                None => choose_devices(&mut rooms, declared),
+            };
+            match chosen {
+                Ok(chosen) => {
+                    let own = hand_off.take_devices(&chosen, &free);
+                    return Ok((chosen, own));
+                }
+                Err(position) => {
+                    if !hand_off.lend_devices(source, &mut lent) {
+                        let position = u16::try_from(position).unwrap_or(u16::MAX);
+                        return Err(Trouble::Machine(Obstacle::Device(position)));
+                    }
+                    source += 1;
+                }
+            }
+        }
+    }
+
+    /// The ports that a claim gets: fixed ones, those that it names, and dynamic ones, chosen here.
+    fn ports(
+        &self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        hand_off: &mut HandOff,
+    ) -> Result<Vec<Port>, Trouble> {
+        let used = self.cell.in_use(asked.machine);
+        let spoken = self.promised.specials.machines.get(&asked.machine);
+        let spoken = spoken.map(|(_, ports)| ports.as_slice()).unwrap_or_default();
+        let mut mine: Vec<u16> = Vec::new();
+        let mut ports = Vec::with_capacity(terms.shape.ports.len());
+        for declared in &terms.shape.ports {
+            let named = asked.extra.into_iter().flat_map(|extra| &extra.ports).find(|port| port.name == declared.name);
+            let wanted = if declared.number > 0 { declared.number } else { named.map_or(0, |port| port.number) };
+            let number = if wanted > 0 {
+                let taken = spoken.contains(&wanted) || mine.contains(&wanted);
+                let in_use = used.is_some_and(|used| used.has_port(wanted));
+                if taken || (in_use && !hand_off.take_port(wanted)) {
+                    return Err(Trouble::Machine(Obstacle::Port(wanted)));
+                }
+                wanted
+            } else {
+                let all: Vec<u16> = spoken.iter().chain(&mine).copied().collect();
+                // A port that was given back rests: each transaction begins elsewhere.
+                let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
+                choose_port(used, &all, hint).ok_or(Trouble::Machine(Obstacle::Port(0)))?
+            };
+            mine.push(number);
+            ports.push(Port { name: declared.name.clone(), number });
+        }
+        Ok(ports)
+    }
+}
+
+/// Whether a claim names what its group declares, where it names something.
+fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool {
+    let Some(extra) = extra else { return true };
+    let known = |port: &Port| {
+        let declared = shape.ports.iter().find(|declared| declared.name == port.name);
+        declared.is_some_and(|declared| declared.number == 0 || declared.number == port.number)
+    };
+    (extra.devices.is_empty() || devices_satisfy(&extra.devices, &shape.devices)) && extra.ports.iter().all(known)
+}
+
+/// Takes the very devices that a claim names.
+fn take_named(rooms: &mut [plenum_model::DeviceRoom], named: &[Device]) -> Result<Vec<Device>, usize> {
+    let mut taken = Vec::with_capacity(named.len());
+    for (position, device) in named.iter().enumerate() {
+        let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+        let room = room.filter(|room| room.free_millis >= device.millis.into()).ok_or(position)?;
+        room.free_millis -= i64::from(device.millis);
+        taken.push(Device { model: room.model.clone(), ..device.clone() });
+    }
+    Ok(taken)
+}

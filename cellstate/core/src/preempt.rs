@@ -1,0 +1,218 @@
+//! Room of those who leave: which allocations a claim may take over from, in which order, and how much.
+//!
+//! A claim may name leaving allocations, and those that its own transaction stops; a placement may name victims. Each gives only
+//! what free room lacks, and a victim that gives nothing is not evicted.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{
+    AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, TakeOver,
+};
+
+use crate::promised::{Promised, Specials};
+
+/// What one allocation can still give.
+#[derive(Clone, Debug)]
+struct Source {
+    slot: u32,
+    left: TakeOver,
+    /// It must be evicted for that.
+    is_victim: bool,
+    taken: TakeOver,
+}
+
+/// Everybody that one claim may take over from, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HandOff {
+    sources: Vec<Source>,
+}
+
+/// Victims that a placement names, by machine, in the order of their ranks.
+pub(crate) type Victims = BTreeMap<u32, Vec<AllocationId>>;
+
+/// Groups the victims of a placement, so that a claim looks only at those of its machine.
+pub(crate) fn victims_by_machine(placement: &Placement) -> Victims {
+    let mut victims = Victims::new();
+    for preemption in &placement.preemptions {
+        victims.entry(preemption.machine).or_default().push(preemption.victim);
+    }
+    victims
+}
+
+fn nothing_of(victim: AllocationId) -> TakeOver {
+    TakeOver { victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
+}
+
+fn is_nothing(entry: &TakeOver) -> bool {
+    entry.amount.is_nothing() && entry.devices.is_empty() && entry.ports.is_empty()
+}
+
+impl HandOff {
+    /// Collects who can give on a machine: first those that the claim names, then the placement's victims.
+    pub(crate) fn new(
+        cell: &Cell,
+        promised: &Promised,
+        job: &Job,
+        machine: u32,
+        named: &[TakeOver],
+        victims: &[AllocationId],
+    ) -> Self {
+        let mut hand_off = Self::default();
+        for entry in named {
+            let leaves = |found: &AllocationRef<'_>| {
+                found.status.state.is_leaving()
+                    || promised.stops(found.id.slot)
+                    || promised.specials.victims.contains(&found.id.slot)
+            };
+            if let Some(found) = cell.allocation(entry.victim).filter(leaves) {
+                hand_off.add(cell, &promised.specials, &found, machine, false, Some(entry));
+            }
+        }
+        for &victim in victims {
+            let Some(found) = cell.allocation(victim) else { continue };
+            let evicted = promised.specials.victims.contains(&victim.slot) || promised.stops(victim.slot);
+            let waits = found.extra.is_some_and(|extra| !extra.takes_over.is_empty());
+            let lower = cell.job(found.row.job()).is_none_or(|of| of.shape.priority / 10 < job.shape.priority / 10);
+            if evicted || (found.status.state.is_active() && lower && !waits) {
+                hand_off.add(cell, &promised.specials, &found, machine, !evicted, None);
+            }
+        }
+        hand_off
+    }
+
+    fn add(
+        &mut self,
+        cell: &Cell,
+        specials: &Specials,
+        found: &AllocationRef<'_>,
+        machine: u32,
+        is_victim: bool,
+        most: Option<&TakeOver>,
+    ) {
+        let known = self.sources.iter().any(|source| source.slot == found.id.slot);
+        if known || found.row.machine != machine {
+            return;
+        }
+        let mut left = TakeOver {
+            victim: found.id,
+            amount: cell.resources_of(found.row),
+            devices: found.extra.map(|extra| extra.devices.clone()).unwrap_or_default(),
+            ports: found.extra.into_iter().flat_map(|extra| &extra.ports).map(|port| port.number).collect(),
+        };
+        // What it took over itself is not there yet, and what others took over from it is gone.
+        let own = found.extra.into_iter().flat_map(|extra| &extra.takes_over);
+        let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants);
+        let entries = tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
+        let others = entries.filter(|entry| entry.victim == found.id);
+        for entry in own.chain(others).chain(specials.taken_over.get(&found.id.slot)) {
+            subtract(&mut left, entry);
+        }
+        if let Some(most) = most.filter(|most| !is_nothing(most)) {
+            left.amount = left.amount.at_most(&most.amount);
+        }
+        let taken = nothing_of(found.id);
+        self.sources.push(Source { slot: found.id.slot, left, is_victim, taken });
+    }
+
+    /// Takes over what is lacking, and gives what is lacking still.
+    pub(crate) fn take_room(&mut self, lacking: &Resources) -> Resources {
+        let mut lacking = *lacking;
+        for source in &mut self.sources {
+            if lacking.is_nothing() {
+                break;
+            }
+            let part = source.left.amount.at_most(&lacking);
+            source.left.amount = source.left.amount.without(&part);
+            source.taken.amount = source.taken.amount.with(&part);
+            lacking = lacking.without(&part);
+        }
+        lacking
+    }
+
+    /// What each source could give of devices, one after the other: to be tried with ever more of them.
+    pub(crate) fn lend_devices(&self, source: usize, rooms: &mut [DeviceRoom]) -> bool {
+        let Some(source) = self.sources.get(source) else { return false };
+        for device in &source.left.devices {
+            let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+        }
+        true
+    }
+
+    /// Takes over what `chosen` devices lack in `free`, from the first sources that have it. Gives what was not taken over.
+    pub(crate) fn take_devices(&mut self, chosen: &[Device], free: &[DeviceRoom]) -> Vec<Device> {
+        let mut free = free.to_vec();
+        let mut own = Vec::new();
+        for device in chosen {
+            let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            let there = room.map_or(0, |room| {
+                let there = room.free_millis.clamp(0, device.millis.into());
+                room.free_millis -= there;
+                u32::try_from(there).expect("at most what is asked for")
+            });
+            if there > 0 {
+                own.push(Device { millis: there, ..device.clone() });
+            }
+            let mut lacking = device.millis - there;
+            for source in &mut self.sources {
+                let has = |left: &&mut Device| left.kind == device.kind && left.index == device.index;
+                let Some(left) = source.left.devices.iter_mut().find(has) else { continue };
+                let part = left.millis.min(lacking);
+                left.millis -= part;
+                lacking -= part;
+                if part > 0 {
+                    source.taken.devices.push(Device { millis: part, ..device.clone() });
+                }
+            }
+        }
+        own
+    }
+
+    /// Takes over a port; false if nobody has it.
+    pub(crate) fn take_port(&mut self, port: u16) -> bool {
+        let found = self.sources.iter_mut().find(|source| source.left.ports.contains(&port));
+        let Some(source) = found else { return false };
+        source.left.ports.retain(|&left| left != port);
+        source.taken.ports.push(port);
+        true
+    }
+
+    /// What was taken over, with the slots of those that must be evicted for it.
+    pub(crate) fn conclude(self) -> (Vec<TakeOver>, Vec<u32>) {
+        let used: Vec<_> = self.sources.into_iter().filter(|source| !is_nothing(&source.taken)).collect();
+        let victims = used.iter().filter(|source| source.is_victim).map(|source| source.slot).collect();
+        (used.into_iter().map(|source| source.taken).collect(), victims)
+    }
+}
+
+/// Takes one entry away from what is left.
+fn subtract(left: &mut TakeOver, entry: &TakeOver) {
+    left.amount = left.amount.without(&entry.amount);
+    for device in &entry.devices {
+        let same = left.devices.iter_mut().find(|left| left.kind == device.kind && left.index == device.index);
+        same.into_iter().for_each(|left| left.millis = left.millis.saturating_sub(device.millis));
+    }
+    left.devices.retain(|device| device.millis > 0);
+    left.ports.retain(|port| !entry.ports.contains(port));
+}
+
+/// Adds what a claim was promised of leaving allocations to what this transaction took over so far.
+pub(crate) fn note_taken_over(specials: &mut Specials, entries: &[TakeOver]) {
+    for entry in entries {
+        let sum = specials.taken_over.entry(entry.victim.slot).or_insert_with(|| nothing_of(entry.victim));
+        sum.amount = sum.amount.with(&entry.amount);
+        for device in &entry.devices {
+            let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
+            match sum.devices.iter_mut().find(same) {
+                Some(sum) => sum.millis += device.millis,
+                None => sum.devices.push(device.clone()),
+            }
+        }
+        sum.ports.extend(&entry.ports);
+    }
+}
+
+/// What a claim names to take over from.
+pub(crate) fn named(extra: Option<&ClaimExtra>) -> &[TakeOver] {
+    extra.map(|extra| extra.take_overs.as_slice()).unwrap_or_default()
+}
