@@ -184,7 +184,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
-fn planted_bugs_are_for_the_simulator_alone() {
+fn planted_bugs_are_for_tests_of_checkers_alone() {
     none(findings(|path| path.ends_with("Cargo.toml"), dependencies::plants_no_bugs));
 }
 

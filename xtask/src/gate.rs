@@ -171,7 +171,7 @@ fn tidy(workspace: &Workspace) -> Result<Report> {
 fn lint(workspace: &Workspace) -> Result<Report> {
     need_component(workspace, "clippy", "clippy")?;
     // With the tests that need the feature, which differs from the rest by a few lines.
-    let targets = ["--workspace", "--all-targets", "--features", "plenum-simulator/planted-bugs"];
+    let targets = ["--workspace", "--all-targets", "--features", simulation::WITH_BUGS];
     let mut command = workspace.cargo(["clippy"]);
     command.args(targets).args(["--", "-D", "warnings"]);
     plain(command, "lint")
@@ -187,7 +187,7 @@ fn tests(workspace: &Workspace) -> Result<Report> {
 }
 
 fn simulator(workspace: &Workspace) -> Result<Report> {
-    let mut command = simulation::tests(workspace);
+    let mut command = simulation::tests_with_bugs(workspace);
     command.arg("--nocapture");
     let (report, tally) = counted(command, "simulator")?;
     Ok(Report { tests: Some(tally), ..report })
@@ -198,8 +198,7 @@ fn doc_tests(workspace: &Workspace) -> Result<Report> {
 }
 
 fn docs(workspace: &Workspace) -> Result<Report> {
-    let mut command =
-        workspace.cargo(["doc", "--no-deps", "--workspace", "--features", "plenum-simulator/planted-bugs"]);
+    let mut command = workspace.cargo(["doc", "--no-deps", "--workspace", "--features", simulation::WITH_BUGS]);
     command.env("RUSTDOCFLAGS", "-D warnings");
     plain(command, "docs")
 }

@@ -39,17 +39,28 @@ impl FromStr for Seeds {
     }
 }
 
-/// The tests of the simulator, to be continued with arguments for them.
-pub(crate) fn tests(workspace: &Workspace) -> Command {
-    let features = ["--workspace", "--features", "plenum-simulator/planted-bugs"];
-    let mut command = workspace.cargo(["test", "--test", "simulation", "--config", "profile.dev.opt-level=1"]);
-    command.args(features).arg("--");
+/// What plants bugs, for the simulator's tests and for those of the checker.
+pub(crate) const WITH_BUGS: &str = "plenum-simulator/planted-bugs,plenum-checker/planted-bugs";
+
+/// The simulation, to be continued with arguments for its tests.
+fn simulation(workspace: &Workspace) -> Command {
+    tests(workspace, &["--test", "simulation"])
+}
+
+/// All tests of checkers that need bugs to be planted, to be continued with arguments for them.
+pub(crate) fn tests_with_bugs(workspace: &Workspace) -> Command {
+    tests(workspace, &["--test", "simulation", "--test", "planted"])
+}
+
+fn tests(workspace: &Workspace, targets: &[&str]) -> Command {
+    let mut command = workspace.cargo(["test", "--workspace", "--features", WITH_BUGS]);
+    command.args(targets).args(["--config", "profile.dev.opt-level=1", "--"]);
     command
 }
 
 /// Runs the simulation with all of `seeds`, and with a bug if one is named; true if every one passed.
 pub(crate) fn run(workspace: &Workspace, seeds: Seeds, bug: Option<&str>) -> Result<bool> {
-    let mut command = tests(workspace);
+    let mut command = simulation(workspace);
     command.args(["a_cell_survives", "--nocapture"]).env("PLENUM_SEEDS", format!("{}..{}", seeds.first, seeds.end));
     if let Some(bug) = bug {
         command.env("PLENUM_BUG", bug);

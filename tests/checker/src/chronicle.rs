@@ -1,0 +1,339 @@
+//! The history of a cell, put together from what watchers were told, and what can be looked up in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_proto::v1;
+
+use crate::amounts::Amounts;
+use crate::fold::Fault;
+use crate::picture::{Allocation, Picture, id_of, slot_of};
+use crate::room;
+use crate::stream::{Event, Recording};
+
+/// Consecutive revisions whose deltas are all known.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// The picture before the first delta.
+    pub start: Picture,
+    /// All of them, in order.
+    pub deltas: Vec<v1::Delta>,
+}
+
+/// What is remembered of an allocation after its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// As it was granted.
+    pub granted: Allocation,
+    /// What it got.
+    pub amounts: Amounts,
+    /// The revision at which its end was decided.
+    pub left: Option<u64>,
+    /// The revision at which its room became free.
+    pub ended: Option<u64>,
+}
+
+/// The history of one incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct Chronicle {
+    /// Whose.
+    pub incarnation: u64,
+    /// Between them, revisions are not known.
+    pub segments: Vec<Segment>,
+    /// All allocations by id.
+    pub allocations: BTreeMap<u64, Facts>,
+    /// Ids that were granted at each revision.
+    pub granted: BTreeMap<u64, Vec<u64>>,
+    /// Revisions at which anything of an allocation, a machine or a job changed, apart from the record of a number.
+    pub effects: BTreeSet<u64>,
+    /// Revisions at which a number of a session was decided.
+    pub numbers: BTreeMap<(u64, u64), Vec<u64>>,
+    /// What was free on each machine, from each revision on.
+    pub free: BTreeMap<u32, Vec<(u64, Amounts)>>,
+    /// Revisions at which the row of a machine changed, by slot.
+    pub machine_changes: BTreeMap<u32, BTreeSet<u64>>,
+    /// Revisions at which a job, a task of it or an allocation of it changed.
+    pub job_changes: BTreeMap<u64, BTreeSet<u64>>,
+    /// What each job declared, from each revision on.
+    pub shapes: BTreeMap<u64, Vec<(u64, v1::JobShape)>>,
+    /// Revisions at which a hold was taken, renewed or given back, by job.
+    pub hold_changes: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+/// Sees a history step by step.
+pub trait Visitor {
+    /// The picture before a delta.
+    fn before(&mut self, _picture: &Picture, _delta: &v1::Delta) {}
+    /// The picture after it.
+    fn after(&mut self, _picture: &Picture, _delta: &v1::Delta) {}
+    /// The beginning, and after revisions that are not known.
+    fn begin(&mut self, _picture: &Picture) {}
+}
+
+impl Chronicle {
+    /// The histories of all incarnations that were watched.
+    ///
+    /// # Errors
+    /// When a delta does not fold.
+    pub fn of(recordings: &[Recording]) -> Result<Vec<Self>, Fault> {
+        let mut told: BTreeMap<u64, Told<'_>> = BTreeMap::new();
+        for recording in recordings {
+            let mut incarnation = 0;
+            for event in &recording.events {
+                match event {
+                    Event::Welcome(welcome) => {
+                        incarnation = welcome.incarnation;
+                        // Revision 1 is the first start of a server: there is nothing in the cell yet.
+                        if !welcome.snapshot && welcome.revision <= 1 {
+                            told.entry(incarnation).or_default().from_nothing = Some(welcome.revision);
+                        }
+                    }
+                    Event::Snapshot(picture) => {
+                        told.entry(incarnation).or_default().pictures.insert(picture.revision, picture);
+                    }
+                    Event::Delta { delta, .. } => {
+                        told.entry(incarnation).or_default().deltas.insert(delta.revision, delta);
+                    }
+                    Event::Outcome(_) | Event::Heartbeat(_) => {}
+                }
+            }
+        }
+        told.into_iter().map(|(incarnation, told)| told.chronicle(incarnation)).collect()
+    }
+
+    /// Shows every step.
+    ///
+    /// # Panics
+    /// Never: all deltas were folded before.
+    pub fn walk(&self, visitor: &mut impl Visitor) {
+        for segment in &self.segments {
+            let mut picture = segment.start.clone();
+            visitor.begin(&picture);
+            for delta in &segment.deltas {
+                visitor.before(&picture, delta);
+                picture.fold(delta).expect("it was folded when the history was put together");
+                visitor.after(&picture, delta);
+            }
+        }
+    }
+
+    /// The picture at a revision, folded from the beginning of its segment; `None` where that is not known.
+    #[must_use]
+    pub fn picture_at(&self, revision: u64) -> Option<Picture> {
+        let segment = self.segments.iter().find(|segment| segment.has_picture(revision))?;
+        let mut picture = segment.start.clone();
+        let count = usize::try_from(revision - picture.revision).ok()?;
+        segment.deltas[..count].iter().try_for_each(|delta| picture.fold(delta)).ok()?;
+        Some(picture)
+    }
+
+    /// Whether the delta of a revision is known.
+    #[must_use]
+    pub fn has_delta(&self, revision: u64) -> bool {
+        self.segments.iter().any(|segment| segment.has_picture(revision) && revision > segment.start.revision)
+    }
+
+    /// Whether all deltas from one revision (exclusive) to another are known.
+    #[must_use]
+    pub fn has_all(&self, after: u64, to: u64) -> bool {
+        self.segments.iter().any(|segment| segment.has_picture(after) && segment.has_picture(to))
+    }
+
+    /// The last revision.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.segments.last().map_or(0, Segment::newest)
+    }
+
+    /// Revisions whose deltas are known.
+    #[must_use]
+    pub fn folded(&self) -> usize {
+        self.segments.iter().map(|segment| segment.deltas.len()).sum()
+    }
+
+    /// What was free on a machine at a revision; nothing before it came.
+    #[must_use]
+    pub fn free_at(&self, machine: u32, revision: u64) -> Amounts {
+        let history = self.free.get(&machine).map(Vec::as_slice).unwrap_or_default();
+        let after = history.partition_point(|(at, _)| *at <= revision);
+        after.checked_sub(1).map(|at| history[at].1).unwrap_or_default()
+    }
+
+    /// What a job's group declared at a revision.
+    #[must_use]
+    pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
+        let history = self.shapes.get(&job)?;
+        let after = history.partition_point(|(at, _)| *at <= revision);
+        history[after.checked_sub(1)?].1.groups.get(group as usize)
+    }
+}
+
+impl Segment {
+    /// Its last revision.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.deltas.last().map_or(self.start.revision, |delta| delta.revision)
+    }
+
+    fn has_picture(&self, revision: u64) -> bool {
+        (self.start.revision..=self.newest()).contains(&revision)
+    }
+}
+
+#[derive(Default)]
+struct Told<'a> {
+    from_nothing: Option<u64>,
+    pictures: BTreeMap<u64, &'a Picture>,
+    deltas: BTreeMap<u64, &'a v1::Delta>,
+}
+
+impl Told<'_> {
+    fn chronicle(self, incarnation: u64) -> Result<Chronicle, Fault> {
+        let nothing = self.from_nothing.map(|revision| Picture { revision, ..Picture::default() });
+        let first = nothing.or_else(|| self.pictures.values().next().map(|picture| (*picture).clone()));
+        let mut chronicle = Chronicle { incarnation, ..Chronicle::default() };
+        let Some(mut picture) = first else { return Ok(chronicle) };
+        loop {
+            let mut segment = Segment { start: picture.clone(), deltas: Vec::new() };
+            chronicle.index_start(&picture);
+            while let Some(delta) = self.deltas.get(&(picture.revision + 1)) {
+                let touched = chronicle.index_before(&picture, delta);
+                picture.fold(delta)?;
+                chronicle.index_after(&picture, delta, touched);
+                segment.deltas.push((*delta).clone());
+            }
+            chronicle.segments.push(segment);
+            let Some((_, next)) = self.pictures.range(picture.revision + 1..).next() else { break };
+            picture = (*next).clone();
+        }
+        Ok(chronicle)
+    }
+}
+
+/// The index.
+impl Chronicle {
+    fn index_start(&mut self, picture: &Picture) {
+        for facts in self.allocations.values_mut().filter(|facts| facts.ended.is_none()) {
+            if picture.allocation(facts.granted.id).is_none() {
+                // Some time between; nobody knows when.
+                facts.ended = Some(picture.revision);
+            }
+        }
+        for allocation in picture.allocations.values() {
+            let amounts = picture.amounts_of(allocation.shape);
+            let left = allocation.is_leaving().then_some(picture.revision);
+            let facts = Facts { granted: allocation.clone(), amounts, left, ended: None };
+            let known = self.allocations.entry(allocation.id).or_insert(facts);
+            known.left = known.left.or(left);
+        }
+        picture.machines.keys().for_each(|&slot| self.note_free(picture, slot));
+        picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
+    }
+
+    fn note_shape(&mut self, put: &v1::JobPut, revision: u64) {
+        if let Some(shape) = &put.shape {
+            self.shapes.entry(put.id).or_default().push((revision, shape.clone()));
+        }
+    }
+
+    /// Machines that the delta touches, and what can be told only before it.
+    fn index_before(&mut self, before: &Picture, delta: &v1::Delta) -> BTreeSet<u32> {
+        let revision = delta.revision;
+        let mut touched: BTreeSet<u32> = delta.machines.iter().map(|machine| slot_of(machine.id)).collect();
+        touched.extend(delta.grants.iter().flat_map(|grants| grants.machines.iter().copied()));
+        touched.extend(delta.unknown_tasks.iter().map(|row| slot_of(row.machine)));
+        let moved = delta.moves.iter().flat_map(|moves| moves.slots.iter().map(|slot| (slot, false)));
+        let ended = delta.ends.iter().flat_map(|ends| ends.slots.iter().map(|slot| (slot, true)));
+        for (slot, ends) in moved.chain(ended) {
+            let Some(allocation) = before.allocations.get(slot) else { continue };
+            touched.insert(allocation.machine);
+            self.job_changes.entry(allocation.job).or_default().insert(revision);
+            if ends && let Some(facts) = self.allocations.get_mut(&allocation.id) {
+                facts.ended = Some(revision);
+            }
+        }
+        touched
+    }
+
+    fn index_after(&mut self, after: &Picture, delta: &v1::Delta, touched: BTreeSet<u32>) {
+        let revision = delta.revision;
+        for machine in &delta.machines {
+            self.machine_changes.entry(slot_of(machine.id)).or_default().insert(revision);
+        }
+        for grants in &delta.grants {
+            self.job_changes.entry(grants.job).or_default().insert(revision);
+            for (&slot, &generation) in grants.slots.iter().zip(&grants.generations) {
+                let id = id_of(slot, generation);
+                let Some(allocation) = after.allocation(id) else { continue };
+                let amounts = after.amounts_of(allocation.shape);
+                let facts = Facts { granted: allocation.clone(), amounts, left: None, ended: None };
+                self.allocations.insert(id, facts);
+                self.granted.entry(revision).or_default().push(id);
+            }
+        }
+        for slot in delta.moves.iter().flat_map(|moves| &moves.slots) {
+            let leaving = after.allocations.get(slot).filter(|allocation| allocation.is_leaving());
+            if let Some(facts) = leaving.and_then(|allocation| self.allocations.get_mut(&allocation.id)) {
+                facts.left = facts.left.or(Some(revision));
+            }
+        }
+        self.index_jobs(after, delta);
+        for change in &delta.jobs {
+            if let Some(v1::job_change::Change::Put(put)) = &change.change {
+                self.note_shape(put, revision);
+            }
+        }
+        for change in &delta.sessions {
+            if let Some(v1::session_change::Change::Number(number)) = &change.change {
+                self.numbers.entry((number.session, number.number)).or_default().push(revision);
+            }
+        }
+        let acts = !(delta.grants.is_empty() && delta.machines.is_empty() && delta.jobs.is_empty());
+        if acts || delta.moves.is_some() || delta.ends.is_some() || !delta.tasks.is_empty() {
+            self.effects.insert(revision);
+        }
+        touched.into_iter().for_each(|slot| self.note_free(after, slot));
+    }
+
+    fn index_jobs(&mut self, after: &Picture, delta: &v1::Delta) {
+        use v1::job_change::Change;
+        let rows = delta.tasks.iter().map(|changes| changes.group_row);
+        let scaled = delta.jobs.iter().filter_map(|change| match &change.change {
+            Some(Change::Group(group)) => Some(group.group),
+            _ => None,
+        });
+        let jobs =
+            rows.chain(scaled).filter_map(|row| job_of_row(after, row)).chain(delta.jobs.iter().filter_map(|change| {
+                match &change.change {
+                    Some(Change::Put(put)) => Some(put.id),
+                    Some(Change::State(state)) => Some(state.id),
+                    Some(Change::Removed(id)) => Some(*id),
+                    Some(Change::Home(home)) => Some(home.id),
+                    Some(Change::Launched(launched)) => Some(launched.id),
+                    Some(Change::Group(_)) | None => None,
+                }
+            }));
+        for job in jobs {
+            self.job_changes.entry(job).or_default().insert(delta.revision);
+        }
+        for hold in &delta.holds {
+            self.hold_changes.entry(hold.job).or_default().insert(delta.revision);
+        }
+    }
+
+    fn note_free(&mut self, picture: &Picture, slot: u32) {
+        let free = room::free(picture, slot);
+        let history = self.free.entry(slot).or_default();
+        if history.last().is_none_or(|(_, before)| *before != free) {
+            history.push((picture.revision, free));
+        }
+    }
+}
+
+/// The job that a row of the table of groups is of.
+fn job_of_row(picture: &Picture, row: u32) -> Option<u64> {
+    let has = |put: &&v1::JobPut| {
+        let count = put.shape.as_ref().map_or(0, |shape| shape.groups.len());
+        (put.group_base..).take(count).any(|own| own == row)
+    };
+    picture.jobs.values().find(has).map(|put| put.id)
+}

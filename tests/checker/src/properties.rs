@@ -1,0 +1,139 @@
+//! The promises of the store, one function each: evidence in, violations out. Numbers in the table are those of the list of
+//! properties that the project keeps; all but the last four stand there.
+//!
+//! | | function |
+//! |---|---|
+//! | 1 | [`property_no_room_is_overcommitted`] |
+//! | 2 | [`property_culprits_are_true`] |
+//! | 3 | [`property_minimums_hold`] |
+//! | 4 | [`property_revisions_have_no_gaps`] |
+//! | 5 | [`property_acknowledged_is_durable`] |
+//! | 6 | [`property_a_number_takes_effect_once`] |
+//! | 7 | [`property_used_is_the_sum`] |
+//! | 8 | [`property_snapshots_equal_the_fold`] |
+//! | 9 | [`property_quotas_and_priorities_hold`] |
+//! | 15 | [`property_a_full_disk_only_refuses`] |
+//! | 16 | [`property_damage_is_named`] |
+//! | 18 | [`property_slow_watchers_cost_nobody`] |
+//! | | [`property_declared_rules_hold`] |
+//! | | [`property_a_task_has_one_allocation`] |
+//! | | [`property_replies_equal_the_fold`] |
+//! | | [`property_real_time_order_holds`] |
+
+mod culprits;
+mod numbers;
+mod order;
+mod outside;
+mod room;
+mod rules;
+mod streams;
+
+pub use culprits::property_culprits_are_true;
+pub use numbers::{
+    property_a_number_takes_effect_once, property_acknowledged_is_durable, property_minimums_hold,
+    property_replies_equal_the_fold,
+};
+pub use order::property_real_time_order_holds;
+pub use outside::{
+    Damage, FullDisk, Made, SlowWatchers, property_a_full_disk_only_refuses, property_damage_is_named,
+    property_slow_watchers_cost_nobody,
+};
+pub use room::{Listing, property_no_room_is_overcommitted, property_used_is_the_sum};
+pub use rules::{
+    property_a_task_has_one_allocation, property_declared_rules_hold, property_quotas_and_priorities_hold,
+};
+pub use streams::{property_revisions_have_no_gaps, property_snapshots_equal_the_fold};
+
+use plenum_proto::v1;
+
+use crate::calls::Call;
+use crate::chronicle::Chronicle;
+use crate::stream::Recording;
+use crate::violation::Violation;
+
+/// All that is known of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// What watchers were told.
+    pub recordings: Vec<Recording>,
+    /// What clients asked and were answered.
+    pub calls: Vec<Call>,
+    /// Transactions as the cell's history has them.
+    pub transactions: Vec<v1::TransactionView>,
+    /// What the cell said of its machines.
+    pub listings: Vec<Listing>,
+}
+
+/// A transaction that was decided, wherever that is known from.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided<'a> {
+    /// As it was asked.
+    pub asked: &'a v1::Transaction,
+    /// What became of it.
+    pub outcome: &'a v1::Outcome,
+    /// Who told: a client, or the cell's history.
+    pub told_by: &'a str,
+}
+
+impl Evidence {
+    /// Everything that was decided and was no dry run: each transaction once for each who told of it.
+    pub fn decided(&self) -> impl Iterator<Item = Decided<'_>> {
+        let by_clients = self.calls.iter().filter_map(|call| {
+            let (asked, outcome) = call.decided()?;
+            Some(Decided { asked, outcome, told_by: &call.client })
+        });
+        let by_history = self.transactions.iter().filter_map(|view| {
+            Some(Decided { asked: view.transaction.as_ref()?, outcome: view.outcome.as_ref()?, told_by: "the history" })
+        });
+        by_clients.chain(by_history).filter(|decided| !decided.asked.dry_run)
+    }
+}
+
+/// What was checked, and what does not hold.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// All of them.
+    pub violations: Vec<Violation>,
+    /// Revisions whose deltas were folded.
+    pub folded: usize,
+    /// Transactions that were looked at.
+    pub transactions: usize,
+    /// The last revision that was folded.
+    pub newest: u64,
+}
+
+/// Checks everything that a run's streams, calls and listings can show.
+#[must_use]
+pub fn check(evidence: &Evidence) -> Verdict {
+    let mut verdict =
+        Verdict { violations: property_revisions_have_no_gaps(&evidence.recordings), ..Verdict::default() };
+    verdict.violations.extend(property_real_time_order_holds(&evidence.calls));
+    let chronicles = match Chronicle::of(&evidence.recordings) {
+        Ok(chronicles) => chronicles,
+        Err(fault) => {
+            verdict.violations.push(Violation::NoHistory { what: fault.to_string() });
+            return verdict;
+        }
+    };
+    for chronicle in &chronicles {
+        let decided: Vec<_> = evidence.decided().filter(|one| one.asked.incarnation == chronicle.incarnation).collect();
+        verdict.folded += chronicle.folded();
+        verdict.transactions += decided.len();
+        verdict.newest = chronicle.newest();
+        let violations = [
+            property_no_room_is_overcommitted(chronicle),
+            property_culprits_are_true(chronicle, &decided),
+            property_minimums_hold(chronicle, &decided),
+            property_acknowledged_is_durable(chronicle, &decided),
+            property_a_number_takes_effect_once(chronicle, &decided),
+            property_used_is_the_sum(chronicle, &evidence.listings),
+            property_snapshots_equal_the_fold(chronicle, &evidence.recordings),
+            property_quotas_and_priorities_hold(chronicle),
+            property_declared_rules_hold(chronicle),
+            property_a_task_has_one_allocation(chronicle),
+            property_replies_equal_the_fold(chronicle, &decided),
+        ];
+        verdict.violations.extend(violations.into_iter().flatten());
+    }
+    verdict
+}

@@ -1,0 +1,211 @@
+//! Refusals tell the truth: who took what, and whether it ever fitted.
+
+use plenum_proto::v1;
+use plenum_proto::v1::{RefusalKind, RefusalReason};
+
+use super::Decided;
+use crate::amounts::Amounts;
+use crate::chronicle::Chronicle;
+use crate::violation::{ClaimName, Violation};
+
+/// Culprits that a refusal lists at most.
+const LISTED_MAX: usize = 4;
+
+/// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
+/// it, and together as much as was short. What never fitted at its base is a misfit and names nobody.
+#[must_use]
+pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for one in decided.iter().filter(|one| one.outcome.revision > 0) {
+        for refusal in &one.outcome.refusals {
+            Judge { chronicle, one, refusal }.judge(&mut violations);
+        }
+    }
+    violations
+}
+
+struct Judge<'a> {
+    chronicle: &'a Chronicle,
+    one: &'a Decided<'a>,
+    refusal: &'a v1::Refusal,
+}
+
+impl Judge<'_> {
+    fn name(&self) -> ClaimName {
+        let outcome = self.one.outcome;
+        let (session, number) = (outcome.session, outcome.number);
+        ClaimName { session, number, placement: self.refusal.placement, claim: self.refusal.claim }
+    }
+
+    fn wrong_kind(&self, what: impl Into<String>) -> Violation {
+        Violation::WrongKind { claim: self.name(), kind: self.refusal.kind(), what: what.into() }
+    }
+
+    fn judge(&self, violations: &mut Vec<Violation>) {
+        let (refusal, base, at) = (self.refusal, self.one.asked.base_revision, self.one.outcome.revision);
+        match refusal.kind() {
+            RefusalKind::Conflict => {
+                if refusal.culprits.is_empty() {
+                    violations.push(self.wrong_kind("it names nobody"));
+                }
+                violations.extend(refusal.culprits.iter().filter_map(|culprit| self.false_culprit(culprit)));
+                if refusal.reason() == RefusalReason::NoRoom {
+                    violations.extend(self.wrong_sums());
+                }
+            }
+            RefusalKind::Unspecified => violations.push(self.wrong_kind("there is no such kind")),
+            _ if !refusal.culprits.is_empty() => violations.push(self.wrong_kind("it names culprits")),
+            _ => {}
+        }
+        if refusal.reason() == RefusalReason::NoRoom && self.chronicle.has_all(base, at) {
+            violations.extend(self.wrong_room());
+        }
+    }
+
+    fn false_culprit(&self, culprit: &v1::Culprit) -> Option<Violation> {
+        let (base, at) = (self.one.asked.base_revision, self.one.outcome.revision);
+        let found = |what: String| {
+            let (session, number) = (culprit.session, culprit.number);
+            let culprit = culprit.revision;
+            Some(Violation::FalseCulprit { claim: self.name(), culprit, session, number, what })
+        };
+        if culprit.revision <= base || culprit.revision >= at {
+            return found(format!("it lies not between the base {base} and the decision {at}"));
+        }
+        if !self.chronicle.has_delta(culprit.revision) {
+            return None;
+        }
+        if culprit.session == 0 {
+            return self.false_event(culprit).and_then(found);
+        }
+        let decided = self.chronicle.numbers.get(&(culprit.session, culprit.number));
+        if decided.is_none_or(|revisions| !revisions.contains(&culprit.revision)) {
+            return found("that transaction was not decided there".into());
+        }
+        if culprit.allocation == 0 {
+            return None;
+        }
+        let Some(facts) = self.chronicle.allocations.get(&culprit.allocation) else {
+            return found(format!("allocation {:#x} never was", culprit.allocation));
+        };
+        if facts.granted.created != culprit.revision {
+            return found(format!("allocation {:#x} was granted at {}", culprit.allocation, facts.granted.created));
+        }
+        let of_task = self.refusal.reason() == RefusalReason::TaskTaken;
+        if of_task
+            && (facts.granted.job, facts.granted.group, facts.granted.task)
+                != (self.refusal.job, self.refusal.group, self.refusal.task)
+        {
+            return found(format!("allocation {:#x} is of another task", culprit.allocation));
+        }
+        if !of_task && !self.machines().contains(&facts.granted.machine) {
+            return found(format!("allocation {:#x} is on machine slot {}", culprit.allocation, facts.granted.machine));
+        }
+        if self.refusal.reason() == RefusalReason::NoRoom {
+            let amount = facts.amounts.get(self.refusal.resource());
+            if culprit.amount <= 0 || i128::from(culprit.amount) > amount {
+                return found(format!("it is charged with {} of the {amount} that it got", culprit.amount));
+            }
+            if facts.ended.is_some_and(|ended| ended < at) && self.chronicle.has_all(culprit.revision, at) {
+                return found(format!("allocation {:#x} ended at {:?}", culprit.allocation, facts.ended));
+            }
+        }
+        None
+    }
+
+    /// The machine that was refused, and the spare ones that were tried.
+    fn machines(&self) -> Vec<u32> {
+        let placement = self.one.asked.placements.get(self.refusal.placement as usize);
+        let alternates = placement.map(|placement| placement.alternates.as_slice()).unwrap_or_default();
+        alternates.iter().copied().chain([self.refusal.machine]).collect()
+    }
+
+    /// What is wrong with an event that is named: something must have happened to the machine, the job, a hold or a session then.
+    fn false_event(&self, culprit: &v1::Culprit) -> Option<String> {
+        if culprit.event.is_empty() {
+            return Some("it names neither a transaction nor an event".into());
+        }
+        let (chronicle, revision) = (self.chronicle, culprit.revision);
+        let machine = self.machines().iter().any(|machine| has(chronicle.machine_changes.get(machine), revision));
+        let job = has(chronicle.job_changes.get(&self.refusal.job), revision);
+        let hold = chronicle.hold_changes.values().any(|revisions| revisions.contains(&revision));
+        let other = chronicle.effects.contains(&revision)
+            && !matches!(
+                culprit.event.as_str(),
+                "registered" | "epoch" | "capacity" | "cordoned" | "expired" | "draining" | "attributes"
+            );
+        (!(machine || job || hold || other)).then(|| format!("nothing happened there that is called {}", culprit.event))
+    }
+
+    fn wrong_sums(&self) -> Option<Violation> {
+        let refusal = self.refusal;
+        if refusal.culprits_total < refusal.short_by {
+            let (short_by, total) = (refusal.short_by, refusal.culprits_total);
+            return Some(Violation::CulpritsTooSmall { claim: self.name(), short_by, total });
+        }
+        let listed: i128 = refusal.culprits.iter().map(|culprit| i128::from(culprit.amount)).sum();
+        let total = i128::from(refusal.culprits_total);
+        let complete = refusal.culprits.len() < LISTED_MAX;
+        if listed > total || (complete && listed != total) || refusal.culprits.len() > LISTED_MAX {
+            return Some(self.wrong_kind(format!("its culprits took {listed}, and the total is {total}")));
+        }
+        let ordered = refusal.culprits.is_sorted_by(|left, right| left.revision >= right.revision);
+        (!ordered).then(|| self.wrong_kind("its culprits are not newest first"))
+    }
+
+    /// Whether what was short, and what fitted at the base, can be true.
+    fn wrong_room(&self) -> Option<Violation> {
+        let (refusal, base, at) = (self.refusal, self.one.asked.base_revision, self.one.outcome.revision);
+        let asked = self.one.asked.placements.get(refusal.placement as usize)?;
+        // Holds of others, victims and spare machines shift what is free for a claim: there the bounds say nothing.
+        let shifts = !asked.preemptions.is_empty() || !asked.alternates.is_empty() || !asked.extras.is_empty();
+        if shifts || !self.chronicle.hold_changes.is_empty() {
+            return None;
+        }
+        let need = self.need(refusal.job, refusal.group)?;
+        let resource = refusal.resource();
+        let before = self.chronicle.free_at(refusal.machine, at - 1);
+        let earlier = self.claimed_before();
+        let room = need.get(resource) - i128::from(refusal.short_by);
+        if refusal.short_by <= 0 || room > before.get(resource) || room < before.get(resource) - earlier.get(resource) {
+            let free = before.get(resource);
+            return Some(self.wrong_kind(format!("it is short by {}, and {free} were free", refusal.short_by)));
+        }
+        let at_base = self.chronicle.free_at(refusal.machine, base);
+        let mut worst = at_base;
+        worst.take(&earlier);
+        match refusal.kind() {
+            RefusalKind::Conflict if !need.fits_in(&at_base) => {
+                Some(self.wrong_kind(format!("it needs {need}, and {at_base} were free at its base {base}")))
+            }
+            RefusalKind::Misfit if need.fits_in(&worst) => {
+                Some(self.wrong_kind(format!("it needs {need}, and {worst} were free at its base {base}")))
+            }
+            _ => None,
+        }
+    }
+
+    fn need(&self, job: u64, group: u32) -> Option<Amounts> {
+        let before = self.one.outcome.revision - 1;
+        self.chronicle.group_at(job, group, before)?.resources.as_ref().map(Amounts::of)
+    }
+
+    /// What all claims before it on that machine asked for: at most so much was promised to them.
+    fn claimed_before(&self) -> Amounts {
+        let mut sum = Amounts::default();
+        for (number, placement) in (0..).zip(&self.one.asked.placements) {
+            let Some(need) = self.need(placement.job, placement.group) else { continue };
+            for (claim, &machine) in (0..).zip(&placement.machines) {
+                let earlier = (number, claim) < (self.refusal.placement, self.refusal.claim);
+                if machine == self.refusal.machine && earlier {
+                    sum.add(&need);
+                }
+            }
+        }
+        sum
+    }
+}
+
+fn has(revisions: Option<&std::collections::BTreeSet<u64>>, revision: u64) -> bool {
+    revisions.is_some_and(|revisions| revisions.contains(&revision))
+}

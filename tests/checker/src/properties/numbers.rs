@@ -1,0 +1,160 @@
+//! Transactions: what was acknowledged is there, once, as it was told, and whole where it had to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_proto::v1;
+
+use super::Decided;
+use crate::chronicle::Chronicle;
+use crate::violation::Violation;
+
+/// `min` and `atomic` hold: of each placement either nothing was granted at that revision or at least its minimum; where one missed
+/// it and the transaction is atomic, nothing at all happened; and a refused transaction has no effect but its record.
+#[must_use]
+pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for one in decided.iter().filter(|one| chronicle.has_delta(one.outcome.revision)) {
+        let revision = one.outcome.revision;
+        let granted: BTreeSet<u64> = chronicle.granted.get(&revision).into_iter().flatten().copied().collect();
+        let mut broken = |what: String| {
+            let (session, number) = (one.asked.session, one.asked.number);
+            violations.push(Violation::MinimumBroken { session, number, revision, what });
+        };
+        let mut missed = false;
+        for (position, placement) in one.asked.placements.iter().enumerate() {
+            // Two placements may claim the same task: only the answer says whose a grant is, and it is compared with the delta elsewhere.
+            let answered = one.outcome.placements.get(position).map(|answer| answer.allocations.as_slice());
+            let count = answered.unwrap_or_default().iter().filter(|id| granted.contains(id)).count();
+            let min = placement.min as usize;
+            missed |= count < min;
+            if count > 0 && count < min {
+                broken(format!("placement {position} has {count} grants, and its minimum is {min}"));
+            }
+        }
+        let effect = chronicle.effects.contains(&revision);
+        if missed && one.asked.atomic && effect {
+            broken("it is atomic and a placement missed its minimum, but something changed".into());
+        }
+        if one.outcome.outcome() == v1::TransactionOutcome::Refused && effect {
+            broken("it was refused, but something changed".into());
+        }
+    }
+    violations
+}
+
+/// Everything that somebody was told of is in the history, at that revision; and the history reaches as far as what was told.
+#[must_use]
+pub fn property_acknowledged_is_durable(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for one in decided {
+        let (session, number, revision) = (one.outcome.session, one.outcome.number, one.outcome.revision);
+        let found = chronicle.numbers.get(&(session, number));
+        let what = if revision > chronicle.newest() {
+            format!("the cell ends at revision {}", chronicle.newest())
+        } else if chronicle.has_delta(revision) && found.is_none_or(|revisions| !revisions.contains(&revision)) {
+            format!("it was decided at {found:?}")
+        } else {
+            continue;
+        };
+        violations.push(Violation::Lost { client: one.told_by.to_owned(), session, number, revision, what });
+    }
+    violations
+}
+
+/// A session's number takes effect at most once, numbers rise, every grant is of a number that was decided with it, and whoever asked
+/// again was told the same again.
+#[must_use]
+pub fn property_a_number_takes_effect_once(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut newest: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for (&(session, number), revisions) in &chronicle.numbers {
+        if revisions.len() > 1 {
+            let what = format!("it was decided at {revisions:?}");
+            violations.push(Violation::NumberTwice { session, number, what });
+        }
+        let last = revisions.last().copied().unwrap_or(0);
+        if let Some((before, at)) = newest.insert(session, (number, last)).filter(|(_, at)| *at > last) {
+            let what = format!("it was decided at {last}, and number {before} at {at}");
+            violations.push(Violation::NumberTwice { session, number, what });
+        }
+    }
+    for facts in chronicle.allocations.values().filter(|facts| chronicle.has_delta(facts.granted.created)) {
+        let (session, number) = (facts.granted.session, facts.granted.number);
+        let at = chronicle.numbers.get(&(session, number));
+        if at.is_none_or(|revisions| !revisions.contains(&facts.granted.created)) {
+            let what = format!("allocation {:#x} is of revision {}", facts.granted.id, facts.granted.created);
+            violations.push(Violation::NumberTwice { session, number, what });
+        }
+    }
+    let mut first: BTreeMap<(u64, u64), &Decided<'_>> = BTreeMap::new();
+    for one in decided {
+        let (session, number) = (one.outcome.session, one.outcome.number);
+        let before = first.entry((session, number)).or_insert(one);
+        if before.outcome != one.outcome {
+            let what = format!("{} and {} were told different outcomes", before.told_by, one.told_by);
+            violations.push(Violation::NumberTwice { session, number, what });
+        }
+    }
+    violations
+}
+
+/// What was told of a transaction is what its delta did: the same allocations, of the tasks and on the machines that were asked for.
+#[must_use]
+pub fn property_replies_equal_the_fold(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for one in decided.iter().filter(|one| chronicle.has_delta(one.outcome.revision)) {
+        if let Some(what) = other_reply(chronicle, one) {
+            violations.push(Violation::OtherReply {
+                client: one.told_by.to_owned(),
+                session: one.outcome.session,
+                number: one.outcome.number,
+                revision: one.outcome.revision,
+                what,
+            });
+        }
+    }
+    violations
+}
+
+fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
+    let (asked, outcome) = (one.asked, one.outcome);
+    if (asked.session, asked.number) != (outcome.session, outcome.number) {
+        return Some(format!("asked was {}/{}", asked.session, asked.number));
+    }
+    if asked.placements.len() != outcome.placements.len() {
+        return Some(format!(
+            "{} placements were asked for, {} answered",
+            asked.placements.len(),
+            outcome.placements.len()
+        ));
+    }
+    let told = outcome.placements.iter().flat_map(|placement| &placement.allocations).copied().filter(|&id| id > 0);
+    let told: BTreeSet<u64> = told.collect();
+    let granted: BTreeSet<u64> = chronicle.granted.get(&outcome.revision).into_iter().flatten().copied().collect();
+    if told != granted {
+        return Some(format!("it says that {told:x?} were granted, and {granted:x?} were"));
+    }
+    let refused: BTreeSet<(u32, u32)> =
+        outcome.refusals.iter().map(|refusal| (refusal.placement, refusal.claim)).collect();
+    for (position, (placement, answered)) in (0..).zip(asked.placements.iter().zip(&outcome.placements)) {
+        for (claim, (&machine, &task)) in (0_u32..).zip(placement.machines.iter().zip(&placement.tasks)) {
+            let id = answered.allocations.get(claim as usize).copied().unwrap_or(0);
+            let place = format!("claim {position}.{claim}");
+            let Some(facts) = chronicle.allocations.get(&id).filter(|_| id > 0) else {
+                if !refused.contains(&(position, claim)) {
+                    return Some(format!("{place} is neither granted nor refused"));
+                }
+                continue;
+            };
+            let got = (facts.granted.job, facts.granted.group, facts.granted.task);
+            let here = facts.granted.machine == machine || placement.alternates.contains(&facts.granted.machine);
+            if got != (placement.job, placement.group, task) || !here {
+                return Some(format!("{place} was granted {:?}", facts.granted));
+            }
+        }
+    }
+    let counted = (u64::from(outcome.claims), u64::from(outcome.granted));
+    let claims: usize = asked.placements.iter().map(|placement| placement.machines.len()).sum();
+    let found = (claims as u64, granted.len() as u64);
+    (counted != found).then(|| format!("it counts {counted:?} claims and grants, and there are {found:?}"))
+}

@@ -1,0 +1,72 @@
+//! Real time: what was acknowledged before something else was asked, was decided before it.
+
+use std::collections::BTreeMap;
+
+use crate::calls::{Asked, Call};
+use crate::violation::Violation;
+
+/// If the reply to x came before y was asked, then x's revision is below y's; and whoever only reads, reads no older revision.
+#[must_use]
+pub fn property_real_time_order_holds(calls: &[Call]) -> Vec<Violation> {
+    // A number may be asked for many times: it was decided between its first call and its first reply.
+    let mut spans: BTreeMap<Key, Span<'_>> = BTreeMap::new();
+    for (position, call) in calls.iter().enumerate() {
+        let Some(revision) = call.revision() else {
+            if let Asked::Transaction(asked) = &call.asked {
+                let key = Key::Number(asked.incarnation, asked.session, asked.number);
+                let span = spans.entry(key).or_insert_with(|| Span::of(call));
+                span.called = span.called.min(call.called_nanos);
+            }
+            continue;
+        };
+        let key = match &call.asked {
+            Asked::Transaction(asked) if !asked.dry_run => Key::Number(asked.incarnation, asked.session, asked.number),
+            _ => Key::Other(position),
+        };
+        let span = spans.entry(key).or_insert_with(|| Span::of(call));
+        span.called = span.called.min(call.called_nanos);
+        span.replied = span.replied.min(call.replied_nanos.unwrap_or(u64::MAX));
+        span.revision = Some(revision);
+        let dry = matches!(&call.asked, Asked::Transaction(asked) if asked.dry_run);
+        span.reads = dry || matches!(call.asked, Asked::Read(_));
+        span.client = &call.client;
+    }
+    let spans: Vec<Span<'_>> = spans.into_values().filter(|span| span.revision.is_some()).collect();
+    let mut replies: Vec<(u64, u64)> = spans.iter().filter_map(|span| Some((span.replied, span.revision?))).collect();
+    replies.sort_unstable();
+    let mut by_call: Vec<&Span<'_>> = spans.iter().collect();
+    by_call.sort_by_key(|span| span.called);
+    let (mut next, mut acknowledged) = (0, 0);
+    let mut violations = Vec::new();
+    for span in by_call {
+        while let Some((_, revision)) = replies.get(next).filter(|(replied, _)| *replied < span.called) {
+            acknowledged = acknowledged.max(*revision);
+            next += 1;
+        }
+        let found = span.revision.unwrap_or(0);
+        if found < acknowledged || (found == acknowledged && !span.reads) {
+            violations.push(Violation::OutOfOrder { client: span.client.to_owned(), acknowledged, found });
+        }
+    }
+    violations
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Number(u64, u64, u64),
+    Other(usize),
+}
+
+struct Span<'a> {
+    client: &'a str,
+    called: u64,
+    replied: u64,
+    revision: Option<u64>,
+    reads: bool,
+}
+
+impl<'a> Span<'a> {
+    fn of(call: &'a Call) -> Self {
+        Self { client: &call.client, called: call.called_nanos, replied: u64::MAX, revision: None, reads: false }
+    }
+}

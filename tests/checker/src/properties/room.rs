@@ -1,0 +1,165 @@
+//! Room: what is granted is there, and what is reported as used is what is live.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_proto::v1;
+
+use crate::amounts::{Amounts, NAMES};
+use crate::chronicle::{Chronicle, Visitor};
+use crate::picture::{Picture, slot_of};
+use crate::room;
+use crate::violation::Violation;
+
+/// Machines as the cell listed them at a revision.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Which incarnation.
+    pub incarnation: u64,
+    /// At which revision.
+    pub revision: u64,
+    /// All of them.
+    pub machines: Vec<v1::MachineView>,
+}
+
+/// No grant makes free room negative, counted as capacity − live + taken over, less what others hold, in any resource, device or port;
+/// and nothing is taken over but from those who leave, and not more than they leave.
+#[must_use]
+pub fn property_no_room_is_overcommitted(chronicle: &Chronicle) -> Vec<Violation> {
+    let mut check = Overcommit(Vec::new());
+    chronicle.walk(&mut check);
+    check.0
+}
+
+struct Overcommit(Vec<Violation>);
+
+impl Visitor for Overcommit {
+    fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
+        let mut asked: BTreeMap<(u32, u64), Amounts> = BTreeMap::new();
+        for grants in &delta.grants {
+            let amounts = picture.amounts_of(grants.shape);
+            let places = grants.machines.iter().map(|&machine| (machine, grants.job));
+            places.for_each(|place| asked.entry(place).or_default().add(&amounts));
+        }
+        for ((machine, job), asked) in asked {
+            // Only a machine that shrank, or a task that nobody knows, may have less than nothing; but no claim gets more of it.
+            let free = room::free_for(picture, machine, job);
+            let negative = NAMES.into_iter().find(|&name| asked.get(name) > 0 && free.get(name) < 0);
+            if let Some(resource) = negative {
+                let (revision, free) = (delta.revision, free.get(resource));
+                self.0.push(Violation::Overcommitted { revision, machine, resource, free });
+            }
+            self.devices_and_ports(picture, delta.revision, machine);
+        }
+        for grants in delta.grants.iter().filter(|grants| !grants.extras.is_empty()) {
+            let victims: BTreeSet<u64> =
+                grants.extras.iter().flat_map(|extra| &extra.take_overs).map(|entry| entry.victim).collect();
+            victims.into_iter().for_each(|victim| self.taken_over(picture, delta.revision, victim));
+        }
+    }
+}
+
+impl Overcommit {
+    fn devices_and_ports(&mut self, picture: &Picture, revision: u64, machine: u32) {
+        let granted = picture.on_machine(machine).filter(|allocation| allocation.created == revision);
+        let (mut devices, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for allocation in granted {
+            devices.extend(allocation.devices.iter().map(|device| (device.kind.clone(), device.index)));
+            ports.extend(allocation.ports.iter().map(|port| port.number));
+        }
+        let free = if devices.is_empty() { BTreeMap::new() } else { room::free_devices(picture, machine) };
+        for (kind, index) in devices {
+            let free = free.get(&(kind.clone(), index)).copied().unwrap_or(0);
+            if free < 0 {
+                self.0.push(Violation::DeviceOvercommitted { revision, machine, kind, index, free });
+            }
+        }
+        let holders = if ports.is_empty() { BTreeMap::new() } else { room::port_holders(picture, machine) };
+        for port in ports {
+            let holders = holders.get(&port).copied().unwrap_or(0);
+            if holders > 1 {
+                self.0.push(Violation::PortTwice { revision, machine, port, holders });
+            }
+        }
+    }
+
+    fn taken_over(&mut self, picture: &Picture, revision: u64, victim: u64) {
+        let leaving = picture.allocation(victim).filter(|found| found.is_leaving());
+        let leaves = leaving.map(|found| picture.amounts_of(found.shape)).unwrap_or_default();
+        let machine = leaving.map(|found| found.machine);
+        let mut taken = Amounts::default();
+        let mut elsewhere = leaving.is_none();
+        for heir in picture.allocations.values() {
+            for entry in heir.take_overs.iter().filter(|entry| entry.victim == victim) {
+                taken.add(&Amounts::of_optional(entry.amount.as_ref()));
+                elsewhere |= Some(heir.machine) != machine;
+            }
+        }
+        if elsewhere || !taken.fits_in(&leaves) {
+            self.0.push(Violation::TakenOverTooMuch { revision, victim, taken, leaves });
+        }
+    }
+}
+
+/// Used equals the sum over live allocations: in what the cell lists, and in the rows of tasks.
+#[must_use]
+pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for listing in listings.iter().filter(|listing| listing.incarnation == chronicle.incarnation) {
+        let Some(picture) = chronicle.picture_at(listing.revision) else { continue };
+        for machine in &listing.machines {
+            if let Some(what) = wrong_machine(&picture, machine) {
+                violations.push(Violation::WrongSum { revision: listing.revision, what });
+            }
+        }
+        if listing.machines.len() != picture.machines.len() {
+            let (listed, there) = (listing.machines.len(), picture.machines.len());
+            let what = format!("{listed} machines are listed, and there are {there}");
+            violations.push(Violation::WrongSum { revision: listing.revision, what });
+        }
+    }
+    for segment in &chronicle.segments {
+        let end = chronicle.picture_at(segment.newest());
+        for picture in [Some(segment.start.clone()), end].into_iter().flatten() {
+            let what = wrong_task(&picture);
+            violations.extend(what.map(|what| Violation::WrongSum { revision: picture.revision, what }));
+        }
+    }
+    violations
+}
+
+fn wrong_machine(picture: &Picture, view: &v1::MachineView) -> Option<String> {
+    let slot = slot_of(view.id);
+    let name = &view.name;
+    let Some(machine) = picture.machines.get(&slot).filter(|machine| machine.id == view.id) else {
+        return Some(format!("machine {name} is listed, and is not there"));
+    };
+    let capacity = Amounts::of_optional(machine.capacity.as_ref());
+    let mut used = capacity;
+    used.take(&room::free(picture, slot));
+    let listed = Amounts::of_optional(view.allocated.as_ref());
+    let count = picture.on_machine(slot).count();
+    if listed != used || view.allocations as usize != count {
+        let (of, found) = (view.allocations, count);
+        return Some(format!("machine {name}: {listed} by {of} allocations is listed, and {used} by {found} is used"));
+    }
+    let listed = Amounts::of_optional(view.capacity.as_ref());
+    (listed != capacity).then(|| format!("machine {name}: capacity {listed} is listed, and {capacity} is there"))
+}
+
+/// Every task that is live names the allocation that names it, and no other one does.
+fn wrong_task(picture: &Picture) -> Option<String> {
+    let mut named = BTreeSet::new();
+    for allocation in picture.allocations.values().filter(|allocation| !allocation.is_leaving()) {
+        let slot = slot_of(allocation.id);
+        let task = picture.task(allocation.group_row, allocation.task);
+        if task.allocation != slot + 1 {
+            return Some(format!(
+                "task {} of group row {} names another allocation than {:#x}",
+                allocation.task, allocation.group_row, allocation.id
+            ));
+        }
+        named.insert(slot + 1);
+    }
+    let idle = picture.tasks.iter().find(|(_, task)| task.allocation > 0 && !named.contains(&task.allocation));
+    idle.map(|(row, task)| format!("task row {row} names slot {}, which is not its own", task.allocation - 1))
+}

@@ -1,0 +1,290 @@
+//! What jobs declare and operators set: every grant keeps to it as it stands at that revision.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_proto::v1;
+
+use crate::amounts::{Amounts, DIMENSIONS, NAMES};
+use crate::chronicle::{Chronicle, Visitor};
+use crate::picture::{Allocation, Picture};
+use crate::violation::Violation;
+
+const DONE: u32 = 2;
+
+/// Every grant is on a machine that takes claims and satisfies the group's constraints, spread and limits, of the job's present version,
+/// with what it declares, by its scheduler, and not before its time.
+#[must_use]
+pub fn property_declared_rules_hold(chronicle: &Chronicle) -> Vec<Violation> {
+    let mut check = Rules(Vec::new());
+    chronicle.walk(&mut check);
+    check.0
+}
+
+struct Rules(Vec<Violation>);
+
+impl Visitor for Rules {
+    fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
+        for grants in &delta.grants {
+            for &slot in &grants.slots {
+                let Some(allocation) = picture.allocations.get(&slot) else { continue };
+                if let Some(what) = broken_rule(picture, allocation) {
+                    self.0.push(Violation::RuleBroken {
+                        revision: delta.revision,
+                        allocation: allocation.id,
+                        machine: allocation.machine,
+                        what,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
+    let Some(machine) = picture.machines.get(&allocation.machine) else { return Some("it is not there".into()) };
+    if machine.state() != v1::MachineState::Ready || machine.cordoned {
+        return Some(format!("it is {}", machine.state().as_str_name()));
+    }
+    let Some(job) = picture.jobs.get(&allocation.job) else { return Some("its job is not there".into()) };
+    let shape = job.shape.as_ref()?;
+    let Some(group) = shape.groups.get(allocation.group as usize) else { return Some("its group is not there".into()) };
+    if allocation.job_version != job.version {
+        return Some(format!("its job is at version {}", job.version));
+    }
+    if matches!(job.state(), v1::JobState::JobComplete | v1::JobState::JobFailed | v1::JobState::JobStopped) {
+        return Some("its job is over".into());
+    }
+    let scheduler = picture.scheduler_names.get(allocation.scheduler as usize);
+    if scheduler != Some(&shape.scheduler) || picture.paused.contains(&shape.scheduler) {
+        return Some(format!("{scheduler:?} placed it, and {} places its job, if it is not paused", shape.scheduler));
+    }
+    if Amounts::of_optional(group.resources.as_ref()) != picture.amounts_of(allocation.shape) {
+        return Some("its group declares other resources".into());
+    }
+    if let Some(constraint) = group.constraints.iter().find(|constraint| !holds(constraint, &machine.attributes)) {
+        return Some(format!("{constraint:?} fails there"));
+    }
+    too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
+}
+
+fn too_early(picture: &Picture, allocation: &Allocation, shape: &v1::JobShape) -> Option<String> {
+    let job = picture.jobs.get(&allocation.job)?;
+    let own = picture.groups.get(&allocation.group_row).cloned().unwrap_or_default();
+    if own.not_before_micros > picture.time_micros {
+        return Some(format!("its group waits until {}", own.not_before_micros));
+    }
+    for name in &shape.groups.get(allocation.group as usize)?.after {
+        let position = (0_u32..).zip(&shape.groups).find(|(_, group)| group.name == *name).map(|(at, _)| at)?;
+        let row = job.group_base + position;
+        let count = picture.groups.get(&row).map_or(0, |group| group.count);
+        if let Some(task) = (0..count).find(|&task| picture.task(row, task).state != DONE) {
+            return Some(format!("task {task} of {name} has not succeeded yet"));
+        }
+    }
+    None
+}
+
+/// Allocations that do not leave count.
+fn too_many(picture: &Picture, allocation: &Allocation, group: &v1::GroupShape, same_machine: bool) -> Option<String> {
+    let here: Vec<&Allocation> = picture.allocations.values().filter(|other| !other.is_leaving()).collect();
+    let of_group = |other: &&&Allocation| other.group_row == allocation.group_row;
+    let on_machine = here.iter().filter(of_group).filter(|other| other.machine == allocation.machine).count();
+    if group.per_machine > 0 && on_machine > group.per_machine as usize {
+        return Some(format!("{on_machine} of its group are there, and at most {} may be", group.per_machine));
+    }
+    let value_of = |machine: u32, attribute: &str| {
+        picture.machines.get(&machine).and_then(|machine| machine.attributes.get(attribute))
+    };
+    for spread in &group.spread {
+        let value = value_of(allocation.machine, &spread.attribute);
+        let equal = |other: &&&Allocation| value_of(other.machine, &spread.attribute) == value;
+        let count = here.iter().filter(of_group).filter(equal).count();
+        if count > spread.at_most as usize {
+            return Some(format!(
+                "{count} of its group are where {} is {value:?}, and at most {} may be",
+                spread.attribute, spread.at_most
+            ));
+        }
+    }
+    let elsewhere = |other: &&Allocation| other.job == allocation.job && other.machine != allocation.machine;
+    let other = here.into_iter().find(|other| same_machine && elsewhere(other))?;
+    Some(format!("tasks of its job share one machine, and {:#x} is elsewhere", other.id))
+}
+
+fn holds(constraint: &v1::Constraint, attributes: &BTreeMap<String, String>) -> bool {
+    use v1::Operator as Op;
+    let Some(value) = attributes.get(&constraint.attribute) else { return false };
+    let against = |wanted: &String| compare(value, wanted);
+    let first = constraint.values.first().map(against);
+    match constraint.operator() {
+        Op::Equal => first == Some(Ordering::Equal),
+        Op::NotEqual => first.is_some_and(Ordering::is_ne),
+        Op::Less => first == Some(Ordering::Less),
+        Op::LessOrEqual => first.is_some_and(Ordering::is_le),
+        Op::Greater => first == Some(Ordering::Greater),
+        Op::GreaterOrEqual => first.is_some_and(Ordering::is_ge),
+        Op::In => constraint.values.iter().any(|wanted| compare(value, wanted).is_eq()),
+        Op::Unspecified => false,
+    }
+}
+
+/// Values made of digits and dots compare as numbers, part by part; others as text.
+fn compare(left: &str, right: &str) -> Ordering {
+    let parts = |text: &str| -> Option<Vec<u128>> { text.split('.').map(|part| part.parse().ok()).collect() };
+    match (parts(left), parts(right)) {
+        (Some(left), Some(right)) => left.cmp(&right),
+        _ => left.cmp(right),
+    }
+}
+
+/// At most one allocation of a task is not leaving.
+#[must_use]
+pub fn property_a_task_has_one_allocation(chronicle: &Chronicle) -> Vec<Violation> {
+    let mut check = Once(Vec::new());
+    chronicle.walk(&mut check);
+    check.0
+}
+
+struct Once(Vec<Violation>);
+
+impl Visitor for Once {
+    fn begin(&mut self, picture: &Picture) {
+        self.look(picture);
+    }
+
+    fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
+        // A move may bring one back to life.
+        if !delta.grants.is_empty() || delta.moves.is_some() {
+            self.look(picture);
+        }
+    }
+}
+
+impl Once {
+    fn look(&mut self, picture: &Picture) {
+        let mut active: BTreeMap<(u64, u32, u32), u64> = BTreeMap::new();
+        for allocation in picture.allocations.values().filter(|allocation| !allocation.is_leaving()) {
+            let task = (allocation.job, allocation.group, allocation.task);
+            if let Some(first) = active.insert(task, allocation.id) {
+                let (revision, second) = (picture.revision, allocation.id);
+                self.0.push(Violation::TaskTwice { revision, first, second });
+            }
+        }
+    }
+}
+
+/// No grant and no hold brings a namespace above its quota, which counts what neither leaves nor is lost; and whoever is evicted is of
+/// a strictly lower band than somebody who is granted that room in the same revision.
+#[must_use]
+pub fn property_quotas_and_priorities_hold(chronicle: &Chronicle) -> Vec<Violation> {
+    let mut check = Limits::default();
+    chronicle.walk(&mut check);
+    check.violations
+}
+
+#[derive(Default)]
+struct Limits {
+    violations: Vec<Violation>,
+    /// Slots of those who left already before the delta.
+    left: BTreeSet<u32>,
+}
+
+impl Visitor for Limits {
+    fn before(&mut self, picture: &Picture, delta: &v1::Delta) {
+        let moved = delta.moves.iter().flat_map(|moves| &moves.slots).copied();
+        self.left = moved.filter(|slot| picture.allocations.get(slot).is_some_and(Allocation::is_leaving)).collect();
+    }
+
+    fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
+        let mut asked: BTreeMap<String, Amounts> = BTreeMap::new();
+        for grants in &delta.grants {
+            let Some(namespace) = namespace_of(picture, grants.job) else { continue };
+            let amounts = picture.amounts_of(grants.shape);
+            let entry = asked.entry(namespace).or_default();
+            grants.slots.iter().for_each(|_| entry.add(&amounts));
+        }
+        for hold in delta.holds.iter().filter(|hold| !hold.removed) {
+            let Some(namespace) = namespace_of(picture, hold.job) else { continue };
+            asked.entry(namespace).or_default().add(&held(hold));
+        }
+        for (namespace, asked) in asked {
+            let Some(quota) = picture.quotas.get(&namespace).and_then(|row| row.limit.as_ref()) else { continue };
+            let used = used_by(picture, &namespace);
+            for (limit, resource) in limits(quota).into_iter().zip(NAMES) {
+                let (asked, used) = (asked.get(resource), used.get(resource));
+                if let Some(limit) = limit.filter(|&limit| asked > 0 && used > limit) {
+                    let (revision, namespace) = (delta.revision, namespace.clone());
+                    self.violations.push(Violation::QuotaExceeded { revision, namespace, resource, used, limit });
+                }
+            }
+        }
+        self.victims(picture, delta);
+    }
+}
+
+impl Limits {
+    fn victims(&mut self, picture: &Picture, delta: &v1::Delta) {
+        let moves = delta.moves.iter().flat_map(|moves| moves.slots.iter().zip(&moves.states));
+        let evicted = moves
+            .filter(|(slot, state)| state_of(**state) == v1::AllocationState::Evicting && !self.left.contains(slot));
+        let evicted: Vec<u32> = evicted.map(|(&slot, _)| slot).collect();
+        for victim in evicted.iter().filter_map(|slot| picture.allocations.get(slot)) {
+            let band = |job: u64| picture.jobs.get(&job).and_then(|job| Some(job.shape.as_ref()?.priority / 10));
+            let heirs: Vec<&Allocation> =
+                picture.on_machine(victim.machine).filter(|heir| heir.created == delta.revision).collect();
+            let what = match (band(victim.job), heirs.iter().filter_map(|heir| band(heir.job)).max()) {
+                (_, None) => "nobody was granted anything there".to_owned(),
+                (Some(own), Some(above)) if above <= own => {
+                    format!("its band is {own}, and of those granted there {above}")
+                }
+                _ if !victim.take_overs.is_empty() => "it has entries of its own, and is no victim yet".to_owned(),
+                _ => continue,
+            };
+            self.violations.push(Violation::WrongVictim { revision: delta.revision, victim: victim.id, what });
+        }
+    }
+}
+
+fn state_of(number: u32) -> v1::AllocationState {
+    crate::fold::state(number).unwrap_or_default()
+}
+
+/// What a quota allows of each resource; `None`: as much as there is.
+fn limits(quota: &v1::Quota) -> [Option<i128>; DIMENSIONS] {
+    let mut limits = [None; DIMENSIONS];
+    for (limit, wire) in limits.iter_mut().zip([quota.cpu_millis, quota.memory_bytes, quota.disk_bytes]) {
+        *limit = wire.map(i128::from);
+    }
+    for (limit, &wire) in limits[3..].iter_mut().zip(&quota.custom) {
+        *limit = (wire >= 0).then(|| wire.into());
+    }
+    limits
+}
+
+fn namespace_of(picture: &Picture, job: u64) -> Option<String> {
+    Some(picture.jobs.get(&job)?.shape.as_ref()?.namespace.clone())
+}
+
+/// What a hold sets aside, on all its machines.
+fn held(hold: &v1::HoldChange) -> Amounts {
+    let mut sum = Amounts::default();
+    let each = Amounts::of_optional(hold.resources.as_ref());
+    hold.machines.iter().for_each(|_| sum.add(&each));
+    sum
+}
+
+fn used_by(picture: &Picture, namespace: &str) -> Amounts {
+    let mut used = Amounts::default();
+    for allocation in picture.allocations.values().filter(|allocation| !allocation.is_leaving()) {
+        if namespace_of(picture, allocation.job).as_deref() == Some(namespace) {
+            used.add(&picture.amounts_of(allocation.shape));
+        }
+    }
+    for hold in picture.holds.values() {
+        if namespace_of(picture, hold.job).as_deref() == Some(namespace) {
+            used.add(&held(hold));
+        }
+    }
+    used
+}

@@ -1,0 +1,226 @@
+//! The real core on one thread, with a watcher and clients' logs written beside it: no server, no clock, no disk.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use plenum_checker::calls::{Asked, Call, Reply};
+use plenum_checker::properties::Listing;
+use plenum_checker::{Evidence, Recording};
+use plenum_core::{Core, CoreOptions, Decided};
+use plenum_model::{
+    Cell, CellIdentity, Command, Decision, LogTime, MachineId, Outcome, Request, Resource, Resources, SessionId,
+};
+use plenum_proto::sections::Sections;
+use plenum_proto::{delta, jobs, machines, pages, transaction, v1};
+use v1::session_response::Tell;
+
+/// Microseconds between two requests.
+const TICK: i64 = 10_000;
+const INCARNATION: u64 = 1;
+
+/// A cell in the hands of a test.
+pub(crate) struct Bench {
+    pub(crate) core: Core,
+    now: LogTime,
+    nanos: u64,
+    term: u64,
+    /// As a reader of the server sees it.
+    picture: Cell,
+    pub(crate) evidence: Evidence,
+    /// Outcomes by session and number, as the server reads them back from its log.
+    outcomes: BTreeMap<(u64, u64), v1::Outcome>,
+}
+
+impl Bench {
+    /// An empty cell, followed from its first revision by the watcher `main`.
+    pub(crate) fn new() -> Self {
+        let mut bench = Self {
+            core: Core::new(CoreOptions::default()),
+            now: LogTime::from_micros(1_000_000),
+            nanos: 0,
+            term: 0,
+            picture: Cell::default(),
+            evidence: Evidence { recordings: vec![Recording::new("main")], ..Evidence::default() },
+            outcomes: BTreeMap::new(),
+        };
+        bench.tell(0, Tell::Welcome(v1::Welcome { incarnation: INCARNATION, ..v1::Welcome::default() }));
+        bench.open();
+        bench
+    }
+
+    fn open(&mut self) {
+        self.term += 1;
+        let (incarnation, term) = (INCARNATION, self.term);
+        let identity = CellIdentity { cell_id: [7; 16], incarnation, term, custom_resources: Vec::new() };
+        self.ask(Command::OpenServer(identity)).expect("a server can be opened");
+    }
+
+    fn tell(&mut self, watcher: usize, tell: Tell) {
+        self.evidence.recordings[watcher].take(v1::SessionResponse { tell: Some(tell) }).unwrap();
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.core.cell().revision().0
+    }
+
+    /// Asks, and gives the answer and the revision; `None` where it was rejected.
+    pub(crate) fn ask(&mut self, command: Command) -> Option<(Decision, u64)> {
+        self.now.micros += TICK;
+        let request = Request { principal: "local".into(), namespace: "default".into(), command };
+        match self.core.decide(&request, self.now) {
+            Decided::Changed { decision, delta } => {
+                let mut bytes = BytesMut::new();
+                delta::encode(&delta, &mut bytes);
+                let seen = plenum_model::planted::clouded(&delta);
+                self.picture.apply(&seen).expect("what the core decides can be folded");
+                self.tell(0, Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
+                Some((decision, delta.revision.0))
+            }
+            Decided::Unchanged(Decision::Rejected(_)) => None,
+            Decided::Unchanged(decision) => Some((decision, self.revision())),
+            Decided::Repeated(revision) => Some((Decision::Accepted { id: 0, version: 0 }, revision.0)),
+        }
+    }
+
+    fn accepted(&mut self, command: Command) -> u64 {
+        match self.ask(command) {
+            Some((Decision::Accepted { id, .. }, _)) => id,
+            other => panic!("it should be accepted, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn session(&mut self, scheduler: &str) -> u64 {
+        self.accepted(Command::OpenSession { scheduler: scheduler.into() })
+    }
+
+    pub(crate) fn machine(&mut self, machine: v1::RegisterMachine) -> u64 {
+        self.accepted(machines::register(machine).unwrap())
+    }
+
+    pub(crate) fn submit(&mut self, spec: v1::JobSpec) -> u64 {
+        self.accepted(jobs::submit(spec).unwrap())
+    }
+
+    /// What an agent reports of one allocation.
+    pub(crate) fn report(&mut self, allocation: u64, state: v1::AllocationState) {
+        let id = plenum_model::AllocationId::from_bits(allocation).unwrap();
+        let Some(found) = self.core.cell().allocation(id) else { return };
+        let slot = found.row.machine;
+        let Some(machine) = self.core.cell().machine_in(slot) else { return };
+        let (machine, epoch) = (machine.id.to_bits(), machine.epoch);
+        let ready = state == v1::AllocationState::Running;
+        let transition = v1::Transition { allocation, state: state.into(), ready, ..v1::Transition::default() };
+        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None };
+        self.ask(Command::ReportStatus(machines::transitions(report).unwrap()));
+    }
+
+    pub(crate) fn cordon(&mut self, machine: u64, cordoned: bool) {
+        self.ask(Command::CordonMachine { machine: MachineId::from_bits(machine).unwrap(), cordoned });
+    }
+
+    /// Commits as a client that keeps a log: under its session's number, as it stands in the transaction.
+    pub(crate) fn commit(&mut self, client: &str, mut asked: v1::Transaction) -> Option<v1::Outcome> {
+        asked.incarnation = INCARNATION;
+        asked.check = v1::ConflictCheck::Fit.into();
+        let key = (asked.session, asked.number);
+        let called_nanos = self.nanos + 1;
+        self.nanos += 2;
+        let answer = self.ask(transaction::commit(asked.clone()).unwrap());
+        let outcome = match answer {
+            Some((Decision::Outcome(outcome), _)) => Some(v1::Outcome::from(&*outcome as &Outcome)),
+            Some(_) => self.outcomes.get(&key).cloned(),
+            None => None,
+        };
+        if let Some(outcome) = outcome.as_ref().filter(|_| !asked.dry_run) {
+            self.outcomes.insert(key, outcome.clone());
+        }
+        let reply = match &outcome {
+            Some(outcome) => Reply::Outcome(Box::new(outcome.clone())),
+            None => Reply::Failed { status: 3, code: "REJECTED".into(), message: "rejected".into() },
+        };
+        let (client, replied_nanos) = (client.to_owned(), Some(self.nanos));
+        let asked = Asked::Transaction(Box::new(asked));
+        self.evidence.calls.push(Call { client, called_nanos, replied_nanos, asked, reply });
+        outcome
+    }
+
+    /// A watcher that comes now, and gets the picture that readers get.
+    pub(crate) fn late_watcher(&mut self, name: &str) {
+        let mut recording = Recording::new(name);
+        let revision = self.picture.revision().0;
+        let welcome = v1::Welcome { incarnation: INCARNATION, revision, snapshot: true, ..v1::Welcome::default() };
+        let encoded: Vec<Bytes> = pages::every(&self.picture)
+            .map(|(table, number)| pages::encode_page_for(&self.picture, table, number, Sections::MIRROR))
+            .collect();
+        let part = v1::SnapshotPart { revision, pages: encoded, last: true };
+        for tell in [Tell::Welcome(welcome), Tell::Snapshot(part)] {
+            recording.take(v1::SessionResponse { tell: Some(tell) }).unwrap();
+        }
+        self.evidence.recordings.push(recording);
+    }
+
+    /// The server ends and comes back: the core begins with what pages say.
+    pub(crate) fn restart(&mut self) {
+        let cell = self.core.cell();
+        let all = pages::every(cell).map(|(table, number)| pages::encode_page(cell, table, number));
+        let restored = match pages::restore(all.collect::<Vec<_>>()) {
+            Ok(restored) => restored,
+            // What a bug has made of the cell need not be one.
+            Err(_) if plenum_model::planted::any() => return,
+            Err(error) => panic!("a cell is in its pages: {error:?}"),
+        };
+        self.core = Core::from_cell(restored, CoreOptions::default());
+        self.open();
+    }
+
+    /// Lists the machines as the server does.
+    pub(crate) fn list(&mut self) {
+        let cell = self.core.cell();
+        let machines = cell.machines().map(|machine| {
+            let room = cell.room(machine.id.slot);
+            let used = |resource: Resource| i64::try_from(machine.capacity.get(resource)).unwrap() - room.get(resource);
+            let allocated = v1::Resources {
+                cpu_millis: used(Resource::ALL[0]),
+                memory_bytes: used(Resource::ALL[1]),
+                disk_bytes: used(Resource::ALL[2]),
+                custom: Resource::ALL[3..].iter().map(|&resource| used(resource)).collect(),
+            };
+            v1::MachineView {
+                id: machine.id.to_bits(),
+                name: machine.name.to_string(),
+                capacity: Some(resources(&machine.capacity)),
+                allocated: Some(allocated),
+                allocations: cell.machine_row(machine.id.slot).map_or(0, |row| row.allocations.into()),
+                ..v1::MachineView::default()
+            }
+        });
+        let listing = Listing { incarnation: INCARNATION, revision: cell.revision().0, machines: machines.collect() };
+        self.evidence.listings.push(listing);
+    }
+
+    pub(crate) fn close(&mut self, session: u64) {
+        self.ask(Command::CloseSession(SessionId(session)));
+    }
+
+    /// Lets time pass, and what is due then happen.
+    pub(crate) fn wait(&mut self, micros: i64) {
+        self.now.micros += micros;
+        self.ask(Command::Tick);
+    }
+}
+
+fn resources(of: &Resources) -> v1::Resources {
+    v1::Resources::from(of)
+}
+
+/// A machine as its agent registers it.
+pub(crate) fn machine(name: &str, cpu_millis: i64, attributes: &[(&str, &str)]) -> v1::RegisterMachine {
+    let pairs = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    v1::RegisterMachine {
+        name: name.into(),
+        boot_id: "boot".into(),
+        capacity: Some(v1::Resources { cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() }),
+        attributes: pairs.collect(),
+        ..v1::RegisterMachine::default()
+    }
+}

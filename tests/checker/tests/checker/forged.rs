@@ -1,0 +1,380 @@
+//! Streams, replies and logs that were changed on their way to the checker: what no bug in the core can reach. Each property that is
+//! about more than decisions fails here.
+
+use bytes::Bytes;
+use plenum_checker::calls::{Call, Reply};
+use plenum_checker::properties::{
+    Damage, FullDisk, Made, SlowWatchers, property_a_full_disk_only_refuses, property_acknowledged_is_durable,
+    property_culprits_are_true, property_damage_is_named, property_no_room_is_overcommitted,
+    property_quotas_and_priorities_hold, property_real_time_order_holds, property_replies_equal_the_fold,
+    property_revisions_have_no_gaps, property_slow_watchers_cost_nobody, property_snapshots_equal_the_fold,
+    property_used_is_the_sum,
+};
+use plenum_checker::stream::Event;
+use plenum_checker::{Chronicle, Evidence, Recording, Violation};
+use plenum_proto::v1;
+use prost::Message;
+
+use crate::traffic::Traffic;
+
+/// A run without a fault, of about a hundred and fifty revisions.
+fn run() -> Evidence {
+    let mut traffic = Traffic::new(11);
+    traffic.run(140);
+    traffic.bench.evidence
+}
+
+fn chronicle(evidence: &Evidence) -> Chronicle {
+    Chronicle::of(&evidence.recordings).unwrap().pop().unwrap()
+}
+
+/// Changes the delta of the first revision for which `change` says that it did.
+fn change_delta(recording: &mut Recording, change: impl Fn(&mut v1::Delta) -> bool) {
+    for event in &mut recording.events {
+        let Event::Delta { bytes, delta } = event else { continue };
+        if change(delta) {
+            *bytes = Bytes::from(delta.encode_to_vec());
+            return;
+        }
+    }
+    panic!("no delta was one to change");
+}
+
+fn position_of(recording: &Recording, revision: u64) -> usize {
+    let is = |event: &Event| matches!(event, Event::Delta { delta, .. } if delta.revision == revision);
+    recording.events.iter().position(is).unwrap()
+}
+
+fn gaps(recordings: &[Recording]) -> Vec<String> {
+    let violations = property_revisions_have_no_gaps(recordings);
+    violations.into_iter().map(|violation| violation.to_string()).collect()
+}
+
+#[test]
+fn a_delta_that_is_left_out_is_a_gap() {
+    let mut evidence = run();
+    assert_eq!(gaps(&evidence.recordings), [""; 0]);
+    let main = &mut evidence.recordings[0];
+    main.events.remove(position_of(main, 50));
+    assert_eq!(gaps(&evidence.recordings), ["gap: watcher main: revision 51 comes, and Some(50) was expected"]);
+}
+
+#[test]
+fn a_delta_that_comes_twice_is_a_gap() {
+    let mut evidence = run();
+    let main = &mut evidence.recordings[0];
+    let at = position_of(main, 50);
+    main.events.insert(at, main.events[at].clone());
+    assert_eq!(gaps(&evidence.recordings), ["gap: watcher main: revision 50 comes, and Some(51) was expected"]);
+}
+
+#[test]
+fn a_server_that_offers_less_than_was_seen_is_a_gap() {
+    let mut evidence = run();
+    let snapshot = evidence.recordings[1].events.clone();
+    evidence.recordings[0].events.extend(snapshot);
+    assert!(gaps(&evidence.recordings)[0].contains("it begins anew at revision"));
+}
+
+#[test]
+fn a_server_that_says_it_is_behind_what_it_told_is_a_gap() {
+    let mut evidence = run();
+    let heartbeat = v1::Heartbeat { revision: 20, time_micros: 0 };
+    evidence.recordings[0].events.push(Event::Heartbeat(heartbeat));
+    assert!(gaps(&evidence.recordings)[0].contains("the cell is said to be at 20"));
+}
+
+#[test]
+fn two_watchers_that_are_told_different_things_are_a_gap() {
+    let mut evidence = run();
+    let mut other = evidence.recordings[0].clone();
+    other.name = "other".into();
+    change_delta(&mut other, |delta| {
+        let changes = delta.revision == 70;
+        delta.time_micros += i64::from(changes);
+        changes
+    });
+    evidence.recordings.push(other);
+    assert_eq!(gaps(&evidence.recordings), ["gap: watcher other: revision 70 is told otherwise than to main"]);
+}
+
+#[test]
+fn an_acknowledged_transaction_that_the_cell_does_not_have_is_lost() {
+    let mut evidence = run();
+    let told = |evidence: &Evidence| {
+        let decided: Vec<_> = evidence.decided().collect();
+        property_acknowledged_is_durable(&chronicle(evidence), &decided).len()
+    };
+    assert_eq!(told(&evidence), 0);
+    // The cell came back without its last revisions.
+    let last = evidence.calls.iter().filter_map(Call::revision).max().unwrap();
+    let main = &mut evidence.recordings[0];
+    main.events.truncate(position_of(main, last));
+    evidence.recordings.truncate(1);
+    assert_eq!(told(&evidence), 1);
+    // And one in the middle has another number in the log than its client was told.
+    change_delta(&mut evidence.recordings[0], |delta| {
+        let decided = delta.sessions.iter_mut().find_map(|change| match &mut change.change {
+            Some(v1::session_change::Change::Number(number)) => Some(number),
+            _ => None,
+        });
+        decided.map(|number| number.number += 1_000_000).is_some()
+    });
+    assert_eq!(told(&evidence), 2);
+}
+
+#[test]
+fn a_reply_that_names_other_allocations_than_the_delta_is_found() {
+    let mut evidence = run();
+    let found = |evidence: &Evidence| {
+        let decided: Vec<_> = evidence.decided().collect();
+        property_replies_equal_the_fold(&chronicle(evidence), &decided).len()
+    };
+    assert_eq!(found(&evidence), 0);
+    let outcome = evidence.calls.iter_mut().find_map(|call| match &mut call.reply {
+        Reply::Outcome(outcome) if outcome.granted > 0 && outcome.revision > 0 => Some(outcome),
+        _ => None,
+    });
+    let placements = &mut outcome.unwrap().placements;
+    let granted = placements.iter_mut().flat_map(|one| &mut one.allocations).find(|id| **id > 0).unwrap();
+    *granted += 1 << 32;
+    assert_eq!(found(&evidence), 1);
+}
+
+#[test]
+fn what_was_decided_before_something_that_was_acknowledged_before_it_was_asked_is_found() {
+    let mut evidence = run();
+    assert_eq!(property_real_time_order_holds(&evidence.calls), []);
+    let decided = |call: &&mut Call| call.revision().is_some_and(|revision| revision > 100);
+    let late = evidence.calls.iter_mut().find(decided).unwrap();
+    let Reply::Outcome(outcome) = &mut late.reply else { panic!("only transactions are logged") };
+    outcome.revision = 30;
+    let found = property_real_time_order_holds(&evidence.calls);
+    assert!(matches!(found[..], [Violation::OutOfOrder { found: 30, .. }, ..]), "{found:?}");
+}
+
+#[test]
+fn culprits_that_did_not_do_it_are_found() {
+    let mut evidence = run();
+    let found = |evidence: &Evidence| {
+        let decided: Vec<_> = evidence.decided().collect();
+        property_culprits_are_true(&chronicle(evidence), &decided)
+    };
+    assert_eq!(found(&evidence), []);
+    let conflict = |refusal: &&mut v1::Refusal| {
+        refusal.kind() == v1::RefusalKind::Conflict && refusal.reason() == v1::RefusalReason::NoRoom
+    };
+    let outcomes = evidence.calls.iter_mut().filter_map(|call| match &mut call.reply {
+        Reply::Outcome(outcome) => Some(outcome),
+        _ => None,
+    });
+    let mut conflicts = outcomes.flat_map(|outcome| &mut outcome.refusals).filter(conflict);
+    // One culprit took less, one came from before the base, one is another transaction, and one refusal was no conflict.
+    conflicts.next().unwrap().culprits_total = 0;
+    conflicts.next().unwrap().culprits[0].revision = 1;
+    conflicts.next().unwrap().culprits[0].number += 40;
+    let misfit = conflicts.next().unwrap();
+    (misfit.culprits, misfit.kind) = (Vec::new(), v1::RefusalKind::Misfit.into());
+    let found: Vec<String> = found(&evidence).iter().map(ToString::to_string).collect();
+    for words in ["culprits took 0", "lies not between", "was not decided there", "were free at its base"] {
+        assert!(found.iter().any(|one| one.contains(words)), "{words}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_machine_that_is_listed_with_other_sums_is_found() {
+    let mut evidence = run();
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings), []);
+    evidence.listings[1].machines[0].allocated.as_mut().unwrap().cpu_millis += 500;
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings).len(), 1);
+}
+
+#[test]
+fn a_cell_that_recovers_to_something_else_is_found() {
+    let mut evidence = run();
+    assert_eq!(property_snapshots_equal_the_fold(&chronicle(&evidence), &evidence.recordings), []);
+    let Some(Event::Snapshot(picture)) = evidence.recordings.last_mut().and_then(|last| last.events.last_mut()) else {
+        panic!("the last watcher got a snapshot");
+    };
+    let allocation = picture.allocations.values_mut().next().unwrap();
+    allocation.restarts += 1;
+    let found = property_snapshots_equal_the_fold(&chronicle(&evidence), &evidence.recordings);
+    assert!(matches!(&found[..], [Violation::OtherPicture { .. }]), "{found:?}");
+}
+
+/// The same run in which a namespace has a quota from the beginning, a victim is evicted, or a machine is smaller.
+fn told_otherwise(change: impl Fn(&mut v1::Delta) -> bool) -> Chronicle {
+    let mut evidence = run();
+    change_delta(&mut evidence.recordings[0], change);
+    evidence.recordings.truncate(1);
+    chronicle(&evidence)
+}
+
+#[test]
+fn a_quota_that_grants_ignored_is_found() {
+    let quota = v1::Quota { cpu_millis: Some(3000), ..v1::Quota::default() };
+    let change = v1::QuotaChange { namespace: "default".into(), limit: Some(quota) };
+    let chronicle = told_otherwise(|delta| {
+        delta.quotas.push(change.clone());
+        true
+    });
+    let found = property_quotas_and_priorities_hold(&chronicle);
+    assert!(matches!(found[0], Violation::QuotaExceeded { limit: 3000, .. }), "{found:?}");
+}
+
+#[test]
+fn a_victim_for_whom_nobody_was_granted_anything_is_found() {
+    let chronicle = told_otherwise(|delta| {
+        let Some(moves) = delta.moves.as_mut().filter(|_| delta.grants.is_empty()) else { return false };
+        let stopping = moves.states.iter_mut().find(|state| **state == v1::AllocationState::Stopping as u32);
+        stopping.map(|state| *state = v1::AllocationState::Evicting as u32).is_some()
+    });
+    let found = property_quotas_and_priorities_hold(&chronicle);
+    assert!(matches!(&found[0], Violation::WrongVictim { what, .. } if what.contains("nobody")), "{found:?}");
+}
+
+#[test]
+fn a_machine_that_was_smaller_than_what_it_was_granted_is_found() {
+    let chronicle = told_otherwise(|delta| {
+        let capacity = delta.machines.first_mut().and_then(|machine| machine.capacity.as_mut());
+        capacity.map(|capacity| capacity.memory_bytes = 1 << 20).is_some()
+    });
+    let found = property_no_room_is_overcommitted(&chronicle);
+    assert!(matches!(found[0], Violation::Overcommitted { .. }), "{found:?}");
+}
+
+#[test]
+fn devices_and_ports_that_were_granted_twice_are_found() {
+    let gpu = |millis| v1::Device { kind: "gpu".into(), index: 0, millis, model: String::new() };
+    let chronicle = {
+        let mut evidence = run();
+        change_delta(&mut evidence.recordings[0], |delta| {
+            delta.machines.first_mut().map(|machine| machine.devices.push(gpu(1000))).is_some()
+        });
+        for event in &mut evidence.recordings[0].events {
+            let Event::Delta { delta, .. } = event else { continue };
+            for grants in &mut delta.grants {
+                let port = v1::Port { name: "http".into(), number: 80 };
+                let all = 0..u32::try_from(grants.slots.len()).unwrap();
+                let extra = |claim| v1::GrantExtras {
+                    claim,
+                    devices: vec![gpu(600)],
+                    ports: vec![port.clone()],
+                    ..v1::GrantExtras::default()
+                };
+                grants.extras = all.map(extra).collect();
+            }
+        }
+        evidence.recordings.truncate(1);
+        chronicle(&evidence)
+    };
+    let found = property_no_room_is_overcommitted(&chronicle);
+    assert!(found.iter().any(|one| matches!(one, Violation::DeviceOvercommitted { free: -200, .. })), "{found:?}");
+    assert!(found.iter().any(|one| matches!(one, Violation::PortTwice { port: 80, holders: 2, .. })));
+}
+
+#[test]
+fn room_that_is_taken_over_from_somebody_who_stays_is_found() {
+    let chronicle = told_otherwise(|delta| {
+        let Some(grants) = delta.grants.first_mut().filter(|_| delta.revision > 60) else { return false };
+        let amount = Some(v1::Resources { cpu_millis: 500, ..v1::Resources::default() });
+        let entry = v1::TakeOver { victim: 1 << 32, amount, ..v1::TakeOver::default() };
+        grants.extras.push(v1::GrantExtras { take_overs: vec![entry], ..v1::GrantExtras::default() });
+        true
+    });
+    let found = property_no_room_is_overcommitted(&chronicle);
+    assert!(matches!(found[0], Violation::TakenOverTooMuch { .. }), "{found:?}");
+}
+
+#[test]
+fn a_full_disk_that_takes_commits_or_stops_readers_is_found() {
+    let refused = |message: &str| {
+        FullDisk::Commit(Reply::Failed { status: 8, code: "READ_ONLY".into(), message: message.into() })
+    };
+    let good = [
+        FullDisk::Status(String::new()),
+        FullDisk::Fills,
+        refused("/var/cell/log: 10 bytes are free, and 4096 are needed"),
+        FullDisk::Read(None),
+        FullDisk::Status("low on space".into()),
+        FullDisk::Frees,
+        FullDisk::Status(String::new()),
+        FullDisk::Commit(Reply::Revision(9)),
+    ];
+    assert_eq!(property_a_full_disk_only_refuses(&good), []);
+    let broken = [
+        (2, FullDisk::Commit(Reply::Revision(7))),
+        (2, refused("no")),
+        (3, FullDisk::Read(Some("the stream ended".into()))),
+        (4, FullDisk::Status(String::new())),
+        (6, FullDisk::Status("low on space".into())),
+        (7, refused("/var/cell/log: 10 bytes are free, and 4096 are needed")),
+    ];
+    for (at, event) in broken {
+        let mut bad = good.to_vec();
+        bad[at] = event.clone();
+        assert!(!property_a_full_disk_only_refuses(&bad).is_empty(), "{event:?}");
+    }
+}
+
+#[test]
+fn damage_that_shortens_the_history_or_is_not_named_is_found() {
+    let evidence = run();
+    let chronicle = chronicle(&evidence);
+    let newest = chronicle.newest();
+    let started = |revision: u64| {
+        let folded = chronicle.picture_at(revision).unwrap();
+        Made::Started(Box::new(plenum_checker::picture::Picture { revision: revision + 1, ..folded }))
+    };
+    let found = |made: Made| {
+        let damage = Damage { place: "segment-7 offset 4096".into(), acknowledged: newest - 3, made };
+        property_damage_is_named(&chronicle, &[damage]).len()
+    };
+    let named = "segment-7, offset 4096, revision 12: expected checksum 0x12, found 0x13; restore it";
+    assert_eq!(found(started(newest)) + found(started(newest - 3)) + found(Made::Refused(named.into())), 0);
+    assert_eq!(found(started(newest - 4)), 1);
+    assert_eq!(found(Made::Refused("it is broken".into())), 1);
+    assert_eq!(found(Made::Crashed("index out of bounds".into())), 1);
+    let Made::Started(mut other) = started(newest) else { unreachable!() };
+    other.jobs.pop_last();
+    assert_eq!(found(Made::Started(other)), 1);
+}
+
+#[test]
+fn slow_watchers_that_cost_memory_or_never_catch_up_are_found() {
+    let evidence = run();
+    let chronicle = chronicle(&evidence);
+    let target = chronicle.newest();
+    let quick = evidence.recordings[0].clone();
+    // Reads a little, is begun anew with the last snapshot, and is there.
+    let mut slow = quick.clone();
+    slow.name = "slow".into();
+    slow.events.truncate(20);
+    let first = slow.events.remove(0);
+    slow.events.clear();
+    slow.events.extend(evidence.recordings[1].events.clone());
+    slow.events.extend(evidence.recordings.last().unwrap().events.clone());
+    let good = SlowWatchers {
+        stalled: vec![slow],
+        reading: vec![quick.clone()],
+        target,
+        memory_bytes: (1000, 2000),
+        memory_bound_bytes: 1000,
+    };
+    assert_eq!(property_slow_watchers_cost_nobody(&chronicle, &good), []);
+    let grown = SlowWatchers { memory_bytes: (1000, 2001), ..good.clone() };
+    let mut behind = good.clone();
+    behind.stalled[0].events.truncate(2);
+    let mut never_anew = good.clone();
+    never_anew.stalled[0] = quick;
+    let mut elsewhere = good.clone();
+    if let Some(Event::Snapshot(picture)) = elsewhere.stalled[0].events.last_mut() {
+        picture.jobs.pop_last();
+    }
+    let mut disturbed = good.clone();
+    disturbed.reading[0].events.insert(0, first);
+    disturbed.reading[0].events.extend(good.stalled[0].events.clone());
+    for bad in [grown, behind, never_anew, elsewhere, disturbed] {
+        assert!(!property_slow_watchers_cost_nobody(&chronicle, &bad).is_empty());
+    }
+}

@@ -1,0 +1,33 @@
+//! What the core decides keeps every promise, as far as the checker can see, and the runs are worth looking at.
+
+use plenum_checker::check;
+
+use crate::traffic::{Seen, Traffic};
+
+#[test]
+fn a_run_full_of_conflicts_keeps_every_promise() {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0..4 {
+        let mut traffic = Traffic::new(seed);
+        traffic.run(500);
+        let verdict = check(&traffic.bench.evidence);
+        assert_eq!(verdict.violations, [], "seed {seed}");
+        assert_eq!(verdict.folded as u64, traffic.bench.revision(), "everything is folded");
+        for (what, count) in traffic.seen {
+            *seen.entry(what).or_insert(0) += count;
+        }
+    }
+    for what in [
+        Seen::Committed,
+        Seen::Partial,
+        Seen::Refused,
+        Seen::Repeated,
+        Seen::DryRun,
+        Seen::Conflict,
+        Seen::Misfit,
+        Seen::Mate,
+        Seen::Stop,
+    ] {
+        assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
+    }
+}

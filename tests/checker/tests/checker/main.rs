@@ -1,0 +1,14 @@
+//! The checker, checked: real cells are green, and each property has a run in which it fails, here or in the tests `planted`.
+//!
+//! | module | |
+//! |---|---|
+//! | `bench` | the real core on one thread, telling a recording: for planted bugs, which are planted by thread |
+//! | `traffic` | clients that make conflicts on purpose, from a seed |
+//! | `green` | the core's runs, checked |
+//! | `forged` | streams, replies and logs that were changed on their way to the checker |
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod forged;
+mod green;
+mod traffic;

@@ -1,0 +1,85 @@
+//! Bugs in the core, each found by the property that is there for it. Needs the feature `planted-bugs`: `cargo xtask test --only simulator`.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../checker/bench.rs"]
+mod bench;
+#[path = "../checker/traffic.rs"]
+mod traffic;
+
+use plenum_checker::{Violation, check};
+use plenum_model::planted::{self, Bug};
+
+use crate::traffic::Traffic;
+
+/// Runs traffic on a core with a bug, until the wanted violation is there; fails when it never is.
+fn is_found(bug: Bug, wanted: impl Fn(&Violation) -> bool) {
+    let mut others = Vec::new();
+    for seed in 0..5 {
+        planted::plant(Some(bug));
+        let mut traffic = Traffic::new(seed);
+        traffic.run(300);
+        planted::plant(None);
+        let verdict = check(&traffic.bench.evidence);
+        if verdict.violations.iter().any(&wanted) {
+            return;
+        }
+        others.extend(verdict.violations);
+    }
+    panic!("{bug:?} was not found; but {:?}", others.first());
+}
+
+#[test]
+fn granting_without_room_is_found_as_overcommit() {
+    is_found(Bug::GrantsWithoutRoom, |found| matches!(found, Violation::Overcommitted { .. }));
+}
+
+#[test]
+fn granting_on_machines_that_take_no_claims_is_found() {
+    is_found(
+        Bug::GrantsOnAnyMachine,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("CORDONED")),
+    );
+}
+
+#[test]
+fn overlooking_constraints_is_found() {
+    is_found(
+        Bug::OverlooksConstraints,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("rack")),
+    );
+}
+
+#[test]
+fn conflicts_that_blame_nobody_are_found() {
+    is_found(
+        Bug::BlamesNobody,
+        |found| matches!(found, Violation::WrongKind { what, .. } if what.contains("names nobody")),
+    );
+}
+
+#[test]
+fn forgotten_minimums_are_found() {
+    is_found(Bug::ForgetsMinimums, |found| matches!(found, Violation::MinimumBroken { .. }));
+}
+
+#[test]
+fn forgotten_numbers_are_found_as_taking_effect_twice() {
+    is_found(Bug::ForgetsNumbers, |found| matches!(found, Violation::NumberTwice { .. }));
+}
+
+#[test]
+fn room_that_leaks_is_found_in_the_sums() {
+    is_found(Bug::LeaksRoom, |found| matches!(found, Violation::WrongSum { .. }));
+}
+
+#[test]
+fn pictures_that_leave_something_out_are_found_by_folding() {
+    is_found(Bug::PicturesHalf, |found| matches!(found, Violation::OtherPicture { .. }));
+}
+
+#[test]
+fn allocations_that_come_back_to_life_are_found_as_twice_per_task() {
+    is_found(Bug::RevivesTheLeaving, |found| {
+        matches!(found, Violation::TaskTwice { .. } | Violation::WrongSum { .. } | Violation::NoHistory { .. })
+    });
+}
