@@ -95,6 +95,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Writes the state of a cell into one file, while it runs
+    Backup {
+        /// A new file, or a folder that gets one named after cell, incarnation and revision
+        #[arg(long, value_name = "FILE|DIR")]
+        out: PathBuf,
+        /// The directory of a stopped cell, or that of `plenum dev`, instead of asking a running one
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Makes a new cell directory from a backup: the same cell, in a new incarnation
+    Restore(Restore),
     /// The page of an error or refusal code
     Explain {
         /// Such as NO_ROOM; without it, all codes
@@ -186,6 +197,23 @@ pub(crate) struct Agent {
     pub(crate) stop_tasks_on_exit: bool,
     #[command(flatten)]
     pub(crate) with_parent: WithParent,
+}
+
+/// `plenum restore`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Restore {
+    /// A backup; or the directory of a stopped cell, also a damaged one
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) from: PathBuf,
+    /// The new directory: not there yet, or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// From a damaged directory: go on without what is lost, and say what that is
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// The new incarnation, for a second restore of one backup [default: one above the old one]
+    #[arg(long, value_name = "N")]
+    pub(crate) incarnation: Option<u64>,
 }
 
 /// `plenum job`
@@ -396,6 +424,8 @@ mod tests {
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",
             "plenum job run x.toml --wait --timeout 5m",
             "plenum scheduler batch service",
+            "plenum backup --out /backups",
+            "plenum restore --from /backups/x --dir /var/lib/new --accept-loss --incarnation 3",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap();
         }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 #[cfg(test)]
 pub(crate) use args::WithParent;
-pub(crate) use args::{Agent, Dev, Scheduler, Server};
+pub(crate) use args::{Agent, Dev, Restore, Scheduler, Server};
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};
 pub(crate) use target::JobName;
@@ -58,7 +58,7 @@ impl Context {
         Ok(Self { address, address_given, namespace, format: global.output })
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
         Connection::open(&self.address).await
     }
 
@@ -116,6 +116,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
         Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
         Command::Verify { dir } => parts::verify(context.format, dir),
+        Command::Backup { out, dir } => parts::backup(&context, &out, dir.as_deref()),
+        Command::Restore(flags) => parts::restore(&context, &flags),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
         Command::Completion { shell } => completion(shell),
         Command::Version => version(context.format),

@@ -1,6 +1,7 @@
 //! The parts of a cell, each started as its crate wants it. Nothing else in the binary knows their options.
 
 mod agent;
+mod backup;
 mod config;
 mod scheduler;
 mod server;
@@ -8,6 +9,7 @@ mod trace;
 mod verify;
 
 pub(crate) use agent::{agent, missing_isolation, shim};
+pub(crate) use backup::{backup, restore};
 pub(crate) use scheduler::scheduler;
 pub(crate) use server::{address_file, server};
 pub(crate) use verify::verify;
@@ -25,6 +27,14 @@ fn state_folder(name: &str) -> Result<PathBuf, Failure> {
     folder.or_else(home).map(|folder| folder.join(name)).ok_or_else(|| {
         Failure::usage("neither XDG_STATE_HOME nor HOME is set").with_hint("name a directory with --dir")
     })
+}
+
+/// The server's own directory: that of a development cell has it in it.
+fn server_folder(mut dir: PathBuf) -> PathBuf {
+    if !dir.join("log").is_dir() && dir.join("server").is_dir() {
+        dir.push("server");
+    }
+    dir
 }
 
 /// Ready when this process is asked to end.

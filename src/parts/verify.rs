@@ -13,14 +13,10 @@ use crate::{
 
 /// Checks the log of a stopped cell: 0 when it is sound, 1 when something is wrong with it.
 pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut dir = match dir {
+    let dir = super::server_folder(match dir {
         Some(dir) => dir,
         None => state_folder("plenum")?,
-    };
-    // The directory of a development cell has the server's in it.
-    if !dir.join("log").is_dir() && dir.join("server").is_dir() {
-        dir.push("server");
-    }
+    });
     let report = plenum_server::verify(&dir).map_err(|error| {
         let failure = failure(&error);
         match failure.code.as_str() {

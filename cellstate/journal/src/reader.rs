@@ -27,6 +27,8 @@ pub struct Frame<'a> {
     pub offset: u64,
     /// Its hash.
     pub hash: ChainHash,
+    /// The hash that it carries: that of the frame before it.
+    pub previous: ChainHash,
 }
 
 impl<'a> Frame<'a> {
@@ -39,6 +41,7 @@ impl<'a> Frame<'a> {
             segment,
             offset,
             hash,
+            previous: head.previous,
         }
     }
 }

@@ -90,7 +90,7 @@ pub enum OpenError {
     },
     /// The log is damaged in a way that no crash leaves behind.
     #[error(
-        "{directory}: the log is damaged: {damage} ({others} more); nothing was changed; see all with `plenum verify`, and restore from a copy"
+        "{directory}: the log is damaged: {damage} ({others} more); nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
     )]
     Damaged {
         /// The directory.
@@ -102,7 +102,7 @@ pub enum OpenError {
     },
     /// The end of the log is damaged at or below the high-water mark: it was acknowledged.
     #[error(
-        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a copy"
+        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
     )]
     DamagedBelowMark {
         /// The directory.
@@ -114,7 +114,7 @@ pub enum OpenError {
     },
     /// The log ends before the high-water mark: files are missing or were replaced.
     #[error(
-        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a copy"
+        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
     )]
     EndsBeforeMark {
         /// The directory.
@@ -130,7 +130,7 @@ pub enum OpenError {
     },
     /// The log has something else at the high-water mark's revision.
     #[error(
-        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore both from one copy"
+        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore from a backup"
     )]
     OtherHistory {
         /// The directory.
@@ -144,7 +144,7 @@ pub enum OpenError {
     },
     /// The high-water mark is gone or unreadable.
     #[error(
-        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a copy"
+        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
     )]
     NoMark {
         /// The directory.
@@ -153,7 +153,9 @@ pub enum OpenError {
         damage: Box<Damage>,
     },
     /// The identity is unreadable.
-    #[error("{directory}: the identity is unreadable: {damage}; restore that file from a copy")]
+    #[error(
+        "{directory}: the identity is unreadable: {damage}; restore that file from a copy, or the cell from a backup"
+    )]
     IdentityDamaged {
         /// The directory.
         directory: String,
@@ -264,6 +266,14 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
     disk.sync_dir()?;
     Identity { cell, incarnation: 1 }.create(disk)?;
     Ok(true)
+}
+
+/// Whose directory it is, without opening it.
+///
+/// # Errors
+/// When it is no cell, or its identity can't be read.
+pub fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
+    enter(disk, None).map(|entrance| entrance.identity)
 }
 
 /// Reads identity and mark.

@@ -1,6 +1,7 @@
 //! gRPC and HTTP: thin. Messages are validated by `plenum-proto`, decided by the core, and answered from here.
 
 mod agents;
+mod backup;
 mod cell;
 pub(crate) mod failure;
 mod guard;

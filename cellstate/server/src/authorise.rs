@@ -245,6 +245,7 @@ const TABLE: &[Row] = table! {
         "GetTransaction": READERS,
         "ListConflicts": READERS,
         "ListSessions": READERS,
+        "Backup": OPERATORS,
     }
     "plenum.v1.Agents" {
         "Register": AGENTS,

@@ -9,7 +9,7 @@
 //! | [`authorise`] | who may call what |
 //!
 //! These are state machines without I/O: no clock, file, thread or connection. Around them stands a thin shell: `engine` has the
-//! threads, `api` gRPC and HTTP, `recovery` and `verify` the directory.
+//! threads, `api` gRPC and HTTP, `recovery`, `verify` and `backup` the directory.
 
 pub mod agents;
 pub mod authorise;
@@ -18,6 +18,7 @@ pub mod publish;
 pub mod sync;
 
 mod api;
+mod backup;
 mod engine;
 mod error;
 mod ingress;
@@ -36,6 +37,10 @@ mod view;
 /// What is written is what the core decided: both must mean the same by a version.
 const _: () = assert!(plenum_core::CORE_VERSION == plenum_proto::log::CORE_VERSION);
 
+pub use backup::{
+    BackupError, FILE_VERSION, Loss, LostRevision, RestoreOptions, Restored, back_up_folder, check as check_backup,
+    restore,
+};
 pub use error::ServerError;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};

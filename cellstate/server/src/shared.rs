@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use plenum_journal::Keeper;
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
 use crate::agents::Hub;
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) notes: Mutex<Notes>,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) metrics: Metrics,
+    /// One backup at a time: its snapshot makes every page that changes be copied.
+    pub(crate) backups: Arc<Semaphore>,
     /// The server ends; why, if not asked to.
     pub(crate) ending: watch::Sender<bool>,
     failed: AtomicBool,
@@ -94,6 +96,7 @@ impl Shared {
             notes: Mutex::new(Notes::new(settings.notes)),
             sessions: Mutex::new(sessions),
             metrics: Metrics::new(),
+            backups: Arc::new(Semaphore::new(1)),
             ending: watch::Sender::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),

@@ -30,7 +30,7 @@ impl Failure {
         Self { status, code, message: message.into(), retry_after: Duration::ZERO }
     }
 
-    fn retry(self, retry_after: Duration) -> Self {
+    pub(super) fn retry(self, retry_after: Duration) -> Self {
         Self { retry_after, ..self }
     }
 

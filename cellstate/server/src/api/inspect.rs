@@ -6,6 +6,7 @@ use plenum_history::{GroupBy, LoggedTransaction, Lookup, Order};
 use plenum_model::{Cell, Command, JobId, RejectionCode, SessionId};
 use plenum_proto::v1;
 use prost::Message;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::failure::Failure;
@@ -40,6 +41,12 @@ fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<plenum_model:
 
 #[tonic::async_trait]
 impl v1::inspect_server::Inspect for InspectService {
+    type BackupStream = ReceiverStream<Result<v1::BackupChunk, Status>>;
+
+    async fn backup(&self, _request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Ok(Response::new(ReceiverStream::new(super::backup::begin(&self.shared).await?)))
+    }
+
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         Ok(Response::new(status(&self.shared).await))
     }

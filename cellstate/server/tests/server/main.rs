@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod agents;
+mod backups;
 mod client;
 mod commits;
 mod directory;

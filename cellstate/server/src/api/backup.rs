@@ -1,0 +1,111 @@
+//! A backup of the running cell, as a stream: a snapshot at a durable revision, a page at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plenum_journal::{ReadError, Tail};
+use plenum_model::Cell;
+use plenum_proto::{pages, v1};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tonic::{Code, Status};
+
+use super::failure::Failure;
+use crate::backup::{Encoder, manifest};
+use crate::shared::Shared;
+
+/// Most bytes of a chunk.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks between the snapshot and the connection.
+const CHUNKS_MAX: usize = 2;
+/// While a backup is taken, each page that changes is copied: whoever takes nothing for so long is left.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Snapshots that are tried, until one's last frame is still in the log.
+const TRIES: u32 = 5;
+
+pub(super) type Chunks = mpsc::Receiver<Result<v1::BackupChunk, Status>>;
+
+/// Begins a backup.
+pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
+    let permit = shared.backups.clone().try_acquire_owned().map_err(|_| {
+        let message = "another backup is being taken; wait until it is done";
+        Failure::new(Code::ResourceExhausted, "BACKUP_RUNNING", message).retry(Duration::from_secs(5))
+    })?;
+    let (cell, tail) = consistent(shared).await?;
+    let (out, chunks) = mpsc::channel(CHUNKS_MAX);
+    tokio::spawn(send(shared.clone(), cell, tail, out, permit));
+    Ok(chunks)
+}
+
+/// A snapshot, and the end of the log at its revision.
+async fn consistent(shared: &Arc<Shared>) -> Result<(Cell, Tail), Failure> {
+    for _ in 0..TRIES {
+        let cell = shared.snapshot().await;
+        let revision = cell.revision().0;
+        let keeper = shared.keeper.clone();
+        let found = tokio::task::spawn_blocking(move || tail_at(&keeper, revision)).await;
+        match found.map_err(|error| Failure::internal(error.to_string()))? {
+            Ok(Some(tail)) => return Ok((cell, tail)),
+            // Given up meanwhile: a newer one is there.
+            Ok(None) | Err(ReadError::Retired { .. }) => {}
+            Err(error) => return Err(Failure::internal(error.to_string())),
+        }
+    }
+    Err(Failure::internal(format!("the log moved on {TRIES} times while a backup began; try again")))
+}
+
+/// The frame that ends with a revision.
+fn tail_at(keeper: &plenum_journal::Keeper, revision: u64) -> Result<Option<Tail>, ReadError> {
+    let tail = keeper.tail();
+    if tail.revision == revision {
+        return Ok(Some(tail));
+    }
+    let mut reader = keeper.reader(revision)?;
+    let frame = reader.next_frame()?.filter(|frame| frame.last_revision == revision);
+    Ok(frame.map(|frame| Tail { revision, term: frame.term, hash: frame.hash }))
+}
+
+async fn send(
+    shared: Arc<Shared>,
+    cell: Cell,
+    tail: Tail,
+    out: mpsc::Sender<Result<v1::BackupChunk, Status>>,
+    permit: OwnedSemaphorePermit,
+) {
+    let mut encoder = Encoder::begin(&manifest(&cell, shared.identity.incarnation, tail));
+    for (table, number) in pages::every(&cell) {
+        encoder.page(&pages::encode_page(&cell, table, number));
+        if encoder.pending_bytes() >= CHUNK_BYTES && !hand_over(&shared, &mut encoder, &out).await {
+            return;
+        }
+    }
+    encoder.end();
+    if hand_over(&shared, &mut encoder, &out).await {
+        tracing::info!(revision = tail.revision, "a backup was taken");
+    }
+    drop((cell, permit));
+}
+
+/// False when nobody takes it.
+async fn hand_over(
+    shared: &Shared,
+    encoder: &mut Encoder,
+    out: &mpsc::Sender<Result<v1::BackupChunk, Status>>,
+) -> bool {
+    let mut rest = encoder.take();
+    while !rest.is_empty() {
+        let data = rest.split_to(rest.len().min(CHUNK_BYTES));
+        tokio::select! {
+            sent = tokio::time::timeout(PATIENCE, out.send(Ok(v1::BackupChunk { data }))) => {
+                if !matches!(sent, Ok(Ok(()))) {
+                    tracing::warn!("a backup was not taken to its end: nobody reads it");
+                    return false;
+                }
+            }
+            () = shared.ended() => {
+                drop(out.try_send(Err(Failure::ending().into_status())));
+                return false;
+            }
+        }
+    }
+    true
+}

@@ -1,0 +1,217 @@
+//! The directory of a stopped cell, followed to its end without changing it; also a damaged one, as far as it can be followed.
+//!
+//! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
+//! there. History and log are two witnesses: where a frame is damaged and the history had it already, nothing is lost.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use plenum_history::History;
+use plenum_journal::{ChainHash, Frame, RealDisk, Report, Tail};
+use plenum_model::{Cell, Revision};
+use plenum_proto::{delta, v1};
+use prost::Message;
+
+use super::BackupError;
+use crate::error::ServerError;
+use crate::publish::LoggedBatch;
+use crate::recovery::{self, HISTORY, LOG};
+
+/// Lost revisions that are named one by one; all are counted.
+const NAMED_MAX: usize = 1000;
+
+/// What a cell would have to go on without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The last revision that is kept.
+    pub kept_revision: u64,
+    /// The last revision that is known to have been there: from the log's high-water mark, or from what stands behind the damage. There
+    /// may have been more, within the last 100 ms.
+    pub last_known_revision: u64,
+    /// All damage of the log, each with its place.
+    pub damages: Vec<String>,
+    /// Revisions behind the damage that can still be read, and not be followed: what came before them is missing. Oldest first, at most
+    /// 1000.
+    pub readable: Vec<LostRevision>,
+    /// How many more of these there are.
+    pub readable_unlisted: u64,
+}
+
+impl Loss {
+    /// Revisions that are known to be lost.
+    #[must_use]
+    pub fn revisions(&self) -> u64 {
+        self.last_known_revision.saturating_sub(self.kept_revision)
+    }
+}
+
+/// A decided command that is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostRevision {
+    /// Its revision.
+    pub revision: u64,
+    /// Who asked.
+    pub principal: String,
+    /// What, in a word or two.
+    pub what: String,
+}
+
+/// A cell as far as its directory tells.
+pub(super) struct Followed {
+    pub(super) cell: Cell,
+    pub(super) incarnation: u64,
+    /// The end of the log at the cell's revision; without a hash where that frame is lost.
+    pub(super) tail: Tail,
+    /// What is lost, if anything is.
+    pub(super) loss: Option<Loss>,
+}
+
+/// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted.
+pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
+    let log = dir.join(LOG);
+    let disk = RealDisk::existing(&log).map_err(|error| ServerError::OpenJournal(error.into()))?;
+    // Whose it is, before its history is looked at; the lock is held while the log is walked.
+    let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
+    let start = match start(dir, &identity.cell.0) {
+        Ok(start) => start,
+        // The log may go back to the beginning by itself.
+        Err(error) => {
+            tracing::warn!(%error, "the history can't be used");
+            Cell::default()
+        }
+    };
+    let mut follower = Follower::new(start);
+    let report = plenum_journal::verify(&disk, Some(identity.cell), &mut |frame| follower.frame(frame));
+    let report = report.map_err(ServerError::OpenJournal)?;
+    conclude(dir, follower, &report, accept_loss)
+}
+
+/// The cell that the history shows at its end.
+fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
+    let folder = dir.join(HISTORY);
+    if !folder.is_dir() {
+        return Ok(Cell::default());
+    }
+    let (history, opened) = History::open(&folder, plenum_history::Options::new(cell_id.to_vec()))?;
+    let (mut cell, start) = recovery::cell_at(&history, opened.newest_revision)?;
+    for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {
+        let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+        apply(&mut cell, entry.revision, entry.delta)?;
+    }
+    Ok(cell)
+}
+
+fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), ServerError> {
+    let delta = delta::decode(encoded).map_err(|error| ServerError::unfoldable(Revision(revision), &error))?;
+    cell.apply(&delta).map_err(|error| ServerError::unfoldable(Revision(revision), &error))
+}
+
+fn conclude(dir: &Path, follower: Follower, report: &Report, accept_loss: bool) -> Result<Followed, BackupError> {
+    let Follower { cell, tail, unfoldable, readable, readable_unlisted, last_seen } = follower;
+    let kept_revision = cell.revision().0;
+    let nothing = |what: String| Err(BackupError::NothingToFollow { dir: dir.to_owned(), what });
+    if kept_revision == 0 && report.oldest_revision > 1 {
+        return nothing(format!(
+            "the log begins at revision {}, and the history does not go back to it",
+            report.oldest_revision
+        ));
+    }
+    // Of what the log has, nothing is missing; that the history has more than the log is no loss, but the log's.
+    let reached = kept_revision >= report.tail.revision.max(report.mark.revision) && unfoldable.is_none();
+    let refused = report.refused.as_ref().map(ToString::to_string).or(unfoldable);
+    if refused.is_none() && reached {
+        return Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: None });
+    }
+    let refused = refused.unwrap_or_else(|| "what the history has does not join the log".to_owned());
+    if !accept_loss {
+        return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused });
+    }
+    let mut damages: Vec<String> = report.damages.iter().chain(&report.mark_damages).map(ToString::to_string).collect();
+    if damages.is_empty() {
+        damages.push(refused);
+    }
+    let last_known_revision = [kept_revision, report.mark.revision, report.tail.revision, last_seen].into_iter().max();
+    let last_known_revision = last_known_revision.unwrap_or(kept_revision);
+    let loss = Loss { kept_revision, last_known_revision, damages, readable, readable_unlisted };
+    Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })
+}
+
+/// Folds the frames that go on from where the cell is, and keeps a list of those that don't.
+struct Follower {
+    cell: Cell,
+    /// The frame at whose end the cell is; its hash is not known where only the history has it.
+    tail: Tail,
+    unfoldable: Option<String>,
+    readable: Vec<LostRevision>,
+    readable_unlisted: u64,
+    last_seen: u64,
+}
+
+impl Follower {
+    fn new(cell: Cell) -> Self {
+        let tail = Tail { revision: cell.revision().0, term: cell.identity().term, hash: ChainHash::default() };
+        Self { cell, tail, unfoldable: None, readable: Vec::new(), readable_unlisted: 0, last_seen: 0 }
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>) {
+        self.last_seen = self.last_seen.max(frame.last_revision);
+        let at = self.cell.revision().0;
+        if frame.last_revision < at {
+            return;
+        }
+        if frame.last_revision == at {
+            self.tail = Tail { revision: at, term: frame.term, hash: frame.hash };
+            return;
+        }
+        let continues = self.tail.hash == ChainHash::default() || self.tail.hash == frame.previous;
+        if frame.first_revision > at + 1 || !continues || self.unfoldable.is_some() {
+            return self.lost(frame);
+        }
+        match self.fold(frame) {
+            Ok(()) => self.tail = Tail { revision: frame.last_revision, term: frame.term, hash: frame.hash },
+            Err(error) => {
+                self.unfoldable = Some(error.to_string());
+                self.lost(frame);
+            }
+        }
+    }
+
+    fn fold(&mut self, frame: &Frame<'_>) -> Result<(), ServerError> {
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
+        let at = self.cell.revision();
+        for revision in batch.revisions().filter(|revision| *revision > at) {
+            apply(&mut self.cell, revision.0, batch.delta(revision).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, frame: &Frame<'_>) {
+        let Ok(batch) = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) else { return };
+        let kept = self.cell.revision();
+        for revision in batch.revisions().filter(|revision| *revision > kept) {
+            if self.readable.len() == NAMED_MAX {
+                self.readable_unlisted += 1;
+                continue;
+            }
+            let asked = v1::Command::decode(batch.asked(revision).unwrap_or_default()).unwrap_or_default();
+            let (principal, what) = (asked.principal, asked.ask.as_ref().map_or_else(String::new, word));
+            self.readable.push(LostRevision { revision: revision.0, principal, what });
+        }
+    }
+}
+
+/// What was asked, for people.
+fn word(ask: &v1::command::Ask) -> String {
+    use v1::command::Ask;
+    match ask {
+        Ask::Commit(transaction) => format!("transaction {} of session {}", transaction.number, transaction.session),
+        Ask::SubmitJob(submit) => format!("job {}", submit.shape.as_ref().map_or("", |shape| &shape.name)),
+        Ask::RegisterMachine(register) => format!("machine {} registered", register.name),
+        Ask::ReportStatus(report) => format!("{} transitions", report.allocations.len()),
+        other => {
+            // The name of the command is the name of its variant.
+            let text = format!("{other:?}");
+            text.split(['(', ' ']).next().unwrap_or_default().to_owned()
+        }
+    }
+}

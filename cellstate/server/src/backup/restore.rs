@@ -1,0 +1,171 @@
+//! A new directory for a cell, from a backup or from what is left of an old directory.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use plenum_core::invariants;
+use plenum_history::{History, PageImage, TablePages};
+use plenum_journal::{CellId, ChainHash, Identity, RealDisk, Tail};
+use plenum_model::{Cell, INCARNATIONS_MAX};
+use plenum_proto::pages::{self, Table};
+use plenum_proto::sections::Sections;
+use plenum_proto::v1;
+
+use super::file::Decoder;
+use super::folder::{self, Followed, Loss};
+use super::{BackupError, manifest};
+use crate::error::ServerError;
+use crate::options::Settings;
+use crate::recovery::{HISTORY, LOG, checkpoint_cell};
+
+/// Where a new directory is built, inside itself: what is there before the end is not where a server looks for it.
+const DRAFT: &str = "restoring";
+
+/// How to restore.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// From a damaged directory: go on without what is lost.
+    pub accept_loss: bool,
+    /// The new incarnation; none is one above the old one. Whoever restores the same backup a second time has to give another: those
+    /// who saw the first restored cell would take the second one for it, and for older than it is.
+    pub incarnation: Option<u64>,
+}
+
+/// A cell that was restored, and not started yet.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// What was restored, as it was.
+    pub manifest: v1::BackupManifest,
+    /// What it is now.
+    pub incarnation: u64,
+    /// What is lost, if anything is known to be.
+    pub loss: Option<Loss>,
+    /// Live allocations of the state that was restored.
+    pub live_allocations: u64,
+}
+
+/// Makes `dir` a cell that goes on from a backup, or from the directory of a stopped cell. It is in a new incarnation: sessions of the
+/// old one are over, and machines have to register again. `dir` must not be there, or be empty.
+///
+/// # Errors
+/// [`BackupError`]. `dir` is no cell then; what was made in it meanwhile is removed.
+pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Restored, BackupError> {
+    refuse_unless_empty(dir)?;
+    let (cell, manifest, loss) = if from.is_dir() { from_folder(from, options.accept_loss)? } else { from_file(from)? };
+    let least = manifest.incarnation.saturating_add(1);
+    let incarnation = options.incarnation.unwrap_or(least);
+    if incarnation < least || incarnation > INCARNATIONS_MAX {
+        return Err(BackupError::Incarnation { least, most: INCARNATIONS_MAX, found: incarnation });
+    }
+    invariants::check_cell(&cell)
+        .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
+    let draft = dir.join(DRAFT);
+    let made = build(&cell, &manifest, incarnation, &draft).and_then(|()| put_in_place(&draft, dir));
+    if let Err(error) = made {
+        if let Err(also) = fs::remove_dir_all(&draft) {
+            tracing::warn!(error = %also, draft = %draft.display(), "what was made could not be removed");
+        }
+        return Err(error);
+    }
+    let live_allocations = cell.live().into();
+    Ok(Restored { manifest, incarnation, loss, live_allocations })
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::Io { path, source }
+}
+
+fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(Ok(entry)) => Err(BackupError::Exists { path: entry.path() }),
+            Some(Err(source)) => Err(BackupError::Io { path: dir.to_owned(), source }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(BackupError::Exists { path: dir.to_owned() }),
+        Err(source) => Err(BackupError::Io { path: dir.to_owned(), source }),
+    }
+}
+
+type Source = (Cell, v1::BackupManifest, Option<Loss>);
+
+fn from_folder(from: &Path, accept_loss: bool) -> Result<Source, BackupError> {
+    let Followed { cell, incarnation, tail, loss } = folder::follow(from, accept_loss)?;
+    let manifest = manifest(&cell, incarnation, tail);
+    Ok((cell, manifest, loss))
+}
+
+fn from_file(from: &Path) -> Result<Source, BackupError> {
+    let of = |fault| BackupError::of(from, fault);
+    let file = fs::File::open(from).map_err(failed(from))?;
+    let mut backup = Decoder::begin(BufReader::with_capacity(1 << 18, file)).map_err(of)?;
+    let mut cell = pages::Decoder::new(Sections::ALL);
+    let revision = backup.manifest.revision;
+    let not_sound = |what: String| BackupError::NotSound { revision, what };
+    while let Some(page) = backup.next_page().map_err(of)? {
+        cell.add(page).map_err(|error| not_sound(error.to_string()))?;
+    }
+    let cell = cell.finish().map_err(|error| not_sound(error.to_string()))?;
+    let manifest = backup.manifest;
+    let shows = (cell.revision().0, cell.identity().cell_id.as_slice());
+    if shows != (revision, &*manifest.cell_id) {
+        return Err(not_sound(format!("its pages show revision {} of another cell or moment", shows.0)));
+    }
+    Ok((cell, manifest, None))
+}
+
+/// Makes log and history in a folder of their own.
+fn build(cell: &Cell, manifest: &v1::BackupManifest, incarnation: u64, draft: &Path) -> Result<(), BackupError> {
+    let settings = Settings::default();
+    let hash = <[u8; 32]>::try_from(&*manifest.frame_hash).unwrap_or_default();
+    let tail = Tail { revision: manifest.revision, term: manifest.term, hash: ChainHash(hash) };
+    let identity = Identity { cell: CellId(cell.identity().cell_id), incarnation };
+    let options = plenum_journal::Options {
+        segment_bytes: settings.segment_bytes,
+        frame_bytes_max: settings.frame_bytes_max(),
+        ..plenum_journal::Options::default()
+    };
+    let disk = RealDisk::open(draft.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
+    plenum_journal::plant(&disk, identity, tail, &options).map_err(ServerError::OpenJournal)?;
+    write_history(cell, &draft.join(HISTORY))
+}
+
+fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let options = plenum_history::Options::new(cell.identity().cell_id.to_vec());
+    let (history, _) = History::open(folder, options).map_err(ServerError::from)?;
+    let number_of = |table: Table| u8::try_from(i32::from(table)).expect("tables have small numbers");
+    let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
+    let images = pages::every(cell).map(|(table, number)| PageImage {
+        table: number_of(table),
+        number,
+        bytes: pages::encode_page(cell, table, number),
+    });
+    let written = history.checkpoint(cell.revision().0, cell.time().micros, &live, images);
+    written.and_then(|_| history.persist()).map_err(ServerError::WriteHistory)?;
+    // Read back: that it can be started from is what this is for.
+    let read = checkpoint_cell(&history, cell.revision().0)?;
+    match read.first_difference(cell) {
+        None => Ok(()),
+        Some(what) => Err(BackupError::NotSound { revision: cell.revision().0, what: what.to_string() }),
+    }
+}
+
+/// Gives history and log their names, the log last: with it, the directory is a cell.
+fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
+    for name in [HISTORY, LOG] {
+        let to: PathBuf = dir.join(name);
+        sync_folder(&draft.join(name))?;
+        fs::rename(draft.join(name), &to).map_err(failed(&to))?;
+        sync_folder(dir)?;
+    }
+    fs::remove_dir(draft).map_err(failed(draft))?;
+    sync_folder(dir)
+}
+
+fn sync_folder(path: &Path) -> Result<(), BackupError> {
+    fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(failed(path))
+}

@@ -1,0 +1,320 @@
+//! Backups of running and stopped cells, and what goes on from them.
+
+use std::path::{Path, PathBuf};
+
+use plenum_history::{History, StartingPoint};
+use plenum_model::Cell;
+use plenum_proto::{delta, pages, v1};
+use plenum_server::{BackupError, Handle, RestoreOptions, back_up_folder, check_backup, restore, verify};
+use tonic::transport::Channel;
+
+use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
+
+/// Takes a backup of a running cell, and checks its seals.
+async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        assert!(chunk.data.len() <= 256 << 10);
+        bytes.extend_from_slice(&chunk.data);
+    }
+    std::fs::write(to, bytes).unwrap();
+    check_backup(to).unwrap()
+}
+
+fn history(dir: &Path) -> History {
+    let cell = plenum_journal::identity(&plenum_journal::RealDisk::existing(dir.join("log")).unwrap()).unwrap().cell;
+    History::open(dir.join("history"), plenum_history::Options::new(cell.0.to_vec())).unwrap().0
+}
+
+/// The pages of a stopped cell as they were at a revision.
+fn pages_at(dir: &Path, revision: u64) -> Vec<(i32, u32, bytes::Bytes)> {
+    let history = history(dir);
+    let (mut cell, start) = match history.start_for(revision).unwrap() {
+        StartingPoint::Empty => (Cell::default(), 0),
+        StartingPoint::Checkpoint(checkpoint) => {
+            let images = history.pages_at(checkpoint.revision).unwrap().map(|image| image.unwrap().bytes);
+            (pages::restore(images.collect::<Vec<_>>()).unwrap(), checkpoint.revision)
+        }
+    };
+    for logged in history.entries(start + 1, revision).unwrap() {
+        cell.apply(&delta::decode(logged.unwrap().entry.delta).unwrap()).unwrap();
+    }
+    assert_eq!(cell.revision().0, revision);
+    pages::every(&cell)
+        .map(|(table, number)| (table.into(), number, pages::encode_page(&cell, table, number)))
+        .collect()
+}
+
+/// The pages that a restored cell begins with, as they stand on its disk.
+fn pages_on_disk(dir: &Path, revision: u64) -> Vec<(i32, u32, bytes::Bytes)> {
+    let images = history(dir).pages_at(revision).unwrap().map(|image| image.unwrap());
+    let mut images: Vec<_> = images.map(|image| (image.table.into(), image.number, image.bytes)).collect();
+    images.sort_by_key(|(table, number, _)| (*table, *number));
+    images
+}
+
+/// A cell with a machine and a job of so many tasks, and a session of its scheduler.
+async fn busy_cell(dir: &Path, tasks: u32) -> (Handle, Channel, Session, u64) {
+    let server = start(dir).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 1_000_000).await;
+    let job = submit(&channel, job("crunch", tasks)).await.job;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    (server, channel, session, job)
+}
+
+async fn grant(session: &mut Session, number: u64, job: u64, task: u32) -> u64 {
+    let transaction = session.transaction(number, vec![placement(job, vec![0], vec![task])]);
+    let outcome = session.commit(transaction).await.unwrap();
+    assert_eq!(outcome.granted, 1, "{outcome:?}");
+    outcome.revision
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_commits_run_is_the_cell_at_one_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 300).await;
+    let committing = tokio::spawn(async move {
+        for task in 0..300 {
+            grant(&mut session, u64::from(task) + 1, job, task).await;
+        }
+        session
+    });
+    let files = tempfile::tempdir().unwrap();
+    let mut backups: Vec<(PathBuf, u64)> = Vec::new();
+    while !committing.is_finished() {
+        let path = files.path().join(backups.len().to_string());
+        let manifest = back_up(&channel, &path).await;
+        backups.push((path, manifest.revision));
+    }
+    drop(committing.await.unwrap());
+    let path = files.path().join("last");
+    let last = back_up(&channel, &path).await;
+    backups.push((path, last.revision));
+    drop(channel);
+    server.shutdown().await.unwrap();
+    assert!(backups.len() > 1 && backups.is_sorted_by_key(|(_, revision)| *revision));
+    backups.dedup_by_key(|(_, revision)| *revision);
+    for (path, revision) in backups.iter().step_by(1 + backups.len() / 4) {
+        let restored = tempfile::tempdir().unwrap();
+        let target = restored.path().join("cell");
+        let report = restore(path, &target, &RestoreOptions::default()).unwrap();
+        assert_eq!((report.manifest.revision, report.incarnation, report.loss), (*revision, 2, None));
+        // Byte for byte.
+        assert_eq!(pages_on_disk(&target, *revision), pages_at(dir.path(), *revision));
+    }
+    let mut folder = Vec::new();
+    let manifest = back_up_folder(dir.path(), &mut folder, Path::new("memory")).unwrap();
+    assert!(manifest.revision >= last.revision);
+    assert_eq!((manifest.cell_id, manifest.incarnation), (last.cell_id, 1));
+}
+
+#[tokio::test]
+async fn a_restored_cell_goes_on_and_nobody_takes_it_for_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 10).await;
+    grant(&mut session, 1, job, 0).await;
+    let file = dir.path().join("backup");
+    let manifest = back_up(&channel, &file).await;
+    // What the backup has forgotten.
+    let forgotten = grant(&mut session, 2, job, 1).await;
+    let old_ids: Vec<u64> = session.cell.allocations().map(|allocation| allocation.id.to_bits()).collect();
+    server.kill().await.unwrap();
+
+    let target = dir.path().join("restored");
+    restore(&file, &target, &RestoreOptions::default()).unwrap();
+    let server = start(&target).await;
+    let channel = connect(&server).await;
+    assert_old_session_is_over(&channel, &session).await;
+    assert_agents_must_register(&channel).await;
+
+    let (old, job) = (session, job);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!((session.welcome.incarnation, session.cell.live()), (2, 1));
+    assert!(session.welcome.session > manifest.revision && session.welcome.term > old.welcome.term);
+    assert_eq!(session.cell.sessions().count(), 1, "those of the backup are closed");
+    // The same task again, on the same slot, and under another id.
+    let revision = grant(&mut session, 1, job, 1).await;
+    assert!(revision > manifest.revision && revision <= forgotten + 10);
+    let new: Vec<u64> = session.cell.allocations().map(|allocation| allocation.id.to_bits()).collect();
+    assert_eq!(new.iter().filter(|id| old_ids.contains(id)).count(), 1, "{old_ids:?} and {new:?}");
+    let hello = v1::Hello { session: session.welcome.session, incarnation: 2, ..Default::default() };
+    server.kill().await.unwrap();
+
+    // A restart is no restore.
+    let server = start(&target).await;
+    let channel = connect(&server).await;
+    let mut session = Session::hello(&channel, hello, Cell::default()).await.unwrap();
+    assert_eq!(session.welcome.session, session.transaction(2, Vec::new()).session);
+    grant(&mut session, 2, job, 2).await;
+    server.shutdown().await.unwrap();
+    let report = verify(&target).unwrap();
+    assert!(report.is_sound() && report.decided_again > 0, "{report:#?}");
+    assert_eq!((report.from_revision, report.incarnation), (manifest.revision, 2));
+}
+
+async fn assert_old_session_is_over(channel: &Channel, old: &Session) {
+    let hello = v1::Hello { session: old.welcome.session, incarnation: 1, ..Default::default() };
+    let refused = Session::hello(channel, hello, Cell::default()).await.err().unwrap();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::Aborted, "OTHER_INCARNATION"));
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let refused = cell.commit(old.transaction(3, Vec::new())).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::Aborted, "OTHER_INCARNATION"));
+}
+
+async fn assert_agents_must_register(channel: &Channel) {
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let request = v1::GetMachineRequest { name: "m1".to_owned(), at: None };
+    let machine = inspect.get_machine(request).await.unwrap().into_inner().machine.unwrap();
+    assert_eq!(machine.epoch, 1, "as the backup shows it");
+    let report = v1::ReportRequest { machine: machine.id, epoch: 1, ..Default::default() };
+    assert!(agents.report(report).await.unwrap().into_inner().register);
+    let follow = v1::FollowRequest { machine: machine.id, epoch: 1 };
+    assert_eq!(code(&agents.follow(follow).await.err().unwrap()), "STALE_EPOCH");
+    let registered = register(channel, "m1", 1_000_000).await;
+    assert!(registered.epoch > 1000 && registered.incarnation == 2, "{registered:?}");
+    let report = v1::ReportRequest { machine: machine.id, epoch: registered.epoch, ..Default::default() };
+    assert!(!agents.report(report).await.unwrap().into_inner().register);
+}
+
+#[tokio::test]
+async fn a_backup_or_a_directory_that_is_there_is_never_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
+    let file = dir.path().join("backup");
+    back_up(&channel, &file).await;
+    let locked = back_up_folder(dir.path(), &mut Vec::new(), &file).unwrap_err();
+    assert_eq!(locked.code(), "DIRECTORY_LOCKED", "{locked}");
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    let refused = restore(&file, dir.path(), &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::Exists { .. }), "{refused}");
+    let refused = restore(&file, &file, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::Exists { .. }), "{refused}");
+    for incarnation in [0, 1, 65] {
+        let options = RestoreOptions { incarnation: Some(incarnation), ..RestoreOptions::default() };
+        let refused = restore(&file, &dir.path().join("new"), &options).unwrap_err();
+        assert_eq!(refused.code(), "BAD_SETTING", "{refused}");
+    }
+    assert!(!dir.path().join("new").exists(), "nothing was made");
+    let options = RestoreOptions { incarnation: Some(7), ..RestoreOptions::default() };
+    assert_eq!(restore(&file, &dir.path().join("new"), &options).unwrap().incarnation, 7);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_refused_with_its_place_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
+    let file = dir.path().join("backup");
+    back_up(&channel, &file).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&file, &bytes).unwrap();
+    let target = dir.path().join("new");
+    let refused = restore(&file, &target, &RestoreOptions::default()).unwrap_err();
+    let named = refused.to_string();
+    assert!(refused.code() == "DAMAGED_BACKUP" && named.contains("record") && named.contains("offset"), "{named}");
+    assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn only_operators_take_backups() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(connect(&server).await);
+    let refused = inspect.backup(as_principal("user/ann", v1::BackupRequest {})).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert!(inspect.backup(as_principal("operator/op", v1::BackupRequest {})).await.is_ok());
+    server.shutdown().await.unwrap();
+}
+
+/// Segment and offset of the last frames of a stopped cell's log, the newest first, with their first revisions.
+fn last_frames(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
+    let disk = plenum_journal::RealDisk::existing(dir.join("log")).unwrap();
+    let mut frames = Vec::new();
+    plenum_journal::verify(&disk, None, &mut |frame| {
+        let name = dir.join("log").join(format!("{:020}.segment", frame.segment));
+        frames.push((name, frame.offset, frame.first_revision));
+    })
+    .unwrap();
+    frames.reverse();
+    frames
+}
+
+fn break_frame(frame: &(PathBuf, u64, u64)) {
+    let mut bytes = std::fs::read(&frame.0).unwrap();
+    bytes[usize::try_from(frame.1).unwrap() + 90] ^= 1;
+    std::fs::write(&frame.0, bytes).unwrap();
+}
+
+/// A stopped cell with six grants whose third to last frame is damaged, and the revision of the last grant.
+async fn broken_cell(dir: &Path) -> u64 {
+    let (server, channel, mut session, job) = busy_cell(dir, 6).await;
+    let mut last = 0;
+    for task in 0..6 {
+        last = grant(&mut session, u64::from(task) + 1, job, task).await;
+    }
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    break_frame(&last_frames(dir)[2]);
+    last
+}
+
+#[tokio::test]
+async fn what_the_log_lost_and_the_history_has_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = broken_cell(dir.path()).await;
+    let target = dir.path().join("new");
+    let refused = restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let restored = restore(dir.path(), &target, &options).unwrap();
+    let loss = restored.loss.unwrap();
+    assert_eq!((loss.revisions(), loss.damages.len(), restored.manifest.revision), (0, 1, last));
+    assert_eq!(restored.live_allocations, 6);
+    let server = start(&target).await;
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broken_tail_is_given_up_only_when_asked_and_what_is_lost_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = broken_cell(dir.path()).await;
+    std::fs::remove_dir_all(dir.path().join("history")).unwrap();
+    let before = std::fs::read(last_frames(dir.path())[0].0.clone()).unwrap();
+    let refused = plenum_server::Server::start(crate::client::options(dir.path())).await.err().unwrap();
+    assert_eq!(refused.code(), "DAMAGED_LOG");
+    assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+
+    let target = dir.path().join("new");
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let restored = restore(dir.path(), &target, &options).unwrap();
+    let loss = restored.loss.unwrap();
+    let damaged = last - 2;
+    assert_eq!((loss.kept_revision, loss.last_known_revision, loss.revisions()), (damaged - 1, last, 3));
+    assert!(loss.damages[0].contains(&format!("revision {damaged}: frame checksum")), "{:?}", loss.damages);
+    let readable: Vec<_> = loss.readable.iter().map(|lost| (lost.revision, lost.what.as_str())).collect();
+    let session = loss.readable[0].what.rsplit(' ').next().unwrap();
+    let expected = [format!("transaction 5 of session {session}"), format!("transaction 6 of session {session}")];
+    assert_eq!(readable, [(last - 1, expected[0].as_str()), (last, expected[1].as_str())]);
+    assert_eq!((restored.incarnation, restored.live_allocations), (2, 3));
+    assert_eq!(before, std::fs::read(last_frames(dir.path())[0].0.clone()).unwrap(), "the old directory is as it was");
+
+    let server = start(&target).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!(session.cell.live(), 3);
+    register(&channel, "m1", 1_000_000).await;
+    let job = session.cell.jobs().next().unwrap().id.to_bits();
+    session.reach(damaged + 2).await;
+    grant(&mut session, 1, job, 5).await;
+    server.shutdown().await.unwrap();
+    assert!(verify(&target).unwrap().is_sound());
+}

@@ -1,0 +1,291 @@
+//! `plenum backup` and `plenum restore`: a cell in one file, and a cell from one.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use plenum_proto::v1::{BackupManifest, BackupRequest};
+use plenum_server::{BackupError, Loss, RestoreOptions, Restored};
+use serde_json::{Value, json};
+
+use super::{causes, server};
+use crate::{
+    cli::{self, Context},
+    failure::Failure,
+    output::{self, json_time},
+};
+
+/// Writes a backup of a running cell, or of the directory of a stopped one.
+pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Result<ExitCode, Failure> {
+    let mut draft = Draft::begin(out)?;
+    match dir {
+        Some(dir) => {
+            let dir = super::server_folder(dir.to_owned());
+            let path = draft.path.clone();
+            plenum_server::back_up_folder(&dir, &mut draft.file, &path).map_err(|error| failure(&error))?;
+        }
+        None => cli::block_on(receive(context, &mut draft))??,
+    }
+    let (path, manifest, bytes) = draft.finish(out)?;
+    let mut value = manifest_json(&manifest);
+    value["path"] = path.display().to_string().into();
+    value["bytes"] = bytes.into();
+    let text = || {
+        let mut pairs = vec![("backup", path.display().to_string()), ("size", output::bytes(bytes))];
+        pairs.extend(manifest_fields(&manifest));
+        output::fields(&pairs) + "\n"
+    };
+    output::print(&output::object(context.format, &value, &path.display().to_string(), text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
+    let mut chunks = context.connect().await?.inspect().backup(BackupRequest {}).await?.into_inner();
+    while let Some(chunk) = chunks.message().await? {
+        draft.file.write_all(&chunk.data).map_err(|error| draft.failed(&error))?;
+    }
+    Ok(())
+}
+
+/// Makes a new directory from a backup, or from what is left of an old directory.
+pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCode, Failure> {
+    let from = if flags.from.is_dir() { super::server_folder(flags.from.clone()) } else { flags.from.clone() };
+    let options = RestoreOptions { accept_loss: flags.accept_loss, incarnation: flags.incarnation };
+    let restored = plenum_server::restore(&from, &flags.dir, &options).map_err(|error| failure(&error))?;
+    let value = restored_json(&restored, &flags.dir);
+    let name = flags.dir.display().to_string();
+    output::print(&output::object(context.format, &value, &name, || restored_text(&restored, &flags.dir)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: &BackupError) -> Failure {
+    match error {
+        BackupError::Server(error) => {
+            let failure = server::failure(error);
+            match failure.code.as_str() {
+                "DIRECTORY_LOCKED" => failure.with_hint("its server runs: leave out --dir to back it up while it does"),
+                _ => failure,
+            }
+        }
+        BackupError::Io { path, source } => Failure::io(format!("{} can't be used", path.display()), source),
+        _ => {
+            let failure = Failure::new(error.code(), causes(error));
+            if cli::has_page(error.code()) {
+                failure.with_hint(format!("`plenum explain {}` tells more", error.code()))
+            } else {
+                failure
+            }
+        }
+    }
+}
+
+/// A backup that is being written, under a name that nobody takes for one. Removed unless it is finished.
+struct Draft {
+    path: PathBuf,
+    file: fs::File,
+    finished: bool,
+}
+
+impl Draft {
+    fn begin(out: &Path) -> Result<Self, Failure> {
+        let folder = if out.is_dir() {
+            out.to_owned()
+        } else if out.exists() {
+            return Err(failure(&BackupError::Exists { path: out.to_owned() }));
+        } else {
+            out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+        };
+        let path = folder.join(format!(".plenum-backup-{}.partial", std::process::id()));
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| Failure::io(format!("{} can't be made", path.display()), &error))?;
+        Ok(Self { path, file, finished: false })
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        Failure::io(format!("{} can't be written", self.path.display()), error)
+    }
+
+    /// Makes it durable, reads it back, and gives it its name: where it is, what it shows, and its size.
+    fn finish(mut self, out: &Path) -> Result<(PathBuf, BackupManifest, i64), Failure> {
+        self.file.sync_all().map_err(|error| self.failed(&error))?;
+        let bytes = i64::try_from(self.file.metadata().map_err(|error| self.failed(&error))?.len()).unwrap_or(i64::MAX);
+        let manifest = plenum_server::check_backup(&self.path).map_err(|error| failure(&error))?;
+        let path = if out.is_dir() { out.join(name(&manifest)) } else { out.to_owned() };
+        // A second name, because renaming would overwrite what is there.
+        match fs::hard_link(&self.path, &path) {
+            Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists || path.exists() => {
+                return Err(failure(&BackupError::Exists { path }));
+            }
+            // Where a file has one name only.
+            Err(_) => fs::rename(&self.path, &path).map_err(|error| self.failed(&error))?,
+        }
+        self.finished = true;
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| self.failed(&error))?;
+        Ok((path, manifest, bytes))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nothing can be done about a failure, and the file's name says that it is none.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The name of a backup in a folder of them: they sort by age.
+fn name(manifest: &BackupManifest) -> String {
+    let cell: String = manifest.cell_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("plenum-{cell}-{:02}-{:016}.backup", manifest.incarnation, manifest.revision)
+}
+
+fn cell_id(manifest: &BackupManifest) -> String {
+    manifest.cell_id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn manifest_json(manifest: &BackupManifest) -> Value {
+    json!({
+        "cell_id": cell_id(manifest),
+        "incarnation": manifest.incarnation,
+        "term": manifest.term,
+        "revision": manifest.revision,
+        "time": json_time(manifest.time_micros),
+        "pages": manifest.pages,
+        "plenum_version": manifest.plenum_version,
+        "core_version": manifest.core_version,
+    })
+}
+
+fn manifest_fields(manifest: &BackupManifest) -> Vec<(&'static str, String)> {
+    vec![
+        ("cell", format!("{} (incarnation {})", cell_id(manifest), manifest.incarnation)),
+        ("revision", manifest.revision.to_string()),
+        ("time", json_time(manifest.time_micros).as_str().unwrap_or("-").to_owned()),
+    ]
+}
+
+fn restored_json(restored: &Restored, dir: &Path) -> Value {
+    let mut value = manifest_json(&restored.manifest);
+    value["from_incarnation"] = restored.manifest.incarnation.into();
+    value["incarnation"] = restored.incarnation.into();
+    value["dir"] = dir.display().to_string().into();
+    value["live_allocations"] = restored.live_allocations.into();
+    value["loss"] = restored.loss.as_ref().map_or(Value::Null, |loss| {
+        let lost = loss.readable.iter();
+        let lost = lost.map(|lost| json!({"revision": lost.revision, "principal": lost.principal, "what": lost.what}));
+        json!({
+            "revisions": loss.revisions(),
+            "kept_revision": loss.kept_revision,
+            "last_known_revision": loss.last_known_revision,
+            "damages": loss.damages,
+            "readable": lost.collect::<Vec<_>>(),
+            "readable_unlisted": loss.readable_unlisted,
+        })
+    });
+    value
+}
+
+fn restored_text(restored: &Restored, dir: &Path) -> String {
+    let mut pairs = vec![("restored", dir.display().to_string())];
+    pairs.extend(manifest_fields(&restored.manifest));
+    pairs.push(("incarnation", format!("{}, from now on", restored.incarnation)));
+    pairs.push(("live allocations", restored.live_allocations.to_string()));
+    let mut text = output::fields(&pairs);
+    if let Some(loss) = &restored.loss {
+        text.push_str(&loss_text(loss));
+    }
+    text.push_str(&format!("\nstart it with `plenum server --dir {}`\n", dir.display()));
+    text
+}
+
+fn loss_text(loss: &Loss) -> String {
+    let mut text = String::new();
+    for damage in &loss.damages {
+        text.push_str(&format!("\nDAMAGED {damage}"));
+    }
+    if loss.revisions() == 0 {
+        text.push_str("\nnothing is lost: the history had what the log lost");
+        return text;
+    }
+    let (from, to) = (loss.kept_revision + 1, loss.last_known_revision);
+    text.push_str(&format!("\nLOST revisions {from} to {to}, {} in all; of these, readable:", loss.revisions()));
+    for lost in &loss.readable {
+        text.push_str(&format!("\n  {} {} ({})", lost.revision, lost.what, lost.principal));
+    }
+    if loss.readable.is_empty() {
+        text.push_str(" none");
+    }
+    if loss.readable_unlisted > 0 {
+        text.push_str(&format!("\n  and {} more", loss.readable_unlisted));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_draft_that_is_not_finished_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let draft = Draft::begin(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop(draft);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let draft = Draft::begin(&folder.path().join("x")).unwrap();
+        let failure = draft.finish(&folder.path().join("x")).unwrap_err();
+        assert_eq!(failure.code, "DAMAGED_BACKUP", "{failure}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_there_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("there");
+        fs::write(&path, "dear").unwrap();
+        let failure = Draft::begin(&path).err().unwrap();
+        assert_eq!(failure.code, "ALREADY_THERE");
+        assert_eq!(fs::read(&path).unwrap(), b"dear");
+    }
+
+    #[test]
+    fn backups_of_one_cell_sort_by_age() {
+        let manifest = |incarnation, revision| BackupManifest {
+            incarnation,
+            revision,
+            cell_id: vec![0xab; 16].into(),
+            ..BackupManifest::default()
+        };
+        assert_eq!(name(&manifest(1, 300)), "plenum-abababab-01-0000000000000300.backup");
+        assert!(name(&manifest(1, 1000)) < name(&manifest(2, 10)) && name(&manifest(2, 9)) < name(&manifest(2, 10)));
+    }
+
+    #[test]
+    fn a_loss_is_told_exactly() {
+        let lost = |revision| plenum_server::LostRevision {
+            revision,
+            principal: "scheduler/batch".to_owned(),
+            what: "transaction 5 of session 4".to_owned(),
+        };
+        let loss = Loss {
+            kept_revision: 10,
+            last_known_revision: 13,
+            damages: vec!["1.segment offset 512 revision 11: frame checksum".to_owned()],
+            readable: vec![lost(12), lost(13)],
+            readable_unlisted: 0,
+        };
+        let text = loss_text(&loss);
+        assert!(text.contains("LOST revisions 11 to 13, 3 in all"), "{text}");
+        assert!(text.contains("\n  12 transaction 5 of session 4 (scheduler/batch)"), "{text}");
+        let none = Loss { last_known_revision: 10, readable: Vec::new(), ..loss };
+        assert!(loss_text(&none).contains("nothing is lost"));
+    }
+}
