@@ -171,6 +171,13 @@ impl Resolver<'_> {
             group_row: terms.group_row,
             need: terms.need,
             promised: self.promised.on(machine),
+            promised_devices: self
+                .promised
+                .specials
+                .machines
+                .get(&machine)
+                .map(|(devices, _)| devices.clone())
+                .unwrap_or_default(),
             shape: Some(terms.shape),
             owner: terms.job.id,
             victims: terms.victims.get(&machine).cloned().unwrap_or_default(),

@@ -39,6 +39,13 @@ pub(crate) fn victims_by_machine(placement: &Placement) -> Victims {
     victims
 }
 
+/// Whether a task of this job may evict an active allocation: of a strictly lower band, and not waiting for a victim itself.
+pub(crate) fn may_evict(cell: &Cell, job: &Job, victim: &AllocationRef<'_>) -> bool {
+    let waits = victim.extra.is_some_and(|extra| !extra.takes_over.is_empty());
+    let band = |job: &Job| job.shape.priority / 10;
+    !waits && cell.job(victim.row.job()).is_none_or(|of| band(of) < band(job))
+}
+
 fn nothing_of(victim: AllocationId) -> TakeOver {
     TakeOver { victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
 }
@@ -70,11 +77,12 @@ impl HandOff {
         }
         for &victim in victims {
             let Some(found) = cell.allocation(victim) else { continue };
-            let evicted = promised.specials.victims.contains(&victim.slot) || promised.stops(victim.slot);
-            let waits = found.extra.is_some_and(|extra| !extra.takes_over.is_empty());
-            let lower = cell.job(found.row.job()).is_none_or(|of| of.shape.priority / 10 < job.shape.priority / 10);
-            if evicted || (found.status.state.is_active() && lower && !waits) {
-                hand_off.add(cell, &promised.specials, &found, machine, !evicted, None);
+            // One that leaves already gives its room without being evicted.
+            let leaves = found.status.state.is_leaving()
+                || promised.specials.victims.contains(&victim.slot)
+                || promised.stops(victim.slot);
+            if leaves || may_evict(cell, job, &found) {
+                hand_off.add(cell, &promised.specials, &found, machine, !leaves, None);
             }
         }
         hand_off

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, GroupShape, JobId, MachineState, NotWanted, Obstacle,
-    RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, MachineState, NotWanted,
+    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
     choose_devices, device_rooms,
 };
 
 use crate::job_events::{JobEventKind, JobEvents};
+use crate::preempt::may_evict;
 use crate::ring::{Change, ChangeKind, Ring};
 
 /// Culprits that a refusal lists.
@@ -68,6 +69,8 @@ pub(crate) struct About<'a> {
     pub(crate) need: Resources,
     /// What earlier claims of the transaction got on that machine.
     pub(crate) promised: Resources,
+    /// Devices that they got there.
+    pub(crate) promised_devices: Vec<Device>,
     /// Its group.
     pub(crate) shape: Option<&'a GroupShape>,
     /// Its job: a hold of it is free room.
@@ -84,6 +87,7 @@ impl Default for About<'_> {
             group_row: u32::MAX,
             need: Resources::default(),
             promised: Resources::default(),
+            promised_devices: Vec::new(),
             shape: None,
             owner: JobId::default(),
             victims: Vec::new(),
@@ -278,8 +282,10 @@ impl Judge<'_> {
         let mut before = since.room_at_base(self.cell, now);
         before.take(&about.promised);
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
+        let owner = self.cell.job(about.owner);
         for victim in about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)) {
-            if victim.row.created <= self.base {
+            let could = owner.is_some_and(|owner| may_evict(self.cell, owner, &victim));
+            if victim.row.created <= self.base && (could || victim.status.state.is_leaving()) {
                 before.add(&self.cell.resources_of(victim.row));
             }
         }
@@ -307,7 +313,10 @@ impl Judge<'_> {
             let shrunk = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
             Some(event_culprit(*revision, event.word, shrunk))
         });
-        facts.blame(takers.chain(shrunk).collect(), short.short_by)
+        let (misfit, blamed) = (Facts { short: facts.short, ..Facts::plain(facts.kind, facts.reason) }, facts);
+        let blamed = blamed.blame(takers.chain(shrunk).collect(), short.short_by);
+        // Without victims that cannot be: what was free at the base and is not now was taken since.
+        if blamed.total < short.short_by { misfit } else { blamed }
     }
 
     /// Live allocations that were granted on a machine after the base, newest first as far as the ring goes.
@@ -325,6 +334,10 @@ impl Judge<'_> {
             return facts;
         };
         let mut now = device_rooms(self.cell, machine);
+        for device in &about.promised_devices {
+            let room = now.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+        }
         let since = self.ring.since(about.machine, self.base);
         let mut before = since.devices_at_base(now.clone());
         let fitted = choose_devices(&mut before, wanted).is_ok();

@@ -1,6 +1,9 @@
 //! Stories of the core: what it grants and refuses, and why.
 
+mod devices;
 mod draining;
+mod handing_over;
+mod limits;
 mod story;
 
 use story::check;

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, GroupShape, JobKind,
-    JobShape, LogTime, Outcome, Placement, Request, Resources, RetryPolicy, Revision, SessionId, TaskState,
-    Transaction, TransactionId, Transition,
+    AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Device,
+    GroupShape, JobKind, JobShape, LogTime, Outcome, Placement, Port, Preemption, Request, Resources, RetryPolicy,
+    Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
 };
 
 use crate::{Core, CoreOptions, Decided, invariants};
@@ -158,8 +158,8 @@ impl Player {
             name: name.into(),
             boot_id: setting(words, "boot").unwrap_or("a").into(),
             capacity: Resources::new(cpu, number(words, "mem").unwrap_or(1 << 30)),
-            attributes: Arc::new(Attributes::new()),
-            devices: Vec::new(),
+            attributes: Arc::new(attributes(words)),
+            devices: (0..number(words, "gpus").unwrap_or(0)).map(|index| gpu(index, 1000)).collect(),
             inventory: Vec::new(),
             seen: plenum_model::Revision::default(),
         });
@@ -168,7 +168,22 @@ impl Player {
     fn group_shape(words: &[&str], name: &str) -> GroupShape {
         let attempts = number(words, "retry").map(|attempts| u32::try_from(attempts).expect("few"));
         let delay = i64::try_from(number(words, "delay").unwrap_or(0)).expect("short");
+        let few = |name: &str| u32::try_from(number(words, name).unwrap_or(0)).expect("few");
+        let spread = setting(words, "spread")
+            .and_then(|rule| rule.split_once(':'))
+            .map(|(attribute, most)| Spread { attribute: attribute.into(), at_most: most.parse().expect("a number") });
+        let ports = setting(words, "ports").into_iter().flat_map(|ports| ports.split(',')).map(|port| {
+            let (name, number) = port.split_once(':').unwrap_or((port, "0"));
+            Port { name: name.into(), number: number.parse().expect("a port") }
+        });
+        let devices = setting(words, "gpus").into_iter().flat_map(|gpus| gpus.split(','));
         GroupShape {
+            per_machine: few("per"),
+            min: few("min"),
+            spread: spread.into_iter().collect(),
+            ports: ports.collect(),
+            devices: devices.map(|millis| gpu(0, millis.parse().expect("thousandths"))).collect(),
+            single_instance: words.contains(&"single"),
             name: name.into(),
             count: u32::try_from(number(words, "tasks").unwrap_or(1)).expect("few"),
             resources: Resources::new(number(words, "cpu").unwrap_or(0), 0),
@@ -185,7 +200,7 @@ impl Player {
             namespace: "default".into(),
             name: name.into(),
             scheduler: words[3].into(),
-            priority: 50,
+            priority: u8::try_from(number(words, "prio").unwrap_or(50)).expect("below 100"),
             kind,
             same_machine: words.contains(&"together"),
             groups: vec![Self::group_shape(words, "main")],
@@ -235,6 +250,7 @@ impl Player {
             "running" => AllocationState::Running,
             "complete" => AllocationState::Complete,
             "failed" => AllocationState::Failed,
+            "evicted" => AllocationState::Evicted,
             "stopped" => AllocationState::Stopped,
             other => panic!("no state {other}"),
         };
@@ -279,6 +295,24 @@ impl Player {
                     let slot = self.task(word).3.expect("an allocation to stop");
                     txn.stops.push(self.core.cell().allocation_in(slot).expect("it is live").id);
                 }
+                _ if word.starts_with("over=") => {
+                    let slot = self.task(&word[5..]).3.expect("an allocation to take over from");
+                    let victim = self.core.cell().allocation_in(slot).expect("it is live").id;
+                    let placement = txn.placements.last_mut().expect("a claim");
+                    placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
+                    let nothing = TakeOver { victim, amount: Resources::default(), devices: vec![], ports: vec![] };
+                    placement.extras.last_mut().expect("as many as tasks").take_overs.push(nothing);
+                }
+                _ if word.starts_with("victim=") => {
+                    let slot = self.task(&word[7..]).3.expect("a victim");
+                    let found = self.core.cell().allocation_in(slot).expect("it is live");
+                    let preemption = Preemption { machine: found.row.machine, victim: found.id };
+                    txn.placements.last_mut().expect("a claim").preemptions.push(preemption);
+                }
+                _ if word.starts_with("or=") => {
+                    let spare = self.core.cell().machine_named(&word[3..]).expect("a machine").id.slot;
+                    txn.placements.last_mut().expect("a claim").alternates.push(spare);
+                }
                 _ if word.starts_with("min=") => {
                     txn.placements.last_mut().expect("a claim").min = word[4..].parse().expect("a number");
                 }
@@ -299,6 +333,9 @@ impl Player {
         let entry = self.sessions.get_mut(scheduler).expect("opened above");
         entry.1 += 1;
         txn.id = TransactionId { session, number: entry.1 };
+        for placement in txn.placements.iter_mut().filter(|placement| !placement.extras.is_empty()) {
+            placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
+        }
         let digest = entry.1;
         let decided = self.ask(Command::Commit(Box::new(txn.clone()), digest));
         if let Decided::Unchanged(Decision::Rejected(rejection)) = &decided {
@@ -318,8 +355,9 @@ impl Player {
                 if &**group == "main" { job.shape.name.to_string() } else { format!("{}.{group}", job.shape.name) };
             for (claim, task) in (0..).zip(&placement.tasks) {
                 write!(line, "; {name}[{task}] ").expect("a string");
-                if outcome.placements[number as usize][claim as usize].is_some() {
+                if let Some(id) = outcome.placements[number as usize][claim as usize] {
                     line.push_str("granted");
+                    line.push_str(&self.describe_grant(id, placement.machines[claim as usize]));
                     continue;
                 }
                 let refusal = outcome.refusals.iter().find(|refusal| refusal.claim == Some((number, claim)));
@@ -328,6 +366,12 @@ impl Player {
                 write!(line, "{kind} {:?}", refusal.reason).expect("a string");
                 if let Some((resource, by)) = refusal.short {
                     write!(line, " short {resource} {by}").expect("a string");
+                }
+                if let Some((kind, millis)) = &refusal.short_device {
+                    write!(line, " short {kind} {millis}").expect("a string");
+                }
+                if let Some(port) = refusal.port {
+                    write!(line, " port {port}").expect("a string");
                 }
                 if !refusal.culprits.is_empty() {
                     line.push_str(" culprits");
@@ -338,6 +382,32 @@ impl Player {
         }
         self.said.push_str(&line);
         self.said.push('\n');
+    }
+
+    /// What a grant is beyond the room that was asked for: elsewhere, over whom, which devices and ports.
+    fn describe_grant(&self, id: plenum_model::AllocationId, asked: u32) -> String {
+        let cell = self.core.cell();
+        let found = cell.allocation(id).expect("it was granted");
+        let mut text = String::new();
+        if found.row.machine != asked {
+            write!(text, " on {}", cell.machine_in(found.row.machine).expect("a machine").name).expect("a string");
+        }
+        let Some(extra) = found.extra else { return text };
+        for entry in &extra.takes_over {
+            let victim = cell.allocation(entry.victim).expect("it leaves");
+            let job = cell.job(victim.row.job()).expect("a job");
+            write!(text, " over {}[{}] {}", job.shape.name, victim.row.task, entry.amount.cpu_millis)
+                .expect("a string");
+            entry.devices.iter().for_each(|device| text.push_str(&format!(" gpu{}:{}", device.index, device.millis)));
+            entry.ports.iter().for_each(|port| text.push_str(&format!(" port {port}")));
+        }
+        extra.devices.iter().for_each(|device| text.push_str(&format!(" gpu{}:{}", device.index, device.millis)));
+        for port in &extra.ports {
+            let dynamic = (20_000..32_000).contains(&port.number);
+            let number = if dynamic { "dynamic".to_owned() } else { port.number.to_string() };
+            write!(text, " {}:{number}", port.name).expect("a string");
+        }
+        text
     }
 
     fn show(&mut self, text: &str) {
@@ -352,6 +422,14 @@ impl Player {
         let state = job.map_or_else(|| "gone".into(), |job| format!("{:?} {}", job.state, job.reason));
         writeln!(self.said, "{name} {}", state.trim()).expect("a string");
     }
+}
+
+fn attributes(words: &[&str]) -> Attributes {
+    setting(words, "rack").map(|rack| ("rack".into(), rack.into())).into_iter().collect()
+}
+
+fn gpu(index: u64, millis: u32) -> Device {
+    Device { kind: "gpu".into(), index: u32::try_from(index).expect("few"), millis, model: "".into() }
 }
 
 fn describe(culprit: &Culprit) -> String {

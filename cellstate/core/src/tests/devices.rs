@@ -1,0 +1,105 @@
+//! Stories of devices and ports.
+
+use super::check;
+
+#[test]
+fn fractions_share_a_device_and_whole_ones_stay_whole() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=2
+        job small by ml tasks=2 cpu=100 gpus=300
+        job whole by ml tasks=2 cpu=100 gpus=1000
+        ml: claim small[0]@m1 small[1]@m1
+        ml: claim whole[0]@m1 whole[1]@m1
+        ",
+        "
+        ml: committed; small[0] granted gpu0:300; small[1] granted gpu0:300
+        ml: partial; whole[0] granted gpu1:1000; whole[1] misfit DeviceTaken short gpu 600
+        ",
+    );
+}
+
+#[test]
+fn who_lost_the_device_learns_who_took_it() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        job one by ml tasks=1 cpu=100 gpus=700
+        job two by hpc tasks=1 cpu=100 gpus=500
+        snapshot
+        ml: claim one[0]@m1
+        hpc: claim two[0]@m1
+        ",
+        "
+        ml: committed; one[0] granted gpu0:700
+        hpc: refused; two[0] conflict DeviceTaken short gpu 200 culprits ml 700 total 700
+        ",
+    );
+}
+
+#[test]
+fn a_device_of_a_victim_is_taken_over_and_free_after_its_receipt() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        job low by batch tasks=1 cpu=100 gpus=1000 prio=10
+        job high by ml tasks=1 cpu=100 gpus=600 prio=90
+        job rest by ml tasks=1 cpu=100 gpus=400 prio=10
+        batch: claim low[0]@m1
+        ml: claim high[0]@m1 victim=low[0]
+        ml: claim rest[0]@m1
+        report low[0] evicted
+        ml: claim rest[0]@m1
+        ",
+        "
+        batch: committed; low[0] granted gpu0:1000
+        ml: committed; high[0] granted over low[0] 0 gpu0:600 gpu0:600
+        ml: refused; rest[0] misfit DeviceTaken short gpu 400
+        ml: committed; rest[0] granted gpu0:400
+        ",
+    );
+}
+
+#[test]
+fn a_fixed_port_is_given_once_and_dynamic_ones_as_there_are() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=2 cpu=100 ports=http:8080,admin
+        job two by edge tasks=1 cpu=100 ports=http:8080
+        snapshot
+        service: claim web[0]@m1 web[1]@m1
+        edge: claim two[0]@m1
+        ",
+        "
+        service: partial; web[0] granted http:8080 admin:dynamic; web[1] misfit PortTaken port 8080
+        edge: refused; two[0] conflict PortTaken port 8080 culprits service 1 total 1
+        ",
+    );
+}
+
+#[test]
+fn a_port_is_handed_to_the_successor() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=1 cpu=100 ports=http:8080
+        job new by service tasks=1 cpu=100 ports=http:8080
+        job two by edge tasks=1 cpu=100 ports=http:8080
+        service: claim web[0]@m1
+        service: stop web[0] claim new[0]@m1 over=web[0]
+        report web[0] stopped
+        edge: claim two[0]@m1
+        service: stop new[0]
+        report new[0] stopped
+        edge: claim two[0]@m1
+        ",
+        "
+        service: committed; web[0] granted http:8080
+        service: committed; new[0] granted over web[0] 0 port 8080 http:8080
+        edge: refused; two[0] misfit PortTaken port 8080
+        service: committed
+        edge: committed; two[0] granted http:8080
+        ",
+    );
+}

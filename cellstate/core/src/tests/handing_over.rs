@@ -1,0 +1,217 @@
+//! Stories of room that changes hands: take-overs, evictions, spare machines.
+
+use super::check;
+
+#[test]
+fn an_update_in_place_on_a_full_machine_takes_over_the_room_of_what_it_stops() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=4000
+        job new by service tasks=1 cpu=3000
+        job other by service tasks=1 cpu=2000
+        service: claim web[0]@m1
+        report web[0] running
+        service: stop web[0] claim new[0]@m1 over=web[0]
+        service: claim other[0]@m1
+        report web[0] stopped
+        service: claim other[0]@m1
+        show new[0]
+        ",
+        "
+        service: committed; web[0] granted
+        service: committed; new[0] granted over web[0] 3000
+        service: refused; other[0] misfit NoRoom short cpu_millis 2000
+        service: refused; other[0] misfit NoRoom short cpu_millis 1000
+        new[0] Granted
+        ",
+    );
+}
+
+#[test]
+fn only_what_free_room_lacks_is_taken_over() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=3000
+        job new by service tasks=2 cpu=2000
+        service: claim web[0]@m1
+        service: stop web[0] claim new[0]@m1 over=web[0] new[1]@m1 over=web[0]
+        ",
+        "
+        service: committed; web[0] granted
+        service: committed; new[0] granted over web[0] 1000; new[1] granted over web[0] 2000
+        ",
+    );
+}
+
+#[test]
+fn a_successor_that_ends_first_leaves_its_victim_all_of_its_room() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=4000
+        job new by service tasks=1 cpu=4000
+        job last by service tasks=1 cpu=4000
+        service: claim web[0]@m1
+        service: stop web[0] claim new[0]@m1 over=web[0]
+        service: stop new[0]
+        report new[0] stopped
+        service: claim last[0]@m1
+        report web[0] stopped
+        service: claim last[0]@m1
+        ",
+        "
+        service: committed; web[0] granted
+        service: committed; new[0] granted over web[0] 4000
+        service: committed
+        service: refused; last[0] misfit NoRoom short cpu_millis 4000
+        service: committed; last[0] granted
+        ",
+    );
+}
+
+#[test]
+fn victims_of_a_lower_band_go_in_order_and_only_as_many_as_are_needed() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by batch tasks=4 cpu=1000 prio=20
+        job high by ml tasks=1 cpu=1500 prio=80
+        batch: claim low[0]@m1 low[1]@m1 low[2]@m1 low[3]@m1
+        ml: claim high[0]@m1 victim=low[2] victim=low[0] victim=low[1]
+        show low[0]
+        show low[1]
+        show low[2]
+        report low[2] stopped
+        show low[2]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted; low[2] granted; low[3] granted
+        ml: committed; high[0] granted over low[2] 1000 over low[0] 500
+        low[0] Evicting
+        low[1] Granted
+        low[2] Evicting
+        low[2] gone
+        ",
+    );
+}
+
+#[test]
+fn a_victim_of_the_same_band_stays() {
+    check(
+        "
+        machine m1 cpu=1000
+        job low by batch tasks=1 cpu=1000 prio=51
+        job high by ml tasks=1 cpu=1000 prio=59
+        batch: claim low[0]@m1
+        ml: claim high[0]@m1 victim=low[0]
+        show low[0]
+        ",
+        "
+        batch: committed; low[0] granted
+        ml: refused; high[0] misfit NoRoom short cpu_millis 1000
+        low[0] Granted
+        ",
+    );
+}
+
+#[test]
+fn a_gang_that_misses_its_minimum_evicts_nobody() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=500
+        job low by batch tasks=1 cpu=1000 prio=10
+        job gang by ml tasks=2 cpu=1000 prio=90
+        batch: claim low[0]@m1
+        ml: claim gang[0]@m1 gang[1]@m2 victim=low[0] min=2
+        show low[0]
+        ",
+        "
+        batch: committed; low[0] granted
+        ml: refused; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 500
+        low[0] Granted
+        ",
+    );
+}
+
+#[test]
+fn who_waits_for_a_victim_is_no_victim_itself() {
+    check(
+        "
+        machine m1 cpu=1000
+        job low by batch tasks=1 cpu=1000 prio=10
+        job middle by ml tasks=1 cpu=1000 prio=50
+        job high by ml tasks=1 cpu=1000 prio=90
+        batch: claim low[0]@m1
+        ml: claim middle[0]@m1 victim=low[0]
+        ml: claim high[0]@m1 victim=middle[0]
+        report low[0] evicted
+        ml: claim high[0]@m1 victim=middle[0]
+        ",
+        "
+        batch: committed; low[0] granted
+        ml: committed; middle[0] granted over low[0] 1000
+        ml: refused; high[0] misfit NoRoom short cpu_millis 1000
+        ml: committed; high[0] granted over middle[0] 1000
+        ",
+    );
+}
+
+#[test]
+fn who_loses_the_race_for_a_victim_learns_who_took_its_room() {
+    check(
+        "
+        machine m1 cpu=1000
+        job low by batch tasks=1 cpu=1000 prio=10
+        job one by ml tasks=1 cpu=1000 prio=50
+        job two by hpc tasks=1 cpu=1000 prio=50
+        batch: claim low[0]@m1
+        snapshot
+        ml: claim one[0]@m1 victim=low[0]
+        hpc: claim two[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted
+        ml: committed; one[0] granted over low[0] 1000
+        hpc: refused; two[0] conflict NoRoom short cpu_millis 1000 culprits ml 1000 total 1000
+        ",
+    );
+}
+
+#[test]
+fn a_victim_that_is_claimed_for_makes_no_sense() {
+    check(
+        "
+        machine m1 cpu=1000
+        job low by ml tasks=1 cpu=1000 prio=10
+        ml: claim low[0]@m1
+        ml: claim low[0]@m1 victim=low[0]
+        ",
+        "
+        ml: committed; low[0] granted
+        ml: INVALID_REQUEST
+        ",
+    );
+}
+
+#[test]
+fn a_lost_race_costs_no_second_trip_when_a_spare_machine_fits() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=500
+        machine m3 cpu=2000
+        job web by service tasks=1 cpu=1000
+        job map by batch tasks=3 cpu=1000
+        snapshot
+        service: claim web[0]@m1
+        batch: claim map[0]@m1 map[1]@m1 map[2]@m1 or=m2 or=m3
+        ",
+        "
+        service: committed; web[0] granted
+        batch: partial; map[0] granted on m3; map[1] granted on m3; map[2] conflict NoRoom short cpu_millis 1000 culprits service 1000 total 1000
+        ",
+    );
+}
