@@ -1,8 +1,6 @@
 //! What happens around a cell: a disk that fills up, a log that is damaged, watchers that do not read. The evidence is gathered by
 //! whoever does it to the cell.
 
-use std::collections::BTreeSet;
-
 use crate::calls::Reply;
 use crate::chronicle::Chronicle;
 use crate::picture::Picture;
@@ -110,7 +108,9 @@ pub fn property_damage_is_named(chronicle: &Chronicle, damages: &[Damage]) -> Ve
 
 fn unnamed(message: &str, place: &str) -> Option<String> {
     let file = place.split_whitespace().next().unwrap_or(place);
-    let missing = [file, "offset", "revision", "expected", "found"].into_iter().find(|word| !message.contains(word));
+    // Zeros are said to be zeros, not found to be them.
+    let found = if message.contains("zeros") { "zeros" } else { "found" };
+    let missing = [file, "offset", "revision", "expected", found].into_iter().find(|word| !message.contains(word));
     missing.map(|word| format!("the start failed without `{word}`: {message}"))
 }
 
@@ -182,11 +182,11 @@ pub fn property_slow_watchers_cost_nobody(chronicle: &Chronicle, run: &SlowWatch
     violations
 }
 
-/// How often a watcher was begun anew on its connection.
+/// How often a watcher was begun anew: with a snapshot, and not at the beginning.
 fn resyncs(recording: &Recording) -> usize {
     let welcomes = recording.events.iter().filter_map(|event| match event {
-        Event::Welcome(welcome) if welcome.snapshot => Some(welcome.revision),
+        Event::Welcome(welcome) => Some(welcome.snapshot),
         _ => None,
     });
-    welcomes.skip(1).collect::<BTreeSet<u64>>().len()
+    welcomes.skip(1).filter(|snapshot| *snapshot).count()
 }
