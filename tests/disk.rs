@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     rivals::Rivals,
-    stage::{Served, Stage, eventually, is_root},
+    stage::{Served, Stage, eventually, is_root, skipped},
 };
 
 /// A file system of its own, unmounted at the end.
@@ -58,7 +58,7 @@ const CONFIGURATION: &str = "segment_bytes = 1048576\nreserve_bytes = 8388608\nl
 #[test]
 fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
     if !is_root() {
-        eprintln!("SKIPPED: only root can mount the small disk that this story needs");
+        skipped("only root can mount the small disk that this story needs");
         return;
     }
     let stage = Stage::new();

@@ -11,6 +11,7 @@
 //! | `usage` | exit codes, errors for programs, directories and ports of others |
 //! | `runs` | whole jobs: done, failed, crashed and started again, as root and as an ordinary user |
 //! | `kills` | `kill -9` of each part |
+//! | `crash` | crashes of all kinds under load: what was acknowledged is there, once, and nothing else |
 //! | `disk` | a full disk, and a damaged log |
 //! | `ends` | what Ctrl-C leaves behind: nothing |
 //! | `listings` | what programs read, also of the past, also of lost races |
@@ -23,6 +24,7 @@
 mod rivals;
 mod stage;
 
+mod crash;
 mod disk;
 mod ends;
 mod job_files;

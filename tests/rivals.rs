@@ -20,7 +20,9 @@ pub(crate) struct Rivals {
 /// A machine without an agent, for as long as the lease lasts that it was given.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    slot: u32,
+    pub(crate) slot: u32,
+    pub(crate) id: u64,
+    pub(crate) epoch: u32,
 }
 
 /// A scheduler's session.
@@ -74,7 +76,8 @@ impl Rivals {
         let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
         let mut agents = v1::agents_client::AgentsClient::new(self.channel.clone());
         let answer = self.runtime.block_on(agents.register(request))?.into_inner();
-        Ok(Machine { slot: MachineId::from_bits(answer.machine).unwrap().slot })
+        let slot = MachineId::from_bits(answer.machine).unwrap().slot;
+        Ok(Machine { slot, id: answer.machine, epoch: answer.epoch })
     }
 
     /// Submits a job of so many tasks, and gives its id.
@@ -100,6 +103,17 @@ impl Rivals {
     pub(crate) fn revision(&self) -> Result<u64, Status> {
         let mut inspect = v1::inspect_client::InspectClient::new(self.channel.clone());
         Ok(self.runtime.block_on(inspect.status(v1::StatusRequest {}))?.into_inner().revision)
+    }
+
+    /// What was live at a revision.
+    pub(crate) fn allocations_at(&self, revision: u64) -> Result<Vec<v1::AllocationView>, Status> {
+        let at = Some(v1::At { revision, time_micros: 0 });
+        let list = Some(v1::ListRequest { at, limit: 10_000, ..v1::ListRequest::default() });
+        let request = v1::ListAllocationsRequest { list, ..v1::ListAllocationsRequest::default() };
+        let mut jobs = v1::jobs_client::JobsClient::new(self.channel.clone());
+        let answer = self.runtime.block_on(jobs.list_allocations(request))?.into_inner();
+        assert!(!answer.truncated, "the test stays below one listing");
+        Ok(answer.allocations)
     }
 
     pub(crate) fn transaction(&self, session: u64, number: u64) -> Result<v1::TransactionView, Status> {

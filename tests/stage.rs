@@ -6,6 +6,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -41,6 +42,16 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// True when this user may make cgroups, mounts and other users' processes.
 pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
+}
+
+/// Says that a story was not told, and why; the gate counts these and names them.
+pub(crate) fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+    if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
+        let story = std::thread::current().name().unwrap_or("a test").to_owned();
+        let file = fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{story}: {why}\n").as_bytes())).unwrap();
+    }
 }
 
 /// One test's folder, and whatever runs in its name.
@@ -99,9 +110,19 @@ impl Stage {
 
     /// Starts the binary; what it prints goes to `NAME.out` and `NAME.err`.
     pub(crate) fn start(&self, name: &str, arguments: &[&str]) -> Process {
+        self.start_by(name, arguments, |command| (command.spawn().unwrap(), ())).0
+    }
+
+    /// The same, in a way of the test's own, with whatever goes with it.
+    pub(crate) fn start_by<W>(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        spawn: impl FnOnce(&mut Command) -> (Child, W),
+    ) -> (Process, W) {
         let file = |kind: &str| fs::File::create(self.path(&format!("{name}.{kind}"))).unwrap();
-        let child = self.command(arguments).stdout(file("out")).stderr(file("err")).spawn().unwrap();
-        Process { name: name.to_owned(), child }
+        let (child, with) = spawn(self.command(arguments).stdout(file("out")).stderr(file("err")));
+        (Process { name: name.to_owned(), child }, with)
     }
 
     /// Runs the binary to its end.
@@ -284,7 +305,7 @@ fn fnv(path: &Path) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-fn read_address(path: &Path) -> Option<String> {
+pub(crate) fn read_address(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let address = text.trim().trim_start_matches("http://");
     (!address.is_empty()).then(|| format!("http://{address}"))
@@ -329,6 +350,11 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id()), signal).unwrap();
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Waits for its end.

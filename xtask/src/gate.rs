@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::programs::{Runner, answers, need_component, test_runner};
+use crate::programs::{Runner, answers, need_component, need_program, test_runner};
+use crate::skips::Skips;
 use crate::tally::Tally;
 use crate::watch::{duration, watch};
 use crate::workspace::{Workspace, colours};
@@ -178,12 +179,19 @@ fn lint(workspace: &Workspace) -> Result<Report> {
 }
 
 fn tests(workspace: &Workspace) -> Result<Report> {
-    let command = match test_runner(workspace) {
+    for (program, package) in [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs")] {
+        if let Err(error) = need_program(workspace, program, package) {
+            eprintln!("{error:#}; the stories that need it are skipped");
+        }
+    }
+    let skips = Skips::gather();
+    let mut command = match test_runner(workspace) {
         Runner::Nextest => workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
         Runner::CargoTest => workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]),
     };
+    skips.told_by(&mut command);
     let (report, tally) = counted(command, "tests")?;
-    Ok(Report { tests: Some(tally), ..report })
+    Ok(Report { tests: Some(tally), detail: report.detail + &skips.told(), ..report })
 }
 
 fn simulator(workspace: &Workspace) -> Result<Report> {

@@ -8,12 +8,14 @@
     reason = "this is a program for a terminal: what it prints is what it is for"
 )]
 
+mod crash;
 mod examples;
 mod gate;
 mod harness;
 mod leftovers;
 mod programs;
 mod simulation;
+mod skips;
 mod tally;
 mod watch;
 mod workspace;
@@ -48,6 +50,11 @@ enum Task {
         /// Only these; all when none is named.
         names: Vec<String>,
     },
+    /// Crash the real server: as in the gate, or as often as named.
+    Crash {
+        #[command(flatten)]
+        rounds: crash::Rounds,
+    },
     /// Run the simulated cell with many seeds.
     Simulate {
         /// FIRST..END, the end not included.
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         }
         Task::Test { only, .. } => Ok(gate::run(&workspace, &only)),
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
+        Task::Crash { rounds } => crash::run(&workspace, &rounds),
         Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {

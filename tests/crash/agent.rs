@@ -1,0 +1,65 @@
+//! An agent's reports, played: allocations end, and the reports of it are repeated until they are answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use plenum_proto::v1::{self, agents_client::AgentsClient};
+use tokio::sync::watch;
+use tonic::{Status, transport::Endpoint};
+
+/// Allocations of one report.
+const REPORTED_AT_ONCE: usize = 8;
+/// Between two reports.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// Reports that allocations ended.
+#[derive(Default)]
+pub(crate) struct Agent {
+    /// By slot: the machine's id and epoch.
+    pub(crate) machines: BTreeMap<u32, (u64, u32)>,
+    /// To be reported, and the machines' slots. Any of them may have been: nobody answered yet.
+    pub(crate) ending: BTreeMap<u64, u32>,
+    /// Reported, and answered.
+    pub(crate) ended: BTreeSet<u64>,
+}
+
+impl Agent {
+    /// Works until the connection ends, all is reported, or it is asked to end.
+    pub(crate) async fn work(mut self, address: String, ending: watch::Receiver<bool>) -> Self {
+        // What is not answered is reported again, by the next round.
+        let _ = self.report_all(address, ending).await;
+        self
+    }
+
+    async fn report_all(&mut self, address: String, ending: watch::Receiver<bool>) -> Result<(), Status> {
+        let endpoint = Endpoint::from_shared(address).unwrap();
+        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut agents = AgentsClient::new(channel);
+        while let Some(&slot) = self.ending.values().next()
+            && !*ending.borrow()
+        {
+            let here = self.ending.iter().filter(|(_, machine)| **machine == slot).map(|(id, _)| *id);
+            let reported: Vec<u64> = here.take(REPORTED_AT_ONCE).collect();
+            agents.report(self.report(slot, &reported)).await?;
+            for id in reported {
+                self.ending.remove(&id);
+                self.ended.insert(id);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn report(&self, slot: u32, allocations: &[u64]) -> v1::ReportRequest {
+        let (machine, epoch) = self.machines[&slot];
+        let ended = |&allocation: &u64| v1::Transition {
+            allocation,
+            state: v1::AllocationState::Complete.into(),
+            ..v1::Transition::default()
+        };
+        let transitions = allocations.iter().map(ended).collect();
+        v1::ReportRequest { machine, epoch, transitions, telemetry: None }
+    }
+}

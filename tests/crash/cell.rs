@@ -1,0 +1,139 @@
+//! A cell whose server is started, crashed and started again.
+
+use std::{
+    path::PathBuf,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use tonic::Code;
+
+use super::{
+    load::{Load, Round},
+    warden::{Call, Judge, Verdict, Warden},
+};
+use crate::stage::{PATIENCE, Process, Stage, read_address};
+
+/// Small segments, so that a run begins many of them; leases that don't run out under the test.
+const CONFIGURATION: &str = "segment_bytes = 262144\nreserve_bytes = 1048576\nlease = \"10m\"\n";
+const LOOK_PERIOD: Duration = Duration::from_millis(2);
+
+/// A cell, and everybody who has to do with it.
+pub(crate) struct CrashCell {
+    // Ended before the stage is taken down.
+    pub(crate) load: Load,
+    dir: PathBuf,
+    config: String,
+    pub(crate) starts: usize,
+    pub(crate) stage: Stage,
+}
+
+/// A server that can be reached.
+pub(crate) struct Up {
+    pub(crate) address: String,
+    pub(crate) process: Process,
+    // After the process: it ends with it.
+    _warden: Option<Warden>,
+}
+
+impl CrashCell {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::within(Stage::new(), "cell", seed)
+    }
+
+    /// A cell in a folder of the stage that may be a file system of its own.
+    pub(crate) fn within(stage: Stage, dir: &str, seed: u64) -> Self {
+        let config = stage.file("server.toml", CONFIGURATION);
+        let dir = stage.path(dir);
+        Self { load: Load::new(seed), dir, config, starts: 0, stage }
+    }
+
+    /// Starts the server, which must come up.
+    #[track_caller]
+    pub(crate) fn start(&mut self) -> Up {
+        self.start_process(None).unwrap_or_else(|status| panic!("it ended with {status}: {}", self.told()))
+    }
+
+    /// Starts the server under a warden; how it ended, if it did before it could be reached.
+    pub(crate) fn start_under(
+        &mut self,
+        judge: impl FnMut(&Call) -> Verdict + Send + 'static,
+    ) -> Result<Up, ExitStatus> {
+        self.start_process(Some(Box::new(judge)))
+    }
+
+    #[track_caller]
+    fn start_process(&mut self, judge: Option<Judge>) -> Result<Up, ExitStatus> {
+        let (mut process, warden) = self.launch(judge);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(address) = read_address(&self.dir.join("address")) {
+                return Ok(Up { address, process, _warden: warden });
+            }
+            if let Some(status) = process.has_ended() {
+                return Err(status);
+            }
+            assert!(Instant::now() < deadline, "the server can't be reached: {}", self.told());
+            std::thread::sleep(LOOK_PERIOD);
+        }
+    }
+
+    /// Starts the server and does not wait.
+    pub(crate) fn launch(&mut self, judge: Option<Judge>) -> (Process, Option<Warden>) {
+        let _ = std::fs::remove_file(self.dir.join("address"));
+        self.starts += 1;
+        let dir = self.dir.display().to_string();
+        let words = ["server", "--dir", &dir, "--listen", "127.0.0.1:0", "--config", &self.config];
+        self.stage.start_by("server", &words, |command| match judge {
+            None => (command.spawn().unwrap(), None),
+            Some(judge) => {
+                let (child, warden) = Warden::start(command, judge).unwrap();
+                (child, Some(warden))
+            }
+        })
+    }
+
+    /// What the last server said.
+    pub(crate) fn told(&self) -> String {
+        self.stage.text("server.err")
+    }
+
+    /// Everybody works until so many transactions more are answered, or the server has ended.
+    pub(crate) fn work(&mut self, up: &mut Up, transactions: usize) -> Option<Round> {
+        if let Err(status) = self.load.prepare(&up.address) {
+            // A server that goes in the middle of this is a crash like any other.
+            let is_gone = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+            assert!(is_gone, "what is asked for is right: {status}");
+            return None;
+        }
+        let enough = self.load.answered() + transactions;
+        let round = self.load.begin(&up.address);
+        let deadline = Instant::now() + PATIENCE;
+        while self.load.answered() < enough && up.process.has_ended().is_none() {
+            assert!(Instant::now() < deadline, "transactions are answered; the server says: {}", self.told());
+            std::thread::sleep(LOOK_PERIOD);
+        }
+        Some(round)
+    }
+
+    /// The server is gone: everybody notices.
+    pub(crate) fn join(&mut self, round: Option<Round>) {
+        if let Some(round) = round {
+            self.load.join(round);
+        }
+    }
+
+    /// After the last crash: all is answered, all is well, and the log is sound.
+    #[track_caller]
+    pub(crate) fn conclude(mut self) -> super::load::Summary {
+        let mut up = self.start();
+        self.load.examine(&up.address).unwrap();
+        let round = self.work(&mut up, 10).expect("nothing is in its way any more");
+        self.load.finish(round);
+        let summary = self.load.conclude(&up.address);
+        up.process.signal(nix::sys::signal::Signal::SIGINT);
+        assert_eq!(up.process.ended().code(), Some(0), "{}", self.told());
+        self.stage.run(&["verify", "--dir", &self.dir.display().to_string()]).says(0, &[]);
+        summary
+    }
+}

@@ -1,0 +1,295 @@
+//! A scheduler that keeps transactions in flight, and remembers every word: what it asked, what it was answered, and in which order.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use plenum_proto::v1::{self, cell_client::CellClient, session_request::Ask};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, transport::Endpoint};
+
+use super::{
+    dice::Dice,
+    picture::{Heard, Picture},
+};
+
+/// All clients are of one scheduler, and so share its jobs.
+pub(crate) const SCHEDULER: &str = "crash";
+/// Transactions that one client has in flight.
+pub(crate) const WINDOW: usize = 16;
+/// Of a restart, answered numbers that are sent once more. They are among the newest of the 256 that the cell remembers.
+const REPEATED: usize = 3;
+/// The machine that has room for nothing.
+pub(crate) const FULL_MACHINE: usize = 0;
+
+/// The order of all that happened in a run, over all clients, and how much was answered.
+#[derive(Default)]
+pub(crate) struct Ticks {
+    clock: AtomicU64,
+    pub(crate) answered: AtomicUsize,
+}
+
+impl Ticks {
+    fn next(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What became of a transaction, as far as the client knows.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// It is in flight, or was when the server went.
+    Open,
+    /// It was decided.
+    Outcome { at: u64, outcome: Box<v1::Outcome> },
+    /// The server said that it was not executed.
+    TurnedAway { code: String },
+}
+
+/// One transaction, and what was said of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) asked: v1::Transaction,
+    pub(crate) called: u64,
+    pub(crate) answer: Answer,
+    /// After a crash it was found decided at this revision, before anybody had been told.
+    pub(crate) found: Option<u64>,
+}
+
+/// A job, and which of its tasks to claim next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Field {
+    pub(crate) job: u64,
+    pub(crate) tasks: u32,
+    pub(crate) next: u32,
+}
+
+impl Field {
+    /// Tasks that were not claimed yet.
+    pub(crate) fn left(&self) -> u32 {
+        self.tasks - self.next
+    }
+
+    /// The next so many, if there are.
+    fn take(&mut self, count: u32) -> Option<Vec<u32>> {
+        let first = self.next;
+        (count <= self.left()).then(|| {
+            self.next += count;
+            (first..self.next).collect()
+        })
+    }
+}
+
+/// A scheduler, with its session and its memory.
+pub(crate) struct Client {
+    pub(crate) session: u64,
+    incarnation: u64,
+    pub(crate) picture: Picture,
+    pub(crate) said: BTreeMap<u64, Said>,
+    /// Granted to it, and not given back by it: ids with the revision that granted them.
+    pub(crate) granted: BTreeMap<u64, u64>,
+    /// Slots of machines; the first one is full.
+    pub(crate) machines: Vec<u32>,
+    /// The job that nobody else claims tasks of.
+    pub(crate) own: Field,
+    /// The job that all clients claim tasks of.
+    pub(crate) contested: Field,
+    dice: Dice,
+    in_flight: usize,
+    /// Numbers that were answered before and asked again.
+    pub(crate) repeated: usize,
+}
+
+impl Client {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            session: 0,
+            incarnation: 0,
+            picture: Picture::default(),
+            said: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            machines: Vec::new(),
+            own: Field::default(),
+            contested: Field::default(),
+            dice: Dice::new(seed),
+            in_flight: 0,
+            repeated: 0,
+        }
+    }
+
+    /// Works until the connection ends, or until it is asked to end and everything is answered.
+    pub(crate) async fn work(mut self, address: String, ticks: Arc<Ticks>, ending: watch::Receiver<bool>) -> Self {
+        // Whatever ends the connection, the next one goes on from here.
+        let _ = self.converse(address, &ticks, ending).await;
+        self.picture.disconnected();
+        self
+    }
+
+    async fn converse(
+        &mut self,
+        address: String,
+        ticks: &Ticks,
+        mut ending: watch::Receiver<bool>,
+    ) -> Result<(), Status> {
+        let endpoint = Endpoint::from_shared(address).unwrap().tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let (sender, receiver) = mpsc::channel(2 * WINDOW + REPEATED);
+        let hello = v1::Hello {
+            scheduler: SCHEDULER.to_owned(),
+            namespace: "default".to_owned(),
+            session: self.session,
+            ..self.picture.hello()
+        };
+        send(&sender, Ask::Hello(hello)).await?;
+        let mut cell = CellClient::new(channel).max_decoding_message_size(64 << 20);
+        let mut stream = cell.session(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut is_greeted = false;
+        self.in_flight = 0;
+        loop {
+            tokio::select! {
+                message = stream.message() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    match self.picture.hear(message) {
+                        Heard::Progress => {}
+                        Heard::Welcome(welcome) if is_greeted => assert_eq!(welcome.session, self.session),
+                        Heard::Welcome(welcome) => {
+                            is_greeted = true;
+                            for again in self.greeted(&welcome) {
+                                send(&sender, Ask::Commit(again)).await?;
+                            }
+                        }
+                        Heard::Outcome(outcome) => self.answered(ticks, outcome),
+                        Heard::Error(error) => self.turned_away(ticks, error)?,
+                    }
+                }
+                _ = ending.changed() => {}
+            }
+            let is_ending = *ending.borrow();
+            while is_greeted && !is_ending && self.in_flight < WINDOW && self.picture.is_whole() {
+                let Some(transaction) = self.claim_something(ticks) else { break };
+                send(&sender, Ask::Commit(transaction)).await?;
+            }
+            if is_greeted && is_ending && self.in_flight == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The session goes on, or begins: what is to be asked again, in order, before anything new.
+    fn greeted(&mut self, welcome: &v1::Welcome) -> Vec<v1::Transaction> {
+        if self.session == 0 {
+            (self.session, self.incarnation) = (welcome.session, welcome.incarnation);
+        }
+        assert_eq!((welcome.session, welcome.incarnation), (self.session, self.incarnation), "a session survives");
+        let is_open = |said: &&Said| matches!(said.answer, Answer::Open);
+        let open: Vec<_> = self.said.values().filter(is_open).map(|said| said.asked.clone()).collect();
+        self.in_flight = open.len();
+        let decided = self.said.values().rev().filter(|said| matches!(said.answer, Answer::Outcome { .. }));
+        let again: Vec<_> = decided.step_by(7).take(REPEATED).map(|said| said.asked.clone()).collect();
+        again.into_iter().chain(open).collect()
+    }
+
+    fn answered(&mut self, ticks: &Ticks, outcome: v1::Outcome) {
+        assert_eq!(outcome.session, self.session);
+        let said = self.said.get_mut(&outcome.number).expect("what is answered was asked");
+        match &said.answer {
+            Answer::Outcome { outcome: first, .. } => {
+                assert_eq!(**first, outcome, "a repeated number returns the first outcome");
+                self.repeated += 1;
+                return;
+            }
+            Answer::TurnedAway { code } => panic!("turned away with {code}, and then decided: {outcome:?}"),
+            Answer::Open => {}
+        }
+        let found = said.found.unwrap_or(outcome.revision);
+        assert_eq!(outcome.revision, found, "decided once: it was found in the log before it was asked again");
+        let ids = outcome.placements.iter().flat_map(|placement| placement.allocations.iter().copied());
+        self.granted.extend(ids.filter(|id| *id != 0).map(|id| (id, outcome.revision)));
+        said.answer = Answer::Outcome { at: ticks.next(), outcome: Box::new(outcome) };
+        self.in_flight -= 1;
+        ticks.answered.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Not executed, or nobody knows.
+    fn turned_away(&mut self, ticks: &Ticks, error: v1::RequestError) -> Result<(), Status> {
+        if error.number == 0 || ["OUTCOME_UNKNOWN", "SERVER_ENDING"].contains(&error.code.as_str()) {
+            return Err(Status::unavailable(error.message));
+        }
+        assert_eq!(error.status, i32::from(tonic::Code::ResourceExhausted), "what was asked for is right: {error:?}");
+        let said = self.said.get_mut(&error.number).expect("what is answered was asked");
+        assert!(matches!(said.answer, Answer::Open), "one answer to each: {error:?}");
+        assert_eq!(said.found, None, "it was found decided, and then turned away: {error:?}");
+        said.answer = Answer::TurnedAway { code: error.code };
+        self.in_flight -= 1;
+        ticks.answered.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The next transaction, remembered before it is sent.
+    fn claim_something(&mut self, ticks: &Ticks) -> Option<v1::Transaction> {
+        let number = self.said.keys().next_back().map_or(1, |last| last + 1);
+        let mut transaction = v1::Transaction {
+            session: self.session,
+            number,
+            incarnation: self.incarnation,
+            base_revision: self.picture.revision(),
+            check: v1::ConflictCheck::Fit.into(),
+            ..v1::Transaction::default()
+        };
+        match self.dice.below(10) {
+            0..5 => {
+                let count = 1 + self.dice.below(3);
+                transaction.placements = vec![self.own_claims(count, false)?]
+            }
+            5 => transaction.placements = vec![self.own_claims(2, true)?],
+            6 | 7 => transaction.placements = vec![self.contested_claim()?],
+            _ => transaction.stops = self.some_granted(),
+        }
+        let asked = transaction.clone();
+        self.said.insert(number, Said { asked, called: ticks.next(), answer: Answer::Open, found: None });
+        self.in_flight += 1;
+        Some(transaction)
+    }
+
+    /// Claims for tasks that nobody else claims; where `misses`, the first one on the machine without room.
+    fn own_claims(&mut self, count: u32, misses: bool) -> Option<v1::Placement> {
+        let tasks = self.own.take(count)?;
+        let mut machines: Vec<u32> = tasks.iter().map(|_| self.some_machine()).collect();
+        if misses {
+            machines[0] = self.machines[FULL_MACHINE];
+        }
+        Some(placement(self.own.job, machines, tasks))
+    }
+
+    /// A claim for the task that everybody wants next.
+    fn contested_claim(&mut self) -> Option<v1::Placement> {
+        let tasks = self.contested.take(1)?;
+        Some(placement(self.contested.job, vec![self.some_machine()], tasks))
+    }
+
+    fn some_machine(&mut self) -> u32 {
+        let roomy = u32::try_from(self.machines.len() - 1).unwrap();
+        self.machines[1 + self.dice.below(roomy) as usize]
+    }
+
+    /// Allocations of its own, to be stopped: the oldest ones.
+    fn some_granted(&mut self) -> Vec<u64> {
+        let count = 1 + self.dice.below(3) as usize;
+        let skipped = self.dice.below(8) as usize;
+        self.granted.keys().skip(skipped).take(count).copied().collect()
+    }
+}
+
+async fn send(sender: &mpsc::Sender<v1::SessionRequest>, ask: Ask) -> Result<(), Status> {
+    let sent = sender.send(v1::SessionRequest { ask: Some(ask) }).await;
+    sent.map_err(|_| Status::unavailable("the stream is gone"))
+}
+
+fn placement(job: u64, machines: Vec<u32>, tasks: Vec<u32>) -> v1::Placement {
+    v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() }
+}

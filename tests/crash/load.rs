@@ -1,0 +1,380 @@
+//! Load on a cell that crashes: schedulers, an agent and a mirror, each of which lives through all crashes; and what must hold of a
+//! cell that came back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use plenum_model::{AllocationId, Cell, SessionId};
+use plenum_proto::v1::{self, cell_client::CellClient};
+use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tonic::{Status, transport::Endpoint};
+
+use super::{
+    agent::Agent,
+    client::{Answer, Client, FULL_MACHINE, Field, SCHEDULER, Said, Ticks},
+    dice::Dice,
+    picture::Picture,
+};
+use crate::rivals::Rivals;
+
+/// Schedulers.
+const CLIENTS: u64 = 2;
+/// Machines; the first one is full from the beginning.
+const MACHINES: usize = 4;
+const MACHINE_TASKS: i64 = 1_000_000;
+/// Tasks of a job. Few: each snapshot has them all.
+const JOB_TASKS: u32 = 1_000;
+/// Fewer left of them: time for another job.
+const JOB_TASKS_LEAST: u32 = 400;
+/// Allocations of a client that are left running; older ones end.
+const RUNNING: usize = 60;
+/// Transactions of a client that are read back after each crash.
+const READ_BACK: usize = 3;
+
+/// Everybody who has to do with the cell.
+pub(crate) struct Load {
+    runtime: Runtime,
+    pub(crate) ticks: Arc<Ticks>,
+    clients: Vec<Client>,
+    agent: Agent,
+    follower: Picture,
+    jobs: u64,
+    dice: Dice,
+    /// The newest revision that anybody has seen.
+    seen: u64,
+}
+
+/// Everybody at work, from a start of the server to its end.
+pub(crate) struct Round {
+    ending: watch::Sender<bool>,
+    clients: Vec<JoinHandle<Client>>,
+    agent: JoinHandle<Agent>,
+    follower: JoinHandle<Picture>,
+}
+
+impl Load {
+    pub(crate) fn new(seed: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let clients = (0..CLIENTS).map(|number| Client::new(seed * 16 + number)).collect();
+        Self {
+            runtime,
+            ticks: Arc::default(),
+            clients,
+            agent: Agent::default(),
+            follower: Picture::default(),
+            jobs: 0,
+            dice: Dice::new(seed),
+            seen: 0,
+        }
+    }
+
+    pub(crate) fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// Transactions that were answered so far.
+    pub(crate) fn answered(&self) -> usize {
+        self.ticks.answered.load(Ordering::SeqCst)
+    }
+
+    /// Sees to it that there is something to claim. Any of it may have been done before.
+    pub(crate) fn prepare(&mut self, address: &str) -> Result<(), Status> {
+        let rivals = Rivals::new(address);
+        let mut machines = Vec::new();
+        for number in 0..MACHINES {
+            let room = if number == FULL_MACHINE { 0 } else { MACHINE_TASKS };
+            let machine = rivals.machine(&format!("m{number}"), room)?;
+            self.agent.machines.insert(machine.slot, (machine.id, machine.epoch));
+            machines.push(machine.slot);
+        }
+        let contested = match self.clients.iter().all(|client| client.contested.left() >= JOB_TASKS_LEAST) {
+            true => None,
+            false => Some(self.another_job(&rivals)?),
+        };
+        for number in 0..self.clients.len() {
+            let own = match self.clients[number].own.left() >= JOB_TASKS_LEAST {
+                true => None,
+                false => Some(self.another_job(&rivals)?),
+            };
+            let client = &mut self.clients[number];
+            client.machines.clone_from(&machines);
+            client.own = own.unwrap_or(client.own);
+            client.contested = contested.unwrap_or(client.contested);
+        }
+        Ok(())
+    }
+
+    fn another_job(&mut self, rivals: &Rivals) -> Result<Field, Status> {
+        let job = rivals.job(&format!("job-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
+        self.jobs += 1;
+        Ok(Field { job, tasks: JOB_TASKS, next: 0 })
+    }
+
+    /// Puts everybody to work.
+    pub(crate) fn begin(&mut self, address: &str) -> Round {
+        for client in &self.clients {
+            let mut newest: Vec<(u64, u64)> = client.granted.iter().map(|(id, revision)| (*revision, *id)).collect();
+            newest.sort_unstable();
+            let older = newest.len().saturating_sub(RUNNING);
+            for (_, id) in &newest[..older] {
+                if let Some(machine) = client.picture.cell().allocation(allocation(*id)).map(|found| found.row.machine)
+                {
+                    self.agent.ending.insert(*id, machine);
+                }
+            }
+        }
+        let (ending, asked) = watch::channel(false);
+        let spawn =
+            |client: Client| self.runtime.spawn(client.work(address.to_owned(), self.ticks.clone(), asked.clone()));
+        let clients = std::mem::take(&mut self.clients).into_iter().map(spawn).collect();
+        let agent = std::mem::take(&mut self.agent);
+        let agent = self.runtime.spawn(agent.work(address.to_owned(), asked.clone()));
+        let follower = std::mem::take(&mut self.follower);
+        let follower = self.runtime.spawn(follow(follower, address.to_owned(), asked));
+        Round { ending, clients, agent, follower }
+    }
+
+    /// Asks everybody to finish what they have in flight.
+    pub(crate) fn finish(&mut self, round: Round) {
+        round.ending.send_replace(true);
+        self.join(round);
+    }
+
+    /// Waits until everybody has noticed that the server is gone.
+    pub(crate) fn join(&mut self, round: Round) {
+        let Round { clients, agent, follower, .. } = round;
+        self.runtime.block_on(async {
+            for client in clients {
+                self.clients.push(client.await.unwrap());
+            }
+            self.agent = agent.await.unwrap();
+            self.follower = follower.await.unwrap();
+        });
+        for client in &mut self.clients {
+            client.granted.retain(|id, _| !self.agent.ended.contains(id));
+        }
+        let pictures = self.clients.iter().map(|client| &client.picture).chain([&self.follower]);
+        self.seen = pictures.map(Picture::revision).fold(self.seen, u64::max);
+    }
+
+    /// Looks at a cell that came back, before anybody asks anything again: all promises were kept.
+    pub(crate) fn examine(&mut self, address: &str) -> Result<(), Status> {
+        let fresh = self.runtime.block_on(snapshot(address))?;
+        assert!(fresh.revision().0 >= self.seen, "at {}, and {} was published", fresh.revision(), self.seen);
+        self.seen = fresh.revision().0;
+        for client in &mut self.clients {
+            numbers_are_kept(&fresh, client);
+        }
+        self.allocations_are_kept(&fresh);
+        self.answers_are_read_back(address)?;
+        self.pictures_were_true(address)
+    }
+
+    /// Nothing that was granted is missing, and nothing is there that was not.
+    fn allocations_are_kept(&self, fresh: &Cell) {
+        for client in &self.clients {
+            let stopped = stopped(client);
+            for (&id, &revision) in &client.granted {
+                match fresh.allocation(allocation(id)) {
+                    Some(found) => {
+                        assert_eq!((found.row.created.0, found.row.session), (revision, client.session));
+                        let leaves = !found.status.state.is_active();
+                        assert!(leaves || !stopped.contains(&id), "the stop of {id} was acknowledged: {found:?}");
+                    }
+                    None => assert!(self.agent.ending.contains_key(&id), "{id} was granted at {revision}, and is gone"),
+                }
+            }
+        }
+        let mut tasks = BTreeSet::new();
+        for found in fresh.allocations() {
+            let row = found.row;
+            if found.status.state.is_active() {
+                assert!(tasks.insert((row.job_slot, row.group_row, row.task)), "a task is placed twice: {found:?}");
+            }
+            assert!(!self.agent.ended.contains(&found.id.to_bits()), "its end was acknowledged: {found:?}");
+            let client = self.clients.iter().find(|client| client.session == row.session);
+            let Some(client) = client else { panic!("nobody's: {found:?}") };
+            match &client.said.get(&u64::from(row.number)).expect("what takes effect was asked").answer {
+                Answer::Open => {}
+                Answer::TurnedAway { code } => panic!("turned away with {code}, and took effect: {found:?}"),
+                Answer::Outcome { outcome, .. } => {
+                    let mut granted = outcome.placements.iter().flat_map(|placement| &placement.allocations);
+                    assert!(granted.any(|id| *id == found.id.to_bits()), "not in its outcome: {found:?}, {outcome:?}");
+                }
+            }
+        }
+    }
+
+    /// The newest answers stand in the log as they were given.
+    fn answers_are_read_back(&self, address: &str) -> Result<(), Status> {
+        let rivals = Rivals::new(address);
+        for client in &self.clients {
+            let decided = client.said.values().rev().filter_map(|said| match &said.answer {
+                Answer::Outcome { outcome, .. } => Some(outcome),
+                _ => None,
+            });
+            for outcome in decided.step_by(5).take(READ_BACK) {
+                let view = rivals.transaction(client.session, outcome.number)?;
+                assert_eq!(view.outcome.as_ref(), Some(&**outcome), "what was acknowledged is what is in the log");
+            }
+        }
+        Ok(())
+    }
+
+    /// What mirrors showed before the crash is what the cell says now of that revision.
+    fn pictures_were_true(&mut self, address: &str) -> Result<(), Status> {
+        // Each of them is the same fold: one of them, another one each time.
+        let number = self.dice.below(u32::try_from(self.clients.len()).unwrap() + 1) as usize;
+        let picture = self.clients.get(number).map_or(&self.follower, |client| &client.picture);
+        if !picture.is_whole() {
+            return Ok(());
+        }
+        let listed = Rivals::new(address).allocations_at(picture.revision())?;
+        let listed: BTreeMap<u64, i32> = listed.iter().map(|view| (view.id, view.state)).collect();
+        let shown = picture.cell().allocations();
+        let shown: BTreeMap<u64, i32> = shown.map(|found| (found.id.to_bits(), found.status.state as i32)).collect();
+        assert!(shown == listed, "at {}: mirrored {shown:?}, and read back {listed:?}", picture.revision());
+        Ok(())
+    }
+
+    /// At the end, when all is answered: no two revisions alike, real time is kept, and all mirrors are the same.
+    pub(crate) fn conclude(&mut self, address: &str) -> Summary {
+        let fresh = self.runtime.block_on(snapshot(address)).unwrap();
+        let mut decided: Vec<(&Said, u64, &v1::Outcome)> = Vec::new();
+        let mut summary = Summary::default();
+        for client in &self.clients {
+            summary.repeated += client.repeated;
+            for said in client.said.values() {
+                match &said.answer {
+                    Answer::Open => panic!("not answered: {said:?}"),
+                    Answer::TurnedAway { .. } => summary.turned_away += 1,
+                    Answer::Outcome { at, outcome } => decided.push((said, *at, outcome)),
+                }
+            }
+        }
+        summary.decided = decided.len();
+        summary.refusals = decided.iter().map(|(_, _, outcome)| outcome.refusals.len()).sum();
+        let revisions: BTreeSet<u64> = decided.iter().map(|(_, _, outcome)| outcome.revision).collect();
+        assert_eq!(revisions.len(), decided.len(), "each transaction has a revision of its own");
+        real_time_is_kept(&decided);
+        for picture in self.clients.iter_mut().map(|client| &mut client.picture).chain([&mut self.follower]) {
+            let caught_up = self.runtime.block_on(catch_up(picture, address, fresh.revision().0));
+            caught_up.unwrap();
+            assert_eq!(picture.cell().first_difference(&fresh), None, "two mirrors of one revision differ");
+            summary.folded += picture.folded;
+        }
+        summary.ended = self.agent.ended.len();
+        summary
+    }
+}
+
+/// What a run came to, so that a test can see that it was one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) decided: usize,
+    pub(crate) refusals: usize,
+    pub(crate) turned_away: usize,
+    pub(crate) repeated: usize,
+    pub(crate) ended: usize,
+    /// Revisions that mirrors were told one by one.
+    pub(crate) folded: usize,
+}
+
+/// Acknowledged numbers are decided as was said, those turned away never were, and of those in flight the first ones survive.
+fn numbers_are_kept(fresh: &Cell, client: &mut Client) {
+    if client.session == 0 {
+        return;
+    }
+    let session = fresh.session(SessionId(client.session)).expect("a session that was welcomed survives");
+    let decided: BTreeMap<u64, u64> = session.decided.iter().map(|each| (each.number, each.revision.0)).collect();
+    let remembered = decided.keys().next().copied().unwrap_or(0);
+    let mut all_before_are_there = true;
+    for (number, said) in client.said.range_mut(remembered..) {
+        let revision = decided.get(number).copied();
+        match &said.answer {
+            Answer::Outcome { outcome, .. } => {
+                assert_eq!(revision, Some(outcome.revision), "{number} was acknowledged at {}", outcome.revision);
+            }
+            Answer::TurnedAway { code } => assert_eq!(revision, None, "{number} was turned away with {code}"),
+            Answer::Open => {
+                assert!(
+                    revision.is_none() || all_before_are_there,
+                    "{number} survived, and one sent before it did not"
+                );
+                assert!(said.found.is_none() || said.found == revision, "{number} was there after an earlier crash");
+                said.found = revision;
+                all_before_are_there = revision.is_some();
+            }
+        }
+    }
+    let unasked = decided.keys().find(|number| !client.said.contains_key(number));
+    assert_eq!(unasked, None, "what is decided was asked");
+}
+
+/// Allocations whose stop was acknowledged.
+fn stopped(client: &Client) -> BTreeSet<u64> {
+    let answered = client.said.values().filter(|said| matches!(said.answer, Answer::Outcome { .. }));
+    answered.flat_map(|said| said.asked.stops.iter().copied()).collect()
+}
+
+/// What was answered before something was asked was decided before it.
+fn real_time_is_kept(decided: &[(&Said, u64, &v1::Outcome)]) {
+    let calls = decided.iter().map(|(said, _, outcome)| (said.called, None, outcome.revision));
+    let answers = decided.iter().map(|(_, at, outcome)| (*at, Some(outcome.revision), outcome.revision));
+    let mut events: Vec<(u64, Option<u64>, u64)> = calls.chain(answers).collect();
+    events.sort_unstable();
+    let mut newest_answered = 0;
+    for (_, answered, revision) in events {
+        match answered {
+            Some(revision) => newest_answered = newest_answered.max(revision),
+            None => assert!(revision > newest_answered, "{revision} was asked after {newest_answered} was answered"),
+        }
+    }
+}
+
+/// Follows the cell without a session.
+async fn follow(mut picture: Picture, address: String, mut ending: watch::Receiver<bool>) -> Picture {
+    let watched = async {
+        let mut stream = watched(&address, picture.hello()).await?;
+        while let Some(message) = stream.message().await? {
+            picture.hear(message);
+        }
+        Ok::<(), Status>(())
+    };
+    tokio::select! {
+        // Whatever ended it, the next connection goes on from here.
+        _ = watched => {}
+        _ = ending.wait_for(|ending| *ending) => {}
+    }
+    picture.disconnected();
+    picture
+}
+
+/// The cell as it is now.
+async fn snapshot(address: &str) -> Result<Cell, Status> {
+    let mut picture = Picture::default();
+    catch_up(&mut picture, address, 1).await?;
+    Ok(picture.cell().clone())
+}
+
+/// Goes on with a mirror until it is at this revision at least.
+async fn catch_up(picture: &mut Picture, address: &str, revision: u64) -> Result<(), Status> {
+    let mut stream = watched(address, picture.hello()).await?;
+    while !picture.is_whole() || picture.revision() < revision {
+        let message = stream.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
+        picture.hear(message);
+    }
+    Ok(())
+}
+
+async fn watched(address: &str, hello: v1::Hello) -> Result<tonic::Streaming<v1::SessionResponse>, Status> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
+    let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(CellClient::new(channel).max_decoding_message_size(64 << 20).watch(hello).await?.into_inner())
+}
+
+fn allocation(bits: u64) -> AllocationId {
+    AllocationId::from_bits(bits).expect("an id that was granted")
+}

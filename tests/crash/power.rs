@@ -1,0 +1,63 @@
+//! Power cuts, at random moments under load and at exact syncs: the file system forgets what was not synced.
+
+use super::{
+    budget,
+    cell::CrashCell,
+    syncs::{at, is_sync, run_until_it_dies},
+    volume::{self, Kind, Volume},
+    warden::Verdict,
+};
+use crate::stage::{Stage, skipped};
+
+/// Power cuts of each file system in the gate; `cargo xtask crash --cuts N` does more.
+const CUTS: u64 = 10;
+const VOLUME_BYTES: u64 = 320 << 20;
+/// A run answers up to so many before the power goes.
+const ANSWERED_MAX: u32 = 40;
+
+#[test]
+fn on_ext4_what_was_acknowledged_survives_power_cuts() {
+    survives_power_cuts(Kind::Ext4, 7);
+}
+
+#[test]
+fn on_xfs_what_was_acknowledged_survives_power_cuts() {
+    survives_power_cuts(Kind::Xfs, 8);
+}
+
+#[track_caller]
+fn survives_power_cuts(kind: Kind, seed: u64) {
+    if let Some(why) = kind.missing() {
+        skipped(&why);
+        return;
+    }
+    let cuts = budget("CUTS", CUTS);
+    let stage = Stage::new();
+    let volume = Volume::make(kind, stage.path("volume"), VOLUME_BYTES);
+    let mut cell = CrashCell::within(stage, "volume/cell", seed);
+    for number in 0..cuts {
+        let place = volume.path().to_owned();
+        let judge = at(1 + number / 3, is_sync, move |call| {
+            if number % 3 == 2 {
+                call.sync_now();
+            }
+            volume::cut(&place);
+            Verdict::Kill
+        });
+        if number % 3 > 0 {
+            run_until_it_dies(&mut cell, judge);
+        } else {
+            let mut up = cell.start();
+            cell.load.examine(&up.address).unwrap();
+            let transactions = cell.load.dice().below(ANSWERED_MAX) as usize;
+            let round = cell.work(&mut up, transactions);
+            volume.cut();
+            up.process.kill();
+            cell.join(round);
+        }
+        volume.restore();
+    }
+    let summary = cell.conclude();
+    eprintln!("{cuts} power cuts on {kind:?}: {summary:?}");
+    assert!(summary.decided as u64 > 3 * cuts, "there was load: {summary:?}");
+}

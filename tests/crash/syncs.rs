@@ -1,0 +1,214 @@
+//! Crashes at one exact call: before and after each sync of a run, and in the middle of writes.
+//!
+//! Each story crashes one cell again and again: the run that crashes at sync n began with what the crash at sync n-1 left.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    budget,
+    cell::CrashCell,
+    warden::{Call, Kind, Verdict},
+};
+use crate::stage::Stage;
+
+/// Kills in the making of a cell; `cargo xtask crash --makings N` does more.
+const MAKINGS: u64 = 12;
+/// Syncs of a start with an existing cell and of the work after it; `cargo xtask crash --syncs N` does more.
+const SYNCS: u64 = 40;
+/// Writes torn; `cargo xtask crash --tears N` does more.
+const TEARS: u64 = 30;
+/// Transactions answered at most in one run.
+const ANSWERED: usize = 100_000;
+
+/// Gives a verdict on the n-th call of those that are looked at, and lets all others pass.
+pub(super) fn at(
+    n: u64,
+    looks: fn(&Call) -> bool,
+    verdict: impl Fn(&Call) -> Verdict + Send,
+) -> impl FnMut(&Call) -> Verdict + Send {
+    let mut seen = 0;
+    move |call| {
+        if !looks(call) {
+            return Verdict::Pass;
+        }
+        seen += 1;
+        if seen == n { verdict(call) } else { Verdict::Pass }
+    }
+}
+
+pub(super) fn is_sync(call: &Call) -> bool {
+    call.kind == Kind::Sync
+}
+
+fn is_write_of_a_segment(call: &Call) -> bool {
+    matches!(call.kind, Kind::Write { .. }) && call.is_of(".segment")
+}
+
+#[test]
+fn a_cell_is_made_whatever_sync_of_its_making_it_dies_at() {
+    let all = syncs_of_the_making();
+    let makings = budget("MAKINGS", MAKINGS).min(2 * all);
+    let mut cells = 0;
+    // Spread evenly over all, before and after them in turn; with twice as many as there are syncs, each in both ways.
+    for number in 0..makings {
+        let (n, after) =
+            if makings > all { (number / 2, number % 2 == 1) } else { (number * all / makings, number % 2 == 1) };
+        let verdict = if after { Verdict::KillAfter } else { Verdict::Kill };
+        let mut cell = CrashCell::new(n);
+        if let Ok(mut up) = cell.start_under(at(n + 1, is_sync, move |_| verdict)) {
+            up.process.kill();
+        }
+        let mut up = cell.start();
+        cell.load.examine(&up.address).unwrap();
+        up.process.kill();
+        cells += 1;
+    }
+    eprintln!("{cells} cells killed at some of the {all} syncs of their making");
+    assert!(all > 20 && cells == makings);
+}
+
+/// How often a new cell syncs before it can be reached.
+fn syncs_of_the_making() -> u64 {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    let mut cell = CrashCell::new(0);
+    let judge = move |call: &Call| {
+        counted.fetch_add(u64::from(is_sync(call)), Ordering::SeqCst);
+        Verdict::Pass
+    };
+    cell.start_under(judge).unwrap().process.kill();
+    count.load(Ordering::SeqCst)
+}
+
+#[test]
+fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
+    let syncs = budget("SYNCS", SYNCS);
+    let mut cell = CrashCell::new(2);
+    cell.start().process.kill();
+    let files = Arc::new(Mutex::new(BTreeSet::new()));
+    for n in 1..=syncs {
+        let files = files.clone();
+        let judge = at(n, is_sync, move |call| {
+            files.lock().unwrap().insert(call.path.extension().unwrap_or_default().to_owned());
+            if n % 2 == 0 { Verdict::KillAfter } else { Verdict::Kill }
+        });
+        run_until_it_dies(&mut cell, judge);
+    }
+    let summary = cell.conclude();
+    eprintln!("{syncs} kills at syncs, of files {:?}: {summary:?}", files.lock().unwrap());
+    assert!(summary.decided as u64 > syncs, "there was load: {summary:?}");
+}
+
+/// Starts the server, works with it until it dies as the judge wants it, and looks what is left when it is next started.
+#[track_caller]
+pub(super) fn run_until_it_dies(cell: &mut CrashCell, judge: impl FnMut(&Call) -> Verdict + Send + 'static) {
+    let Ok(mut up) = cell.start_under(judge) else { return };
+    if cell.load.examine(&up.address).is_ok() {
+        let round = cell.work(&mut up, ANSWERED);
+        cell.join(round);
+    }
+    let status = up.process.ended();
+    assert_eq!(status.code(), None, "it was killed, and did not end by itself: {status} {}", cell.told());
+}
+
+#[test]
+fn a_write_that_is_torn_is_cut_and_takes_nothing_else_with_it() {
+    let tears = budget("TEARS", TEARS);
+    let mut cell = CrashCell::new(3);
+    cell.start().process.kill();
+    let mut cuts = 0;
+    for n in 1..=tears {
+        let judge = at(n, is_write_of_a_segment, move |call| {
+            let Kind::Write { bytes } = call.kind else { return Verdict::Pass };
+            match n % 6 {
+                0 => Verdict::TearHead(bytes / 2),
+                1 => Verdict::TearHead(bytes - 1),
+                2 => Verdict::TearHead(512.min(bytes - 1)),
+                3 => Verdict::TearTail(bytes / 2),
+                4 => Verdict::TearTail(512.min(bytes - 1)),
+                _ => Verdict::TearHead(bytes.div_ceil(1024) * 512 - 1),
+            }
+        });
+        run_until_it_dies(&mut cell, judge);
+        let mut up = cell.start();
+        cuts += u64::from(cell.told().contains("cut"));
+        cell.load.examine(&up.address).unwrap();
+        up.process.kill();
+    }
+    let summary = cell.conclude();
+    eprintln!("{tears} torn writes, {cuts} cut and told: {summary:?}");
+    // The first writes are of single sectors, whose beginnings may be whole frames.
+    assert!(cuts * 4 > tears || tears < TEARS, "many of them left something to cut: {cuts}");
+}
+
+#[test]
+fn a_failed_sync_of_the_log_ends_the_server_and_the_next_one_knows_what_is_durable() {
+    for n in [1, 2, 5, 9] {
+        let mut cell = CrashCell::new(4);
+        cell.start().process.kill();
+        let judge = at(n, |call| is_sync(call) && call.is_of(".segment"), |_| Verdict::Fail(nix::libc::EIO));
+        if let Ok(mut up) = cell.start_under(judge) {
+            cell.load.examine(&up.address).unwrap();
+            let round = cell.work(&mut up, ANSWERED);
+            cell.join(round);
+            assert_eq!(up.process.ended().code(), Some(1));
+        }
+        let told = cell.told();
+        for words in ["error[", ".segment", "Input/output error"] {
+            assert!(told.contains(words), "sync {n}: expected {words:?} in: {told}");
+        }
+        cell.conclude();
+    }
+}
+
+/// Whatever of the store fails to sync, nothing that was acknowledged is lost, and nobody has to repair anything.
+#[test]
+fn a_failed_sync_of_anything_else_loses_nothing() {
+    let mut ended = 0;
+    let mut cell = CrashCell::new(5);
+    cell.start().process.kill();
+    for n in 1..=budget("FAILURES", 12) {
+        let judge = at(n, |call| is_sync(call) && !call.is_of(".segment"), |_| Verdict::Fail(nix::libc::EIO));
+        let status = match cell.start_under(judge) {
+            Err(status) => Some(status),
+            Ok(mut up) => {
+                cell.load.examine(&up.address).unwrap();
+                let round = cell.work(&mut up, 300);
+                let status = up.process.has_ended();
+                up.process.kill();
+                cell.join(round);
+                status
+            }
+        };
+        if let Some(status) = status {
+            ended += 1;
+            assert_eq!(status.code(), Some(1), "it ends in order: {}", cell.told());
+            assert!(cell.told().contains("error["), "it says why: {}", cell.told());
+        }
+    }
+    let summary = cell.conclude();
+    eprintln!("{ended} of the failures ended the server: {summary:?}");
+}
+
+#[test]
+fn the_warden_sees_what_happens_and_can_stop_it() {
+    let stage = Stage::new();
+    let mut cell = CrashCell::within(stage, "cell", 6);
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let judge = move |call: &Call| {
+        seen.lock().unwrap().push(call.clone());
+        Verdict::Pass
+    };
+    let mut up = cell.start_under(judge).unwrap();
+    up.process.kill();
+    let calls = calls.lock().unwrap();
+    assert!(calls.iter().any(|call| call.is_of("CELL.tmp") && call.kind == Kind::Sync), "{calls:?}");
+    assert!(calls.iter().any(is_write_of_a_segment), "{calls:?}");
+}

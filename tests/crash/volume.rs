@@ -1,0 +1,144 @@
+//! A file system of the test's own, in a file, whose power can be cut: what the system has not synced by then is gone.
+//!
+//! The kernel's own ioctl for it (XFS, and since then ext4) shuts the file system down without writing anything more. Mounted again, it
+//! recovers as after a power cut. What it can't show is a device that lies about its own cache.
+#![allow(unsafe_code, reason = "one ioctl that no crate has")]
+
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::stage::{eventually, is_root};
+
+/// `FS_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)`.
+const SHUTDOWN: nix::libc::c_ulong = 0x8004_587d;
+/// Not even what the file system has in its own journal.
+static WITHOUT_FLUSH: u32 = 2;
+
+/// Which file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ext4,
+    Xfs,
+}
+
+impl Kind {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4",
+            Self::Xfs => "mkfs.xfs",
+        }
+    }
+
+    /// The smallest that it makes.
+    fn least_bytes(self) -> u64 {
+        match self {
+            Self::Ext4 => 1 << 20,
+            Self::Xfs => 320 << 20,
+        }
+    }
+
+    /// Why such a volume can't be had here.
+    pub(crate) fn missing(self) -> Option<String> {
+        if !is_root() {
+            return Some("only root can mount the volume that this story needs".to_owned());
+        }
+        let found = Command::new(self.program()).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+        (!found).then(|| format!("{} is missing: apt-get install -y {}", self.program(), self.package()))
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsprogs",
+            Self::Xfs => "xfsprogs",
+        }
+    }
+}
+
+/// The volume, mounted.
+pub(crate) struct Volume {
+    image: PathBuf,
+    path: PathBuf,
+}
+
+impl Volume {
+    /// Makes a volume and mounts it at `path`. Its image is beside it.
+    pub(crate) fn make(kind: Kind, path: PathBuf, bytes: u64) -> Self {
+        let image = path.with_extension("image");
+        File::create(&image).unwrap().set_len(bytes.max(kind.least_bytes())).unwrap();
+        let quiet = if kind == Kind::Ext4 { "-qF" } else { "-qf" };
+        run(Command::new(kind.program()).arg(quiet).arg(&image));
+        fs::create_dir(&path).unwrap();
+        let volume = Self { image, path };
+        volume.mount();
+        volume
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn mount(&self) {
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.path));
+    }
+
+    /// Cuts the power: nothing reaches the volume any more.
+    pub(crate) fn cut(&self) {
+        cut(&self.path);
+    }
+
+    /// Power is back. Whoever used the volume must have ended.
+    pub(crate) fn restore(&self) {
+        eventually("the volume can be taken off", || {
+            Command::new("umount").arg(&self.path).stderr(Stdio::null()).status().unwrap().success().then_some(())
+        });
+        self.mount();
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Cuts the power of the volume mounted here; nothing where it is off already.
+pub(crate) fn cut(path: &Path) {
+    let Ok(folder) = File::open(path) else { return };
+    // SAFETY: the kernel reads one number through the pointer, which outlives the call.
+    let done = unsafe { nix::libc::ioctl(folder.as_raw_fd(), SHUTDOWN, &raw const WITHOUT_FLUSH) };
+    assert_eq!(done, 0, "the file system can be shut down: {}", std::io::Error::last_os_error());
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Without this, a power cut that cuts nothing would pass all stories.
+#[test]
+fn what_is_synced_survives_a_power_cut_and_what_is_not_does_not() {
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        if let Some(why) = kind.missing() {
+            crate::stage::skipped(&why);
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let volume = Volume::make(kind, folder.path().join("volume"), 64 << 20);
+        let (kept, lost) = (volume.path().join("kept"), volume.path().join("lost"));
+        fs::write(&kept, "synced").unwrap();
+        File::open(&kept).unwrap().sync_all().unwrap();
+        File::open(volume.path()).unwrap().sync_all().unwrap();
+        fs::write(&kept, "changed").unwrap();
+        fs::write(&lost, "never synced").unwrap();
+        volume.cut();
+        assert!(fs::write(&kept, "without power").is_err());
+        volume.restore();
+        let lost = fs::read_to_string(lost).unwrap_or_default();
+        assert_eq!((fs::read_to_string(kept).unwrap_or_default().as_str() != "changed", lost.as_str()), (true, ""));
+    }
+}
