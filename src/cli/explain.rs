@@ -24,6 +24,7 @@ macro_rules! pages {
 pages! {
     ADDRESS_IN_USE,
     AGENT_GONE,
+    ALLOCATION_RETIRED,
     ALREADY_THERE,
     BACKUP_RUNNING,
     BAD_DIRECTORY,

@@ -1,4 +1,4 @@
-//! What the server hands over: batches of the log, with what the cell knew when they were decided.
+//! What the server hands over: batches of the log, and nothing else. All that the history knows is in them.
 use bytes::Bytes;
 use plenum_proto::v1;
 use std::collections::BTreeMap;
@@ -17,21 +17,6 @@ pub struct EncodedBatch {
     pub time_micros: i64,
     /// The encoded `LogBatch`, exactly as logged. At most 64 MiB.
     pub bytes: Bytes,
-    /// Allocations that ended in it, in any order.
-    pub ended: Vec<EndedAllocation>,
-    /// Its transactions that lost claims to somebody, at most one note for each.
-    pub conflicts: Vec<ConflictNote>,
-}
-
-/// The final row of an allocation.
-#[derive(Clone, Debug)]
-pub struct EndedAllocation {
-    /// The allocation's id.
-    pub id: u64,
-    /// The revision at which it ended; within its batch.
-    pub revision: u64,
-    /// An encoded `AllocationView`, with what it was at its end.
-    pub view: Bytes,
 }
 
 /// A transaction that lost claims to somebody.
@@ -77,19 +62,10 @@ impl ConflictNote {
     /// `base_revision` and `deciding_micros` are those of the transaction, `loser` is the name of its scheduler.
     #[must_use]
     pub fn of_outcome(outcome: &v1::Outcome, loser: &str, base_revision: u64, deciding_micros: i64) -> Option<Self> {
-        let mut losses: BTreeMap<(String, Option<u32>, u64, i32), u32> = BTreeMap::new();
-        let conflict = |refusal: &&v1::Refusal| refusal.kind == i32::from(v1::RefusalKind::Conflict);
-        for refusal in outcome.refusals.iter().filter(conflict) {
-            let winner = winner_of(refusal);
-            let exact = (winner, Some(refusal.machine), refusal.job, refusal.resource);
-            let key =
-                if losses.len() < LOSSES_MAX || losses.contains_key(&exact) { exact } else { (exact.0, None, 0, 0) };
-            *losses.entry(key).or_default() += 1;
-        }
+        let losses = losses_of(&outcome.refusals);
         if losses.is_empty() {
             return None;
         }
-        let loss = |((winner, machine, job, resource), claims)| Loss { winner, machine, job, resource, claims };
         Some(Self {
             revision: outcome.revision,
             session: outcome.session,
@@ -98,9 +74,23 @@ impl ConflictNote {
             claims: outcome.claims,
             staleness_revisions: outcome.revision.saturating_sub(base_revision),
             deciding_micros: deciding_micros.max(0),
-            losses: losses.into_iter().map(loss).collect(),
+            losses,
         })
     }
+}
+
+/// What the conflicts among these refusals lost, and to whom.
+pub(crate) fn losses_of(refusals: &[v1::Refusal]) -> Vec<Loss> {
+    let mut losses: BTreeMap<(String, Option<u32>, u64, i32), u32> = BTreeMap::new();
+    let conflict = |refusal: &&v1::Refusal| refusal.kind == i32::from(v1::RefusalKind::Conflict);
+    for refusal in refusals.iter().filter(conflict) {
+        let winner = winner_of(refusal);
+        let exact = (winner, Some(refusal.machine), refusal.job, refusal.resource);
+        let key = if losses.len() < LOSSES_MAX || losses.contains_key(&exact) { exact } else { (exact.0, None, 0, 0) };
+        *losses.entry(key).or_default() += 1;
+    }
+    let loss = |((winner, machine, job, resource), claims)| Loss { winner, machine, job, resource, claims };
+    losses.into_iter().map(loss).collect()
 }
 
 fn winner_of(refusal: &v1::Refusal) -> String {

@@ -8,6 +8,9 @@ use crate::store::{Row, Store, damaged, decode};
 use plenum_proto::v1;
 use prost::Message;
 
+/// Most bytes of a block: one batch of the largest size after one that nearly filled it, and what stands around them.
+const BLOCK_BYTES_MAX: usize = 192 << 20;
+
 /// Batches that follow each other; at least one.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
@@ -25,7 +28,8 @@ impl Block {
 
     /// Reads a row of the blocks.
     pub(crate) fn from_row(row: Row) -> Result<Self, StoreError> {
-        let record: BlockRecord = decode(Shelf::Blocks, &row.key, row.value)?;
+        let whole = expanded(&row.value).map_err(|what| damaged(Shelf::Blocks, &row.key, &what))?;
+        let record: BlockRecord = decode(Shelf::Blocks, &row.key, whole.into())?;
         let follows = record.batches.windows(2).all(|pair| pair[0].last.checked_add(1) == Some(pair[1].first));
         let ordered = record.batches.iter().all(|batch| batch.first <= batch.last);
         match Self::of(record.batches) {
@@ -64,6 +68,20 @@ impl Block {
     pub(crate) fn damaged(&self, what: &str) -> StoreError {
         damaged(Shelf::Blocks, &keys::block(self.first), what)
     }
+}
+
+/// Batches as the value of a row.
+pub(crate) fn compressed(batches: Vec<BatchRecord>) -> Vec<u8> {
+    lz4_flex::compress_prepend_size(&BlockRecord { batches }.encode_to_vec())
+}
+
+/// A block's row before it was compressed.
+fn expanded(value: &[u8]) -> Result<Vec<u8>, String> {
+    let (bytes, rest) = lz4_flex::block::uncompressed_size(value).map_err(|error| error.to_string())?;
+    if bytes > BLOCK_BYTES_MAX {
+        return Err(format!("it claims to have {bytes} bytes"));
+    }
+    lz4_flex::decompress(rest, bytes).map_err(|error| error.to_string())
 }
 
 /// The last block of the store.

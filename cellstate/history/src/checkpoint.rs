@@ -68,11 +68,12 @@ impl History {
     /// Records the cell as it is at `revision`: images of all pages that changed since the last checkpoint (of all
     /// pages, at the first), in any order, and how many pages each table has. Waits until the checkpoint is durable.
     ///
-    /// A history without any batch takes a checkpoint of any revision, and continues from there.
+    /// It may be ahead of the batches: then it serves recovery at once, and readers when they have come. A history without
+    /// any batch continues from its first checkpoint.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Ahead`] and [`WriteError::Behind`] of a wrong revision, [`WriteError::PageMissing`] if a page that
+    /// [`WriteError::Behind`] of an old revision, [`WriteError::PageMissing`] if a page that
     /// the last checkpoint hadn't is not among `pages`, [`WriteError::Malformed`], [`WriteError::Store`]. The
     /// checkpoint before then stays the newest.
     pub fn checkpoint(
@@ -121,15 +122,8 @@ impl History {
     }
 
     fn check_checkpoint(&self, revision: u64, live: &[TablePages]) -> Result<(), WriteError> {
-        let (base, newest) = {
-            let view = self.view();
-            (view.base, view.newest)
-        };
         if revision == 0 || revision == u64::MAX {
             return Err(WriteError::Malformed { revision, what: "expected a revision of at least 1".to_owned() });
-        }
-        if base.is_some() && revision > newest {
-            return Err(WriteError::Ahead { revision, newest });
         }
         if let Some(before) = self.newest_checkpoint().filter(|before| before.revision > revision) {
             return Err(WriteError::Behind { revision, newest: before.revision });

@@ -1,12 +1,13 @@
 //! Who lost against whom: conflicts, grouped.
-use crate::block::key_number;
 use crate::error::ReadError;
 use crate::history::History;
 use crate::keys::{self, Shelf};
-use crate::records::{ConflictRecord, LossRecord};
+use crate::records::{ConflictRecord, ConflictsRecord, LossRecord};
 use crate::staleness::Spread;
 use crate::store::decode;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 /// Most groups that are told apart; claims of further ones are only counted.
 const GROUPS_MAX: usize = 10_000;
@@ -87,28 +88,70 @@ impl History {
         if newest == 0 || oldest > newest {
             return Ok(table);
         }
-        let mut groups = BTreeMap::new();
-        let rows = self.store().rows(Shelf::Index, keys::conflict(oldest)..=keys::conflict(newest));
-        let mut looked_at = None;
-        for (count, row) in rows.rev().enumerate() {
+        let mut sums = Sums { by, groups: BTreeMap::new(), losers: BTreeMap::new(), count: 0, looked_at: None };
+        let (gathering, from) = {
+            let view = self.view();
+            (view.digest.conflicts.clone(), view.gathering.first().map_or(u64::MAX, |batch| batch.first))
+        };
+        let mut done = self.add_conflicts(&mut sums, &mut table, gathering, oldest..=newest, since_micros)?;
+        let first = self.block_start(oldest)?;
+        // Those of a block that was closed meanwhile have been counted.
+        let stored = keys::conflicts(first)..=keys::conflicts(from.saturating_sub(1).min(newest));
+        let mut rows = if first < from { Some(self.store().rows(Shelf::Index, stored).rev()) } else { None };
+        while let Some(row) = rows.as_mut().filter(|_| !done).and_then(Iterator::next) {
             let row = row?;
-            if count == TRANSACTIONS_MAX {
-                table.cut_at_revision = looked_at;
-                break;
-            }
-            let revision = key_number(Shelf::Index, &row.key, 0)?;
-            let conflict: ConflictRecord = decode(Shelf::Index, &row.key, row.value)?;
-            if conflict.time_micros < since_micros {
-                break;
-            }
-            looked_at = Some(revision);
-            table.other_claims += add(&mut groups, by, revision, &conflict);
+            let record: ConflictsRecord = decode(Shelf::Index, &row.key, row.value)?;
+            done = self.add_conflicts(&mut sums, &mut table, record.conflicts, oldest..=newest, since_micros)?;
         }
+        let groups = sums.groups;
         table.truncated = groups.len() > limit;
         table.rows = groups.into_iter().map(|(group, sum)| sum.into_row(group)).collect();
         table.rows.sort_by(|one, other| other.claims.cmp(&one.claims).then_with(|| one.group.cmp(&other.group)));
         table.rows.truncate(limit);
         Ok(table)
+    }
+}
+
+/// What adding up has come to.
+struct Sums {
+    by: GroupBy,
+    groups: BTreeMap<ConflictGroup, Sum>,
+    /// The scheduler of each session that lost.
+    losers: BTreeMap<u64, String>,
+    count: usize,
+    looked_at: Option<u64>,
+}
+
+impl History {
+    /// Adds conflicts up, the newest first. True when the rest is too old, or too much.
+    fn add_conflicts(
+        &self,
+        sums: &mut Sums,
+        table: &mut ConflictTable,
+        conflicts: Vec<ConflictRecord>,
+        revisions: RangeInclusive<u64>,
+        since_micros: i64,
+    ) -> Result<bool, ReadError> {
+        for conflict in conflicts.into_iter().rev().filter(|conflict| revisions.contains(&conflict.revision)) {
+            if sums.count == TRANSACTIONS_MAX {
+                table.cut_at_revision = sums.looked_at;
+                return Ok(true);
+            }
+            if conflict.time_micros < since_micros {
+                return Ok(true);
+            }
+            let loser = match sums.losers.entry(conflict.session) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let opened = self.session(conflict.session)?.found();
+                    unknown.insert(opened.map_or_else(|| "(unknown)".to_owned(), |opened| opened.scheduler))
+                }
+            };
+            sums.count += 1;
+            sums.looked_at = Some(conflict.revision);
+            table.other_claims += add(&mut sums.groups, sums.by, loser, &conflict);
+        }
+        Ok(false)
     }
 }
 
@@ -140,11 +183,11 @@ impl Sum {
 }
 
 /// Adds a transaction to its groups; the newest transaction comes first. Gives the claims that found no group.
-fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, revision: u64, conflict: &ConflictRecord) -> u64 {
+fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, loser: &str, conflict: &ConflictRecord) -> u64 {
     let mut seen = BTreeSet::new();
     let mut other_claims = 0;
     for loss in &conflict.losses {
-        let group = group_of(by, conflict, loss);
+        let group = group_of(by, loser, loss);
         if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
             other_claims += u64::from(loss.claims);
             continue;
@@ -153,7 +196,7 @@ fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, revision: u64, co
         let sum = groups.entry(group).or_default();
         if is_first {
             if sum.transactions == 0 {
-                (sum.newest_revision, sum.session, sum.number) = (revision, conflict.session, conflict.number);
+                (sum.newest_revision, sum.session, sum.number) = (conflict.revision, conflict.session, conflict.number);
             }
             sum.transactions += 1;
             sum.staleness.add(conflict.staleness_revisions);
@@ -164,10 +207,10 @@ fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, revision: u64, co
     other_claims
 }
 
-fn group_of(by: GroupBy, conflict: &ConflictRecord, loss: &LossRecord) -> ConflictGroup {
+fn group_of(by: GroupBy, loser: &str, loss: &LossRecord) -> ConflictGroup {
     let empty = ConflictGroup::default();
     match by {
-        GroupBy::Pair => ConflictGroup { loser: conflict.loser.clone(), winner: loss.winner.clone(), ..empty },
+        GroupBy::Pair => ConflictGroup { loser: loser.to_owned(), winner: loss.winner.clone(), ..empty },
         GroupBy::Machine => {
             ConflictGroup { machine: loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok()), ..empty }
         }

@@ -3,8 +3,9 @@ use crate::block::{stored_block_holding, time_row};
 use crate::error::ReadError;
 use crate::history::History;
 use crate::keys::{self, Shelf};
-use crate::records::BatchRecord;
+use crate::records::{BatchRecord, DecisionHead};
 use plenum_proto::v1;
+use prost::Message;
 use std::collections::VecDeque;
 
 /// An entry of the log, with what its batch says.
@@ -16,6 +17,15 @@ pub struct Logged {
     pub time_micros: i64,
     /// The entry itself.
     pub entry: v1::LogEntry,
+}
+
+impl Logged {
+    /// Session and number of the transaction that was decided here; `None` of anything else, repeated ones too.
+    #[must_use]
+    pub fn transaction(&self) -> Option<(u64, u64)> {
+        let outcome = DecisionHead::decode(self.entry.decided.clone()).ok()?.outcome?;
+        (outcome.revision == self.entry.revision).then_some((outcome.session, outcome.number))
+    }
 }
 
 /// Entries in order. See [`History::entries`].

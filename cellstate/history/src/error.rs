@@ -145,16 +145,6 @@ pub enum WriteError {
         /// What was expected, and what was found.
         what: String,
     },
-    /// A checkpoint must not be newer than the batches.
-    #[error(
-        "a checkpoint at revision {revision} is newer than the history, which ends at {newest}: feed it the log first"
-    )]
-    Ahead {
-        /// The checkpoint's revision.
-        revision: u64,
-        /// The newest revision that is there.
-        newest: u64,
-    },
     /// There is a newer checkpoint already.
     #[error(
         "a checkpoint at revision {revision} is older than the newest one, at {newest}: take one of the present state"

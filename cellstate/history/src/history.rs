@@ -1,6 +1,7 @@
 //! A history: what there is of it, and opening it.
 use crate::block::{newest_block, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
+use crate::digest::Digest;
 use crate::error::{OpenError, ReadError, StoreError, WriteError};
 use crate::identity;
 use crate::keys::{self, Shelf};
@@ -9,6 +10,7 @@ use crate::records::{BatchRecord, NumberRecord, TimeRecord};
 use crate::retire::Cleaning;
 use crate::store::{Store, decode};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +44,8 @@ pub(crate) struct View {
     pub(crate) checkpoint: Option<CheckpointInfo>,
     /// Batches that will be the next block, up to `newest`. They are lost in a crash, and fed again.
     pub(crate) gathering: Vec<BatchRecord>,
+    /// What the index will have about them.
+    pub(crate) digest: Digest,
 }
 
 impl View {
@@ -76,6 +80,8 @@ pub(crate) struct Writer {
     /// What becomes durable when the store has caught up.
     pub(crate) rotated_to: Option<u64>,
     pub(crate) cleaning: Cleaning,
+    /// The machine of each slot that was asked about: its id, and the revision of its row. As many as the cell has machines.
+    pub(crate) machines: BTreeMap<u32, Option<(u64, u64)>>,
 }
 
 impl History {
@@ -101,6 +107,7 @@ impl History {
             pages_waiting_bytes: 0,
             rotated_to: None,
             cleaning: Cleaning::default(),
+            machines: BTreeMap::new(),
         };
         let opened = Opened {
             newest_revision: view.newest,
@@ -171,8 +178,8 @@ impl History {
         self.shared.view.read()
     }
 
-    pub(crate) fn change_view(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.shared.view.write());
+    pub(crate) fn change_view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(&mut self.shared.view.write())
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -213,12 +220,13 @@ fn settle(store: &Store) -> Result<View, StoreError> {
     }
     let base = number(store, &keys::BASE)?;
     let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
-    let newest = newest_block(store)?.map(|block| block.last).or(base).unwrap_or(0);
+    // Blocks from before a leap may still be there.
+    let newest = newest_block(store)?.map(|block| block.last).max(base).unwrap_or(0);
     forget_times_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
     store.catch_up()?;
     let checkpoint = checkpoint::at_or_before(store, u64::MAX)?;
-    Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new() })
+    Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new(), digest: Digest::default() })
 }
 
 /// Removes the times of blocks that are not there: the same batches may be cut into other blocks next time.

@@ -27,12 +27,12 @@ impl Shelf {
 
 const SETTING: u8 = 1;
 const TIME: u8 = 2;
-const TRANSACTION: u8 = 3;
+const SUMMARY: u8 = 3;
 const SESSION: u8 = 4;
-const CLOSED: u8 = 5;
-const CONFLICT: u8 = 6;
-const ENDED_AT: u8 = 7;
-const ENDED: u8 = 8;
+const LEAVER: u8 = 5;
+const CONFLICTS: u8 = 6;
+const JOB: u8 = 7;
+const MACHINE: u8 = 8;
 
 const CHECKPOINT: u8 = 0;
 const IMAGE: u8 = 1;
@@ -74,28 +74,32 @@ pub(crate) fn time_of(key: &[u8]) -> Option<(i64, u64)> {
     Some(((number_at(key, 0)? ^ (1 << 63)).cast_signed(), number_at(key, 1)?))
 }
 
-pub(crate) fn transaction(session: u64, number: u64) -> Vec<u8> {
-    key(TRANSACTION, &[session, number])
+/// What the block from a revision on is about.
+pub(crate) fn summary(first: u64) -> Vec<u8> {
+    key(SUMMARY, &[first])
+}
+
+/// The conflicts of the block from a revision on.
+pub(crate) fn conflicts(first: u64) -> Vec<u8> {
+    key(CONFLICTS, &[first])
 }
 
 pub(crate) fn session(id: u64) -> Vec<u8> {
     key(SESSION, &[id])
 }
 
-pub(crate) fn closed(revision: u64, session: u64) -> Vec<u8> {
-    key(CLOSED, &[revision, session])
+pub(crate) fn job(id: u64) -> Vec<u8> {
+    key(JOB, &[id])
 }
 
-pub(crate) fn conflict(revision: u64) -> Vec<u8> {
-    key(CONFLICT, &[revision])
+/// The machine in a slot, from a revision on.
+pub(crate) fn machine(slot: u32, from: u64) -> Vec<u8> {
+    key(MACHINE, &[slot.into(), from])
 }
 
-pub(crate) fn ended_at(revision: u64, chunk: u64) -> Vec<u8> {
-    key(ENDED_AT, &[revision, chunk])
-}
-
-pub(crate) fn ended(allocation: u64) -> Vec<u8> {
-    key(ENDED, &[allocation])
+/// Rows that go when this revision is retired: one key each.
+pub(crate) fn leaver(revision: u64, number: u64) -> Vec<u8> {
+    key(LEAVER, &[revision, number])
 }
 
 pub(crate) fn checkpoint(revision: u64) -> Vec<u8> {
@@ -144,11 +148,11 @@ pub(crate) fn describe(shelf: Shelf, key: &[u8]) -> String {
             None => hex(key),
         },
         (Shelf::Index, Some(TIME)) => format!("the time of the block from revision {} on", number(1)),
-        (Shelf::Index, Some(TRANSACTION)) => format!("transaction {} of session {}", number(1), number(0)),
+        (Shelf::Index, Some(SUMMARY)) => format!("the summary of the block from revision {} on", number(0)),
         (Shelf::Index, Some(SESSION)) => format!("session {}", number(0)),
-        (Shelf::Index, Some(CONFLICT)) => format!("the conflict at revision {}", number(0)),
-        (Shelf::Index, Some(ENDED_AT)) => format!("the allocations ended at revision {}", number(0)),
-        (Shelf::Index, Some(ENDED)) => format!("ended allocation {}", number(0)),
+        (Shelf::Index, Some(CONFLICTS)) => format!("the conflicts of the block from revision {} on", number(0)),
+        (Shelf::Index, Some(JOB)) => format!("the name of job {}", number(0)),
+        (Shelf::Index, Some(MACHINE)) => format!("the machine in slot {} from revision {} on", number(0), number(1)),
         (_, _) => format!("row {} of {}", hex(key), shelf.name()),
     }
 }

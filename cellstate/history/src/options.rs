@@ -23,15 +23,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, for this cell: 4 MiB of cache, 4 MiB of changes in memory, blocks of 64 KiB or 256 batches, seven
+    /// The defaults, for this cell: 4 MiB of cache, 8 MiB of changes in memory, blocks of 256 KiB or 256 batches, seven
     /// days, one GiB.
     #[must_use]
     pub fn new(cell_id: impl Into<Vec<u8>>) -> Self {
         Self {
             cell_id: cell_id.into(),
             cache_bytes: 4 << 20,
-            memtable_bytes: 4 << 20,
-            block_bytes: 64 << 10,
+            memtable_bytes: 8 << 20,
+            block_bytes: 256 << 10,
             block_batches: 256,
             retain_micros: 7 * 24 * 3_600_000_000,
             retain_bytes: 1 << 30,

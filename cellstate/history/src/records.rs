@@ -19,7 +19,7 @@ pub(crate) struct BatchRecord {
     pub(crate) bytes: Bytes,
 }
 
-/// Consecutive batches.
+/// Consecutive batches. Compressed as a whole.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct BlockRecord {
     #[prost(message, repeated, tag = "1")]
@@ -40,6 +40,26 @@ pub(crate) struct TimeRecord {
     pub(crate) bytes_so_far: u64,
 }
 
+/// One for each block, by its first revision.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SummaryRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) last: u64,
+    /// When its first batch was decided.
+    #[prost(int64, tag = "2")]
+    pub(crate) time_micros: i64,
+    /// What its entries are about: see `filter.rs`.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) filter: Bytes,
+}
+
+/// The conflicts of a block, oldest first.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ConflictsRecord {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) conflicts: Vec<ConflictRecord>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ConflictRecord {
     #[prost(int64, tag = "1")]
@@ -48,8 +68,8 @@ pub(crate) struct ConflictRecord {
     pub(crate) session: u64,
     #[prost(uint64, tag = "3")]
     pub(crate) number: u64,
-    #[prost(string, tag = "4")]
-    pub(crate) loser: String,
+    #[prost(uint64, tag = "4")]
+    pub(crate) revision: u64,
     #[prost(uint32, tag = "5")]
     pub(crate) claims: u32,
     #[prost(uint64, tag = "6")]
@@ -75,23 +95,34 @@ pub(crate) struct LossRecord {
     pub(crate) claims: u32,
 }
 
-/// Allocations that ended at one revision, or some of them.
+/// What a job is called: kept as long as anything that speaks of it.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct EndedRecord {
-    #[prost(uint64, repeated, tag = "1")]
-    pub(crate) ids: Vec<u64>,
-    /// Encoded `AllocationView`s, one for each id.
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    pub(crate) views: Vec<Bytes>,
+pub(crate) struct JobRecord {
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) groups: Vec<String>,
+    /// When it was put: its revision.
+    #[prost(uint64, tag = "4")]
+    pub(crate) revision: u64,
 }
 
-/// Where an ended allocation is.
+/// What the machine in a slot is called, from a revision on.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct EndedPlaceRecord {
+pub(crate) struct MachineRecord {
     #[prost(uint64, tag = "1")]
-    pub(crate) revision: u64,
-    #[prost(uint64, tag = "2")]
-    pub(crate) chunk: u64,
+    pub(crate) id: u64,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+}
+
+/// A row that goes when the revision of its key is retired.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaverRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -121,10 +152,28 @@ pub(crate) struct LogBatchHead {
 pub(crate) struct LogEntryHead {
     #[prost(uint64, tag = "1")]
     pub(crate) revision: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) asked: Bytes,
     #[prost(bytes = "bytes", tag = "3")]
     pub(crate) decided: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) delta: Bytes,
+}
+
+/// The head of a `Command`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CommandHead {
+    #[prost(message, optional, tag = "6")]
+    pub(crate) commit: Option<TransactionHead>,
+}
+
+/// The head of a `Transaction`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TransactionHead {
+    #[prost(uint64, tag = "4")]
+    pub(crate) base_revision: u64,
+    #[prost(message, optional, tag = "11")]
+    pub(crate) decision: Option<v1::DecisionMetadata>,
 }
 
 /// The head of a `Decision`.
@@ -143,13 +192,52 @@ pub(crate) struct OutcomeHead {
     pub(crate) number: u64,
     #[prost(uint64, tag = "3")]
     pub(crate) revision: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) refusals: Vec<v1::Refusal>,
+    #[prost(uint32, tag = "9")]
+    pub(crate) claims: u32,
 }
 
 /// The head of a `Delta`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct DeltaHead {
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) machines: Vec<v1::MachineChange>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) jobs: Vec<v1::JobChange>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) grants: Vec<GrantsHead>,
+    #[prost(message, optional, tag = "9")]
+    pub(crate) moves: Option<SlotsHead>,
+    #[prost(message, optional, tag = "10")]
+    pub(crate) ends: Option<SlotsHead>,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) tasks: Vec<TaskChangesHead>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) sessions: Vec<v1::SessionChange>,
+}
+
+/// The head of a `Grants`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct GrantsHead {
+    #[prost(uint64, tag = "1")]
+    pub(crate) job: u64,
+    #[prost(uint32, repeated, tag = "9")]
+    pub(crate) slots: Vec<u32>,
+}
+
+/// The head of a `Moves` or an `Ends`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SlotsHead {
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) slots: Vec<u32>,
+}
+
+/// The head of a `TaskChanges`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TaskChangesHead {
+    #[prost(uint32, tag = "1")]
+    pub(crate) group_row: u32,
 }
 
 #[cfg(test)]
@@ -159,24 +247,51 @@ mod tests {
 
     #[test]
     fn heads_read_what_the_whole_messages_wrote() {
-        let outcome = v1::Outcome { session: 7, number: 8, revision: 9, claims: 3, ..Default::default() };
+        let refusals = vec![v1::Refusal { machine: 4, ..Default::default() }];
+        let outcome = v1::Outcome {
+            session: 7,
+            number: 8,
+            revision: 9,
+            claims: 3,
+            refusals: refusals.clone(),
+            ..Default::default()
+        };
         let decision = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) };
         let opened = v1::SessionOpened { id: 7, scheduler: "batch".to_owned(), ..Default::default() };
         let change = v1::SessionChange { change: Some(v1::session_change::Change::Opened(opened)) };
-        let delta = v1::Delta { revision: 9, sessions: vec![change.clone()], ..Default::default() };
+        let delta = v1::Delta {
+            revision: 9,
+            sessions: vec![change.clone()],
+            grants: vec![v1::Grants { job: 5, slots: vec![1, 2], machines: vec![3, 3], ..Default::default() }],
+            moves: Some(v1::Moves { slots: vec![6], states: vec![3], ..Default::default() }),
+            ends: Some(v1::Ends { slots: vec![8, 9], states: vec![6, 6], ..Default::default() }),
+            tasks: vec![v1::TaskChanges { group_row: 11, tasks: vec![0], ..Default::default() }],
+            ..Default::default()
+        };
+        let decided = v1::DecisionMetadata { deciding_micros: 70, ..Default::default() };
+        let asked =
+            v1::Transaction { session: 7, base_revision: 6, decision: Some(decided.clone()), ..Default::default() };
+        let asked = v1::Command { ask: Some(v1::command::Ask::Commit(asked)), ..Default::default() };
         let entry = v1::LogEntry {
             revision: 9,
-            asked: Bytes::from_static(b"x"),
+            asked: asked.encode_to_vec().into(),
             decided: decision.encode_to_vec().into(),
             delta: delta.encode_to_vec().into(),
         };
         let batch = v1::LogBatch { core_version: 1, time_micros: 5, entries: vec![entry] };
 
         let head = LogBatchHead::decode(Bytes::from(batch.encode_to_vec())).unwrap();
-        assert_eq!(head.entries[0].revision, 9);
-        let decided = DecisionHead::decode(head.entries[0].decided.clone()).unwrap();
-        assert_eq!(decided.outcome, Some(OutcomeHead { session: 7, number: 8, revision: 9 }));
-        let delta = DeltaHead::decode(head.entries[0].delta.clone()).unwrap();
+        let entry = &head.entries[0];
+        assert_eq!(entry.revision, 9);
+        let outcome = DecisionHead::decode(entry.decided.clone()).unwrap().outcome;
+        assert_eq!(outcome, Some(OutcomeHead { session: 7, number: 8, revision: 9, refusals, claims: 3 }));
+        let asked = CommandHead::decode(entry.asked.clone()).unwrap().commit;
+        assert_eq!(asked, Some(TransactionHead { base_revision: 6, decision: Some(decided) }));
+        let delta = DeltaHead::decode(entry.delta.clone()).unwrap();
         assert_eq!(delta.sessions, vec![change]);
+        assert_eq!(delta.grants, vec![GrantsHead { job: 5, slots: vec![1, 2] }]);
+        assert_eq!(delta.moves.unwrap().slots, [6]);
+        assert_eq!(delta.ends.unwrap().slots, [8, 9]);
+        assert_eq!(delta.tasks[0].group_row, 11);
     }
 }

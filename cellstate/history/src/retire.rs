@@ -5,13 +5,11 @@
 //! piece.
 use crate::block::{Block, key_number, oldest_block_from, stored_block_holding};
 use crate::checkpoint::at_or_before;
-use crate::ended::chunk;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, ImageKey, Shelf};
-use crate::records::{DecisionHead, LogBatchHead, NumberRecord, TimeRecord};
+use crate::records::{LeaverRecord, NumberRecord, TimeRecord};
 use crate::store::{Changes, damaged, decode};
-use prost::Message;
 
 /// About so many rows are removed in one call.
 const ROWS_PER_CALL: usize = 4_096;
@@ -22,36 +20,6 @@ const FLOOR_ROWS_MAX: usize = 4_096;
 /// Removed rows keep their room until tables are merged. That is forced when there are more of them than rows that are
 /// left, and at least so many.
 const REMOVED_ROWS_MIN: u64 = 50_000;
-
-/// Rows that are ordered by revision.
-#[derive(Clone, Copy)]
-enum RowKind {
-    Conflict,
-    /// Some ended allocations; each has a row by its id, too.
-    Ended,
-    /// A session's end; it has a row by its id, too.
-    Closed,
-}
-
-impl RowKind {
-    const ALL: [Self; 3] = [Self::Conflict, Self::Ended, Self::Closed];
-
-    fn first_key(self, revision: u64) -> Vec<u8> {
-        match self {
-            Self::Conflict => keys::conflict(revision),
-            Self::Ended => keys::ended_at(revision, 0),
-            Self::Closed => keys::closed(revision, 0),
-        }
-    }
-
-    fn last_key(self, revision: u64) -> Vec<u8> {
-        match self {
-            Self::Conflict => keys::conflict(revision),
-            Self::Ended => keys::ended_at(revision, u64::MAX),
-            Self::Closed => keys::closed(revision, u64::MAX),
-        }
-    }
-}
 
 /// How far retiring got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +33,9 @@ pub struct Retirement {
 /// What clearing away has done since the start.
 #[derive(Default)]
 pub(crate) struct Cleaning {
-    /// For each kind of row the revision from which on there may be some left. Without it, each call would begin at
-    /// the marks that removed rows leave.
-    rows_from: [u64; 3],
+    /// The revision from which on there may be leavers. Without it, each call would begin at the marks that removed rows
+    /// leave.
+    leavers_from: u64,
     /// The page to look at next, and for which floor all have been looked at.
     next_page: Option<(u8, u32)>,
     pages_done_for: u64,
@@ -137,7 +105,7 @@ impl History {
         if floor == 0 {
             return Ok(Retirement { oldest, done: true });
         }
-        let rows_done = self.clear_rows(&mut writer, floor)?;
+        let rows_done = self.clear_leavers(&mut writer, floor)?;
         let blocks_done = rows_done && self.clear_blocks(&mut writer, floor)?;
         let pages_done = blocks_done && self.clear_pages(&mut writer, floor)?;
         if pages_done {
@@ -146,60 +114,33 @@ impl History {
         Ok(Retirement { oldest, done: pages_done })
     }
 
-    /// Removes rows that are ordered by revision. True when none is left.
-    fn clear_rows(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
-        // Blocks are cleared after the rows of their revisions, so there are none below.
+    /// Removes the names of what left before the floor. True when none of them is left.
+    fn clear_leavers(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
+        // Blocks are cleared after the leavers of their revisions, so there are none below.
         let cleaned = number(self.store(), &keys::CLEANED)?.unwrap_or(0);
+        let from = writer.cleaning.leavers_from.max(cleaned);
+        if from >= floor {
+            return Ok(true);
+        }
         let mut changes = self.store().changes();
         let mut removed = 0;
-        let mut done = true;
-        for (position, kind) in RowKind::ALL.into_iter().enumerate() {
-            let from = writer.cleaning.rows_from[position].max(cleaned);
-            let reached = self.clear_rows_of(kind, from, floor, &mut changes, &mut removed)?;
-            writer.cleaning.rows_from[position] = reached;
-            done &= reached >= floor;
+        let mut reached = floor;
+        for row in self.store().rows(Shelf::Index, keys::leaver(from, 0)..=keys::leaver(floor - 1, u64::MAX)) {
+            let row = row?;
+            if removed >= ROWS_PER_CALL {
+                reached = key_number(Shelf::Index, &row.key, 0)?;
+                break;
+            }
+            let leaver: LeaverRecord = decode(Shelf::Index, &row.key, row.value)?;
+            changes.remove(Shelf::Index, leaver.key);
+            changes.remove(Shelf::Index, row.key);
+            removed += 2;
         }
+        writer.cleaning.leavers_from = reached;
         writer.cleaning.removed_index_rows += removed as u64;
         writer.rows_waiting_bytes += changes.bytes();
         changes.commit()?;
-        Ok(done)
-    }
-
-    /// Removes rows of one kind, of revisions from `from` to below `floor`, as many as a call may. Gives the revision
-    /// from which on rows are left.
-    fn clear_rows_of(
-        &self,
-        kind: RowKind,
-        from: u64,
-        floor: u64,
-        changes: &mut Changes<'_>,
-        removed: &mut usize,
-    ) -> Result<u64, StoreError> {
-        if from >= floor {
-            return Ok(from);
-        }
-        for row in self.store().rows(Shelf::Index, kind.first_key(from)..=kind.last_key(floor - 1)) {
-            let row = row?;
-            if *removed >= ROWS_PER_CALL {
-                return key_number(Shelf::Index, &row.key, 0);
-            }
-            let key = row.key.clone();
-            match kind {
-                RowKind::Conflict => {}
-                RowKind::Ended => {
-                    let (ids, _) = chunk(row)?;
-                    *removed += ids.len();
-                    ids.into_iter().for_each(|id| changes.remove(Shelf::Index, keys::ended(id)));
-                }
-                RowKind::Closed => {
-                    changes.remove(Shelf::Index, keys::session(key_number(Shelf::Index, &key, 1)?));
-                    *removed += 1;
-                }
-            }
-            changes.remove(Shelf::Index, key);
-            *removed += 1;
-        }
-        Ok(floor)
+        Ok(reached >= floor)
     }
 
     /// Removes the rows about blocks, one block after the other, and then the blocks. True when none is left.
@@ -211,7 +152,7 @@ impl History {
                 return Ok(false);
             }
             let mut changes = self.store().changes();
-            removed += remove_rows_of(&mut changes, &block)?;
+            removed += remove_rows_of(&mut changes, &block);
             cleaned = block.last + 1;
             changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: cleaned });
             writer.rows_waiting_bytes += changes.bytes();
@@ -297,19 +238,10 @@ impl History {
 }
 
 /// Removes what the index has about a block; gives the number of rows.
-fn remove_rows_of(changes: &mut Changes<'_>, block: &Block) -> Result<usize, StoreError> {
-    let mut removed = 1;
+fn remove_rows_of(changes: &mut Changes<'_>, block: &Block) -> usize {
     let time_micros = block.batches.first().map_or(0, |batch| batch.time_micros);
-    changes.remove(Shelf::Index, keys::time(time_micros, block.first));
-    for batch in &block.batches {
-        let undecodable = |error| block.damaged(&format!("a batch of it can't be decoded: {error}"));
-        for entry in LogBatchHead::decode(batch.bytes.clone()).map_err(undecodable)?.entries {
-            let decision = DecisionHead::decode(entry.decided).map_err(undecodable)?;
-            if let Some(outcome) = decision.outcome.filter(|outcome| outcome.revision == entry.revision) {
-                changes.remove(Shelf::Index, keys::transaction(outcome.session, outcome.number));
-                removed += 1;
-            }
-        }
-    }
-    Ok(removed)
+    let keys = [keys::time(time_micros, block.first), keys::summary(block.first), keys::conflicts(block.first)];
+    let count = keys.len();
+    keys.into_iter().for_each(|key| changes.remove(Shelf::Index, key));
+    count
 }

@@ -1,9 +1,7 @@
 //! Lookups by id: of transactions and sessions.
 use crate::error::ReadError;
 use crate::history::History;
-use crate::keys::{self, Shelf};
-use crate::records::NumberRecord;
-use crate::store::decode;
+use crate::keys;
 use plenum_proto::v1;
 
 /// What became of something that was looked up.
@@ -40,27 +38,17 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn transaction(&self, session: u64, number: u64) -> Result<Lookup<u64>, ReadError> {
-        let (oldest, newest, is_whole) = self.extent();
-        let found = self.store().message::<NumberRecord>(Shelf::Index, &keys::transaction(session, number))?;
-        if let Some(record) = found.filter(|record| (oldest..=newest).contains(&record.number)) {
-            return Ok(Lookup::Found(record.number));
+        if let Some(revision) = self.find_transaction(session, number)? {
+            return Ok(Lookup::Found(revision));
         }
+        let (oldest, _, is_whole) = self.extent();
         // A session's id is the revision of its opening.
         if is_whole || session >= oldest {
             return Ok(Lookup::NeverWas);
         }
-        let rows = self.store().rows(Shelf::Index, keys::transaction(session, 0)..=keys::transaction(session, number));
-        for row in rows.rev() {
-            let row = row?;
-            let before = decode::<NumberRecord>(Shelf::Index, &row.key, row.value)?.number;
-            // Numbers rise: if the one below is retained, this one would be, too.
-            if before < oldest {
-                break;
-            } else if before <= newest {
-                return Ok(Lookup::NeverWas);
-            }
-        }
-        Ok(Lookup::Retired { oldest })
+        // Numbers rise: if one below is retained, this one would be, too.
+        let first = self.first_number(session)?;
+        Ok(if first.is_some_and(|first| first < number) { Lookup::NeverWas } else { Lookup::Retired { oldest } })
     }
 
     /// Who opened a session, and when it did (the session's id is the revision of its opening). Sessions are retained
@@ -71,7 +59,7 @@ impl History {
     /// [`ReadError::Store`].
     pub fn session(&self, id: u64) -> Result<Lookup<v1::SessionOpened>, ReadError> {
         let (oldest, newest, is_whole) = self.extent();
-        let found = self.store().message::<v1::SessionOpened>(Shelf::Index, &keys::session(id))?;
+        let found = self.message::<v1::SessionOpened>(&keys::session(id))?;
         Ok(match found {
             Some(opened) if id <= newest => Lookup::Found(opened),
             _ if is_whole || id >= oldest => Lookup::NeverWas,

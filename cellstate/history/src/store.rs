@@ -332,10 +332,12 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
         .worker_threads(1)
         .open()?;
     let keyspace = |shelf: Shelf| {
+        // Blocks are compressed as a whole, before: once, and not again whenever tables are written.
+        let compression = if shelf == Shelf::Blocks { CompressionType::None } else { CompressionType::Lz4 };
         database.keyspace(shelf.name(), || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(u64::MAX)
-                .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+                .data_block_compression_policy(CompressionPolicy::all(compression))
                 .compaction_strategy(std::sync::Arc::new(
                     fjall::compaction::Leveled::default().with_table_target_size(TABLE_BYTES),
                 ))

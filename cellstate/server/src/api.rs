@@ -3,6 +3,7 @@
 mod agents;
 mod backup;
 mod cell;
+mod ended;
 pub(crate) mod failure;
 mod guard;
 mod http;

@@ -4,7 +4,7 @@
 //! connections ─▶ ingress ─▶ resolver ⇄ journal        (decide, append, sync; answers go out from here)
 //!                              │ published
 //!                              ▼
-//!                          publisher ─▶ feeder        (what agents shall run, metrics; the history)
+//!                          publisher ┈▶ feeder        (what agents shall run, metrics; the history, which nothing waits for)
 //! keeping: high-water mark, next segment, room on the disk
 //! ```
 
@@ -25,7 +25,7 @@ use plenum_model::Cell;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use clock::Clock;
-pub(crate) use feeder::{Fed, Feed};
+pub(crate) use feeder::{Feed, step_back};
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
 

@@ -52,7 +52,7 @@ pub struct Settings {
     pub sync: SyncOptions,
     /// Newest batches kept in memory for watchers, in bytes. Whoever is further behind gets a snapshot.
     pub recent_bytes: usize,
-    /// Batches that wait to be folded, and to go into the history, in bytes each. At the bound, commits wait.
+    /// Batches that wait to be told to agents and counted, in bytes. At the bound, commits wait.
     pub backlog_bytes: usize,
     /// Largest message that is taken, in bytes.
     pub message_bytes_max: usize,
@@ -70,6 +70,8 @@ pub struct Settings {
     pub lease_margin: Duration,
     /// A snapshot for readers is used again until it is so old, if its revision suffices.
     pub snapshot_age: Duration,
+    /// The log is kept for a history that is behind until it has so many bytes; then what the history has not got is given up.
+    pub log_bytes_max: u64,
     /// A checkpoint is written after so many bytes of log …
     pub checkpoint_bytes: u64,
     /// … or after so long, if anything changed.
@@ -148,6 +150,7 @@ impl Default for Settings {
             lease: Duration::from_secs(15),
             lease_margin: Duration::from_secs(2),
             snapshot_age: Duration::from_millis(5),
+            log_bytes_max: 1 << 30,
             checkpoint_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(60),
             segment_bytes: 16 << 20,

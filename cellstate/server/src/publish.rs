@@ -12,7 +12,7 @@ mod times;
 mod wire;
 
 pub use batch::{LoggedBatch, NotABatch};
-pub use mirror::{Folded, Mirror, MirrorError};
+pub use mirror::{Mirror, MirrorError};
 pub use recent::Recent;
 
 pub(crate) use batch::BatchEncoder;

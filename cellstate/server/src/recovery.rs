@@ -1,10 +1,11 @@
 //! Starting: what the directory holds becomes the cell again.
 //!
 //! The newest checkpoint is folded forward with the deltas of the log, never with what was asked: a newer version does not decide
-//! history again. What the history has not got yet is fed to it on the way, through the same fold as in a running server.
+//! history again. What the history has not got yet is left to its own thread, which reads it from the log while the server serves.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
@@ -12,7 +13,7 @@ use plenum_journal::{CellId, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Delta, Revision};
 use plenum_proto::{delta, pages};
 
-use crate::engine::Fed;
+use crate::engine::step_back;
 use crate::error::ServerError;
 use crate::options::{ServerOptions, Settings};
 use crate::publish::{LoggedBatch, Mirror};
@@ -21,8 +22,8 @@ use crate::publish::{LoggedBatch, Mirror};
 pub(crate) const LOG: &str = "log";
 /// The folder of the history.
 pub(crate) const HISTORY: &str = "history";
-/// Batches fed to the history at a time while recovering, in bytes.
-const FEED_BYTES: usize = 4 << 20;
+/// Batches that are decoded ahead of being folded.
+const BATCHES_AHEAD: usize = 32;
 
 /// A directory that is open, with the cell that it holds.
 pub(crate) struct Opened {
@@ -33,6 +34,8 @@ pub(crate) struct Opened {
     pub(crate) identity: CellIdentity,
     /// The cell of the newest checkpoint.
     pub(crate) checkpoint: Option<Cell>,
+    /// Bytes of the log that the history has not got, or a little more.
+    pub(crate) lag_bytes: u64,
 }
 
 /// Opens the directory, or makes it a cell, and folds what is in it.
@@ -40,17 +43,15 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     let (journal, recovered) = open_journal(options, &options.dir.join(LOG))?;
     let folder = options.dir.join(HISTORY);
     std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;
-    let (history, opened) = History::open(&folder, history_options(&recovered, &options.settings))?;
+    let history = open_history(&folder, history_options(&recovered, &options.settings))?;
     history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
-    let (cell, start) = cell_at(&history, opened.newest_revision)?;
-    // Only the newest one: images are written of what changed since.
-    let is_newest = opened.newest_checkpoint.is_some_and(|newest| newest.revision == start);
-    let checkpoint = is_newest.then(|| cell.clone());
-    let mut mirror = Mirror::new(cell);
-    replay(&options.dir, &journal, &history, &mut mirror)?;
+    let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
+    let Replayed { mirror, checkpoint, unfed_bytes } = replay(&options.dir, &journal, &history, start)?;
+    // What is before the checkpoint was not read.
+    let lag_bytes = if history.newest_revision() < start { journal.keeper().size_bytes() } else { unfed_bytes };
     let identity = identity(options, &recovered, mirror.cell())?;
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
-    Ok(Opened { journal, history, mirror, identity, checkpoint })
+    Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes })
 }
 
 fn open_journal(options: &ServerOptions, log: &Path) -> Result<(Journal, Recovered), ServerError> {
@@ -76,6 +77,20 @@ fn random_id() -> Result<[u8; 16], ServerError> {
     let read = std::fs::File::open(&path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut id));
     read.map_err(|source| ServerError::Directory { path, source })?;
     Ok(id)
+}
+
+/// Opens the history on a thread that has stepped back: those that the store starts for itself take after it.
+fn open_history(folder: &Path, options: plenum_history::Options) -> Result<History, ServerError> {
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            step_back();
+            History::open(folder, options).map(|(history, _)| history)
+        });
+        match opening.join() {
+            Ok(opened) => Ok(opened?),
+            Err(_) => Err(ServerError::Thread { name: "history", what: "it panicked while opening".to_owned() }),
+        }
+    })
 }
 
 fn history_options(recovered: &Recovered, settings: &Settings) -> plenum_history::Options {
@@ -104,40 +119,80 @@ pub(crate) fn cell_at(history: &History, revision: u64) -> Result<(Cell, u64), S
     Ok((cell, start))
 }
 
-/// Folds what the history has after its newest checkpoint, then what only the log has; the latter is fed to the history.
-fn replay(dir: &Path, journal: &Journal, history: &History, mirror: &mut Mirror) -> Result<(), ServerError> {
-    let known = history.newest_revision();
-    let start = mirror.cell().revision().0;
-    for logged in history.entries(start + 1, known).map_err(ServerError::ReadHistory)? {
-        let entry = logged.map_err(ServerError::ReadHistory)?.entry;
-        let unfoldable = |error: &dyn std::error::Error| ServerError::unfoldable(Revision(entry.revision), error);
-        let delta = delta::decode(entry.delta.clone()).map_err(|error| unfoldable(&error))?;
-        mirror.advance(&delta).map_err(|error| unfoldable(&error))?;
+/// What the log and the newest checkpoint come to.
+struct Replayed {
+    mirror: Mirror,
+    checkpoint: Option<Cell>,
+    /// Bytes of batches behind the checkpoint that the history has not got.
+    unfed_bytes: u64,
+}
+
+/// A batch of the log, decoded.
+struct Decoded {
+    deltas: Vec<Delta>,
+    unfed_bytes: u64,
+}
+
+/// Folds the log after a checkpoint into it. A second thread reads and decodes meanwhile, also while the checkpoint is restored.
+fn replay(dir: &Path, journal: &Journal, history: &History, start: u64) -> Result<Replayed, ServerError> {
+    let (sender, batches) = std::sync::mpsc::sync_channel::<Decoded>(BATCHES_AHEAD);
+    std::thread::scope(|scope| {
+        let decoding = scope.spawn(|| decode_log(dir, journal, history, start, sender));
+        let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
+        let checkpoint = (start > 0).then(|| cell.clone());
+        let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
+        for batch in batches {
+            for delta in batch.deltas {
+                let advanced = replayed.mirror.advance(&delta);
+                advanced.map_err(|error| ServerError::unfoldable(delta.revision, &error))?;
+            }
+            replayed.unfed_bytes += batch.unfed_bytes;
+        }
+        match decoding.join() {
+            Ok(decoded) => decoded.map(|()| replayed),
+            Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while decoding".to_owned() }),
+        }
+    })
+}
+
+/// Decodes what is after a revision: from the log, and what that has no more from the history. Ends when nobody takes it any more.
+fn decode_log(
+    dir: &Path,
+    journal: &Journal,
+    history: &History,
+    start: u64,
+    sender: SyncSender<Decoded>,
+) -> Result<(), ServerError> {
+    let (keeper, known) = (journal.keeper(), history.newest_revision());
+    let begins = keeper.oldest_revision();
+    if begins > start + 1 {
+        if begins > known + 1 {
+            return Err(ServerError::MissingLog { dir: dir.to_owned(), oldest: begins, known });
+        }
+        for logged in history.entries(start + 1, begins - 1).map_err(ServerError::ReadHistory)? {
+            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+            let delta = delta::decode(entry.delta)
+                .map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))?;
+            if sender.send(Decoded { deltas: vec![delta], unfed_bytes: 0 }).is_err() {
+                return Ok(());
+            }
+        }
     }
-    let keeper = journal.keeper();
-    if keeper.tail().revision <= known {
+    let from = begins.max(start + 1);
+    if keeper.tail().revision < from {
         return Ok(());
     }
-    let mut reader = keeper.reader(known + 1).map_err(|error| match error {
-        plenum_journal::ReadError::Retired { oldest, .. } => {
-            ServerError::MissingLog { dir: dir.to_owned(), oldest, known }
-        }
-        other => ServerError::ReadJournal(other),
-    })?;
-    let mut fed = Vec::new();
-    let mut fed_bytes = 0;
+    let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
     while let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)? {
-        let batch = Arc::new(LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?);
-        let deltas = deltas_of(&batch)?;
-        let folded = mirror.fold(&batch, &deltas).map_err(|error| ServerError::unfoldable(batch.first(), &error))?;
-        fed_bytes += batch.bytes().len();
-        fed.push(Fed { batch, ended: folded.ended, conflicts: folded.conflicts }.encoded());
-        if fed_bytes >= FEED_BYTES {
-            history.append(&std::mem::take(&mut fed)).map_err(ServerError::WriteHistory)?;
-            fed_bytes = 0;
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
+        let mut deltas = deltas_of(&batch)?;
+        deltas.retain(|delta| delta.revision.0 >= from);
+        let unfed_bytes = if batch.last().0 > known { batch.bytes().len() as u64 } else { 0 };
+        if sender.send(Decoded { deltas, unfed_bytes }).is_err() {
+            return Ok(());
         }
     }
-    history.append(&fed).map_err(ServerError::WriteHistory)
+    Ok(())
 }
 
 /// The decoded deltas of a batch.

@@ -33,8 +33,6 @@ pub(crate) struct Shared {
     /// To the publishing thread.
     pub(crate) published: Backlog<Published>,
     pub(crate) picture: Picture,
-    /// Folded behind the commit path, for the final rows of allocations.
-    pub(crate) ledger: Mutex<crate::publish::Mirror>,
     pub(crate) feed: Feed,
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
@@ -87,7 +85,6 @@ impl Shared {
             durable: watch::Sender::new(revision),
             published: Backlog::new(settings.backlog_bytes),
             picture: Picture::new(cell.clone(), mirror.times().clone(), settings.snapshot_age),
-            ledger: Mutex::new(mirror),
             feed,
             keeper,
             keeping: Keeping::default(),

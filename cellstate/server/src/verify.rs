@@ -15,7 +15,7 @@ use plenum_model::{Cell, Revision};
 
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, checkpoint_cell};
+use crate::recovery::{HISTORY, LOG, checkpoint_cell, deltas_of};
 use audit::Audit;
 pub use audit::Violation;
 
@@ -75,15 +75,19 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
     let from_revision = begin(history.as_ref(), &report, &mut audit);
+    let mut shadow = history.as_ref().and_then(Shadow::begin);
     let mut visit = |frame: &Frame<'_>| {
         let place = format!("{LOG}: segment {}, offset {}", frame.segment, frame.offset);
         match LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) {
-            Ok(batch) => audit.batch(&batch, &place),
+            Ok(batch) => {
+                audit.batch(&batch, &place);
+                shadow.iter_mut().for_each(|shadow| shadow.batch(&batch));
+            }
             Err(error) => audit.violation(Revision(frame.first_revision), &place, error.to_string()),
         }
     };
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
-    compare_with_checkpoint(history.as_ref(), &mut audit);
+    shadow.into_iter().for_each(|shadow| shadow.compare(&mut audit));
     Ok(audit.into_report(&report, from_revision))
 }
 
@@ -158,23 +162,40 @@ fn fold_history(history: &History, before_log: u64, audit: &mut Audit) -> Result
     Ok(start)
 }
 
-/// The newest checkpoint must show what the deltas give.
-fn compare_with_checkpoint(history: Option<&History>, audit: &mut Audit) {
-    let Some(history) = history else { return };
-    let Some(newest) = history.newest_checkpoint() else { return };
-    let revision = newest.revision;
-    let compared = checkpoint_cell(history, revision).and_then(|mut cell: Cell| {
-        let to = audit.revision().0.min(history.newest_revision());
-        for logged in history.entries(revision + 1, to).map_err(ServerError::ReadHistory)? {
-            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
-            let delta = plenum_proto::delta::decode(entry.delta)
-                .map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))?;
-            cell.apply(&delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))?;
+/// The newest checkpoint, with the log after it: it must show what all deltas give.
+struct Shadow {
+    /// Of the checkpoint.
+    revision: u64,
+    cell: Result<Cell, ServerError>,
+}
+
+impl Shadow {
+    /// Begins with the newest checkpoint. The log reaches back to it: it is released no further.
+    fn begin(history: &History) -> Option<Self> {
+        let revision = history.newest_checkpoint()?.revision;
+        Some(Self { revision, cell: checkpoint_cell(history, revision) })
+    }
+
+    fn batch(&mut self, batch: &LoggedBatch) {
+        let Ok(cell) = &mut self.cell else { return };
+        if batch.last() <= cell.revision() {
+            return;
         }
-        Ok(cell)
-    });
-    match compared {
-        Ok(cell) => audit.compare(&cell),
-        Err(error) => audit.violation(Revision(revision), HISTORY, error.to_string()),
+        let folded = deltas_of(batch).and_then(|deltas| {
+            let newer = deltas.iter().filter(|delta| delta.revision.0 > self.revision);
+            newer.into_iter().try_for_each(|delta| {
+                cell.apply(delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))
+            })
+        });
+        if let Err(error) = folded {
+            self.cell = Err(error);
+        }
+    }
+
+    fn compare(self, audit: &mut Audit) {
+        match self.cell {
+            Ok(cell) => audit.compare(&cell),
+            Err(error) => audit.violation(Revision(self.revision), HISTORY, error.to_string()),
+        }
     }
 }

@@ -47,7 +47,6 @@ fn a_checkpoint_out_of_order_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
     history.append(&batches(1, 30, 0)).unwrap();
-    assert!(matches!(history.checkpoint(31, 0, &[], []), Err(WriteError::Ahead { revision: 31, newest: 30 })));
     assert!(matches!(history.checkpoint(0, 0, &[], []), Err(WriteError::Malformed { .. })));
     history.checkpoint(20, 0, &[], []).unwrap();
     assert!(matches!(history.checkpoint(19, 0, &[], []), Err(WriteError::Behind { revision: 19, newest: 20 })));
@@ -75,6 +74,55 @@ fn a_history_may_begin_with_a_checkpoint() {
     history.append(&batches(100, 120, 0)).unwrap();
     assert_eq!(revisions(&history, 100, 120), (100..=120).collect::<Vec<_>>());
     assert!(matches!(history.start_for(98), Err(ReadError::Retired { .. })));
+}
+
+#[test]
+fn a_checkpoint_may_be_ahead_of_the_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 30, 0)).unwrap();
+        history.checkpoint(60, 20 * SECOND, &[pages(1, 1)], [page(1, 0, "ahead")]).unwrap();
+        assert_eq!((history.newest_revision(), history.newest_checkpoint().unwrap().revision), (30, 60));
+        assert!(matches!(history.start_for(60), Err(ReadError::NotThere { asked: 60, newest: 30 })));
+        assert_eq!(history.start_for(30).unwrap(), StartingPoint::Empty);
+        history.persist().unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.newest_revision, opened.newest_checkpoint.unwrap().revision), (30, 60));
+    history.append(&batches(31, 90, 0)).unwrap();
+    assert!(matches!(history.start_for(61).unwrap(), StartingPoint::Checkpoint(info) if info.revision == 60));
+    assert_eq!(images(&history, 60), ["1/0=ahead"]);
+}
+
+#[test]
+fn a_leap_gives_up_what_was_never_fed_and_says_that_it_is_retired() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 30, 0)).unwrap();
+        assert!(matches!(history.leap_to(60), Err(WriteError::Behind { .. })), "there is no checkpoint to leap to");
+        history.checkpoint(60, 20 * SECOND, &[pages(1, 1)], [page(1, 0, "ahead")]).unwrap();
+        history.leap_to(60).unwrap();
+        assert!(matches!(history.leap_to(60), Err(WriteError::Behind { .. })), "it is there already");
+        assert_eq!((history.oldest_revision(), history.newest_revision()), (61, 60));
+        assert_eq!(history.durable_revision(), 60);
+        for given_up in [1, 30, 45, 60] {
+            assert!(matches!(history.entry(given_up), Err(ReadError::Retired { .. })), "{given_up}");
+        }
+        assert!(matches!(history.start_for(60).unwrap(), StartingPoint::Checkpoint(info) if info.revision == 60));
+        assert!(matches!(history.append(&batches(64, 66, 0)), Err(WriteError::Gap { expected: 61, found: 64 })));
+        history.append(&batches(61, 90, 0)).unwrap();
+        assert_eq!(revisions(&history, 61, 90).len(), 30);
+        assert_eq!(history.revision_at_time(25 * SECOND).unwrap(), 75);
+        assert!(matches!(history.revision_at_time(5 * SECOND), Err(ReadError::TimeRetired { oldest: 61 })));
+        while !history.retire(0).unwrap().done {}
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.oldest_revision, history.newest_revision() >= 60), (61, true));
+    assert!(matches!(history.entry(30), Err(ReadError::Retired { .. })));
+    history.append(&batches(61, 120, 0)).unwrap();
+    assert_eq!(images(&history, 60), ["1/0=ahead"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Transactions, sessions, conflicts and ended allocations.
+//! Transactions, sessions, conflicts, names, and finding what the log says about something.
 use super::*;
-use crate::{ConflictGroup, GroupBy, Lookup, Order};
+use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Order, Subject};
 
 /// Sessions 1 (batch) and 2 (service), then transactions: odd numbers of 1, even ones of 2; every fifth lost claims.
 fn with_transactions(history: &History, last: u64) {
@@ -57,15 +57,28 @@ fn a_repeated_number_keeps_its_first_revision() {
 
 #[test]
 fn conflicts_are_grouped_by_pair_machine_job_and_resource() {
+    [false, true].into_iter().for_each(check_conflicts);
+}
+
+fn check_conflicts(is_written: bool) {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
-    let mut all = batches(1, 30, 0);
-    all[1].conflicts = vec![
-        note(4, "batch", 3, vec![loss("service", 1, 2), loss("service", 2, 1)]),
-        note(5, "batch", 9, vec![loss("service", 1, 1)]),
+    let all = [
+        batch(SECOND, vec![opening(1, "batch"), opening(2, "service"), entry(3, 0)]),
+        batch(
+            2 * SECOND,
+            vec![
+                lost(4, 1, 3, &[("service", 1, 2), ("service", 2, 1)]),
+                lost(5, 1, 5, &[("service", 1, 1)]),
+                entry(6, 0),
+            ],
+        ),
+        batch(10 * SECOND, vec![lost(7, 2, 4, &[("batch", 2, 5), ("(expired)", 3, 1)])]),
     ];
-    all[9].conflicts = vec![note(28, "service", 20, vec![loss("batch", 2, 5), loss("(expired)", 3, 1)])];
     history.append(&all).unwrap();
+    if is_written {
+        history.persist().unwrap();
+    }
 
     let table = history.conflicts(0, GroupBy::Pair, 10).unwrap();
     let rows: Vec<_> = table
@@ -93,50 +106,141 @@ fn conflicts_are_grouped_by_pair_machine_job_and_resource() {
     assert!(history.conflicts(11 * SECOND, GroupBy::Pair, 10).unwrap().rows.is_empty());
 }
 
-#[test]
-fn ended_allocations_are_found_by_id_and_listed_newest_first() {
-    let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
-    let mut all = batches(1, 6, 0);
-    all[0].ended = vec![ended(900, 2, "early"), ended(901, 3, "late")];
-    all[1].ended = (1000..1200).map(|id| ended(id, 5, "many")).collect();
-    history.append(&all).unwrap();
-
-    assert_eq!(history.ended(900).unwrap().found().unwrap().job, "early");
-    assert_eq!(history.ended(1150).unwrap().found().unwrap().id, 1150);
-    assert_eq!(history.ended(7).unwrap(), Lookup::NeverWas);
-
-    let newest = history.ended_recent(3, |_| true).unwrap();
-    assert_eq!(newest.allocations.iter().map(|view| view.id).collect::<Vec<_>>(), [1199, 1198, 1197]);
-    assert!(newest.truncated);
-    let rest = history.ended_recent(9, |view| view.job != "many").unwrap();
-    assert_eq!(rest.allocations.iter().map(|view| view.id).collect::<Vec<_>>(), [901, 900]);
-    assert!(!rest.truncated);
+/// A grant of one task in this slot, by revision; every tenth also ends the one in the slot before.
+fn churn(revision: u64) -> v1::LogEntry {
+    let slot = u32::try_from(revision % 500).unwrap();
+    let grants = v1::Grants { job: 1 + revision % 7, slots: vec![slot], ..Default::default() };
+    let ends = v1::Ends { slots: vec![slot + 1], ..Default::default() };
+    let ends = revision.is_multiple_of(10).then_some(ends);
+    changing(v1::Delta { revision, grants: vec![grants], ends, ..Default::default() })
 }
 
 #[test]
-fn rows_of_batches_that_a_crash_took_are_not_shown() {
+fn what_is_about_something_is_found_in_both_directions_without_reading_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    for first in (1..=3000).step_by(10) {
+        history.append(&[batch(SECOND, (first..first + 10).map(churn).collect())]).unwrap();
+    }
+    let about = |slot, order| {
+        let mut walk = history.walk(1..=u64::MAX, order);
+        let mut revisions = Vec::new();
+        while let Some(entries) = walk.next(|summary| summary.may_tell_of(Subject::AllocationSlot(slot))).unwrap() {
+            let found = entries.iter().map(|logged| logged.entry.revision);
+            revisions.extend(found.filter(|revision| revision % 500 == u64::from(slot)));
+        }
+        (revisions, walk.read_bytes())
+    };
+    let (found, read) = about(33, Order::OldestFirst);
+    assert_eq!(found, [33, 533, 1033, 1533, 2033, 2533]);
+    assert_eq!(about(33, Order::NewestFirst).0, [2533, 2033, 1533, 1033, 533, 33]);
+    let (found, none) = about(400_000, Order::OldestFirst);
+    assert!(found.is_empty());
+    let all = {
+        let mut walk = history.walk(1..=u64::MAX, Order::OldestFirst);
+        while walk.next(|_| true).unwrap().is_some() {}
+        walk.read_bytes()
+    };
+    assert!(none < all / 5 && read < all / 2, "{none} and {read} of {all} bytes were read");
+}
+
+#[test]
+fn a_walk_gives_each_revision_of_its_range_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    for first in (1..=1000).step_by(10) {
+        history.append(&[batch(SECOND, (first..first + 10).map(churn).collect())]).unwrap();
+    }
+    for (from, to) in [(1, 1000), (7, 993), (500, 500), (995, 2000), (0, 3), (20, 10)] {
+        let expected: Vec<u64> = (from.max(1)..=to.min(1000)).collect();
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let mut walk = history.walk(from..=to, order);
+            let mut found = Vec::new();
+            while let Some(entries) = walk.next(|_| true).unwrap() {
+                found.extend(entries.iter().map(|logged| logged.entry.revision));
+            }
+            if order == Order::NewestFirst {
+                found.reverse();
+            }
+            assert_eq!(found, expected, "{from} to {to}");
+            assert!(walk.rest().is_empty());
+        }
+    }
+}
+
+fn machine_change(revision: u64, id: u64, name: &str, state: v1::MachineState) -> v1::LogEntry {
+    let machine = v1::MachineChange { id, name: name.to_owned(), state: state.into(), ..Default::default() };
+    changing(v1::Delta { revision, machines: vec![machine], ..Default::default() })
+}
+
+fn job_change(revision: u64, change: v1::job_change::Change) -> v1::LogEntry {
+    let jobs = vec![v1::JobChange { change: Some(change) }];
+    changing(v1::Delta { revision, jobs, ..Default::default() })
+}
+
+#[test]
+fn names_outlive_their_bearers_for_as_long_as_anything_speaks_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let (old, new) = (1 << 32 | 4, 2 << 32 | 4);
+    let shape = v1::JobShape {
+        namespace: "default".to_owned(),
+        name: "crunch".to_owned(),
+        groups: vec![v1::GroupShape { name: "work".to_owned(), ..Default::default() }],
+        ..Default::default()
+    };
+    let put = v1::JobPut { id: 70, shape: Some(shape), ..Default::default() };
+    let entries = vec![
+        machine_change(1, old, "old", v1::MachineState::Ready),
+        machine_change(2, old, "old", v1::MachineState::Cordoned),
+        job_change(3, v1::job_change::Change::Put(put)),
+        machine_change(4, old, "", v1::MachineState::Gone),
+        machine_change(5, new, "new", v1::MachineState::Ready),
+        job_change(6, v1::job_change::Change::Removed(70)),
+    ];
+    history.append(&[batch(SECOND, entries)]).unwrap();
+    let machine = |slot, revision| history.machine_name(slot, revision).unwrap();
+    let named = |id, name: &str| Some(MachineName { id, name: name.to_owned() });
+    let crunch =
+        JobName { namespace: "default".to_owned(), name: "crunch".to_owned(), groups: vec!["work".to_owned()] };
+    for round in 0..2 {
+        assert_eq!(
+            (machine(4, 1), machine(4, 4), machine(4, 5)),
+            (named(old, "old"), named(old, "old"), named(new, "new"))
+        );
+        assert_eq!((machine(4, 0), machine(5, 9)), (None, None));
+        assert_eq!(history.job_name(70).unwrap(), Some(crunch.clone()));
+        assert_eq!(history.job_name(71).unwrap(), None);
+        if round == 0 {
+            history.persist().unwrap();
+        }
+    }
+    history.append(&batches(7, 30, 0)).unwrap();
+    history.checkpoint(30, 0, &[], []).unwrap();
+    while !history.retire(30).unwrap().done {}
+    assert_eq!(machine(4, 30), named(new, "new"), "it is still there");
+    assert_eq!((machine(4, 4), history.job_name(70).unwrap()), (None, None));
+}
+
+#[test]
+fn a_batch_that_a_crash_took_is_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let newest = {
         let (history, _) = open(folder.path());
         history.append(&batches(1, 6, 0)).unwrap();
         history.persist().unwrap();
-        // One more batch: its rows are in the store, itself only in memory.
-        let mut last = batch(9 * SECOND, vec![opening(7, "batch"), transaction(8, 7, 1, 1)]);
-        last.ended = vec![ended(55, 8, "job")];
-        last.conflicts = vec![note(8, "batch", 1, vec![loss("service", 1, 1)])];
+        // One more batch, which is only in memory yet.
+        let last = batch(9 * SECOND, vec![opening(7, "batch"), lost(8, 7, 1, &[("service", 1, 1)])]);
         history.append(&[last]).unwrap();
-        assert_eq!(history.transaction(7, 1).unwrap(), Lookup::Found(8));
+        assert_eq!(history.transaction(7, 8).unwrap(), Lookup::Found(8));
+        assert_eq!(history.conflicts(0, GroupBy::Pair, 5).unwrap().rows[0].group.loser, "batch");
         history.newest_revision()
     };
     assert_eq!(newest, 8);
     let (history, opened) = open(folder.path());
     assert_eq!(opened.newest_revision, 6);
-    assert_eq!(history.transaction(7, 1).unwrap(), Lookup::NeverWas);
+    assert_eq!(history.transaction(7, 8).unwrap(), Lookup::NeverWas);
     assert_eq!(history.session(7).unwrap(), Lookup::NeverWas);
-    assert_eq!(history.ended(55).unwrap(), Lookup::NeverWas);
-    assert!(history.ended_recent(5, |_| true).unwrap().allocations.is_empty());
     assert!(history.conflicts(0, GroupBy::Pair, 5).unwrap().rows.is_empty());
-    assert!(history.check_against_log(6).is_err(), "the log is known to have had more");
-    history.check_against_log(8).unwrap();
+    history.check_against_log(6).unwrap();
 }

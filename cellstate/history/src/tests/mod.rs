@@ -7,7 +7,7 @@ mod feeding;
 mod inspection;
 mod retention;
 
-use crate::{ConflictNote, EncodedBatch, EndedAllocation, History, Loss, Opened, Options, PageImage, TablePages};
+use crate::{EncodedBatch, History, Opened, Options, PageImage, TablePages};
 use bytes::Bytes;
 use plenum_proto::v1;
 use prost::Message;
@@ -16,7 +16,7 @@ use std::path::Path;
 const SECOND: i64 = 1_000_000;
 
 fn options() -> Options {
-    Options { memtable_bytes: 256 << 10, block_bytes: 4 << 10, block_batches: 16, ..Options::new(*b"the cell") }
+    Options { memtable_bytes: 64 << 10, block_bytes: 4 << 10, block_batches: 16, ..Options::new(*b"the cell") }
 }
 
 fn open(folder: &Path) -> (History, Opened) {
@@ -65,7 +65,7 @@ fn session_change(revision: u64, change: v1::session_change::Change) -> v1::LogE
 fn batch(time_micros: i64, entries: Vec<v1::LogEntry>) -> EncodedBatch {
     let (first, last) = (entries.first().unwrap().revision, entries.last().unwrap().revision);
     let bytes = v1::LogBatch { core_version: 1, time_micros, entries }.encode_to_vec().into();
-    EncodedBatch { first, last, time_micros, bytes, ended: Vec::new(), conflicts: Vec::new() }
+    EncodedBatch { first, last, time_micros, bytes }
 }
 
 /// Batches of three revisions each, a second apart: revision r is decided at second ⌈r / 3⌉.
@@ -100,26 +100,36 @@ fn images(history: &History, revision: u64) -> Vec<String> {
     history.pages_at(revision).unwrap().map(|image| text(image.unwrap())).collect()
 }
 
-fn ended(id: u64, revision: u64, job: &str) -> EndedAllocation {
-    let view = v1::AllocationView { id, job: job.to_owned(), ended_revision: revision, ..Default::default() };
-    EndedAllocation { id, revision, view: view.encode_to_vec().into() }
-}
-
-fn note(revision: u64, loser: &str, staleness_revisions: u64, losses: Vec<Loss>) -> ConflictNote {
-    ConflictNote {
-        revision,
-        session: 1,
+/// The entry of a transaction of ten claims that lost some: to whom, on which machine, and how many.
+fn lost(revision: u64, session: u64, staleness: u64, losses: &[(&str, u32, usize)]) -> v1::LogEntry {
+    let refusals = losses.iter().flat_map(|(winner, machine, claims)| {
+        let (scheduler, event) = match winner.strip_prefix('(') {
+            Some(event) => (String::new(), event.trim_end_matches(')').to_owned()),
+            None => ((*winner).to_owned(), String::new()),
+        };
+        let culprits = vec![v1::Culprit { scheduler, event, ..Default::default() }];
+        let kind = v1::RefusalKind::Conflict.into();
+        let refusal = v1::Refusal { kind, machine: *machine, job: 7, resource: 1, culprits, ..Default::default() };
+        std::iter::repeat_n(refusal, *claims)
+    });
+    let outcome = v1::Outcome {
+        session,
         number: revision,
-        loser: loser.to_owned(),
+        revision,
         claims: 10,
-        staleness_revisions,
-        deciding_micros: 1000,
-        losses,
-    }
+        refusals: refusals.collect(),
+        ..Default::default()
+    };
+    let decision = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) };
+    let decided = v1::DecisionMetadata { deciding_micros: 1000, ..Default::default() };
+    let asked = v1::Transaction { base_revision: revision - staleness, decision: Some(decided), ..Default::default() };
+    let asked = v1::Command { ask: Some(v1::command::Ask::Commit(asked)), ..Default::default() };
+    v1::LogEntry { asked: asked.encode_to_vec().into(), decided: decision.encode_to_vec().into(), ..entry(revision, 0) }
 }
 
-fn loss(winner: &str, machine: u32, claims: u32) -> Loss {
-    Loss { winner: winner.to_owned(), machine: Some(machine), job: 7, resource: 1, claims }
+/// The entry of this delta.
+fn changing(delta: v1::Delta) -> v1::LogEntry {
+    v1::LogEntry { delta: delta.encode_to_vec().into(), ..entry(delta.revision, 0) }
 }
 
 /// What a kill -9 leaves: the files as they are while the history is open. Waits until nobody changes them, as a copy

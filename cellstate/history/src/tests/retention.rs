@@ -12,16 +12,12 @@ fn retire_all(history: &History, keep_from: u64) -> u64 {
     panic!("retiring never ends");
 }
 
-/// 3000 revisions with a checkpoint every 300; each revision is a transaction of session 1, which ends an allocation
-/// and loses a claim.
+/// 3000 revisions with a checkpoint every 300; each revision is a transaction of session 1, which loses a claim.
 fn long_history(history: &History) {
     history.append(&[batch(SECOND, vec![opening(1, "batch"), opening(2, "service"), closing(3, 2)])]).unwrap();
     for first in (4..=3000).step_by(9) {
-        let entries = (first..first + 9).map(|revision| transaction(revision, 1, revision, 1)).collect();
-        let mut batch = batch(i64::try_from(first).unwrap() * SECOND, entries);
-        batch.ended = (first..first + 9).map(|revision| ended(10_000 + revision, revision, "job")).collect();
-        batch.conflicts =
-            (first..first + 9).map(|revision| note(revision, "batch", 1, vec![loss("service", 1, 1)])).collect();
+        let entries = (first..first + 9).map(|revision| lost(revision, 1, 1, &[("service", 1, 1)])).collect();
+        let batch = batch(i64::try_from(first).unwrap() * SECOND, entries);
         let last = batch.last;
         history.append(&[batch]).unwrap();
         if (last - 3).is_multiple_of(297) {
@@ -60,8 +56,6 @@ fn retiring_moves_to_a_checkpoint_and_keeps_what_follows() {
     assert_eq!(history.transaction(1, 900).unwrap(), Lookup::Retired { oldest: 1488 });
     assert_eq!(history.transaction(1, 2000).unwrap(), Lookup::Found(2000));
     assert_eq!(history.transaction(1, 5000).unwrap(), Lookup::NeverWas);
-    assert_eq!(history.ended(10_900).unwrap(), Lookup::Retired { oldest: 1488 });
-    assert_eq!(history.ended(12_000).unwrap().found().unwrap().id, 12_000);
     assert_eq!(history.session(1).unwrap().found().unwrap().scheduler, "batch");
     assert_eq!(history.session(2).unwrap(), Lookup::Retired { oldest: 1488 });
     let listed = history.transactions(0..=u64::MAX, Order::OldestFirst, 1, |_| true).unwrap();

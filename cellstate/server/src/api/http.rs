@@ -66,7 +66,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let depths = [
         ("requests", shared.ingress.len()),
         ("publish_bytes", shared.published.bytes()),
-        ("history_bytes", shared.feed.waiting_bytes()),
+        ("history_bytes", usize::try_from(shared.feed.lag_bytes()).unwrap_or(usize::MAX)),
     ];
     let mut gauges = Vec::new();
     for (name, counts) in [("allocations", &status.allocations), ("machines", &status.machines), ("jobs", &status.jobs)]
@@ -84,6 +84,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));
+    gauges.push(("history_oldest_revision", vec![(String::new(), float(status.oldest_revision))]));
+    gauges.push(("history_given_up_revisions", vec![(String::new(), float(shared.feed.given_up()))]));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
 }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, Command, Decision, Job, NotWanted, RejectionCode, Revision, TaskState,
-    group_is_wanted,
+    AllocationId, AllocationRef, Cell, Command, Decision, Job, NotWanted, RejectionCode, TaskState, group_is_wanted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
+use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::{past, principal};
@@ -183,11 +183,7 @@ impl v1::jobs_server::Jobs for JobsService {
         if let Some(allocation) = cell.allocation(id) {
             return Ok(Response::new(live(&self.shared, &cell, &allocation).await));
         }
-        let ended = ended(&self.shared, cell.revision(), id).await?;
-        if ended.ended_revision > cell.revision().0 {
-            return Err(no_such_allocation(id).into());
-        }
-        Ok(Response::new(ended))
+        Ok(Response::new(ended(&self.shared, &cell, id).await?))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -197,7 +193,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let machine = match cell.allocation(id) {
             Some(allocation) => allocation.row.machine,
             None => {
-                let ended = ended(&self.shared, cell.revision(), id).await?;
+                let ended = ended(&self.shared, &cell, id).await?;
                 let machine = plenum_model::MachineId::from_bits(ended.machine_id);
                 let machine = machine.and_then(|machine| cell.machine(machine));
                 let gone = || Failure::new(Code::Unavailable, "AGENT_GONE", "the machine that ran it was removed");
@@ -254,16 +250,21 @@ fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
         .ok_or_else(|| Failure::invalid("allocation: expected the id of an allocation, found 0"))
 }
 
-fn no_such_allocation(id: AllocationId) -> Failure {
-    Failure::not_found(RejectionCode::NoSuchAllocation, format!("there is no {id}, and none that ended is retained"))
-}
-
-/// The final row of an allocation that is not live any more.
-async fn ended(shared: &Arc<Shared>, at: Revision, id: AllocationId) -> Result<v1::AllocationView, Failure> {
-    past::reach(shared, at.min(shared.durable_revision())).await?;
-    let history = shared.feed.history().clone();
-    let found = past::blocking(move || history.ended(id.to_bits()).map_err(|error| Failure::history(&error))).await?;
-    found.found().ok_or_else(|| no_such_allocation(id))
+/// The final row of an allocation that is not live in the cell.
+async fn ended(shared: &Arc<Shared>, cell: &Cell, id: AllocationId) -> Result<v1::AllocationView, Failure> {
+    past::reach(shared, cell.revision()).await?;
+    let (shared, cell) = (shared.clone(), cell.clone());
+    let missing = |what: String| Failure::not_found(RejectionCode::NoSuchAllocation, what);
+    past::blocking(move || match ended::fate(&shared, &cell, id)? {
+        Fate::Ended(row) => Ok(*row),
+        Fate::NeverWas => Err(missing(format!("there never was an {id} up to revision {}", cell.revision()))),
+        Fate::Retired(oldest) => Err(Failure::new(
+            Code::NotFound,
+            "ALLOCATION_RETIRED",
+            format!("{id} ended, and is no longer retained: the oldest revision that can be read is {oldest}"),
+        )),
+    })
+    .await
 }
 
 /// A live allocation's row, with the time of its grant where the picture or the history knows it.
@@ -310,25 +311,21 @@ async fn list_allocations(
         response.allocations.push(row);
     }
     if wire.ended {
-        past::reach(shared, cell.revision()).await?;
+        // What ended last is left out rather than waited for long, and said to be.
+        let behind = past::reach(shared, cell.revision()).await.is_err();
         let left = limit - response.allocations.len();
-        let history = shared.feed.history().clone();
-        let (at, list_namespace, job, machine) =
-            (cell.revision().0, list.namespace.clone(), wire.job.clone(), wire.machine.clone());
+        let (shared, at, job, machine) = (shared.clone(), cell.revision(), wire.job.clone(), wire.machine.clone());
         let page = past::blocking(move || {
-            let passes = |row: &v1::AllocationView| {
-                // The history may be ahead of the picture, in which what ended since is still live.
-                row.ended_revision <= at
-                    && (list_namespace.is_empty() || row.namespace == list_namespace)
+            ended::list(&shared, at, left, |row| {
+                (list.namespace.is_empty() || row.namespace == list.namespace)
                     && (job.is_empty() || row.job == job)
                     && (machine.is_empty() || row.machine == machine)
                     && filter.passes(|field| allocation_field(row, field))
-            };
-            history.ended_recent(left, passes).map_err(|error| Failure::history(&error))
+            })
         });
-        let page = page.await?;
-        response.truncated = page.truncated;
-        response.allocations.extend(page.allocations);
+        let (rows, truncated) = page.await?;
+        response.truncated = truncated || behind;
+        response.allocations.extend(rows);
     }
     Ok(response)
 }

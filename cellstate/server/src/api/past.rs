@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use plenum_history::{History, ReadError};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use tonic::Code;
@@ -33,7 +34,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cel
     }
     reach(shared, Revision(revision)).await?;
     let shared = shared.clone();
-    blocking(move || fold(&shared, revision)).await
+    blocking(move || fold(shared.feed.history(), revision)).await
 }
 
 async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {
@@ -65,13 +66,31 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
 }
 
-fn fold(shared: &Shared, revision: u64) -> Result<Cell, Failure> {
-    let history = shared.feed.history();
-    let unreadable = |error: ServerError| match error {
-        ServerError::ReadHistory(error) => Failure::history(&error),
-        other => Failure::internal(other.to_string()),
+/// Why there is nothing to begin folding with.
+pub(super) enum Unstartable {
+    /// It is no longer retained.
+    Retired,
+    Failed(Failure),
+}
+
+/// The cell to begin with for a revision, and its own: the newest checkpoint before it, or the empty cell.
+pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Unstartable> {
+    recovery::cell_at(history, revision).map_err(|error| match error {
+        ServerError::ReadHistory(ReadError::Retired { .. }) => Unstartable::Retired,
+        ServerError::ReadHistory(error) => Unstartable::Failed(Failure::history(&error)),
+        other => Unstartable::Failed(Failure::internal(other.to_string())),
+    })
+}
+
+/// The cell at a revision that the history has. Waits for the disk.
+pub(super) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
+    let unstartable = |error| match error {
+        Unstartable::Retired => {
+            Failure::history(&ReadError::Retired { asked: revision, oldest: history.oldest_revision() })
+        }
+        Unstartable::Failed(failure) => failure,
     };
-    let (mut cell, start) = recovery::cell_at(history, revision).map_err(unreadable)?;
+    let (mut cell, start) = start(history, revision).map_err(unstartable)?;
     for logged in history.entries(start + 1, revision).map_err(|error| Failure::history(&error))? {
         let entry = logged.map_err(|error| Failure::history(&error))?.entry;
         let delta = delta::decode(entry.delta).map_err(|error| Failure::internal(error.to_string()))?;

@@ -75,11 +75,6 @@ impl<T> Backlog<T> {
         self.changed.notify_all();
     }
 
-    /// Most bytes that may wait.
-    pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.state.lock().bytes

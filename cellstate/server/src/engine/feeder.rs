@@ -1,68 +1,79 @@
-//! The thread that writes history: batches, checkpoints, and what is given up. No commit waits for it, unless it is far behind.
+//! The thread that writes history: batches, checkpoints, and what is given up. Nothing waits for it, ever.
+//!
+//! While it keeps up, batches come to it from memory; a queue that is full lets them go, and then they are read from the log, which
+//! keeps them until they are in the history. Checkpoints are of the picture, however far behind the batches are, so that recovery
+//! is quick in any case. When the log has grown to its bound all the same, the history leaps to the newest checkpoint: what lies
+//! between is retired, and said so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::RwLock;
-use plenum_history::{ConflictNote, EncodedBatch, EndedAllocation, History, PageImage, TablePages, WriteError};
+use plenum_history::{EncodedBatch, History, PageImage, TablePages, WriteError};
+use plenum_journal::{ReadError, Reader};
 use plenum_model::{Cell, Revision};
 use plenum_proto::pages::{self, Table};
 use tokio::sync::watch;
 
-use super::backlog::{Backlog, Received};
 use crate::options::Settings;
-use crate::publish::LoggedBatch;
+use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
 
-/// Most batches that are written at a time.
-const BATCHES_MAX: usize = 256;
+/// Batches that wait in memory. What does not fit is read from the log.
+const BATCHES_WAITING_MAX: usize = 64;
+/// Most bytes of batches that are written at a time.
+const ROUND_BYTES: usize = 4 << 20;
 
 /// A checkpoint waits for so many times the log bytes that the one before took in images: so that images are at most a part of what is
 /// written, however large the cell is.
 const LOG_BYTES_PER_IMAGE_BYTE: u64 = 4;
+/// When half of the log's bound waits, checkpoints wait so many times longer.
+const SPARING_FACTOR: u64 = 4;
+
+/// How much less of the processor the feeding thread gets when others want it, too: they have ten times its weight.
+const NICE: i32 = 10;
 
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
+/// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
+const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A batch on its way into the history.
-#[derive(Debug)]
-pub(crate) struct Fed {
-    pub(crate) batch: Arc<LoggedBatch>,
-    pub(crate) ended: Vec<EndedAllocation>,
-    pub(crate) conflicts: Vec<ConflictNote>,
-}
-
-impl Fed {
-    pub(crate) fn encoded(self) -> EncodedBatch {
-        EncodedBatch {
-            first: self.batch.first().0,
-            last: self.batch.last().0,
-            time_micros: self.batch.time().micros,
-            bytes: self.batch.bytes().clone(),
-            ended: self.ended,
-            conflicts: self.conflicts,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let ended: usize = self.ended.iter().map(|ended| ended.view.len() + 48).sum();
-        self.batch.bytes().len() + ended
-    }
-}
-
-/// The history, and what is on its way into it.
+/// The history, and the way into it.
 pub(crate) struct Feed {
     history: History,
-    backlog: Backlog<Fed>,
+    /// Never waited for: so a feeding thread that got no time for a while stops nobody.
+    batches: Sender<Option<Arc<LoggedBatch>>>,
+    received: Receiver<Option<Arc<LoggedBatch>>>,
+    closing: AtomicBool,
     newest: watch::Sender<Revision>,
+    /// Bytes of the log, counted from somewhere: up to its durable end, and up to what the history has got.
+    durable_bytes: AtomicU64,
+    fed_bytes: AtomicU64,
+    /// Revisions that were given up because the log had grown to its bound.
+    given_up: AtomicU64,
     /// Why nothing more is written, if so. The log then keeps everything, and the next start feeds the history again.
     broken: RwLock<Option<String>>,
 }
 
 impl Feed {
-    pub(crate) fn new(history: History, backlog_bytes: usize) -> Self {
+    /// `lag_bytes` are those of batches that the log has, and the history has not.
+    pub(crate) fn new(history: History, lag_bytes: u64) -> Self {
         let newest = watch::Sender::new(Revision(history.newest_revision()));
-        Self { history, backlog: Backlog::new(backlog_bytes), newest, broken: RwLock::new(None) }
+        let (batches, received) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+        Self {
+            history,
+            batches,
+            received,
+            closing: AtomicBool::new(false),
+            newest,
+            durable_bytes: AtomicU64::new(lag_bytes),
+            fed_bytes: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            broken: RwLock::new(None),
+        }
     }
 
     pub(crate) fn history(&self) -> &History {
@@ -74,24 +85,46 @@ impl Feed {
         self.broken.read().clone()
     }
 
-    /// Bytes that wait.
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.backlog.bytes()
+    /// Bytes of durable batches that the history has not got yet.
+    pub(crate) fn lag_bytes(&self) -> u64 {
+        self.durable_bytes().saturating_sub(self.fed_bytes.load(Ordering::Relaxed))
     }
 
-    /// Waits only when the history is far behind. Before that, when half of what may wait does, the rows of ended allocations are left
-    /// out: they are most of the bytes, and what is needed to go on is in the batches.
-    pub(crate) fn send(&self, mut fed: Fed) {
-        if self.backlog.bytes() > self.backlog.bytes_max() / 2 {
-            fed.ended = Vec::new();
-        }
-        if self.broken.read().is_none() {
-            self.backlog.send(fed.bytes(), fed);
-        }
+    fn durable_bytes(&self) -> u64 {
+        self.durable_bytes.load(Ordering::Relaxed)
     }
 
+    /// Revisions that were given up since the start, because the history was too far behind.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a durable batch, the next one. Never waits.
+    pub(crate) fn send(&self, batch: Arc<LoggedBatch>) {
+        self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
+        // A full queue: it will be read from the log.
+        drop(self.batches.try_send(Some(batch)));
+    }
+
+    /// Nothing more will come. Whoever waits for the history is not waited for.
     pub(crate) fn close(&self) {
-        self.backlog.close();
+        self.closing.store(true, Ordering::Release);
+        // If the queue is full, the feeding thread is awake.
+        drop(self.batches.try_send(None));
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn fed(&self, bytes: u64) {
+        self.fed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.newest.send_replace(Revision(self.history.newest_revision()));
+    }
+
+    /// The history had everything when the log's end was counted so.
+    fn caught_up(&self, durable_bytes: u64) {
+        self.fed_bytes.store(durable_bytes, Ordering::Relaxed);
     }
 
     /// Waits until the history has a revision; false when it did not come in time.
@@ -102,109 +135,242 @@ impl Feed {
     }
 }
 
+/// Takes a thread, and those that it starts, back behind all others.
+pub(crate) fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the history's threads are as important as all others");
+    }
+}
+
+/// Why the history takes nothing more.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Batch(#[from] NotABatch),
+}
+
 /// What the feeding thread remembers.
 struct Feeder<'a> {
     shared: &'a Arc<Shared>,
     settings: &'a Settings,
+    /// Came from memory, and is not next.
+    held: Option<Arc<LoggedBatch>>,
+    reader: Option<Reader>,
     /// The cell of the newest checkpoint: pages that are not its very own have changed.
     before: Option<Cell>,
-    bytes_since: u64,
+    /// The durable end of the log when the newest checkpoint was written, as [`Feed`] counts it.
+    checkpoint_bytes: u64,
     /// Of the newest checkpoint.
     image_bytes: u64,
-    checkpoint_due: Instant,
-    changed: bool,
-    retiring: bool,
+    /// When a checkpoint is written of however little; none is due while nothing has changed.
+    checkpoint_due: Option<Instant>,
+    /// When more is to be cleared away.
+    retiring_due: Option<Instant>,
 }
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
+    step_back();
     let settings = &shared.settings;
     let mut feeder = Feeder {
         shared,
         settings,
+        held: None,
+        reader: None,
         before,
-        bytes_since: 0,
-        image_bytes: 0,
-        checkpoint_due: Instant::now() + settings.checkpoint_interval,
-        changed: false,
-        retiring: false,
+        checkpoint_bytes: 0,
+        image_bytes: shared.feed.history.newest_checkpoint().map_or(0, |newest| newest.image_bytes),
+        checkpoint_due: None,
+        retiring_due: None,
     };
-    loop {
-        let until = (feeder.changed || feeder.retiring).then_some(feeder.checkpoint_due);
-        let received = shared.feed.backlog.receive(BATCHES_MAX, until);
-        let closed = matches!(received, Received::Closed);
-        if shared.has_failed() {
-            return;
-        }
-        let done = match received {
-            Received::Items(batches) => feeder.feed(batches),
-            Received::TimedOut => feeder.go_on_retiring(),
-            Received::Closed => Ok(()),
-        };
-        let done = done.and_then(|()| feeder.checkpoint_when_due(closed));
-        if let Err(error) = done {
-            tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
-            *shared.feed.broken.write() = Some(error.to_string());
-            shared.feed.backlog.close();
-            return;
-        }
-        if closed {
-            return;
-        }
+    if let Err(error) = feeder.run() {
+        tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
+        *shared.feed.broken.write() = Some(error.to_string());
     }
 }
 
 impl Feeder<'_> {
-    fn feed(&mut self, batches: Vec<Fed>) -> Result<(), WriteError> {
-        self.bytes_since += batches.iter().map(|fed| fed.batch.bytes().len() as u64).sum::<u64>();
-        if !self.changed {
-            self.changed = true;
-            self.checkpoint_due = Instant::now() + self.settings.checkpoint_interval;
+    fn run(&mut self) -> Result<(), FeedError> {
+        let mut ending = None;
+        loop {
+            if self.shared.has_failed() {
+                return Ok(());
+            }
+            let durable_bytes = self.shared.feed.durable_bytes();
+            let batches = self.next_batches()?;
+            let idle = batches.is_empty();
+            if idle {
+                self.shared.feed.caught_up(durable_bytes);
+            } else {
+                self.feed(batches)?;
+            }
+            if self.shared.feed.is_closing() {
+                let end = *ending.get_or_insert_with(|| Instant::now() + ENDING_PATIENCE);
+                if idle || Instant::now() >= end {
+                    return self.end();
+                }
+                continue;
+            }
+            self.checkpoint_when_due()?;
+            self.leap_when_due()?;
+            if idle {
+                self.wait();
+            }
         }
-        let batches: Vec<EncodedBatch> = batches.into_iter().map(Fed::encoded).collect();
-        let feed = &self.shared.feed;
-        feed.history.append(&batches)?;
-        feed.newest.send_replace(Revision(feed.history.newest_revision()));
-        Ok(())
     }
 
-    fn checkpoint_when_due(&mut self, closed: bool) -> Result<(), WriteError> {
-        let enough = self.settings.checkpoint_bytes.max(self.image_bytes * LOG_BYTES_PER_IMAGE_BYTE);
-        let due = Instant::now() >= self.checkpoint_due || self.bytes_since >= enough;
-        if self.changed && (due || closed) {
-            self.checkpoint(closed)?;
+    /// The batches that come next, as many as go in one round; none if there are none.
+    fn next_batches(&mut self) -> Result<Vec<EncodedBatch>, FeedError> {
+        let mut next = self.shared.feed.history.newest_revision() + 1;
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        while bytes < ROUND_BYTES {
+            let held = self.held.take().or_else(|| self.shared.feed.received.try_iter().flatten().next());
+            let batch = match held {
+                // What was read from the log, and came from memory, too.
+                Some(held) if held.last().0 < next => continue,
+                Some(held) if held.first().0 == next => {
+                    self.reader = None;
+                    held
+                }
+                held => {
+                    self.held = held;
+                    match self.read(next)? {
+                        Some(read) => read,
+                        None => break,
+                    }
+                }
+            };
+            next = batch.last().0 + 1;
+            bytes += batch.bytes().len();
+            batches.push(encoded(&batch));
         }
-        if closed {
-            self.shared.feed.history.persist()?;
-        }
-        Ok(())
+        Ok(batches)
     }
 
-    /// Writes images of the pages that changed. The picture may be ahead of what was fed: then it is fed first.
-    fn checkpoint(&mut self, closed: bool) -> Result<(), WriteError> {
+    /// The batch of a revision, from the log; `None` if it is not durable yet, or not there any more.
+    fn read(&mut self, next: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
+        if self.shared.keeper.tail().revision < next {
+            return Ok(None);
+        }
+        if self.reader.is_none() {
+            match self.shared.keeper.reader(next) {
+                Ok(reader) => self.reader = Some(reader),
+                // As after a restore: the history goes on from its newest checkpoint.
+                Err(ReadError::Retired { oldest, .. }) => return self.leap_over_gap(oldest),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        while let Some(frame) = reader.next_frame()? {
+            if frame.last_revision >= next {
+                return Ok(Some(Arc::new(LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?)));
+            }
+        }
+        self.reader = None;
+        Ok(None)
+    }
+
+    fn leap_over_gap(&mut self, oldest: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
         let history = &self.shared.feed.history;
-        let ask = || self.shared.ingress.want_snapshot();
-        let Some(cell) = self.shared.picture.wait_for(Revision(history.newest_revision()), ask) else { return Ok(()) };
-        while cell.revision().0 > history.newest_revision() {
-            let Received::Items(batches) = self.shared.feed.backlog.receive(BATCHES_MAX, None) else { return Ok(()) };
-            self.feed(batches)?;
+        let newest = history.newest_revision();
+        match history.newest_checkpoint().filter(|info| info.revision > newest && info.revision + 1 >= oldest) {
+            Some(info) => self.leap(info.revision)?,
+            None => return Err(ReadError::Retired { asked: newest + 1, oldest }.into()),
         }
-        self.image_bytes = take_checkpoint(history, &cell, self.before.as_ref())?;
-        self.before = (!closed).then_some(cell);
-        self.bytes_since = 0;
-        self.changed = false;
-        self.checkpoint_due = Instant::now() + self.settings.checkpoint_interval;
+        Ok(None)
+    }
+
+    /// Waits for a batch, or until something is due.
+    fn wait(&mut self) {
+        let received = &self.shared.feed.received;
+        let due = self.checkpoint_due.into_iter().chain(self.retiring_due).min();
+        let received = due.map_or_else(
+            || received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            |due| received.recv_deadline(due),
+        );
+        if let Ok(batch) = received {
+            self.held = batch;
+        } else if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
+            self.give_up();
+        }
+    }
+
+    fn feed(&mut self, batches: Vec<EncodedBatch>) -> Result<(), FeedError> {
+        let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
+        self.shared.feed.history.append(&batches)?;
+        self.shared.feed.fed(bytes);
+        self.checkpoint_due.get_or_insert_with(|| Instant::now() + self.settings.checkpoint_interval);
+        Ok(())
+    }
+
+    /// Writes a checkpoint when the log since the last one, fed or not, is worth it; or when the last one is old.
+    fn checkpoint_when_due(&mut self) -> Result<(), FeedError> {
+        let spared = if self.is_far_behind() { SPARING_FACTOR } else { 1 };
+        let enough = self.settings.checkpoint_bytes.max(self.image_bytes * LOG_BYTES_PER_IMAGE_BYTE) * spared;
+        let since = self.shared.feed.durable_bytes().saturating_sub(self.checkpoint_bytes);
+        if since >= enough || self.checkpoint_due.is_some_and(|due| due <= Instant::now()) {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn is_far_behind(&self) -> bool {
+        self.shared.feed.lag_bytes() > self.settings.log_bytes_max / 2
+    }
+
+    /// Writes images of the pages that changed, of the picture as it is.
+    fn checkpoint(&mut self) -> Result<(), FeedError> {
+        let history = &self.shared.feed.history;
+        self.checkpoint_bytes = self.shared.feed.durable_bytes();
+        self.checkpoint_due = None;
+        let ask = || self.shared.ingress.want_snapshot();
+        let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else { return Ok(()) };
+        if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
+            self.image_bytes = take_checkpoint(history, &cell, self.before.as_ref())?;
+            self.before = Some(cell);
+        }
         self.give_up();
         Ok(())
     }
 
-    /// Clears more of the old history away, a bounded piece at a time.
-    fn go_on_retiring(&mut self) -> Result<(), WriteError> {
-        if self.retiring && !self.changed {
-            self.give_up();
-            self.checkpoint_due = Instant::now() + RETIRING_PAUSE;
+    /// Gives up what the history has not got, when the log that keeps it has grown to its bound.
+    fn leap_when_due(&mut self) -> Result<(), FeedError> {
+        let log_bytes = self.shared.keeper.size_bytes();
+        if log_bytes <= self.settings.log_bytes_max || !self.is_far_behind() {
+            return Ok(());
         }
+        self.checkpoint()?;
+        let history = &self.shared.feed.history;
+        match history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
+            Some(info) => self.leap(info.revision),
+            None => Ok(()),
+        }
+    }
+
+    fn leap(&mut self, revision: u64) -> Result<(), FeedError> {
+        let history = &self.shared.feed.history;
+        let (from, given_up) = (history.newest_revision() + 1, revision - history.newest_revision());
+        history.leap_to(revision)?;
+        tracing::warn!(
+            from,
+            to = revision,
+            "the history was too far behind: these revisions, and all before, can not be read any more"
+        );
+        self.shared.feed.given_up.fetch_add(given_up, Ordering::Relaxed);
+        self.reader = None;
+        self.shared.feed.fed(0);
+        self.give_up();
         Ok(())
+    }
+
+    /// The last round: what is there becomes durable, and the next start has little to do.
+    fn end(&mut self) -> Result<(), FeedError> {
+        self.checkpoint()?;
+        Ok(self.shared.feed.history.persist()?)
     }
 
     /// Lets go of what is not needed any more: segments of the log, and old history.
@@ -215,14 +381,29 @@ impl Feeder<'_> {
         if let Err(error) = self.shared.keeper.prepare() {
             tracing::warn!(%error, "segments of the log could not be given back");
         }
+        let oldest = history.oldest_revision();
         let retired = history
             .retention_floor(self.shared.clock.now().micros)
             .map_err(|error| error.to_string())
             .and_then(|floor| history.retire(floor).map_err(|error| error.to_string()));
         match retired {
-            Ok(retirement) => self.retiring = !retirement.done,
+            Ok(retirement) => {
+                self.retiring_due = (!retirement.done).then(|| Instant::now() + RETIRING_PAUSE);
+                if retirement.oldest > oldest {
+                    tracing::info!(oldest = retirement.oldest, before = oldest, "old history is retired");
+                }
+            }
             Err(error) => tracing::warn!(error, "old history could not be cleared away"),
         }
+    }
+}
+
+fn encoded(batch: &LoggedBatch) -> EncodedBatch {
+    EncodedBatch {
+        first: batch.first().0,
+        last: batch.last().0,
+        time_micros: batch.time().micros,
+        bytes: batch.bytes().clone(),
     }
 }
 

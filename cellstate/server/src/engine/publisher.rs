@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::backlog::Received;
-use super::feeder::Fed;
 use crate::commit::Published;
 use crate::error::ServerError;
 use crate::publish::losses;
@@ -34,13 +33,12 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 }
 
 fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
-    let folded = shared.ledger.lock().fold(&published.batch, &published.deltas).map_err(ServerError::Mirror)?;
     shared.picture.note_time(published.batch.first(), published.batch.time());
     shared.picture.tidy();
     let losses = losses(&published).map_err(ServerError::Mirror)?;
     shared.metrics.decided(&published.transactions, &losses);
     let now = shared.clock.monotonic_micros();
     shared.hub.fold(&published.deltas, now);
-    shared.feed.send(Fed { batch: published.batch, ended: folded.ended, conflicts: folded.conflicts });
+    shared.feed.send(published.batch);
     Ok(())
 }

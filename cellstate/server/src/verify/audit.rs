@@ -67,10 +67,6 @@ impl Audit {
         self.core = None;
     }
 
-    pub(super) fn revision(&self) -> Revision {
-        self.cell.revision()
-    }
-
     pub(super) fn batch(&mut self, batch: &LoggedBatch, place: &str) {
         for revision in batch.revisions() {
             let entry = v1::LogEntry {

@@ -1,0 +1,200 @@
+//! What the index keeps of batches: gathered while their block does, and written with it.
+use crate::batch::{EncodedBatch, Loss, losses_of};
+use crate::error::WriteError;
+use crate::filter::Subject;
+use crate::keys;
+use crate::records::{
+    CommandHead, ConflictRecord, DecisionHead, DeltaHead, JobRecord, LeaverRecord, LogBatchHead, LogEntryHead,
+    LossRecord, MachineRecord,
+};
+use plenum_proto::v1;
+use plenum_proto::v1::job_change::Change as JobChange;
+use plenum_proto::v1::session_change::Change as SessionChange;
+use prost::Message;
+use std::collections::BTreeMap;
+
+/// Rows of the index, by key.
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What the entries of a block are about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Digest {
+    /// Of subjects. Only those that follow each other are left out when they are the same.
+    pub(crate) hashes: Vec<u64>,
+    /// The transactions that lost claims to somebody, oldest first.
+    pub(crate) conflicts: Vec<ConflictRecord>,
+    /// Names, and what goes with them one day.
+    pub(crate) rows: Rows,
+}
+
+impl Digest {
+    /// Reads a batch. `machine_in` tells which machine is known to be in a slot.
+    pub(crate) fn of(batch: &EncodedBatch, machine_in: &mut Machines<'_>) -> Result<Self, WriteError> {
+        let malformed = |what: String| WriteError::Malformed { revision: batch.first, what };
+        let head = LogBatchHead::decode(batch.bytes.clone())
+            .map_err(|error| malformed(format!("it can't be decoded: {error}")))?;
+        let revisions = head.entries.iter().map(|entry| entry.revision);
+        if !revisions.eq(batch.first..=batch.last) {
+            return Err(malformed(format!(
+                "its entries are not the revisions {} to {}, in order",
+                batch.first, batch.last
+            )));
+        }
+        let mut digest = Self::default();
+        for entry in &head.entries {
+            let undecodable = |error| malformed(format!("revision {} can't be decoded: {error}", entry.revision));
+            digest.note_answer(batch.time_micros, entry).map_err(undecodable)?;
+            let delta = DeltaHead::decode(entry.delta.clone()).map_err(undecodable)?;
+            digest.note_changes(entry.revision, &delta, machine_in);
+        }
+        Ok(digest)
+    }
+
+    /// Adds what came after.
+    pub(crate) fn extend(&mut self, mut later: Self) {
+        self.hashes.append(&mut later.hashes);
+        self.conflicts.append(&mut later.conflicts);
+        self.rows.append(&mut later.rows);
+    }
+
+    fn about(&mut self, subject: Subject) {
+        let hash = subject.hash();
+        if self.hashes.last() != Some(&hash) {
+            self.hashes.push(hash);
+        }
+    }
+
+    fn note_answer(&mut self, time_micros: i64, entry: &LogEntryHead) -> Result<(), prost::DecodeError> {
+        // A repeated number has the revision of the first time, a dry run 0.
+        let decision = DecisionHead::decode(entry.decided.clone())?;
+        let Some(outcome) = decision.outcome.filter(|outcome| outcome.revision == entry.revision) else {
+            return Ok(());
+        };
+        self.about(Subject::Session(outcome.session));
+        self.about(Subject::Transaction(outcome.session, outcome.number));
+        let losses = losses_of(&outcome.refusals);
+        if losses.is_empty() {
+            return Ok(());
+        }
+        let asked = CommandHead::decode(entry.asked.clone())?.commit.unwrap_or_default();
+        self.conflicts.push(ConflictRecord {
+            time_micros,
+            session: outcome.session,
+            number: outcome.number,
+            revision: entry.revision,
+            claims: outcome.claims,
+            staleness_revisions: entry.revision.saturating_sub(asked.base_revision),
+            deciding_micros: asked.decision.map_or(0, |decision| decision.deciding_micros.max(0)),
+            losses: losses.into_iter().map(loss_record).collect(),
+        });
+        Ok(())
+    }
+
+    fn note_changes(&mut self, revision: u64, delta: &DeltaHead, machine_in: &mut Machines<'_>) {
+        for grants in &delta.grants {
+            self.about(Subject::Job(grants.job));
+            grants.slots.iter().for_each(|slot| self.about(Subject::AllocationSlot(*slot)));
+        }
+        for slots in delta.moves.iter().chain(&delta.ends) {
+            slots.slots.iter().for_each(|slot| self.about(Subject::AllocationSlot(*slot)));
+        }
+        delta.tasks.iter().for_each(|changes| self.about(Subject::GroupRow(changes.group_row)));
+        let mut leavers = 0;
+        let mut leave = |rows: &mut Rows, key: Vec<u8>| {
+            rows.insert(keys::leaver(revision, leavers), LeaverRecord { key }.encode_to_vec());
+            leavers += 1;
+        };
+        for change in delta.jobs.iter().filter_map(|change| change.change.as_ref()) {
+            match change {
+                JobChange::Put(put) => {
+                    self.about(Subject::Job(put.id));
+                    self.rows.insert(keys::job(put.id), job_record(put, revision).encode_to_vec());
+                }
+                JobChange::State(state) => self.about(Subject::Job(state.id)),
+                JobChange::Home(home) => self.about(Subject::Job(home.id)),
+                JobChange::Launched(launched) => self.about(Subject::Job(launched.id)),
+                JobChange::Group(group) => self.about(Subject::GroupRow(group.group)),
+                JobChange::Removed(id) => {
+                    self.about(Subject::Job(*id));
+                    leave(&mut self.rows, keys::job(*id));
+                }
+            }
+        }
+        for machine in &delta.machines {
+            let slot = slot_of(machine.id);
+            self.about(Subject::MachineSlot(slot));
+            if machine.state == i32::from(v1::MachineState::Gone) {
+                if let Some((_, from)) = machine_in.forget(slot) {
+                    leave(&mut self.rows, keys::machine(slot, from));
+                }
+            } else if machine_in.is_new(slot, machine.id, revision) {
+                let record = MachineRecord { id: machine.id, name: machine.name.clone() };
+                self.rows.insert(keys::machine(slot, revision), record.encode_to_vec());
+            }
+        }
+        for change in delta.sessions.iter().filter_map(|change| change.change.as_ref()) {
+            match change {
+                SessionChange::Opened(opened) => {
+                    self.about(Subject::Session(opened.id));
+                    self.rows.insert(keys::session(opened.id), opened.encode_to_vec());
+                }
+                SessionChange::Closed(id) => {
+                    self.about(Subject::Session(*id));
+                    leave(&mut self.rows, keys::session(*id));
+                }
+                SessionChange::Number(_) => {}
+            }
+        }
+    }
+}
+
+/// The slot of an id.
+pub(crate) fn slot_of(id: u64) -> u32 {
+    u32::try_from(id & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
+/// Which machine is in each slot, and since which revision it is known: read from the store when first asked for.
+pub(crate) struct Machines<'a> {
+    pub(crate) known: &'a mut BTreeMap<u32, Option<(u64, u64)>>,
+    pub(crate) read: &'a dyn Fn(u32) -> Option<(u64, u64)>,
+}
+
+impl Machines<'_> {
+    fn entry(&mut self, slot: u32) -> &mut Option<(u64, u64)> {
+        self.known.entry(slot).or_insert_with(|| (self.read)(slot))
+    }
+
+    /// Whether this machine is another one than was there, and remembers it.
+    fn is_new(&mut self, slot: u32, id: u64, revision: u64) -> bool {
+        let entry = self.entry(slot);
+        let is_new = entry.is_none_or(|(known, _)| known != id);
+        if is_new {
+            *entry = Some((id, revision));
+        }
+        is_new
+    }
+
+    fn forget(&mut self, slot: u32) -> Option<(u64, u64)> {
+        self.entry(slot).take()
+    }
+}
+
+fn job_record(put: &v1::JobPut, revision: u64) -> JobRecord {
+    let Some(shape) = &put.shape else { return JobRecord { revision, ..JobRecord::default() } };
+    JobRecord {
+        namespace: shape.namespace.clone(),
+        name: shape.name.clone(),
+        groups: shape.groups.iter().map(|group| group.name.clone()).collect(),
+        revision,
+    }
+}
+
+fn loss_record(loss: Loss) -> LossRecord {
+    LossRecord {
+        winner: loss.winner,
+        machine: loss.machine.map_or(0, |machine| u64::from(machine) + 1),
+        job: loss.job,
+        resource: loss.resource,
+        claims: loss.claims,
+    }
+}

@@ -1,0 +1,77 @@
+//! What things were called, also after they are gone: as long as anything is retained that speaks of them.
+use crate::error::{ReadError, StoreError};
+use crate::history::History;
+use crate::keys::{self, Shelf};
+use crate::records::{JobRecord, MachineRecord};
+use crate::store::{Store, decode};
+use prost::Message;
+
+/// What a job is or was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The names of its groups, in their order.
+    pub groups: Vec<String>,
+}
+
+/// What a machine is or was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineName {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+}
+
+impl History {
+    /// What the job with this id is or was called; nothing if that is not retained.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn job_name(&self, id: u64) -> Result<Option<JobName>, ReadError> {
+        let found: Option<JobRecord> = self.message(&keys::job(id))?;
+        let name =
+            |record: JobRecord| JobName { namespace: record.namespace, name: record.name, groups: record.groups };
+        Ok(found.map(name))
+    }
+
+    /// What the machine was called that was in a slot at a revision; nothing if that is not retained.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn machine_name(&self, slot: u32, revision: u64) -> Result<Option<MachineName>, ReadError> {
+        let gathering = {
+            let view = self.view();
+            let rows = view.digest.rows.range(keys::machine(slot, 0)..=keys::machine(slot, revision));
+            rows.last().and_then(|(_, value)| MachineRecord::decode(value.as_slice()).ok())
+        };
+        let found = match gathering {
+            Some(row) => Some(row),
+            None => machine_row(self.store(), slot, revision)?.map(|(_, row)| row),
+        };
+        Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
+    }
+
+    /// A row of the index, of the store or of what still gathers in memory.
+    pub(crate) fn message<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, StoreError> {
+        let gathering = self.view().digest.rows.get(key).cloned();
+        match gathering {
+            Some(value) => decode(Shelf::Index, key, value.into()).map(Some),
+            None => self.store().message(Shelf::Index, key),
+        }
+    }
+}
+
+/// The row of the machine that was in a slot at a revision, and from which one on.
+pub(crate) fn machine_row(store: &Store, slot: u32, revision: u64) -> Result<Option<(u64, MachineRecord)>, StoreError> {
+    let Some(row) = store.last(Shelf::Index, keys::machine(slot, 0)..=keys::machine(slot, revision))? else {
+        return Ok(None);
+    };
+    let from = crate::block::key_number(Shelf::Index, &row.key, 1)?;
+    Ok(Some((from, decode(Shelf::Index, &row.key, row.value)?)))
+}

@@ -1,0 +1,180 @@
+//! Final rows of allocations that ended, made from the log when somebody asks.
+//!
+//! Nothing is kept for each of them: a row in the store costs more than the claim did. The deltas say when an allocation ended; what
+//! it was stands in the cell just before, which is folded again. Everything here waits for the disk, on a thread of its own.
+
+use std::collections::BTreeMap;
+
+use plenum_history::{History, Logged, Order, ReadError, Subject};
+use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
+use plenum_proto::{delta, v1};
+
+use super::failure::Failure;
+use super::past;
+use crate::shared::Shared;
+use crate::view;
+
+/// Most bytes of log that one listing folds. A little more, when checkpoints are further apart.
+const FOLDED_BYTES_MAX: u64 = 64 << 20;
+/// Times of grants that one listing reads from the history.
+const TIMES_READ_MAX: usize = 256;
+
+/// What became of an allocation that is not live.
+pub(super) enum Fate {
+    /// It ended; this was it.
+    Ended(Box<v1::AllocationView>),
+    /// It ended before the oldest revision that is retained.
+    Retired(u64),
+    /// Its slot was never given so often.
+    NeverWas,
+}
+
+/// The deltas of entries.
+pub(super) fn delta_of(logged: &Logged) -> Result<Delta, Failure> {
+    delta::decode(logged.entry.delta.clone()).map_err(|error| {
+        Failure::internal(format!("the delta of revision {} can't be read: {error}", logged.entry.revision))
+    })
+}
+
+fn unreadable(error: ReadError) -> Failure {
+    Failure::history(&error)
+}
+
+/// What became of an allocation that is not live in `cell`.
+pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fate, Failure> {
+    let history = shared.feed.history();
+    if let Some(end) = end_of(history, cell.revision(), id)? {
+        let before = past::fold(history, end.0 - 1)?;
+        let logged = history.entry(end.0).map_err(unreadable)?;
+        let delta = delta_of(&logged)?;
+        let found = before.allocation(id).zip(delta.ends.iter().find(|change| change.slot == id.slot));
+        if let Some((allocation, change)) = found {
+            let mut times = Times::new(shared);
+            let created = times.of(allocation.row.created);
+            let mut row = view::allocation(&before, &allocation, created);
+            view::ended(&mut row, change, &delta);
+            return Ok(Fate::Ended(Box::new(row)));
+        }
+    }
+    let given = cell.allocation_rows().get(id.slot).map_or(0, |row| row.generation);
+    let oldest = history.oldest_revision();
+    Ok(if given < id.generation || oldest <= 1 { Fate::NeverWas } else { Fate::Retired(oldest) })
+}
+
+/// The revision at which an allocation ended, if it did and that is retained. It may be that of the tenant before the first grant that
+/// is retained: whether it was this one, the cell before tells.
+fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Revision>, Failure> {
+    let mut walk = history.walk(1..=at.0, Order::NewestFirst);
+    let mut end = None;
+    while let Some(entries) =
+        walk.next(|block| block.may_tell_of(Subject::AllocationSlot(id.slot))).map_err(unreadable)?
+    {
+        for logged in &entries {
+            let delta = delta_of(logged)?;
+            // What a delta ends, it ends before it grants.
+            for grants in &delta.grants {
+                let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
+                if grants.generations.get(position).is_none_or(|generation| *generation <= id.generation) {
+                    return Ok(end);
+                }
+            }
+            if delta.ends.iter().any(|change| change.slot == id.slot) {
+                end = Some(delta.revision);
+            }
+        }
+    }
+    Ok(end)
+}
+
+/// The allocations that ended last, up to a revision, and pass; and whether there are more, or so much was looked at that the rest
+/// was left.
+pub(super) fn list(
+    shared: &Shared,
+    at: Revision,
+    limit: usize,
+    passes: impl Fn(&v1::AllocationView) -> bool,
+) -> Result<(Vec<v1::AllocationView>, bool), Failure> {
+    let history = shared.feed.history();
+    let mut times = Times::new(shared);
+    let mut rows = Vec::new();
+    let mut folded_bytes = 0;
+    let mut to = at.0.min(history.newest_revision());
+    while to >= history.oldest_revision().max(1) {
+        if rows.len() >= limit || folded_bytes >= FOLDED_BYTES_MAX {
+            return Ok((rows, true));
+        }
+        // From one checkpoint to the next, the newest first; each forward.
+        let (mut cell, start) = match past::start(history, to - 1) {
+            Ok(found) => found,
+            Err(past::Unstartable::Retired) => break,
+            Err(past::Unstartable::Failed(failure)) => return Err(failure),
+        };
+        times.begins.clear();
+        let mut found = Vec::new();
+        for logged in history.entries(start + 1, to).map_err(unreadable)? {
+            let logged = logged.map_err(unreadable)?;
+            let delta = delta_of(&logged)?;
+            times.note(delta.revision, delta.time);
+            folded_bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
+            found.extend(delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times)).filter(&passes));
+            cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
+        }
+        rows.extend(found.into_iter().rev());
+        to = start;
+    }
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Ok((rows, more))
+}
+
+fn final_row(cell: &Cell, end: &End, delta: &Delta, times: &mut Times<'_>) -> Option<v1::AllocationView> {
+    let allocation = cell.allocation_in(end.slot)?;
+    let mut row = view::allocation(cell, &allocation, times.of(allocation.row.created));
+    view::ended(&mut row, end, delta);
+    Some(row)
+}
+
+/// When revisions were decided, as far as it is known without much reading.
+struct Times<'a> {
+    shared: &'a Shared,
+    /// Where times begin among the revisions that are being folded, rising.
+    begins: Vec<(Revision, LogTime)>,
+    /// Of earlier ones.
+    known: BTreeMap<Revision, LogTime>,
+    read: usize,
+}
+
+impl<'a> Times<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, begins: Vec::new(), known: BTreeMap::new(), read: 0 }
+    }
+
+    fn note(&mut self, revision: Revision, time: LogTime) {
+        if self.begins.last().is_none_or(|(_, last)| *last != time) {
+            self.begins.push((revision, time));
+        }
+    }
+
+    fn of(&mut self, revision: Revision) -> Option<LogTime> {
+        let after = self.begins.partition_point(|(begin, _)| *begin <= revision);
+        if let Some((_, time)) = after.checked_sub(1).and_then(|position| self.begins.get(position)) {
+            return Some(*time);
+        }
+        if let Some(known) = self.known.get(&revision) {
+            return Some(*known);
+        }
+        let time = self.shared.picture.time_of(revision).or_else(|| self.read(revision))?;
+        self.known.insert(revision, time);
+        Some(time)
+    }
+
+    /// A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
+    fn read(&mut self, revision: Revision) -> Option<LogTime> {
+        if self.read >= TIMES_READ_MAX {
+            return None;
+        }
+        self.read += 1;
+        let logged = self.shared.feed.history().entry(revision.0).ok()?;
+        Some(LogTime::from_micros(logged.time_micros))
+    }
+}
