@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
 
-use plenum_model::{Cell, ClassSet, Requirement, Resources};
+use plenum_model::{Cell, ClassSet, JobId, Requirement, Resources};
 
 use crate::columns::{Columns, least_cpu, least_memory, narrow};
 use crate::rank::{BestFitRank, Candidate, Decorrelation, FirstFitRank, MEMORY_BYTES_PER_CPU_MILLI, SpreadRank};
@@ -34,6 +35,20 @@ pub struct Request<'a> {
     pub policy: Policy,
     /// `None`: ties go to the lowest slot.
     pub decorrelation: Option<Decorrelation>,
+    /// The job: what it holds is free for it, and taken for others.
+    pub job: JobId,
+    /// What else a machine must be, for groups that ask for more than room. Then each machine is chosen once at most.
+    pub suits: Option<Suits<'a>>,
+}
+
+/// A further condition on machines, by slot.
+#[derive(Clone, Copy)]
+pub struct Suits<'a>(pub &'a dyn Fn(u32) -> bool);
+
+impl fmt::Debug for Suits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Suits")
+    }
 }
 
 /// Machine slots for up to `count` equal tasks, best first; fewer when no more fit. A slot comes as often as tasks go there.
@@ -98,7 +113,7 @@ impl Scan<'_> {
         let need = self.request.resources;
         let (cpu_millis, memory_bytes) = (least_cpu(need.cpu_millis), least_memory(need.memory_bytes));
         // For CPU and memory the columns are exact. Whatever else is asked for, the shared judgement decides.
-        let plain = need.is_plain();
+        let plain = need.is_plain() && !self.cell.has_holds();
         let columns = self.columns.cpu_millis.iter().zip(&self.columns.memory_bytes).zip(&self.columns.classes);
         let fits = move |&(_, ((free_cpu, free_memory), class)): &(u32, ((&i32, &i64), &u32))| {
             *free_cpu >= cpu_millis
@@ -107,20 +122,24 @@ impl Scan<'_> {
         };
         let home = move |slot: &u32| self.request.home.is_none_or(|home| home == *slot);
         (0..).zip(columns).filter(fits).map(|(slot, _)| slot).filter(home).filter(move |&slot| {
-            plain || self.requirement().obstacle(self.cell, slot, &self.columns.promised(slot)).is_none()
+            (plain || self.requirement().obstacle(self.cell, slot, &self.columns.promised(slot)).is_none())
+                && self.request.suits.is_none_or(|suits| suits.0(slot))
         })
     }
 
     /// Whether one more task fits when `placed` of them went to a machine on which the first one fitted.
     fn fits_after(&self, machine: u32, placed: u32) -> bool {
+        if self.request.suits.is_some() {
+            return false;
+        }
         let each = self.request.resources;
         let all = times(each, placed).and_then(|taken| taken.checked_add(&self.columns.promised(machine)));
         all.is_some_and(|promised| self.requirement().obstacle(self.cell, machine, &promised).is_none())
     }
 
     fn requirement(&self) -> Requirement<'_> {
-        let Request { resources, classes, home, .. } = *self.request;
-        Requirement { resources, classes, home, job: plenum_model::JobId::default(), special: None }
+        let Request { resources, classes, home, job, .. } = *self.request;
+        Requirement { resources, classes, home, job, special: None }
     }
 
     /// The machine as a rank sees it, when `placed` of the tasks went there already.

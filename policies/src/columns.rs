@@ -66,6 +66,19 @@ impl Columns {
         }
     }
 
+    /// Takes back what was set aside on a machine, for a task that is not placed there after all.
+    pub fn give(&mut self, slot: u32, amount: &Resources) {
+        let Some(promise) = self.promised.get_mut(&slot) else { return };
+        *promise = promise.without(amount);
+        let row = slot as usize;
+        if let Some(cpu_millis) = self.cpu_millis.get_mut(row)
+            && *cpu_millis != CLOSED
+        {
+            *cpu_millis = cpu_millis.saturating_add(narrow(amount.cpu_millis));
+            self.memory_bytes[row] = self.memory_bytes[row].saturating_add_unsigned(amount.memory_bytes);
+        }
+    }
+
     /// What is spoken for on a machine.
     #[must_use]
     pub fn promised(&self, slot: u32) -> Resources {

@@ -9,7 +9,7 @@ mod columns;
 mod rank;
 mod unplaced;
 
-pub use choose::{Policy, Request, choose};
+pub use choose::{Policy, Request, Suits, choose};
 pub use columns::Columns;
 pub use rank::{BestFitRank, Candidate, Decorrelation, FirstFitRank, MEMORY_BYTES_PER_CPU_MILLI, SpreadRank};
 pub use unplaced::{Lack, Nearest, Unplaced, explain};

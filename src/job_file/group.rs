@@ -145,9 +145,6 @@ fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
         let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
         return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
     }
-    if min > 0 {
-        fields.refuse("min")?;
-    }
     Ok(min)
 }
 
@@ -389,10 +386,10 @@ fn ports(table: &Fields<'_>) -> Result<Vec<Port>, Fault> {
     bounded(table, "ports", ports.entries().len(), PORTS_MAX)?;
     let mut read = Vec::new();
     for entry in ports.entries() {
-        let is_plain = |each: char| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '_' || each == '-';
+        let is_plain = |each: char| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '-';
         if entry.name.is_empty() || entry.name.len() > 32 || !entry.name.chars().all(is_plain) {
             let what = format!(
-                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9, `_` and `-`",
+                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9 and `-`",
                 units::shortened(&entry.name)
             );
             return Err(Fault::value(entry.name_at.clone(), what));

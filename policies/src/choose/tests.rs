@@ -72,6 +72,8 @@ fn check(machines: &[Made], policy: Policy, task: (u64, u64), count: u32, expect
         siblings: &BTreeMap::new(),
         policy,
         decorrelation: None,
+        job: plenum_model::JobId::default(),
+        suits: None,
     };
     assert_eq!(choose(&followed(&cell, &BTreeMap::new()), &cell, &request, count), expected);
 }
@@ -109,6 +111,8 @@ fn a_task_that_needs_no_cpu_goes_where_cpu_is_overspent() {
         siblings: &BTreeMap::new(),
         policy: Policy::BestFit,
         decorrelation: None,
+        job: plenum_model::JobId::default(),
+        suits: None,
     };
     assert_eq!(choose(&columns, &cell, &request, 2), [0, 0]);
 }
@@ -128,6 +132,8 @@ fn seeds_part_schedulers_that_see_equal_machines() {
             siblings: &siblings,
             policy: Policy::BestFit,
             decorrelation,
+            job: plenum_model::JobId::default(),
+            suits: None,
         };
         choose(&columns, &cell, &request, 10)
     };
@@ -148,6 +154,8 @@ fn taken_room_is_gone_until_the_columns_follow_again() {
         siblings: &BTreeMap::new(),
         policy: Policy::BestFit,
         decorrelation: None,
+        job: plenum_model::JobId::default(),
+        suits: None,
     };
     columns.take(0, &resources);
     assert!(choose(&columns, &cell, &request, 1).is_empty());
@@ -253,7 +261,7 @@ proptest! {
         let decorrelation =
             decorrelation.map(|(seed, nearness_cpu_millis)| Decorrelation { seed, nearness_cpu_millis });
         let request =
-            Request { resources: &resources, classes: classes.as_ref(), home, siblings: &siblings, policy, decorrelation };
+            Request { resources: &resources, classes: classes.as_ref(), home, siblings: &siblings, policy, decorrelation, job: plenum_model::JobId::default(), suits: None };
         let count = if resources == Resources::default() { count.min(3) } else { count };
         let chosen = choose(&columns, &cell, &request, count);
         prop_assert_eq!(&chosen, &dumb_choose(&cell, &promised, &request, count));

@@ -11,6 +11,8 @@ mod batch;
 mod placer;
 mod service;
 mod shared_machine;
+#[cfg(test)]
+mod special_tests;
 
 use std::future::Future;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Constraint, JobId, Requirement, Resources};
-use plenum_policies::{Columns, Decorrelation, Policy, Request, choose, explain};
-use plenum_sdk::{Decision, Plan, View, Work};
+use plenum_model::{Constraint, GroupCounts, JobId, Requirement, Resources, Special, TaskState};
+use plenum_policies::{Columns, Decorrelation, Policy, Request, Suits, choose, explain};
+use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
 use crate::shared_machine;
 
@@ -19,6 +19,8 @@ pub(crate) struct Placer {
     /// What did not fit in this decision, and why. Room only shrinks in the course of one, so what is equal doesn't either:
     /// a thousand equal jobs that wait cost one scan.
     hopeless: BTreeMap<Need, String>,
+    /// Devices, ports and limits; made when the first group asks for some.
+    specials: Option<Specials>,
 }
 
 /// Tasks with equal needs are equally hard to place.
@@ -32,6 +34,7 @@ impl Placer {
             decorrelation: None,
             homes: BTreeMap::new(),
             hopeless: BTreeMap::new(),
+            specials: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Placer {
         self.decorrelation = decorrelation;
         self.homes.clear();
         self.hopeless.clear();
+        self.specials = None;
     }
 
     /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
@@ -51,7 +55,12 @@ impl Placer {
         let alike = |one: &Work, other: &Work| {
             let (left, right) = (one.shape(), other.shape());
             let shared = one.job.shape.same_machine || other.job.shape.same_machine;
-            !shared && left.resources == right.resources && left.constraints == right.constraints
+            let plain = |work: &Work| !Special::is_needed_by(work.shape()) && work.shape().min == 0;
+            !shared
+                && plain(one)
+                && plain(other)
+                && left.resources == right.resources
+                && left.constraints == right.constraints
         };
         works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
     }
@@ -83,20 +92,40 @@ impl Placer {
             siblings: &siblings,
             policy: self.policy,
             decorrelation: self.decorrelation,
+            job: first.job.id,
+            suits: None,
         };
         let count: usize = equals.iter().map(|work| work.tasks.len()).sum();
-        let chosen = choose(&self.columns, view.cell(), &request, u32::try_from(count).unwrap_or(u32::MAX));
-        chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
-        let reason = (chosen.len() < count).then(|| {
+        let special = Special::is_needed_by(shape);
+        let before = self.specials.clone();
+        let mut chosen = if special {
+            self.choose_one_by_one(view, first, &request)
+        } else {
+            let chosen = choose(&self.columns, view.cell(), &request, u32::try_from(count).unwrap_or(u32::MAX));
+            chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
+            chosen
+        };
+        let mut reason = (chosen.len() < count).then(|| {
+            let counts =
+                GroupCounts::are_needed_by(shape).then(|| GroupCounts::of(view.cell(), &first.job, first.group));
             let requirement = Requirement {
                 resources: &shape.resources,
                 classes: classes.as_ref(),
                 home,
                 job: first.job.id,
-                special: None,
+                special: Special::of(shape, counts.as_ref()),
             };
             explain(&self.columns, view.cell(), &requirement).to_string()
         });
+        let least = least(view, first);
+        if chosen.len() < least {
+            // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
+            chosen.iter().for_each(|&machine| self.columns.give(machine, &shape.resources));
+            chosen.clear();
+            self.specials = before;
+            let why = reason.take().unwrap_or_default();
+            reason = Some(format!("the {least} tasks that it starts with do not fit at once: {why}"));
+        }
         let mut machines = &chosen[..];
         for work in equals {
             let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
@@ -106,9 +135,29 @@ impl Placer {
                 decision.pass_over(work, left.len(), reason);
             }
         }
-        if let Some(reason) = reason {
+        if let Some(reason) = reason.filter(|_| !special && least == 0) {
             self.hopeless.insert(need, reason);
         }
+    }
+
+    /// Machines for tasks that ask for more than room: each is judged on what those before it took.
+    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Vec<u32> {
+        let specials = self.specials.get_or_insert_with(|| view.specials());
+        if GroupCounts::are_needed_by(work.shape()) {
+            specials.count(view.cell(), &work.job, work.group);
+        }
+        let mut siblings = request.siblings.clone();
+        let mut chosen = Vec::new();
+        for _ in &work.tasks {
+            let suits = |slot: u32| specials.obstacle(view.cell(), work, slot).is_none();
+            let request = Request { siblings: &siblings, suits: Some(Suits(&suits)), ..*request };
+            let Some(&machine) = choose(&self.columns, view.cell(), &request, 1).first() else { break };
+            specials.take(view.cell(), &work.job, work.group, machine);
+            self.columns.take(machine, &work.shape().resources);
+            *siblings.entry(machine).or_default() += 1;
+            chosen.push(machine);
+        }
+        chosen
     }
 
     /// The machine that the job's tasks share, where they do; chosen now if it was not before.
@@ -124,4 +173,11 @@ impl Placer {
         self.homes.insert(work.job.id, home);
         Ok(Some(home))
     }
+}
+
+/// The fewest tasks of a group that it may be granted at once: what it declares, as long as fewer are there.
+fn least(view: &View<'_>, work: &Work) -> usize {
+    let there = view.cell().group(&work.job, work.group);
+    let there = there.map_or(0, |row| row.tasks_in(TaskState::Live) + row.tasks_in(TaskState::Done));
+    work.shape().min.saturating_sub(there) as usize
 }

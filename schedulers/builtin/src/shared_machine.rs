@@ -33,6 +33,8 @@ pub(crate) fn choose_home(
             siblings: &siblings,
             policy,
             decorrelation,
+            job: job.id,
+            suits: None,
         };
         if let Some(&machine) = choose(columns, cell, &request, 1).first() {
             return Ok(machine);

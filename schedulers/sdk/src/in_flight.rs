@@ -70,6 +70,11 @@ impl InFlight {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
     }
 
+    /// Each task that is claimed: its job and group, and its machine.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = ((JobId, u16), u32)> {
+        self.tasks.iter().map(|(&(job, group, _), &machine)| ((job, group), machine))
+    }
+
     /// What a plan claims, to be given to `add` once its number is known.
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
         let claims: Vec<_> = plan

@@ -55,6 +55,7 @@ mod scheduler;
 mod settings;
 mod share;
 mod shell;
+mod specials;
 mod view;
 mod wire;
 
@@ -65,6 +66,7 @@ pub use runtime::{Input, Notice, Output, SchedulerRuntime};
 pub use scheduler::{Decision, PassedOver, Scheduler};
 pub use settings::{Settings, SettingsError};
 pub use shell::{Options, RunError, run};
+pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
 pub use plenum_model as model;

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, ClassSet, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room};
+use plenum_model::{
+    Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room, Special,
+};
 
 use crate::in_flight::InFlight;
+use crate::specials::Specials;
 
 /// Tasks of one group that may be placed now.
 #[derive(Clone, Debug)]
@@ -124,7 +127,19 @@ impl<'a> View<'a> {
     /// Books for deciding task by task.
     #[must_use]
     pub fn ledger(&self) -> Ledger<'a> {
-        Ledger { view: *self, taken: BTreeMap::new(), homes: BTreeMap::new(), classes: BTreeMap::new() }
+        Ledger {
+            view: *self,
+            taken: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            specials: self.specials(),
+        }
+    }
+
+    /// Books of devices, ports and limits, for groups that declare some.
+    #[must_use]
+    pub fn specials(&self) -> Specials {
+        Specials::of(self)
     }
 }
 
@@ -136,6 +151,7 @@ pub struct Ledger<'a> {
     taken: BTreeMap<u32, Resources>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
+    specials: Specials,
 }
 
 impl Ledger<'_> {
@@ -159,7 +175,10 @@ impl Ledger<'_> {
         let taken = self.taken.get(&slot).copied().unwrap_or_default();
         // Amounts are bounded at the edge, and so few tasks fit a machine that their sum cannot overflow.
         let spoken = promised.checked_add(&taken).unwrap_or(promised);
-        requirement.obstacle(cell, slot, &spoken)
+        if GroupCounts::are_needed_by(shape) {
+            self.specials.count(cell, &work.job, work.group);
+        }
+        requirement.obstacle(cell, slot, &spoken).or_else(|| self.specials.obstacle(cell, work, slot))
     }
 
     /// Takes room for one task of the group on a machine, if nothing stands in the way. True: it may be claimed.
@@ -170,6 +189,9 @@ impl Ledger<'_> {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
+        if Special::is_needed_by(work.shape()) {
+            self.specials.take(self.view.cell, &work.job, work.group, slot);
+        }
         if work.job.shape.same_machine {
             self.homes.insert(work.job.id, slot);
         }

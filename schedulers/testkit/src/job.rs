@@ -70,6 +70,41 @@ impl JobBuilder {
         self
     }
 
+    /// Each task of the last group gets so many thousandths of one GPU.
+    #[must_use]
+    pub fn gpu(mut self, millis: i32) -> Self {
+        self.last().devices.push(v1::Device { kind: "gpu".into(), millis, ..v1::Device::default() });
+        self
+    }
+
+    /// Each task of the last group gets a port; number 0: any.
+    #[must_use]
+    pub fn port(mut self, name: &str, number: u32) -> Self {
+        self.last().ports.push(v1::Port { name: name.into(), number });
+        self
+    }
+
+    /// At most so many tasks of the last group on machines with equal values of an attribute.
+    #[must_use]
+    pub fn spread(mut self, attribute: &str, at_most: u32) -> Self {
+        self.last().spread.push(v1::Spread { attribute: attribute.into(), at_most });
+        self
+    }
+
+    /// At most so many tasks of the last group on one machine.
+    #[must_use]
+    pub fn per_machine(mut self, tasks: u32) -> Self {
+        self.last().per_machine = tasks;
+        self
+    }
+
+    /// Fewest tasks that the last group starts with.
+    #[must_use]
+    pub fn min(mut self, tasks: u32) -> Self {
+        self.last().min = tasks;
+        self
+    }
+
     /// The job runs for ever, and so do its tasks.
     #[must_use]
     pub fn forever(mut self) -> Self {

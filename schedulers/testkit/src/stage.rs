@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, JobId, LogTime, MachineId, Outcome, Request,
-    Resources, Revision, SessionId, Transition,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Device, JobId, LogTime, MachineId, Outcome,
+    Request, Resources, Revision, SessionId, Transition,
 };
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_proto::{delta, jobs, pages, sections::Sections, transaction};
@@ -95,13 +95,19 @@ impl Stage {
 
     /// Adds a machine, and gives its slot. Attributes as pairs of name and value.
     pub fn machine(&mut self, name: &str, cpu_millis: u64, attributes: &[(&str, &str)]) -> u32 {
+        self.machine_with_gpus(name, cpu_millis, attributes, 0)
+    }
+
+    /// Adds a machine with so many whole GPUs.
+    pub fn machine_with_gpus(&mut self, name: &str, cpu_millis: u64, attributes: &[(&str, &str)], gpus: u32) -> u32 {
+        let gpu = |index| Device { kind: "gpu".into(), index, millis: 1000, model: "".into() };
         let attributes = attributes.iter().map(|&(name, value)| (name.into(), value.into())).collect();
         let command = Command::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(cpu_millis, 1 << 34),
             attributes: std::sync::Arc::new(attributes),
-            devices: Vec::new(),
+            devices: (0..gpus).map(gpu).collect(),
             inventory: Vec::new(),
             seen: plenum_model::Revision::default(),
         };

@@ -1,0 +1,76 @@
+//! Devices, ports and limits that own claims take: of transactions in flight, and of the decision in the making.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{
+    Cell, Device, GroupCounts, Job, JobId, Obstacle, Requirement, Special, Spoken, choose_devices, device_rooms,
+};
+
+use crate::view::{View, Work};
+
+/// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
+///
+/// The cell chooses devices at commit. Until then the same choice is assumed here, made with the same code.
+#[derive(Clone, Debug, Default)]
+pub struct Specials {
+    machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
+    /// How groups are spread in the mirror, and how that changes.
+    counts: BTreeMap<(JobId, u16), (GroupCounts, GroupCounts)>,
+}
+
+impl Specials {
+    /// What transactions in flight take.
+    #[must_use]
+    pub fn of(view: &View<'_>) -> Self {
+        let mut specials = Self::default();
+        for ((id, group), machine) in view.in_flight.placed() {
+            let job = view.cell.job(id);
+            let special = job.and_then(|job| job.shape.groups.get(usize::from(group)));
+            if let Some(job) = job.filter(|_| special.is_some_and(Special::is_needed_by)) {
+                specials.take(view.cell, job, group, machine);
+            }
+        }
+        specials
+    }
+
+    /// What stands between one more task of the group and a machine, apart from its room.
+    #[must_use]
+    pub fn obstacle(&self, cell: &Cell, work: &Work, slot: u32) -> Option<Obstacle> {
+        let shape = work.shape();
+        let counts = self.counts.get(&(work.job.id, work.group));
+        let special = Special::of(shape, counts.map(|(base, _)| base));
+        let none = (Vec::new(), Vec::new());
+        let (devices, ports) = self.machines.get(&slot).unwrap_or(&none);
+        let spoken = Spoken { devices, ports, counts: counts.map(|(_, change)| change) };
+        let requirement =
+            Requirement { resources: &shape.resources, classes: None, home: None, job: work.job.id, special };
+        requirement.special_obstacle(cell, slot, &spoken)
+    }
+
+    /// Counts a group, so that its limits can be judged: a walk over its tasks, once.
+    pub fn count(&mut self, cell: &Cell, job: &Job, group: u16) {
+        let fresh = || (GroupCounts::of(cell, job, group), GroupCounts::default());
+        self.counts.entry((job.id, group)).or_insert_with(fresh);
+    }
+
+    /// Takes what one task of the group gets on a machine.
+    pub fn take(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
+        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
+        if GroupCounts::are_needed_by(shape) {
+            self.count(cell, job, group);
+            let counts = self.counts.get_mut(&(job.id, group));
+            counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
+        }
+        let Some(machine) = cell.machine_in(slot) else { return };
+        let (devices, ports) = self.machines.entry(slot).or_default();
+        if !shape.devices.is_empty() {
+            let mut rooms = device_rooms(cell, machine);
+            for device in devices.iter() {
+                let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+                room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+            }
+            devices.extend(choose_devices(&mut rooms, &shape.devices).unwrap_or_default());
+        }
+        ports.extend(shape.ports.iter().map(|port| port.number).filter(|&port| port > 0));
+    }
+}
