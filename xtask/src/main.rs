@@ -55,6 +55,12 @@ enum Task {
         #[command(flatten)]
         rounds: crash::Rounds,
     },
+    /// Play the stories of tests/stories.
+    Stories {
+        /// Write them down as they are told now.
+        #[arg(long)]
+        bless: bool,
+    },
     /// Run the simulated cell with many seeds.
     Simulate {
         /// FIRST..END, the end not included.
@@ -76,6 +82,7 @@ fn main() -> ExitCode {
         Task::Test { only, .. } => Ok(gate::run(&workspace, &only)),
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
         Task::Crash { rounds } => crash::run(&workspace, &rounds),
+        Task::Stories { bless } => simulation::stories(&workspace, bless),
         Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {

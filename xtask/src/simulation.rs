@@ -78,6 +78,16 @@ pub(crate) fn run(workspace: &Workspace, seeds: Seeds, bug: Option<&str>) -> Res
     Ok(status.success())
 }
 
+/// Plays the stories of `tests/stories`, and with `bless` writes them down as they are told now; true if all are as written.
+pub(crate) fn stories(workspace: &Workspace, bless: bool) -> Result<bool> {
+    let mut command = simulation(workspace);
+    command.arg("stories::every_story");
+    if bless {
+        command.env("PLENUM_BLESS", "1");
+    }
+    Ok(watch(command, "the stories", LIMIT, |_, _| {})?.success())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

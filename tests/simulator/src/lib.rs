@@ -25,7 +25,9 @@ mod rot;
 mod scheduler;
 mod server;
 mod simulation;
+pub mod stories;
 mod story;
+mod text;
 mod world;
 
 pub use books::Violation;

@@ -17,6 +17,7 @@ use crate::rival;
 use crate::rot;
 use crate::scheduler::Seat;
 use crate::server::{self, NotStarted, Server};
+use crate::stories;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, STUCK_MICROS_MAX, Side, Sleeper, World};
 
 /// From the end of faults to the end of everything, at most.
@@ -30,6 +31,8 @@ const DISK_BYTES: u64 = 20_000;
 /// A boot takes longer than any message. The cell takes a registration of an earlier boot that arrives after that of a later one for
 /// another boot, and frees room that is in use: it knows no order of boot ids. Until it does, this is out of what is simulated.
 const BOOT_MICROS_MIN: i64 = STUCK_MICROS_MAX + 100_000;
+/// Lines of a failed run that are shown; all of them are in its story.
+const LINES_SHOWN: usize = 120;
 /// Bits that flip at a time, one after another.
 const FLIPS: usize = 4;
 const UNAVAILABLE: i32 = 14;
@@ -43,7 +46,7 @@ pub struct Failure {
     pub planted: Option<Bug>,
     /// What does not hold, or the panic.
     pub what: String,
-    /// The last events.
+    /// All that happened, as a story: see [`crate::stories`].
     pub story: String,
 }
 
@@ -52,10 +55,11 @@ impl std::fmt::Display for Failure {
         let Self { seed, planted, what, story } = self;
         let bug = planted.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
         let end = seed + 1;
-        write!(
-            f,
-            "{story}\nseed {seed} failed: {what}\nto see it again: cargo xtask simulate --seeds {seed}..{end}{bug}"
-        )
+        let lines = story.lines().count();
+        for line in story.lines().skip(lines.saturating_sub(LINES_SHOWN)) {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "\nseed {seed} failed: {what}\nto see it again: cargo xtask simulate --seeds {seed}..{end}{bug}")
     }
 }
 
@@ -156,9 +160,12 @@ impl Simulation {
             disk.lie_about_syncs();
         }
         let mut world = World::new(random, mix, told);
-        world.tell(|| format!("seed {seed}"));
-        let mix = format!("{:?}", world.mix);
-        world.tell(|| mix);
+        if told {
+            world.story.step(format!("Seed {seed}: WHAT HAPPENS HERE, AND WHAT MUST COME OF IT.\n{}", stories::RULE));
+            world.story.step(format!("! ring_changes: {}", world.mix.ring_changes));
+            let mix = format!("{:?}", world.mix);
+            world.tell(|| mix);
+        }
         let machines = (0..world.mix.machines)
             .map(|number| {
                 let cpu_millis = 4000 + 1000 * world.random.between(0, 2);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{Command, Decision};
-use plenum_proto::{command, v1};
+use plenum_proto::{delta, v1};
 use plenum_server::publish::LoggedBatch;
 use prost::Message as _;
 
@@ -17,6 +17,7 @@ use crate::faults::{Fault, Mix};
 use crate::random::Random;
 use crate::report::Tally;
 use crate::story::Story;
+use crate::text;
 
 /// The longest time that a message takes.
 pub(crate) const STUCK_MICROS_MAX: i64 = 3_000_000;
@@ -198,13 +199,15 @@ impl World {
         if !self.story.is_told() {
             return;
         }
-        let time = batch.time().micros - crate::server::BEGIN_MICROS;
         for revision in batch.revisions() {
-            let asked = command::decode(batch.asked(revision).unwrap_or_default()).ok();
+            let Ok(asked) = text::print(&batch.asked(revision).unwrap_or_default()) else { continue };
             let decided = v1::Decision::decode(batch.decided(revision).unwrap_or_default()).ok();
             let decided = decided.and_then(|wire| Decision::try_from(wire).ok());
-            if let (Some(asked), Some(decided)) = (asked, decided) {
-                self.tell(|| format!("  {revision} at {time}: {}", describe::revision(&asked, &decided)));
+            let delta = delta::decode(batch.delta(revision).unwrap_or_default()).ok();
+            self.story.step(describe::asked(batch.time(), &asked));
+            if let (Some(decided), Some(delta)) = (decided, delta) {
+                let lines = describe::decided(&decided, Some(&delta), self.books.cell());
+                lines.into_iter().for_each(|line| self.story.step(line));
             }
         }
     }

@@ -3,3 +3,4 @@
 
 mod bugs;
 mod seeds;
+mod stories;

@@ -59,7 +59,15 @@ fn play(seeds: Range<u64>) -> Result<Tally, Box<Failure>> {
 fn a_cell_survives_every_mix_of_faults() {
     let tally = match play(asked().unwrap_or(SEEDS)) {
         Ok(tally) => tally,
-        Err(failure) => panic!("{failure}"),
+        Err(failure) => {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{}.txt", failure.seed));
+            std::fs::write(&path, &failure.story).expect("Cargo's folder for tests is writable");
+            panic!(
+                "{failure}\nits story: {}; it becomes a test when it is copied to tests/stories, with words for what it tells, \
+                 and blessed: cargo xtask stories --bless",
+                path.display()
+            );
+        }
     };
     println!("{tally}");
     // A few seeds that somebody asks for need not see everything.

@@ -1,0 +1,117 @@
+//! Stories: what several parties asked of a cell, and what it answered, as a text that people read and the core takes again.
+//!
+//! ```text
+//! In words: who wants what, and what must come of it.
+//! ----
+//! ! ring_changes: 24                                       a setting of the core
+//! # 4.737350 m0: registered                                a remark
+//! @4.737535 principal: "local", commit { … }               when a command came, and the command
+//!   txn-2-3: Committed, 2 of 2 granted                     what came of it: written by the machine
+//! ```
+//!
+//! A failing run prints itself in this format, so that it becomes a test by being copied.
+
+use plenum_core::{Core, CoreOptions, Decided};
+use plenum_model::{Cell, LogTime, Revision};
+use plenum_proto::command;
+
+use crate::books::{Violation, hold};
+use crate::judge::{Judge, Step};
+use crate::server::BEGIN_MICROS;
+use crate::{describe, text};
+
+/// Between the words and the steps.
+pub const RULE: &str = "----";
+
+/// Plays a story: the same text, with the answers as they are now.
+///
+/// # Errors
+/// When a line cannot be read, with its number; or when an invariant does not hold.
+pub fn play(story: &str) -> Result<String, Violation> {
+    let unreadable = |number: usize, what: String| Violation {
+        invariant: "a story can be read",
+        facts: format!("line {}: {what}", number + 1),
+    };
+    let mut player = Player::new(CoreOptions::default());
+    let mut told = String::new();
+    let mut begun = false;
+    for (number, line) in story.lines().enumerate() {
+        match line {
+            _ if !begun => begun = line == RULE,
+            // Written anew.
+            _ if line.starts_with("  ") => continue,
+            _ if line.is_empty() || line.starts_with('#') => {}
+            _ if line.starts_with('!') => {
+                let options = options(line).ok_or_else(|| unreadable(number, "no setting of the core".to_owned()))?;
+                player = Player::new(options);
+            }
+            _ => {
+                let (time, encoded) = step(line).map_err(|what| unreadable(number, what))?;
+                told += line;
+                told.push('\n');
+                for line in player.asks(time, encoded).map_err(|error| unreadable(number, error.to_string()))? {
+                    told += &line;
+                    told.push('\n');
+                }
+                continue;
+            }
+        }
+        told += line;
+        told.push('\n');
+    }
+    hold(begun, "a story can be read", || format!("there is no line {RULE} between its words and its steps"))?;
+    Ok(told)
+}
+
+fn options(line: &str) -> Option<CoreOptions> {
+    let (name, value) = line.trim_start_matches('!').split_once(':')?;
+    let ring_changes = value.trim().parse().ok()?;
+    (name.trim() == "ring_changes").then(|| CoreOptions { ring_changes, ..CoreOptions::default() })
+}
+
+fn step(line: &str) -> Result<(LogTime, bytes::Bytes), String> {
+    let expected = || format!("expected `@SECONDS.MICROS COMMAND`, a remark, or a setting; found {line}");
+    let (time, asked) = line.strip_prefix('@').and_then(|rest| rest.split_once(' ')).ok_or_else(expected)?;
+    let (seconds, micros) = time.split_once('.').ok_or_else(expected)?;
+    let seconds: i64 = seconds.parse().map_err(|_| expected())?;
+    let micros: i64 = micros.parse().map_err(|_| expected())?;
+    Ok((LogTime::from_micros(BEGIN_MICROS + seconds * 1_000_000 + micros), text::parse(asked)?))
+}
+
+/// A core that is asked, and checked after each answer.
+struct Player {
+    core: Core,
+    mirror: Cell,
+    judge: Judge,
+    snapshots: std::collections::VecDeque<Cell>,
+}
+
+impl Player {
+    fn new(options: CoreOptions) -> Self {
+        let core = Core::new(options);
+        let (mirror, judge) = (Cell::default(), Judge::default());
+        Self { snapshots: [mirror.clone()].into(), core, mirror, judge }
+    }
+
+    fn asks(&mut self, time: LogTime, encoded: bytes::Bytes) -> Result<Vec<String>, Violation> {
+        let invalid = |error: &dyn std::fmt::Display| Violation {
+            invariant: "a story asks what may be asked",
+            facts: error.to_string(),
+        };
+        let request = command::decode(encoded).map_err(|error| invalid(&error))?;
+        let before = self.core.cell().clone();
+        let answer = self.core.decide(&request, time);
+        let (decision, delta) = match &answer {
+            Decided::Changed { decision, delta } => (decision, delta),
+            Decided::Unchanged(decision) => return Ok(describe::decided(decision, None, &before)),
+            Decided::Repeated(Revision(first)) => return Ok(vec![format!("  as at revision {first}")]),
+        };
+        let step = Step { before: &before, request: &request, decided: &answer, after: self.core.cell(), delta };
+        self.judge.check(&step, &self.snapshots)?;
+        self.mirror.apply(delta).map_err(|error| invalid(&error))?;
+        let difference = self.mirror.first_difference(self.core.cell());
+        hold(difference.is_none(), "invariant_a_snapshot_is_the_fold_of_all_deltas", || format!("{difference:?}"))?;
+        self.snapshots.push_back(self.mirror.clone());
+        Ok(describe::decided(decision, Some(delta), &before))
+    }
+}
