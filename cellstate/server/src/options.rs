@@ -72,6 +72,9 @@ pub struct Settings {
     pub snapshot_age: Duration,
     /// The log is kept for a history that is behind until it has so many bytes; then what the history has not got is given up.
     pub log_bytes_max: u64,
+    /// Whether anything goes into the history. Without, the past can't be read, no checkpoint is written, and the log keeps everything:
+    /// to measure what the history costs, and for nothing else.
+    pub history: bool,
     /// A checkpoint is written after so many bytes of log …
     pub checkpoint_bytes: u64,
     /// … or after so long, if anything changed.
@@ -151,6 +154,7 @@ impl Default for Settings {
             lease_margin: Duration::from_secs(2),
             snapshot_age: Duration::from_millis(5),
             log_bytes_max: 1 << 30,
+            history: true,
             checkpoint_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(60),
             segment_bytes: 16 << 20,

@@ -174,8 +174,11 @@ struct Feeder<'a> {
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
-    step_back();
     let settings = &shared.settings;
+    if !settings.history {
+        return;
+    }
+    step_back();
     let mut feeder = Feeder {
         shared,
         settings,
