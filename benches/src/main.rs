@@ -47,7 +47,7 @@ struct Arguments {
 enum Command {
     /// The suites
     List,
-    /// Run a suite; writes results.json, report.md and plots
+    /// Run suites; writes results.json, report.md and plots
     Run(Run),
     /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold
     Compare {
@@ -75,16 +75,16 @@ enum Command {
     },
 }
 
-/// How a suite is run.
+/// How suites are run.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
-    /// Its name
-    #[arg(value_parser = suites::NAMES)]
-    suite: String,
+    /// Their names
+    #[arg(value_parser = suites::NAMES, required = true, value_name = "SUITE")]
+    suites: Vec<String>,
     /// Fewer samples and cases, none of them smaller
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Where results.json goes [default: bench-results/SUITE]
+    /// Where results.json goes [default: bench-results/SUITE; of several suites their names joined by "-"]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Where cells keep their logs meanwhile: on the disk to be measured [default: beside this program]
@@ -129,7 +129,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 print(&format!("{:<8} {}", suite.name, suite.about))?;
             }
         }
-        Command::Run(options) => run_suite(&options)?,
+        Command::Run(options) => run_suites(&options)?,
         Command::Compare { a, b, threshold } => {
             let comparison = compare::compare(&Results::read(&a)?, &Results::read(&b)?, threshold / 100.0)?;
             print(comparison.text.trim_end())?;
@@ -145,27 +145,35 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_suite(options: &Run) -> anyhow::Result<()> {
+fn run_suites(options: &Run) -> anyhow::Result<()> {
+    let names = options.suites.join(" ");
     anyhow::ensure!(
         !cfg!(debug_assertions) || cfg!(test),
-        "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {}`",
-        options.suite
+        "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
     );
-    let suite = suites::SUITES.iter().find(|suite| suite.name == options.suite).context("a suite of the list")?;
     let began = Instant::now();
     let machine = Machine::this()?;
     let [one, five, _] = machine.load_average;
-    say(&format!("{} on {} cores of {}, load average {one} {five}", suite.name, machine.cores, machine.cpu_model));
+    say(&format!("{names} on {} cores of {}, load average {one} {five}", machine.cores, machine.cpu_model));
     let started = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
-    let figures = (suite.run)(options)?;
-    anyhow::ensure!(!figures.is_empty(), "no case of the suite {} has {:?} in its name", suite.name, options.case);
+    let mut figures = Vec::new();
+    for name in &options.suites {
+        let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
+        figures.extend((suite.run)(options).with_context(|| format!("suite {name}"))?);
+    }
+    anyhow::ensure!(
+        !figures.is_empty(),
+        "no case of {names} has {:?} in its name",
+        options.case.as_deref().unwrap_or_default()
+    );
     let plenum = env!("CARGO_PKG_VERSION").to_owned();
     let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, figures };
-    let folder = options.out.clone().unwrap_or_else(|| Path::new("bench-results").join(suite.name));
+    let default = || Path::new("bench-results").join(options.suites.join("-"));
+    let folder = options.out.clone().unwrap_or_else(default);
     results.write(&folder)?;
     report::write(&results, &folder)?;
     for figure in &results.figures {
-        print(&format!("{} · {} · {}", figure.case, figure.metric, report::quantity(figure.value, &figure.unit)))?;
+        print(&report::line(figure))?;
     }
     say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
     Ok(())

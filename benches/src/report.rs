@@ -104,6 +104,12 @@ fn bar(figure: &Figure) -> Bar {
     }
 }
 
+/// A figure in one line.
+pub(crate) fn line(figure: &Figure) -> String {
+    let of = figure.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
+    format!("{} · {} · {}{of} · {}", figure.suite, figure.case, figure.metric, quantity(figure.value, &figure.unit))
+}
+
 /// A value for people: three digits and the unit.
 pub(crate) fn quantity(value: f64, unit: &str) -> String {
     let scaled = |steps: &[(f64, &str)]| {

@@ -3,6 +3,7 @@
 mod commit;
 mod core;
 mod dev;
+mod recovery;
 
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ pub(crate) struct Suite {
 }
 
 /// All suites.
-pub(crate) const SUITES: [Suite; 3] = [
+pub(crate) const SUITES: [Suite; 4] = [
     Suite {
         name: core::NAME,
         about: "claims that the resolver decides on one core; no disk, no network",
@@ -31,10 +32,15 @@ pub(crate) const SUITES: [Suite; 3] = [
         about: "time to the first task of `plenum dev`, and what an idle cell costs",
         run: dev::run,
     },
+    Suite {
+        name: recovery::NAME,
+        about: "time until a killed server serves again, and memory of machines and allocations",
+        run: recovery::run,
+    },
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 3] = [core::NAME, commit::NAME, dev::NAME];
+pub(crate) const NAMES: [&str; 4] = [core::NAME, commit::NAME, dev::NAME, recovery::NAME];
 
 pub(crate) use commit::cell::Serving;
 

@@ -8,12 +8,16 @@
 mod agents;
 mod beside_etcd;
 pub(super) mod cell;
-mod closed;
+pub(super) mod closed;
 pub(super) mod ground;
+mod history_cost;
 mod load;
+mod log_path;
 mod mirror;
+mod open_loop;
 mod rival;
 mod scheduler;
+mod watchers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -91,7 +95,12 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let (folder, file_system) = scratch(options)?;
     let place = Place { scratch: folder.path().to_owned(), file_system };
-    runtime()?.block_on(on_one_cell(&place, options))
+    let mut figures = runtime()?.block_on(on_one_cell(&place, options))?;
+    if history_cost::is_wanted(options) {
+        figures.extend(runtime()?.block_on(history_cost::run(&place, options))?);
+    }
+    figures.extend(log_path::run(&place, options)?);
+    Ok(figures)
 }
 
 /// Everything that is measured on the one cell.
@@ -99,7 +108,8 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
     let further = if options.quick { &[][..] } else { &FURTHER };
     let closed: Vec<&Shape> = QUICK.iter().chain(further).filter(|shape| options.has_case(&shape.name())).collect();
     let mut figures = Vec::new();
-    if closed.is_empty() && !beside_etcd::is_wanted(options) {
+    let others = [beside_etcd::is_wanted(options), open_loop::is_wanted(options), watchers::is_wanted(options)];
+    if closed.is_empty() && !others.contains(&true) {
         return Ok(figures);
     }
     let mut ground = Ground::prepare(&place.scratch.join("cell"), SIZE, Serving::default(), options.seed).await?;
@@ -109,6 +119,12 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
     for shape in closed {
         let measured = closed_loop(&mut ground, *shape, place, options).await;
         figures.extend(measured.with_context(|| shape.name())?);
+    }
+    if open_loop::is_wanted(options) {
+        figures.extend(open_loop::run(&mut ground, place, options).await?);
+    }
+    if watchers::is_wanted(options) {
+        figures.extend(watchers::run(&mut ground, place, options).await?);
     }
     ground.kill_and_check().await?;
     Ok(figures)

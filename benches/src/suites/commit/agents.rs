@@ -27,19 +27,19 @@ const RESTING_PAUSE: Duration = Duration::from_millis(100);
 
 /// What waits to be reported, by machine. The position of a machine is its slot: they were registered in this order in an empty cell.
 #[derive(Debug)]
-pub(super) struct Stopped {
+pub(crate) struct Stopped {
     waiting: Vec<Mutex<Vec<u64>>>,
     count: AtomicI64,
 }
 
 impl Stopped {
     /// For so many machines.
-    pub(super) fn new(machines: u32) -> Self {
+    pub(crate) fn new(machines: u32) -> Self {
         Self { waiting: (0..machines).map(|_| Mutex::default()).collect(), count: AtomicI64::new(0) }
     }
 
     /// These allocations are to end.
-    pub(super) fn add(&self, allocations: impl Iterator<Item = (u64, u32)>) {
+    pub(crate) fn add(&self, allocations: impl Iterator<Item = (u64, u32)>) {
         for (allocation, machine) in allocations {
             self.of(machine as usize).push(allocation);
             self.count.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Stopped {
     }
 
     /// How many leave now: stopped, and not reported yet.
-    pub(super) fn leaving(&self) -> u64 {
+    pub(crate) fn leaving(&self) -> u64 {
         u64::try_from(self.count.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
@@ -57,7 +57,7 @@ impl Stopped {
 }
 
 /// All agents.
-pub(super) struct Agents {
+pub(crate) struct Agents {
     stopped: Arc<Stopped>,
     resting: Arc<AtomicBool>,
     finishing: Arc<AtomicBool>,
@@ -67,7 +67,7 @@ pub(super) struct Agents {
 
 impl Agents {
     /// Starts reporting.
-    pub(super) async fn start(address: &str, machines: Vec<Registered>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(address: &str, machines: Vec<Registered>) -> anyhow::Result<Self> {
         let stopped = Arc::new(Stopped::new(u32::try_from(machines.len())?));
         let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reports = Arc::new(AtomicU64::new(0));
@@ -93,27 +93,27 @@ impl Agents {
     }
 
     /// Where schedulers put what they stopped.
-    pub(super) fn stopped(&self) -> Arc<Stopped> {
+    pub(crate) fn stopped(&self) -> Arc<Stopped> {
         self.stopped.clone()
     }
 
     /// Lets them rest, or go on. Leases run on meanwhile: for some seconds at most.
-    pub(super) fn rest(&self, resting: bool) {
+    pub(crate) fn rest(&self, resting: bool) {
         self.resting.store(resting, Ordering::Release);
     }
 
     /// Reports so far.
-    pub(super) fn reports(&self) -> u64 {
+    pub(crate) fn reports(&self) -> u64 {
         self.reports.load(Ordering::Relaxed)
     }
 
     /// Whether one of them gave up; why, is told by [`Agents::finish`].
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// Reports what is left, and ends.
-    pub(super) async fn finish(self) -> anyhow::Result<()> {
+    pub(crate) async fn finish(self) -> anyhow::Result<()> {
         self.finishing.store(true, Ordering::Release);
         for task in self.tasks {
             task.await.context("the agents")??;
@@ -178,7 +178,7 @@ impl Caller {
 }
 
 /// Reports that these allocations of a machine have ended, and renews its lease. False when the cell asks to be asked later.
-pub(super) async fn report(
+pub(crate) async fn report(
     client: &mut AgentsClient<Channel>,
     machine: Registered,
     allocations: &[u64],

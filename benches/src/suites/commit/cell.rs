@@ -35,11 +35,25 @@ pub(crate) struct Serving {
     /// Write a checkpoint only after so many bytes of log
     #[arg(long, value_name = "BYTES")]
     checkpoint_bytes: Option<u64>,
+    /// Keep no history
+    #[arg(long)]
+    no_history: bool,
 }
 
 impl Serving {
+    /// With checkpoints so rare.
+    pub(crate) const fn checkpoint_after(bytes: u64) -> Self {
+        Self { checkpoint_bytes: Some(bytes), no_history: false }
+    }
+
+    /// Without a history: nothing goes into it, and there is no checkpoint.
+    pub(crate) const fn without_history() -> Self {
+        Self { checkpoint_bytes: None, no_history: true }
+    }
+
     fn arguments(self) -> Vec<String> {
-        self.checkpoint_bytes.iter().map(|bytes| format!("--checkpoint-bytes={bytes}")).collect()
+        let checkpoints = self.checkpoint_bytes.map(|bytes| format!("--checkpoint-bytes={bytes}"));
+        checkpoints.into_iter().chain(self.no_history.then(|| "--no-history".to_owned())).collect()
     }
 }
 
@@ -48,6 +62,7 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let mut options = ServerOptions::new(dir);
+    options.settings.history = !serving.no_history;
     if let Some(bytes) = serving.checkpoint_bytes {
         options.settings.checkpoint_bytes = bytes;
         options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);
@@ -92,6 +107,21 @@ impl CellProcess {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it as an operator would (SIGTERM), and waits until it has ended.
+    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
+        let process = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).context("cannot end the server")?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the server was told to end, and ended with {status}");
+                return Ok(());
+            }
+            ensure!(began.elapsed() < START_PATIENCE, "the server did not end within {START_PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Kills it, as a power cut would as far as the process is concerned.

@@ -17,62 +17,66 @@ use crate::suites::Others;
 
 /// One load.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub(super) claims: u32,
-    pub(super) streams: u32,
-    pub(super) in_flight: u32,
+pub(crate) struct Shape {
+    pub(crate) claims: u32,
+    pub(crate) streams: u32,
+    pub(crate) in_flight: u32,
     /// Whether each scheduler follows the cell state and folds it into a mirror of its own.
-    pub(super) mirrors: bool,
+    pub(crate) mirrors: bool,
 }
 
 impl Shape {
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let mirrors = if self.mirrors { format!(" mirrors={}", self.streams) } else { String::new() };
         format!("claims={} streams={} in_flight={}{mirrors}", self.claims, self.streams, self.in_flight)
     }
 
-    fn manner(&self) -> Manner {
+    pub(crate) fn manner(&self) -> Manner {
         let Self { claims, in_flight, mirrors, .. } = *self;
         Manner { claims, in_flight, mirrors, pace: Pace::Closed }
     }
 
     /// Nobody else is at work: an idle cell with one client.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.streams == 1 && self.in_flight == 1
     }
 }
 
 /// How long a load runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// What is not counted.
-    pub(super) warm_up: Duration,
-    pub(super) window: Duration,
-    pub(super) windows: u32,
+    pub(crate) warm_up: Duration,
+    pub(crate) window: Duration,
+    pub(crate) windows: u32,
 }
 
 /// What was seen in one window.
-pub(super) struct Window {
-    pub(super) seconds: f64,
-    pub(super) counted: Counters,
-    pub(super) latency_micros: Histogram<u64>,
+pub(crate) struct Window {
+    pub(crate) seconds: f64,
+    pub(crate) counted: Counters,
+    pub(crate) latency_micros: Histogram<u64>,
 }
 
 impl Window {
+    pub(crate) fn claims_per_second(&self) -> f64 {
+        number(self.counted.granted) / self.seconds
+    }
+
     /// Transactions that had an effect, a second.
-    pub(super) fn effective_per_second(&self) -> f64 {
+    pub(crate) fn effective_per_second(&self) -> f64 {
         number(self.counted.effective) / self.seconds
     }
 }
 
 /// What one load gave.
-pub(super) struct Seen {
-    pub(super) windows: Vec<Window>,
-    pub(super) parameters: Parameters,
+pub(crate) struct Seen {
+    pub(crate) windows: Vec<Window>,
+    pub(crate) parameters: Parameters,
 }
 
 /// Runs one load on this ground.
-pub(super) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyhow::Result<Seen> {
+pub(crate) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyhow::Result<Seen> {
     // Beside one idle client nobody else is at work, as with the peer.
     ground.race(!shape.is_idle());
     ground.agents().rest(shape.is_idle());
@@ -84,7 +88,7 @@ pub(super) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyh
 }
 
 /// Ends a load that was watched, waits until the history has it all, and notes what that took.
-pub(super) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen) -> anyhow::Result<Seen> {
+pub(crate) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen) -> anyhow::Result<Seen> {
     let other = running.load.other_refusal();
     let load = running.load.clone();
     let unsent = ground.end(running).await?;
@@ -105,7 +109,7 @@ pub(super) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen
 }
 
 /// Lets a load run, and looks at it.
-pub(super) async fn watch(ground: &Ground, running: &Running, times: Times) -> anyhow::Result<Seen> {
+pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> anyhow::Result<Seen> {
     let load = &running.load;
     ground.wait(running, times.warm_up).await?;
     let (own, server) = (std::process::id(), ground.process());
@@ -148,7 +152,7 @@ pub(super) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
 }
 
 /// How a load is described, beside what was seen.
-pub(super) fn parameters(size: Size, times: Times, file_system: &str) -> Parameters {
+pub(crate) fn parameters(size: Size, times: Times, file_system: &str) -> Parameters {
     let all = [
         ("machines", json!(size.machines)),
         ("live_allocations", json!(size.live)),
@@ -181,29 +185,29 @@ pub(super) fn parameters(size: Size, times: Times, file_system: &str) -> Paramet
 }
 
 /// What the disk takes by itself, for writes of this size.
-pub(super) struct DiskTimes {
+pub(crate) struct DiskTimes {
     probe: SyncProbe,
     /// Sorted, one list for each time it was asked.
     seconds: Vec<Vec<f64>>,
 }
 
 impl DiskTimes {
-    pub(super) fn new(folder: &std::path::Path, bytes: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(folder: &std::path::Path, bytes: usize) -> anyhow::Result<Self> {
         Ok(Self { probe: SyncProbe::new(folder, bytes)?, seconds: Vec::new() })
     }
 
-    pub(super) fn look(&mut self, writes: usize) -> anyhow::Result<()> {
+    pub(crate) fn look(&mut self, writes: usize) -> anyhow::Result<()> {
         self.seconds.push(self.probe.seconds(writes)?);
         Ok(())
     }
 
-    pub(super) fn percentiles(&self, percent: usize) -> Vec<f64> {
+    pub(crate) fn percentiles(&self, percent: usize) -> Vec<f64> {
         self.seconds.iter().map(|sorted| disk::percentile(sorted, percent)).collect()
     }
 }
 
 /// The figures of a closed loop.
-pub(super) fn figures(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn figures(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> anyhow::Result<Vec<Figure>> {
     let rate = |of: fn(&Counters) -> u64| {
         windows.iter().map(|window| number(of(&window.counted)) / window.seconds).collect::<Vec<_>>()
     };

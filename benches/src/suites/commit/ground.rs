@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::task::JoinHandle;
 
 use super::agents::Agents;
-use super::cell::{self, CellProcess, Serving};
+use super::cell::{self, CellProcess, Registered, Serving};
 use super::load::{Counters, Load, Manner, Pace};
 use super::rival::{self, Rival};
 use super::scheduler::{self, Due, Ended, Scheduler};
@@ -18,7 +18,7 @@ use crate::progress::say;
 /// Live tasks of one job when all are placed, …
 const JOB_TASKS: u32 = 1000;
 /// … and how many more it has: tasks of transactions under way are neither live nor waiting.
-pub(super) const SPARE_TASKS: u32 = 200;
+pub(crate) const SPARE_TASKS: u32 = 200;
 /// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
 const ROOM: u32 = 5;
 /// How the cell is filled.
@@ -35,30 +35,30 @@ pub(crate) struct Size {
 
 /// A live allocation that is not leaving.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Live {
-    pub(super) id: u64,
+pub(crate) struct Live {
+    pub(crate) id: u64,
     /// Its slot.
-    pub(super) machine: u32,
+    pub(crate) machine: u32,
     /// The position of its job in its share.
-    pub(super) job: u32,
-    pub(super) task: u32,
+    pub(crate) job: u32,
+    pub(crate) task: u32,
 }
 
 /// A job, as far as a scheduler of the load knows it.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) id: u64,
+pub(crate) struct Job {
+    pub(crate) id: u64,
     /// Tasks that wait.
-    pub(super) waiting: Vec<u32>,
+    pub(crate) waiting: Vec<u32>,
 }
 
 /// What one scheduler works with.
 #[derive(Debug, Default)]
-pub(super) struct Share {
-    pub(super) jobs: Vec<Job>,
-    pub(super) live: Vec<Live>,
+pub(crate) struct Share {
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) live: Vec<Live>,
     /// So many shall be live.
-    pub(super) aim: usize,
+    pub(crate) aim: usize,
 }
 
 /// Deals jobs and what is live of them to so many schedulers.
@@ -97,6 +97,8 @@ pub(crate) struct Ground {
     serving: Serving,
     process: CellProcess,
     size: Size,
+    /// All of them, the rival's last.
+    machines: Vec<Registered>,
     agents: Agents,
     rival: Rival,
     whole: Share,
@@ -106,8 +108,8 @@ pub(crate) struct Ground {
 }
 
 /// A load that runs.
-pub(super) struct Running {
-    pub(super) load: Arc<Load>,
+pub(crate) struct Running {
+    pub(crate) load: Arc<Load>,
     schedulers: Vec<JoinHandle<anyhow::Result<Ended>>>,
     live_before: usize,
 }
@@ -116,12 +118,24 @@ impl Ground {
     /// Starts a cell in this directory, which must not be there, and fills it.
     pub(crate) async fn prepare(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
         let began = Instant::now();
+        let mut ground = Self::empty(dir, size, serving, seed).await?;
+        ground.fill(size.live).await?;
+        let Size { machines, live } = size;
+        say(&format!(
+            "{machines} machines, {live} live allocations: there after {:.1} s",
+            began.elapsed().as_secs_f64()
+        ));
+        Ok(ground)
+    }
+
+    /// Starts a cell in this directory, which must not be there, with machines and jobs and nothing that is live.
+    pub(crate) async fn empty(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
         let process = CellProcess::start(dir, serving).await?;
         let tasks = ROOM * size.live.div_ceil(size.machines);
         let mut machines = cell::register(process.address(), "machine", size.machines, tasks).await?;
         let own = cell::register(process.address(), "rival", rival::MACHINES, 1).await?;
         machines.extend(&own);
-        let agents = Agents::start(process.address(), machines).await?;
+        let agents = Agents::start(process.address(), machines.clone()).await?;
         let rival = Rival::start(process.address(), own, size.machines).await?;
         let mut whole = Share::default();
         let channel = cell::connect(process.address()).await?;
@@ -131,18 +145,35 @@ impl Ground {
             let id = cell::submit(channel.clone(), name, scheduler::NAME.to_owned(), tasks).await?;
             whole.jobs.push(Job { id, waiting: (0..tasks).rev().collect() });
         }
-        let dir = dir.to_owned();
-        let mut ground = Self { dir, serving, process, size, agents, rival, whole, revision: 0, seed };
-        let filling = ground.begin(FILLING, FILLING_STREAMS.min(size.live.div_ceil(JOB_TASKS)), Vec::new()).await?;
-        ground.end(filling).await.context("while the cell was filled")?;
-        let Size { machines, live } = size;
-        ensure!(ground.whole.live.len() == live as usize, "{} of {live} tasks were placed", ground.whole.live.len());
-        ground.rival.race().want(true);
-        say(&format!(
-            "{machines} machines, {live} live allocations: there after {:.1} s",
-            began.elapsed().as_secs_f64()
-        ));
-        Ok(ground)
+        let size = Size { live: 0, ..size };
+        Ok(Self { dir: dir.to_owned(), serving, process, size, machines, agents, rival, whole, revision: 0, seed })
+    }
+
+    /// Places tasks until so many allocations are live.
+    pub(crate) async fn fill(&mut self, live: u32) -> anyhow::Result<()> {
+        self.size.live = live;
+        let streams = FILLING_STREAMS.min(u32::try_from(self.whole.jobs.len())?);
+        let filling = self.begin(FILLING, streams, Vec::new()).await?;
+        self.end(filling).await.context("while the cell was filled")?;
+        let found = self.whole.live.len();
+        ensure!(found == live as usize, "expected {live} live allocations in the filled cell, found {found}");
+        self.rival.race().want(true);
+        Ok(())
+    }
+
+    /// Ends the server as an operator would, and starts it again on its directory.
+    pub(crate) async fn restart(self, serving: Serving) -> anyhow::Result<Self> {
+        let Self { dir, size, mut process, machines, agents, rival, whole, revision, seed, .. } = self;
+        let left = rival.finish().await?;
+        ensure!(left.is_empty(), "the rival left {} allocations", left.len());
+        agents.finish().await?;
+        process.end().await?;
+        let process = CellProcess::start(&dir, serving).await?;
+        let agents = Agents::start(process.address(), machines.clone()).await?;
+        let own = machines[size.machines as usize..].to_vec();
+        let rival = Rival::start(process.address(), own, size.machines).await?;
+        rival.race().want(true);
+        Ok(Self { dir, serving, process, size, machines, agents, rival, whole, revision, seed })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -154,21 +185,21 @@ impl Ground {
         self.process.id()
     }
 
-    pub(super) fn size(&self) -> Size {
+    pub(crate) fn size(&self) -> Size {
         self.size
     }
 
-    pub(super) fn agents(&self) -> &Agents {
+    pub(crate) fn agents(&self) -> &Agents {
         &self.agents
     }
 
     /// Lets claims lose races, or not.
-    pub(super) fn race(&self, wanted: bool) {
+    pub(crate) fn race(&self, wanted: bool) {
         self.rival.race().want(wanted);
     }
 
     /// Starts so many schedulers. With `dues` each has its own: they send when a transaction is due.
-    pub(super) async fn begin(&mut self, manner: Manner, streams: u32, dues: Vec<Due>) -> anyhow::Result<Running> {
+    pub(crate) async fn begin(&mut self, manner: Manner, streams: u32, dues: Vec<Due>) -> anyhow::Result<Running> {
         self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let (stopped, race) = (self.agents.stopped(), self.rival.race());
         let load = Arc::new(Load::new(manner, streams, self.size.machines, stopped, race));
@@ -185,7 +216,7 @@ impl Ground {
     }
 
     /// Whether everybody is still at work.
-    pub(super) fn check(&self, running: &Running) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, running: &Running) -> anyhow::Result<()> {
         if let Some(failure) = running.load.failure() {
             anyhow::bail!(failure);
         }
@@ -195,14 +226,14 @@ impl Ground {
     }
 
     /// Lets a load run so long.
-    pub(super) async fn wait(&self, running: &Running, time: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn wait(&self, running: &Running, time: Duration) -> anyhow::Result<()> {
         tokio::time::sleep(time).await;
         self.check(running)
     }
 
     /// Ends a load, and checks that what it was told adds up. Gives transactions that were due and never sent. A filling load ends
     /// by itself.
-    pub(super) async fn end(&mut self, running: Running) -> anyhow::Result<u64> {
+    pub(crate) async fn end(&mut self, running: Running) -> anyhow::Result<u64> {
         if running.load.manner.pace != Pace::Fill {
             running.load.stop();
         }
@@ -224,15 +255,37 @@ impl Ground {
     /// Kills the server (SIGKILL), starts it again on its directory, and checks that exactly what was acknowledged is live there. Gives
     /// the seconds from the start to serving.
     pub(crate) async fn kill_and_check(self) -> anyhow::Result<f64> {
-        let Self { dir, serving, mut process, agents, rival, whole, revision, .. } = self;
+        let (dir, serving) = (self.dir.clone(), self.serving);
+        let left = self.kill().await?;
+        left.check(&dir, serving).await
+    }
+
+    /// Kills the server (SIGKILL). Gives what must be found in its directory.
+    pub(crate) async fn kill(self) -> anyhow::Result<Left> {
+        let Self { mut process, agents, rival, whole, revision, .. } = self;
         let mut live = rival.finish().await?;
         agents.finish().await?;
         process.kill()?;
-        let began = Instant::now();
-        let mut again = CellProcess::start(&dir, serving).await?;
-        let seconds = began.elapsed().as_secs_f64();
         live.extend(whole.live.iter().map(|live| live.id));
-        cell::check(again.address(), &mut live, revision).await.context("after kill -9 and a restart")?;
+        Ok(Left { live, revision })
+    }
+}
+
+/// What was acknowledged before a server was killed.
+pub(crate) struct Left {
+    live: Vec<u64>,
+    revision: u64,
+}
+
+impl Left {
+    /// Starts a server on this directory, checks that exactly what was acknowledged is live there, and kills it. Gives the seconds from
+    /// its start to serving.
+    pub(crate) async fn check(&self, dir: &Path, serving: Serving) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        let mut again = CellProcess::start(dir, serving).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let mut live = self.live.clone();
+        cell::check(again.address(), &mut live, self.revision).await.context("after kill -9 and a restart")?;
         again.kill()?;
         say(&format!("killed; serves again after {seconds:.1} s, and all {} live allocations are there", live.len()));
         Ok(seconds)

@@ -12,7 +12,7 @@ use crate::latency;
 
 /// When transactions are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(crate) enum Pace {
     /// Whenever fewer than so many are unanswered.
     Closed,
     /// The same, and nothing is stopped: until the wanted number of allocations is live.
@@ -23,26 +23,26 @@ pub(super) enum Pace {
 
 /// How a load goes about it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// Claims of a transaction.
-    pub(super) claims: u32,
+    pub(crate) claims: u32,
     /// Unanswered transactions of a scheduler, at most.
-    pub(super) in_flight: u32,
+    pub(crate) in_flight: u32,
     /// Whether each scheduler follows the cell state and folds it into a mirror of its own.
-    pub(super) mirrors: bool,
-    pub(super) pace: Pace,
+    pub(crate) mirrors: bool,
+    pub(crate) pace: Pace,
 }
 
 /// Claims of a hundred that lose a race, where there is one.
-pub(super) const LOSERS_PERCENT: u32 = 5;
+pub(crate) const LOSERS_PERCENT: u32 = 5;
 
 /// What all schedulers of a load share.
-pub(super) struct Load {
-    pub(super) manner: Manner,
+pub(crate) struct Load {
+    pub(crate) manner: Manner,
     /// Machines that claims are spread over; those of the rival follow.
-    pub(super) machines: u32,
-    pub(super) stopped: Arc<Stopped>,
-    pub(super) race: Arc<Race>,
+    pub(crate) machines: u32,
+    pub(crate) stopped: Arc<Stopped>,
+    pub(crate) race: Arc<Race>,
     stop: AtomicBool,
     counters: [AtomicU64; 5],
     /// By scheduler, so that they don't wait for each other.
@@ -54,7 +54,7 @@ pub(super) struct Load {
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Count {
+pub(crate) enum Count {
     Granted,
     Refused,
     Stopped,
@@ -66,17 +66,17 @@ pub(super) enum Count {
 
 /// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) granted: u64,
-    pub(super) refused: u64,
-    pub(super) stopped: u64,
-    pub(super) effective: u64,
-    pub(super) answered: u64,
+pub(crate) struct Counters {
+    pub(crate) granted: u64,
+    pub(crate) refused: u64,
+    pub(crate) stopped: u64,
+    pub(crate) effective: u64,
+    pub(crate) answered: u64,
 }
 
 impl Counters {
     /// What was counted since.
-    pub(super) fn since(self, before: Self) -> Self {
+    pub(crate) fn since(self, before: Self) -> Self {
         Self {
             granted: self.granted - before.granted,
             refused: self.refused - before.refused,
@@ -88,7 +88,7 @@ impl Counters {
 }
 
 impl Load {
-    pub(super) fn new(manner: Manner, streams: u32, machines: u32, stopped: Arc<Stopped>, race: Arc<Race>) -> Self {
+    pub(crate) fn new(manner: Manner, streams: u32, machines: u32, stopped: Arc<Stopped>, race: Arc<Race>) -> Self {
         Self {
             manner,
             machines,
@@ -103,32 +103,32 @@ impl Load {
     }
 
     /// Lets schedulers end when what they have under way is answered.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    pub(super) fn stops(&self) -> bool {
+    pub(crate) fn stops(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    pub(super) fn count(&self, what: Count, number: u64) {
+    pub(crate) fn count(&self, what: Count, number: u64) {
         self.counters[what as usize].fetch_add(number, Ordering::Relaxed);
     }
 
-    pub(super) fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let [granted, refused, stopped, effective, answered] =
             self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
         Counters { granted, refused, stopped, effective, answered }
     }
 
     /// A transaction of this scheduler took so long.
-    pub(super) fn took(&self, scheduler: u32, micros: u64) {
+    pub(crate) fn took(&self, scheduler: u32, micros: u64) {
         let mut times = self.latency_micros[scheduler as usize].lock().expect("nobody panics while holding it");
         times.saturating_record(micros);
     }
 
     /// How long transactions took since this was asked last, in microseconds.
-    pub(super) fn take_latencies(&self) -> Histogram<u64> {
+    pub(crate) fn take_latencies(&self) -> Histogram<u64> {
         let mut all = latency::histogram();
         for times in &self.latency_micros {
             let mut times = times.lock().expect("nobody panics while holding it");
@@ -139,23 +139,23 @@ impl Load {
     }
 
     /// A claim was refused for something else than a lost race. That happens under overload; the report then says why.
-    pub(super) fn note_other_refusal(&self, refusal: &v1::Refusal) {
+    pub(crate) fn note_other_refusal(&self, refusal: &v1::Refusal) {
         let text = || format!("{} {}", refusal.kind().as_str_name(), refusal.reason().as_str_name());
         self.other_refusal.lock().expect("nobody panics while holding it").get_or_insert_with(text);
     }
 
     /// The first of them.
-    pub(super) fn other_refusal(&self) -> Option<String> {
+    pub(crate) fn other_refusal(&self) -> Option<String> {
         self.other_refusal.lock().expect("nobody panics while holding it").clone()
     }
 
     /// A scheduler ended before its time.
-    pub(super) fn fail(&self, why: String) {
+    pub(crate) fn fail(&self, why: String) {
         self.failure.lock().expect("nobody panics while holding it").get_or_insert(why);
     }
 
     /// Why, if one did.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().expect("nobody panics while holding it").clone()
     }
 }

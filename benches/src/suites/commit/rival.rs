@@ -18,16 +18,16 @@ use super::agents;
 use super::cell::{Registered, client, connect, submit};
 
 /// Machines of one set. Each has room for one task.
-pub(super) const SET: u32 = 4;
+pub(crate) const SET: u32 = 4;
 /// Both sets.
-pub(super) const MACHINES: u32 = 2 * SET;
+pub(crate) const MACHINES: u32 = 2 * SET;
 /// A turn. What the cell remembers of its machines' changes must reach back over the base of a claim: at some million changes a
 /// second that is about a tenth of a second.
 const TURN: Duration = Duration::from_millis(25);
 
 /// Where claims lose at the moment.
 #[derive(Debug, Default)]
-pub(super) struct Race {
+pub(crate) struct Race {
     /// The base to claim on, and in the lowest bits the machines that are taken, one bit each; 0 while there is no race.
     state: AtomicU64,
     wanted: AtomicBool,
@@ -35,16 +35,16 @@ pub(super) struct Race {
 
 /// One published turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     /// The revision just before they were taken.
-    pub(super) base: u64,
+    pub(crate) base: u64,
     /// The machines, one bit each, from the first machine of the rival on.
     taken: u64,
 }
 
 impl Turn {
     /// One of the machines, as an offset to the first machine of the rival.
-    pub(super) fn machine(self, choice: u32) -> u32 {
+    pub(crate) fn machine(self, choice: u32) -> u32 {
         let mut left = self.taken;
         for _ in 0..choice % self.taken.count_ones() {
             left &= left - 1;
@@ -55,12 +55,12 @@ impl Turn {
 
 impl Race {
     /// Lets the rival race, or rest.
-    pub(super) fn want(&self, wanted: bool) {
+    pub(crate) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Release);
     }
 
     /// Where claims lose now.
-    pub(super) fn turn(&self) -> Option<Turn> {
+    pub(crate) fn turn(&self) -> Option<Turn> {
         let state = self.state.load(Ordering::Acquire);
         let turn = Turn { base: state >> MACHINES, taken: state & ((1 << MACHINES) - 1) };
         (turn.taken > 0).then_some(turn)
@@ -73,7 +73,7 @@ impl Race {
 }
 
 /// The rival.
-pub(super) struct Rival {
+pub(crate) struct Rival {
     race: Arc<Race>,
     stop: Arc<AtomicBool>,
     task: JoinHandle<anyhow::Result<Vec<u64>>>,
@@ -81,7 +81,7 @@ pub(super) struct Rival {
 
 impl Rival {
     /// Opens its session. These machines are its own: `MACHINES` of them, the last ones of the cell, from this slot on.
-    pub(super) async fn start(address: &str, machines: Vec<Registered>, first_slot: u32) -> anyhow::Result<Self> {
+    pub(crate) async fn start(address: &str, machines: Vec<Registered>, first_slot: u32) -> anyhow::Result<Self> {
         ensure!(machines.len() == MACHINES as usize, "a rival has {MACHINES} machines");
         let channel = connect(address).await?;
         let job = submit(channel.clone(), "race".to_owned(), "rival".to_owned(), MACHINES).await?;
@@ -105,17 +105,17 @@ impl Rival {
     }
 
     /// What the load looks at.
-    pub(super) fn race(&self) -> Arc<Race> {
+    pub(crate) fn race(&self) -> Arc<Race> {
         self.race.clone()
     }
 
     /// Whether it gave up.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.task.is_finished()
     }
 
     /// Ends the race. Gives the allocations that it leaves in the cell.
-    pub(super) async fn finish(self) -> anyhow::Result<Vec<u64>> {
+    pub(crate) async fn finish(self) -> anyhow::Result<Vec<u64>> {
         self.stop.store(true, Ordering::Release);
         self.task.await.context("the rival")?
     }

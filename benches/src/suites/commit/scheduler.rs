@@ -21,10 +21,10 @@ use crate::latency;
 use crate::random::Random;
 
 /// The name of all of them: sessions of one name share its jobs.
-pub(super) const NAME: &str = "load";
+pub(crate) const NAME: &str = "load";
 
 /// When transactions are due; closed when there are no more.
-pub(super) type Due = mpsc::UnboundedReceiver<Instant>;
+pub(crate) type Due = mpsc::UnboundedReceiver<Instant>;
 
 /// A transaction under way.
 struct Sent {
@@ -38,7 +38,7 @@ struct Sent {
 }
 
 /// One scheduler.
-pub(super) struct Scheduler {
+pub(crate) struct Scheduler {
     load: Arc<Load>,
     number: u32,
     due: Option<Due>,
@@ -63,17 +63,17 @@ pub(super) struct Scheduler {
 }
 
 /// What a scheduler knows at its end.
-pub(super) struct Ended {
-    pub(super) share: Share,
+pub(crate) struct Ended {
+    pub(crate) share: Share,
     /// The newest revision that was acknowledged.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     /// Transactions that were due and never sent.
-    pub(super) unsent: u64,
+    pub(crate) unsent: u64,
 }
 
 impl Scheduler {
     /// Opens its session. With `due` it sends when a transaction is due, otherwise whenever it may.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         address: &str,
         number: u32,
         seed: u64,
@@ -113,7 +113,7 @@ impl Scheduler {
     }
 
     /// Loads the cell until it is told to stop, or has filled it. Then its session is closed.
-    pub(super) async fn run(mut self) -> anyhow::Result<Ended> {
+    pub(crate) async fn run(mut self) -> anyhow::Result<Ended> {
         let followed = self.follow().await;
         if let Err(error) = &followed {
             self.load.fail(format!("{error:#}"));
@@ -204,7 +204,10 @@ impl Scheduler {
 
     /// Claims for tasks that wait, and as many stops of live allocations picked at random as keep their number.
     fn transaction(&mut self, due: Instant) -> v1::Transaction {
-        let claims = self.load.manner.claims as usize;
+        let mut claims = self.load.manner.claims as usize;
+        if self.load.manner.pace == Pace::Fill {
+            claims = claims.min(self.share.aim - self.share.live.len() - self.claims_in_flight);
+        }
         let mut base = self.revision;
         let turn = self.load.race.turn().filter(|_| self.load.manner.pace != Pace::Fill);
         let mut losers = 0;

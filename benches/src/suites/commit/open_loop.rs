@@ -1,0 +1,207 @@
+//! An open loop: transactions are due at a fixed rate, whatever became of those before. Each is timed from when it was due, not from when
+//! it could be sent: a cell that stalls makes all wait that were due meanwhile, and all of them count (no coordinated omission).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::Place;
+use super::closed::{self, DiskTimes, Seen, Times};
+use super::ground::{Ground, Running};
+use super::load::{Manner, Pace};
+use super::scheduler::Due;
+use crate::Run;
+use crate::figure::{Better, Case, Figure, number};
+use crate::latency;
+use crate::progress::say;
+
+/// Claims of a transaction.
+const CLAIMS: u32 = 100;
+const STREAMS: u32 = 4;
+/// Unanswered transactions of a stream: what a session may have. Those that are due beyond it wait, and are timed meanwhile.
+const IN_FLIGHT: u32 = 256;
+/// Claims a second that are due, highest first. Lower ones are measured when the cell can't keep up.
+const RATES: [u32; 4] = [1_000_000, 500_000, 250_000, 100_000];
+const RATES_QUICK: [u32; 1] = [100_000];
+/// A cell keeps up when it answers so much of what is due.
+const KEEPS_UP: f64 = 0.98;
+/// Between two looks at what is due: below what would show in a latency, and not so short that looking costs a core.
+const LOOK: Duration = Duration::from_micros(100);
+
+fn name(rate: u32) -> String {
+    format!("claims={CLAIMS} streams={STREAMS} rate={rate}")
+}
+
+fn rates(options: &Run) -> Vec<u32> {
+    let all = if options.quick { &RATES_QUICK[..] } else { &RATES };
+    all.iter().copied().filter(|rate| options.has_case(&name(*rate))).collect()
+}
+
+/// Whether one of its cases was asked for.
+pub(super) fn is_wanted(options: &Run) -> bool {
+    !rates(options).is_empty()
+}
+
+/// Measures rates, until the cell keeps up with one.
+pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let seconds = Duration::from_secs;
+    let times = if options.quick {
+        Times { warm_up: seconds(1), window: seconds(1), windows: 3 }
+    } else {
+        Times { warm_up: seconds(5), window: seconds(5), windows: 4 }
+    };
+    let mut figures = Vec::new();
+    for rate in rates(options) {
+        let name = name(rate);
+        say(&name);
+        let mut disk = DiskTimes::new(&place.scratch, super::SYNC_BYTES)?;
+        disk.look(super::SYNCS)?;
+        ground.race(true);
+        let (running, pacer) = begin(ground, rate).await?;
+        let seen = closed::watch(ground, &running, times).await?;
+        drop(pacer);
+        let seen = closed::finish(ground, running, seen).await?;
+        disk.look(super::SYNCS)?;
+        let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+        let more = [
+            ("claims_due_per_second", json!(rate)),
+            (
+                "loop",
+                json!(
+                    "open: timed from when a transaction was due; what was never sent counts with the time it waited"
+                ),
+            ),
+        ];
+        parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        parameters.extend(seen.parameters.clone());
+        let case = Case { suite: super::NAME, case: &name, parameters };
+        figures.extend(closed::figures(&case, &seen.windows, &disk)?);
+        figures.extend(tails(&case, &seen)?);
+        if keeps_up(&seen, rate) {
+            break;
+        }
+        say(&format!("{name}: the cell can't keep up"));
+    }
+    Ok(figures)
+}
+
+/// Of what is due, refused claims are answered too.
+fn keeps_up(seen: &Seen, rate: u32) -> bool {
+    let answered: u64 = seen.windows.iter().map(|window| window.counted.answered * u64::from(CLAIMS)).sum();
+    let seconds: f64 = seen.windows.iter().map(|window| window.seconds).sum();
+    number(answered) / seconds >= KEEPS_UP * f64::from(rate)
+}
+
+fn tails(case: &Case<'_>, seen: &Seen) -> anyhow::Result<Vec<Figure>> {
+    let quantile = |part: f64| {
+        let some = seen.windows.iter().filter(|window| !window.latency_micros.is_empty());
+        some.map(|window| latency::seconds(&window.latency_micros, part)).collect::<Vec<_>>()
+    };
+    Ok(vec![
+        case.figure("commit_seconds_p999", "s", Better::Lower, quantile(0.999))?,
+        case.figure("commit_seconds_max", "s", Better::Lower, quantile(1.0))?,
+    ])
+}
+
+/// Starts the load, and who says what is due. What is due ends when the pacer is dropped.
+pub(super) async fn begin(ground: &mut Ground, rate: u32) -> anyhow::Result<(Running, Pacer)> {
+    let manner = Manner { claims: CLAIMS, in_flight: IN_FLIGHT, mirrors: false, pace: Pace::Open };
+    let (sends, dues): (Vec<_>, Vec<Due>) = (0..STREAMS).map(|_| mpsc::unbounded_channel()).unzip();
+    let running = ground.begin(manner, STREAMS, dues).await?;
+    Ok((running, Pacer::start(sends, f64::from(rate) / f64::from(CLAIMS))?))
+}
+
+/// Says when transactions are due, evenly, to one stream after the other. A thread of its own: timers of the event loop tell
+/// milliseconds apart, and not less.
+pub(super) struct Pacer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Pacer {
+    fn start(streams: Vec<mpsc::UnboundedSender<Instant>>, transactions_per_second: f64) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stops = stop.clone();
+        let body = move || {
+            let schedule = Schedule { began: Instant::now(), transactions_per_second };
+            let mut said = 0;
+            while !stops.load(Ordering::Acquire) {
+                while schedule.due(said) <= Instant::now() {
+                    let stream = &streams[usize::try_from(said).expect("64 bits") % streams.len()];
+                    // A stream that failed is noticed by who watches the load.
+                    let _ = stream.send(schedule.due(said));
+                    said += 1;
+                }
+                std::thread::sleep(LOOK);
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("pacer".to_owned()).spawn(body).context("cannot start a thread")?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Pacer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// When each transaction is due, counted from the beginning: being late with one never moves the next.
+struct Schedule {
+    began: Instant,
+    transactions_per_second: f64,
+}
+
+impl Schedule {
+    fn due(&self, transaction: u64) -> Instant {
+        self.began + Duration::from_secs_f64(number(transaction) / self.transactions_per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Parameters;
+    use crate::suites::commit::closed::Window;
+    use crate::suites::commit::load::Counters;
+
+    #[test]
+    fn what_is_due_does_not_move_when_somebody_is_late() {
+        let began = Instant::now();
+        let schedule = Schedule { began, transactions_per_second: 10_000.0 };
+        assert_eq!(schedule.due(0), began);
+        assert_eq!(schedule.due(50), began + Duration::from_millis(5));
+        assert_eq!(schedule.due(36_000_000), began + Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_pacer_says_everything_that_was_due_in_order() {
+        let (sends, mut due) = mpsc::unbounded_channel();
+        let pacer = Pacer::start(vec![sends], 1000.0).unwrap();
+        let first = due.blocking_recv().unwrap();
+        // However late the thread was, the hundredth is due a tenth of a second after the first.
+        let hundredth = (1..=100).map(|_| due.blocking_recv().unwrap()).last().unwrap();
+        assert_eq!(hundredth - first, Duration::from_millis(100));
+        drop(pacer);
+        while due.blocking_recv().is_some() {}
+    }
+
+    #[test]
+    fn a_cell_keeps_up_when_it_answers_what_is_due() {
+        let seen = |answered: u64| {
+            let counted = Counters { answered, ..Counters::default() };
+            let window = Window { seconds: 2.0, counted, latency_micros: latency::histogram() };
+            Seen { windows: vec![window], parameters: Parameters::new() }
+        };
+        assert!(keeps_up(&seen(2000), 100_000) && keeps_up(&seen(1970), 100_000));
+        assert!(!keeps_up(&seen(1900), 100_000));
+    }
+}

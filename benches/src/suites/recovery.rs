@@ -1,0 +1,196 @@
+//! Suite `recovery`: how long a killed server takes to serve again, and what its cell costs in memory.
+//!
+//! A cell is filled and ended, so that its checkpoint has everything. It is started again and loaded, without any further checkpoint,
+//! until the log behind the checkpoint has the wanted length; then it is killed before the history has caught up. Each sample starts a server on a copy of what
+//! was left, and looks whether all that was acknowledged is there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+
+use super::commit::cell::{self, CellProcess, Serving};
+use super::commit::ground::{Ground, Left, Size};
+use super::commit::{closed, runtime, scratch};
+use crate::Run;
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::processes;
+use crate::progress::say;
+
+pub(crate) const NAME: &str = "recovery";
+
+/// A cell, and the log behind its checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    size: Size,
+    tail_mib: u64,
+}
+
+const QUICK: Shape = Shape { size: Size { machines: 10_000, live: 1_000_000 }, tail_mib: 32 };
+const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: 1_000_000 }, tail_mib: 256 };
+
+/// No checkpoint is written on the way to a tail.
+const RARELY: Serving = Serving::checkpoint_after(1 << 40);
+/// How the tail is made.
+const LOAD: closed::Shape = closed::Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
+/// Between two looks at its length.
+const LOOK: Duration = Duration::from_millis(200);
+/// Memory is compared between so many live allocations in a hundred and all of them: tables with a bound are full by then, and cancel out.
+const PART_PERCENT: u32 = 60;
+
+impl Shape {
+    fn name(&self) -> String {
+        let Self { size: Size { machines, live }, tail_mib } = self;
+        format!("machines={machines} allocations={live} tail_mib={tail_mib}")
+    }
+}
+
+pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let (folder, file_system) = scratch(options)?;
+    let runtime = runtime()?;
+    let mut figures = Vec::new();
+    let further = if options.quick { None } else { Some(FURTHER) };
+    for shape in [QUICK].into_iter().chain(further).filter(|shape| options.has_case(&shape.name())) {
+        say(&shape.name());
+        let dir = tempfile::tempdir_in(folder.path())?;
+        let measured = runtime.block_on(measure(shape, options, dir.path()));
+        figures.extend(measured.with_context(|| shape.name())?.figures(shape, &file_system)?);
+    }
+    Ok(figures)
+}
+
+/// What one case gave.
+struct Measured {
+    bytes_per_machine: f64,
+    bytes_per_allocation: f64,
+    tail_bytes: u64,
+    revisions: u64,
+    recovery_seconds: Vec<f64>,
+}
+
+async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
+    let bytes_per_machine = machines(&dir.join("machines"), shape.size.machines).await?;
+    let cell = dir.join("cell");
+    let mut ground = Ground::empty(&cell, shape.size, Serving::default(), options.seed).await?;
+    let part = shape.size.live / 100 * PART_PERCENT;
+    ground.fill(part).await?;
+    let before = memory(&ground).await?;
+    ground.fill(shape.size.live).await?;
+    let bytes_per_allocation = (memory(&ground).await? - before) / f64::from(shape.size.live - part);
+    let ground = ground.restart(RARELY).await?;
+    let (left, tail_bytes, revisions) = make_tail(ground, shape.tail_mib << 20).await?;
+    let mut recovery_seconds = Vec::new();
+    for sample in 0..if options.quick { 1 } else { 5 } {
+        let copy = dir.join(format!("copy-{sample}"));
+        copy_folder(&cell, &copy)?;
+        recovery_seconds.push(left.check(&copy, Serving::default()).await?);
+        std::fs::remove_dir_all(&copy)?;
+    }
+    Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
+}
+
+/// Bytes that the server has for each machine, between half of them and all of them.
+async fn machines(dir: &Path, machines: u32) -> anyhow::Result<f64> {
+    let mut process = CellProcess::start(dir, Serving::default()).await?;
+    let mut memory = Vec::new();
+    for prefix in ["first", "second"] {
+        let registered = cell::register(process.address(), prefix, machines / 2, 100).await?;
+        ensure!(registered.len() == machines as usize / 2, "{} machines were registered", registered.len());
+        cell::history_caught_up(process.address()).await?;
+        memory.push(processes::proportional_bytes(process.id())?.1);
+    }
+    process.kill()?;
+    Ok((number(memory[1]) - number(memory[0])) / f64::from(machines / 2))
+}
+
+/// The server's memory when nothing is under way.
+async fn memory(ground: &Ground) -> anyhow::Result<f64> {
+    cell::history_caught_up(ground.address()).await?;
+    Ok(number(processes::proportional_bytes(ground.process())?.1))
+}
+
+/// Loads the cell until its log has grown by so much, and kills it. Gives what must be found, by how much it has grown, and how many
+/// revisions that is.
+async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64, u64)> {
+    let before = cell::status(ground.address()).await?;
+    let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
+    let grown = loop {
+        ground.wait(&running, LOOK).await?;
+        let now = cell::status(ground.address()).await?;
+        let grown = now.log_bytes.saturating_sub(before.log_bytes);
+        if grown >= bytes {
+            break grown;
+        }
+    };
+    ground.end(running).await?;
+    let revisions = cell::status(ground.address()).await?.revision - before.revision;
+    Ok((ground.kill().await?, grown, revisions))
+}
+
+/// Copies a folder with all that is in it.
+fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&source, &target)?;
+        } else {
+            std::fs::copy(&source, &target).with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+impl Measured {
+    fn figures(self, shape: Shape, file_system: &str) -> anyhow::Result<Vec<Figure>> {
+        let all = [
+            ("machines", json!(shape.size.machines)),
+            ("live_allocations", json!(shape.size.live)),
+            ("log_bytes_behind_the_checkpoint", json!(self.tail_bytes)),
+            ("revisions_behind_the_checkpoint", json!(self.revisions)),
+            ("file_system", json!(file_system)),
+            (
+                "recovery_seconds",
+                json!(
+                    "from the start of the process to its first connection; its files are in the page cache; the history lacks what was under way"
+                ),
+            ),
+            (
+                "bytes",
+                json!(
+                    "proportional set size of the server, nothing under way: what it grew by, all of its copies included, between a part of the machines or allocations and all of them"
+                ),
+            ),
+            ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),
+        ];
+        let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let name = shape.name();
+        let case = Case { suite: NAME, case: &name, parameters };
+        Ok(vec![
+            case.figure("recovery_seconds", "s", Better::Lower, self.recovery_seconds)?,
+            case.figure("bytes_per_allocation", "B", Better::Lower, vec![self.bytes_per_allocation.max(1.0)])?,
+            case.figure("bytes_per_machine", "B", Better::Lower, vec![self.bytes_per_machine.max(1.0)])?,
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_copied_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("from");
+        std::fs::create_dir_all(from.join("inner/deeper")).unwrap();
+        std::fs::write(from.join("one"), "1").unwrap();
+        std::fs::write(from.join("inner/deeper/two"), "2").unwrap();
+        let to = folder.path().join("to");
+        copy_folder(&from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("inner/deeper/two")).unwrap(), "2");
+        assert_eq!(std::fs::read_to_string(to.join("one")).unwrap(), "1");
+        assert!(copy_folder(&from, &to).is_err(), "what is there is not overwritten");
+    }
+}
