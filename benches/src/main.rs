@@ -15,6 +15,7 @@ mod etcd;
 mod figure;
 mod latency;
 mod machine;
+mod memory;
 mod plot;
 mod processes;
 mod progress;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Decision, DecisionMetadata,
-    GroupShape, JobId, JobShape, LogTime, MachineId, Placement, Request, Resources, Revision, SessionId, Transaction,
-    TransactionId, TransactionOutcome, Transition,
+    AllocationId, AllocationState, Attributes, Cell, CellIdentity, Command, ConflictCheck, Constraint, Decision,
+    DecisionMetadata, GroupShape, JobId, JobShape, LogTime, MachineId, Operator, Placement, Quota, Request, Resources,
+    Revision, SessionId, Spread, Transaction, TransactionId, TransactionOutcome, Transition,
 };
 
 use crate::random::Random;
@@ -21,6 +21,12 @@ const MACHINE_TASKS_MAX_PERCENT: u64 = 167;
 
 /// Machines that are kept full, so that claims on them lose.
 const RACES: usize = 8;
+
+/// Tasks of a job; a thousand of them are live.
+const TASKS_OF_A_JOB: u32 = 1200;
+
+/// Machines of a rack.
+const RACK: usize = 40;
 
 /// Shape of the load.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +41,10 @@ pub(crate) struct Shape {
     pub(crate) losers_percent: u32,
     /// When a claim conflicts. The load is one session, whose own commits never count as changes by others.
     pub(crate) check: ConflictCheck,
+    /// Whether jobs declare rules, which then hold for each claim and have to be looked at.
+    pub(crate) rules: bool,
+    /// Snapshots that are alive, one for each of the last batches.
+    pub(crate) snapshots: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -58,6 +68,10 @@ pub(crate) struct Steady {
     /// By job, tasks that wait.
     waiting: Vec<Vec<u32>>,
     live: Vec<Live>,
+    /// By machine, tasks that are claimed, live or leaving there: nothing but a race is to be lost.
+    taken: Vec<u32>,
+    /// Tasks that a machine has room for.
+    fitting: u32,
     /// Claims granted since the stops were last planned: as many are stopped by the next batch, so that the number of live
     /// allocations stays what it is, however many claims lose.
     granted: u64,
@@ -111,27 +125,36 @@ impl Steady {
         let full = Resources::new(100 * fitting, TASK_MEMORY_BYTES * fitting);
         for number in 0..shape.machines as usize + RACES {
             let capacity = if number < shape.machines as usize { full } else { task };
-            decide(&mut core, register(number, capacity), now)?;
+            decide(&mut core, register(number, capacity, shape.rules), now)?;
         }
         let machines = core.cell().machines().map(|machine| machine.id).collect::<Vec<_>>();
         let session = open(&mut core, "load", now)?;
         let rival = open(&mut core, "rival", now)?;
+        if shape.rules {
+            decide(&mut core, quota(shape, task), now)?;
+        }
         let job_count = (shape.live / 1000).max(1);
         let mut jobs = Vec::new();
         for number in 0..job_count {
-            jobs.push(submit(&mut core, &format!("job-{number}"), "load", 1200, task, now)?);
+            let mut job = job(&format!("job-{number}"), "load", TASKS_OF_A_JOB, task);
+            if shape.rules {
+                declare_rules(&mut job, number);
+            }
+            jobs.push(submit(&mut core, job, now)?);
         }
-        let race_job = submit(&mut core, "race", "rival", u32::try_from(RACES)?, task, now)?;
+        let race_job = submit(&mut core, job("race", "rival", u32::try_from(RACES)?, task), now)?;
         let mut steady = Self {
             core,
             shape,
             random: Random::new(seed),
             race_machines: (shape.machines..shape.machines + u32::try_from(RACES)?).collect(),
             race_job,
-            waiting: vec![(0..1200).rev().collect(); jobs.len()],
+            waiting: vec![(0..TASKS_OF_A_JOB).rev().collect(); jobs.len()],
             jobs,
             machines,
             live: Vec::with_capacity(shape.live as usize + 65_536),
+            taken: vec![0; shape.machines as usize],
+            fitting: u32::try_from(fitting)?,
             granted: 0,
             stops_due: 0,
             losers_due: 0,
@@ -157,6 +180,11 @@ impl Steady {
         }
         self.granted = u64::from(self.shape.claims * self.shape.batch * (100 - self.shape.losers_percent) / 100);
         Ok(())
+    }
+
+    /// What it was built for.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Live allocations that are not leaving.
@@ -232,7 +260,7 @@ impl Steady {
                     losers -= 1;
                     self.race_machines[losers % RACES]
                 } else {
-                    self.random.below(self.shape.machines)
+                    draw(&mut self.random, &mut self.taken, self.fitting)
                 }
             });
             let machines = machines.collect();
@@ -302,6 +330,7 @@ impl Steady {
                         let job = self.job_number(placement.job)? as usize;
                         self.waiting[job].push(task);
                         counted.refused += 1;
+                        self.left(machine);
                     }
                 }
             }
@@ -309,6 +338,13 @@ impl Steady {
         ensure!(racing || counted.refused == outcome.refusals.len() as u64, "a claim was refused without a reason");
         self.granted += counted.granted;
         Ok(counted)
+    }
+
+    /// A task is not on a machine any more, or never was; those of the rival are not counted.
+    fn left(&mut self, machine: u32) {
+        if let Some(taken) = self.taken.get_mut(machine as usize) {
+            *taken -= 1;
+        }
     }
 
     fn job_number(&self, job: JobId) -> anyhow::Result<u32> {
@@ -325,11 +361,25 @@ impl Steady {
         for live in stopped {
             transitions.push(receipt(self.machines[live.machine as usize], live.id));
             self.waiting[live.job as usize].push(live.task);
+            self.left(live.machine);
         }
         for (id, machine) in std::mem::take(&mut self.raced) {
             transitions.push(receipt(self.machines[machine as usize], id));
         }
         Receipts { stopped: count, request: request(Command::ReportStatus(transitions)) }
+    }
+}
+
+/// A machine at random that has room, and takes it: with few tasks a machine, one drawn blindly would now and then be full.
+fn draw(random: &mut Random, taken: &mut [u32], fitting: u32) -> u32 {
+    let machines = u32::try_from(taken.len()).expect("machines have slots");
+    loop {
+        let machine = random.below(machines);
+        let tasks = &mut taken[machine as usize];
+        if *tasks < fitting {
+            *tasks += 1;
+            return machine;
+        }
     }
 }
 
@@ -353,15 +403,21 @@ fn decide(core: &mut Core, command: Command, now: LogTime) -> anyhow::Result<Dec
     }
 }
 
-fn register(number: usize, capacity: Resources) -> Command {
+fn register(number: usize, capacity: Resources, rules: bool) -> Command {
+    let mut attributes = Attributes::new();
+    if rules {
+        attributes.insert("kernel".into(), "6.1".into());
+        attributes.insert("disk".into(), if number.is_multiple_of(3) { "ssd" } else { "nvme" }.into());
+        attributes.insert("rack".into(), format!("rack-{}", number / RACK).into());
+    }
     Command::RegisterMachine {
         name: format!("machine-{number}").into(),
         boot_id: "boot".into(),
         capacity,
-        attributes: Arc::new(Attributes::new()),
+        attributes: Arc::new(attributes),
         devices: Vec::new(),
         inventory: Vec::new(),
-        seen: plenum_model::Revision::default(),
+        seen: Revision::default(),
     }
 }
 
@@ -370,16 +426,10 @@ fn open(core: &mut Core, scheduler: &str, now: LogTime) -> anyhow::Result<Sessio
     Ok(SessionId(core.cell().revision().0))
 }
 
-fn submit(
-    core: &mut Core,
-    name: &str,
-    scheduler: &str,
-    count: u32,
-    task: Resources,
-    now: LogTime,
-) -> anyhow::Result<JobId> {
+/// The shape of a job of one group.
+fn job(name: &str, scheduler: &str, count: u32, task: Resources) -> JobShape {
     let group = GroupShape { name: "main".into(), count, resources: task, ..GroupShape::default() };
-    let shape = JobShape {
+    JobShape {
         namespace: "default".into(),
         name: name.into(),
         scheduler: scheduler.into(),
@@ -387,7 +437,35 @@ fn submit(
         kind: plenum_model::JobKind::Forever,
         groups: vec![group],
         ..JobShape::default()
-    };
+    }
+}
+
+/// Lets a job declare rules that hold wherever its tasks come to stand: a claim that breaks one is refused early, and costs less. All
+/// have constraints; one in ten a limit for each rack, and another one in ten a limit for each machine.
+fn declare_rules(shape: &mut JobShape, number: u32) {
+    for group in &mut shape.groups {
+        group.constraints = vec![
+            Constraint { attribute: "kernel".into(), operator: Operator::GreaterOrEqual, values: vec!["5.10".into()] },
+            Constraint { attribute: "disk".into(), operator: Operator::In, values: vec!["nvme".into(), "ssd".into()] },
+        ];
+        if number.is_multiple_of(10) {
+            group.spread = vec![Spread { attribute: "rack".into(), at_most: TASKS_OF_A_JOB }];
+        }
+        if number % 10 == 5 {
+            group.per_machine = TASKS_OF_A_JOB;
+        }
+    }
+}
+
+/// A limit that the load stays below, so that it is looked at and never reached.
+fn quota(shape: Shape, task: Resources) -> Command {
+    let most = u64::from(shape.live) * 10;
+    let mut limits = Quota::default();
+    (limits.limits[0], limits.limits[1]) = (Some(task.cpu_millis * most), Some(task.memory_bytes * most));
+    Command::SetQuota { namespace: "default".into(), limit: Some(limits) }
+}
+
+fn submit(core: &mut Core, shape: JobShape, now: LogTime) -> anyhow::Result<JobId> {
     let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
     match decide(core, command, now)? {
         Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),

@@ -3,21 +3,28 @@
 //! What is timed: deciding the transactions and the receipts of what they stopped, and encoding their deltas, as the commit path does.
 //! Making requests and following outcomes is a client's work, and is not. Each sample checks that the work was done.
 
+use std::collections::VecDeque;
+use std::fmt::Write;
+
 use anyhow::{Context, ensure};
 use bytes::BytesMut;
 use plenum_core::{Core, Decided, invariants};
-use plenum_model::{ConflictCheck, LogTime, Request};
+use plenum_model::{Cell, ConflictCheck, LogTime, Request};
 use plenum_proto::delta;
 use serde_json::json;
 
 use super::Others;
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::memory;
 use crate::progress::say;
 use crate::thread_time::Stopwatch;
 use crate::workload::{Shape, Steady};
 
 pub(crate) const NAME: &str = "core";
+
+/// The figure that the suite is about.
+const RATE: &str = "claims_per_second";
 
 /// Claims of one sample, about a fifth of a second.
 const SAMPLE_CLAIMS: u32 = 320_000;
@@ -25,15 +32,29 @@ const SAMPLE_CLAIMS: u32 = 320_000;
 const WARM_UP_CLAIMS: u32 = 1_280_000;
 
 /// The case that figures are named after.
-const USUAL: Shape =
-    Shape { machines: 10_000, live: 1_000_000, claims: 100, batch: 64, losers_percent: 5, check: ConflictCheck::Fit };
+const USUAL: Shape = Shape {
+    machines: 10_000,
+    live: 1_000_000,
+    claims: 100,
+    batch: 64,
+    losers_percent: 5,
+    check: ConflictCheck::Fit,
+    rules: true,
+    snapshots: 0,
+};
+
+/// The largest cell, which the quick form measures too, and the smallest one with as many live allocations.
+const LARGE: Shape = Shape { machines: 100_000, ..USUAL };
+const SMALL: Shape = Shape { machines: 1000, ..USUAL };
 
 /// What the long form measures besides.
-const FURTHER: [Shape; 4] = [
-    Shape { machines: 100_000, ..USUAL },
+const FURTHER: [Shape; 6] = [
+    SMALL,
     Shape { claims: 1, batch: 1024, ..USUAL },
     Shape { claims: 1000, ..USUAL },
     Shape { check: ConflictCheck::Sequence, ..USUAL },
+    Shape { rules: false, ..USUAL },
+    Shape { snapshots: 10, ..USUAL },
 ];
 
 /// What one sample did.
@@ -48,31 +69,56 @@ struct Sample {
 pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let further = if options.quick { &[][..] } else { &FURTHER };
-    for shape in std::iter::once(&USUAL).chain(further) {
+    for shape in [&USUAL, &LARGE].into_iter().chain(further) {
         if options.has_case(&name(shape)) {
             figures.extend(run_case(shape, options)?);
         }
     }
+    figures.extend(ratio(&figures, &SMALL, &LARGE)?);
     Ok(figures)
 }
 
 fn name(shape: &Shape) -> String {
-    let check = if shape.check == ConflictCheck::Sequence { " check=sequence" } else { "" };
-    format!("machines={} claims={}{check}", shape.machines, shape.claims)
+    let mut name = format!("machines={} claims={}", shape.machines, shape.claims);
+    if shape.check == ConflictCheck::Sequence {
+        name.push_str(" check=sequence");
+    }
+    if !shape.rules {
+        name.push_str(" rules=none");
+    }
+    if shape.snapshots > 0 {
+        let _ = write!(name, " snapshots={}", shape.snapshots);
+    }
+    name
 }
 
-fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<[Figure; 2]> {
+/// How many times the rate of one cell that of another is, where both were measured.
+fn ratio(figures: &[Figure], of: &Shape, to: &Shape) -> anyhow::Result<Option<Figure>> {
+    let find = |shape: &Shape| {
+        let name = name(shape);
+        figures.iter().find(|figure| figure.case == name && figure.metric == RATE)
+    };
+    let (Some(of), Some(to)) = (find(of), find(to)) else { return Ok(None) };
+    let parameters = [("of", &of.case), ("to", &to.case)].map(|(name, case)| (name.to_owned(), json!(case)));
+    let name = format!("{} over {}", of.case, to.case);
+    let case = Case { suite: NAME, case: &name, parameters: parameters.into_iter().collect() };
+    Ok(Some(case.figure("claims_per_second_ratio", "1", Better::Lower, vec![of.value / to.value])?))
+}
+
+fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let name = name(shape);
     say(&format!("{name}: building {} machines and {} live allocations", shape.machines, shape.live));
     let mut steady = Steady::build(*shape, options.seed)?;
+    let mut snapshots = VecDeque::new();
     let batches = (SAMPLE_CLAIMS / (shape.claims * shape.batch)).max(1);
     for _ in 0..WARM_UP_CLAIMS / SAMPLE_CLAIMS {
-        sample(&mut steady, batches)?;
+        sample(&mut steady, batches, &mut snapshots)?;
     }
     let others = Others::look(vec![std::process::id()])?;
-    let samples = (0..if options.quick { 5 } else { 15 }).map(|_| sample(&mut steady, batches));
+    let samples = (0..if options.quick { 5 } else { 15 }).map(|_| sample(&mut steady, batches, &mut snapshots));
     let samples = samples.collect::<anyhow::Result<Vec<_>>>()?;
     let others = others.cores()?;
+    let held = bytes_of(&mut snapshots);
     let cell = steady.cell();
     invariants::check_cell(cell).map_err(|violation| anyhow::anyhow!("{name}: the cell is not sound: {violation}"))?;
     let live = cell.allocations().count();
@@ -85,10 +131,21 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<[Figure; 2]> {
     let rate = |of: fn(&Stopwatch) -> std::time::Duration| {
         samples.iter().map(|sample| number(sample.granted) / of(&sample.spent).as_secs_f64()).collect()
     };
-    Ok([
-        case.figure("claims_per_second", "1/s", Better::Higher, rate(|spent| spent.cpu))?,
+    let mut figures = vec![
+        case.figure(RATE, "1/s", Better::Higher, rate(|spent| spent.cpu))?,
         case.figure("claims_per_wall_second", "1/s", Better::Higher, rate(|spent| spent.wall))?,
-    ])
+    ];
+    if let Some(held) = held {
+        figures.push(case.figure("snapshots_bytes", "B", Better::Lower, vec![held])?);
+    }
+    Ok(figures)
+}
+
+/// Heap bytes that snapshots have, beyond what the cell has by itself: what comes free when all of them go. None without any.
+fn bytes_of(snapshots: &mut VecDeque<Cell>) -> Option<f64> {
+    let with = memory::heap_bytes().filter(|_| !snapshots.is_empty())?;
+    snapshots.clear();
+    Some(number(with.saturating_sub(memory::heap_bytes()?)))
 }
 
 fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3], others: f64) -> Parameters {
@@ -114,14 +171,23 @@ fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3]
             "clock",
             json!("claims_per_second: CPU time of the deciding thread; claims_per_wall_second: the wall's clock"),
         ),
-        ("snapshots", json!("none alive")),
+        (
+            "rules",
+            json!(if shape.rules {
+                "two constraints on every job, spread by rack on one in ten, a limit by machine on one in ten, a quota on the namespace; none is broken"
+            } else {
+                "none"
+            }),
+        ),
+        ("snapshots_alive", json!(shape.snapshots)),
         ("cores_of_others", json!(others)),
     ];
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Decides so many batches, and checks that every claim was answered.
-fn sample(steady: &mut Steady, batches: u32) -> anyhow::Result<Sample> {
+/// Decides so many batches, and checks that every claim was answered. Taking a snapshot counts, dropping one does not: that is done on
+/// another thread.
+fn sample(steady: &mut Steady, batches: u32, snapshots: &mut VecDeque<Cell>) -> anyhow::Result<Sample> {
     let mut sample = Sample::default();
     let mut encoded = BytesMut::new();
     for _ in 0..batches {
@@ -140,6 +206,12 @@ fn sample(steady: &mut Steady, batches: u32) -> anyhow::Result<Sample> {
         let (core, now) = steady.core_and_time();
         let answer = sample.spent.time(|| step(core, &receipts.request, now, &mut encoded))?;
         ensure!(matches!(answer, Decided::Changed { .. }), "expected receipts to change something, found {answer:?}");
+        if steady.shape().snapshots > 0 {
+            if snapshots.len() == steady.shape().snapshots {
+                snapshots.pop_front();
+            }
+            snapshots.push_back(sample.spent.time(|| steady.cell().clone())?);
+        }
     }
     steady.settle().context("after a sample")?;
     Ok(sample)
@@ -153,4 +225,50 @@ fn step(core: &mut Core, request: &Request, now: LogTime, encoded: &mut BytesMut
         std::hint::black_box(&encoded);
     }
     decided
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Shape {
+        Shape { machines: 50, live: 2000, claims: 20, batch: 8, ..USUAL }
+    }
+
+    #[test]
+    fn each_batch_grants_stops_and_loses_what_it_says() {
+        let mut steady = Steady::build(tiny(), 7).unwrap();
+        let mut snapshots = VecDeque::new();
+        sample(&mut steady, 3, &mut snapshots).unwrap();
+        let counted = sample(&mut steady, 10, &mut snapshots).unwrap();
+        // 10 batches of 8 transactions of 20 claims; one in twenty loses.
+        assert_eq!((counted.granted, counted.refused), (1520, 80));
+        assert_eq!(counted.stopped, 1520);
+        assert_eq!(invariants::check_cell(steady.cell()), Ok(()));
+        assert_eq!(steady.cell().allocations().count(), steady.live());
+    }
+
+    #[test]
+    fn snapshots_show_what_was_when_they_were_taken() {
+        let mut steady = Steady::build(Shape { snapshots: 3, ..tiny() }, 7).unwrap();
+        let mut snapshots = VecDeque::new();
+        sample(&mut steady, 5, &mut snapshots).unwrap();
+        assert_eq!(snapshots.len(), 3);
+        let revisions: Vec<u64> = snapshots.iter().map(|cell| cell.revision().0).collect();
+        // A rival's transaction, eight of the load and the receipts are ten revisions.
+        assert_eq!((revisions[1] - revisions[0], revisions[2] - revisions[1]), (10, 10));
+        assert_eq!(snapshots[2].revision(), steady.cell().revision());
+    }
+
+    #[test]
+    fn a_ratio_is_there_when_both_cells_were_measured() {
+        let figure = |shape: &Shape, value: f64| {
+            let name = name(shape);
+            let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
+            case.figure(RATE, "1/s", Better::Higher, vec![value]).unwrap()
+        };
+        let both = [figure(&SMALL, 6.0), figure(&LARGE, 4.0)];
+        assert_eq!(ratio(&both, &SMALL, &LARGE).unwrap().unwrap().value, 1.5);
+        assert!(ratio(&both[..1], &SMALL, &LARGE).unwrap().is_none());
+    }
 }
