@@ -1,12 +1,19 @@
 //! What always holds, as one list of checks with typed violations: asserted in the core after each command, and used by the
 //! simulators, by `plenum verify` and by the checkers of the tests.
 
+mod special;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use plenum_model::{
     AllocationId, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason, Request,
     Resource, Revision, Room, TaskState, Transaction, TransactionOutcome,
+};
+
+pub use special::{
+    invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_ports_are_held_once,
+    invariant_room_is_taken_over_from_those_who_leave, invariant_victims_make_room_for_their_betters,
 };
 
 use crate::Decided;
@@ -83,6 +90,17 @@ pub enum Violation {
         /// At which revision.
         revision: Revision,
     },
+    /// What few allocations have breaks a rule: devices, ports, room that was taken over, declared limits.
+    Special {
+        /// At which revision.
+        revision: Revision,
+        /// Which machine, by slot.
+        machine: u32,
+        /// About which allocation.
+        allocation: AllocationId,
+        /// Which rule.
+        rule: &'static str,
+    },
     /// A revision does not follow the one before.
     RevisionGap {
         /// The one before.
@@ -107,7 +125,9 @@ impl std::error::Error for Violation {}
 pub fn check_cell(cell: &Cell) -> Result<(), Violation> {
     invariant_used_equals_the_sum_of_live_allocations(cell)?;
     invariant_one_allocation_per_task_is_not_leaving(cell)?;
-    invariant_counters_count_their_tasks(cell)
+    invariant_counters_count_their_tasks(cell)?;
+    invariant_room_is_taken_over_from_those_who_leave(cell)?;
+    invariant_ports_are_held_once(cell)
 }
 
 /// All checks of one step.
@@ -122,6 +142,9 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     };
     invariant_revisions_have_no_gaps(before, after)?;
     invariant_no_grant_makes_room_negative(after, delta)?;
+    invariant_granted_devices_were_free(after, delta)?;
+    invariant_declared_limits_hold(after, delta)?;
+    invariant_victims_make_room_for_their_betters(before, after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
         invariant_conflicts_name_their_culprits(txn, outcome)?;
         invariant_minimums_hold(txn, outcome)?;

@@ -5,6 +5,7 @@
 //! obstacle was there at its base already.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails at the right line")]
 
+mod chaos;
 mod commands;
 mod compare;
 mod dice;

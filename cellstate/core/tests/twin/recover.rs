@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationExtra, Cell, Machine, MachineId, MachineState, Restore, RestoredAllocation, Session};
+use plenum_model::{
+    AllocationExtra, Cell, Governance, Machine, MachineId, MachineState, Restore, RestoredAllocation, Session,
+};
 
 /// The same cell from its rows alone.
 pub(crate) fn recovered(cell: &Cell) -> Cell {
@@ -30,6 +32,13 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
         restore.allocation(RestoredAllocation { slot, row: *row, status: *status, extra });
     }
     cell.sessions().for_each(|session| restore.session(Session::clone(session)));
+    restore.governance(Governance {
+        quotas: cell.quotas().map(|(namespace, quota)| (namespace.clone(), *quota)).collect(),
+        holds: cell.holds().map(|(job, hold)| (job, hold.clone())).collect(),
+        partitions: cell.partitions().map(|(name, partition)| (name.clone(), partition.clone())).collect(),
+        unknown: cell.unknown_tasks().map(|(id, task)| (id, task.clone())).collect(),
+        paused: cell.paused().cloned().collect(),
+    });
     restore.finish().unwrap()
 }
 
