@@ -39,6 +39,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "frames": report.frames,
         "folded": report.folded,
         "decided_again": report.decided_again,
+        "compared_loosely": report.compared_loosely,
         "transactions": report.transactions,
         "conflicts": report.conflicts,
         "live_allocations": report.live_allocations,
@@ -53,7 +54,7 @@ fn text(report: &VerifyReport) -> String {
         ("cell", format!("{} (incarnation {})", report.cell_id, report.incarnation)),
         ("revisions", format!("{} to {}, in {} frames", report.from_revision, report.to_revision, report.frames)),
         ("folded", report.folded.to_string()),
-        ("decided again", report.decided_again.to_string()),
+        ("decided again", decided_again(report)),
         ("transactions", report.transactions.to_string()),
         ("lost claims", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
@@ -68,8 +69,24 @@ fn text(report: &VerifyReport) -> String {
     if report.violations_unlisted > 0 {
         text.push_str(&format!("\nand {} more", report.violations_unlisted));
     }
-    text.push_str(if report.is_sound() { "\nsound: the same commands give the same bytes\n" } else { "\n" });
+    text.push_str(&if report.is_sound() {
+        "\nsound: the same commands give the same bytes\n".to_owned()
+    } else {
+        let all = report.violations_unlisted.saturating_add(report.violations.len() as u64);
+        format!("\nnot sound: {all} violations; `plenum explain DAMAGED_LOG` tells what to do\n")
+    });
     text
+}
+
+/// How many, and of how many of them rows and culprits were not compared.
+fn decided_again(report: &VerifyReport) -> String {
+    match report.compared_loosely {
+        0 => report.decided_again.to_string(),
+        loosely => format!(
+            "{}, {loosely} of them from the middle of a server's life: without the rows given out, and who was in the way",
+            report.decided_again
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -118,16 +118,24 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
+/// A check of a cell by itself.
+pub type CellCheck = fn(&Cell) -> Result<(), Violation>;
+
 /// All checks of a cell by itself.
+pub const OF_A_CELL: &[CellCheck] = &[
+    invariant_used_equals_the_sum_of_live_allocations,
+    invariant_one_allocation_per_task_is_not_leaving,
+    invariant_counters_count_their_tasks,
+    invariant_room_is_taken_over_from_those_who_leave,
+    invariant_ports_are_held_once,
+];
+
+/// Runs all checks of a cell by itself.
 ///
 /// # Errors
 /// The first violation.
 pub fn check_cell(cell: &Cell) -> Result<(), Violation> {
-    invariant_used_equals_the_sum_of_live_allocations(cell)?;
-    invariant_one_allocation_per_task_is_not_leaving(cell)?;
-    invariant_counters_count_their_tasks(cell)?;
-    invariant_room_is_taken_over_from_those_who_leave(cell)?;
-    invariant_ports_are_held_once(cell)
+    OF_A_CELL.iter().try_for_each(|check| check(cell))
 }
 
 /// All checks of one step.

@@ -126,6 +126,12 @@ impl Core {
         Self { cell, options, derived }
     }
 
+    /// The bounds that it decides with.
+    #[must_use]
+    pub fn options(&self) -> &CoreOptions {
+        &self.options
+    }
+
     /// The state. A clone of it is a snapshot.
     #[must_use]
     pub fn cell(&self) -> &Cell {

@@ -49,13 +49,14 @@ impl Block {
         for batch in self.batches.iter().filter(|batch| batch.first <= to && batch.last >= from) {
             let decoded = v1::LogBatch::decode(batch.bytes.clone());
             let decoded = decoded.map_err(|error| self.damaged(&format!("a batch of it can't be decoded: {error}")))?;
-            entries.extend(
-                decoded.entries.into_iter().filter(|entry| (from..=to).contains(&entry.revision)).map(|entry| Logged {
+            entries.extend(decoded.entries.into_iter().filter(|entry| (from..=to).contains(&entry.revision)).map(
+                |entry| Logged {
                     core_version: decoded.core_version,
+                    core_options: decoded.core_options,
                     time_micros: batch.time_micros,
                     entry,
-                }),
-            );
+                },
+            ));
         }
         let (begin, end) = (from.max(self.first), to.min(self.last));
         let expected = if begin > end { 0 } else { end - begin + 1 };

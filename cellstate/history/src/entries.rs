@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 pub struct Logged {
     /// The version of the core that decided it.
     pub core_version: u32,
+    /// The bounds that it was decided with, where they were logged.
+    pub core_options: Option<v1::CoreOptions>,
     /// Its log time, in microseconds since the Unix epoch.
     pub time_micros: i64,
     /// The entry itself.

@@ -278,7 +278,7 @@ mod tests {
             decided: decision.encode_to_vec().into(),
             delta: delta.encode_to_vec().into(),
         };
-        let batch = v1::LogBatch { core_version: 1, time_micros: 5, entries: vec![entry] };
+        let batch = v1::LogBatch { core_version: 1, time_micros: 5, entries: vec![entry], ..Default::default() };
 
         let head = LogBatchHead::decode(Bytes::from(batch.encode_to_vec())).unwrap();
         let entry = &head.entries[0];

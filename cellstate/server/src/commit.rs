@@ -20,6 +20,7 @@
 //! The caller hands over what arrived ([`Committer::handle`]), then carries out what [`Committer::poll`] gives until it gives
 //! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues.
 
+pub(crate) mod bounds;
 mod building;
 mod room;
 
@@ -228,9 +229,9 @@ impl<T> Committer<T> {
     pub fn new(core: Core, options: CommitOptions) -> Self {
         let durable = core.cell().revision();
         Self {
-            core,
             options,
-            building: Building::default(),
+            building: Building::new(bounds::to_wire(core.options())),
+            core,
             in_flight: None,
             durable,
             waiting: VecDeque::new(),

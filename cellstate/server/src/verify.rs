@@ -6,6 +6,7 @@
 
 mod audit;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use plenum_model::{Cell, Revision};
 
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, checkpoint_cell, deltas_of};
-use audit::Audit;
+use crate::recovery::{HISTORY, LOG, checkpoint_cell};
 pub use audit::Violation;
+use audit::{Audit, Origin};
 
 /// What `verify` found.
 #[derive(Debug)]
@@ -36,6 +37,9 @@ pub struct VerifyReport {
     pub folded: u64,
     /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise.
     pub decided_again: u64,
+    /// Of these, how many were compared without the rows that were given out and without who took the room: those after a checkpoint or
+    /// a violation, up to the next start of a server.
+    pub compared_loosely: u64,
     /// Transactions among them all.
     pub transactions: u64,
     /// Claims that lost a race.
@@ -74,20 +78,17 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
-    let from_revision = begin(history.as_ref(), &report, &mut audit);
-    let mut shadow = history.as_ref().and_then(Shadow::begin);
+    let mut checkpoints = Checkpoints::of(history.as_ref(), &mut audit);
+    let from_revision = begin(history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
+        resume_behind_damage(history.as_ref(), frame.first_revision, &mut checkpoints, &mut audit);
         let place = format!("{LOG}: segment {}, offset {}", frame.segment, frame.offset);
         match LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) {
-            Ok(batch) => {
-                audit.batch(&batch, &place);
-                shadow.iter_mut().for_each(|shadow| shadow.batch(&batch));
-            }
+            Ok(batch) => audit.batch(&batch, &place, &mut |audit| checkpoints.compare(audit)),
             Err(error) => audit.violation(Revision(frame.first_revision), &place, error.to_string()),
         }
     };
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
-    shadow.into_iter().for_each(|shadow| shadow.compare(&mut audit));
     Ok(audit.into_report(&report, from_revision))
 }
 
@@ -129,13 +130,61 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     }
 }
 
+/// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.
+fn resume_behind_damage(
+    history: Option<&History>,
+    first_revision: u64,
+    checkpoints: &mut Checkpoints<'_>,
+    audit: &mut Audit,
+) {
+    let Some(history) = history else { return };
+    let (next, before) = (audit.revision().0 + 1, first_revision.saturating_sub(1));
+    let resumed = if !audit.is_broken() && next < first_revision && history.newest_revision() >= before {
+        fold_entries(history, next..=before, checkpoints, audit)
+    } else if audit.is_broken() {
+        oldest_checkpoint_from(history, before).map(|cell| cell.into_iter().for_each(|cell| audit.resume_with(cell)))
+    } else {
+        Ok(())
+    };
+    if let Err(error) = resumed {
+        audit.violation(Revision(next), HISTORY, error.to_string());
+    }
+}
+
+fn fold_entries(
+    history: &History,
+    revisions: RangeInclusive<u64>,
+    checkpoints: &mut Checkpoints<'_>,
+    audit: &mut Audit,
+) -> Result<(), ServerError> {
+    for logged in history.entries(*revisions.start(), *revisions.end()).map_err(ServerError::ReadHistory)? {
+        let logged = logged.map_err(ServerError::ReadHistory)?;
+        let (core_version, core_options, time_micros) = (logged.core_version, logged.core_options, logged.time_micros);
+        audit.entry(&logged.entry, &Origin { core_version, core_options, time_micros }, HISTORY);
+        checkpoints.compare(audit);
+    }
+    Ok(())
+}
+
+/// The cell of the oldest checkpoint at or after a revision.
+fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<Cell>, ServerError> {
+    let mut found = None;
+    let mut candidate = history.newest_checkpoint();
+    while let Some(checkpoint) = candidate.filter(|checkpoint| checkpoint.revision >= revision.max(1)) {
+        let before = checkpoint.revision - 1;
+        found = Some(checkpoint.revision);
+        candidate = history.checkpoint_at_or_before(before).map_err(ServerError::ReadHistory)?;
+    }
+    found.map(|revision| checkpoint_cell(history, revision)).transpose()
+}
+
 /// Brings the audit to the state before the oldest frame of the log; the revision whose state it began with.
-fn begin(history: Option<&History>, report: &Report, audit: &mut Audit) -> u64 {
+fn begin(history: Option<&History>, report: &Report, checkpoints: &mut Checkpoints<'_>, audit: &mut Audit) -> u64 {
     let before_log = report.oldest_revision.saturating_sub(1);
     let began = match history {
         None if before_log == 0 => Ok(0),
         None => Err("there is no history that would tell the state before it".to_owned()),
-        Some(history) => fold_history(history, before_log, audit).map_err(|error| error.to_string()),
+        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(|error| error.to_string()),
     };
     began.unwrap_or_else(|what| {
         let what = format!("the log begins at revision {}, and {what}", report.oldest_revision);
@@ -146,7 +195,12 @@ fn begin(history: Option<&History>, report: &Report, audit: &mut Audit) -> u64 {
 }
 
 /// Folds the history from its oldest state up to where the log begins.
-fn fold_history(history: &History, before_log: u64, audit: &mut Audit) -> Result<u64, ServerError> {
+fn fold_history(
+    history: &History,
+    before_log: u64,
+    checkpoints: &mut Checkpoints<'_>,
+    audit: &mut Audit,
+) -> Result<u64, ServerError> {
     let oldest = history.oldest_revision().min(before_log);
     let start = match history.start_for(oldest).map_err(ServerError::ReadHistory)? {
         StartingPoint::Empty => 0,
@@ -155,47 +209,45 @@ fn fold_history(history: &History, before_log: u64, audit: &mut Audit) -> Result
     if start > 0 {
         audit.begin_with(checkpoint_cell(history, start)?);
     }
-    for logged in history.entries(start + 1, before_log).map_err(ServerError::ReadHistory)? {
-        let logged = logged.map_err(ServerError::ReadHistory)?;
-        audit.entry(&logged.entry, logged.core_version, logged.time_micros, HISTORY);
-    }
+    fold_entries(history, start + 1..=before_log, checkpoints, audit)?;
     Ok(start)
 }
 
-/// The newest checkpoint, with the log after it: it must show what all deltas give.
-struct Shadow {
-    /// Of the checkpoint.
-    revision: u64,
-    cell: Result<Cell, ServerError>,
+/// Checkpoints that are compared with what the deltas give: the newest, and so many before it.
+const CHECKPOINTS_COMPARED: usize = 4;
+
+/// Checkpoints that must show what the deltas give, each at its own revision.
+struct Checkpoints<'a> {
+    history: Option<&'a History>,
+    revisions: Vec<u64>,
 }
 
-impl Shadow {
-    /// Begins with the newest checkpoint. The log reaches back to it: it is released no further.
-    fn begin(history: &History) -> Option<Self> {
-        let revision = history.newest_checkpoint()?.revision;
-        Some(Self { revision, cell: checkpoint_cell(history, revision) })
+impl<'a> Checkpoints<'a> {
+    fn of(history: Option<&'a History>, audit: &mut Audit) -> Self {
+        let mut revisions = Vec::new();
+        let mut candidate = history.and_then(History::newest_checkpoint);
+        while let (Some(checkpoint), Some(history)) = (candidate.take(), history) {
+            revisions.push(checkpoint.revision);
+            let before = checkpoint.revision.saturating_sub(1);
+            if revisions.len() <= CHECKPOINTS_COMPARED && before > 0 {
+                candidate = history.checkpoint_at_or_before(before).unwrap_or_else(|error| {
+                    audit.violation(Revision(before), HISTORY, error.to_string());
+                    None
+                });
+            }
+        }
+        Self { history, revisions }
     }
 
-    fn batch(&mut self, batch: &LoggedBatch) {
-        let Ok(cell) = &mut self.cell else { return };
-        if batch.last() <= cell.revision() {
-            return;
-        }
-        let folded = deltas_of(batch).and_then(|deltas| {
-            let newer = deltas.iter().filter(|delta| delta.revision.0 > self.revision);
-            newer.into_iter().try_for_each(|delta| {
-                cell.apply(delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))
-            })
-        });
-        if let Err(error) = folded {
-            self.cell = Err(error);
-        }
-    }
-
-    fn compare(self, audit: &mut Audit) {
-        match self.cell {
+    /// Compares, if there is one at the revision that has been folded up to.
+    fn compare(&mut self, audit: &mut Audit) {
+        let revision = audit.revision().0;
+        let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
+        self.revisions.swap_remove(place);
+        let Some(history) = self.history else { return };
+        match checkpoint_cell(history, revision) {
             Ok(cell) => audit.compare(&cell),
-            Err(error) => audit.violation(Revision(self.revision), HISTORY, error.to_string()),
+            Err(error) => audit.violation(Revision(revision), HISTORY, error.to_string()),
         }
     }
 }

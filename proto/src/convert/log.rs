@@ -19,8 +19,11 @@ const DECIDED: u8 = 3 << 3 | 2;
 const DELTA: u8 = 4 << 3 | 2;
 
 /// Begins a batch: an encoded `LogBatch` without entries, to which `append_entry` adds them.
-pub fn begin_batch(out: &mut BytesMut, time: LogTime) {
-    let batch = v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries: Vec::new() };
+///
+/// `core_options` are the bounds that it is decided with; without them nobody can decide it again.
+pub fn begin_batch(out: &mut BytesMut, time: LogTime, core_options: Option<v1::CoreOptions>) {
+    let entries = Vec::new();
+    let batch = v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries, core_options };
     batch.encode(out).expect("a growing buffer has room");
 }
 
@@ -63,7 +66,7 @@ mod tests {
     fn a_batch_is_what_the_generated_code_would_write() {
         let time = LogTime { micros: 1_700_000_000_000_000 };
         let mut out = BytesMut::new();
-        begin_batch(&mut out, time);
+        begin_batch(&mut out, time, None);
         let long = vec![7; 300];
         append_entry(&mut out, Revision(1), b"asked", b"decided", &long);
         append_entry(&mut out, Revision(300), b"", b"", b"");
@@ -74,7 +77,8 @@ mod tests {
             delta: delta.to_vec().into(),
         };
         let entries = vec![entry(1, b"asked", b"decided", &long), entry(300, b"", b"", b"")];
-        let batch = v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries };
+        let batch =
+            v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries, ..Default::default() };
         assert_eq!(out.freeze(), batch.encode_to_vec());
         let bytes = Bytes::from(batch.encode_to_vec());
         assert_eq!(decode_batch(bytes).unwrap(), batch);

@@ -93,10 +93,14 @@ fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
         return Ok(Cell::default());
     }
     let (history, opened) = History::open(&folder, plenum_history::Options::new(cell_id.to_vec()))?;
-    let (mut cell, start) = recovery::cell_at(&history, opened.newest_revision)?;
-    for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {
-        let entry = logged.map_err(ServerError::ReadHistory)?.entry;
-        apply(&mut cell, entry.revision, entry.delta)?;
+    let start = opened.newest_checkpoint.map_or(0, |newest| newest.revision);
+    let mut cell = if start == 0 { Cell::default() } else { recovery::checkpoint_cell(&history, start)? };
+    // Its batches may end before its newest checkpoint.
+    if opened.newest_revision > start {
+        for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {
+            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+            apply(&mut cell, entry.revision, entry.delta)?;
+        }
     }
     Ok(cell)
 }

@@ -22,6 +22,11 @@ pub(super) struct Building {
 }
 
 impl Building {
+    /// For a core with these bounds.
+    pub(super) fn new(core_options: v1::CoreOptions) -> Self {
+        Self { encoder: BatchEncoder::new(core_options), ..Self::default() }
+    }
+
     pub(super) fn len_bytes(&self) -> usize {
         if self.deltas.is_empty() { 0 } else { self.encoder.len() }
     }

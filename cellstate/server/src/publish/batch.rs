@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use plenum_model::{LogTime, Revision};
 use plenum_proto::log;
 use plenum_proto::sections::Sections;
+use plenum_proto::v1;
+use prost::Message;
 
 use super::sections::cut;
 use super::wire::{self, Malformed};
@@ -16,6 +18,7 @@ use super::wire::{self, Malformed};
 const CORE_VERSION: u64 = 1;
 const TIME: u64 = 2;
 const ENTRIES: u64 = 3;
+const CORE_OPTIONS: u64 = 4;
 const REVISION: u64 = 1;
 const ASKED: u64 = 2;
 const DECIDED: u64 = 3;
@@ -36,6 +39,7 @@ pub struct LoggedBatch {
     first: Revision,
     time: LogTime,
     core_version: u32,
+    core_options: Range<usize>,
     bytes: Bytes,
     entries: Vec<Entry>,
     /// Deltas without the sections that somebody did not ask for, made when first wanted: each once, whoever watches.
@@ -73,6 +77,7 @@ impl LoggedBatch {
             first: Revision(0),
             time: LogTime::default(),
             core_version: 0,
+            core_options: 0..0,
             bytes: bytes.clone(),
             entries: Vec::new(),
             cut: Mutex::new(Vec::new()),
@@ -86,6 +91,7 @@ impl LoggedBatch {
                 }
                 TIME => batch.time = LogTime::from_micros(wire::number(content).unwrap_or(0).cast_signed()),
                 ENTRIES => batch.add(&bytes, field.content)?,
+                CORE_OPTIONS => batch.core_options = field.content,
                 _ => {}
             }
         }
@@ -142,6 +148,13 @@ impl LoggedBatch {
     #[must_use]
     pub fn core_version(&self) -> u32 {
         self.core_version
+    }
+
+    /// The bounds that it was decided with, where they were logged and can be read.
+    #[must_use]
+    pub fn core_options(&self) -> Option<v1::CoreOptions> {
+        let options = self.bytes.slice(self.core_options.clone());
+        if options.is_empty() { None } else { v1::CoreOptions::decode(options).ok() }
     }
 
     /// The whole, as logged.
@@ -202,9 +215,15 @@ impl fmt::Debug for LoggedBatch {
 #[derive(Debug, Default)]
 pub(crate) struct BatchEncoder {
     bytes: BytesMut,
+    core_options: Option<v1::CoreOptions>,
 }
 
 impl BatchEncoder {
+    /// For batches of a core with these bounds.
+    pub(crate) fn new(core_options: v1::CoreOptions) -> Self {
+        Self { bytes: BytesMut::new(), core_options: Some(core_options) }
+    }
+
     /// Bytes so far.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
@@ -212,7 +231,7 @@ impl BatchEncoder {
 
     /// Begins a batch.
     pub(crate) fn begin(&mut self, time: LogTime) {
-        log::begin_batch(&mut self.bytes, time);
+        log::begin_batch(&mut self.bytes, time, self.core_options);
     }
 
     /// Adds an entry.
@@ -229,8 +248,6 @@ impl BatchEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_proto::v1;
-    use prost::Message;
 
     fn encoded() -> Bytes {
         let mut encoder = BatchEncoder::default();

@@ -1,0 +1,69 @@
+//! The bounds of the core in the log: each batch says with which it was decided, so that `plenum verify` can decide it again.
+
+use plenum_core::CoreOptions;
+use plenum_proto::v1;
+
+/// As they are logged.
+#[must_use]
+pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
+    // Without `..`, so that a bound that is new gets its field in the log: decisions depend on each of them.
+    let &CoreOptions {
+        ring_changes,
+        sessions_max,
+        machines_max,
+        jobs_max,
+        tasks_max,
+        shapes_max,
+        classes_max,
+        quotas_max,
+        partitions_max,
+        retire_after_micros,
+        lost_millis_a_minute,
+    } = options;
+    v1::CoreOptions {
+        ring_changes: ring_changes as u64,
+        sessions_max: sessions_max as u64,
+        machines_max,
+        jobs_max,
+        tasks_max,
+        shapes_max: shapes_max as u64,
+        classes_max: classes_max as u64,
+        quotas_max: quotas_max as u64,
+        partitions_max: partitions_max as u64,
+        retire_after_micros,
+        lost_millis_a_minute,
+    }
+}
+
+/// As they were logged.
+#[must_use]
+pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
+    let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    CoreOptions {
+        ring_changes: count(wire.ring_changes),
+        sessions_max: count(wire.sessions_max),
+        machines_max: wire.machines_max,
+        jobs_max: wire.jobs_max,
+        tasks_max: wire.tasks_max,
+        shapes_max: count(wire.shapes_max),
+        classes_max: count(wire.classes_max),
+        quotas_max: count(wire.quotas_max),
+        partitions_max: count(wire.partitions_max),
+        retire_after_micros: wire.retire_after_micros,
+        lost_millis_a_minute: wire.lost_millis_a_minute,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_come_back_from_the_log_as_they_were() {
+        let odd = CoreOptions { ring_changes: 7, machines_max: 9, retire_after_micros: -1, ..CoreOptions::default() };
+        for options in [CoreOptions::default(), odd] {
+            assert_eq!(to_wire(&from_wire(&to_wire(&options))), to_wire(&options));
+            assert_eq!(format!("{:?}", from_wire(&to_wire(&options))), format!("{options:?}"));
+        }
+    }
+}
