@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, CLAIMS_MAX, ConflictCheck, Guard, JobId, Placement, Resources, Transaction};
+use plenum_model::{
+    AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
+    TakeOver, Transaction,
+};
 
 use crate::view::Work;
 
@@ -95,6 +98,52 @@ impl Plan {
         let shares_machine = work.job.shape.same_machine;
         self.placements.push(Placed { placement, resources, attempt: work.attempt, shares_machine });
         self
+    }
+
+    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first.
+    pub fn spare(&mut self, machines: &[u32]) -> &mut Self {
+        self.last(|placement| placement.alternates.extend_from_slice(machines))
+    }
+
+    /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
+    /// named, only of lower bands, and only until the claims fit.
+    pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
+        self.last(|placement| placement.preemptions.push(Preemption { machine, victim }))
+    }
+
+    /// Lets a task of the last placement have room, devices and ports of an allocation that leaves, or that this plan stops: as much as
+    /// it lacks. It starts when that one has ended.
+    pub fn take_over(&mut self, task: u32, victim: AllocationId) -> &mut Self {
+        let amount = Resources::default();
+        self.extra(task, |extra| {
+            extra.take_overs.push(TakeOver { victim, amount, devices: Vec::new(), ports: Vec::new() });
+        })
+    }
+
+    /// Names the very devices for a task of the last placement: as many and as much as its group declares. Without, the cell chooses.
+    pub fn devices(&mut self, task: u32, devices: &[Device]) -> &mut Self {
+        self.extra(task, |extra| extra.devices.extend_from_slice(devices))
+    }
+
+    /// Names ports for a task of the last placement that its group leaves open. Without, the cell chooses.
+    pub fn ports(&mut self, task: u32, ports: &[Port]) -> &mut Self {
+        self.extra(task, |extra| extra.ports.extend_from_slice(ports))
+    }
+
+    fn last(&mut self, change: impl FnOnce(&mut Placement)) -> &mut Self {
+        if let Some(placed) = self.placements.last_mut() {
+            change(&mut placed.placement);
+        }
+        self
+    }
+
+    /// Changes what a claim asks for beyond room. A task that the last placement does not claim is left alone.
+    fn extra(&mut self, task: u32, change: impl FnOnce(&mut ClaimExtra)) -> &mut Self {
+        self.last(|placement| {
+            let Some(claim) = placement.tasks.iter().position(|&one| one == task) else { return };
+            placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
+            change(&mut placement.extras[claim]);
+        })
     }
 
     /// Stops an allocation.
@@ -247,5 +296,17 @@ mod tests {
     #[test]
     fn nothing_claimed_is_nothing_planned() {
         assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
+    }
+
+    #[test]
+    fn what_a_claim_asks_for_beyond_room_stands_beside_its_task() {
+        let victim = AllocationId { slot: 7, generation: 1 };
+        let mut plan = Plan::incremental();
+        plan.claim(&work(), &[0, 1], &[4, 5]).spare(&[6]).evict(5, victim).take_over(1, victim).take_over(9, victim);
+        let transaction = plan.into_transaction().unwrap();
+        let placement = &transaction.placements[0];
+        assert_eq!((placement.alternates.as_slice(), placement.preemptions[0].machine), (&[6][..], 5));
+        let entries: Vec<usize> = placement.extras.iter().map(|extra| extra.take_overs.len()).collect();
+        assert_eq!(entries, [0, 1], "one a claim, and nothing for a task that is not claimed");
     }
 }
