@@ -11,6 +11,9 @@ use prost::Message;
 /// Most bytes of a block: one batch of the largest size after one that nearly filled it, and what stands around them.
 const BLOCK_BYTES_MAX: usize = 192 << 20;
 
+/// Bytes that a compressed one can stand for at most: LZ4 adds at most 255 to the length of a match with each.
+const EXPANDED_MOST: usize = 255;
+
 /// Batches that follow each other; at least one.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
@@ -59,8 +62,9 @@ impl Block {
             ));
         }
         let (begin, end) = (from.max(self.first), to.min(self.last));
-        let expected = if begin > end { 0 } else { end - begin + 1 };
-        if entries.len() as u64 != expected {
+        // All revisions there can be are one more than a number can tell, and more than any block has.
+        let expected = if begin > end { Some(0) } else { (end - begin).checked_add(1) };
+        if Some(entries.len() as u64) != expected {
             return Err(self.damaged("it lacks entries"));
         }
         Ok(entries)
@@ -79,8 +83,10 @@ pub(crate) fn compressed(batches: Vec<BatchRecord>) -> Vec<u8> {
 /// A block's row before it was compressed.
 fn expanded(value: &[u8]) -> Result<Vec<u8>, String> {
     let (bytes, rest) = lz4_flex::block::uncompressed_size(value).map_err(|error| error.to_string())?;
-    if bytes > BLOCK_BYTES_MAX {
-        return Err(format!("it claims to have {bytes} bytes"));
+    // What is claimed is not believed: room is made for as much as these bytes can become, and not more.
+    let most = BLOCK_BYTES_MAX.min(rest.len().saturating_mul(EXPANDED_MOST));
+    if bytes > most {
+        return Err(format!("it claims to have {bytes} bytes, and has at most {most}"));
     }
     lz4_flex::decompress(rest, bytes).map_err(|error| error.to_string())
 }

@@ -1,0 +1,62 @@
+//! Reads a row of the store whatever it holds: the way in for the fuzzer, which has no store.
+//!
+//! Seals are not looked at here. They keep damage out; what a row says must not be able to do harm without them either.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::batch::EncodedBatch;
+use crate::block::{Block, compressed, key_number, time_row};
+use crate::digest::{Digest, Machines};
+use crate::filter::may_hold;
+use crate::keys::{ImageKey, Shelf, describe};
+use crate::records::{
+    BlockRecord, CheckpointRecord, ConflictsRecord, JobRecord, LeaverRecord, MachineRecord, NumberRecord,
+    SummaryRecord, TimeRecord,
+};
+use crate::store::{Row, decode};
+
+/// Reads a row as each kind of row there is, and gives how many kinds it could be. What stands in `value` as a block is compressed
+/// first: hardly a change of compressed bytes would leave a block.
+#[must_use]
+pub fn row(key: &[u8], value: &Bytes) -> usize {
+    let row = || Row { key: key.to_vec(), value: value.clone() };
+    let as_block = |value: Bytes| Block::from_row(Row { key: key.to_vec(), value }).is_ok_and(|block| read(&block));
+    let bare = BlockRecord::decode(value.clone()).map(|record| compressed(record.batches));
+    let summary = decode::<SummaryRecord>(Shelf::Index, key, value.clone());
+    let kinds = [
+        as_block(value.clone()),
+        bare.is_ok_and(|value| as_block(value.into())),
+        summary.is_ok_and(|summary| may_hold(&summary.filter, 7) || summary.last > 0),
+        time_row(&row()).is_ok(),
+        key_number(Shelf::Index, key, 1).is_ok(),
+        ImageKey::decode(key).is_some_and(|image| image.encode() == key),
+        decode::<CheckpointRecord>(Shelf::Pages, key, value.clone()).is_ok(),
+        decode::<ConflictsRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<JobRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<MachineRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<LeaverRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<NumberRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<TimeRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        !describe(Shelf::Index, key).is_empty(),
+        !describe(Shelf::Blocks, key).is_empty(),
+    ];
+    kinds.into_iter().filter(|is| *is).count()
+}
+
+/// Reads all of a block, and what it is about.
+fn read(block: &Block) -> bool {
+    let mut known = BTreeMap::new();
+    let mut machine_in = Machines { known: &mut known, read: &|_| None };
+    let batches = block.batches.iter().map(|batch| EncodedBatch {
+        first: batch.first,
+        last: batch.last,
+        time_micros: batch.time_micros,
+        bytes: batch.bytes.clone(),
+    });
+    let digested = batches.map(|batch| Digest::of(&batch, &mut machine_in)).filter(Result::is_ok).count();
+    let entries = block.entries(block.first, block.last);
+    block.bytes() > 0 && digested > 0 && entries.is_ok()
+}
