@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use plenum_proto::v1::At;
 
+use super::at::parse_at;
 use crate::output::Format;
 
 /// The kernel of a data-centre operating system: one shared cell state, many independent schedulers.
@@ -378,21 +379,6 @@ pub(crate) struct Conflicts {
     pub(crate) watch: bool,
 }
 
-/// A revision or a time.
-fn parse_at(text: &str) -> Result<At, String> {
-    if let Ok(revision) = text.parse::<u64>() {
-        return if revision == 0 {
-            Err("revision 0 is the empty cell; the first one is 1".to_owned())
-        } else {
-            Ok(At { revision, time_micros: 0 })
-        };
-    }
-    match text.parse::<jiff::Timestamp>() {
-        Ok(time) => Ok(At { revision: 0, time_micros: time.as_microsecond() }),
-        Err(_) => Err("expected a revision such as 4711, or a time such as 2026-11-20T08:00:00Z".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -404,13 +390,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_moment_is_a_revision_or_a_time() {
-        assert_eq!(parse_at("42").unwrap().revision, 42);
-        assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap().time_micros, 1_000_000);
-        assert!(parse_at("0").is_err() && parse_at("yesterday").is_err() && parse_at("-1").is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod alloc;
 mod args;
+mod at;
 mod conflicts;
 mod explain;
 mod job;

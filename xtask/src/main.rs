@@ -10,6 +10,7 @@
 
 mod crash;
 mod examples;
+mod fuzz;
 mod gate;
 mod harness;
 mod leftovers;
@@ -61,6 +62,14 @@ enum Task {
         #[arg(long)]
         bless: bool,
     },
+    /// Feed decoders with inputs that were changed, for so long in all.
+    Fuzz {
+        /// How long.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+        /// Only these; all when none is named.
+        targets: Vec<String>,
+    },
     /// Run the simulated cell with many seeds.
     Simulate {
         /// FIRST..END, the end not included.
@@ -83,6 +92,7 @@ fn main() -> ExitCode {
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
         Task::Crash { rounds } => crash::run(&workspace, &rounds),
         Task::Stories { bless } => simulation::stories(&workspace, bless),
+        Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
         Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {

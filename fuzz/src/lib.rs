@@ -1,0 +1,48 @@
+//! Feeds every decoder of what comes from outside with valid inputs that were changed a little.
+//!
+//! A target is a function of bytes that must neither panic nor take memory out of proportion, and that compares what it decoded with
+//! what encoding and decoding it again gives. Its corpus lies in `fuzz/corpus/TARGET`: small inputs, most of them made by
+//! `cargo run -p plenum-fuzz -- seed` from valid values, and every input that ever found something.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`targets`] | what is fed |
+//! | [`mutate`] | how inputs are changed, from a seed |
+//! | [`runner`] | the loop, and what it calls a find |
+//! | [`weigh`] | how much memory a thread holds |
+//! | [`seeds`] | valid inputs |
+//!
+//! No instrumented build is needed: it runs on stable, in the gate for a moment and by `cargo xtask fuzz` for as long as one likes.
+//! What it lacks without one is coverage: it does not know which change led somewhere new, and relies on the corpus for that.
+
+pub mod mutate;
+pub mod runner;
+pub mod seeds;
+pub mod targets;
+pub mod weigh;
+
+// The binary has no library; its parsers are read where they stand.
+#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "only a part of it is fed")]
+#[path = "../../src/job_file/mod.rs"]
+mod job_file;
+
+#[allow(dead_code, reason = "only a part of it is fed")]
+#[path = "../../src/cli/at.rs"]
+mod at;
+
+/// What the parsers of the command line know of its failures.
+mod failure {
+    /// Stands for the binary's own.
+    #[derive(Debug)]
+    pub(crate) struct Failure(String);
+
+    impl Failure {
+        pub(crate) fn usage(what: impl Into<String>) -> Self {
+            Self(what.into())
+        }
+
+        pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+            Self(format!("{}; {}", self.0, hint.into()))
+        }
+    }
+}

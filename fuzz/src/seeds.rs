@@ -1,0 +1,239 @@
+//! Valid inputs, from which the corpus is made. The same each time: no seed comes from a clock.
+
+use bytes::{Bytes, BytesMut};
+use plenum_proto::{command, delta, log, pages, v1};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use prost::Message;
+
+// The strategies of the protocol's own tests, read where they stand.
+#[allow(clippy::unwrap_used, dead_code, reason = "they are a test's")]
+#[path = "../../proto/tests/protocol/strategies.rs"]
+mod strategies;
+#[allow(clippy::unwrap_used, dead_code, reason = "it is a test's")]
+#[path = "../../proto/tests/protocol/world.rs"]
+mod world;
+
+/// Inputs of each kind.
+const COUNT: usize = 12;
+/// The largest that are kept, in bytes: small ones are changed at their sore points more often.
+const BYTES_MAX: usize = 1500;
+
+/// Valid inputs for a target.
+///
+/// # Panics
+/// When there is no such target.
+#[must_use]
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "delta" => some(strategies::delta(), |delta| encoded(&delta)),
+        "command" => some(strategies::request(), |request| command::encode(&request)),
+        "decision" => some(strategies::decision(), |decision| v1::Decision::from(&decision).encode_to_vec().into()),
+        "transaction" => {
+            some(strategies::transaction(), |transaction| v1::Transaction::from(&transaction).encode_to_vec().into())
+        }
+        "job" => jobs(),
+        "agent" => agents(),
+        "pages" => worlds().iter().map(snapshot).collect(),
+        "batch" => worlds().iter().map(batch).collect(),
+        "log" => logs(),
+        "frames" => vec![b"\x02payload of sixteen".to_vec(), vec![1; 60], vec![200; 1700]],
+        "history" => history(),
+        "backup" => backups().into_iter().map(|(whole, _)| whole).collect(),
+        "sealed_backup" => backups().into_iter().map(|(_, records)| records).collect(),
+        "job_file" => job_files(),
+        "moment" => texts(&[
+            "1",
+            "4711",
+            "18446744073709551615",
+            "2026-11-20T08:00:00Z",
+            "1970-01-01T00:00:00.000001+01:00",
+            "-009999-01-02T01:59:59Z",
+            "10m",
+            "1h30m",
+            "9999999d",
+            "1.5s",
+        ]),
+        "ids" => texts(&[
+            "alloc-4-1",
+            "alloc-4294967295-4294967295",
+            "txn-17-3",
+            "txn-18446744073709551615-1",
+            "a-name",
+            "a..b",
+            "9",
+        ]),
+        other => panic!("there is no target {other}"),
+    }
+}
+
+fn some<S: Strategy>(strategy: S, encode: impl Fn(S::Value) -> Bytes) -> Vec<Vec<u8>> {
+    let mut runner = TestRunner::deterministic();
+    let mut inputs = Vec::new();
+    for _ in 0..COUNT * 20 {
+        let tree = strategy.new_tree(&mut runner).expect("strategies of tests have values");
+        let input = encode(tree.current());
+        if input.len() <= BYTES_MAX && inputs.len() < COUNT {
+            inputs.push(input.to_vec());
+        }
+    }
+    inputs
+}
+
+fn encoded(delta: &plenum_model::Delta) -> Bytes {
+    let mut out = BytesMut::new();
+    delta::encode(delta, &mut out);
+    out.freeze()
+}
+
+fn texts(all: &[&str]) -> Vec<Vec<u8>> {
+    all.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// Cells of different histories.
+fn worlds() -> Vec<world::World> {
+    let steps = |seed: u32, count: u32| {
+        (0..count).map(move |step| step.wrapping_mul(2_654_435_761).wrapping_add(seed) % 140_000)
+    };
+    (0..8).map(|seed| world::World::after(&steps(seed * 977, 4 + seed * 5).collect::<Vec<_>>())).collect()
+}
+
+fn snapshot(world: &world::World) -> Vec<u8> {
+    let mut input = Vec::new();
+    for (table, number) in pages::every(&world.cell) {
+        let page = pages::encode_page(&world.cell, table, number);
+        prost::encode_length_delimiter(page.len(), &mut input).expect("a vector takes what is written");
+        input.extend_from_slice(&page);
+    }
+    input
+}
+
+fn batch(world: &world::World) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    log::begin_batch(&mut out, world.cell.time(), None);
+    let culprit = v1::Culprit { revision: 1, session: 1, number: 3, amount: 5, ..v1::Culprit::default() };
+    let refusal = v1::Refusal { kind: 1, culprits: vec![culprit], ..v1::Refusal::default() };
+    let outcome = v1::Outcome { session: 2, number: 9, revision: 2, refusals: vec![refusal], ..v1::Outcome::default() };
+    let decided = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) }.encode_to_vec();
+    let commit = v1::Transaction { session: 2, number: 9, base_revision: 1, ..v1::Transaction::default() };
+    let asked = v1::Command { ask: Some(v1::command::Ask::Commit(commit)), ..v1::Command::default() }.encode_to_vec();
+    for delta in world.deltas.iter().take(6) {
+        log::append_entry(&mut out, delta.revision, &asked, &decided, &encoded(delta));
+    }
+    out.to_vec()
+}
+
+/// What the job files give, which a cell takes; and shapes at random, whose bodies do not match them.
+fn jobs() -> Vec<Vec<u8>> {
+    let read = |text: &str| crate::job_file::JobFile::parse("job", text).expect("it is a job file").spec;
+    let mut inputs: Vec<Vec<u8>> = [JOB, JSON].map(read).iter().map(Message::encode_to_vec).collect();
+    inputs.extend(some(strategies::job_shape(), |shape| {
+        v1::JobSpec { shape: Some((&shape).into()), body: Some(v1::JobBody::default()) }.encode_to_vec().into()
+    }));
+    inputs
+}
+
+fn agents() -> Vec<Vec<u8>> {
+    let mut inputs = some(strategies::request(), |request| {
+        match v1::Command::decode(command::encode(&request)).ok().and_then(|command| command.ask) {
+            Some(v1::command::Ask::RegisterMachine(machine)) => machine.encode_to_vec().into(),
+            _ => Bytes::from(vec![0; BYTES_MAX + 1]),
+        }
+    });
+    let transition = |state: v1::AllocationState| v1::Transition {
+        allocation: 1 << 32 | 7,
+        state: state.into(),
+        ready: true,
+        exit_code: -1,
+        reason: "why".into(),
+        restarts: 3,
+    };
+    let transitions = [v1::AllocationState::Running, v1::AllocationState::Failed].map(transition).to_vec();
+    inputs.push(v1::ReportRequest { machine: 1 << 32, epoch: 4, transitions, telemetry: None }.encode_to_vec());
+    inputs
+}
+
+fn logs() -> Vec<Vec<u8>> {
+    let files = crate::targets::log_files().iter().enumerate();
+    files.map(|(number, (_, image))| [&[u8::try_from(number).unwrap_or(0)], image.as_slice()].concat()).collect()
+}
+
+fn history() -> Vec<Vec<u8>> {
+    let row = |key: &[u8], value: &[u8]| [&[u8::try_from(key.len()).unwrap_or(0)], key, value].concat();
+    let mut inputs = vec![row(&[1; 14], &[8, 1]), row(&[2, 0, 0, 0, 0, 0, 0, 0, 9], &[8, 7, 16, 9])];
+    for world in worlds().iter().take(4) {
+        // A block of one batch, as `records.rs` of the history has it.
+        let (batch, last) = (batch(world), world.deltas.len().min(6));
+        let mut record = vec![8, 1, 16, u8::try_from(last).unwrap_or(1), 24, 5, 34];
+        prost::encode_length_delimiter(batch.len(), &mut record).expect("a vector takes what is written");
+        record.extend_from_slice(&batch);
+        let mut block = vec![10];
+        prost::encode_length_delimiter(record.len(), &mut block).expect("a vector takes what is written");
+        block.extend_from_slice(&record);
+        inputs.push(row(&1_u64.to_be_bytes(), &block));
+        // The same as a compressor might write it: its length, and all of it as literals.
+        let length = u32::try_from(block.len()).unwrap_or(0);
+        let (whole, rest) = ((block.len() - 15) / 255, u8::try_from((block.len() - 15) % 255).unwrap_or(0));
+        let literals = [&[0xf0][..], &vec![255; whole], &[rest], &block].concat();
+        inputs.push(row(&1_u64.to_be_bytes(), &[&length.to_le_bytes()[..], &literals].concat()));
+    }
+    inputs
+}
+
+/// Whole files, and what the sealing target makes the same of.
+fn backups() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    for world in worlds().iter().take(3) {
+        let images: Vec<Bytes> = pages::every(&world.cell)
+            .map(|(table, number)| pages::encode_page(&world.cell, table, number))
+            .filter(|page| page.len() < 256)
+            .collect();
+        let manifest =
+            v1::BackupManifest { pages: images.len() as u64, ..v1::BackupManifest::default() }.encode_to_vec();
+        let records =
+            [(1, manifest)].into_iter().chain(images.iter().map(|page| (2, page.to_vec()))).chain([(3, Vec::new())]);
+        let mut whole = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
+        let mut bare = Vec::new();
+        for (kind, content) in records {
+            whole.push(kind);
+            whole.extend_from_slice(&u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
+            whole.extend_from_slice(&content);
+            let seal = *blake3::hash(&whole).as_bytes();
+            whole.extend_from_slice(&seal[..16]);
+            bare.extend_from_slice(&[kind, u8::try_from(content.len()).unwrap_or(0)]);
+            bare.extend_from_slice(&content);
+        }
+        all.push((whole, bare));
+    }
+    all
+}
+
+const JOB: &str = r#"name = "word-count"
+scheduler = "batch"
+priority = 50
+namespace = "default"
+same_machine = true
+
+[group.map]
+after = ["split"]
+count = 8
+command = ["/bin/sh", "-c", "true"]
+env = { LC_ALL = "C" }
+resources = { cpu = "500m", memory = "64MiB", disk = "100MiB" }
+constraints = ['attr.kernel >= "5.10"', 'attr.rack in ["r1", "r2"]']
+retry = { attempts = 3, delay = "2s" }
+restart = { attempts = 2, delay = "1s", within = "5m" }
+kill_timeout = "10s"
+lost_after = "60s"
+
+[group.split]
+command = ["true"]
+resources = { cpu = "1", memory = "1GiB" }
+"#;
+
+const JSON: &str = r#"{"name": "w", "scheduler": "service", "runs": "forever", "group": {"web": {"count": 2, "command": ["/bin/sleep", "1e3"], "resources": {"cpu": 1.5, "memory": "1GiB", "licences": 2}, "constraints": ["attr.disk == \"ssd\""]}}}"#;
+
+fn job_files() -> Vec<Vec<u8>> {
+    let deep = ["[".repeat(3000), "{\"a\":".repeat(1500), format!("a = {}", "[".repeat(3000)), "a.".repeat(1500)];
+    texts(&[JOB, JSON]).into_iter().chain(deep.into_iter().map(String::into_bytes)).collect()
+}

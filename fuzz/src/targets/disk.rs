@@ -1,0 +1,122 @@
+//! Files: the log, the history's rows, backups.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk, verify};
+
+const CELL: CellId = CellId(*b"a cell to damage");
+
+fn options() -> Options {
+    Options { create: Some(CELL), segment_bytes: 4096, frame_bytes_max: 2048, ..Options::default() }
+}
+
+/// The files of a small log, two segments long.
+pub(crate) fn files() -> &'static [(String, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let disk = SimDisk::new(1);
+        let (mut journal, _) = Journal::open(Arc::new(disk.clone()), options()).expect("an empty disk takes a log");
+        for batch in 0..6_u64 {
+            let label = BatchLabel { term: 1, first_revision: batch * 2 + 1, last_revision: batch * 2 + 2 };
+            journal.append_and_sync(label, &[&[7; 700]]).expect("a disk without faults takes a batch");
+        }
+        drop(journal);
+        let names = disk.names().into_iter();
+        let mut files: Vec<_> = names
+            .filter_map(|name| disk.image(&name).map(|image| (name, image)))
+            .filter(|(_, image)| !image.is_empty())
+            .collect();
+        files.sort();
+        files
+    })
+}
+
+/// A disk with the small log, and one file replaced.
+fn disk_with(file: usize, content: Vec<u8>) -> SimDisk {
+    let disk = SimDisk::new(1);
+    for (number, (name, image)) in files().iter().enumerate() {
+        disk.put(name, if number == file { content.clone() } else { image.clone() });
+    }
+    disk
+}
+
+/// Walks it and opens it: either a log, and then its frames follow each other, or an error.
+fn read_log(disk: &SimDisk) -> bool {
+    let mut frames = 0;
+    let _ = verify(disk, None, &mut |frame| frames += frame.payload.len());
+    if let Ok((journal, recovered)) = Journal::open(Arc::new(disk.clone()), options()) {
+        drop((journal, recovered));
+        let mut next = None;
+        let again = verify(disk, None, &mut |frame| {
+            assert!(next.is_none_or(|next| next == frame.first_revision), "a log was opened with a gap in it");
+            next = frame.last_revision.checked_add(1);
+        });
+        assert!(again.is_ok_and(|report| report.is_sound()), "a log was opened and then refused");
+        return true;
+    }
+    false
+}
+
+/// The first byte chooses a file of a small log, the rest is its content.
+pub(super) fn log(input: &[u8]) -> bool {
+    let Some((choice, content)) = input.split_first() else { return false };
+    read_log(&disk_with(usize::from(*choice) % files().len(), content.to_vec()))
+}
+
+/// Payloads of batches, as somebody else's program might append them: lengths of one byte, each times eight.
+pub(super) fn frames(input: &[u8]) -> bool {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), options()).expect("an empty disk takes a log");
+    let (mut rest, mut revision) = (input, 0_u64);
+    let mut expected = Vec::new();
+    while let Some((length, tail)) = rest.split_first() {
+        let (payload, tail) = tail.split_at(tail.len().min(usize::from(*length) * 8));
+        let label =
+            BatchLabel { term: 1, first_revision: revision + 1, last_revision: revision + 1 + u64::from(*length) };
+        // Above the largest frame it is an error, and nothing is written.
+        if journal.append_and_sync(label, &[payload]).is_ok() {
+            revision = label.last_revision;
+            expected.push(payload.to_vec());
+        }
+        rest = tail;
+    }
+    drop(journal);
+    let mut found = Vec::new();
+    let report = verify(&disk, None, &mut |frame| found.push(frame.payload.to_vec())).expect("it is a log");
+    assert!(report.is_sound() && found == expected, "what was appended is not what is read");
+    !found.is_empty()
+}
+
+/// The first byte is the length of the key.
+pub(super) fn history(input: &[u8]) -> bool {
+    let Some((length, rest)) = input.split_first() else { return false };
+    let (key, value) = rest.split_at(rest.len().min(usize::from(*length)));
+    plenum_history::probe::row(key, &Bytes::copy_from_slice(value)) > 2
+}
+
+fn check_backup(bytes: &[u8]) -> bool {
+    let file = tempfile::NamedTempFile::new().expect("temporary files can be made");
+    std::fs::write(file.path(), bytes).expect("temporary files can be written");
+    plenum_server::check_backup(file.path()).is_ok()
+}
+
+pub(super) fn backup(input: &[u8]) -> bool {
+    check_backup(input)
+}
+
+/// A row of records, each a byte for its kind and one for its length, sealed as `cellstate/server/src/backup/file.rs` says.
+pub(super) fn sealed_backup(input: &[u8]) -> bool {
+    let mut bytes = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
+    let mut rest = input;
+    while let [kind, length, tail @ ..] = rest {
+        let (content, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+        bytes.push(*kind);
+        bytes.extend_from_slice(&u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
+        bytes.extend_from_slice(content);
+        let seal = *blake3::hash(&bytes).as_bytes();
+        bytes.extend_from_slice(&seal[..16]);
+        rest = tail;
+    }
+    check_backup(&bytes)
+}

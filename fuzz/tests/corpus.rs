@@ -1,0 +1,59 @@
+//! The corpus, and some thousand changes of it, in every run of the tests; and canaries that show what a find is.
+#![allow(clippy::unwrap_used)]
+
+use plenum_fuzz::runner::{self, Find};
+use plenum_fuzz::targets::{TARGETS, Target};
+use plenum_fuzz::weigh::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn inputs(target: &Target) -> Vec<Vec<u8>> {
+    runner::corpus(target).unwrap().into_iter().map(|(_, input)| input).collect()
+}
+
+#[test]
+fn every_input_of_the_corpus_does_no_harm_and_some_of_each_target_are_read() {
+    for target in TARGETS {
+        let mut read = 0;
+        for (path, input) in runner::corpus(target).unwrap() {
+            assert_eq!(runner::feed(target, &input), Ok(()), "{}", path.display());
+            read += usize::from((target.run)(&input));
+        }
+        assert!(read > 1, "{} reads {read} of its corpus", target.name);
+    }
+}
+
+#[test]
+fn changed_inputs_do_no_harm() {
+    // Those that are found are told below, with their input.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut found = Vec::new();
+    for target in TARGETS {
+        let searched = runner::search(target, &inputs(target), 1, |fed| fed < target.briefly);
+        found.extend(searched.err().map(|found| (target.name, found.find, found.input)));
+    }
+    drop(std::panic::take_hook());
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_panic_and_hunger_are_found_and_made_small() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let panics = |input: &[u8]| {
+        assert!(!input.contains(&0xff), "there it is");
+        true
+    };
+    let hungers = |input: &[u8]| {
+        let bytes = input.first().map_or(0, |byte| usize::from(*byte) << 20);
+        Vec::<u8>::with_capacity(bytes).capacity() > 0
+    };
+    let target = |run: fn(&[u8]) -> bool| Target { name: "canary", about: "", run, briefly: 0 };
+    let corpus = vec![vec![0; 100]];
+    let found = runner::search(&target(panics), &corpus, 1, |_| true).unwrap_err();
+    assert_eq!((found.find, found.input), (Find::Panic("there it is".into()), vec![0xff]));
+    let found = runner::search(&target(hungers), &corpus, 1, |_| true).unwrap_err();
+    drop(std::panic::take_hook());
+    assert!(matches!(found.find, Find::Hunger(bytes) if bytes > 1 << 20), "{found:?}");
+    assert_eq!(found.input.len(), 1);
+}
