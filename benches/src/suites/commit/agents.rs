@@ -1,12 +1,13 @@
 //! The agents of all machines in one: they report what was stopped, so that its room comes back, and keep their leases by it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use plenum_proto::v1;
 use plenum_proto::v1::agents_client::AgentsClient;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -40,10 +41,12 @@ impl Stopped {
 
     /// These allocations are to end.
     pub(crate) fn add(&self, allocations: impl Iterator<Item = (u64, u32)>) {
+        let mut count = 0;
         for (allocation, machine) in allocations {
             self.of(machine as usize).push(allocation);
-            self.count.fetch_add(1, Ordering::Relaxed);
+            count += 1;
         }
+        self.count.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How many leave now: stopped, and not reported yet.
@@ -72,10 +75,7 @@ impl Agents {
         let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reports = Arc::new(AtomicU64::new(0));
         let machines = Arc::new(machines);
-        let mut clients = Vec::new();
-        for _ in 0..CONNECTIONS {
-            clients.push(AgentsClient::new(connect(address).await?));
-        }
+        let clients = loop_of_their_own()?.spawn(connect_all(address.to_owned())).await??;
         let tasks = (0..CALLS).map(|first| {
             let mut caller = Caller {
                 client: clients[first % CONNECTIONS].clone(),
@@ -86,9 +86,9 @@ impl Agents {
                 reports: reports.clone(),
                 first,
             };
-            tokio::spawn(async move { caller.run().await })
+            Ok(loop_of_their_own()?.spawn(async move { caller.run().await }))
         });
-        let tasks = tasks.collect();
+        let tasks = tasks.collect::<anyhow::Result<_>>()?;
         Ok(Self { stopped, resting, finishing, reports, tasks })
     }
 
@@ -120,6 +120,25 @@ impl Agents {
         }
         Ok(())
     }
+}
+
+/// The event loop of agents: a thread that they don't share with schedulers and watchers, as they would have machines of their own. A
+/// lease must not be lost because somebody else has much to decode.
+pub(super) fn loop_of_their_own() -> anyhow::Result<Handle> {
+    static LOOP: OnceLock<Runtime> = OnceLock::new();
+    if let Some(running) = LOOP.get() {
+        return Ok(running.handle().clone());
+    }
+    let made = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    Ok(LOOP.get_or_init(|| made).handle().clone())
+}
+
+async fn connect_all(address: String) -> anyhow::Result<Vec<AgentsClient<Channel>>> {
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(AgentsClient::new(connect(&address).await?));
+    }
+    Ok(clients)
 }
 
 /// Reports for some of the machines, one after the other.

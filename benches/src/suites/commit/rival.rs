@@ -83,7 +83,9 @@ impl Rival {
     /// Opens its session. These machines are its own: `MACHINES` of them, the last ones of the cell, from this slot on.
     pub(crate) async fn start(address: &str, machines: Vec<Registered>, first_slot: u32) -> anyhow::Result<Self> {
         ensure!(machines.len() == MACHINES as usize, "a rival has {MACHINES} machines");
-        let channel = connect(address).await?;
+        let own_loop = agents::loop_of_their_own()?;
+        let address = address.to_owned();
+        let channel = own_loop.spawn(async move { connect(&address).await }).await??;
         let job = submit(channel.clone(), "race".to_owned(), "rival".to_owned(), MACHINES).await?;
         let open = v1::OpenRequest { scheduler: "rival".to_owned(), namespace: "default".to_owned() };
         let opened = client(channel.clone()).open(open).await.context("the rival's session")?.into_inner();
@@ -101,7 +103,7 @@ impl Rival {
             number: 0,
             held: vec![0; MACHINES as usize],
         };
-        Ok(Self { race, stop, task: tokio::spawn(racer.run()) })
+        Ok(Self { race, stop, task: own_loop.spawn(racer.run()) })
     }
 
     /// What the load looks at.

@@ -14,20 +14,21 @@ use tokio::task::JoinHandle;
 use tonic::Streaming;
 
 use super::cell::{client, connect, status};
-use super::closed::{self, Shape, Times};
+use super::closed::{self, Times};
 use super::ground::Ground;
 use super::{Place, open_loop};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, number};
+use crate::figure::{Better, Case, Figure, median, number};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
 
-/// The load beside them, where its rate does not matter.
-const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
-/// Who counts rows.
+/// Who counts rows, and the loads beside them in claims a second: one after the other, for as long as more of them is told.
 const MIRRORS: u32 = 256;
 const MIRRORS_CASE: &str = "mirrors=256";
+const MIRRORS_RATES: [u32; 6] = [5000, 10_000, 20_000, 40_000, 80_000, 160_000];
+/// By how much a higher rate must tell more rows to go on.
+const TELLS_MORE: f64 = 1.1;
 /// Whose pictures are timed, and the load beside them in claims a second.
 const TIMED: u32 = 50;
 const TIMED_RATE: u32 = 100_000;
@@ -38,7 +39,7 @@ const STALLED_CASE: &str = "stalled=256";
 /// How often the server's memory is looked at, for one sample.
 const LOOKS: u32 = 10;
 
-/// Whether one of its cases was asked for. The quick form has none: they say nothing on a machine that is busy with a gate.
+/// Whether one of its cases was asked for.
 pub(super) fn is_wanted(options: &Run) -> bool {
     [MIRRORS_CASE, TIMED_CASE, STALLED_CASE].iter().any(|case| is_case(options, case))
 }
@@ -58,6 +59,8 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     };
     let mut figures = Vec::new();
     if is_case(options, MIRRORS_CASE) {
+        // For each of several rates.
+        let times = Times { warm_up: seconds(2), window: seconds(2), windows: 4 };
         figures.extend(rows(ground, place, times).await?);
     }
     if is_case(options, TIMED_CASE) {
@@ -69,28 +72,45 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     Ok(figures)
 }
 
-/// Rows that all watchers together are told of, a second.
-async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
-    say(MIRRORS_CASE);
-    let watchers = Watchers::start(ground, MIRRORS).await?;
-    ground.race(true);
-    let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
-    ground.wait(&running, times.warm_up).await?;
-    let (mut told, mut claims) = (Vec::new(), Vec::new());
-    for _ in 0..times.windows {
-        let (rows, counted, began) = (watchers.rows(), running.load.counters(), Instant::now());
-        ground.wait(&running, times.window).await?;
-        watchers.check()?;
-        let seconds = began.elapsed().as_secs_f64();
-        told.push(number(watchers.rows() - rows) / seconds);
-        claims.push(number(running.load.counters().since(counted).granted) / seconds);
+/// What one rate gave.
+struct Rows {
+    claims_due: u32,
+    told: Vec<f64>,
+    claims: Vec<f64>,
+    resyncs: u64,
+}
+
+impl Rows {
+    fn median(&self) -> f64 {
+        let mut sorted = self.told.clone();
+        sorted.sort_by(f64::total_cmp);
+        median(&sorted)
     }
-    ground.end(running).await?;
-    let newest = status(ground.address()).await?.revision;
-    let resyncs = watchers.finish(newest).await?;
+
+    /// Whether it is worth going on from here to a higher rate, after what was best so far.
+    fn is_better_than(&self, best: Option<&Self>) -> bool {
+        self.resyncs == 0 && best.is_none_or(|best| self.median() > best.median() * TELLS_MORE)
+    }
+}
+
+/// Rows that all watchers together are told of, a second: the most that they can be, of all rates of claims.
+async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
+    let mut best: Option<Rows> = None;
+    for rate in MIRRORS_RATES {
+        say(&format!("{MIRRORS_CASE}, {rate} claims a second"));
+        let rows = rows_at(ground, rate, times).await?;
+        if rows.is_better_than(best.as_ref()) {
+            best = Some(rows);
+        } else {
+            best.get_or_insert(rows);
+            break;
+        }
+    }
+    let Rows { claims_due, told, claims, resyncs } = best.context("no rate was tried")?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(MIRRORS)),
+        ("claims_due_per_second", json!(claims_due)),
         ("began_anew", json!(resyncs)),
         (
             "row_update",
@@ -105,6 +125,27 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
         case.figure("row_updates_per_second", "1/s", Better::Higher, told)?,
         case.figure("claims_per_second", "1/s", Better::Higher, claims)?,
     ])
+}
+
+async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result<Rows> {
+    let watchers = Watchers::start(ground, MIRRORS).await?;
+    ground.race(true);
+    let (running, pacer) = open_loop::begin(ground, rate).await?;
+    ground.wait(&running, times.warm_up).await?;
+    let (mut told, mut claims) = (Vec::new(), Vec::new());
+    for _ in 0..times.windows {
+        let (rows, counted, began) = (watchers.rows(), running.load.counters(), Instant::now());
+        ground.wait(&running, times.window).await?;
+        watchers.check()?;
+        let seconds = began.elapsed().as_secs_f64();
+        told.push(number(watchers.rows() - rows) / seconds);
+        claims.push(number(running.load.counters().since(counted).granted) / seconds);
+    }
+    drop(pacer);
+    ground.end(running).await?;
+    let newest = status(ground.address()).await?.revision;
+    let resyncs = watchers.finish(newest).await?;
+    Ok(Rows { claims_due: rate, told, claims, resyncs })
 }
 
 /// How old a picture is when a delta has come in.
@@ -318,6 +359,17 @@ fn rows_of(delta: &Delta) -> u64 {
 mod tests {
     use super::*;
     use plenum_model::{End, Grants, LogTime, Revision};
+
+    #[test]
+    fn a_higher_rate_counts_when_more_is_told_and_nobody_falls_behind() {
+        let rows =
+            |told: f64, resyncs: u64| Rows { claims_due: 1, told: vec![told, 0.0, 9e9], claims: vec![1.0], resyncs };
+        let best = rows(100.0, 0);
+        assert!(best.is_better_than(None));
+        assert!(rows(120.0, 0).is_better_than(Some(&best)));
+        assert!(!rows(105.0, 0).is_better_than(Some(&best)));
+        assert!(!rows(500.0, 1).is_better_than(Some(&best)));
+    }
 
     #[test]
     fn each_row_of_a_delta_counts_once() {
