@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use plenum_journal::{Keeper, Space};
+use plenum_journal::{Keeper, PrepareError, Space};
 
 use crate::shared::Shared;
 
@@ -58,11 +58,19 @@ pub(crate) struct NoSpace {
     pub(crate) path: String,
     pub(crate) free_bytes: u64,
     pub(crate) needed_bytes: u64,
+    /// Why the log can't grow although there is room: a quota, a limit of the process.
+    pub(crate) obstacle: Option<String>,
 }
 
 impl std::fmt::Display for NoSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { path, free_bytes, needed_bytes } = self;
+        let Self { path, free_bytes, needed_bytes, obstacle } = self;
+        if let Some(obstacle) = obstacle {
+            return write!(
+                f,
+                "the cell is read-only: {path} can't grow: {obstacle}; when it can, the cell goes on by itself"
+            );
+        }
         write!(
             f,
             "the cell is read-only: {path} has {free_bytes} bytes free, and needs {needed_bytes}; make room, and it goes on by itself"
@@ -74,11 +82,13 @@ impl std::fmt::Display for NoSpace {
 pub(crate) struct SpaceWatch {
     path: String,
     low: RwLock<Option<NoSpace>>,
+    /// Why the next segment could not be made when that was tried last.
+    obstacle: Mutex<Option<String>>,
 }
 
 impl SpaceWatch {
     pub(crate) fn new(path: String) -> Self {
-        Self { path, low: RwLock::new(None) }
+        Self { path, low: RwLock::new(None), obstacle: Mutex::new(None) }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -89,12 +99,47 @@ impl SpaceWatch {
         self.low.read().clone()
     }
 
+    /// Whether to try to make the next segment: not while there is no room for it, and now and then where something else is in its
+    /// way.
+    fn may_grow(&self, due: bool) -> bool {
+        self.low.read().as_ref().is_none_or(|low| due && low.obstacle.is_some())
+    }
+
+    /// The next segment was made, or could not be.
+    fn tried_to_grow(&self, keeper: &Keeper, tried: Result<(), PrepareError>) {
+        let obstacle = tried.err().map(|error| {
+            let cause = error.source.to_string();
+            let source = std::error::Error::source(&error.source).map(|source| format!(": {source}"));
+            format!("{cause}{}", source.unwrap_or_default())
+        });
+        if let Some(obstacle) = &obstacle {
+            tracing::warn!(%obstacle, "the next segment could not be made");
+        }
+        let changed = {
+            let mut before = self.obstacle.lock();
+            let changed = *before != obstacle;
+            *before = obstacle;
+            changed
+        };
+        if changed {
+            self.check_now(keeper);
+        }
+    }
+
     /// Looks at the disk.
     pub(crate) fn check_now(&self, keeper: &Keeper) {
         let low = match keeper.space() {
-            Ok(Space::Ok { .. }) => None,
+            Ok(Space::Ok { free_bytes }) => {
+                let no_space = |obstacle| NoSpace {
+                    path: self.path.clone(),
+                    free_bytes,
+                    needed_bytes: 0,
+                    obstacle: Some(obstacle),
+                };
+                self.obstacle.lock().clone().map(no_space)
+            }
             Ok(Space::Low { free_bytes, needed_bytes }) => {
-                Some(NoSpace { path: self.path.clone(), free_bytes, needed_bytes })
+                Some(NoSpace { path: self.path.clone(), free_bytes, needed_bytes, obstacle: None })
             }
             Err(error) => {
                 tracing::warn!(%error, "the room on the disk is not known");
@@ -130,13 +175,11 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         if stopping {
             return;
         }
-        if !shared.keeper.is_ready()
-            && !shared.space.is_read_only()
-            && let Err(error) = shared.keeper.prepare()
-        {
-            tracing::warn!(%error, "the next segment could not be made");
+        let due = Instant::now() >= space_due;
+        if !shared.keeper.is_ready() && shared.space.may_grow(due) {
+            shared.space.tried_to_grow(&shared.keeper, shared.keeper.prepare());
         }
-        if Instant::now() >= space_due {
+        if due {
             space_due = Instant::now() + SPACE_INTERVAL;
             shared.space.check_now(&shared.keeper);
         }
