@@ -25,6 +25,32 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError
     })
 }
 
+/// Open files that are not connections': the log's, the history's, and what the system wants for itself.
+const OTHER_FILES: u64 = 192;
+
+/// How many connections there may be at once: so many, or fewer where the system allows fewer open files. A connection more would
+/// take the file that the next segment of the log needs. Raises what this process may raise by itself.
+pub(crate) fn connections_within_the_files_limit(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let Some(files) = files else { return wanted };
+    let most = connections_within(files, wanted);
+    if most < wanted {
+        tracing::warn!(files, most, wanted, "the limit of open files lowers how many connections are accepted at once");
+    }
+    most
+}
+
+fn connections_within(files: u64, wanted: usize) -> usize {
+    let most = files.saturating_sub(OTHER_FILES).max(files / 8).max(1);
+    usize::try_from(most).unwrap_or(usize::MAX).min(wanted)
+}
+
 /// Connections as they come in, at most so many at once: further ones wait to be accepted. When `cut` turns true, all of them end, at
 /// whatever point they are: a peer that does not read any more must not hold the server up.
 pub(crate) fn connections(
@@ -119,5 +145,19 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_log_and_the_history() {
+        assert_eq!(connections_within(1 << 20, 4096), 4096);
+        assert_eq!(connections_within(1024, 4096), 832);
+        assert_eq!(connections_within(256, 4096), 64);
+        assert_eq!(connections_within(64, 4096), 8);
+        assert_eq!(connections_within(0, 4096), 1);
     }
 }

@@ -31,6 +31,11 @@ const ADDRESS: &str = "address";
 /// Why it did not start, or ended by itself.
 pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     use tokio::signal::unix::{SignalKind, signal};
+    // A file that may not grow is an error of the write then, as on a full disk, and not the end of the process.
+    let file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
+    if let Err(error) = file_size {
+        tracing::warn!(%error, "a limit on the size of files would kill the server");
+    }
     let dir = options.dir.clone();
     let handle = Server::serve(options).await?;
     // Before the address is told: whoever reads it may ask for the end at once, and that end must be an orderly one.
@@ -91,7 +96,8 @@ impl Server {
         let routes = routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
         let settings = &shared.settings;
         let cut = watch::Sender::new(false);
-        let connections = listen::connections(listener, settings.connections, cut.subscribe());
+        let most = listen::connections_within_the_files_limit(settings.connections);
+        let connections = listen::connections(listener, most, cut.subscribe());
         let ending = shared.clone();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
