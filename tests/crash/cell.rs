@@ -54,6 +54,11 @@ impl CrashCell {
         self.start_process(None).unwrap_or_else(|status| panic!("it ended with {status}: {}", self.told()))
     }
 
+    /// Starts the server; how it ended, if it did before it could be reached.
+    pub(crate) fn start_or_end(&mut self) -> Result<Up, ExitStatus> {
+        self.start_process(None)
+    }
+
     /// Starts the server under a warden; how it ended, if it did before it could be reached.
     pub(crate) fn start_under(
         &mut self,
@@ -106,10 +111,10 @@ impl CrashCell {
             assert!(is_gone, "what is asked for is right: {status}");
             return None;
         }
-        let enough = self.load.answered() + transactions;
+        let enough = self.load.ticks.decided() + transactions;
         let round = self.load.begin(&up.address);
         let deadline = Instant::now() + PATIENCE;
-        while self.load.answered() < enough && up.process.has_ended().is_none() {
+        while self.load.ticks.decided() < enough && up.process.has_ended().is_none() {
             assert!(Instant::now() < deadline, "transactions are answered; the server says: {}", self.told());
             std::thread::sleep(LOOK_PERIOD);
         }

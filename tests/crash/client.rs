@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use plenum_proto::v1::{self, cell_client::CellClient, session_request::Ask};
@@ -24,6 +25,8 @@ pub(crate) const SCHEDULER: &str = "crash";
 pub(crate) const WINDOW: usize = 16;
 /// Of a restart, answered numbers that are sent once more. They are among the newest of the 256 that the cell remembers.
 const REPEATED: usize = 3;
+/// After a transaction was turned away.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// The machine that has room for nothing.
 pub(crate) const FULL_MACHINE: usize = 0;
 
@@ -31,10 +34,21 @@ pub(crate) const FULL_MACHINE: usize = 0;
 #[derive(Default)]
 pub(crate) struct Ticks {
     clock: AtomicU64,
-    pub(crate) answered: AtomicUsize,
+    decided: AtomicUsize,
+    turned_away: AtomicUsize,
 }
 
 impl Ticks {
+    /// Transactions that were decided so far, and told so.
+    pub(crate) fn decided(&self) -> usize {
+        self.decided.load(Ordering::SeqCst)
+    }
+
+    /// Those that were not executed.
+    pub(crate) fn turned_away(&self) -> usize {
+        self.turned_away.load(Ordering::SeqCst)
+    }
+
     fn next(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
@@ -164,7 +178,10 @@ impl Client {
                             }
                         }
                         Heard::Outcome(outcome) => self.answered(ticks, outcome),
-                        Heard::Error(error) => self.turned_away(ticks, error)?,
+                        Heard::Error(error) => {
+                            self.turned_away(ticks, error)?;
+                            tokio::time::sleep(PATIENCE).await;
+                        }
                     }
                 }
                 _ = ending.changed() => {}
@@ -212,7 +229,7 @@ impl Client {
         self.granted.extend(ids.filter(|id| *id != 0).map(|id| (id, outcome.revision)));
         said.answer = Answer::Outcome { at: ticks.next(), outcome: Box::new(outcome) };
         self.in_flight -= 1;
-        ticks.answered.fetch_add(1, Ordering::SeqCst);
+        ticks.decided.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Not executed, or nobody knows.
@@ -226,7 +243,7 @@ impl Client {
         assert_eq!(said.found, None, "it was found decided, and then turned away: {error:?}");
         said.answer = Answer::TurnedAway { code: error.code };
         self.in_flight -= 1;
-        ticks.answered.fetch_add(1, Ordering::SeqCst);
+        ticks.turned_away.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use plenum_model::{AllocationId, Cell, SessionId};
@@ -12,7 +12,7 @@ use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 use tonic::{Status, transport::Endpoint};
 
 use super::{
-    agent::Agent,
+    agent::{self, Agent},
     client::{Answer, Client, FULL_MACHINE, Field, SCHEDULER, Said, Ticks},
     dice::Dice,
     picture::Picture,
@@ -39,6 +39,8 @@ pub(crate) struct Load {
     pub(crate) ticks: Arc<Ticks>,
     clients: Vec<Client>,
     agent: Agent,
+    /// Ids and epochs.
+    machines: Vec<(u64, u32)>,
     follower: Picture,
     jobs: u64,
     dice: Dice,
@@ -63,6 +65,7 @@ impl Load {
             ticks: Arc::default(),
             clients,
             agent: Agent::default(),
+            machines: Vec::new(),
             follower: Picture::default(),
             jobs: 0,
             dice: Dice::new(seed),
@@ -74,9 +77,9 @@ impl Load {
         &mut self.dice
     }
 
-    /// Transactions that were answered so far.
-    pub(crate) fn answered(&self) -> usize {
-        self.ticks.answered.load(Ordering::SeqCst)
+    /// Renews the leases of all machines, and says nothing else.
+    pub(crate) fn renew_leases(&self, address: &str) -> Result<(), Status> {
+        self.runtime.block_on(agent::renew(address, &self.machines))
     }
 
     /// Sees to it that there is something to claim. Any of it may have been done before.
@@ -89,6 +92,7 @@ impl Load {
             self.agent.machines.insert(machine.slot, (machine.id, machine.epoch));
             machines.push(machine.slot);
         }
+        self.machines = self.agent.machines.values().copied().collect();
         let contested = match self.clients.iter().all(|client| client.contested.left() >= JOB_TASKS_LEAST) {
             true => None,
             false => Some(self.another_job(&rivals)?),

@@ -1,0 +1,120 @@
+//! A disk that fills up under load, at once or slowly, is crashed on and freed again.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+};
+
+use super::{
+    cell::CrashCell,
+    volume::{Kind, Volume},
+};
+use crate::stage::{Stage, eventually, skipped};
+
+const VOLUME_BYTES: u64 = 96 << 20;
+/// Less than the cell keeps free, and more than nothing.
+const NEARLY_FULL_BYTES: u64 = 600 << 10;
+
+/// What somebody else keeps on the volume.
+struct Ballast(PathBuf);
+
+impl Ballast {
+    fn on(volume: &Volume) -> Self {
+        Self(volume.path().join("ballast"))
+    }
+
+    /// Takes all but so many bytes of the room, or as much as there is.
+    fn fill_up_to(&self, left_bytes: u64) {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        let piece = vec![1_u8; 256 << 10];
+        loop {
+            let room = nix::sys::statvfs::statvfs(&self.0).unwrap();
+            let free = room.blocks_available() * room.fragment_size();
+            let more = usize::try_from(free.saturating_sub(left_bytes)).unwrap().min(piece.len());
+            if more == 0 || file.write_all(&piece[..more]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+fn cell_on_a_small_disk(seed: u64) -> Option<(CrashCell, Volume)> {
+    if let Some(why) = Kind::Ext4.missing() {
+        skipped(&why);
+        return None;
+    }
+    let stage = Stage::new();
+    let volume = Volume::make(Kind::Ext4, stage.path("volume"), VOLUME_BYTES);
+    Some((CrashCell::within(stage, "volume/cell", seed), volume))
+}
+
+#[test]
+fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() {
+    let Some((mut cell, volume)) = cell_on_a_small_disk(21) else { return };
+    let ballast = Ballast::on(&volume);
+    for left_bytes in [NEARLY_FULL_BYTES, 0] {
+        let mut up = cell.start();
+        cell.load.examine(&up.address).unwrap();
+        let round = cell.work(&mut up, 100).unwrap();
+        ballast.fill_up_to(left_bytes);
+        let status = eventually("the cell says that it is read-only", || {
+            assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
+            let status = cell.stage.try_ask(&up.address, &["status"]).ok()?;
+            (!status["read_only"].is_null()).then_some(status)
+        });
+        let told = status["read_only"].as_str().unwrap();
+        for words in ["volume/cell/log", "bytes free", "needs"] {
+            assert!(told.contains(words), "expected {words:?} in: {told}");
+        }
+        eventually("transactions are turned away", || (cell.load.ticks.turned_away() > 20).then_some(()));
+        // Reading goes on, and so do leases.
+        cell.load.renew_leases(&up.address).unwrap();
+        assert_eq!(cell.stage.ask(&up.address, &["machine", "list"])["items"].as_array().unwrap().len(), 4);
+
+        ballast.free();
+        let answered = cell.load.ticks.decided();
+        eventually("transactions are decided again", || {
+            assert_eq!(up.process.has_ended(), None, "it goes on: {}", cell.told());
+            (cell.load.ticks.decided() > answered + 50).then_some(())
+        });
+        cell.load.finish(round);
+        cell.load.examine(&up.address).unwrap();
+        up.process.kill();
+    }
+    let summary = cell.conclude();
+    eprintln!("filled and freed: {summary:?}");
+    assert!(summary.turned_away > 0, "{summary:?}");
+}
+
+#[test]
+fn a_cell_that_is_killed_on_a_full_disk_has_everything_when_there_is_room_again() {
+    let Some((mut cell, volume)) = cell_on_a_small_disk(22) else { return };
+    let ballast = Ballast::on(&volume);
+    let mut up = cell.start();
+    let round = cell.work(&mut up, 100);
+    ballast.fill_up_to(0);
+    eventually("transactions are turned away", || (cell.load.ticks.turned_away() > 20).then_some(()));
+    up.process.kill();
+    cell.join(round);
+    for _ in 0..3 {
+        // It serves readers, or says what it lacks; it does neither harm nor nothing.
+        match cell.start_or_end() {
+            Ok(mut up) => {
+                cell.load.examine(&up.address).unwrap();
+                up.process.kill();
+            }
+            Err(status) => {
+                let told = cell.told();
+                assert_eq!(status.code(), Some(1), "{told}");
+                assert!(told.contains("No space left") && told.contains("error[NO_SPACE]"), "{told}");
+            }
+        }
+    }
+    ballast.free();
+    cell.conclude();
+}
