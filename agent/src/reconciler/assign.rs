@@ -10,9 +10,16 @@ use super::{
 };
 
 impl AgentReconciler {
-    pub(super) fn assign(&mut self, now_ms: u64, full: bool, wanted: Vec<Assignment>, stop: &[AllocationId]) {
+    pub(super) fn assign(
+        &mut self,
+        now_ms: u64,
+        full: bool,
+        wanted: Vec<Assignment>,
+        stop: &[AllocationId],
+        keep: &[AllocationId],
+    ) {
         if full {
-            self.stop_what_is_not_in(&wanted);
+            self.stop_what_is_not_in(&wanted, keep);
         } else if !self.standing.is_synced() {
             // A change to a set that we don't have: the whole set follows.
             return;
@@ -36,10 +43,13 @@ impl AgentReconciler {
         }
     }
 
-    fn stop_what_is_not_in(&mut self, wanted: &[Assignment]) {
+    fn stop_what_is_not_in(&mut self, wanted: &[Assignment], keep: &[AllocationId]) {
         let wanted: BTreeSet<AllocationId> = wanted.iter().map(|assignment| assignment.allocation).collect();
         for (allocation, held) in &mut self.held {
-            if !wanted.contains(allocation) {
+            if keep.contains(allocation) {
+                // The cell knows no command of it: what ends is not started again.
+                held.assignment = None;
+            } else if !wanted.contains(allocation) {
                 held.stop.get_or_insert(Stop::Cell);
             }
         }

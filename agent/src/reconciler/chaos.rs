@@ -148,7 +148,8 @@ impl World {
             self.rows.iter().filter(|(_, row)| !row.leaving).map(|(&allocation, row)| assignment(allocation, row));
         let wanted = wanted.collect();
         let stop = self.rows.iter().filter(|(_, row)| row.leaving).map(|(&allocation, _)| allocation).collect();
-        self.input(Input::Assignments { machine: MACHINE, epoch: self.epoch, revision: 1, full, wanted, stop });
+        let (epoch, keep) = (self.epoch, Vec::new());
+        self.input(Input::Assignments { machine: MACHINE, epoch, revision: 1, full, wanted, stop, keep });
     }
 
     /// The oldest call of the agent meets its fate.

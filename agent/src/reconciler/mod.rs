@@ -123,6 +123,8 @@ pub enum Input {
         wanted: Vec<Assignment>,
         /// Shall end.
         stop: Vec<AllocationId>,
+        /// What the cell does not know, and lets run on.
+        keep: Vec<AllocationId>,
     },
     /// The stream of assignments ended.
     FollowEnded,
@@ -178,6 +180,8 @@ pub enum Output {
     Register {
         /// What is here.
         inventory: Vec<(AllocationId, Status)>,
+        /// What these were started as, as far as that is known: for a cell that does not know them.
+        works: BTreeMap<AllocationId, Arc<Work>>,
         /// The newest revision seen.
         revision: u64,
         /// Of which incarnation.
@@ -266,10 +270,10 @@ impl AgentReconciler {
             Input::Recovered(found) => found.into_iter().for_each(|one| self.recover(now_millis, one)),
             Input::Registered(registration) => self.registered(now_millis, &registration, &mut outputs),
             Input::RegisterFailed => self.register_failed(now_millis),
-            Input::Assignments { machine, epoch, revision, full, wanted, stop } => {
+            Input::Assignments { machine, epoch, revision, full, wanted, stop, keep } => {
                 if self.is_in(machine, epoch) {
                     self.see(revision);
-                    self.assign(now_millis, full, wanted, &stop);
+                    self.assign(now_millis, full, wanted, &stop, &keep);
                 }
             }
             Input::FollowEnded => self.follow_ended(now_millis),

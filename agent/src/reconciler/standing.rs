@@ -177,7 +177,9 @@ impl AgentReconciler {
                 self.standing = Standing::Registering { sent_at_ms: now_ms, failures: *failures, seen_revision };
                 let inventory = self.standings().filter_map(|(id, status)| Some((id, status?))).collect();
                 let (incarnation, revision) = self.seen;
-                outputs.push(Output::Register { inventory, revision, incarnation });
+                let known = |held: &super::held::Held| held.assignment.as_ref()?.work.as_ref().ok().cloned();
+                let works = self.held.iter().filter_map(|(&id, held)| Some((id, known(held)?))).collect();
+                outputs.push(Output::Register { inventory, works, revision, incarnation });
             }
             Standing::Present(presence) if presence.follow_at_ms.is_some_and(|at_ms| at_ms <= now_ms) => {
                 presence.follow_at_ms = None;

@@ -118,7 +118,7 @@ impl Story {
     fn assignments(&mut self, full: bool, wanted: Vec<Assignment>, stop: &[u32]) {
         let stop = stop.iter().map(|&slot| id(slot)).collect();
         let epoch = self.epoch;
-        self.input(Input::Assignments { machine: MACHINE, epoch, revision: 6, full, wanted, stop });
+        self.input(Input::Assignments { machine: MACHINE, epoch, revision: 6, full, wanted, stop, keep: Vec::new() });
     }
 
     fn take(&mut self, which: impl Fn(&Output) -> bool) -> Vec<Output> {
@@ -299,6 +299,25 @@ fn a_command_that_is_not_there_is_not_tried_again() {
     let status = story.status(1).unwrap();
     assert_eq!((status.state, status.exit_code, status.reason.as_ref()), (Failed, 127, "command not found: x"));
     assert_eq!(story.reported(1), [Failed]);
+}
+
+#[test]
+fn what_a_restored_cell_does_not_know_runs_on_until_it_is_told_to_stop() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(60_000, 0));
+    story.registered();
+    story.assignments(true, vec![assignment(1), assignment(2)], &[]);
+    story.pass_ms(1000, true);
+    let keep = |slots: &[u32]| slots.iter().map(|&slot| id(slot)).collect();
+    let (machine, epoch, revision, full) = (MACHINE, story.epoch, 3, true);
+    let (wanted, stop) = (Vec::new(), Vec::new());
+    story.input(Input::Assignments { machine, epoch, revision, full, wanted, stop, keep: keep(&[1]) });
+    story.pass_ms(1000, true);
+    let running: Vec<_> = story.driver.running().map(|allocation| allocation.slot).collect();
+    assert_eq!(running, [1], "only what is neither wanted nor kept is stopped");
+    story.assignments(false, Vec::new(), &[1]);
+    story.pass_ms(1000, true);
+    assert_eq!(story.driver.running().count(), 0);
+    assert_eq!(story.reported(1).last(), Some(&Stopped), "its receipt frees the room");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,8 +18,9 @@ use tonic::{
 
 use super::AgentError;
 use crate::{
+    assignments,
     machine::Machine,
-    reconciler::{Input, Registration, Status},
+    reconciler::{Input, Registration, Status, Work},
 };
 
 /// A call that takes longer has failed; it is repeated.
@@ -125,10 +127,11 @@ impl Calls {
         &self,
         machine: &Machine,
         inventory: Vec<(AllocationId, Status)>,
+        works: &BTreeMap<AllocationId, Arc<Work>>,
         revision: u64,
         incarnation: u64,
     ) {
-        let machine = Some(registered_machine(machine, inventory));
+        let machine = Some(registered_machine(machine, inventory, works));
         let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone() };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         drop(tokio::spawn(async move {
@@ -242,7 +245,11 @@ pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registrati
     })
 }
 
-fn registered_machine(machine: &Machine, inventory: Vec<(AllocationId, Status)>) -> v1::RegisterMachine {
+fn registered_machine(
+    machine: &Machine,
+    inventory: Vec<(AllocationId, Status)>,
+    works: &BTreeMap<AllocationId, Arc<Work>>,
+) -> v1::RegisterMachine {
     let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     v1::RegisterMachine {
         name: machine.name.clone(),
@@ -262,7 +269,7 @@ fn registered_machine(machine: &Machine, inventory: Vec<(AllocationId, Status)>)
                 state: wire_state(&status),
                 exit_code: status.exit_code,
                 reason: status.reason.to_string(),
-                task: None,
+                task: works.get(&allocation).map(|work| assignments::traces(work)),
             })
             .collect(),
         seen_revision: 0,

@@ -355,8 +355,8 @@ impl Agent {
                     self.driver.stop(allocation);
                 }
                 Output::Forget(allocation) => self.driver.forget(allocation),
-                Output::Register { inventory, revision, incarnation } => {
-                    self.calls.register(&self.machine, inventory, revision, incarnation);
+                Output::Register { inventory, works, revision, incarnation } => {
+                    self.calls.register(&self.machine, inventory, &works, revision, incarnation);
                 }
                 Output::Follow { machine, epoch } => self.calls.follow(machine, epoch),
                 Output::Report { number, machine, epoch, transitions, running } => {

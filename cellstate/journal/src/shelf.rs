@@ -325,6 +325,12 @@ impl Keeper {
         Ok(if free_bytes < needed_bytes { Space::Low { free_bytes, needed_bytes } } else { Space::Ok { free_bytes } })
     }
 
+    /// What must be free on the disk: below it, [`Keeper::space`] is low.
+    #[must_use]
+    pub fn needed_bytes(&self) -> u64 {
+        self.0.options.reserve_bytes()
+    }
+
     /// The size of all segment files together, the ready one included.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

@@ -36,6 +36,8 @@ pub(crate) struct Opened {
     pub(crate) checkpoint: Option<Cell>,
     /// Bytes of the log that the history has not got, or a little more.
     pub(crate) lag_bytes: u64,
+    /// Bytes that were cut off the end of the log: a write that nobody was promised, torn by a crash.
+    pub(crate) cut_bytes: u64,
 }
 
 /// Opens the directory, or makes it a cell, and folds what is in it.
@@ -51,7 +53,8 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     let lag_bytes = if history.newest_revision() < start { journal.keeper().size_bytes() } else { unfed_bytes };
     let identity = identity(options, &recovered, mirror.cell())?;
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
-    Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes })
+    let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
+    Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
 }
 
 fn open_journal(options: &ServerOptions, log: &Path) -> Result<(Journal, Recovered), ServerError> {

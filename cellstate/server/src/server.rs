@@ -204,13 +204,13 @@ impl Drop for Handle {
 
 /// Opens the directory and starts the threads.
 fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> {
-    let Opened { journal, history, mirror, identity, checkpoint, lag_bytes } = recovery::open(&options)?;
+    let Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes } = recovery::open(&options)?;
     let core = Core::from_cell(mirror.cell().clone(), options.settings.core.clone());
     let committer = Committer::new(core, options.settings.commit_options());
     let feed = Feed::new(history, lag_bytes);
     let log_path = options.dir.join(LOG).display().to_string();
     let keeper = journal.keeper();
-    let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, log_path };
+    let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, log_path, cut_bytes };
     let shared = Arc::new(Shared::new(parts));
     let threads = engine::start(&shared, committer, journal, checkpoint)?;
     Ok((shared, threads))

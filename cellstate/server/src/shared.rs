@@ -43,6 +43,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
+    /// The revision at which this server is open: its first one.
+    pub(crate) opened_at: Revision,
+    /// Bytes that were cut off the end of the log at this start.
+    pub(crate) cut_bytes: u64,
     /// The server ends; why, if not asked to.
     pub(crate) ending: watch::Sender<bool>,
     failed: AtomicBool,
@@ -66,11 +70,12 @@ pub(crate) struct Parts {
     pub(crate) feed: Feed,
     pub(crate) mirror: crate::publish::Mirror,
     pub(crate) log_path: String,
+    pub(crate) cut_bytes: u64,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, identity, keeper, feed, mirror, log_path } = parts;
+        let Parts { settings, identity, keeper, feed, mirror, log_path, cut_bytes } = parts;
         let cell = mirror.cell();
         let (revision, time) = (cell.revision(), cell.time());
         let clock = Clock::new(time);
@@ -94,6 +99,8 @@ impl Shared {
             sessions: Mutex::new(sessions),
             metrics: Metrics::new(),
             backups: Arc::new(Semaphore::new(1)),
+            opened_at: revision.next(),
+            cut_bytes,
             ending: watch::Sender::new(false),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),

@@ -1,9 +1,12 @@
 //! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
 use plenum_agent::fake::{FakeDriver, Fate};
-use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status};
+use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status, Work};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, MachineId};
 use plenum_proto::v1;
@@ -252,9 +255,9 @@ impl Machine {
             Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
-            Output::Register { inventory, revision, incarnation } => {
+            Output::Register { inventory, works, revision, incarnation } => {
                 let request = v1::RegisterRequest {
-                    machine: Some(self.found(inventory)),
+                    machine: Some(self.found(inventory, &works)),
                     revision,
                     incarnation,
                     ..v1::RegisterRequest::default()
@@ -306,7 +309,11 @@ impl Machine {
         id
     }
 
-    fn found(&self, inventory: Vec<(AllocationId, Status)>) -> v1::RegisterMachine {
+    fn found(
+        &self,
+        inventory: Vec<(AllocationId, Status)>,
+        works: &BTreeMap<AllocationId, Arc<Work>>,
+    ) -> v1::RegisterMachine {
         let resources =
             v1::Resources { cpu_millis: self.cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() };
         let item = |(allocation, status): (AllocationId, Status)| v1::InventoryItem {
@@ -314,7 +321,7 @@ impl Machine {
             state: i32::from(status.state as u8),
             exit_code: status.exit_code,
             reason: status.reason.to_string(),
-            task: None,
+            task: works.get(&allocation).map(|work| assignments::traces(work)),
         };
         v1::RegisterMachine {
             name: self.name.clone(),

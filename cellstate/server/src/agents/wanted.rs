@@ -44,6 +44,9 @@ impl WantedIndex {
                 touched(machine);
             }
         }
+        for (unknown, _) in &delta.unknown {
+            touched(unknown.machine);
+        }
     }
 
     /// Slots of the live allocations on a machine, in no order.
@@ -140,11 +143,34 @@ impl Follower {
             }
             told.insert(id, now);
         }
+        self.unknown(cell, &before, &mut told, &mut message);
         self.told = Some(told);
         message.wanted.sort_by_key(|assignment| assignment.allocation);
         message.stop.sort_unstable();
-        let news = full || !message.wanted.is_empty() || !message.stop.is_empty();
+        let news = full || !message.wanted.is_empty() || !message.stop.is_empty() || !message.keep.is_empty();
         Ok(news.then_some(message))
+    }
+
+    /// What the cell does not know runs on until it decides otherwise. Its ids are of an earlier incarnation: no allocation has them.
+    fn unknown(
+        &self,
+        cell: &Cell,
+        before: &BTreeMap<u64, Told>,
+        told: &mut BTreeMap<u64, Told>,
+        message: &mut v1::Assignments,
+    ) {
+        for (unknown, task) in cell.unknown_tasks().filter(|(unknown, _)| unknown.machine == self.machine.slot) {
+            let now = Told { leaving: task.stopping, takes_over: Vec::new() };
+            let id = unknown.allocation.to_bits();
+            if before.get(&id) != Some(&now) {
+                if now.leaving {
+                    message.stop.push(id);
+                } else {
+                    message.keep.push(id);
+                }
+            }
+            told.insert(id, now);
+        }
     }
 }
 
@@ -182,4 +208,72 @@ fn assignment(cell: &Cell, slot: u32, told: &Told) -> v1::Assignment {
         assignment.body = body.and_then(|body| body.groups.into_iter().nth(row.group.into()));
     }
     assignment
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use plenum_model::{AllocationId, LogTime, Machine, MachineState, Resources, Revision, UnknownId, UnknownTask};
+
+    const MACHINE: MachineId = MachineId { slot: 0, generation: 1 };
+
+    fn machine() -> Machine {
+        Machine {
+            id: MACHINE,
+            name: "m1".into(),
+            state: MachineState::Ready,
+            epoch: 1,
+            capacity: Resources::default(),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            boot_id: "boot".into(),
+            since: LogTime::default(),
+            drain_deadline: None,
+            registered: LogTime::default(),
+            cordoned: false,
+            epoch_began: Revision(1),
+        }
+    }
+
+    fn delta(revision: u64) -> Delta {
+        Delta::new(Revision(revision), LogTime::from_micros(1))
+    }
+
+    #[test]
+    fn what_the_cell_does_not_know_is_kept_until_it_is_to_stop() {
+        let unknown = UnknownId { machine: 0, allocation: AllocationId { slot: 7, generation: 3 } };
+        let task = UnknownTask {
+            machine: MACHINE,
+            traces: Arc::default(),
+            since: LogTime::default(),
+            until: Some(LogTime::from_micros(9)),
+            stopping: false,
+        };
+        let (mut cell, mut index) = (Cell::default(), WantedIndex::default());
+        let mut first = delta(1);
+        first.machines.push(Arc::new(machine()));
+        first.unknown.push((unknown, Some(Arc::new(task.clone()))));
+        let mut touched = Vec::new();
+        index.fold(&first, |machine| touched.push(machine));
+        assert_eq!(touched, [0]);
+        cell.apply(&first).unwrap();
+        let mut follower = Follower::new(MACHINE, 1);
+        let told = follower.next(&cell, index.on(0)).unwrap().unwrap();
+        assert_eq!(
+            (told.full, told.keep.as_slice(), told.stop.len()),
+            (true, [unknown.allocation.to_bits()].as_slice(), 0)
+        );
+        assert_eq!(follower.next(&cell, &[]).unwrap(), None, "nothing changed");
+
+        let mut second = delta(2);
+        second.unknown.push((unknown, Some(Arc::new(UnknownTask { stopping: true, ..task }))));
+        cell.apply(&second).unwrap();
+        let told = follower.next(&cell, &[]).unwrap().unwrap();
+        assert_eq!(
+            (told.full, told.keep.len(), told.stop.as_slice()),
+            (false, 0, [unknown.allocation.to_bits()].as_slice())
+        );
+    }
 }

@@ -83,11 +83,28 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         gauges.push((name, amounts.map(amount_values).unwrap_or_default()));
     }
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
+    gauges.extend(log_gauges(&shared, &status));
     gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));
     gauges.push(("history_oldest_revision", vec![(String::new(), float(status.oldest_revision))]));
     gauges.push(("history_given_up_revisions", vec![(String::new(), float(shared.feed.given_up()))]));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
+}
+
+/// How the log stands: its size and room, what was cut off it at this start, and how far the high-water mark is behind its end.
+fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<(&'static str, Vec<(String, f64)>)> {
+    let marked = shared.keeper.high_water().durable().map_or(0, |mark| mark.revision);
+    let behind = shared.keeper.tail().revision.saturating_sub(marked);
+    let read_only = u64::from(shared.space.is_read_only());
+    let values = [
+        ("journal_bytes", status.log_bytes),
+        ("journal_disk_free_bytes", status.free_bytes),
+        ("journal_disk_needed_bytes", shared.keeper.needed_bytes()),
+        ("journal_cut_bytes", shared.cut_bytes),
+        ("journal_mark_behind_revisions", behind),
+        ("read_only", read_only),
+    ];
+    values.map(|(name, value)| (name, vec![(String::new(), float(value))])).to_vec()
 }
 
 fn amount_values(amounts: &v1::Resources) -> Vec<(String, f64)> {

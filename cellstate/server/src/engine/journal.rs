@@ -13,6 +13,8 @@ use crate::shared::Shared;
 
 /// How long to wait for room before trying again.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is told that room is waited for.
+const FULL_DISK_TOLD: Duration = Duration::from_secs(10);
 
 /// Appends to the log. Clones share it; a batch is in one pair of hands at a time.
 #[derive(Clone)]
@@ -32,6 +34,7 @@ impl Writer {
     pub(crate) fn write(&self, batch: &Batch) -> bool {
         let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
         let mut journal = self.journal.lock();
+        let mut told: Option<Instant> = None;
         loop {
             let began = Instant::now();
             match journal.append_and_sync(label, &[&batch.bytes]) {
@@ -41,8 +44,11 @@ impl Writer {
                     return true;
                 }
                 Err(error @ AppendError::NoSegment(_)) if !self.shared.ingress.is_stopping() => {
-                    tracing::warn!(%error, "waiting for room on the disk");
                     self.shared.space.check_now(&self.shared.keeper);
+                    if told.is_none_or(|told| told.elapsed() >= FULL_DISK_TOLD) {
+                        told = Some(Instant::now());
+                        self.tell_waiting(&error);
+                    }
                     std::thread::sleep(FULL_DISK_PAUSE);
                 }
                 Err(error) => {
@@ -50,6 +56,27 @@ impl Writer {
                     return false;
                 }
             }
+        }
+    }
+}
+
+impl Writer {
+    /// Says for what is waited. Before the first revision of a start is durable, nobody is served: an operator sees this line alone.
+    fn tell_waiting(&self, error: &AppendError) {
+        let serving = self.shared.durable_revision() >= self.shared.opened_at;
+        let what = if serving {
+            "decided requests wait"
+        } else {
+            "the server starts when there is room; nobody is served before"
+        };
+        match self.shared.space.low() {
+            Some(low) => tracing::error!(
+                path = low.path,
+                free_bytes = low.free_bytes,
+                needed_bytes = low.needed_bytes,
+                "the disk has no room for the log: {what}"
+            ),
+            None => tracing::error!(error = error as &dyn std::error::Error, "the log can't grow: {what}"),
         }
     }
 }
