@@ -108,8 +108,8 @@ pub fn property_damage_is_named(chronicle: &Chronicle, damages: &[Damage]) -> Ve
 
 fn unnamed(message: &str, place: &str) -> Option<String> {
     let file = place.split_whitespace().next().unwrap_or(place);
-    // Zeros are said to be zeros, not found to be them.
-    let found = if message.contains("zeros") { "zeros" } else { "found" };
+    // Zeros are said to be zeros, not found to be them; and a log that is too short is said to end.
+    let found = ["zeros", "ends with"].into_iter().find(|word| message.contains(word)).unwrap_or("found");
     let missing = [file, "offset", "revision", "expected", found].into_iter().find(|word| !message.contains(word));
     missing.map(|word| format!("the start failed without `{word}`: {message}"))
 }

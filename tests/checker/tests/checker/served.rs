@@ -1,6 +1,8 @@
 //! The real server over real connections: rivals, restarts and crashes, watchers that do not read, a full disk, a damaged log.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use plenum_checker::calls::{self, Clock, Log, Reply};
@@ -55,15 +57,17 @@ fn log_in(folder: &Path, name: &str, clock: Clock) -> Log {
     Log::create(&folder.join(format!("{name}.calls")), clock).unwrap()
 }
 
-/// Each of the clients commits so many times, all at once.
-async fn rivals(clients: Vec<Client>, commits: usize) -> Vec<Client> {
+/// Each of the clients commits so many times, all at once; `answered` counts.
+async fn rivals(clients: Vec<Client>, commits: usize, answered: &Arc<AtomicUsize>) -> Vec<Client> {
     let work = clients.into_iter().map(|mut client| {
+        let answered = answered.clone();
         tokio::spawn(async move {
             for number in 0..commits {
                 if number % 5 == 4 {
                     client.look().await;
                 }
                 client.commit().await;
+                answered.fetch_add(1, Ordering::Relaxed);
             }
             client
         })
@@ -92,15 +96,23 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     for (seed, name) in (1..).zip(names) {
         clients.push(Client::open(cell.address(), name, log_in(folder.path(), name, clock), seed).await);
     }
-    clients = rivals(clients, 15).await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    clients = rivals(clients, 15, &answered).await;
     let other = Watcher::new("other", cell.address()).unwrap();
     let other = follow(other, until);
-    let running = tokio::spawn(rivals(clients, 25));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let counting = answered.clone();
+    let running = tokio::spawn(async move { rivals(clients, 30, &counting).await });
+    // In the middle of it: most of what they will ask is still to come.
+    within("the rivals", async {
+        while answered.load(Ordering::Relaxed) < 55 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     cell.crash().await;
     let clients = running.await.unwrap();
     cell.restart().await;
-    let mut clients = rivals(clients, 5).await;
+    let mut clients = rivals(clients, 5, &answered).await;
     clients[0].look().await;
 
     let target = clients.iter().map(Client::newest).max();
