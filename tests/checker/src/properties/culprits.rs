@@ -98,7 +98,7 @@ impl Judge<'_> {
         {
             return found(format!("allocation {:#x} is of another task", culprit.allocation));
         }
-        if !of_task && !self.machines().contains(&facts.granted.machine) {
+        if self.is_of_the_machine() && !self.machines().contains(&facts.granted.machine) {
             return found(format!("allocation {:#x} is on machine slot {}", culprit.allocation, facts.granted.machine));
         }
         if self.refusal.reason() == RefusalReason::NoRoom {
@@ -111,6 +111,13 @@ impl Judge<'_> {
             }
         }
         None
+    }
+
+    /// Whether what stood in the way is on the machine itself: a spread, or a job's home, may be decided elsewhere.
+    fn is_of_the_machine(&self) -> bool {
+        use RefusalReason as Why;
+        let why = self.refusal.reason();
+        matches!(why, Why::NoRoom | Why::DeviceTaken | Why::PortTaken | Why::PerMachineLimit | Why::MachineChanged)
     }
 
     /// The machine that was refused, and the spare ones that were tried.

@@ -25,7 +25,7 @@ pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) ->
             // Two placements may claim the same task: only the answer says whose a grant is, and it is compared with the delta elsewhere.
             let answered = one.outcome.placements.get(position).map(|answer| answer.allocations.as_slice());
             let count = answered.unwrap_or_default().iter().filter(|id| granted.contains(id)).count();
-            let min = placement.min as usize;
+            let min = least(chronicle, placement, revision);
             missed |= count < min;
             if count > 0 && count < min {
                 broken(format!("placement {position} has {count} grants, and its minimum is {min}"));
@@ -40,6 +40,19 @@ pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) ->
         }
     }
     violations
+}
+
+/// What a placement asks for at least, and what its group declares as long as fewer of its tasks are there.
+fn least(chronicle: &Chronicle, placement: &v1::Placement, revision: u64) -> usize {
+    let asked = placement.min;
+    let declared = chronicle.group_at(placement.job, placement.group, revision - 1).map_or(0, |group| group.min);
+    let before = if declared > 0 { chronicle.picture_at(revision - 1) } else { None };
+    let Some(before) = before else { return asked as usize };
+    let row = before.jobs.get(&placement.job).map_or(0, |job| job.group_base + placement.group);
+    let count = before.groups.get(&row).map_or(0, |group| group.count);
+    // States 1 and 2: live, and done.
+    let there = (0..count).filter(|&task| matches!(before.task(row, task).state, 1 | 2)).count();
+    (asked as usize).max((declared as usize).saturating_sub(there))
 }
 
 /// Everything that somebody was told of is in the history, at that revision; and the history reaches as far as what was told.

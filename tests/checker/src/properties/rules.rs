@@ -65,6 +65,13 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if let Some(constraint) = group.constraints.iter().find(|constraint| !holds(constraint, &machine.attributes)) {
         return Some(format!("{constraint:?} fails there"));
     }
+    let closes = |partition: &&v1::PartitionChange| {
+        let has = partition.machines.iter().all(|constraint| holds(constraint, &machine.attributes));
+        has && !partition.schedulers.is_empty() && !partition.schedulers.contains(&shape.scheduler)
+    };
+    if let Some(partition) = picture.partitions.values().find(closes) {
+        return Some(format!("partition {} is for {:?}", partition.name, partition.schedulers));
+    }
     too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
 }
 

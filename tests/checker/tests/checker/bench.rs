@@ -8,7 +8,8 @@ use plenum_checker::properties::Listing;
 use plenum_checker::{Evidence, Recording};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    Cell, CellIdentity, Command, Decision, LogTime, MachineId, Outcome, Request, Resource, Resources, SessionId,
+    Cell, CellIdentity, Command, Constraint, Decision, LogTime, MachineId, Operator, Outcome, Partition, Quota,
+    Request, Resource, Resources, SessionId,
 };
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, jobs, machines, pages, transaction, v1};
@@ -116,6 +117,31 @@ impl Bench {
 
     pub(crate) fn cordon(&mut self, machine: u64, cordoned: bool) {
         self.ask(Command::CordonMachine { machine: MachineId::from_bits(machine).unwrap(), cordoned });
+    }
+
+    pub(crate) fn drain(&mut self, machine: u64, drains: bool) {
+        let deadline = drains.then(|| LogTime::from_micros(self.now.micros + 5_000_000));
+        self.ask(Command::DrainMachine { machine: MachineId::from_bits(machine).unwrap(), deadline });
+    }
+
+    /// A limit of so many millis of CPU.
+    pub(crate) fn quota(&mut self, namespace: &str, cpu_millis: Option<usize>) {
+        let mut limits = [None; plenum_model::DIMENSIONS];
+        limits[0] = cpu_millis.map(|millis| u64::try_from(millis).unwrap());
+        let limit = cpu_millis.map(|_| Quota { limits });
+        self.ask(Command::SetQuota { namespace: namespace.into(), limit });
+    }
+
+    pub(crate) fn pause(&mut self, scheduler: &str, paused: bool) {
+        self.ask(Command::PauseScheduler { scheduler: scheduler.into(), paused });
+    }
+
+    /// Machines of a rack are for one scheduler, or for all again.
+    pub(crate) fn partition(&mut self, rack: &str, open_to: Option<&str>) {
+        let of_rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec![rack.into()] };
+        let schedulers = open_to.map(|scheduler| vec![scheduler.into()]);
+        let partition = schedulers.map(|schedulers| Partition { machines: vec![of_rack], schedulers });
+        self.ask(Command::SetPartition { name: "reserved".into(), partition });
     }
 
     /// Commits as a client that keeps a log: under its session's number, as it stands in the transaction.

@@ -7,7 +7,7 @@ use crate::traffic::{Seen, Traffic};
 #[test]
 fn a_run_full_of_conflicts_keeps_every_promise() {
     let mut seen = std::collections::BTreeMap::new();
-    for seed in 0..4 {
+    for seed in 0..6 {
         let mut traffic = Traffic::new(seed);
         traffic.run(500);
         let verdict = check(&traffic.bench.evidence);
@@ -17,17 +17,11 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
             *seen.entry(what).or_insert(0) += count;
         }
     }
-    for what in [
-        Seen::Committed,
-        Seen::Partial,
-        Seen::Refused,
-        Seen::Repeated,
-        Seen::DryRun,
-        Seen::Conflict,
-        Seen::Misfit,
-        Seen::Mate,
-        Seen::Stop,
-    ] {
+    let usual = [Seen::Committed, Seen::Partial, Seen::Refused, Seen::Repeated, Seen::DryRun, Seen::Stop];
+    let refused =
+        [Seen::Conflict, Seen::Misfit, Seen::Mate, Seen::Quota, Seen::DeviceTaken, Seen::Limit, Seen::Predecessor];
+    let special = [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate];
+    for what in usual.into_iter().chain(refused).chain(special) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }
 }

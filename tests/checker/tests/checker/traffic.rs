@@ -47,6 +47,44 @@ pub(crate) enum Seen {
     Misfit,
     Mate,
     Stop,
+    Quota,
+    TookOver,
+    Evicted,
+    Device,
+    Port,
+    Alternate,
+    DeviceTaken,
+    Limit,
+    Predecessor,
+}
+
+/// Jobs of each client.
+const SHAPES: u32 = 6;
+
+/// Each job declares something else.
+fn job(name: &str, priority: u32, number: u32) -> v1::JobSpec {
+    let cpu = [500, 1000, 2000, 300, 700, 400][number as usize];
+    let builder = JobBuilder::new(&format!("{name}-{number}"), name).group("main", 12, cpu).priority(priority);
+    let builder = if number == 1 { builder.on("rack", "r1") } else { builder };
+    let mut spec = builder.forever().spec();
+    let group = &mut spec.shape.as_mut().unwrap().groups[0];
+    match number {
+        2 => group.min = 2,
+        3 => {
+            group.devices.push(v1::Device { kind: "gpu".into(), millis: 400, ..v1::Device::default() });
+            group.ports.push(v1::Port { name: "http".into(), number: 0 });
+        }
+        4 => {
+            group.single_instance = true;
+            group.ports.push(v1::Port { name: "admin".into(), number: 9100 });
+        }
+        5 => {
+            group.per_machine = 2;
+            group.spread.push(v1::Spread { attribute: "rack".into(), at_most: 3 });
+        }
+        _ => {}
+    }
+    spec
 }
 
 /// A cell under traffic.
@@ -67,18 +105,15 @@ impl Traffic {
         let mut machines = Vec::new();
         for number in 0..6 {
             let rack = format!("r{}", number % 3);
-            machines.push(bench.machine(machine(&format!("m{number}"), 6000, &[("rack", &rack)])));
+            let mut found = machine(&format!("m{number}"), 6000, &[("rack", &rack)]);
+            let gpu = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: "a".into() };
+            found.devices = (0..number % 3).map(gpu).collect();
+            machines.push(bench.machine(found));
         }
         let mut clients = Vec::new();
-        for name in CLIENTS {
+        for (name, priority) in CLIENTS.into_iter().zip([20, 50, 80]) {
             let session = bench.session(name);
-            let mut jobs = Vec::new();
-            for number in 0..3_u32 {
-                let cpu = [500, 1000, 2000][number as usize];
-                let builder = JobBuilder::new(&format!("{name}-{number}"), name).group("main", 12, cpu);
-                let builder = if number == 1 { builder.on("rack", "r1") } else { builder };
-                jobs.push((bench.submit(builder.forever().spec()), 12));
-            }
+            let jobs = (0..SHAPES).map(|number| (bench.submit(job(name, priority, number)), 12)).collect();
             clients.push(Client { name, session, number: 0, jobs, last: None });
         }
         Self { bench, seen: BTreeMap::new(), random: Random(seed), clients, machines, live: Vec::new() }
@@ -154,10 +189,38 @@ impl Traffic {
             placement.machines.push(u32::try_from(machine & u64::from(u32::MAX)).unwrap());
             placement.tasks.push((first + number) % tasks);
         }
+        if self.random.chance(20) {
+            placement.alternates =
+                self.machines.iter().map(|&machine| plenum_checker::picture::slot_of(machine)).collect();
+        } else if self.random.chance(40) {
+            self.name_victims(&mut placement);
+        }
         if self.random.chance(30) {
             placement.min = u32::try_from(placement.tasks.len()).unwrap();
         }
         placement
+    }
+
+    /// Everybody on the claimed machines: those who leave may be taken over, the others evicted if they are of a lower band.
+    fn name_victims(&mut self, placement: &mut v1::Placement) {
+        let cell = self.bench.core.cell();
+        for &machine in &placement.machines {
+            let mut extras = v1::ClaimExtras::default();
+            for found in cell.allocations().filter(|found| found.row.machine == machine) {
+                let victim = found.id.to_bits();
+                if found.status.state.is_leaving() {
+                    extras.take_overs.push(v1::TakeOver { victim, ..v1::TakeOver::default() });
+                } else {
+                    placement.preemptions.push(v1::Preemption { machine, victim });
+                }
+            }
+            placement.extras.push(extras);
+        }
+        if placement.extras.iter().all(|extras| extras.take_overs.is_empty()) {
+            placement.extras.clear();
+        }
+        placement.preemptions.sort_by_key(|preemption| (preemption.machine, preemption.victim));
+        placement.preemptions.dedup();
     }
 
     fn repeat(&mut self, at: usize) {
@@ -175,6 +238,7 @@ impl Traffic {
             v1::TransactionOutcome::Partial => Seen::Partial,
             _ => Seen::Refused,
         });
+        self.learn_of_grants(outcome);
         if stops > outcome.idle_stops.len() {
             self.note(Seen::Stop);
         }
@@ -183,9 +247,42 @@ impl Traffic {
                 v1::RefusalKind::Conflict => self.note(Seen::Conflict),
                 v1::RefusalKind::Misfit => self.note(Seen::Misfit),
                 v1::RefusalKind::Mate => self.note(Seen::Mate),
+                v1::RefusalKind::Quota => self.note(Seen::Quota),
+                _ => {}
+            }
+            match refusal.reason() {
+                v1::RefusalReason::DeviceTaken => self.note(Seen::DeviceTaken),
+                v1::RefusalReason::PerMachineLimit | v1::RefusalReason::SpreadLimit => self.note(Seen::Limit),
+                v1::RefusalReason::Predecessor => self.note(Seen::Predecessor),
                 _ => {}
             }
         }
+    }
+
+    fn learn_of_grants(&mut self, outcome: &v1::Outcome) {
+        let asked = match &self.bench.evidence.calls.last().unwrap().asked {
+            plenum_checker::calls::Asked::Transaction(asked) => asked.clone(),
+            other => panic!("only transactions are logged, not {other:?}"),
+        };
+        for (asked, answer) in asked.placements.iter().zip(&outcome.placements) {
+            for (&machine, &id) in asked.machines.iter().zip(&answer.allocations) {
+                let found =
+                    plenum_model::AllocationId::from_bits(id).and_then(|id| self.bench.core.cell().allocation(id));
+                let Some(found) = found else { continue };
+                let elsewhere = found.row.machine != machine;
+                let extra = found.extra.cloned().unwrap_or_default();
+                let all = [
+                    (elsewhere, Seen::Alternate),
+                    (!extra.devices.is_empty(), Seen::Device),
+                    (!extra.ports.is_empty(), Seen::Port),
+                    (!extra.takes_over.is_empty(), Seen::TookOver),
+                ];
+                all.into_iter().filter(|(is, _)| *is).for_each(|(_, seen)| self.note(seen));
+            }
+        }
+        let evicting = self.bench.core.cell().allocations();
+        let evicting = evicting.filter(|found| found.status.state == plenum_model::AllocationState::Evicting).count();
+        (0..evicting).for_each(|_| self.note(Seen::Evicted));
     }
 
     /// An agent reports something of an allocation.
@@ -214,8 +311,23 @@ impl Traffic {
     /// What happens around the clients.
     fn around(&mut self) {
         let machine = self.machines[self.random.below(self.machines.len())];
-        match self.random.below(4) {
+        match self.random.below(9) {
             0 => self.bench.cordon(machine, true),
+            4 => self.bench.drain(machine, true),
+            5 => self.machines.clone().into_iter().for_each(|machine| self.bench.drain(machine, false)),
+            6 => {
+                let limit = self.random.chance(60).then(|| 16_000 + 1000 * self.random.below(16));
+                self.bench.quota("default", limit);
+            }
+            7 => {
+                let scheduler = CLIENTS[self.random.below(CLIENTS.len())];
+                let paused = self.random.chance(30);
+                self.bench.pause(scheduler, paused);
+            }
+            8 => {
+                let open_to = self.random.chance(40).then(|| CLIENTS[self.random.below(CLIENTS.len())]);
+                self.bench.partition("r2", open_to);
+            }
             1 => self.machines.clone().into_iter().for_each(|machine| self.bench.cordon(machine, false)),
             2 => self.bench.wait(2_000_000),
             _ => {
