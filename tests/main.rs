@@ -13,6 +13,7 @@
 //! | `kills` | `kill -9` of each part |
 //! | `crash` | crashes of all kinds under load: what was acknowledged is there, once, and nothing else |
 //! | `disk` | a full disk, and a damaged log |
+//! | `backups` | a cell that goes on from its backup |
 //! | `ends` | what Ctrl-C leaves behind: nothing |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
@@ -24,6 +25,7 @@
 mod rivals;
 mod stage;
 
+mod backups;
 mod crash;
 mod disk;
 mod ends;
