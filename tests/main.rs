@@ -12,6 +12,7 @@
 //! | `runs` | whole jobs: done, failed, crashed and started again, as root and as an ordinary user |
 //! | `kills` | `kill -9` of each part |
 //! | `crash` | crashes of all kinds under load: what was acknowledged is there, once, and nothing else |
+//! | `pauses` | parts that are stopped for long, and go on |
 //! | `disk` | a full disk, and a damaged log |
 //! | `backups` | a cell that goes on from its backup |
 //! | `ends` | what Ctrl-C leaves behind: nothing |
@@ -32,5 +33,6 @@ mod ends;
 mod job_files;
 mod kills;
 mod listings;
+mod pauses;
 mod runs;
 mod usage;

@@ -105,6 +105,12 @@ impl Rivals {
         Ok(self.runtime.block_on(inspect.status(v1::StatusRequest {}))?.into_inner().revision)
     }
 
+    /// Reports as an agent does.
+    pub(crate) fn report(&self, report: v1::ReportRequest) -> Result<v1::ReportResponse, Status> {
+        let mut agents = v1::agents_client::AgentsClient::new(self.channel.clone());
+        Ok(self.runtime.block_on(agents.report(report))?.into_inner())
+    }
+
     /// What was live at a revision.
     pub(crate) fn allocations_at(&self, revision: u64) -> Result<Vec<v1::AllocationView>, Status> {
         let at = Some(v1::At { revision, time_micros: 0 });

@@ -200,6 +200,11 @@ impl Stage {
 
     /// Processes of this test whose command line has this word; all with an empty one.
     pub(crate) fn processes(&self, word: &str) -> Vec<Found> {
+        self.processes_with(word, "")
+    }
+
+    /// The same, of those that have these words in their environment, too.
+    pub(crate) fn processes_with(&self, word: &str, variable: &str) -> Vec<Found> {
         let mark = self.path.display().to_string();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -211,7 +216,7 @@ impl Stage {
             let is_ours =
                 id != std::process::id().cast_signed() && (words.contains(&mark) || environment.contains(&mark));
             // A process that ended and waits to be reaped has neither, and holds nothing.
-            if is_ours && words.contains(word) {
+            if is_ours && words.contains(word) && environment.contains(variable) {
                 found.push(Found { id, words });
             }
         }

@@ -1,0 +1,226 @@
+//! Parts that are stopped for longer than their leases, and go on: nobody starts a task twice, and whoever watched catches up.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use nix::sys::signal::Signal;
+use plenum_proto::v1;
+
+use crate::{
+    rivals::{Rival, Rivals},
+    stage::{Process, Served, Stage, eventually},
+};
+
+/// Leases of a second, to which the server adds two; and a memory for watchers of one MiB.
+const CONFIGURATION: &str = "lease = \"1s\"\nrecent_bytes = 1048576\n";
+
+/// Tasks that write down when they start and then wait for a file. Where theirs are lost, they are not waited for.
+const WRITTEN_DOWN: &str = r#"
+name = "written-down"
+scheduler = "batch"
+[group.main]
+count = 4
+lost_after = "1s"
+command = ["/bin/sh", "-c", "echo $PLENUM_TASK_INDEX $PLENUM_ALLOC_ID >> $STAGE/starts; while ! [ -e $STAGE/go ]; do sleep 0.1; done"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "50m", memory = "16MiB" }
+"#;
+
+/// A cell with a server of short leases.
+fn short_leases(stage: &Stage) -> Served {
+    let config = stage.file("server.toml", CONFIGURATION);
+    stage.server("cell", None, &["--config", &config])
+}
+
+fn agent(stage: &Stage, address: &str, name: &str) -> Process {
+    let dir = stage.word(&format!("agents/{name}"));
+    stage.start(name, &["--addr", address, "agent", "--dir", &dir, "--name", name])
+}
+
+/// What tasks wrote when they started: their index and their allocation.
+fn starts(stage: &Stage) -> Vec<(String, String)> {
+    let text = stage.text("starts");
+    // A line under way has no end yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap().to_owned();
+        (word(), word())
+    };
+    whole.lines().map(line).collect()
+}
+
+/// Whether the command of an allocation runs.
+fn runs(stage: &Stage, allocation: &str) -> bool {
+    let found = stage.processes_with("while !", &format!("PLENUM_ALLOC_ID={allocation}\0"));
+    found.iter().any(|process| process.words.starts_with("/bin/sh"))
+}
+
+fn machine_state(stage: &Stage, address: &str, name: &str) -> Option<String> {
+    let listed = stage.try_ask(address, &["machine", "list"]).ok()?;
+    let found = listed["items"].as_array()?.iter().find(|each| each["name"] == name)?.clone();
+    found["state"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_before_it_starts_anything() {
+    let stage = Stage::new();
+    let server = short_leases(&stage);
+    let _scheduler = stage.scheduler(&server.address, "batch");
+    let sleeper = agent(&stage, &server.address, "sleeper");
+    stage.submit(&server.address, "written-down.toml", WRITTEN_DOWN);
+    eventually("all four run", || (starts(&stage).len() == 4).then_some(()));
+    let _other = agent(&stage, &server.address, "other");
+    eventually("the other one is there", || machine_state(&stage, &server.address, "other").filter(|s| s == "ready"));
+
+    sleeper.signal(Signal::SIGSTOP);
+    assert!(starts(&stage).iter().all(|(_, id)| runs(&stage, id)), "they run on without their agent");
+    let lost = eventually("its tasks run elsewhere", || {
+        let starts = starts(&stage);
+        (starts.len() == 8).then_some(starts)
+    });
+    sleeper.signal(Signal::SIGCONT);
+    eventually("it comes back", || machine_state(&stage, &server.address, "sleeper").filter(|state| state == "ready"));
+    let [old, new] = [&lost[..4], &lost[4..]];
+    eventually("what was lost is stopped", || old.iter().all(|(_, id)| !runs(&stage, id)).then_some(()));
+    assert!(new.iter().all(|(_, id)| runs(&stage, id)), "and the others run on: {new:?}");
+
+    stage.file("go", "");
+    eventually("the job completes", || {
+        let job = stage.ask(&server.address, &["job", "show", "written-down"]);
+        (job["state"] == "complete").then_some(())
+    });
+    let mut by_allocation: BTreeMap<String, usize> = BTreeMap::new();
+    let mut by_task: BTreeMap<String, usize> = BTreeMap::new();
+    for (task, allocation) in starts(&stage) {
+        *by_allocation.entry(allocation).or_default() += 1;
+        *by_task.entry(task).or_default() += 1;
+    }
+    assert!(by_allocation.values().all(|starts| *starts == 1), "each allocation was started once: {by_allocation:?}");
+    assert!(by_task.values().all(|starts| *starts == 2), "each task once, and once more when it was lost: {by_task:?}");
+    assert_eq!(server.stop().code(), Some(0));
+    stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
+}
+
+/// Thirty short tasks that write down that they ran.
+const COUNTED: &str = r#"
+name = "counted"
+scheduler = "batch"
+[group.main]
+count = 30
+command = ["/bin/sh", "-c", "echo $PLENUM_TASK_INDEX $PLENUM_ALLOC_ID >> $STAGE/starts; sleep 0.2"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "200m", memory = "16MiB" }
+"#;
+
+#[test]
+fn whoever_is_paused_meanwhile_each_task_runs_once() {
+    let stage = Stage::new();
+    let server = short_leases(&stage);
+    let scheduler = stage.scheduler(&server.address, "batch");
+    let agent = agent(&stage, &server.address, "m1");
+    stage.submit(&server.address, "counted.toml", COUNTED);
+    for (number, part) in [&scheduler, &agent, &server.process].into_iter().cycle().take(6).enumerate() {
+        eventually("the job goes on", || (starts(&stage).len() > number * 3).then_some(()));
+        part.signal(Signal::SIGSTOP);
+        // The agent's lease runs out in its second pause, and nobody else's does anything.
+        let millis = if number == 4 { 4500 } else { 700 };
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        part.signal(Signal::SIGCONT);
+    }
+    eventually("the job completes", || {
+        let job = stage.try_ask(&server.address, &["job", "show", "counted"]).ok()?;
+        (job["state"] == "complete").then_some(())
+    });
+    let mut tasks: Vec<u32> = starts(&stage).iter().map(|(task, ..)| task.parse().unwrap()).collect();
+    tasks.sort_unstable();
+    assert_eq!(tasks, (0..30).collect::<Vec<_>>(), "each once");
+    assert_eq!(server.stop().code(), Some(0));
+    stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
+}
+
+/// Allocations whose state changes again and again, and how often: far more than the connection's windows and the system's
+/// buffers hold, and the server's memory for watchers.
+const CHANGING: u32 = 16_000;
+const ROUNDS: usize = 80;
+/// What a server may grow by while a watcher is stopped.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+#[test]
+fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
+    let stage = Stage::new();
+    let server = short_leases(&stage);
+    let address = &server.address;
+    let sleeper = stage.scheduler(address, "batch");
+    eventually("it watches", || (sessions(&stage, address) == 1).then_some(()));
+    let rivals = Rivals::new(address);
+    let machine = rivals.machine("m1", i64::from(CHANGING)).unwrap();
+    let blue: Rival = rivals.open("blue").unwrap();
+    let job = rivals.job("changing", "blue", CHANGING).unwrap();
+    let base = rivals.revision().unwrap();
+    let tasks: Vec<u32> = (0..CHANGING).collect();
+    let outcome = rivals.commit(blue.claims(1, base, job, &machine, &tasks)).unwrap();
+    assert_eq!(outcome.granted, CHANGING);
+    let report = |ready: bool| v1::ReportRequest {
+        machine: machine.id,
+        epoch: machine.epoch,
+        transitions: outcome.placements[0].allocations.iter().map(|id| running(*id, ready)).collect(),
+        telemetry: None,
+    };
+    // Twice before it is measured: buffers have their sizes then.
+    for ready in [true, false] {
+        rivals.report(report(ready)).unwrap();
+    }
+    let before = resident_bytes(server.process.id());
+
+    sleeper.signal(Signal::SIGSTOP);
+    for round in 0..ROUNDS {
+        rivals.report(report(round % 2 == 0)).unwrap();
+    }
+    let logged = stage.ask(address, &["status"])["log_bytes"].as_u64().unwrap();
+    let grown = resident_bytes(server.process.id()).saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
+    stage.submit(address, "late.toml", LATE);
+    sleeper.signal(Signal::SIGCONT);
+    let _agent = agent(&stage, address, "m2");
+    eventually("it places what came meanwhile", || {
+        let job = stage.ask(address, &["job", "show", "late"]);
+        (job["state"] == "complete").then_some(())
+    });
+    assert!(metric(address, "plenum_watcher_resyncs_total") >= 1, "it fell behind, and began anew");
+    let listed = stage.ask(address, &["alloc", "list", "--all", "--filter", "job=late"]);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "each task was placed once: {listed:#}");
+    eprintln!("grown by {grown} bytes in {ROUNDS} rounds, with a log of {logged} bytes");
+}
+
+const LATE: &str = "name = \"late\"\nscheduler = \"batch\"\n[group.main]\ncount = 3\ncommand = [\"/bin/true\"]\n\
+                    resources = { cpu = \"50m\", memory = \"16MiB\" }\n";
+
+fn running(allocation: u64, ready: bool) -> v1::Transition {
+    let state = v1::AllocationState::Running.into();
+    v1::Transition { allocation, state, ready, ..v1::Transition::default() }
+}
+
+fn sessions(stage: &Stage, address: &str) -> u64 {
+    stage.ask(address, &["status"])["sessions"].as_u64().unwrap()
+}
+
+/// What a process has in memory.
+fn resident_bytes(process: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+/// A metric of the server.
+fn metric(address: &str, name: &str) -> u64 {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    line.trim().parse().unwrap()
+}
