@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::AllocationState;
+use plenum_model::planted::{self, Bug};
 
 use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status};
 use crate::driver::{Exit, FailureKind, TaskSpec};
@@ -222,7 +223,7 @@ impl Held {
         let assignment = self.assignment.as_ref()?;
         let work = Arc::clone(assignment.work.as_ref().ok()?);
         match self.phase {
-            Phase::Waiting { .. } if assignment.takes_over.is_empty() => {}
+            Phase::Waiting { .. } if assignment.takes_over.is_empty() || planted::is(Bug::StartsTooSoon) => {}
             Phase::Pausing { until_ms } if until_ms <= now_ms => {
                 self.restart += 1;
                 self.restarted_at_ms.push(now_ms);

@@ -1,7 +1,7 @@
 //! Bugs that are put into what was decided, all in one place: see `plenum_model::planted`. Without that feature, nothing.
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Decision, JobChange, LogTime, Obstacle, RefusalKind};
+use plenum_model::{Decision, JobChange, LogTime, Obstacle, RefusalKind, RefusalReason};
 
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
@@ -13,6 +13,9 @@ pub(crate) fn is_overlooked(trouble: &Trouble) -> bool {
         Trouble::Machine(Obstacle::NoRoom(_)) => planted::is(Bug::GrantsWithoutRoom),
         Trouble::Machine(Obstacle::NotReady(_)) => planted::is(Bug::GrantsOnAnyMachine),
         Trouble::Machine(Obstacle::Constraint) => planted::is(Bug::OverlooksConstraints),
+        Trouble::Machine(Obstacle::PerMachine | Obstacle::Spread(_)) => planted::is(Bug::OverlooksLimits),
+        Trouble::Quota(_) => planted::is(Bug::OverlooksQuotas),
+        Trouble::Never(_, RefusalReason::NotPermitted) => planted::is(Bug::OverlooksPartitions),
         _ => false,
     }
 }

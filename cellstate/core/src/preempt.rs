@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, TakeOver,
 };
@@ -43,7 +44,7 @@ pub(crate) fn victims_by_machine(placement: &Placement) -> Victims {
 pub(crate) fn may_evict(cell: &Cell, job: &Job, victim: &AllocationRef<'_>) -> bool {
     let waits = victim.extra.is_some_and(|extra| !extra.takes_over.is_empty());
     let band = |job: &Job| job.shape.priority / 10;
-    !waits && cell.job(victim.row.job()).is_none_or(|of| band(of) < band(job))
+    !waits && (cell.job(victim.row.job()).is_none_or(|of| band(of) < band(job)) || planted::is(Bug::EvictsAnybody))
 }
 
 fn nothing_of(victim: AllocationId) -> TakeOver {
@@ -112,6 +113,7 @@ impl HandOff {
         let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants);
         let entries = tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
         let others = entries.filter(|entry| entry.victim == found.id);
+        let others = others.filter(|_| !planted::is(Bug::HandsOverTwice));
         for entry in own.chain(others).chain(specials.taken_over.get(&found.id.slot)) {
             subtract(&mut left, entry);
         }

@@ -29,6 +29,18 @@ pub enum Bug {
     ForgetsNumbers,
     /// A claim is granted although a declared constraint fails.
     OverlooksConstraints,
+    /// A claim is granted although its group has enough tasks there.
+    OverlooksLimits,
+    /// A claim is granted although its namespace has too much already.
+    OverlooksQuotas,
+    /// A claim is granted although its machine is reserved for others.
+    OverlooksPartitions,
+    /// Anybody may be evicted, whatever the band.
+    EvictsAnybody,
+    /// Room of one who leaves is handed over more than once.
+    HandsOverTwice,
+    /// An agent starts a successor while those whose room it has still run.
+    StartsTooSoon,
     /// What is decided depends on something that is not in the log.
     DecidesByHiddenState,
     /// An allocation that ends gives no room back.
@@ -43,7 +55,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::BlamesNobody,
@@ -53,6 +65,12 @@ impl Bug {
         Self::LyingDisk,
         Self::ForgetsNumbers,
         Self::OverlooksConstraints,
+        Self::OverlooksLimits,
+        Self::OverlooksQuotas,
+        Self::OverlooksPartitions,
+        Self::EvictsAnybody,
+        Self::HandsOverTwice,
+        Self::StartsTooSoon,
         Self::DecidesByHiddenState,
         Self::LeaksRoom,
         Self::RevivesTheLeaving,

@@ -250,6 +250,8 @@ impl Machine {
         match output {
             Output::Start(task) => {
                 world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
+                let running = self.driver.running();
+                world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
                 self.driver.start(task);
             }
             Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
@@ -309,6 +311,12 @@ impl Machine {
         id
     }
 
+    /// Every other machine has some.
+    fn devices(&self) -> Vec<v1::Device> {
+        let device = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: String::new() };
+        if self.number.is_multiple_of(2) { vec![device(0), device(1)] } else { Vec::new() }
+    }
+
     fn found(
         &self,
         inventory: Vec<(AllocationId, Status)>,
@@ -328,7 +336,7 @@ impl Machine {
             boot_id: format!("boot-{}", self.boots),
             capacity: Some(resources),
             attributes: [("rack".to_owned(), format!("r{}", self.number % 2))].into(),
-            devices: Vec::new(),
+            devices: self.devices(),
             inventory: inventory.into_iter().map(item).collect(),
             seen_revision: 0,
         }

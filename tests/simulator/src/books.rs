@@ -221,6 +221,11 @@ impl Books {
             }
         }
         tally.granted += change.grants.iter().map(|grants| grants.slots.len() as u64).sum::<u64>();
+        for extra in change.grants.iter().flat_map(|grants| &grants.extras) {
+            tally.taken_over += u64::from(!extra.takes_over.is_empty());
+            tally.devices += extra.devices.len() as u64;
+            tally.ports += extra.ports.len() as u64;
+        }
         for end in &change.ends {
             Tally::count(&mut tally.ends, end.state);
         }
@@ -276,6 +281,20 @@ impl Books {
         hold(on_it || self.removed.contains(&running), "invariant_what_runs_is_live", || {
             let standing = found.map(|found| (found.status, found.row.machine));
             format!("{running} runs on {machine}, and the cell has {standing:?}")
+        })
+    }
+
+    /// Who starts in the room of others starts after them.
+    pub(crate) fn invariant_a_successor_waits_for_its_victims(
+        &self,
+        machine: &str,
+        starts: AllocationId,
+        running: impl Iterator<Item = AllocationId>,
+    ) -> Checked {
+        let victims = self.judge.victims_of(starts);
+        let runs = running.filter(|other| victims.contains(other)).collect::<Vec<_>>();
+        hold(runs.is_empty(), "invariant_a_successor_waits_for_its_victims", || {
+            format!("{starts} starts on {machine} while {runs:?} run")
         })
     }
 

@@ -3,6 +3,8 @@
 //! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
 //! purpose.
 
+mod rules;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use plenum_core::{Decided, invariants};
@@ -35,23 +37,22 @@ pub(crate) struct Step<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     granted: BTreeMap<AllocationId, Granted>,
+    /// Whose room was granted to whom.
+    victims: BTreeMap<AllocationId, Vec<AllocationId>>,
 }
 
 impl Judge {
     /// All that can be said of one step.
     pub(crate) fn check(&mut self, step: &Step<'_>, snapshots: &VecDeque<Cell>) -> Checked {
         let revision = step.after.revision();
-        invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
-            invariant: name_of(&violation),
-            facts: format!("revision {revision}, {:?}: {violation}", step.request.command),
-        })?;
         if let (Command::Commit(txn, _), Decided::Changed { decision: Decision::Outcome(outcome), .. }) =
             (&step.request.command, step.decided)
         {
+            rules::check(step)?;
             for grants in &step.delta.grants {
                 for claim in 0..grants.slots.len() {
                     invariant_every_grant_was_valid_at_its_revision(step, grants, claim)?;
-                    invariant_no_decision_breaks_a_declared_rule(step, grants, claim)?;
+                    rules::invariant_no_decision_breaks_a_declared_rule(step, grants, claim)?;
                 }
             }
             let base = snapshots.iter().rfind(|cell| cell.revision() == txn.base);
@@ -62,8 +63,18 @@ impl Judge {
                 }
             }
         }
+        // Last, so that a rule that is judged twice is judged here first.
+        invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
+            invariant: name_of(&violation),
+            facts: format!("revision {revision}, {:?}: {violation}", step.request.command),
+        })?;
         self.note(step);
         Ok(())
+    }
+
+    /// Those in whose room this one was granted.
+    pub(crate) fn victims_of(&self, id: AllocationId) -> &[AllocationId] {
+        self.victims.get(&id).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn note(&mut self, step: &Step<'_>) {
@@ -74,6 +85,11 @@ impl Judge {
                 let id = AllocationId { slot: grants.slots[claim], generation: grants.generations[claim] };
                 let granted = Granted { at: step.delta.revision, transaction, machine, resources };
                 self.granted.insert(id, granted);
+            }
+            for extra in grants.extras.iter().filter(|extra| !extra.takes_over.is_empty()) {
+                let claim = extra.claim as usize;
+                let id = AllocationId { slot: grants.slots[claim], generation: grants.generations[claim] };
+                self.victims.insert(id, extra.takes_over.iter().map(|entry| entry.victim).collect());
             }
         }
     }
@@ -149,45 +165,10 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     let waits = task < row.count && (standing.state == TaskState::Waiting || stopped());
     hold(waits, name, || facts(&format!("the task is {standing:?} of {}", row.count)))?;
     let used = before.allocation_rows().get(slot).map_or(0, |row| row.generation);
-    let fresh = before.allocation_in(slot).is_none() && grants.generations[claim] == used + 1;
+    let fresh = before.allocation_in(slot).is_none() && grants.generations[claim] > used;
     hold(fresh, name, || facts("its allocation was there before"))?;
     let home = step.after.job(grants.job).and_then(|job| job.home);
     hold(!job.shape.same_machine || home == Some(machine), name, || facts(&format!("its job's home is {home:?}")))
-}
-
-/// Declared rules as they stand at that revision: constraints on the machine's attributes, tasks of the group on one machine, and on
-/// machines with equal values of an attribute.
-fn invariant_no_decision_breaks_a_declared_rule(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
-    let name = "invariant_no_decision_breaks_a_declared_rule";
-    let (Some(job), Some(machine)) = (step.after.job(grants.job), step.before.machine_in(grants.machines[claim]))
-    else {
-        return Ok(());
-    };
-    let Some(shape) = job.shape.groups.get(usize::from(grants.group)) else { return Ok(()) };
-    let facts = |what: String| {
-        format!(
-            "revision {}: task {} of {} on {}: {what}",
-            step.delta.revision, grants.tasks[claim], job.id, machine.name
-        )
-    };
-    let failed = shape.constraints.iter().find(|constraint| !constraint.holds(&machine.attributes));
-    hold(failed.is_none(), name, || facts(format!("{failed:?}")))?;
-    let mates = || {
-        let active = step.after.allocations().filter(|found| found.status.state.is_active());
-        active.filter(|found| found.row.group_row == grants.group_row && found.row.job() == grants.job)
-    };
-    if shape.per_machine > 0 {
-        let here = mates().filter(|found| found.row.machine == machine.id.slot).count();
-        hold(here <= shape.per_machine as usize, name, || facts(format!("{here} of the group are on the machine")))?;
-    }
-    for spread in &shape.spread {
-        let value = machine.attributes.get(&spread.attribute);
-        let same = |slot: u32| step.after.machine_in(slot).and_then(|other| other.attributes.get(&spread.attribute));
-        let there = mates().filter(|found| same(found.row.machine) == value).count();
-        let fits = value.is_none() || there <= spread.at_most as usize;
-        hold(fits, name, || facts(format!("{there} of the group are where {} is {value:?}", spread.attribute)))?;
-    }
-    Ok(())
 }
 
 /// A claim that lost its room had it at the base; one that never fitted had not. Looked at where nothing else of the transaction
@@ -209,7 +190,7 @@ fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     }
     let Some(job) = base.job(asked.job) else { return Ok(()) };
     let Some(shape) = job.shape.groups.get(usize::from(asked.group)) else { return Ok(()) };
-    let fitted = base.room(refusal.machine).shortage(&shape.resources).is_none();
+    let fitted = base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none();
     hold(fitted == (refusal.kind == RefusalKind::Conflict), name, || {
         let room = base.room(refusal.machine);
         format!("{} claim {claim} on base {}: room there was {room:?}, {refusal:?}", txn.id, txn.base)
@@ -228,6 +209,7 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
         V::MinimumBroken { .. } => "invariant_minimums_hold",
         V::RefusedHadEffect { .. } => "invariant_refused_has_no_effect",
         V::RevisionGap { .. } => "invariant_revisions_have_no_gaps",
+        V::Special { .. } => "plenum_core::invariants::special",
         #[allow(unreachable_patterns, reason = "the core's list grows")]
         _ => "plenum_core::invariants::check_step",
     }

@@ -1,6 +1,6 @@
 //! The owner of the jobs: submits them, changes their mind, and asks again until there is an answer.
 
-use plenum_model::{AllocationId, Command, JobKind, JobState, MachineState};
+use plenum_model::{AllocationId, Command, Constraint, JobKind, JobState, MachineState, Operator, Partition, Quota};
 use plenum_proto::{jobs, v1};
 use plenum_testkit::JobBuilder;
 
@@ -12,6 +12,34 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// After this long a call is made again.
 const PATIENCE_MICROS: i64 = 1_000_000;
+
+/// The one partition that comes and goes.
+const PARTITION: &str = "apart";
+
+/// What few groups declare beyond resources. At least one task can always be placed somewhere.
+fn declare(random: &mut Random, group: &mut v1::GroupShape) {
+    let one = |random: &mut Random, most: u64| u32::try_from(1 + random.below(most)).unwrap_or(1);
+    if random.chance(150) {
+        group.per_machine = one(random, 2);
+    }
+    if random.chance(150) {
+        group.spread = vec![v1::Spread { attribute: "rack".into(), at_most: one(random, 2) }];
+    }
+    let anywhere = group.constraints.is_empty();
+    if anywhere && random.chance(150) {
+        let millis = if random.chance(500) { 1000 } else { 400 };
+        group.devices = vec![v1::Device { kind: "gpu".into(), index: 0, millis, model: String::new() }];
+    }
+    if random.chance(150) {
+        let port = |name: &str, number| v1::Port { name: name.into(), number };
+        group.ports = vec![port("http", 8080), port("other", 0)];
+    }
+    group.single_instance = random.chance(100);
+    let free = group.per_machine == 0 && group.spread.is_empty() && group.ports.is_empty() && group.devices.is_empty();
+    if anywhere && free && random.chance(100) {
+        group.min = group.count.min(2);
+    }
+}
 
 /// Something that is asked until it is answered.
 #[derive(Debug)]
@@ -87,6 +115,10 @@ impl Owner {
         let mut spec = job.spec();
         for group in spec.shape.iter_mut().flat_map(|shape| &mut shape.groups) {
             group.lost_after_micros = lost_after_micros;
+            // What runs for ever would keep devices, ports and places from the others for ever.
+            if fits && !together && !forever {
+                declare(random, group);
+            }
         }
         for body in spec.body.iter_mut().flat_map(|body| &mut body.groups) {
             body.command = vec![if forever { "/bin/forever" } else { "/bin/once" }.to_owned()];
@@ -141,12 +173,15 @@ impl Owner {
     }
 
     fn second_thought(&mut self, world: &mut World) -> Option<Command> {
-        let kind = world.random.below(10);
+        let kind = world.random.below(16);
         let (jobs, machines) = (world.books.cell().jobs().count(), world.books.cell().machines().count());
         let (job, machine) = (world.random.index(jobs), world.random.index(machines));
         let live: Vec<AllocationId> = world.books.cell().allocations().map(|found| found.id).collect();
         let allocation = world.random.index(live.len());
         let count = u32::try_from(1 + world.random.below(5)).unwrap_or(1);
+        if kind >= 10 {
+            return self.governs(world, kind, machine);
+        }
         let cell = world.books.cell();
         let job = cell.jobs().nth(job).cloned();
         let machine = cell.machines().nth(machine).cloned();
@@ -170,19 +205,61 @@ impl Owner {
         }
     }
 
+    /// What operators do to the whole cell.
+    fn governs(&mut self, world: &mut World, kind: u64, machine: usize) -> Option<Command> {
+        let micros = world.random.between(100_000, 8_000_000);
+        let name = ["batch", "service", rival::NAME][world.random.index(3)];
+        let millis = world.random.below(16_000);
+        let lays_down = world.random.chance(700);
+        let cell = world.books.cell();
+        Some(match kind {
+            10 | 11 => {
+                let machine = cell.machines().nth(machine)?.id;
+                let deadline = lays_down.then(|| cell.time().plus_micros(micros));
+                Command::DrainMachine { machine, deadline }
+            }
+            12 => Command::PauseScheduler { scheduler: name.into(), paused: lays_down },
+            13 | 14 => {
+                let mut limits = Quota::default().limits;
+                limits[0] = Some(millis);
+                let limit = lays_down.then_some(Quota { limits });
+                Command::SetQuota { namespace: "default".into(), limit }
+            }
+            _ => {
+                let rack =
+                    Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["r0".into()] };
+                let partition = Partition { machines: vec![rack], schedulers: vec![name.into()] };
+                Command::SetPartition { name: PARTITION.into(), partition: lays_down.then_some(partition) }
+            }
+        })
+    }
+
     fn forgive(&mut self, name: &str) {
         for plan in self.plans.iter_mut().filter(|plan| plan.name == name) {
             plan.completes = false;
         }
     }
 
-    /// Takes machines into service again that are not.
-    pub(crate) fn uncordon(&mut self, world: &mut World) {
-        let cordoned = world.books.cell().machines().filter(|machine| machine.state == MachineState::Cordoned);
-        let cordoned: Vec<_> = cordoned.map(|machine| machine.id).collect();
-        for machine in cordoned {
-            self.wish(world, 0, Command::CordonMachine { machine, cordoned: false });
+    /// Takes away what would keep something from running: machines out of service, pauses, limits, reservations.
+    pub(crate) fn clears_the_way(&mut self, world: &mut World) {
+        let cell = world.books.cell();
+        let mut commands = Vec::new();
+        for machine in cell.machines() {
+            if machine.cordoned {
+                commands.push(Command::CordonMachine { machine: machine.id, cordoned: false });
+            }
+            if machine.drain_deadline.is_some() {
+                commands.push(Command::DrainMachine { machine: machine.id, deadline: None });
+            }
         }
+        let pauses = cell.paused().map(|scheduler| (scheduler.clone(), false));
+        commands.extend(pauses.map(|(scheduler, paused)| Command::PauseScheduler { scheduler, paused }));
+        let quotas = cell.quotas().map(|(namespace, _)| namespace.clone());
+        commands.extend(quotas.map(|namespace| Command::SetQuota { namespace, limit: None }));
+        if cell.partition(PARTITION).is_some() {
+            commands.push(Command::SetPartition { name: PARTITION.into(), partition: None });
+        }
+        commands.into_iter().for_each(|command| self.wish(world, 0, command));
     }
 
     /// Everything that was asked is answered.

@@ -8,18 +8,6 @@ use plenum_proto::v1;
 
 use crate::faults::Fault;
 
-/// Refusals that no cell decides yet.
-const NOT_YET: &[&str] = &[
-    "QUOTA",
-    "DEVICE_TAKEN",
-    "PORT_TAKEN",
-    "SPREAD_LIMIT",
-    "PER_MACHINE_LIMIT",
-    "QUOTA_EXCEEDED",
-    "NOT_PERMITTED",
-    "PREDECESSOR",
-];
-
 /// Codes with which a transaction is not executed.
 const TRANSACTIONS: &[RejectionCode] = &[
     RejectionCode::OtherIncarnation,
@@ -27,6 +15,7 @@ const TRANSACTIONS: &[RejectionCode] = &[
     RejectionCode::NumberReused,
     RejectionCode::FutureBase,
     RejectionCode::InvalidRequest,
+    RejectionCode::SchedulerPaused,
 ];
 
 /// Counts of one run, or of many.
@@ -62,6 +51,12 @@ pub struct Tally {
     pub rare: BTreeMap<String, u64>,
     /// Allocations granted.
     pub granted: u64,
+    /// Allocations granted in the room of one who leaves.
+    pub taken_over: u64,
+    /// Devices granted.
+    pub devices: u64,
+    /// Ports granted.
+    pub ports: u64,
     /// Allocations that ended, by state.
     pub ends: BTreeMap<String, u64>,
     /// Faults that struck, by kind.
@@ -112,6 +107,9 @@ impl Tally {
             (&mut self.outcomes, other.outcomes),
             (&mut self.repeated, other.repeated),
             (&mut self.granted, other.granted),
+            (&mut self.taken_over, other.taken_over),
+            (&mut self.devices, other.devices),
+            (&mut self.ports, other.ports),
             (&mut self.breaks, other.breaks),
             (&mut self.messages_lost, other.messages_lost),
             (&mut self.resumed, other.resumed),
@@ -169,6 +167,10 @@ impl Tally {
             ("a restart within an allocation", self.restarts),
             ("a task found again", self.readopted),
             ("an allocation lost", ended("EndedLost")),
+            ("an allocation evicted", ended("Evicted")),
+            ("room that was taken over", self.taken_over),
+            ("a device that was granted", self.devices),
+            ("a port that was granted", self.ports),
             ("an allocation stopped", ended("Stopped")),
             ("an allocation failed", ended("Failed")),
             ("a job complete", self.complete),
@@ -192,10 +194,7 @@ impl Tally {
             let of_it = self.refusals.iter().filter(|((kind, reason), _)| kind == name || reason == name);
             of_it.map(|(_, count)| count).sum()
         };
-        kinds
-            .chain(reasons)
-            .filter(|name| !NOT_YET.contains(name))
-            .map(move |name| (format!("refused: {name}"), count(name)))
+        kinds.chain(reasons).map(move |name| (format!("refused: {name}"), count(name)))
     }
 
     /// Each code with which a transaction is not executed.
@@ -241,10 +240,13 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "transactions: {} outcomes, {} repeated, {} grants; not executed: {}",
+            "transactions: {} outcomes, {} repeated, {} grants ({} on room of others, {} devices, {} ports); not executed: {}",
             self.outcomes,
             self.repeated,
             self.granted,
+            self.taken_over,
+            self.devices,
+            self.ports,
             list(&self.rejections)
         )?;
         let refusals = self.refusals.iter().map(|((kind, reason), count)| format!("{kind} {reason} {count}"));

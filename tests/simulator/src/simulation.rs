@@ -532,7 +532,7 @@ impl Simulation {
         self.world.agenda.after(LOOK_MICROS, Event::Looks);
         match self.phase {
             Phase::Calm => {
-                self.owner.uncordon(&mut self.world);
+                self.owner.clears_the_way(&mut self.world);
                 if self.owner.is_content(&self.world) && self.is_up() {
                     self.world.tell(|| "all jobs are where they should be".to_owned());
                     self.phase = Phase::Stopping;

@@ -17,6 +17,7 @@ use crate::world::{ConnectionId, Event, Message, Side, World};
 /// Messages between a stream and its connection.
 const MESSAGES_MAX: usize = 4;
 
+const UNAVAILABLE: i32 = 14;
 const NOT_FOUND: i32 = 5;
 const INVALID_ARGUMENT: i32 = 3;
 const FAILED_PRECONDITION: i32 = 9;
@@ -149,6 +150,7 @@ impl Server {
                 let status = match rejection.code.as_str() {
                     "NO_SUCH_SESSION" => NOT_FOUND,
                     "OTHER_INCARNATION" => ABORTED,
+                    "SCHEDULER_PAUSED" => UNAVAILABLE,
                     _ => INVALID_ARGUMENT,
                 };
                 let (code, message) = (rejection.code.as_str().to_owned(), rejection.message);

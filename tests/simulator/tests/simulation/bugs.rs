@@ -48,6 +48,12 @@ found! {
     a_disk_that_lies_about_syncs_is_found: LyingDisk by "invariant_a_crash_is_no_damage";
     a_number_that_is_decided_twice_is_found: ForgetsNumbers by "invariant_a_number_takes_effect_at_most_once";
     a_constraint_that_is_overlooked_is_found: OverlooksConstraints by "invariant_no_decision_breaks_a_declared_rule";
+    a_limit_that_is_overlooked_is_found: OverlooksLimits by "invariant_no_decision_breaks_a_declared_rule";
+    a_quota_that_is_overlooked_is_found: OverlooksQuotas by "invariant_no_grant_exceeds_a_quota";
+    a_partition_that_is_overlooked_is_found: OverlooksPartitions by "invariant_no_decision_breaks_a_declared_rule";
+    victims_of_an_equal_band_are_found: EvictsAnybody by "invariant_only_lower_bands_are_evicted";
+    room_that_is_handed_over_twice_is_found: HandsOverTwice by "invariant_room_is_handed_over_once";
+    a_successor_that_starts_too_soon_is_found: StartsTooSoon by "invariant_a_successor_waits_for_its_victims";
     decisions_by_hidden_state_are_found: DecidesByHiddenState by "invariant_deciding_again_gives_the_same_bytes";
     room_that_leaks_is_found: LeaksRoom by "invariant_used_equals_the_sum_of_live_allocations";
     two_allocations_of_a_task_are_found: RevivesTheLeaving by "invariant_one_allocation_per_task_is_not_leaving";

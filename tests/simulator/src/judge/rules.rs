@@ -1,0 +1,149 @@
+//! Rules that claims of others and operators lay down: declared limits, partitions, quotas, bands; and the exact hand-off of room.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{AllocationId, AllocationState, Cell, Device, Grants, Resource, Resources};
+
+use super::Step;
+use crate::books::{Checked, hold};
+
+/// All of a step's grants together.
+pub(super) fn check(step: &Step<'_>) -> Checked {
+    invariant_only_lower_bands_are_evicted(step)?;
+    invariant_room_is_handed_over_once(step.after)?;
+    invariant_no_device_or_port_is_given_twice(step)?;
+    invariant_no_grant_exceeds_a_quota(step)
+}
+
+/// Victims are of a strictly lower band than somebody who was granted their room, in the same step.
+fn invariant_only_lower_bands_are_evicted(step: &Step<'_>) -> Checked {
+    let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
+    for change in evicted {
+        let Some(victim) = step.before.allocation_in(change.slot) else { continue };
+        let band = |job| step.before.job(job).map(|job| job.shape.priority / 10);
+        let takes = |grants: &&Grants| {
+            let mut entries = grants.extras.iter().flat_map(|extra| &extra.takes_over);
+            entries.any(|entry| entry.victim == victim.id) && band(grants.job) > band(victim.row.job())
+        };
+        let found = step.delta.grants.iter().find(takes);
+        hold(found.is_some(), "invariant_only_lower_bands_are_evicted", || {
+            format!("revision {}: {} of band {:?}", step.delta.revision, victim.id, band(victim.row.job()))
+        })?;
+    }
+    Ok(())
+}
+
+/// What is taken over from one who leaves is no more than it has.
+fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
+    let mut taken: BTreeMap<AllocationId, Resources> = BTreeMap::new();
+    for found in after.allocations() {
+        for entry in found.extra.iter().flat_map(|extra| &extra.takes_over) {
+            let sum = taken.entry(entry.victim).or_default();
+            *sum = sum.with(&entry.amount);
+        }
+    }
+    for (victim, taken) in taken {
+        let found = after.allocation(victim).filter(|found| found.status.state.is_leaving());
+        let has = found.map(|found| after.resources_of(found.row)).unwrap_or_default();
+        let more = Resource::ALL.into_iter().find(|&resource| taken.get(resource) > has.get(resource));
+        hold(more.is_none(), "invariant_room_is_handed_over_once", || {
+            format!("revision {}: of {victim} {taken:?} is taken over, and it has {has:?}", after.revision())
+        })?;
+    }
+    Ok(())
+}
+
+/// On machines where something was granted: devices have their thousandths once, ports one holder, taken over ones apart.
+fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
+    let name = "invariant_no_device_or_port_is_given_twice";
+    let special = step.delta.grants.iter().filter(|grants| !grants.extras.is_empty());
+    for &slot in special.flat_map(|grants| &grants.machines) {
+        let Some(machine) = step.after.machine_in(slot) else { continue };
+        let (mut millis, mut ports) = (BTreeMap::<(&str, u32), i64>::new(), BTreeMap::<u16, i64>::new());
+        let mut count = |device: &Device, sign: i64| {
+            let known = machine.devices.iter().find(|known| known.kind == device.kind && known.index == device.index);
+            let key = known.map_or(("", device.index), |known| (&*known.kind, known.index));
+            *millis.entry(key).or_default() += sign * i64::from(device.millis);
+        };
+        for found in step.after.allocations().filter(|found| found.row.machine == slot) {
+            let Some(extra) = found.extra else { continue };
+            extra.devices.iter().for_each(|device| count(device, 1));
+            extra.takes_over.iter().flat_map(|entry| &entry.devices).for_each(|device| count(device, -1));
+            extra.ports.iter().for_each(|port| *ports.entry(port.number).or_default() += 1);
+            let over = extra.takes_over.iter().flat_map(|entry| &entry.ports);
+            over.for_each(|&port| *ports.entry(port).or_default() -= 1);
+        }
+        let facts = |what: String| format!("revision {}, {}: {what}", step.delta.revision, machine.name);
+        for ((kind, index), used) in millis {
+            let known = machine.devices.iter().find(|known| *known.kind == *kind && known.index == index);
+            let there = known.map_or(0, |known| i64::from(known.millis));
+            hold(used <= there, name, || facts(format!("{used} of {there} of {kind} {index}")))?;
+        }
+        let twice = ports.into_iter().find(|(_, holders)| *holders > 1);
+        hold(twice.is_none(), name, || facts(format!("port and holders: {twice:?}")))?;
+    }
+    Ok(())
+}
+
+/// Where a namespace has a limit, it has no more than that after a grant of that resource.
+fn invariant_no_grant_exceeds_a_quota(step: &Step<'_>) -> Checked {
+    for (namespace, quota) in step.before.quotas() {
+        let of_it = |job| step.after.job(job).is_some_and(|job| job.shape.namespace == *namespace);
+        let granted = step.delta.grants.iter().filter(|grants| of_it(grants.job));
+        let shapes = granted.filter_map(|grants| step.after.shapes().get(grants.shape as usize));
+        let asked = shapes.fold(Resources::default(), |sum, shape| sum.with(shape));
+        let active = step.after.allocations().filter(|found| found.status.state.is_active() && of_it(found.row.job()));
+        let used = active.fold(Resources::default(), |sum, found| sum.with(&step.after.resources_of(found.row)));
+        let holds = step.after.holds().filter(|(job, _)| of_it(*job));
+        let held = holds.flat_map(|(_, hold)| hold.machines.iter().map(|_| hold.resources));
+        let used = held.fold(used, |sum, held| sum.with(&held));
+        for (resource, limit) in Resource::ALL.into_iter().zip(quota.limits) {
+            let fits = asked.get(resource) == 0 || limit.is_none_or(|limit| used.get(resource) <= limit);
+            hold(fits, "invariant_no_grant_exceeds_a_quota", || {
+                let (revision, used) = (step.delta.revision, used.get(resource));
+                format!("revision {revision}: {namespace} has {used} of {resource:?}, at most {limit:?}")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Declared rules as they stand at that revision: constraints on the machine's attributes, tasks of the group on one machine, and on
+/// machines with equal values of an attribute.
+pub(super) fn invariant_no_decision_breaks_a_declared_rule(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
+    let name = "invariant_no_decision_breaks_a_declared_rule";
+    let (Some(job), Some(machine)) = (step.after.job(grants.job), step.before.machine_in(grants.machines[claim]))
+    else {
+        return Ok(());
+    };
+    let Some(shape) = job.shape.groups.get(usize::from(grants.group)) else { return Ok(()) };
+    let facts = |what: String| {
+        format!(
+            "revision {}: task {} of {} on {}: {what}",
+            step.delta.revision, grants.tasks[claim], job.id, machine.name
+        )
+    };
+    let closed = step.before.partitions().find(|(_, partition)| {
+        let open = partition.schedulers.is_empty() || partition.schedulers.contains(&job.shape.scheduler);
+        !open && partition.machines.iter().all(|constraint| constraint.holds(&machine.attributes))
+    });
+    hold(closed.is_none(), name, || facts(format!("{closed:?} is not for {}", job.shape.scheduler)))?;
+    let failed = shape.constraints.iter().find(|constraint| !constraint.holds(&machine.attributes));
+    hold(failed.is_none(), name, || facts(format!("{failed:?}")))?;
+    let mates = || {
+        let active = step.after.allocations().filter(|found| found.status.state.is_active());
+        active.filter(|found| found.row.group_row == grants.group_row && found.row.job() == grants.job)
+    };
+    if shape.per_machine > 0 {
+        let here = mates().filter(|found| found.row.machine == machine.id.slot).count();
+        hold(here <= shape.per_machine as usize, name, || facts(format!("{here} of the group are on the machine")))?;
+    }
+    for spread in &shape.spread {
+        let value = machine.attributes.get(&spread.attribute);
+        let same = |slot: u32| step.after.machine_in(slot).and_then(|other| other.attributes.get(&spread.attribute));
+        let there = mates().filter(|found| same(found.row.machine) == value).count();
+        let fits = value.is_none() || there <= spread.at_most as usize;
+        hold(fits, name, || facts(format!("{there} of the group are where {} is {value:?}", spread.attribute)))?;
+    }
+    Ok(())
+}
