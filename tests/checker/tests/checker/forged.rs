@@ -85,6 +85,15 @@ fn a_server_that_says_it_is_behind_what_it_told_is_a_gap() {
 }
 
 #[test]
+fn an_outcome_that_comes_before_its_delta_is_a_gap() {
+    let mut evidence = run();
+    let outcome = Box::new(v1::Outcome { revision: 60, ..v1::Outcome::default() });
+    let main = &mut evidence.recordings[0];
+    main.events.insert(position_of(main, 60), Event::Outcome(outcome));
+    assert_eq!(gaps(&evidence.recordings), ["gap: watcher main: an outcome at 60 comes before its delta"]);
+}
+
+#[test]
 fn two_watchers_that_are_told_different_things_are_a_gap() {
     let mut evidence = run();
     let mut other = evidence.recordings[0].clone();

@@ -114,6 +114,7 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     cell.restart().await;
     let mut clients = rivals(clients, 5, &answered).await;
     clients[0].look().await;
+    let streamed = session_recorded(cell.address(), 0).await;
 
     let target = clients.iter().map(Client::newest).max();
     end.send_replace(target);
@@ -126,7 +127,7 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
         evidence.listings.push(fresh.listing(Some(revision)).await.unwrap());
     }
     evidence.transactions = fresh.transactions().await.unwrap();
-    evidence.recordings = vec![main.recording, other.recording, fresh.recording];
+    evidence.recordings = vec![main.recording, other.recording, fresh.recording, streamed];
     for name in names {
         evidence.calls.extend(calls::read(&folder.path().join(format!("{name}.calls"))).unwrap());
     }
@@ -134,6 +135,46 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     let verdict = check(&evidence);
     assert_eq!(verdict.violations, []);
     assert!(verdict.folded as u64 + 60 > target.unwrap(), "hardly anything was folded: {verdict:?}");
+}
+
+/// The program as people start it: it ends with 0 where all holds, and with 1 and all that does not where something does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_watches_records_and_judges() {
+    let served = Served::start(|_| {}).await;
+    served.machine().await;
+    let mut client = served.client("anna").await;
+    for _ in 0..10 {
+        client.commit().await;
+    }
+    let (calls, record) = (served.dir.path().join("anna.calls"), served.dir.path().join("heard"));
+    let program = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plenum-checker"));
+        let output = within("the program", command.args(arguments).kill_on_drop(true).output()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (calls, heard) = (calls.to_str().unwrap(), record.to_str().unwrap());
+    let (code, said) = program(&["watch", "--addr", &served.address(), "--calls", calls, "--record", heard]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("0 violations;") && !said.contains(" 0 transactions"), "{said}");
+    assert_eq!(program(&["offline", heard, "--calls", calls]).await.0, Some(0));
+    // Somebody else was told of a transaction that nobody decided.
+    let text = std::fs::read_to_string(calls).unwrap();
+    let forged = served.dir.path().join("bob.calls");
+    let line = text.lines().find(|line| line.starts_with("outcome")).unwrap();
+    let asked = text.lines().find(|line| line.contains("transaction")).unwrap();
+    let bytes = line.rsplit_once(' ').unwrap().1;
+    let mut outcome = <v1::Outcome as prost::Message>::decode(from_hex(bytes).as_slice()).unwrap();
+    outcome.revision += 1;
+    let hex: String = prost::Message::encode_to_vec(&outcome).iter().map(|byte| format!("{byte:02x}")).collect();
+    let transaction = asked.rsplit_once(' ').unwrap().1;
+    std::fs::write(&forged, format!("called 1 5 transaction {transaction}\noutcome 1 9 {hex}\n")).unwrap();
+    let (code, said) = program(&["offline", heard, "--calls", calls, forged.to_str().unwrap()]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("violation: durability: bob was told of"), "{said}");
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 /// Conflicts happened, gangs missed their minimums, and what was asked again was answered again.
@@ -150,6 +191,48 @@ fn is_worth_looking_at(evidence: &Evidence) {
         "{conflicts} {misfits} {mates}"
     );
     assert!(unanswered > 0, "nobody asked while the server was away");
+}
+
+/// Commits over a session's stream, four at once, and records what comes down.
+async fn session_recorded(address: &str, machine: u32) -> Recording {
+    let channel = tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy();
+    let spec = JobBuilder::new("streamed", "streamer").group("main", 40, 100).forever().spec();
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await.unwrap().into_inner().job;
+    let (up, asked) = tokio::sync::mpsc::channel(8);
+    let ask = |ask| v1::SessionRequest { ask: Some(ask) };
+    let hello = v1::Hello { scheduler: "streamer".into(), namespace: "default".into(), ..v1::Hello::default() };
+    up.send(ask(v1::session_request::Ask::Hello(hello))).await.unwrap();
+    let mut client = v1::cell_client::CellClient::new(channel);
+    let mut down = client.session(tokio_stream::wrappers::ReceiverStream::new(asked)).await.unwrap().into_inner();
+    let mut recording = Recording::new("streamer");
+    let (mut sent, mut answered, mut welcome) = (0, 0, None);
+    while answered < 20 {
+        let message = within("the stream", down.message()).await.unwrap().unwrap();
+        if let Some(v1::session_response::Tell::Welcome(found)) = &message.tell {
+            welcome = Some(found.clone());
+        }
+        answered += u64::from(matches!(message.tell, Some(v1::session_response::Tell::Outcome(_))));
+        recording.take(message).unwrap();
+        let Some(welcome) = &welcome else { continue };
+        while sent < (answered + 4).min(20) {
+            let task = u32::try_from(sent).unwrap();
+            let placement =
+                v1::Placement { job, job_version: 1, machines: vec![machine], tasks: vec![task], ..Default::default() };
+            sent += 1;
+            let transaction = v1::Transaction {
+                session: welcome.session,
+                number: sent,
+                incarnation: welcome.incarnation,
+                base_revision: welcome.revision,
+                check: v1::ConflictCheck::Fit.into(),
+                placements: vec![placement],
+                ..v1::Transaction::default()
+            };
+            up.send(ask(v1::session_request::Ask::Commit(transaction))).await.unwrap();
+        }
+    }
+    recording
 }
 
 /// A server in a folder of its own, on this test's runtime.
