@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GrantExtra, GroupCounts, GroupRow, GroupShape, Job, NotWanted,
-    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resources, Revision, Room, Special,
-    Spoken, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
-    task_is_wanted,
+    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resource, Resources, Revision, Shortage,
+    Special, Spoken, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy,
+    group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{HandOff, Victims, named, note_taken_over, victims_by_machine};
@@ -28,7 +28,15 @@ struct Terms<'a> {
     /// The group declares devices, ports, limits or spread.
     is_special: bool,
     victims: Victims,
-    quota: Option<(Quota, Resources)>,
+    quota: Option<Allowance>,
+}
+
+/// What a namespace may still have.
+struct Allowance {
+    quota: Quota,
+    used: Resources,
+    /// Where this transaction keeps what the namespace gives back.
+    place: usize,
 }
 
 /// One claim: where, for which task, and what it asks for beyond room.
@@ -89,8 +97,14 @@ impl Resolver<'_> {
             reserved: self.reserved.clone(),
             is_special: Special::is_needed_by(shape),
             victims: victims_by_machine(placement),
-            quota: cell.quota(&job.shape.namespace).map(|quota| (*quota, self.used(job))),
+            quota: self.allowance(job),
         })
+    }
+
+    fn allowance(&mut self, job: &Job) -> Option<Allowance> {
+        let quota = *self.cell.quota(&job.shape.namespace)?;
+        let place = self.promised.namespace(&job.shape.namespace);
+        Some(Allowance { quota, used: self.used(job), place })
     }
 
     /// What the job's namespace has, apart from a hold of the job itself, which ends when it gets what it waits for.
@@ -210,15 +224,14 @@ impl Resolver<'_> {
         if terms.job.shape.same_machine && terms.job.home.is_none() {
             self.promised.set_home(terms.job.id.slot, granted.machine);
         }
-        let specials = &mut self.promised.specials;
         if GroupCounts::are_needed_by(terms.shape) {
-            specials.counts.entry(terms.group_row).or_default().add(self.cell, terms.shape, granted.machine, 1);
+            self.rules.attempt(self.cell, terms.group_row, granted.machine, 1);
         }
-        if terms.quota.is_some() {
-            specials.given_back.entry(terms.job.shape.namespace.clone()).or_default().take(&terms.need);
+        if let Some(allowance) = &terms.quota {
+            self.promised.given_back(allowance.place).take(&terms.need);
         }
         if let Some(extra) = &granted.extra {
-            note_taken_over(specials, &extra.takes_over);
+            note_taken_over(&mut self.promised.specials, &extra.takes_over);
         }
     }
 
@@ -233,8 +246,8 @@ impl Resolver<'_> {
         let machine = asked.machine;
         self.task_stands(terms, asked.task)?;
         self.machine_stands(txn, terms, machine)?;
-        if let Some((quota, used)) = &terms.quota {
-            self.within_quota(terms, quota, used)?;
+        if let Some(allowance) = &terms.quota {
+            self.within_quota(terms, allowance)?;
         }
         let counts = self.rules.counts(terms.group_row);
         let home = terms.job.home.or_else(|| self.promised.home(terms.job.id.slot));
@@ -317,13 +330,19 @@ impl Resolver<'_> {
     }
 
     /// Whether the namespace may have one more of these tasks.
-    fn within_quota(&self, terms: &Terms<'_>, quota: &Quota, used: &Resources) -> Result<(), Trouble> {
-        let mut used = Room::all_of(used);
-        if let Some(back) = self.promised.specials.given_back.get(&terms.job.shape.namespace) {
-            used.0.iter_mut().zip(back.0).for_each(|(used, back)| *used -= back);
+    fn within_quota(&mut self, terms: &Terms<'_>, allowance: &Allowance) -> Result<(), Trouble> {
+        let back = *self.promised.given_back(allowance.place);
+        for (resource, limit) in Resource::ALL.into_iter().zip(allowance.quota.limits) {
+            let (need, Some(limit)) = (terms.need.get(resource), limit) else { continue };
+            // What is asked for stands in the way, not what is there: a lowered limit evicts nothing.
+            let used = i128::from(allowance.used.get(resource)) - i128::from(back.get(resource));
+            let short_by = used.max(0) + i128::from(need) - i128::from(limit);
+            if need > 0 && short_by > 0 {
+                let short_by = u64::try_from(short_by).unwrap_or(u64::MAX);
+                return Err(Trouble::Quota(Shortage { resource, short_by }));
+            }
         }
-        let used = used.positive();
-        quota.shortage(&used, &terms.need).map_or(Ok(()), |short| Err(Trouble::Quota(short)))
+        Ok(())
     }
 
     /// A claim that asks for more than free room: devices, ports, limits, or room of those who leave.
@@ -336,9 +355,7 @@ impl Resolver<'_> {
         room: Option<Obstacle>,
     ) -> Result<Judged, Trouble> {
         let machine = asked.machine;
-        let counts = self.promised.specials.counts.get(&terms.group_row);
-        let spoken = Spoken { counts, ..Spoken::default() };
-        if let Some(obstacle) = requirement.limit_obstacle(self.cell, machine, &spoken) {
+        if let Some(obstacle) = requirement.limit_obstacle(self.cell, machine, &Spoken::default()) {
             return Err(Trouble::Machine(obstacle));
         }
         if !is_what_was_declared(terms.shape, asked.extra) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use std::sync::Arc;
 
-use plenum_model::{CUSTOM_RESOURCES, Device, GroupCounts, Resources, Room, TakeOver};
+use plenum_model::{CUSTOM_RESOURCES, Device, Resources, Room, TakeOver};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {
@@ -29,6 +29,8 @@ pub(crate) struct Promised {
     /// Jobs whose tasks share a machine, with the one that they were promised.
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
+    /// How much less namespaces with a quota have than before; negative where they have more.
+    given_back: Vec<(Arc<str>, Room)>,
 }
 
 /// What few transactions promise. Cloned before a placement that has some, so that undoing it is putting the clone back.
@@ -36,23 +38,17 @@ pub(crate) struct Promised {
 pub(crate) struct Specials {
     /// Devices and ports by machine, without what is taken over.
     pub(crate) machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
-    /// How the counts of groups change, by group row.
-    pub(crate) counts: BTreeMap<u32, GroupCounts>,
     /// What successors were promised of leaving allocations, by slot.
     pub(crate) taken_over: BTreeMap<u32, TakeOver>,
     /// Slots of victims, in the order in which they were taken.
     pub(crate) victims: Vec<u32>,
-    /// How much less a namespace has than before: negative where it has more.
-    pub(crate) given_back: BTreeMap<Arc<str>, Room>,
 }
 
 impl Specials {
     fn clear(&mut self) {
         self.machines.clear();
-        self.counts.clear();
         self.taken_over.clear();
         self.victims.clear();
-        self.given_back.clear();
     }
 
     /// Notes what a claim was promised on a machine.
@@ -75,6 +71,7 @@ impl Promised {
         self.rest.clear();
         self.homes.clear();
         self.specials.clear();
+        self.given_back.clear();
     }
 
     /// Promised room on a machine.
@@ -151,6 +148,20 @@ impl Promised {
     /// Whether this allocation is being stopped.
     pub(crate) fn stops(&self, slot: u32) -> bool {
         self.stops.get(slot as usize).is_some_and(|&stamp| stamp == self.stamp)
+    }
+
+    /// The place of a namespace with a quota in what is given back.
+    pub(crate) fn namespace(&mut self, namespace: &Arc<str>) -> usize {
+        let known = self.given_back.iter().position(|(known, _)| known == namespace);
+        known.unwrap_or_else(|| {
+            self.given_back.push((namespace.clone(), Room::default()));
+            self.given_back.len() - 1
+        })
+    }
+
+    /// What the namespace in a place has less than before.
+    pub(crate) fn given_back(&mut self, place: usize) -> &mut Room {
+        &mut self.given_back[place].1
     }
 
     /// The machine that the tasks of the job in `slot` were promised to share.

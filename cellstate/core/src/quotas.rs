@@ -44,13 +44,10 @@ impl QuotaUse {
             return;
         }
         // One that leaves may end with the same delta, and counts once.
-        let leaving = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
-        let gone: BTreeSet<u32> = leaving.chain(delta.ends.iter().map(|end| end.slot)).collect();
-        for found in gone.into_iter().filter_map(|slot| cell.allocation_in(slot)) {
-            if found.status.state.is_active() {
-                let row: &AllocationRow = found.row;
-                self.change(cell, row.job(), |sum| sum.take(&cell.resources_of(row), 1));
-            }
+        for slot in leavers(delta, cell) {
+            let Some(row) = cell.allocation_rows().get(slot) else { continue };
+            let row: &AllocationRow = row;
+            self.change(cell, row.job(), |sum| sum.take(&cell.resources_of(row), 1));
         }
         for (job, _) in &delta.holds {
             if let Some(hold) = cell.hold(*job) {
@@ -90,6 +87,16 @@ impl QuotaUse {
             change(sum);
         }
     }
+}
+
+/// Slots of allocations that are active and leave or end with a delta, each once. The cell is still as it was.
+pub(crate) fn leavers<'a>(delta: &'a Delta, cell: &'a Cell) -> impl Iterator<Item = u32> + 'a {
+    let active = |slot: &u32| cell.statuses().get(*slot).is_some_and(|status| status.state.is_active());
+    let moves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
+    // Hardly ever does one delta make somebody leave and end, or end without having left.
+    let ends = delta.ends.iter().map(|end| end.slot).filter(active).collect::<Vec<_>>();
+    let both: BTreeSet<u32> = if ends.is_empty() { BTreeSet::new() } else { moves.clone().collect() };
+    moves.filter(active).chain(ends.into_iter().filter(move |slot| !both.contains(slot)))
 }
 
 impl Core {

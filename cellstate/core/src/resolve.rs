@@ -77,6 +77,7 @@ impl Resolver<'_> {
         for (number, placement) in (0..).zip(&txn.placements) {
             let homes = self.promised.homes_count();
             let specials = self.promised.specials.clone();
+            let attempts = self.rules.attempts();
             let granted = self.resolve_placement(txn, number, placement, twice.then_some(&mut seen), &mut resolution);
             let enough = granted.len() >= self.least(placement) as usize || planted::is(Bug::ForgetsMinimums);
             if enough {
@@ -86,6 +87,7 @@ impl Resolver<'_> {
             } else {
                 self.undo(number, placement, &granted, homes, &mut resolution);
                 self.promised.specials = specials;
+                self.rules.take_back(self.cell, attempts);
                 for granted in &granted {
                     let task = placement.tasks[granted.claim as usize];
                     seen.remove(&(placement.job.slot, placement.group, task));
@@ -98,6 +100,8 @@ impl Resolver<'_> {
             plenum_model::rare!("an atomic transaction is undone");
             self.undo_all(txn, &mut resolution);
         }
+        // What takes effect is counted again with its delta.
+        self.rules.take_back(self.cell, 0);
         resolution.refusals.sort_by_key(|refusal| refusal.claim);
         self.find_divergences(txn, &mut resolution);
         resolution
@@ -176,9 +180,7 @@ impl Resolver<'_> {
                 resolution.refusals.push(refused);
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
-                if self.rules.counts_any() || self.cell.has_quotas() {
-                    self.note_left(id.slot);
-                }
+                self.note_left(id.slot);
             } else {
                 resolution.idle_stops.push(position);
             }
@@ -190,13 +192,13 @@ impl Resolver<'_> {
         let Some(found) = self.cell.allocation_in(slot) else { return };
         let Some(job) = self.cell.job(found.row.job()) else { return };
         let Some(shape) = job.shape.groups.get(usize::from(found.row.group)) else { return };
-        let specials = &mut self.promised.specials;
         if GroupCounts::are_needed_by(shape) {
-            specials.counts.entry(found.row.group_row).or_default().add(self.cell, shape, found.row.machine, -1);
+            self.rules.count(self.cell, job, found.row.group);
+            self.rules.attempt(self.cell, found.row.group_row, found.row.machine, -1);
         }
-        if self.cell.quota(&job.shape.namespace).is_some() {
-            let back = specials.given_back.entry(job.shape.namespace.clone()).or_default();
-            back.add(&self.cell.resources_of(found.row));
+        if self.cell.has_quotas() && self.cell.quota(&job.shape.namespace).is_some() {
+            let place = self.promised.namespace(&job.shape.namespace);
+            self.promised.given_back(place).add(&self.cell.resources_of(found.row));
         }
     }
 
@@ -211,7 +213,10 @@ impl Resolver<'_> {
         resolution: &mut Resolution,
     ) {
         let need = self.need(placement);
+        let job = self.cell.job(placement.job).filter(|job| self.cell.quota(&job.shape.namespace).is_some());
+        let place = job.map(|job| self.promised.namespace(&job.shape.namespace));
         for granted in granted {
+            place.into_iter().for_each(|place| self.promised.given_back(place).add(&need));
             self.promised.remove(granted.machine, &granted.net(&need));
             let facts = Facts::plain(RefusalKind::Mate, RefusalReason::MinimumMissed);
             resolution.refusals.push(refusal(Some((number, granted.claim)), placement, facts));

@@ -1,16 +1,22 @@
 //! Declared rules, computed once: which classes of machines satisfy a group's constraints, and how its tasks are spread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, Machine};
+
+use crate::quotas::leavers;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
 /// declares some. A pure function of the cell: what is not there is derived when it is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     groups: BTreeMap<(JobId, u16), Known>,
-    /// By group row.
-    counts: BTreeMap<u32, Counted>,
+    /// By group row, where its tasks are counted.
+    counts: Vec<Option<Box<Counted>>>,
+    /// How many are.
+    counted: usize,
+    /// What the transaction that is being resolved would change, to be taken back: group row, machine, tasks.
+    tried: Vec<(u32, u32, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -40,38 +46,65 @@ impl Rules {
     /// Counts a group, if it was not counted yet: a walk over its tasks, once.
     pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) {
         let Some(row) = job.group_row(group) else { return };
-        let fresh = || Counted { job: job.id, group, counts: GroupCounts::of(cell, job, group) };
-        self.counts.entry(row).or_insert_with(fresh);
+        let place = row as usize;
+        if self.counts.get(place).is_some_and(Option::is_some) {
+            return;
+        }
+        if place >= self.counts.len() {
+            self.counts.resize_with(place + 1, || None);
+        }
+        self.counts[place] = Some(Box::new(Counted { job: job.id, group, counts: GroupCounts::of(cell, job, group) }));
+        self.counted += 1;
     }
 
-    /// How the tasks of a group are spread, if that was counted.
+    /// How the tasks of a group are spread, if that was counted, with what is being tried.
     pub(crate) fn counts(&self, group_row: u32) -> Option<&GroupCounts> {
-        self.counts.get(&group_row).map(|counted| &counted.counts)
+        self.counts.get(group_row as usize)?.as_deref().map(|counted| &counted.counts)
     }
 
-    /// Whether any group's tasks are counted.
-    pub(crate) fn counts_any(&self) -> bool {
-        !self.counts.is_empty()
+    /// Tries so many tasks more on a machine, for the transaction that is being resolved.
+    pub(crate) fn attempt(&mut self, cell: &Cell, group_row: u32, machine: u32, tasks: i64) {
+        self.bump(cell, group_row, machine, tasks);
+        self.tried.push((group_row, machine, tasks));
+    }
+
+    /// How much was tried so far.
+    pub(crate) fn attempts(&self) -> usize {
+        self.tried.len()
+    }
+
+    /// Takes back all but the first attempts.
+    pub(crate) fn take_back(&mut self, cell: &Cell, keep: usize) {
+        while self.tried.len() > keep {
+            let Some((group_row, machine, tasks)) = self.tried.pop() else { return };
+            self.bump(cell, group_row, machine, -tasks);
+        }
     }
 
     /// The job is gone.
     pub(crate) fn forget(&mut self, job: JobId) {
         self.groups.retain(|(known, _), _| *known != job);
-        self.counts.retain(|_, counted| counted.job != job);
+        self.clear_counts(|counted| counted.job == job);
+    }
+
+    fn clear_counts(&mut self, gone: impl Fn(&Counted) -> bool) {
+        if self.counted == 0 {
+            return;
+        }
+        for place in self.counts.iter_mut().filter(|place| place.as_ref().is_some_and(|counted| gone(counted))) {
+            *place = None;
+            self.counted -= 1;
+        }
     }
 
     /// Notes who leaves with a delta: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
-        if self.counts.is_empty() {
+        if self.counted == 0 {
             return;
         }
-        let left = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
-        // One that leaves and ends in the same delta leaves once.
-        let gone: BTreeSet<u32> = left.chain(delta.ends.iter().map(|end| end.slot)).collect();
-        for slot in gone {
-            let active = cell.allocation_in(slot).filter(|found| found.status.state.is_active());
-            if let Some(found) = active {
-                self.bump(cell, found.row.group_row, found.row.machine, -1);
+        for slot in leavers(delta, cell) {
+            if let Some(row) = cell.allocation_rows().get(slot) {
+                self.bump(cell, row.group_row, row.machine, -1);
             }
         }
         let replaced = |change: &JobChange| match change {
@@ -80,22 +113,24 @@ impl Rules {
         };
         delta.jobs.iter().filter_map(replaced).for_each(|job| self.forget(job));
         if delta.machines.iter().any(|machine| values_change(cell, machine)) {
-            self.counts.clear();
+            self.clear_counts(|_| true);
         }
     }
 
     /// Notes who comes with a delta.
     pub(crate) fn after(&mut self, delta: &Delta, cell: &Cell) {
-        if self.counts.is_empty() {
+        if self.counted == 0 {
             return;
         }
         for grants in &delta.grants {
-            grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
+            if self.counts(grants.group_row).is_some() {
+                grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
+            }
         }
     }
 
     fn bump(&mut self, cell: &Cell, group_row: u32, machine: u32, tasks: i64) {
-        let Some(counted) = self.counts.get_mut(&group_row) else { return };
+        let Some(Some(counted)) = self.counts.get_mut(group_row as usize) else { return };
         let Some(shape) = cell.job(counted.job).and_then(|job| job.shape.groups.get(usize::from(counted.group))) else {
             return;
         };

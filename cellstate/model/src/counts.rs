@@ -1,18 +1,48 @@
-//! How the tasks of one group are spread: what limits a machine and spread rules count.
+//! How the tasks of one group are spread: what limits of machines and spread rules count.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{Cell, GroupShape, Job, TaskState};
+use crate::{Attributes, Cell, GroupShape, Job, TaskState};
 
-/// Tasks of a group that have an allocation which is not leaving, by machine and by the values of its spread rules.
+/// Tasks of a group that have an allocation which is not leaving, by machine and by the values of its spread rules, as far as it
+/// limits them.
 ///
-/// Signed, so that one of them can stand for a change of another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Signed, so that one of them can stand for a change of another. Values are looked up once for each class of machines: what is
+/// counted for a grant or a stop is an index and an addition.
+#[derive(Clone, Debug, Default)]
 pub struct GroupCounts {
     machines: BTreeMap<u32, i64>,
     /// One for each spread rule.
-    values: Vec<BTreeMap<Arc<str>, i64>>,
+    rules: Vec<RuleCounts>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct RuleCounts {
+    /// By class of machines: the place of its value, + 1; 0: it has no such attribute.
+    places: Vec<u32>,
+    values: Vec<Arc<str>>,
+    tasks: Vec<i64>,
+}
+
+impl RuleCounts {
+    /// Looks up the values of classes that are new.
+    fn refresh(&mut self, attribute: &str, classes: &[Arc<Attributes>]) {
+        for class in &classes[self.places.len().min(classes.len())..] {
+            let place = class.get(attribute).map_or(0, |value| self.place_of(value) + 1);
+            self.places.push(place);
+        }
+    }
+
+    fn place_of(&mut self, value: &Arc<str>) -> u32 {
+        let known = self.values.iter().position(|known| known == value);
+        let place = known.unwrap_or_else(|| {
+            self.values.push(value.clone());
+            self.tasks.push(0);
+            self.values.len() - 1
+        });
+        u32::try_from(place).expect("each value took a registration")
+    }
 }
 
 impl GroupCounts {
@@ -36,33 +66,56 @@ impl GroupCounts {
 
     /// Whether the group declares anything that is counted.
     #[must_use]
+    #[inline]
     pub fn are_needed_by(shape: &GroupShape) -> bool {
         shape.per_machine > 0 || !shape.spread.is_empty()
     }
 
-    /// So many tasks more on a machine; fewer where negative.
+    /// So many tasks more on a machine; fewer where negative. `shape` is always that of the same group.
     pub fn add(&mut self, cell: &Cell, shape: &GroupShape, machine: u32, tasks: i64) {
-        bump(&mut self.machines, machine, tasks);
-        self.values.resize_with(shape.spread.len(), BTreeMap::new);
-        let Some(found) = cell.machine_in(machine) else { return };
-        for (rule, values) in shape.spread.iter().zip(&mut self.values) {
-            if let Some(value) = found.attributes.get(&rule.attribute) {
-                bump(values, value.clone(), tasks);
+        if shape.per_machine > 0 {
+            bump(&mut self.machines, machine, tasks);
+        }
+        if shape.spread.is_empty() {
+            return;
+        }
+        let Some(row) = cell.machine_row(machine) else { return };
+        self.rules.resize_with(shape.spread.len(), RuleCounts::default);
+        for (rule, counts) in shape.spread.iter().zip(&mut self.rules) {
+            if counts.places.len() < cell.classes().len() {
+                counts.refresh(&rule.attribute, cell.classes());
+            }
+            if let Some(place) = counts.places.get(row.class as usize).and_then(|place| place.checked_sub(1)) {
+                counts.tasks[place as usize] += tasks;
             }
         }
     }
 
-    /// Tasks on a machine.
+    /// Tasks on a machine; 0 where the group does not limit them.
     #[must_use]
     pub fn on_machine(&self, machine: u32) -> i64 {
         self.machines.get(&machine).copied().unwrap_or(0)
     }
 
-    /// Tasks on machines with this value, by the position of the spread rule.
+    /// Tasks on machines that have the value of this one, by the position of the spread rule; `None`: it has no such attribute.
     #[must_use]
-    pub fn with_value(&self, rule: usize, value: &str) -> i64 {
-        self.values.get(rule).and_then(|values| values.get(value)).copied().unwrap_or(0)
+    pub fn beside(&self, cell: &Cell, shape: &GroupShape, machine: u32, rule: usize) -> Option<i64> {
+        let class = cell.machine_row(machine)?.class;
+        let Some(counts) = self.rules.get(rule) else { return value(cell, shape, class, rule).map(|_| 0) };
+        match counts.places.get(class as usize) {
+            Some(place) => Some(counts.tasks[place.checked_sub(1)? as usize]),
+            // A class that came after the last count.
+            None => {
+                let value = value(cell, shape, class, rule)?;
+                let known = counts.values.iter().position(|known| known == value);
+                Some(known.map_or(0, |place| counts.tasks[place]))
+            }
+        }
     }
+}
+
+fn value<'a>(cell: &'a Cell, shape: &GroupShape, class: u32, rule: usize) -> Option<&'a Arc<str>> {
+    cell.classes().get(class as usize)?.get(&shape.spread.get(rule)?.attribute)
 }
 
 fn bump<K: Ord>(counts: &mut BTreeMap<K, i64>, key: K, by: i64) {

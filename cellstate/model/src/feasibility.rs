@@ -121,15 +121,21 @@ impl Requirement<'_> {
     #[must_use]
     pub fn limit_obstacle(&self, cell: &Cell, slot: u32, spoken: &Spoken<'_>) -> Option<Obstacle> {
         let Special { shape, counts } = self.special?;
-        let machine = cell.machine_in(slot)?;
-        let count = |of: &dyn Fn(&GroupCounts) -> i64| counts.map_or(0, of) + spoken.counts.map_or(0, of);
-        if shape.per_machine > 0 && count(&|counts| counts.on_machine(slot)) >= shape.per_machine.into() {
+        let both = || counts.into_iter().chain(spoken.counts);
+        if shape.per_machine > 0
+            && both().map(|counts| counts.on_machine(slot)).sum::<i64>() >= shape.per_machine.into()
+        {
             return Some(Obstacle::PerMachine);
         }
-        for (position, rule) in (0..).zip(&shape.spread) {
-            let Some(value) = machine.attributes.get(&rule.attribute) else { return Some(Obstacle::Spread(position)) };
-            if count(&|counts| counts.with_value(position.into(), value)) >= rule.at_most.into() {
-                return Some(Obstacle::Spread(position));
+        for (position, rule) in shape.spread.iter().enumerate() {
+            let none = GroupCounts::default();
+            let beside = |counts: &GroupCounts| counts.beside(cell, shape, slot, position);
+            let reached = match beside(counts.unwrap_or(&none)) {
+                Some(count) => count + spoken.counts.and_then(beside).unwrap_or(0) >= rule.at_most.into(),
+                None => true,
+            };
+            if reached {
+                return Some(Obstacle::Spread(u16::try_from(position).expect("at most 4")));
             }
         }
         None

@@ -35,15 +35,18 @@ impl Sum {
     /// Counts `amount` so many times more.
     #[inline]
     pub fn add(&mut self, amount: &Resources, times: usize) {
-        let sums = self.0.iter_mut().zip(Resource::ALL);
-        sums.for_each(|(sum, resource)| *sum += u128::from(amount.get(resource)) * times as u128);
+        // Most amounts are of cpu and memory alone.
+        for (sum, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0) {
+            *sum += u128::from(amount.get(resource)) * times as u128;
+        }
     }
 
     /// Counts `amount` so many times less. It was counted before.
     #[inline]
     pub fn take(&mut self, amount: &Resources, times: usize) {
-        let sums = self.0.iter_mut().zip(Resource::ALL);
-        sums.for_each(|(sum, resource)| *sum -= u128::from(amount.get(resource)) * times as u128);
+        for (sum, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0) {
+            *sum -= u128::from(amount.get(resource)) * times as u128;
+        }
     }
 
     /// Counts what another one has counted.

@@ -129,13 +129,13 @@ pub fn invariant_declared_limits_hold(after: &Cell, delta: &Delta) -> Result<(),
         }
         let counts = GroupCounts::of(after, job, grants.group);
         for (&machine, &slot) in grants.machines.iter().zip(&grants.slots) {
-            let (Some(found), Some(there)) = (after.allocation_in(slot), after.machine_in(machine)) else { continue };
+            let Some(found) = after.allocation_in(slot) else { continue };
             if shape.per_machine > 0 && counts.on_machine(machine) > shape.per_machine.into() {
                 return Err(broken(delta.revision, &found, "is one more on its machine than its group wants"));
             }
             for (position, rule) in shape.spread.iter().enumerate() {
-                let value = there.attributes.get(&rule.attribute);
-                if value.is_none_or(|value| counts.with_value(position, value) > rule.at_most.into()) {
+                let beside = counts.beside(after, shape, machine, position);
+                if beside.is_none_or(|beside| beside > rule.at_most.into()) {
                     return Err(broken(delta.revision, &found, "is one more with that value than its group wants"));
                 }
             }
