@@ -143,6 +143,7 @@ impl ServerError {
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",
                 plenum_journal::OpenError::OtherFormat { .. } => "OTHER_FORMAT",
                 plenum_journal::OpenError::NoCell { .. } => "NO_CELL",
+                plenum_journal::OpenError::Disk(failed) if failed.is_full() => "NO_SPACE",
                 plenum_journal::OpenError::Disk(_) => "BAD_DIRECTORY",
                 _ => "DAMAGED_LOG",
             },
