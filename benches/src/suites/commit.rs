@@ -14,7 +14,7 @@ mod history_cost;
 mod load;
 mod log_path;
 mod mirror;
-mod open_loop;
+pub(super) mod open_loop;
 mod rival;
 mod scheduler;
 mod watchers;
@@ -113,7 +113,7 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
     if closed.is_empty() && !others.contains(&true) {
         return Ok(figures);
     }
-    let mut ground = Ground::prepare(&place.scratch.join("cell"), SIZE, Serving::default(), options.seed).await?;
+    let mut ground = Ground::prepare(&place.scratch.join("cell"), SIZE, Serving::usual(), options.seed).await?;
     if beside_etcd::is_wanted(options) {
         figures.extend(beside_etcd::run(&mut ground, place, options).await?);
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::commit::cell::{self, CellProcess, Serving};
 use super::commit::ground::{Ground, Left, Size};
-use super::commit::{closed, runtime, scratch};
+use super::commit::{open_loop, runtime, scratch};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::processes;
@@ -32,8 +32,9 @@ const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: 1_000_000 }
 
 /// No checkpoint is written on the way to a tail.
 const RARELY: Serving = Serving::checkpoint_after(1 << 40);
-/// How the tail is made.
-const LOAD: closed::Shape = closed::Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
+/// Claims a second of the load that makes the tail: not so many that what was stopped, and waits for its machine's report, would be more
+/// than what is live.
+const RATE: u32 = 100_000;
 /// Between two looks at its length.
 const LOOK: Duration = Duration::from_millis(200);
 /// Memory is compared between so many live allocations in a hundred and all of them: tables with a bound are full by then, and cancel out.
@@ -72,7 +73,7 @@ struct Measured {
 async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
     let bytes_per_machine = machines(&dir.join("machines"), shape.size.machines).await?;
     let cell = dir.join("cell");
-    let mut ground = Ground::empty(&cell, shape.size, Serving::default(), options.seed).await?;
+    let mut ground = Ground::empty(&cell, shape.size, Serving::usual(), options.seed).await?;
     let part = shape.size.live / 100 * PART_PERCENT;
     ground.fill(part).await?;
     let before = memory(&ground).await?;
@@ -84,7 +85,7 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
     for sample in 0..if options.quick { 1 } else { 5 } {
         let copy = dir.join(format!("copy-{sample}"));
         copy_folder(&cell, &copy)?;
-        recovery_seconds.push(left.check(&copy, Serving::default()).await?);
+        recovery_seconds.push(left.check(&copy, Serving::usual()).await?);
         std::fs::remove_dir_all(&copy)?;
     }
     Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
@@ -92,7 +93,7 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
 
 /// Bytes that the server has for each machine, between half of them and all of them.
 async fn machines(dir: &Path, machines: u32) -> anyhow::Result<f64> {
-    let mut process = CellProcess::start(dir, Serving::default()).await?;
+    let mut process = CellProcess::start(dir, Serving::usual().for_machines(machines)).await?;
     let mut memory = Vec::new();
     for prefix in ["first", "second"] {
         let registered = cell::register(process.address(), prefix, machines / 2, 100).await?;
@@ -114,7 +115,7 @@ async fn memory(ground: &Ground) -> anyhow::Result<f64> {
 /// revisions that is.
 async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64, u64)> {
     let before = cell::status(ground.address()).await?;
-    let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
+    let (running, pacer) = open_loop::begin(&mut ground, RATE).await?;
     let grown = loop {
         ground.wait(&running, LOOK).await?;
         let now = cell::status(ground.address()).await?;
@@ -123,6 +124,7 @@ async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64,
             break grown;
         }
     };
+    drop(pacer);
     ground.end(running).await?;
     let revisions = cell::status(ground.address()).await?.revision - before.revision;
     Ok((ground.kill().await?, grown, revisions))

@@ -20,11 +20,18 @@ const CALLS: usize = 128;
 const CONNECTIONS: usize = 4;
 /// How often each machine reports: what was stopped meanwhile goes into one report, which renews the lease. Agents renew theirs
 /// after 5 s.
-const PERIOD: Duration = Duration::from_secs(4);
+const PERIOD_MIN: Duration = Duration::from_secs(4);
+/// Machines of a large cell report less often, so that all of them together don't need a core for it.
+const PERIOD_A_MACHINE: Duration = Duration::from_micros(200);
 /// The shortest pause between two reports of one caller: what timers tell apart.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How often one that rests looks whether it still may.
 const RESTING_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often each of so many machines reports.
+pub(super) fn period(machines: u32) -> Duration {
+    PERIOD_MIN.max(PERIOD_A_MACHINE * machines)
+}
 
 /// What waits to be reported, by machine. The position of a machine is its slot: they were registered in this order in an empty cell.
 #[derive(Debug)]
@@ -154,6 +161,7 @@ struct Caller {
 
 impl Caller {
     async fn run(&mut self) -> anyhow::Result<()> {
+        let period = period(u32::try_from(self.machines.len())?);
         let own: Vec<usize> = (self.first..self.machines.len()).step_by(CALLS).collect();
         loop {
             let began = Instant::now();
@@ -170,7 +178,7 @@ impl Caller {
                 if !self.finishing.load(Ordering::Acquire) {
                     // Spread over the period, so that the cell gets an even stream of them.
                     let share = u32::try_from(position + 1)?;
-                    let due = PERIOD * share / u32::try_from(own.len())?;
+                    let due = period * share / u32::try_from(own.len())?;
                     tokio::time::sleep(due.saturating_sub(began.elapsed()).max(PAUSE_MIN)).await;
                 }
             }
@@ -178,7 +186,7 @@ impl Caller {
                 return Ok(());
             }
             if own.is_empty() {
-                tokio::time::sleep(PERIOD).await;
+                tokio::time::sleep(period).await;
             }
         }
     }

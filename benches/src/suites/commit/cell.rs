@@ -26,11 +26,15 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What each task gets.
 const TASK_CPU_MILLIS: i64 = 100;
 const TASK_MEMORY_BYTES: i64 = 64 << 20;
+/// Up to so many machines keep leases of the usual term.
+const FEW_MACHINES: u32 = 20_000;
+/// The term for more.
+const LONG_LEASE_SECONDS: u64 = 900;
 /// Machines that register at a time.
 const REGISTERING: u32 = 64;
 
 /// How the server of this suite is run: with the settings that `plenum server` has by default, but for these.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Serving {
     /// Write a checkpoint only after so many bytes of log
     #[arg(long, value_name = "BYTES")]
@@ -38,22 +42,37 @@ pub(crate) struct Serving {
     /// Keep no history
     #[arg(long)]
     no_history: bool,
+    /// The term of agents' leases
+    #[arg(long, value_name = "SECONDS")]
+    lease_seconds: Option<u64>,
 }
 
 impl Serving {
+    /// The defaults.
+    pub(crate) const fn usual() -> Self {
+        Self { checkpoint_bytes: None, no_history: false, lease_seconds: None }
+    }
+
     /// With checkpoints so rare.
     pub(crate) const fn checkpoint_after(bytes: u64) -> Self {
-        Self { checkpoint_bytes: Some(bytes), no_history: false }
+        Self { checkpoint_bytes: Some(bytes), ..Self::usual() }
     }
 
     /// Without a history: nothing goes into it, and there is no checkpoint.
     pub(crate) const fn without_history() -> Self {
-        Self { checkpoint_bytes: None, no_history: true }
+        Self { no_history: true, ..Self::usual() }
+    }
+
+    /// With leases that last while so many machines register, and while they report one after the other.
+    pub(crate) fn for_machines(self, machines: u32) -> Self {
+        Self { lease_seconds: (machines > FEW_MACHINES).then_some(LONG_LEASE_SECONDS), ..self }
     }
 
     fn arguments(self) -> Vec<String> {
         let checkpoints = self.checkpoint_bytes.map(|bytes| format!("--checkpoint-bytes={bytes}"));
-        checkpoints.into_iter().chain(self.no_history.then(|| "--no-history".to_owned())).collect()
+        let history = self.no_history.then(|| "--no-history".to_owned());
+        let lease = self.lease_seconds.map(|seconds| format!("--lease-seconds={seconds}"));
+        checkpoints.into_iter().chain(history).chain(lease).collect()
     }
 }
 
@@ -63,6 +82,9 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let mut options = ServerOptions::new(dir);
     options.settings.history = !serving.no_history;
+    if let Some(seconds) = serving.lease_seconds {
+        options.settings.lease = Duration::from_secs(seconds);
+    }
     if let Some(bytes) = serving.checkpoint_bytes {
         options.settings.checkpoint_bytes = bytes;
         options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);

@@ -130,6 +130,7 @@ impl Ground {
 
     /// Starts a cell in this directory, which must not be there, with machines and jobs and nothing that is live.
     pub(crate) async fn empty(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
+        let serving = serving.for_machines(size.machines);
         let process = CellProcess::start(dir, serving).await?;
         let tasks = ROOM * size.live.div_ceil(size.machines);
         let mut machines = cell::register(process.address(), "machine", size.machines, tasks).await?;
@@ -168,6 +169,7 @@ impl Ground {
         ensure!(left.is_empty(), "the rival left {} allocations", left.len());
         agents.finish().await?;
         process.end().await?;
+        let serving = serving.for_machines(size.machines);
         let process = CellProcess::start(&dir, serving).await?;
         let agents = Agents::start(process.address(), machines.clone()).await?;
         let own = machines[size.machines as usize..].to_vec();

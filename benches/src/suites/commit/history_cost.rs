@@ -25,7 +25,7 @@ pub(super) fn is_wanted(options: &Run) -> bool {
 
 /// Measures both in turns.
 pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
-    let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::default(), options.seed).await?;
+    let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::usual(), options.seed).await?;
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut rates_with, mut rates_without) = (Vec::new(), Vec::new());

@@ -108,7 +108,7 @@ fn tails(case: &Case<'_>, seen: &Seen) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Starts the load, and who says what is due. What is due ends when the pacer is dropped.
-pub(super) async fn begin(ground: &mut Ground, rate: u32) -> anyhow::Result<(Running, Pacer)> {
+pub(crate) async fn begin(ground: &mut Ground, rate: u32) -> anyhow::Result<(Running, Pacer)> {
     let manner = Manner { claims: CLAIMS, in_flight: IN_FLIGHT, mirrors: false, pace: Pace::Open };
     let (sends, dues): (Vec<_>, Vec<Due>) = (0..STREAMS).map(|_| mpsc::unbounded_channel()).unzip();
     let running = ground.begin(manner, STREAMS, dues).await?;
@@ -117,7 +117,7 @@ pub(super) async fn begin(ground: &mut Ground, rate: u32) -> anyhow::Result<(Run
 
 /// Says when transactions are due, evenly, to one stream after the other. A thread of its own: timers of the event loop tell
 /// milliseconds apart, and not less.
-pub(super) struct Pacer {
+pub(crate) struct Pacer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
