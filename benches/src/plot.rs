@@ -19,32 +19,38 @@ pub(crate) struct Bar {
 /// Bars from 0, one below the other, each with the range of its samples.
 pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     const ROW: f64 = 34.0;
-    const LEFT: f64 = 250.0;
     const RIGHT: f64 = 110.0;
+    let left = room_for_labels(bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0));
     let most = bars.iter().map(|bar| bar.range.1.max(bar.value)).fold(f64::MIN_POSITIVE, f64::max);
-    let length = |value: f64| (WIDTH - LEFT - RIGHT) * value / most;
+    let length = |value: f64| (WIDTH - left - RIGHT) * value / most;
     let mut y = 40.0;
     let mut body = String::new();
     for bar in bars {
         let middle = y + ROW / 2.0;
-        let _ = writeln!(body, "{}", label(LEFT - 8.0, middle, "end", &bar.label));
+        let _ = writeln!(body, "{}", label(left - 8.0, middle, "end", &bar.label));
         let (top, height, end) = (y + 6.0, ROW - 12.0, length(bar.value));
         let colour = COLOURS[0];
         let _ = writeln!(
             body,
-            r#"<rect x="{LEFT}" y="{top:.1}" width="{end:.1}" height="{height:.1}" rx="2" fill="{colour}" fill-opacity="0.8"/>"#
+            r#"<rect x="{left:.1}" y="{top:.1}" width="{end:.1}" height="{height:.1}" rx="2" fill="{colour}" fill-opacity="0.8"/>"#
         );
-        let (from, to) = (LEFT + length(bar.range.0), LEFT + length(bar.range.1));
+        let (from, to) = (left + length(bar.range.0), left + length(bar.range.1));
         let _ = writeln!(
             body,
             r#"<path d="M{from:.1} {middle:.1}H{to:.1}M{from:.1} {:.1}v8M{to:.1} {:.1}v8" stroke="{INK}" stroke-width="1.5" fill="none"/>"#,
             middle - 4.0,
             middle - 4.0
         );
-        let _ = writeln!(body, "{}", label(to.max(LEFT + end) + 8.0, middle, "start", &bar.text));
+        let _ = writeln!(body, "{}", label(to.max(left + end) + 8.0, middle, "start", &bar.text));
         y += ROW;
     }
     page(title, y + 10.0, &body)
+}
+
+/// What labels of so many characters take, of a page that is for bars in the first place.
+fn room_for_labels(characters: usize) -> f64 {
+    const CHARACTER: f64 = 7.2;
+    (count(characters) * CHARACTER + 16.0).clamp(250.0, 440.0)
 }
 
 /// Samples in their order, one line for each case, from 0 up.
@@ -111,6 +117,14 @@ mod tests {
         let svg = bars("claims & more", &[bar(1.0), bar(2.0)]);
         assert!(svg.contains(r#"width="360.0""#) && svg.contains(r#"width="180.0""#), "{svg}");
         assert!(svg.contains("a&lt;b") && svg.contains("claims &amp; more") && !svg.contains("a<b"));
+    }
+
+    #[test]
+    fn long_labels_have_room_beside_the_bars() {
+        let label = "machines=100000 allocations=1000000 tail_mib=256".to_owned();
+        let svg = bars("recovery_seconds", &[Bar { label, value: 1.0, range: (1.0, 1.0), text: "1 s".into() }]);
+        // 48 characters, and the bar has the rest of the page.
+        assert!(svg.contains(r#"x="361.6""#) && svg.contains(r#"width="248.4""#), "{svg}");
     }
 
     #[test]
