@@ -66,7 +66,7 @@ impl EtcdProcess {
     }
 
     async fn ask_version(&self) -> anyhow::Result<String> {
-        let mut client = wire::maintenance_client::MaintenanceClient::new(self.connect().await?);
+        let mut client = wire::maintenance_client::MaintenanceClient::new(connect(self.address.clone()).await?);
         Ok(client.status(wire::StatusRequest {}).await?.into_inner().version)
     }
 
@@ -74,12 +74,12 @@ impl EtcdProcess {
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
+}
 
-    /// A connection of one's own.
-    async fn connect(&self) -> anyhow::Result<Channel> {
-        let endpoint = Endpoint::from_shared(self.address.clone())?.tcp_nodelay(true);
-        endpoint.connect().await.with_context(|| format!("cannot connect to etcd at {}", self.address))
-    }
+/// A connection of one's own.
+async fn connect(address: String) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(address.clone())?.tcp_nodelay(true);
+    endpoint.connect().await.with_context(|| format!("cannot connect to etcd at {address}"))
 }
 
 impl Drop for EtcdProcess {

@@ -12,6 +12,7 @@
 mod compare;
 mod disk;
 mod etcd;
+mod event_loop;
 mod figure;
 mod latency;
 mod machine;

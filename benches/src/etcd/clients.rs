@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
+use tokio::runtime::Handle;
 
-use super::EtcdProcess;
 use super::wire::kv_client::KvClient;
 use super::wire::{Compare, PutRequest, RequestOp, TxnRequest, compare, request_op};
+use super::{EtcdProcess, connect};
+use crate::event_loop;
 use crate::latency;
 
 /// Bytes of each value: about what one claim has in the cell's log.
@@ -36,10 +38,12 @@ pub(crate) async fn commit(
     counted: Duration,
 ) -> anyhow::Result<Burst> {
     let shared = Arc::new(Shared::default());
+    let on = if clients == 1 { event_loop::of_one_client()? } else { Handle::current() };
     let mut running = Vec::new();
     for number in 0..clients {
-        let client = Client { kv: KvClient::new(etcd.connect().await?), number, written: [0; KEYS] };
-        running.push(tokio::spawn(client.run(shared.clone())));
+        let kv = KvClient::new(on.spawn(connect(etcd.address.clone())).await??);
+        let client = Client { kv, number, written: [0; KEYS] };
+        running.push(on.spawn(client.run(shared.clone())));
     }
     tokio::time::sleep(warm_up).await;
     shared.counts.store(true, Ordering::Release);

@@ -1,18 +1,18 @@
 //! The agents of all machines in one: they report what was stopped, so that its room comes back, and keep their leases by it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use plenum_proto::v1;
 use plenum_proto::v1::agents_client::AgentsClient;
-use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::cell::{Registered, connect};
+use crate::event_loop;
 
 /// Calls at once: each waits until its receipts are durable.
 const CALLS: usize = 128;
@@ -82,7 +82,7 @@ impl Agents {
         let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reports = Arc::new(AtomicU64::new(0));
         let machines = Arc::new(machines);
-        let clients = loop_of_their_own()?.spawn(connect_all(address.to_owned())).await??;
+        let clients = event_loop::of_agents()?.spawn(connect_all(address.to_owned())).await??;
         let tasks = (0..CALLS).map(|first| {
             let mut caller = Caller {
                 client: clients[first % CONNECTIONS].clone(),
@@ -93,7 +93,7 @@ impl Agents {
                 reports: reports.clone(),
                 first,
             };
-            Ok(loop_of_their_own()?.spawn(async move { caller.run().await }))
+            Ok(event_loop::of_agents()?.spawn(async move { caller.run().await }))
         });
         let tasks = tasks.collect::<anyhow::Result<_>>()?;
         Ok(Self { stopped, resting, finishing, reports, tasks })
@@ -127,17 +127,6 @@ impl Agents {
         }
         Ok(())
     }
-}
-
-/// The event loop of agents: a thread that they don't share with schedulers and watchers, as they would have machines of their own. A
-/// lease must not be lost because somebody else has much to decode.
-pub(super) fn loop_of_their_own() -> anyhow::Result<Handle> {
-    static LOOP: OnceLock<Runtime> = OnceLock::new();
-    if let Some(running) = LOOP.get() {
-        return Ok(running.handle().clone());
-    }
-    let made = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(LOOP.get_or_init(|| made).handle().clone())
 }
 
 async fn connect_all(address: String) -> anyhow::Result<Vec<AgentsClient<Channel>>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::agents::Agents;
@@ -13,6 +14,7 @@ use super::cell::{self, CellProcess, Registered, Serving};
 use super::load::{Counters, Load, Manner, Pace};
 use super::rival::{self, Rival};
 use super::scheduler::{self, Due, Ended, Scheduler};
+use crate::event_loop;
 use crate::progress::say;
 
 /// Live tasks of one job when all are placed, …
@@ -208,12 +210,16 @@ impl Ground {
         let live_before = self.whole.live.len();
         let shares = deal(std::mem::take(&mut self.whole), streams, self.size.live);
         let mut dues = dues.into_iter();
+        let alone = streams == 1 && manner.in_flight == 1;
+        let on = if alone { event_loop::of_one_client()? } else { Handle::current() };
         let mut opened = Vec::new();
         for (number, share) in (0..streams).zip(shares) {
             let seed = self.seed.wrapping_add(number.into());
-            opened.push(Scheduler::open(self.process.address(), number, seed, &load, share, dues.next()).await?);
+            let (address, load, due) = (self.process.address().to_owned(), load.clone(), dues.next());
+            let open = async move { Scheduler::open(&address, number, seed, &load, share, due).await };
+            opened.push(on.spawn(open).await??);
         }
-        let schedulers = opened.into_iter().map(|scheduler| tokio::spawn(scheduler.run())).collect();
+        let schedulers = opened.into_iter().map(|scheduler| on.spawn(scheduler.run())).collect();
         Ok(Running { load, schedulers, live_before })
     }
 

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::agents;
 use super::cell::{Registered, client, connect, submit};
+use crate::event_loop;
 
 /// Machines of one set. Each has room for one task.
 pub(crate) const SET: u32 = 4;
@@ -83,7 +84,7 @@ impl Rival {
     /// Opens its session. These machines are its own: `MACHINES` of them, the last ones of the cell, from this slot on.
     pub(crate) async fn start(address: &str, machines: Vec<Registered>, first_slot: u32) -> anyhow::Result<Self> {
         ensure!(machines.len() == MACHINES as usize, "a rival has {MACHINES} machines");
-        let own_loop = agents::loop_of_their_own()?;
+        let own_loop = event_loop::of_agents()?;
         let address = address.to_owned();
         let channel = own_loop.spawn(async move { connect(&address).await }).await??;
         let job = submit(channel.clone(), "race".to_owned(), "rival".to_owned(), MACHINES).await?;
