@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// A file system of its own, unmounted at the end.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: PathBuf, bytes: u64) -> Self {
+    pub(crate) fn mount(path: PathBuf, bytes: u64) -> Self {
         fs::create_dir(&path).unwrap();
         let size = format!("size={bytes}");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status().unwrap();
@@ -27,7 +27,7 @@ impl SmallDisk {
     }
 
     /// Takes all but so many bytes of the room.
-    fn fill_up_to(&self, left_bytes: u64) {
+    pub(crate) fn fill_up_to(&self, left_bytes: u64) {
         let statistics = nix::sys::statvfs::statvfs(&self.0).unwrap();
         let free = statistics.blocks_available() * statistics.fragment_size();
         let ballast = vec![1_u8; usize::try_from(free - left_bytes).unwrap()];
@@ -35,7 +35,7 @@ impl SmallDisk {
         file.write_all(&ballast).unwrap();
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
 

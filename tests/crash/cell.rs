@@ -48,6 +48,11 @@ impl CrashCell {
         Self { load: Load::new(seed), dir, config, starts: 0, stage }
     }
 
+    /// The cell's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
     /// Starts the server, which must come up.
     #[track_caller]
     pub(crate) fn start(&mut self) -> Up {

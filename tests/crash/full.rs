@@ -10,11 +10,17 @@ use super::{
     cell::CrashCell,
     volume::{Kind, Volume},
 };
-use crate::stage::{Stage, eventually, skipped};
+use crate::{
+    disk::SmallDisk,
+    stage::{Stage, eventually, skipped},
+};
 
 const VOLUME_BYTES: u64 = 96 << 20;
 /// Less than the cell keeps free, and more than nothing.
 const NEARLY_FULL_BYTES: u64 = 600 << 10;
+
+/// A store for a volume that is twice as large.
+const DEVICE_BYTES: u64 = 120 << 20;
 
 /// What somebody else keeps on the volume.
 struct Ballast(PathBuf);
@@ -116,5 +122,38 @@ fn a_cell_that_is_killed_on_a_full_disk_has_everything_when_there_is_room_again(
         }
     }
     ballast.free();
+    cell.conclude();
+}
+
+/// What the volume's own device does when its store is full: errors in the middle of writes and syncs, from the real kernel.
+#[test]
+fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
+    if let Some(why) = Kind::Ext4.missing() {
+        skipped(&why);
+        return;
+    }
+    let stage = Stage::new();
+    let device = SmallDisk::mount(stage.path("device"), DEVICE_BYTES);
+    let volume = Volume::make(Kind::Ext4, stage.path("device/volume"), 2 * DEVICE_BYTES);
+    let mut cell = CrashCell::within(stage, "device/volume/cell", 23);
+    let mut up = cell.start();
+    let round = cell.work(&mut up, 100).unwrap();
+    device.fill_up_to(0);
+    eventually("the server ends, or takes no changes", || {
+        let turned_away = cell.load.ticks.turned_away() > 20;
+        (turned_away || up.process.has_ended().is_some()).then_some(())
+    });
+    match up.process.has_ended() {
+        Some(status) => {
+            let told = cell.told();
+            assert_eq!(status.code(), Some(1), "{told}");
+            assert!(told.contains("error["), "{told}");
+            eprintln!("it ended: {}", told.lines().find(|line| line.contains("error[")).unwrap());
+        }
+        None => up.process.kill(),
+    }
+    cell.join(Some(round));
+    device.free();
+    volume.restore();
     cell.conclude();
 }

@@ -1,6 +1,11 @@
 //! `kill -9` of the server at random moments of its life: starting, folding the log, under load, again and again.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use super::{budget, cell::CrashCell};
 
@@ -65,4 +70,32 @@ fn kill_again_and_again(habit: &Habit) {
     assert_eq!(starts, kills, "each server was killed");
     assert!(summary.decided as u64 > kills, "the kills were under load: {summary:?}");
     assert!(summary.refusals > 0 && summary.repeated as u64 > kills / 4, "{summary:?}");
+}
+
+/// The canary: whoever looks after crashes must see that something is missing.
+#[test]
+fn a_cell_that_forgot_is_noticed() {
+    let mut cell = CrashCell::new(105);
+    let mut up = cell.start();
+    let round = cell.work(&mut up, 50);
+    up.process.kill();
+    cell.join(round);
+    let early = cell.stage.path("early");
+    copy(&cell.dir(), &early);
+    let mut up = cell.start();
+    cell.load.examine(&up.address).unwrap();
+    let round = cell.work(&mut up, 50);
+    up.process.kill();
+    cell.join(round);
+    std::fs::remove_dir_all(cell.dir()).unwrap();
+    copy(&early, &cell.dir());
+    let up = cell.start();
+    let looked = catch_unwind(AssertUnwindSafe(|| cell.load.examine(&up.address)));
+    assert!(looked.is_err(), "fifty transactions are gone, and nobody noticed");
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success());
 }

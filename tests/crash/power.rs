@@ -1,11 +1,13 @@
 //! Power cuts, at random moments under load and at exact syncs: the file system forgets what was not synced.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::{
     budget,
     cell::CrashCell,
     syncs::{at, is_sync, run_until_it_dies},
     volume::{self, Kind, Volume},
-    warden::Verdict,
+    warden::{Call, Verdict},
 };
 use crate::stage::{Stage, skipped};
 
@@ -60,4 +62,29 @@ fn survives_power_cuts(kind: Kind, seed: u64) {
     let summary = cell.conclude();
     eprintln!("{cuts} power cuts on {kind:?}: {summary:?}");
     assert!(summary.decided as u64 > 3 * cuts, "there was load: {summary:?}");
+}
+
+/// The canary: with a disk that only says that it has synced, a power cut must cost something, and that must be seen.
+#[test]
+fn a_disk_that_lies_about_its_syncs_is_noticed() {
+    if let Some(why) = Kind::Ext4.missing() {
+        skipped(&why);
+        return;
+    }
+    let stage = Stage::new();
+    let volume = Volume::make(Kind::Ext4, stage.path("volume"), VOLUME_BYTES);
+    let mut cell = CrashCell::within(stage, "volume/cell", 9);
+    cell.start().process.kill();
+    let lies = |call: &Call| if is_sync(call) { Verdict::Fail(0) } else { Verdict::Pass };
+    let mut up = cell.start_under(lies).unwrap();
+    let round = cell.work(&mut up, 50);
+    volume.cut();
+    up.process.kill();
+    cell.join(round);
+    volume.restore();
+    let noticed = match cell.start_or_end() {
+        Ok(up) => catch_unwind(AssertUnwindSafe(|| cell.load.examine(&up.address))).is_err(),
+        Err(status) => status.code() == Some(1),
+    };
+    assert!(noticed, "nothing was synced, and nobody noticed: {}", cell.told());
 }
