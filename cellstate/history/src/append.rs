@@ -31,6 +31,12 @@ impl History {
             if matches!(place(batch, base, newest, writer.time_micros)?, Place::Known) {
                 continue;
             }
+            if base.is_none() {
+                // Where it begins is known at once: a checkpoint of a history that knows no beginning is one.
+                let mut changes = self.store().changes();
+                changes.put_message(Shelf::Index, keys::BASE, &NumberRecord { number: batch.first - 1 });
+                changes.commit()?;
+            }
             let read = |slot| {
                 names::machine_row(self.store(), slot, u64::MAX).ok().flatten().map(|(from, row)| (row.id, from))
             };
@@ -61,9 +67,9 @@ impl History {
 
     /// Writes what gathered in memory as a block.
     pub(crate) fn close_block(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let (batches, digest, base) = {
+        let (batches, digest) = {
             let view = self.view();
-            (view.gathering.clone(), view.digest.clone(), view.base)
+            (view.gathering.clone(), view.digest.clone())
         };
         let (Some(first), Some(last)) = (batches.first(), batches.last().map(|batch| batch.last)) else {
             return Ok(());
@@ -71,7 +77,6 @@ impl History {
         let (time_micros, first) = (first.time_micros, first.first);
         let bytes_so_far = writer.bytes_so_far + writer.gathering_bytes as u64;
         let mut changes = self.store().changes();
-        changes.put_message(Shelf::Index, keys::BASE, &NumberRecord { number: base.unwrap_or(first - 1) });
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });
         let summary = SummaryRecord { last, time_micros, filter: filter::build(&digest.hashes).into() };

@@ -6,6 +6,7 @@ mod crashes;
 mod feeding;
 mod inspection;
 mod retention;
+mod twin;
 
 use crate::{EncodedBatch, History, Opened, Options, PageImage, TablePages};
 use bytes::Bytes;
