@@ -152,6 +152,48 @@ fn listings_show_the_past() {
 }
 
 #[test]
+fn a_moment_may_be_told_by_how_long_ago_it_was() {
+    let race = race();
+    let now = race.ask(&["alloc", "list", "--at", "-0s"]);
+    assert_eq!(now["items"].as_array().unwrap().len(), 4);
+    // The cell is younger than an hour.
+    let long_ago = race.stage.run(&["--addr", &race.server.address, "-o", "json", "alloc", "list", "--at", "-1h"]);
+    assert_eq!((long_ago.code(), long_ago.error()["code"].as_str()), (Some(1), Some("NO_SUCH_REVISION")), "{long_ago}");
+    assert_eq!(race.ask(&["conflicts", "--at", &race.base.to_string()])["items"], serde_json::json!([]));
+    assert_eq!(race.ask(&["txn", "list", "--at", &race.base.to_string()])["items"], serde_json::json!([]));
+}
+
+#[test]
+fn what_happened_is_told_with_who_asked_for_it() {
+    let race = race();
+    let story = race.ask(&["job", "history", "sky"]);
+    let items = story["items"].as_array().unwrap();
+    for item in items {
+        has(item, &["revision", "time", "event", "detail", "command", "principal", "transaction", "scheduler"]);
+    }
+    let events: Vec<_> = items.iter().map(|item| item["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["submitted", "placed", "running"]);
+    assert_eq!((&items[1]["transaction"], &items[1]["scheduler"]), (&race.winner.as_str().into(), &"blue".into()));
+    assert_eq!(
+        race.ask(&["job", "history", "sky", "--at", &race.base.to_string()])["items"].as_array().unwrap().len(),
+        1
+    );
+
+    let id = race.ask(&["alloc", "list", "--job", "sky"])["items"][0]["id"].as_str().unwrap().to_owned();
+    let shown = race.ask(&["alloc", "show", &id, "--history"]);
+    assert_eq!((&shown["id"], &shown["history"]["items"][0]["event"]), (&id.as_str().into(), &"granted".into()));
+    let machine = race.ask(&["machine", "show", "m1", "--history"]);
+    assert_eq!(machine["history"]["items"][0]["event"], "registered");
+    assert_eq!(machine["history"]["items"][0]["command"], "register-machine");
+    let text = race.stage.run(&["--addr", &race.server.address, "alloc", "show", &id, "--history"]).out;
+    for words in ["REVISION", "granted", "default/sky work[", "on machine m1", &format!("{} by blue", race.winner)] {
+        assert!(text.contains(words), "expected {words:?} in:\n{text}");
+    }
+    let never = race.stage.run(&["--addr", &race.server.address, "-o", "json", "alloc", "show", "alloc-0-9"]);
+    assert_eq!((never.code(), never.error()["code"].as_str()), (Some(1), Some("NO_SUCH_ALLOCATION")), "{never}");
+}
+
+#[test]
 fn a_repeated_number_gives_the_first_outcome() {
     let race = race();
     let green = race.rivals.open("green").unwrap();

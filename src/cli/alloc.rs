@@ -1,10 +1,13 @@
 //! `plenum alloc`: list, show, read the logs of, and stop allocations.
 
-use plenum_proto::v1::{GetAllocationRequest, ListAllocationsRequest, LogsRequest, StopAllocationRequest};
+use plenum_proto::v1::{
+    AllocationHistoryRequest, GetAllocationRequest, ListAllocationsRequest, LogsRequest, StopAllocationRequest,
+};
 
 use super::{
     Context,
     args::Alloc,
+    history,
     job::{list_request, tell_change},
     target,
     watch::{self, Listed},
@@ -31,9 +34,19 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             })
             .await
         }
-        Alloc::Show { id, at } => {
-            let request = GetAllocationRequest { allocation: target::allocation(&id)?, at };
-            let view = context.connect().await?.jobs().get_allocation(request).await?.into_inner();
+        Alloc::Show { id, at, history } => {
+            let (connection, allocation) = (context.connect().await?, target::allocation(&id)?);
+            let request = GetAllocationRequest { allocation, at };
+            let view = connection.jobs().get_allocation(request).await?.into_inner();
+            let mut object = view.to_json();
+            let mut events = String::new();
+            if history {
+                let request = AllocationHistoryRequest { allocation, at, limit: 0 };
+                let story = connection.jobs().allocation_history(request).await?.into_inner();
+                object["history"] = history::to_json(&story);
+                events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
+                history::tell_what_is_missing(context, &story);
+            }
             let text = || {
                 let titles = [
                     "id",
@@ -52,9 +65,9 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
                     "revision",
                     "reason",
                 ];
-                output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>())
+                output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
             };
-            output::print(&output::object(context.format, &view.to_json(), &view.name(), text))
+            output::print(&output::object(context.format, &object, &view.name(), text))
         }
         Alloc::Logs { id, follow, stderr, tail } => {
             let request = LogsRequest { allocation: target::allocation(&id)?, stderr, follow, tail_lines: tail };

@@ -42,8 +42,8 @@ pub(crate) struct Global {
 /// What every listing takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Listing {
-    /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z
-    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at)]
+    /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
     pub(crate) at: Option<At>,
     /// List again whenever something changed, until interrupted; with `-o json`, one line of JSON each time
     #[arg(short, long, conflicts_with = "at")]
@@ -238,9 +238,21 @@ pub(crate) enum Job {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
-        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z
-        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at)]
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
+    },
+    /// Tells what happened to a job, and who asked for it
+    History {
+        /// The job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+        at: Option<At>,
+        /// Most events, the newest [default: the server's own limit]
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        limit: u32,
     },
     /// Stops a job
     Stop {
@@ -283,9 +295,12 @@ pub(crate) enum Alloc {
     Show {
         /// Such as alloc-4-1
         id: String,
-        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z
-        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at)]
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
+        /// What happened to it, too, and who asked for it
+        #[arg(long)]
+        history: bool,
     },
     /// Prints what a task printed
     Logs {
@@ -317,9 +332,12 @@ pub(crate) enum Machine {
     Show {
         /// The machine's name
         name: String,
-        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z
-        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at)]
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
+        /// What happened to it, too, and who asked for it
+        #[arg(long)]
+        history: bool,
     },
     /// Takes no new claims from now on
     Cordon {
@@ -377,6 +395,9 @@ pub(crate) struct Conflicts {
     /// List again whenever something changed, until interrupted
     #[arg(short, long)]
     pub(crate) watch: bool,
+    /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
+    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true, conflicts_with = "watch")]
+    pub(crate) at: Option<At>,
 }
 
 #[cfg(test)]
@@ -400,6 +421,11 @@ mod tests {
             "plenum -o name machine list",
             "plenum txn list --refused --scheduler blue",
             "plenum conflicts --by pair --since 10m",
+            "plenum machine list --at -10m",
+            "plenum conflicts --at=-1h",
+            "plenum job history web --limit 5 --at 12",
+            "plenum alloc show alloc-1-1 --history",
+            "plenum machine show m1 --history",
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",
             "plenum job run x.toml --wait --timeout 5m",
             "plenum scheduler batch service",

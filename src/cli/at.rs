@@ -2,7 +2,9 @@
 
 use plenum_proto::v1::At;
 
-/// A revision or a time.
+use crate::job_file::duration_micros;
+
+/// A revision, a time, or how long ago: `4711`, `2026-11-20T08:00:00Z`, `-10m`.
 ///
 /// # Errors
 /// Says what was expected.
@@ -14,10 +16,13 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
             Ok(At { revision, time_micros: 0 })
         };
     }
-    match text.parse::<jiff::Timestamp>() {
-        Ok(time) => Ok(At { revision: 0, time_micros: time.as_microsecond() }),
-        Err(_) => Err("expected a revision such as 4711, or a time such as 2026-11-20T08:00:00Z".to_owned()),
-    }
+    let time_micros = match text.strip_prefix('-') {
+        Some(ago) => duration_micros(ago).ok().map(|ago| jiff::Timestamp::now().as_microsecond().saturating_sub(ago)),
+        None => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond),
+    };
+    let expected =
+        || "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
+    time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
 }
 
 #[cfg(test)]
@@ -31,5 +36,11 @@ mod tests {
         assert_eq!(parse_at("42").unwrap().revision, 42);
         assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap().time_micros, 1_000_000);
         assert!(parse_at("0").is_err() && parse_at("yesterday").is_err() && parse_at("-1").is_err());
+    }
+
+    #[test]
+    fn a_moment_may_be_told_by_how_long_ago_it_was() {
+        let ago = jiff::Timestamp::now().as_microsecond() - parse_at("-1h30m").unwrap().time_micros;
+        assert!((5_400_000_000..5_460_000_000).contains(&ago), "{ago}");
     }
 }

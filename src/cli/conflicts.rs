@@ -16,7 +16,8 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
     let connection = context.connect().await?;
     watch::print(context.format, command.watch, async || {
         let since_micros = command.since.map_or(0, |since| output::now_micros().saturating_sub(since).max(1));
-        let request = ListConflictsRequest { by: command.by.clone(), since_micros, limit: command.limit };
+        let by = command.by.clone();
+        let request = ListConflictsRequest { by, since_micros, limit: command.limit, at: command.at };
         let answer = connection.inspect().list_conflicts(request).await?.into_inner();
         let text = match context.format {
             Format::Table | Format::Wide if answer.rows.is_empty() => "no conflicts\n".to_owned(),

@@ -1,4 +1,4 @@
-//! `plenum job`: submit, list, show, stop and scale.
+//! `plenum job`: submit, list, show, stop and scale, and what happened.
 
 use std::{
     io::{self, IsTerminal},
@@ -8,8 +8,8 @@ use std::{
 };
 
 use plenum_proto::v1::{
-    At, ChangeResponse, GetJobRequest, JobState, JobView, ListAllocationsRequest, ListRequest, ScaleRequest,
-    StatusRequest, StopRequest, SubmitRequest,
+    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobState, JobView, ListAllocationsRequest, ListRequest,
+    ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     Context,
     args::{Job, Listing},
+    history,
     target::{self, JobName},
     watch::{self, Listed},
 };
@@ -36,6 +37,12 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::Run { file, wait, timeout } => return submit(context, &file, wait, timeout).await,
         Job::List(listing) => list(context, &listing).await?,
         Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
+        Job::History { job, at, limit } => {
+            let JobName { namespace, name } = target::job(context, &job)?;
+            let request = JobHistoryRequest { namespace, name, at, limit };
+            let story = context.connect().await?.jobs().job_history(request).await?.into_inner();
+            history::print(context, &story)?;
+        }
         Job::Stop { job } => {
             let JobName { namespace, name } = target::job(context, &job)?;
             let request = StopRequest { namespace, name: name.clone() };

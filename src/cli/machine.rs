@@ -1,12 +1,14 @@
 //! `plenum machine`: list, show, cordon, uncordon and remove machines.
 
 use plenum_proto::v1::{
-    CordonRequest, GetMachineRequest, ListAllocationsRequest, ListRequest, MachineView, RemoveMachineRequest,
+    CordonRequest, GetMachineRequest, ListAllocationsRequest, ListRequest, MachineHistoryRequest, MachineView,
+    RemoveMachineRequest,
 };
 
 use super::{
     Context,
     args::Machine,
+    history,
     job::{list_request, tell_change},
     watch::{self, Listed},
 };
@@ -27,7 +29,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             })
             .await
         }
-        Machine::Show { name, at } => {
+        Machine::Show { name, at, history } => {
             let request = GetMachineRequest { name: name.clone(), at };
             let answer = connection.inspect().get_machine(request).await?.into_inner();
             let Some(view) = answer.machine else {
@@ -38,9 +40,17 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             let allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
             let mut object = view.to_json();
             object["revision"] = answer.revision.into();
+            let mut events = String::new();
+            if history {
+                let request = MachineHistoryRequest { name: view.name.clone(), at, limit: 0 };
+                let story = connection.inspect().machine_history(request).await?.into_inner();
+                object["history"] = history::to_json(&story);
+                events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
+                history::tell_what_is_missing(context, &story);
+            }
             let text = || {
                 let rows = output::listing(context.format, answer.revision, &allocations, false);
-                format!("{}\n{rows}", fields(&view))
+                format!("{}\n{rows}{events}", fields(&view))
             };
             output::print(&output::object(context.format, &object, &view.name(), text))
         }

@@ -5,6 +5,7 @@ mod args;
 mod at;
 mod conflicts;
 mod explain;
+mod history;
 mod job;
 mod machine;
 mod target;

@@ -5,6 +5,7 @@
 
 mod allocation;
 mod conflict;
+mod history;
 mod job;
 mod machine;
 mod quantity;

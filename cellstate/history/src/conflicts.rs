@@ -77,13 +77,20 @@ pub struct ConflictTable {
 }
 
 impl History {
-    /// Groups the conflicts since a log time, and gives the `limit` groups that lost most claims.
+    /// Groups the conflicts since a log time and up to a revision, and gives the `limit` groups that lost most claims.
     ///
     /// # Errors
     ///
     /// [`ReadError::Store`].
-    pub fn conflicts(&self, since_micros: i64, by: GroupBy, limit: usize) -> Result<ConflictTable, ReadError> {
+    pub fn conflicts(
+        &self,
+        since_micros: i64,
+        up_to: u64,
+        by: GroupBy,
+        limit: usize,
+    ) -> Result<ConflictTable, ReadError> {
         let (oldest, newest, _) = self.extent();
+        let newest = newest.min(up_to);
         let mut table = ConflictTable::default();
         if newest == 0 || oldest > newest {
             return Ok(table);

@@ -11,6 +11,7 @@ mod inspect;
 mod jobs;
 mod listing;
 mod past;
+mod story;
 mod stream;
 
 use std::sync::Arc;

@@ -233,12 +233,15 @@ const TABLE: &[Row] = table! {
         "StopAllocation": OWNERS,
         "ListAllocations": READERS,
         "GetAllocation": READERS,
+        "JobHistory": READERS,
+        "AllocationHistory": READERS,
         "Logs": OWNERS,
     }
     "plenum.v1.Inspect" {
         "Status": READERS,
         "ListMachines": READERS,
         "GetMachine": READERS,
+        "MachineHistory": READERS,
         "CordonMachine": OPERATORS,
         "RemoveMachine": OPERATORS,
         "ListTransactions": READERS,

@@ -80,7 +80,7 @@ fn check_conflicts(is_written: bool) {
         history.persist().unwrap();
     }
 
-    let table = history.conflicts(0, GroupBy::Pair, 10).unwrap();
+    let table = history.conflicts(0, u64::MAX, GroupBy::Pair, 10).unwrap();
     let rows: Vec<_> = table
         .rows
         .iter()
@@ -95,15 +95,16 @@ fn check_conflicts(is_written: bool) {
     assert_eq!(table.rows[1].median_staleness_revisions, 3);
     assert_eq!((table.rows[1].newest_revision, table.rows[1].session, table.rows[1].number), (5, 1, 5));
 
-    let by_machine = history.conflicts(0, GroupBy::Machine, 1).unwrap();
+    let by_machine = history.conflicts(0, u64::MAX, GroupBy::Machine, 1).unwrap();
     assert_eq!(by_machine.rows[0].group, ConflictGroup { machine: Some(2), ..Default::default() });
     assert_eq!((by_machine.rows[0].transactions, by_machine.rows[0].claims, by_machine.truncated), (2, 6, true));
-    assert_eq!(history.conflicts(0, GroupBy::Job, 9).unwrap().rows[0].group.job, 7);
-    assert_eq!(history.conflicts(0, GroupBy::Resource, 9).unwrap().rows[0].claims, 10);
+    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Job, 9).unwrap().rows[0].group.job, 7);
+    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Resource, 9).unwrap().rows[0].claims, 10);
 
-    let recent = history.conflicts(10 * SECOND, GroupBy::Pair, 10).unwrap();
+    let recent = history.conflicts(10 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap();
     assert_eq!(recent.rows.iter().map(|row| row.claims).sum::<u64>(), 6);
-    assert!(history.conflicts(11 * SECOND, GroupBy::Pair, 10).unwrap().rows.is_empty());
+    assert_eq!(history.conflicts(0, 5, GroupBy::Pair, 10).unwrap().rows.iter().map(|row| row.claims).sum::<u64>(), 4);
+    assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap().rows.is_empty());
 }
 
 /// A grant of one task in this slot, by revision; every tenth also ends the one in the slot before.
@@ -233,7 +234,7 @@ fn a_batch_that_a_crash_took_is_not_shown() {
         let last = batch(9 * SECOND, vec![opening(7, "batch"), lost(8, 7, 1, &[("service", 1, 1)])]);
         history.append(&[last]).unwrap();
         assert_eq!(history.transaction(7, 8).unwrap(), Lookup::Found(8));
-        assert_eq!(history.conflicts(0, GroupBy::Pair, 5).unwrap().rows[0].group.loser, "batch");
+        assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5).unwrap().rows[0].group.loser, "batch");
         history.newest_revision()
     };
     assert_eq!(newest, 8);
@@ -241,6 +242,6 @@ fn a_batch_that_a_crash_took_is_not_shown() {
     assert_eq!(opened.newest_revision, 6);
     assert_eq!(history.transaction(7, 8).unwrap(), Lookup::NeverWas);
     assert_eq!(history.session(7).unwrap(), Lookup::NeverWas);
-    assert!(history.conflicts(0, GroupBy::Pair, 5).unwrap().rows.is_empty());
+    assert!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5).unwrap().rows.is_empty());
     history.check_against_log(6).unwrap();
 }

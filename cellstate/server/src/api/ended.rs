@@ -56,9 +56,15 @@ pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fat
             return Ok(Fate::Ended(Box::new(row)));
         }
     }
+    Ok(is_retired(history, cell, id).map_or(Fate::NeverWas, Fate::Retired))
+}
+
+/// Of an allocation that is neither live nor found: the oldest revision that is retained, if it may have ended before.
+pub(super) fn is_retired(history: &History, cell: &Cell, id: AllocationId) -> Option<u64> {
+    // Of a slot's tenants each has the next generation.
     let given = cell.allocation_rows().get(id.slot).map_or(0, |row| row.generation);
     let oldest = history.oldest_revision();
-    Ok(if given < id.generation || oldest <= 1 { Fate::NeverWas } else { Fate::Retired(oldest) })
+    (given >= id.generation && oldest > 1).then_some(oldest)
 }
 
 /// The revision at which an allocation ended, if it did and that is retained. It may be that of the tenant before the first grant that

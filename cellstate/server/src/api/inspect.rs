@@ -1,8 +1,9 @@
 //! For operators: the cell, its machines, its transactions and its conflicts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plenum_history::{GroupBy, LoggedTransaction, Lookup, Order};
+use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order};
 use plenum_model::{Cell, Command, JobId, RejectionCode, SessionId};
 use plenum_proto::v1;
 use prost::Message;
@@ -12,6 +13,7 @@ use tonic::{Code, Request, Response, Status};
 use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
+use super::story::{self, Hero};
 use super::{past, principal};
 use crate::metrics;
 use crate::shared::Shared;
@@ -92,6 +94,19 @@ impl v1::inspect_server::Inspect for InspectService {
         Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(machine) }))
     }
 
+    async fn machine_history(
+        &self,
+        request: Request<v1::MachineHistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let wire = request.into_inner();
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let machine = machine_named(&cell, &wire.name)?.id;
+        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+            story::tell(history, cell, &Hero::Machine(machine), limit)
+        });
+        Ok(Response::new(story.await?))
+    }
+
     async fn cordon_machine(
         &self,
         request: Request<v1::CordonRequest>,
@@ -151,13 +166,13 @@ impl v1::inspect_server::Inspect for InspectService {
             }
         };
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
-        let cell = self.shared.snapshot().await;
-        past::reach(&self.shared, cell.revision()).await?;
+        let cell = past::cell(&self.shared, wire.at).await?;
+        past::reach_for(&self.shared, wire.at, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
         let since = wire.since_micros;
         let revision = cell.revision().0;
         let rows = past::blocking(move || {
-            let table = history.conflicts(since, by, limit).map_err(|error| Failure::history(&error))?;
+            let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
             Ok(table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect())
         });
         Ok(Response::new(v1::ListConflictsResponse { revision, rows: rows.await? }))
@@ -268,7 +283,7 @@ async fn list_transactions(
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
     let cell = past::cell(shared, list.at).await?;
     let to = cell.revision();
-    past::reach(shared, to).await?;
+    past::reach_for(shared, list.at, to).await?;
     let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
@@ -351,56 +366,70 @@ fn transaction(
         stops: u32::try_from(asked.stops.len()).unwrap_or(u32::MAX),
         ..v1::TransactionView::default()
     };
+    let history = shared.feed.history();
+    let mut slots: BTreeSet<u32> = found.outcome.refusals.iter().map(|refusal| refusal.machine).collect();
     for refusal in &found.outcome.refusals {
-        name_machine(cell, refusal.machine, found.time_micros, &mut view);
-        name_job(cell, refusal.job, &mut view);
+        name_job(history, cell, refusal.job, &mut view);
     }
     if whole {
         for placement in &asked.placements {
-            name_job(cell, placement.job, &mut view);
-            for slot in &placement.machines {
-                name_machine(cell, *slot, found.time_micros, &mut view);
-            }
+            name_job(history, cell, placement.job, &mut view);
+            slots.extend(&placement.machines);
         }
         view.transaction = Some(asked);
+    }
+    for slot in slots {
+        let name = machine_then(history, cell, slot, found.revision, found.time_micros);
+        view.machine_names.extend(name.map(|name| (slot, name)));
     }
     view.outcome = Some(found.outcome);
     Ok(view)
 }
 
-/// The machine in a slot, if it was there at that time already. A slot is given away again, and transactions speak of slots: a machine
+/// The name of the machine that was in a slot at a revision. A slot is given away again, and transactions speak of slots: a machine
 /// that came later is not the one that was meant, and a number is better than a wrong name.
-fn machine_then(cell: &Cell, slot: u32, at_micros: i64) -> Option<&Arc<plenum_model::Machine>> {
-    cell.machine_in(slot).filter(|machine| machine.registered.micros <= at_micros)
-}
-
-fn name_machine(cell: &Cell, slot: u32, at_micros: i64, view: &mut v1::TransactionView) {
-    if let Some(machine) = machine_then(cell, slot, at_micros) {
-        view.machine_names.insert(slot, machine.name.to_string());
+fn machine_then(history: &History, cell: &Cell, slot: u32, revision: u64, at_micros: i64) -> Option<String> {
+    if let Ok(Some(found)) = history.machine_name(slot, revision) {
+        return Some(found.name);
     }
+    let machine = cell.machine_in(slot).filter(|machine| machine.registered.micros <= at_micros);
+    machine.map(|machine| machine.name.to_string())
 }
 
-fn name_job(cell: &Cell, id: u64, view: &mut v1::TransactionView) {
-    let Some(job) = JobId::from_bits(id).and_then(|id| cell.job(id)) else { return };
-    if view.job_names.insert(id, format!("{}/{}", job.shape.namespace, job.shape.name)).is_some() {
+fn name_job(history: &History, cell: &Cell, id: u64, view: &mut v1::TransactionView) {
+    if view.job_names.contains_key(&id) {
         return;
     }
-    for (position, group) in job.shape.groups.iter().enumerate() {
-        view.group_names.insert(format!("{id}/{position}"), group.name.to_string());
+    let (name, groups) = match JobId::from_bits(id).and_then(|id| cell.job(id)) {
+        Some(job) => {
+            let groups = job.shape.groups.iter().map(|group| group.name.to_string()).collect();
+            (format!("{}/{}", job.shape.namespace, job.shape.name), groups)
+        }
+        None => match history.job_name(id) {
+            Ok(Some(found)) => (format!("{}/{}", found.namespace, found.name), found.groups),
+            _ => return,
+        },
+    };
+    view.job_names.insert(id, name);
+    for (position, group) in Vec::into_iter(groups).enumerate() {
+        view.group_names.insert(format!("{id}/{position}"), group);
     }
 }
 
-fn conflict(history: &plenum_history::History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
+fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
     let machine = row.group.machine.and_then(|slot| {
         let newest = history.entry(row.newest_revision).ok()?;
-        machine_then(cell, slot, newest.time_micros)
+        machine_then(history, cell, slot, row.newest_revision, newest.time_micros)
     });
-    let job = JobId::from_bits(row.group.job).and_then(|id| cell.job(id));
+    let job = match JobId::from_bits(row.group.job).and_then(|id| cell.job(id)) {
+        Some(job) => Some(format!("{}/{}", job.shape.namespace, job.shape.name)),
+        None => history.job_name(row.group.job).ok().flatten().map(|name| format!("{}/{}", name.namespace, name.name)),
+    };
     v1::ConflictRow {
         loser: row.group.loser,
         winner: row.group.winner,
-        machine: machine.map(|machine| machine.name.to_string()).unwrap_or_default(),
-        job: job.map(|job| format!("{}/{}", job.shape.namespace, job.shape.name)).unwrap_or_default(),
+        machine: machine.unwrap_or_default(),
+        job: job.unwrap_or_default(),
         resource: metrics::resource(row.group.resource).to_owned(),
         transactions: row.transactions,
         claims: row.claims,

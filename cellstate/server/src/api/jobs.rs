@@ -17,6 +17,7 @@ use tonic::{Code, Request, Response, Status};
 use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
+use super::story::{self, Hero};
 use super::{past, principal};
 use crate::agents::{Chunk, NoLogs};
 use crate::shared::{Decided, Shared};
@@ -186,6 +187,37 @@ impl v1::jobs_server::Jobs for JobsService {
         Ok(Response::new(ended(&self.shared, &cell, id).await?))
     }
 
+    async fn job_history(
+        &self,
+        request: Request<v1::JobHistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let wire = request.into_inner();
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let job = job_named(&cell, &wire.namespace, &wire.name)?.clone();
+        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+            story::tell(history, cell, &Hero::Job(&job), limit)
+        });
+        Ok(Response::new(story.await?))
+    }
+
+    async fn allocation_history(
+        &self,
+        request: Request<v1::AllocationHistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let wire = request.into_inner();
+        let id = allocation_id(wire.allocation)?;
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+            let story = story::tell(history, cell, &Hero::Allocation(id), limit)?;
+            if story.events.is_empty() && cell.allocation(id).is_none() {
+                let oldest = ended::is_retired(history, cell, id).ok_or_else(|| never_was(id, cell))?;
+                return Err(retired(id, oldest));
+            }
+            Ok(story)
+        });
+        Ok(Response::new(story.await?))
+    }
+
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
@@ -254,17 +286,22 @@ fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
 async fn ended(shared: &Arc<Shared>, cell: &Cell, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     past::reach(shared, cell.revision()).await?;
     let (shared, cell) = (shared.clone(), cell.clone());
-    let missing = |what: String| Failure::not_found(RejectionCode::NoSuchAllocation, what);
     past::blocking(move || match ended::fate(&shared, &cell, id)? {
         Fate::Ended(row) => Ok(*row),
-        Fate::NeverWas => Err(missing(format!("there never was an {id} up to revision {}", cell.revision()))),
-        Fate::Retired(oldest) => Err(Failure::new(
-            Code::NotFound,
-            "ALLOCATION_RETIRED",
-            format!("{id} ended, and is no longer retained: the oldest revision that can be read is {oldest}"),
-        )),
+        Fate::NeverWas => Err(never_was(id, &cell)),
+        Fate::Retired(oldest) => Err(retired(id, oldest)),
     })
     .await
+}
+
+fn never_was(id: AllocationId, cell: &Cell) -> Failure {
+    let message = format!("there never was an {id} up to revision {}", cell.revision());
+    Failure::not_found(RejectionCode::NoSuchAllocation, message)
+}
+
+fn retired(id: AllocationId, oldest: u64) -> Failure {
+    let message = format!("{id} ended, and is no longer retained: the oldest revision that can be read is {oldest}");
+    Failure::new(Code::NotFound, "ALLOCATION_RETIRED", message)
 }
 
 /// A live allocation's row, with the time of its grant where the picture or the history knows it.

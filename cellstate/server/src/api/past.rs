@@ -9,6 +9,7 @@ use plenum_proto::{delta, v1};
 use tonic::Code;
 
 use super::failure::Failure;
+use super::listing;
 use crate::error::ServerError;
 use crate::recovery;
 use crate::shared::Shared;
@@ -45,6 +46,28 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
     reach(shared, now).await?;
     let shared = shared.clone();
     blocking(move || shared.feed.history().revision_at_time(micros).map_err(|error| Failure::history(&error))).await
+}
+
+/// The cell, and the history up to it; of the present the history may lack the end, which is not waited for long.
+pub(super) async fn story(
+    shared: &Arc<Shared>,
+    at: Option<v1::At>,
+    cell: Cell,
+    limit: u32,
+    tell: impl FnOnce(&History, &Cell, usize) -> Result<v1::HistoryResponse, Failure> + Send + 'static,
+) -> Result<v1::HistoryResponse, Failure> {
+    reach_for(shared, at, cell.revision()).await?;
+    let limit = listing::limit(limit, shared.settings.listing_rows);
+    let history = shared.feed.history().clone();
+    blocking(move || tell(&history, &cell, limit)).await
+}
+
+/// Waits until the history has a revision. Who asks for the present is content with what it has by then.
+pub(super) async fn reach_for(shared: &Shared, at: Option<v1::At>, revision: Revision) -> Result<(), Failure> {
+    match reach(shared, revision).await {
+        Err(_) if at.is_none() && shared.feed.broken().is_none() => Ok(()),
+        reached => reached,
+    }
 }
 
 /// Waits until the history has a revision.

@@ -203,6 +203,7 @@ impl Feeder<'_> {
             if self.shared.has_failed() {
                 return Ok(());
             }
+            self.leap_when_due()?;
             let durable_bytes = self.shared.feed.durable_bytes();
             let batches = self.next_batches()?;
             let idle = batches.is_empty();
@@ -219,7 +220,6 @@ impl Feeder<'_> {
                 continue;
             }
             self.checkpoint_when_due()?;
-            self.leap_when_due()?;
             if idle {
                 self.wait();
             }
@@ -281,7 +281,7 @@ impl Feeder<'_> {
         let history = &self.shared.feed.history;
         let newest = history.newest_revision();
         match history.newest_checkpoint().filter(|info| info.revision > newest && info.revision + 1 >= oldest) {
-            Some(info) => self.leap(info.revision)?,
+            Some(_) => self.leap()?,
             None => return Err(ReadError::Retired { asked: newest + 1, oldest }.into()),
         }
         Ok(None)
@@ -346,25 +346,26 @@ impl Feeder<'_> {
         if log_bytes <= self.settings.log_bytes_max || !self.is_far_behind() {
             return Ok(());
         }
-        self.checkpoint()?;
-        let history = &self.shared.feed.history;
-        match history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
-            Some(info) => self.leap(info.revision),
-            None => Ok(()),
-        }
+        self.leap()
     }
 
-    fn leap(&mut self, revision: u64) -> Result<(), FeedError> {
+    /// Goes on from a checkpoint of the present: what lies between is retired.
+    fn leap(&mut self) -> Result<(), FeedError> {
+        let before = self.shared.feed.history.newest_revision();
+        self.checkpoint()?;
         let history = &self.shared.feed.history;
-        let (from, given_up) = (history.newest_revision() + 1, revision - history.newest_revision());
-        history.leap_to(revision)?;
-        tracing::warn!(
-            from,
-            to = revision,
-            "the history was too far behind: these revisions, and all before, can not be read any more"
-        );
-        self.shared.feed.given_up.fetch_add(given_up, Ordering::Relaxed);
+        // A history that had nothing at all has begun with that checkpoint.
+        if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
+            history.leap_to(info.revision)?;
+        }
+        let now = history.newest_revision();
+        if now > before {
+            let from = before + 1;
+            tracing::warn!(from, to = now, "the history was too far behind: what is before can not be read any more");
+            self.shared.feed.given_up.fetch_add(now - before, Ordering::Relaxed);
+        }
         self.reader = None;
+        self.shared.feed.caught_up(self.checkpoint_bytes);
         self.shared.feed.fed(0);
         self.give_up();
         Ok(())

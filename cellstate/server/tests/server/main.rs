@@ -6,4 +6,5 @@ mod backups;
 mod client;
 mod commits;
 mod directory;
+mod history;
 mod inspection;

@@ -1,0 +1,362 @@
+//! What happened to a job, an allocation or a machine, and who asked for it: read from the log, the newest events first, from the few
+//! blocks that tell of it.
+
+use std::collections::BTreeMap;
+
+use plenum_history::{History, Logged, Lookup, Order, Subject};
+use plenum_model::{AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState};
+use plenum_proto::v1;
+use prost::Message;
+
+use super::ended::delta_of;
+use super::failure::Failure;
+use super::listing;
+
+/// Most bytes of log that one story is read from.
+const READ_BYTES_MAX: u64 = 256 << 20;
+
+/// Whom a story is about.
+pub(super) enum Hero<'a> {
+    Job(&'a Job),
+    Allocation(AllocationId),
+    Machine(MachineId),
+}
+
+/// A story up to the cell's revision: the newest `limit` events, oldest first. None, and nothing more, where nothing is retained that
+/// tells of it.
+pub(super) fn tell(
+    history: &History,
+    cell: &Cell,
+    hero: &Hero<'_>,
+    limit: usize,
+) -> Result<v1::HistoryResponse, Failure> {
+    let subjects = subjects(hero);
+    let mut teller = Teller { history, cell, events: Vec::new(), machines: Vec::new(), over: false, tenant: None };
+    if let Hero::Allocation(id) = hero {
+        teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
+    }
+    let up_to = cell.revision().0.min(history.newest_revision());
+    let mut walk = history.walk(1..=up_to, Order::NewestFirst);
+    let mut truncated = false;
+    while !teller.over {
+        truncated = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
+        if truncated {
+            break;
+        }
+        let about = |block: &plenum_history::BlockSummary| subjects.iter().any(|subject| block.may_tell_of(*subject));
+        let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
+        for logged in &entries {
+            let delta = delta_of(logged)?;
+            match hero {
+                Hero::Job(job) => teller.job(job, logged, &delta)?,
+                Hero::Allocation(id) => teller.allocation(*id, logged, &delta)?,
+                Hero::Machine(id) => teller.machine(*id, logged, &delta)?,
+            }
+            if teller.over {
+                break;
+            }
+        }
+    }
+    teller.finish_machines();
+    let mut events = teller.events;
+    truncated |= events.len() > limit;
+    events.truncate(limit);
+    events.reverse();
+    let oldest = history.oldest_revision();
+    let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
+    Ok(v1::HistoryResponse { revision: up_to, events, truncated, oldest_revision })
+}
+
+fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
+    match hero {
+        Hero::Job(job) => {
+            let rows = (job.group_base..).take(job.shape.groups.len()).map(Subject::GroupRow);
+            rows.chain([Subject::Job(job.id.to_bits())]).collect()
+        }
+        Hero::Allocation(id) => vec![Subject::AllocationSlot(id.slot)],
+        Hero::Machine(id) => vec![Subject::MachineSlot(id.slot)],
+    }
+}
+
+/// Gathers events, the newest first.
+struct Teller<'a> {
+    history: &'a History,
+    cell: &'a Cell,
+    events: Vec<v1::HistoryEvent>,
+    /// Rows of the machine, the newest first: what happened is what differs from the row before.
+    machines: Vec<(v1::HistoryEvent, std::sync::Arc<Machine>)>,
+    /// The beginning was found.
+    over: bool,
+    /// Whose the slot is, at the revision that is looked at.
+    tenant: Option<u32>,
+}
+
+impl Teller<'_> {
+    fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {
+        let event = self.event(logged, event, detail)?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// An event, with what made it happen.
+    fn event(&self, logged: &Logged, event: &str, detail: String) -> Result<v1::HistoryEvent, Failure> {
+        let asked = v1::Command::decode(logged.entry.asked.clone()).map_err(|error| {
+            Failure::internal(format!("the request of revision {} can't be read: {error}", logged.entry.revision))
+        })?;
+        let (session, number) = match &asked.ask {
+            Some(v1::command::Ask::Commit(transaction)) => (transaction.session, transaction.number),
+            _ => (0, 0),
+        };
+        Ok(v1::HistoryEvent {
+            revision: logged.entry.revision,
+            time_micros: logged.time_micros,
+            event: event.to_owned(),
+            detail,
+            command: asked.ask.as_ref().map_or("", command_word).to_owned(),
+            principal: asked.principal,
+            session,
+            number,
+            scheduler: if session == 0 { String::new() } else { self.scheduler(session) },
+        })
+    }
+
+    fn scheduler(&self, session: u64) -> String {
+        if let Some(found) = self.cell.session(plenum_model::SessionId(session)) {
+            return found.scheduler.to_string();
+        }
+        match self.history.session(session) {
+            Ok(Lookup::Found(opened)) => opened.scheduler,
+            _ => String::new(),
+        }
+    }
+
+    /// The machine that was in a slot then.
+    fn machine_then(&self, slot: u32, revision: Revision) -> String {
+        if let Ok(Some(found)) = self.history.machine_name(slot, revision.0) {
+            return found.name;
+        }
+        self.cell.machine_in(slot).map_or_else(|| format!("in slot {slot}"), |machine| machine.name.to_string())
+    }
+
+    fn job(&mut self, job: &Job, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
+        for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
+            self.push(logged, "placed", self.placed(job, grants, delta.revision))?;
+        }
+        for change in delta.jobs.iter().rev() {
+            self.job_change(job, logged, change)?;
+        }
+        let mut by_state: BTreeMap<(u32, u8), Vec<u32>> = BTreeMap::new();
+        let rows = job.group_base..job.group_base.saturating_add(u32::try_from(job.shape.groups.len()).unwrap_or(0));
+        for task in delta.tasks.iter().filter(|task| rows.contains(&task.group_row)) {
+            by_state.entry((task.group_row - rows.start, task.state as u8)).or_default().push(task.task);
+        }
+        if self.over {
+            return Ok(());
+        }
+        for ((group, state), tasks) in by_state.into_iter().rev() {
+            let Some(word) = TaskState::from_number(state.into()).and_then(task_word) else { continue };
+            let group = job.shape.groups.get(group as usize).map_or("", |group| &group.name);
+            self.push(logged, word, format!("{}: {}", group, tasks_of(&tasks)))?;
+        }
+        Ok(())
+    }
+
+    fn placed(&self, job: &Job, grants: &Grants, revision: Revision) -> String {
+        let group = job.shape.groups.get(usize::from(grants.group)).map_or("", |group| &group.name);
+        let mut machines = grants.machines.clone();
+        machines.sort_unstable();
+        machines.dedup();
+        let on = match machines[..] {
+            [only] => format!("machine {}", self.machine_then(only, revision)),
+            _ => format!("{} machines", machines.len()),
+        };
+        format!("{group}: {} on {on}", tasks_of(&grants.tasks))
+    }
+
+    fn job_change(&mut self, job: &Job, logged: &Logged, change: &JobChange) -> Result<(), Failure> {
+        match change {
+            JobChange::Put { job: put, .. } if put.id == job.id => {
+                let first = put.version <= 1;
+                self.push(logged, if first { "submitted" } else { "replaced" }, format!("version {}", put.version))?;
+                // Nothing is older than the first version of an id.
+                self.over = first;
+            }
+            JobChange::State { id, state, reason } if *id == job.id => {
+                let word = listing::job_word(v1::JobState::from(*state).into());
+                self.push(logged, word, reason.to_string())?;
+            }
+            JobChange::Group { row, count, .. } => {
+                let position = row.checked_sub(job.group_base).and_then(|at| usize::try_from(at).ok());
+                if let Some(group) = position.and_then(|position| job.shape.groups.get(position)) {
+                    self.push(logged, "group", format!("{}: {count} tasks wanted", group.name))?;
+                }
+            }
+            JobChange::Home { id, machine } if *id == job.id => {
+                let revision = Revision(logged.entry.revision);
+                let detail = machine.map_or_else(|| "none".to_owned(), |slot| self.machine_then(slot, revision));
+                self.push(logged, "home", detail)?;
+            }
+            JobChange::Launched { id, .. } if *id == job.id => self.push(logged, "launched", String::new())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn allocation(&mut self, id: AllocationId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
+        // Backwards, a delta's grants come first: it ends before it grants.
+        for grants in &delta.grants {
+            let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
+            let generation = grants.generations.get(position).copied().unwrap_or_default();
+            if generation == id.generation {
+                let machine = grants.machines.get(position).copied().unwrap_or_default();
+                let task = grants.tasks.get(position).copied().unwrap_or_default();
+                let (job, group) = self.names(grants.job, grants.group);
+                let machine = self.machine_then(machine, delta.revision);
+                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}"))?;
+            }
+            self.over = generation <= id.generation;
+            self.tenant = generation.checked_sub(1);
+        }
+        if self.over || self.tenant != Some(id.generation) {
+            return Ok(());
+        }
+        if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
+            let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
+            let reason = end.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+            self.push(logged, word, format!("exit code {}{reason}", end.exit_code))?;
+        }
+        if let Some(moved) = delta.moves.iter().find(|moved| moved.slot == id.slot) {
+            let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
+            let mut facts = Vec::new();
+            facts.extend(moved.status.ready.then(|| "ready".to_owned()));
+            facts.extend((moved.restarts > 0).then(|| format!("restarts {}", moved.restarts)));
+            facts.extend(moved.reason.as_deref().map(str::to_owned));
+            self.push(logged, word, facts.join(", "))?;
+        }
+        Ok(())
+    }
+
+    fn names(&self, id: JobId, group: u16) -> (String, String) {
+        if let Some(job) = self.cell.job(id) {
+            let group = job.shape.groups.get(usize::from(group)).map_or("", |group| &group.name);
+            return (format!("{}/{}", job.shape.namespace, job.shape.name), group.to_owned());
+        }
+        match self.history.job_name(id.to_bits()) {
+            Ok(Some(mut name)) => {
+                let group = name.groups.get_mut(usize::from(group)).map(std::mem::take).unwrap_or_default();
+                (format!("{}/{}", name.namespace, name.name), group)
+            }
+            _ => (id.to_string(), String::new()),
+        }
+    }
+
+    fn machine(&mut self, id: MachineId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
+        for machine in delta.machines.iter().filter(|machine| machine.id.slot == id.slot) {
+            if machine.id.generation < id.generation {
+                self.over = true;
+                return Ok(());
+            }
+            if machine.id == id {
+                let event = self.event(logged, "", String::new())?;
+                self.events.push(event.clone());
+                self.machines.push((event, machine.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of each row of a machine what differs from the one before.
+    fn finish_machines(&mut self) {
+        if self.machines.is_empty() {
+            return;
+        }
+        // A slot's first tenant has nobody before it.
+        let begins = self.over || self.history.oldest_revision() <= 1;
+        self.over = begins;
+        let rows: Vec<_> = self.machines.iter().map(|(_, machine)| machine.clone()).collect();
+        self.events.clear();
+        for (position, (mut event, machine)) in std::mem::take(&mut self.machines).into_iter().enumerate() {
+            let (word, detail) = difference(rows.get(position + 1).map(AsRef::as_ref), &machine, begins);
+            (event.event, event.detail) = (word.to_owned(), detail);
+            self.events.push(event);
+        }
+    }
+}
+
+fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'static str, String) {
+    let state = listing::machine_word(v1::MachineState::from(machine.state).into());
+    let Some(before) = before else {
+        return if begins {
+            ("registered", format!("{state}, epoch {}", machine.epoch))
+        } else {
+            (state, String::new())
+        };
+    };
+    let mut facts = Vec::new();
+    if machine.epoch != before.epoch {
+        facts.push(format!("epoch {}", machine.epoch));
+    }
+    if machine.boot_id != before.boot_id {
+        facts.push("it booted".to_owned());
+    }
+    if machine.capacity != before.capacity || machine.devices != before.devices {
+        facts.push("its capacity changed".to_owned());
+    }
+    if machine.attributes != before.attributes {
+        facts.push("its attributes changed".to_owned());
+    }
+    let word = match (machine.state == before.state, machine.cordoned == before.cordoned) {
+        (false, _) => state,
+        (true, false) if machine.cordoned => "cordoned",
+        (true, false) => "uncordoned",
+        (true, true) if machine.epoch != before.epoch => "registered",
+        (true, true) => "changed",
+    };
+    (word, facts.join(", "))
+}
+
+/// What became of a task; being placed is told by its grant.
+fn task_word(state: TaskState) -> Option<&'static str> {
+    match state {
+        TaskState::Waiting => Some("waiting"),
+        TaskState::Live => None,
+        TaskState::Done => Some("done"),
+        TaskState::Failed => Some("failed"),
+        TaskState::Cancelled => Some("cancelled"),
+        TaskState::Blocked => Some("blocked"),
+    }
+}
+
+fn tasks_of(tasks: &[u32]) -> String {
+    match tasks {
+        [only] => format!("task {only}"),
+        _ => format!("{} tasks", tasks.len()),
+    }
+}
+
+fn command_word(ask: &v1::command::Ask) -> &'static str {
+    use v1::command::Ask;
+    match ask {
+        Ask::OpenServer(_) => "open-server",
+        Ask::OpenSession(_) => "open-session",
+        Ask::CloseSession(_) => "close-session",
+        Ask::Commit(_) => "transaction",
+        Ask::SubmitJob(_) => "submit-job",
+        Ask::StopJob(_) => "stop-job",
+        Ask::ScaleJob(_) => "scale-job",
+        Ask::StopAllocation(_) => "stop-allocation",
+        Ask::RegisterMachine(_) => "register-machine",
+        Ask::ExpireMachine(_) => "expire-machine",
+        Ask::ReportStatus(_) => "report-status",
+        Ask::CordonMachine(_) => "cordon-machine",
+        Ask::DrainMachine(_) => "drain-machine",
+        Ask::RemoveMachine(_) => "remove-machine",
+        Ask::Tick(_) => "tick",
+        Ask::Launch(_) => "launch",
+        Ask::TakeHold(_) => "take-hold",
+        Ask::SetQuota(_) => "set-quota",
+        Ask::SetPartition(_) => "set-partition",
+        Ask::AdoptUnknown(_) => "adopt-unknown",
+        Ask::PauseScheduler(_) => "pause-scheduler",
+    }
+}

@@ -1,0 +1,251 @@
+//! What happened, and how it was: also when the history was behind, and when it is retired.
+
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::{Server, ServerOptions};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+
+type Jobs = v1::jobs_client::JobsClient<Channel>;
+type Inspect = v1::inspect_client::InspectClient<Channel>;
+
+/// Places the only task of a new job, and lets it run to its end: the allocation.
+async fn run_one(channel: &Channel, session: &mut Session, machine: &v1::RegisterResponse, name: &str) -> u64 {
+    let job = submit(channel, job(name, 1)).await;
+    session.reach(job.revision).await;
+    let number = session.cell.revision().0;
+    let outcome =
+        session.commit(session.transaction(number, vec![placement(job.job, vec![0], vec![0])])).await.unwrap();
+    let allocation = outcome.placements[0].allocations[0];
+    report(channel, machine, allocation, v1::AllocationState::Running).await;
+    report(channel, machine, allocation, v1::AllocationState::Complete).await;
+    allocation
+}
+
+async fn report(channel: &Channel, machine: &v1::RegisterResponse, allocation: u64, state: v1::AllocationState) {
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let transition = v1::Transition { allocation, state: state.into(), ..Default::default() };
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    agents.report(v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None }).await.unwrap();
+}
+
+fn words(story: &v1::HistoryResponse) -> Vec<&str> {
+    story.events.iter().map(|event| event.event.as_str()).collect()
+}
+
+async fn status(channel: &Channel) -> v1::StatusResponse {
+    Inspect::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner()
+}
+
+/// Asks until the answer is as it should be.
+async fn until(channel: &Channel, is_so: impl Fn(&v1::StatusResponse) -> bool) -> v1::StatusResponse {
+    for _ in 0..3000 {
+        let status = status(channel).await;
+        if is_so(&status) {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to that: {:?}", status(channel).await);
+}
+
+#[tokio::test]
+async fn a_job_an_allocation_and_a_machine_tell_what_happened_and_who_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = run_one(&channel, &mut session, &machine, "first").await;
+    let second = run_one(&channel, &mut session, &machine, "second").await;
+    assert_eq!(first & u64::from(u32::MAX), second & u64::from(u32::MAX), "it got the same slot");
+    let mut inspect = Inspect::new(channel.clone());
+    inspect.cordon_machine(v1::CordonRequest { name: "m1".into(), cordoned: true }).await.unwrap();
+
+    let mut jobs = Jobs::new(channel.clone());
+    let ask = |allocation| v1::AllocationHistoryRequest { allocation, ..Default::default() };
+    for allocation in [first, second] {
+        let story = jobs.allocation_history(ask(allocation)).await.unwrap().into_inner();
+        assert_eq!(words(&story), ["granted", "running", "complete"]);
+        let granted = &story.events[0];
+        assert_eq!((granted.command.as_str(), granted.scheduler.as_str()), ("transaction", "batch"));
+        assert!(
+            granted.session > 0 && granted.time_micros > 0 && granted.detail.ends_with("on machine m1"),
+            "{granted:?}"
+        );
+        assert_eq!(story.events[2].command, "report-status");
+        assert_eq!((story.truncated, story.oldest_revision), (false, 0));
+    }
+    let ask_job = |limit| v1::JobHistoryRequest { name: "first".into(), limit, ..Default::default() };
+    let story = jobs.job_history(ask_job(0)).await.unwrap().into_inner();
+    assert_eq!((words(&story)[0], story.events[0].principal.as_str()), ("submitted", "local"));
+    assert!(words(&story).contains(&"placed") && words(&story).contains(&"done"), "{story:?}");
+    assert_eq!(words(&story).last(), Some(&"complete"));
+    let newest = jobs.job_history(ask_job(1)).await.unwrap().into_inner();
+    assert_eq!((words(&newest), newest.truncated), (vec!["complete"], true));
+    let before = v1::At { revision: story.events[1].revision - 1, time_micros: 0 };
+    let early = v1::JobHistoryRequest { at: Some(before), ..ask_job(0) };
+    assert_eq!(words(&jobs.job_history(early).await.unwrap().into_inner()), ["submitted"]);
+
+    let ask = v1::MachineHistoryRequest { name: "m1".into(), ..Default::default() };
+    let story = inspect.machine_history(ask).await.unwrap().into_inner();
+    assert_eq!(words(&story), ["registered", "cordoned"]);
+    assert_eq!(story.events[1].command, "cordon-machine");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ended_allocation_is_shown_as_it_was_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let (first, second) = (
+        run_one(&channel, &mut session, &machine, "first").await,
+        run_one(&channel, &mut session, &machine, "second").await,
+    );
+    let mut jobs = Jobs::new(channel.clone());
+    let get = |allocation| v1::GetAllocationRequest { allocation, at: None };
+    for (allocation, job) in [(first, "first"), (second, "second")] {
+        let row = jobs.get_allocation(get(allocation)).await.unwrap().into_inner();
+        assert_eq!(
+            (row.id, row.job.as_str(), row.group.as_str(), row.machine.as_str()),
+            (allocation, job, "work", "m1")
+        );
+        assert_eq!((row.state(), row.attempt, row.epoch), (v1::AllocationState::Complete, 1, machine.epoch));
+        assert!(row.created_revision > 0 && row.ended_revision > row.created_revision);
+        assert!(row.created_micros > 0 && row.ended_micros >= row.created_micros);
+        // A moment before, it was running.
+        let at = Some(v1::At { revision: row.ended_revision - 1, time_micros: 0 });
+        let then = jobs.get_allocation(v1::GetAllocationRequest { allocation, at }).await.unwrap().into_inner();
+        assert_eq!((then.state(), then.ended_revision), (v1::AllocationState::Running, 0));
+        // And before its grant it was not there.
+        let at = Some(v1::At { revision: row.created_revision - 1, time_micros: 0 });
+        let early = jobs.get_allocation(v1::GetAllocationRequest { allocation, at }).await.unwrap_err();
+        assert_eq!(code(&early), "NO_SUCH_ALLOCATION");
+    }
+    let list = v1::ListAllocationsRequest { ended: true, ..Default::default() };
+    let ended = jobs.list_allocations(list.clone()).await.unwrap().into_inner();
+    assert_eq!(ended.allocations.iter().map(|row| row.id).collect::<Vec<_>>(), [second, first], "the newest end first");
+    let limited = v1::ListAllocationsRequest { list: Some(v1::ListRequest { limit: 1, ..Default::default() }), ..list };
+    let limited = jobs.list_allocations(limited).await.unwrap().into_inner();
+    assert_eq!((limited.allocations.len(), limited.allocations[0].id, limited.truncated), (1, second, true));
+    server.shutdown().await.unwrap();
+}
+
+/// Nothing is kept longer than a checkpoint ago.
+fn forgetful(dir: &std::path::Path) -> ServerOptions {
+    let mut forgetful = options(dir);
+    forgetful.settings.retain = Duration::ZERO;
+    forgetful.settings.checkpoint_interval = Duration::from_millis(20);
+    forgetful
+}
+
+#[tokio::test]
+async fn what_is_retired_is_told_from_what_never_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(forgetful(dir.path())).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let ended = run_one(&channel, &mut session, &machine, "first").await;
+    let last = status(&channel).await.revision;
+    let mut round = 0;
+    while status(&channel).await.oldest_revision <= last {
+        round += 1;
+        assert!(round < 1000, "nothing is ever retired");
+        register(&channel, &format!("more{}", round % 7), 1000).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    let mut jobs = Jobs::new(channel.clone());
+    let get = |allocation| v1::GetAllocationRequest { allocation, at: None };
+    let retired = jobs.get_allocation(get(ended)).await.unwrap_err();
+    assert_eq!((retired.code(), code(&retired).as_str()), (Code::NotFound, "ALLOCATION_RETIRED"), "{retired}");
+    let never = jobs.get_allocation(get(ended + (1 << 32))).await.unwrap_err();
+    assert_eq!((never.code(), code(&never).as_str()), (Code::NotFound, "NO_SUCH_ALLOCATION"), "{never}");
+    let ask = |allocation| v1::AllocationHistoryRequest { allocation, ..Default::default() };
+    assert_eq!(code(&jobs.allocation_history(ask(ended)).await.unwrap_err()), "ALLOCATION_RETIRED");
+    assert_eq!(code(&jobs.allocation_history(ask(ended + (1 << 32))).await.unwrap_err()), "NO_SUCH_ALLOCATION");
+
+    let mut inspect = Inspect::new(channel.clone());
+    let at = |revision| v1::ListRequest { at: Some(v1::At { revision, time_micros: 0 }), ..Default::default() };
+    let past = inspect.list_machines(at(1)).await.unwrap_err();
+    assert_eq!((past.code(), code(&past).as_str()), (Code::OutOfRange, "REVISION_RETIRED"), "{past}");
+    let future = inspect.list_machines(at(1 << 40)).await.unwrap_err();
+    assert_eq!((future.code(), code(&future).as_str()), (Code::OutOfRange, "NO_SUCH_REVISION"), "{future}");
+    let get = |session, number| v1::GetTransactionRequest { session, number };
+    let number = session.cell.session(plenum_model::SessionId(session.welcome.session)).unwrap().decided[0].number;
+    let gone = inspect.get_transaction(get(session.welcome.session, number)).await.unwrap_err();
+    assert!(code(&gone) == "NO_SUCH_TRANSACTION" && gone.message().contains("is retired"), "{gone}");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_history_that_was_behind_at_a_crash_is_fed_from_the_log_while_the_server_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut without = options(dir.path());
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    let first = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let ended = run_one(&channel, &mut session, &first, "first").await;
+    let before = status(&channel).await;
+    assert_eq!(before.history_revision, 0);
+    server.kill().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let caught_up = until(&channel, |status| status.history_revision >= status.revision).await;
+    assert!(caught_up.revision > before.revision && caught_up.oldest_revision == 1);
+    let mut jobs = Jobs::new(channel.clone());
+    let row = jobs.get_allocation(v1::GetAllocationRequest { allocation: ended, at: None }).await.unwrap().into_inner();
+    assert_eq!((row.job.as_str(), row.state()), ("first", v1::AllocationState::Complete));
+    let at = v1::ListRequest { at: Some(v1::At { revision: first.revision, time_micros: 0 }), ..Default::default() };
+    let mut inspect = Inspect::new(channel.clone());
+    assert_eq!(inspect.list_machines(at).await.unwrap().into_inner().machines.len(), 1);
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
+
+#[tokio::test]
+async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut without = options(dir.path());
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..20 {
+        register(&channel, &format!("m{number}"), 1000).await;
+    }
+    let before = status(&channel).await.revision;
+    server.kill().await.unwrap();
+
+    let mut tight = options(dir.path());
+    tight.settings.log_bytes_max = 0;
+    let server = Server::start(tight).await.unwrap();
+    let channel = connect(&server).await;
+    let after = until(&channel, |status| status.history_revision >= status.revision).await;
+    assert!(after.oldest_revision > before, "{after:?}");
+    let mut inspect = Inspect::new(channel.clone());
+    let at = v1::ListRequest { at: Some(v1::At { revision: before - 10, time_micros: 0 }), ..Default::default() };
+    assert_eq!(code(&inspect.list_machines(at).await.unwrap_err()), "REVISION_RETIRED");
+    // What comes from here on is there.
+    let more = register(&channel, "more", 1000).await.revision;
+    until(&channel, |status| status.history_revision >= more).await;
+    server.kill().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machines = Inspect::new(channel.clone()).list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!(machines.machines.len(), 21, "no machine is lost by that");
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
