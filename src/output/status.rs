@@ -48,6 +48,10 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             ),
         ),
     ];
+    if status.history_given_up > 0 {
+        let what = format!("{} revisions were given up: it was too far behind", status.history_given_up);
+        pairs.push(("history", what));
+    }
     if !status.custom_resources.is_empty() {
         pairs.push(("resources", status.custom_resources.join(", ")));
     }
@@ -72,6 +76,8 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "read_only": super::or_null(&status.read_only),
         "oldest_revision": status.oldest_revision,
         "history_revision": status.history_revision,
+        "history_lag_bytes": status.history_lag_bytes,
+        "history_given_up_revisions": status.history_given_up,
         "log_bytes": status.log_bytes,
         "free_bytes": status.free_bytes,
         "transactions": status.transactions,

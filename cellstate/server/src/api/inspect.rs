@@ -222,6 +222,8 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
         oldest_revision: shared.feed.history().oldest_revision(),
         history_revision: shared.feed.history().newest_revision(),
+        history_lag_bytes: shared.feed.lag_bytes(),
+        history_given_up: shared.feed.given_up(),
         log_bytes: shared.keeper.size_bytes(),
         free_bytes: match shared.keeper.space() {
             Ok(plenum_journal::Space::Ok { free_bytes } | plenum_journal::Space::Low { free_bytes, .. }) => free_bytes,
