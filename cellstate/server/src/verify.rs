@@ -201,7 +201,11 @@ fn fold_history(
     checkpoints: &mut Checkpoints<'_>,
     audit: &mut Audit,
 ) -> Result<u64, ServerError> {
-    let oldest = history.oldest_revision().min(before_log);
+    if before_log == 0 {
+        return Ok(0);
+    }
+    // The log may reach back further than what the history retains: then it begins with the oldest checkpoint, within the log.
+    let oldest = history.oldest_revision().min(history.newest_revision());
     let start = match history.start_for(oldest).map_err(ServerError::ReadHistory)? {
         StartingPoint::Empty => 0,
         StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
