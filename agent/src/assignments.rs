@@ -129,7 +129,7 @@ fn environment(
     let mut variables: Variables = body.env.clone().into_iter().collect();
     // A job can't pretend to be another one.
     variables.retain(|name, _| !name.starts_with("PLENUM_"));
-    let ports = wire.ports.iter().map(|port| (port_variable(&port.name), port.number.to_string()));
+    let ports = wire.ports.iter().map(|port| (variable("PORT", &port.name), port.number.to_string()));
     let own = [
         ("PLENUM_ALLOC_ID", allocation.to_string()),
         ("PLENUM_ATTEMPT", wire.attempt.to_string()),
@@ -143,14 +143,23 @@ fn environment(
         ("PLENUM_TASK_INDEX", wire.task.to_string()),
     ];
     variables.extend(own.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(ports));
+    for device in &wire.devices {
+        // In the order of the group's list: positions among the machine's devices of that kind, and how much of each.
+        let each = [("DEVICES", device.index.to_string()), ("DEVICE_MILLIS", device.millis.to_string())];
+        for (what, value) in each {
+            let all = variables.entry(variable(what, &device.kind)).or_default();
+            let comma = if all.is_empty() { "" } else { "," };
+            *all = format!("{all}{comma}{value}");
+        }
+    }
     variables
 }
 
-/// `PLENUM_PORT_<NAME>`: large letters, digits, and `_` for everything else.
-fn port_variable(name: &str) -> String {
+/// `PLENUM_<WHAT>_<NAME>`: large letters, digits, and `_` for everything else.
+fn variable(what: &str, name: &str) -> String {
     let letters =
         name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' });
-    format!("PLENUM_PORT_{}", letters.collect::<String>())
+    format!("PLENUM_{what}_{}", letters.collect::<String>())
 }
 
 // Other states than granted say that there was a start; the reconciler then looks for its trace.
@@ -187,6 +196,9 @@ mod tests {
                 image: String::new(),
             }),
             ports: vec![v1::Port { name: "http-admin".to_owned(), number: 8080 }],
+            devices: [1, 3]
+                .map(|index| v1::Device { kind: "gpu".to_owned(), index, millis: 1000, model: String::new() })
+                .into(),
             state: v1::AllocationState::Granted.into(),
             group_count: 8,
             ..v1::Assignment::default()
@@ -206,6 +218,8 @@ mod tests {
         assert_eq!(value("PLENUM_ALLOC_ID"), Some("alloc-4-2"));
         assert_eq!(value("PLENUM_TASK_INDEX"), Some("7"));
         assert_eq!(value("PLENUM_PORT_HTTP_ADMIN"), Some("8080"));
+        assert_eq!(value("PLENUM_DEVICES_GPU"), Some("1,3"));
+        assert_eq!(value("PLENUM_DEVICE_MILLIS_GPU"), Some("1000,1000"));
         assert_eq!(value("PLENUM_CPU_MILLIS"), Some("500"));
         assert_eq!(value("LC_ALL"), Some("C"));
         assert_eq!(work.task.job_version, 3);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plenum_model::is_name;
+use plenum_model::{Device, is_name};
 
 use crate::{cgroup::Version, process};
 
@@ -25,6 +25,8 @@ pub struct Machine {
     pub disk_bytes: u64,
     /// Without `attr.` in front: `kernel`, `arch`, `os`, `cgroup`.
     pub attributes: BTreeMap<String, String>,
+    /// Its devices, as it was told.
+    pub devices: Vec<Device>,
 }
 
 /// What is told to the discovery rather than found.
@@ -40,6 +42,8 @@ pub struct Discovery {
     pub cgroup: Option<Version>,
     /// Attributes that are told; they win over those that are found.
     pub attributes: BTreeMap<String, String>,
+    /// Devices that are told: how many of each kind, and their model. None are found by looking.
+    pub devices: Vec<Device>,
 }
 
 /// The name that was told, or the host's in small letters.
@@ -86,6 +90,7 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
             .map(|(name, value)| (name.to_owned(), value))
             .chain(discovery.attributes.clone())
             .collect(),
+        devices: discovery.devices.clone(),
     })
 }
 
@@ -123,7 +128,14 @@ mod tests {
 
     fn discovery() -> Discovery {
         let attributes = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
-        Discovery { name: "m1".to_owned(), shares: 1, directory: "/".into(), cgroup: Some(Version::V1), attributes }
+        Discovery {
+            name: "m1".to_owned(),
+            shares: 1,
+            directory: "/".into(),
+            cgroup: Some(Version::V1),
+            attributes,
+            devices: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Configuration files of parts: TOML with the names of the flags, and with the bounds that have no flag.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
+use plenum_model::Device;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
 
 use crate::{failure::Failure, job_file};
@@ -38,9 +39,40 @@ pub(super) struct AgentFile {
     pub(super) no_isolation: bool,
     pub(super) stop_tasks_on_exit: bool,
     pub(super) attributes: BTreeMap<String, String>,
+    /// By kind, such as `[devices.gpu]`.
+    pub(super) devices: BTreeMap<String, Devices>,
     pub(super) log_file_bytes_max: Option<u64>,
     pub(super) ended_kept_max: Option<usize>,
     pub(super) pids_max: Option<u32>,
+}
+
+/// Equal devices of a machine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Devices {
+    count: u32,
+    #[serde(default)]
+    model: String,
+}
+
+/// Devices of one kind that a machine has at most.
+const DEVICES_MAX: u32 = 64;
+
+impl AgentFile {
+    /// The devices, each whole.
+    pub(super) fn each_device(&self) -> Result<Vec<Device>, Failure> {
+        let mut all = Vec::new();
+        for (kind, devices) in &self.devices {
+            if !(1..=DEVICES_MAX).contains(&devices.count) {
+                let message = format!("devices.{kind}.count is {}; expected 1 to {DEVICES_MAX}", devices.count);
+                return Err(Failure::new("CONFIG", message));
+            }
+            let (kind, model): (Arc<str>, Arc<str>) = (kind.as_str().into(), devices.model.as_str().into());
+            let device = |index| Device { kind: kind.clone(), index, millis: 1000, model: model.clone() };
+            all.extend((0..devices.count).map(device));
+        }
+        Ok(all)
+    }
 }
 
 /// Reads a file; the defaults where none is named.
@@ -75,6 +107,18 @@ mod tests {
     fn a_servers_file_has_times_with_units() {
         let file: ServerFile = parse("listen = \"127.0.0.1:7171\"\nlease = \"15s\"\nretain_bytes = 10\n").unwrap();
         assert_eq!((file.lease, file.retain_bytes), (Some(Duration::from_secs(15)), Some(10)));
+    }
+
+    #[test]
+    fn an_agents_file_says_how_many_devices_of_each_kind_there_are() {
+        let file: AgentFile = parse("[devices.gpu]\ncount = 2\nmodel = \"a100\"\n").unwrap();
+        let devices = file.each_device().unwrap();
+        assert_eq!(
+            devices.iter().map(|device| (&*device.kind, device.index)).collect::<Vec<_>>(),
+            [("gpu", 0), ("gpu", 1)]
+        );
+        let none: AgentFile = parse("[devices.gpu]\ncount = 0\n").unwrap();
+        assert!(none.each_device().unwrap_err().message.contains("expected 1 to 64"));
     }
 
     #[test]

@@ -261,7 +261,7 @@ fn registered_machine(
             custom: Vec::new(),
         }),
         attributes: machine.attributes.clone().into_iter().collect(),
-        devices: Vec::new(),
+        devices: machine.devices.iter().map(Into::into).collect(),
         inventory: inventory
             .into_iter()
             .map(|(allocation, status)| v1::InventoryItem {

@@ -21,6 +21,8 @@ pub struct Options {
     pub stop_tasks_on_exit: bool,
     /// Attributes besides those that are found; they win over those.
     pub attributes: BTreeMap<String, String>,
+    /// Devices that the machine offers, whole ones.
+    pub devices: Vec<plenum_model::Device>,
     /// Output kept of each task and stream: two files of at most this size.
     pub log_file_bytes_max: u64,
     /// Ended allocations whose output is kept; beyond, the oldest go.
@@ -43,6 +45,7 @@ impl Options {
             no_isolation: false,
             stop_tasks_on_exit: false,
             attributes: BTreeMap::new(),
+            devices: Vec::new(),
             log_file_bytes_max: 8 << 20,
             ended_kept_max: 256,
             pids_max: 4096,
