@@ -18,6 +18,7 @@ const MISSING: &str = "tasks run without: ";
 pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
     let file: AgentFile = config::read(flags.config.as_deref())?;
+    let devices = file.each_device()?;
     let directory = match flags.dir.clone().or(file.dir) {
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
@@ -27,7 +28,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
     options.no_isolation = flags.no_isolation || file.no_isolation;
     options.stop_tasks_on_exit = flags.stop_tasks_on_exit || file.stop_tasks_on_exit;
-    options.devices = file.each_device()?;
+    options.devices = devices;
     options.attributes = file.attributes;
     options.log_file_bytes_max = file.log_file_bytes_max.unwrap_or(options.log_file_bytes_max);
     options.ended_kept_max = file.ended_kept_max.unwrap_or(options.ended_kept_max);
