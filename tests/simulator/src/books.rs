@@ -147,7 +147,8 @@ impl Books {
 
     /// A server read this log back: nothing acknowledged is missing, and what is there was sent, in this order.
     pub(crate) fn recovered(&mut self, batches: &[LoggedBatch], mirror: &Cell, tally: &mut Tally) -> Checked {
-        let last = batches.last().map_or(Revision(0), LoggedBatch::last);
+        // Without a batch behind it, the checkpoint is the end.
+        let last = batches.last().map_or(mirror.revision(), LoggedBatch::last);
         hold(last >= self.acknowledged, "invariant_acknowledged_survives_any_crash", || {
             format!("acknowledged up to revision {}, and the log ends at {last}", self.acknowledged)
         })?;
@@ -164,6 +165,11 @@ impl Books {
         }
         self.sent.truncate(count(self.cell.revision()));
         self.invariant_everybody_has_the_same_cell("recovery", mirror)
+    }
+
+    /// The encoded answer of a revision, as the history would have it.
+    pub(crate) fn answer(&self, revision: Revision) -> Option<Bytes> {
+        self.entry(revision).map(|entry| entry.decided.clone())
     }
 
     fn entry(&self, revision: Revision) -> Option<&Entry> {

@@ -82,6 +82,8 @@ pub(crate) struct Mix {
     pub(crate) meddles_micros: i64,
     /// Mean time between what a mad scheduler does; 0 for none.
     pub(crate) mad_every_micros: i64,
+    /// How often the history makes a checkpoint when the server keeps house, in thousandths; the log is given up behind it.
+    pub(crate) checkpoint_thousandths: u64,
     /// What the core remembers of machines, to tell conflict from misfit.
     pub(crate) ring_changes: usize,
     pub(crate) machines: usize,
@@ -119,6 +121,7 @@ impl Mix {
             lost_after_micros: random.between(1_000_000, 6_000_000),
             meddles_micros: if random.chance(700) { random.between(1_000_000, 5_000_000) } else { 0 },
             mad_every_micros: if !calm && random.chance(400) { random.between(50_000, 800_000) } else { 0 },
+            checkpoint_thousandths: if random.chance(500) { random.below(300) } else { 0 },
             ring_changes: if random.chance(300) { 24 } else { 1 << 19 },
             machines: 2 + random.index(3),
             jobs: 5 + random.index(8),

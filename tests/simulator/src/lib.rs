@@ -13,6 +13,7 @@
 mod agenda;
 mod agent;
 mod books;
+mod checkpoint;
 mod describe;
 mod faults;
 mod judge;

@@ -193,7 +193,9 @@ impl Owner {
             }
             1..=3 => {
                 let job = job.filter(|job| job.shape.kind == JobKind::ToCompletion)?;
-                Some(Command::ScaleJob { job: job.id, group: 0, count })
+                // Fewer than a group starts with would never run.
+                let least = job.shape.groups.first().map_or(0, |shape| shape.min);
+                Some(Command::ScaleJob { job: job.id, group: 0, count: count.max(least) })
             }
             4..=6 => live.get(allocation).copied().map(Command::StopAllocation),
             7 | 8 => {

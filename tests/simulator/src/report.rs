@@ -39,6 +39,10 @@ pub struct Tally {
     pub outcomes_unknown: u64,
     /// Batches that waited for room on the disk.
     pub waits_for_room: u64,
+    /// Recoveries that began with a checkpoint, and not with the first revision.
+    pub from_checkpoints: u64,
+    /// Answers that were read from the history, because the log had given them up.
+    pub answers_from_history: u64,
     /// Outcomes that schedulers were told.
     pub outcomes: u64,
     /// Transactions that were answered again from the log.
@@ -104,6 +108,8 @@ impl Tally {
             (&mut self.recoveries_interrupted, other.recoveries_interrupted),
             (&mut self.outcomes_unknown, other.outcomes_unknown),
             (&mut self.waits_for_room, other.waits_for_room),
+            (&mut self.from_checkpoints, other.from_checkpoints),
+            (&mut self.answers_from_history, other.answers_from_history),
             (&mut self.outcomes, other.outcomes),
             (&mut self.repeated, other.repeated),
             (&mut self.granted, other.granted),
@@ -156,6 +162,7 @@ impl Tally {
             ("a recovery that was interrupted", self.recoveries_interrupted),
             ("a write of unknown outcome", self.outcomes_unknown),
             ("a batch that waited for room", self.waits_for_room),
+            ("a recovery from a checkpoint", self.from_checkpoints),
             ("a transaction that was answered again", self.repeated),
             ("a session that went on", self.resumed),
             ("a mirror that fell behind", self.resyncs),
@@ -223,14 +230,16 @@ impl fmt::Display for Tally {
         writeln!(f, "{} runs: {} revisions in {} batches", self.runs, self.revisions, self.batches)?;
         writeln!(
             f,
-            "recoveries {} (more than acknowledged {}, less than sent {}, interrupted {}, after unknown outcomes {}), \
-             {} waits for room",
+            "recoveries {} (more than acknowledged {}, less than sent {}, interrupted {}, after unknown outcomes {}, \
+             from checkpoints {}), {} waits for room, {} answers from the history",
             self.recoveries,
             self.unacknowledged_kept,
             self.unacknowledged_lost,
             self.recoveries_interrupted,
             self.outcomes_unknown,
-            self.waits_for_room
+            self.from_checkpoints,
+            self.waits_for_room,
+            self.answers_from_history
         )?;
         writeln!(f, "faults: {}; flipped bits: {}", list(&self.faults), list(&self.flips))?;
         writeln!(

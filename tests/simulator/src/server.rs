@@ -20,6 +20,7 @@ use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
 
 use crate::books::{Checked, Violation};
+use crate::checkpoint::Checkpoint;
 use crate::world::{ConnectionId, Event, World};
 use streams::{Following, Watching};
 
@@ -250,7 +251,7 @@ impl Server {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
             Answer::Repeated(first) => {
                 world.tally.repeated += 1;
-                (first, self.read_back(first)?)
+                (first, self.read_back(world, first)?)
             }
         };
         match ticket {
@@ -264,12 +265,16 @@ impl Server {
         Ok(())
     }
 
-    /// The answer of a revision, from what is recent or from the log.
-    fn read_back(&self, revision: Revision) -> Result<Decision, Violation> {
+    /// The answer of a revision, from what is recent, from the log, or from the history.
+    fn read_back(&self, world: &mut World, revision: Revision) -> Result<Decision, Violation> {
         let lost =
             |what: String| Violation { invariant: "invariant_a_repeated_number_gets_the_same_answer", facts: what };
         let encoded = match self.recent.decided(revision) {
             Some(encoded) => encoded,
+            None if revision.0 < self.journal.keeper().oldest_revision() => {
+                world.tally.answers_from_history += 1;
+                world.books.answer(revision).ok_or_else(|| lost(format!("revision {revision} never was")))?
+            }
             None => {
                 let mut reader = self.journal.keeper().reader(revision.0).map_err(|error| lost(error.to_string()))?;
                 let frame = reader.next_frame().map_err(|error| lost(error.to_string()))?;
@@ -325,6 +330,12 @@ impl Server {
         let keeper = self.journal.keeper();
         // A mark or a segment that could not be written is not missed yet.
         let flushed = keeper.high_water().flush();
+        if world.random.chance(world.mix.checkpoint_thousandths) {
+            let checkpoint = Checkpoint::of(self.mirror.cell());
+            world.tell(|| format!("history: a checkpoint at revision {}", checkpoint.revision));
+            keeper.release(checkpoint.revision.0);
+            world.checkpoint = Some(checkpoint);
+        }
         let prepared = if keeper.is_ready() { Ok(()) } else { keeper.prepare() };
         drop((flushed, prepared));
         if self.is_dead() && self.failed.is_none() {

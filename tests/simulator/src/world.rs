@@ -12,6 +12,7 @@ use prost::Message as _;
 
 use crate::agenda::Agenda;
 use crate::books::Books;
+use crate::checkpoint::Checkpoint;
 use crate::describe;
 use crate::faults::{Fault, Mix};
 use crate::random::Random;
@@ -164,6 +165,8 @@ pub(crate) struct World {
     connections_made: u64,
     /// Who is cut off, by the side that does not get what is sent.
     cut: BTreeMap<(Party, Side), Cut>,
+    /// What the history has.
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// Until when syncs take seconds.
     pub(crate) slow_until_micros: i64,
 }
@@ -182,6 +185,7 @@ impl World {
             connections: BTreeMap::new(),
             connections_made: 0,
             cut: BTreeMap::new(),
+            checkpoint: None,
             slow_until_micros: 0,
         }
     }

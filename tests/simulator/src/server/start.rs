@@ -47,7 +47,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Server, NotStarted> {
     let disk = disk.reboot();
     let (journal, recovered) = Journal::open(Arc::new(disk.clone()), options()).map_err(|error| failed(&error))?;
-    let (batches, mirror) = read(&journal)?;
+    let (batches, mirror) = read(&journal, world)?;
     let kept = mirror.cell().revision();
     // A clock that was set, forward or back; as in production it begins where log time was at the earliest.
     let set = if world.random.chance(200) { world.random.between(-2_000_000, 5_000_000) } else { 0 };
@@ -107,18 +107,24 @@ fn failed(error: &OpenError) -> NotStarted {
     }
 }
 
-/// All batches of the log, and the cell that they make.
-fn read(journal: &Journal) -> Result<(Vec<LoggedBatch>, Mirror), NotStarted> {
-    let mut mirror = Mirror::new(Cell::default());
+/// The batches of the log behind the newest checkpoint, and the cell that they make of it.
+fn read(journal: &Journal, world: &mut World) -> Result<(Vec<LoggedBatch>, Mirror), NotStarted> {
+    let cell = match &world.checkpoint {
+        Some(checkpoint) => checkpoint.cell().map_err(|error| unreadable(&error))?,
+        None => Cell::default(),
+    };
+    world.tally.from_checkpoints += u64::from(world.checkpoint.is_some());
+    let begins = cell.revision();
+    let mut mirror = Mirror::new(cell);
     let mut batches = Vec::new();
-    if journal.tail().revision == 0 {
+    if journal.tail().revision <= begins.0 {
         return Ok((batches, mirror));
     }
     let failed = |error: plenum_journal::ReadError| match error {
         plenum_journal::ReadError::Disk(_) => NotStarted::Disk(error.to_string()),
         _ => NotStarted::Wrong(Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() }),
     };
-    let mut reader = journal.keeper().reader(1).map_err(failed)?;
+    let mut reader = journal.keeper().reader(begins.next().0).map_err(failed)?;
     while let Some(frame) = reader.next_frame().map_err(failed)? {
         let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)).map_err(|error| unreadable(&error))?;
         fold(&batch, &mut mirror)?;

@@ -1,0 +1,29 @@
+//! What the simulated history has: the newest checkpoint, and old answers. The real one stands on a store of its own, with crash tests
+//! of its own; here it never fails, so that the log can be given up behind it, and recovery begins in the middle.
+
+use bytes::Bytes;
+use plenum_model::{Cell, Revision};
+use plenum_proto::pages;
+
+/// A cell as the pages that the history keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) revision: Revision,
+    pages: Vec<Bytes>,
+}
+
+impl Checkpoint {
+    /// Of a cell that is durable.
+    pub(crate) fn of(cell: &Cell) -> Self {
+        let pages = pages::every(cell).map(|(table, number)| pages::encode_page(cell, table, number));
+        Self { revision: cell.revision(), pages: pages.collect() }
+    }
+
+    /// The cell again.
+    ///
+    /// # Errors
+    /// When the pages are none.
+    pub(crate) fn cell(&self) -> Result<Cell, String> {
+        pages::restore(self.pages.iter().cloned()).map_err(|error| error.to_string())
+    }
+}
