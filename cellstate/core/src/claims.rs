@@ -85,7 +85,7 @@ impl Resolver<'_> {
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
         let group_row = job.group_row(placement.group).expect("its row was found");
         if GroupCounts::are_needed_by(shape) {
-            self.rules.count(cell, job, placement.group);
+            self.count(job, placement.group);
         }
         Ok(Terms {
             job,
@@ -278,7 +278,9 @@ impl Resolver<'_> {
     fn keep(&mut self, machine: u32, judged: Judged) -> Option<Box<GrantExtra>> {
         for victim in judged.victims {
             self.promised.specials.victims.push(victim);
-            self.note_left(victim);
+            if let Some(row) = self.cell.allocation_rows().get(victim) {
+                self.note_left(victim, row);
+            }
         }
         let extra = judged.extra;
         if extra.devices.is_empty() && extra.ports.is_empty() && extra.takes_over.is_empty() {

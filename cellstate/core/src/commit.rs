@@ -42,7 +42,9 @@ impl Core {
         }
         self.may_commit(&session.scheduler)?;
         self.check(txn)?;
+        let scheduler = self.derived.scheduler_numbers[&session.scheduler];
         let resolution = Resolver {
+            scheduler,
             cell: &self.cell,
             ring: &self.derived.ring,
             rules: &mut self.derived.rules,
@@ -56,7 +58,6 @@ impl Core {
             now,
         }
         .resolve(txn);
-        let scheduler = self.derived.scheduler_numbers[&session.scheduler];
         // A dry run is not logged, so it must leave no trace in what replay derives: not even in the order of free rows.
         let untouched = txn.dry_run.then(|| self.derived.allocation_slots.clone());
         let (outcome, mut delta) = self.conclude(txn, resolution, scheduler, now);

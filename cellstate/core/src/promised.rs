@@ -26,6 +26,8 @@ pub(crate) struct Promised {
     /// Disk and named resources, for the few that use them.
     rest: BTreeMap<u32, Resources>,
     stops: Vec<u32>,
+    /// The same, as a list.
+    pub(crate) stopped: Vec<u32>,
     /// Jobs whose tasks share a machine, with the one that they were promised.
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
@@ -68,6 +70,7 @@ impl Promised {
             self.stamp = 0;
         }
         self.stamp += 1;
+        self.stopped.clear();
         self.rest.clear();
         self.homes.clear();
         self.specials.clear();
@@ -142,6 +145,9 @@ impl Promised {
         }
         let fresh = self.stops[place] != self.stamp;
         self.stops[place] = self.stamp;
+        if fresh {
+            self.stopped.push(slot);
+        }
         fresh
     }
 

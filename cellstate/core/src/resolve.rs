@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, LogTime, Placement, Refusal, RefusalKind,
-    RefusalReason, Resources, Session, Transaction,
+    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, Guard, Job, LogTime, Placement, Refusal,
+    RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::job_events::JobEvents;
@@ -57,6 +57,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) epochs_began: &'a [u64],
     pub(crate) opened: plenum_model::Revision,
     pub(crate) session: &'a Arc<Session>,
+    /// The number of its scheduler's name.
+    pub(crate) scheduler: u16,
     pub(crate) now: LogTime,
 }
 
@@ -171,8 +173,8 @@ impl Resolver<'_> {
                 resolution.idle_stops.push(position);
                 continue;
             };
-            let job = self.cell.job(found.row.job());
-            if job.is_none_or(|job| job.shape.scheduler != self.session.scheduler) {
+            // A live allocation is of the scheduler whose job it is: a job changes hands only when nothing of it is left.
+            if found.row.scheduler != self.scheduler {
                 let facts = Facts::plain(RefusalKind::Permission, RefusalReason::OtherScheduler);
                 let about = Placement { job: found.row.job(), group: found.row.group, ..Placement::default() };
                 let mut refused = refusal(None, &about, facts);
@@ -180,7 +182,7 @@ impl Resolver<'_> {
                 resolution.refusals.push(refused);
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
-                self.note_left(id.slot);
+                self.note_left(id.slot, found.row);
             } else {
                 resolution.idle_stops.push(position);
             }
@@ -188,17 +190,37 @@ impl Resolver<'_> {
     }
 
     /// Somebody leaves with this transaction: its group has a task less, and its namespace room to claim.
-    pub(crate) fn note_left(&mut self, slot: u32) {
-        let Some(found) = self.cell.allocation_in(slot) else { return };
-        let Some(job) = self.cell.job(found.row.job()) else { return };
-        let Some(shape) = job.shape.groups.get(usize::from(found.row.group)) else { return };
-        if GroupCounts::are_needed_by(shape) {
-            self.rules.count(self.cell, job, found.row.group);
-            self.rules.attempt(self.cell, found.row.group_row, found.row.machine, -1);
+    #[inline]
+    pub(crate) fn note_left(&mut self, slot: u32, row: &AllocationRow) {
+        if self.rules.counts(row.group_row).is_some() {
+            self.rules.attempt(self.cell, row.group_row, row.machine, -1);
         }
-        if self.cell.has_quotas() && self.cell.quota(&job.shape.namespace).is_some() {
+        if self.cell.has_quotas() {
+            self.give_back(slot, row);
+        }
+    }
+
+    fn give_back(&mut self, slot: u32, row: &AllocationRow) {
+        debug_assert!(self.cell.allocation_in(slot).is_some(), "who leaves was there");
+        let Some(job) = self.cell.job(row.job()) else { return };
+        if self.cell.quota(&job.shape.namespace).is_some() {
             let place = self.promised.namespace(&job.shape.namespace);
-            self.promised.given_back(place).add(&self.cell.resources_of(found.row));
+            self.promised.given_back(place).add(&self.cell.resources_of(row));
+        }
+    }
+
+    /// Counts a group that limits its tasks. One that is counted for the first time still has those who leave with this
+    /// transaction, which are taken off.
+    pub(crate) fn count(&mut self, job: &Job, group: u16) {
+        if !self.rules.count(self.cell, job, group) {
+            return;
+        }
+        let row = job.group_row(group);
+        let leaving = self.promised.stopped.iter().chain(&self.promised.specials.victims);
+        for found in leaving.filter_map(|&slot| self.cell.allocation_in(slot)) {
+            if Some(found.row.group_row) == row {
+                self.rules.attempt(self.cell, found.row.group_row, found.row.machine, -1);
+            }
         }
     }
 

@@ -43,18 +43,19 @@ impl Rules {
         &known.classes
     }
 
-    /// Counts a group, if it was not counted yet: a walk over its tasks, once.
-    pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) {
-        let Some(row) = job.group_row(group) else { return };
+    /// Counts a group, if it was not counted yet: a walk over its tasks, once. True: it was not.
+    pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) -> bool {
+        let Some(row) = job.group_row(group) else { return false };
         let place = row as usize;
         if self.counts.get(place).is_some_and(Option::is_some) {
-            return;
+            return false;
         }
         if place >= self.counts.len() {
             self.counts.resize_with(place + 1, || None);
         }
         self.counts[place] = Some(Box::new(Counted { job: job.id, group, counts: GroupCounts::of(cell, job, group) }));
         self.counted += 1;
+        true
     }
 
     /// How the tasks of a group are spread, if that was counted, with what is being tried.
