@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// Damages that opening writes to the program's own log; `verify` lists more.
+const DAMAGES_TOLD_MAX: usize = 20;
+
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
 
@@ -221,7 +224,17 @@ impl Journal {
         disk.sync_dir()?;
         let created = create_if_new(&*disk, &options)?;
         let Entrance { identity, mark, mark_file } = enter(&*disk, options.expect)?;
+        for (offset, flaw) in &mark_file.flaws {
+            // What a crash while it was written leaves. The other slot counts, and is older by one flush.
+            tracing::warn!(file = mark::NAME, offset, %flaw, "a slot of the high-water mark is not whole");
+        }
         let survey = Surveyor::new(&*disk, identity, mark, &mut |_| {}).walk()?;
+        for damage in survey.damages.iter().take(DAMAGES_TOLD_MAX) {
+            // A torn end is reported when it was cut.
+            if survey.torn.as_ref().is_none_or(|torn| torn.damage != *damage) {
+                tracing::error!(%damage, "the log is damaged");
+            }
+        }
         judge(&disk.place(), &survey, mark)?;
         let (place, settled, cut) = settle(&*disk, &options, &identity, survey)?;
         let high_water = mark_file.into_writer();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use plenum_journal::Keeper;
+use plenum_journal::{Keeper, ReadError};
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
@@ -225,12 +225,18 @@ impl Shared {
 
     /// What was answered at a revision, from the log or the history.
     fn logged(&self, revision: Revision) -> Result<bytes::Bytes, Failure> {
-        if let Ok(mut reader) = self.keeper.reader(revision.0)
-            && let Ok(Some(frame)) = reader.next_frame()
-            && let Ok(batch) = crate::publish::LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload))
-            && let Some(decided) = batch.decided(revision)
-        {
-            return Ok(decided);
+        let found = self.keeper.reader(revision.0).and_then(|mut reader| {
+            let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
+            let batch = frame.and_then(|frame| crate::publish::LoggedBatch::parse(frame).ok());
+            Ok(batch.and_then(|batch| batch.decided(revision)))
+        });
+        match found {
+            Ok(Some(decided)) => return Ok(decided),
+            // The history may have it; but somebody should look at that disk.
+            Err(error @ (ReadError::Damaged(_) | ReadError::Disk(_))) => {
+                tracing::error!(%error, "the log could not be read back");
+            }
+            _ => {}
         }
         let entry = self.feed.history().entry(revision.0);
         entry.map(|logged| logged.entry.decided).map_err(|error| Failure::history(&error))
