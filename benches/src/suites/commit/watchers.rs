@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use plenum_model::Delta;
+use plenum_proto::v1::cell_client::CellClient;
 use plenum_proto::v1::session_response::Tell;
 use plenum_proto::{delta, v1};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tonic::Streaming;
+use tonic::transport::Channel;
 
 use super::cell::{client, connect, status};
 use super::closed::{self, Times};
@@ -133,8 +135,12 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
     let (running, pacer) = open_loop::begin(ground, rate).await?;
     ground.wait(&running, times.warm_up).await?;
     let (mut told, mut claims) = (Vec::new(), Vec::new());
-    for _ in 0..times.windows {
+    for window in 0..times.windows {
         let (rows, counted, began) = (watchers.rows(), running.load.counters(), Instant::now());
+        // Once somebody has fallen behind, this rate is too high.
+        if window > 0 && watchers.resyncs() > 0 {
+            break;
+        }
         ground.wait(&running, times.window).await?;
         watchers.check()?;
         let seconds = began.elapsed().as_secs_f64();
@@ -260,19 +266,25 @@ impl Watchers {
     async fn start(ground: &Ground, count: u32) -> anyhow::Result<Self> {
         let hello = resume(ground.address()).await?;
         let told = Arc::new(Told::default());
-        let (mut ages, mut tasks) = (Vec::new(), Vec::new());
+        let (mut all_ages, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let stream = client(connect(ground.address()).await?).watch(hello.clone()).await?.into_inner();
+            let mut client = client(connect(ground.address()).await?);
+            let stream = client.watch(hello.clone()).await?.into_inner();
             let own = Arc::new(Mutex::new(latency::histogram()));
-            let watcher = Watcher { stream, told: told.clone(), ages: own.clone(), revision: hello.revision };
-            ages.push(own);
+            let (told, ages, hello) = (told.clone(), own.clone(), hello.clone());
+            let watcher = Watcher { client, stream, told, ages, hello };
+            all_ages.push(own);
             tasks.push(tokio::spawn(watcher.run()));
         }
-        Ok(Self { told, ages, tasks })
+        Ok(Self { told, ages: all_ages, tasks })
     }
 
     fn rows(&self) -> u64 {
         self.told.rows.load(Ordering::Relaxed)
+    }
+
+    fn resyncs(&self) -> u64 {
+        self.told.resyncs.load(Ordering::Relaxed)
     }
 
     /// How old pictures were since this was asked last, in microseconds.
@@ -303,11 +315,12 @@ impl Watchers {
 }
 
 struct Watcher {
+    client: CellClient<Channel>,
     stream: Streaming<v1::SessionResponse>,
     told: Arc<Told>,
     ages: Arc<Mutex<Histogram<u64>>>,
-    /// Up to where it was told everything.
-    revision: u64,
+    /// How it would follow from here: with the revision up to which it was told everything.
+    hello: v1::Hello,
 }
 
 impl Watcher {
@@ -317,10 +330,13 @@ impl Watcher {
             let message = self.stream.message().await?.context("the server ended a watcher's stream")?;
             match message.tell.context("a message that says nothing")? {
                 Tell::Deltas(deltas) => self.deltas(deltas)?,
+                // It fell behind, which is counted. Its snapshot would be as large as the cell, and say nothing of deltas: it goes on
+                // with what comes now.
                 Tell::Welcome(welcome) if welcome.snapshot => {
                     self.told.resyncs.fetch_add(1, Ordering::Relaxed);
+                    self.hello.revision = welcome.revision;
+                    self.stream = self.client.watch(self.hello.clone()).await?.into_inner();
                 }
-                Tell::Snapshot(part) if part.last => self.revision = part.revision,
                 _ => {}
             }
         }
@@ -328,16 +344,16 @@ impl Watcher {
     }
 
     fn is_done(&self) -> bool {
-        self.told.finishing.load(Ordering::Acquire) && self.revision >= self.told.newest.load(Ordering::Acquire)
+        self.told.finishing.load(Ordering::Acquire) && self.hello.revision >= self.told.newest.load(Ordering::Acquire)
     }
 
     fn deltas(&mut self, deltas: v1::Deltas) -> anyhow::Result<()> {
         let (mut rows, mut oldest) = (0, i64::MAX);
         for bytes in deltas.deltas {
             let delta = delta::decode(bytes).context("a delta")?;
-            let (expected, found) = (self.revision + 1, delta.revision.0);
+            let (expected, found) = (self.hello.revision + 1, delta.revision.0);
             ensure!(expected == found, "a watcher was told revision {found} where {expected} is next");
-            self.revision = found;
+            self.hello.revision = found;
             rows += rows_of(&delta);
             oldest = oldest.min(delta.time.micros);
         }
