@@ -148,7 +148,7 @@ impl Books {
     /// A server read this log back: nothing acknowledged is missing, and what is there was sent, in this order.
     pub(crate) fn recovered(&mut self, batches: &[LoggedBatch], mirror: &Cell, tally: &mut Tally) -> Checked {
         // Without a batch behind it, the checkpoint is the end.
-        let last = batches.last().map_or(mirror.revision(), LoggedBatch::last);
+        let last = batches.last().map_or_else(|| mirror.revision(), LoggedBatch::last);
         hold(last >= self.acknowledged, "invariant_acknowledged_survives_any_crash", || {
             format!("acknowledged up to revision {}, and the log ends at {last}", self.acknowledged)
         })?;
