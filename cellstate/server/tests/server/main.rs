@@ -5,6 +5,8 @@ mod agents;
 mod backups;
 mod client;
 mod commits;
+mod decisions;
 mod directory;
+mod formats;
 mod history;
 mod inspection;
