@@ -163,10 +163,12 @@ impl Judge<'_> {
     /// Whether what was short, and what fitted at the base, can be true.
     fn wrong_room(&self) -> Option<Violation> {
         let (refusal, base, at) = (self.refusal, self.one.asked.base_revision, self.one.outcome.revision);
-        let asked = self.one.asked.placements.get(refusal.placement as usize)?;
-        // Holds of others, victims and spare machines shift what is free for a claim: there the bounds say nothing.
-        let shifts = !asked.preemptions.is_empty() || !asked.alternates.is_empty() || !asked.extras.is_empty();
-        if shifts || !self.chronicle.hold_changes.is_empty() {
+        // Holds of others, victims and spare machines, also those of earlier placements, shift what is free for a claim: there the
+        // bounds say nothing.
+        let shifts = |asked: &v1::Placement| {
+            !(asked.preemptions.is_empty() && asked.alternates.is_empty() && asked.extras.is_empty())
+        };
+        if self.one.asked.placements.iter().any(shifts) || !self.chronicle.hold_changes.is_empty() {
             return None;
         }
         let need = self.need(refusal.job, refusal.group)?;

@@ -119,6 +119,30 @@ impl Bench {
         self.ask(Command::CordonMachine { machine: MachineId::from_bits(machine).unwrap(), cordoned });
     }
 
+    /// Its lease runs out.
+    pub(crate) fn expire(&mut self, machine: u64) {
+        let machine = MachineId::from_bits(machine).unwrap();
+        if let Some(epoch) = self.core.cell().machine(machine).map(|found| found.epoch) {
+            self.ask(Command::ExpireMachine { machine, epoch });
+        }
+    }
+
+    pub(crate) fn remove(&mut self, machine: u64) {
+        self.ask(Command::RemoveMachine(MachineId::from_bits(machine).unwrap()));
+    }
+
+    /// What its agent has traces of: all that was granted there, in the state in which the cell thinks it is, or running.
+    pub(crate) fn inventory(&self, machine: u64) -> Vec<v1::InventoryItem> {
+        let slot = plenum_checker::picture::slot_of(machine);
+        let here = self.core.cell().allocations().filter(|found| found.row.machine == slot);
+        let item = |id: u64| v1::InventoryItem {
+            allocation: id,
+            state: v1::AllocationState::Running.into(),
+            ..v1::InventoryItem::default()
+        };
+        here.map(|found| item(found.id.to_bits())).collect()
+    }
+
     pub(crate) fn drain(&mut self, machine: u64, drains: bool) {
         let deadline = drains.then(|| LogTime::from_micros(self.now.micros + 5_000_000));
         self.ask(Command::DrainMachine { machine: MachineId::from_bits(machine).unwrap(), deadline });

@@ -20,7 +20,8 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
     let usual = [Seen::Committed, Seen::Partial, Seen::Refused, Seen::Repeated, Seen::DryRun, Seen::Stop];
     let refused =
         [Seen::Conflict, Seen::Misfit, Seen::Mate, Seen::Quota, Seen::DeviceTaken, Seen::Limit, Seen::Predecessor];
-    let special = [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate];
+    let special =
+        [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate, Seen::Removed, Seen::Event];
     for what in usual.into_iter().chain(refused).chain(special) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }

@@ -56,10 +56,21 @@ pub(crate) enum Seen {
     DeviceTaken,
     Limit,
     Predecessor,
+    Removed,
+    Event,
 }
 
 /// Jobs of each client.
 const SHAPES: u32 = 6;
+
+/// What the agent of each machine finds.
+fn found(number: usize, cpu_millis: i64) -> v1::RegisterMachine {
+    let rack = format!("r{}", number % 3);
+    let gpu = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: "a".into() };
+    let mut found = machine(&format!("m{number}"), cpu_millis, &[("rack", &rack)]);
+    found.devices = (0..u32::try_from(number % 3).unwrap()).map(gpu).collect();
+    found
+}
 
 /// Each job declares something else.
 fn job(name: &str, priority: u32, number: u32) -> v1::JobSpec {
@@ -104,11 +115,7 @@ impl Traffic {
         let mut bench = Bench::new();
         let mut machines = Vec::new();
         for number in 0..6 {
-            let rack = format!("r{}", number % 3);
-            let mut found = machine(&format!("m{number}"), 6000, &[("rack", &rack)]);
-            let gpu = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, model: "a".into() };
-            found.devices = (0..number % 3).map(gpu).collect();
-            machines.push(bench.machine(found));
+            machines.push(bench.machine(found(number, 6000)));
         }
         let mut clients = Vec::new();
         for (name, priority) in CLIENTS.into_iter().zip([20, 50, 80]) {
@@ -250,6 +257,9 @@ impl Traffic {
                 v1::RefusalKind::Quota => self.note(Seen::Quota),
                 _ => {}
             }
+            if refusal.culprits.iter().any(|culprit| !culprit.event.is_empty()) {
+                self.note(Seen::Event);
+            }
             match refusal.reason() {
                 v1::RefusalReason::DeviceTaken => self.note(Seen::DeviceTaken),
                 v1::RefusalReason::PerMachineLimit | v1::RefusalReason::SpreadLimit => self.note(Seen::Limit),
@@ -310,8 +320,9 @@ impl Traffic {
 
     /// What happens around the clients.
     fn around(&mut self) {
-        let machine = self.machines[self.random.below(self.machines.len())];
-        match self.random.below(9) {
+        let number = self.random.below(self.machines.len());
+        let machine = self.machines[number];
+        match self.random.below(13) {
             0 => self.bench.cordon(machine, true),
             4 => self.bench.drain(machine, true),
             5 => self.machines.clone().into_iter().for_each(|machine| self.bench.drain(machine, false)),
@@ -324,6 +335,21 @@ impl Traffic {
                 let paused = self.random.chance(30);
                 self.bench.pause(scheduler, paused);
             }
+            9 => self.bench.expire(machine),
+            10 => {
+                // As large as before, larger or smaller; of what ran there, its agent has traces, or has forgotten it all.
+                let mut again = found(number, 5000 + 500 * i64::try_from(self.random.below(5)).unwrap());
+                if self.random.chance(70) {
+                    again.inventory = self.bench.inventory(machine);
+                }
+                self.bench.machine(again);
+            }
+            11 if self.random.chance(30) => {
+                self.bench.remove(machine);
+                self.machines[number] = self.bench.machine(found(number, 6000));
+                self.note(Seen::Removed);
+            }
+            12 => self.bench.wait(61_000_000),
             8 => {
                 let open_to = self.random.chance(40).then(|| CLIENTS[self.random.below(CLIENTS.len())]);
                 self.bench.partition("r2", open_to);
