@@ -1,5 +1,5 @@
-//! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, finished jobs
-//! are retired.
+//! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, holds
+//! end, unknown tasks are told to stop, finished jobs are retired.
 
 use std::sync::Arc;
 
@@ -30,7 +30,9 @@ impl Core {
             _ => time,
         });
         let drained = self.derived.drains.first().map(|(time, _)| *time);
-        retired.into_iter().chain(lost).chain(drained).min()
+        let held = self.cell.holds().map(|(_, hold)| hold.deadline).min();
+        let unknown = self.derived.unknown_due.first();
+        retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).min()
     }
 
     /// Lets what is due at `now` happen.
@@ -43,6 +45,9 @@ impl Core {
         let losers = self.take_losers(now, TICK_MAX - retired.len());
         let drained = self.take_drained(now, TICK_MAX - retired.len() - losers.len());
         let mut delta = self.draft(now);
+        let left = TICK_MAX - retired.len() - losers.len() - drained.len();
+        delta.holds = self.expired_holds(now, left).into_iter().map(|job| (job, None)).collect();
+        delta.unknown = self.overdue_unknown(now, left - delta.holds.len());
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         for &slot in &losers {
@@ -50,7 +55,7 @@ impl Core {
         }
         drained.iter().for_each(|&slot| drain(&self.cell, slot, &mut consequences));
         let delta = consequences.conclude();
-        if delta.moves.is_empty() && delta.jobs.is_empty() {
+        if delta.moves.is_empty() && delta.jobs.is_empty() && delta.holds.is_empty() && delta.unknown.is_empty() {
             return Verdict::Answer(accepted(0, 0));
         }
         Verdict::Change(accepted(0, 0), delta)

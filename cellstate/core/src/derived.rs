@@ -19,6 +19,7 @@ use crate::quotas::QuotaUse;
 use crate::ring::{MachineEvent, Ring};
 use crate::rules::Rules;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
+use crate::unknown::UnknownDue;
 
 /// Everything derived.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Derived {
     pub(crate) losses: BTreeSet<(LogTime, u32)>,
     /// When what is left on draining machines is stopped, by machine slot. Invariant: each that runs something is here.
     pub(crate) drains: BTreeSet<(LogTime, u32)>,
+    /// When unknown tasks are told to stop.
+    pub(crate) unknown_due: UnknownDue,
     /// Times at which machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
     /// Tasks of all jobs.
@@ -82,6 +85,7 @@ impl Derived {
             retires: BTreeSet::new(),
             losses: BTreeSet::new(),
             drains: BTreeSet::new(),
+            unknown_due: UnknownDue::rebuild(cell),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
@@ -127,6 +131,7 @@ impl Derived {
             self.free_rows(change, cell);
         }
         self.quotas.before(delta, cell);
+        self.unknown_due.before(delta, cell);
     }
 
     /// Notes what a delta has changed.
@@ -148,6 +153,7 @@ impl Derived {
         }
         self.job_events.note_delta(delta, cell);
         self.quotas.after(delta, cell);
+        self.unknown_due.after(delta);
         self.partitions.after(delta);
         if delta.cell.is_some() {
             *self = Self::rebuild(cell, options);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Delta, GroupShape, Job, JobChange, JobId, JobKind, JobShape,
-    JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
+    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupShape, Job, JobChange, JobId, JobKind,
+    JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
 };
 
 use crate::derived::rows;
+use crate::launch::check_recurring;
 use crate::{Core, Handled, Verdict, accepted};
 
 impl Core {
@@ -19,15 +20,33 @@ impl Core {
         now: LogTime,
     ) -> Handled {
         undecided_yet(shape)?;
+        check_recurring(shape)?;
+        if let Some(job) = self.cell.job_named(&shape.namespace, &shape.name).filter(|job| !job.state.is_final()) {
+            let job = job.clone();
+            return self.resubmit(&job, shape, body_digest, now);
+        }
+        let (answer, delta) = self.put_job(shape, body, body_digest, now)?;
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    /// A new job, or a new version of one that is over.
+    pub(crate) fn put_job(
+        &mut self,
+        shape: &Arc<JobShape>,
+        body: &Arc<[u8]>,
+        body_digest: [u8; 32],
+        now: LogTime,
+    ) -> Result<(Decision, Delta), Rejection> {
         let before = self.cell.job_named(&shape.namespace, &shape.name).cloned();
         let (id, version) = match &before {
             None => (self.new_job_id()?, 1),
-            Some(job) if job.state.is_final() => {
+            Some(job) => {
                 self.nothing_leaves(job)?;
                 (job.id, job.version + 1)
             }
-            Some(job) => return self.resubmit(job, shape, body_digest, now),
         };
+        // A recurring job that is submitted again goes on where it stood: no instant twice.
+        let last = before.as_ref().filter(|_| shape.kind == JobKind::Recurring).and_then(|job| job.last_instant_micros);
         self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
         let mut delta = self.draft(now);
         self.intern_shapes(shape, &mut delta)?;
@@ -43,11 +62,11 @@ impl Core {
             reason: "".into(),
             group_base: self.derived.group_rows.take(rows(shape.groups.len())),
             home: None,
-            last_instant_micros: None,
+            last_instant_micros: last,
         };
         let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
         delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
-        Ok(Verdict::Change(accepted(id.to_bits(), version), delta))
+        Ok((accepted(id.to_bits(), version), delta))
     }
 
     /// So many more tasks must be within the bound.
@@ -131,7 +150,7 @@ impl Core {
         Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
-    fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {
+    pub(crate) fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {
         let job = self.cell.job(id).cloned();
         let job =
             job.ok_or_else(|| Rejection::new(RejectionCode::NoSuchJob, format!("{id} is retired or never was")))?;
@@ -224,7 +243,11 @@ fn undecided_yet(shape: &JobShape) -> Result<(), Rejection> {
     if any(|group| !group.affinities.is_empty()) {
         return refuse("affinities");
     }
-    if shape.parent.is_some() || shape.instant_micros != 0 { refuse("launches") } else { Ok(()) }
+    if shape.parent.is_none() && shape.instant_micros == 0 {
+        return Ok(());
+    }
+    let message = format!("{} names a parent or an instant; only a launch creates such jobs", shape.name);
+    Err(Rejection::new(RejectionCode::InvalidRequest, message))
 }
 
 /// Groups of a job, with their rows.

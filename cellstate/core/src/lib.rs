@@ -9,8 +9,10 @@ mod claims;
 mod clock;
 mod commit;
 mod derived;
+mod holds;
 mod job_events;
 mod jobs;
+mod launch;
 mod lifecycle;
 mod machines;
 mod partitions;
@@ -24,8 +26,9 @@ mod room;
 mod rules;
 mod sessions;
 mod slots;
+mod unknown;
 
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, RejectionCode, Request, Revision};
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, Request, Revision};
 
 use derived::Derived;
 
@@ -53,6 +56,12 @@ pub struct CoreOptions {
     pub quotas_max: usize,
     /// Most partitions: each is looked at by each transaction.
     pub partitions_max: usize,
+    /// Most holds at once.
+    pub holds_max: usize,
+    /// Most microseconds from a hold, or its renewal, to its deadline.
+    pub hold_micros_max: i64,
+    /// Microseconds after which a task that the cell does not know is told to stop, if nobody adopts it.
+    pub unknown_micros: i64,
     /// Microseconds after which a finished job is retired.
     pub retire_after_micros: i64,
     /// Part of the machines that may be given up a minute, in thousandths; at least one machine.
@@ -71,6 +80,9 @@ impl Default for CoreOptions {
             classes_max: 1 << 17,
             quotas_max: 1 << 16,
             partitions_max: 256,
+            holds_max: 1024,
+            hold_micros_max: 600_000_000,
+            unknown_micros: 900_000_000,
             retire_after_micros: 3_600_000_000,
             lost_millis_a_minute: 50,
         }
@@ -142,7 +154,8 @@ impl Core {
     pub fn decide(&mut self, request: &Request, now: LogTime) -> Decided {
         let now = now.max(self.cell.time());
         match planted_bugs::spoil(self.handle(request, now)) {
-            Ok(Verdict::Change(decision, delta)) => {
+            Ok(Verdict::Change(decision, mut delta)) => {
+                self.settle_holds(&mut delta);
                 self.take_effect(&delta);
                 Decided::Changed { decision, delta }
             }
@@ -162,8 +175,8 @@ impl Core {
             Command::StopJob(id) => self.stop_job(*id, now),
             Command::ScaleJob { job, group, count } => self.scale_job(*job, *group, *count, now),
             Command::StopAllocation(id) => self.stop_allocation(*id, now),
-            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen: _ } => {
-                let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory };
+            Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
+                let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory, seen: *seen };
                 self.register_machine(&found, now)
             }
             Command::ExpireMachine { machine, epoch } => self.expire_machine(*machine, *epoch, now),
@@ -172,11 +185,13 @@ impl Core {
             Command::RemoveMachine(machine) => self.remove_machine(*machine, now),
             Command::Tick => Ok(self.tick(now)),
             Command::DrainMachine { machine, deadline } => self.drain_machine(*machine, *deadline, now),
-            Command::Launch { .. } => unimplemented_yet("recurring jobs are not launched"),
-            Command::TakeHold { .. } => unimplemented_yet("holds are not taken"),
+            Command::Launch { parent, instant_micros } => self.launch(*parent, *instant_micros, now),
+            Command::TakeHold { job, machines, resources, deadline } => {
+                self.take_hold(*job, machines, resources, *deadline, now)
+            }
             Command::SetQuota { namespace, limit } => self.set_quota(namespace, *limit, now),
             Command::SetPartition { name, partition } => self.set_partition(name, partition.as_ref(), now),
-            Command::AdoptUnknown { .. } => unimplemented_yet("unknown tasks are not adopted"),
+            Command::AdoptUnknown { machine, allocation } => self.adopt_unknown(*machine, *allocation, now),
             Command::PauseScheduler { scheduler, paused } => self.pause_scheduler(scheduler, *paused, now),
         }
     }
@@ -203,11 +218,6 @@ impl Core {
             assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
         }
     }
-}
-
-fn unimplemented_yet(what: &str) -> Handled {
-    let message = format!("{what} by this version of Plenum; it has a place in the protocol and the log for it");
-    Err(Rejection::new(RejectionCode::Unimplemented, message))
 }
 
 /// The answer that something was done.

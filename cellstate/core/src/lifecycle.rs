@@ -7,7 +7,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind, JobState,
-    LogTime, Move, TaskChange, TaskState, Transition,
+    LogTime, Move, TaskChange, TaskState, Transition, UnknownId,
 };
 
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
@@ -104,7 +104,7 @@ impl<'a> Consequences<'a> {
 
     /// True when nothing came of it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.delta.moves.is_empty() && self.delta.ends.is_empty()
+        self.delta.moves.is_empty() && self.delta.ends.is_empty() && self.delta.unknown.is_empty()
     }
 
     /// An allocation ended: reported so, or known to be gone.
@@ -128,6 +128,15 @@ impl<'a> Consequences<'a> {
             self.end_task(&row, state, exit_code, reason.as_deref());
         }
         self.delta.ends.push(End { slot, state, exit_code, reason });
+    }
+
+    /// The receipt of a task that the cell does not know.
+    fn end_unknown(&mut self, transition: &Transition) {
+        let id = UnknownId { machine: transition.machine.slot, allocation: transition.allocation };
+        let there = transition.state.is_end() && self.cell.unknown_task(id).is_some();
+        if there && !self.delta.unknown.iter().any(|(ended, _)| *ended == id) {
+            self.delta.unknown.push((id, None));
+        }
     }
 
     /// What an end means for a task whose allocation was not leaving.
@@ -282,10 +291,11 @@ impl Core {
                 rare!("a report of an old epoch is ignored");
                 continue;
             }
-            let Some(found) = self.cell.allocation(transition.allocation) else { continue };
-            if found.row.machine != transition.machine.slot {
+            let found = self.cell.allocation(transition.allocation);
+            let Some(found) = found.filter(|found| found.row.machine == transition.machine.slot) else {
+                consequences.end_unknown(transition);
                 continue;
-            }
+            };
             let slot = transition.allocation.slot;
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
             if transition.state.is_end() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_model::rare;
 use plenum_model::{
     AllocationState, Attributes, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
-    RejectionCode, Resources, floor_of,
+    RejectionCode, Resources, Revision, floor_of,
 };
 
 use crate::derived::live_on;
@@ -21,6 +21,8 @@ pub(crate) struct Found<'a> {
     pub(crate) attributes: &'a Arc<Attributes>,
     pub(crate) devices: &'a Vec<Device>,
     pub(crate) inventory: &'a Vec<Inventory>,
+    /// The newest revision of this life of the cell that the agent has heard of; 0: none.
+    pub(crate) seen: Revision,
 }
 
 impl Core {
@@ -33,7 +35,7 @@ impl Core {
         }
         match self.cell.machine_named(found.name).cloned() {
             None => self.register_new(found, now),
-            Some(machine) => Ok(self.register_again(&machine, found, now)),
+            Some(machine) => self.register_again(&machine, found, now),
         }
     }
 
@@ -62,13 +64,15 @@ impl Core {
             epoch_began: delta.revision,
         };
         let answer = accepted(machine.id.to_bits(), machine.epoch);
+        self.sort_out_unknown(&machine, found.inventory, true, &mut delta)?;
         delta.machines.push(Arc::new(machine));
         Ok(Verdict::Change(answer, delta))
     }
 
     /// Its agent is back. After a restart of the agent alone the epoch goes on; after an expired lease, a reboot, or a restore of the cell
     /// a new one begins.
-    fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Verdict {
+    fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Handled {
+        self.is_of_this_epoch(machine, found)?;
         let rebooted = machine.boot_id != *found.boot_id;
         let expired = machine.state == MachineState::Unreachable;
         let mut delta = self.draft(now);
@@ -89,11 +93,19 @@ impl Core {
             next.since = now;
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
+        if rebooted {
+            self.forget_unknown(machine.id.slot, &mut delta);
+        } else {
+            self.sort_out_unknown(machine, found.inventory, found.seen >= machine.epoch_began, &mut delta)?;
+        }
         if next == **machine {
             rare!("an agent comes back in its epoch");
-            return Verdict::Answer(answer);
+            if delta.unknown.is_empty() {
+                return Ok(Verdict::Answer(answer));
+            }
+        } else {
+            delta.machines.push(Arc::new(next));
         }
-        delta.machines.push(Arc::new(next));
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
@@ -108,10 +120,25 @@ impl Core {
                 }
             }
         }
-        Verdict::Change(answer, consequences.conclude())
+        Ok(Verdict::Change(answer, consequences.conclude()))
     }
 
-    fn known(&self, id: MachineId) -> Result<Arc<Machine>, Rejection> {
+    /// A registration that was sent before the present epoch began comes too late: from before a boot, it would tell that nothing runs
+    /// there. An agent that is alive hears of that, and registers again with what it heard. One that says nothing of what it has heard
+    /// is believed, unless it says that the machine booted.
+    fn is_of_this_epoch(&self, machine: &Machine, found: &Found<'_>) -> Result<(), Rejection> {
+        let silent = found.seen == Revision(0) && machine.boot_id == *found.boot_id;
+        if found.seen >= machine.epoch_began || silent {
+            return Ok(());
+        }
+        let message = format!(
+            "{} began its epoch at revision {}, and this agent has heard of {} only; register again with what it heard now",
+            machine.name, machine.epoch_began, found.seen
+        );
+        Err(Rejection::new(RejectionCode::StaleEpoch, message))
+    }
+
+    pub(crate) fn known(&self, id: MachineId) -> Result<Arc<Machine>, Rejection> {
         let unknown = || Rejection::new(RejectionCode::NoSuchMachine, format!("{id} was removed, or never registered"));
         self.cell.machine(id).cloned().ok_or_else(unknown)
     }
@@ -177,6 +204,7 @@ impl Core {
         let gone =
             Machine { state: MachineState::Gone, capacity: Resources::default(), since: now, ..(*machine).clone() };
         delta.machines.push(Arc::new(gone));
+        self.forget_unknown(id.slot, &mut delta);
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
         for (slot, _, _) in live_on(&self.cell, id.slot) {
             consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));

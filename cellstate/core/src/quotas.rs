@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationRow, Cell, Delta, JobId, LogTime, Quota, Rejection, RejectionCode, Resources, Sum};
+use plenum_model::{AllocationRow, Cell, Delta, Job, JobId, LogTime, Quota, Rejection, RejectionCode, Resources, Sum};
 
 use crate::{Core, Handled, Verdict, accepted};
 
@@ -36,6 +36,15 @@ impl QuotaUse {
     /// What a namespace uses; nothing for one without a quota.
     pub(crate) fn used(&self, namespace: &str) -> Resources {
         self.0.get(namespace).map(Sum::total).unwrap_or_default()
+    }
+
+    /// What the namespace of a job uses besides the job's own hold: that is free room for it.
+    pub(crate) fn used_without_hold(&self, cell: &Cell, job: &Job) -> Resources {
+        let mut sum = self.0.get(&job.shape.namespace).copied().unwrap_or_default();
+        if let Some(hold) = cell.hold(job.id) {
+            sum.take(&hold.resources, hold.machines.len());
+        }
+        sum.total()
     }
 
     /// Notes what a delta is about to take away: rows are still as they were.

@@ -113,7 +113,7 @@ mod tests {
             attributes: Arc::default(),
             devices: Vec::new(),
             inventory: Vec::new(),
-            seen: plenum_model::Revision::default(),
+            seen: core.cell().revision(),
         };
         let Decision::Accepted { id, version } = ask(core, command) else { panic!("registering is accepted") };
         (MachineId::from_bits(id).expect("an id"), version)

@@ -2,6 +2,7 @@
 
 mod devices;
 mod draining;
+mod governing;
 mod handing_over;
 mod limits;
 mod story;

@@ -1,6 +1,8 @@
 //! Reads a story line by line, plays it on a core, and compares what is said with what was expected. After each command all
 //! invariants are checked, and a mirror that folds the deltas must be the same as the cell.
 
+mod governance;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ struct Player {
     mirror: Cell,
     now: LogTime,
     base: Revision,
+    incarnation: u64,
     fixed_base: bool,
     sessions: BTreeMap<String, (SessionId, u64)>,
     shapes: BTreeMap<String, JobShape>,
@@ -52,6 +55,7 @@ impl Player {
             mirror: Cell::default(),
             now: LogTime::from_micros(1_000_000),
             base: Revision(0),
+            incarnation: 1,
             fixed_base: false,
             sessions: BTreeMap::new(),
             shapes: BTreeMap::new(),
@@ -82,6 +86,9 @@ impl Player {
 
     fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
+        if self.play_governance(&words) {
+            return;
+        }
         match words[0] {
             "machine" => self.machine(words[1], &words),
             "job" => self.job(words[1], &words),
@@ -105,19 +112,6 @@ impl Player {
                 let state = self.core.cell().machine_named(words[1]).expect("a machine").state;
                 writeln!(self.said, "{} {state:?}", words[1]).expect("a string");
             }
-            "drain" | "undrain" => {
-                let machine = self.core.cell().machine_named(words[1]).expect("a machine").id;
-                let seconds = words.get(2).map(|text| text.parse::<i64>().expect("seconds"));
-                let deadline = seconds.map(|seconds| self.now.plus_micros(seconds * 1_000_000));
-                self.done(Command::DrainMachine { machine, deadline });
-            }
-            "pause" | "resume" => {
-                self.done(Command::PauseScheduler { scheduler: words[1].into(), paused: words[0] == "pause" });
-            }
-            "due?" => {
-                let due = self.core.next_due().map_or_else(|| "never".into(), |due| self.seconds_until(due));
-                writeln!(self.said, "due {due}").expect("a string");
-            }
             "expire" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
                 self.done(Command::ExpireMachine { machine: machine.id, epoch: machine.epoch });
@@ -136,6 +130,13 @@ impl Player {
                 let identity = CellIdentity { term: 2, ..self.core.cell().identity().clone() };
                 self.done(Command::OpenServer(identity));
             }
+            "restore" => {
+                let known = self.core.cell().identity().clone();
+                let identity = CellIdentity { incarnation: known.incarnation + 1, term: known.term + 1, ..known };
+                self.incarnation = identity.incarnation;
+                self.sessions.clear();
+                self.done(Command::OpenServer(identity));
+            }
             "again" => {
                 let request = self.last.clone().expect("a request");
                 let decided = self.ask(request.command);
@@ -148,20 +149,17 @@ impl Player {
         }
     }
 
-    fn seconds_until(&self, time: LogTime) -> String {
-        ((time.micros - self.now.micros) / 1_000_000).to_string()
-    }
-
     fn machine(&mut self, name: &str, words: &[&str]) {
         let cpu = number(words, "cpu").unwrap_or(0);
-        self.done(Command::RegisterMachine {
+        let seen = number(words, "seen").map_or_else(|| self.core.cell().revision(), Revision);
+        self.ask_aloud(Command::RegisterMachine {
             name: name.into(),
             boot_id: setting(words, "boot").unwrap_or("a").into(),
             capacity: Resources::new(cpu, number(words, "mem").unwrap_or(1 << 30)),
             attributes: Arc::new(attributes(words)),
             devices: (0..number(words, "gpus").unwrap_or(0)).map(|index| gpu(index, 1000)).collect(),
-            inventory: Vec::new(),
-            seen: plenum_model::Revision::default(),
+            inventory: Self::inventory(words),
+            seen,
         });
     }
 
@@ -195,7 +193,11 @@ impl Player {
     }
 
     fn job(&mut self, name: &str, words: &[&str]) {
-        let kind = if words.contains(&"forever") { JobKind::Forever } else { JobKind::ToCompletion };
+        let kind = match words {
+            _ if words.contains(&"forever") => JobKind::Forever,
+            _ if words.contains(&"recurring") => JobKind::Recurring,
+            _ => JobKind::ToCompletion,
+        };
         let shape = JobShape {
             namespace: "default".into(),
             name: name.into(),
@@ -208,6 +210,13 @@ impl Player {
         };
         self.shapes.insert(name.into(), shape.clone());
         self.submit(shape);
+    }
+
+    /// Says why, where it is rejected.
+    fn ask_aloud(&mut self, command: Command) {
+        if let Decided::Unchanged(Decision::Rejected(rejection)) = self.ask(command) {
+            writeln!(self.said, "{rejection}").expect("a string");
+        }
     }
 
     fn submit(&mut self, shape: JobShape) {
@@ -279,7 +288,7 @@ impl Player {
 
     fn transaction(&mut self, scheduler: &str, words: &[&str]) {
         let session = self.session(scheduler);
-        let mut txn = Transaction { incarnation: 1, ..Transaction::default() };
+        let mut txn = Transaction { incarnation: self.incarnation, ..Transaction::default() };
         txn.base = if self.fixed_base { self.base } else { self.core.cell().revision() };
         let mut stopping = false;
         for &word in words {

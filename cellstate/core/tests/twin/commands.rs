@@ -108,6 +108,14 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         }
     }
     let attributes = Arc::new(Attributes::from([("rack".into(), rack)]));
+    // Mostly all that there is, sometimes nothing, or what was before the machine's epoch.
+    let began = slot.map_or(0, |slot| twin.live.machines[&slot].epoch_began.0);
+    let seen = match dice.roll(8) {
+        0 => 0,
+        1 => began.saturating_sub(1),
+        2 => began,
+        _ => twin.live.revision,
+    };
     Command::RegisterMachine {
         name,
         boot_id,
@@ -115,7 +123,7 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         attributes,
         devices: Vec::new(),
         inventory,
-        seen: Revision::default(),
+        seen: Revision(seen),
     }
 }
 

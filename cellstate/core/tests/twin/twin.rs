@@ -313,12 +313,15 @@ impl Twin {
     }
 
     fn register(&mut self, command: &Command, decided: &Decided) -> Expected {
-        let Command::RegisterMachine { name, boot_id, capacity, attributes, inventory, .. } = command else {
+        let Command::RegisterMachine { name, boot_id, capacity, attributes, inventory, seen, .. } = command else {
             panic!("no registration")
         };
         let Some(slot) = self.live.machine_named(name) else { return self.register_new(command, decided) };
         let before = self.live.machines[&slot].clone();
         let (rebooted, expired) = (before.boot_id != *boot_id, before.state == MachineState::Unreachable);
+        if seen.0 < before.epoch_began.0 && (rebooted || seen.0 > 0) {
+            return Expected::Rejected(RejectionCode::StaleEpoch);
+        }
         let mut machine = Machine {
             boot_id: boot_id.clone(),
             capacity: *capacity,

@@ -39,7 +39,7 @@ impl InUse {
             extra.takes_over.iter().flat_map(|entry| &entry.devices).for_each(|device| add(device, -1));
             used.ports.extend(extra.ports.iter().map(|port| port.number));
         }
-        for task in cell.unknown_on(machine) {
+        for (_, task) in cell.unknown_on(machine) {
             task.traces.devices.iter().for_each(|device| add(device, 1));
             used.ports.extend(task.traces.ports.iter().map(|port| port.number));
         }
@@ -179,9 +179,9 @@ impl Cell {
     }
 
     /// All unknown tasks of a machine.
-    pub fn unknown_on(&self, machine: u32) -> impl Iterator<Item = &Arc<crate::UnknownTask>> {
+    pub fn unknown_on(&self, machine: u32) -> impl Iterator<Item = (UnknownId, &Arc<crate::UnknownTask>)> {
         let first = UnknownId { machine, allocation: AllocationId { slot: 0, generation: 0 } };
         let last = UnknownId { machine, allocation: AllocationId { slot: u32::MAX, generation: u32::MAX } };
-        self.unknown.range(first..=last).map(|(_, task)| task)
+        self.unknown.range(first..=last).map(|(&id, task)| (id, task))
     }
 }

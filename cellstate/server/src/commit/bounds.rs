@@ -17,6 +17,9 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         classes_max,
         quotas_max,
         partitions_max,
+        holds_max,
+        hold_micros_max,
+        unknown_micros,
         retire_after_micros,
         lost_millis_a_minute,
     } = options;
@@ -30,6 +33,9 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         classes_max: classes_max as u64,
         quotas_max: quotas_max as u64,
         partitions_max: partitions_max as u64,
+        holds_max: holds_max as u64,
+        hold_micros_max,
+        unknown_micros,
         retire_after_micros,
         lost_millis_a_minute,
     }
@@ -49,6 +55,9 @@ pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
         classes_max: count(wire.classes_max),
         quotas_max: count(wire.quotas_max),
         partitions_max: count(wire.partitions_max),
+        holds_max: count(wire.holds_max),
+        hold_micros_max: wire.hold_micros_max,
+        unknown_micros: wire.unknown_micros,
         retire_after_micros: wire.retire_after_micros,
         lost_millis_a_minute: wire.lost_millis_a_minute,
     }

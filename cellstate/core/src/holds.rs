@@ -1,0 +1,179 @@
+//! Holds: room set aside for a starving gang. Taken room for others, free room for its owner, one a job, for a bounded time.
+//!
+//! Their order is by band, then by first wait. An earlier one may take room from later ones, so that two half-fitting gangs never
+//! block each other for ever; a later one that lost machines keeps its place until its deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{
+    Delta, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode, Resources,
+};
+
+use crate::{Core, Handled, Verdict, accepted};
+
+impl Core {
+    /// Sets room aside for a job on each of these machines, or on none of them; renews that; or gives it back, without machines.
+    pub(crate) fn take_hold(
+        &mut self,
+        id: JobId,
+        machines: &[u32],
+        resources: &Resources,
+        deadline: LogTime,
+        now: LogTime,
+    ) -> Handled {
+        let job = self.live_job(id)?;
+        let before = self.cell.hold(id).cloned();
+        let answer = accepted(id.to_bits(), job.version);
+        let mut delta = self.draft(now);
+        if machines.is_empty() {
+            if before.is_none() {
+                return Ok(Verdict::Answer(answer));
+            }
+            delta.holds.push((id, None));
+            return Ok(Verdict::Change(answer, delta));
+        }
+        self.check_hold(&job, resources, deadline, now)?;
+        let hold = Hold {
+            machines: machines.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            resources: *resources,
+            deadline: deadline.min(now.plus_micros(self.options.hold_micros_max)),
+            first_wait: before.as_ref().map_or(delta.revision, |hold| hold.first_wait),
+        };
+        self.check_hold_quota(&job, &hold)?;
+        let mut losers: BTreeMap<JobId, Hold> = BTreeMap::new();
+        for &machine in &hold.machines {
+            for loser in self.losers_of(&job, &hold, machine)? {
+                let known = self.cell.hold(loser).expect("it holds room there");
+                let left = losers.entry(loser).or_insert_with(|| known.clone());
+                left.machines.retain(|&held| held != machine);
+            }
+        }
+        if before.as_ref() == Some(&hold) {
+            return Ok(Verdict::Answer(answer));
+        }
+        delta.holds.push((id, Some(hold)));
+        delta.holds.extend(losers.into_iter().map(|(loser, left)| (loser, Some(left))));
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    /// What can be wrong with a hold, whatever room there is.
+    fn check_hold(&self, job: &Job, resources: &Resources, deadline: LogTime, now: LogTime) -> Result<(), Rejection> {
+        let invalid = |message: String| Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        if job.shape.kind == JobKind::Recurring {
+            return invalid(format!(
+                "{} is recurring and runs nothing itself; hold room for what it launches",
+                job.shape.name
+            ));
+        }
+        if *resources == Resources::default() {
+            return invalid("resources: expected some of each machine's room, found none".to_owned());
+        }
+        if deadline <= now {
+            return invalid(format!("deadline: expected a time after {} µs, found {} µs", now.micros, deadline.micros));
+        }
+        let most = self.options.holds_max;
+        if self.cell.hold(job.id).is_none() && self.cell.holds().count() >= most {
+            let message = format!("at most {most} jobs can hold room at once; try again when one of them is done");
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        Ok(())
+    }
+
+    fn check_hold_quota(&self, job: &Job, hold: &Hold) -> Result<(), Rejection> {
+        let namespace = &job.shape.namespace;
+        let Some(quota) = self.cell.quota(namespace) else { return Ok(()) };
+        let others = self.derived.quotas.used_without_hold(&self.cell, job);
+        let mut wanted = plenum_model::Sum::default();
+        wanted.add(&hold.resources, hold.machines.len());
+        let Some(short) = quota.shortage(&others, &wanted.total()) else { return Ok(()) };
+        let (resource, by) = (short.resource, short.short_by);
+        let message =
+            format!("the quota of {namespace} is short of {resource} by {by} for {} to hold that", job.shape.name);
+        Err(Rejection::new(RejectionCode::NoRoomToHold, message))
+    }
+
+    /// The jobs that lose their hold of a machine to this one; or why it cannot be held there.
+    fn losers_of(&mut self, job: &Job, hold: &Hold, slot: u32) -> Result<Vec<JobId>, Rejection> {
+        let refuse = |message: String| Err(Rejection::new(RejectionCode::NoRoomToHold, message));
+        let Some(machine) = self.cell.machine_in(slot) else {
+            return refuse(format!("there is no machine in slot {slot}"));
+        };
+        let name = &machine.name;
+        if machine.state != MachineState::Ready {
+            return refuse(format!("{name} takes no claims ({:?})", machine.state));
+        }
+        if !suits_some_group(job, machine) {
+            return refuse(format!("{name} breaks the constraints of each group of {}", job.shape.name));
+        }
+        let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
+        let closed = self.derived.partitions.closed_to(&self.cell, &job.shape.scheduler);
+        if closed.is_some_and(|closed| closed.contains(class)) {
+            return refuse(format!(
+                "{name} is reserved for other schedulers than {} by a partition",
+                job.shape.scheduler
+            ));
+        }
+        let rank = hold.rank(job.shape.priority, job.id);
+        let others = self.cell.held_by(slot).iter().filter(|&&other| other != job.id);
+        let ranked = others.filter_map(|&other| {
+            let (other_hold, priority) = (self.cell.hold(other)?, self.cell.job(other)?.shape.priority);
+            Some((other_hold.rank(priority, other), other_hold))
+        });
+        let (earlier, later): (BTreeMap<_, _>, BTreeMap<_, _>) = ranked.partition(|(other, _)| *other < rank);
+        let mut room = self.cell.room(slot);
+        earlier.values().for_each(|other| room.take(&other.resources));
+        if let Some(short) = room.shortage(&hold.resources) {
+            let (resource, by) = (short.resource, short.short_by);
+            let beside = if earlier.is_empty() { "" } else { " beside the holds that come first" };
+            return refuse(format!("{name} is short of {resource} by {by} for {}{beside}", job.shape.name));
+        }
+        room.take(&hold.resources);
+        let mut losers = Vec::new();
+        for ((_, _, other), other_hold) in later {
+            if room.shortage(&other_hold.resources).is_none() {
+                room.take(&other_hold.resources);
+            } else {
+                losers.push(other);
+            }
+        }
+        Ok(losers)
+    }
+
+    /// Ends the holds of jobs that are over with this delta, and takes machines that are gone out of those that stay: their slots
+    /// will be others'.
+    pub(crate) fn settle_holds(&self, delta: &mut Delta) {
+        if !self.cell.has_holds() {
+            return;
+        }
+        let mut changed: BTreeMap<JobId, Option<Hold>> = std::mem::take(&mut delta.holds).into_iter().collect();
+        for change in &delta.jobs {
+            let over = match change {
+                JobChange::State { id, state, .. } if state.is_final() => *id,
+                JobChange::Removed(id) => *id,
+                _ => continue,
+            };
+            if self.cell.hold(over).is_some() {
+                changed.insert(over, None);
+            }
+        }
+        for machine in delta.machines.iter().filter(|machine| machine.state == MachineState::Gone) {
+            for &job in self.cell.held_by(machine.id.slot) {
+                let hold = changed.entry(job).or_insert_with(|| self.cell.hold(job).cloned());
+                hold.iter_mut().for_each(|hold| hold.machines.retain(|&held| held != machine.id.slot));
+            }
+        }
+        delta.holds.extend(changed);
+    }
+
+    /// Jobs whose holds are over at `now`, at most `max` of them.
+    pub(crate) fn expired_holds(&self, now: LogTime, max: usize) -> Vec<JobId> {
+        let expired = self.cell.holds().filter(|(_, hold)| hold.deadline <= now);
+        expired.map(|(job, _)| job).take(max).collect()
+    }
+}
+
+/// Whether tasks of some group of the job may run there: a hold is for the job as a whole.
+fn suits_some_group(job: &Job, machine: &Machine) -> bool {
+    let suits = |constraint: &plenum_model::Constraint| constraint.holds(&machine.attributes);
+    job.shape.groups.iter().any(|group| group.constraints.iter().all(suits))
+}

@@ -1,0 +1,99 @@
+//! Launching: the child of a recurring job for one instant. Each instant at most once and in order, whatever crashes.
+
+use std::sync::Arc;
+
+use plenum_model::{Job, JobChange, JobId, JobKind, JobShape, LogTime, Rejection, RejectionCode, is_name};
+
+use crate::jobs::groups_of;
+use crate::{Core, Handled, Verdict};
+
+/// The option of a recurring job that says who places what is launched from it.
+const SCHEDULER_OPTION: &str = "launch.scheduler";
+
+/// Who does, if the job does not say.
+const SCHEDULER_DEFAULT: &str = "batch";
+
+/// Bytes that a child's name is longer than its parent's: a dash, and the digits of an instant.
+const SUFFIX_BYTES_MAX: usize = 1 + 19;
+
+/// Most bytes of a recurring job's name, so that its children's names fit.
+const NAME_BYTES_MAX: usize = 63 - SUFFIX_BYTES_MAX;
+
+impl Core {
+    /// Creates the child of a recurring job for an instant.
+    pub(crate) fn launch(&mut self, parent: JobId, instant_micros: i64, now: LogTime) -> Handled {
+        let job = self.live_job(parent)?;
+        let invalid = |message: String| Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        if job.shape.kind != JobKind::Recurring {
+            return invalid(format!("{} is not recurring; only jobs that are can be launched from", job.shape.name));
+        }
+        if instant_micros < 0 {
+            return invalid(format!("instant: expected 0 or more microseconds since 1970, found {instant_micros}"));
+        }
+        if let Some(last) = job.last_instant_micros.filter(|&last| instant_micros <= last) {
+            let message = format!(
+                "{} was launched for {last} µs; expected a later instant, found {instant_micros} µs",
+                job.shape.name
+            );
+            return Err(Rejection::new(RejectionCode::InstantPassed, message));
+        }
+        let body = job.body.clone().unwrap_or_else(|| Arc::new([]));
+        let shape = Arc::new(self.child_shape(&job, instant_micros));
+        if self.cell.job_named(&shape.namespace, &shape.name).is_some_and(|other| !other.state.is_final()) {
+            let message =
+                format!("{} is there already and not over, and was not launched for that; stop it", shape.name);
+            return Err(Rejection::new(RejectionCode::JobChanged, message));
+        }
+        let (answer, mut delta) = self.put_job(&shape, &body, job.body_digest, now)?;
+        delta.jobs.push(JobChange::Launched { id: parent, instant_micros });
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    fn child_shape(&self, parent: &Job, instant_micros: i64) -> JobShape {
+        let mut groups = parent.shape.groups.clone();
+        // A recurring job may have been scaled since it was submitted.
+        for (shape, (_, group)) in groups.iter_mut().zip(groups_of(&self.cell, parent)) {
+            shape.count = group.count;
+        }
+        let scheduler = scheduler_of(&parent.shape);
+        JobShape {
+            name: child_name(&parent.shape.name, instant_micros).into(),
+            scheduler: scheduler.into(),
+            kind: JobKind::ToCompletion,
+            groups,
+            parent: Some(parent.id),
+            instant_micros,
+            ..(*parent.shape).clone()
+        }
+    }
+}
+
+fn scheduler_of(shape: &JobShape) -> &str {
+    shape.options.get(SCHEDULER_OPTION).map_or(SCHEDULER_DEFAULT, String::as_str)
+}
+
+/// `NAME-<seconds>`, or microseconds where the seconds are not whole.
+fn child_name(parent: &str, instant_micros: i64) -> String {
+    let whole = instant_micros % 1_000_000 == 0;
+    format!("{parent}-{}", if whole { instant_micros / 1_000_000 } else { instant_micros })
+}
+
+/// What a recurring job must have so that its children can be created.
+pub(crate) fn check_recurring(shape: &JobShape) -> Result<(), Rejection> {
+    if shape.kind != JobKind::Recurring {
+        return Ok(());
+    }
+    if shape.name.len() > NAME_BYTES_MAX {
+        let found = shape.name.len();
+        let message = format!(
+            "name: expected at most {NAME_BYTES_MAX} bytes, so that the names of launched jobs fit, found {found}"
+        );
+        return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+    }
+    let scheduler = scheduler_of(shape);
+    if !is_name(scheduler, false) {
+        let message = format!("option {SCHEDULER_OPTION}: expected the name of a scheduler, found {scheduler:?}");
+        return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+    }
+    Ok(())
+}

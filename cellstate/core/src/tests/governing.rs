@@ -1,0 +1,369 @@
+//! Stories of quotas, holds, unknown tasks, late registrations and launches.
+
+use super::story::check;
+
+#[test]
+fn a_quota_counts_allocations_and_holds_that_are_neither_leaving_nor_lost() {
+    check(
+        "
+        machine m1 cpu=9000
+        machine m2 cpu=9000
+        job web by service tasks=3 cpu=1000
+        service: claim web[0]@m1 web[1]@m2
+        quota default cpu=8000
+        used? default
+        service: claim web[2]@m1
+        hold web m1,m2 cpu=500 for=300
+        used? default
+        service: stop web[0]
+        used? default
+        report web[0] stopped
+        used? default
+        expire m2
+        wait 60
+        used? default
+        unhold web
+        used? default
+        restart
+        used? default
+        stopjob web
+        used? default
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted
+        default uses 2000
+        service: committed; web[2] granted
+        default uses 4000
+        service: committed
+        default uses 3000
+        default uses 3000
+        default uses 2000
+        default uses 1000
+        default uses 1000
+        default uses 0
+        ",
+    );
+}
+
+#[test]
+fn a_quota_can_be_lowered_below_what_is_used_and_removed() {
+    check(
+        "
+        machine m1 cpu=9000
+        job web by service tasks=2 cpu=1000
+        service: claim web[0]@m1 web[1]@m1
+        quota default cpu=1000
+        used? default
+        show web[1]
+        quota default
+        quota default
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted
+        default uses 2000
+        web[1] Granted
+        NO_SUCH_QUOTA: the namespace default has no quota; there is nothing to remove
+        ",
+    );
+}
+
+#[test]
+fn an_earlier_hold_takes_room_from_a_later_one_which_keeps_its_place() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job low by ml tasks=2 cpu=3000 prio=10
+        job high by ml tasks=2 cpu=3000 prio=90
+        job same by ml tasks=2 cpu=1000 prio=10
+        hold low m1,m2 cpu=3000
+        hold same m1 cpu=1000
+        hold same m1 cpu=1500
+        hold high m1 cpu=3000 for=120
+        hold? low
+        hold? same
+        hold? high
+        hold low m1 cpu=3000
+        wait 60
+        hold? low
+        hold? high
+        hold low m1 cpu=3000
+        wait 60
+        hold? high
+        due?
+        ",
+        "
+        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 500 for same beside the holds that come first
+        low holds [m2] for 60
+        same holds [m1] for 60
+        high holds [m1] for 120
+        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 2000 for low beside the holds that come first
+        low no hold
+        high holds [m1] for 60
+        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 2000 for low beside the holds that come first
+        high no hold
+        due never
+        ",
+    );
+}
+
+#[test]
+fn a_hold_without_machines_still_keeps_its_place() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by ml tasks=2 cpu=3000 prio=10
+        job late by ml tasks=2 cpu=3000 prio=10
+        job high by ml tasks=2 cpu=3000 prio=90
+        hold low m1 cpu=3000
+        hold high m1 cpu=3000
+        hold? low
+        unhold high
+        hold late m1 cpu=3000
+        hold low m1 cpu=3000
+        hold? low
+        hold? late
+        unhold low
+        unhold low
+        ",
+        "
+        low holds [] for 60
+        low holds [m1] for 60
+        late holds [] for 60
+        ",
+    );
+}
+
+#[test]
+fn a_hold_needs_machines_that_take_claims_of_its_job() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000 rack=a
+        machine m3 cpu=4000
+        job gang by ml tasks=2 cpu=3000
+        job over by ml tasks=1 cpu=1000
+        stopjob over
+        cordon m1
+        partition lab rack=a for=research
+        hold gang m1 cpu=1000
+        hold gang m2 cpu=1000
+        hold gang m3 cpu=5000
+        hold gang m3
+        hold gang m3 cpu=1000 for=0
+        hold over m3 cpu=1000
+        partition lab rack=a for=research,ml
+        hold gang m2 cpu=1000 for=6000
+        hold? gang
+        partition lab
+        partition lab
+        ",
+        "
+        NO_ROOM_TO_HOLD: m1 takes no claims (Cordoned)
+        NO_ROOM_TO_HOLD: m2 is reserved for other schedulers than ml by a partition
+        NO_ROOM_TO_HOLD: m3 is short of cpu_millis by 1000 for gang
+        INVALID_REQUEST: resources: expected some of each machine's room, found none
+        INVALID_REQUEST: deadline: expected a time after 1000000 µs, found 1000000 µs
+        JOB_OVER: over is over (Stopped) and can't be changed
+        gang holds [m2] for 600
+        NO_SUCH_PARTITION: there is no partition lab to remove; `plenum partition list` shows those that are
+        ",
+    );
+}
+
+#[test]
+fn a_hold_counts_in_the_quota_and_is_refused_beyond_it() {
+    check(
+        "
+        machine m1 cpu=9000
+        job gang by ml tasks=2 cpu=3000
+        quota default cpu=3000
+        hold gang m1 cpu=4000
+        hold gang m1 cpu=3000
+        hold gang m1 cpu=2500
+        used? default
+        ",
+        "
+        NO_ROOM_TO_HOLD: the quota of default is short of cpu_millis by 1000 for gang to hold that
+        default uses 2500
+        ",
+    );
+}
+
+#[test]
+fn a_hold_ends_with_its_job_and_leaves_a_machine_that_is_removed() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job gang by ml tasks=2 cpu=3000
+        hold gang m1,m2 cpu=3000
+        remove m1
+        hold? gang
+        machine m9 cpu=4000
+        stopjob gang
+        hold? gang
+        ",
+        "
+        gang holds [m2] for 60
+        gang no hold
+        ",
+    );
+}
+
+#[test]
+fn a_task_that_the_cell_does_not_know_occupies_its_room_until_its_receipt() {
+    check(
+        "
+        machine m1 cpu=4000 runs=alloc-7-1
+        unknown? m1
+        restart
+        ",
+        "
+        m1 alloc-7-1 stopping; free 3000
+        ",
+    );
+}
+
+#[test]
+fn after_a_restore_unknown_tasks_wait_for_adoption_and_are_told_to_stop() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=3000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        unknown? m1
+        service: claim web[0]@m1
+        adopt m1 alloc-9-4
+        adopt m1 alloc-9-4
+        adopt m1 alloc-9-5
+        due?
+        wait 899
+        unknown? m1
+        restart
+        wait 1
+        unknown? m1
+        adopt m1 alloc-7-1
+        receipt m1 alloc-7-1
+        unknown? m1
+        receipt m1 alloc-7-1
+        machine m1 cpu=4000
+        unknown? m1
+        due?
+        ",
+        "
+        m1 alloc-7-1 until 900; alloc-9-4 until 900; free 2000
+        service: refused; web[0] misfit NoRoom short cpu_millis 1000
+        NO_SUCH_TASK: alloc-9-5 on m1 is no unknown task, or has ended; `plenum machine show` lists those that run
+        due 900
+        m1 alloc-7-1 until 1; alloc-9-4 adopted; free 2000
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
+        NO_SUCH_TASK: alloc-7-1 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        m1 alloc-9-4 adopted; free 3000
+        m1 free 4000
+        due never
+        ",
+    );
+}
+
+#[test]
+fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=500
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1
+        machine m2 cpu=500 runs=alloc-8-1
+        unknown? m2
+        machine m1 cpu=4000 boot=b
+        unknown? m1
+        remove m2
+        machine m3 cpu=500
+        unknown? m3
+        due?
+        ",
+        "
+        m2 alloc-8-1 until 900; free -500
+        m1 free 4000
+        m3 free 500
+        due never
+        ",
+    );
+}
+
+/// The agent of an earlier boot had sent its registration just before the machine went down, and the network kept it: it was taken for
+/// yet another boot, and the cell thought that nothing ran there.
+#[test]
+fn a_registration_from_before_a_boot_comes_too_late() {
+    check(
+        "
+        machine m1 cpu=4000 boot=a
+        job web by service tasks=1 cpu=1000
+        machine m1 cpu=4000 boot=b
+        service: claim web[0]@m1
+        machine m1 cpu=4000 boot=a seen=2
+        machine m1 cpu=4000 boot=a seen=0
+        show web[0]
+        machine m1 cpu=4000 boot=b seen=0
+        machine m1 cpu=4000 boot=b seen=3
+        show web[0]
+        machine m1 cpu=4000 boot=c
+        show web[0]
+        ",
+        "
+        service: committed; web[0] granted
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 2 only; register again with what it heard now
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 0 only; register again with what it heard now
+        web[0] Granted
+        STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 3 only; register again with what it heard now
+        web[0] Granted
+        web[0] gone
+        ",
+    );
+}
+
+#[test]
+fn each_instant_is_launched_once_and_in_order() {
+    check(
+        "
+        machine m1 cpu=4000
+        job nightly by cron tasks=2 cpu=1000 recurring
+        scale nightly 1
+        launch nightly 3000000
+        launch nightly 3000000
+        launch nightly 2000000
+        launch nightly 3500000
+        jobs?
+        batch: claim nightly-3[0]@m1
+        report nightly-3[0] complete
+        job? nightly-3
+        service: claim nightly[0]@m1
+        restart
+        launch nightly 3500000
+        stopjob nightly
+        launch nightly 9000000
+        job nightly by cron tasks=1 cpu=1000 recurring
+        launch nightly 3500000
+        launch nightly 4000000
+        launch nightly-4 5000000
+        launch nightly -1
+        ",
+        "
+        INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 3000000 µs
+        INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 2000000 µs
+        nightly cron Waiting
+        nightly-3 batch Waiting
+        nightly-3500000 batch Waiting
+        batch: committed; nightly-3[0] granted
+        nightly-3 Complete
+        service: refused; nightly[0] permission OtherScheduler
+        INSTANT_PASSED: nightly was launched for 3500000 µs; expected a later instant, found 3500000 µs
+        JOB_OVER: nightly is over (Stopped) and can't be changed
+        INSTANT_PASSED: nightly was launched for 3500000 µs; expected a later instant, found 3500000 µs
+        INVALID_REQUEST: nightly-4 is not recurring; only jobs that are can be launched from
+        INVALID_REQUEST: instant: expected 0 or more microseconds since 1970, found -1
+        ",
+    );
+}

@@ -1,0 +1,128 @@
+//! Tasks that agents run and the cell does not know, as after a restore: they occupy their room until their agent's receipt, are told
+//! to stop after a time, and run on if somebody adopts them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationId, Cell, Delta, Inventory, LogTime, Machine, MachineId, Rejection, RejectionCode, UnknownId,
+    UnknownTask, floor_of,
+};
+
+use crate::{Core, Handled, Verdict, accepted};
+
+/// Most unknown tasks of one machine: more than it can run in earnest, and few enough for one frame of the log.
+const UNKNOWN_MAX: usize = 4096;
+
+/// When unknown tasks are told to stop. Invariant: each that is neither adopted nor told is here.
+#[derive(Debug, Default)]
+pub(crate) struct UnknownDue(BTreeSet<(LogTime, UnknownId)>);
+
+impl UnknownDue {
+    pub(crate) fn rebuild(cell: &Cell) -> Self {
+        Self(cell.unknown_tasks().filter_map(|(id, task)| due(id, task)).collect())
+    }
+
+    /// Notes what a delta is about to change.
+    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
+        for (id, _) in &delta.unknown {
+            if let Some(due) = cell.unknown_task(*id).and_then(|task| due(*id, task)) {
+                self.0.remove(&due);
+            }
+        }
+    }
+
+    /// Notes what a delta has changed.
+    pub(crate) fn after(&mut self, delta: &Delta) {
+        let changed = delta.unknown.iter().filter_map(|(id, task)| due(*id, task.as_ref()?));
+        self.0.extend(changed);
+    }
+
+    pub(crate) fn first(&self) -> Option<LogTime> {
+        self.0.first().map(|(time, _)| *time)
+    }
+}
+
+fn due(id: UnknownId, task: &UnknownTask) -> Option<(LogTime, UnknownId)> {
+    task.until.filter(|_| !task.stopping).map(|until| (until, id))
+}
+
+impl Core {
+    /// What an agent's inventory says of tasks that the cell does not have on this machine. `fresh`: the agent has heard of the present
+    /// epoch; only then may it tell that one of before is there no more, or else its next report does.
+    pub(crate) fn sort_out_unknown(
+        &self,
+        machine: &Machine,
+        inventory: &[Inventory],
+        fresh: bool,
+        delta: &mut Delta,
+    ) -> Result<(), Rejection> {
+        let slot = machine.id.slot;
+        let known = |id: AllocationId| self.cell.allocation(id).is_some_and(|found| found.row.machine == slot);
+        let live = inventory.iter().filter(|item| item.state.is_live() && !known(item.allocation));
+        let found: BTreeMap<AllocationId, &Inventory> = live.map(|item| (item.allocation, item)).collect();
+        if found.len() > UNKNOWN_MAX {
+            let message = format!(
+                "{} runs {} tasks that the cell does not know, and at most {UNKNOWN_MAX} are kept; stop some there",
+                machine.name,
+                found.len()
+            );
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let mut before: BTreeSet<AllocationId> = BTreeSet::new();
+        for (id, _) in self.cell.unknown_on(slot) {
+            before.insert(id.allocation);
+            if fresh && !found.contains_key(&id.allocation) {
+                delta.unknown.push((id, None));
+            }
+        }
+        for (allocation, item) in found.into_iter().filter(|(allocation, _)| !before.contains(allocation)) {
+            // What was granted in this life of the cell, it has known: it has ended here, as with a machine that was removed. Nobody
+            // can want to adopt that.
+            let ended_here = allocation.generation > floor_of(self.cell.identity().incarnation);
+            let until = if ended_here { delta.time } else { delta.time.plus_micros(self.options.unknown_micros) };
+            let task = UnknownTask {
+                machine: machine.id,
+                traces: item.task.clone().unwrap_or_default(),
+                since: delta.time,
+                until: Some(until),
+                stopping: ended_here,
+            };
+            delta.unknown.push((UnknownId { machine: slot, allocation }, Some(Arc::new(task))));
+        }
+        Ok(())
+    }
+
+    /// None of them can run any more: the machine booted, or is taken out of the cell.
+    pub(crate) fn forget_unknown(&self, slot: u32, delta: &mut Delta) {
+        delta.unknown.extend(self.cell.unknown_on(slot).map(|(id, _)| (id, None)));
+    }
+
+    /// Unknown tasks whose time is over at `now`, as they are once they were told to stop; at most `max` of them.
+    pub(crate) fn overdue_unknown(&self, now: LogTime, max: usize) -> Vec<(UnknownId, Option<Arc<UnknownTask>>)> {
+        let due = self.derived.unknown_due.0.iter().take_while(|(until, _)| *until <= now).take(max);
+        let tasks = due.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
+        tasks.map(|(id, task)| (id, Some(Arc::new(UnknownTask { stopping: true, ..(**task).clone() })))).collect()
+    }
+
+    /// Lets an unknown task run on until it ends by itself.
+    pub(crate) fn adopt_unknown(&mut self, machine: MachineId, allocation: AllocationId, now: LogTime) -> Handled {
+        let machine = self.known(machine)?;
+        let id = UnknownId { machine: machine.id.slot, allocation };
+        let refuse = |what: &str| {
+            let message =
+                format!("{allocation} on {} {what}; `plenum machine show` lists those that run", machine.name);
+            Err(Rejection::new(RejectionCode::NoSuchTask, message))
+        };
+        let answer = accepted(allocation.to_bits(), 0);
+        let adopted = match self.cell.unknown_task(id) {
+            None => return refuse("is no unknown task, or has ended"),
+            Some(task) if task.stopping => return refuse("was told to stop, and can't be adopted any more"),
+            Some(task) if task.until.is_none() => return Ok(Verdict::Answer(answer)),
+            Some(task) => UnknownTask { until: None, ..(**task).clone() },
+        };
+        let mut delta = self.draft(now);
+        delta.unknown.push((id, Some(Arc::new(adopted))));
+        Ok(Verdict::Change(answer, delta))
+    }
+}
