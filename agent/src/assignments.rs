@@ -8,6 +8,7 @@ use plenum_proto::v1;
 use crate::{
     driver::TaskSpec,
     reconciler::{Assignment, Input, RestartPolicy, Work},
+    traces::Traces,
 };
 
 /// Variables by name.
@@ -41,25 +42,6 @@ pub fn read(machine: MachineId, epoch: u32, message: v1::Assignments, defaults: 
         wanted: wanted.collect(),
         stop: message.stop.into_iter().filter_map(AllocationId::from_bits).collect(),
         keep: message.keep.into_iter().filter_map(AllocationId::from_bits).collect(),
-    }
-}
-
-/// What a task was, for a cell that does not know it: from what it was started with.
-#[must_use]
-pub fn traces(work: &Work) -> v1::TaskTraces {
-    let value = |name: &str| work.task.env.get(name).cloned().unwrap_or_default();
-    let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    v1::TaskTraces {
-        namespace: value("PLENUM_NAMESPACE"),
-        job: value("PLENUM_JOB"),
-        group: value("PLENUM_GROUP"),
-        task_index: value("PLENUM_TASK_INDEX").parse().unwrap_or_default(),
-        resources: Some(v1::Resources {
-            cpu_millis: amount(work.task.cpu_millis),
-            memory_bytes: amount(work.task.memory_bytes),
-            ..v1::Resources::default()
-        }),
-        ..v1::TaskTraces::default()
     }
 }
 
@@ -99,6 +81,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         memory_bytes,
         pids_max: defaults.pids_max,
         kill_timeout_ms: millis("kill_timeout_micros", body.kill_timeout_micros)?,
+        traces: Some(Box::new(Traces::of(&wire))),
     };
     let restart = match &body.restart {
         None => RestartPolicy::default(),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
 
-use crate::directories::id_as_number;
+use crate::{directories::id_as_number, traces::Traces};
 
 /// One start of one task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct TaskSpec {
     pub pids_max: u32,
     /// From SIGTERM to SIGKILL.
     pub kill_timeout_ms: u64,
+    /// Where it comes from; kept with it. `None`: written by an agent that kept none.
+    #[serde(default)]
+    pub traces: Option<Box<Traces>>,
 }
 
 /// Why a task could not be run, or was ended by something else than itself.
@@ -174,6 +177,9 @@ pub struct Recovered {
     pub earlier_ends_unix_ms: Vec<u64>,
     /// Where the latest start stands.
     pub found: Found,
+    /// Where it comes from, as it was kept.
+    #[serde(default)]
+    pub traces: Option<Box<Traces>>,
 }
 
 /// Something that runs tasks. Nothing here waits: what comes of a call comes as events, to the place that the driver was

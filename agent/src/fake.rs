@@ -189,6 +189,7 @@ impl Driver for FakeDriver {
                 restart: task.task.restart,
                 earlier_ends_unix_ms: task.earlier_ends_unix_ms.clone(),
                 found,
+                traces: task.task.traces.clone(),
             });
         }
         all

@@ -17,5 +17,6 @@ pub mod process;
 pub mod reconciler;
 mod service;
 pub mod shim;
+pub mod traces;
 
 pub use service::{AgentError, Options, Surroundings, run};

@@ -98,10 +98,14 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
         Err(error) => {
             tracing::warn!(%allocation, %error, "a damaged spec: the allocation counts as lost");
             let found = Found::Ended(Exit::failed(Failure::new(FailureKind::LostTrack, error.to_string()), unix_ms()));
-            return Some((Recovered { allocation, restart: 0, earlier_ends_unix_ms: Vec::new(), found }, None));
+            return Some((
+                Recovered { allocation, restart: 0, earlier_ends_unix_ms: Vec::new(), found, traces: None },
+                None,
+            ));
         }
     };
     let restart = spec.task.restart;
+    let traces = spec.task.traces.clone();
     let earlier_ends_unix_ms =
         (0..restart).filter_map(|earlier| read_exit(directory, earlier)).map(|exit| exit.ended_unix_ms).collect();
     let (found, adopted) = match look(directory, restart) {
@@ -116,7 +120,7 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
         Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
         Trace::None | Trace::Vanished => (Found::Ended(lost_track(directory, &spec)), None),
     };
-    Some((Recovered { allocation, restart, earlier_ends_unix_ms, found }, adopted))
+    Some((Recovered { allocation, restart, earlier_ends_unix_ms, found, traces }, adopted))
 }
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so.

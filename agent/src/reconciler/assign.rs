@@ -30,6 +30,11 @@ impl AgentReconciler {
         for assignment in wanted {
             self.want(now_ms, assignment);
         }
+        for &allocation in keep {
+            // It goes on as it is. One that is not here any more is reported so, and never started.
+            let work = Err("the cell does not know it, and there is no trace of it here".to_owned());
+            self.want(now_ms, Assignment { allocation, takes_over: Vec::new(), may_start: false, work });
+        }
         if full && self.standing.sync() {
             // The first set of this registration. What may have been placed elsewhere meanwhile goes first.
             let leaving = self.held.iter().filter(|(_, held)| held.stop.is_some() && !held.is_ended());
@@ -44,12 +49,10 @@ impl AgentReconciler {
     }
 
     fn stop_what_is_not_in(&mut self, wanted: &[Assignment], keep: &[AllocationId]) {
-        let wanted: BTreeSet<AllocationId> = wanted.iter().map(|assignment| assignment.allocation).collect();
+        let wanted = wanted.iter().map(|assignment| assignment.allocation);
+        let stays: BTreeSet<AllocationId> = wanted.chain(keep.iter().copied()).collect();
         for (allocation, held) in &mut self.held {
-            if keep.contains(allocation) {
-                // The cell knows no command of it: what ends is not started again.
-                held.assignment = None;
-            } else if !wanted.contains(allocation) {
+            if !stays.contains(allocation) {
                 held.stop.get_or_insert(Stop::Cell);
             }
         }
@@ -68,12 +71,12 @@ impl AgentReconciler {
         if let Some(held) = self.held.get_mut(&assignment.allocation) {
             // What was told to end never comes back: it is on its way out already.
             if held.stop.is_none() && !held.is_ended() {
-                held.assignment = Some(assignment);
+                held.assign(assignment);
             }
         } else if !self.repeat_end(now_ms, assignment.allocation) {
             let mut held = Held::new(now_ms, Phase::Waiting { recorded: false });
             let allocation = assignment.allocation;
-            held.assignment = Some(assignment);
+            held.assign(assignment);
             self.held.insert(allocation, held);
         }
     }

@@ -6,7 +6,10 @@ use plenum_model::AllocationState;
 use plenum_model::planted::{self, Bug};
 
 use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status};
-use crate::driver::{Exit, FailureKind, TaskSpec};
+use crate::{
+    driver::{Exit, FailureKind, TaskSpec},
+    traces::Traces,
+};
 
 /// Why it shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub(super) struct Held {
     /// The number of its latest start.
     pub(super) restart: u32,
     pub(super) restarted_at_ms: Vec<u64>,
+    /// Where it comes from, as far as anybody said.
+    pub(super) traces: Option<Box<Traces>>,
     /// What the cell answered for.
     pub(super) acknowledged: Option<Status>,
 }
@@ -65,6 +70,7 @@ impl Held {
             since_ms: now_ms,
             restart: 0,
             restarted_at_ms: Vec::new(),
+            traces: None,
             acknowledged: None,
         }
     }
@@ -80,6 +86,18 @@ impl Held {
             now_ms,
             Phase::Ended(Status { state, ready: false, exit_code: 0, reason: shortened(reason), restarts: 0 }),
         )
+    }
+
+    /// The cell wants it. One that does not know it any more wants it as it is, without saying what it is: that is kept.
+    pub(super) fn assign(&mut self, assignment: Assignment) {
+        let known = self.assignment.as_ref().is_some_and(|known| known.work.is_ok());
+        if assignment.work.is_err() && known {
+            return;
+        }
+        if let Ok(work) = &assignment.work {
+            self.traces = work.task.traces.clone();
+        }
+        self.assignment = Some(assignment);
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -24,7 +24,10 @@ use self::{
     held::{Held, Phase},
     standing::{Report, Standing},
 };
-use crate::driver::{DriverEvent, Found, Recovered, TaskSpec};
+use crate::{
+    driver::{DriverEvent, Found, Recovered, TaskSpec},
+    traces::Item,
+};
 
 /// Ends that were acknowledged, kept to answer a wanted set that was made before.
 const ENDS_REMEMBERED_MAX: usize = 4096;
@@ -109,6 +112,13 @@ pub enum Input {
     Registered(Registration),
     /// It did not, or didn't answer.
     RegisterFailed,
+    /// The machine began an epoch of which this agent had not heard when it asked: it asks again, knowing this.
+    RegisterAgain {
+        /// The cell's incarnation.
+        incarnation: u64,
+        /// The server's revision.
+        revision: u64,
+    },
     /// What the cell wants here.
     Assignments {
         /// For whom.
@@ -179,9 +189,7 @@ pub enum Output {
     /// Report for service, with what is here.
     Register {
         /// What is here.
-        inventory: Vec<(AllocationId, Status)>,
-        /// What these were started as, as far as that is known: for a cell that does not know them.
-        works: BTreeMap<AllocationId, Arc<Work>>,
+        inventory: Vec<Item>,
         /// The newest revision seen.
         revision: u64,
         /// Of which incarnation.
@@ -270,6 +278,9 @@ impl AgentReconciler {
             Input::Recovered(found) => found.into_iter().for_each(|one| self.recover(now_millis, one)),
             Input::Registered(registration) => self.registered(now_millis, &registration, &mut outputs),
             Input::RegisterFailed => self.register_failed(now_millis),
+            Input::RegisterAgain { incarnation, revision } => {
+                self.register_again(now_millis, incarnation, revision, &mut outputs);
+            }
             Input::Assignments { machine, epoch, revision, full, wanted, stop, keep } => {
                 if self.is_in(machine, epoch) {
                     self.see(revision);
@@ -322,7 +333,7 @@ impl AgentReconciler {
     }
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
-        let Recovered { allocation, restart, earlier_ends_unix_ms, found } = recovered;
+        let Recovered { allocation, restart, earlier_ends_unix_ms, found, traces } = recovered;
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
             Found::Alive { running: false } => Phase::Starting,
@@ -332,6 +343,7 @@ impl AgentReconciler {
         let mut held = Held::new(now_millis, phase);
         held.restart = restart;
         held.restarted_at_ms = earlier_ends_unix_ms;
+        held.traces = traces;
         self.held.insert(allocation, held);
     }
 

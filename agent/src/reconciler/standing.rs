@@ -3,6 +3,7 @@
 use plenum_model::{AllocationId, MachineId};
 
 use super::{AgentReconciler, Output, Registration, Status};
+use crate::traces::Item;
 
 #[derive(Clone, Debug)]
 pub(super) enum Standing {
@@ -82,19 +83,9 @@ impl AgentReconciler {
 
     pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
         let Standing::Registering { sent_at_ms, seen_revision, .. } = self.standing else { return };
-        let same = registration.incarnation == self.seen.0;
-        // Answers may overtake each other: one that was given later may have been seen meanwhile.
-        if same && registration.revision < seen_revision {
-            outputs.push(Output::Refuse { offered: registration.revision, seen: seen_revision });
+        if !self.learn(registration.incarnation, registration.revision, seen_revision, outputs) {
             return self.register_failed(now_ms);
         }
-        if !same {
-            // A restored cell may give the same ids again.
-            self.ends.clear();
-            self.ends_order.clear();
-        }
-        let newest = if same { self.seen.1.max(registration.revision) } else { registration.revision };
-        self.seen = (registration.incarnation, newest);
         self.standing = Standing::Present(Presence {
             machine: registration.machine,
             epoch: registration.epoch,
@@ -109,6 +100,33 @@ impl AgentReconciler {
         self.report = Report { number: self.report.number, last_sent_at_ms: sent_at_ms, ..Report::default() };
         for held in self.held.values_mut() {
             held.acknowledged = None;
+        }
+    }
+
+    /// What the server said of itself; false if it offers less than what was seen before it was asked. Answers may overtake each other:
+    /// one that was given later may have been seen meanwhile.
+    fn learn(&mut self, incarnation: u64, revision: u64, before: u64, outputs: &mut Vec<Output>) -> bool {
+        let same = incarnation == self.seen.0;
+        if same && revision < before {
+            outputs.push(Output::Refuse { offered: revision, seen: before });
+            return false;
+        }
+        if !same {
+            // What another life of the cell was told, this one may not know.
+            self.ends.clear();
+            self.ends_order.clear();
+        }
+        self.seen = (incarnation, if same { self.seen.1.max(revision) } else { revision });
+        true
+    }
+
+    pub(super) fn register_again(&mut self, now_ms: u64, incarnation: u64, revision: u64, outputs: &mut Vec<Output>) {
+        let Standing::Registering { failures, seen_revision, .. } = self.standing else { return };
+        if self.learn(incarnation, revision, seen_revision, outputs) && failures == 0 {
+            self.standing = Standing::Away { register_at_ms: now_ms, failures: 1 };
+        } else {
+            // Once is enough to hear of it; a server that asks for it without end must not be asked without a pause.
+            self.register_failed(now_ms);
         }
     }
 
@@ -175,11 +193,9 @@ impl AgentReconciler {
             Standing::Away { register_at_ms, failures } if *register_at_ms <= now_ms => {
                 let seen_revision = self.seen.1;
                 self.standing = Standing::Registering { sent_at_ms: now_ms, failures: *failures, seen_revision };
-                let inventory = self.standings().filter_map(|(id, status)| Some((id, status?))).collect();
+                let inventory = self.inventory();
                 let (incarnation, revision) = self.seen;
-                let known = |held: &super::held::Held| held.assignment.as_ref()?.work.as_ref().ok().cloned();
-                let works = self.held.iter().filter_map(|(&id, held)| Some((id, known(held)?))).collect();
-                outputs.push(Output::Register { inventory, works, revision, incarnation });
+                outputs.push(Output::Register { inventory, revision, incarnation });
             }
             Standing::Present(presence) if presence.follow_at_ms.is_some_and(|at_ms| at_ms <= now_ms) => {
                 presence.follow_at_ms = None;
@@ -187,6 +203,14 @@ impl AgentReconciler {
             }
             _ => {}
         }
+    }
+
+    /// Everything that is here, with where it comes from.
+    fn inventory(&self) -> Vec<Item> {
+        let item = |(&allocation, held): (&AllocationId, &super::held::Held)| {
+            Some(Item { allocation, status: held.status()?, traces: held.traces.clone() })
+        };
+        self.held.iter().filter_map(item).collect()
     }
 
     /// Sends a report when there is news, or the lease wants to be renewed.

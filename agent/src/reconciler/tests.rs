@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     driver::Driver,
     fake::{FakeDriver, Fate},
+    traces::Traces,
 };
 
 const MACHINE: MachineId = MachineId { slot: 1, generation: 1 };
@@ -32,6 +33,7 @@ fn assignment(slot: u32) -> Assignment {
         memory_bytes: 1 << 20,
         pids_max: 10,
         kill_timeout_ms: 1000,
+        traces: Some(Box::new(Traces { namespace: "default".to_owned(), task: slot, ..Traces::default() })),
     };
     let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
@@ -328,7 +330,10 @@ fn tasks_survive_their_agent_and_are_reported_by_the_next_one() {
     story.pass_ms(1000, true);
     story.crash();
     let Some(Output::Register { inventory, .. }) = story.sent.last() else { panic!() };
-    assert_eq!(inventory.iter().map(|(id, status)| (id.slot, status.state)).collect::<Vec<_>>(), [(1, Running)]);
+    assert_eq!(
+        inventory.iter().map(|item| (item.allocation.slot, item.status.state)).collect::<Vec<_>>(),
+        [(1, Running)]
+    );
     story.registered();
     story.assignments(true, vec![Assignment { may_start: false, ..assignment(1) }], &[]);
     story.pass_ms(5000, true);
@@ -507,4 +512,42 @@ fn what_was_seen_only_rises_and_a_refused_offer_is_not_seen() {
     story.input(Input::Registered(offer(4)));
     assert_eq!(story.take(|output| matches!(output, Output::Refuse { .. })), [Output::Refuse { offered: 4, seen: 10 }]);
     assert_eq!((story.agent.is_in(MACHINE, 2), story.agent.seen()), (false, (1, 10)));
+}
+
+#[test]
+fn an_agent_that_had_not_heard_of_an_epoch_registers_again_knowing_it() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    let again = Input::RegisterAgain { incarnation: 2, revision: 70 };
+    assert!(matches!(story.sent.pop(), Some(Output::Register { revision: 0, .. })));
+    story.input(again.clone());
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, incarnation: 2, .. }]), "at once");
+    story.input(again);
+    assert_eq!(story.take(|_| true), [], "a server that asks for it again and again is not asked without a pause");
+    story.pass_ms(Settings::default().retry_ms_max, false);
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, .. }]));
+}
+
+/// After a restore the cell wants what it does not know as it is, and can't say what it is.
+#[test]
+fn a_task_that_the_cell_does_not_know_goes_on_as_it_is() {
+    let mut story =
+        Story::new(|task| if task.allocation == id(2) { Fate::exits_after_ms(500, 1) } else { Fate::runs_for_ever() });
+    story.registered();
+    let restarts = RestartPolicy { attempts: 5, delay_ms: 3000, within_ms: 0 };
+    story.assignments(true, vec![assignment(1), with_restarts(2, restarts)], &[]);
+    story.pass_ms(1000, true);
+    story.crash();
+    let Some(Output::Register { inventory, .. }) = story.sent.last() else { panic!() };
+    let traces: Vec<_> = inventory.iter().map(|item| item.traces.as_ref().map(|traces| traces.task)).collect();
+    assert_eq!(traces, [Some(1), Some(2)], "what was written down at the start");
+    story.registered();
+    let (machine, epoch, revision, full) = (MACHINE, story.epoch, 3, true);
+    let (wanted, stop, keep) = (Vec::new(), Vec::new(), vec![id(1), id(3)]);
+    story.input(Input::Assignments { machine, epoch, revision, full, wanted, stop, keep });
+    story.pass_ms(5000, true);
+    assert_eq!(story.running(), [1]);
+    assert_eq!(story.reported(3), [Failed], "one that is not here is reported so");
+    story.assignments(false, vec![], &[1]);
+    story.pass_ms(1000, true);
+    assert_eq!(story.reported(1).last(), Some(&Stopped));
 }

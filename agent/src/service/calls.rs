@@ -18,9 +18,9 @@ use tonic::{
 
 use super::AgentError;
 use crate::{
-    assignments,
     machine::Machine,
-    reconciler::{Input, Registration, Status, Work},
+    reconciler::{Input, Registration, Status},
+    traces::Item,
 };
 
 /// A call that takes longer has failed; it is repeated.
@@ -123,15 +123,8 @@ impl Calls {
         self.client.clone()
     }
 
-    pub(super) fn register(
-        &self,
-        machine: &Machine,
-        inventory: Vec<(AllocationId, Status)>,
-        works: &BTreeMap<AllocationId, Arc<Work>>,
-        revision: u64,
-        incarnation: u64,
-    ) {
-        let machine = Some(registered_machine(machine, inventory, works));
+    pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
+        let machine = Some(registered_machine(machine, inventory));
         let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone() };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         drop(tokio::spawn(async move {
@@ -245,11 +238,7 @@ pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registrati
     })
 }
 
-fn registered_machine(
-    machine: &Machine,
-    inventory: Vec<(AllocationId, Status)>,
-    works: &BTreeMap<AllocationId, Arc<Work>>,
-) -> v1::RegisterMachine {
+fn registered_machine(machine: &Machine, inventory: &[Item]) -> v1::RegisterMachine {
     let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     v1::RegisterMachine {
         name: machine.name.clone(),
@@ -262,16 +251,8 @@ fn registered_machine(
         }),
         attributes: machine.attributes.clone().into_iter().collect(),
         devices: machine.devices.iter().map(Into::into).collect(),
-        inventory: inventory
-            .into_iter()
-            .map(|(allocation, status)| v1::InventoryItem {
-                allocation: allocation.to_bits(),
-                state: wire_state(&status),
-                exit_code: status.exit_code,
-                reason: status.reason.to_string(),
-                task: works.get(&allocation).map(|work| assignments::traces(work)),
-            })
-            .collect(),
+        inventory: inventory.iter().map(Item::to_wire).collect(),
+        // The server fills it in from the request, if that is of its own incarnation.
         seen_revision: 0,
     }
 }

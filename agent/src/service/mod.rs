@@ -291,6 +291,12 @@ impl Agent {
         if other {
             return self.other_cell(cell_id);
         }
+        if response.register_again {
+            tracing::info!(revision = response.revision, "the machine began another epoch meanwhile: registers again");
+            let (incarnation, revision) = (response.incarnation, response.revision);
+            self.handle(Input::RegisterAgain { incarnation, revision });
+            return Ok(());
+        }
         let Some(registration) = calls::registration(response) else {
             tracing::error!("the server registered this machine without an id, an epoch or a lease: not used");
             self.handle(Input::RegisterFailed);
@@ -356,8 +362,8 @@ impl Agent {
                     self.driver.stop(allocation);
                 }
                 Output::Forget(allocation) => self.driver.forget(allocation),
-                Output::Register { inventory, works, revision, incarnation } => {
-                    self.calls.register(&self.machine, inventory, &works, revision, incarnation);
+                Output::Register { inventory, revision, incarnation } => {
+                    self.calls.register(&self.machine, &inventory, revision, incarnation);
                 }
                 Output::Follow { machine, epoch } => self.calls.follow(machine, epoch),
                 Output::Report { number, machine, epoch, transitions, running } => {

@@ -167,6 +167,7 @@ pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
         memory_bytes: 256 << 20,
         pids_max: 64,
         kill_timeout_ms: 10_000,
+        traces: None,
     }
 }
 

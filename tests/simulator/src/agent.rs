@@ -1,12 +1,10 @@
 //! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
 use plenum_agent::fake::{FakeDriver, Fate};
-use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status, Work};
+use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status};
+use plenum_agent::traces::Item;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, MachineId};
 use plenum_proto::v1;
@@ -202,6 +200,11 @@ impl Machine {
 
     fn registered(&mut self, world: &mut World, response: &v1::RegisterResponse) -> Checked {
         let millis = |micros: i64| u64::try_from(micros / 1000).unwrap_or(0);
+        if response.register_again {
+            let (incarnation, revision) = (response.incarnation, response.revision);
+            world.tell(|| format!("{}: registers again, knowing of revision {revision}", self.name));
+            return self.give(world, Input::RegisterAgain { incarnation, revision });
+        }
         let Some(machine) = MachineId::from_bits(response.machine) else { return Ok(()) };
         let registration = Registration {
             machine,
@@ -257,9 +260,9 @@ impl Machine {
             Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
-            Output::Register { inventory, works, revision, incarnation } => {
+            Output::Register { inventory, revision, incarnation } => {
                 let request = v1::RegisterRequest {
-                    machine: Some(self.found(inventory, &works)),
+                    machine: Some(self.found(&inventory)),
                     revision,
                     incarnation,
                     ..v1::RegisterRequest::default()
@@ -317,27 +320,16 @@ impl Machine {
         if self.number.is_multiple_of(2) { vec![device(0), device(1)] } else { Vec::new() }
     }
 
-    fn found(
-        &self,
-        inventory: Vec<(AllocationId, Status)>,
-        works: &BTreeMap<AllocationId, Arc<Work>>,
-    ) -> v1::RegisterMachine {
+    fn found(&self, inventory: &[Item]) -> v1::RegisterMachine {
         let resources =
             v1::Resources { cpu_millis: self.cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() };
-        let item = |(allocation, status): (AllocationId, Status)| v1::InventoryItem {
-            allocation: allocation.to_bits(),
-            state: i32::from(status.state as u8),
-            exit_code: status.exit_code,
-            reason: status.reason.to_string(),
-            task: works.get(&allocation).map(|work| assignments::traces(work)),
-        };
         v1::RegisterMachine {
             name: self.name.clone(),
             boot_id: format!("boot-{}", self.boots),
             capacity: Some(resources),
             attributes: [("rack".to_owned(), format!("r{}", self.number % 2))].into(),
             devices: self.devices(),
-            inventory: inventory.into_iter().map(item).collect(),
+            inventory: inventory.iter().map(Item::to_wire).collect(),
             seen_revision: 0,
         }
     }

@@ -18,7 +18,7 @@ use crate::rot;
 use crate::scheduler::Seat;
 use crate::server::{self, NotStarted, Server};
 use crate::stories;
-use crate::world::{ConnectionId, Event, Message, Party, Purpose, STUCK_MICROS_MAX, Side, Sleeper, World};
+use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, Sleeper, World};
 
 /// From the end of faults to the end of everything, at most.
 const END_WITHIN_MICROS: i64 = 900_000_000;
@@ -28,9 +28,6 @@ const LOOK_MICROS: i64 = 500_000;
 const EVENTS_MAX: u64 = 2_000_000;
 /// A disk that is full at once, or soon: a segment with what belongs to a log.
 const DISK_BYTES: u64 = 20_000;
-/// A boot takes longer than any message. The cell takes a registration of an earlier boot that arrives after that of a later one for
-/// another boot, and frees room that is in use: it knows no order of boot ids. Until it does, this is out of what is simulated.
-const BOOT_MICROS_MIN: i64 = STUCK_MICROS_MAX + 100_000;
 /// Lines of a failed run that are shown; all of them are in its story.
 const LINES_SHOWN: usize = 120;
 /// Bits that flip at a time, one after another.
@@ -462,8 +459,8 @@ impl Simulation {
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
             Fault::Reboot => {
-                self.machines[agent].reboot(world, BOOT_MICROS_MIN + pause);
-                world.agenda.after(BOOT_MICROS_MIN + pause, Event::AgentStarts { agent });
+                self.machines[agent].reboot(world, pause);
+                world.agenda.after(pause, Event::AgentStarts { agent });
             }
             _ => self.strikes_the_disk(fault, pause),
         }

@@ -44,9 +44,7 @@ impl WantedIndex {
                 touched(machine);
             }
         }
-        for (unknown, _) in &delta.unknown {
-            touched(unknown.machine);
-        }
+        delta.unknown.iter().for_each(|(id, _)| touched(id.machine));
     }
 
     /// Slots of the live allocations on a machine, in no order.
@@ -159,7 +157,7 @@ impl Follower {
         told: &mut BTreeMap<u64, Told>,
         message: &mut v1::Assignments,
     ) {
-        for (unknown, task) in cell.unknown_tasks().filter(|(unknown, _)| unknown.machine == self.machine.slot) {
+        for (unknown, task) in cell.unknown_on(self.machine.slot) {
             let now = Told { leaving: task.stopping, takes_over: Vec::new() };
             let id = unknown.allocation.to_bits();
             if before.get(&id) != Some(&now) {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Decision, MachineId};
+use plenum_model::{Decision, MachineId, RejectionCode};
 use plenum_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -96,7 +96,7 @@ impl v1::agents_server::Agents for AgentsService {
         let principal = principal(&request)?;
         let wire = request.into_inner();
         let instance = checked_instance(wire.instance)?;
-        let Some(machine) = wire.machine else {
+        let Some(mut machine) = wire.machine else {
             return Err(Failure::invalid("machine: expected what was found, found nothing").into());
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
@@ -108,10 +108,22 @@ impl v1::agents_server::Agents for AgentsService {
         {
             return Err(taken(&machine.name).into());
         }
+        // What it has heard of another life of the cell says nothing of this one.
+        machine.seen_revision = if wire.incarnation == self.shared.identity.incarnation { wire.revision } else { 0 };
         let command = plenum_proto::machines::register(machine)?;
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
         let (id, epoch) = match decided.decision {
             Decision::Accepted { id, version } => (id, version),
+            Decision::Rejected(rejection) if rejection.code == RejectionCode::StaleEpoch => {
+                let response = v1::RegisterResponse {
+                    revision: decided.at.0,
+                    incarnation: self.shared.identity.incarnation,
+                    cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
+                    register_again: true,
+                    ..v1::RegisterResponse::default()
+                };
+                return Ok(Response::new(response));
+            }
             Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
             Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
         };
@@ -130,6 +142,7 @@ impl v1::agents_server::Agents for AgentsService {
             revision: decided.at.0,
             incarnation: self.shared.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
+            register_again: false,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Calls: agents register and report, and the owner of jobs asks for this and that.
 
-use plenum_model::{Command, Decision, MachineId, Request, Revision};
+use plenum_model::{Command, Decision, MachineId, RejectionCode, Request, Revision};
 use plenum_proto::{machines, v1};
 use plenum_server::commit::Asked;
 
@@ -40,9 +40,10 @@ impl Server {
     }
 
     fn register(&mut self, world: &mut World, id: ConnectionId, request: v1::RegisterRequest) -> Checked {
-        let Some(machine) = request.machine else {
+        let Some(mut machine) = request.machine else {
             return self.fail_call(world, id, INVALID_ARGUMENT, "expected what was found");
         };
+        machine.seen_revision = if request.incarnation == self.identity.incarnation { request.revision } else { 0 };
         match machines::register(machine) {
             Ok(command) => {
                 let request = Request { principal: Self::principal(), namespace: "".into(), command };
@@ -55,6 +56,15 @@ impl Server {
 
     /// The answer to a registration. The lease begins before the picture shows the machine.
     pub(super) fn registered(&mut self, world: &mut World, id: ConnectionId, at: Revision, decision: &Decision) {
+        if let Decision::Rejected(rejection) = decision
+            && rejection.code == RejectionCode::StaleEpoch
+        {
+            let (revision, incarnation) = (at.0, self.identity.incarnation);
+            let again = v1::RegisterResponse { revision, incarnation, register_again: true, ..Default::default() };
+            world.send(id, Side::Client, Message::Registered(again));
+            world.hang_up(id, Side::Server);
+            return;
+        }
         let Decision::Accepted { id: machine, version: epoch } = *decision else {
             // Nobody waits for more than an answer.
             let refused = self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
@@ -71,6 +81,7 @@ impl Server {
             revision: at.0,
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
+            register_again: false,
         };
         world.send(id, Side::Client, Message::Registered(response));
         world.hang_up(id, Side::Server);

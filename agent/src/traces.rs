@@ -1,0 +1,103 @@
+//! What an agent keeps of where a task comes from: for a cell that does not know it any more, as after a restore.
+
+use plenum_model::AllocationId;
+use plenum_proto::v1;
+use serde::{Deserialize, Serialize};
+
+use crate::reconciler::Status;
+
+/// What the cell said of an allocation that is not needed to run it. Amounts as the cell sent them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traces {
+    /// Its job's namespace.
+    pub namespace: String,
+    /// Its job's name.
+    pub job: String,
+    /// Its group's name.
+    pub group: String,
+    /// Its index.
+    pub task: u32,
+    /// Thousandths of a core.
+    pub cpu_millis: i64,
+    /// Bytes of memory.
+    pub memory_bytes: i64,
+    /// Bytes of disk.
+    pub disk_bytes: i64,
+    /// Units of the resources that the cell named.
+    pub custom: Vec<i64>,
+    /// Kind, index, thousandths and model of its devices.
+    pub devices: Vec<(String, u32, i32, String)>,
+    /// Its ports.
+    pub ports: Vec<(String, u32)>,
+}
+
+impl Traces {
+    /// What is kept of an assignment.
+    pub(crate) fn of(wire: &v1::Assignment) -> Self {
+        let resources = wire.resources.clone().unwrap_or_default();
+        let device = |device: &v1::Device| (device.kind.clone(), device.index, device.millis, device.model.clone());
+        Self {
+            namespace: wire.namespace.clone(),
+            job: wire.job.clone(),
+            group: wire.group.clone(),
+            task: wire.task,
+            cpu_millis: resources.cpu_millis,
+            memory_bytes: resources.memory_bytes,
+            disk_bytes: resources.disk_bytes,
+            custom: resources.custom,
+            devices: wire.devices.iter().map(device).collect(),
+            ports: wire.ports.iter().map(|port| (port.name.clone(), port.number)).collect(),
+        }
+    }
+
+    fn to_wire(&self) -> v1::TaskTraces {
+        let resources = v1::Resources {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            disk_bytes: self.disk_bytes,
+            custom: self.custom.clone(),
+        };
+        let device = |(kind, index, millis, model): &(String, u32, i32, String)| v1::Device {
+            kind: kind.clone(),
+            index: *index,
+            millis: *millis,
+            model: model.clone(),
+        };
+        v1::TaskTraces {
+            namespace: self.namespace.clone(),
+            job: self.job.clone(),
+            group: self.group.clone(),
+            task_index: self.task,
+            resources: Some(resources),
+            devices: self.devices.iter().map(device).collect(),
+            ports: self.ports.iter().map(|(name, number)| v1::Port { name: name.clone(), number: *number }).collect(),
+        }
+    }
+}
+
+/// An allocation that is here, for a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Which.
+    pub allocation: AllocationId,
+    /// Where it stands.
+    pub status: Status,
+    /// Where it comes from, where that is known.
+    pub traces: Option<Box<Traces>>,
+}
+
+impl Item {
+    /// As the protocol has it.
+    #[must_use]
+    pub fn to_wire(&self) -> v1::InventoryItem {
+        v1::InventoryItem {
+            allocation: self.allocation.to_bits(),
+            // The numbers are the same on both sides.
+            state: i32::from(self.status.state as u8),
+            exit_code: self.status.exit_code,
+            reason: self.status.reason.to_string(),
+            // One without names is of no use to anybody, and breaks the rules.
+            task: self.traces.as_ref().filter(|traces| !traces.namespace.is_empty()).map(|traces| traces.to_wire()),
+        }
+    }
+}
