@@ -5,6 +5,7 @@ mod backup;
 mod cell;
 mod ended;
 pub(crate) mod failure;
+mod govern;
 mod guard;
 mod http;
 mod inspect;
@@ -39,6 +40,7 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     health.set_serving::<v1::cell_server::CellServer<cell::CellService>>().await;
     health.set_serving::<v1::jobs_server::JobsServer<jobs::JobsService>>().await;
     health.set_serving::<v1::inspect_server::InspectServer<inspect::InspectService>>().await;
+    health.set_serving::<v1::govern_server::GovernServer<govern::GovernService>>().await;
     health.set_serving::<v1::agents_server::AgentsServer<agents::AgentsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(plenum_proto::FILE_DESCRIPTOR_SET)
@@ -47,11 +49,13 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     let cell = cell::CellService::new(shared.clone());
     let jobs = jobs::JobsService::new(shared.clone());
     let inspect = inspect::InspectService::new(shared.clone());
+    let govern = govern::GovernService::new(shared.clone());
     let agents = agents::AgentsService::new(shared.clone());
     let router = Routes::from(http::router(shared.clone()))
         .add_service(v1::cell_server::CellServer::new(cell).max_decoding_message_size(most))
         .add_service(v1::jobs_server::JobsServer::new(jobs).max_decoding_message_size(most))
         .add_service(v1::inspect_server::InspectServer::new(inspect).max_decoding_message_size(most))
+        .add_service(v1::govern_server::GovernServer::new(govern).max_decoding_message_size(most))
         .add_service(v1::agents_server::AgentsServer::new(agents).max_decoding_message_size(most))
         .add_service(serving)
         .add_service(reflection)

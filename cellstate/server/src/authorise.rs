@@ -204,6 +204,8 @@ fn row(method: &str) -> Option<&'static Row> {
 
 const ANYBODY: &[Role] = &[Role::Local, Role::Operator, Role::User, Role::Scheduler, Role::Agent];
 const READERS: &[Role] = &[Role::Local, Role::Operator, Role::User, Role::Scheduler];
+/// Whoever owns jobs, or launches them on a schedule.
+const LAUNCHERS: &[Role] = READERS;
 const SCHEDULERS: &[Role] = &[Role::Local, Role::Operator, Role::Scheduler];
 const OWNERS: &[Role] = &[Role::Local, Role::Operator, Role::User];
 const OPERATORS: &[Role] = &[Role::Local, Role::Operator];
@@ -223,6 +225,7 @@ const TABLE: &[Row] = table! {
         "Open": SCHEDULERS,
         "Commit": SCHEDULERS,
         "Close": SCHEDULERS,
+        "TakeHold": SCHEDULERS,
     }
     "plenum.v1.Jobs" {
         "Submit": OWNERS,
@@ -230,6 +233,7 @@ const TABLE: &[Row] = table! {
         "List": READERS,
         "Stop": OWNERS,
         "Scale": OWNERS,
+        "Launch": LAUNCHERS,
         "StopAllocation": OWNERS,
         "ListAllocations": READERS,
         "GetAllocation": READERS,
@@ -249,6 +253,18 @@ const TABLE: &[Row] = table! {
         "ListConflicts": READERS,
         "ListSessions": READERS,
         "Backup": OPERATORS,
+    }
+    "plenum.v1.Govern" {
+        "DrainMachine": OPERATORS,
+        "SetQuota": OPERATORS,
+        "ListQuotas": READERS,
+        "SetPartition": OPERATORS,
+        "ListPartitions": READERS,
+        "PauseScheduler": OPERATORS,
+        "ListSchedulers": READERS,
+        "ListHolds": READERS,
+        "ListUnknownTasks": READERS,
+        "AdoptTask": OPERATORS,
     }
     "plenum.v1.Agents" {
         "Register": AGENTS,
@@ -310,6 +326,10 @@ mod tests {
             ("user/ann", "Jobs/Submit", "Cell/Commit"),
             ("operator/op", "Inspect/RemoveMachine", "Agents/Report"),
             ("user/ann", "Inspect/Status", "Inspect/CordonMachine"),
+            ("user/ann", "Govern/ListQuotas", "Govern/SetQuota"),
+            ("scheduler/ml", "Cell/TakeHold", "Govern/PauseScheduler"),
+            ("scheduler/cron", "Jobs/Launch", "Jobs/Submit"),
+            ("operator/op", "Govern/DrainMachine", "Agents/Register"),
         ] {
             assert!(may(principal, &format!("/plenum.v1.{allowed}")), "{principal} {allowed}");
             assert!(!may(principal, &format!("/plenum.v1.{forbidden}")), "{principal} {forbidden}");

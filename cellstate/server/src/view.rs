@@ -76,11 +76,14 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
         since_micros: machine.since.micros,
         registered_micros: machine.registered.micros,
         last_change: row.map_or(0, |row| row.last_change.0),
+        cordoned: machine.cordoned,
+        drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.micros),
+        unknown_tasks: u32::try_from(cell.unknown_on(machine.id.slot).count()).unwrap_or(u32::MAX),
     }
 }
 
 /// Capacity less free room.
-fn taken(capacity: &Resources, free: &Room) -> v1::Resources {
+pub(crate) fn taken(capacity: &Resources, free: &Room) -> v1::Resources {
     let mut room = Room::default();
     room.add(capacity);
     let amounts: Vec<i64> = room.0.iter().zip(&free.0).map(|(all, free)| all.saturating_sub(*free)).collect();

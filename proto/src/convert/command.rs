@@ -136,7 +136,11 @@ fn open_server(identity: &CellIdentity) -> v1::OpenServer {
     }
 }
 
-fn command(ask: Ask) -> Result<Command, Invalid> {
+/// What is asked, checked.
+///
+/// # Errors
+/// Names the field that breaks a rule.
+pub fn command(ask: Ask) -> Result<Command, Invalid> {
     Ok(match ask {
         Ask::OpenServer(wire) => {
             Command::OpenServer(identity(&wire.cell_id, wire.incarnation, wire.term, wire.custom_resources)?)

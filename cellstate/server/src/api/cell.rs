@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_model::{Cell, Command, Decision, SessionId};
+use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
-use v1::session_request::Ask;
+use v1::command::Ask;
+use v1::session_request::Ask as SessionAsk;
 
 use super::failure::Failure;
+use super::govern::held_job;
+use super::jobs::change;
 use super::principal;
 use super::stream::{MESSAGES_MAX, Out, Owner, Watcher, commit_of};
-use crate::authorise::Principal;
+use crate::authorise::{Principal, Role};
 use crate::shared::Shared;
 
 /// How long a stream may be silent before its hello.
@@ -92,6 +96,37 @@ impl v1::cell_server::Cell for CellService {
         }
     }
 
+    async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let cell = self.shared.snapshot().await;
+        let session = SessionId(wire.session);
+        let is_operator = matches!(principal.role(), Role::Local | Role::Operator);
+        let (scheduler, namespace) = if wire.session == 0 && is_operator {
+            (None, Arc::from(""))
+        } else {
+            let namespace = usable(&cell, &principal, session)?;
+            self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+            (cell.session(session).map(|session| session.scheduler.clone()), namespace)
+        };
+        let job = held_job(&cell, scheduler.as_ref(), wire.job)?;
+        drop(cell);
+        if wire.within_micros < 0 {
+            let message = format!("within_micros: expected 0 or more, found {}", wire.within_micros);
+            return Err(Failure::invalid(message).into());
+        }
+        let deadline = self.shared.clock.now().plus_micros(wire.within_micros.min(SPAN_MICROS_MAX));
+        let take = v1::TakeHold {
+            job: job.to_bits(),
+            machines: wire.machines,
+            resources: Some(wire.resources.unwrap_or_default()),
+            deadline_micros: deadline.micros,
+        };
+        let command = plenum_proto::command::command(Ask::TakeHold(take)).map_err(Failure::from)?;
+        let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;
+        Ok(Response::new(change(decided)?))
+    }
+
     async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {
         let principal = principal(&request)?;
         let session = SessionId(request.into_inner().session);
@@ -114,7 +149,7 @@ async fn serve_session(
 ) -> Result<(), Failure> {
     let first = tokio::time::timeout(HELLO_PATIENCE, inbound.message()).await;
     let first = first.map_err(|_| Failure::new(Code::DeadlineExceeded, "NO_HELLO", "no hello came within 10 s"))?;
-    let Ok(Some(v1::SessionRequest { ask: Some(Ask::Hello(hello)) })) = first else {
+    let Ok(Some(v1::SessionRequest { ask: Some(SessionAsk::Hello(hello)) })) = first else {
         return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
     };
     let (session, namespace) = if hello.session == 0 {

@@ -34,7 +34,7 @@ impl InspectService {
     }
 }
 
-fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<plenum_model::Machine>, Failure> {
+pub(super) fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<plenum_model::Machine>, Failure> {
     cell.machine_named(name).ok_or_else(|| {
         let message = format!("there is no machine {name:?} at revision {}", cell.revision());
         Failure::not_found(RejectionCode::NoSuchMachine, message)

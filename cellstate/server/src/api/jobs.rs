@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, Command, Decision, Job, NotWanted, RejectionCode, TaskState, group_is_wanted,
+    AllocationId, AllocationRef, Cell, Command, Decision, Job, JobId, NotWanted, RejectionCode, TaskState,
+    group_is_wanted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -165,6 +166,32 @@ impl v1::jobs_server::Jobs for JobsService {
     ) -> Result<Response<v1::ChangeResponse>, Status> {
         let id = allocation_id(request.get_ref().allocation)?;
         Ok(Response::new(self.change(&request, "", Command::StopAllocation(id)).await?))
+    }
+
+    async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let cell = self.shared.snapshot().await;
+        let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
+        let now = self.shared.clock.now().micros;
+        let instant_micros = wire.instant_micros.unwrap_or_else(|| now - now.rem_euclid(1_000_000));
+        let command = Command::Launch { parent: job.id, instant_micros };
+        let asked = Shared::request(principal.text(), job.shape.namespace.clone(), command);
+        let decided = self.shared.ask(asked).await?;
+        let id = match decided.decision {
+            Decision::Accepted { id, .. } => id,
+            Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
+            Decision::Outcome(_) => return Err(Failure::internal("a launch gave an outcome").into()),
+        };
+        let after = self.shared.snapshot_of(decided.at).await;
+        let child = JobId::from_bits(id).and_then(|id| after.job(id)).map(|job| job.shape.name.to_string());
+        Ok(Response::new(v1::LaunchResponse {
+            job: id,
+            name: child.unwrap_or_default(),
+            instant_micros,
+            revision: decided.at.0,
+        }))
     }
 
     async fn list_allocations(

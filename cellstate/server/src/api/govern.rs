@@ -1,0 +1,278 @@
+//! For operators: drains, quotas, partitions, paused schedulers, holds, and tasks that the cell does not know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Sum, TaskState};
+use plenum_proto::v1;
+use plenum_proto::v1::command::Ask;
+use tonic::{Request, Response, Status};
+
+use super::failure::Failure;
+use super::inspect::machine_named;
+use super::jobs::change;
+use super::listing::{self, Filter};
+use super::{past, principal};
+use crate::shared::Shared;
+use crate::view;
+
+/// Longest time that a drain may take.
+const DRAIN_MICROS_MAX: i64 = plenum_proto::bounds::SPAN_MICROS_MAX;
+
+/// `plenum.v1.Govern`.
+pub(super) struct GovernService {
+    shared: Arc<Shared>,
+}
+
+impl GovernService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn change<T>(&self, request: &Request<T>, command: Command) -> Result<Response<v1::ChangeResponse>, Failure> {
+        let principal = principal(request)?;
+        let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
+        Ok(Response::new(change(decided)?))
+    }
+
+    /// The cell of a listing, and how many rows it may have.
+    async fn listed(&self, wire: &v1::ListRequest) -> Result<(Cell, usize), Failure> {
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        Ok((past::cell(&self.shared, wire.at).await?, limit))
+    }
+}
+
+/// At most so many of the rows that pass, and whether there are more.
+fn page<T>(rows: impl Iterator<Item = T>, limit: usize, passes: impl Fn(&T) -> bool) -> (Vec<T>, bool) {
+    let mut rows: Vec<T> = rows.filter(|row| passes(row)).take(limit.saturating_add(1)).collect();
+    let truncated = rows.len() > limit;
+    rows.truncate(limit);
+    (rows, truncated)
+}
+
+#[tonic::async_trait]
+impl v1::govern_server::Govern for GovernService {
+    async fn drain_machine(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let wire = request.get_ref();
+        if !wire.undrain && !(0..=DRAIN_MICROS_MAX).contains(&wire.within_micros) {
+            let message = format!("within_micros: expected 0 to {DRAIN_MICROS_MAX}, found {}", wire.within_micros);
+            return Err(Failure::invalid(message).into());
+        }
+        let machine = machine_named(&self.shared.snapshot().await, &wire.name)?.id;
+        let deadline = (!wire.undrain).then(|| self.shared.clock.now().plus_micros(wire.within_micros));
+        Ok(self.change(&request, Command::DrainMachine { machine, deadline }).await?)
+    }
+
+    async fn set_quota(&self, request: Request<v1::SetQuota>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let command =
+            plenum_proto::command::command(Ask::SetQuota(request.get_ref().clone())).map_err(Failure::from)?;
+        Ok(self.change(&request, command).await?)
+    }
+
+    async fn list_quotas(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListQuotasResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, &["namespace"])?;
+        let (cell, limit) = self.listed(&wire).await?;
+        let revision = cell.revision().0;
+        let read = past::blocking(move || {
+            let used = used_by_namespace(&cell);
+            let view = |(namespace, limit): (&Arc<str>, &plenum_model::Quota)| v1::QuotaView {
+                namespace: namespace.to_string(),
+                limit: Some(limit.into()),
+                used: Some((&used.get(namespace).map(Sum::total).unwrap_or_default()).into()),
+            };
+            let passes = |row: &v1::QuotaView| {
+                (wire.namespace.is_empty() || row.namespace == wire.namespace)
+                    && filter.passes(|_| Some(row.namespace.clone()))
+            };
+            Ok(page(cell.quotas().map(view), limit, passes))
+        });
+        let (quotas, truncated) = read.await?;
+        Ok(Response::new(v1::ListQuotasResponse { revision, quotas, truncated }))
+    }
+
+    async fn set_partition(&self, request: Request<v1::SetPartition>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let ask = Ask::SetPartition(request.get_ref().clone());
+        let command = plenum_proto::command::command(ask).map_err(Failure::from)?;
+        Ok(self.change(&request, command).await?)
+    }
+
+    async fn list_partitions(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListPartitionsResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, &["name"])?;
+        let (cell, limit) = self.listed(&wire).await?;
+        let rows = cell.partitions().map(|(name, partition)| partition_view(&cell, name, partition));
+        let (partitions, truncated) = page(rows, limit, |row| filter.passes(|_| Some(row.name.clone())));
+        Ok(Response::new(v1::ListPartitionsResponse { revision: cell.revision().0, partitions, truncated }))
+    }
+
+    async fn pause_scheduler(
+        &self,
+        request: Request<v1::PauseScheduler>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let ask = Ask::PauseScheduler(request.get_ref().clone());
+        let command = plenum_proto::command::command(ask).map_err(Failure::from)?;
+        Ok(self.change(&request, command).await?)
+    }
+
+    async fn list_schedulers(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, &["name", "paused"])?;
+        let (cell, limit) = self.listed(&wire).await?;
+        let passes = |row: &v1::SchedulerView| {
+            filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
+        };
+        let (schedulers, truncated) = page(scheduler_views(&self.shared, &cell).into_values(), limit, passes);
+        Ok(Response::new(v1::ListSchedulersResponse { revision: cell.revision().0, schedulers, truncated }))
+    }
+
+    async fn list_holds(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListHoldsResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, &["job"])?;
+        let (cell, limit) = self.listed(&wire).await?;
+        let passes = |row: &v1::HoldView| {
+            (wire.namespace.is_empty() || row.namespace == wire.namespace) && filter.passes(|_| Some(row.job.clone()))
+        };
+        let rows = cell.holds().filter_map(|(job, hold)| hold_view(&cell, job, hold));
+        let (holds, truncated) = page(rows, limit, passes);
+        Ok(Response::new(v1::ListHoldsResponse { revision: cell.revision().0, holds, truncated }))
+    }
+
+    async fn list_unknown_tasks(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListUnknownTasksResponse>, Status> {
+        let wire = request.into_inner();
+        let filter = Filter::parse(&wire.filter, &["machine", "job"])?;
+        let (cell, limit) = self.listed(&wire).await?;
+        let rows = cell.unknown_tasks().map(|(id, task)| v1::UnknownTaskView {
+            machine: cell.machine_in(id.machine).map(|machine| machine.name.to_string()).unwrap_or_default(),
+            allocation: id.allocation.to_bits(),
+            task: Some((&*task.traces).into()),
+            since_micros: task.since.micros,
+            until_micros: task.until.map_or(0, |until| until.micros),
+            stopping: task.stopping,
+        });
+        let passes = |row: &v1::UnknownTaskView| {
+            let task = row.task.as_ref();
+            let job = || task.map(|task| task.job.clone());
+            let namespace = task.is_some_and(|task| task.namespace == wire.namespace);
+            (wire.namespace.is_empty() || namespace)
+                && filter.passes(|field| if field == "job" { job() } else { Some(row.machine.clone()) })
+        };
+        let (tasks, truncated) = page(rows, limit, passes);
+        Ok(Response::new(v1::ListUnknownTasksResponse { revision: cell.revision().0, tasks, truncated }))
+    }
+
+    async fn adopt_task(&self, request: Request<v1::AdoptTaskRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let wire = request.get_ref();
+        let Some(allocation) = AllocationId::from_bits(wire.allocation) else {
+            return Err(Failure::invalid("allocation: expected the id of an allocation, found 0").into());
+        };
+        let machine = machine_named(&self.shared.snapshot().await, &wire.machine)?.id;
+        Ok(self.change(&request, Command::AdoptUnknown { machine, allocation }).await?)
+    }
+}
+
+/// What is used of each quota: one walk over all jobs.
+fn used_by_namespace(cell: &Cell) -> BTreeMap<Arc<str>, Sum> {
+    let mut used: BTreeMap<Arc<str>, Sum> = cell.quotas().map(|(name, _)| (name.clone(), Sum::default())).collect();
+    for job in cell.jobs() {
+        if let Some(sum) = used.get_mut(&job.shape.namespace) {
+            sum.join(&cell.use_of(job));
+        }
+    }
+    used
+}
+
+fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::PartitionView {
+    let has = |machine: &&Arc<Machine>| partition.machines.iter().all(|rule| rule.holds(&machine.attributes));
+    let mut view = v1::PartitionView {
+        name: name.to_string(),
+        rules: partition.machines.iter().map(Into::into).collect(),
+        schedulers: partition.schedulers.iter().map(ToString::to_string).collect(),
+        ..v1::PartitionView::default()
+    };
+    let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
+    for machine in cell.machines().filter(has) {
+        view.machines += 1;
+        view::add(&mut capacity, &(&machine.capacity).into());
+        let taken = view::taken(&machine.capacity, &cell.room(machine.id.slot));
+        view::add(&mut allocated, &taken);
+    }
+    (view.capacity, view.allocated) = (Some(capacity), Some(allocated));
+    view
+}
+
+/// Everybody who schedules: has a session, jobs, or is paused.
+fn scheduler_views(shared: &Shared, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
+    let mut views: BTreeMap<String, v1::SchedulerView> = BTreeMap::new();
+    let mut view = |name: &str, change: &mut dyn FnMut(&mut v1::SchedulerView)| {
+        let new = || v1::SchedulerView { name: name.to_owned(), ..v1::SchedulerView::default() };
+        change(views.entry(name.to_owned()).or_insert_with(new));
+    };
+    cell.scheduler_names().iter().for_each(|name| view(name, &mut |_| {}));
+    cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
+    {
+        let known = shared.sessions.lock();
+        for session in cell.sessions() {
+            let connected = known.is_connected(session.id);
+            view(&session.scheduler, &mut |row| {
+                row.sessions += 1;
+                row.connected += u32::from(connected);
+            });
+        }
+    }
+    for job in cell.jobs().filter(|job| !job.state.is_final()) {
+        let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(group, _)| cell.group(job, group));
+        let (mut waiting, mut live) = (0, 0);
+        for group in groups {
+            waiting += u64::from(group.tasks_in(TaskState::Waiting));
+            live += u64::from(group.tasks_in(TaskState::Live));
+        }
+        view(&job.shape.scheduler, &mut |row| {
+            row.jobs += 1;
+            row.waiting_tasks += waiting;
+            row.live_tasks += live;
+        });
+    }
+    views
+}
+
+fn hold_view(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
+    let job = cell.job(job)?;
+    let machines = hold.machines.iter().filter_map(|&slot| cell.machine_in(slot));
+    Some(v1::HoldView {
+        namespace: job.shape.namespace.to_string(),
+        job: job.shape.name.to_string(),
+        priority: job.shape.priority.into(),
+        machines: machines.map(|machine| machine.name.to_string()).collect(),
+        resources: Some((&hold.resources).into()),
+        deadline_micros: hold.deadline.micros,
+        first_wait_revision: hold.first_wait.0,
+    })
+}
+
+/// A job of a session's scheduler; or of anybody's, where an operator asks without a session.
+pub(super) fn held_job(cell: &Cell, scheduler: Option<&Arc<str>>, bits: u64) -> Result<JobId, Failure> {
+    let Some(id) = JobId::from_bits(bits) else {
+        return Err(Failure::invalid("job: expected the id of a job, found 0"));
+    };
+    let Some(job) = cell.job(id) else {
+        return Err(Failure::not_found(RejectionCode::NoSuchJob, format!("{id} is retired or never was")));
+    };
+    match scheduler {
+        Some(scheduler) if *scheduler != job.shape.scheduler => {
+            let message =
+                format!("{} belongs to the scheduler {}, and {scheduler} asks", job.shape.name, job.shape.scheduler);
+            Err(Failure::new(tonic::Code::PermissionDenied, "NOT_PERMITTED", message))
+        }
+        _ => Ok(id),
+    }
+}
