@@ -2,7 +2,9 @@
 
 use std::{error::Error, path::PathBuf, time::Duration};
 
-use plenum_proto::v1::{cell_client::CellClient, inspect_client::InspectClient, jobs_client::JobsClient};
+use plenum_proto::v1::{
+    cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
+};
 use serde::Deserialize;
 use tonic::transport::{Channel, Endpoint};
 
@@ -51,6 +53,10 @@ impl Connection {
 
     pub(crate) fn inspect(&self) -> InspectClient<Channel> {
         InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn govern(&self) -> GovernClient<Channel> {
+        GovernClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn cell(&self) -> CellClient<Channel> {

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// The cell state's server
     Server(Server),
-    /// Built-in schedulers, by name
+    /// Built-in schedulers, by name; or lists, pauses and resumes schedulers
     Scheduler(Scheduler),
     /// The agent of this machine
     Agent(Agent),
@@ -83,6 +83,15 @@ pub(crate) enum Command {
     /// Machines
     #[command(subcommand)]
     Machine(Machine),
+    /// What namespaces may have at most
+    #[command(subcommand)]
+    Quota(Quotas),
+    /// Named sets of machines, reserved for some schedulers or only named
+    #[command(subcommand)]
+    Partition(Partitions),
+    /// Room that is set aside for jobs that starve
+    #[command(subcommand)]
+    Hold(Holds),
     /// Transactions, refused ones too
     #[command(subcommand)]
     Txn(Txn),
@@ -167,12 +176,101 @@ pub(crate) struct Server {
 
 /// `plenum scheduler`
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Scheduler {
+    #[command(subcommand)]
+    pub(crate) command: Option<Schedulers>,
     /// Names of built-in schedulers
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) with_parent: WithParent,
+}
+
+/// `plenum scheduler list|pause|resume`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Schedulers {
+    /// Lists schedulers, built-in and others
+    List(Listing),
+    /// Keeps a scheduler's transactions out; what it placed runs on
+    Pause {
+        /// The scheduler's name
+        name: String,
+    },
+    /// Lets them in again
+    Resume {
+        /// The scheduler's name
+        name: String,
+    },
+}
+
+/// `plenum quota`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quotas {
+    /// Lists quotas, and what is used of them
+    List(Listing),
+    /// Sets a namespace's whole quota: what is not named is not limited. Lowering it stops nothing
+    Set {
+        /// The namespace
+        #[arg(value_name = "NAMESPACE")]
+        name: String,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Removes a namespace's quota
+    Remove {
+        /// The namespace
+        #[arg(value_name = "NAMESPACE")]
+        name: String,
+    },
+}
+
+/// Limits of a quota: at least one.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Limits {
+    /// Cores, such as 100 or 500m
+    #[arg(long, value_name = "CORES", value_parser = crate::job_file::cpu_millis)]
+    pub(crate) cpu: Option<i64>,
+    /// Memory, such as 64GiB
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    pub(crate) memory: Option<i64>,
+    /// Disk, such as 1TiB
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    pub(crate) disk: Option<i64>,
+    /// A resource that the cell named; can be given several times
+    #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_amount)]
+    pub(crate) resource: Vec<(String, i64)>,
+}
+
+/// `plenum partition`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Partitions {
+    /// Lists partitions, and what is in them
+    List(Listing),
+    /// Names a set of machines, or changes one
+    Set {
+        /// The partition's name
+        name: String,
+        /// Which machines, such as 'attr.rack == "a"'; can be given several times, all must hold
+        #[arg(long = "where", required = true, value_name = "RULE")]
+        rules: Vec<String>,
+        /// Reserves it for these schedulers, joined by commas
+        #[arg(long = "for", value_delimiter = ',', value_name = "SCHEDULER")]
+        schedulers: Vec<String>,
+    },
+    /// Forgets a partition; what runs there stays
+    Remove {
+        /// The partition's name
+        name: String,
+    },
+}
+
+/// `plenum hold`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Holds {
+    /// Lists holds: earlier ones may take room from later ones
+    List(Listing),
 }
 
 /// `plenum agent`
@@ -259,6 +357,15 @@ pub(crate) enum Job {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
+    },
+    /// Launches a recurring job for an instant: each at most once, and in order
+    Launch {
+        /// The recurring job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// The instant [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<jiff::Timestamp>,
     },
     /// Changes how many tasks a group has
     Scale {
@@ -349,6 +456,29 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
     },
+    /// Moves everything away by a deadline, and waits until the machine is empty
+    Drain {
+        /// The machine's name
+        name: String,
+        /// When what is left is stopped, such as 10m
+        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        deadline: i64,
+        /// Do not wait
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Ends a drain
+    Undrain {
+        /// The machine's name
+        name: String,
+    },
+    /// Lets a task that the cell does not know, as after a restore, run on until it ends by itself
+    Adopt {
+        /// The machine's name
+        name: String,
+        /// What its agent calls it, such as alloc-4-1
+        id: String,
+    },
     /// Removes a machine that is gone for good; what ran there is lost
     Remove {
         /// The machine's name
@@ -398,6 +528,15 @@ pub(crate) struct Conflicts {
     /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true, conflicts_with = "watch")]
     pub(crate) at: Option<At>,
+}
+
+/// A named resource and an amount of it.
+fn parse_amount(text: &str) -> Result<(String, i64), String> {
+    let parts = text.split_once('=').and_then(|(name, amount)| Some((name, amount.parse::<i64>().ok()?)));
+    match parts.filter(|(name, amount)| !name.is_empty() && *amount >= 0) {
+        Some((name, amount)) => Ok((name.to_owned(), amount)),
+        None => Err("expected a resource and an amount, such as licenses=4".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `plenum job`: submit, list, show, stop and scale, and what happened.
+//! `plenum job`: submit, list, show, stop, launch and scale, and what happened.
 
 use std::{
     io::{self, IsTerminal},
@@ -8,8 +8,8 @@ use std::{
 };
 
 use plenum_proto::v1::{
-    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobState, JobView, ListAllocationsRequest, ListRequest,
-    ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
+    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobState, JobView, LaunchRequest, ListAllocationsRequest,
+    ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -49,6 +49,7 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             let answer = context.connect().await?.jobs().stop(request).await?.into_inner();
             tell_change(context, &answer, &name, "stopping", "has ended already")?;
         }
+        Job::Launch { job, at } => launch(context, &target::job(context, &job)?, at).await?,
         Job::Scale { job, count, group } => scale(context, &job, count, group).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -238,6 +239,18 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     let answer = connection.jobs().scale(request).await?.into_inner();
     let done = format!("group {group} scaled to {count}");
     tell_change(context, &answer, &job.name, &done, &format!("group {group} has {count} tasks already"))
+}
+
+async fn launch(context: &Context, job: &JobName, at: Option<jiff::Timestamp>) -> Result<(), Failure> {
+    let instant_micros = at.map(jiff::Timestamp::as_microsecond);
+    let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
+    let answer = context.connect().await?.jobs().launch(request).await?.into_inner();
+    let object = json!({
+        "name": answer.name, "namespace": job.namespace, "parent": job.name,
+        "instant": output::json_time(answer.instant_micros), "revision": answer.revision,
+    });
+    let text = || format!("job {} launched from {} (revision {})\n", answer.name, job.name, answer.revision);
+    output::print(&output::object(context.format, &object, &answer.name, text))
 }
 
 /// Says what a change did.

@@ -1,18 +1,20 @@
-//! `plenum machine`: list, show, cordon, uncordon and remove machines.
+//! `plenum machine`: list, show, cordon, drain and remove machines.
 
 use plenum_proto::v1::{
-    CordonRequest, GetMachineRequest, ListAllocationsRequest, ListRequest, MachineHistoryRequest, MachineView,
-    RemoveMachineRequest,
+    AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest, ListRequest,
+    MachineHistoryRequest, MachineView, RemoveMachineRequest, UnknownTaskView,
 };
 
 use super::{
     Context,
     args::Machine,
-    history,
+    drain, history,
     job::{list_request, tell_change},
+    target,
     watch::{self, Listed},
 };
 use crate::{
+    connect::Connection,
     failure::Failure,
     output::{self, Row},
 };
@@ -38,24 +40,47 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             let list = Some(ListRequest { at, ..ListRequest::default() });
             let request = ListAllocationsRequest { list, machine: name, ..ListAllocationsRequest::default() };
             let allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+            let unknown = unknown_on(&connection, &view, at).await?;
             let mut object = view.to_json();
             object["revision"] = answer.revision.into();
-            let mut events = String::new();
+            object["unknown"] = unknown.iter().map(Row::to_json).collect();
+            let mut rest = String::new();
+            if !unknown.is_empty() {
+                rest = format!("\n{}", output::listing(context.format, answer.revision, &unknown, false));
+            }
             if history {
                 let request = MachineHistoryRequest { name: view.name.clone(), at, limit: 0 };
                 let story = connection.inspect().machine_history(request).await?.into_inner();
                 object["history"] = history::to_json(&story);
-                events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
+                rest.push_str(&format!("\n{}", output::listing(context.format, story.revision, &story.events, false)));
                 history::tell_what_is_missing(context, &story);
             }
             let text = || {
                 let rows = output::listing(context.format, answer.revision, &allocations, false);
-                format!("{}\n{rows}{events}", fields(&view))
+                format!("{}\n{rows}{rest}", fields(&view))
             };
             output::print(&output::object(context.format, &object, &view.name(), text))
         }
         Machine::Cordon { name } => cordon(context, connection, name, true).await,
         Machine::Uncordon { name } => cordon(context, connection, name, false).await,
+        Machine::Drain { name, deadline, no_wait } => {
+            let request = DrainRequest { name: name.clone(), undrain: false, within_micros: deadline };
+            let answer = connection.govern().drain_machine(request).await?.into_inner();
+            if no_wait {
+                return tell_change(context, &answer, &name, "draining", "is draining already");
+            }
+            drain::wait(context, &connection, &name, answer.revision).await
+        }
+        Machine::Undrain { name } => {
+            let request = DrainRequest { name: name.clone(), undrain: true, within_micros: 0 };
+            let answer = connection.govern().drain_machine(request).await?.into_inner();
+            tell_change(context, &answer, &name, "is drained no more", "is not drained")
+        }
+        Machine::Adopt { name, id } => {
+            let request = AdoptTaskRequest { machine: name.clone(), allocation: target::allocation(&id)? };
+            let answer = connection.govern().adopt_task(request).await?.into_inner();
+            tell_change(context, &answer, &id, "adopted: it runs until it ends by itself", "is adopted already")
+        }
         Machine::Remove { name } => {
             let request = RemoveMachineRequest { name: name.clone() };
             let answer = connection.inspect().remove_machine(request).await?.into_inner();
@@ -64,12 +89,20 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
     }
 }
 
-async fn cordon(
-    context: &Context,
-    connection: crate::connect::Connection,
-    name: String,
-    cordoned: bool,
-) -> Result<(), Failure> {
+/// Tasks on a machine that the cell does not know.
+async fn unknown_on(
+    connection: &Connection,
+    view: &MachineView,
+    at: Option<At>,
+) -> Result<Vec<UnknownTaskView>, Failure> {
+    if view.unknown_tasks == 0 {
+        return Ok(Vec::new());
+    }
+    let request = ListRequest { at, filter: format!("machine={}", view.name), ..ListRequest::default() };
+    Ok(connection.govern().list_unknown_tasks(request).await?.into_inner().tasks)
+}
+
+async fn cordon(context: &Context, connection: Connection, name: String, cordoned: bool) -> Result<(), Failure> {
     let request = CordonRequest { name: name.clone(), cordoned };
     let answer = connection.inspect().cordon_machine(request).await?.into_inner();
     let (done, idle) =
@@ -80,6 +113,9 @@ async fn cordon(
 fn fields(view: &MachineView) -> String {
     let titles = ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
+    if view.drain_deadline_micros > 0 {
+        pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
+    }
     for (name, value) in &view.attributes {
         pairs.push(("attribute", format!("{name} = {value}")));
     }

@@ -4,7 +4,9 @@ mod alloc;
 mod args;
 mod at;
 mod conflicts;
+mod drain;
 mod explain;
+mod govern;
 mod history;
 mod job;
 mod machine;
@@ -114,6 +116,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
+        Command::Scheduler(Scheduler { command: Some(command), .. }) => {
+            block_on(govern::scheduler(&context, command))?.map(|()| ExitCode::SUCCESS)
+        }
         Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
         Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
@@ -134,6 +139,9 @@ async fn ask(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Alloc(command) => alloc::run(context, command).await?,
         Command::Machine(command) => machine::run(context, command).await?,
         Command::Txn(command) => txn::run(context, command).await?,
+        Command::Quota(command) => govern::quota(context, command).await?,
+        Command::Partition(command) => govern::partition(context, command).await?,
+        Command::Hold(command) => govern::hold(context, command).await?,
         Command::Conflicts(command) => conflicts::run(context, &command).await?,
         Command::Status => status(context).await?,
         _ => {}

@@ -11,7 +11,7 @@ const VALUES_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 255;
 
 /// Reads one condition. The error says what was found and expected; the caller adds the place.
-pub(super) fn parse(text: &str) -> Result<Constraint, String> {
+pub(crate) fn parse(text: &str) -> Result<Constraint, String> {
     let fault = |what: &str| format!("`{}` is no condition: {what}; {EXPECTED}", shortened(text));
     let text = text.trim();
     let end = text.find(|each: char| each.is_whitespace() || "=!<>".contains(each)).unwrap_or(text.len());

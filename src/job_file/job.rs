@@ -129,9 +129,13 @@ fn kind(fields: &Fields<'_>, scheduler: &str) -> Result<JobKind, Fault> {
     match fields.text("runs")? {
         Some("to-completion") => Ok(JobKind::ToCompletion),
         Some("forever") => Ok(JobKind::Forever),
+        Some("recurring") => Ok(JobKind::Recurring),
         Some(other) => {
             let at = fields.node("runs").map_or_else(|| fields.at(), |node| node.at.clone());
-            let what = format!("`runs` is `{}`; expected \"to-completion\" or \"forever\"", units::shortened(other));
+            let what = format!(
+                "`runs` is `{}`; expected \"to-completion\", \"forever\" or \"recurring\"",
+                units::shortened(other)
+            );
             Err(Fault::value(at, what))
         }
         None if matches!(scheduler, "service" | "system") => Ok(JobKind::Forever),

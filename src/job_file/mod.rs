@@ -17,9 +17,10 @@ mod tests;
 mod tree;
 mod units;
 
+pub(crate) use constraint::parse as constraint;
 pub(crate) use fault::JobFileError;
 pub(crate) use nearest::nearest;
-pub(crate) use units::{duration_micros, name_fault};
+pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
 
 use std::{ops::Range, path::Path};
 

@@ -17,7 +17,7 @@ const NAME_EXPECTED: &str = "expected 1 to 63 characters of a to z, 0 to 9 and `
                              letter or a digit";
 
 /// Thousandths of a core.
-pub(super) fn cpu_millis(text: &str) -> Result<i64, String> {
+pub(crate) fn cpu_millis(text: &str) -> Result<i64, String> {
     let millis = match text.strip_suffix('m') {
         Some(digits) => scaled(digits, 0),
         None => scaled(text, 3),
@@ -35,7 +35,7 @@ pub(super) fn device_millis(text: &str) -> Result<i64, String> {
 }
 
 /// Bytes. A bare number is taken as bytes.
-pub(super) fn bytes(text: &str) -> Result<i64, String> {
+pub(crate) fn bytes(text: &str) -> Result<i64, String> {
     let fault = || format!("`{text}` is no amount of bytes; {BYTES_EXPECTED}");
     let too_much = || format!("`{text}` is more than a machine can have ({} TiB)", AMOUNT_MAX >> 40);
     let split = text.find(|each: char| !each.is_ascii_digit()).unwrap_or(text.len());

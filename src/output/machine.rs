@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Row, ago, allocation::machine_id, bytes, cpu, json_time, quantity};
 
-fn state_name(state: MachineState) -> &'static str {
+pub(crate) fn state_name(state: MachineState) -> &'static str {
     match state {
         MachineState::Unspecified => "unknown",
         MachineState::Ready => "ready",
@@ -56,6 +56,9 @@ impl Row for MachineView {
             "id": machine_id(self.id),
             "name": self.name,
             "state": state_name(self.state()),
+            "cordoned": self.cordoned,
+            "drain_deadline": json_time(self.drain_deadline_micros),
+            "unknown_tasks": self.unknown_tasks,
             "epoch": self.epoch,
             "attributes": self.attributes,
             "capacity": quantity::json_resources(self.capacity.as_ref()),

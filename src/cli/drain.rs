@@ -1,0 +1,86 @@
+//! Waiting for a drain: what is left, each time it changed, until the machine is empty.
+
+use std::time::Duration;
+
+use plenum_proto::v1::{GetMachineRequest, MachineState, MachineView};
+use serde_json::json;
+use tonic::Code;
+
+use super::Context;
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    output::{self, now_micros, span},
+};
+
+/// How often the machine is asked for: first often, then seldom.
+const PERIOD_MIN: Duration = Duration::from_millis(50);
+const PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// Waits until nothing is left on a machine that is drained since revision `since`. Interrupting the command leaves the drain as it is.
+///
+/// # Errors
+///
+/// When somebody ended the drain.
+pub(super) async fn wait(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+    let mut period = PERIOD_MIN;
+    let mut told = None;
+    loop {
+        let request = GetMachineRequest { name: name.to_owned(), at: None };
+        let (revision, view) = match connection.inspect().get_machine(request).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                (answer.revision, answer.machine.unwrap_or_default())
+            }
+            // Removed: there is nothing left of it.
+            Err(status) if status.code() == Code::NotFound => return done(context, name, "removed"),
+            Err(status) => return Err(status.into()),
+        };
+        if revision >= since {
+            if view.drain_deadline_micros == 0 {
+                return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
+                    .with_hint(format!("see `plenum machine show {name}`")));
+            }
+            let left = view.allocations.saturating_add(view.unknown_tasks);
+            if left == 0 {
+                return done(context, name, "drained");
+            }
+            let standing = (left, view.state());
+            if told != Some(standing) {
+                told = Some(standing);
+                output::tell(&progress(name, &view, left));
+            }
+        }
+        tokio::time::sleep(period).await;
+        period = (period * 2).min(PERIOD_MAX);
+    }
+}
+
+/// One line about what is left.
+fn progress(name: &str, view: &MachineView, left: u32) -> String {
+    let rest = view.drain_deadline_micros.saturating_sub(now_micros());
+    let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };
+    let tasks = if left == 1 { "1 task" } else { &format!("{left} tasks") };
+    match view.state() {
+        MachineState::Draining => format!("{name}: {tasks} left, {when}"),
+        other => format!("{name}: {tasks} left; it is {}", output::machine_state(other)),
+    }
+}
+
+fn done(context: &Context, name: &str, how: &str) -> Result<(), Failure> {
+    let object = json!({"name": name, "state": how});
+    output::print(&output::object(context.format, &object, name, || format!("{name}: {how}\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_what_is_left_and_what_becomes_of_it() {
+        let view =
+            |state: MachineState| MachineView { state: state.into(), drain_deadline_micros: 1, ..Default::default() };
+        assert_eq!(progress("m1", &view(MachineState::Draining), 1), "m1: 1 task left, being stopped");
+        assert_eq!(progress("m1", &view(MachineState::Unreachable), 3), "m1: 3 tasks left; it is unreachable");
+    }
+}

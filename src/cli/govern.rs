@@ -1,0 +1,130 @@
+//! `plenum quota`, `plenum partition`, `plenum scheduler list|pause|resume` and `plenum hold`: who may have how much, and where.
+
+use plenum_proto::v1::{ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, StatusRequest};
+
+use super::{
+    Context,
+    args::{Holds, Limits, Listing, Partitions, Quotas, Schedulers},
+    job::{list_request, tell_change},
+    watch::{self, Listed},
+};
+use crate::{connect::Connection, failure::Failure, job_file, output};
+
+/// Stands for no limit of a named resource.
+const UNLIMITED: i64 = -1;
+
+pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Failure> {
+    match command {
+        Quotas::List(listing) => {
+            let connection = context.connect().await?;
+            watch::print(context.format, listing.watch, async || {
+                let request = list_request(context, &listing);
+                let answer = connection.govern().list_quotas(request).await?.into_inner();
+                let text = output::listing(context.format, answer.revision, &answer.quotas, answer.truncated);
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+            })
+            .await
+        }
+        Quotas::Set { name, limits } => {
+            let connection = context.connect().await?;
+            let limit = Some(quota_of(&connection, &limits).await?);
+            let request = SetQuota { namespace: name.clone(), limit };
+            let answer = connection.govern().set_quota(request).await?.into_inner();
+            tell_change(context, &answer, &name, "has this quota from now on", "has this quota already")
+        }
+        Quotas::Remove { name } => {
+            let request = SetQuota { namespace: name.clone(), limit: None };
+            let answer = context.connect().await?.govern().set_quota(request).await?.into_inner();
+            tell_change(context, &answer, &name, "has no quota any more", "has no quota")
+        }
+    }
+}
+
+/// The whole quota: what is not named is not limited.
+async fn quota_of(connection: &Connection, limits: &Limits) -> Result<Quota, Failure> {
+    let mut quota =
+        Quota { cpu_millis: limits.cpu, memory_bytes: limits.memory, disk_bytes: limits.disk, custom: Vec::new() };
+    if !limits.resource.is_empty() {
+        let known = connection.inspect().status(StatusRequest {}).await?.into_inner().custom_resources;
+        quota.custom = vec![UNLIMITED; known.len()];
+        for (name, amount) in &limits.resource {
+            let Some(place) = known.iter().position(|known| known == name) else {
+                let what = format!("this cell has no resource `{name}`; it has {}", known.join(", "));
+                return Err(Failure::new("NO_SUCH_RESOURCE", what));
+            };
+            quota.custom[place] = *amount;
+        }
+    }
+    Ok(quota)
+}
+
+pub(super) async fn partition(context: &Context, command: Partitions) -> Result<(), Failure> {
+    match command {
+        Partitions::List(listing) => {
+            let connection = context.connect().await?;
+            watch::print(context.format, listing.watch, async || {
+                let request = list_request(context, &listing);
+                let answer = connection.govern().list_partitions(request).await?.into_inner();
+                let text = output::listing(context.format, answer.revision, &answer.partitions, answer.truncated);
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+            })
+            .await
+        }
+        Partitions::Set { name, rules, schedulers } => {
+            let machines = rules.iter().map(|rule| job_file::constraint(rule)).collect::<Result<_, _>>();
+            let machines = machines.map_err(Failure::usage)?;
+            let request = SetPartition { name: name.clone(), machines, schedulers };
+            let answer = context.connect().await?.govern().set_partition(request).await?.into_inner();
+            tell_change(context, &answer, &name, "is this partition from now on", "is this partition already")
+        }
+        Partitions::Remove { name } => {
+            let request = SetPartition { name: name.clone(), ..SetPartition::default() };
+            let answer = context.connect().await?.govern().set_partition(request).await?.into_inner();
+            tell_change(context, &answer, &name, "is removed", "is gone already")
+        }
+    }
+}
+
+pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<(), Failure> {
+    match command {
+        Schedulers::List(listing) => {
+            let connection = context.connect().await?;
+            watch::print(context.format, listing.watch, async || {
+                let request = without_namespace(context, &listing);
+                let answer = connection.govern().list_schedulers(request).await?.into_inner();
+                let text = output::listing(context.format, answer.revision, &answer.schedulers, answer.truncated);
+                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+            })
+            .await
+        }
+        Schedulers::Pause { name } => pause(context, name, true).await,
+        Schedulers::Resume { name } => pause(context, name, false).await,
+    }
+}
+
+fn without_namespace(context: &Context, listing: &Listing) -> ListRequest {
+    ListRequest { namespace: String::new(), ..list_request(context, listing) }
+}
+
+async fn pause(context: &Context, name: String, paused: bool) -> Result<(), Failure> {
+    let request = PauseScheduler { scheduler: name.clone(), paused };
+    let answer = context.connect().await?.govern().pause_scheduler(request).await?.into_inner();
+    let (done, idle) = if paused {
+        ("paused: its transactions are refused, what it placed runs on", "is paused already")
+    } else {
+        ("resumed", "is not paused")
+    };
+    tell_change(context, &answer, &name, done, idle)
+}
+
+pub(super) async fn hold(context: &Context, command: Holds) -> Result<(), Failure> {
+    let Holds::List(listing) = command;
+    let connection = context.connect().await?;
+    watch::print(context.format, listing.watch, async || {
+        let request = list_request(context, &listing);
+        let answer = connection.govern().list_holds(request).await?.into_inner();
+        let text = output::listing(context.format, answer.revision, &answer.holds, answer.truncated);
+        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+    })
+    .await
+}

@@ -1,0 +1,271 @@
+//! Quotas, partitions, schedulers, holds and unknown tasks, as listed and as read by programs.
+
+use plenum_proto::v1::{
+    Constraint, HoldView, Operator, PartitionView, Quota, QuotaView, SchedulerView, UnknownTaskView,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Row, ago, allocation_id, bytes, cpu, json_time, or_dash, quantity,
+    quantity::{now_micros, span},
+};
+
+/// "Used/limit" of one resource; a dash for no limit.
+fn part(used: i64, limit: Option<i64>, show: impl Fn(i64) -> String) -> String {
+    format!("{}/{}", show(used), limit.map_or_else(|| "-".to_owned(), show))
+}
+
+/// Limits of named resources; -1 stands for none.
+fn custom_limits(quota: &Quota) -> Vec<Option<i64>> {
+    quota.custom.iter().map(|&limit| (limit >= 0).then_some(limit)).collect()
+}
+
+impl Row for QuotaView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["NAMESPACE", "CPU", "MEMORY", "DISK"], &["OTHERS"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let (limit, used) = (self.limit.clone().unwrap_or_default(), self.used.clone().unwrap_or_default());
+        let others = custom_limits(&limit).into_iter().enumerate().filter_map(|(place, limit)| {
+            limit?;
+            let used = used.custom.get(place).copied().unwrap_or(0);
+            Some(format!("custom_{}={}", place + 1, part(used, limit, |amount| amount.to_string())))
+        });
+        vec![
+            self.namespace.clone(),
+            part(used.cpu_millis, limit.cpu_millis, cpu),
+            part(used.memory_bytes, limit.memory_bytes, bytes),
+            part(used.disk_bytes, limit.disk_bytes, bytes),
+            or_dash(&others.collect::<Vec<_>>().join(",")),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let limit = self.limit.clone().unwrap_or_default();
+        let mut limits = json!({
+            "cpu_millis": limit.cpu_millis,
+            "memory_bytes": limit.memory_bytes,
+            "disk_bytes": limit.disk_bytes,
+        });
+        for (place, limit) in custom_limits(&limit).into_iter().enumerate() {
+            limits[format!("custom_{}", place + 1)] = json!(limit);
+        }
+        json!({
+            "namespace": self.namespace,
+            "limit": limits,
+            "used": quantity::json_resources(self.used.as_ref()),
+        })
+    }
+
+    fn name(&self) -> String {
+        self.namespace.clone()
+    }
+}
+
+/// A rule as people write it.
+fn rule(constraint: &Constraint) -> String {
+    let quoted: Vec<String> = constraint.values.iter().map(|value| format!("{value:?}")).collect();
+    let symbol = match constraint.operator() {
+        Operator::Equal | Operator::Unspecified => "==",
+        Operator::NotEqual => "!=",
+        Operator::Less => "<",
+        Operator::LessOrEqual => "<=",
+        Operator::Greater => ">",
+        Operator::GreaterOrEqual => ">=",
+        Operator::In => return format!("attr.{} in [{}]", constraint.attribute, quoted.join(", ")),
+    };
+    format!("attr.{} {symbol} {}", constraint.attribute, quoted.join(", "))
+}
+
+impl Row for PartitionView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["NAME", "MACHINES", "CPU", "MEMORY", "RESERVED FOR", "RULES"], &["DISK"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let (all, taken) = (self.capacity.clone().unwrap_or_default(), self.allocated.clone().unwrap_or_default());
+        let rules: Vec<String> = self.rules.iter().map(rule).collect();
+        vec![
+            self.name.clone(),
+            self.machines.to_string(),
+            part(taken.cpu_millis, Some(all.cpu_millis), cpu),
+            part(taken.memory_bytes, Some(all.memory_bytes), bytes),
+            or_dash(&self.schedulers.join(",")),
+            rules.join(" and "),
+            part(taken.disk_bytes, Some(all.disk_bytes), bytes),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
+            "schedulers": self.schedulers,
+            "machines": self.machines,
+            "capacity": quantity::json_resources(self.capacity.as_ref()),
+            "allocated": quantity::json_resources(self.allocated.as_ref()),
+        })
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for SchedulerView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE"], &["SESSIONS"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            scheduler_state(self).to_owned(),
+            self.jobs.to_string(),
+            self.waiting_tasks.to_string(),
+            self.live_tasks.to_string(),
+            format!("{}/{}", self.connected, self.sessions),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "state": scheduler_state(self),
+            "paused": self.paused,
+            "sessions": self.sessions,
+            "connected": self.connected,
+            "jobs": self.jobs,
+            "waiting_tasks": self.waiting_tasks,
+            "live_tasks": self.live_tasks,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+fn scheduler_state(view: &SchedulerView) -> &'static str {
+    match view {
+        SchedulerView { paused: true, .. } => "paused",
+        SchedulerView { connected: 0, .. } => "away",
+        _ => "connected",
+    }
+}
+
+impl Row for HoldView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["JOB", "PRIORITY", "EACH", "ENDS IN", "MACHINES"], &["NAMESPACE", "WAITS SINCE"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.job.clone(),
+            self.priority.to_string(),
+            quantity::short_resources(self.resources.as_ref()),
+            span(self.deadline_micros.saturating_sub(now_micros())),
+            or_dash(&self.machines.join(",")),
+            self.namespace.clone(),
+            format!("revision {}", self.first_wait_revision),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "namespace": self.namespace,
+            "job": self.job,
+            "priority": self.priority,
+            "machines": self.machines,
+            "resources": quantity::json_resources(self.resources.as_ref()),
+            "deadline": json_time(self.deadline_micros),
+            "first_wait_revision": self.first_wait_revision,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.job.clone()
+    }
+}
+
+impl Row for UnknownTaskView {
+    fn titles() -> (&'static [&'static str], &'static [&'static str]) {
+        (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES"], &["NAMESPACE", "AGE"])
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let task = self.task.clone().unwrap_or_default();
+        vec![
+            allocation_id(self.allocation),
+            or_dash(&task.job),
+            format!("{}[{}]", task.group, task.task_index),
+            self.machine.clone(),
+            fate(self),
+            quantity::short_resources(task.resources.as_ref()),
+            or_dash(&task.namespace),
+            ago(self.since_micros),
+        ]
+    }
+
+    fn to_json(&self) -> Value {
+        let task = self.task.clone().unwrap_or_default();
+        json!({
+            "allocation": allocation_id(self.allocation),
+            "machine": self.machine,
+            "namespace": task.namespace,
+            "job": task.job,
+            "group": task.group,
+            "task_index": task.task_index,
+            "resources": quantity::json_resources(task.resources.as_ref()),
+            "since": json_time(self.since_micros),
+            "until": json_time(self.until_micros),
+            "adopted": self.until_micros == 0,
+            "stopping": self.stopping,
+        })
+    }
+
+    fn name(&self) -> String {
+        allocation_id(self.allocation)
+    }
+}
+
+fn fate(view: &UnknownTaskView) -> String {
+    match view.until_micros {
+        _ if view.stopping => "stopping".to_owned(),
+        0 => "adopted".to_owned(),
+        until => format!("stopped in {}", span(until.saturating_sub(now_micros()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_shows_what_is_used_of_what_is_limited() {
+        let limit = Quota { cpu_millis: Some(4000), custom: vec![-1, 7], ..Quota::default() };
+        let used = plenum_proto::v1::Resources { cpu_millis: 1500, memory_bytes: 1 << 30, ..Default::default() };
+        let view = QuotaView { namespace: "ml".to_owned(), limit: Some(limit), used: Some(used) };
+        assert_eq!(view.cells(), ["ml", "1500m/4", "1GiB/-", "0B/-", "custom_2=0/7"]);
+        assert_eq!(view.to_json()["limit"]["custom_1"], Value::Null);
+        assert_eq!(view.to_json()["limit"]["memory_bytes"], Value::Null);
+    }
+
+    #[test]
+    fn a_rule_is_written_as_it_is_read() {
+        for text in ["attr.rack == \"a\"", "attr.kernel >= \"5.10\"", "attr.arch in [\"x86_64\", \"aarch64\"]"] {
+            let constraint = crate::job_file::constraint(text);
+            assert_eq!(constraint.map(|constraint| rule(&constraint)), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_task_shows_what_becomes_of_it() {
+        let view = |until_micros, stopping| UnknownTaskView { until_micros, stopping, ..UnknownTaskView::default() };
+        assert_eq!(
+            [fate(&view(0, false)), fate(&view(1, true)), fate(&view(1, false))],
+            ["adopted", "stopping", "stopped in 0us"]
+        );
+    }
+}
