@@ -1,7 +1,6 @@
 //! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
