@@ -73,7 +73,8 @@ fn text(report: &VerifyReport) -> String {
         "\nsound: the same commands give the same bytes\n".to_owned()
     } else {
         let all = report.violations_unlisted.saturating_add(report.violations.len() as u64);
-        format!("\nnot sound: {all} violations; `plenum explain DAMAGED_LOG` tells what to do\n")
+        let what = if all == 1 { "violation" } else { "violations" };
+        format!("\nnot sound: {all} {what}; `plenum explain DAMAGED_LOG` tells what to do\n")
     });
     text
 }

@@ -85,11 +85,7 @@ pub enum BackupError {
         found: u64,
     },
     /// The directory is damaged, and its cell could go on only without what is lost.
-    #[error(
-        "{}: {refused}; restore from a backup, or go on without what is lost: `plenum restore --from {} --dir NEW --accept-loss` makes a new \
-         directory of what is whole, and says what is not",
-        dir.display(), dir.display()
-    )]
+    #[error("{refused}; {} stays as it is: with --accept-loss a new directory is made of what is whole, and what is not is named", dir.display())]
     LossNotAccepted {
         /// Which.
         dir: PathBuf,
@@ -159,7 +155,8 @@ pub(crate) fn manifest(cell: &Cell, incarnation: u64, tail: Tail) -> v1::BackupM
     }
 }
 
-/// Writes the backup of a stopped cell's directory; what it shows. Nothing in the directory is changed.
+/// Writes the backup of a stopped cell's directory; what it shows. The log is not changed; the history's store tidies itself up when it is
+/// opened, as it would for a server.
 ///
 /// # Errors
 /// [`BackupError`]: a running server, a damaged log, a disk that fails.

@@ -1,4 +1,4 @@
-//! The directory of a stopped cell, followed to its end without changing it; also a damaged one, as far as it can be followed.
+//! The directory of a stopped cell, followed to its end without changing its log; also a damaged one, as far as it can be followed.
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
 //! there. History and log are two witnesses: where a frame is damaged and the history had it already, nothing is lost.
