@@ -105,18 +105,7 @@ impl Placer {
             chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
             chosen
         };
-        let mut reason = (chosen.len() < count).then(|| {
-            let counts =
-                GroupCounts::are_needed_by(shape).then(|| GroupCounts::of(view.cell(), &first.job, first.group));
-            let requirement = Requirement {
-                resources: &shape.resources,
-                classes: classes.as_ref(),
-                home,
-                job: first.job.id,
-                special: Special::of(shape, counts.as_ref()),
-            };
-            explain(&self.columns, view.cell(), &requirement).to_string()
-        });
+        let mut reason = (chosen.len() < count).then(|| self.why_no_more(view, first, &request));
         let least = least(view, first);
         if chosen.len() < least {
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
@@ -138,6 +127,20 @@ impl Placer {
         if let Some(reason) = reason.filter(|_| !special && least == 0) {
             self.hopeless.insert(need, reason);
         }
+    }
+
+    /// Why no machine takes one more task of the group.
+    fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> String {
+        let shape = work.shape();
+        let counts = GroupCounts::are_needed_by(shape).then(|| GroupCounts::of(view.cell(), &work.job, work.group));
+        let requirement = Requirement {
+            resources: &shape.resources,
+            classes: request.classes,
+            home: request.home,
+            job: work.job.id,
+            special: Special::of(shape, counts.as_ref()),
+        };
+        explain(&self.columns, view.cell(), &requirement).to_string()
     }
 
     /// Machines for tasks that ask for more than room: each is judged on what those before it took.

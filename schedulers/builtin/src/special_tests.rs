@@ -26,7 +26,9 @@ fn gpus_are_shared_up_to_the_last_thousandth_and_no_further() {
 #[test]
 fn a_fixed_port_puts_each_task_on_a_machine_of_its_own() {
     let mut stage = Stage::new();
-    (0..3).for_each(|number| drop(stage.machine(&format!("m{number}"), 8_000, &[])));
+    for name in ["m0", "m1", "m2"] {
+        stage.machine(name, 8_000, &[]);
+    }
     stage.seat(Service::default());
     let job = stage.submit(&JobBuilder::new("web", "service").group("main", 4, 100).port("http", 8080).forever());
     stage.advance(1_000_000);
