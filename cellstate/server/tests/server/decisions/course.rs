@@ -64,7 +64,7 @@ impl Course {
         self.step += 1;
         let ask = match step {
             0 => self.open_server(),
-            1..=6 => self.register(u64::from(step) - 1, false),
+            1..=6 => self.register(u64::from(step) - 1, 0),
             7..=9 => self.open_session(SCHEDULERS[usize::try_from(step - 7).unwrap()]),
             // Near the end: a restore, and everybody anew.
             800 => {
@@ -73,6 +73,16 @@ impl Course {
                 self.open_server()
             }
             801..=803 => self.open_session(SCHEDULERS[usize::try_from(step - 801).unwrap()]),
+            // What would keep too much out if it were left to chance.
+            _ if step % 25 == 0 => Ask::PauseScheduler(v1::PauseScheduler {
+                scheduler: SCHEDULERS[usize::try_from(step / 25 % 3).unwrap()].to_owned(),
+                paused: false,
+            }),
+            _ if step % 150 == 30 || step % 150 == 75 => {
+                let limit = v1::Quota { cpu_millis: Some(2000), ..Default::default() };
+                let limit = (step % 150 == 30).then_some(limit);
+                Ask::SetQuota(v1::SetQuota { namespace: "default".to_owned(), limit })
+            }
             _ => self.any(cell),
         };
         let principal = if self.dice.once_in(3) { "local" } else { "scheduler/batch" }.to_owned();
@@ -103,7 +113,9 @@ impl Course {
             0..=2 if self.dice.once_in(3) => Ask::CloseSession(v1::CloseSession { session: self.session() }),
             3..=5 => {
                 let number = self.dice.roll(MACHINES);
-                self.register(number, true)
+                // Now and then one that was long under way.
+                let seen = if self.dice.once_in(8) { 1 } else { cell.revision().0 };
+                self.register(number, seen)
             }
             6..=12 => self.submit(),
             13 => Ask::StopJob(v1::StopJob { job: self.job(cell) }),
@@ -142,8 +154,8 @@ impl Course {
         Ask::OpenSession(v1::OpenSession { scheduler: scheduler.to_owned() })
     }
 
-    fn register(&mut self, number: u64, again: bool) -> Ask {
-        let boot = if again && self.dice.once_in(3) { self.dice.roll(5) } else { 0 };
+    fn register(&mut self, number: u64, seen_revision: u64) -> Ask {
+        let boot = if seen_revision > 0 && self.dice.once_in(3) { self.dice.roll(5) } else { 0 };
         let rack = format!("r{}", number % 2);
         let mut attributes = std::collections::BTreeMap::from([("rack".to_owned(), rack)]);
         if number == 0 {
@@ -162,6 +174,7 @@ impl Course {
             capacity: Some(capacity),
             attributes,
             devices: if number < 2 { vec![device(0), device(1)] } else { Vec::new() },
+            seen_revision,
             ..Default::default()
         })
     }
