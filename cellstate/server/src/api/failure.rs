@@ -15,6 +15,9 @@ pub(crate) const CODE: &str = plenum_proto::error::CODE_KEY;
 /// Metadata with the time after which it makes sense to try again, in microseconds.
 pub(crate) const RETRY: &str = "plenum-retry-after-micros";
 
+/// When a paused scheduler tries again: nobody tells it that it was resumed.
+const PAUSED_RETRY: Duration = Duration::from_secs(1);
+
 /// Why a call failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -153,6 +156,7 @@ impl From<Rejection> for Failure {
                 Code::InvalidArgument
             }
         };
-        Self::new(status, rejection.code.as_str(), rejection.message)
+        let failure = Self::new(status, rejection.code.as_str(), rejection.message);
+        if rejection.code == RejectionCode::SchedulerPaused { failure.retry(PAUSED_RETRY) } else { failure }
     }
 }
