@@ -11,6 +11,8 @@ use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
 use plenum_journal::{CellId, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Delta, Revision};
+use plenum_proto::pages::PageError;
+use plenum_proto::sections::Sections;
 use plenum_proto::{delta, pages};
 
 use crate::engine::step_back;
@@ -22,6 +24,8 @@ use crate::publish::{LoggedBatch, Mirror};
 pub(crate) const LOG: &str = "log";
 /// The folder of the history.
 pub(crate) const HISTORY: &str = "history";
+/// Pages of a checkpoint that are read ahead.
+const PAGES_AHEAD: usize = 256;
 /// Batches that are decoded ahead of being folded.
 const BATCHES_AHEAD: usize = 32;
 
@@ -104,12 +108,30 @@ fn history_options(recovered: &Recovered, settings: &Settings) -> plenum_history
     }
 }
 
-/// The cell that a checkpoint shows.
+/// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them.
 pub(crate) fn checkpoint_cell(history: &History, revision: u64) -> Result<Cell, ServerError> {
     let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
-    let images: Result<Vec<Bytes>, _> = images.map(|image| image.map(|image| image.bytes)).collect();
-    pages::restore(images.map_err(ServerError::ReadHistory)?)
-        .map_err(|error| ServerError::Checkpoint { revision, what: error.to_string() })
+    let unfit = |error: PageError| ServerError::Checkpoint { revision, what: error.to_string() };
+    let (sender, read) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            for image in images {
+                let page = pages::read(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
+                if sender.send(page).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let mut decoder = pages::Decoder::new(Sections::ALL);
+        for page in read {
+            decoder.add_read(page).map_err(unfit)?;
+        }
+        match reading.join() {
+            Ok(done) => done.and_then(|()| decoder.finish().map_err(unfit)),
+            Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while reading pages".to_owned() }),
+        }
+    })
 }
 
 /// The cell at a revision that the history has: the newest checkpoint before it, and the deltas up to it.

@@ -62,6 +62,14 @@ pub fn restore(pages: impl IntoIterator<Item = Bytes>) -> Result<Cell, PageError
     decoder.finish()
 }
 
+/// The message in a page's bytes: half of the work of [`Decoder::add`], for callers that have another thread for it.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn read(page: Bytes) -> Result<v1::Page, PageError> {
+    Ok(error::decode("Page", page)?)
+}
+
 /// A cell in the making, from pages in any order. Those that come before `Meta` wait for it.
 #[derive(Debug)]
 pub struct Decoder {
@@ -89,7 +97,14 @@ impl Decoder {
     /// # Errors
     /// When it can't be read, is there already, or is not of this cell. The decoder is then of no use any more.
     pub fn add(&mut self, page: Bytes) -> Result<(), PageError> {
-        let page: v1::Page = error::decode("Page", page)?;
+        self.add_read(read(page)?)
+    }
+
+    /// Takes one page that was [`read`] before.
+    ///
+    /// # Errors
+    /// As [`Decoder::add`].
+    pub fn add_read(&mut self, page: v1::Page) -> Result<(), PageError> {
         match (&mut self.begun, &page.meta) {
             (Some(begun), _) => begun.add(page),
             (None, None) => {
