@@ -139,9 +139,7 @@ impl Teller<'_> {
     }
 
     fn job(&mut self, job: &Job, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
-        for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
-            self.push(logged, "placed", self.placed(job, grants, delta.revision))?;
-        }
+        // What became of the job follows from what became of its tasks.
         for change in delta.jobs.iter().rev() {
             self.job_change(job, logged, change)?;
         }
@@ -157,6 +155,9 @@ impl Teller<'_> {
             let Some(word) = TaskState::from_number(state.into()).and_then(task_word) else { continue };
             let group = job.shape.groups.get(group as usize).map_or("", |group| &group.name);
             self.push(logged, word, format!("{}: {}", group, tasks_of(&tasks)))?;
+        }
+        for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
+            self.push(logged, "placed", self.placed(job, grants, delta.revision))?;
         }
         Ok(())
     }
