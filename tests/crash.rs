@@ -9,7 +9,7 @@
 //! | `volume` | a file system of the test's own, whose power can be cut |
 //! | `warden` | stands between a server and its kernel |
 //! | `kills` | `kill -9` at random |
-//! | `full`, `limits` | full disks, and the system's limits on files |
+//! | `full`, `limits` | full disks, failing devices, the system's limits on files |
 //! | `power` | power cuts: what was not synced is gone |
 //! | `syncs` | kills at exact calls, torn writes, failed syncs |
 //!

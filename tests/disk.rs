@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Seek, SeekFrom, Write},
+    io::{ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -32,7 +32,11 @@ impl SmallDisk {
         let free = statistics.blocks_available() * statistics.fragment_size();
         let ballast = vec![1_u8; usize::try_from(free - left_bytes).unwrap()];
         let mut file = OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
-        file.write_all(&ballast).unwrap();
+        match file.write_all(&ballast) {
+            // Somebody else took some of it meanwhile.
+            Err(error) if error.kind() == ErrorKind::StorageFull => {}
+            written => written.unwrap(),
+        }
     }
 
     pub(crate) fn free(&self) {

@@ -118,7 +118,7 @@ impl Rivals {
         let request = v1::ListAllocationsRequest { list, ..v1::ListAllocationsRequest::default() };
         let mut jobs = v1::jobs_client::JobsClient::new(self.channel.clone());
         let answer = self.runtime.block_on(jobs.list_allocations(request))?.into_inner();
-        assert!(!answer.truncated, "the test stays below one listing");
+        assert!(!answer.truncated, "the test stays below one listing: {}", answer.allocations.len());
         Ok(answer.allocations)
     }
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use plenum_proto::v1::{self, agents_client::AgentsClient};
-use tokio::sync::watch;
-use tonic::{Status, transport::Endpoint};
+use tokio::sync::{mpsc, watch};
+use tonic::{Code, Status, transport::Endpoint};
 
 /// Allocations of one report.
-const REPORTED_AT_ONCE: usize = 8;
+const REPORTED_AT_ONCE: usize = 128;
 /// Between two reports.
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -26,30 +26,51 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Works until the connection ends, all is reported, or it is asked to end.
-    pub(crate) async fn work(mut self, address: String, ending: watch::Receiver<bool>) -> Self {
-        // What is not answered is reported again, by the next round.
-        let _ = self.report_all(address, ending).await;
+    /// Works until the connection ends or it is asked to end.
+    pub(crate) async fn work(
+        mut self,
+        address: String,
+        mut leaving: mpsc::UnboundedReceiver<(u64, u32)>,
+        mut ending: watch::Receiver<bool>,
+    ) -> Self {
+        tokio::select! {
+            // What is not answered is reported again, by the next round.
+            _ = self.report_all(address, &mut leaving) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
+        }
         self
     }
 
-    async fn report_all(&mut self, address: String, ending: watch::Receiver<bool>) -> Result<(), Status> {
+    async fn report_all(
+        &mut self,
+        address: String,
+        leaving: &mut mpsc::UnboundedReceiver<(u64, u32)>,
+    ) -> Result<(), Status> {
         let endpoint = Endpoint::from_shared(address).unwrap();
         let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut agents = AgentsClient::new(channel);
-        while let Some(&slot) = self.ending.values().next()
-            && !*ending.borrow()
-        {
+        loop {
+            while let Ok((id, slot)) = leaving.try_recv() {
+                self.ending.insert(id, slot);
+            }
+            let Some(&slot) = self.ending.values().next() else {
+                let Some((id, slot)) = leaving.recv().await else { return Ok(()) };
+                self.ending.insert(id, slot);
+                continue;
+            };
             let here = self.ending.iter().filter(|(_, machine)| **machine == slot).map(|(id, _)| *id);
             let reported: Vec<u64> = here.take(REPORTED_AT_ONCE).collect();
-            agents.report(self.report(slot, &reported)).await?;
-            for id in reported {
-                self.ending.remove(&id);
-                self.ended.insert(id);
+            match agents.report(self.report(slot, &reported)).await {
+                Ok(_) => {
+                    self.ending.retain(|id, _| !reported.contains(id));
+                    self.ended.extend(reported);
+                }
+                // As an agent does while the cell is read-only.
+                Err(status) if status.code() == Code::ResourceExhausted => {}
+                Err(status) => return Err(status),
             }
             tokio::time::sleep(PAUSE).await;
         }
-        Ok(())
     }
 
     fn report(&self, slot: u32, allocations: &[u64]) -> v1::ReportRequest {

@@ -17,6 +17,7 @@ use crate::stage::{PATIENCE, Process, Stage, read_address};
 /// Small segments, so that a run begins many of them; leases that don't run out under the test.
 const CONFIGURATION: &str = "segment_bytes = 262144\nreserve_bytes = 1048576\nlease = \"10m\"\n";
 const LOOK_PERIOD: Duration = Duration::from_millis(2);
+const VERIFY_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A cell, and everybody who has to do with it.
 pub(crate) struct CrashCell {
@@ -110,15 +111,19 @@ impl CrashCell {
 
     /// Everybody works until so many transactions more are answered, or the server has ended.
     pub(crate) fn work(&mut self, up: &mut Up, transactions: usize) -> Option<Round> {
-        if let Err(status) = self.load.prepare(&up.address) {
-            // A server that goes in the middle of this is a crash like any other.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(status) = self.load.prepare(&up.address) {
+            // A server that goes in the middle of this is a crash like any other, and one that takes no changes takes them later.
             let is_gone = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
-            assert!(is_gone, "what is asked for is right: {status}");
-            return None;
+            if is_gone {
+                return None;
+            }
+            assert_eq!(status.code(), Code::ResourceExhausted, "what is asked for is right: {status}");
+            assert!(Instant::now() < deadline, "it takes changes again: {status}");
+            std::thread::sleep(LOOK_PERIOD);
         }
         let enough = self.load.ticks.decided() + transactions;
         let round = self.load.begin(&up.address);
-        let deadline = Instant::now() + PATIENCE;
         while self.load.ticks.decided() < enough && up.process.has_ended().is_none() {
             assert!(Instant::now() < deadline, "transactions are answered; the server says: {}", self.told());
             std::thread::sleep(LOOK_PERIOD);
@@ -143,7 +148,17 @@ impl CrashCell {
         let summary = self.load.conclude(&up.address);
         up.process.signal(nix::sys::signal::Signal::SIGINT);
         assert_eq!(up.process.ended().code(), Some(0), "{}", self.told());
-        self.stage.run(&["verify", "--dir", &self.dir.display().to_string()]).says(0, &[]);
+        // Of a long form it takes minutes: each revision is decided again, with every invariant.
+        let mut verify = self.stage.start("verify", &["verify", "--dir", &self.dir.display().to_string()]);
+        let deadline = Instant::now() + VERIFY_PATIENCE;
+        let status = loop {
+            assert!(Instant::now() < deadline, "verify comes to an end");
+            match verify.has_ended() {
+                Some(status) => break status,
+                None => std::thread::sleep(LOOK_PERIOD),
+            }
+        };
+        assert!(status.success(), "{}{}", self.stage.text("verify.out"), self.stage.text("verify.err"));
         summary
     }
 }

@@ -1,7 +1,7 @@
 //! A scheduler that keeps transactions in flight, and remembers every word: what it asked, what it was answered, and in which order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -23,12 +23,17 @@ use super::{
 pub(crate) const SCHEDULER: &str = "crash";
 /// Transactions that one client has in flight.
 pub(crate) const WINDOW: usize = 16;
+/// Allocations of a client that are left running; older ones end.
+pub(crate) const RUNNING: usize = 60;
 /// Of a restart, answered numbers that are sent once more. They are among the newest of the 256 that the cell remembers.
 const REPEATED: usize = 3;
 /// After a transaction was turned away.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// The machine that has room for nothing.
 pub(crate) const FULL_MACHINE: usize = 0;
+
+/// Allocations that shall end, with the slots of their machines.
+pub(crate) type Leaving = mpsc::UnboundedSender<(u64, u32)>;
 
 /// The order of all that happened in a run, over all clients, and how much was answered.
 #[derive(Default)]
@@ -115,6 +120,8 @@ pub(crate) struct Client {
     pub(crate) contested: Field,
     dice: Dice,
     in_flight: usize,
+    /// Granted in this round, oldest first, with the slots of their machines.
+    running: VecDeque<(u64, u32)>,
     /// Numbers that were answered before and asked again.
     pub(crate) repeated: usize,
 }
@@ -132,14 +139,23 @@ impl Client {
             contested: Field::default(),
             dice: Dice::new(seed),
             in_flight: 0,
+            running: VecDeque::new(),
             repeated: 0,
         }
     }
 
     /// Works until the connection ends, or until it is asked to end and everything is answered.
-    pub(crate) async fn work(mut self, address: String, ticks: Arc<Ticks>, ending: watch::Receiver<bool>) -> Self {
+    /// What has run long enough is given to the agent, `leaving`.
+    pub(crate) async fn work(
+        mut self,
+        address: String,
+        ticks: Arc<Ticks>,
+        leaving: Leaving,
+        ending: watch::Receiver<bool>,
+    ) -> Self {
+        self.running.clear();
         // Whatever ends the connection, the next one goes on from here.
-        let _ = self.converse(address, &ticks, ending).await;
+        let _ = self.converse(address, &ticks, &leaving, ending).await;
         self.picture.disconnected();
         self
     }
@@ -148,6 +164,7 @@ impl Client {
         &mut self,
         address: String,
         ticks: &Ticks,
+        leaving: &Leaving,
         mut ending: watch::Receiver<bool>,
     ) -> Result<(), Status> {
         let endpoint = Endpoint::from_shared(address).unwrap().tcp_nodelay(true);
@@ -177,7 +194,7 @@ impl Client {
                                 send(&sender, Ask::Commit(again)).await?;
                             }
                         }
-                        Heard::Outcome(outcome) => self.answered(ticks, outcome),
+                        Heard::Outcome(outcome) => self.answered(ticks, leaving, outcome),
                         Heard::Error(error) => {
                             self.turned_away(ticks, error)?;
                             tokio::time::sleep(PATIENCE).await;
@@ -211,7 +228,7 @@ impl Client {
         again.into_iter().chain(open).collect()
     }
 
-    fn answered(&mut self, ticks: &Ticks, outcome: v1::Outcome) {
+    fn answered(&mut self, ticks: &Ticks, leaving: &Leaving, outcome: v1::Outcome) {
         assert_eq!(outcome.session, self.session);
         let said = self.said.get_mut(&outcome.number).expect("what is answered was asked");
         match &said.answer {
@@ -225,8 +242,16 @@ impl Client {
         }
         let found = said.found.unwrap_or(outcome.revision);
         assert_eq!(outcome.revision, found, "decided once: it was found in the log before it was asked again");
-        let ids = outcome.placements.iter().flat_map(|placement| placement.allocations.iter().copied());
-        self.granted.extend(ids.filter(|id| *id != 0).map(|id| (id, outcome.revision)));
+        for (asked, granted) in said.asked.placements.iter().zip(&outcome.placements) {
+            for (id, machine) in granted.allocations.iter().zip(&asked.machines).filter(|(id, _)| **id != 0) {
+                self.granted.insert(*id, outcome.revision);
+                self.running.push_back((*id, *machine));
+            }
+        }
+        while self.running.len() > RUNNING {
+            // An agent that is gone hears of it when the next round begins.
+            let _ = self.running.pop_front().map(|oldest| leaving.send(oldest));
+        }
         said.answer = Answer::Outcome { at: ticks.next(), outcome: Box::new(outcome) };
         self.in_flight -= 1;
         ticks.decided.fetch_add(1, Ordering::SeqCst);

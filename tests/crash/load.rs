@@ -8,12 +8,16 @@ use std::{
 
 use plenum_model::{AllocationId, Cell, SessionId};
 use plenum_proto::v1::{self, cell_client::CellClient};
-use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tonic::{Status, transport::Endpoint};
 
 use super::{
     agent::{self, Agent},
-    client::{Answer, Client, FULL_MACHINE, Field, SCHEDULER, Said, Ticks},
+    client::{Answer, Client, FULL_MACHINE, Field, RUNNING, SCHEDULER, Said, Ticks},
     dice::Dice,
     picture::Picture,
 };
@@ -28,8 +32,6 @@ const MACHINE_TASKS: i64 = 1_000_000;
 const JOB_TASKS: u32 = 1_000;
 /// Fewer left of them: time for another job.
 const JOB_TASKS_LEAST: u32 = 400;
-/// Allocations of a client that are left running; older ones end.
-const RUNNING: usize = 60;
 /// Transactions of a client that are read back after each crash.
 const READ_BACK: usize = 3;
 
@@ -129,12 +131,14 @@ impl Load {
                 }
             }
         }
+        let (leaving, left) = mpsc::unbounded_channel();
         let (ending, asked) = watch::channel(false);
-        let spawn =
-            |client: Client| self.runtime.spawn(client.work(address.to_owned(), self.ticks.clone(), asked.clone()));
+        let spawn = |client: Client| {
+            self.runtime.spawn(client.work(address.to_owned(), self.ticks.clone(), leaving.clone(), asked.clone()))
+        };
         let clients = std::mem::take(&mut self.clients).into_iter().map(spawn).collect();
         let agent = std::mem::take(&mut self.agent);
-        let agent = self.runtime.spawn(agent.work(address.to_owned(), asked.clone()));
+        let agent = self.runtime.spawn(agent.work(address.to_owned(), left, asked.clone()));
         let follower = std::mem::take(&mut self.follower);
         let follower = self.runtime.spawn(follow(follower, address.to_owned(), asked));
         Round { ending, clients, agent, follower }
