@@ -8,5 +8,6 @@ mod commits;
 mod decisions;
 mod directory;
 mod formats;
+mod govern;
 mod history;
 mod inspection;

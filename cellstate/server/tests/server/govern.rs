@@ -1,0 +1,124 @@
+//! What operators lay down: quotas, partitions, pauses, drains; holds of schedulers, launches, and tasks that nobody knows.
+
+use plenum_proto::v1::{self, cell_client::CellClient, govern_client::GovernClient, jobs_client::JobsClient};
+use tonic::Code;
+
+use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
+
+fn list() -> v1::ListRequest {
+    v1::ListRequest::default()
+}
+
+#[tokio::test]
+async fn quotas_and_partitions_are_set_listed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut govern = GovernClient::new(channel.clone());
+
+    let crunch = submit(&channel, job("crunch", 2)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap();
+    let limit = Some(v1::Quota { cpu_millis: Some(0), ..v1::Quota::default() });
+    govern.set_quota(v1::SetQuota { namespace: "default".into(), limit }).await.unwrap();
+    let quotas = govern.list_quotas(list()).await.unwrap().into_inner().quotas;
+    assert_eq!((quotas.len(), quotas[0].namespace.as_str()), (1, "default"));
+    assert!(quotas[0].used.as_ref().unwrap().cpu_millis > 0, "lowering evicts nothing");
+    let outcome = session.commit(session.transaction(2, vec![placement(crunch.job, vec![0], vec![1])])).await.unwrap();
+    assert_eq!(outcome.refusals[0].kind(), v1::RefusalKind::Quota);
+    govern.set_quota(v1::SetQuota { namespace: "default".into(), limit: None }).await.unwrap();
+    let refused = govern.set_quota(v1::SetQuota { namespace: "default".into(), limit: None }).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::NotFound, "NO_SUCH_QUOTA"));
+
+    let rule = v1::Constraint {
+        attribute: "rack".into(),
+        operator: v1::Operator::Equal.into(),
+        values: vec!["nowhere".into()],
+    };
+    let set = v1::SetPartition { name: "lab".into(), machines: vec![rule], schedulers: vec!["ml".into()] };
+    govern.set_partition(set).await.unwrap();
+    let partitions = govern.list_partitions(list()).await.unwrap().into_inner().partitions;
+    assert_eq!((partitions[0].name.as_str(), partitions[0].machines), ("lab", 0));
+    govern.set_partition(v1::SetPartition { name: "lab".into(), ..Default::default() }).await.unwrap();
+    assert!(govern.list_partitions(list()).await.unwrap().into_inner().partitions.is_empty());
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_when() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut govern = GovernClient::new(channel.clone());
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let pause = |paused| v1::PauseScheduler { scheduler: "batch".into(), paused };
+    assert!(govern.pause_scheduler(pause(true)).await.unwrap().into_inner().changed);
+    let refused =
+        session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.retry_after_micros > 0), ("SCHEDULER_PAUSED", true));
+    let rows = govern.list_schedulers(list()).await.unwrap().into_inner().schedulers;
+    let batch = rows.iter().find(|row| row.name == "batch").unwrap();
+    assert_eq!((batch.paused, batch.connected, batch.jobs, batch.waiting_tasks), (true, 1, 1, 1));
+    govern.pause_scheduler(pause(false)).await.unwrap();
+    session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap();
+
+    let drain = v1::DrainRequest { name: "m1".into(), undrain: false, within_micros: 0 };
+    govern.drain_machine(drain).await.unwrap();
+    let mut jobs = JobsClient::new(channel.clone());
+    for _ in 0..600 {
+        let rows = jobs.list_allocations(v1::ListAllocationsRequest::default()).await.unwrap().into_inner().allocations;
+        if rows[0].state() == v1::AllocationState::Stopping {
+            assert_eq!(rows[0].reason, "drained");
+            server.shutdown().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("nothing was stopped at the deadline");
+}
+
+#[tokio::test]
+async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_launched() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let gang = submit(&channel, job("gang", 1)).await;
+    let mut cell = CellClient::new(channel.clone());
+    let mut open = async |scheduler: &str| {
+        let request = v1::OpenRequest { scheduler: scheduler.into(), namespace: "default".into() };
+        cell.open(request).await.unwrap().into_inner().session
+    };
+    let (own, other) = (open("batch").await, open("ml").await);
+    let take = |session, cpu_millis| v1::TakeHoldRequest {
+        session,
+        job: gang.job,
+        machines: vec![0],
+        resources: Some(v1::Resources { cpu_millis, ..Default::default() }),
+        within_micros: 60_000_000,
+    };
+    let denied = cell.take_hold(take(other, 1000)).await.unwrap_err();
+    assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
+    let short = cell.take_hold(take(own, 5000)).await.unwrap_err();
+    assert_eq!((short.code(), code(&short).as_str()), (Code::FailedPrecondition, "NO_ROOM_TO_HOLD"));
+    cell.take_hold(take(own, 1000)).await.unwrap();
+    let mut govern = GovernClient::new(channel.clone());
+    let holds = govern.list_holds(list()).await.unwrap().into_inner().holds;
+    assert_eq!((holds[0].job.as_str(), holds[0].machines.as_slice()), ("gang", ["m1".to_owned()].as_slice()));
+
+    let mut nightly = job("nightly", 1);
+    nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
+    submit(&channel, nightly).await;
+    let mut jobs = JobsClient::new(channel.clone());
+    let launch =
+        v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros: Some(5_000_000) };
+    assert_eq!(jobs.launch(launch.clone()).await.unwrap().into_inner().name, "nightly-5");
+    let passed = jobs.launch(launch).await.unwrap_err();
+    assert_eq!((passed.code(), code(&passed).as_str()), (Code::FailedPrecondition, "INSTANT_PASSED"));
+    let user = as_principal("user/ann", v1::SetQuota { namespace: "default".into(), limit: None });
+    assert_eq!(govern.set_quota(user).await.unwrap_err().code(), Code::PermissionDenied);
+    server.shutdown().await.unwrap();
+}
