@@ -74,7 +74,7 @@ impl Course {
             }
             801..=803 => self.open_session(SCHEDULERS[usize::try_from(step - 801).unwrap()]),
             // What would keep too much out if it were left to chance.
-            _ if step % 25 == 0 => Ask::PauseScheduler(v1::PauseScheduler {
+            _ if step.is_multiple_of(25) => Ask::PauseScheduler(v1::PauseScheduler {
                 scheduler: SCHEDULERS[usize::try_from(step / 25 % 3).unwrap()].to_owned(),
                 paused: false,
             }),
