@@ -15,6 +15,16 @@ env = { STAGE = "$STAGE" }
 resources = { cpu = "100m", memory = "16MiB" }
 "#;
 
+/// One more, which the backup does not know.
+const LATER: &str = r#"
+name = "later"
+scheduler = "batch"
+[group.wait]
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/end ]; do sleep 0.1; done"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "100m", memory = "16MiB" }
+"#;
+
 /// The words of its tasks.
 const TASK: &str = "while ! [ -e";
 
@@ -30,7 +40,6 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
         let job = stage.try_ask(&address, &["job", "show", "waiting"]).ok()?;
         (job["groups"][0]["running"] == 2).then_some(())
     });
-    let before: Vec<i32> = stage.processes(TASK).iter().map(|found| found.id).collect();
 
     std::fs::create_dir(stage.path("backups")).unwrap();
     let taken = stage.ask(&address, &["backup", "--out", &stage.word("backups")]);
@@ -38,6 +47,12 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
     assert!(taken["incarnation"] == 1 && taken["revision"].as_u64() > Some(1), "{taken:#}");
     let again = stage.run(&["backup", "--addr", &address, "--out", &file, "-o", "json"]);
     assert_eq!(again.error()["code"], "ALREADY_THERE");
+    stage.submit(&address, "later.toml", LATER);
+    eventually("the later task runs", || {
+        let job = stage.try_ask(&address, &["job", "show", "later"]).ok()?;
+        (job["groups"][0]["running"] == 1).then_some(())
+    });
+    let before: Vec<i32> = stage.processes(TASK).iter().map(|found| found.id).collect();
     server.process.signal(Signal::SIGKILL);
     server.process.ended();
 
@@ -51,6 +66,11 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
         let machines = stage.try_ask(&server.address, &["machine", "list"]).ok()?;
         (machines["items"][0]["epoch"].as_u64()? > 1000).then_some(())
     });
+    let taken = |cpu_millis: u64| {
+        let machines = stage.try_ask(&server.address, &["machine", "list"]).ok()?;
+        (machines["items"][0]["allocated"]["cpu_millis"] == cpu_millis).then_some(())
+    };
+    eventually("what the backup does not know has its room", || taken(300));
     let after: Vec<i32> = stage.processes(TASK).iter().map(|found| found.id).collect();
     assert!(before.iter().all(|id| after.contains(id)), "{before:?} went on, and {after:?} are there");
     stage.file("go", "");
@@ -58,6 +78,9 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
         let job = stage.try_ask(&server.address, &["job", "show", "waiting"]).ok()?;
         (job["state"] == "complete").then_some(())
     });
+    eventually("the unknown task alone is left", || taken(100));
+    stage.file("end", "");
+    eventually("its end frees its room", || taken(0));
     assert!(server.stop().success());
     let verified = stage.run(&["verify", "--dir", &stage.word("restored"), "-o", "json"]).json();
     assert!(verified["sound"] == true && verified["violations"].as_array().unwrap().is_empty(), "{verified:#}");
