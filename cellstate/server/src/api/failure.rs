@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use plenum_model::{Rejection, RejectionCode};
+use prost::Message;
 use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Status};
 
@@ -54,12 +56,21 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "READ_ONLY", low.to_string()).retry(Duration::from_secs(1))
     }
 
+    /// A message is above the bound of the transport.
+    pub(crate) fn message_too_large(most: usize) -> Self {
+        let message = format!("a message may have at most {most} bytes; send less at once");
+        Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+    }
+
     /// Too much waits already.
     pub(crate) fn queue_full(full: Full) -> Self {
         let message = match full {
             Full::Requests(most) => format!("{most} requests wait already; try again later"),
             Full::Bytes(most) => format!("{most} bytes of requests wait already; try again later"),
             Full::Principal(most) => format!("{most} requests of this principal wait already; send fewer at once"),
+            Full::PrincipalBytes(most) => {
+                format!("{most} bytes of requests of this principal wait already; send less at once")
+            }
         };
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_millis(100))
     }
@@ -84,8 +95,25 @@ impl Failure {
         Self::new(status, code, error.to_string())
     }
 
+    /// A `google.rpc.Status` with the delay, for clients that know that of all services.
+    fn retry_info(&self) -> Bytes {
+        let delay = RetryInfo {
+            retry_delay: Some(Delay {
+                seconds: i64::try_from(self.retry_after.as_secs()).unwrap_or(i64::MAX),
+                nanos: self.retry_after.subsec_nanos().cast_signed(),
+            }),
+        };
+        let detail = Detail {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: delay.encode_to_vec().into(),
+        };
+        let status = RpcStatus { code: self.status.into(), message: self.message.clone(), details: vec![detail] };
+        status.encode_to_vec().into()
+    }
+
     pub(crate) fn into_status(self) -> Status {
-        let mut status = Status::new(self.status, self.message);
+        let details = if self.retry_after.is_zero() { Bytes::new() } else { self.retry_info() };
+        let mut status = Status::with_details(self.status, self.message, details);
         status.metadata_mut().insert(CODE, MetadataValue::from_static(self.code));
         if !self.retry_after.is_zero() {
             let micros = self.retry_after.as_micros().to_string();
@@ -95,6 +123,39 @@ impl Failure {
         }
         status
     }
+}
+
+/// The few messages of `google.rpc` and `google.protobuf` that say when to try again.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Detail>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Detail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
 }
 
 impl From<Failure> for Status {
@@ -158,5 +219,22 @@ impl From<Rejection> for Failure {
         };
         let failure = Self::new(status, rejection.code.as_str(), rejection.message);
         if rejection.code == RejectionCode::SchedulerPaused { failure.retry(PAUSED_RETRY) } else { failure }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_told_as_all_services_tell_it_and_in_our_own_words() {
+        let status = Failure::queue_full(Full::Requests(9)).into_status();
+        assert_eq!(status.metadata().get(RETRY).unwrap(), "100000");
+        let details = RpcStatus::decode(status.details()).unwrap();
+        assert_eq!((details.code, details.message.as_str()), (8, status.message()));
+        assert!(details.details[0].type_url.ends_with("google.rpc.RetryInfo"));
+        let delay = RetryInfo::decode(details.details[0].value.clone()).unwrap().retry_delay.unwrap();
+        assert_eq!((delay.seconds, delay.nanos), (0, 100_000_000));
+        assert!(Failure::invalid("x").into_status().details().is_empty());
     }
 }

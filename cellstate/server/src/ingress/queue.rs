@@ -1,4 +1,4 @@
-//! A bounded queue that is fair between principals.
+//! A bounded queue that is fair between principals, by the bytes that they ask for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,12 +12,14 @@ pub struct QueueBounds {
     pub bytes: usize,
     /// Requests of one principal.
     pub principal_requests: usize,
+    /// Bytes of the requests of one principal.
+    pub principal_bytes: usize,
 }
 
 impl Default for QueueBounds {
-    /// A second's work of small transactions; 64 MiB, which is a second's worth of large ones.
+    /// A second's work of small transactions; 64 MiB, which is a second's worth of large ones. Half of it for one principal.
     fn default() -> Self {
-        Self { requests: 65_536, bytes: 64 << 20, principal_requests: 32_768 }
+        Self { requests: 65_536, bytes: 64 << 20, principal_requests: 32_768, principal_bytes: 32 << 20 }
     }
 }
 
@@ -30,13 +32,31 @@ pub(crate) enum Full {
     Bytes(usize),
     /// [`QueueBounds::principal_requests`].
     Principal(usize),
+    /// [`QueueBounds::principal_bytes`].
+    PrincipalBytes(usize),
 }
 
-/// Requests in the order of their arrival within a principal, principals in turn.
+/// What a request costs its principal besides its bytes: deciding the smallest takes about as long as a few claims of a large one.
+const REQUEST_BYTES: usize = 256;
+
+/// What a principal may ask for in one turn, in bytes: a few dozen claims. Less only changes turns more often.
+const TURN_BYTES: usize = 2048;
+
+/// The requests of one principal.
+#[derive(Debug)]
+struct Own<T> {
+    waiting: VecDeque<(usize, T)>,
+    bytes: usize,
+    /// What is left of its turns: a request larger than a turn waits for several.
+    credit: usize,
+}
+
+/// Requests in the order of their arrival within a principal, principals in turn: each turn is of as many bytes as everybody else's, so
+/// that large requests take no more of the resolver than small ones do.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     bounds: QueueBounds,
-    principals: BTreeMap<Arc<str>, VecDeque<(usize, T)>>,
+    principals: BTreeMap<Arc<str>, Own<T>>,
     /// Principals with requests, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     requests: usize,
@@ -55,19 +75,17 @@ impl<T> FairQueue<T> {
     /// Queues a request; gives it back when there is no room. A request that is larger than all room there is goes in when the
     /// queue is empty.
     pub(crate) fn push(&mut self, principal: &Arc<str>, bytes: usize, request: T) -> Result<(), (Full, T)> {
-        if self.requests >= self.bounds.requests {
-            return Err((Full::Requests(self.bounds.requests), request));
-        }
-        if self.requests > 0 && self.bytes + bytes > self.bounds.bytes {
-            return Err((Full::Bytes(self.bounds.bytes), request));
+        if let Some(full) = self.full(principal, bytes) {
+            return Err((full, request));
         }
         match self.principals.get_mut(principal) {
-            Some(own) if own.len() >= self.bounds.principal_requests => {
-                return Err((Full::Principal(self.bounds.principal_requests), request));
+            Some(own) => {
+                own.waiting.push_back((bytes, request));
+                own.bytes += bytes;
             }
-            Some(own) => own.push_back((bytes, request)),
             None => {
-                self.principals.insert(principal.clone(), VecDeque::from([(bytes, request)]));
+                let own = Own { waiting: VecDeque::from([(bytes, request)]), bytes, credit: 0 };
+                self.principals.insert(principal.clone(), own);
                 self.turns.push_back(principal.clone());
             }
         }
@@ -76,18 +94,51 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
+    fn full(&self, principal: &Arc<str>, bytes: usize) -> Option<Full> {
+        let QueueBounds { requests, bytes: most, principal_requests, principal_bytes } = self.bounds;
+        if self.requests >= requests {
+            return Some(Full::Requests(requests));
+        }
+        if self.requests > 0 && self.bytes + bytes > most {
+            return Some(Full::Bytes(most));
+        }
+        let own = self.principals.get(principal)?;
+        if own.waiting.len() >= principal_requests {
+            return Some(Full::Principal(principal_requests));
+        }
+        (own.bytes + bytes > principal_bytes).then_some(Full::PrincipalBytes(principal_bytes))
+    }
+
     /// The next request.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let principal = self.turns.pop_front()?;
-        let own = self.principals.get_mut(&principal)?;
-        let (bytes, request) = own.pop_front()?;
-        if own.is_empty() {
-            self.principals.remove(&principal);
-        } else {
-            self.turns.push_back(principal);
+        loop {
+            let alone = self.turns.len() == 1;
+            let principal = self.turns.front()?;
+            let own = self.principals.get_mut(principal)?;
+            let (bytes, _) = own.waiting.front()?;
+            let cost = bytes + REQUEST_BYTES;
+            if own.credit >= cost || alone {
+                own.credit = own.credit.saturating_sub(cost);
+                return self.take_first();
+            }
+            own.credit += TURN_BYTES;
+            self.turns.rotate_left(1);
         }
+    }
+
+    /// The first request of the principal whose turn it is.
+    fn take_first(&mut self) -> Option<T> {
+        let principal = self.turns.front()?;
+        let own = self.principals.get_mut(principal)?;
+        let (bytes, request) = own.waiting.pop_front()?;
+        own.bytes -= bytes;
         self.requests -= 1;
         self.bytes -= bytes;
+        if own.waiting.is_empty() {
+            // What is left of a turn is not saved up.
+            self.principals.remove(principal);
+            self.turns.pop_front();
+        }
         Some(request)
     }
 }
@@ -97,29 +148,55 @@ mod tests {
     use super::*;
 
     fn queue(requests: usize, bytes: usize, principal_requests: usize) -> FairQueue<u32> {
-        FairQueue::new(QueueBounds { requests, bytes, principal_requests })
+        FairQueue::new(QueueBounds { requests, bytes, principal_requests, principal_bytes: bytes })
+    }
+
+    fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop()).collect()
     }
 
     #[test]
     fn principals_take_turns_and_keep_their_own_order() {
-        let mut queue = queue(100, 100, 100);
+        let mut queue = queue(100, 1 << 20, 100);
         let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
         for number in 0..4 {
-            queue.push(&ann, 1, number).unwrap();
+            queue.push(&ann, TURN_BYTES - REQUEST_BYTES, number).unwrap();
         }
-        queue.push(&bob, 1, 10).unwrap();
-        queue.push(&bob, 1, 11).unwrap();
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, [0, 10, 1, 11, 2, 3]);
+        queue.push(&bob, TURN_BYTES - REQUEST_BYTES, 10).unwrap();
+        queue.push(&bob, TURN_BYTES - REQUEST_BYTES, 11).unwrap();
+        assert_eq!(drain(&mut queue), [0, 10, 1, 11, 2, 3]);
         assert!(queue.principals.is_empty() && queue.turns.is_empty() && queue.bytes == 0);
+    }
+
+    #[test]
+    fn who_sends_large_requests_gets_no_more_than_who_sends_small_ones() {
+        let mut queue = queue(10_000, 1 << 30, 10_000);
+        let (large, small): (Arc<str>, Arc<str>) = ("large".into(), "small".into());
+        for _ in 0..20 {
+            queue.push(&large, 100 << 10, 100 << 10).unwrap();
+        }
+        for _ in 0..2000 {
+            queue.push(&small, 256, 256).unwrap();
+        }
+        let (mut of_large, mut of_small) = (0, 0);
+        for _ in 0..1000 {
+            match queue.pop().unwrap() {
+                256 => of_small += 256 + 256,
+                bytes => of_large += bytes + 256,
+            }
+        }
+        assert!(of_large.abs_diff(of_small) <= 103 << 10, "{of_large} bytes of large ones, {of_small} of small ones");
+        assert!(of_large > 0);
     }
 
     #[test]
     fn each_bound_is_a_refusal_of_its_own() {
         let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
         let mut queue = queue(3, 10, 2);
+        queue.bounds.principal_bytes = 5;
         queue.push(&ann, 1, 0).unwrap();
         assert_eq!(queue.push(&ann, 10, 1), Err((Full::Bytes(10), 1)));
+        assert_eq!(queue.push(&ann, 5, 1), Err((Full::PrincipalBytes(5), 1)));
         queue.push(&ann, 1, 2).unwrap();
         assert_eq!(queue.push(&ann, 1, 3), Err((Full::Principal(2), 3)));
         queue.push(&bob, 1, 4).unwrap();
