@@ -3,6 +3,7 @@
 mod agents;
 mod backup;
 mod cell;
+mod driven;
 mod ended;
 pub(crate) mod failure;
 mod govern;
@@ -11,7 +12,8 @@ mod http;
 mod inspect;
 mod jobs;
 mod listing;
-mod past;
+pub(crate) mod past;
+mod session;
 mod story;
 mod stream;
 
@@ -52,7 +54,7 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     let govern = govern::GovernService::new(shared.clone());
     let agents = agents::AgentsService::new(shared.clone());
     let router = Routes::from(http::router(shared.clone()))
-        .add_service(v1::cell_server::CellServer::new(cell).max_decoding_message_size(most))
+        .add_service(session::CellServer::new(cell, most))
         .add_service(v1::jobs_server::JobsServer::new(jobs).max_decoding_message_size(most))
         .add_service(v1::inspect_server::InspectServer::new(inspect).max_decoding_message_size(most))
         .add_service(v1::govern_server::GovernServer::new(govern).max_decoding_message_size(most))
@@ -120,8 +122,7 @@ fn name_too_large(headers: &mut axum::http::HeaderMap, most: usize) {
     if !out_of_range || headers.contains_key(failure::CODE) {
         return;
     }
-    let message = format!("a message may have at most {most} bytes; send less at once");
-    let failure = Failure::new(tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message).into_status();
+    let failure = Failure::message_too_large(most).into_status();
     headers.remove(STATUS);
     headers.remove("grpc-message");
     // What is written here is all ASCII.

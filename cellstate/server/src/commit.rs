@@ -33,6 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_core::{Core, Decided};
 use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision, TransactionOutcome};
+use plenum_proto::Invalid;
 
 use crate::publish::LoggedBatch;
 use building::Building;
@@ -45,13 +46,15 @@ pub struct CommitOptions {
     pub batch_bytes: usize,
     /// A batch of so many requests takes no further one.
     pub batch_requests: usize,
+    /// Most bytes that what one request sets off may come to, as far as that is known before it is decided.
+    pub effect_bytes: usize,
 }
 
 impl Default for CommitOptions {
     /// 1 MiB, because 64 KiB cost a sync only 10% more than 4 KiB and 1 MiB about twice; 4096 requests, so that one batch of single
-    /// claims takes about as long as its sync.
+    /// claims takes about as long as its sync. An effect of 8 MiB fits a frame of the log beside them.
     fn default() -> Self {
-        Self { batch_bytes: 1 << 20, batch_requests: 4096 }
+        Self { batch_bytes: 1 << 20, batch_requests: 4096, effect_bytes: 8 << 20 }
     }
 }
 
@@ -68,6 +71,17 @@ impl Asked {
     pub fn new(request: Request) -> Self {
         let encoded = plenum_proto::command::encode(&request);
         Self { request, encoded }
+    }
+
+    /// A transaction that came in as these bytes: checked, and logged as it came. Not for the resolver's thread.
+    ///
+    /// # Errors
+    /// Names the field that breaks a rule.
+    pub fn commit(principal: &Arc<str>, namespace: &Arc<str>, transaction: &Bytes) -> Result<Self, Invalid> {
+        let command = plenum_proto::transaction::commit(transaction.clone())?;
+        let encoded = plenum_proto::command::encode_commit(principal, namespace, transaction);
+        let request = Request { principal: principal.clone(), namespace: namespace.clone(), command };
+        Ok(Self { request, encoded })
     }
 
     /// A request of the server itself.
@@ -322,6 +336,9 @@ impl<T> Committer<T> {
     }
 
     fn judge(&mut self, now: LogTime, asked: &Asked) -> Answer {
+        if let Some(rejection) = room::too_much(self.core.cell(), &asked.request.command, self.options.effect_bytes) {
+            return Answer::Unchanged(Decision::Rejected(rejection));
+        }
         let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));
         match self.core.decide(&asked.request, time) {
             Decided::Changed { decision, delta } => {

@@ -53,7 +53,14 @@ pub(crate) fn start(
     let writer = Writer::new(journal, shared.clone());
     let (batches, to_write) = crossbeam_channel::bounded(1);
     let (shared_too, writer_too) = (shared.clone(), writer.clone());
-    let resolver = Resolver { committer, shared: shared_too, writer: writer_too, batches, bytes_since_snapshot: 0 };
+    let resolver = Resolver {
+        committer,
+        shared: shared_too,
+        writer: writer_too,
+        batches,
+        published: None,
+        bytes_since_snapshot: 0,
+    };
     let with = |shared: &Arc<Shared>| shared.clone();
     let publisher = spawn("publisher", shared, {
         let shared = with(shared);

@@ -5,11 +5,13 @@ mod queue;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use plenum_model::Revision;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{Answer, Asked};
+use crate::publish::LoggedBatch;
 pub(crate) use queue::FairQueue;
 pub(crate) use queue::Full;
 pub use queue::QueueBounds;
@@ -21,6 +23,15 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
 }
 
+/// What a session's stream hears of its transaction.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Its outcome, encoded, and the revision at which it was decided.
+    Outcome(Revision, Bytes),
+    /// What is not in the batch that was just published: rejections, dry runs, repeated numbers.
+    Other(Answered),
+}
+
 /// Who waits for an answer. Dropped without one, the asker learns that the outcome is unknown.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -28,16 +39,28 @@ pub(crate) enum Reply {
     /// Bounded by the session: it admits only so many unanswered numbers.
     Session {
         number: u64,
-        to: mpsc::UnboundedSender<(u64, Answered)>,
+        to: mpsc::UnboundedSender<(u64, Told)>,
     },
 }
 
 impl Reply {
-    /// An asker who left does not mind.
-    pub(crate) fn send(self, answered: Answered) {
+    /// Answers, with what the published batch has of the answer. An asker who left does not mind.
+    pub(crate) fn send(self, answered: Answered, published: Option<&LoggedBatch>) {
         match self {
             Self::Once(to) => drop(to.send(answered)),
-            Self::Session { number, to } => drop(to.send((number, answered))),
+            Self::Session { number, to } => {
+                // Encoded when it was decided. The decided one ends where it began, on the resolver's thread: memory that
+                // is taken by one thread and given back by another costs both.
+                let encoded = match &answered.answer {
+                    Answer::Changed(_) => published.and_then(|batch| batch.outcome(answered.at)),
+                    Answer::Unchanged(_) | Answer::Repeated(_) => None,
+                };
+                let told = match encoded {
+                    Some(encoded) => Told::Outcome(answered.at, encoded),
+                    None => Told::Other(answered),
+                };
+                drop(to.send((number, told)));
+            }
         }
     }
 }

@@ -60,6 +60,9 @@ pub(crate) struct Metrics {
     conflicts: Family<ConflictLabels, Counter>,
     staleness: Histogram,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
+    /// Of `stages`, looked up once.
+    queued: Histogram,
+    durable: Histogram,
     sync: Histogram,
     depths: Family<QueueLabels, Gauge>,
     leases_lost: Counter,
@@ -77,12 +80,16 @@ fn durations() -> Histogram {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("plenum");
+        let stages: Family<StageLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(durations);
+        let stage = |stage| stages.get_or_create(&StageLabels { stage }).clone();
         let metrics = Self {
+            queued: stage("queue"),
+            durable: stage("durable"),
             transactions: Family::default(),
             claims: Family::default(),
             conflicts: Family::default(),
             staleness: Histogram::new(exponential_buckets(1.0, 4.0, 12)),
-            stages: Family::new_with_constructor(durations),
+            stages,
             sync: durations(),
             depths: Family::default(),
             leases_lost: Counter::default(),
@@ -115,12 +122,12 @@ impl Metrics {
 
     /// A request was taken out of the queue.
     pub(crate) fn queued(&self, waited: Duration) {
-        self.stages.get_or_create(&StageLabels { stage: "queue" }).observe(waited.as_secs_f64());
+        self.queued.observe(waited.as_secs_f64());
     }
 
     /// A request was answered: durable, published, and all.
     pub(crate) fn answered(&self, took: Duration) {
-        self.stages.get_or_create(&StageLabels { stage: "durable" }).observe(took.as_secs_f64());
+        self.durable.observe(took.as_secs_f64());
     }
 
     /// A batch was appended and synced.

@@ -60,6 +60,8 @@ pub struct Settings {
     pub streams_per_connection: u32,
     /// Connections at once.
     pub connections: usize,
+    /// A connection that has not said what it wants for so long is closed, and so is a stream without a hello.
+    pub greeting: Duration,
     /// Requests of one session whose answers have not been sent: it is not read from while there are so many. The core remembers 256.
     pub outstanding: usize,
     /// A session whose stream is gone for so long is closed.
@@ -123,7 +125,9 @@ impl Settings {
 
     /// [`Settings::commit`], with batches of a quarter of a frame at most: the rest is for the request that takes one above.
     pub(crate) fn commit_options(&self) -> CommitOptions {
-        CommitOptions { batch_bytes: self.commit.batch_bytes.min(self.payload_bytes_max() / 4), ..self.commit }
+        let batch_bytes = self.commit.batch_bytes.min(self.payload_bytes_max() / 4);
+        let effect_bytes = self.commit.effect_bytes.min(self.payload_bytes_max() - batch_bytes);
+        CommitOptions { batch_bytes, effect_bytes, ..self.commit }
     }
 
     /// What one request may come to in the log, in bytes: with a batch that is nearly full, it fits a frame.
@@ -148,6 +152,7 @@ impl Default for Settings {
             message_bytes_max: 4 << 20,
             streams_per_connection: 256,
             connections: 4096,
+            greeting: Duration::from_secs(10),
             outstanding: plenum_model::session::NUMBERS_KEPT,
             session_linger: Duration::from_secs(600),
             lease: Duration::from_secs(15),

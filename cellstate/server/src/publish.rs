@@ -9,7 +9,6 @@ mod mirror;
 mod recent;
 mod sections;
 mod times;
-mod wire;
 
 pub use batch::{LoggedBatch, NotABatch};
 pub use mirror::{Mirror, MirrorError};

@@ -1,7 +1,8 @@
 //! What all threads and connections of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use plenum_journal::{Keeper, ReadError};
@@ -11,6 +12,7 @@ use tonic::Code;
 
 use crate::agents::Hub;
 use crate::api::failure::Failure;
+use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, Keeping, Picture, SpaceWatch};
 use crate::error::ServerError;
@@ -18,8 +20,11 @@ use crate::ingress::{Answered, Ingress, NotQueued, Reply};
 use crate::metrics::Metrics;
 use crate::notes::Notes;
 use crate::options::Settings;
-use crate::publish::Recent;
+use crate::publish::{LoggedBatch, Recent};
 use crate::sessions::Sessions;
+
+/// A snapshot that has not come after so long is made otherwise.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// The server, as its parts see it.
 pub(crate) struct Shared {
@@ -28,7 +33,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
-    /// The durable revision; what is at it has been pushed to `recent` before.
+    /// The durable revision; what is at it has been pushed to `recent` before. Set before anything is answered, so that whoever reads
+    /// after an answer finds what it speaks of.
+    newest: AtomicU64,
+    /// The same, for those who wait: told once the answers of a batch have gone out.
     pub(crate) durable: watch::Sender<Revision>,
     /// To the publishing thread.
     pub(crate) published: Backlog<Published>,
@@ -87,6 +95,7 @@ impl Shared {
             clock,
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(Recent::new(revision, time, settings.recent_bytes)),
+            newest: AtomicU64::new(revision.0),
             durable: watch::Sender::new(revision),
             published: Backlog::new(settings.backlog_bytes),
             picture: Picture::new(cell.clone(), mirror.times().clone(), settings.snapshot_age),
@@ -109,12 +118,17 @@ impl Shared {
         }
     }
 
-    /// Shows a batch to everybody.
+    /// Shows a durable batch to everybody who looks.
+    pub(crate) fn show(&self, batch: Arc<LoggedBatch>) {
+        let last = batch.last();
+        self.recent.write().push(batch);
+        self.newest.store(last.0, Ordering::Release);
+    }
+
+    /// Tells everybody who waits of a batch that was shown.
     pub(crate) fn publish(&self, published: Published) {
-        let last = published.batch.last();
         let bytes = published.batch.bytes().len();
-        self.recent.write().push(published.batch.clone());
-        self.durable.send_replace(last);
+        self.durable.send_replace(published.batch.last());
         self.published.send(bytes, published);
     }
 
@@ -155,12 +169,26 @@ impl Shared {
 
     /// The durable revision now.
     pub(crate) fn durable_revision(&self) -> Revision {
-        *self.durable.borrow()
+        Revision(self.newest.load(Ordering::Acquire))
     }
 
     /// A snapshot that has everything that is durable now.
+    ///
+    /// The resolver's own cell is ahead of what is durable while a batch is being written. A write that does not come back, as when
+    /// the disk is full, must not keep people from reading: then the cell is folded anew from the history.
     pub(crate) async fn snapshot(&self) -> Cell {
-        self.snapshot_of(self.durable_revision()).await
+        let revision = self.durable_revision();
+        if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+            return cell;
+        }
+        if self.feed.reaches(revision, STALLED).await {
+            let history = self.feed.history().clone();
+            let folded = tokio::task::spawn_blocking(move || past::fold(&history, revision.0)).await;
+            if let Ok(Ok(cell)) = folded {
+                self.picture.show(cell);
+            }
+        }
+        self.snapshot_of(revision).await
     }
 
     /// A snapshot that has this durable revision.
@@ -227,7 +255,7 @@ impl Shared {
     fn logged(&self, revision: Revision) -> Result<bytes::Bytes, Failure> {
         let found = self.keeper.reader(revision.0).and_then(|mut reader| {
             let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
-            let batch = frame.and_then(|frame| crate::publish::LoggedBatch::parse(frame).ok());
+            let batch = frame.and_then(|frame| LoggedBatch::parse(frame).ok());
             Ok(batch.and_then(|batch| batch.decided(revision)))
         });
         match found {

@@ -62,6 +62,8 @@ pub struct Resume {
 pub enum Step {
     /// Send this.
     Send(v1::SessionResponse),
+    /// Send this encoded `Outcome`, as the outcome of a `SessionResponse`: the very bytes that the log has.
+    SendOutcome(Bytes),
     /// Hand over a snapshot, [`SyncSession::snapshot`], at any durable revision. Not needed twice.
     NeedSnapshot,
     /// Nothing, before something is published or answered, or this time has come, in microseconds of the caller's clock.
@@ -80,9 +82,15 @@ pub struct SyncSession {
     sections: Sections,
     phase: Phase,
     /// What waits for the deltas up to its revision, or for a reader. Bounded by the caller, who counts it among what is unanswered.
-    answers: VecDeque<(Revision, Tell)>,
+    answers: VecDeque<(Revision, Answer)>,
     heartbeat_due_micros: i64,
     resyncs: u64,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Outcome(Bytes),
+    Error(Box<v1::RequestError>),
 }
 
 #[derive(Debug)]
@@ -119,14 +127,14 @@ impl SyncSession {
         }
     }
 
-    /// Sends this outcome once the deltas up to `at` were sent.
-    pub fn outcome(&mut self, at: Revision, outcome: v1::Outcome) {
-        self.answers.push_back((at, Tell::Outcome(outcome)));
+    /// Sends this encoded `Outcome` once the deltas up to `at` were sent.
+    pub fn outcome(&mut self, at: Revision, encoded: Bytes) {
+        self.answers.push_back((at, Answer::Outcome(encoded)));
     }
 
     /// Sends this error once the deltas up to `at` were sent; revision 0 for an error that speaks of no state.
     pub fn error(&mut self, at: Revision, error: v1::RequestError) {
-        self.answers.push_back((at, Tell::Error(error)));
+        self.answers.push_back((at, Answer::Error(Box::new(error))));
     }
 
     /// Answers that wait to be sent. The caller admits no further request while these and the unanswered ones are too many.
@@ -185,8 +193,10 @@ impl SyncSession {
     }
 
     fn follow(&mut self, position: Revision, now_micros: i64, recent: &Recent) -> Step {
-        if let Some((_, tell)) = self.take_answer(position) {
-            return Step::Send(response(tell));
+        match self.take_answer(position) {
+            Some((_, Answer::Outcome(encoded))) => return Step::SendOutcome(encoded),
+            Some((_, Answer::Error(error))) => return Step::Send(response(Tell::Error(*error))),
+            None => {}
         }
         if !recent.continues(position) {
             self.resyncs += 1;
@@ -208,7 +218,7 @@ impl SyncSession {
         Step::Send(response(Tell::Deltas(v1::Deltas { deltas })))
     }
 
-    fn take_answer(&mut self, position: Revision) -> Option<(Revision, Tell)> {
+    fn take_answer(&mut self, position: Revision) -> Option<(Revision, Answer)> {
         if self.answers.front().is_some_and(|(at, _)| *at <= position) { self.answers.pop_front() } else { None }
     }
 

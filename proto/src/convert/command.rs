@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use plenum_model::{CellIdentity, Command, JobShape, Partition, Request, SessionId, Transition};
 use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
 
+use super::delta::wire::{Column, VARINT_BYTES_MAX, put_length, zigzag};
 use super::governance::partition;
 use super::jobs::submission;
 use super::machines::{attributes_to_wire, register, reported};
@@ -13,22 +15,87 @@ use super::resources::{list, resources};
 use super::{each, required, transaction};
 use crate::bounds::{self, BODY_BYTES_MAX, COUNT_MAX, CUSTOM_MAX, TRANSITIONS_MAX};
 use crate::error::{self, Invalid, ReadError, Within};
+use crate::fields::fields;
 use crate::v1::command::Ask;
 use crate::{names, v1};
 
 /// The bytes that the log keeps of a request.
 #[must_use]
 pub fn encode(request: &Request) -> Bytes {
-    v1::Command::from(request).encode_to_vec().into()
+    match &request.command {
+        Command::ReportStatus(transitions) => encode_report(&request.principal, &request.namespace, transitions),
+        _ => v1::Command::from(request).encode_to_vec().into(),
+    }
 }
+
+/// Each claim comes to its receipt, so reports are as hot as transactions: their columns are measured and written once.
+fn encode_report(principal: &str, namespace: &str, transitions: &[Transition]) -> Bytes {
+    let around = v1::Command { principal: principal.to_owned(), namespace: namespace.to_owned(), ask: None };
+    let machines = Column::new(1, transitions.iter().map(|one| one.machine.to_bits()));
+    let epochs = Column::new(2, transitions.iter().map(|one| one.epoch));
+    let allocations = Column::new(3, transitions.iter().map(|one| one.allocation.to_bits()));
+    let states = Column::new(4, transitions.iter().map(|one| one.state as u32));
+    let ready = Column::new(5, transitions.iter().map(|one| u32::from(one.ready)));
+    let exit_codes = Column::new(6, transitions.iter().map(|one| zigzag(one.exit_code)));
+    let restarts = Column::new(7, transitions.iter().map(|one| one.restarts));
+    let reasons = v1::ReportStatus { reasons: reasons_of(transitions), ..v1::ReportStatus::default() };
+    let bytes = machines.bytes()
+        + allocations.bytes()
+        + epochs.bytes()
+        + restarts.bytes()
+        + states.bytes()
+        + ready.bytes()
+        + exit_codes.bytes()
+        + reasons.encoded_len();
+    let mut out = BytesMut::with_capacity(around.encoded_len() + 1 + VARINT_BYTES_MAX + bytes);
+    around.encode(&mut out).expect("a growing buffer has room");
+    put_length(&mut out, REPORT_STATUS, bytes);
+    machines.put(&mut out);
+    epochs.put(&mut out);
+    allocations.put(&mut out);
+    states.put(&mut out);
+    ready.put(&mut out);
+    exit_codes.put(&mut out);
+    restarts.put(&mut out);
+    reasons.encode(&mut out).expect("a growing buffer has room");
+    out.freeze()
+}
+
+/// The bytes that the log keeps of a transaction: those in which it came.
+#[must_use]
+pub fn encode_commit(principal: &str, namespace: &str, transaction: &[u8]) -> Bytes {
+    let around = v1::Command { principal: principal.to_owned(), namespace: namespace.to_owned(), ask: None };
+    let length = u64::try_from(transaction.len()).unwrap_or(u64::MAX);
+    let bytes = around.encoded_len() + 1 + encoded_len_varint(length) + transaction.len();
+    let mut out = BytesMut::with_capacity(bytes);
+    around.encode(&mut out).expect("a growing buffer has room");
+    out.put_u8(COMMIT_KEY);
+    encode_varint(length, &mut out);
+    out.put_slice(transaction);
+    out.freeze()
+}
+
+/// `Command.report_status`.
+const REPORT_STATUS: u8 = 13;
+
+/// `Command.commit`, and its key: the number and the wire type in one byte.
+const COMMIT: u64 = 6;
+const COMMIT_KEY: u8 = 6 << 3 | 2;
 
 /// The request that the log kept.
 ///
 /// # Errors
 /// When the bytes are none, or break a rule.
 pub fn decode(bytes: Bytes) -> Result<Request, ReadError> {
-    let wire: v1::Command = error::decode("Command", bytes)?;
-    wire.try_into().map_err(|source| ReadError::Content { what: "Command", source })
+    let wire: v1::Command = error::decode("Command", bytes.clone())?;
+    let mut request = Request::try_from(wire).map_err(|source| ReadError::Content { what: "Command", source })?;
+    // The content of a transaction is its very bytes; the decoded message does not have them any more.
+    if let Command::Commit(_, digest) = &mut request.command
+        && let Some(field) = fields(&bytes).flatten().find(|field| field.number == COMMIT)
+    {
+        *digest = transaction::digest(&bytes[field.content]);
+    }
+    Ok(request)
 }
 
 /// The request of a scheduler that begins.
@@ -147,7 +214,7 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
         }
         Ask::OpenSession(wire) => Command::OpenSession { scheduler: names::name("scheduler", &wire.scheduler)? },
         Ask::CloseSession(wire) => Command::CloseSession(SessionId(wire.session)),
-        Ask::Commit(wire) => transaction::commit(wire).within("commit")?,
+        Ask::Commit(wire) => transaction::commit_decoded(&wire).within("commit")?,
         Ask::SubmitJob(wire) => logged_submission(wire).within("submit_job")?,
         Ask::StopJob(wire) => Command::StopJob(bounds::job("stop_job.job", wire.job)?),
         Ask::ScaleJob(wire) => Command::ScaleJob {
@@ -238,7 +305,7 @@ fn take_hold(wire: v1::TakeHold) -> Result<Command, Invalid> {
 }
 
 fn report_to_wire(transitions: &[Transition]) -> v1::ReportStatus {
-    let mut wire = v1::ReportStatus {
+    v1::ReportStatus {
         machines: transitions.iter().map(|one| one.machine.to_bits()).collect(),
         epochs: transitions.iter().map(|one| one.epoch).collect(),
         allocations: transitions.iter().map(|one| one.allocation.to_bits()).collect(),
@@ -246,12 +313,13 @@ fn report_to_wire(transitions: &[Transition]) -> v1::ReportStatus {
         ready: transitions.iter().map(|one| one.ready).collect(),
         exit_codes: transitions.iter().map(|one| one.exit_code).collect(),
         restarts: transitions.iter().map(|one| one.restarts).collect(),
-        reasons: Vec::new(),
-    };
-    if transitions.iter().any(|one| !one.reason.is_empty()) {
-        wire.reasons = transitions.iter().map(|one| one.reason.to_string()).collect();
+        reasons: reasons_of(transitions),
     }
-    wire
+}
+
+fn reasons_of(transitions: &[Transition]) -> Vec<String> {
+    let any = transitions.iter().any(|one| !one.reason.is_empty());
+    if any { transitions.iter().map(|one| one.reason.to_string()).collect() } else { Vec::new() }
 }
 
 fn report(wire: v1::ReportStatus) -> Result<Vec<Transition>, Invalid> {

@@ -3,7 +3,7 @@
 mod encode;
 mod read;
 mod rows;
-mod wire;
+pub(super) mod wire;
 
 pub use encode::{Spans, encode};
 pub use read::decode;

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use plenum_model::{
     AllocationId, Culprit, Decision, GrantedPorts, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason,
     Rejection, RejectionCode, Revision, SessionId, TransactionId, TransactionOutcome,
 };
+use prost::Message;
 
+use super::delta::wire::{Column, delimited_bytes, put_length};
 use super::enums::Known;
 use super::resources::{list, ports, resource, resource_name};
 use super::transaction::transaction_id;
@@ -54,40 +57,110 @@ impl TryFrom<v1::Decision> for Decision {
     }
 }
 
+/// Appends the bytes of a `v1::Decision`. The columns of what was granted are measured and written once; generated code needs them in
+/// a message of their own first, and writes each number by a call.
+pub fn encode(decision: &Decision, out: &mut BytesMut) {
+    let Decision::Outcome(outcome) = decision else {
+        return v1::Decision::from(decision).encode(out).expect("a growing buffer has room");
+    };
+    let (before, after) = (before(outcome), after(outcome));
+    let placements = (0..).zip(&outcome.placements).map(|(number, claims)| granted(outcome, number, claims));
+    let placements: Vec<_> = placements.collect();
+    let placed = placements.iter().map(Granted::bytes).sum::<usize>();
+    let bytes = before.encoded_len() + placed + after.encoded_len();
+    out.reserve(bytes + 8);
+    put_length(out, OUTCOME, bytes);
+    before.encode(out).expect("a growing buffer has room");
+    placements.into_iter().for_each(|granted| granted.put(out));
+    after.encode(out).expect("a growing buffer has room");
+}
+
+/// Fields of `Decision`, `Outcome` and `PlacementOutcome`.
+const OUTCOME: u8 = 2;
+const PLACEMENTS: u8 = 6;
+const ALLOCATIONS: u8 = 1;
+
+/// One placement of an outcome, measured.
+struct Granted<I> {
+    allocations: Column<I>,
+    /// Ports, which few claims ask for.
+    rest: v1::PlacementOutcome,
+}
+
+fn bits_of(claim: Option<AllocationId>) -> u64 {
+    claim.map_or(0, AllocationId::to_bits)
+}
+
+fn granted<'a>(
+    outcome: &Outcome,
+    number: u32,
+    claims: &'a [Option<AllocationId>],
+) -> Granted<impl Iterator<Item = u64> + Clone + use<'a>> {
+    let rest = v1::PlacementOutcome { allocations: Vec::new(), ports: ports_of(outcome, number) };
+    Granted { allocations: Column::new(ALLOCATIONS, claims.iter().map(|claim| bits_of(*claim))), rest }
+}
+
+impl<I: Iterator<Item = u64> + Clone> Granted<I> {
+    fn content_bytes(&self) -> usize {
+        self.allocations.bytes() + self.rest.encoded_len()
+    }
+
+    /// Bytes of the whole field; one of no claims is written, too.
+    fn bytes(&self) -> usize {
+        let content = self.content_bytes();
+        if content == 0 { 2 } else { delimited_bytes(content) }
+    }
+
+    fn put(self, out: &mut BytesMut) {
+        put_length(out, PLACEMENTS, self.content_bytes());
+        self.allocations.put(out);
+        self.rest.encode(out).expect("a growing buffer has room");
+    }
+}
+
 impl From<&Outcome> for v1::Outcome {
     fn from(outcome: &Outcome) -> Self {
-        Self {
-            session: outcome.id.session.0,
-            number: outcome.id.number,
-            revision: outcome.revision.0,
-            time_micros: outcome.time.micros,
-            outcome: v1::TransactionOutcome::from(outcome.outcome).into(),
-            placements: (0..)
-                .zip(&outcome.placements)
-                .map(|(number, claims)| {
-                    placement(claims, outcome.ports.iter().filter(|found| found.placement == number))
-                })
-                .collect(),
-            refusals: list(&outcome.refusals),
-            idle_stops: outcome.idle_stops.clone(),
-            claims: count(outcome.claims()),
-            granted: count(outcome.granted()),
-            divergences: outcome.divergences.clone(),
-        }
+        let placement = |(number, claims): (u32, &Vec<Option<AllocationId>>)| v1::PlacementOutcome {
+            allocations: claims.iter().map(|claim| bits_of(*claim)).collect(),
+            ports: ports_of(outcome, number),
+        };
+        let v1::Outcome { session, number, revision, time_micros, outcome: word, .. } = before(outcome);
+        let placements = (0..).zip(&outcome.placements).map(placement).collect();
+        Self { session, number, revision, time_micros, outcome: word, placements, ..after(outcome) }
     }
+}
+
+/// The fields before the placements.
+fn before(outcome: &Outcome) -> v1::Outcome {
+    v1::Outcome {
+        session: outcome.id.session.0,
+        number: outcome.id.number,
+        revision: outcome.revision.0,
+        time_micros: outcome.time.micros,
+        outcome: v1::TransactionOutcome::from(outcome.outcome).into(),
+        ..v1::Outcome::default()
+    }
+}
+
+/// The fields after the placements.
+fn after(outcome: &Outcome) -> v1::Outcome {
+    v1::Outcome {
+        refusals: list(&outcome.refusals),
+        idle_stops: outcome.idle_stops.clone(),
+        claims: count(outcome.claims()),
+        granted: count(outcome.granted()),
+        divergences: outcome.divergences.clone(),
+        ..v1::Outcome::default()
+    }
+}
+
+fn ports_of(outcome: &Outcome, number: u32) -> Vec<v1::GrantedPorts> {
+    let granted = outcome.ports.iter().filter(|found| found.placement == number);
+    granted.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect()
 }
 
 fn count(claims: usize) -> u32 {
     u32::try_from(claims).unwrap_or(u32::MAX)
-}
-
-fn placement<'a>(
-    claims: &[Option<AllocationId>],
-    granted: impl Iterator<Item = &'a GrantedPorts>,
-) -> v1::PlacementOutcome {
-    let allocations = claims.iter().map(|claim| claim.map_or(0, AllocationId::to_bits)).collect();
-    let ports = granted.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect();
-    v1::PlacementOutcome { allocations, ports }
 }
 
 impl TryFrom<v1::Outcome> for Outcome {

@@ -1,5 +1,6 @@
 //! Transactions: columns are moved, and every rule that needs no cell is checked.
 
+use bytes::Bytes;
 use plenum_model::{
     CLAIMS_MAX, ClaimExtra, Command, ConflictCheck, DecisionMetadata, Guard, Placement, Preemption, Revision,
     SessionId, Transaction, TransactionId,
@@ -11,30 +12,109 @@ use super::resources::{devices, list, ports, take_overs};
 use super::{each, required};
 use crate::bounds::{self, ASSUMED_MAX, CONFIGURATION_BYTES_MAX, COUNT_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::error::{Invalid, Within, quoted};
+use crate::fields::{Field, fields};
 use crate::{names, v1};
 
-/// The command of a transaction that came in, with the digest of its content.
+/// The command of an encoded transaction that came in, with the digest of its content.
+///
+/// # Errors
+/// When the bytes are no transaction, and with the name of the field that breaks a rule. One that asks for far too much is refused
+/// before it is decoded: a few bytes of it may stand for a hundred in memory.
+pub fn commit(encoded: Bytes) -> Result<Command, Invalid> {
+    check_before_decoding(&encoded)?;
+    let digest = digest(&encoded);
+    let wire = v1::Transaction::decode(encoded).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
+    Ok(Command::Commit(Box::new(Transaction::try_from(wire)?), digest))
+}
+
+/// As [`commit`], for a transaction that somebody has decoded already.
 ///
 /// # Errors
 /// Names the field that breaks a rule.
-pub fn commit(wire: v1::Transaction) -> Result<Command, Invalid> {
-    let transaction = Transaction::try_from(wire)?;
-    let digest = digest(&transaction);
-    Ok(Command::Commit(Box::new(transaction), digest))
+pub fn commit_decoded(wire: &v1::Transaction) -> Result<Command, Invalid> {
+    commit(wire.encode_to_vec().into())
+}
+
+/// The encoding that this library gives a transaction.
+#[must_use]
+pub fn encode(transaction: &Transaction) -> Bytes {
+    v1::Transaction::from(transaction).encode_to_vec().into()
 }
 
 /// Of a transaction's content: the first 8 bytes, little endian, of the BLAKE3 hash of its encoding without `decision`.
 ///
 /// How long a decision took, and how often it was tried, are not content: the same claims under the same number, sent again
-/// with other times, are the same request. The encoding is that of the model, so that it does not matter how a client
-/// encoded its own.
+/// with other times, are the same request. The encoding is the client's own: one that sends a number again encodes it as before.
 #[must_use]
-pub fn digest(transaction: &Transaction) -> u64 {
-    let mut wire = v1::Transaction::from(transaction);
-    wire.decision = None;
-    let hash = blake3::hash(&wire.encode_to_vec());
+pub fn digest(encoded: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    let mut from = 0;
+    for field in fields(encoded).flatten().filter(|field| field.number == DECISION) {
+        hasher.update(&encoded[from..field.whole.start]);
+        from = field.whole.end;
+    }
+    hasher.update(&encoded[from..]);
+    let hash = hasher.finalize();
     let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
     u64::from_le_bytes(*first)
+}
+
+/// Fields of `Transaction`, `Placement` and `ClaimExtras`, as far as they are looked at before decoding.
+const PLACEMENTS: u64 = 7;
+const STOPS: u64 = 8;
+const GUARDS: u64 = 9;
+const DECISION: u64 = 11;
+const MACHINES: u64 = 5;
+const TASKS: u64 = 6;
+const EXTRAS: u64 = 9;
+const ALTERNATES: u64 = 11;
+
+/// Messages within all placements of a transaction: some dozens of bytes each when decoded.
+const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
+
+/// Counts what is asked for. A transaction that is shorter than its bound can't be above it.
+fn check_before_decoding(encoded: &[u8]) -> Result<(), Invalid> {
+    if encoded.len() <= CLAIMS_MAX {
+        return Ok(());
+    }
+    let (mut placements, mut claims, mut tasks, mut alternates, mut entries, mut stops, mut guards) =
+        (0, 0, 0, 0, 0, 0, 0);
+    for field in fields(encoded).flatten() {
+        match field.number {
+            PLACEMENTS => {
+                placements += 1;
+                let placement = &encoded[field.content];
+                for field in fields(placement).flatten() {
+                    match field.number {
+                        MACHINES => claims += numbers(placement, &field),
+                        TASKS => tasks += numbers(placement, &field),
+                        ALTERNATES => alternates += numbers(placement, &field),
+                        EXTRAS => entries += 1 + fields(&placement[field.content]).count(),
+                        _ => entries += 1,
+                    }
+                }
+            }
+            STOPS => stops += numbers(encoded, &field),
+            GUARDS => guards += 1,
+            _ => {}
+        }
+    }
+    bounds::at_most("placements", "placements", placements, CLAIMS_MAX)?;
+    bounds::at_most("placements", "claims in a transaction", claims, CLAIMS_MAX)?;
+    bounds::at_most("placements", "tasks in a transaction", tasks, CLAIMS_MAX)?;
+    bounds::at_most("placements", "alternates in a transaction", alternates, CLAIMS_MAX)?;
+    bounds::at_most("placements", "entries in all placements", entries, ENTRIES_MAX)?;
+    bounds::at_most("guards", "guards in a transaction", guards, CLAIMS_MAX)?;
+    bounds::at_most("stops", "stops in a transaction", stops, CLAIMS_MAX)
+}
+
+/// How many numbers a field of a column has: a packed one ends each with a byte below 128, an unpacked one is a number itself.
+fn numbers(message: &[u8], field: &Field) -> usize {
+    if field.is_delimited(message) {
+        message[field.content.clone()].iter().filter(|&&byte| byte < 0x80).count()
+    } else {
+        1
+    }
 }
 
 impl From<&Transaction> for v1::Transaction {

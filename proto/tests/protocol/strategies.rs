@@ -345,7 +345,7 @@ fn register() -> impl Strategy<Value = Command> {
 
 fn command() -> impl Strategy<Value = Command> {
     let commit = transaction().prop_map(|transaction| {
-        let digest = plenum_proto::transaction::digest(&transaction);
+        let digest = plenum_proto::transaction::digest(&plenum_proto::transaction::encode(&transaction));
         Command::Commit(Box::new(transaction), digest)
     });
     prop_oneof![

@@ -467,7 +467,7 @@ impl Stage {
 
     fn commit(&mut self, seat: Seat, wire: v1::Transaction) {
         let number = wire.number;
-        let command = transaction::commit(wire).expect("a runtime sends valid transactions");
+        let command = transaction::commit_decoded(&wire).expect("a runtime sends valid transactions");
         let decision = self.decide(&Request { principal: "local".into(), namespace: "default".into(), command });
         let answer = match decision {
             Decision::Outcome(outcome) => {

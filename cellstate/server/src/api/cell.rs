@@ -2,28 +2,25 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use plenum_model::{Cell, Command, Decision, SessionId};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use v1::command::Ask;
-use v1::session_request::Ask as SessionAsk;
 
+use super::driven::Driven;
 use super::failure::Failure;
 use super::govern::held_job;
 use super::jobs::change;
 use super::principal;
-use super::stream::{MESSAGES_MAX, Out, Owner, Watcher, commit_of};
+use super::session::{self, Ask as SessionAsk};
+use super::stream::{MESSAGES_MAX, Out, Owner, Watcher};
 use crate::authorise::{Principal, Role};
+use crate::commit::Asked;
 use crate::shared::Shared;
-
-/// How long a stream may be silent before its hello.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Messages down.
 type Responses = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
@@ -37,6 +34,20 @@ impl CellService {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
+
+    /// Serves a session's stream.
+    pub(super) fn serve(
+        &self,
+        request: Request<Streaming<session::Request>>,
+    ) -> Result<Response<session::Responses>, Status> {
+        let principal = principal(&request)?;
+        let shared = self.shared.clone();
+        Ok(Response::new(Box::pin(Driven::new(MESSAGES_MAX, |out: Out| async move {
+            if let Err(failure) = serve_session(shared, principal, request.into_inner(), &out).await {
+                drop(out.send(Err(failure.into_status())).await);
+            }
+        }))))
+    }
 }
 
 #[tonic::async_trait]
@@ -44,27 +55,20 @@ impl v1::cell_server::Cell for CellService {
     type SessionStream = Responses;
     type WatchStream = Responses;
 
-    async fn session(&self, request: Request<Streaming<v1::SessionRequest>>) -> Result<Response<Responses>, Status> {
-        let principal = principal(&request)?;
-        let (out, stream) = mpsc::channel(MESSAGES_MAX);
-        let shared = self.shared.clone();
-        tokio::spawn(async move {
-            if let Err(failure) = serve_session(shared, principal, request.into_inner(), &out).await {
-                drop(out.send(Err(failure.into_status())).await);
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    /// Never called: [`super::session::CellServer`] takes these calls, and serves them by [`CellService::serve`].
+    async fn session(&self, _: Request<Streaming<v1::SessionRequest>>) -> Result<Response<Responses>, Status> {
+        Err(Failure::internal("sessions are served elsewhere").into())
     }
 
     async fn watch(&self, request: Request<v1::Hello>) -> Result<Response<Responses>, Status> {
         let principal = principal(&request)?;
         let hello = request.into_inner();
         let owner = Owner { principal, namespace: Arc::from(""), session: SessionId(0) };
-        let (out, stream) = mpsc::channel(MESSAGES_MAX);
         let (answers, answered) = mpsc::unbounded_channel();
         let watcher = Watcher::new(self.shared.clone(), owner, &hello, answers)?;
-        tokio::spawn(watcher.run(None, answered, out));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let messages = Driven::new(MESSAGES_MAX, |out| watcher.run(None, answered, out));
+        let messages = messages.map(|message| message.and_then(session::Response::decoded));
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn open(&self, request: Request<v1::OpenRequest>) -> Result<Response<v1::OpenResponse>, Status> {
@@ -86,7 +90,8 @@ impl v1::cell_server::Cell for CellService {
         let namespace = usable(&cell, &principal, session)?;
         self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let asked = commit_of(&principal, &namespace, transaction)?;
+        let encoded = bytes::Bytes::from(prost::Message::encode_to_vec(&transaction));
+        let asked = Asked::commit(principal.text(), &namespace, &encoded).map_err(Failure::from)?;
         self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
         match self.shared.decision(answered)?.decision {
@@ -144,12 +149,14 @@ impl v1::cell_server::Cell for CellService {
 async fn serve_session(
     shared: Arc<Shared>,
     principal: Principal,
-    mut inbound: Streaming<v1::SessionRequest>,
+    mut inbound: Streaming<session::Request>,
     out: &Out,
 ) -> Result<(), Failure> {
-    let first = tokio::time::timeout(HELLO_PATIENCE, inbound.message()).await;
-    let first = first.map_err(|_| Failure::new(Code::DeadlineExceeded, "NO_HELLO", "no hello came within 10 s"))?;
-    let Ok(Some(v1::SessionRequest { ask: Some(SessionAsk::Hello(hello)) })) = first else {
+    let patience = shared.settings.greeting;
+    let first = tokio::time::timeout(patience, inbound.message()).await;
+    let late = |_| Failure::new(Code::DeadlineExceeded, "NO_HELLO", format!("no hello came within {patience:?}"));
+    let first = first.map_err(late)?;
+    let Ok(Some(session::Request { ask: Some(SessionAsk::Hello(hello)) })) = first else {
         return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
     };
     let (session, namespace) = if hello.session == 0 {

@@ -106,7 +106,7 @@ pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Uns
 }
 
 /// The cell at a revision that the history has. Waits for the disk.
-pub(super) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
+pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
     let unstartable = |error| match error {
         Unstartable::Retired => {
             Failure::history(&ReadError::Retired { asked: revision, oldest: history.oldest_revision() })

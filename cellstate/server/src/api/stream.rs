@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plenum_model::{Decision, JobId, SessionId};
+use bytes::Bytes;
+use plenum_model::{Command, Decision, JobId, Revision, SessionId};
+use plenum_proto::fields::{fields, number};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
+use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
-use v1::session_request::Ask;
 
 use super::failure::Failure;
+use super::session::{Ask, Request, Response};
 use crate::authorise::Principal;
 use crate::commit::Asked;
-use crate::ingress::{Answered, Reply};
+use crate::ingress::{Reply, Told};
 use crate::notes::Note;
 use crate::shared::{Decided, Shared};
 use crate::sync::{Resume, Step, SyncSession};
@@ -22,7 +25,7 @@ use crate::sync::{Resume, Step, SyncSession};
 pub(super) const MESSAGES_MAX: usize = 4;
 
 /// Where messages go.
-pub(super) type Out = mpsc::Sender<Result<v1::SessionResponse, Status>>;
+pub(super) type Out = mpsc::Sender<Result<Response, Status>>;
 
 /// What a stream belongs to.
 pub(super) struct Owner {
@@ -37,7 +40,7 @@ pub(super) struct Watcher {
     owner: Owner,
     sync: SyncSession,
     /// Comes back with answers.
-    answers: mpsc::UnboundedSender<(u64, Answered)>,
+    answers: mpsc::UnboundedSender<(u64, Told)>,
     outstanding: usize,
 }
 
@@ -46,14 +49,21 @@ impl Watcher {
         shared: Arc<Shared>,
         owner: Owner,
         hello: &v1::Hello,
-        answers: mpsc::UnboundedSender<(u64, Answered)>,
+        answers: mpsc::UnboundedSender<(u64, Told)>,
     ) -> Result<Self, Failure> {
         let sections = Sections::from_wire(&hello.sections)?;
         if sections.has(v1::Section::Bodies) && !owner.principal.may_read_bodies() {
             let message = format!("{} may not read what jobs do; leave BODIES out", owner.principal.text());
             return Err(Failure::new(Code::PermissionDenied, "NOT_PERMITTED", message));
         }
-        let resume = Resume { incarnation: hello.incarnation, revision: plenum_model::Revision(hello.revision) };
+        let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
+        let newest = shared.recent.read().newest();
+        if resume.incarnation == shared.identity.incarnation && resume.revision > newest {
+            // Whoever saw a revision that is not here saw another history: a snapshot would make them forget it.
+            let message =
+                format!("revision: expected at most {newest}, found {}; it is of another log", resume.revision);
+            return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
+        }
         let now = shared.clock.monotonic_micros();
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now);
@@ -63,8 +73,8 @@ impl Watcher {
     /// Serves until either side ends. `inbound` is missing for those who only watch.
     pub(super) async fn run(
         mut self,
-        mut inbound: Option<Streaming<v1::SessionRequest>>,
-        mut answers: mpsc::UnboundedReceiver<(u64, Answered)>,
+        mut inbound: Option<Streaming<Request>>,
+        mut answers: mpsc::UnboundedReceiver<(u64, Told)>,
         out: Out,
     ) {
         let mut durable = self.shared.durable.subscribe();
@@ -87,16 +97,25 @@ impl Watcher {
                         due = true;
                     }
                     Ok(None) => inbound = None,
-                    Err(_) => return,
+                    Err(status) => {
+                        let failure = self.unreadable(&status);
+                        drop(failure.map(|failure| out.try_send(Err(failure.into_status()))));
+                        return;
+                    }
                 },
-                Some((number, answered)) = answers.recv() => {
-                    self.answered(number, answered);
+                Some((number, told)) = answers.recv() => {
+                    self.answered(number, told);
+                    // All that have come are sent before anything else is looked at.
+                    while let Ok((number, told)) = answers.try_recv() {
+                        self.answered(number, told);
+                    }
                     due = true;
                 }
                 permit = out.reserve(), if due => {
                     let Ok(permit) = permit else { return };
                     match self.step() {
-                        Step::Send(message) => permit.send(Ok(message)),
+                        Step::Send(message) => permit.send(Ok(message.into())),
+                        Step::SendOutcome(encoded) => permit.send(Ok(Response::outcome(encoded))),
                         Step::NeedSnapshot => {
                             let cell = self.shared.snapshot().await;
                             self.sync.snapshot(cell);
@@ -142,12 +161,20 @@ impl Watcher {
         tokio::time::sleep(Duration::from_micros(u64::try_from(left).unwrap_or(0))).await;
     }
 
-    fn asked(&mut self, message: v1::SessionRequest) {
+    /// What to say of a message that could not be taken; nothing where the other side is gone.
+    fn unreadable(&self, status: &Status) -> Option<Failure> {
+        match status.code() {
+            Code::OutOfRange => Some(Failure::message_too_large(self.shared.settings.message_bytes_max)),
+            Code::Internal => Some(Failure::invalid(format!("expected a SessionRequest, found {}", status.message()))),
+            _ => None,
+        }
+    }
+
+    fn asked(&mut self, message: Request) {
         match message.ask {
             Some(Ask::Commit(transaction)) => {
-                let number = transaction.number;
-                if let Err(failure) = self.commit(transaction) {
-                    self.refuse(number, &failure);
+                if let Err(failure) = self.commit(&transaction) {
+                    self.refuse(number_of(&transaction), &failure);
                 }
             }
             Some(Ask::PassedOver(notes)) => self.passed_over(notes),
@@ -158,13 +185,17 @@ impl Watcher {
         }
     }
 
-    fn commit(&mut self, transaction: v1::Transaction) -> Result<(), Failure> {
-        if transaction.session != self.owner.session.0 {
-            let (expected, found) = (self.owner.session.0, transaction.session);
-            return Err(Failure::invalid(format!("session: expected {expected}, this stream's own, found {found}")));
+    fn commit(&mut self, transaction: &Bytes) -> Result<(), Failure> {
+        let asked = Asked::commit(self.owner.principal.text(), &self.owner.namespace, transaction)?;
+        let Command::Commit(content, _) = &asked.request().command else {
+            return Err(Failure::internal("a transaction became another request"));
+        };
+        let (expected, found) = (self.owner.session, content.id.session);
+        if expected != found {
+            let message = format!("session: expected {}, this stream's own, found {}", expected.0, found.0);
+            return Err(Failure::invalid(message));
         }
-        let number = transaction.number;
-        let asked = commit_of(&self.owner.principal, &self.owner.namespace, transaction)?;
+        let number = content.id.number;
         self.shared.submit(asked, Reply::Session { number, to: self.answers.clone() })?;
         self.outstanding += 1;
         Ok(())
@@ -180,11 +211,15 @@ impl Watcher {
         }
     }
 
-    fn answered(&mut self, number: u64, answered: Answered) {
+    fn answered(&mut self, number: u64, told: Told) {
         self.outstanding -= 1;
+        let answered = match told {
+            Told::Outcome(at, encoded) => return self.sync.outcome(at, encoded),
+            Told::Other(answered) => answered,
+        };
         match self.shared.decision(answered) {
             Ok(Decided { at, decision: Decision::Outcome(outcome), .. }) => {
-                self.sync.outcome(at, outcome.as_ref().into());
+                self.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
             }
             Ok(Decided { at, decision: Decision::Rejected(rejection), .. }) => {
                 self.sync.error(at, error(number, &rejection.into()));
@@ -197,24 +232,21 @@ impl Watcher {
     }
 
     fn refuse(&mut self, number: u64, failure: &Failure) {
-        self.sync.error(plenum_model::Revision(0), error(number, failure));
+        self.sync.error(Revision(0), error(number, failure));
     }
 }
 
 /// Notes of one message that are taken.
 const NOTES_MAX: usize = 4096;
 
-/// A transaction on its way to the log: encoded as it came, and validated.
-pub(super) fn commit_of(
-    principal: &Principal,
-    namespace: &Arc<str>,
-    transaction: v1::Transaction,
-) -> Result<Asked, Failure> {
-    let command = plenum_proto::transaction::commit(transaction)?;
-    Ok(Asked::new(Shared::request(principal.text(), namespace.clone(), command)))
+/// The number of an encoded transaction, for an answer that says what is wrong with it; 0 where there is none.
+fn number_of(transaction: &[u8]) -> u64 {
+    const NUMBER: u64 = 2;
+    let field = fields(transaction).flatten().find(|field| field.number == NUMBER);
+    field.and_then(|field| number(&transaction[field.content])).unwrap_or(0)
 }
 
-async fn next(inbound: &mut Option<Streaming<v1::SessionRequest>>) -> Result<Option<v1::SessionRequest>, Status> {
+async fn next(inbound: &mut Option<Streaming<Request>>) -> Result<Option<Request>, Status> {
     match inbound {
         Some(inbound) => inbound.message().await,
         None => Ok(None),

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use plenum_model::{Decision, Delta, LogTime};
-use plenum_proto::{delta, v1};
-use prost::Message;
+use plenum_proto::{delta, outcome, v1};
 
 use super::{Published, TransactionNote};
 use crate::publish::{BatchEncoder, LoggedBatch};
@@ -46,7 +45,7 @@ impl Building {
             self.encoder.begin(change.time);
         }
         self.decided.clear();
-        v1::Decision::from(decision).encode(&mut self.decided).expect("a growing buffer has room");
+        outcome::encode(decision, &mut self.decided);
         self.delta.clear();
         delta::encode(&change, &mut self.delta);
         self.encoder.add(change.revision, asked, &self.decided, &self.delta);

@@ -1,6 +1,6 @@
 //! Room in the log: how much a request may come to there, with its answer and what it changes.
 
-use plenum_model::{Command, Transition};
+use plenum_model::{Cell, Command, Rejection, RejectionCode, TaskState, Transition};
 
 use super::Asked;
 
@@ -30,6 +30,44 @@ impl Asked {
         };
         2 * self.encoded_bytes() + extra + AROUND_BYTES
     }
+}
+
+/// What a stop in a delta comes to, with its reason.
+const STOP_BYTES: usize = 40;
+
+/// Why a request is not decided: it would stop or end more at once than a frame of the log holds. Decided, it could not be written, and
+/// the server would have to end.
+///
+/// What happens by itself, as the end of a job whose last task failed, can't be refused and is not looked at.
+pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Option<Rejection> {
+    let (allocations, instead) = match command {
+        Command::StopJob(id) => {
+            let job = cell.job(*id)?;
+            let groups = (0..).zip(&job.shape.groups).filter_map(|(number, _)| cell.group(job, number));
+            let live: usize = groups.map(|group| group.tasks_in(TaskState::Live) as usize).sum();
+            (live, "scale its groups down in steps first")
+        }
+        Command::ScaleJob { job, group, count } => {
+            let group = cell.group(cell.job(*job)?, *group)?;
+            let gone = group.count.saturating_sub(*count).min(group.tasks_in(TaskState::Live));
+            (gone as usize, "scale it down in smaller steps")
+        }
+        Command::RemoveMachine(machine) => {
+            let machine = cell.machine(*machine)?;
+            let row = cell.machine_row(machine.id.slot)?;
+            (row.allocations.into(), "stop some of its allocations first")
+        }
+        _ => return None,
+    };
+    let bytes = allocations * STOP_BYTES;
+    if bytes <= bytes_max {
+        return None;
+    }
+    let message = format!(
+        "it would stop {allocations} allocations at once, which may come to {bytes} bytes in the log, and a request may \
+         come to {bytes_max}; {instead}, or set larger segment_bytes"
+    );
+    Some(Rejection::new(RejectionCode::LimitReached, message))
 }
 
 /// How many of these reports, the first ones, are surely within so many bytes in the log as one request; the first one always is

@@ -17,6 +17,8 @@ const LITTLE_BYTES: usize = 32 << 10;
 #[derive(Default)]
 struct State {
     shown: Option<Cell>,
+    /// Shown before, to be let go of by [`Picture::tidy`]. One for each snapshot that was taken since: there are batches in between.
+    replaced: Vec<Cell>,
     /// When the resolver took the newest one.
     taken: Option<Instant>,
     wanted: bool,
@@ -111,11 +113,16 @@ impl Picture {
         state.taken = Some(Instant::now());
     }
 
-    /// Shows a snapshot to everybody who waits.
+    /// Shows a snapshot to everybody who waits, unless there is a later one already.
     pub(crate) fn show(&self, cell: Cell) {
-        let before = self.state.lock().shown.replace(cell);
+        let mut state = self.state.lock();
+        if state.shown.as_ref().is_some_and(|shown| shown.revision() > cell.revision()) {
+            return;
+        }
+        let before = state.shown.replace(cell);
+        state.replaced.extend(before);
+        drop(state);
         self.tell();
-        drop(before);
     }
 
     /// Lets a snapshot go that only keeps pages from being changed in place. Not for the resolver's thread: it may be the last one
@@ -123,7 +130,7 @@ impl Picture {
     pub(crate) fn tidy(&self) {
         let mut state = self.state.lock();
         let old = state.waiting == 0 && state.taken.is_none_or(|taken| taken.elapsed() > self.pause);
-        let before = if old { state.shown.take() } else { None };
+        let before = (std::mem::take(&mut state.replaced), if old { state.shown.take() } else { None });
         drop(state);
         drop(before);
     }

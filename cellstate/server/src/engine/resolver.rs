@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use plenum_model::LogTime;
 
 use super::journal::Writer;
-use crate::commit::{Batch, Committer, Input, Output};
+use crate::commit::{Batch, Committer, Input, Output, Published};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Arrival, Taken, Ticket};
 use crate::shared::Shared;
@@ -23,6 +23,8 @@ pub(crate) struct Resolver {
     pub(crate) writer: Writer,
     /// To the journal's thread; one batch at a time.
     pub(crate) batches: Sender<Batch>,
+    /// Durable and shown; who waits for it is still to be told.
+    pub(crate) published: Option<Published>,
     /// Written since a snapshot was taken last.
     pub(crate) bytes_since_snapshot: usize,
 }
@@ -102,27 +104,39 @@ impl Resolver {
     /// Carries out all there is to do.
     fn carry_out(&mut self, alone: bool) {
         while let Some(output) = self.committer.poll() {
-            if let Output::Write(batch) = &output {
-                self.bytes_since_snapshot += batch.bytes.len();
-            }
             match output {
-                Output::Publish(published) => self.shared.publish(published),
+                Output::Publish(published) => {
+                    self.tell_published();
+                    self.shared.show(published.batch.clone());
+                    self.published = Some(published);
+                }
                 Output::Snapshot(cell) => self.shared.picture.show(*cell),
                 Output::Answer { ticket, at, answer } => {
                     self.shared.metrics.answered(ticket.since.elapsed());
-                    ticket.reply.send(Answered { at, answer });
-                }
-                Output::Write(batch) if alone => {
-                    let durable = self.writer.write(&batch);
-                    self.written(durable);
+                    let batch = self.published.as_ref().map(|published| &*published.batch);
+                    ticket.reply.send(Answered { at, answer }, batch);
                 }
                 Output::Write(batch) => {
-                    if self.batches.send(batch).is_err() {
+                    self.tell_published();
+                    self.bytes_since_snapshot += batch.bytes.len();
+                    if alone {
+                        let durable = self.writer.write(&batch);
+                        self.written(durable);
+                    } else if self.batches.send(batch).is_err() {
                         self.shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
                         return;
                     }
                 }
             }
+        }
+        self.tell_published();
+    }
+
+    /// Wakes who follows the cell, once the answers of a batch have gone out: a stream that waits for both is woken once. Then hands
+    /// the batch on, which may have to wait for room.
+    fn tell_published(&mut self) {
+        if let Some(published) = self.published.take() {
+            self.shared.publish(published);
         }
     }
 }

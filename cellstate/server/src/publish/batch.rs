@@ -7,13 +7,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use plenum_model::{LogTime, Revision};
+use plenum_proto::fields::{self as wire, Malformed};
 use plenum_proto::log;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use prost::Message;
 
 use super::sections::cut;
-use super::wire::{self, Malformed};
 
 const CORE_VERSION: u64 = 1;
 const TIME: u64 = 2;
@@ -23,6 +23,8 @@ const REVISION: u64 = 1;
 const ASKED: u64 = 2;
 const DECIDED: u64 = 3;
 const DELTA: u64 = 4;
+/// Of `Decision`.
+const OUTCOME: u64 = 2;
 
 /// Where the pieces of one entry stand in its batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,6 +187,14 @@ impl LoggedBatch {
         Some(self.bytes.slice(self.entry(revision)?.decided.clone()))
     }
 
+    /// The outcome that was answered at a revision: an encoded `Outcome`; `None` where it was another answer.
+    #[must_use]
+    pub fn outcome(&self, revision: Revision) -> Option<Bytes> {
+        let decided = self.decided(revision)?;
+        let field = wire::fields(&decided).flatten().find(|field| field.number == OUTCOME)?;
+        Some(decided.slice(field.content))
+    }
+
     /// What changed at a revision: an encoded `Delta`.
     #[must_use]
     pub fn delta(&self, revision: Revision) -> Option<Bytes> {
@@ -239,9 +249,11 @@ impl BatchEncoder {
         log::append_entry(&mut self.bytes, revision, asked, decided, delta);
     }
 
-    /// The batch; the next one gets memory of its own, as this one's is shared for as long as somebody needs a piece.
+    /// The batch; the next one gets memory of its own, as this one's is shared for as long as somebody needs a piece. It will
+    /// probably be about as large.
     pub(crate) fn finish(&mut self) -> Bytes {
-        std::mem::take(&mut self.bytes).freeze()
+        let next = BytesMut::with_capacity(self.bytes.len() + self.bytes.len() / 8);
+        std::mem::replace(&mut self.bytes, next).freeze()
     }
 }
 
@@ -273,6 +285,20 @@ mod tests {
         assert_eq!(batch.decided(Revision(301)).unwrap(), "decided");
         assert_eq!(batch.delta(Revision(302)), None);
         assert_eq!(batch.deltas(Sections::ALL).len(), 2);
+    }
+
+    #[test]
+    fn an_outcome_is_a_piece_of_what_was_decided() {
+        let outcome = v1::Outcome { session: 7, number: 9, granted: 1, ..Default::default() };
+        let decision = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome.clone())) };
+        let accepted = v1::Decision { answer: Some(v1::decision::Answer::Accepted(v1::Accepted::default())) };
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::default());
+        encoder.add(Revision(1), b"", &decision.encode_to_vec(), b"");
+        encoder.add(Revision(2), b"", &accepted.encode_to_vec(), b"");
+        let batch = LoggedBatch::parse(encoder.finish()).unwrap();
+        assert_eq!(v1::Outcome::decode(batch.outcome(Revision(1)).unwrap()).unwrap(), outcome);
+        assert_eq!((batch.outcome(Revision(2)), batch.outcome(Revision(3))), (None, None));
     }
 
     #[test]

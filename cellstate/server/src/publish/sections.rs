@@ -1,10 +1,9 @@
 //! Cutting what a watcher asked for from encoded deltas.
 
 use bytes::Bytes;
+use plenum_proto::fields as wire;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1::Section;
-
-use super::wire;
 
 /// Whether a top field of a `Delta` belongs to what was asked for.
 fn has_field(sections: Sections, number: u64) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use plenum_core::{Core, CoreOptions};
 use plenum_model::{Attributes, Cell, CellIdentity, Command, LogTime, Request, Resources, Revision, SessionId};
 use plenum_proto::pages::Decoder;
@@ -115,6 +116,7 @@ fn drain(session: &mut SyncSession, source: &Source, watcher: &mut Watcher, now_
     loop {
         match session.poll(now_micros, &source.recent) {
             Step::Send(message) => watcher.take(message),
+            Step::SendOutcome(_) => watcher.story.push("outcome"),
             Step::NeedSnapshot => session.snapshot(source.mirror.cell().clone()),
             Step::Wait { .. } => return,
         }
@@ -189,7 +191,7 @@ fn deltas_go_on_from_a_snapshot_that_is_newer_than_the_welcome() {
 fn an_outcome_comes_after_the_deltas_up_to_it() {
     let mut source = Source::new(1 << 20);
     let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
-    session.outcome(Revision(4), v1::Outcome::default());
+    session.outcome(Revision(4), Bytes::new());
     drain(&mut session, &source, &mut watcher, 0);
     (0..3).for_each(|_| source.machine());
     drain(&mut session, &source, &mut watcher, 0);

@@ -186,7 +186,7 @@ fn put_moves(moves: &[Move], out: &mut BytesMut) {
     let reasons = reasons(moves.iter().map(|change| change.reason.as_ref()));
     let slots = Column::new(1, moves.iter().map(|change| change.slot));
     let states = Column::new(2, moves.iter().map(|change| change.status.state as u32));
-    let ready = Column::new(3, moves.iter().map(|change| change.status.ready.into()));
+    let ready = Column::new(3, moves.iter().map(|change| u32::from(change.status.ready)));
     let restarts = Column::new(4, restarts.iter().copied());
     let bytes = slots.bytes()
         + states.bytes()

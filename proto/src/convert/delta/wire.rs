@@ -6,7 +6,7 @@
 use bytes::{BufMut, BytesMut};
 
 /// Most bytes of a varint.
-const VARINT_BYTES_MAX: usize = 10;
+pub(in super::super) const VARINT_BYTES_MAX: usize = 10;
 
 /// The wire type of a number.
 const NUMBER: u8 = 0;
@@ -14,14 +14,14 @@ const NUMBER: u8 = 0;
 const DELIMITED: u8 = 2;
 
 /// Bytes of a number as a varint: seven bits each, and one for 0.
-pub(super) fn varint_bytes(number: u64) -> usize {
+pub(in super::super) fn varint_bytes(number: u64) -> usize {
     // (9 · bits + 64) / 64 equals bits / 7, rounded up, for 1 to 64 bits: no division, so that sums of columns are vectors.
     ((63 - (number | 1).leading_zeros()) as usize * 9 + 73) / 64
 }
 
 /// Writes a number.
 #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
-pub(super) fn put_varint(out: &mut BytesMut, mut number: u64) {
+pub(in super::super) fn put_varint(out: &mut BytesMut, mut number: u64) {
     let mut bytes = [0; VARINT_BYTES_MAX];
     let mut length = 0;
     while number >= 0x80 {
@@ -40,12 +40,12 @@ fn key(field: u8, wire_type: u8) -> u8 {
 }
 
 /// Bytes of a field that holds a number; 0 is not written.
-pub(super) fn number_bytes(number: u64) -> usize {
+pub(in super::super) fn number_bytes(number: u64) -> usize {
     if number == 0 { 0 } else { 1 + varint_bytes(number) }
 }
 
 /// A field that holds a number; 0 is not written.
-pub(super) fn put_number(out: &mut BytesMut, field: u8, number: u64) {
+pub(in super::super) fn put_number(out: &mut BytesMut, field: u8, number: u64) {
     if number > 0 {
         out.put_u8(key(field, NUMBER));
         put_varint(out, number);
@@ -53,38 +53,38 @@ pub(super) fn put_number(out: &mut BytesMut, field: u8, number: u64) {
 }
 
 /// Bytes of a field that says its length; an empty one is not written.
-pub(super) fn delimited_bytes(bytes: usize) -> usize {
+pub(in super::super) fn delimited_bytes(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { 1 + varint_bytes(bytes as u64) + bytes }
 }
 
 /// The beginning of a field of so many bytes, which must follow.
-pub(super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) {
+pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) {
     out.put_u8(key(field, DELIMITED));
     put_varint(out, bytes as u64);
 }
 
 /// A packed column, measured once: a field, its numbers, and their bytes.
-pub(super) struct Column<I> {
+pub(in super::super) struct Column<I> {
     field: u8,
     numbers: I,
     bytes: usize,
 }
 
-impl<I: Iterator<Item = u32> + Clone> Column<I> {
+impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     /// Measures.
-    pub(super) fn new(field: u8, numbers: I) -> Self {
+    pub(in super::super) fn new(field: u8, numbers: I) -> Self {
         let bytes = numbers.clone().map(|number| varint_bytes(number.into())).sum();
         Self { field, numbers, bytes }
     }
 
     /// Bytes of the whole field.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in super::super) fn bytes(&self) -> usize {
         delimited_bytes(self.bytes)
     }
 
     /// Writes the whole field; an empty one is not written.
     #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
-    pub(super) fn put(self, out: &mut BytesMut) {
+    pub(in super::super) fn put(self, out: &mut BytesMut) {
         if self.bytes == 0 {
             return;
         }
@@ -93,7 +93,8 @@ impl<I: Iterator<Item = u32> + Clone> Column<I> {
         // Room was made, so that each byte is a store: a call for each of them costs five times as much.
         out.put_bytes(0, self.bytes);
         let mut rest = &mut out[begin..];
-        for mut number in self.numbers {
+        for number in self.numbers {
+            let mut number: u64 = number.into();
             while number >= 0x80 {
                 let (byte, more) = rest.split_first_mut().expect("measured");
                 *byte = number as u8 | 0x80;
@@ -108,6 +109,6 @@ impl<I: Iterator<Item = u32> + Clone> Column<I> {
 }
 
 /// A signed number, so that small ones of either sign are short.
-pub(super) fn zigzag(number: i32) -> u32 {
+pub(in super::super) fn zigzag(number: i32) -> u32 {
     (number << 1 ^ number >> 31).cast_unsigned()
 }

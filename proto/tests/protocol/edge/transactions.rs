@@ -29,7 +29,7 @@ fn valid() -> v1::Transaction {
 fn check(change: impl FnOnce(&mut v1::Transaction), expected: &str) {
     let mut wire = valid();
     change(&mut wire);
-    assert_eq!(transaction::commit(wire).unwrap_err().to_string(), expected);
+    assert_eq!(transaction::commit_decoded(&wire).unwrap_err().to_string(), expected);
 }
 
 #[track_caller]
@@ -39,7 +39,7 @@ fn check_placement(change: impl FnOnce(&mut v1::Placement), expected: &str) {
 
 #[test]
 fn a_valid_transaction_is_taken() {
-    transaction::commit(valid()).unwrap();
+    transaction::commit_decoded(&valid()).unwrap();
 }
 
 #[test]
@@ -186,5 +186,5 @@ fn what_the_core_does_not_decide_yet_passes_through() {
     wire.dry_run = true;
     wire.placements[0].alternates = vec![1, 2];
     wire.placements[0].preemptions = vec![v1::Preemption { machine: 1, victim: JOB }];
-    transaction::commit(wire).unwrap();
+    transaction::commit_decoded(&wire).unwrap();
 }

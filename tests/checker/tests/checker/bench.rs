@@ -175,7 +175,7 @@ impl Bench {
         let key = (asked.session, asked.number);
         let called_nanos = self.nanos + 1;
         self.nanos += 2;
-        let answer = self.ask(transaction::commit(asked.clone()).unwrap());
+        let answer = self.ask(transaction::commit_decoded(&asked).unwrap());
         let outcome = match answer {
             Some((Decision::Outcome(outcome), _)) => Some(v1::Outcome::from(&*outcome as &Outcome)),
             Some(_) => self.outcomes.get(&key).cloned(),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Decision, MachineId, Request, Revision, SessionId};
+use plenum_model::{Decision, MachineId, Revision, SessionId};
+use plenum_proto::command;
 use plenum_proto::sections::Sections;
-use plenum_proto::v1::{self, session_request::Ask};
-use plenum_proto::{command, transaction};
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_server::agents::Follower;
 use plenum_server::commit::Asked;
 use plenum_server::sync::{Resume, Step, SyncOptions, SyncSession};
+use prost::Message as _;
 
 use super::{Server, Ticket};
 use crate::books::Checked;
@@ -129,12 +130,8 @@ impl Server {
             let message = format!("expected session {}, found {}", session.0, wire.session);
             watching.sync.error(Revision(0), refused("INVALID_REQUEST", message));
         } else {
-            match transaction::commit(wire) {
-                Ok(command) => {
-                    let namespace = watching.namespace.clone();
-                    let request = Request { principal: Self::principal(), namespace, command };
-                    self.ask(Some(Ticket::Commit { connection: id, number }), Asked::new(request));
-                }
+            match Asked::commit(&Self::principal(), &watching.namespace, &wire.encode_to_vec().into()) {
+                Ok(asked) => self.ask(Some(Ticket::Commit { connection: id, number }), asked),
                 Err(invalid) => watching.sync.error(Revision(0), refused("INVALID_REQUEST", invalid.to_string())),
             }
         }
@@ -145,7 +142,9 @@ impl Server {
     pub(super) fn committed(&mut self, id: ConnectionId, number: u64, at: Revision, decision: Decision) {
         let Some(watching) = self.watching.get_mut(&id) else { return };
         match decision {
-            Decision::Outcome(outcome) => watching.sync.outcome(at, outcome.as_ref().into()),
+            Decision::Outcome(outcome) => {
+                watching.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
+            }
             Decision::Rejected(rejection) => {
                 let status = match rejection.code.as_str() {
                     "NO_SUCH_SESSION" => NOT_FOUND,
@@ -178,6 +177,11 @@ impl Server {
         while world.in_flight(id) < MESSAGES_MAX {
             match watching.sync.poll(world.now(), &self.recent) {
                 Step::Send(message) => world.send(id, Side::Client, Message::Told(message)),
+                Step::SendOutcome(encoded) => {
+                    let outcome = v1::Outcome::decode(encoded).expect("it was encoded by this server");
+                    let message = v1::SessionResponse { tell: Some(Tell::Outcome(outcome)) };
+                    world.send(id, Side::Client, Message::Told(message));
+                }
                 // The picture is behind: folding pumps again.
                 Step::NeedSnapshot if !self.unfolded.is_empty() => break,
                 Step::NeedSnapshot => watching.sync.snapshot(self.mirror.cell().clone()),

@@ -1,36 +1,46 @@
-//! The little of the protobuf encoding that publishing needs: walking the top fields of a message without decoding them.
+//! Walking the top fields of an encoded message without decoding them.
 //!
-//! Deltas are encoded once, for the log. What watchers get is cut from those bytes: the whole, or the fields of the sections
-//! they asked for. Decoding and encoding again would cost more than all the rest of publishing.
+//! What is encoded once, for the log, is cut into pieces for everybody else, and what came in goes into the log as it came. Decoding
+//! and encoding again would cost more than all the rest.
 
 use std::ops::Range;
 
 /// A field at the top of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
+pub struct Field {
     /// Its number.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Where it stands, key included.
-    pub(crate) whole: Range<usize>,
+    pub whole: Range<usize>,
     /// Where its content stands: of a length-delimited one without the length.
-    pub(crate) content: Range<usize>,
+    pub content: Range<usize>,
+}
+
+impl Field {
+    /// Whether it says its length: a message, a text or a packed column of the message that it was found in.
+    #[must_use]
+    pub fn is_delimited(&self, message: &[u8]) -> bool {
+        message[self.whole.start] & 7 == 2
+    }
 }
 
 /// Bytes that are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed {
+pub struct Malformed {
     /// Where it stops making sense.
-    pub(crate) at: usize,
+    pub at: usize,
 }
 
-/// The top fields of a message, in the order in which they stand.
-pub(crate) struct Fields<'a> {
+/// The top fields of a message, in the order in which they stand. Ends after the first that makes no sense.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 /// Walks the top fields of a message.
-pub(crate) fn fields(bytes: &[u8]) -> Fields<'_> {
+#[must_use]
+pub fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields { bytes, at: 0 }
 }
 
@@ -86,7 +96,8 @@ impl Iterator for Fields<'_> {
 }
 
 /// The number that a varint field holds.
-pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+#[must_use]
+pub fn number(bytes: &[u8]) -> Option<u64> {
     let mut walk = fields(bytes);
     walk.varint().ok().filter(|_| walk.at == bytes.len())
 }

@@ -1,0 +1,82 @@
+//! A stream of messages that drives the work behind it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio_stream::Stream;
+
+/// What `work` sends into a channel, as a stream. The work goes on when the stream is asked for its next message, in the task that asks: a
+/// task of its own would have to be woken for each message, and so would the connection's after it. It ends with the stream.
+pub(super) struct Driven<T> {
+    messages: mpsc::Receiver<T>,
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<T> Driven<T> {
+    /// At most so many messages wait at a time.
+    pub(super) fn new<W>(messages_max: usize, work: impl FnOnce(mpsc::Sender<T>) -> W) -> Self
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (out, messages) = mpsc::channel(messages_max);
+        Self { messages, work: Some(Box::pin(work(out))) }
+    }
+}
+
+impl<T> Stream for Driven<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        // What waits goes first. Then the work goes on; what it sends at once is taken at once.
+        loop {
+            // Nobody but the work sends: nothing has to wake this task for what is sent while it polls.
+            match self.messages.try_recv() {
+                Ok(message) => return Poll::Ready(Some(message)),
+                Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                Err(TryRecvError::Empty) => {}
+            }
+            let Some(work) = &mut self.work else { return Poll::Ready(None) };
+            if work.as_mut().poll(cx).is_ready() {
+                self.work = None;
+            } else if self.messages.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn messages_come_in_order_and_the_end_after_the_last() {
+        let numbers = Driven::new(2, |out| async move {
+            for number in 0..5 {
+                out.send(number).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(numbers.collect::<Vec<u32>>().await, [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_ahead_of_its_reader() {
+        let (done, mut count) = tokio::sync::watch::channel(0);
+        let mut numbers = Box::pin(Driven::new(2, move |out| async move {
+            for number in 1.. {
+                if out.send(number).await.is_err() {
+                    return;
+                }
+                done.send_replace(number);
+            }
+        }));
+        assert_eq!(numbers.next().await, Some(1));
+        assert!(*count.borrow_and_update() <= 3);
+        drop(numbers);
+        assert!(count.changed().await.is_err(), "the work ends with its stream");
+    }
+}

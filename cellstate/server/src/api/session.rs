@@ -1,0 +1,176 @@
+//! The streams of sessions, served by bytes: a transaction goes into the log as it came, and its outcome comes back as it was logged.
+//!
+//! On the wire these are `SessionRequest` and `SessionResponse`: a message within a message is bytes with a length, and is left so here.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use plenum_proto::v1;
+use tokio_stream::Stream;
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+use v1::cell_server::{CellServer as Generated, SERVICE_NAME};
+
+use super::cell::CellService;
+
+/// The method that is served here; the others are by the generated code.
+const SESSION: &str = "/plenum.v1.Cell/Session";
+
+/// A `SessionRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Request {
+    #[prost(oneof = "Ask", tags = "1, 2, 3")]
+    pub(super) ask: Option<Ask>,
+}
+
+/// What is asked on a stream.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Ask {
+    #[prost(message, tag = "1")]
+    Hello(v1::Hello),
+    /// An encoded `Transaction`.
+    #[prost(bytes = "bytes", tag = "2")]
+    Commit(Bytes),
+    #[prost(message, tag = "3")]
+    PassedOver(v1::PassedOver),
+}
+
+/// A `SessionResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Response {
+    #[prost(oneof = "Tell", tags = "1, 2, 3, 4, 5, 6")]
+    tell: Option<Tell>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Tell {
+    #[prost(message, tag = "1")]
+    Welcome(v1::Welcome),
+    #[prost(message, tag = "2")]
+    Snapshot(v1::SnapshotPart),
+    #[prost(message, tag = "3")]
+    Deltas(v1::Deltas),
+    /// An encoded `Outcome`.
+    #[prost(bytes = "bytes", tag = "4")]
+    Outcome(Bytes),
+    #[prost(message, tag = "5")]
+    Heartbeat(v1::Heartbeat),
+    #[prost(message, tag = "6")]
+    Error(v1::RequestError),
+}
+
+impl Response {
+    /// An outcome, in the bytes in which it was logged.
+    pub(super) fn outcome(encoded: Bytes) -> Self {
+        Self { tell: Some(Tell::Outcome(encoded)) }
+    }
+
+    /// For the generated code.
+    pub(super) fn decoded(self) -> Result<v1::SessionResponse, Status> {
+        let bytes = Bytes::from(prost::Message::encode_to_vec(&self));
+        let decoded = prost::Message::decode(bytes);
+        decoded.map_err(|error| Status::internal(format!("a message of our own can't be read: {error}")))
+    }
+}
+
+impl From<v1::SessionResponse> for Response {
+    fn from(message: v1::SessionResponse) -> Self {
+        use v1::session_response::Tell as Told;
+        let tell = message.tell.map(|tell| match tell {
+            Told::Welcome(welcome) => Tell::Welcome(welcome),
+            Told::Snapshot(part) => Tell::Snapshot(part),
+            Told::Deltas(deltas) => Tell::Deltas(deltas),
+            Told::Outcome(outcome) => Tell::Outcome(prost::Message::encode_to_vec(&outcome).into()),
+            Told::Heartbeat(heartbeat) => Tell::Heartbeat(heartbeat),
+            Told::Error(error) => Tell::Error(error),
+        });
+        Self { tell }
+    }
+}
+
+/// Messages down.
+pub(super) type Responses = Pin<Box<dyn Stream<Item = Result<Response, Status>> + Send>>;
+
+/// `plenum.v1.Cell`.
+#[derive(Clone)]
+pub(super) struct CellServer {
+    service: Arc<CellService>,
+    generated: Generated<CellService>,
+    message_bytes_max: usize,
+}
+
+impl CellServer {
+    /// Takes messages of at most so many bytes.
+    pub(super) fn new(service: CellService, message_bytes_max: usize) -> Self {
+        let service = Arc::new(service);
+        let generated = Generated::from_arc(service.clone()).max_decoding_message_size(message_bytes_max);
+        Self { service, generated, message_bytes_max }
+    }
+}
+
+impl NamedService for CellServer {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<B> Service<http::Request<B>> for CellServer
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if request.uri().path() != SESSION {
+            return self.generated.call(request);
+        }
+        let (sessions, most) = (Sessions(self.service.clone()), self.message_bytes_max);
+        Box::pin(async move {
+            let mut grpc = Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(most), None);
+            Ok(grpc.streaming(sessions, request).await)
+        })
+    }
+}
+
+struct Sessions(Arc<CellService>);
+
+impl StreamingService<Request> for Sessions {
+    type Response = Response;
+    type ResponseStream = Responses;
+    type Future = BoxFuture<tonic::Response<Responses>, Status>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<Request>>) -> Self::Future {
+        let service = self.0.clone();
+        Box::pin(async move { service.serve(request) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn the_messages_are_those_of_the_protocol() {
+        let outcome = v1::Outcome { session: 3, granted: 2, ..Default::default() };
+        let generated = v1::SessionResponse { tell: Some(v1::session_response::Tell::Outcome(outcome.clone())) };
+        let own = Response::outcome(outcome.encode_to_vec().into());
+        assert_eq!(own.encode_to_vec(), generated.encode_to_vec());
+        assert_eq!(Response::from(generated.clone()), own);
+        assert_eq!(own.decoded().unwrap(), generated);
+        let transaction = v1::Transaction { session: 3, number: 9, ..Default::default() };
+        let ask = v1::session_request::Ask::Commit(transaction.clone());
+        let request = Request::decode(&*v1::SessionRequest { ask: Some(ask) }.encode_to_vec()).unwrap();
+        assert_eq!(request.ask, Some(Ask::Commit(transaction.encode_to_vec().into())));
+    }
+}
