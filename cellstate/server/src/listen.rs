@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -51,11 +53,17 @@ fn connections_within(files: u64, wanted: usize) -> usize {
     usize::try_from(most).unwrap_or(usize::MAX).min(wanted)
 }
 
-/// Connections as they come in, at most so many at once: further ones wait to be accepted. When `cut` turns true, all of them end, at
-/// whatever point they are: a peer that does not read any more must not hold the server up.
+/// What a peer that speaks any protocol of ours has sent before it waits for an answer: the preface of HTTP/2 has so many bytes, and no
+/// request of HTTP/1 is shorter than its first line and a host.
+const GREETING_BYTES: usize = 24;
+
+/// Connections as they come in, at most so many at once: further ones wait to be accepted. One that has not said what it wants
+/// after `patience` gives its place up. When `cut` turns true, all of them end, at whatever point they are: a peer that does not read
+/// any more must not hold the server up.
 pub(crate) fn connections(
     listener: TcpListener,
     most: usize,
+    patience: Duration,
     cut: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
@@ -74,7 +82,8 @@ pub(crate) fn connections(
                         tracing::debug!(%error, "a connection was gone before it began");
                         continue;
                     }
-                    let connection = Connection { stream, cut: Box::pin(ended(cut.clone())), _place: place };
+                    let greeting = Some((0, Box::pin(tokio::time::sleep(patience))));
+                    let connection = Connection { stream, greeting, cut: Box::pin(ended(cut.clone())), _place: place };
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
@@ -82,7 +91,7 @@ pub(crate) fn connections(
                 Err(error) => {
                     // Out of file descriptors, mostly: it gets better when somebody leaves.
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -100,6 +109,8 @@ async fn ended(mut cut: watch::Receiver<bool>) {
 /// A connection that gives its place free when it ends.
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// Bytes of the greeting so far, and until when it is waited for; none once it has come.
+    greeting: Option<(usize, Pin<Box<Sleep>>)>,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
 }
@@ -114,7 +125,16 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if let Some((bytes, patience)) = &mut self.greeting {
+            *bytes += into.filled().len() - before;
+            if *bytes >= GREETING_BYTES {
+                self.greeting = None;
+            } else if read.is_pending() && patience.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         if read.is_pending() && self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }

@@ -97,7 +97,7 @@ impl Server {
         let settings = &shared.settings;
         let cut = watch::Sender::new(false);
         let most = listen::connections_within_the_files_limit(settings.connections);
-        let connections = listen::connections(listener, most, cut.subscribe());
+        let connections = listen::connections(listener, most, settings.greeting, cut.subscribe());
         let ending = shared.clone();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)

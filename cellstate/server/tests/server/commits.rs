@@ -266,3 +266,27 @@ async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays(
     assert_eq!(session.commit(few).await.unwrap().granted, 4);
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stop_that_the_log_has_no_room_for_is_refused_and_can_be_made_in_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = options(dir.path());
+    small.settings.segment_bytes = 64 << 10;
+    small.settings.commit.effect_bytes = 1000;
+    let server = Server::start(small).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "m1", 64_000).await;
+    let crunch = submit(&channel, job("crunch", 40)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let all = session.transaction(1, vec![placement(crunch, vec![0; 40], (0..40).collect())]);
+    assert_eq!(session.commit(all).await.unwrap().granted, 40);
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let (name, namespace) = ("crunch".to_owned(), "default".to_owned());
+    let stop = v1::StopRequest { namespace: namespace.clone(), name: name.clone() };
+    let refused = jobs.stop(stop.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
+    assert!(refused.message().contains("40 allocations at once"), "{}", refused.message());
+    jobs.scale(v1::ScaleRequest { namespace, name, group: "work".to_owned(), count: 20 }).await.unwrap();
+    jobs.stop(stop).await.unwrap();
+    server.shutdown().await.unwrap();
+}

@@ -113,6 +113,11 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
         }
     }
     assert!(waits, "the log took everything");
+    // What is durable can be read all the same, though the resolver's own cell is ahead of it for as long as the disk is full.
+    let mut inspect = plenum_proto::v1::inspect_client::InspectClient::new(channel.clone());
+    let reading = inspect.status(plenum_proto::v1::StatusRequest::default());
+    let status = tokio::time::timeout(Duration::from_secs(30), reading).await.expect("reads go on").unwrap();
+    assert!(status.into_inner().revision > 1);
     let ending = tokio::time::timeout(Duration::from_secs(10), server.shutdown()).await;
     let refused = ending.expect("it does not wait for room").unwrap_err();
     assert_eq!(refused.code(), "LOG_WRITE_FAILED", "{refused}");

@@ -3,6 +3,7 @@
 
 mod agents;
 mod backups;
+mod bad_input;
 mod client;
 mod commits;
 mod decisions;

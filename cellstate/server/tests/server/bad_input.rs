@@ -1,0 +1,215 @@
+//! What nobody should send: each is refused with a precise status, and changes nothing.
+
+use std::time::Duration;
+
+use plenum_model::Cell;
+use plenum_proto::v1;
+use plenum_server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, Status};
+
+use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
+
+/// The status and the stable code of a refusal.
+fn refusal(status: &Status) -> (Code, String) {
+    (status.code(), code(status))
+}
+
+/// The same of a refusal on a stream.
+fn on_stream(error: &v1::RequestError) -> (Code, String) {
+    (Code::from(error.status), error.code.clone())
+}
+
+fn of(status: Code, code: &str) -> (Code, String) {
+    (status, code.to_owned())
+}
+
+async fn hello(channel: &tonic::transport::Channel, hello: v1::Hello) -> (Code, String) {
+    refusal(&Session::hello(channel, hello, Cell::default()).await.err().expect("it is refused"))
+}
+
+#[tokio::test]
+async fn sessions_that_are_not_ones_own_to_use_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let resume = v1::Hello {
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: session.cell.revision().0,
+        ..Default::default()
+    };
+    let unknown = v1::Hello { session: 1 << 40, ..resume.clone() };
+    assert_eq!(hello(&channel, unknown).await, of(Code::NotFound, "NO_SUCH_SESSION"));
+    let restored = v1::Hello { incarnation: resume.incarnation + 1, ..resume.clone() };
+    assert_eq!(hello(&channel, restored).await, of(Code::Aborted, "OTHER_INCARNATION"));
+
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let transaction = session.transaction(1, Vec::new());
+    let foreign = client.commit(as_principal("scheduler/other", transaction.clone())).await.unwrap_err();
+    assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
+    let close = v1::CloseRequest { session: session.welcome.session };
+    let foreign = client.close(as_principal("scheduler/other", close)).await.unwrap_err();
+    assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
+
+    // Its stream is still there when the session ends.
+    let mut left = session;
+    client.close(close).await.unwrap();
+    let ended = left.commit(transaction.clone()).await.unwrap_err();
+    assert_eq!((ended.number, on_stream(&ended)), (1, of(Code::NotFound, "NO_SUCH_SESSION")));
+    assert_eq!(hello(&channel, resume).await, of(Code::NotFound, "NO_SUCH_SESSION"));
+    assert_eq!(refusal(&client.close(close).await.unwrap_err()), of(Code::NotFound, "NO_SUCH_SESSION"));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn numbers_that_are_no_new_ones_take_no_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let job = submit(&channel, job("crunch", 2)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for number in [0, 1 << 32] {
+        let bad = session.transaction(number, Vec::new());
+        let error = session.commit(bad).await.unwrap_err();
+        assert_eq!((error.number, on_stream(&error)), (number, of(Code::InvalidArgument, "INVALID_REQUEST")));
+        assert!(error.message.starts_with("number:"), "{}", error.message);
+    }
+    let first = session.transaction(1, vec![placement(job, vec![0], vec![0])]);
+    let outcome = session.commit(first.clone()).await.unwrap();
+    // How it was decided is not content, and may differ.
+    let again =
+        v1::Transaction { decision: Some(v1::DecisionMetadata { attempt: 2, ..Default::default() }), ..first.clone() };
+    assert_eq!(session.commit(again).await.unwrap(), outcome);
+    let other = v1::Transaction { placements: vec![placement(job, vec![0], vec![1])], ..first.clone() };
+    assert_eq!(on_stream(&session.commit(other).await.unwrap_err()), of(Code::InvalidArgument, "NUMBER_REUSED"));
+    // A session remembers its last 256.
+    for number in 2..=257 {
+        let next = session.transaction(number, Vec::new());
+        session.commit(next).await.unwrap();
+    }
+    let revision = session.cell.revision();
+    assert_eq!(on_stream(&session.commit(first).await.unwrap_err()), of(Code::FailedPrecondition, "NUMBER_RETIRED"));
+    assert_eq!((session.cell.revision(), session.cell.live()), (revision, 1));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_is_not_claimed_twice_in_one_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let job = submit(&channel, job("crunch", 3)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let revision = session.cell.revision();
+    let twice = session.transaction(1, vec![placement(job, vec![0, 0], vec![1, 1])]);
+    let error = session.commit(twice).await.unwrap_err();
+    assert_eq!(on_stream(&error), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(error.message.contains("1 twice"), "{}", error.message);
+    assert_eq!(session.cell.revision(), revision);
+    // In two placements of one transaction it is a claim that can't be granted.
+    let once_each = vec![placement(job, vec![0], vec![2]), placement(job, vec![0], vec![2])];
+    let split = session.transaction(2, once_each);
+    let outcome = session.commit(split).await.unwrap();
+    assert_eq!((outcome.granted, outcome.refusals[0].reason()), (1, v1::RefusalReason::TaskTaken));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_million_claims_at_once_are_refused_by_their_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let revision = session.cell.revision();
+    let many = session.transaction(7, vec![placement(1 << 32, vec![0; 1_000_000], (0..1_000_000).collect())]);
+    let error = session.commit(many.clone()).await.unwrap_err();
+    assert_eq!((error.number, on_stream(&error)), (7, of(Code::InvalidArgument, "INVALID_REQUEST")));
+    assert!(error.message.contains("at most 16384 claims") && error.message.contains("1000000"), "{}", error.message);
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let refused = client.commit(many).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert_eq!(session.cell.revision(), revision);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_above_the_bound_ends_its_stream_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let large = session.transaction(1, vec![placement(1 << 32, vec![u32::MAX; 1_000_000], Vec::new())]);
+    session.asks.send(v1::SessionRequest { ask: Some(v1::session_request::Ask::Commit(large)) }).await.unwrap();
+    let ended = loop {
+        match session.next().await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal(&ended), of(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_watches_from_the_future_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let future = v1::Hello {
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: session.cell.revision().0 + 1,
+        ..Default::default()
+    };
+    assert_eq!(hello(&channel, future.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
+    assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    server.shutdown().await.unwrap();
+}
+
+/// Reads until the other side ends the connection.
+async fn ends(mut stream: tokio::net::TcpStream) {
+    let mut answer = Vec::new();
+    let reading = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer));
+    // A reset is an end, too.
+    drop(reading.await.expect("the server ends it"));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_or_nonsense_are_ended_and_give_their_places_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.greeting = Duration::from_millis(200);
+    short.settings.connections = 2;
+    let server = Server::start(short).await.unwrap();
+    let connect_raw = || async { tokio::net::TcpStream::connect(server.address()).await.unwrap() };
+    let silent = connect_raw().await;
+    let mut dripping = connect_raw().await;
+    dripping.write_all(b"PRI * H").await.unwrap();
+    ends(silent).await;
+    ends(dripping).await;
+    let mut nonsense = connect_raw().await;
+    nonsense.write_all(&[0xff; 4096]).await.unwrap();
+    ends(nonsense).await;
+    // A stream without a hello, and one that begins with something else.
+    let channel = connect(&server).await;
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let silent = client.session(tokio_stream::pending()).await;
+    let silent = match silent {
+        Ok(answer) => answer.into_inner().message().await.unwrap_err(),
+        Err(status) => status,
+    };
+    assert_eq!(refusal(&silent), of(Code::DeadlineExceeded, "NO_HELLO"));
+    let other = tokio_stream::once(v1::SessionRequest { ask: None });
+    let other = client.session(other).await.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(refusal(&other), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    let session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!(session.cell.sessions().count(), 1, "none of them opened a session");
+    server.shutdown().await.unwrap();
+}
