@@ -93,7 +93,7 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
 
 /// Bytes that the server has for each machine, between half of them and all of them.
 async fn machines(dir: &Path, machines: u32) -> anyhow::Result<f64> {
-    let mut process = CellProcess::start(dir, Serving::usual().for_machines(machines)).await?;
+    let mut process = CellProcess::start(dir, Serving::usual()).await?;
     let mut memory = Vec::new();
     for prefix in ["first", "second"] {
         let registered = cell::register(process.address(), prefix, machines / 2, 100).await?;

@@ -72,6 +72,7 @@ pub(crate) struct Agents {
     resting: Arc<AtomicBool>,
     finishing: Arc<AtomicBool>,
     reports: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<String>>>,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -81,6 +82,7 @@ impl Agents {
         let stopped = Arc::new(Stopped::new(u32::try_from(machines.len())?));
         let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reports = Arc::new(AtomicU64::new(0));
+        let failure = Arc::new(Mutex::new(None));
         let machines = Arc::new(machines);
         let clients = event_loop::of_agents()?.spawn(connect_all(address.to_owned())).await??;
         let tasks = (0..CALLS).map(|first| {
@@ -93,10 +95,18 @@ impl Agents {
                 reports: reports.clone(),
                 first,
             };
-            Ok(event_loop::of_agents()?.spawn(async move { caller.run().await }))
+            let failure = failure.clone();
+            let calls = async move {
+                let called = caller.run().await;
+                if let Err(error) = &called {
+                    failure.lock().expect("nobody panics while holding it").get_or_insert_with(|| format!("{error:#}"));
+                }
+                called
+            };
+            Ok(event_loop::of_agents()?.spawn(calls))
         });
         let tasks = tasks.collect::<anyhow::Result<_>>()?;
-        Ok(Self { stopped, resting, finishing, reports, tasks })
+        Ok(Self { stopped, resting, finishing, reports, failure, tasks })
     }
 
     /// Where schedulers put what they stopped.
@@ -114,9 +124,9 @@ impl Agents {
         self.reports.load(Ordering::Relaxed)
     }
 
-    /// Whether one of them gave up; why, is told by [`Agents::finish`].
-    pub(crate) fn has_failed(&self) -> bool {
-        self.tasks.iter().any(JoinHandle::is_finished)
+    /// Why one of them gave up, if one did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().expect("nobody panics while holding it").clone()
     }
 
     /// Reports what is left, and ends.

@@ -132,7 +132,6 @@ impl Ground {
 
     /// Starts a cell in this directory, which must not be there, with machines and jobs and nothing that is live.
     pub(crate) async fn empty(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
-        let serving = serving.for_machines(size.machines);
         let process = CellProcess::start(dir, serving).await?;
         let tasks = ROOM * size.live.div_ceil(size.machines);
         let mut machines = cell::register(process.address(), "machine", size.machines, tasks).await?;
@@ -171,7 +170,6 @@ impl Ground {
         ensure!(left.is_empty(), "the rival left {} allocations", left.len());
         agents.finish().await?;
         process.end().await?;
-        let serving = serving.for_machines(size.machines);
         let process = CellProcess::start(&dir, serving).await?;
         let agents = Agents::start(process.address(), machines.clone()).await?;
         let own = machines[size.machines as usize..].to_vec();
@@ -228,7 +226,9 @@ impl Ground {
         if let Some(failure) = running.load.failure() {
             anyhow::bail!(failure);
         }
-        ensure!(!self.agents.has_failed(), "the agents gave up: reports came too late, or were not taken");
+        if let Some(failure) = self.agents.failure() {
+            anyhow::bail!("the agents gave up: {failure}");
+        }
         ensure!(!self.rival.has_failed(), "the rival gave up");
         Ok(())
     }
