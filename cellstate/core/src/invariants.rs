@@ -1,16 +1,22 @@
 //! What always holds, as one list of checks with typed violations: asserted in the core after each command, and used by the
 //! simulators, by `plenum verify` and by the checkers of the tests.
 
+mod governing;
 mod special;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason, Request,
-    Resource, Revision, Room, TaskState, Transaction, TransactionOutcome,
+    Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
 };
 
+pub use governing::{
+    invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
+    invariant_unknown_tasks_are_unknown,
+};
 pub use special::{
     invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_ports_are_held_once,
     invariant_room_is_taken_over_from_those_who_leave, invariant_victims_make_room_for_their_betters,
@@ -101,6 +107,29 @@ pub enum Violation {
         /// Which rule.
         rule: &'static str,
     },
+    /// A hold of a job that is over, or of machines that are not there.
+    HoldAstray {
+        /// Whose.
+        job: JobId,
+    },
+    /// A task counts as unknown, and is known; or its machine is not there.
+    UnknownIsKnown {
+        /// Which.
+        unknown: UnknownId,
+    },
+    /// A grant or a hold took a namespace above its quota.
+    QuotaExceeded {
+        /// At which revision.
+        revision: Revision,
+        /// Whose.
+        namespace: Arc<str>,
+        /// In which resource.
+        resource: Resource,
+        /// What it uses now.
+        used: u64,
+        /// What it may.
+        limit: u64,
+    },
     /// A revision does not follow the one before.
     RevisionGap {
         /// The one before.
@@ -128,6 +157,8 @@ pub const OF_A_CELL: &[CellCheck] = &[
     invariant_counters_count_their_tasks,
     invariant_room_is_taken_over_from_those_who_leave,
     invariant_ports_are_held_once,
+    invariant_holds_are_of_live_jobs_on_machines_that_are_there,
+    invariant_unknown_tasks_are_unknown,
 ];
 
 /// Runs all checks of a cell by itself.
@@ -153,6 +184,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_granted_devices_were_free(after, delta)?;
     invariant_declared_limits_hold(after, delta)?;
     invariant_victims_make_room_for_their_betters(before, after, delta)?;
+    invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
         invariant_conflicts_name_their_culprits(txn, outcome)?;
         invariant_minimums_hold(txn, outcome)?;

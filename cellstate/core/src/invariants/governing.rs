@@ -1,0 +1,80 @@
+//! What always holds of quotas, holds and unknown tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Cell, Delta, Resources, Sum};
+
+use super::Violation;
+
+/// Each hold is of a job that is not over, on machines that are there, each once.
+///
+/// # Errors
+/// The first hold that is not.
+pub fn invariant_holds_are_of_live_jobs_on_machines_that_are_there(cell: &Cell) -> Result<(), Violation> {
+    for (job, hold) in cell.holds() {
+        let live = cell.job(job).is_some_and(|job| !job.state.is_final());
+        let rises = hold.machines.is_sorted_by(|left, right| left < right);
+        let there = hold.machines.iter().all(|&machine| cell.machine_in(machine).is_some());
+        let found = hold.machines.iter().all(|&machine| cell.held_by(machine).contains(&job));
+        if !(live && rises && there && found) {
+            return Err(Violation::HoldAstray { job });
+        }
+    }
+    Ok(())
+}
+
+/// What an agent runs there is either an allocation or an unknown task, never both; and its machine is there.
+///
+/// # Errors
+/// The first unknown task that is known.
+pub fn invariant_unknown_tasks_are_unknown(cell: &Cell) -> Result<(), Violation> {
+    for (id, task) in cell.unknown_tasks() {
+        let known = cell.allocation(id.allocation).is_some_and(|found| found.row.machine == id.machine);
+        let there = cell.machine(task.machine).is_some_and(|machine| machine.id.slot == id.machine);
+        if known || !there {
+            return Err(Violation::UnknownIsKnown { unknown: id });
+        }
+    }
+    Ok(())
+}
+
+/// No grant and no hold takes a namespace above its quota, in a resource that it asks for. What was above it before stays.
+///
+/// # Errors
+/// The first namespace that is.
+pub fn invariant_no_grant_or_hold_exceeds_a_quota(before: &Cell, after: &Cell, delta: &Delta) -> Result<(), Violation> {
+    if !before.has_quotas() {
+        return Ok(());
+    }
+    let mut asked: BTreeMap<Arc<str>, Sum> = BTreeMap::new();
+    let mut ask = |job, resources: &Resources, times| {
+        if let Some(job) = after.job(job) {
+            asked.entry(job.shape.namespace.clone()).or_default().add(resources, times);
+        }
+    };
+    for grants in &delta.grants {
+        let shape = after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
+        ask(grants.job, &shape, grants.slots.len());
+    }
+    for (job, hold) in &delta.holds {
+        let Some(hold) = hold else { continue };
+        let grows = before.hold(*job).is_none_or(|known| known.machines.len() < hold.machines.len());
+        ask(*job, &hold.resources, if grows { hold.machines.len() } else { 0 });
+    }
+    for (namespace, asked) in asked {
+        let Some(quota) = before.quota(&namespace) else { continue };
+        let mut used = Sum::default();
+        let jobs = after.jobs().filter(|job| job.shape.namespace == namespace);
+        jobs.for_each(|job| used.join(&after.use_of(job)));
+        let (used, asked) = (used.total(), asked.total());
+        let above = plenum_model::Resource::ALL.into_iter().zip(quota.limits).find(|&(resource, limit)| {
+            asked.get(resource) > 0 && limit.is_some_and(|limit| used.get(resource) > limit)
+        });
+        if let Some((resource, limit)) = above {
+            let (used, limit) = (used.get(resource), limit.unwrap_or(0));
+            return Err(Violation::QuotaExceeded { revision: after.revision(), namespace, resource, used, limit });
+        }
+    }
+    Ok(())
+}
