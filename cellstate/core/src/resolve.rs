@@ -112,16 +112,11 @@ impl Resolver<'_> {
     /// The fewest claims of a placement that may be granted: what it asks for, and what its group declares as long as fewer of its
     /// tasks are there.
     fn least(&self, placement: &Placement) -> u32 {
-        let job = self.cell.job(placement.job);
+        let Some(job) = self.cell.job(placement.job) else { return placement.min };
+        let shape = job.shape.groups.get(usize::from(placement.group)).filter(|shape| shape.min > 0);
         let declared =
-            job.and_then(|job| job.shape.groups.get(usize::from(placement.group))).map_or(0, |shape| shape.min);
-        if declared == 0 {
-            return placement.min;
-        }
-        use plenum_model::TaskState::{Done, Live};
-        let there = job.and_then(|job| self.cell.group(job, placement.group));
-        let there = there.map_or(0, |group| group.tasks_in(Live) + group.tasks_in(Done));
-        placement.min.max(declared.saturating_sub(there))
+            shape.zip(self.cell.group(job, placement.group)).map_or(0, |(shape, row)| shape.least_at_once(row));
+        placement.min.max(declared)
     }
 
     pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'_> {

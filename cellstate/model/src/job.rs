@@ -186,6 +186,16 @@ impl Job {
     }
 }
 
+impl GroupShape {
+    /// The fewest tasks of this group that may be granted at once: its minimum, as long as fewer are there. A group that was
+    /// scaled below its minimum starts with all that it has.
+    #[must_use]
+    pub fn least_at_once(&self, row: &GroupRow) -> u32 {
+        let there = row.tasks_in(TaskState::Live) + row.tasks_in(TaskState::Done);
+        self.min.min(row.count).saturating_sub(there)
+    }
+}
+
 /// What changes of a group, in 56 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct GroupRow {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Constraint, GroupCounts, JobId, Requirement, Resources, Special, TaskState};
+use plenum_model::{Constraint, GroupCounts, JobId, Requirement, Resources, Special};
 use plenum_policies::{Columns, Decorrelation, Policy, Request, Suits, choose, explain};
 use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
@@ -180,7 +180,5 @@ impl Placer {
 
 /// The fewest tasks of a group that it may be granted at once: what it declares, as long as fewer are there.
 fn least(view: &View<'_>, work: &Work) -> usize {
-    let there = view.cell().group(&work.job, work.group);
-    let there = there.map_or(0, |row| row.tasks_in(TaskState::Live) + row.tasks_in(TaskState::Done));
-    work.shape().min.saturating_sub(there) as usize
+    view.cell().group(&work.job, work.group).map_or(0, |row| work.shape().least_at_once(row)) as usize
 }

@@ -102,3 +102,21 @@ fn a_group_with_a_minimum_starts_with_as_many_or_not_at_all() {
         ",
     );
 }
+
+// A gang of four was scaled to two: its minimum of three could never be met again, and it waited for ever.
+#[test]
+fn a_gang_that_was_scaled_below_its_minimum_starts_with_all_it_has() {
+    check(
+        "
+        machine m1 cpu=4000
+        job gang by ml tasks=4 cpu=1000 min=3
+        scale gang 2
+        ml: claim gang[0]@m1
+        ml: claim gang[0]@m1 gang[1]@m1
+        ",
+        "
+        ml: refused; gang[0] mate MinimumMissed
+        ml: committed; gang[0] granted; gang[1] granted
+        ",
+    );
+}
