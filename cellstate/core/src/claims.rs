@@ -317,7 +317,7 @@ impl Resolver<'_> {
                 return Err(Trouble::NewMachine(Revision(began), row.epoch));
             }
             if txn.check == ConflictCheck::Sequence {
-                let changed = self.ring.changed_by_others(machine, txn.base, self.session.id);
+                let changed = self.ring.changed_by_others(machine, txn.base, self.session.id, self.scheduler);
                 if changed != Some(false) {
                     return Err(Trouble::Changed(self.session.id));
                 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRow, AllocationState, Cell, Delta, GroupRow, Job, JobChange, JobId, LogTime, Machine, MachineState,
-    Revision, Room,
+    AllocationRow, AllocationState, Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState,
+    Revision, Room, UnknownTask,
 };
 
 use crate::CoreOptions;
@@ -16,7 +16,7 @@ use crate::lifecycle::{Marks, WARM_AHEAD};
 use crate::partitions::Reserved;
 use crate::promised::Promised;
 use crate::quotas::QuotaUse;
-use crate::ring::{MachineEvent, Ring};
+use crate::ring::{Holder, MachineEvent, Ring};
 use crate::rules::Rules;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
 use crate::unknown::UnknownDue;
@@ -124,6 +124,7 @@ impl Derived {
             }
         }
         self.rules.before(delta, cell);
+        self.note_holds(delta, cell);
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
         }
@@ -160,6 +161,36 @@ impl Derived {
         }
     }
 
+    /// Room that is held, or occupied by a task that nobody knows, is not there for others.
+    fn note_holds(&mut self, delta: &Delta, cell: &Cell) {
+        for (id, hold) in &delta.holds {
+            let before = cell.hold(*id);
+            let scheduler = cell.job(*id).and_then(|job| self.scheduler_numbers.get(&job.shape.scheduler)).copied();
+            let machines: BTreeSet<u32> =
+                before.into_iter().chain(hold).flat_map(|hold| hold.machines.clone()).collect();
+            for machine in machines {
+                let on = |hold: Option<&Hold>| {
+                    hold.filter(|hold| hold.machines.contains(&machine)).map(|hold| hold.resources)
+                };
+                let mut grown = Room::all_of(&on(before).unwrap_or_default());
+                grown.take(&on(hold.as_ref()).unwrap_or_default());
+                let event = MachineEvent { word: "hold", grown, holder: Some(Holder { job: *id, scheduler }) };
+                if grown != Room::default() {
+                    self.ring.note_machine(delta.revision, machine, event);
+                }
+            }
+        }
+        for (id, task) in &delta.unknown {
+            let room = |task: &Arc<UnknownTask>| task.traces.resources;
+            let mut grown = Room::all_of(&cell.unknown_task(*id).map(room).unwrap_or_default());
+            grown.take(&task.as_ref().map(room).unwrap_or_default());
+            if grown != Room::default() {
+                let event = MachineEvent { word: "unknown task", grown, holder: None };
+                self.ring.note_machine(delta.revision, id.machine, event);
+            }
+        }
+    }
+
     fn note_machine(&mut self, revision: Revision, machine: &Arc<Machine>, cell: &Cell) {
         let slot = machine.id.slot;
         let before = cell.machine_in(slot);
@@ -185,7 +216,7 @@ impl Derived {
             Some(before) if before.attributes != machine.attributes => "attributes",
             Some(_) => "capacity",
         };
-        self.ring.note_machine(revision, slot, MachineEvent { word, grown });
+        self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None });
         if machine.state == MachineState::Gone {
             self.machine_slots.give(slot);
         } else {

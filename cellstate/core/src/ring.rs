@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use plenum_model::{
-    AllocationId, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, Resources, Revision, Room, SessionId,
-    TakeOver, TransactionId,
+    AllocationId, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision, Room,
+    SessionId, TakeOver, TransactionId,
 };
 
 /// No earlier change.
@@ -57,8 +57,17 @@ impl Change {
 pub(crate) struct MachineEvent {
     /// A word for people: "registered", "epoch", "capacity", "cordoned", "uncordoned", "expired", "removed".
     pub(crate) word: &'static str,
-    /// By how much the capacity grew; negative where it shrank.
+    /// By how much the capacity grew; negative where it shrank, or where room is held.
     pub(crate) grown: Room,
+    /// Whose hold it is.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// A job that holds room, with the number of its scheduler's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) job: JobId,
+    pub(crate) scheduler: Option<u16>,
 }
 
 /// The ring. Invariant: it knows every change above `floor`.
@@ -247,9 +256,15 @@ impl Ring {
         since
     }
 
-    /// Whether anybody but this session granted or changed anything on a machine above `base`. Ends don't count. `None`: too long
-    /// ago to tell.
-    pub(crate) fn changed_by_others(&self, machine: u32, base: Revision, session: SessionId) -> Option<bool> {
+    /// Whether anybody but this session, of this scheduler, granted, held or changed anything on a machine above `base`. Ends don't
+    /// count. `None`: too long ago to tell.
+    pub(crate) fn changed_by_others(
+        &self,
+        machine: u32,
+        base: Revision,
+        session: SessionId,
+        scheduler: u16,
+    ) -> Option<bool> {
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         let mut walked = 0;
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
@@ -258,7 +273,14 @@ impl Ring {
                 return None;
             }
             match change.kind {
-                ChangeKind::Machine => return Some(true),
+                ChangeKind::Machine => {
+                    let event = self.events.binary_search_by_key(&number, |&(number, _)| number);
+                    let holder = event.ok().and_then(|place| self.events[place].1.holder);
+                    if holder.is_none_or(|holder| holder.scheduler != Some(scheduler)) {
+                        return Some(true);
+                    }
+                    number = change.previous;
+                }
                 ChangeKind::Take if change.session != session.0 => return Some(true),
                 ChangeKind::Take | ChangeKind::Release => number = change.previous,
             }
@@ -316,8 +338,8 @@ impl Since<'_> {
         rooms
     }
 
-    /// The room that the machine had at the base, given what it has now.
-    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room) -> Room {
+    /// The room that the machine had at the base for a job, given what it has for it now: what the job holds is free for it.
+    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room, owner: JobId) -> Room {
         let mut room = now;
         for change in &self.changes {
             let shape = cell.shapes().get(change.shape as usize).copied().unwrap_or_default();
@@ -334,7 +356,8 @@ impl Since<'_> {
                 ChangeKind::Machine => {}
             }
         }
-        for (_, event) in &self.events {
+        for (_, event) in self.events.iter().filter(|(_, event)| event.holder.is_none_or(|holder| holder.job != owner))
+        {
             (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= event.grown.0[dimension]);
         }
         room

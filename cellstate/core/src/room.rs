@@ -186,7 +186,8 @@ impl Judge<'_> {
         let job = job.and_then(|job| self.job_events.culprit(self.cell, job.slot, &kinds, self.base));
         let machine = machine.and_then(|machine| {
             let since = self.ring.since(machine, self.base);
-            since.events.first().map(|&(revision, event)| event_culprit(revision, event.word, 0))
+            let of_machine = since.events.iter().find(|(_, event)| event.holder.is_none());
+            of_machine.map(|&(revision, event)| event_culprit(revision, event.word, 0))
         });
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
         Facts { culprits: job.or(machine).into_iter().collect(), ..facts }
@@ -279,7 +280,7 @@ impl Judge<'_> {
         let resource = short.resource;
         let since = self.ring.since(about.machine, self.base);
         let now = self.cell.room_for(about.machine, about.owner);
-        let mut before = since.room_at_base(self.cell, now);
+        let mut before = since.room_at_base(self.cell, now, about.owner);
         before.take(&about.promised);
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
         let owner = self.cell.job(about.owner);
@@ -309,7 +310,9 @@ impl Judge<'_> {
             let live = self.cell.allocation(change.allocation()).is_some();
             (amount > 0 && live).then(|| self.grant_culprit(change, amount))
         });
-        let shrunk = since.events.iter().filter_map(|(revision, event)| {
+        let others =
+            since.events.iter().filter(|(_, event)| event.holder.is_none_or(|holder| holder.job != about.owner));
+        let shrunk = others.filter_map(|(revision, event)| {
             let shrunk = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
             Some(event_culprit(*revision, event.word, shrunk))
         });

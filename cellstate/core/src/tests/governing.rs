@@ -367,3 +367,27 @@ fn each_instant_is_launched_once_and_in_order() {
         ",
     );
 }
+
+// Holds were not in the ring of changes: who lost its room to one was told that it had never fitted.
+#[test]
+fn who_loses_room_to_a_hold_learns_of_it_and_its_owner_does_not_stand_in_its_own_way() {
+    check(
+        "
+        machine m1 cpu=4000
+        job gang by ml tasks=1 cpu=3000
+        job web by service tasks=2 cpu=2000
+        ml:
+        snapshot
+        hold gang m1 cpu=3000 for=300
+        service: claim web[0]@m1
+        ml: sequence claim gang[0]@m1
+        service: claim web[0]@m1
+        ",
+        "
+        ml: committed
+        service: refused; web[0] conflict NoRoom short cpu_millis 1000 culprits hold 3000 total 3000
+        ml: committed; gang[0] granted
+        service: refused; web[0] conflict NoRoom short cpu_millis 1000 culprits ml 3000 total 3000
+        ",
+    );
+}

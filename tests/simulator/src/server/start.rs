@@ -65,7 +65,8 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         custom_resources: Vec::new(),
     };
     let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
-    let commit = CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests, ..CommitOptions::default() };
+    let commit =
+        CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests, ..CommitOptions::default() };
     let now = world.now();
     let cell = mirror.cell();
     let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();
