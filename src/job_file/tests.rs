@@ -324,7 +324,6 @@ fn what_is_known_but_not_built_is_refused_and_never_ignored() {
         "image = \"x\"",
         "check = { tcp = \"http\" }",
         "topology = \"attr.rack\"",
-        "min = 1",
         "affinities = [{ rule = 'attr.disk == \"ssd\"', weight = 10 }]",
     ] {
         check(&format!("{HEAD}{GROUP}{line}\n"), "UNIMPLEMENTED", &["job.toml:6:", "cannot do it"]);

@@ -110,7 +110,7 @@ fn groups_wait_for_known_groups_and_never_in_a_circle() {
 fn a_job_says_how_it_ends_and_how_urgent_it_is() {
     check(
         |shape| shape.kind = 0,
-        "spec.shape.kind: expected one of TO_COMPLETION, FOREVER, found JOB_KIND_UNSPECIFIED",
+        "spec.shape.kind: expected one of TO_COMPLETION, FOREVER, RECURRING, found JOB_KIND_UNSPECIFIED",
     );
     check(|shape| shape.priority = 100, "spec.shape.priority: expected 0 to 99, found 100");
     check(|shape| shape.parent = 5, "spec.shape.parent: expected the id of a job, with a generation above 0, found 5");
