@@ -29,8 +29,9 @@ pub(super) fn delta(input: &[u8]) -> bool {
 
 pub(super) fn command(input: &[u8]) -> bool {
     let Ok(request) = commands::decode(owned(input)) else { return false };
+    // The digest of a transaction is of its bytes: it is the same from the second encoding on.
     let again = commands::decode(commands::encode(&request)).expect("what was encoded is read");
-    assert_eq!(again, request);
+    assert_eq!(commands::decode(commands::encode(&again)).expect("what was encoded is read"), again);
     true
 }
 
@@ -60,12 +61,13 @@ pub(super) fn pages(input: &[u8]) -> bool {
 }
 
 pub(super) fn transaction(input: &[u8]) -> bool {
-    let Ok(Ok(command)) = v1::Transaction::decode(input).map(commits::commit) else { return false };
+    let Ok(command) = commits::commit(owned(input)) else { return false };
     let plenum_model::Command::Commit(transaction, digest) = &command else {
         panic!("a transaction became {command:?}")
     };
-    assert_eq!(commits::digest(transaction), *digest);
-    survives_the_log(command);
+    assert_eq!(commits::digest(input), *digest);
+    // Another encoding may have another digest; written by this library, it is the same command again.
+    survives_the_log(commits::commit(commits::encode(transaction)).expect("what was valid is valid"));
     true
 }
 

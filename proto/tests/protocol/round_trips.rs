@@ -138,6 +138,11 @@ fn without(delta: Delta, sections: Sections) -> Delta {
     }
     if has(v1::Section::Allocations) {
         (left.grants, left.moves, left.ends) = (delta.grants, delta.moves, delta.ends);
+        (left.holds, left.partitions) = (delta.holds, delta.partitions);
+        (left.unknown, left.paused) = (delta.unknown, delta.paused);
+    }
+    if has(v1::Section::Quotas) {
+        left.quotas = delta.quotas;
     }
     if has(v1::Section::Sessions) {
         left.sessions = delta.sessions;

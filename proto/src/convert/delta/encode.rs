@@ -11,7 +11,7 @@ use crate::sections::Sections;
 use crate::v1;
 
 /// Spans of a delta.
-const SPANS: usize = 8;
+const SPANS: usize = 10;
 
 /// The section of each span after the first, which everybody gets.
 const SECTIONS: [v1::Section; SPANS - 1] = [
@@ -21,7 +21,9 @@ const SECTIONS: [v1::Section; SPANS - 1] = [
     v1::Section::Jobs,
     v1::Section::Sessions,
     v1::Section::Quotas,
+    v1::Section::Allocations,
     v1::Section::Bodies,
+    v1::Section::Allocations,
 ];
 
 /// Where the sections are in the bytes of one encoded delta.
@@ -86,7 +88,6 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
     delta.grants.iter().for_each(|grants| put_grants(grants, out));
     put_moves(&delta.moves, out);
     put_ends(&delta.ends, out);
-    put_governance(delta, out);
     end(out);
     if !delta.tasks.is_empty() {
         put(&v1::Delta { tasks: task_changes(&delta.tasks), ..v1::Delta::default() }, out);
@@ -102,9 +103,13 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
         put(&v1::Delta { quotas, ..v1::Delta::default() }, out);
     }
     end(out);
+    put_holds_and_partitions(delta, out);
+    end(out);
     if !delta.jobs.is_empty() {
         put(&v1::Delta { bodies: super::rows::bodies(&delta.jobs), ..v1::Delta::default() }, out);
     }
+    end(out);
+    put_unknown_and_paused(delta, out);
     end(out);
     Spans { ends }
 }
@@ -114,17 +119,27 @@ fn put(message: &v1::Delta, out: &mut BytesMut) {
     message.encode(out).expect("a growing buffer has room");
 }
 
-/// What lies beside jobs and machines, and belongs to the section of allocations: each mirror needs it to judge claims.
-fn put_governance(delta: &Delta, out: &mut BytesMut) {
-    let Delta { holds, partitions, unknown, paused, .. } = delta;
-    if holds.is_empty() && partitions.is_empty() && unknown.is_empty() && paused.is_empty() {
+/// Each mirror needs these to judge claims, as it needs allocations.
+fn put_holds_and_partitions(delta: &Delta, out: &mut BytesMut) {
+    if delta.holds.is_empty() && delta.partitions.is_empty() {
         return;
     }
     let wire = v1::Delta {
-        holds: holds.iter().map(|(job, hold)| hold_to_wire(*job, hold.as_ref())).collect(),
-        partitions: partitions.iter().map(|(name, found)| partition_to_wire(name, found.as_ref())).collect(),
-        unknown_tasks: unknown.iter().map(|(id, task)| unknown_to_wire(*id, task.as_deref())).collect(),
-        paused: paused.iter().map(|(scheduler, paused)| paused_to_wire(scheduler, *paused)).collect(),
+        holds: delta.holds.iter().map(|(job, hold)| hold_to_wire(*job, hold.as_ref())).collect(),
+        partitions: delta.partitions.iter().map(|(name, found)| partition_to_wire(name, found.as_ref())).collect(),
+        ..v1::Delta::default()
+    };
+    put(&wire, out);
+}
+
+/// And these.
+fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
+    if delta.unknown.is_empty() && delta.paused.is_empty() {
+        return;
+    }
+    let wire = v1::Delta {
+        unknown_tasks: delta.unknown.iter().map(|(id, task)| unknown_to_wire(*id, task.as_deref())).collect(),
+        paused: delta.paused.iter().map(|(scheduler, paused)| paused_to_wire(scheduler, *paused)).collect(),
         ..v1::Delta::default()
     };
     put(&wire, out);
