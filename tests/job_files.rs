@@ -64,11 +64,9 @@ fn what_is_not_built_yet_is_refused_with_its_place() {
 fn what_the_cell_does_not_decide_yet_is_refused_and_never_ignored() {
     let stage = Stage::new();
     let server = stage.server("cell", None, &[]);
-    let asking = |more: &str| GROUP.replace("memory =", &format!("{more}, memory ="));
     let files = [
-        (format!("{GROUP}spread = [{{ by = \"attr.rack\", at_most = 2 }}]\n"), "spread"),
-        (asking("ports = { http = 0 }"), "ports"),
-        (asking("gpu = 1"), "devices"),
+        (format!("{GROUP}affinities = [{{ rule = 'attr.disk == \"ssd\"', weight = 10 }}]\n"), "affinities"),
+        (format!("{GROUP}driver = \"oci\"\n"), "oci"),
     ];
     for (group, what) in files {
         let file = stage.file("job.toml", &format!("{HEAD}{group}"));

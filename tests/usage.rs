@@ -102,16 +102,17 @@ fn the_history_of_another_cell_is_refused() {
 }
 
 #[test]
-fn the_directory_of_another_version_is_refused_and_left_alone() {
+fn a_directory_whose_identity_is_damaged_is_refused_and_left_alone() {
     let stage = Stage::new();
     assert_eq!(stage.server("cell", None, &[]).stop().code(), Some(0));
     let identity = stage.path("cell/log/CELL");
     let mut bytes = fs::read(&identity).unwrap();
     bytes[8] = 99;
     fs::write(&identity, &bytes).unwrap();
-    let words = ["error[OTHER_FORMAT]", "cell/log", "format version 99, expected 1"];
+    // A version that stands there against the checksum is no other version.
+    let words = ["error[DAMAGED_LOG]", "cell/log", "the identity is unreadable", "header checksum"];
     stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "127.0.0.1:0"]).says(1, &words);
-    stage.run(&["verify", "--dir", &stage.word("cell")]).says(1, &["error[OTHER_FORMAT]"]);
+    stage.run(&["verify", "--dir", &stage.word("cell")]).says(1, &["error[DAMAGED_LOG]"]);
     assert_eq!(fs::read(&identity).unwrap(), bytes);
 }
 

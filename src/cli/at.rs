@@ -41,6 +41,7 @@ mod tests {
     #[test]
     fn a_moment_may_be_told_by_how_long_ago_it_was() {
         let ago = jiff::Timestamp::now().as_microsecond() - parse_at("-1h30m").unwrap().time_micros;
-        assert!((5_400_000_000..5_460_000_000).contains(&ago), "{ago}");
+        // Now was a little earlier here than there.
+        assert!((5_390_000_000..5_460_000_000).contains(&ago), "{ago}");
     }
 }

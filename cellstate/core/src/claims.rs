@@ -84,9 +84,6 @@ impl Resolver<'_> {
         let constrained = !shape.constraints.is_empty();
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
         let group_row = job.group_row(placement.group).expect("its row was found");
-        if GroupCounts::are_needed_by(shape) {
-            self.count(job, placement.group);
-        }
         Ok(Terms {
             job,
             group,
@@ -228,7 +225,7 @@ impl Resolver<'_> {
             self.rules.attempt(self.cell, terms.group_row, granted.machine, 1);
         }
         if let Some(allowance) = &terms.quota {
-            self.promised.given_back(allowance.place).take(&terms.need);
+            self.promised.given_back_in(allowance.place).take(&terms.need);
         }
         if let Some(extra) = &granted.extra {
             note_taken_over(&mut self.promised.specials, &extra.takes_over);
@@ -333,7 +330,7 @@ impl Resolver<'_> {
 
     /// Whether the namespace may have one more of these tasks.
     fn within_quota(&mut self, terms: &Terms<'_>, allowance: &Allowance) -> Result<(), Trouble> {
-        let back = *self.promised.given_back(allowance.place);
+        let back = *self.promised.given_back_in(allowance.place);
         for (resource, limit) in Resource::ALL.into_iter().zip(allowance.quota.limits) {
             let (need, Some(limit)) = (terms.need.get(resource), limit) else { continue };
             // What is asked for stands in the way, not what is there: a lowered limit evicts nothing.
@@ -404,7 +401,7 @@ impl Resolver<'_> {
         loop {
             let mut rooms = lent.clone();
             let chosen = match named {
-                Some(named) => take_named(&mut rooms, named),
+                Some(named) => take_named(&mut rooms, named, declared),
                 None => choose_devices(&mut rooms, declared),
             };
             match chosen {
@@ -450,7 +447,9 @@ impl Resolver<'_> {
                 let all: Vec<u16> = spoken.iter().chain(&mine).copied().collect();
                 // A port that was given back rests: each transaction begins elsewhere.
                 let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
-                choose_port(used, &all, hint).ok_or(Trouble::Machine(Obstacle::Port(0)))?
+                // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
+                choose_port(used, &all, hint.wrapping_add(all.len() as u64))
+                    .ok_or(Trouble::Machine(Obstacle::Port(0)))?
             };
             mine.push(number);
             ports.push(Port { name: declared.name.clone(), number });
@@ -470,11 +469,18 @@ fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool 
 }
 
 /// Takes the very devices that a claim names.
-fn take_named(rooms: &mut [plenum_model::DeviceRoom], named: &[Device]) -> Result<Vec<Device>, usize> {
+fn take_named(
+    rooms: &mut [plenum_model::DeviceRoom],
+    named: &[Device],
+    declared: &[Device],
+) -> Result<Vec<Device>, usize> {
     let mut taken = Vec::with_capacity(named.len());
     for (position, device) in named.iter().enumerate() {
+        let models = [&device.model, declared.get(position).map_or(&device.model, |declared| &declared.model)];
+        let is_of =
+            |room: &plenum_model::DeviceRoom| models.iter().all(|model| model.is_empty() || **model == room.model);
         let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-        let room = room.filter(|room| room.free_millis >= device.millis.into()).ok_or(position)?;
+        let room = room.filter(|room| is_of(room) && room.free_millis >= device.millis.into()).ok_or(position)?;
         room.free_millis -= i64::from(device.millis);
         taken.push(Device { model: room.model.clone(), ..device.clone() });
     }

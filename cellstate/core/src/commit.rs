@@ -13,6 +13,9 @@ use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
 
+/// Victims that a placement may name on one machine: each of its claims there may have to look at all of them.
+const VICTIMS_MAX: usize = 64;
+
 impl Core {
     pub(crate) fn commit(&mut self, txn: &Transaction, digest: u64, now: LogTime) -> Handled {
         // First: a session of another incarnation may have the same id as one that is open.
@@ -98,6 +101,17 @@ impl Core {
             .iter()
             .flat_map(|placement| placement.tasks.iter().map(|&task| (placement.job.slot, placement.group, task)))
             .collect();
+        for placement in &txn.placements {
+            let mut by_machine = std::collections::BTreeMap::<u32, usize>::new();
+            for preemption in &placement.preemptions {
+                let count = by_machine.entry(preemption.machine).or_default();
+                *count += 1;
+                if *count > VICTIMS_MAX {
+                    let message = format!("at most {VICTIMS_MAX} victims of a placement on one machine; name fewer");
+                    return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+                }
+            }
+        }
         let victims = txn.placements.iter().flat_map(|placement| &placement.preemptions);
         for found in victims.filter_map(|preemption| self.cell.allocation(preemption.victim)) {
             let row = found.row;

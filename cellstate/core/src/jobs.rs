@@ -181,6 +181,14 @@ impl Core {
         }
         let before = self.cell.groups().get(row).map_or(0, |group| group.count);
         self.check_tasks(count.saturating_sub(before).into())?;
+        let leaving = self.cell.groups().get(row).filter(|group| group.single_instance && count > before);
+        if let Some(leaving) = leaving.map(|group| group.leaving).filter(|&leaving| leaving > 0) {
+            // A new task could get the index of one that was scaled away and still runs: two instances of it.
+            let message = format!(
+                "{leaving} tasks of this group are still leaving, and it has single instances; scale it up when they have ended"
+            );
+            return Err(Rejection::new(RejectionCode::JobChanged, message));
+        }
         self.scale_group(row, count, &mut delta);
         self.complete_if_done(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))

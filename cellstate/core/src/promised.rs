@@ -32,7 +32,7 @@ pub(crate) struct Promised {
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
     /// How much less namespaces with a quota have than before; negative where they have more.
-    given_back: Vec<(Arc<str>, Room)>,
+    pub(crate) given_back: Vec<(Arc<str>, Room)>,
 }
 
 /// What few transactions promise. Cloned before a placement that has some, so that undoing it is putting the clone back.
@@ -166,7 +166,7 @@ impl Promised {
     }
 
     /// What the namespace in a place has less than before.
-    pub(crate) fn given_back(&mut self, place: usize) -> &mut Room {
+    pub(crate) fn given_back_in(&mut self, place: usize) -> &mut Room {
         &mut self.given_back[place].1
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, Guard, Job, LogTime, Placement, Refusal,
-    RefusalKind, RefusalReason, Resources, Session, Transaction,
+    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, Job, LogTime, Placement,
+    Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::job_events::JobEvents;
@@ -73,6 +73,10 @@ impl Resolver<'_> {
             return resolution;
         }
         self.resolve_stops(txn, &mut resolution);
+        // Before anything is tried that could be taken back: what is counted for the first time must not depend on who tried.
+        for placement in &txn.placements {
+            self.count_group_of(placement);
+        }
         let twice = places_a_group_twice(txn);
         let mut seen = BTreeSet::new();
         let mut missed = false;
@@ -80,6 +84,7 @@ impl Resolver<'_> {
             let homes = self.promised.homes_count();
             let specials = self.promised.specials.clone();
             let attempts = self.rules.attempts();
+            let given_back = self.promised.given_back.clone();
             let granted = self.resolve_placement(txn, number, placement, twice.then_some(&mut seen), &mut resolution);
             let enough = granted.len() >= self.least(placement) as usize || planted::is(Bug::ForgetsMinimums);
             if enough {
@@ -89,6 +94,7 @@ impl Resolver<'_> {
             } else {
                 self.undo(number, placement, &granted, homes, &mut resolution);
                 self.promised.specials = specials;
+                self.promised.given_back = given_back;
                 self.rules.take_back(self.cell, attempts);
                 for granted in &granted {
                     let task = placement.tasks[granted.claim as usize];
@@ -200,7 +206,16 @@ impl Resolver<'_> {
         let Some(job) = self.cell.job(row.job()) else { return };
         if self.cell.quota(&job.shape.namespace).is_some() {
             let place = self.promised.namespace(&job.shape.namespace);
-            self.promised.given_back(place).add(&self.cell.resources_of(row));
+            self.promised.given_back_in(place).add(&self.cell.resources_of(row));
+        }
+    }
+
+    fn count_group_of(&mut self, placement: &Placement) {
+        let cell = self.cell;
+        let Some(job) = cell.job(placement.job) else { return };
+        let shape = job.shape.groups.get(usize::from(placement.group));
+        if shape.is_some_and(GroupCounts::are_needed_by) {
+            self.count(job, placement.group);
         }
     }
 
@@ -230,10 +245,7 @@ impl Resolver<'_> {
         resolution: &mut Resolution,
     ) {
         let need = self.need(placement);
-        let job = self.cell.job(placement.job).filter(|job| self.cell.quota(&job.shape.namespace).is_some());
-        let place = job.map(|job| self.promised.namespace(&job.shape.namespace));
         for granted in granted {
-            place.into_iter().for_each(|place| self.promised.given_back(place).add(&need));
             self.promised.remove(granted.machine, &granted.net(&need));
             let facts = Facts::plain(RefusalKind::Mate, RefusalReason::MinimumMissed);
             resolution.refusals.push(refusal(Some((number, granted.claim)), placement, facts));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, MachineState, NotWanted,
-    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
-    choose_devices, device_rooms,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
+    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
+    TransactionId, choose_devices, device_rooms,
 };
 
 use crate::job_events::{JobEventKind, JobEvents};
@@ -346,7 +346,8 @@ impl Judge<'_> {
         let fitted = choose_devices(&mut before, wanted).is_ok();
         // What is short is judged after those that come before it in the list were served.
         let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
-        let best = now.iter().filter(|room| room.kind == want.kind).map(|room| room.free_millis.max(0)).max();
+        let suits = |room: &&DeviceRoom| room.kind == want.kind && (want.model.is_empty() || want.model == room.model);
+        let best = now.iter().filter(suits).map(|room| room.free_millis.max(0)).max();
         let short_by = u64::from(want.millis).saturating_sub(best.unwrap_or(0).unsigned_abs());
         let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
         if !since.complete {
@@ -361,7 +362,10 @@ impl Judge<'_> {
             let amount = devices.map(|device| u64::from(device.millis)).sum();
             (amount > 0).then(|| self.row_culprit(found.row, found.id, amount))
         });
-        facts.blame_someone(culprits.collect(), short_by)
+        // The claim may have named other devices than the best: then nobody is to blame for what those lack.
+        let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
+        let blamed = facts.blame_someone(culprits.collect(), short_by);
+        if blamed.culprits.is_empty() || blamed.total < short_by { misfit } else { blamed }
     }
 
     fn no_port(&self, port: u16, about: &About<'_>) -> Facts {

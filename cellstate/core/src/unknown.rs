@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Delta, Inventory, LogTime, Machine, MachineId, Rejection, RejectionCode, UnknownId,
-    UnknownTask, floor_of,
+    AllocationId, CPU_MILLIS_MAX, Cell, Delta, Inventory, LogTime, Machine, MachineId, Rejection, RejectionCode,
+    UnknownId, UnknownTask, floor_of,
 };
 
 use crate::{Core, Handled, Verdict, accepted};
@@ -70,11 +70,26 @@ impl Core {
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
         let mut before: BTreeSet<AllocationId> = BTreeSet::new();
-        for (id, _) in self.cell.unknown_on(slot) {
+        let (mut kept, mut cpu_millis) = (found.len(), 0_u64);
+        for item in found.values() {
+            cpu_millis += item.task.as_ref().map_or(0, |task| task.resources.cpu_millis);
+        }
+        for (id, task) in self.cell.unknown_on(slot) {
             before.insert(id.allocation);
+            if !fresh && !found.contains_key(&id.allocation) {
+                kept += 1;
+                cpu_millis += task.traces.resources.cpu_millis;
+            }
             if fresh && !found.contains_key(&id.allocation) {
                 delta.unknown.push((id, None));
             }
+        }
+        if kept > UNKNOWN_MAX || cpu_millis > CPU_MILLIS_MAX {
+            let message = format!(
+                "{} would have {kept} tasks with {cpu_millis} cpu_millis that the cell does not know; at most {UNKNOWN_MAX} with {CPU_MILLIS_MAX} are kept",
+                machine.name
+            );
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
         for (allocation, item) in found.into_iter().filter(|(allocation, _)| !before.contains(allocation)) {
             // What was granted in this life of the cell, it has known: it has ended here, as with a machine that was removed. Nobody

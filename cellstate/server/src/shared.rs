@@ -151,6 +151,7 @@ impl Shared {
         // Nobody may wait for room in a queue whose other end is gone.
         self.published.close();
         self.feed.close();
+        self.picture.close();
     }
 
     /// Returns when the server ends.

@@ -12,7 +12,7 @@ use super::resources::{devices, list, ports, take_overs};
 use super::{each, required};
 use crate::bounds::{self, ASSUMED_MAX, CONFIGURATION_BYTES_MAX, COUNT_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::error::{Invalid, Within, quoted};
-use crate::fields::{Field, fields};
+use crate::fields::{Field, Malformed, fields};
 use crate::{names, v1};
 
 /// The command of an encoded transaction that came in, with the digest of its content.
@@ -23,7 +23,12 @@ use crate::{names, v1};
 pub fn commit(encoded: Bytes) -> Result<Command, Invalid> {
     check_before_decoding(&encoded)?;
     let digest = digest(&encoded);
-    let wire = v1::Transaction::decode(encoded).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
+    // Read as the log will be: within a command. What can be read only by itself would be refused after it was decided.
+    let logged = super::command::encode_commit("", "", &encoded);
+    let command = v1::Command::decode(logged).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
+    let Some(v1::command::Ask::Commit(wire)) = command.ask else {
+        return Err(Invalid::new("", "an encoded Transaction", "something else"));
+    };
     Ok(Command::Commit(Box::new(Transaction::try_from(wire)?), digest))
 }
 
@@ -79,12 +84,16 @@ fn check_before_decoding(encoded: &[u8]) -> Result<(), Invalid> {
     }
     let (mut placements, mut claims, mut tasks, mut alternates, mut entries, mut stops, mut guards) =
         (0, 0, 0, 0, 0, 0, 0);
-    for field in fields(encoded).flatten() {
+    let malformed =
+        |found: Malformed| Invalid::new("", "fields of a Transaction", format_args!("others at byte {}", found.at));
+    for field in fields(encoded) {
+        let field = field.map_err(malformed)?;
         match field.number {
             PLACEMENTS => {
                 placements += 1;
                 let placement = &encoded[field.content];
-                for field in fields(placement).flatten() {
+                for field in fields(placement) {
+                    let field = field.map_err(malformed)?;
                     match field.number {
                         MACHINES => claims += numbers(placement, &field),
                         TASKS => tasks += numbers(placement, &field),

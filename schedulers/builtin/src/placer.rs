@@ -55,7 +55,8 @@ impl Placer {
         let alike = |one: &Work, other: &Work| {
             let (left, right) = (one.shape(), other.shape());
             let shared = one.job.shape.same_machine || other.job.shape.same_machine;
-            let plain = |work: &Work| !Special::is_needed_by(work.shape()) && work.shape().min == 0;
+            let holds = |work: &Work| view.cell().hold(work.job.id).is_some();
+            let plain = |work: &Work| !Special::is_needed_by(work.shape()) && work.shape().min == 0 && !holds(work);
             !shared
                 && plain(one)
                 && plain(other)
@@ -77,7 +78,9 @@ impl Placer {
             Err(reason) => return give_up(equals, &reason, decision),
         };
         let need = (shape.resources, shape.constraints.clone(), home);
-        if let Some(reason) = self.hopeless.get(&need) {
+        // What a job holds is free for it alone.
+        let holds = view.cell().hold(first.job.id).is_some();
+        if let Some(reason) = self.hopeless.get(&need).filter(|_| !holds) {
             return give_up(equals, reason, decision);
         }
         let classes = self.columns.classes_for(&shape.constraints, view.cell());

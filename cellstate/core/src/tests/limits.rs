@@ -120,3 +120,47 @@ fn a_gang_that_was_scaled_below_its_minimum_starts_with_all_it_has() {
         ",
     );
 }
+
+// The stop was counted with a placement that was undone, and was lost with it: only where the group had not been counted before.
+#[test]
+fn a_stop_counts_for_later_placements_though_an_earlier_one_is_undone() {
+    check(
+        "
+        machine m1 cpu=8000
+        machine m2 cpu=50
+        job web by service tasks=4 cpu=100 per=1
+        service: claim web[0]@m1
+        restart
+        service: stop web[0] claim web[1]@m1 web[2]@m2 min=2 claim web[3]@m1
+        ",
+        "
+        service: committed; web[0] granted
+        service: partial; web[1] mate MinimumMissed; web[2] misfit NoRoom short cpu_millis 50; web[3] granted
+        ",
+    );
+}
+
+// What a victim would have given back to its namespace stayed given when the placement that it was to go for was undone.
+#[test]
+fn a_victim_that_stays_gives_nothing_back_to_its_namespace() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=500
+        machine m3 cpu=9000
+        job low by batch tasks=1 cpu=4000 prio=10
+        job other by batch tasks=1 cpu=2000 prio=10
+        job gang by ml tasks=2 cpu=4000 prio=90
+        job late by ml tasks=1 cpu=5000 prio=90
+        quota default cpu=10000
+        batch: claim low[0]@m1 claim other[0]@m3
+        ml: claim gang[0]@m1 gang[1]@m2 victim=low[0] min=2 claim late[0]@m3
+        show low[0]
+        ",
+        "
+        batch: committed; low[0] granted; other[0] granted
+        ml: refused; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 3500; late[0] quota QuotaExceeded short cpu_millis 1000
+        low[0] Granted
+        ",
+    );
+}

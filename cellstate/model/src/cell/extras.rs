@@ -1,5 +1,6 @@
 //! What few allocations have: devices, ports, room of those who leave, restarts, reasons. And what that makes of their machines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Cell;
@@ -71,6 +72,7 @@ impl Cell {
     }
 
     pub(super) fn add_extras(&mut self, grants: &Grants) -> Result<(), FoldError> {
+        let mut seated: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for GrantExtra { claim, devices, ports, takes_over } in &grants.extras {
             let place = *claim as usize;
             let (Some(&slot), Some(&machine)) = (grants.slots.get(place), grants.machines.get(place)) else {
@@ -90,8 +92,17 @@ impl Cell {
                 }
                 self.give_amount(machine, &entry.amount);
             }
+            if is_tenant(&extra) {
+                seated.entry(machine).or_default().push(slot);
+            }
             self.keep_extra(slot, extra);
-            self.seat(machine, slot);
+        }
+        for (machine, slots) in seated {
+            let mut tenants = self.in_use(machine).map(|used| used.tenants.clone()).unwrap_or_default();
+            tenants.extend(slots);
+            tenants.sort_unstable();
+            tenants.dedup();
+            self.put_in_use(machine, tenants);
         }
         Ok(())
     }

@@ -331,7 +331,10 @@ impl Feeder<'_> {
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
         self.checkpoint_due = None;
         let ask = || self.shared.ingress.want_snapshot();
-        let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else { return Ok(()) };
+        let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else {
+            self.give_up();
+            return Ok(());
+        };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
             self.image_bytes = take_checkpoint(history, &cell, self.before.as_ref())?;
             self.before = Some(cell);

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 
 use crate::publish::Times;
 
+/// How long a thread waits for a snapshot: thousands of times what one takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Log of some hundred claims: they change so few pages that copying them is not worth waiting.
 const LITTLE_BYTES: usize = 32 << 10;
 
@@ -81,7 +84,8 @@ impl Picture {
         }
     }
 
-    /// As [`Picture::at_least`], for a thread; `None` when there will not be one any more.
+    /// As [`Picture::at_least`], for a thread; `None` when there will not be one any more, or none came for so long that the disk
+    /// must be full: then nothing becomes durable, and whoever waits here may be who could make room.
     pub(crate) fn wait_for(&self, revision: Revision, ask: impl Fn()) -> Option<Cell> {
         let _waiting = Waiting::new(self);
         loop {
@@ -92,8 +96,8 @@ impl Picture {
             }
             let mut state = self.state.lock();
             // Shown between the look and the lock.
-            if state.wanted && !state.closed {
-                self.changed.wait(&mut state);
+            if state.wanted && !state.closed && self.changed.wait_for(&mut state, PATIENCE).timed_out() {
+                return None;
             }
         }
     }
@@ -129,7 +133,8 @@ impl Picture {
     /// that holds a million rows.
     pub(crate) fn tidy(&self) {
         let mut state = self.state.lock();
-        let old = state.waiting == 0 && state.taken.is_none_or(|taken| taken.elapsed() > self.pause);
+        // The last one stays: the last checkpoint is made of it.
+        let old = !state.closed && state.waiting == 0 && state.taken.is_none_or(|taken| taken.elapsed() > self.pause);
         let before = (std::mem::take(&mut state.replaced), if old { state.shown.take() } else { None });
         drop(state);
         drop(before);
