@@ -39,6 +39,13 @@ impl Core {
         }
         let body = job.body.clone().unwrap_or_else(|| Arc::new([]));
         let shape = Arc::new(self.child_shape(&job, instant_micros));
+        if shape.groups.iter().all(|group| group.count == 0) {
+            // Nothing of it would ever end, and so would it.
+            return invalid(format!(
+                "{} was scaled to no tasks at all; scale it up before it is launched",
+                job.shape.name
+            ));
+        }
         if self.cell.job_named(&shape.namespace, &shape.name).is_some_and(|other| !other.state.is_final()) {
             let message =
                 format!("{} is there already and not over, and was not launched for that; stop it", shape.name);

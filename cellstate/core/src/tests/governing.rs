@@ -391,3 +391,15 @@ fn who_loses_room_to_a_hold_learns_of_it_and_its_owner_does_not_stand_in_its_own
         ",
     );
 }
+
+#[test]
+fn a_recurring_job_that_was_scaled_to_nothing_is_not_launched() {
+    check(
+        "
+        job nightly by batch tasks=2 cpu=100 recurring
+        scale nightly 0
+        launch nightly 100
+        ",
+        "INVALID_REQUEST: nightly was scaled to no tasks at all; scale it up before it is launched",
+    );
+}
