@@ -11,7 +11,7 @@
 
 mod file;
 mod folder;
-mod restore;
+pub(crate) mod restore;
 
 use std::path::{Path, PathBuf};
 

@@ -52,6 +52,12 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A restore into the directory did not come to its end: what is there is no cell, and must not become an empty one.
+    #[error("a restore into {} did not come to its end; remove that directory, and restore again", path.display())]
+    HalfRestored {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The log could not be opened: locked by another server, of another cell or version, or damaged.
     #[error(transparent)]
     OpenJournal(#[from] plenum_journal::OpenError),
@@ -137,7 +143,7 @@ impl ServerError {
             Self::NotLoopback { .. } => "NOT_LOOPBACK",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
             Self::Listen { .. } | Self::Serve(_) => "LISTEN_FAILED",
-            Self::Directory { .. } => "BAD_DIRECTORY",
+            Self::Directory { .. } | Self::HalfRestored { .. } => "BAD_DIRECTORY",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",

@@ -15,6 +15,7 @@ use plenum_proto::pages::PageError;
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, pages};
 
+use crate::backup::restore::DRAFT;
 use crate::engine::step_back;
 use crate::error::ServerError;
 use crate::options::{ServerOptions, Settings};
@@ -46,6 +47,10 @@ pub(crate) struct Opened {
 
 /// Opens the directory, or makes it a cell, and folds what is in it.
 pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
+    let draft = options.dir.join(DRAFT);
+    if draft.exists() && !options.dir.join(LOG).exists() {
+        return Err(ServerError::HalfRestored { path: options.dir.clone() });
+    }
     let (journal, recovered) = open_journal(options, &options.dir.join(LOG))?;
     let folder = options.dir.join(HISTORY);
     std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;

@@ -20,7 +20,7 @@ use crate::options::Settings;
 use crate::recovery::{HISTORY, LOG, checkpoint_cell};
 
 /// Where a new directory is built, inside itself: what is there before the end is not where a server looks for it.
-const DRAFT: &str = "restoring";
+pub(crate) const DRAFT: &str = "restoring";
 
 /// How to restore.
 #[derive(Clone, Debug, Default)]

@@ -318,3 +318,15 @@ async fn a_broken_tail_is_given_up_only_when_asked_and_what_is_lost_is_named() {
     server.shutdown().await.unwrap();
     assert!(verify(&target).unwrap().is_sound());
 }
+
+// A server that was started on it made an empty cell of its own there, and a second restore was refused.
+#[tokio::test]
+async fn a_directory_that_was_half_restored_becomes_no_empty_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("cell/restoring/log")).unwrap();
+    let options = plenum_server::ServerOptions::new(dir.path().join("cell"));
+    let Err(error) = plenum_server::Server::start(options).await else { panic!("it started") };
+    assert_eq!(error.code(), "BAD_DIRECTORY");
+    assert!(error.to_string().contains("did not come to its end"), "{error}");
+    assert!(!dir.path().join("cell/log").exists(), "nothing was made there");
+}
