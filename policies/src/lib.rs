@@ -7,9 +7,16 @@
 mod choose;
 mod columns;
 mod rank;
+mod scoring;
 mod unplaced;
 
 pub use choose::{Policy, Request, Suits, choose};
 pub use columns::Columns;
-pub use rank::{BestFitRank, Candidate, Decorrelation, FirstFitRank, MEMORY_BYTES_PER_CPU_MILLI, SpreadRank};
+pub use rank::{
+    BestFitRank, Candidate as RankCandidate, Decorrelation, FirstFitRank, MEMORY_BYTES_PER_CPU_MILLI, SpreadRank,
+};
+pub use scoring::{
+    Amounts, BestFit, Candidate, Consolidation, DotProduct, FirstFit, Following, MEMORY_MIB_PER_CPU_MILLI, Scoring,
+    Spread, Tetris, WorstFit,
+};
 pub use unplaced::{Lack, Nearest, Unplaced, explain};
