@@ -8,6 +8,7 @@
 //! | `figure` | what a run leaves behind |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
+//! | `traces` | real traces, read from where their owner keeps them |
 
 mod compare;
 mod disk;
@@ -17,6 +18,7 @@ mod figure;
 mod latency;
 mod machine;
 mod memory;
+#[allow(dead_code, unused_imports, reason = "charts and heat maps are drawn by suites that come next")]
 mod plot;
 mod processes;
 mod progress;
@@ -24,6 +26,8 @@ mod random;
 mod report;
 mod suites;
 mod thread_time;
+#[allow(dead_code, reason = "its loaders come next")]
+mod traces;
 mod workload;
 
 use std::path::{Path, PathBuf};
