@@ -1,9 +1,24 @@
-//! Plots as SVG, drawn by hand: bars with their range, and lines of samples. Colours work on light and dark pages.
+//! Plots as SVG, drawn by hand. Colours work on light and dark pages.
+//!
+//! | module | what it draws |
+//! |---|---|
+//! | here | bars with their range, and the samples of a figure in their order |
+//! | `chart` | lines with error bars over linear or logarithmic axes |
+//! | `heat` | heat maps |
+//! | `axis` | what they share: from values to places, and ticks |
+
+mod axis;
+mod chart;
+mod heat;
 
 use std::fmt::Write;
 
+pub(crate) use axis::{Axis, Scale};
+pub(crate) use chart::{Chart, Point, Series};
+pub(crate) use heat::HeatMap;
+
 const WIDTH: f64 = 720.0;
-const COLOURS: [&str; 6] = ["#3b7dd8", "#d8743b", "#4a9d5b", "#9a5bb5", "#b59a3b", "#5bb0b5"];
+const COLOURS: [&str; 8] = ["#3b7dd8", "#d8743b", "#4a9d5b", "#9a5bb5", "#b59a3b", "#5bb0b5", "#d05a7d", "#7a8699"];
 const INK: &str = "#888888";
 
 /// One bar.

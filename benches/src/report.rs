@@ -126,8 +126,10 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
     }
 }
 
-fn three_digits(value: f64) -> String {
+/// A value for people: three digits.
+pub(crate) fn three_digits(value: f64) -> String {
     match value.abs() {
+        0.0 => "0".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
