@@ -102,7 +102,15 @@ mod tests {
         let case = Case { suite: "core", case: "machines=1", parameters: Parameters::new() };
         let figure = case.figure("claims_per_second", "1/s", better, vec![value]).unwrap();
         let machine = Machine::this().unwrap();
-        Results { plenum: "0".into(), machine, seed: 1, started: String::new(), quick: true, figures: vec![figure] }
+        Results {
+            plenum: "0".into(),
+            machine,
+            seed: 1,
+            started: String::new(),
+            quick: true,
+            stopped: false,
+            figures: vec![figure],
+        }
     }
 
     fn regressions(old: f64, new: f64, better: Better) -> usize {

@@ -26,6 +26,9 @@ pub(crate) struct Results {
     pub(crate) started: String,
     /// Fewer samples and cases than usual, none of them smaller.
     pub(crate) quick: bool,
+    /// Somebody stopped the run before its end: cases are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stopped: bool,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -161,6 +164,7 @@ mod tests {
             seed: 1,
             started: "2026-11-20T09:00:00Z".into(),
             quick: true,
+            stopped: false,
             figures: vec![case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0]).unwrap()],
         };
         results.write(folder.path()).unwrap();

@@ -6,6 +6,7 @@
 //! | `workload` | the load of the resolver's suite |
 //! | `etcd` | a real etcd beside the cell |
 //! | `figure` | what a run leaves behind |
+//! | `interrupt` | Ctrl-C keeps what was measured |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
 //! | `traces` | real traces, read from where their owner keeps them |
@@ -15,6 +16,7 @@ mod disk;
 mod etcd;
 mod event_loop;
 mod figure;
+mod interrupt;
 mod latency;
 mod machine;
 mod memory;
@@ -135,7 +137,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 print(&format!("{:<8} {}", suite.name, suite.about))?;
             }
         }
-        Command::Run(options) => run_suites(&options)?,
+        Command::Run(options) => return run_suites(&options),
         Command::Compare { a, b, threshold } => {
             let comparison = compare::compare(&Results::read(&a)?, &Results::read(&b)?, threshold / 100.0)?;
             print(comparison.text.trim_end())?;
@@ -151,7 +153,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_suites(options: &Run) -> anyhow::Result<()> {
+fn run_suites(options: &Run) -> anyhow::Result<ExitCode> {
     let names = options.suites.join(" ");
     anyhow::ensure!(
         !cfg!(debug_assertions) || cfg!(test),
@@ -163,17 +165,19 @@ fn run_suites(options: &Run) -> anyhow::Result<()> {
     say(&format!("{names} on {} cores of {}, load average {one} {five}", machine.cores, machine.cpu_model));
     let started = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
     let mut figures = Vec::new();
-    for name in &options.suites {
+    for name in options.suites.iter().take_while(|_| !interrupt::asked()) {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
         figures.extend((suite.run)(options).with_context(|| format!("suite {name}"))?);
     }
+    let stopped = interrupt::asked();
+    anyhow::ensure!(!(stopped && figures.is_empty()), "stopped before anything was measured");
     anyhow::ensure!(
         !figures.is_empty(),
         "no case of {names} has {:?} in its name",
         options.case.as_deref().unwrap_or_default()
     );
     let plenum = env!("CARGO_PKG_VERSION").to_owned();
-    let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, figures };
+    let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, stopped, figures };
     let default = || Path::new("bench-results").join(options.suites.join("-"));
     let folder = options.out.clone().unwrap_or_else(default);
     results.write(&folder)?;
@@ -182,5 +186,5 @@ fn run_suites(options: &Run) -> anyhow::Result<()> {
         print(&report::line(figure))?;
     }
     say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
-    Ok(())
+    Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }

@@ -48,6 +48,11 @@ fn head(results: &Results) -> String {
     let machine = &results.machine;
     let [one, five, fifteen] = machine.load_average;
     let form = if results.quick { "the quick form (fewer samples and cases)" } else { "the long form" };
+    let form = if results.stopped {
+        format!("{form}, **stopped before its end**: cases are missing")
+    } else {
+        form.to_owned()
+    };
     format!(
         "# Figures of Plenum {}\n\n\
         Measured on {}, {} cores, {} of memory, Linux {}; load average {one}, {five}, {fifteen} at the start.\n\

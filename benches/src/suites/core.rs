@@ -14,12 +14,12 @@ use plenum_proto::delta;
 use serde_json::json;
 
 use super::Others;
-use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::memory;
 use crate::progress::say;
 use crate::thread_time::Stopwatch;
 use crate::workload::{Shape, Steady};
+use crate::{Run, interrupt};
 
 pub(crate) const NAME: &str = "core";
 
@@ -67,10 +67,11 @@ struct Sample {
 }
 
 pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    interrupt::listen()?;
     let mut figures = Vec::new();
     let further = if options.quick { &[][..] } else { &FURTHER };
     for shape in [&USUAL, &LARGE].into_iter().chain(further) {
-        if options.has_case(&name(shape)) {
+        if !interrupt::asked() && options.has_case(&name(shape)) {
             figures.extend(run_case(shape, options)?);
         }
     }
