@@ -28,7 +28,7 @@ mod random;
 mod report;
 mod suites;
 mod thread_time;
-#[allow(dead_code, reason = "its loaders come next")]
+#[allow(dead_code, reason = "they are replayed next")]
 mod traces;
 mod workload;
 
@@ -72,6 +72,11 @@ enum Command {
         /// The run's folder
         dir: PathBuf,
     },
+    /// Look whether the known real traces are read as they are: their sums against those that came with them
+    Traces {
+        #[command(subcommand)]
+        command: TracesCommand,
+    },
     /// A server for the suite `commit`
     #[command(hide = true)]
     Serve {
@@ -80,6 +85,16 @@ enum Command {
         dir: PathBuf,
         #[command(flatten)]
         serving: suites::Serving,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TracesCommand {
+    /// Ends with 1 when a file is not read as it is, or none is there
+    Check {
+        /// The folder of the traces, with hpc, mapreduce, batch, ml, services and cells in it (docs/traces.md)
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
     },
 }
 
@@ -147,6 +162,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             for file in report::write(&Results::read(&dir)?, &dir)? {
                 print(&file.display().to_string())?;
             }
+        }
+        Command::Traces { command: TracesCommand::Check { data } } => {
+            let checked = traces::check::check(&data);
+            print(checked.text.trim_end())?;
+            let text = format!("{} files are there, {} of them not as they should be", checked.found, checked.wrong);
+            say(&text);
+            return Ok(if checked.found > 0 && checked.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Serve { dir, serving } => suites::serve(dir, serving)?,
     }

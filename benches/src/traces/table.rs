@@ -457,6 +457,25 @@ impl Row<'_> {
         }
     }
 
+    /// Notes values of several columns that may stand together in one row only.
+    ///
+    /// # Errors
+    /// When another row had them; both lines are named.
+    pub(crate) fn once_together(&self, columns: &[&str], seen: &mut Seen) -> Result<(), Flaw> {
+        let mut together = String::new();
+        for column in columns {
+            together.push_str(self.text(column)?);
+            together.push('\n');
+        }
+        match seen.0.insert(together, self.line()) {
+            None => Ok(()),
+            Some(line) => {
+                let expected = format!("{} that no other row has (line {line} has them)", columns.join(","));
+                Err(self.wrong(columns[0], &expected))
+            }
+        }
+    }
+
     /// That this field is wrong, for rules that only the reader of the trace knows.
     pub(crate) fn wrong(&self, column: &str, expected: &str) -> Flaw {
         let number = self.number(column);

@@ -1,0 +1,99 @@
+//! What all traces become: jobs of equal tasks, and classes of machines, in the units of the cell.
+
+use std::collections::BTreeMap;
+
+use plenum_model::Resources;
+
+/// The custom resource of a cell that counts whole GPUs. Shares of GPUs are another experiment's matter.
+pub(crate) const GPUS: usize = 0;
+
+/// Microseconds of a second.
+pub(crate) const SECOND: i64 = 1_000_000;
+
+/// A job: equal tasks that are submitted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TraceJob {
+    /// Unique in its trace.
+    pub(crate) name: String,
+    /// Whose it is; empty where the trace does not tell.
+    pub(crate) user: String,
+    /// What the trace itself calls its kind, such as a queue or a role; empty where it has none.
+    pub(crate) class: String,
+    /// From the trace's own beginning; never negative.
+    pub(crate) submit_micros: i64,
+    /// How long each task runs; `None`: to the end of the trace.
+    pub(crate) run_micros: Option<i64>,
+    /// How long its user said it would; what backfilling relies on. `None`: unknown.
+    pub(crate) estimate_micros: Option<i64>,
+    /// At least one.
+    pub(crate) tasks: u32,
+    /// What each task asks for.
+    pub(crate) each: Resources,
+    /// All tasks start together, as those of a parallel program do. Otherwise each starts when it has a machine.
+    pub(crate) gang: bool,
+}
+
+/// Machines that are alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MachineClass {
+    pub(crate) name: String,
+    pub(crate) count: u32,
+    pub(crate) capacity: Resources,
+}
+
+/// A trace that can be replayed.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    /// The file's name.
+    pub(crate) name: String,
+    /// By submission; those of the same moment as they stand in the file.
+    pub(crate) jobs: Vec<TraceJob>,
+    /// Rows that are no job that could run, by the reason.
+    pub(crate) left_out: BTreeMap<&'static str, u64>,
+    /// The machines that the trace itself names, if it does.
+    pub(crate) machines: Vec<MachineClass>,
+    /// What was assumed where the trace is silent: stands in every report.
+    pub(crate) assumed: Vec<String>,
+}
+
+impl Trace {
+    /// A trace whose jobs are put in order.
+    pub(crate) fn new(name: &str, mut jobs: Vec<TraceJob>) -> Self {
+        jobs.sort_by_key(|job| job.submit_micros);
+        let (left_out, machines, assumed) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { name: name.to_owned(), jobs, left_out, machines, assumed }
+    }
+}
+
+/// CPU, memory and whole GPUs.
+pub(crate) fn resources(cpu_millis: u64, memory_bytes: u64, gpus: u64) -> Resources {
+    let mut resources = Resources::new(cpu_millis, memory_bytes);
+    resources.custom[GPUS] = gpus;
+    resources
+}
+
+/// A number of units as whole thousandths of them, rounded. For numbers that were read with a bound far below 2^50.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "read as 0 to a bound far below 2^50")]
+pub(crate) fn thousandths(value: f64) -> u64 {
+    (value * 1000.0).round() as u64
+}
+
+/// Seconds as microseconds. For times that were read with a bound far below 2^50 microseconds.
+#[allow(clippy::cast_possible_truncation, reason = "read with a bound far below 2^50 microseconds")]
+pub(crate) fn micros(seconds: f64) -> i64 {
+    (seconds * 1e6).round() as i64
+}
+
+/// Whole seconds as microseconds. For times that were read with a bound.
+pub(crate) fn whole_micros(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX / SECOND).saturating_mul(SECOND)
+}
+
+/// A part of the largest machine's memory in bytes, where a trace tells parts only: 2^38 is all of it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part from 0 to 1 of 2^38")]
+pub(crate) fn memory_of_part(part: f64) -> u64 {
+    (part * PARTS_MEMORY_BYTES).round() as u64
+}
+
+/// All of the memory of the largest machine of a trace that tells parts only.
+const PARTS_MEMORY_BYTES: f64 = 274_877_906_944.0;
