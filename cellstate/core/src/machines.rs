@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationState, Attributes, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
+    AllocationState, Attributes, BootId, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
     RejectionCode, Resources, Revision, floor_of,
 };
 
@@ -54,10 +54,10 @@ impl Core {
             state: MachineState::Ready,
             cordoned: false,
             epoch: self.generation_after(0),
-            capacity: *found.capacity,
+            capacity: Arc::new(*found.capacity),
             attributes: found.attributes.clone(),
-            devices: found.devices.clone(),
-            boot_id: found.boot_id.clone(),
+            devices: found.devices.as_slice().into(),
+            boot_id: found.boot_id.as_ref().into(),
             since: now,
             drain_deadline: None,
             registered: now,
@@ -73,14 +73,14 @@ impl Core {
     /// a new one begins.
     fn register_again(&mut self, machine: &Arc<Machine>, found: &Found<'_>, now: LogTime) -> Handled {
         self.is_of_this_epoch(machine, found)?;
-        let rebooted = machine.boot_id != *found.boot_id;
+        let rebooted = machine.boot_id != BootId::from(found.boot_id.as_ref());
         let expired = machine.state == MachineState::Unreachable;
         let mut delta = self.draft(now);
         let mut next = Machine {
-            capacity: *found.capacity,
+            capacity: Arc::new(*found.capacity),
             attributes: found.attributes.clone(),
-            devices: found.devices.clone(),
-            boot_id: found.boot_id.clone(),
+            devices: found.devices.as_slice().into(),
+            boot_id: found.boot_id.as_ref().into(),
             ..(**machine).clone()
         };
         let restored = machine.epoch <= floor_of(self.cell.identity().incarnation);
@@ -127,7 +127,7 @@ impl Core {
     /// there. An agent that is alive hears of that, and registers again with what it heard. One that says nothing of what it has heard
     /// is believed, unless it says that the machine booted.
     fn is_of_this_epoch(&self, machine: &Machine, found: &Found<'_>) -> Result<(), Rejection> {
-        let silent = found.seen == Revision(0) && machine.boot_id == *found.boot_id;
+        let silent = found.seen == Revision(0) && machine.boot_id == BootId::from(found.boot_id.as_ref());
         if found.seen >= machine.epoch_began || silent {
             return Ok(());
         }
@@ -201,8 +201,7 @@ impl Core {
     pub(crate) fn remove_machine(&mut self, id: MachineId, now: LogTime) -> Handled {
         let machine = self.known(id)?;
         let mut delta = self.draft(now);
-        let gone =
-            Machine { state: MachineState::Gone, capacity: Resources::default(), since: now, ..(*machine).clone() };
+        let gone = Machine { state: MachineState::Gone, capacity: Arc::default(), since: now, ..(*machine).clone() };
         delta.machines.push(Arc::new(gone));
         self.forget_unknown(id.slot, &mut delta);
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);

@@ -17,6 +17,8 @@ pub use extras::InUse;
 pub use read::AllocationRef;
 pub use restore::{Governance, Restore, RestoreError, RestoredAllocation};
 
+use crate::alike::Alike;
+use crate::name_index::NameIndex;
 use crate::{
     AllocationExtra, AllocationRow, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job, JobId, LogTime,
     Machine, MachineRow, Paged, Partition, Quota, Resources, Revision, Session, SessionId, TaskRow, UnknownId,
@@ -79,7 +81,9 @@ pub struct Cell {
     pub(crate) machines: Paged<MachineRow, { page_rows::MACHINES }>,
     pub(crate) rest: Paged<RestRow, { page_rows::REST }>,
     pub(crate) machine_slots: Paged<MachineSlot, { page_rows::MACHINES }>,
-    pub(crate) machines_by_name: Arc<BTreeMap<Arc<str>, u32>>,
+    pub(crate) machines_by_name: NameIndex,
+    /// Not of the state: what machines had lately, so that others share it.
+    pub(crate) alike: Arc<Alike>,
     pub(crate) jobs: Paged<JobSlot, { page_rows::JOBS }>,
     pub(crate) jobs_by_name: Arc<JobsByName>,
     pub(crate) groups: Paged<GroupRow, { page_rows::GROUPS }>,
@@ -101,6 +105,11 @@ pub struct Cell {
     pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
     pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
     pub(crate) paused: Arc<BTreeSet<Arc<str>>>,
+}
+
+/// The name of the machine in a slot; empty where none is.
+fn name_in(slots: &Paged<MachineSlot, { page_rows::MACHINES }>, slot: u32) -> &str {
+    slots.get(slot).and_then(|slot| slot.machine.as_deref()).map_or("", |machine| &machine.name)
 }
 
 #[cfg(test)]

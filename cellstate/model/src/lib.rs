@@ -9,6 +9,7 @@ pub mod delta;
 pub mod planted;
 pub mod session;
 
+mod alike;
 mod allocation;
 mod constraint;
 mod counts;
@@ -18,6 +19,7 @@ mod governance;
 mod id;
 mod job;
 mod machine;
+mod name_index;
 mod paged;
 mod resources;
 mod transaction;
@@ -39,7 +41,7 @@ pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskRow,
     TaskState,
 };
-pub use machine::{Machine, MachineRow, MachineState};
+pub use machine::{BootId, Machine, MachineRow, MachineState};
 pub use paged::Paged;
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
 pub use session::Session;

@@ -69,7 +69,7 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
         state: v1::MachineState::from(machine.state).into(),
         epoch: machine.epoch,
         attributes: machine.attributes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-        capacity: Some((&machine.capacity).into()),
+        capacity: Some(machine.capacity.as_ref().into()),
         allocated: Some(taken(&machine.capacity, &cell.room(machine.id.slot))),
         allocations: row.map_or(0, |row| row.allocations.into()),
         devices: machine.devices.iter().map(Into::into).collect(),

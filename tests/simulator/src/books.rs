@@ -259,7 +259,7 @@ impl Books {
                         && self.receipts.contains(&(id, transition.state))
                 }),
                 Command::RegisterMachine { name, boot_id, .. } => {
-                    machine.is_some_and(|machine| machine.name == *name && machine.boot_id != *boot_id)
+                    machine.is_some_and(|machine| machine.name == *name && machine.boot_id != boot_id.as_ref().into())
                 }
                 Command::RemoveMachine(removed) => {
                     self.removed.insert(id);

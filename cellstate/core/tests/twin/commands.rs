@@ -85,13 +85,13 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
     let slot = twin.live.machine_named(&name);
     let known = slot.map(|slot| twin.live.machines[&slot].clone());
     let boot_id: Arc<str> = match &known {
-        Some(known) if !dice.once_in(4) => known.boot_id.clone(),
+        Some(known) if !dice.once_in(4) => known.boot_id.to_string().into(),
         _ => format!("boot-{}", dice.roll(100)).into(),
     };
     let rack: Arc<str> = format!("r{}", dice.roll(4) / 3).into();
     let disk_bytes = u64::from(dice.roll(2)) * 10;
     let capacity = Resources { disk_bytes, ..Resources::new(1000 * u64::from(2 + dice.roll(4)), 8) };
-    let capacity = known.filter(|_| !dice.once_in(4)).map_or(capacity, |known| known.capacity);
+    let capacity = known.filter(|_| !dice.once_in(4)).map_or(capacity, |known| *known.capacity);
     let state = [AllocationState::Complete, AllocationState::Failed, AllocationState::Running];
     let known = slot.map(|slot| twin.live_on(slot)).unwrap_or_default();
     let item = |allocation, dice: &mut Dice| Inventory {

@@ -318,13 +318,14 @@ impl Twin {
         };
         let Some(slot) = self.live.machine_named(name) else { return self.register_new(command, decided) };
         let before = self.live.machines[&slot].clone();
-        let (rebooted, expired) = (before.boot_id != *boot_id, before.state == MachineState::Unreachable);
+        let (rebooted, expired) =
+            (before.boot_id != boot_id.as_ref().into(), before.state == MachineState::Unreachable);
         if seen.0 < before.epoch_began.0 && (rebooted || seen.0 > 0) {
             return Expected::Rejected(RejectionCode::StaleEpoch);
         }
         let mut machine = Machine {
-            boot_id: boot_id.clone(),
-            capacity: *capacity,
+            boot_id: boot_id.as_ref().into(),
+            capacity: Arc::new(*capacity),
             attributes: attributes.clone(),
             ..before.as_ref().clone()
         };
@@ -366,10 +367,10 @@ impl Twin {
             state: MachineState::Ready,
             cordoned: false,
             epoch: 1,
-            capacity: *capacity,
+            capacity: Arc::new(*capacity),
             attributes: attributes.clone(),
-            devices: Vec::new(),
-            boot_id: boot_id.clone(),
+            devices: [].into(),
+            boot_id: boot_id.as_ref().into(),
             since: self.now,
             drain_deadline: None,
             registered: self.now,

@@ -117,7 +117,7 @@ impl Cell {
         if let Some(before) = &before {
             room.take(&before.capacity);
             if before.name != machine.name || machine.state == MachineState::Gone {
-                Arc::make_mut(&mut self.machines_by_name).remove(&before.name);
+                self.machines_by_name.remove(&before.name, |slot| super::name_in(&self.machine_slots, slot));
             }
         }
         let gone = machine.state == MachineState::Gone;
@@ -137,14 +137,22 @@ impl Cell {
         if has_rest || slot < self.rest.len() {
             self.rest.get_mut(slot).copy_from_slice(&room.0[2..]);
         }
-        let tenant = (!gone).then(|| machine.clone());
+        let tenant = (!gone).then(|| self.sharing(machine, class));
         *self.machine_slots.get_mut(slot) = MachineSlot { generation: machine.id.generation, machine: tenant };
         if !gone && before.is_none_or(|before| before.name != machine.name) {
-            Arc::make_mut(&mut self.machines_by_name).insert(machine.name.clone(), slot);
+            self.machines_by_name.insert(slot, &machine.name, |slot| super::name_in(&self.machine_slots, slot));
         }
         if self.in_use(slot).is_some() {
             self.refresh_in_use(slot);
         }
+    }
+
+    /// The machine, sharing with others what it has alike with them.
+    fn sharing(&mut self, machine: &Arc<Machine>, class: u32) -> Arc<Machine> {
+        let mut shared = Machine::clone(machine);
+        shared.attributes.clone_from(&self.classes[class as usize]);
+        Arc::make_mut(&mut self.alike).share(&mut shared);
+        Arc::new(shared)
     }
 
     fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {

@@ -45,7 +45,18 @@ impl Cell {
             .or_else(|| (self.paused != other.paused).then(|| "paused schedulers".into()))
             .or_else(|| (self.sessions != other.sessions).then(|| "sessions".into()))
             .or_else(|| (self.jobs_by_name != other.jobs_by_name).then(|| "names of jobs".into()))
-            .or_else(|| (self.machines_by_name != other.machines_by_name).then(|| "names of machines".into()))
+            .or_else(|| self.unnamed().or_else(|| other.unnamed()))
+    }
+}
+
+impl Cell {
+    /// A machine that is not found by its name, or a name whose machine is not there.
+    fn unnamed(&self) -> Option<String> {
+        let lost =
+            self.machines().find(|machine| self.machine_named(&machine.name).map(|found| found.id) != Some(machine.id));
+        let strangers = self.machines_by_name.len() as usize != self.machines().count();
+        lost.map(|machine| format!("names of machines: {} is not found by its name", machine.id))
+            .or_else(|| strangers.then(|| "names of machines: there is one more".into()))
     }
 }
 

@@ -132,7 +132,7 @@ impl Cell {
     /// The machine with this name.
     #[must_use]
     pub fn machine_named(&self, name: &str) -> Option<&Arc<Machine>> {
-        self.machine_in(*self.machines_by_name.get(name)?)
+        self.machine_in(self.machines_by_name.find(name, |slot| super::name_in(&self.machine_slots, slot))?)
     }
 
     /// All machines, by slot.

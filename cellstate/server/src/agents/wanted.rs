@@ -213,7 +213,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use plenum_model::{AllocationId, LogTime, Machine, MachineState, Resources, Revision, UnknownId, UnknownTask};
+    use plenum_model::{AllocationId, LogTime, Machine, MachineState, Revision, UnknownId, UnknownTask};
 
     const MACHINE: MachineId = MachineId { slot: 0, generation: 1 };
 
@@ -223,9 +223,9 @@ mod tests {
             name: "m1".into(),
             state: MachineState::Ready,
             epoch: 1,
-            capacity: Resources::default(),
+            capacity: Arc::default(),
             attributes: Arc::default(),
-            devices: Vec::new(),
+            devices: [].into(),
             boot_id: "boot".into(),
             since: LogTime::default(),
             drain_deadline: None,

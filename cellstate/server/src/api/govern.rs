@@ -202,7 +202,7 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
     for machine in cell.machines().filter(has) {
         view.machines += 1;
-        view::add(&mut capacity, &(&machine.capacity).into());
+        view::add(&mut capacity, &machine.capacity.as_ref().into());
         let taken = view::taken(&machine.capacity, &cell.room(machine.id.slot));
         view::add(&mut allocated, &taken);
     }

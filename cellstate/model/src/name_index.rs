@@ -1,0 +1,170 @@
+//! Slots by the names of their tenants: a table of slots alone. The names stay where they are.
+//!
+//! A tree of names had each name a second time, and was copied whole by the first change after a snapshot; this costs some eight bytes a
+//! tenant, and a change copies a page of 4 KiB. Where a slot stands in the table depends on the order in which tenants came: nobody sees it.
+
+use crate::Paged;
+
+/// Rows a page of the table.
+const PAGE: usize = 1024;
+/// The least rows of a table that has any.
+const ROWS_MIN: u32 = 64;
+/// A row for nobody.
+const EMPTY: u32 = 0;
+
+/// An open-addressing table with linear probing.
+///
+/// Invariant: each tenant stands between its home row and the first empty row after that. At least a quarter of the rows is empty.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NameIndex {
+    /// Slot + 1 of a tenant, or [`EMPTY`].
+    table: Paged<u32, PAGE>,
+    /// Rows of the table: a power of two, or 0.
+    rows: u32,
+    tenants: u32,
+}
+
+impl NameIndex {
+    /// The slot of the tenant with this name. `name_of` gives the name of a slot's tenant.
+    pub(crate) fn find<'a>(&self, name: &str, name_of: impl Fn(u32) -> &'a str) -> Option<u32> {
+        self.row_of(name, &name_of).map(|row| self.at(row) - 1)
+    }
+
+    /// Tenants that it has.
+    pub(crate) const fn len(&self) -> u32 {
+        self.tenants
+    }
+
+    /// Takes a tenant in, whose name nobody has.
+    pub(crate) fn insert<'a>(&mut self, slot: u32, name: &str, name_of: impl Fn(u32) -> &'a str) {
+        if u64::from(self.tenants + 1) * 4 > u64::from(self.rows) * 3 {
+            self.rebuild((self.rows * 2).max(ROWS_MIN), &name_of);
+        }
+        self.put(slot, hash(name));
+        self.tenants += 1;
+    }
+
+    /// Lets the tenant with this name go, if it is there. All names must still be as they were.
+    pub(crate) fn remove<'a>(&mut self, name: &str, name_of: impl Fn(u32) -> &'a str) {
+        let Some(mut hole) = self.row_of(name, &name_of) else { return };
+        self.tenants -= 1;
+        // Who stands behind moves up, unless its home is behind the hole: so no probe ends before it should.
+        let mut row = hole;
+        loop {
+            row = self.after(row);
+            let slot = self.at(row);
+            if slot == EMPTY {
+                break;
+            }
+            let home = self.home(hash(name_of(slot - 1)));
+            let from_home = row.wrapping_sub(home) & (self.rows - 1);
+            let from_hole = row.wrapping_sub(hole) & (self.rows - 1);
+            if from_home >= from_hole {
+                *self.table.get_mut(hole) = slot;
+                hole = row;
+            }
+        }
+        *self.table.get_mut(hole) = EMPTY;
+    }
+
+    fn row_of<'a>(&self, name: &str, name_of: &impl Fn(u32) -> &'a str) -> Option<u32> {
+        if self.rows == 0 {
+            return None;
+        }
+        let mut row = self.home(hash(name));
+        loop {
+            match self.at(row) {
+                EMPTY => return None,
+                slot if name_of(slot - 1) == name => return Some(row),
+                _ => row = self.after(row),
+            }
+        }
+    }
+
+    fn put(&mut self, slot: u32, hash: u64) {
+        let mut row = self.home(hash);
+        while self.at(row) != EMPTY {
+            row = self.after(row);
+        }
+        *self.table.get_mut(row) = slot + 1;
+    }
+
+    fn rebuild<'a>(&mut self, rows: u32, name_of: &impl Fn(u32) -> &'a str) {
+        let before = std::mem::take(&mut self.table);
+        self.rows = rows;
+        for &slot in before.iter().filter(|&&slot| slot != EMPTY) {
+            self.put(slot - 1, hash(name_of(slot - 1)));
+        }
+    }
+
+    fn at(&self, row: u32) -> u32 {
+        self.table.get(row).copied().unwrap_or(EMPTY)
+    }
+
+    fn after(&self, row: u32) -> u32 {
+        (row + 1) & (self.rows - 1)
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "only the low bits count")]
+    fn home(&self, hash: u64) -> u32 {
+        hash as u32 & (self.rows - 1)
+    }
+}
+
+/// FNV-1a, and a multiplication that lets each bit of the name reach the low bits.
+fn hash(name: &str) -> u64 {
+    let fold = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let hash = name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fold);
+    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn check(index: &NameIndex, names: &[String], there: &BTreeMap<&str, u32>) {
+        let name_of = |slot: u32| names[slot as usize].as_str();
+        assert_eq!(index.len() as usize, there.len());
+        for name in names {
+            assert_eq!(index.find(name, name_of), there.get(name.as_str()).copied(), "{name}");
+        }
+    }
+
+    #[test]
+    fn tenants_that_come_and_go_are_found_as_in_a_tree() {
+        let names: Vec<String> = (0..500).map(|number| format!("rack-{}-machine-{number}", number % 7)).collect();
+        let name_of = |slot: u32| names[slot as usize].as_str();
+        let (mut index, mut there) = (NameIndex::default(), BTreeMap::new());
+        let mut dice = 1_u64;
+        for step in 0..20_000 {
+            dice = dice.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let slot = u32::try_from((dice >> 33) % 500).unwrap();
+            let name = name_of(slot);
+            if there.remove(name).is_some() {
+                index.remove(name, name_of);
+            } else {
+                index.insert(slot, name, name_of);
+                there.insert(name, slot);
+            }
+            if step % 500 == 0 {
+                check(&index, &names, &there);
+            }
+        }
+        check(&index, &names, &there);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_not_removed() {
+        let names = ["a", "b"];
+        let name_of = |slot: u32| names[slot as usize];
+        let mut index = NameIndex::default();
+        assert_eq!(index.find("a", name_of), None);
+        index.insert(0, "a", name_of);
+        index.remove("b", name_of);
+        assert_eq!((index.find("a", name_of), index.len()), (Some(0), 1));
+        let snapshot = index.clone();
+        index.remove("a", name_of);
+        assert_eq!((index.find("a", name_of), snapshot.find("a", name_of)), (None, Some(0)));
+    }
+}
