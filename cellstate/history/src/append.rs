@@ -1,6 +1,6 @@
 //! How batches get in: gathered in memory, and written a block at a time with all that the index has about it.
 use crate::batch::EncodedBatch;
-use crate::digest::{Digest, Machines};
+use crate::digest::{Digest, KnownMachines, Machines};
 use crate::error::{StoreError, WriteError};
 use crate::filter;
 use crate::history::{History, Writer};
@@ -170,7 +170,7 @@ impl History {
         self.store().catch_up()?;
         writer.rotated_to = None;
         writer.time_micros = writer.time_micros.max(info.time_micros);
-        writer.machines.clear();
+        writer.machines = KnownMachines::default();
         self.change_view(|view| {
             view.base = Some(info.revision);
             view.floor = info.revision;

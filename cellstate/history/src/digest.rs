@@ -124,7 +124,7 @@ impl Digest {
             let slot = slot_of(machine.id);
             self.about(Subject::MachineSlot(slot));
             if machine.state == i32::from(v1::MachineState::Gone) {
-                if let Some((_, from)) = machine_in.forget(slot) {
+                if let Some(from) = machine_in.forget(slot) {
                     leave(&mut self.rows, keys::machine(slot, from));
                 }
             } else if machine_in.is_new(slot, machine.id, revision) {
@@ -153,30 +153,83 @@ pub(crate) fn slot_of(id: u64) -> u32 {
     u32::try_from(id & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
+/// What is known of the machine in a slot: 16 bytes a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The store was not asked yet.
+    #[default]
+    Unasked,
+    /// None is there.
+    Nobody,
+    /// The generation of the machine's id, and the revision of its row.
+    Machine(u32, u64),
+}
+
+const _: () = assert!(size_of::<Known>() <= 16, "there is one for each machine");
+
+/// What is known of the machines in all slots.
+#[derive(Debug, Default)]
+pub(crate) struct KnownMachines {
+    near: Vec<Known>,
+    /// Slots that no cell of today gets to: nothing in a batch may make the column long.
+    far: BTreeMap<u32, Known>,
+}
+
+/// Slots of the column: 16 MiB when all are there.
+const NEAR_SLOTS: usize = 1 << 20;
+
+impl KnownMachines {
+    fn entry(&mut self, slot: u32) -> &mut Known {
+        let at = slot as usize;
+        if at >= NEAR_SLOTS {
+            return self.far.entry(slot).or_default();
+        }
+        if at >= self.near.len() {
+            self.near.resize(at + 1, Known::Unasked);
+        }
+        &mut self.near[at]
+    }
+}
+
 /// Which machine is in each slot, and since which revision it is known: read from the store when first asked for.
 pub(crate) struct Machines<'a> {
-    pub(crate) known: &'a mut BTreeMap<u32, Option<(u64, u64)>>,
+    pub(crate) known: &'a mut KnownMachines,
+    /// The id of the machine in a slot, and the revision of its row.
     pub(crate) read: &'a dyn Fn(u32) -> Option<(u64, u64)>,
 }
 
 impl Machines<'_> {
-    fn entry(&mut self, slot: u32) -> &mut Option<(u64, u64)> {
-        self.known.entry(slot).or_insert_with(|| (self.read)(slot))
+    fn entry(&mut self, slot: u32) -> &mut Known {
+        let entry = self.known.entry(slot);
+        if *entry == Known::Unasked {
+            *entry = (self.read)(slot).map_or(Known::Nobody, |(id, from)| Known::Machine(generation_of(id), from));
+        }
+        entry
     }
 
     /// Whether this machine is another one than was there, and remembers it.
     fn is_new(&mut self, slot: u32, id: u64, revision: u64) -> bool {
+        let generation = generation_of(id);
         let entry = self.entry(slot);
-        let is_new = entry.is_none_or(|(known, _)| known != id);
+        let is_new = !matches!(entry, Known::Machine(known, _) if *known == generation);
         if is_new {
-            *entry = Some((id, revision));
+            *entry = Known::Machine(generation, revision);
         }
         is_new
     }
 
-    fn forget(&mut self, slot: u32) -> Option<(u64, u64)> {
-        self.entry(slot).take()
+    /// The revision of the row of the machine that was there.
+    fn forget(&mut self, slot: u32) -> Option<u64> {
+        match std::mem::replace(self.entry(slot), Known::Nobody) {
+            Known::Machine(_, from) => Some(from),
+            Known::Unasked | Known::Nobody => None,
+        }
     }
+}
+
+/// The generation of an id.
+fn generation_of(id: u64) -> u32 {
+    u32::try_from(id >> 32).expect("half of 64 bits")
 }
 
 fn job_record(put: &v1::JobPut, revision: u64) -> JobRecord {

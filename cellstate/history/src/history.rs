@@ -1,7 +1,7 @@
 //! A history: what there is of it, and opening it.
 use crate::block::{newest_block, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
-use crate::digest::Digest;
+use crate::digest::{Digest, KnownMachines};
 use crate::error::{OpenError, ReadError, StoreError, WriteError};
 use crate::identity;
 use crate::keys::{self, Shelf};
@@ -10,7 +10,6 @@ use crate::records::{BatchRecord, NumberRecord, TimeRecord};
 use crate::retire::Cleaning;
 use crate::store::{Store, decode};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,8 +79,8 @@ pub(crate) struct Writer {
     /// What becomes durable when the store has caught up.
     pub(crate) rotated_to: Option<u64>,
     pub(crate) cleaning: Cleaning,
-    /// The machine of each slot that was asked about: its id, and the revision of its row. As many as the cell has machines.
-    pub(crate) machines: BTreeMap<u32, Option<(u64, u64)>>,
+    /// The machine of each slot, as far as it was asked about. As many as the cell has machines.
+    pub(crate) machines: KnownMachines,
 }
 
 impl History {
@@ -107,7 +106,7 @@ impl History {
             pages_waiting_bytes: 0,
             rotated_to: None,
             cleaning: Cleaning::default(),
-            machines: BTreeMap::new(),
+            machines: KnownMachines::default(),
         };
         let opened = Opened {
             newest_revision: view.newest,

@@ -2,14 +2,12 @@
 //!
 //! Seals are not looked at here. They keep damage out; what a row says must not be able to do harm without them either.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use prost::Message;
 
 use crate::batch::EncodedBatch;
 use crate::block::{Block, compressed, key_number, time_row};
-use crate::digest::{Digest, Machines};
+use crate::digest::{Digest, KnownMachines, Machines};
 use crate::filter::may_hold;
 use crate::keys::{ImageKey, Shelf, describe};
 use crate::records::{
@@ -48,7 +46,7 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
 
 /// Reads all of a block, and what it is about.
 fn read(block: &Block) -> bool {
-    let mut known = BTreeMap::new();
+    let mut known = KnownMachines::default();
     let mut machine_in = Machines { known: &mut known, read: &|_| None };
     let batches = block.batches.iter().map(|batch| EncodedBatch {
         first: batch.first,
