@@ -12,6 +12,7 @@
 //! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
 //! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
 //!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory.
+//! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
 //! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything
 //! was handed over or published.
@@ -149,6 +150,12 @@ impl SyncSession {
         self.resyncs
     }
 
+    /// Whether anything that is published is for this watcher, whatever it asks.
+    #[must_use]
+    pub fn follows_the_cell(&self) -> bool {
+        !self.sections.is_of_answers_alone()
+    }
+
     /// The revision up to which everything was sent; `None` before the first snapshot or delta.
     #[must_use]
     pub fn position(&self) -> Option<Revision> {
@@ -171,6 +178,10 @@ impl SyncSession {
                 Step::Send(response(Tell::Snapshot(part)))
             }
             Phase::Following(position) => {
+                if self.sections.is_of_answers_alone() {
+                    // It has no picture that could be behind.
+                    *position = recent.newest();
+                }
                 let position = *position;
                 self.follow(position, now_micros, recent)
             }
@@ -179,8 +190,9 @@ impl SyncSession {
 
     fn greet(&mut self, resume: Resume, recent: &Recent) -> Tell {
         let known = resume.incarnation == self.identity.incarnation && resume.revision > Revision(0);
-        let resumes = known && recent.continues(resume.revision);
+        let resumes = known && self.follows_the_cell() && recent.continues(resume.revision);
         let revision = if resumes { resume.revision } else { recent.newest() };
+        let resumes = resumes || !self.follows_the_cell();
         self.phase = if resumes { Phase::Following(revision) } else { Phase::Awaiting };
         Tell::Welcome(v1::Welcome {
             session: self.session.0,

@@ -13,6 +13,7 @@ const JOBS: u8 = 1 << 2;
 const SESSIONS: u8 = 1 << 3;
 const QUOTAS: u8 = 1 << 4;
 const BODIES: u8 = 1 << 5;
+const OUTCOMES: u8 = 1 << 6;
 
 impl Sections {
     /// All there is: what the log and the history keep.
@@ -20,6 +21,9 @@ impl Sections {
 
     /// What a watcher gets who names none: all but what jobs do.
     pub const MIRROR: Self = Self(Self::ALL.0 & !BODIES);
+
+    /// Nothing of the cell: what a scheduler without a mirror follows.
+    pub const OUTCOMES: Self = Self(OUTCOMES);
 
     /// The sections that a watcher named; none stands for `MIRROR`.
     ///
@@ -34,7 +38,17 @@ impl Sections {
         if set & (ALLOCATIONS | JOBS | BODIES) != 0 {
             set |= MACHINES | ALLOCATIONS | JOBS;
         }
-        Ok(if set == 0 { Self::MIRROR } else { Self(set) })
+        Ok(match set & !OUTCOMES {
+            0 if set == 0 => Self::MIRROR,
+            0 => Self::OUTCOMES,
+            cell => Self(cell),
+        })
+    }
+
+    /// Whether it has nothing of the cell: no snapshot and no delta is for this watcher.
+    #[must_use]
+    pub fn is_of_answers_alone(self) -> bool {
+        self == Self::OUTCOMES
     }
 
     /// Whether it has that section.
@@ -66,12 +80,13 @@ const fn bit(section: v1::Section) -> u8 {
         v1::Section::Sessions => SESSIONS,
         v1::Section::Quotas => QUOTAS,
         v1::Section::Bodies => BODIES,
+        v1::Section::Outcomes => OUTCOMES,
     }
 }
 
 fn known(number: i32) -> Result<u8, Invalid> {
     let set = v1::Section::try_from(number).map_or(0, bit);
-    if set > 0 { Ok(set) } else { Err(Invalid::new("", "the number of a section, 1 to 6", number)) }
+    if set > 0 { Ok(set) } else { Err(Invalid::new("", "the number of a section, 1 to 7", number)) }
 }
 
 #[cfg(test)]
@@ -92,8 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_for_outcomes_alone_follows_nothing_of_the_cell() {
+        let (outcomes, quotas) = (v1::Section::Outcomes.into(), v1::Section::Quotas.into());
+        let alone = Sections::from_wire(&[outcomes]).unwrap();
+        assert!(alone.is_of_answers_alone() && !alone.has(v1::Section::Quotas));
+        assert_eq!(Sections::from_wire(&[outcomes, quotas]), Sections::from_wire(&[quotas]));
+        assert!(!Sections::MIRROR.is_of_answers_alone());
+    }
+
+    #[test]
     fn an_unknown_section_is_named_by_its_position() {
         let error = Sections::from_wire(&[1, 0]).unwrap_err();
-        assert_eq!(error.to_string(), "sections[1]: expected the number of a section, 1 to 6, found 0");
+        assert_eq!(error.to_string(), "sections[1]: expected the number of a section, 1 to 7, found 0");
     }
 }

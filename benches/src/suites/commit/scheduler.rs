@@ -84,8 +84,7 @@ impl Scheduler {
         let channel = connect(address).await?;
         let manner = load.manner;
         let (sends, queued) = mpsc::channel(manner.in_flight as usize + 1);
-        // Without a mirror only what is nearly empty: a delta then says its revision.
-        let sections = if manner.mirrors { Vec::new() } else { vec![v1::Section::Quotas.into()] };
+        let sections = if manner.mirrors { Vec::new() } else { vec![v1::Section::Outcomes.into()] };
         let namespace = "default".to_owned();
         let hello = v1::Hello { scheduler: NAME.to_owned(), namespace, sections, ..v1::Hello::default() };
         sends.send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) }).await?;

@@ -80,7 +80,7 @@ impl Watcher {
         let mut durable = self.shared.durable.subscribe();
         let ending = self.shared.clone();
         let mut ended = std::pin::pin!(ending.ended());
-        let only_watches = inbound.is_none();
+        let (only_watches, follows) = (inbound.is_none(), self.sync.follows_the_cell());
         let mut due = true;
         let mut wake_micros = i64::MAX;
         loop {
@@ -126,7 +126,7 @@ impl Watcher {
                         }
                     }
                 }
-                changed = durable.changed() => {
+                changed = durable.changed(), if follows => {
                     due = true;
                     if changed.is_err() {
                         return;

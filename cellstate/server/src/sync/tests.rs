@@ -63,8 +63,12 @@ impl Source {
     }
 
     fn watch(&self, resume: Resume) -> SyncSession {
+        self.follow(Sections::MIRROR, resume)
+    }
+
+    fn follow(&self, sections: Sections, resume: Resume) -> SyncSession {
         let options = SyncOptions { message_bytes: 200, heartbeat_micros: 1_000_000 };
-        SyncSession::new(options, identity(), SessionId(1), Sections::MIRROR, resume, 0)
+        SyncSession::new(options, identity(), SessionId(1), sections, resume, 0)
     }
 }
 
@@ -196,6 +200,24 @@ fn an_outcome_comes_after_the_deltas_up_to_it() {
     (0..3).for_each(|_| source.machine());
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas", "outcome"]);
+}
+
+#[test]
+fn who_wants_outcomes_alone_gets_them_at_once_and_never_a_snapshot_or_a_delta() {
+    let mut source = Source::new(200);
+    let mut watcher = Watcher::default();
+    let mut session = source.follow(Sections::OUTCOMES, Resume::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    // Far more than is kept for those who follow.
+    (0..50).for_each(|_| source.machine());
+    session.outcome(source.recent.newest(), Bytes::new());
+    drain(&mut session, &source, &mut watcher, 0);
+    drain(&mut session, &source, &mut watcher, 1_000_000);
+    assert_eq!(watcher.story, ["welcome", "outcome", "heartbeat"]);
+    assert_eq!((session.resyncs(), session.position()), (0, Some(source.recent.newest())));
+    let mut again = source.follow(Sections::OUTCOMES, Resume { incarnation: 1, revision: Revision(1) });
+    drain(&mut again, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome", "outcome", "heartbeat", "welcome"]);
 }
 
 #[test]
