@@ -1,6 +1,7 @@
-//! Which sessions have a stream, and which have been without one too long.
+//! Which sessions have a stream, which have been without one too long, and whose they are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plenum_model::{Cell, SessionId};
 
@@ -12,17 +13,45 @@ enum Standing {
     Alone(i64),
 }
 
+/// Whose a session is: nothing of this changes while it is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) principal: Arc<str>,
+    pub(crate) namespace: Arc<str>,
+}
+
 /// All sessions of the cell, as their streams see them.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     standings: BTreeMap<SessionId, Standing>,
+    /// Of the sessions that were open at the start, and were opened since: so that a request in one needs no snapshot of the cell. One
+    /// that was closed may still be here for a while; what is asked in it is rejected by the core.
+    owners: BTreeMap<SessionId, Owner>,
 }
 
 impl Sessions {
     /// Sessions of a cell whose server starts now: nobody knows since when they are alone.
     pub(crate) fn of_cell(cell: &Cell, now_micros: i64) -> Self {
-        let alone = |session: &std::sync::Arc<plenum_model::Session>| (session.id, Standing::Alone(now_micros));
-        Self { standings: cell.sessions().map(alone).collect() }
+        let alone = |session: &Arc<plenum_model::Session>| (session.id, Standing::Alone(now_micros));
+        let owner = |session: &Arc<plenum_model::Session>| {
+            (session.id, Owner { principal: session.principal.clone(), namespace: session.namespace.clone() })
+        };
+        Self { standings: cell.sessions().map(alone).collect(), owners: cell.sessions().map(owner).collect() }
+    }
+
+    /// A session was opened.
+    pub(crate) fn opened(&mut self, session: SessionId, owner: Owner) {
+        self.owners.insert(session, owner);
+    }
+
+    /// A session was closed.
+    pub(crate) fn closed(&mut self, session: SessionId) {
+        self.owners.remove(&session);
+    }
+
+    /// Whose a session is; `None` for one that is not open, or is not known here.
+    pub(crate) fn owner(&self, session: SessionId) -> Option<&Owner> {
+        self.owners.get(&session)
     }
 
     /// A stream began, or a simple client opened or used the session.
@@ -60,6 +89,7 @@ impl Sessions {
         let gone: Vec<SessionId> =
             self.standings.iter().filter(|(_, standing)| overdue(standing)).map(|(session, _)| *session).collect();
         self.standings.retain(|_, standing| !overdue(standing));
+        gone.iter().for_each(|session| self.closed(*session));
         gone
     }
 }
@@ -67,6 +97,19 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_its_owners_until_it_is_closed() {
+        let mut sessions = Sessions::default();
+        let owner = Owner { principal: "ann".into(), namespace: "a".into() };
+        sessions.opened(SessionId(1), owner.clone());
+        sessions.opened(SessionId(2), owner.clone());
+        sessions.seen(SessionId(2), 0);
+        assert_eq!(sessions.owner(SessionId(1)), Some(&owner));
+        sessions.closed(SessionId(1));
+        assert_eq!(sessions.overdue(100, 100), [SessionId(2)]);
+        assert_eq!((sessions.owner(SessionId(1)), sessions.owner(SessionId(2))), (None, None));
+    }
 
     #[test]
     fn only_a_session_without_any_stream_grows_old() {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Command, Decision, SessionId};
+use plenum_model::{Command, Decision, SessionId};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use super::session::{self, Ask as SessionAsk};
 use super::stream::{MESSAGES_MAX, Out, Owner, Watcher};
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
+use crate::sessions::Owner as SessionOwner;
 use crate::shared::Shared;
 
 /// Messages down.
@@ -86,8 +87,7 @@ impl v1::cell_server::Cell for CellService {
         let transaction = request.into_inner();
         let session = SessionId(transaction.session);
         of_this_incarnation(&self.shared, transaction.incarnation)?;
-        let cell = self.shared.snapshot().await;
-        let namespace = usable(&cell, &principal, session)?;
+        let namespace = usable(&self.shared, &principal, session).await?;
         self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let encoded = bytes::Bytes::from(prost::Message::encode_to_vec(&transaction));
@@ -104,15 +104,16 @@ impl v1::cell_server::Cell for CellService {
     async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
         let principal = principal(&request)?;
         let wire = request.into_inner();
-        let cell = self.shared.snapshot().await;
         let session = SessionId(wire.session);
         let is_operator = matches!(principal.role(), Role::Local | Role::Operator);
-        let (scheduler, namespace) = if wire.session == 0 && is_operator {
-            (None, Arc::from(""))
+        let by_operator = wire.session == 0 && is_operator;
+        let namespace = if by_operator { Arc::from("") } else { usable(&self.shared, &principal, session).await? };
+        let cell = self.shared.snapshot().await;
+        let scheduler = if by_operator {
+            None
         } else {
-            let namespace = usable(&cell, &principal, session)?;
             self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
-            (cell.session(session).map(|session| session.scheduler.clone()), namespace)
+            cell.session(session).map(|session| session.scheduler.clone())
         };
         let job = held_job(&cell, scheduler.as_ref(), wire.job)?;
         drop(cell);
@@ -135,12 +136,14 @@ impl v1::cell_server::Cell for CellService {
     async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {
         let principal = principal(&request)?;
         let session = SessionId(request.into_inner().session);
-        let cell = self.shared.snapshot().await;
-        let namespace = usable(&cell, &principal, session)?;
+        let namespace = usable(&self.shared, &principal, session).await?;
         let command = Command::CloseSession(session);
         match self.shared.ask(Shared::request(principal.text(), namespace, command)).await?.decision {
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
-            _ => Ok(Response::new(v1::CloseResponse {})),
+            _ => {
+                self.shared.sessions.lock().closed(session);
+                Ok(Response::new(v1::CloseResponse {}))
+            }
         }
     }
 }
@@ -165,9 +168,7 @@ async fn serve_session(
     } else {
         let session = SessionId(hello.session);
         of_this_incarnation(&shared, hello.incarnation)?;
-        let cell = shared.snapshot().await;
-        let namespace = usable(&cell, &principal, session)?;
-        (session, namespace)
+        (session, usable(&shared, &principal, session).await?)
     };
     let (answers, answered) = mpsc::unbounded_channel();
     let owner = Owner { principal, namespace, session };
@@ -197,21 +198,34 @@ async fn open_session(
 ) -> Result<SessionId, Failure> {
     principal.may_schedule_as(scheduler)?;
     let request = plenum_proto::command::open_session(principal.text(), namespace, scheduler)?;
+    let owner = SessionOwner { principal: request.principal.clone(), namespace: request.namespace.clone() };
     match shared.ask(request).await?.decision {
-        Decision::Accepted { id, .. } => Ok(SessionId(id)),
+        Decision::Accepted { id, .. } => {
+            shared.sessions.lock().opened(SessionId(id), owner);
+            Ok(SessionId(id))
+        }
         Decision::Rejected(rejection) => Err(rejection.into()),
         Decision::Outcome(_) => Err(Failure::internal("opening a session gave an outcome")),
     }
 }
 
-/// The namespace of a session that the principal may use.
-fn usable(cell: &Cell, principal: &Principal, session: SessionId) -> Result<Arc<str>, Failure> {
-    let Some(found) = cell.session(session) else {
+/// The namespace of a session that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known.
+async fn usable(shared: &Shared, principal: &Principal, session: SessionId) -> Result<Arc<str>, Failure> {
+    let known = shared.sessions.lock().owner(session).cloned();
+    let owner = match known {
+        Some(known) => Some(known),
+        None => shared
+            .snapshot()
+            .await
+            .session(session)
+            .map(|found| SessionOwner { principal: found.principal.clone(), namespace: found.namespace.clone() }),
+    };
+    let Some(owner) = owner else {
         let message = format!("session {} is closed, or was never opened; open a new one", session.0);
         return Err(Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message));
     };
-    principal.may_use_session_of(&found.principal)?;
-    Ok(found.namespace.clone())
+    principal.may_use_session_of(&owner.principal)?;
+    Ok(owner.namespace)
 }
 
 /// A session's stream, for as long as it is there.
