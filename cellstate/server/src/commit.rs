@@ -275,6 +275,12 @@ impl<T> Committer<T> {
         self.in_flight.is_some() || self.building.requests() > 0
     }
 
+    /// Requests that have changed something since the batch in flight.
+    #[must_use]
+    pub fn building_requests(&self) -> usize {
+        self.building.requests()
+    }
+
     /// Whether a request may be handed over now. False while a full batch waits for the one in flight, and after a failure.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -310,10 +316,21 @@ impl<T> Committer<T> {
     /// What is to be done next; `None`: nothing before the next input. Gives the next batch to write only when everything else was
     /// taken, so that whoever hands over all that has arrived before polling gets the largest batches.
     pub fn poll(&mut self) -> Option<Output<T>> {
+        self.poll_from(0)
+    }
+
+    /// The same; but a batch that has fewer bytes waits for more requests, or for a poll that takes smaller ones.
+    pub fn poll_from(&mut self, least_bytes: usize) -> Option<Output<T>> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
-        if self.in_flight.is_some() || self.failed {
+        self.next_batch(least_bytes).map(Output::Write)
+    }
+
+    /// The next batch to write, if none is in flight and it has so many bytes: what came of the one before may be told while the disk
+    /// is at work. A caller that writes while everybody waits polls instead.
+    pub fn next_batch(&mut self, least_bytes: usize) -> Option<Batch> {
+        if self.in_flight.is_some() || self.failed || self.building.len_bytes() < least_bytes {
             return None;
         }
         let published = self.building.finish()?;
@@ -324,7 +341,7 @@ impl<T> Committer<T> {
         let (first, last) = (published.batch.first(), published.batch.last());
         let bytes = published.batch.bytes().clone();
         self.in_flight = Some(published);
-        Some(Output::Write(Batch { term: self.core.cell().identity().term, first, last, bytes }))
+        Some(Batch { term: self.core.cell().identity().term, first, last, bytes })
     }
 
     fn decide(&mut self, now: LogTime, ticket: Option<T>, asked: &Asked) {

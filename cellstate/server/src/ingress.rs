@@ -3,6 +3,7 @@
 mod queue;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -121,6 +122,8 @@ struct State {
 pub(crate) struct Ingress {
     state: Mutex<State>,
     arrived: Condvar,
+    /// [`State::written`] has something: looked at between two requests, without the lock that all connections want.
+    is_written: AtomicBool,
 }
 
 impl Ingress {
@@ -133,7 +136,7 @@ impl Ingress {
             stopping: false,
             waits: false,
         };
-        Self { state: Mutex::new(state), arrived: Condvar::new() }
+        Self { state: Mutex::new(state), arrived: Condvar::new(), is_written: AtomicBool::new(false) }
     }
 
     /// Queues a request of somebody.
@@ -161,7 +164,16 @@ impl Ingress {
     pub(crate) fn written(&self, durable: bool) {
         let mut state = self.state.lock();
         state.written = Some(durable);
+        self.is_written.store(true, Ordering::Release);
         self.wake(&state);
+    }
+
+    /// What became of the batch that the journal's thread had, if it is done with it. Never waits for anything to do.
+    pub(crate) fn take_written(&self) -> Option<bool> {
+        if !self.is_written.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        self.state.lock().written.take()
     }
 
     /// Somebody wants a snapshot.
@@ -223,6 +235,7 @@ impl Ingress {
             }
         }
         state.nudged = false;
+        self.is_written.store(false, Ordering::Relaxed);
         let mut taken = Taken { written: state.written.take(), stopping: state.stopping, ..Taken::default() };
         while room && taken.arrivals.len() < TAKEN_MAX {
             let next = state.own.pop_front();

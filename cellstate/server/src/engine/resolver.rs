@@ -16,6 +16,14 @@ use crate::shared::Shared;
 /// How often a read-only cell looks whether it still is.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
 
+/// A batch of so few requests is written by the resolver itself when nobody else waits: handing it over costs two changes of threads.
+/// With more of them, others are likely to ask while it syncs, and are decided meanwhile.
+const ALONE_REQUESTS: usize = 2;
+
+/// A batch of so many bytes is written as soon as the one before is durable, whatever waits still: a sync of it costs hardly more than
+/// one of a few bytes, and who is in it waits no longer than needed.
+const WORTH_WRITING_BYTES: usize = 64 << 10;
+
 /// The resolver, and whom it hands batches to.
 pub(crate) struct Resolver {
     pub(crate) committer: Committer<Ticket>,
@@ -76,24 +84,33 @@ impl Resolver {
 
     /// Decides what there is room for, and carries out what comes of it.
     fn decide_all(&mut self, pending: &mut VecDeque<Arrival>, drained: bool) {
-        let now = self.shared.clock.now();
         loop {
             while self.committer.has_room() {
                 let Some(arrival) = pending.pop_front() else { break };
-                self.shared.metrics.queued(arrival.since.elapsed());
-                let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
-                self.committer.handle(now, Input::Request { ticket, asked: arrival.asked });
+                self.decide(arrival);
             }
+            let now = self.shared.clock.now();
             if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
                 self.committer.handle(now, Input::Tick);
             }
             self.take_snapshot(now);
-            // Handing a batch over costs two changes of threads; with nobody waiting, writing it here is quicker.
-            self.carry_out(drained && pending.is_empty());
+            let alone = drained && pending.is_empty() && self.committer.building_requests() <= ALONE_REQUESTS;
+            self.carry_out(0, alone);
             if pending.is_empty() || !self.committer.has_room() {
                 return;
             }
         }
+    }
+
+    /// Decides one request. Whoever waits for the batch in flight does not wait for those that come after it, too.
+    fn decide(&mut self, arrival: Arrival) {
+        self.shared.metrics.queued(arrival.since.elapsed());
+        let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
+        self.committer.handle(self.shared.clock.now(), Input::Request { ticket, asked: arrival.asked });
+        if let Some(durable) = self.shared.ingress.take_written() {
+            self.written(durable);
+        }
+        self.carry_out(WORTH_WRITING_BYTES, false);
     }
 
     fn written(&mut self, durable: bool) {
@@ -101,9 +118,13 @@ impl Resolver {
         self.committer.handle(self.shared.clock.now(), input);
     }
 
-    /// Carries out all there is to do.
-    fn carry_out(&mut self, alone: bool) {
-        while let Some(output) = self.committer.poll() {
+    /// Carries out all there is to do; a batch of fewer bytes than these waits for more. One that is written by the resolver itself has
+    /// it `alone`.
+    fn carry_out(&mut self, least_bytes: usize, alone: bool) {
+        if !alone && let Some(batch) = self.committer.next_batch(least_bytes) {
+            self.hand_over(batch);
+        }
+        while let Some(output) = self.committer.poll_from(least_bytes) {
             match output {
                 Output::Publish(published) => {
                     self.tell_published();
@@ -118,18 +139,25 @@ impl Resolver {
                 }
                 Output::Write(batch) => {
                     self.tell_published();
-                    self.bytes_since_snapshot += batch.bytes.len();
                     if alone {
+                        self.bytes_since_snapshot += batch.bytes.len();
                         let durable = self.writer.write(&batch);
                         self.written(durable);
-                    } else if self.batches.send(batch).is_err() {
-                        self.shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
-                        return;
+                    } else {
+                        self.hand_over(batch);
                     }
                 }
             }
         }
         self.tell_published();
+    }
+
+    /// Gives a batch to the journal's thread, which has none.
+    fn hand_over(&mut self, batch: Batch) {
+        self.bytes_since_snapshot += batch.bytes.len();
+        if self.batches.send(batch).is_err() {
+            self.shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
+        }
     }
 
     /// Wakes who follows the cell, once the answers of a batch have gone out: a stream that waits for both is woken once. Then hands
