@@ -70,6 +70,10 @@ impl Mirror {
             // An ended allocation's row is cleared by the fold, so its machine is looked up before.
             let ended = delta.ends.iter().filter_map(|end| cell.allocation_in(end.slot));
             slots.extend(ended.map(|allocation| allocation.row.machine));
+            // Holds take room from others and give it back; what they are before the fold counts, too.
+            let holds = delta.holds.iter().flat_map(|(job, hold)| cell.hold(*job).into_iter().chain(hold));
+            slots.extend(holds.flat_map(|hold| hold.machines.iter().copied()));
+            slots.extend(delta.unknown.iter().map(|(id, _)| id.machine));
             bound(slots, cell.machine_rows().len());
         }
         if let Err(error) = cell.apply(delta) {
@@ -129,7 +133,34 @@ fn bound(slots: &mut Vec<u32>, machines: u32) {
 
 #[cfg(test)]
 mod tests {
+    use plenum_model::{Hold, JobId, Resources};
+
     use super::*;
+
+    #[test]
+    fn machines_change_when_room_is_held_on_them_and_when_it_is_given_back() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        let job = JobId { slot: 0, generation: 1 };
+        let hold = |machines: &[u32]| Hold {
+            machines: machines.to_vec(),
+            resources: Resources::new(1000, 0),
+            deadline: LogTime::default(),
+            first_wait: Revision(1),
+        };
+        let mut fold = |revision, hold: Option<Hold>| {
+            mirror.looked();
+            let mut delta = Delta::new(Revision(revision), LogTime::from_micros(1));
+            delta.holds.push((job, hold));
+            mirror.fold(&delta, 0).unwrap();
+            let mut changed = mirror.changed().unwrap().to_vec();
+            changed.sort_unstable();
+            changed
+        };
+        assert_eq!(fold(1, Some(hold(&[2, 5]))), [2, 5]);
+        assert_eq!(fold(2, Some(hold(&[5, 7]))), [2, 5, 5, 7]);
+        assert_eq!(fold(3, None), [5, 7]);
+    }
 
     #[test]
     fn a_connection_begins_with_the_time_of_the_last_delta() {
