@@ -1,178 +1,262 @@
 //! Machines for k equal tasks, as if each had been placed alone, one after the other, on the best of all machines.
+//!
+//! A pure function of columns, request, scoring and count. Of two machines the one with the lower cost is better; of two with equal cost the one
+//! that the request's rule for ties puts first. Nothing is cut off: all machines are looked at, unless the request asks for a sample.
 
+mod draw;
+mod following;
+
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::fmt;
+use std::collections::BinaryHeap;
 
-use plenum_model::{Cell, ClassSet, JobId, Requirement, Resources};
+pub use following::choose_following;
 
-use crate::columns::{Columns, least_cpu, least_memory, narrow};
-use crate::rank::{BestFitRank, Candidate, Decorrelation, FirstFitRank, MEMORY_BYTES_PER_CPU_MILLI, SpreadRank};
+use crate::columns::{Columns, Eligible, place};
+use crate::kernel::lanes;
+use crate::kernel::{Best, First, Place, Shortlist};
+use crate::policy::{Policy, WithScoring};
+use crate::request::{Judge, Request};
+use crate::scoring::Scoring;
+use crate::settings::{PARTS_MAX, Parts};
 
-/// Which machine is best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// See [`FirstFitRank`].
-    FirstFit,
-    /// See [`BestFitRank`].
-    BestFit,
-    /// See [`SpreadRank`].
-    Spread,
-}
-
-/// What equal tasks need, and how machines for them are ranked.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// What each task gets.
-    pub resources: &'a Resources,
-    /// Classes of machines that satisfy the constraints, from [`Columns::classes_for`].
-    pub classes: Option<&'a ClassSet>,
-    /// The machine that the job's tasks share, once one was chosen.
-    pub home: Option<u32>,
-    /// Tasks of the same group by machine slot. Only [`Policy::Spread`] looks at it.
-    pub siblings: &'a BTreeMap<u32, u32>,
-    /// Which machine is best.
-    pub policy: Policy,
-    /// `None`: ties go to the lowest slot.
-    pub decorrelation: Option<Decorrelation>,
-    /// The job: what it holds is free for it, and taken for others.
-    pub job: JobId,
-    /// What else a machine must be, for groups that ask for more than room. Then each machine is chosen once at most.
-    pub suits: Option<Suits<'a>>,
-}
-
-/// A further condition on machines, by slot.
-#[derive(Clone, Copy)]
-pub struct Suits<'a>(pub &'a dyn Fn(u32) -> bool);
-
-impl fmt::Debug for Suits<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Suits")
-    }
+/// A machine that was ranked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked {
+    /// Its slot.
+    pub machine: u32,
+    /// What it costs, affinities counted in, rounded down to the nearness.
+    pub cost: f32,
 }
 
 /// Machine slots for up to `count` equal tasks, best first; fewer when no more fit. A slot comes as often as tasks go there.
 ///
-/// Exact: the same as placing the tasks one by one, each on the machine of the smallest rank among *all* machines on which
-/// `model::Requirement::obstacle` sees no obstacle, with the room shrunk by the tasks before it. Depends on its arguments only.
-/// Takes time for one scan of the columns, plus `count` times its logarithm.
+/// Exact: the same as placing the tasks one by one, each on the best of *all* machines on which it fits, with the room shrunk by the tasks before
+/// it. Depends on its arguments only. Takes one scan of the columns, plus `count` times its logarithm.
 #[must_use]
-pub fn choose(columns: &Columns, cell: &Cell, request: &Request<'_>, count: u32) -> Vec<u32> {
-    match request.policy {
-        Policy::FirstFit => Scan { columns, cell, request }.best::<FirstFitRank>(count),
-        Policy::BestFit => Scan { columns, cell, request }.best::<BestFitRank>(count),
-        Policy::Spread => Scan { columns, cell, request }.best::<SpreadRank>(count),
+pub fn choose(columns: &Columns, request: &Request<'_>, policy: Policy, count: u32) -> Vec<u32> {
+    struct Choose<'a>(&'a Columns, &'a Request<'a>, u32);
+
+    impl WithScoring for Choose<'_> {
+        type Output = Vec<u32>;
+
+        fn with<S: Scoring>(self, scoring: &S) -> Vec<u32> {
+            choose_by(self.0, self.1, scoring, self.2)
+        }
+    }
+
+    let chosen = policy.with(columns, Choose(columns, request, count));
+    chosen.unwrap_or_else(|| draw::choose(columns, request, count))
+}
+
+/// As [`choose`], by any scoring.
+#[must_use]
+pub fn choose_by<S: Scoring + ?Sized>(columns: &Columns, request: &Request<'_>, scoring: &S, count: u32) -> Vec<u32> {
+    let judge = Judge::new(columns, request, scoring);
+    let mut chosen = Vec::new();
+    if let Some(home) = request.home {
+        return judge.fill(home, count);
+    }
+    if let Some(most) = request.settings.sample {
+        draw::choose_from_samples(&judge, most, count, &mut chosen);
+        return chosen;
+    }
+    for part in parts(request.settings.parts) {
+        let left = count.saturating_sub(u32::try_from(chosen.len()).unwrap_or(count));
+        if left == 0 {
+            break;
+        }
+        Scan::new(&judge, part).choose(left, &mut chosen);
+    }
+    chosen
+}
+
+/// The `most` best machines for one task, best first; fewer when it fits on no more. For alternates, and for showing how machines compare.
+///
+/// With parts in the request, all of one part stand before any of the next. Samples do not apply.
+#[must_use]
+pub fn rank<S: Scoring + ?Sized>(columns: &Columns, request: &Request<'_>, scoring: &S, most: usize) -> Vec<Ranked> {
+    let judge = Judge::new(columns, request, scoring);
+    let mut ranked = Vec::new();
+    for part in parts(request.settings.parts) {
+        let keys = Scan::new(&judge, part).first(most - ranked.len());
+        ranked.extend(keys.into_iter().map(|key| judge.ranked(key)));
+        if ranked.len() >= most {
+            break;
+        }
+    }
+    ranked
+}
+
+impl<S: Scoring + ?Sized> Judge<'_, S> {
+    pub(crate) fn ranked(&self, key: u64) -> Ranked {
+        let Place { cost, tie } = Place::of_key(key);
+        Ranked { machine: self.ask.order.slot(tie), cost }
+    }
+
+    fn suits(&self, slot: u32) -> bool {
+        self.request.suits.is_none_or(|suits| suits.0(slot))
+    }
+
+    /// As many of the tasks as fit on one machine.
+    fn fill(&self, slot: u32, count: u32) -> Vec<u32> {
+        let most = if self.request.suits.is_some() { count.min(1) } else { count };
+        let fits = |&placed: &u32| self.place(slot, placed).is_some();
+        let placed = if self.suits(slot) { (0..most).take_while(fits).count() } else { 0 };
+        vec![slot; placed]
     }
 }
 
-struct Scan<'a> {
-    columns: &'a Columns,
-    cell: &'a Cell,
-    request: &'a Request<'a>,
+/// The parts to look at, one after the other: part and number of parts. One of one without the setting.
+fn parts(parts: Option<Parts>) -> impl Iterator<Item = (u32, u32)> {
+    let Parts { count, first } = parts.unwrap_or(Parts { count: 1, first: 0 });
+    let count = count.clamp(1, PARTS_MAX);
+    (0..count)
+        .map(move |behind| (u64::from(first) + u64::from(behind)) % u64::from(count))
+        .map(move |part| (u32::try_from(part).expect("below 64"), count))
 }
 
-impl Scan<'_> {
-    fn best<R: Ord + Copy + for<'a> From<&'a Candidate>>(&self, count: u32) -> Vec<u32> {
-        let wanted = count as usize;
-        if wanted == 0 {
-            return Vec::new();
+/// One look at the machines of one part.
+pub(crate) struct Scan<'a, S: ?Sized> {
+    judge: &'a Judge<'a, S>,
+    /// Machines that the kernel looks at.
+    words: Cow<'a, [u64]>,
+    /// Machines that are judged one by one, because the kernel does not know all of them.
+    special: Vec<u32>,
+}
+
+impl<'a, S: Scoring + ?Sized> Scan<'a, S> {
+    pub(crate) fn new(judge: &'a Judge<'a, S>, part: (u32, u32)) -> Self {
+        let mut words = words(judge.columns, judge.request, part);
+        let mut special = judge.special_rows();
+        special.retain(|&slot| slot % part.1 == part.0);
+        if !special.is_empty() {
+            clear(words.to_mut(), &special);
         }
-        let rank = |machine, placed| R::from(&self.candidate(machine, placed));
-        if wanted == 1 {
-            // One scan, and nothing to remember.
-            return self
-                .fitting()
-                .map(|machine| (rank(machine, 0), machine))
-                .min()
-                .map(|(_, machine)| machine)
-                .into_iter()
-                .collect();
+        Self { judge, words, special }
+    }
+
+    fn choose(&self, count: u32, chosen: &mut Vec<u32>) {
+        if self.judge.request.suits.is_some() {
+            self.choose_suiting(count, chosen);
+        } else if count == 1 {
+            chosen.extend(self.best().map(|place| self.judge.ask.order.slot(place.tie)));
+        } else {
+            let keys = self.first(count as usize);
+            place_in_turn(self.judge, &keys, count, chosen);
         }
-        let mut ranked: Vec<(R, u32, u32)> = self.fitting().map(|machine| (rank(machine, 0), machine, 0)).collect();
-        // A rank depends on its own machine only, and changes only when a task goes there. So of the first k machines one is
-        // still untouched when the k-th task is placed, and no machine behind them is ever needed.
-        if ranked.len() > wanted {
-            ranked.select_nth_unstable(wanted - 1);
-            ranked.truncate(wanted);
+    }
+
+    fn special_places(&self) -> impl Iterator<Item = Place> {
+        self.special.iter().filter_map(|&slot| self.judge.place(slot, 0))
+    }
+
+    /// The best machine for one task.
+    fn best(&self) -> Option<Place> {
+        let Judge { scoring, ask, .. } = *self.judge;
+        let plain = lanes::run(Best { scoring, rows: self.judge.rows(&self.words), ask });
+        let best = self.special_places().fold(plain, |best, place| if place.is_before(&best) { place } else { best });
+        (best.cost < f32::INFINITY).then_some(best)
+    }
+
+    /// The keys of the best machines for one task, best first.
+    fn first(&self, most: usize) -> Vec<u64> {
+        let mut list = Shortlist::new(most);
+        self.special_places().for_each(|place| list.add(place));
+        let Judge { scoring, ask, .. } = *self.judge;
+        lanes::run(First { scoring, rows: self.judge.rows(&self.words), ask, list: &mut list });
+        list.sorted()
+    }
+
+    /// The best machines that suit, each once. Whether one suits is dear to know, so the best are asked first.
+    fn choose_suiting(&self, count: u32, chosen: &mut Vec<u32>) {
+        let wanted = chosen.len() + count as usize;
+        let (mut asked, mut most) = (0, (count as usize).max(16));
+        loop {
+            let keys = self.first(most);
+            for &key in keys.iter().skip(asked) {
+                let slot = self.judge.ranked(key).machine;
+                if self.judge.suits(slot) {
+                    chosen.push(slot);
+                }
+                if chosen.len() == wanted {
+                    return;
+                }
+            }
+            if keys.len() < most {
+                return;
+            }
+            (asked, most) = (keys.len(), most.saturating_mul(16));
         }
-        let mut heap: BinaryHeap<_> = ranked.into_iter().map(Reverse).collect();
-        let mut chosen = Vec::with_capacity(wanted.min(heap.len().saturating_mul(4)));
-        while chosen.len() < wanted
-            && let Some(Reverse((_, machine, placed))) = heap.pop()
-        {
-            chosen.push(machine);
-            if self.fits_after(machine, placed + 1) {
-                heap.push(Reverse((rank(machine, placed + 1), machine, placed + 1)));
+    }
+}
+
+/// The tasks one after the other, on the machines of these keys.
+///
+/// A cost depends on its own machine only, and changes only when a task goes there. So of the first k machines one is still untouched when the
+/// k-th task is placed, and no machine behind them is ever needed.
+pub(crate) fn place_in_turn<S: Scoring + ?Sized>(
+    judge: &Judge<'_, S>,
+    keys: &[u64],
+    count: u32,
+    chosen: &mut Vec<u32>,
+) {
+    let mut untouched = keys.iter().copied().peekable();
+    // Machines that have some of the tasks, and where they stand now.
+    let mut again: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::new();
+    chosen.reserve(count as usize);
+    let mut left = count;
+    while left > 0 {
+        let touched = again.peek().map(|Reverse((key, _))| *key);
+        let (key, mut placed) = match (untouched.peek(), touched) {
+            (Some(&new), Some(old)) if old < new => again.pop().map_or((old, 0), |Reverse(entry)| entry),
+            (Some(&new), _) => {
+                untouched.next();
+                (new, 0)
+            }
+            (None, Some(old)) => again.pop().map_or((old, 0), |Reverse(entry)| entry),
+            (None, None) => return,
+        };
+        let slot = judge.ranked(key).machine;
+        // The same machine goes on while nobody else is better: a best fit fills it.
+        let rival = untouched.peek().copied().into_iter().chain(again.peek().map(|Reverse((key, _))| *key)).min();
+        loop {
+            chosen.push(slot);
+            (placed, left) = (placed + 1, left - 1);
+            if left == 0 {
+                return;
+            }
+            let Some(key) = judge.place(slot, placed).map(|place| place.key()) else { break };
+            if rival.is_some_and(|rival| rival < key) {
+                again.push(Reverse((key, placed)));
+                break;
             }
         }
-        chosen
-    }
-
-    /// Slots of the machines that one task fits on, rising.
-    fn fitting(&self) -> impl Iterator<Item = u32> {
-        let need = self.request.resources;
-        let (cpu_millis, memory_bytes) = (least_cpu(need.cpu_millis), least_memory(need.memory_bytes));
-        // For CPU and memory the columns are exact. Whatever else is asked for, the shared judgement decides.
-        let plain = need.is_plain() && !self.cell.has_holds();
-        let columns = self.columns.cpu_millis.iter().zip(&self.columns.memory_bytes).zip(&self.columns.classes);
-        let fits = move |&(_, ((free_cpu, free_memory), class)): &(u32, ((&i32, &i64), &u32))| {
-            *free_cpu >= cpu_millis
-                && *free_memory >= memory_bytes
-                && self.request.classes.is_none_or(|classes| classes.contains(*class))
-        };
-        let home = move |slot: &u32| self.request.home.is_none_or(|home| home == *slot);
-        (0..).zip(columns).filter(fits).map(|(slot, _)| slot).filter(home).filter(move |&slot| {
-            (plain || self.requirement().obstacle(self.cell, slot, &self.columns.promised(slot)).is_none())
-                && self.request.suits.is_none_or(|suits| suits.0(slot))
-        })
-    }
-
-    /// Whether one more task fits when `placed` of them went to a machine on which the first one fitted.
-    fn fits_after(&self, machine: u32, placed: u32) -> bool {
-        if self.request.suits.is_some() {
-            return false;
-        }
-        let each = self.request.resources;
-        let all = times(each, placed).and_then(|taken| taken.checked_add(&self.columns.promised(machine)));
-        all.is_some_and(|promised| self.requirement().obstacle(self.cell, machine, &promised).is_none())
-    }
-
-    fn requirement(&self) -> Requirement<'_> {
-        let Request { resources, classes, home, job, .. } = *self.request;
-        Requirement { resources, classes, home, job, special: None }
-    }
-
-    /// The machine as a rank sees it, when `placed` of the tasks went there already.
-    fn candidate(&self, machine: u32, placed: u32) -> Candidate {
-        let row = machine as usize;
-        let tasks = i64::from(placed) + 1;
-        let each = self.request.resources;
-        let cpu_left = i64::from(self.columns.cpu_millis[row]) - i64::from(narrow(each.cpu_millis)) * tasks;
-        let memory = each.memory_bytes.cast_signed().saturating_mul(tasks);
-        let memory_left = self.columns.memory_bytes[row].saturating_sub(memory);
-        let left = |amount: i64| u64::try_from(amount).unwrap_or(0);
-        let exact = left(cpu_left) + left(memory_left) / MEMORY_BYTES_PER_CPU_MILLI;
-        let nearness = self.request.decorrelation.map_or(1, |setting| setting.nearness_cpu_millis.max(1));
-        Candidate {
-            machine,
-            leftover: exact - exact % nearness,
-            siblings: self.request.siblings.get(&machine).copied().unwrap_or(0).saturating_add(placed),
-            tie: self.request.decorrelation.map_or(0, |setting| setting.tie(machine)),
-        }
     }
 }
 
-/// `count` times the amount, `None` on overflow.
-fn times(amount: &Resources, count: u32) -> Option<Resources> {
-    let count = u64::from(count);
-    let mut product = *amount;
-    product.cpu_millis = amount.cpu_millis.checked_mul(count)?;
-    product.memory_bytes = amount.memory_bytes.checked_mul(count)?;
-    product.disk_bytes = amount.disk_bytes.checked_mul(count)?;
-    for units in &mut product.custom {
-        *units = units.checked_mul(count)?;
+/// One bit for each machine of a part that the request allows.
+fn words<'a>(columns: &Columns, request: &Request<'a>, (part, parts): (u32, u32)) -> Cow<'a, [u64]> {
+    let blocks = columns.changed.len();
+    let eligible = request.eligible.map(Eligible::words);
+    if parts == 1 {
+        return eligible.map_or_else(|| Cow::Owned(vec![u64::MAX; blocks]), Cow::Borrowed);
     }
-    Some(product)
+    // Which rows of a block belong to the part repeats after as many blocks as there are parts.
+    let mut pattern = vec![0_u64; parts as usize];
+    for row in (part as usize..64 * parts as usize).step_by(parts as usize) {
+        pattern[row / 64] |= 1 << (row % 64);
+    }
+    let word = |block: usize| eligible.map_or(u64::MAX, |words| words.get(block).copied().unwrap_or(0));
+    Cow::Owned((0..blocks).map(|block| word(block) & pattern[block % parts as usize]).collect())
+}
+
+/// Leaves machines to be judged one by one.
+pub(crate) fn clear(words: &mut [u64], slots: &[u32]) {
+    for &slot in slots {
+        let (block, lane) = place(slot);
+        words[block] &= !(1 << lane);
+    }
 }
 
 #[cfg(test)]

@@ -1,29 +1,50 @@
-//! The room of all machines in packed columns: 16 bytes a machine, so that looking at every machine is a short scan.
+//! The room of all machines in packed columns, so that looking at every machine is a short scan.
+//!
+//! The columns are rounded to whole units, and rank; what is exactly free stands beside them, and decides. Only rows that changed are read from the
+//! cell again, and each block of rows knows when that last happened, so that whoever derived something from it derives only that anew.
+
+mod eligible;
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Cell, ClassSet, Constraint, MachineState, Resources};
+use plenum_model::{Cell, JobId, MachineState, Requirement, Resources, Room};
+
+pub use eligible::Eligible;
+
+use crate::kernel::BLOCK;
+use crate::scoring::Amounts;
+use eligible::EligibleSets;
 
 /// Free CPU of a machine that takes no claims: no need is that small.
-const CLOSED: i32 = i32::MIN;
+const CLOSED: i32 = -1;
 
-/// Different lists of constraints whose classes are remembered. Far above what lives at once in a cell: past it, they are
-/// judged anew.
-const CONSTRAINT_LISTS_MAX: usize = 4096;
+/// Bytes of a unit of memory and disk in the columns.
+pub(crate) const UNIT_BYTES: u64 = 1 << 20;
 
-/// What a placement decision looks at: for each machine what is free and not promised, and its class.
+/// What a placement decision looks at.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
-    /// Free less promised; `CLOSED` where nothing may be claimed.
-    pub(crate) cpu_millis: Vec<i32>,
-    /// Free less promised.
-    pub(crate) memory_bytes: Vec<i64>,
-    pub(crate) classes: Vec<u32>,
-    /// Room that is spoken for, by machine slot. Invariant: the two room columns have it subtracted.
+    rows: u32,
+    /// CPU, memory and disk that are free and not promised, in whole units, at least 0; `CLOSED` for CPU where nothing may be claimed. All columns
+    /// are as long as there are blocks, and closed behind the last row.
+    pub(crate) free: [Vec<[i32; BLOCK]>; 3],
+    pub(crate) capacity: [Vec<[f32; BLOCK]>; 3],
+    /// One over the capacity, 0 where there is none.
+    pub(crate) per_capacity: [Vec<[f32; BLOCK]>; 3],
+    /// Exactly what is free: less what is promised, and less what any job holds.
+    pub(crate) rooms: Vec<Room>,
+    classes: Vec<u32>,
+    /// The largest amount of each resource on any machine.
+    largest: Amounts,
+    /// Room that is spoken for, by machine slot. Invariant: `rooms` have it subtracted.
     promised: BTreeMap<u32, Resources>,
     /// Rows whose promise came from `take`: they are read again when the columns follow the cell next time.
     taken: Vec<u32>,
-    sets: BTreeMap<Vec<Constraint>, ClassSet>,
+    /// Rises with each change.
+    pub(crate) stamp: u64,
+    /// For each block, the stamp of its last change.
+    pub(crate) changed: Vec<u64>,
+    sets: EligibleSets,
 }
 
 impl Columns {
@@ -33,50 +54,56 @@ impl Columns {
     /// `changed` has the slots of the machines that changed since the last call, in any order; `None` stands for "any, or
     /// another cell", and reads all of them. Promises are compared, and need not be in it.
     pub fn follow(&mut self, cell: &Cell, changed: Option<&[u32]>, promised: &BTreeMap<u32, Resources>) {
+        self.stamp += 1;
         let rows = cell.machine_rows().len();
         let before = std::mem::replace(&mut self.promised, promised.clone());
         let taken = std::mem::take(&mut self.taken);
         let Some(changed) = changed else {
-            // Numbers of classes mean something only within one cell.
-            self.sets.clear();
+            // Numbers of classes, too, mean something only within one cell.
+            let promised = std::mem::take(&mut self.promised);
+            *self = Self { promised, stamp: self.stamp, ..Self::default() };
             self.resize(rows);
             (0..rows).for_each(|slot| self.read(cell, slot));
             return;
         };
-        let known = u32::try_from(self.cpu_millis.len()).expect("machine slots have 32-bit numbers");
+        let known = self.rows;
         self.resize(rows);
         (known..rows).for_each(|slot| self.read(cell, slot));
-        for &slot in changed.iter().chain(&taken).chain(before.keys()).chain(promised.keys()) {
+        for &slot in changed {
             self.read(cell, slot);
+            self.touch(slot);
+        }
+        for &slot in taken.iter().chain(before.keys()).chain(promised.keys()) {
+            self.read(cell, slot);
+        }
+    }
+
+    /// Says that something about a machine changed that a scoring's own columns have, and these do not.
+    pub fn touch(&mut self, slot: u32) {
+        if let Some(changed) = self.changed.get_mut(slot as usize / BLOCK) {
+            self.stamp += 1;
+            *changed = self.stamp;
         }
     }
 
     /// Sets room on a machine aside, for a task that was just placed there.
     pub fn take(&mut self, slot: u32, amount: &Resources) {
         let promise = self.promised.entry(slot).or_default();
+        let before = *promise;
         // A sum beyond all bounds cannot come from tasks that fitted; it would only close the machine.
         *promise = promise.checked_add(amount).unwrap_or(Resources::new(u64::MAX / 4, u64::MAX / 4));
+        let after = *promise;
         self.taken.push(slot);
-        let row = slot as usize;
-        if let Some(cpu_millis) = self.cpu_millis.get_mut(row)
-            && *cpu_millis != CLOSED
-        {
-            *cpu_millis = cpu_millis.saturating_sub(narrow(amount.cpu_millis)).max(CLOSED + 1);
-            self.memory_bytes[row] = self.memory_bytes[row].saturating_sub_unsigned(amount.memory_bytes);
-        }
+        self.promise_changed(slot, &before, &after);
     }
 
     /// Takes back what was set aside on a machine, for a task that is not placed there after all.
     pub fn give(&mut self, slot: u32, amount: &Resources) {
         let Some(promise) = self.promised.get_mut(&slot) else { return };
+        let before = *promise;
         *promise = promise.without(amount);
-        let row = slot as usize;
-        if let Some(cpu_millis) = self.cpu_millis.get_mut(row)
-            && *cpu_millis != CLOSED
-        {
-            *cpu_millis = cpu_millis.saturating_add(narrow(amount.cpu_millis));
-            self.memory_bytes[row] = self.memory_bytes[row].saturating_add_unsigned(amount.memory_bytes);
-        }
+        let after = *promise;
+        self.promise_changed(slot, &before, &after);
     }
 
     /// What is spoken for on a machine.
@@ -85,56 +112,150 @@ impl Columns {
         self.promised.get(&slot).copied().unwrap_or_default()
     }
 
-    /// The classes of machines that satisfy all of `constraints`; `None` when there are none to satisfy. Judged once for each
-    /// list, and again only for classes that are new.
-    pub fn classes_for(&mut self, constraints: &[Constraint], cell: &Cell) -> Option<ClassSet> {
-        if constraints.is_empty() {
-            return None;
+    /// Slots of machines, from 0.
+    #[must_use]
+    pub const fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// The largest amount of each resource on any machine of the cell.
+    #[must_use]
+    pub const fn largest(&self) -> &Amounts {
+        &self.largest
+    }
+
+    /// What is exactly free on a machine, less what is promised and what any job holds there; `None` where nothing may be claimed.
+    #[must_use]
+    pub fn room(&self, slot: u32) -> Option<&Room> {
+        if self.is_open(slot) { self.rooms.get(slot as usize) } else { None }
+    }
+
+    /// What there is on a machine, and one over it.
+    pub(crate) fn capacities(&self, slot: u32) -> [Amounts; 2] {
+        let (block, lane) = place(slot);
+        [&self.capacity, &self.per_capacity].map(|columns| {
+            let amount = |resource: usize| columns[resource].get(block).map_or(0.0, |rows| rows[lane]);
+            Amounts { cpu_millis: amount(0), memory_mib: amount(1), disk_mib: amount(2) }
+        })
+    }
+
+    fn is_open(&self, slot: u32) -> bool {
+        let (block, lane) = place(slot);
+        self.free[0].get(block).is_some_and(|rows| rows[lane] != CLOSED)
+    }
+
+    fn promise_changed(&mut self, slot: u32, before: &Resources, after: &Resources) {
+        if !self.is_open(slot) {
+            return;
         }
-        if self.sets.len() >= CONSTRAINT_LISTS_MAX {
-            self.sets.clear();
+        let room = &mut self.rooms[slot as usize];
+        room.add(before);
+        room.take(after);
+        let units = units(room);
+        self.write_free(slot, units);
+    }
+
+    fn write_free(&mut self, slot: u32, units: [i32; 3]) {
+        let (block, lane) = place(slot);
+        self.stamp += 1;
+        self.changed[block] = self.stamp;
+        for (column, amount) in self.free.iter_mut().zip(units) {
+            column[block][lane] = amount;
         }
-        let set = self.sets.entry(constraints.to_vec()).or_default();
-        set.refresh(constraints, cell);
-        Some(set.clone())
     }
 
     fn resize(&mut self, rows: u32) {
-        let rows = rows as usize;
-        self.cpu_millis.resize(rows, CLOSED);
-        self.memory_bytes.resize(rows, 0);
-        self.classes.resize(rows, 0);
+        let blocks = (rows as usize).div_ceil(BLOCK);
+        self.rows = rows;
+        self.free[0].resize(blocks, [CLOSED; BLOCK]);
+        self.free[1..].iter_mut().for_each(|column| column.resize(blocks, [0; BLOCK]));
+        let capacities = self.capacity.iter_mut().chain(&mut self.per_capacity);
+        capacities.for_each(|column| column.resize(blocks, [0.0; BLOCK]));
+        self.rooms.resize(rows as usize, Room::default());
+        self.classes.resize(rows as usize, u32::MAX);
+        self.changed.resize(blocks, self.stamp);
+        if let Some(last) = self.free[0].last_mut() {
+            last[(rows as usize - 1) % BLOCK + 1..].fill(CLOSED);
+        }
     }
 
     fn read(&mut self, cell: &Cell, slot: u32) {
-        let index = slot as usize;
-        if index >= self.cpu_millis.len() {
+        if slot >= self.rows {
             return;
         }
-        let open = |row: &&plenum_model::MachineRow| row.state == MachineState::Ready && row.allocations < u16::MAX;
-        let Some(row) = cell.machine_row(slot).filter(open) else {
-            self.cpu_millis[index] = CLOSED;
+        let row = slot as usize;
+        let (mut free, mut capacity) = ([CLOSED, 0, 0], Amounts::default());
+        if let Some(machine) = cell.machine_in(slot).filter(|machine| machine.state != MachineState::Gone) {
+            capacity = Amounts::of(units(&Room::all_of(&machine.capacity)));
+        }
+        let class = cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
+        if class != self.classes[row] {
+            self.classes[row] = class;
+            self.sets.class_changed(slot);
+        }
+        self.read_capacity(slot, &capacity);
+        let mut exact = Room::default();
+        // A task that needs nothing may run wherever anything may: the shared judgement says where that is.
+        if nothing().obstacle(cell, slot, &Resources::default()).is_none() {
+            exact = cell.room_for(slot, nothing().job);
+            exact.take(&self.promised(slot));
+            free = units(&exact);
+        }
+        let (block, lane) = place(slot);
+        // Some bytes more or less may not show in the units.
+        if self.free.each_ref().map(|column| column[block][lane]) != free || self.rooms[row] != exact {
+            self.rooms[row] = exact;
+            self.write_free(slot, free);
+        }
+    }
+
+    fn read_capacity(&mut self, slot: u32, capacity: &Amounts) {
+        let [before, _] = self.capacities(slot);
+        if before == *capacity {
             return;
+        }
+        let (block, lane) = place(slot);
+        let write = |columns: &mut [Vec<[f32; BLOCK]>; 3], amounts: &Amounts| {
+            let all = [amounts.cpu_millis, amounts.memory_mib, amounts.disk_mib];
+            columns.iter_mut().zip(all).for_each(|(column, amount)| column[block][lane] = amount);
         };
-        let promised = self.promised(slot);
-        self.cpu_millis[index] = row.free_cpu_millis.saturating_sub(narrow(promised.cpu_millis)).max(CLOSED + 1);
-        self.memory_bytes[index] = row.free_memory_bytes.saturating_sub_unsigned(promised.memory_bytes);
-        self.classes[index] = row.class;
+        write(&mut self.capacity, capacity);
+        write(&mut self.per_capacity, &capacity.inverse());
+        let was_largest = before.upper(&self.largest) == self.largest && {
+            let Amounts { cpu_millis, memory_mib, disk_mib } = self.largest;
+            before.cpu_millis == cpu_millis || before.memory_mib == memory_mib || before.disk_mib == disk_mib
+        };
+        let largest = if was_largest && before != Amounts::default() {
+            (0..self.rows).fold(Amounts::default(), |most, slot| most.upper(&self.capacities(slot)[0]))
+        } else {
+            self.largest.upper(capacity)
+        };
+        if largest != self.largest {
+            // What whole machines are worth depends on it, and so do costs of all.
+            self.largest = largest;
+            self.stamp += 1;
+            self.changed.fill(self.stamp);
+        } else {
+            self.touch(slot);
+        }
     }
 }
 
-/// CPU as the columns keep it; what is beyond their range is more than any machine has.
-pub(crate) fn narrow(cpu_millis: u64) -> i32 {
-    i32::try_from(cpu_millis).unwrap_or(i32::MAX)
+/// A task that asks for nothing, of no job.
+fn nothing() -> Requirement<'static> {
+    const NOTHING: &Resources = &Resources::new(0, 0);
+    Requirement { resources: NOTHING, classes: None, home: None, job: JobId::default(), special: None }
 }
 
-/// The least value of the column that lets `need` in. A resource that is not asked for is never short, even where the room in
-/// it is negative; a closed machine lets nothing in.
-pub(crate) fn least_cpu(need: u64) -> i32 {
-    if need == 0 { CLOSED + 1 } else { narrow(need) }
+/// Block and row within it.
+pub(crate) const fn place(slot: u32) -> (usize, usize) {
+    (slot as usize / BLOCK, slot as usize % BLOCK)
 }
 
-/// See [`least_cpu`].
-pub(crate) fn least_memory(need: u64) -> i64 {
-    if need == 0 { i64::MIN } else { i64::try_from(need).unwrap_or(i64::MAX) }
+/// Amounts as the columns keep them: whole units, rounded down, 0 where less than nothing is free: who asks for none of it is let in, and
+/// nobody else.
+pub(crate) fn units(room: &Room) -> [i32; 3] {
+    let whole = |amount: i64| i32::try_from(amount.max(0)).unwrap_or(i32::MAX);
+    let mib = |bytes: i64| whole(bytes.max(0) / UNIT_BYTES.cast_signed());
+    [whole(room.0[0]), mib(room.0[1]), mib(room.0[2])]
 }

@@ -1,7 +1,6 @@
 //! How good a machine is for a task: one number for each, and a page of this folder for each way to reckon it.
 //!
-//! A scoring knows nothing of columns, ties, samples or constraints: it is asked only about machines on which the task fits, and says what it
-//! costs to put it there. So a team's own scoring is a struct and one function, in a crate of its own:
+//! A scoring knows nothing of columns, ties, samples or constraints: it says what it costs to put a task on a machine on which it fits. So a team's own scoring is a struct and one function, in a crate of its own:
 //!
 //! ```
 //! use plenum_policies::{Amounts, Candidate, Scoring};
@@ -56,11 +55,37 @@ pub struct Candidate {
     pub free: Amounts,
     /// All there is.
     pub capacity: Amounts,
+    /// One over the capacity, 0 where there is none: a product with it is a share, without the price of a division.
+    pub per_capacity: Amounts,
     /// Tasks of the same group on it, earlier ones of the same decision included. 0 where the request names no siblings.
     pub siblings: u32,
     /// Tasks of the same decision that were put there before this one. `free` has them subtracted; for columns of one's own a scoring has to
     /// do that itself.
     pub placed: u32,
+}
+
+impl Amounts {
+    /// From amounts of CPU, memory and disk in whole units.
+    #[inline]
+    #[allow(clippy::cast_precision_loss, reason = "24 bits are what scorings see")]
+    pub(crate) const fn of(units: [i32; 3]) -> Self {
+        Self { cpu_millis: units[0] as f32, memory_mib: units[1] as f32, disk_mib: units[2] as f32 }
+    }
+
+    /// One over each, 0 where there is none.
+    pub(crate) fn inverse(&self) -> Self {
+        let over = |amount: f32| if amount > 0.0 { 1.0 / amount } else { 0.0 };
+        Self { cpu_millis: over(self.cpu_millis), memory_mib: over(self.memory_mib), disk_mib: over(self.disk_mib) }
+    }
+
+    /// The larger of both, in each resource.
+    pub(crate) const fn upper(&self, other: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory_mib: self.memory_mib.max(other.memory_mib),
+            disk_mib: self.disk_mib.max(other.disk_mib),
+        }
+    }
 }
 
 /// What it costs to put a task on a machine. The lowest cost wins; ties go by the request's rule, never by the scoring.
@@ -77,7 +102,11 @@ pub trait Scoring {
     /// What inspection shows: at most 63 bytes.
     fn name(&self) -> &str;
 
-    /// What it costs. The same arguments give the same bits, on every machine. A cost that is not finite rules the machine out.
+    /// What it costs. The same arguments give the same bits, on every machine. [`f32::INFINITY`] rules the machine out, and so does what is no
+    /// number.
+    ///
+    /// Asked about whole blocks of 64 slots, though what it says counts only where there is a machine on which the task fits: any slot and any
+    /// amounts may come, and it must not panic. Columns of one's own are looked up with `get`.
     ///
     /// Runs once for each machine of the cell at each full decision. Straight arithmetic on `candidate` and `task`, inlined and without
     /// branches, is compiled for eight machines at a time; a look into columns of one's own takes some nanoseconds a machine.

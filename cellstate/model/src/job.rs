@@ -51,7 +51,7 @@ pub struct RetryPolicy {
 }
 
 /// A wish for machines of some kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Affinity {
     /// What is wished for.
     pub rule: Constraint,

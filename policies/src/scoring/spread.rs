@@ -20,10 +20,9 @@ impl Scoring for Spread {
     #[inline]
     #[allow(clippy::cast_precision_loss, reason = "a machine has at most 65,535 tasks")]
     fn cost(&self, candidate: &Candidate, task: &Amounts) -> f32 {
-        let Candidate { free, capacity, .. } = candidate;
-        // A machine without any of a resource is asked for none of it, or the task would not fit.
-        let cpu = (free.cpu_millis - task.cpu_millis) / capacity.cpu_millis.max(1.0);
-        let memory = (free.memory_mib - task.memory_mib) / capacity.memory_mib.max(1.0);
+        let Candidate { free, per_capacity, .. } = candidate;
+        let cpu = (free.cpu_millis - task.cpu_millis) * per_capacity.cpu_millis;
+        let memory = (free.memory_mib - task.memory_mib) * per_capacity.memory_mib;
         // A half keeps a full share below the price of a sibling, whatever is rounded.
         candidate.siblings as f32 - cpu.min(memory) * 0.5
     }

@@ -19,14 +19,11 @@ impl Scoring for Tetris {
 
     #[inline]
     fn cost(&self, candidate: &Candidate, task: &Amounts) -> f32 {
-        let Candidate { free, capacity, .. } = candidate;
-        let share = |need: f32, free: f32, all: f32| {
-            let one = 1.0 / all.max(1.0);
-            (need * one) * (free * one)
-        };
-        let cpu = share(task.cpu_millis, free.cpu_millis, capacity.cpu_millis);
-        let memory = share(task.memory_mib, free.memory_mib, capacity.memory_mib);
-        let disk = share(task.disk_mib, free.disk_mib, capacity.disk_mib);
+        let Candidate { free, per_capacity, .. } = candidate;
+        let shares = |need: f32, free: f32, one: f32| (need * one) * (free * one);
+        let cpu = shares(task.cpu_millis, free.cpu_millis, per_capacity.cpu_millis);
+        let memory = shares(task.memory_mib, free.memory_mib, per_capacity.memory_mib);
+        let disk = shares(task.disk_mib, free.disk_mib, per_capacity.disk_mib);
         -(cpu + memory + disk)
     }
 

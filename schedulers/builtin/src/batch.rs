@@ -4,7 +4,7 @@
 //! room is lost and a short task gives it back soon. Machines that fit about equally well are taken in an order of the
 //! session's own, so that many batch schedulers do not all claim the same one.
 
-use plenum_policies::{Decorrelation, Policy};
+use plenum_policies::{Policy, Settings, Ties};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
 use crate::placer::Placer;
@@ -14,13 +14,13 @@ pub(crate) const NAME: &str = "batch";
 
 /// How much better a machine must fit, in thousandths of a core, before it is preferred over one that a neighbour is less
 /// likely to take.
-const NEARNESS_CPU_MILLIS: u64 = 250;
+const NEARNESS_CPU_MILLIS: u16 = 250;
 
 /// The batch scheduler.
 #[derive(Debug)]
 pub struct Batch {
     placer: Placer,
-    nearness_cpu_millis: u64,
+    nearness_cpu_millis: u16,
 }
 
 impl Default for Batch {
@@ -32,7 +32,7 @@ impl Default for Batch {
 impl Batch {
     /// With another nearness, in thousandths of a core; 0 packs as tightly as can be, and conflicts most.
     #[must_use]
-    pub fn new(nearness_cpu_millis: u64) -> Self {
+    pub fn new(nearness_cpu_millis: u16) -> Self {
         Self { placer: Placer::new(Policy::BestFit), nearness_cpu_millis }
     }
 }
@@ -44,7 +44,8 @@ impl Scheduler for Batch {
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
         let nearness_cpu_millis = self.nearness_cpu_millis;
-        self.placer.begin(view, Some(Decorrelation { seed: view.seed(), nearness_cpu_millis }));
+        let nearness = nearness_cpu_millis.into();
+        self.placer.begin(view, Settings { ties: Ties::Seeded, seed: view.seed(), nearness, ..Settings::default() });
         let mut decision = Decision::default();
         let mut plan = Plan::incremental().decided_by("best-fit", &nearness_cpu_millis.to_le_bytes());
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);

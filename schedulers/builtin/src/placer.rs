@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{Constraint, GroupCounts, JobId, Requirement, Resources, Special};
-use plenum_policies::{Columns, Decorrelation, Policy, Request, Suits, choose, explain};
+use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, choose, explain};
 use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
 use crate::shared_machine;
@@ -13,7 +13,9 @@ use crate::shared_machine;
 pub(crate) struct Placer {
     policy: Policy,
     columns: Columns,
-    decorrelation: Option<Decorrelation>,
+    /// What earlier decisions found out about equal tasks.
+    index: Index,
+    settings: Settings,
     /// Machines chosen in this decision for jobs whose tasks share one.
     homes: BTreeMap<JobId, u32>,
     /// What did not fit in this decision, and why. Room only shrinks in the course of one, so what is equal doesn't either:
@@ -31,7 +33,8 @@ impl Placer {
         Self {
             policy,
             columns: Columns::default(),
-            decorrelation: None,
+            index: Index::default(),
+            settings: Settings::default(),
             homes: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             specials: None,
@@ -39,9 +42,9 @@ impl Placer {
     }
 
     /// Begins a decision.
-    pub(crate) fn begin(&mut self, view: &View<'_>, decorrelation: Option<Decorrelation>) {
+    pub(crate) fn begin(&mut self, view: &View<'_>, settings: Settings) {
         self.columns.follow(view.cell(), view.changed_machines(), view.promised());
-        self.decorrelation = decorrelation;
+        self.settings = settings;
         self.homes.clear();
         self.hopeless.clear();
         self.specials = None;
@@ -62,6 +65,7 @@ impl Placer {
                 && plain(other)
                 && left.resources == right.resources
                 && left.constraints == right.constraints
+                && left.affinities == right.affinities
         };
         works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
     }
@@ -79,24 +83,21 @@ impl Placer {
         };
         let need = (shape.resources, shape.constraints.clone(), home);
         // What a job holds is free for it alone.
-        let holds = view.cell().hold(first.job.id).is_some();
-        if let Some(reason) = self.hopeless.get(&need).filter(|_| !holds) {
+        let hold = view.cell().hold(first.job.id);
+        if let Some(reason) = self.hopeless.get(&need).filter(|_| hold.is_none()) {
             return give_up(equals, reason, decision);
         }
-        let classes = self.columns.classes_for(&shape.constraints, view.cell());
+        let eligible = self.columns.eligible(&shape.constraints, &shape.affinities, view.cell());
         let siblings = match self.policy {
             Policy::Spread => view.siblings(&first.job, first.group),
-            Policy::FirstFit | Policy::BestFit => BTreeMap::new(),
+            _ => BTreeMap::new(),
         };
         let request = Request {
-            resources: &shape.resources,
-            classes: classes.as_ref(),
+            eligible: eligible.as_deref(),
             home,
             siblings: &siblings,
-            policy: self.policy,
-            decorrelation: self.decorrelation,
-            job: first.job.id,
-            suits: None,
+            hold,
+            ..Request::new(&shape.resources, self.settings)
         };
         let count: usize = equals.iter().map(|work| work.tasks.len()).sum();
         let special = Special::is_needed_by(shape);
@@ -104,7 +105,8 @@ impl Placer {
         let mut chosen = if special {
             self.choose_one_by_one(view, first, &request)
         } else {
-            let chosen = choose(&self.columns, view.cell(), &request, u32::try_from(count).unwrap_or(u32::MAX));
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            let chosen = self.index.choose(&self.columns, &request, eligible.as_ref(), self.policy, count);
             chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
             chosen
         };
@@ -138,7 +140,7 @@ impl Placer {
         let counts = GroupCounts::are_needed_by(shape).then(|| GroupCounts::of(view.cell(), &work.job, work.group));
         let requirement = Requirement {
             resources: &shape.resources,
-            classes: request.classes,
+            classes: request.eligible.map(Eligible::classes),
             home: request.home,
             job: work.job.id,
             special: Special::of(shape, counts.as_ref()),
@@ -157,7 +159,7 @@ impl Placer {
         for _ in &work.tasks {
             let suits = |slot: u32| specials.obstacle(view.cell(), work, slot).is_none();
             let request = Request { siblings: &siblings, suits: Some(Suits(&suits)), ..*request };
-            let Some(&machine) = choose(&self.columns, view.cell(), &request, 1).first() else { break };
+            let Some(&machine) = choose(&self.columns, &request, self.policy, 1).first() else { break };
             specials.take(view.cell(), &work.job, work.group, machine);
             self.columns.take(machine, &work.shape().resources);
             *siblings.entry(machine).or_default() += 1;
@@ -174,7 +176,7 @@ impl Placer {
         let known = self.homes.get(&work.job.id).copied().or_else(|| view.home(&work.job));
         let home = match known {
             Some(home) => home,
-            None => shared_machine::choose_home(&mut self.columns, view.cell(), &work.job, self.decorrelation)?,
+            None => shared_machine::choose_home(&mut self.columns, view.cell(), &work.job, self.settings)?,
         };
         self.homes.insert(work.job.id, home);
         Ok(Some(home))

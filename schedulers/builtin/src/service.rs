@@ -3,7 +3,7 @@
 //! The core makes a task that failed or was lost wait again, with its backoff; so keeping n running is placing what waits.
 //! What is special is where: apart from their siblings, on the emptiest machines, so that one machine's loss is no outage.
 
-use plenum_policies::Policy;
+use plenum_policies::{Policy, Settings};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
 use crate::placer::Placer;
@@ -29,7 +29,7 @@ impl Scheduler for Service {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        self.placer.begin(view, None);
+        self.placer.begin(view, Settings::default());
         let mut decision = Decision::default();
         // One transaction a job: services are few and live long, and each is easier to follow alone.
         for groups in view.work().chunk_by(|one, other| one.job.id == other.job.id) {

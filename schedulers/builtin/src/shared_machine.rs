@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Cell, Constraint, Job, Requirement, Resource, Resources};
-use plenum_policies::{Columns, Decorrelation, Policy, Request, choose, explain};
+use plenum_model::{Affinity, Cell, Constraint, Job, Requirement, Resource, Resources};
+use plenum_policies::{Columns, Eligible, Policy, Request, Settings, choose, explain};
 
 /// The machine slot that suits the job as a whole best.
 ///
@@ -12,36 +12,24 @@ use plenum_policies::{Columns, Decorrelation, Policy, Request, choose, explain};
 ///
 /// # Errors
 /// Why there is none, for people.
-pub(crate) fn choose_home(
-    columns: &mut Columns,
-    cell: &Cell,
-    job: &Job,
-    decorrelation: Option<Decorrelation>,
-) -> Result<u32, String> {
+pub(crate) fn choose_home(columns: &mut Columns, cell: &Cell, job: &Job, settings: Settings) -> Result<u32, String> {
     let constraints: Vec<Constraint> =
         job.shape.groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect();
-    let classes = columns.classes_for(&constraints, cell);
+    let affinities: Vec<Affinity> =
+        job.shape.groups.iter().flat_map(|group| group.affinities.iter().cloned()).collect();
+    let eligible = columns.eligible(&constraints, &affinities, cell);
     let largest = job.shape.groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources));
-    let siblings = BTreeMap::new();
     let attempts = [(at_once(job), Policy::BestFit), (Some(largest), Policy::Spread)];
     for (resources, policy) in attempts {
         let Some(resources) = resources else { continue };
-        let request = Request {
-            resources: &resources,
-            classes: classes.as_ref(),
-            home: None,
-            siblings: &siblings,
-            policy,
-            decorrelation,
-            job: job.id,
-            suits: None,
-        };
-        if let Some(&machine) = choose(columns, cell, &request, 1).first() {
+        let request =
+            Request { eligible: eligible.as_deref(), hold: cell.hold(job.id), ..Request::new(&resources, settings) };
+        if let Some(&machine) = choose(columns, &request, policy, 1).first() {
             return Ok(machine);
         }
     }
-    let requirement =
-        Requirement { resources: &largest, classes: classes.as_ref(), home: None, job: job.id, special: None };
+    let classes = eligible.as_deref().map(Eligible::classes);
+    let requirement = Requirement { resources: &largest, classes, home: None, job: job.id, special: None };
     Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement)))
 }
 

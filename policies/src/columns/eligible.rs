@@ -1,0 +1,156 @@
+//! Which machines a group may run on, and which it would rather have: one bit and one weight a machine.
+//!
+//! Constraints and affinities are judged once for each class of equal attributes, and spread over the machines once for each list of them.
+//! From then on only machines whose class changed are looked at again. Cordoned machines are not ruled out here: their columns are closed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Affinity, Cell, ClassSet, Constraint};
+
+use super::{Columns, place};
+use crate::kernel::BLOCK;
+
+/// Different lists of constraints and affinities that are remembered. Far above what lives at once in a cell: past it, all are judged anew.
+/// At 100,000 machines they take 6 MiB, and 200 MiB if each has affinities.
+const LISTS_MAX: usize = 512;
+
+/// The machines that satisfy a list of constraints, and what a list of affinities gives each.
+#[derive(Clone, Debug, Default)]
+pub struct Eligible {
+    constraints: ClassSet,
+    /// Sum of the weights of the affinities that hold, by class, in hundredths.
+    class_weights: Vec<f32>,
+    words: Vec<u64>,
+    /// Empty when there are no affinities.
+    weights: Vec<[f32; BLOCK]>,
+    /// The last change of classes that it knows of.
+    as_of: u64,
+}
+
+impl Eligible {
+    /// The classes of machines that satisfy the constraints.
+    #[must_use]
+    pub const fn classes(&self) -> &ClassSet {
+        &self.constraints
+    }
+
+    /// Whether the machine in a slot satisfies the constraints.
+    #[must_use]
+    pub fn contains(&self, slot: u32) -> bool {
+        let (block, lane) = place(slot);
+        self.words.get(block).is_some_and(|word| word >> lane & 1 == 1)
+    }
+
+    /// How much the machine in a slot is wished for: the sum of the weights of the affinities that hold there, in hundredths.
+    #[must_use]
+    pub fn weight(&self, slot: u32) -> f32 {
+        let (block, lane) = place(slot);
+        self.weights.get(block).map_or(0.0, |rows| rows[lane])
+    }
+
+    /// One bit a machine, a word a block.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub(crate) fn weights(&self) -> Option<&[[f32; BLOCK]]> {
+        (!self.weights.is_empty()).then_some(self.weights.as_slice())
+    }
+
+    fn judge(&mut self, lists: &Lists, cell: &Cell) {
+        self.constraints.refresh(&lists.constraints, cell);
+        for attributes in cell.classes().iter().skip(self.class_weights.len()) {
+            let holding = lists.affinities.iter().filter(|affinity| affinity.rule.holds(attributes));
+            // Few affinities of at most 100 each: far below where sums are rounded.
+            let sum: f32 = holding.map(|affinity| hundredths(affinity.weight)).sum();
+            self.class_weights.push(sum);
+        }
+    }
+
+    fn write(&mut self, slot: u32, class: u32) {
+        let (block, lane) = place(slot);
+        let bit = u64::from(self.constraints.contains(class)) << lane;
+        self.words[block] = self.words[block] & !(1 << lane) | bit;
+        if let Some(rows) = self.weights.get_mut(block) {
+            rows[lane] = self.class_weights.get(class as usize).copied().unwrap_or(0.0);
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "-100 to 100")]
+fn hundredths(weight: i32) -> f32 {
+    weight as f32 / 100.0
+}
+
+/// What a group says of machines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lists {
+    constraints: Vec<Constraint>,
+    affinities: Vec<Affinity>,
+}
+
+/// All that are remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EligibleSets {
+    sets: BTreeMap<Lists, Arc<Eligible>>,
+    /// Rises with each change of a machine's class.
+    stamp: u64,
+    /// For each block, the stamp of the last change of a class in it.
+    changed: Vec<u64>,
+}
+
+impl EligibleSets {
+    /// Another machine is in the slot now, or the same with other attributes.
+    pub(super) fn class_changed(&mut self, slot: u32) {
+        let (block, _) = place(slot);
+        if block >= self.changed.len() {
+            self.changed.resize(block + 1, self.stamp);
+        }
+        self.stamp += 1;
+        self.changed[block] = self.stamp;
+    }
+}
+
+impl Columns {
+    /// The machines that satisfy all of `constraints`, with the weights of `affinities`; `None` when there are neither. `cell` is the one that the
+    /// columns followed last.
+    ///
+    /// Judged once for each list, and again only for classes and machines that are new: a look-up, as a rule.
+    pub fn eligible(
+        &mut self,
+        constraints: &[Constraint],
+        affinities: &[Affinity],
+        cell: &Cell,
+    ) -> Option<Arc<Eligible>> {
+        if constraints.is_empty() && affinities.is_empty() {
+            return None;
+        }
+        let blocks = self.free[0].len();
+        let EligibleSets { sets, stamp, changed } = &mut self.sets;
+        if sets.len() >= LISTS_MAX {
+            sets.clear();
+        }
+        let lists = Lists { constraints: constraints.to_vec(), affinities: affinities.to_vec() };
+        let (lists, mut set) = sets.remove_entry(&lists).unwrap_or_else(|| (lists, Arc::default()));
+        if set.as_of < *stamp || set.words.len() != blocks {
+            let eligible = Arc::make_mut(&mut set);
+            eligible.judge(&lists, cell);
+            eligible.words.resize(blocks, 0);
+            if !lists.affinities.is_empty() {
+                eligible.weights.resize(blocks, [0.0; BLOCK]);
+            }
+            let stale = changed.iter().enumerate().filter(|(_, changed)| **changed > eligible.as_of);
+            let stale: Vec<usize> = stale.map(|(block, _)| block).collect();
+            for block in stale {
+                let rows = self.classes.iter().enumerate().skip(block * BLOCK).take(BLOCK);
+                for (row, &class) in rows {
+                    eligible.write(u32::try_from(row).expect("machine slots have 32 bits"), class);
+                }
+            }
+            eligible.as_of = *stamp;
+        }
+        sets.insert(lists, set.clone());
+        Some(set)
+    }
+}
