@@ -1,5 +1,6 @@
 //! Deltas: the hot path. Each is encoded once, for the log, for every watcher and for the history.
 
+mod columns;
 mod encode;
 mod read;
 mod rows;

@@ -25,7 +25,10 @@ use crate::v1;
 /// # Errors
 /// When the bytes are none, or break a rule, or carry changes that this version does not know.
 pub fn decode(bytes: Bytes) -> Result<Delta, ReadError> {
-    let wire: v1::Delta = error::decode("Delta", bytes)?;
+    let wire = match super::columns::read(&bytes) {
+        Some(wire) => wire,
+        None => error::decode("Delta", bytes)?,
+    };
     wire.try_into().map_err(|source| ReadError::Content { what: "Delta", source })
 }
 
