@@ -60,7 +60,7 @@ pub use mark::{HighWater, Mark};
 pub use options::{Options, OptionsError};
 pub use planting::plant;
 pub use reader::{Frame, ReadError, Reader};
-pub use recovery::{Cut, OpenError, Recovered, identity};
+pub use recovery::{Claimed, Cut, OpenError, Recovered, identity};
 pub use scan::Tail;
 pub use shelf::{Keeper, PrepareError, Space};
 pub use verify::{Report, verify};

@@ -3,13 +3,14 @@
 //! The order is the contract: lock; identity; walk everything, from the disk and not from memory; judge; cut what
 //! may be cut; make the end durable again; only then can anybody read or append.
 
-use crate::disk::{Disk, DiskError, LockError, OpenMode};
+use crate::disk::{Disk, DiskError, DiskLock, LockError, OpenMode};
 use crate::flaw::{Damage, Flaw};
 use crate::format::{CHUNK_BYTES, CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, index};
 use crate::identity::{self, Identity};
 use crate::journal::{Journal, Place, begin};
 use crate::mark::{self, Mark, MarkFile};
 use crate::options::{Options, OptionsError};
+use crate::reader::Frame;
 use crate::scan::Tail;
 use crate::segment::{self, FIRST_FRAME_AT};
 use crate::shelf::{Segment, Shelf, ShelfState, make_segment};
@@ -218,6 +219,14 @@ impl Journal {
     /// Any doubt about what was acknowledged is an error with its place; only a torn last frame above the
     /// high-water mark is cut, and reported.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Journal, Recovered), OpenError> {
+        Journal::claim(disk, options)?.open(&mut |_| {})
+    }
+
+    /// The first half of [`Journal::open`]: takes the lock, and finds out whose log it is.
+    ///
+    /// # Errors
+    /// As [`Journal::open`], but for what is found in the log itself.
+    pub fn claim(disk: Arc<dyn Disk>, options: Options) -> Result<Claimed, OpenError> {
         options.check()?;
         let lock = disk.lock(LOCK)?;
         // Names that the process before us changed may be seen and yet not be durable.
@@ -228,7 +237,42 @@ impl Journal {
             // What a crash while it was written leaves. The other slot counts, and is older by one flush.
             tracing::warn!(file = mark::NAME, offset, %flaw, "a slot of the high-water mark is not whole");
         }
-        let survey = Surveyor::new(&*disk, identity, mark, &mut |_| {}).walk()?;
+        Ok(Claimed { disk, options, lock, created, identity, mark, mark_file })
+    }
+}
+
+/// A directory that is locked, and whose log was not read yet.
+pub struct Claimed {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    lock: Box<dyn DiskLock>,
+    created: bool,
+    identity: Identity,
+    mark: Mark,
+    mark_file: MarkFile,
+}
+
+impl std::fmt::Debug for Claimed {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Claimed").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Claimed {
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The second half of [`Journal::open`]: reads the whole log, and shows each whole frame as it passes, so that nobody who needs them
+    /// reads them again. What was made of them counts only if this succeeds: nobody knows before whether the log is sound.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open(self, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<(Journal, Recovered), OpenError> {
+        let Claimed { disk, options, lock, created, identity, mark, mark_file } = self;
+        let survey = Surveyor::new(&*disk, identity, mark, visit).walk()?;
         for damage in survey.damages.iter().take(DAMAGES_TOLD_MAX) {
             // A torn end is reported when it was cut.
             if survey.torn.as_ref().is_none_or(|torn| torn.damage != *damage) {

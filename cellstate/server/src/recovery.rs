@@ -3,23 +3,26 @@
 //! The newest checkpoint is folded forward with the deltas of the log, never with what was asked: a newer version does not decide
 //! history again. What the history has not got yet is left to its own thread, which reads it from the log while the server serves.
 
+mod replay;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
-use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
-use plenum_journal::{CellId, Journal, RealDisk, Recovered};
-use plenum_model::{Cell, CellIdentity, Delta, Revision};
+use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
+use plenum_model::{Cell, CellIdentity, Revision};
+use plenum_proto::pages;
 use plenum_proto::pages::PageError;
 use plenum_proto::sections::Sections;
-use plenum_proto::{delta, pages};
 
 use crate::backup::restore::DRAFT;
 use crate::engine::step_back;
 use crate::error::ServerError;
 use crate::options::{ServerOptions, Settings};
-use crate::publish::{LoggedBatch, Mirror};
+use crate::publish::Mirror;
+#[cfg(test)]
+pub(crate) use replay::delta_of;
+use replay::{Log, Replayed};
 
 /// The folder of the log's segments.
 pub(crate) const LOG: &str = "log";
@@ -27,8 +30,6 @@ pub(crate) const LOG: &str = "log";
 pub(crate) const HISTORY: &str = "history";
 /// Pages of a checkpoint that are read ahead.
 const PAGES_AHEAD: usize = 256;
-/// Batches that are decoded ahead of being folded.
-const BATCHES_AHEAD: usize = 32;
 
 /// A directory that is open, with the cell that it holds.
 pub(crate) struct Opened {
@@ -51,13 +52,24 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     if draft.exists() && !options.dir.join(LOG).exists() {
         return Err(ServerError::HalfRestored { path: options.dir.clone() });
     }
-    let (journal, recovered) = open_journal(options, &options.dir.join(LOG))?;
+    let claimed = claim_journal(options, &options.dir.join(LOG))?;
     let folder = options.dir.join(HISTORY);
-    std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;
-    let history = open_history(&folder, history_options(&recovered, &options.settings))?;
-    history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
+    let (log, history) = if folder.is_dir() {
+        match open_history(&folder, history_options(claimed.identity(), &options.settings)) {
+            Ok(history) => (Log::Unread(Box::new(claimed)), history),
+            // What is wrong with the log counts more.
+            Err(error) => return Err(claimed.open(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
+        }
+    } else {
+        // Nothing is made beside a log that is not sound.
+        let (journal, recovered) = claimed.open(&mut |_| {})?;
+        std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;
+        let history = open_history(&folder, history_options(recovered.identity, &options.settings))?;
+        (Log::Open(Box::new((journal, recovered))), history)
+    };
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
-    let Replayed { mirror, checkpoint, unfed_bytes } = replay(&options.dir, &journal, &history, start)?;
+    let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
+    let Replayed { mirror, checkpoint, unfed_bytes } = replayed;
     // What is before the checkpoint was not read.
     let lag_bytes = if history.newest_revision() < start { journal.keeper().size_bytes() } else { unfed_bytes };
     let identity = identity(options, &recovered, mirror.cell())?;
@@ -66,7 +78,7 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
 }
 
-fn open_journal(options: &ServerOptions, log: &Path) -> Result<(Journal, Recovered), ServerError> {
+fn claim_journal(options: &ServerOptions, log: &Path) -> Result<Claimed, ServerError> {
     let disk = RealDisk::open(log).map_err(plenum_journal::OpenError::from)?;
     let create = match options.cell_id {
         Some(id) => id,
@@ -79,7 +91,7 @@ fn open_journal(options: &ServerOptions, log: &Path) -> Result<(Journal, Recover
         frame_bytes_max: options.settings.frame_bytes_max(),
         reserve_bytes: options.settings.reserve_bytes,
     };
-    Ok(Journal::open(Arc::new(disk), settings)?)
+    Ok(Journal::claim(Arc::new(disk), settings)?)
 }
 
 /// An id for a new cell, from the system.
@@ -105,11 +117,11 @@ fn open_history(folder: &Path, options: plenum_history::Options) -> Result<Histo
     })
 }
 
-fn history_options(recovered: &Recovered, settings: &Settings) -> plenum_history::Options {
+fn history_options(identity: Identity, settings: &Settings) -> plenum_history::Options {
     plenum_history::Options {
         retain_micros: i64::try_from(settings.retain.as_micros()).unwrap_or(i64::MAX),
         retain_bytes: settings.retain_bytes,
-        ..plenum_history::Options::new(recovered.identity.cell.0.to_vec())
+        ..plenum_history::Options::new(identity.cell.0.to_vec())
     }
 }
 
@@ -147,91 +159,6 @@ pub(crate) fn cell_at(history: &History, revision: u64) -> Result<(Cell, u64), S
     };
     let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
     Ok((cell, start))
-}
-
-/// What the log and the newest checkpoint come to.
-struct Replayed {
-    mirror: Mirror,
-    checkpoint: Option<Cell>,
-    /// Bytes of batches behind the checkpoint that the history has not got.
-    unfed_bytes: u64,
-}
-
-/// A batch of the log, decoded.
-struct Decoded {
-    deltas: Vec<Delta>,
-    unfed_bytes: u64,
-}
-
-/// Folds the log after a checkpoint into it. A second thread reads and decodes meanwhile, also while the checkpoint is restored.
-fn replay(dir: &Path, journal: &Journal, history: &History, start: u64) -> Result<Replayed, ServerError> {
-    let (sender, batches) = std::sync::mpsc::sync_channel::<Decoded>(BATCHES_AHEAD);
-    std::thread::scope(|scope| {
-        let decoding = scope.spawn(|| decode_log(dir, journal, history, start, sender));
-        let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
-        let checkpoint = (start > 0).then(|| cell.clone());
-        let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
-        for batch in batches {
-            for delta in batch.deltas {
-                let advanced = replayed.mirror.advance(&delta);
-                advanced.map_err(|error| ServerError::unfoldable(delta.revision, &error))?;
-            }
-            replayed.unfed_bytes += batch.unfed_bytes;
-        }
-        match decoding.join() {
-            Ok(decoded) => decoded.map(|()| replayed),
-            Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while decoding".to_owned() }),
-        }
-    })
-}
-
-/// Decodes what is after a revision: from the log, and what that has no more from the history. Ends when nobody takes it any more.
-fn decode_log(
-    dir: &Path,
-    journal: &Journal,
-    history: &History,
-    start: u64,
-    sender: SyncSender<Decoded>,
-) -> Result<(), ServerError> {
-    let (keeper, known) = (journal.keeper(), history.newest_revision());
-    let begins = keeper.oldest_revision();
-    if begins > start + 1 {
-        if begins > known + 1 {
-            return Err(ServerError::MissingLog { dir: dir.to_owned(), oldest: begins, known });
-        }
-        for logged in history.entries(start + 1, begins - 1).map_err(ServerError::ReadHistory)? {
-            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
-            let delta = delta::decode(entry.delta)
-                .map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))?;
-            if sender.send(Decoded { deltas: vec![delta], unfed_bytes: 0 }).is_err() {
-                return Ok(());
-            }
-        }
-    }
-    let from = begins.max(start + 1);
-    if keeper.tail().revision < from {
-        return Ok(());
-    }
-    let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
-    while let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)? {
-        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
-        let mut deltas = deltas_of(&batch)?;
-        deltas.retain(|delta| delta.revision.0 >= from);
-        let unfed_bytes = if batch.last().0 > known { batch.bytes().len() as u64 } else { 0 };
-        if sender.send(Decoded { deltas, unfed_bytes }).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// The decoded deltas of a batch.
-pub(crate) fn deltas_of(batch: &LoggedBatch) -> Result<Vec<Delta>, ServerError> {
-    let decode = |revision: Revision| {
-        delta::decode(batch.delta(revision).unwrap_or_default())
-            .map_err(|error| ServerError::unfoldable(revision, &error))
-    };
-    batch.revisions().map(decode).collect()
 }
 
 /// What the next server of this cell is.

@@ -208,7 +208,8 @@ fn recover(disk: &SimDisk) -> Cell {
     let mut reader = journal.keeper().reader(1).unwrap();
     while let Some(frame) = reader.next_frame().unwrap() {
         let batch = LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload)).unwrap();
-        let deltas = crate::recovery::deltas_of(&batch).unwrap();
+        let deltas: Vec<_> =
+            batch.revisions().map(|revision| crate::recovery::delta_of(&batch, revision).unwrap()).collect();
         mirror.fold(&batch, &deltas).unwrap();
     }
     mirror.cell().clone()

@@ -1,0 +1,227 @@
+//! Folding the log into the newest checkpoint, while the log is read for the first and only time.
+//!
+//! ```text
+//! walking   reads the log, checks its sums and its chain ─▶ decoding   makes deltas of batches ─┐
+//! reading   reads the pages of the checkpoint ─▶ this thread makes rows of them, and then folds ◀┘
+//! ```
+//!
+//! Whether the log is sound is known at its end. So all that was made of it until then is thrown away when it is not, whatever it was.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use bytes::Bytes;
+use plenum_history::History;
+use plenum_journal::{Claimed, Frame, Journal, Recovered};
+use plenum_model::{Cell, Delta, Revision};
+use plenum_proto::delta;
+
+use super::checkpoint_cell;
+use crate::error::ServerError;
+use crate::publish::{LoggedBatch, Mirror};
+
+/// Batches go from thread to thread in pieces of about so many bytes: one by one, waking each other would cost more than the work.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces of the log that wait to be decoded, and decoded ones that wait to be folded: together some 100 MiB at most. So reading and
+/// decoding go on while the checkpoint is restored.
+const PIECES_AHEAD: usize = 32;
+
+/// What the log and the newest checkpoint come to.
+pub(super) struct Replayed {
+    pub(super) mirror: Mirror,
+    /// The cell of the newest checkpoint.
+    pub(super) checkpoint: Option<Cell>,
+    /// Bytes of batches behind the checkpoint that the history has not got.
+    pub(super) unfed_bytes: u64,
+}
+
+/// Where the log is read from.
+pub(super) enum Log {
+    /// It was not read yet: what its walk passes is folded.
+    Unread(Box<Claimed>),
+    /// It is open already.
+    Open(Box<(Journal, Recovered)>),
+}
+
+/// Reads the log, and folds what is behind the newest checkpoint into that.
+pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, Recovered, Replayed), ServerError> {
+    let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
+    let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
+    let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
+    let (walked, replayed) = std::thread::scope(|scope| {
+        let walking = scope.spawn(move || walk(log, start + 1, Pieces::new(pieces, start + 1)));
+        let decoding = scope.spawn(move || decode(to_decode, dir, history, start + 1, &decoded));
+        let folded = fold(to_fold, history, start);
+        let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
+        let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
+        (walked, decoded.and(folded))
+    });
+    let (journal, recovered) = walked?;
+    // A history that is ahead of the log is another mistake than what comes of folding them.
+    history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
+    let mut replayed = replayed?;
+    // A log without any batch has the history's up to where it begins.
+    let next = replayed.mirror.cell().revision().0 + 1;
+    for delta in from_history(history, dir, next, recovered.oldest_revision)? {
+        advance(&mut replayed.mirror, &delta?)?;
+    }
+    let (found, expected) = (replayed.mirror.cell().revision(), recovered.tail.revision);
+    if found.0 < expected {
+        let what = format!("the log goes on to revision {expected}, and what was read of it ended here");
+        return Err(ServerError::Unfoldable { revision: found, what });
+    }
+    Ok((journal, recovered, replayed))
+}
+
+fn panicked(when: &str) -> ServerError {
+    ServerError::Thread { name: "recovery", what: format!("it panicked {when}") }
+}
+
+/// Shows the batches from a revision on.
+fn walk(log: Log, from: u64, mut pieces: Pieces) -> Result<(Journal, Recovered), ServerError> {
+    let (journal, recovered) = match log {
+        Log::Unread(claimed) => claimed.open(&mut |frame| pieces.add(frame))?,
+        Log::Open(open) => {
+            let (journal, recovered) = *open;
+            let keeper = journal.keeper();
+            let from = keeper.oldest_revision().max(from);
+            if keeper.tail().revision >= from {
+                let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
+                while let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)? {
+                    pieces.add(&frame);
+                }
+            }
+            (journal, recovered)
+        }
+    };
+    pieces.send();
+    Ok((journal, recovered))
+}
+
+/// Some batches of the log, one after the other.
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    batches: Vec<Range<usize>>,
+}
+
+/// Gathers batches into pieces.
+struct Pieces {
+    from: u64,
+    piece: Piece,
+    /// `None` once nobody takes any more.
+    sender: Option<SyncSender<Piece>>,
+}
+
+impl Pieces {
+    fn new(sender: SyncSender<Piece>, from: u64) -> Self {
+        Self { from, piece: Piece::default(), sender: Some(sender) }
+    }
+
+    fn add(&mut self, frame: &Frame<'_>) {
+        if frame.last_revision < self.from || self.sender.is_none() {
+            return;
+        }
+        let start = self.piece.bytes.len();
+        if start == 0 {
+            self.piece.bytes.reserve(PIECE_BYTES + frame.payload.len());
+        }
+        self.piece.bytes.extend_from_slice(frame.payload);
+        self.piece.batches.push(start..self.piece.bytes.len());
+        if self.piece.bytes.len() >= PIECE_BYTES {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        if self.sender.as_ref().is_some_and(|sender| sender.send(piece).is_err()) {
+            self.sender = None;
+        }
+    }
+}
+
+/// A piece of the log, decoded.
+#[derive(Default)]
+struct Decoded {
+    deltas: Vec<Delta>,
+    unfed_bytes: u64,
+}
+
+/// Decodes what is from a revision on: what the log has no more comes from the history. Ends when nobody takes it any more.
+fn decode(
+    pieces: Receiver<Piece>,
+    dir: &Path,
+    history: &History,
+    from: u64,
+    sender: &SyncSender<Decoded>,
+) -> Result<(), ServerError> {
+    let known = history.newest_revision();
+    let mut is_first = true;
+    for Piece { bytes, batches } in pieces {
+        let bytes = Bytes::from(bytes);
+        let mut decoded = Decoded::default();
+        for place in batches {
+            let batch = LoggedBatch::parse(bytes.slice(place))?;
+            if std::mem::take(&mut is_first) {
+                for delta in from_history(history, dir, from, batch.first().0)? {
+                    if sender.send(Decoded { deltas: vec![delta?], unfed_bytes: 0 }).is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            for revision in batch.revisions().filter(|revision| revision.0 >= from) {
+                decoded.deltas.push(delta_of(&batch, revision)?);
+            }
+            if batch.last().0 > known {
+                decoded.unfed_bytes += batch.bytes().len() as u64;
+            }
+        }
+        if sender.send(decoded).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The deltas from a revision up to one that the log begins with, which the history must have.
+fn from_history(
+    history: &History,
+    dir: &Path,
+    from: u64,
+    begins: u64,
+) -> Result<impl Iterator<Item = Result<Delta, ServerError>>, ServerError> {
+    let missing = begins > from;
+    let known = history.newest_revision();
+    if missing && begins > known + 1 {
+        return Err(ServerError::MissingLog { dir: dir.to_owned(), oldest: begins, known });
+    }
+    let entries =
+        if missing { Some(history.entries(from, begins - 1).map_err(ServerError::ReadHistory)?) } else { None };
+    Ok(entries.into_iter().flatten().map(|logged| {
+        let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+        delta::decode(entry.delta).map_err(|error| ServerError::unfoldable(Revision(entry.revision), &error))
+    }))
+}
+
+/// The decoded delta of a revision of a batch.
+pub(crate) fn delta_of(batch: &LoggedBatch, revision: Revision) -> Result<Delta, ServerError> {
+    delta::decode(batch.delta(revision).unwrap_or_default()).map_err(|error| ServerError::unfoldable(revision, &error))
+}
+
+/// Folds deltas into the checkpoint of a revision.
+fn fold(decoded: Receiver<Decoded>, history: &History, start: u64) -> Result<Replayed, ServerError> {
+    let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
+    let checkpoint = (start > 0).then(|| cell.clone());
+    let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
+    for Decoded { deltas, unfed_bytes } in decoded {
+        deltas.iter().try_for_each(|delta| advance(&mut replayed.mirror, delta))?;
+        replayed.unfed_bytes += unfed_bytes;
+    }
+    Ok(replayed)
+}
+
+fn advance(mirror: &mut Mirror, delta: &Delta) -> Result<(), ServerError> {
+    mirror.advance(delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))
+}
