@@ -78,8 +78,9 @@ impl Cell {
             self.add_shape(*shape);
         }
         delta.machines.iter().for_each(|machine| self.put_machine(machine));
-        for change in &delta.moves {
-            self.move_allocation(change)?;
+        for chunk in delta.moves.chunks(64) {
+            self.warm(chunk.iter().map(|change| change.slot));
+            chunk.iter().try_for_each(|change| self.move_allocation(change))?;
         }
         for chunk in delta.ends.chunks(64) {
             self.warm(chunk.iter().map(|end| end.slot));
