@@ -9,6 +9,7 @@
 
 mod choose;
 mod columns;
+pub mod gpu;
 mod index;
 mod kernel;
 mod policy;
