@@ -311,6 +311,6 @@ pub(crate) fn live_on(cell: &Cell, machine: u32) -> impl Iterator<Item = (u32, &
     let rows = cell.allocation_rows().iter().zip(cell.statuses().iter());
     rows.take(end as usize)
         .zip(0..)
-        .filter(move |((row, status), _)| status.state.is_live() && row.machine == machine)
-        .map(|((row, status), slot)| (slot, row, status.state))
+        .filter(move |((row, status), _)| status.state().is_live() && row.machine == machine)
+        .map(|((row, status), slot)| (slot, row, status.state()))
 }

@@ -100,7 +100,7 @@ impl QuotaUse {
 
 /// Slots of allocations that are active and leave or end with a delta, each once. The cell is still as it was.
 pub(crate) fn leavers<'a>(delta: &'a Delta, cell: &'a Cell) -> impl Iterator<Item = u32> + 'a {
-    let active = |slot: &u32| cell.statuses().get(*slot).is_some_and(|status| status.state.is_active());
+    let active = |slot: &u32| cell.status(*slot).state.is_active();
     let moves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
     // Hardly ever does one delta make somebody leave and end, or end without having left.
     let ends = delta.ends.iter().map(|end| end.slot).filter(active).collect::<Vec<_>>();

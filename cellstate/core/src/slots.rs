@@ -27,7 +27,7 @@ impl AllocationSlots {
         let pages = statuses.len().div_ceil(PAGE);
         let mut free = vec![u64::MAX; pages as usize];
         for (slot, status) in statuses.iter().enumerate() {
-            if status.state != AllocationState::Free {
+            if status.state() != AllocationState::Free {
                 free[slot / PAGE as usize] &= !(1 << (slot % PAGE as usize));
             }
         }

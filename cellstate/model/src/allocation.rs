@@ -87,7 +87,7 @@ impl AllocationState {
     }
 }
 
-/// The byte of an allocation that changes.
+/// What of an allocation changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct AllocationStatus {
     /// Where it stands.
@@ -96,8 +96,56 @@ pub struct AllocationStatus {
     pub ready: bool,
 }
 
-/// What was granted: written once, 64 bytes.
+/// The same in one byte: a stop writes nothing else of its allocation, and a page of bytes is dense.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct StatusByte(u8);
+
+/// The bit of `StatusByte` that says *ready*; the state is in the lowest four.
+const READY: u8 = 1 << 7;
+
+/// States by the lowest four bits of a byte; there are none above the twelfth.
+const STATES: [AllocationState; 16] = {
+    let mut states = [AllocationState::Free; 16];
+    let mut number = 0;
+    while number < AllocationState::ALL.len() {
+        states[number] = AllocationState::ALL[number];
+        number += 1;
+    }
+    states
+};
+
+impl StatusByte {
+    /// Where the allocation stands.
+    #[must_use]
+    #[inline]
+    pub const fn state(self) -> AllocationState {
+        STATES[(self.0 & 15) as usize]
+    }
+
+    /// All that it says.
+    #[must_use]
+    #[inline]
+    pub const fn status(self) -> AllocationStatus {
+        AllocationStatus { state: self.state(), ready: self.0 & READY != 0 }
+    }
+}
+
+impl From<AllocationStatus> for StatusByte {
+    #[inline]
+    fn from(status: AllocationStatus) -> Self {
+        Self(status.state as u8 | if status.ready { READY } else { 0 })
+    }
+}
+
+impl std::fmt::Debug for StatusByte {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.status().fmt(f)
+    }
+}
+
+/// What was granted: written once, 64 bytes, which is one line of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(align(64))]
 pub struct AllocationRow {
     /// The revision that granted it.
     pub created: Revision,
@@ -131,7 +179,7 @@ pub struct AllocationRow {
     pub scheduler: u16,
 }
 
-const _: () = assert!(size_of::<AllocationRow>() <= 64, "a page of 64 rows is 4 KiB");
+const _: () = assert!(size_of::<AllocationRow>() == 64, "a page of 64 rows is 4 KiB");
 
 impl AllocationRow {
     /// The id of the allocation in `slot`.

@@ -20,8 +20,8 @@ pub use restore::{Governance, Restore, RestoreError, RestoredAllocation};
 use crate::alike::Alike;
 use crate::name_index::NameIndex;
 use crate::{
-    AllocationExtra, AllocationRow, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job, JobId, LogTime,
-    Machine, MachineRow, Paged, Partition, Quota, Resources, Revision, Session, SessionId, TaskRow, UnknownId,
+    AllocationExtra, AllocationRow, Attributes, CellIdentity, GroupRow, Hold, Job, JobId, LogTime, Machine, MachineRow,
+    Paged, Partition, Quota, Resources, Revision, Session, SessionId, StatusByte, TaskPast, TaskState, UnknownId,
     UnknownTask,
 };
 
@@ -37,10 +37,12 @@ pub mod page_rows {
     pub const GROUPS: usize = 64;
     /// 8 bytes each: 2 KiB.
     pub const TASKS: usize = 256;
+    /// 1 byte each: 4 KiB.
+    pub const TASK_STATES: usize = 4096;
     /// 64 bytes each: 4 KiB.
     pub const ALLOCATIONS: usize = 64;
-    /// 2 bytes each.
-    pub const STATUS: usize = 2048;
+    /// 1 byte each: 4 KiB.
+    pub const STATUS: usize = 4096;
 }
 
 /// Free disk and named resources of a machine.
@@ -87,9 +89,12 @@ pub struct Cell {
     pub(crate) jobs: Paged<JobSlot, { page_rows::JOBS }>,
     pub(crate) jobs_by_name: Arc<JobsByName>,
     pub(crate) groups: Paged<GroupRow, { page_rows::GROUPS }>,
-    pub(crate) tasks: Paged<TaskRow, { page_rows::TASKS }>,
+    /// Written by grants and failures, as `task_states` is by everything that becomes of a task. Invariant: as long as that.
+    pub(crate) tasks: Paged<TaskPast, { page_rows::TASKS }>,
+    pub(crate) task_states: Paged<TaskState, { page_rows::TASK_STATES }>,
+    /// Written once, at the grant. A free row has its last tenant's generation, and nothing else of it counts.
     pub(crate) allocations: Paged<AllocationRow, { page_rows::ALLOCATIONS }>,
-    pub(crate) statuses: Paged<AllocationStatus, { page_rows::STATUS }>,
+    pub(crate) statuses: Paged<StatusByte, { page_rows::STATUS }>,
     /// As long as the last allocation that has one: most cells have few.
     pub(crate) extras: Paged<Option<Arc<AllocationExtra>>, { page_rows::ALLOCATIONS }>,
     /// By machine, what `extras` and `unknown` have there. Invariant: what `InUse::of` gives.

@@ -254,7 +254,29 @@ impl TaskState {
     }
 }
 
-/// One task, in 8 bytes.
+/// What grants and failures write of a task, in 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TaskPast {
+    /// Slot + 1 of the last allocation that it was granted; counts only while the task is live.
+    pub allocation: u32,
+    /// Allocations that it has had; stays at 65535.
+    pub attempts: u16,
+    /// Allocations of it that failed; stays at 255.
+    pub failures: u8,
+}
+
+impl TaskPast {
+    /// The task that has this past and stands there now.
+    #[must_use]
+    #[inline]
+    pub const fn now(self, state: TaskState) -> TaskRow {
+        let Self { allocation, attempts, failures } = self;
+        let allocation = if matches!(state, TaskState::Live) { allocation } else { 0 };
+        TaskRow { allocation, attempts, state, failures }
+    }
+}
+
+/// One task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TaskRow {
     /// Slot + 1 of its allocation that is not leaving; 0 for none. Invariant: not 0 exactly when `state` is `Live`.

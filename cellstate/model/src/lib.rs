@@ -21,11 +21,12 @@ mod job;
 mod machine;
 mod name_index;
 mod paged;
+mod prefetch;
 mod resources;
 mod transaction;
 mod wanted;
 
-pub use allocation::{AllocationExtra, AllocationRow, AllocationState, AllocationStatus, TakeOver};
+pub use allocation::{AllocationExtra, AllocationRow, AllocationState, AllocationStatus, StatusByte, TakeOver};
 pub use cell::{AllocationRef, Cell, FoldError, Governance, InUse, Restore, RestoreError, RestoredAllocation};
 pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Request, TaskTraces, Transition};
 pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
@@ -38,8 +39,8 @@ pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
 };
 pub use job::{
-    Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskRow,
-    TaskState,
+    Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskPast,
+    TaskRow, TaskState,
 };
 pub use machine::{BootId, Machine, MachineRow, MachineState};
 pub use paged::Paged;

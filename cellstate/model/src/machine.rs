@@ -22,8 +22,9 @@ pub enum MachineState {
     Unreachable = 4,
 }
 
-/// What a grant or an end writes: 32 bytes, so that a page of 256 is 8 KiB.
+/// What a grant or an end writes: 32 bytes, half a line of the cache, so that a page of 256 is 8 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(align(32))]
 pub struct MachineRow {
     /// Free memory. Negative only after the machine shrank.
     pub free_memory_bytes: i64,

@@ -87,6 +87,14 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         Some(&self.nodes[row / (ROWS * NODE_PAGES)][row / ROWS % NODE_PAGES][row % ROWS])
     }
 
+    /// Brings the row into the cache, without waiting for it; nothing beyond the last one.
+    #[inline]
+    pub fn prefetch(&self, row: u32) {
+        if let Some(row) = self.get(row) {
+            crate::prefetch::prefetch(row);
+        }
+    }
+
     /// The row for writing; grows up to it. Copies what a snapshot shares.
     #[inline]
     pub fn get_mut(&mut self, row: u32) -> &mut T {

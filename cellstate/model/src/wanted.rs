@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Cell, GroupRow, Job, JobKind, JobState, LogTime, TaskRow, TaskState};
+use crate::{Cell, GroupRow, Job, JobKind, JobState, LogTime, TaskState};
 
 /// Why a group's tasks may not be placed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +62,9 @@ pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Resu
 /// # Errors
 /// Why not.
 #[inline]
-pub fn task_is_wanted<'a>(cell: &'a Cell, group: &GroupRow, task: u32) -> Result<&'a TaskRow, NotWanted> {
-    let row = cell.task(group, task).ok_or(NotWanted::NoSuchTask)?;
-    if row.state == TaskState::Waiting { Ok(row) } else { Err(NotWanted::Task(row.state)) }
+pub fn task_is_wanted(cell: &Cell, group: &GroupRow, task: u32) -> Result<(), NotWanted> {
+    let state = cell.task_state(group, task).ok_or(NotWanted::NoSuchTask)?;
+    if state == TaskState::Waiting { Ok(()) } else { Err(NotWanted::Task(state)) }
 }
 
 /// A group with tasks that may be placed now.
@@ -81,7 +81,7 @@ impl<'a> WantedGroup<'a> {
     /// Indexes of the tasks, rising.
     pub fn tasks(&self) -> impl Iterator<Item = u32> + use<'a> {
         let (cell, row) = (self.cell, self.row);
-        (0..row.count).filter(move |&task| cell.task(row, task).is_some_and(|task| task.state == TaskState::Waiting))
+        (0..row.count).filter(move |&task| cell.task_state(row, task) == Some(TaskState::Waiting))
     }
 }
 

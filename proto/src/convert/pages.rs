@@ -55,7 +55,7 @@ fn rows(cell: &Cell, table: Table) -> u32 {
         Table::Machines => cell.machine_slots().len(),
         Table::Jobs => cell.job_slots().len(),
         Table::Groups => cell.groups().len(),
-        Table::Tasks => cell.tasks().len(),
+        Table::Tasks => cell.task_states().len(),
         Table::Allocations => cell.allocation_rows().len(),
         Table::Sessions => u32::try_from(cell.sessions().count()).expect("each session took a revision and memory"),
     }

@@ -135,7 +135,7 @@ impl World {
             home: which.is_multiple_of(7).then_some(which),
             last_instant_micros: None,
         };
-        let base = self.cell.tasks().len();
+        let base = self.cell.task_states().len();
         let put = JobChange::Put { job: Arc::new(job), task_bases: vec![base, base + counts[0]] };
         Delta { jobs: vec![put], ..empty }
     }
@@ -234,7 +234,7 @@ impl World {
             2 => JobChange::Home { id: job.id, machine: None },
             _ => {
                 let (count, not_before) = (group.count + 1, LogTime { micros: 77 });
-                JobChange::Group { row, count, not_before, task_base: self.cell.tasks().len() }
+                JobChange::Group { row, count, not_before, task_base: self.cell.task_states().len() }
             }
         };
         Delta { jobs: vec![change], ..empty }

@@ -241,7 +241,7 @@ impl Player {
         let group = job.shape.groups.iter().position(|shape| &*shape.name == group).expect("a group");
         let group = u16::try_from(group).expect("few");
         let task: u32 = task.parse().expect("a task");
-        let row = self.core.cell().group(job, group).and_then(|row| self.core.cell().task(row, task)).copied();
+        let row = self.core.cell().group(job, group).and_then(|row| self.core.cell().task(row, task));
         let live = row.filter(|row| row.state == TaskState::Live).map(|row| row.allocation - 1);
         let leaving = || {
             let found =

@@ -23,13 +23,14 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
     for (row, group) in (0..).zip(cell.groups().iter()) {
         restore.group(row, group.task_base, group.count, group.not_before);
     }
-    for (row, task) in (0..).zip(cell.tasks().iter()) {
-        restore.task(row, *task);
+    for row in 0..cell.task_states().len() {
+        restore.task(row, cell.task_row(row).unwrap());
     }
-    for (slot, (row, status)) in (0..).zip(cell.allocation_rows().iter().zip(cell.statuses().iter())) {
+    for slot in 0..cell.allocation_rows().len() {
+        let (row, status) = cell.allocation_image(slot).unwrap();
         let extra = cell.allocation_in(slot).and_then(|found| found.extra);
         let extra: AllocationExtra = extra.cloned().unwrap_or_default();
-        restore.allocation(RestoredAllocation { slot, row: *row, status: *status, extra });
+        restore.allocation(RestoredAllocation { slot, row, status, extra });
     }
     cell.sessions().for_each(|session| restore.session(Session::clone(session)));
     restore.governance(Governance {

@@ -9,7 +9,7 @@ use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
     AllocationRow, AllocationState, AllocationStatus, Delta, End, Grants, GroupRow, Job, LogTime, Machine,
-    MachineState, Move, Resources, Revision, Room, Session, SessionChange, SessionId, TaskChange, TaskRow, TaskState,
+    MachineState, Move, Resources, Revision, Room, Session, SessionChange, SessionId, TaskChange, TaskPast, TaskState,
 };
 
 /// A delta that does not fit the cell it is applied to. The cell is then in between, and must be thrown away.
@@ -222,7 +222,8 @@ impl Cell {
                 single_instance: group.single_instance,
                 ..GroupRow::default()
             };
-            (task_base..task_base + group.count).for_each(|task| *self.tasks.get_mut(task) = TaskRow::default());
+            (task_base..task_base + group.count)
+                .for_each(|task| self.put_task(task, TaskPast::default(), TaskState::default()));
         }
         *self.jobs.get_mut(job.id.slot) = JobSlot { generation: job.id.generation, job: Some(job.clone()) };
         let name = (job.shape.namespace.clone(), job.shape.name.clone());
@@ -239,7 +240,7 @@ impl Cell {
                 return self.fault(Subject::GroupRow(row), "still has live allocations");
             }
             (group.task_base..group.task_base + group.count)
-                .for_each(|task| *self.tasks.get_mut(task) = TaskRow::default());
+                .for_each(|task| self.put_task(task, TaskPast::default(), TaskState::default()));
             *self.groups.get_mut(row) = GroupRow::default();
         }
         Ok(())
@@ -262,21 +263,32 @@ impl Cell {
         let kept = before.count.min(count);
         if base != before.task_base {
             for task in 0..kept {
-                let moved = std::mem::take(self.tasks.get_mut(before.task_base + task));
-                *self.tasks.get_mut(base + task) = moved;
+                let (past, state) = self.take_task(before.task_base + task);
+                self.put_task(base + task, past, state);
             }
         }
         for task in kept..before.count {
-            let gone = std::mem::take(self.tasks.get_mut(before.task_base + task));
-            if gone.state == TaskState::Live {
+            let (_, state) = self.take_task(before.task_base + task);
+            if state == TaskState::Live {
                 return self.fault(Subject::Task(row, task), "is live and may not be dropped");
             }
-            after.tasks[gone.state as usize] -= 1;
+            after.tasks[state as usize] -= 1;
         }
-        (kept..count).for_each(|task| *self.tasks.get_mut(base + task) = TaskRow::default());
+        (kept..count).for_each(|task| self.put_task(base + task, TaskPast::default(), TaskState::default()));
         after.tasks[TaskState::Waiting as usize] += count - kept;
         *self.groups.get_mut(row) = after;
         Ok(())
+    }
+
+    /// Writes a task wholly: one that is new, or was moved.
+    pub(super) fn put_task(&mut self, row: u32, past: TaskPast, state: TaskState) {
+        *self.tasks.get_mut(row) = past;
+        *self.task_states.get_mut(row) = state;
+    }
+
+    /// Leaves a row as if nobody had ever been there.
+    fn take_task(&mut self, row: u32) -> (TaskPast, TaskState) {
+        (std::mem::take(self.tasks.get_mut(row)), std::mem::take(self.task_states.get_mut(row)))
     }
 
     fn grant(&mut self, grants: &Grants) -> Result<(), FoldError> {
@@ -299,7 +311,7 @@ impl Cell {
         let plain = shape.is_plain();
         for claim in 0..count {
             let (slot, machine, task) = (grants.slots[claim], grants.machines[claim], grants.tasks[claim]);
-            if self.statuses.get(slot).is_some_and(|status| status.state != AllocationState::Free) {
+            if self.status(slot).state != AllocationState::Free {
                 return self.fault(Subject::AllocationSlot(slot), "is granted, and is not free");
             }
             let Some(epoch) = self.take_room(machine, &shape, plain) else {
@@ -308,17 +320,15 @@ impl Cell {
             if task >= group.count {
                 return self.fault(Subject::Task(grants.group_row, task), "is beyond its group");
             }
-            let row = self.tasks.get_mut(group.task_base + task);
-            if row.state != TaskState::Waiting {
+            let state = self.task_states.get_mut(group.task_base + task);
+            if *state != TaskState::Waiting {
                 return self.fault(Subject::Task(grants.group_row, task), "is granted, and does not wait");
             }
-            *row = TaskRow {
-                allocation: slot + 1,
-                state: TaskState::Live,
-                attempts: row.attempts.saturating_add(1),
-                failures: row.failures,
-            };
-            let attempt = row.attempts;
+            *state = TaskState::Live;
+            let past = self.tasks.get_mut(group.task_base + task);
+            past.allocation = slot + 1;
+            past.attempts = past.attempts.saturating_add(1);
+            let attempt = past.attempts;
             *self.allocations.get_mut(slot) = AllocationRow {
                 created: self.revision,
                 session: grants.session.0,
@@ -336,7 +346,7 @@ impl Cell {
                 attempt,
                 scheduler: grants.scheduler,
             };
-            *self.statuses.get_mut(slot) = AllocationStatus { state: AllocationState::Granted, ready: false };
+            *self.statuses.get_mut(slot) = AllocationStatus { state: AllocationState::Granted, ready: false }.into();
         }
         let granted = u32::try_from(count).expect("slots have 32-bit numbers");
         let group = self.groups.get_mut(grants.group_row);
@@ -392,8 +402,8 @@ impl Cell {
 
     #[inline]
     fn live_state(&self, slot: u32) -> Result<AllocationState, FoldError> {
-        match self.statuses.get(slot) {
-            Some(status) if status.state.is_live() => Ok(status.state),
+        match self.status(slot).state {
+            state if state.is_live() => Ok(state),
             _ => self.fault(Subject::AllocationSlot(slot), "changes, and is not live"),
         }
     }
@@ -403,14 +413,13 @@ impl Cell {
         if !change.status.state.is_live() {
             return self.fault(Subject::AllocationSlot(change.slot), "moves to a state that is not live");
         }
-        *self.statuses.get_mut(change.slot) = change.status;
+        *self.statuses.get_mut(change.slot) = change.status.into();
         if before.is_active() && change.status.state.is_leaving() {
             let Some(&row) = self.allocations.get(change.slot) else {
                 return self.fault(Subject::AllocationSlot(change.slot), "is not there");
             };
             let single = self.groups.get(row.group_row).is_some_and(|group| group.single_instance);
-            self.leave_task(&row, if single { TaskState::Blocked } else { TaskState::Waiting });
-            self.groups.get_mut(row.group_row).leaving += 1;
+            self.leave_task(&row, if single { TaskState::Blocked } else { TaskState::Waiting }, 1);
         }
         let known = self.extra(change.slot);
         let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
@@ -425,20 +434,19 @@ impl Cell {
 
     /// Its task has no allocation any more. What becomes of the task stands in the delta, if it is not to wait.
     #[inline]
-    fn leave_task(&mut self, row: &AllocationRow, state: TaskState) {
+    fn leave_task(&mut self, row: &AllocationRow, state: TaskState, leaving: u32) {
         let group = self.groups.get_mut(row.group_row);
         group.tasks[TaskState::Live as usize] -= 1;
         group.tasks[state as usize] += 1;
-        let task = self.tasks.get_mut(group.task_base + row.task);
-        task.allocation = 0;
-        task.state = state;
+        group.leaving += leaving;
+        *self.task_states.get_mut(group.task_base + row.task) = state;
     }
 
     fn end_allocation(&mut self, end: &End) -> Result<(), FoldError> {
         let before = self.live_state(end.slot)?;
         let row = *self.allocations.get(end.slot).expect("it is live");
         if before.is_active() {
-            self.leave_task(&row, TaskState::Waiting);
+            self.leave_task(&row, TaskState::Waiting, 0);
         } else {
             self.end_leaving(&row);
         }
@@ -446,8 +454,8 @@ impl Cell {
         if !planted::strikes(Bug::LeaksRoom, 5) {
             self.give_room(row.machine, &shape);
         }
-        *self.statuses.get_mut(end.slot) = AllocationStatus::default();
-        *self.allocations.get_mut(end.slot) = AllocationRow { generation: row.generation, ..AllocationRow::default() };
+        // The row stays as it was: writing it would copy a page for each end that is in a snapshot's way.
+        *self.statuses.get_mut(end.slot) = AllocationStatus::default().into();
         self.live -= 1;
         self.drop_extra(row.machine, row.id(end.slot));
         Ok(())
@@ -463,12 +471,12 @@ impl Cell {
         }
         let place = group.task_base + row.task;
         let blocked =
-            row.task < group.count && self.tasks.get(place).is_some_and(|task| task.state == TaskState::Blocked);
+            row.task < group.count && self.task_states.get(place).is_some_and(|&state| state == TaskState::Blocked);
         if blocked {
             let group = self.groups.get_mut(row.group_row);
             group.tasks[TaskState::Blocked as usize] -= 1;
             group.tasks[TaskState::Waiting as usize] += 1;
-            self.tasks.get_mut(place).state = TaskState::Waiting;
+            *self.task_states.get_mut(place) = TaskState::Waiting;
         }
     }
 
@@ -478,13 +486,12 @@ impl Cell {
         if self.task(&group, change.task).is_none() {
             return self.fault(subject, "is not there");
         }
-        let row = self.tasks.get_mut(group.task_base + change.task);
-        if row.state == TaskState::Live || change.state == TaskState::Live {
+        let state = self.task_states.get_mut(group.task_base + change.task);
+        if *state == TaskState::Live || change.state == TaskState::Live {
             return self.fault(subject, "is live, or is to be, without a grant");
         }
-        let before = row.state;
-        row.state = change.state;
-        row.failures = change.failures;
+        let before = std::mem::replace(state, change.state);
+        self.tasks.get_mut(group.task_base + change.task).failures = change.failures;
         let group = self.groups.get_mut(change.group_row);
         group.tasks[before as usize] -= 1;
         group.tasks[change.state as usize] += 1;

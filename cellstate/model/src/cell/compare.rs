@@ -33,8 +33,16 @@ impl Cell {
             .or_else(|| column("machine", &self.machine_slots, &other.machine_slots))
             .or_else(|| column("job", &self.jobs, &other.jobs))
             .or_else(|| column("group", &self.groups, &other.groups))
-            .or_else(|| column("task", &self.tasks, &other.tasks))
-            .or_else(|| column("allocation", &self.allocations, &other.allocations))
+            .or_else(|| {
+                rows("task", self.task_states.len().max(other.task_states.len()), |row| {
+                    [self, other].map(|cell| cell.task_row(row).unwrap_or_default())
+                })
+            })
+            .or_else(|| {
+                rows("allocation", self.allocations.len().max(other.allocations.len()), |slot| {
+                    [self, other].map(|cell| cell.allocation_image(slot).unwrap_or_default().0)
+                })
+            })
             .or_else(|| column("status", &self.statuses, &other.statuses))
             .or_else(|| column("extra of allocation", &self.extras, &other.extras))
             .or_else(|| column("devices and ports of machine", &self.in_use, &other.in_use))
@@ -58,6 +66,14 @@ impl Cell {
         lost.map(|machine| format!("names of machines: {} is not found by its name", machine.id))
             .or_else(|| strangers.then(|| "names of machines: there is one more".into()))
     }
+}
+
+/// The first of so many rows in which two cells differ.
+fn rows<T: PartialEq + std::fmt::Debug>(name: &str, end: u32, pair: impl Fn(u32) -> [T; 2]) -> Option<String> {
+    (0..end).find_map(|row| {
+        let [left, right] = pair(row);
+        (left != right).then(|| format!("{name} row {row}: {left:?} and {right:?}"))
+    })
 }
 
 /// The first row in which two columns differ. Rows beyond the shorter one must be default.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Cell, JobSlot, MachineSlot, page_rows};
 use crate::{
-    AllocationExtra, AllocationId, AllocationRow, AllocationStatus, Attributes, CellIdentity, DIMENSIONS, GroupRow,
-    Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room, Session, SessionId, TaskRow,
+    AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity,
+    DIMENSIONS, GroupRow, Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room,
+    Session, SessionId, StatusByte, TaskPast, TaskRow, TaskState,
 };
 
 /// A live allocation, with all that is known of it.
@@ -200,21 +201,43 @@ impl Cell {
         self.groups.get(job.group_row(group)?)
     }
 
-    /// The table of tasks.
+    /// The column of what grants and failures wrote of tasks.
     #[must_use]
     #[inline]
-    pub const fn tasks(&self) -> &Paged<TaskRow, { page_rows::TASKS }> {
+    pub const fn task_pasts(&self) -> &Paged<TaskPast, { page_rows::TASKS }> {
         &self.tasks
+    }
+
+    /// The column of where tasks stand; as long as that of their pasts.
+    #[must_use]
+    #[inline]
+    pub const fn task_states(&self) -> &Paged<TaskState, { page_rows::TASK_STATES }> {
+        &self.task_states
+    }
+
+    /// The task in a row of the table of tasks.
+    #[must_use]
+    #[inline]
+    pub fn task_row(&self, row: u32) -> Option<TaskRow> {
+        let state = *self.task_states.get(row)?;
+        Some(self.tasks.get(row)?.now(state))
     }
 
     /// A task of a group; `None` beyond its last one.
     #[must_use]
     #[inline]
-    pub fn task(&self, group: &GroupRow, task: u32) -> Option<&TaskRow> {
-        if task < group.count { self.tasks.get(group.task_base + task) } else { None }
+    pub fn task(&self, group: &GroupRow, task: u32) -> Option<TaskRow> {
+        if task < group.count { self.task_row(group.task_base + task) } else { None }
     }
 
-    /// The table of what was granted.
+    /// Where a task of a group stands; `None` beyond its last one. Reads a byte.
+    #[must_use]
+    #[inline]
+    pub fn task_state(&self, group: &GroupRow, task: u32) -> Option<TaskState> {
+        if task < group.count { self.task_states.get(group.task_base + task).copied() } else { None }
+    }
+
+    /// The table of what was granted. A row whose status is free has its last tenant's generation; all else in it means nothing.
     #[must_use]
     #[inline]
     pub const fn allocation_rows(&self) -> &Paged<AllocationRow, { page_rows::ALLOCATIONS }> {
@@ -224,8 +247,23 @@ impl Cell {
     /// The column of where allocations stand.
     #[must_use]
     #[inline]
-    pub const fn statuses(&self) -> &Paged<AllocationStatus, { page_rows::STATUS }> {
+    pub const fn statuses(&self) -> &Paged<StatusByte, { page_rows::STATUS }> {
         &self.statuses
+    }
+
+    /// Where the allocation in a slot stands; free beyond the last one.
+    #[must_use]
+    #[inline]
+    pub fn status(&self, slot: u32) -> AllocationStatus {
+        self.statuses.get(slot).map_or_else(AllocationStatus::default, |byte| byte.status())
+    }
+
+    /// What counts of the row in a slot: of a free one the generation alone.
+    #[must_use]
+    pub fn allocation_image(&self, slot: u32) -> Option<(AllocationRow, AllocationStatus)> {
+        let (row, status) = (*self.allocations.get(slot)?, self.status(slot));
+        let free = AllocationRow { generation: row.generation, ..AllocationRow::default() };
+        Some((if status.state == AllocationState::Free { free } else { row }, status))
     }
 
     /// What few allocations have, by slot.
@@ -255,7 +293,7 @@ impl Cell {
     #[must_use]
     #[inline]
     pub fn allocation_in(&self, slot: u32) -> Option<AllocationRef<'_>> {
-        let status = *self.statuses.get(slot)?;
+        let status = self.statuses.get(slot)?.status();
         if !status.state.is_live() {
             return None;
         }
@@ -271,29 +309,37 @@ impl Cell {
     }
 
     /// Brings what a stop or an end of these allocations will touch into the cache. Rows of random allocations are not there; here
-    /// their loads overlap, while in the decisions that follow each waits for the one before. Halves the cost of a random stop.
+    /// their loads overlap, while in the decisions that follow each waits for the one before. At most some hundred at a time, or the
+    /// first are gone again when they are needed.
+    #[inline]
     pub fn warm(&self, slots: impl Iterator<Item = u32> + Clone) {
-        let mut loaded = 0;
         for slot in slots.clone() {
-            let generation = self.allocations.get(slot).map_or(0, |row| row.generation);
-            loaded ^= generation ^ self.statuses.get(slot).map_or(0, |status| status.state as u32);
+            self.allocations.prefetch(slot);
+            self.statuses.prefetch(slot);
         }
         for slot in slots {
             let Some(row) = self.allocations.get(slot) else { continue };
-            let task = self.groups.get(row.group_row).and_then(|group| self.tasks.get(group.task_base + row.task));
-            loaded ^=
-                task.map_or(0, |task| task.allocation) ^ self.machines.get(row.machine).map_or(0, |row| row.epoch);
+            self.machines.prefetch(row.machine);
+            if let Some(group) = self.groups.get(row.group_row) {
+                self.task_states.prefetch(group.task_base.wrapping_add(row.task));
+            }
         }
-        std::hint::black_box(loaded);
     }
 
     /// Brings what was granted into the cache, as `warm` does, and nothing else: for rows that are written soon, or read once more.
+    #[inline]
     pub fn warm_rows(&self, slots: impl Iterator<Item = u32>) {
-        let mut loaded = 0;
-        for slot in slots {
-            loaded ^= self.allocations.get(slot).map_or(0, |row| row.generation);
+        slots.for_each(|slot| self.allocations.prefetch(slot));
+    }
+
+    /// Brings what a grant will touch into the cache: machines, and tasks of a group.
+    #[inline]
+    pub fn warm_claims(&self, group: &GroupRow, machines: &[u32], tasks: &[u32]) {
+        machines.iter().for_each(|&machine| self.machines.prefetch(machine));
+        for &task in tasks {
+            self.task_states.prefetch(group.task_base.wrapping_add(task));
+            self.tasks.prefetch(group.task_base.wrapping_add(task));
         }
-        std::hint::black_box(loaded);
     }
 
     /// All live allocations, by slot.

@@ -8,8 +8,8 @@ use super::{Cell, JobSlot, MachineSlot};
 use crate::delta::Subject;
 use crate::{
     AllocationExtra, AllocationRow, AllocationState, AllocationStatus, CellIdentity, GroupRow, Hold, Job, JobId,
-    LogTime, Machine, MachineState, Partition, Quota, Resources, Revision, Session, TaskRow, TaskState, UnknownId,
-    UnknownTask,
+    LogTime, Machine, MachineState, Partition, Quota, Resources, Revision, Session, TaskPast, TaskRow, TaskState,
+    UnknownId, UnknownTask,
 };
 
 /// A cell in the making. Rows come in any order; `finish` checks them against each other.
@@ -117,14 +117,15 @@ impl Restore {
 
     /// A row of the table of tasks.
     pub fn task(&mut self, row: u32, task: TaskRow) {
-        *self.cell.tasks.get_mut(row) = task;
+        let TaskRow { allocation, attempts, state, failures } = task;
+        self.cell.put_task(row, TaskPast { allocation, attempts, failures }, state);
     }
 
     /// A row of the table of allocations.
     pub fn allocation(&mut self, allocation: RestoredAllocation) {
         let RestoredAllocation { slot, row, status, extra } = allocation;
         *self.cell.allocations.get_mut(slot) = row;
-        *self.cell.statuses.get_mut(slot) = status;
+        *self.cell.statuses.get_mut(slot) = status.into();
         self.cell.keep_extra(slot, extra);
     }
 
@@ -180,10 +181,10 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
             };
             let mut tasks = [0; TaskState::ALL.len()];
             for task in 0..group.count {
-                let Some(task) = group.task_base.checked_add(task).and_then(|row| cell.tasks.get(row)) else {
+                let Some(&state) = group.task_base.checked_add(task).and_then(|row| cell.task_states.get(row)) else {
                     return fault(Subject::Task(row, task), "of a group is missing");
                 };
-                tasks[task.state as usize] += 1;
+                tasks[state as usize] += 1;
             }
             let shape = &job.shape.groups[(row - job.group_base) as usize];
             let row = cell.groups.get_mut(row);

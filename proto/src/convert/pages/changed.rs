@@ -22,7 +22,7 @@ pub fn changed(before: &Cell, after: &Cell) -> Vec<(Table, u32)> {
     let jobs = (before.job_slots(), after.job_slots());
     add(Table::Jobs, differing(jobs.0, jobs.1, |left, right| left == right));
     add(Table::Groups, differing(before.groups(), after.groups(), same_group));
-    add(Table::Tasks, differing(before.tasks(), after.tasks(), |left, right| left == right));
+    add(Table::Tasks, tasks(before, after));
     add(Table::Allocations, allocations(before, after));
     add(Table::Sessions, sessions(before, after));
     pages
@@ -58,23 +58,37 @@ fn machines(before: &Cell, after: &Cell) -> BTreeSet<u32> {
     pages
 }
 
+fn tasks(before: &Cell, after: &Cell) -> BTreeSet<u32> {
+    let mut pages = differing(before.task_pasts(), after.task_pasts(), |left, right| left == right);
+    pages.extend(differing_chunks::<_, _, { page_rows::TASKS }>(before.task_states(), after.task_states()));
+    pages
+}
+
 fn allocations(before: &Cell, after: &Cell) -> BTreeSet<u32> {
     let mut pages = differing(before.allocation_rows(), after.allocation_rows(), |left, right| left == right);
-    let statuses = (before.statuses(), after.statuses());
-    for long_page in statuses.1.changed_pages(statuses.0) {
-        let Some(now) = statuses.1.page(long_page) else { continue };
-        let then = statuses.0.page(long_page);
-        let chunks = page_rows::STATUS / page_rows::ALLOCATIONS;
-        for (chunk, rows) in now.chunks_exact(page_rows::ALLOCATIONS).enumerate() {
-            let first = chunk * page_rows::ALLOCATIONS;
-            let same = then.is_some_and(|then| then[first..first + page_rows::ALLOCATIONS] == *rows);
-            let page = long_page as usize * chunks + chunk;
-            if !same && page * page_rows::ALLOCATIONS < after.allocation_rows().len() as usize {
+    pages.extend(differing_chunks::<_, _, { page_rows::ALLOCATIONS }>(before.statuses(), after.statuses()));
+    pages.extend(changed_extras(before, after));
+    pages
+}
+
+/// Pages of images, of `CHUNK` rows, in which a column with longer pages differs.
+fn differing_chunks<T: Clone + Default + PartialEq, const ROWS: usize, const CHUNK: usize>(
+    before: &Paged<T, ROWS>,
+    after: &Paged<T, ROWS>,
+) -> BTreeSet<u32> {
+    let mut pages = BTreeSet::new();
+    for long_page in after.changed_pages(before) {
+        let Some(now) = after.page(long_page) else { continue };
+        let then = before.page(long_page);
+        for (chunk, rows) in now.chunks_exact(CHUNK).enumerate() {
+            let first = chunk * CHUNK;
+            let same = then.is_some_and(|then| then[first..first + CHUNK] == *rows);
+            let page = long_page as usize * (ROWS / CHUNK) + chunk;
+            if !same && page * CHUNK < after.len() as usize {
                 pages.insert(u32::try_from(page).expect("rows have 32-bit numbers"));
             }
         }
     }
-    pages.extend(changed_extras(before, after));
     pages
 }
 

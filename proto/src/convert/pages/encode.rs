@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use plenum_model::{AllocationRow, Cell, Machine, MachineId, MachineState, Session};
+use plenum_model::{AllocationRow, AllocationStatus, Cell, Machine, MachineId, MachineState, Session};
 use prost::Message;
 
 use super::super::delta::{cell_to_wire, extra_to_wire, job_to_wire};
@@ -117,7 +117,7 @@ fn groups(cell: &Cell, range: Range<u32>) -> v1::GroupPage {
 }
 
 fn tasks(cell: &Cell, range: Range<u32>) -> v1::TaskPage {
-    let rows: Vec<_> = range.filter_map(|row| cell.tasks().get(row)).collect();
+    let rows: Vec<_> = range.filter_map(|row| cell.task_row(row)).collect();
     v1::TaskPage {
         allocations: rows.iter().map(|row| row.allocation).collect(),
         attempts: rows.iter().map(|row| row.attempts.into()).collect(),
@@ -127,8 +127,8 @@ fn tasks(cell: &Cell, range: Range<u32>) -> v1::TaskPage {
 }
 
 fn allocations(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
-    let rows: Vec<&AllocationRow> = range.clone().filter_map(|slot| cell.allocation_rows().get(slot)).collect();
-    let statuses: Vec<_> = range.clone().map(|slot| cell.statuses().get(slot).copied().unwrap_or_default()).collect();
+    let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) =
+        range.clone().filter_map(|slot| cell.allocation_image(slot)).unzip();
     let column = |of: fn(&AllocationRow) -> u32| rows.iter().map(|row| of(row)).collect();
     let long_column = |of: fn(&AllocationRow) -> u64| rows.iter().map(|row| of(row)).collect();
     let mut page = v1::AllocationPage {
