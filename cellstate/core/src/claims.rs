@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GrantExtra, GroupCounts, GroupRow, GroupShape, Job, NotWanted,
-    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resource, Resources, Revision, Shortage,
-    Special, Spoken, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy,
-    group_is_wanted, task_is_wanted,
+    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resources, Revision, Special, Spoken,
+    TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
+    task_is_wanted,
 };
 
 use crate::preempt::{HandOff, Victims, named, note_taken_over, victims_by_machine};
-use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
+use crate::resolve::{Granted, Resolution, Resolver, WARM_AHEAD, claims_of, refusal};
 use crate::room::{About, Trouble};
 
 /// What the claims of one placement share.
@@ -22,21 +22,29 @@ struct Terms<'a> {
     shape: &'a GroupShape,
     need: Resources,
     /// Classes of machines that satisfy the group's constraints, where it has some.
-    classes: Option<ClassSet>,
-    /// Classes of machines that are reserved for other schedulers, where some are.
-    reserved: Option<ClassSet>,
+    classes: Option<Arc<ClassSet>>,
     /// The group declares devices, ports, limits or spread.
     is_special: bool,
+    /// The group declares limits of machines or spread.
+    is_counted: bool,
+    /// Devices or ports are declared, or victims are named.
+    asks_for_more: bool,
     victims: Victims,
-    quota: Option<Allowance>,
 }
 
-/// What a namespace may still have.
-struct Allowance {
+/// What a namespace may still have, while one placement is judged.
+pub(crate) struct Allowance {
     quota: Quota,
+    /// What it had before the transaction, without a hold of the job.
     used: Resources,
     /// Where this transaction keeps what the namespace gives back.
-    place: usize,
+    place: u32,
+    /// What each claim of the placement needs.
+    need: Resources,
+    /// Claims of the placement that were granted: not taken off what was given back yet.
+    granted: i64,
+    /// How many more fit below the limits.
+    left: u64,
 }
 
 /// One claim: where, for which task, and what it asks for beyond room.
@@ -83,6 +91,8 @@ impl Resolver<'_> {
         group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
         let constrained = !shape.constraints.is_empty();
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
+        self.allowance = self.allowance(job, shape.resources);
+        let victims = victims_by_machine(placement);
         let group_row = job.group_row(placement.group).expect("its row was found");
         Ok(Terms {
             job,
@@ -91,27 +101,20 @@ impl Resolver<'_> {
             shape,
             need: shape.resources,
             classes,
-            reserved: self.reserved.clone(),
             is_special: Special::is_needed_by(shape),
-            victims: victims_by_machine(placement),
-            quota: self.allowance(job),
+            is_counted: GroupCounts::are_needed_by(shape),
+            asks_for_more: !(shape.devices.is_empty() && shape.ports.is_empty() && victims.is_empty()),
+            victims,
         })
     }
 
-    fn allowance(&mut self, job: &Job) -> Option<Allowance> {
+    /// A hold of the job itself, which ends when it gets what it waits for, is not counted.
+    fn allowance(&mut self, job: &Job, need: Resources) -> Option<Allowance> {
+        let place = self.quotas.place_of(job.id.slot)?;
         let quota = *self.cell.quota(&job.shape.namespace)?;
-        let place = self.promised.namespace(&job.shape.namespace);
-        Some(Allowance { quota, used: self.used(job), place })
-    }
-
-    /// What the job's namespace has, apart from a hold of the job itself, which ends when it gets what it waits for.
-    fn used(&self, job: &Job) -> Resources {
-        let used = self.quotas.used(&job.shape.namespace);
-        let own = self
-            .cell
-            .hold(job.id)
-            .map(|hold| hold.machines.iter().fold(Resources::default(), |sum, _| sum.with(&hold.resources)));
-        used.without(&own.unwrap_or_default())
+        let used = self.quotas.used_without_hold(self.cell, job);
+        let left = quota.headroom(&used.after_giving(self.promised.given_back(place)), &need);
+        Some(Allowance { quota, used, place, need, granted: 0, left })
     }
 
     /// Judges the claims of one placement in order, and gives those that are granted. `seen`: a task could be claimed twice.
@@ -136,11 +139,12 @@ impl Resolver<'_> {
             }
         };
         let mut granted = Vec::with_capacity(placement.machines.len());
-        let warmed = placement.machines.iter().map(|&machine| cell.machine_row(machine).map_or(0, |row| row.epoch));
-        let tasks = placement.tasks.iter().map(|&task| cell.task(terms.group, task).map_or(0, |row| row.allocation));
-        std::hint::black_box(warmed.chain(tasks).fold(0, |loaded, one| loaded ^ one));
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
+            if claim % WARM_AHEAD == 0 {
+                let next = claim as usize..placement.machines.len().min((claim + WARM_AHEAD) as usize);
+                cell.warm_claims(terms.group, &placement.machines[next.clone()], &placement.tasks[next]);
+            }
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
             let asked = Claim { machine, task, extra: placement.extras.get(claim as usize) };
             let key = (placement.job.slot, placement.group, task);
@@ -171,6 +175,9 @@ impl Resolver<'_> {
                 seen.insert(key);
             });
             granted.push(one);
+        }
+        if let Some(allowance) = self.allowance.take() {
+            self.promised.given_back(allowance.place).add_times(&allowance.need, -allowance.granted);
         }
         granted
     }
@@ -217,15 +224,19 @@ impl Resolver<'_> {
 
     /// Keeps a granted claim in mind for those that follow.
     fn promise(&mut self, terms: &Terms<'_>, granted: &Granted) {
-        self.promised.add(granted.machine, &granted.net(&terms.need));
+        match &granted.extra {
+            None => self.promised.add(granted.machine, &terms.need),
+            Some(_) => self.promised.add(granted.machine, &granted.net(&terms.need)),
+        }
         if terms.job.shape.same_machine && terms.job.home.is_none() {
             self.promised.set_home(terms.job.id.slot, granted.machine);
         }
-        if GroupCounts::are_needed_by(terms.shape) {
+        if terms.is_counted {
             self.rules.attempt(self.cell, terms.group_row, granted.machine, 1);
         }
-        if let Some(allowance) = &terms.quota {
-            self.promised.given_back_in(allowance.place).take(&terms.need);
+        if let Some(allowance) = &mut self.allowance {
+            allowance.granted += 1;
+            allowance.left = allowance.left.saturating_sub(1);
         }
         if let Some(extra) = &granted.extra {
             note_taken_over(&mut self.promised.specials, &extra.takes_over);
@@ -242,18 +253,19 @@ impl Resolver<'_> {
     ) -> Result<Option<Box<GrantExtra>>, Trouble> {
         let machine = asked.machine;
         self.task_stands(terms, asked.task)?;
-        self.machine_stands(txn, terms, machine)?;
-        if let Some(allowance) = &terms.quota {
-            self.within_quota(terms, allowance)?;
+        self.machine_stands(txn, machine)?;
+        if self.allowance.as_ref().is_some_and(|allowance| allowance.left == 0) {
+            self.within_quota()?;
         }
-        let counts = self.rules.counts(terms.group_row);
-        let home = terms.job.home.or_else(|| self.promised.home(terms.job.id.slot));
+        let shares = terms.job.shape.same_machine;
+        let home = if shares { terms.job.home.or_else(|| self.promised.home(terms.job.id.slot)) } else { None };
+        let counts = if terms.is_counted { self.rules.counts(terms.group_row) } else { None };
         let requirement = Requirement {
             resources: &terms.need,
-            classes: terms.classes.as_ref(),
-            home: home.filter(|_| terms.job.shape.same_machine),
+            classes: terms.classes.as_deref(),
+            home,
             job: terms.job.id,
-            special: if terms.is_special { Special::of(terms.shape, counts) } else { None },
+            special: terms.is_special.then_some(Special { shape: terms.shape, counts }),
         };
         let promised = self.promised.on(machine);
         let obstacle = requirement.obstacle(self.cell, machine, &promised);
@@ -263,6 +275,10 @@ impl Resolver<'_> {
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
             None if !terms.is_special && asked.extra.is_none() => Ok(None),
+            None if !terms.asks_for_more && asked.extra.is_none() => {
+                let limit = requirement.limit_obstacle(self.cell, machine, &Spoken::default());
+                limit.map_or(Ok(None), |obstacle| Err(Trouble::Machine(obstacle)))
+            }
             Some(obstacle) if alone || !matches!(obstacle, Obstacle::NoRoom(_)) => Err(Trouble::Machine(obstacle)),
             room => {
                 let judged = self.special_claim(txn, terms, asked, &requirement, room)?;
@@ -273,11 +289,18 @@ impl Resolver<'_> {
 
     /// Keeps in mind what a claim got beyond room, and who is evicted for it.
     fn keep(&mut self, machine: u32, judged: Judged) -> Option<Box<GrantExtra>> {
+        let evicts = !judged.victims.is_empty();
         for victim in judged.victims {
             self.promised.specials.victims.push(victim);
             if let Some(row) = self.cell.allocation_rows().get(victim) {
-                self.note_left(victim, row);
+                self.note_left(row);
             }
+        }
+        if evicts
+            && let Some(now) = self.quota_use()
+            && let Some(allowance) = &mut self.allowance
+        {
+            allowance.left = allowance.quota.headroom(&now, &allowance.need);
         }
         let extra = judged.extra;
         if extra.devices.is_empty() && extra.ports.is_empty() && extra.takes_over.is_empty() {
@@ -306,7 +329,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn machine_stands(&self, txn: &Transaction, terms: &Terms<'_>, machine: u32) -> Result<(), Trouble> {
+    fn machine_stands(&self, txn: &Transaction, machine: u32) -> Result<(), Trouble> {
         let Some(row) = self.cell.machine_row(machine) else { return Ok(()) };
         if row.last_change > txn.base {
             let began = self.epochs_began.get(machine as usize).copied().unwrap_or(0);
@@ -320,7 +343,7 @@ impl Resolver<'_> {
                 }
             }
         }
-        match &terms.reserved {
+        match self.reserved {
             Some(reserved) if reserved.contains(row.class) => {
                 Err(Trouble::Never(RefusalKind::Permission, RefusalReason::NotPermitted))
             }
@@ -328,20 +351,20 @@ impl Resolver<'_> {
         }
     }
 
+    /// What the namespace of the placement in hand has now, with what this transaction gave and took.
+    fn quota_use(&mut self) -> Option<Resources> {
+        let allowance = self.allowance.as_ref()?;
+        let mut given = *self.promised.given_back(allowance.place);
+        given.add_times(&allowance.need, -allowance.granted);
+        Some(allowance.used.after_giving(&given))
+    }
+
     /// Whether the namespace may have one more of these tasks.
-    fn within_quota(&mut self, terms: &Terms<'_>, allowance: &Allowance) -> Result<(), Trouble> {
-        let back = *self.promised.given_back_in(allowance.place);
-        for (resource, limit) in Resource::ALL.into_iter().zip(allowance.quota.limits) {
-            let (need, Some(limit)) = (terms.need.get(resource), limit) else { continue };
-            // What is asked for stands in the way, not what is there: a lowered limit evicts nothing.
-            let used = i128::from(allowance.used.get(resource)) - i128::from(back.get(resource));
-            let short_by = used.max(0) + i128::from(need) - i128::from(limit);
-            if need > 0 && short_by > 0 {
-                let short_by = u64::try_from(short_by).unwrap_or(u64::MAX);
-                return Err(Trouble::Quota(Shortage { resource, short_by }));
-            }
-        }
-        Ok(())
+    #[cold]
+    fn within_quota(&mut self) -> Result<(), Trouble> {
+        let Some(used) = self.quota_use() else { return Ok(()) };
+        let short = self.allowance.as_ref().and_then(|allowance| allowance.quota.shortage(&used, &allowance.need));
+        short.map_or(Ok(()), |short| Err(Trouble::Quota(short)))
     }
 
     /// A claim that asks for more than free room: devices, ports, limits, or room of those who leave.
@@ -383,9 +406,8 @@ impl Resolver<'_> {
         hand_off: &mut HandOff,
     ) -> Result<(Vec<Device>, Vec<Device>), Trouble> {
         let declared = &terms.shape.devices;
-        let Some(machine) = self.cell.machine_in(asked.machine).filter(|_| !declared.is_empty()) else {
-            return Ok((Vec::new(), Vec::new()));
-        };
+        let machine = if declared.is_empty() { None } else { self.cell.machine_in(asked.machine) };
+        let Some(machine) = machine else { return Ok((Vec::new(), Vec::new())) };
         let mut free = device_rooms(self.cell, machine);
         // Of a device that has less than it lent, nothing is given until its tenants have gone.
         free.retain(|room| room.free_millis >= 0);

@@ -54,7 +54,8 @@ impl Core {
             promised: &mut self.derived.promised,
             job_events: &self.derived.job_events,
             quotas: &self.derived.quotas,
-            reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler).cloned(),
+            allowance: None,
+            reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler),
             epochs_began: &self.derived.epochs_began,
             opened: self.derived.opened,
             session: &session,
@@ -135,15 +136,14 @@ impl Core {
         now: LogTime,
     ) -> (Outcome, Delta) {
         let mut delta = self.draft(now);
+        delta.moves.reserve_exact(resolution.stops.len() + resolution.victims.len());
         for &slot in &resolution.stops {
-            let restarts =
-                self.cell.allocation_in(slot).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
+            let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
             let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
             delta.moves.push(Move { slot, status, restarts, reason: None });
         }
         for &(slot, placement) in &resolution.victims {
-            let found = self.cell.allocation_in(slot).and_then(|found| found.extra);
-            let restarts = found.map_or(0, |extra| extra.restarts);
+            let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
             let job = self.cell.job(txn.placements[placement as usize].job);
             let reason = job.map(|job| format!("evicted for {}/{}", job.shape.namespace, job.shape.name).into());
             let status = AllocationStatus { state: AllocationState::Evicting, ready: false };

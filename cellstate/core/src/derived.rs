@@ -15,9 +15,10 @@ use crate::job_events::JobEvents;
 use crate::lifecycle::{Marks, WARM_AHEAD};
 use crate::partitions::Reserved;
 use crate::promised::Promised;
-use crate::quotas::QuotaUse;
+use crate::quotas::{Leaver, QuotaUse, collect_leavers};
 use crate::ring::{Holder, MachineEvent, Ring};
 use crate::rules::Rules;
+use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
 use crate::unknown::UnknownDue;
 
@@ -38,6 +39,8 @@ pub(crate) struct Derived {
     /// By machine slot: the revision at which its epoch began.
     pub(crate) epochs_began: Vec<u64>,
     pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
+    /// Slots of jobs that are over.
+    pub(crate) final_jobs: SlotBits,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
     /// When allocations of unreachable machines are lost, by machine slot. Invariant: the earliest of each is here.
@@ -52,6 +55,8 @@ pub(crate) struct Derived {
     pub(crate) tasks: u64,
     /// What namespaces use of their quotas.
     pub(crate) quotas: QuotaUse,
+    /// Who leaves with the delta that is taken in; scratch.
+    leavers: Vec<Leaver>,
     /// Machines that partitions reserve.
     pub(crate) partitions: Reserved,
     /// When the ring began.
@@ -79,7 +84,8 @@ impl Derived {
             rules: Rules::default(),
             promised: Promised::default(),
             marks: Marks::default(),
-            job_events: JobEvents::default(),
+            job_events: JobEvents::rebuild(cell),
+            final_jobs: SlotBits::default(),
             epochs_began: vec![0; machine_end as usize],
             scheduler_numbers: names.zip(0..).collect(),
             retires: BTreeSet::new(),
@@ -89,6 +95,7 @@ impl Derived {
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
+            leavers: Vec::new(),
             partitions: Reserved::default(),
             opened: cell.revision(),
         };
@@ -98,6 +105,7 @@ impl Derived {
             derived.note_drain(machine);
         }
         for job in cell.jobs().filter(|job| job.state.is_final()) {
+            derived.final_jobs.insert(job.id.slot);
             derived.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
         }
         derived
@@ -105,25 +113,12 @@ impl Derived {
 
     /// Notes what a delta is about to change: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
-        // Slots that ended with this delta before, kept only where somebody's end could matter to another one's.
-        let mut ended = BTreeSet::new();
-        let mut known = 0;
-        for (number, end) in delta.ends.iter().enumerate() {
-            if number.is_multiple_of(WARM_AHEAD) {
-                cell.warm_rows(delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot));
-            }
-            if cell.in_use(cell.allocation_rows().get(end.slot).map_or(0, |row| row.machine)).is_some() {
-                ended.extend(delta.ends[known..number].iter().map(|end| end.slot));
-                known = number;
-            }
-            self.ring.note_end(delta.revision, cell, end.slot, &ended);
-            self.allocation_slots.give(end.slot);
-            let job = cell.allocation_in(end.slot).and_then(|found| cell.job(found.row.job()));
-            if let Some(job) = job.filter(|job| job.state.is_final()) {
-                self.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
-            }
+        self.note_ends(delta, cell, options);
+        self.leavers.clear();
+        if self.rules.any_counts() || self.quotas.any() {
+            collect_leavers(delta, cell, &mut self.leavers);
         }
-        self.rules.before(delta, cell);
+        self.rules.before(delta, &self.leavers, cell);
         self.note_holds(delta, cell);
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
@@ -131,8 +126,32 @@ impl Derived {
         for change in &delta.jobs {
             self.free_rows(change, cell);
         }
-        self.quotas.before(delta, cell);
+        self.quotas.before(delta, &self.leavers, cell);
         self.unknown_due.before(delta, cell);
+    }
+
+    fn note_ends(&mut self, delta: &Delta, cell: &Cell, options: &CoreOptions) {
+        // Slots that ended with this delta before, kept only where somebody's end could matter to another one's.
+        let mut ended = BTreeSet::new();
+        let mut known = 0;
+        for (number, end) in delta.ends.iter().enumerate() {
+            if number.is_multiple_of(WARM_AHEAD) {
+                cell.warm_rows(delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot));
+            }
+            let Some(row) = cell.allocation_rows().get(end.slot) else { continue };
+            let in_use = cell.in_use(row.machine).is_some();
+            if in_use {
+                ended.extend(delta.ends[known..number].iter().map(|end| end.slot));
+                known = number;
+            }
+            self.ring.note_end(delta.revision, cell, row, end.slot, in_use.then_some(&ended));
+            self.allocation_slots.give(end.slot);
+            if self.final_jobs.contains(row.job_slot)
+                && let Some(job) = cell.job(row.job())
+            {
+                self.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
+            }
+        }
     }
 
     /// Notes what a delta has changed.
@@ -266,7 +285,7 @@ impl Derived {
                 if let Some(job) = cell.job(*id) {
                     self.give_groups(job, cell);
                     self.job_slots.give(id.slot);
-                    self.rules.forget(*id);
+                    self.rules.forget(job);
                     self.retires.retain(|(_, retired)| retired != id);
                 }
             }
@@ -286,9 +305,14 @@ impl Derived {
     fn note_job(&mut self, delta: &Delta, change: &JobChange, options: &CoreOptions) {
         match change {
             JobChange::State { id, state, .. } if state.is_final() => {
+                self.final_jobs.insert(id.slot);
                 self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
             }
-            JobChange::Put { job, .. } => self.retires.retain(|(_, retired)| *retired != job.id),
+            JobChange::Put { job, .. } => {
+                self.final_jobs.remove(job.id.slot);
+                self.retires.retain(|(_, retired)| *retired != job.id);
+            }
+            JobChange::Removed(id) => self.final_jobs.remove(id.slot),
             _ => {}
         }
     }

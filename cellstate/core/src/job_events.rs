@@ -63,15 +63,24 @@ struct Event {
 
 /// The last events of all jobs, by slot.
 #[derive(Debug, Default)]
-pub(crate) struct JobEvents(Vec<[Event; KINDS]>);
+pub(crate) struct JobEvents {
+    events: Vec<[Event; KINDS]>,
+    /// Some group has, or had, a single instance: only then the leaving of an allocation is an event.
+    has_single_instances: bool,
+}
 
 impl JobEvents {
+    pub(crate) fn rebuild(cell: &Cell) -> Self {
+        let has_single_instances = cell.groups().iter().any(|group| group.single_instance);
+        Self { events: Vec::new(), has_single_instances }
+    }
+
     fn note(&mut self, slot: u32, kind: JobEventKind, event: Event) {
         let slot = slot as usize;
-        if slot >= self.0.len() {
-            self.0.resize(slot + 1, [Event::default(); KINDS]);
+        if slot >= self.events.len() {
+            self.events.resize(slot + 1, [Event::default(); KINDS]);
         }
-        self.0[slot][kind as usize] = event;
+        self.events[slot][kind as usize] = event;
     }
 
     /// Notes what a delta did to jobs. `cell` has taken it already.
@@ -86,7 +95,10 @@ impl JobEvents {
         let slot_of = |row: u32| cell.groups().get(row).map_or(0, |group| group.job_slot);
         for change in &delta.jobs {
             let (slot, kind) = match change {
-                JobChange::Put { job, .. } => (job.id.slot, JobEventKind::Submitted),
+                JobChange::Put { job, .. } => {
+                    self.has_single_instances |= job.shape.groups.iter().any(|group| group.single_instance);
+                    (job.id.slot, JobEventKind::Submitted)
+                }
                 JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
                 JobChange::State { .. } | JobChange::Launched { .. } => continue,
                 JobChange::Group { row, .. } => (slot_of(*row), JobEventKind::Group),
@@ -98,6 +110,9 @@ impl JobEvents {
         for change in &delta.tasks {
             self.note(slot_of(change.group_row), JobEventKind::Task, event);
         }
+        if !self.has_single_instances {
+            return;
+        }
         for change in delta.moves.iter().filter(|change| change.status.state.is_leaving()) {
             let Some(row) = cell.allocation_rows().get(change.slot) else { continue };
             if cell.groups().get(row.group_row).is_some_and(|group| group.single_instance) {
@@ -108,14 +123,14 @@ impl JobEvents {
 
     /// The revision of the newest event of a job, of any kind.
     pub(crate) fn newest(&self, slot: u32) -> Revision {
-        let events = self.0.get(slot as usize).map(|events| events.iter().map(|event| event.revision));
+        let events = self.events.get(slot as usize).map(|events| events.iter().map(|event| event.revision));
         Revision(events.and_then(Iterator::max).unwrap_or(0))
     }
 
     /// The newest event of these kinds, if it was after the base; or else the submission, if that was: then nothing about the job
     /// was so at the base.
     pub(crate) fn culprit(&self, cell: &Cell, slot: u32, kinds: &[JobEventKind], base: Revision) -> Option<Culprit> {
-        let events = self.0.get(slot as usize)?;
+        let events = self.events.get(slot as usize)?;
         let newest = kinds.iter().copied().max_by_key(|kind| events[*kind as usize].revision);
         let newest = newest.filter(|kind| events[*kind as usize].revision > base.0);
         let kind = newest.unwrap_or(JobEventKind::Submitted);

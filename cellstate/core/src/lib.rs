@@ -25,6 +25,7 @@ mod ring;
 mod room;
 mod rules;
 mod sessions;
+mod slot_set;
 mod slots;
 mod unknown;
 

@@ -11,62 +11,41 @@ use plenum_model::{
 };
 
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
+use crate::slot_set::SlotSet;
 use crate::{Core, Verdict, accepted};
 
 /// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
 pub(crate) const WARM_AHEAD: usize = 64;
 
-/// Which allocations end or leave with the delta in the making: a column with stamps, so that a report of thousands searches
-/// nothing.
+/// Which allocations end or leave with the delta in the making: a report of thousands searches nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    stamp: u32,
-    column: Vec<u32>,
+    left: SlotSet,
+    ended: SlotSet,
 }
 
 impl Marks {
-    /// Forgets everything. Two stamps a delta: one for those that leave, the next for those that end.
+    /// Forgets everything.
     fn begin(&mut self) {
-        if self.stamp >= u32::MAX - 2 {
-            self.column.clear();
-            self.stamp = 0;
-        }
-        self.stamp += 2;
-    }
-
-    /// Brings entries into the cache: see `Cell::warm`.
-    fn warm(&self, slots: impl Iterator<Item = u32>) {
-        std::hint::black_box(slots.fold(0, |loaded, slot| loaded ^ self.at(slot)));
-    }
-
-    fn at(&self, slot: u32) -> u32 {
-        self.column.get(slot as usize).copied().unwrap_or(0)
-    }
-
-    fn set(&mut self, slot: u32, stamp: u32) {
-        if slot as usize >= self.column.len() {
-            self.column.resize(slot as usize + 1, 0);
-        }
-        self.column[slot as usize] = stamp;
+        self.left.clear();
+        self.ended.clear();
     }
 
     fn has_left(&self, slot: u32) -> bool {
-        self.at(slot) == self.stamp
+        self.left.contains(slot)
     }
 
     fn has_ended(&self, slot: u32) -> bool {
-        self.at(slot) == self.stamp + 1
+        self.ended.contains(slot)
     }
 
     fn leave(&mut self, slot: u32) {
-        self.set(slot, self.stamp);
+        self.left.insert(slot);
     }
 
     /// Notes an end; false if it was noted before.
     fn end(&mut self, slot: u32) -> bool {
-        let fresh = !self.has_ended(slot);
-        self.set(slot, self.stamp + 1);
-        fresh
+        self.ended.insert(slot)
     }
 }
 
@@ -284,7 +263,6 @@ impl Core {
         for (number, transition) in transitions.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {
                 let next = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.allocation.slot);
-                consequences.marks.warm(next.clone());
                 self.cell.warm(next);
             }
             if !self.cell.is_current(transition.machine, transition.epoch) {

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use std::sync::Arc;
-
 use plenum_model::{CUSTOM_RESOURCES, Device, Resources, Room, TakeOver};
+
+use crate::slot_set::SlotSet;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {
@@ -25,17 +25,22 @@ pub(crate) struct Promised {
     machines: Vec<Promise>,
     /// Disk and named resources, for the few that use them.
     rest: BTreeMap<u32, Resources>,
-    stops: Vec<u32>,
-    /// The same, as a list.
-    pub(crate) stopped: Vec<u32>,
+    /// Slots of allocations that are being stopped.
+    stops: SlotSet,
     /// Jobs whose tasks share a machine, with the one that they were promised.
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
-    /// How much less namespaces with a quota have than before; negative where they have more.
-    pub(crate) given_back: Vec<(Arc<str>, Room)>,
+    /// How much less namespaces with a quota have than before; negative where they have more. By their places in `QuotaUse`.
+    given_back: Vec<GivenBack>,
 }
 
-/// What few transactions promise. Cloned before a placement that has some, so that undoing it is putting the clone back.
+#[derive(Clone, Copy, Debug, Default)]
+struct GivenBack {
+    stamp: u32,
+    room: Room,
+}
+
+/// What few transactions promise. Cloned before a placement that has a minimum, so that undoing it is putting the clone back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Specials {
     /// Devices and ports by machine, without what is taken over.
@@ -66,24 +71,26 @@ impl Promised {
     pub(crate) fn begin(&mut self) {
         if self.stamp == u32::MAX {
             self.machines.clear();
-            self.stops.clear();
+            self.given_back.clear();
             self.stamp = 0;
         }
         self.stamp += 1;
-        self.stopped.clear();
+        self.stops.clear();
         self.rest.clear();
         self.homes.clear();
         self.specials.clear();
-        self.given_back.clear();
     }
 
     /// Promised room on a machine.
+    #[inline]
     pub(crate) fn on(&self, machine: u32) -> Resources {
         let Some(promise) = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp) else {
             return Resources::default();
         };
         let mut resources = Resources::new(promise.cpu_millis.into(), promise.memory_bytes);
-        if let Some(rest) = self.rest.get(&machine) {
+        if !self.rest.is_empty()
+            && let Some(rest) = self.rest.get(&machine)
+        {
             resources.disk_bytes = rest.disk_bytes;
             resources.custom = rest.custom;
         }
@@ -91,12 +98,14 @@ impl Promised {
     }
 
     /// How many claims were promised a machine.
+    #[inline]
     pub(crate) fn claims_on(&self, machine: u32) -> u32 {
         let promise = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp);
         promise.map_or(0, |promise| promise.claims)
     }
 
     /// Promises room on a machine. It was judged to fit, so the sums are bounded by its capacity.
+    #[inline]
     pub(crate) fn add(&mut self, machine: u32, resources: &Resources) {
         let stamp = self.stamp;
         let place = machine as usize;
@@ -130,44 +139,35 @@ impl Promised {
         }
     }
 
-    /// Brings entries into the cache: see `Cell::warm`.
-    pub(crate) fn warm(&self, slots: impl Iterator<Item = u32>) {
-        std::hint::black_box(
-            slots.fold(0, |loaded, slot| loaded ^ self.stops.get(slot as usize).copied().unwrap_or(0)),
-        );
-    }
-
     /// Notes a stop; false if it was noted before.
+    #[inline]
     pub(crate) fn stop(&mut self, slot: u32) -> bool {
-        let place = slot as usize;
-        if place >= self.stops.len() {
-            self.stops.resize(place + 1, 0);
-        }
-        let fresh = self.stops[place] != self.stamp;
-        self.stops[place] = self.stamp;
-        if fresh {
-            self.stopped.push(slot);
-        }
-        fresh
+        self.stops.insert(slot)
     }
 
     /// Whether this allocation is being stopped.
+    #[inline]
     pub(crate) fn stops(&self, slot: u32) -> bool {
-        self.stops.get(slot as usize).is_some_and(|&stamp| stamp == self.stamp)
+        self.stops.contains(slot)
     }
 
-    /// The place of a namespace with a quota in what is given back.
-    pub(crate) fn namespace(&mut self, namespace: &Arc<str>) -> usize {
-        let known = self.given_back.iter().position(|(known, _)| known == namespace);
-        known.unwrap_or_else(|| {
-            self.given_back.push((namespace.clone(), Room::default()));
-            self.given_back.len() - 1
-        })
+    /// All that are, in the order of the stops.
+    pub(crate) fn stopped(&self) -> &[u32] {
+        self.stops.members()
     }
 
-    /// What the namespace in a place has less than before.
-    pub(crate) fn given_back_in(&mut self, place: usize) -> &mut Room {
-        &mut self.given_back[place].1
+    /// What the namespace with a quota in a place has less than before.
+    #[inline]
+    pub(crate) fn given_back(&mut self, place: u32) -> &mut Room {
+        let (stamp, place) = (self.stamp, place as usize);
+        if place >= self.given_back.len() {
+            self.given_back.resize(place + 1, GivenBack::default());
+        }
+        let given = &mut self.given_back[place];
+        if given.stamp != stamp {
+            *given = GivenBack { stamp, room: Room::default() };
+        }
+        &mut given.room
     }
 
     /// The machine that the tasks of the job in `slot` were promised to share.

@@ -1,46 +1,109 @@
 //! Quotas: what namespaces may have at most, and what those that have one use of it.
 //!
-//! Nothing is counted for a namespace without a quota: then a delta costs one look at an empty map.
+//! Nothing is counted for a namespace without a quota.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationRow, Cell, Delta, Job, JobId, LogTime, Quota, Rejection, RejectionCode, Resources, Sum};
+use plenum_model::{
+    AllocationRow, Cell, Delta, Job, JobChange, LogTime, Quota, Rejection, RejectionCode, Resources, Sum,
+};
 
 use crate::{Core, Handled, Verdict, accepted};
 
 /// What the namespaces that have a quota use: allocations that are neither leaving nor lost, and holds.
 ///
 /// Invariant: a pure function of the cell; `recount` makes it from scratch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct QuotaUse(BTreeMap<Arc<str>, Sum>);
+#[derive(Debug, Default)]
+pub(crate) struct QuotaUse {
+    /// Namespaces with a quota, by name: their places in `sums`.
+    places: BTreeMap<Arc<str>, u32>,
+    sums: Vec<Sum>,
+    /// Places whose namespaces have no quota any more.
+    free: Vec<u32>,
+    /// By slot of the job, the place of its namespace + 1; 0: it has no quota. So what leaves is counted without looking for a name.
+    of_jobs: Vec<u32>,
+}
+
+impl PartialEq for QuotaUse {
+    fn eq(&self, other: &Self) -> bool {
+        let used = |of: &Self| -> Vec<(Arc<str>, Sum)> {
+            of.places.iter().map(|(name, &place)| (name.clone(), of.sums[place as usize])).collect()
+        };
+        let has_quota = |of: &Self| -> Vec<u32> {
+            (0..).zip(&of.of_jobs).filter(|(_, place)| **place > 0).map(|(slot, _)| slot).collect()
+        };
+        used(self) == used(other) && has_quota(self) == has_quota(other)
+    }
+}
 
 impl QuotaUse {
     /// A walk over all jobs; over none when no namespace has a quota.
     pub(crate) fn recount(cell: &Cell) -> Self {
-        let namespaces: BTreeSet<_> = cell.quotas().map(|(namespace, _)| namespace.clone()).collect();
-        Self::count(cell, namespaces)
-    }
-
-    fn count(cell: &Cell, namespaces: BTreeSet<Arc<str>>) -> Self {
-        let mut used = Self(namespaces.into_iter().map(|namespace| (namespace, Sum::default())).collect());
-        let jobs = if used.0.is_empty() { None } else { Some(cell.jobs()) };
-        for job in jobs.into_iter().flatten() {
-            if let Some(sum) = used.0.get_mut(&job.shape.namespace) {
-                sum.join(&cell.use_of(job));
-            }
-        }
+        let mut used = Self::default();
+        used.count(cell, cell.quotas().map(|(namespace, _)| namespace.clone()));
         used
     }
 
+    /// Begins to count namespaces.
+    fn count(&mut self, cell: &Cell, namespaces: impl Iterator<Item = Arc<str>>) {
+        let mut new = BTreeSet::new();
+        for namespace in namespaces {
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.sums.push(Sum::default());
+                u32::try_from(self.sums.len() - 1).expect("bounded by quotas_max")
+            });
+            self.places.insert(namespace, place);
+            new.insert(place);
+        }
+        if new.is_empty() {
+            return;
+        }
+        for job in cell.jobs() {
+            let Some(&place) = self.places.get(&job.shape.namespace) else { continue };
+            if new.contains(&place) {
+                self.put_job(job.id.slot, place + 1);
+                self.sums[place as usize].join(&cell.use_of(job));
+            }
+        }
+    }
+
+    /// Ends to count a namespace.
+    fn forget(&mut self, namespace: &str) {
+        let Some(place) = self.places.remove(namespace) else { return };
+        self.sums[place as usize] = Sum::default();
+        self.free.push(place);
+        self.of_jobs.iter_mut().filter(|of_job| **of_job == place + 1).for_each(|of_job| *of_job = 0);
+    }
+
+    fn put_job(&mut self, slot: u32, place: u32) {
+        if slot as usize >= self.of_jobs.len() {
+            self.of_jobs.resize(slot as usize + 1, 0);
+        }
+        self.of_jobs[slot as usize] = place;
+    }
+
+    /// Whether any namespace has a quota.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// The place of the namespace of a job; `None` for one without a quota.
+    #[inline]
+    pub(crate) fn place_of(&self, job_slot: u32) -> Option<u32> {
+        self.of_jobs.get(job_slot as usize).and_then(|place| place.checked_sub(1))
+    }
+
     /// What a namespace uses; nothing for one without a quota.
+    #[cfg(test)]
     pub(crate) fn used(&self, namespace: &str) -> Resources {
-        self.0.get(namespace).map(Sum::total).unwrap_or_default()
+        self.places.get(namespace).map(|&place| self.sums[place as usize].total()).unwrap_or_default()
     }
 
     /// What the namespace of a job uses besides the job's own hold: that is free room for it.
     pub(crate) fn used_without_hold(&self, cell: &Cell, job: &Job) -> Resources {
-        let mut sum = self.0.get(&job.shape.namespace).copied().unwrap_or_default();
+        let mut sum = self.place_of(job.id.slot).map_or_else(Sum::default, |place| self.sums[place as usize]);
         if let Some(hold) = cell.hold(job.id) {
             sum.take(&hold.resources, hold.machines.len());
         }
@@ -48,64 +111,92 @@ impl QuotaUse {
     }
 
     /// Notes what a delta is about to take away: rows are still as they were.
-    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
-        if self.0.is_empty() {
+    pub(crate) fn before(&mut self, delta: &Delta, leavers: &[Leaver], cell: &Cell) {
+        if !self.any() {
             return;
         }
-        // One that leaves may end with the same delta, and counts once.
-        for slot in leavers(delta, cell) {
-            let Some(row) = cell.allocation_rows().get(slot) else { continue };
-            let row: &AllocationRow = row;
-            self.change(cell, row.job(), |sum| sum.take(&cell.resources_of(row), 1));
+        // Many of those who leave together had the same.
+        for alike in leavers.chunk_by(|left, right| (left.job_slot, left.shape) == (right.job_slot, right.shape)) {
+            let (Some(one), shapes) = (alike.first(), cell.shapes()) else { continue };
+            if let Some(place) = self.place_of(one.job_slot) {
+                let shape = shapes.get(one.shape as usize).copied().unwrap_or_default();
+                self.sums[place as usize].take(&shape, alike.len());
+            }
         }
         for (job, _) in &delta.holds {
-            if let Some(hold) = cell.hold(*job) {
-                self.change(cell, *job, |sum| sum.take(&hold.resources, hold.machines.len()));
+            if let (Some(hold), Some(place)) = (cell.hold(*job), self.place_of(job.slot)) {
+                self.sums[place as usize].take(&hold.resources, hold.machines.len());
             }
         }
     }
 
     /// Notes what a delta has brought.
     pub(crate) fn after(&mut self, delta: &Delta, cell: &Cell) {
-        if !self.0.is_empty() {
+        if self.any() {
+            self.note_jobs(delta);
             for grants in &delta.grants {
                 let shape = cell.shapes().get(grants.shape as usize).copied().unwrap_or_default();
-                self.change(cell, grants.job, |sum| sum.add(&shape, grants.slots.len()));
+                if let Some(place) = self.place_of(grants.job.slot) {
+                    self.sums[place as usize].add(&shape, grants.slots.len());
+                }
             }
             for (job, hold) in &delta.holds {
-                let Some(hold) = hold else { continue };
-                self.change(cell, *job, |sum| sum.add(&hold.resources, hold.machines.len()));
+                if let (Some(hold), Some(place)) = (hold, self.place_of(job.slot)) {
+                    self.sums[place as usize].add(&hold.resources, hold.machines.len());
+                }
             }
         }
         let mut new = BTreeSet::new();
         for (namespace, quota) in &delta.quotas {
             if quota.is_none() {
-                self.0.remove(namespace);
-            } else if !self.0.contains_key(namespace) {
+                self.forget(namespace);
+            } else if !self.places.contains_key(namespace) {
                 new.insert(namespace.clone());
             }
         }
-        if !new.is_empty() {
-            self.0.append(&mut Self::count(cell, new).0);
-        }
+        self.count(cell, new.into_iter());
     }
 
-    fn change(&mut self, cell: &Cell, job: JobId, change: impl FnOnce(&mut Sum)) {
-        let job = cell.job(job);
-        if let Some(sum) = job.and_then(|job| self.0.get_mut(&job.shape.namespace)) {
-            change(sum);
+    fn note_jobs(&mut self, delta: &Delta) {
+        for change in &delta.jobs {
+            match change {
+                JobChange::Put { job, .. } => {
+                    let place = self.places.get(&job.shape.namespace).map_or(0, |place| place + 1);
+                    self.put_job(job.id.slot, place);
+                }
+                JobChange::Removed(id) => self.put_job(id.slot, 0),
+                _ => {}
+            }
         }
     }
 }
 
-/// Slots of allocations that are active and leave or end with a delta, each once. The cell is still as it was.
-pub(crate) fn leavers<'a>(delta: &'a Delta, cell: &'a Cell) -> impl Iterator<Item = u32> + 'a {
+/// An allocation that is active, and leaves or ends with a delta: what is counted of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaver {
+    pub(crate) job_slot: u32,
+    pub(crate) group_row: u32,
+    pub(crate) machine: u32,
+    pub(crate) shape: u32,
+}
+
+/// Collects the allocations that are active and leave or end with a delta, each once. The cell is still as it was.
+pub(crate) fn collect_leavers(delta: &Delta, cell: &Cell, leavers: &mut Vec<Leaver>) {
+    let mut add = |slot: u32| {
+        if let Some(row) = cell.allocation_rows().get(slot) {
+            let AllocationRow { job_slot, group_row, machine, shape, .. } = *row;
+            leavers.push(Leaver { job_slot, group_row, machine, shape });
+        }
+    };
     let active = |slot: &u32| cell.status(*slot).state.is_active();
     let moves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
+    moves.clone().filter(active).for_each(&mut add);
     // Hardly ever does one delta make somebody leave and end, or end without having left.
-    let ends = delta.ends.iter().map(|end| end.slot).filter(active).collect::<Vec<_>>();
-    let both: BTreeSet<u32> = if ends.is_empty() { BTreeSet::new() } else { moves.clone().collect() };
-    moves.filter(active).chain(ends.into_iter().filter(move |slot| !both.contains(slot)))
+    let mut ends = delta.ends.iter().map(|end| end.slot).filter(active).peekable();
+    if ends.peek().is_some() {
+        let both: BTreeSet<u32> = moves.collect();
+        ends.filter(|slot| !both.contains(slot)).for_each(add);
+    }
 }
 
 impl Core {

@@ -9,12 +9,16 @@ use plenum_model::{
     Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
+use crate::claims::Allowance;
 use crate::job_events::JobEvents;
-use crate::promised::Promised;
+use crate::promised::{Promised, Specials};
 use crate::quotas::QuotaUse;
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
+
+/// Stops or claims whose rows are brought into the cache at a time: their loads overlap, and the first are still there when they are looked at.
+pub(crate) const WARM_AHEAD: u32 = 64;
 
 /// What a transaction gets. Only `resolve` makes one, so that nobody can be handed claims that were not judged.
 #[derive(Debug, Default)]
@@ -31,6 +35,13 @@ pub(crate) struct Resolution {
     pub(crate) divergences: Vec<u32>,
     /// No effect at all, by `atomic` or by a guard.
     pub(crate) refused: bool,
+}
+
+/// What there is before a placement that could miss its minimum.
+struct Standing {
+    homes: usize,
+    attempts: usize,
+    specials: Specials,
 }
 
 /// A claim that is granted.
@@ -52,8 +63,10 @@ pub(crate) struct Resolver<'a> {
     pub(crate) promised: &'a mut Promised,
     pub(crate) job_events: &'a JobEvents,
     pub(crate) quotas: &'a QuotaUse,
+    /// What the namespace of the placement in hand may still have, if that is limited.
+    pub(crate) allowance: Option<Allowance>,
     /// Classes of machines that are reserved for other schedulers, where some are.
-    pub(crate) reserved: Option<ClassSet>,
+    pub(crate) reserved: Option<&'a ClassSet>,
     pub(crate) epochs_began: &'a [u64],
     pub(crate) opened: plenum_model::Revision,
     pub(crate) session: &'a Arc<Session>,
@@ -81,27 +94,25 @@ impl Resolver<'_> {
         let mut seen = BTreeSet::new();
         let mut missed = false;
         for (number, placement) in (0..).zip(&txn.placements) {
-            let homes = self.promised.homes_count();
-            let specials = self.promised.specials.clone();
-            let attempts = self.rules.attempts();
-            let given_back = self.promised.given_back.clone();
+            let least = self.least(placement) as usize;
+            let victims = self.promised.specials.victims.len();
+            // Without a minimum there is nothing to be undone.
+            let before = (least > 0).then(|| self.standing());
             let granted = self.resolve_placement(txn, number, placement, twice.then_some(&mut seen), &mut resolution);
-            let enough = granted.len() >= self.least(placement) as usize || planted::is(Bug::ForgetsMinimums);
-            if enough {
-                let victims = &self.promised.specials.victims[specials.victims.len()..];
-                resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
-                resolution.granted.push(granted);
-            } else {
-                self.undo(number, placement, &granted, homes, &mut resolution);
-                self.promised.specials = specials;
-                self.promised.given_back = given_back;
-                self.rules.take_back(self.cell, attempts);
+            let missing = before.filter(|_| granted.len() < least && !planted::is(Bug::ForgetsMinimums));
+            if let Some(before) = missing {
+                self.undo(number, placement, &granted, before.homes, &mut resolution);
+                self.go_back(placement, &granted, before);
                 for granted in &granted {
                     let task = placement.tasks[granted.claim as usize];
                     seen.remove(&(placement.job.slot, placement.group, task));
                 }
                 resolution.granted.push(Vec::new());
                 missed = true;
+            } else {
+                let victims = &self.promised.specials.victims[victims..];
+                resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
+                resolution.granted.push(granted);
             }
         }
         if missed && txn.atomic {
@@ -113,6 +124,25 @@ impl Resolver<'_> {
         resolution.refusals.sort_by_key(|refusal| refusal.claim);
         self.find_divergences(txn, &mut resolution);
         resolution
+    }
+
+    fn standing(&self) -> Standing {
+        let (homes, attempts) = (self.promised.homes_count(), self.rules.attempts());
+        Standing { homes, attempts, specials: self.promised.specials.clone() }
+    }
+
+    /// Makes of what a placement was promised what there was before it.
+    fn go_back(&mut self, placement: &Placement, granted: &[Granted], before: Standing) {
+        let (need, taken) = (self.need(placement), i64::try_from(granted.len()).expect("bounded by CLAIMS_MAX"));
+        if let Some(place) = self.quotas.place_of(placement.job.slot) {
+            self.promised.given_back(place).add_times(&need, taken);
+        }
+        let victims = self.promised.specials.victims.split_off(before.specials.victims.len());
+        for row in victims.into_iter().filter_map(|victim| self.cell.allocation_rows().get(victim)) {
+            self.give_back(row.job_slot, row.shape, -1);
+        }
+        self.promised.specials = before.specials;
+        self.rules.take_back(self.cell, before.attempts);
     }
 
     /// The fewest claims of a placement that may be granted: what it asks for, and what its group declares as long as fewer of its
@@ -166,9 +196,12 @@ impl Resolver<'_> {
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
-        self.promised.warm(txn.stops.iter().map(|id| id.slot));
-        self.cell.warm(txn.stops.iter().map(|id| id.slot));
+        // Those who leave one after the other from one job had the same, most often: its namespace gets it at once.
+        let mut alike = (u32::MAX, u32::MAX, 0);
         for (position, &id) in (0..).zip(&txn.stops) {
+            if position % WARM_AHEAD == 0 {
+                self.cell.warm(txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot));
+            }
             let active = self.cell.allocation(id).filter(|found| found.status.state.is_active());
             let Some(found) = active else {
                 resolution.idle_stops.push(position);
@@ -183,30 +216,37 @@ impl Resolver<'_> {
                 resolution.refusals.push(refused);
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
-                self.note_left(id.slot, found.row);
+                self.count_off(found.row);
+                if (alike.0, alike.1) != (found.row.job_slot, found.row.shape) {
+                    self.give_back(alike.0, alike.1, alike.2);
+                    alike = (found.row.job_slot, found.row.shape, 0);
+                }
+                alike.2 += 1;
             } else {
                 resolution.idle_stops.push(position);
             }
         }
+        self.give_back(alike.0, alike.1, alike.2);
     }
 
     /// Somebody leaves with this transaction: its group has a task less, and its namespace room to claim.
+    pub(crate) fn note_left(&mut self, row: &AllocationRow) {
+        self.count_off(row);
+        self.give_back(row.job_slot, row.shape, 1);
+    }
+
     #[inline]
-    pub(crate) fn note_left(&mut self, slot: u32, row: &AllocationRow) {
+    fn count_off(&mut self, row: &AllocationRow) {
         if self.rules.counts(row.group_row).is_some() {
             self.rules.attempt(self.cell, row.group_row, row.machine, -1);
         }
-        if self.cell.has_quotas() {
-            self.give_back(slot, row);
-        }
     }
 
-    fn give_back(&mut self, slot: u32, row: &AllocationRow) {
-        debug_assert!(self.cell.allocation_in(slot).is_some(), "who leaves was there");
-        let Some(job) = self.cell.job(row.job()) else { return };
-        if self.cell.quota(&job.shape.namespace).is_some() {
-            let place = self.promised.namespace(&job.shape.namespace);
-            self.promised.given_back_in(place).add(&self.cell.resources_of(row));
+    /// So many that were of one job and shape leave; they stay after all where negative.
+    fn give_back(&mut self, job_slot: u32, shape: u32, times: i64) {
+        let Some(place) = self.quotas.place_of(job_slot) else { return };
+        if let Some(shape) = self.cell.shapes().get(shape as usize) {
+            self.promised.given_back(place).add_times(shape, times);
         }
     }
 
@@ -226,7 +266,7 @@ impl Resolver<'_> {
             return;
         }
         let row = job.group_row(group);
-        let leaving = self.promised.stopped.iter().chain(&self.promised.specials.victims);
+        let leaving = self.promised.stopped().iter().chain(&self.promised.specials.victims);
         for found in leaving.filter_map(|&slot| self.cell.allocation_in(slot)) {
             if Some(found.row.group_row) == row {
                 self.rules.attempt(self.cell, found.row.group_row, found.row.machine, -1);
@@ -283,6 +323,9 @@ impl Granted {
 fn places_a_group_twice(txn: &Transaction) -> bool {
     let mut groups = BTreeSet::new();
     let rises = |placement: &Placement| placement.tasks.is_sorted_by(|left, right| left < right);
+    if let [only] = &txn.placements[..] {
+        return !rises(only);
+    }
     txn.placements.iter().any(|placement| !groups.insert((placement.job, placement.group)) || !rises(placement))
 }
 

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use plenum_model::{
-    AllocationId, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision, Room,
-    SessionId, TakeOver, TransactionId,
+    AllocationId, AllocationRow, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision,
+    Room, SessionId, TakeOver, TransactionId,
 };
 
 /// No earlier change.
@@ -77,6 +77,8 @@ pub(crate) struct Ring {
     capacity: usize,
     /// Number of the next change; a change lives at its number modulo `capacity`.
     next: u64,
+    /// That place of the next change: a division for each change would cost as much as all else about it.
+    next_place: usize,
     /// By machine slot: its newest change.
     heads: Vec<u64>,
     /// Details of changes of machines, by number.
@@ -117,6 +119,7 @@ impl Ring {
             changes: Vec::new(),
             capacity,
             next: 0,
+            next_place: 0,
             heads: Vec::new(),
             events: VecDeque::new(),
             details: VecDeque::new(),
@@ -135,12 +138,13 @@ impl Ring {
         if self.changes.len() < self.capacity {
             self.changes.push(change);
         } else {
-            let place = self.place(self.next);
+            let place = self.next_place;
             plenum_model::rare!("the ring of changes forgets");
             self.floor = self.floor.max(self.changes[place].revision);
             self.changes[place] = change;
         }
         self.next += 1;
+        self.next_place = if self.next_place + 1 == self.capacity { 0 } else { self.next_place + 1 };
     }
 
     #[inline]
@@ -191,10 +195,18 @@ impl Ring {
         }
     }
 
-    /// The live allocation in `slot` is about to end; those in `ended` have, with the same delta.
-    pub(crate) fn note_end(&mut self, revision: Revision, cell: &Cell, slot: u32, ended: &BTreeSet<u32>) {
-        let Some(row) = cell.allocation_rows().get(slot) else { return };
-        if cell.in_use(row.machine).is_some() {
+    /// A live allocation is about to end. `ended`, where devices, ports or take-overs are in use on its machine: those that have
+    /// with the same delta.
+    #[inline]
+    pub(crate) fn note_end(
+        &mut self,
+        revision: Revision,
+        cell: &Cell,
+        row: &AllocationRow,
+        slot: u32,
+        ended: Option<&BTreeSet<u32>>,
+    ) {
+        if let Some(ended) = ended {
             self.note_detail(detail_of_end(cell, row.machine, row.id(slot), ended));
         }
         let change = Change {

@@ -1,16 +1,17 @@
 //! Declared rules, computed once: which classes of machines satisfy a group's constraints, and how its tasks are spread.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, Machine};
+use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine};
 
-use crate::quotas::leavers;
+use crate::quotas::Leaver;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
 /// declares some. A pure function of the cell: what is not there is derived when it is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    groups: BTreeMap<(JobId, u16), Known>,
+    /// By group row: what its job's version has of constraints.
+    known: Vec<Option<Box<Known>>>,
     /// By group row, where its tasks are counted.
     counts: Vec<Option<Box<Counted>>>,
     /// How many are.
@@ -21,25 +22,32 @@ pub(crate) struct Rules {
 
 #[derive(Debug, Default)]
 struct Known {
+    job: JobId,
     version: u32,
-    classes: ClassSet,
+    classes: Arc<ClassSet>,
 }
 
 #[derive(Debug)]
 struct Counted {
-    job: JobId,
+    shape: Arc<JobShape>,
     group: u16,
     counts: GroupCounts,
 }
 
 impl Rules {
     /// The classes of machines that satisfy the constraints of this group, as the job's version has them.
-    pub(crate) fn classes(&mut self, cell: &Cell, job: &Job, group: u16, constraints: &[Constraint]) -> &ClassSet {
-        let known = self.groups.entry((job.id, group)).or_default();
-        if known.version != job.version {
-            *known = Known { version: job.version, classes: ClassSet::default() };
+    pub(crate) fn classes(&mut self, cell: &Cell, job: &Job, group: u16, constraints: &[Constraint]) -> &Arc<ClassSet> {
+        let place = job.group_row(group).map_or(0, |row| row as usize);
+        if place >= self.known.len() {
+            self.known.resize_with(place + 1, || None);
         }
-        known.classes.refresh(constraints, cell);
+        let known = self.known[place].get_or_insert_default();
+        if (known.job, known.version) != (job.id, job.version) {
+            **known = Known { job: job.id, version: job.version, classes: Arc::default() };
+        }
+        if !known.classes.is_complete(cell) {
+            Arc::make_mut(&mut known.classes).refresh(constraints, cell);
+        }
         &known.classes
     }
 
@@ -53,7 +61,8 @@ impl Rules {
         if place >= self.counts.len() {
             self.counts.resize_with(place + 1, || None);
         }
-        self.counts[place] = Some(Box::new(Counted { job: job.id, group, counts: GroupCounts::of(cell, job, group) }));
+        let (shape, counts) = (job.shape.clone(), GroupCounts::of(cell, job, group));
+        self.counts[place] = Some(Box::new(Counted { shape, group, counts }));
         self.counted += 1;
         true
     }
@@ -83,38 +92,34 @@ impl Rules {
     }
 
     /// The job is gone.
-    pub(crate) fn forget(&mut self, job: JobId) {
-        self.groups.retain(|(known, _), _| *known != job);
-        self.clear_counts(|counted| counted.job == job);
+    pub(crate) fn forget(&mut self, job: &Job) {
+        for row in (job.group_base as usize..).take(job.shape.groups.len()) {
+            self.known.get_mut(row).into_iter().for_each(|known| *known = None);
+            let counted = self.counts.get_mut(row).and_then(Option::take);
+            self.counted -= usize::from(counted.is_some());
+        }
     }
 
-    fn clear_counts(&mut self, gone: impl Fn(&Counted) -> bool) {
-        if self.counted == 0 {
-            return;
-        }
-        for place in self.counts.iter_mut().filter(|place| place.as_ref().is_some_and(|counted| gone(counted))) {
-            *place = None;
-            self.counted -= 1;
-        }
+    /// Whether any group is counted.
+    pub(crate) fn any_counts(&self) -> bool {
+        self.counted > 0
     }
 
     /// Notes who leaves with a delta: rows are still as they were.
-    pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
-        if self.counted == 0 {
-            return;
+    pub(crate) fn before(&mut self, delta: &Delta, leavers: &[Leaver], cell: &Cell) {
+        if self.counted > 0 {
+            leavers.iter().for_each(|leaver| self.bump(cell, leaver.group_row, leaver.machine, -1));
         }
-        for slot in leavers(delta, cell) {
-            if let Some(row) = cell.allocation_rows().get(slot) {
-                self.bump(cell, row.group_row, row.machine, -1);
+        for change in &delta.jobs {
+            if let JobChange::Put { job, .. } = change
+                && let Some(replaced) = cell.job_in(job.id.slot)
+            {
+                self.forget(replaced);
             }
         }
-        let replaced = |change: &JobChange| match change {
-            JobChange::Put { job, .. } => Some(job.id),
-            _ => None,
-        };
-        delta.jobs.iter().filter_map(replaced).for_each(|job| self.forget(job));
-        if delta.machines.iter().any(|machine| values_change(cell, machine)) {
-            self.clear_counts(|_| true);
+        if self.counted > 0 && delta.machines.iter().any(|machine| values_change(cell, machine)) {
+            self.counts.clear();
+            self.counted = 0;
         }
     }
 
@@ -132,10 +137,9 @@ impl Rules {
 
     fn bump(&mut self, cell: &Cell, group_row: u32, machine: u32, tasks: i64) {
         let Some(Some(counted)) = self.counts.get_mut(group_row as usize) else { return };
-        let Some(shape) = cell.job(counted.job).and_then(|job| job.shape.groups.get(usize::from(counted.group))) else {
-            return;
-        };
-        counted.counts.add(cell, shape, machine, tasks);
+        if let Some(shape) = counted.shape.groups.get(usize::from(counted.group)) {
+            counted.counts.add(cell, shape, machine, tasks);
+        }
     }
 }
 

@@ -99,6 +99,13 @@ pub struct ClassSet {
 }
 
 impl ClassSet {
+    /// Whether there is no class of the cell that it has not judged yet.
+    #[must_use]
+    #[inline]
+    pub fn is_complete(&self, cell: &Cell) -> bool {
+        self.known == cell.classes().len()
+    }
+
     /// Judges the classes of the cell that it has not judged yet.
     pub fn refresh(&mut self, constraints: &[Constraint], cell: &Cell) {
         self.refresh_by(cell, |attributes| constraints.iter().all(|constraint| constraint.holds(attributes)));

@@ -1,8 +1,8 @@
 //! How the tasks of one group are spread: what limits of machines and spread rules count.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::tally::Tally;
 use crate::{Attributes, Cell, GroupShape, Job, TaskState};
 
 /// Tasks of a group that have an allocation which is not leaving, by machine and by the values of its spread rules, as far as it
@@ -12,7 +12,7 @@ use crate::{Attributes, Cell, GroupShape, Job, TaskState};
 /// counted for a grant or a stop is an index and an addition.
 #[derive(Clone, Debug, Default)]
 pub struct GroupCounts {
-    machines: BTreeMap<u32, i64>,
+    machines: Tally,
     /// One for each spread rule.
     rules: Vec<RuleCounts>,
 }
@@ -74,13 +74,15 @@ impl GroupCounts {
     /// So many tasks more on a machine; fewer where negative. `shape` is always that of the same group.
     pub fn add(&mut self, cell: &Cell, shape: &GroupShape, machine: u32, tasks: i64) {
         if shape.per_machine > 0 {
-            bump(&mut self.machines, machine, tasks);
+            self.machines.add(machine, i32::try_from(tasks).expect("a group has fewer tasks"));
         }
         if shape.spread.is_empty() {
             return;
         }
         let Some(row) = cell.machine_row(machine) else { return };
-        self.rules.resize_with(shape.spread.len(), RuleCounts::default);
+        if self.rules.len() < shape.spread.len() {
+            self.rules.resize_with(shape.spread.len(), RuleCounts::default);
+        }
         for (rule, counts) in shape.spread.iter().zip(&mut self.rules) {
             if counts.places.len() < cell.classes().len() {
                 counts.refresh(&rule.attribute, cell.classes());
@@ -94,7 +96,7 @@ impl GroupCounts {
     /// Tasks on a machine; 0 where the group does not limit them.
     #[must_use]
     pub fn on_machine(&self, machine: u32) -> i64 {
-        self.machines.get(&machine).copied().unwrap_or(0)
+        self.machines.get(machine).into()
     }
 
     /// Tasks on machines that have the value of this one, by the position of the spread rule; `None`: it has no such attribute.
@@ -116,21 +118,4 @@ impl GroupCounts {
 
 fn value<'a>(cell: &'a Cell, shape: &GroupShape, class: u32, rule: usize) -> Option<&'a Arc<str>> {
     cell.classes().get(class as usize)?.get(&shape.spread.get(rule)?.attribute)
-}
-
-fn bump<K: Ord>(counts: &mut BTreeMap<K, i64>, key: K, by: i64) {
-    use std::collections::btree_map::Entry;
-    match counts.entry(key) {
-        Entry::Vacant(entry) => {
-            if by != 0 {
-                entry.insert(by);
-            }
-        }
-        Entry::Occupied(mut entry) => {
-            *entry.get_mut() += by;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-    }
 }

@@ -15,6 +15,16 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// How many times `more` may be had on top of `used` before something is short: not once exactly when `shortage` finds something.
+    #[must_use]
+    pub fn headroom(&self, used: &Resources, more: &Resources) -> u64 {
+        let times = Resource::ALL.into_iter().zip(self.limits).filter_map(|(resource, limit)| {
+            let free = limit?.saturating_sub(used.get(resource));
+            free.checked_div(more.get(resource))
+        });
+        times.min().unwrap_or(u64::MAX)
+    }
+
     /// The first resource of which `used` and `more` together are above the limit, and by how much.
     #[must_use]
     pub fn shortage(&self, used: &Resources, more: &Resources) -> Option<Shortage> {

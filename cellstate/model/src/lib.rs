@@ -23,6 +23,7 @@ mod name_index;
 mod paged;
 mod prefetch;
 mod resources;
+mod tally;
 mod transaction;
 mod wanted;
 

@@ -57,10 +57,10 @@ fn is_tenant(extra: &AllocationExtra) -> bool {
 }
 
 impl Cell {
-    /// What an allocation has that few have.
+    /// What the allocation in a slot has that few have.
     #[must_use]
     #[inline]
-    pub(crate) fn extra(&self, slot: u32) -> Option<&AllocationExtra> {
+    pub fn extra(&self, slot: u32) -> Option<&AllocationExtra> {
         self.extras.get(slot)?.as_deref()
     }
 

@@ -129,8 +129,8 @@ fn tasks(cell: &Cell, range: Range<u32>) -> v1::TaskPage {
 fn allocations(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
     let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) =
         range.clone().filter_map(|slot| cell.allocation_image(slot)).unzip();
-    let column = |of: fn(&AllocationRow) -> u32| rows.iter().map(|row| of(row)).collect();
-    let long_column = |of: fn(&AllocationRow) -> u64| rows.iter().map(|row| of(row)).collect();
+    let column = |of: fn(&AllocationRow) -> u32| rows.iter().map(of).collect();
+    let long_column = |of: fn(&AllocationRow) -> u64| rows.iter().map(of).collect();
     let mut page = v1::AllocationPage {
         generations: column(|row| row.generation),
         states: statuses.iter().map(|status| status.state as u32).collect(),
