@@ -177,7 +177,9 @@ fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3]
         ),
         (
             "clock",
-            json!("claims_per_second, claims_with_receipts_per_second: CPU time of the deciding thread; claims_per_wall_second: the wall's clock"),
+            json!(
+                "claims_per_second, claims_with_receipts_per_second: CPU time of the deciding thread; claims_per_wall_second: the wall's clock"
+            ),
         ),
         (
             "rules",

@@ -188,7 +188,7 @@ impl Resolver<'_> {
             job: terms.job.id.slot,
             group_row: terms.group_row,
             need: terms.need,
-            promised: self.promised.on(machine),
+            promised: self.promised.on(machine).0,
             promised_devices: self
                 .promised
                 .specials
@@ -267,10 +267,10 @@ impl Resolver<'_> {
             job: terms.job.id,
             special: terms.is_special.then_some(Special { shape: terms.shape, counts }),
         };
-        let promised = self.promised.on(machine);
+        let (promised, claims) = self.promised.on(machine);
         let obstacle = requirement.obstacle(self.cell, machine, &promised);
         let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
-        let full = live + self.promised.claims_on(machine) >= u16::MAX.into();
+        let full = live + claims >= u16::MAX.into();
         let obstacle = obstacle.or_else(|| full.then_some(Obstacle::Full));
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
@@ -329,12 +329,16 @@ impl Resolver<'_> {
         }
     }
 
+    fn epoch_began(&self, machine: u32) -> Revision {
+        Revision(self.epochs_began.get(machine as usize).copied().unwrap_or(0))
+    }
+
     fn machine_stands(&self, txn: &Transaction, machine: u32) -> Result<(), Trouble> {
         let Some(row) = self.cell.machine_row(machine) else { return Ok(()) };
         if row.last_change > txn.base {
-            let began = self.epochs_began.get(machine as usize).copied().unwrap_or(0);
-            if began > txn.base.0 {
-                return Err(Trouble::NewMachine(Revision(began), row.epoch));
+            let began = if self.newest_epoch > txn.base { self.epoch_began(machine) } else { Revision(0) };
+            if began > txn.base {
+                return Err(Trouble::NewMachine(began, row.epoch));
             }
             if txn.check == ConflictCheck::Sequence {
                 let changed = self.ring.changed_by_others(machine, txn.base, self.session.id, self.scheduler);
@@ -387,7 +391,7 @@ impl Resolver<'_> {
         let mut hand_off = HandOff::new(self.cell, self.promised, terms.job, machine, named(asked.extra), victims);
         if let Some(obstacle) = room {
             let mut free = self.cell.room_for(machine, terms.job.id);
-            free.take(&self.promised.on(machine));
+            free.take(&self.promised.on(machine).0);
             if !hand_off.take_room(&free.lack(&terms.need)).is_nothing() {
                 return Err(Trouble::Machine(obstacle));
             }

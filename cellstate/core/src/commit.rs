@@ -57,6 +57,7 @@ impl Core {
             allowance: None,
             reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler),
             epochs_began: &self.derived.epochs_began,
+            newest_epoch: self.derived.newest_epoch,
             opened: self.derived.opened,
             session: &session,
             now,

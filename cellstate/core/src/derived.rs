@@ -38,6 +38,8 @@ pub(crate) struct Derived {
     pub(crate) job_events: JobEvents,
     /// By machine slot: the revision at which its epoch began.
     pub(crate) epochs_began: Vec<u64>,
+    /// The newest of these.
+    pub(crate) newest_epoch: Revision,
     pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
     /// Slots of jobs that are over.
     pub(crate) final_jobs: SlotBits,
@@ -87,6 +89,7 @@ impl Derived {
             job_events: JobEvents::rebuild(cell),
             final_jobs: SlotBits::default(),
             epochs_began: vec![0; machine_end as usize],
+            newest_epoch: Revision(0),
             scheduler_numbers: names.zip(0..).collect(),
             retires: BTreeSet::new(),
             losses: BTreeSet::new(),
@@ -101,6 +104,7 @@ impl Derived {
         };
         for machine in cell.machines() {
             derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
+            derived.newest_epoch = derived.newest_epoch.max(machine.epoch_began);
             derived.note_unreachable(machine, cell);
             derived.note_drain(machine);
         }
@@ -222,6 +226,7 @@ impl Derived {
             self.epochs_began.resize(slot as usize + 1, 0);
         }
         self.epochs_began[slot as usize] = began;
+        self.newest_epoch = self.newest_epoch.max(machine.epoch_began);
         let word = match before {
             None => "registered",
             Some(_) if machine.state == MachineState::Gone => "removed",

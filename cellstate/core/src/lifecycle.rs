@@ -6,8 +6,8 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
-    AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind, JobState,
-    LogTime, Move, TaskChange, TaskState, Transition, UnknownId,
+    AllocationRef, AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind,
+    JobState, LogTime, Move, TaskChange, TaskState, Transition, UnknownId,
 };
 
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
@@ -88,12 +88,24 @@ impl<'a> Consequences<'a> {
 
     /// An allocation ended: reported so, or known to be gone.
     pub(crate) fn end(&mut self, slot: u32, reported: AllocationState, exit_code: i32, reason: Option<Arc<str>>) {
-        let Some(found) = self.cell.allocation_in(slot) else { return };
+        if let Some(found) = self.cell.allocation_in(slot) {
+            self.end_found(&found, reported, exit_code, reason);
+        }
+    }
+
+    fn end_found(
+        &mut self,
+        found: &AllocationRef<'_>,
+        reported: AllocationState,
+        exit_code: i32,
+        reason: Option<Arc<str>>,
+    ) {
+        let slot = found.id.slot;
         let left = self.marks.has_left(slot);
         if !self.marks.end(slot) {
             return;
         }
-        let (row, before) = (*found.row, found.status.state);
+        let (row, before) = (found.row, found.status.state);
         let leaving = before.is_leaving() || left;
         let state = match before {
             AllocationState::Stopping => AllocationState::Stopped,
@@ -104,7 +116,7 @@ impl<'a> Consequences<'a> {
         let known = found.extra.and_then(|extra| extra.reason.clone());
         let reason = reason.or(known);
         if !leaving {
-            self.end_task(&row, state, exit_code, reason.as_deref());
+            self.end_task(row, state, exit_code, reason.as_deref());
         }
         self.delta.ends.push(End { slot, state, exit_code, reason });
     }
@@ -257,13 +269,16 @@ fn keep_restarts(moves: &mut [Move], first: usize) {
 impl Core {
     /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
-        let draft = self.draft(now);
+        let mut draft = self.draft(now);
+        draft.ends.reserve(transitions.iter().filter(|transition| transition.state.is_end()).count());
         let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, draft, now);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
         for (number, transition) in transitions.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {
                 let next = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.allocation.slot);
                 self.cell.warm(next);
+                let machines = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.machine.slot);
+                self.cell.warm_machines(machines);
             }
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 rare!("a report of an old epoch is ignored");
@@ -277,7 +292,7 @@ impl Core {
             let slot = transition.allocation.slot;
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
             if transition.state.is_end() {
-                consequences.end(slot, transition.state, transition.exit_code, reason);
+                consequences.end_found(&found, transition.state, transition.exit_code, reason);
                 continue;
             }
             let unreported = || (found.status, found.extra.map_or(0, |extra| extra.restarts));

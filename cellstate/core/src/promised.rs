@@ -1,7 +1,8 @@
 //! What earlier claims and stops of the same transaction were promised. Without it, two claims of one transaction could both be
 //! granted the last core.
 //!
-//! Columns as long as the tables, with a stamp in each entry: starting a transaction costs nothing, and no entry is searched.
+//! What is promised stands in a table as large as the transaction, so that it stays in the nearest cache however large the cell is. A
+//! stamp in each entry says of which transaction it is: starting one costs nothing.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ struct Promise {
     memory_bytes: u64,
     cpu_millis: u32,
     stamp: u32,
+    machine: u32,
     /// Claims that were promised.
     claims: u32,
 }
@@ -22,11 +24,17 @@ struct Promise {
 #[derive(Debug, Default)]
 pub(crate) struct Promised {
     stamp: u32,
+    /// By machine, with open addressing and linear probing; an entry of another stamp is free. Invariant: a power of two of them is in
+    /// use, twice as many at least as the transaction has claims, each of which is promised at most one machine.
     machines: Vec<Promise>,
+    /// How many are in use, less one.
+    mask: usize,
     /// Disk and named resources, for the few that use them.
     rest: BTreeMap<u32, Resources>,
     /// Slots of allocations that are being stopped.
     stops: SlotSet,
+    /// Rows of the groups that the transaction places tasks of.
+    placed: SlotSet,
     /// Jobs whose tasks share a machine, with the one that they were promised.
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
@@ -67,26 +75,47 @@ impl Specials {
 }
 
 impl Promised {
-    /// Forgets everything.
-    pub(crate) fn begin(&mut self) {
+    /// Forgets everything, for a transaction with so many claims.
+    pub(crate) fn begin(&mut self, claims: usize) {
+        self.mask = (claims.max(8) * 2).next_power_of_two() - 1;
+        if self.mask >= self.machines.len() {
+            self.machines.resize(self.mask + 1, Promise::default());
+        }
         if self.stamp == u32::MAX {
-            self.machines.clear();
+            self.machines.fill(Promise::default());
             self.given_back.clear();
             self.stamp = 0;
         }
         self.stamp += 1;
         self.stops.clear();
+        self.placed.clear();
         self.rest.clear();
         self.homes.clear();
         self.specials.clear();
     }
 
-    /// Promised room on a machine.
+    /// The place of a machine, or the free one that it would get.
     #[inline]
-    pub(crate) fn on(&self, machine: u32) -> Resources {
-        let Some(promise) = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp) else {
-            return Resources::default();
-        };
+    fn place_of(&self, machine: u32) -> usize {
+        // Fibonacci hashing: its high bits are mixed best.
+        let hash = machine.wrapping_mul(0x9e37_79b9);
+        let mut place = (hash >> 16 ^ hash) as usize & self.mask;
+        while self.machines[place].stamp == self.stamp && self.machines[place].machine != machine {
+            place = (place + 1) & self.mask;
+        }
+        place
+    }
+
+    /// What was promised on a machine, if anything was.
+    #[inline]
+    fn promise(&self, machine: u32) -> Option<&Promise> {
+        Some(&self.machines[self.place_of(machine)]).filter(|promise| promise.stamp == self.stamp)
+    }
+
+    /// Promised room on a machine, and how many claims were promised it.
+    #[inline]
+    pub(crate) fn on(&self, machine: u32) -> (Resources, u32) {
+        let Some(promise) = self.promise(machine) else { return (Resources::default(), 0) };
         let mut resources = Resources::new(promise.cpu_millis.into(), promise.memory_bytes);
         if !self.rest.is_empty()
             && let Some(rest) = self.rest.get(&machine)
@@ -94,27 +123,16 @@ impl Promised {
             resources.disk_bytes = rest.disk_bytes;
             resources.custom = rest.custom;
         }
-        resources
-    }
-
-    /// How many claims were promised a machine.
-    #[inline]
-    pub(crate) fn claims_on(&self, machine: u32) -> u32 {
-        let promise = self.machines.get(machine as usize).filter(|promise| promise.stamp == self.stamp);
-        promise.map_or(0, |promise| promise.claims)
+        (resources, promise.claims)
     }
 
     /// Promises room on a machine. It was judged to fit, so the sums are bounded by its capacity.
     #[inline]
     pub(crate) fn add(&mut self, machine: u32, resources: &Resources) {
-        let stamp = self.stamp;
-        let place = machine as usize;
-        if place >= self.machines.len() {
-            self.machines.resize(place + 1, Promise::default());
-        }
+        let (stamp, place) = (self.stamp, self.place_of(machine));
         let promise = &mut self.machines[place];
         if promise.stamp != stamp {
-            *promise = Promise { stamp, ..Promise::default() };
+            *promise = Promise { stamp, machine, ..Promise::default() };
         }
         promise.cpu_millis += u32::try_from(resources.cpu_millis).expect("bounded at the edge");
         promise.memory_bytes += resources.memory_bytes;
@@ -128,7 +146,8 @@ impl Promised {
 
     /// Takes a promise back.
     pub(crate) fn remove(&mut self, machine: u32, resources: &Resources) {
-        let promise = &mut self.machines[machine as usize];
+        let place = self.place_of(machine);
+        let promise = &mut self.machines[place];
         promise.cpu_millis -= u32::try_from(resources.cpu_millis).expect("bounded at the edge");
         promise.memory_bytes -= resources.memory_bytes;
         promise.claims -= 1;
@@ -143,6 +162,17 @@ impl Promised {
     #[inline]
     pub(crate) fn stop(&mut self, slot: u32) -> bool {
         self.stops.insert(slot)
+    }
+
+    /// Notes that tasks of a group are placed.
+    pub(crate) fn place(&mut self, group_row: u32) {
+        self.placed.insert(group_row);
+    }
+
+    /// Whether tasks of a group are placed.
+    #[inline]
+    pub(crate) fn places(&self, group_row: u32) -> bool {
+        self.placed.contains(group_row)
     }
 
     /// Whether this allocation is being stopped.
@@ -195,5 +225,31 @@ impl Promised {
     /// Jobs that were promised a machine, with it.
     pub(crate) fn homes(&self) -> BTreeMap<u32, u32> {
         self.homes.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_promised_is_known_until_the_next_transaction_begins() {
+        let mut promised = Promised::default();
+        let one = Resources::new(10, 1000);
+        promised.begin(300);
+        for machine in 0..100 {
+            // Multiples of a power of two would meet in one place, if the numbers themselves were the hash.
+            (0..3).for_each(|_| promised.add(machine * 4096, &one));
+        }
+        promised.remove(7 * 4096, &one);
+        assert_eq!(promised.on(7 * 4096), (Resources::new(20, 2000), 2));
+        assert!((8..100).all(|machine| promised.on(machine * 4096) == (Resources::new(30, 3000), 3)));
+        assert_eq!(promised.on(1), (Resources::default(), 0));
+        promised.begin(1);
+        assert_eq!(promised.on(4096), (Resources::default(), 0));
+        promised.stamp = u32::MAX;
+        promised.add(5, &one);
+        promised.begin(1);
+        assert_eq!(promised.on(5), (Resources::default(), 0), "stamps begin anew");
     }
 }

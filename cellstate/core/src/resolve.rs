@@ -68,6 +68,8 @@ pub(crate) struct Resolver<'a> {
     /// Classes of machines that are reserved for other schedulers, where some are.
     pub(crate) reserved: Option<&'a ClassSet>,
     pub(crate) epochs_began: &'a [u64],
+    /// The newest of these.
+    pub(crate) newest_epoch: plenum_model::Revision,
     pub(crate) opened: plenum_model::Revision,
     pub(crate) session: &'a Arc<Session>,
     /// The number of its scheduler's name.
@@ -79,12 +81,13 @@ impl Resolver<'_> {
     /// Decides which claims and stops the cell can grant.
     pub(crate) fn resolve(mut self, txn: &Transaction) -> Resolution {
         let mut resolution = Resolution::default();
-        self.promised.begin();
+        self.promised.begin(txn.claims());
         let failed = txn.guards.iter().find_map(|guard| self.failed_guard(guard));
         if let Some(trouble) = failed {
             self.refuse_whole(txn, trouble, &mut resolution);
             return resolution;
         }
+        self.note_placed(txn);
         self.resolve_stops(txn, &mut resolution);
         // Before anything is tried that could be taken back: what is counted for the first time must not depend on who tried.
         for placement in &txn.placements {
@@ -237,7 +240,8 @@ impl Resolver<'_> {
 
     #[inline]
     fn count_off(&mut self, row: &AllocationRow) {
-        if self.rules.counts(row.group_row).is_some() {
+        // Nobody looks at what others than the groups of its placements have, while a transaction is resolved.
+        if self.promised.places(row.group_row) && self.rules.counts(row.group_row).is_some() {
             self.rules.attempt(self.cell, row.group_row, row.machine, -1);
         }
     }
@@ -247,6 +251,13 @@ impl Resolver<'_> {
         let Some(place) = self.quotas.place_of(job_slot) else { return };
         if let Some(shape) = self.cell.shapes().get(shape as usize) {
             self.promised.given_back(place).add_times(shape, times);
+        }
+    }
+
+    fn note_placed(&mut self, txn: &Transaction) {
+        for placement in &txn.placements {
+            let row = self.cell.job(placement.job).and_then(|job| job.group_row(placement.group));
+            row.into_iter().for_each(|row| self.promised.place(row));
         }
     }
 

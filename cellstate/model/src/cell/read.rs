@@ -332,6 +332,15 @@ impl Cell {
         slots.for_each(|slot| self.allocations.prefetch(slot));
     }
 
+    /// Brings what tells whether a machine is there, and in which epoch, into the cache.
+    #[inline]
+    pub fn warm_machines(&self, machines: impl Iterator<Item = u32>) {
+        machines.for_each(|machine| {
+            self.machine_slots.prefetch(machine);
+            self.machines.prefetch(machine);
+        });
+    }
+
     /// Brings what a grant will touch into the cache: machines, and tasks of a group.
     #[inline]
     pub fn warm_claims(&self, group: &GroupRow, machines: &[u32], tasks: &[u32]) {
