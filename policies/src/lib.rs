@@ -9,6 +9,7 @@
 
 mod choose;
 mod columns;
+mod elastic;
 pub mod gpu;
 mod index;
 mod kernel;
@@ -22,6 +23,7 @@ mod unplaced;
 
 pub use choose::{Ranked, choose, choose_by, choose_following, rank};
 pub use columns::{Columns, Eligible};
+pub use elastic::{ElasticJob, ElasticPolicy, Idle};
 pub use index::Index;
 pub use policy::Policy;
 pub use request::{Request, Suits};
