@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `suites` | what is measured, one module for each suite |
 //! | `workload` | the load of the resolver's suite |
+//! | `cells` | the scheduling simulator: architectures compared on one workload, around the production core |
 //! | `etcd` | a real etcd beside the cell |
 //! | `figure` | what a run leaves behind |
 //! | `interrupt` | Ctrl-C keeps what was measured |
@@ -11,6 +12,7 @@
 //! | `compare` | two runs side by side |
 //! | `traces` | real traces, read from where their owner keeps them |
 
+mod cells;
 mod compare;
 mod disk;
 mod etcd;
@@ -56,7 +58,7 @@ enum Command {
     /// The suites
     List,
     /// Run suites; writes results.json, report.md and plots
-    Run(Run),
+    Run(Box<Run>),
     /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold
     Compare {
         /// The folder of the run to compare with
@@ -126,9 +128,20 @@ pub(crate) struct Run {
     /// Of the load's random choices
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Where data of others is kept that runs read or are compared with; none of it is part of Plenum
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) omega: suites::OmegaFlags,
 }
 
 impl Run {
+    /// Where results go.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let default = || Path::new("bench-results").join(self.suites.join("-"));
+        self.out.clone().unwrap_or_else(default)
+    }
+
     /// Whether a case was asked for.
     pub(crate) fn has_case(&self, case: &str) -> bool {
         self.case.as_ref().is_none_or(|text| case.contains(text))
@@ -200,8 +213,7 @@ fn run_suites(options: &Run) -> anyhow::Result<ExitCode> {
     );
     let plenum = env!("CARGO_PKG_VERSION").to_owned();
     let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, stopped, figures };
-    let default = || Path::new("bench-results").join(options.suites.join("-"));
-    let folder = options.out.clone().unwrap_or_else(default);
+    let folder = options.folder();
     results.write(&folder)?;
     report::write(&results, &folder)?;
     for figure in &results.figures {

@@ -3,6 +3,7 @@
 mod commit;
 mod core;
 mod dev;
+mod omega;
 mod recovery;
 
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ pub(crate) struct Suite {
 }
 
 /// All suites.
-pub(crate) const SUITES: [Suite; 4] = [
+pub(crate) const SUITES: [Suite; 5] = [
     Suite {
         name: core::NAME,
         about: "claims that the resolver decides on one core; no disk, no network",
@@ -33,6 +34,11 @@ pub(crate) const SUITES: [Suite; 4] = [
         run: dev::run,
     },
     Suite {
+        name: omega::NAME,
+        about: "the Omega paper's experiments, simulated around the production core, beside reference results",
+        run: omega::run,
+    },
+    Suite {
         name: recovery::NAME,
         about: "time until a killed server serves again, and memory of machines and allocations",
         run: recovery::run,
@@ -40,9 +46,10 @@ pub(crate) const SUITES: [Suite; 4] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 4] = [core::NAME, commit::NAME, dev::NAME, recovery::NAME];
+pub(crate) const NAMES: [&str; 5] = [core::NAME, commit::NAME, dev::NAME, omega::NAME, recovery::NAME];
 
 pub(crate) use commit::cell::Serving;
+pub(crate) use omega::Flags as OmegaFlags;
 
 /// Runs a server until it is killed; the other half of the suites `commit` and `recovery`.
 pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {

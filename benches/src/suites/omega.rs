@@ -1,0 +1,290 @@
+//! Suite `omega`: the experiments of the Omega paper (EuroSys 2013) on the production core, beside reference results.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `flags` | one run, from the command line |
+//! | `plan` | the experiments as lists of runs |
+//! | `pool` | runs them, on all cores |
+//! | `reference`, `judge` | reference results, and whether ours are within their gates |
+//! | `shapes` | what the paper's figures show, as checks on our rows |
+//! | `draw`, `page` | pictures and the page |
+
+mod draw;
+mod flags;
+mod judge;
+mod page;
+mod plan;
+mod pool;
+mod reference;
+mod shapes;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::json;
+
+pub(crate) use flags::Flags;
+use page::Outcome;
+use plan::{Experiment, Task};
+use pool::Done;
+use reference::Cells;
+
+use crate::cells::row::COLUMNS;
+use crate::cells::settings::{Arch, Settings};
+use crate::cells::stage::seconds;
+use crate::cells::workload;
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::progress::say;
+use crate::{Run, interrupt};
+
+pub(crate) const NAME: &str = "omega";
+
+/// Further seeds of rows in which chance has a part: what differs between them is what chance does.
+const FURTHER_SEEDS: u64 = 9;
+const FURTHER_SEEDS_QUICK: u64 = 2;
+
+/// Seeds of one row are so far apart: those of its schedulers must not overlap with those of other rows.
+const SEED_STEP: u64 = 100;
+
+pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let folder = options.folder();
+    let single = options.omega.single()?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    interrupt::listen()?;
+    match single {
+        Some(settings) => {
+            if options.omega.write_jobs {
+                let jobs = settings.cell.jobs(settings.workload_seed, seconds(settings.horizon_micros), settings.rate);
+                save(&folder, "jobs.csv", &workload::rows(&jobs))?;
+            }
+            run_single(settings, &folder)
+        }
+        None => run_set(options, &folder),
+    }
+}
+
+fn save(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// One run: its row as a file and as figures, one a column.
+fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> {
+    let task = Task { exp: "single".into(), check_name: None, settings, quick: true, map: true };
+    let done = pool::run_one(&task, true)?;
+    if !done.whole {
+        say(&format!(
+            "stopped at {:.0} simulated seconds: the row is of what was simulated",
+            seconds(done.row.settings.horizon_micros)
+        ));
+    }
+    let line = done.row.line(&task.exp);
+    save(folder, "single.csv", &format!("{COLUMNS}\n{line}\n"))?;
+    if done.row.settings.arch == Arch::Omega {
+        let picture = map_of("conflicts", "Refused claims by machine and time", &done);
+        save(folder, &picture.name, &picture.svg)?;
+    }
+    let cells = Cells::of(&line);
+    let name = case_name(&cells);
+    let case = Case { suite: NAME, case: &name, parameters: parameters(&done.row.settings) };
+    let mut figures = Vec::new();
+    for column in COLUMNS.split(',').skip(14) {
+        let better = if column.ends_with("_fully") || column.ends_with("_ok") { Better::Higher } else { Better::Lower };
+        figures.push(case.figure(column, unit(column), better, vec![cells.number(column)])?);
+    }
+    figures.extend(speed(&case, &[done])?);
+    Ok(figures)
+}
+
+fn unit(column: &str) -> &'static str {
+    if column.ends_with("_s") { "s" } else { "1" }
+}
+
+fn case_name(cells: &Cells) -> String {
+    let text = |column: &str| cells.text(column);
+    let mut name = format!("arch={} workload={}", text("arch"), text("workload"));
+    if text("arch") == "omega" {
+        name.push_str(&format!(" conflict={} commit={}", text("conflict_mode"), text("txn_mode")));
+    }
+    name
+}
+
+fn parameters(settings: &Settings) -> Parameters {
+    let all = [
+        ("horizon_seconds", json!(seconds(settings.horizon_micros))),
+        ("batch_schedulers", json!(settings.batch_schedulers)),
+        ("tjob_batch_seconds", json!(seconds(settings.batch.job_micros))),
+        ("ttask_batch_seconds", json!(seconds(settings.batch.task_micros))),
+        ("tjob_service_seconds", json!(seconds(settings.service.job_micros))),
+        ("ttask_service_seconds", json!(seconds(settings.service.task_micros))),
+        ("lambda", json!(settings.rate)),
+        ("workload_seed", json!(settings.workload_seed)),
+        ("scheduler_seed", json!(settings.scheduler_seed)),
+        ("retrying", json!(format!("{:?}", settings.retrying))),
+        ("beyond", json!(format!("{:?}", settings.beyond))),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// How fast runs were, each on one thread.
+fn speed(case: &Case<'_>, runs: &[Done]) -> anyhow::Result<Vec<Figure>> {
+    let rate = |run: &Done| number(run.row.placements) / run.wall_seconds;
+    let times = |run: &Done| seconds(run.row.settings.horizon_micros) / run.wall_seconds;
+    Ok(vec![
+        case.figure("placements_per_second", "1/s", Better::Higher, runs.iter().map(rate).collect())?,
+        case.figure("times_real_time", "1", Better::Higher, runs.iter().map(times).collect())?,
+    ])
+}
+
+fn map_of(name: &str, title: &str, done: &Done) -> draw::Picture {
+    let settings = &done.row.settings;
+    draw::conflict_map(name, title, &done.refusals, settings.cell.machines, settings.horizon_micros)
+}
+
+/// The rows of one experiment that were reached.
+struct Measured {
+    experiment: Experiment,
+    /// By task that was reached, all its seeds.
+    runs: Vec<(usize, Vec<Done>)>,
+}
+
+fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
+    let data = options.data.clone().unwrap_or_else(|| PathBuf::from("."));
+    let mut measured = Vec::new();
+    for mut experiment in plan::experiments() {
+        experiment.tasks.retain(|task| (task.quick || !options.quick) && options.has_case(&task.exp));
+        if experiment.tasks.is_empty() || interrupt::asked() {
+            continue;
+        }
+        measured.push(measure(experiment, options.quick)?);
+    }
+    let mut outcomes = Vec::new();
+    for one in &measured {
+        outcomes.push(conclude(one, &data, folder)?);
+    }
+    let rows: Vec<Cells> =
+        outcomes.iter().flat_map(|outcome| outcome.rows.iter().map(|seeds| seeds[0].clone())).collect();
+    let shapes = shapes::shapes(&rows);
+    let reference = outcomes.iter().flat_map(|outcome| outcome.reference.clone()).collect();
+    let mut pictures = draw::pictures(&rows, &reference);
+    for (experiment, done) in measured
+        .iter()
+        .flat_map(|one| one.runs.iter().map(move |(task, runs)| (&one.experiment.tasks[*task], &runs[0])))
+    {
+        if experiment.map {
+            let settings = &done.row.settings;
+            let name = format!(
+                "e8-map-{}-{}-x{}",
+                experiment.exp.trim_start_matches("E8_"),
+                settings.cell.name,
+                settings.rate
+            );
+            let title = format!(
+                "{} on {} x{}: refused claims by machine and time",
+                experiment.exp, settings.cell.name, settings.rate
+            );
+            pictures.push(map_of(&name, &title, done));
+        }
+    }
+    for picture in &pictures {
+        save(folder, &picture.name, &picture.svg)?;
+    }
+    save(folder, "omega.md", &page::page(&outcomes, &shapes, &pictures, &[]))?;
+    say(&format!("omega: rows, verdicts and pictures in {}", folder.join("omega.md").display()));
+    figures(&measured, &outcomes, &shapes)
+}
+
+/// Whether a row has chance in it: then other seeds are worth a run.
+fn has_chance(task: &Task) -> bool {
+    let placed_always = task.settings.cell.name == "R1" && task.settings.arch != Arch::Omega;
+    !placed_always && !task.exp.starts_with("E6")
+}
+
+fn measure(experiment: Experiment, quick: bool) -> anyhow::Result<Measured> {
+    say(&format!("omega: {}: {}", experiment.file, experiment.about));
+    let further = if quick { FURTHER_SEEDS_QUICK } else { FURTHER_SEEDS };
+    let mut tasks = Vec::new();
+    let mut of = Vec::new();
+    for (number, task) in experiment.tasks.iter().enumerate() {
+        for seed in 0..=if has_chance(task) { further } else { 0 } {
+            let scheduler_seed = task.settings.scheduler_seed + seed * SEED_STEP;
+            let settings = Settings { scheduler_seed, ..task.settings.clone() };
+            tasks.push(Task { settings, map: task.map && seed == 0, ..task.clone() });
+            of.push(number);
+        }
+    }
+    let mut runs: Vec<(usize, Vec<Done>)> = Vec::new();
+    for (done, number) in pool::run_all(&tasks)?.into_iter().zip(of) {
+        let Some(done) = done else { continue };
+        match runs.last_mut().filter(|(last, _)| *last == number) {
+            Some((_, seeds)) => seeds.push(done),
+            None => runs.push((number, vec![done])),
+        }
+    }
+    Ok(Measured { experiment, runs })
+}
+
+/// Writes the rows of an experiment, and judges them.
+fn conclude(measured: &Measured, data: &Path, folder: &Path) -> anyhow::Result<Outcome> {
+    let experiment = &measured.experiment;
+    let reference = reference::read(data, experiment.file)?;
+    let mut rows = Vec::new();
+    let mut verdicts = Vec::new();
+    for (number, runs) in &measured.runs {
+        let task = &experiment.tasks[*number];
+        let named = |done: &Done| {
+            let cells = Cells::of(&done.row.line(&task.exp));
+            task.check_name.map_or_else(|| cells.clone(), |name| cells.clone().with_check(name))
+        };
+        let seeds: Vec<Cells> = runs.iter().map(named).collect();
+        verdicts.push(judge::judge(reference.get(&seeds[0].key()), &seeds));
+        rows.push(seeds);
+    }
+    let text = |rows: &mut dyn Iterator<Item = &Cells>| {
+        let lines: String = rows.map(|row| row.line() + "\n").collect();
+        format!("{COLUMNS}\n{lines}")
+    };
+    save(folder, &format!("{}.csv", experiment.file), &text(&mut rows.iter().map(|seeds| &seeds[0])))?;
+    save(folder, &format!("{}_seeds.csv", experiment.file), &text(&mut rows.iter().flatten()))?;
+    Ok(Outcome { file: experiment.file, about: experiment.about, rows, verdicts, reference })
+}
+
+fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (one, outcome) in measured.iter().zip(outcomes) {
+        let case = Case { suite: NAME, case: outcome.file, parameters: Parameters::new() };
+        let runs = || one.runs.iter().flat_map(|(_, runs)| runs);
+        let rate: Vec<f64> = runs().map(|run| number(run.row.placements) / run.wall_seconds).collect();
+        let times: Vec<f64> = runs().map(|run| plan::days(&run.row.settings) * 86_400.0 / run.wall_seconds).collect();
+        if rate.is_empty() {
+            continue;
+        }
+        figures.push(case.figure("placements_per_second", "1/s", Better::Higher, rate)?);
+        figures.push(case.figure("times_real_time", "1", Better::Higher, times)?);
+        if !outcome.reference.is_empty() {
+            let within = outcome.count("equal") + outcome.count("met");
+            let judged = within + outcome.count("outside");
+            let part = number(within as u64) / number(judged.max(1) as u64);
+            figures.push(case.figure("rows_within_gates", "1", Better::Higher, vec![part])?);
+            figures.push(case.figure(
+                "rows_outside",
+                "1",
+                Better::Lower,
+                vec![number(outcome.count("outside") as u64)],
+            )?);
+        }
+    }
+    if !shapes.is_empty() {
+        let case = Case { suite: NAME, case: "claims of the paper", parameters: Parameters::new() };
+        let failed = shapes.iter().filter(|shape| !shape.holds).count();
+        figures.push(case.figure("claims_that_fail", "1", Better::Lower, vec![number(failed as u64)])?);
+    }
+    for variant in page::variants(outcomes) {
+        let name = format!("variant={} at={}", variant.name, plan::CONTESTED[variant.place]);
+        let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
+        figures.push(case.figure("conflict_fraction", "1", Better::Lower, vec![variant.conflicts])?);
+        figures.push(case.figure("conflicts_as_part_of_the_papers", "1", Better::Lower, vec![variant.ratio])?);
+        figures.push(case.figure("busy", "1", Better::Lower, vec![variant.busy])?);
+    }
+    Ok(figures)
+}
