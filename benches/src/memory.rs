@@ -17,6 +17,18 @@ pub(crate) fn heap_bytes() -> Option<u64> {
     None
 }
 
+/// Gives memory back to the system that this process freed and its allocator keeps for later, where the allocator can.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "glibc has no other way to ask")]
+pub(crate) fn give_back() {
+    // SAFETY: malloc_trim takes the allocator's own locks, and touches nothing that is handed out.
+    let _ = unsafe { nix::libc::malloc_trim(0) };
+}
+
+/// Only glibc's allocator is asked.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn give_back() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

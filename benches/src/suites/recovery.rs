@@ -10,12 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use super::commit::cell::{self, CellProcess, Serving};
+use super::commit::cell::{self, Serving};
 use super::commit::ground::{Ground, Left, Size};
 use super::commit::{open_loop, runtime, scratch};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
-use crate::processes;
 use crate::progress::say;
 
 pub(crate) const NAME: &str = "recovery";
@@ -71,7 +70,8 @@ struct Measured {
 }
 
 async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
-    let bytes_per_machine = machines(&dir.join("machines"), shape.size.machines).await?;
+    let bytes_per_machine = machines(&dir.join("machines"), shape, options.seed).await?;
+    say(&format!("{bytes_per_machine:.0} bytes a machine"));
     let cell = dir.join("cell");
     let mut ground = Ground::empty(&cell, shape.size, Serving::usual(), options.seed).await?;
     let part = shape.size.live / 100 * PART_PERCENT;
@@ -91,24 +91,24 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
     Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
 }
 
-/// Bytes that the server has for each machine, between half of them and all of them.
-async fn machines(dir: &Path, machines: u32) -> anyhow::Result<f64> {
-    let mut process = CellProcess::start(dir, Serving::usual()).await?;
-    let mut memory = Vec::new();
-    for prefix in ["first", "second"] {
-        let registered = cell::register(process.address(), prefix, machines / 2, 100).await?;
-        ensure!(registered.len() == machines as usize / 2, "{} machines were registered", registered.len());
-        cell::history_caught_up(process.address()).await?;
-        memory.push(processes::proportional_bytes(process.id())?.1);
-    }
-    process.kill()?;
-    Ok((number(memory[1]) - number(memory[0])) / f64::from(machines / 2))
+/// Bytes that the server has for each machine, between half of them and all of them. The first half has a part of the load first, so that
+/// all tables with a bound are full.
+async fn machines(dir: &Path, shape: Shape, seed: u64) -> anyhow::Result<f64> {
+    let half = shape.size.machines / 2;
+    let mut ground = Ground::empty(dir, Size { machines: half, ..shape.size }, Serving::usual(), seed).await?;
+    ground.fill(shape.size.live / 100 * PART_PERCENT).await?;
+    let before = memory(&ground).await?;
+    let registered = cell::register(ground.address(), "second", half, 100).await?;
+    ensure!(registered.len() == half as usize, "{} machines were registered", registered.len());
+    let after = memory(&ground).await?;
+    drop(ground.kill().await?);
+    Ok((after - before) / f64::from(half))
 }
 
 /// The server's memory when nothing is under way.
 async fn memory(ground: &Ground) -> anyhow::Result<f64> {
     cell::history_caught_up(ground.address()).await?;
-    Ok(number(processes::proportional_bytes(ground.process())?.1))
+    Ok(number(ground.memory_bytes().await?))
 }
 
 /// Loads the cell until its log has grown by so much, and kills it. Gives what must be found, by how much it has grown, and how many
@@ -130,7 +130,7 @@ async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64,
     Ok((ground.kill().await?, grown, revisions))
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with all that is in it, durably; the copy is in the page cache then.
 fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir(to).with_context(|| format!("cannot make {}", to.display()))?;
     for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -140,6 +140,9 @@ fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
             copy_folder(&source, &target)?;
         } else {
             std::fs::copy(&source, &target).with_context(|| format!("cannot copy {}", source.display()))?;
+            // A server that is killed leaves what it synced; to write a copy would be none of the next one's work.
+            let written = std::fs::File::open(&target).and_then(|file| file.sync_all());
+            written.with_context(|| format!("cannot sync {}", target.display()))?;
         }
     }
     Ok(())
@@ -162,7 +165,7 @@ impl Measured {
             (
                 "bytes",
                 json!(
-                    "proportional set size of the server, nothing under way: what it grew by, all of its copies included, between a part of the machines or allocations and all of them"
+                    "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it grew by, all of its copies included, between a part of the machines or allocations and all of them"
                 ),
             ),
             ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),

@@ -1,5 +1,6 @@
 //! The server as a process of its own, and what is asked of its cell before the load and after it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +16,10 @@ use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_proto::v1::session_response::Tell;
 use plenum_proto::{pages, v1};
 use plenum_server::ServerOptions;
+use tokio::signal::unix::SignalKind;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::{memory, processes};
 
 /// How long a server may take to start, recovery included.
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -29,6 +33,10 @@ const TASK_MEMORY_BYTES: i64 = 64 << 20;
 /// The term of leases: agents of a large cell report one after the other, and on a busy machine late. A lease that is lost would stop
 /// the load; how long it would have lasted changes nothing that is measured.
 const LEASE: Duration = Duration::from_secs(900);
+/// How long the server's allocator has for giving back: some hundred times what it takes.
+const GIVING_BACK: Duration = Duration::from_secs(1);
+/// Racks that machines stand in.
+const RACKS: u32 = 1000;
 /// Machines that register at a time.
 const REGISTERING: u32 = 64;
 
@@ -77,7 +85,16 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
         options.settings.checkpoint_bytes = bytes;
         options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);
     }
-    runtime.block_on(plenum_server::run(options)).context("the server ended")
+    runtime.block_on(async {
+        // Before the server says that it serves: without a handler the signal would end it.
+        let mut asked = tokio::signal::unix::signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+        tokio::spawn(async move {
+            while asked.recv().await.is_some() {
+                memory::give_back();
+            }
+        });
+        plenum_server::run(options).await.context("the server ended")
+    })
 }
 
 /// A server that runs.
@@ -117,6 +134,14 @@ impl CellProcess {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its memory (proportional set size), after its allocator gave back what it only kept for later.
+    pub(crate) async fn memory_bytes(&self) -> anyhow::Result<u64> {
+        let process = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGUSR1).context("cannot signal the server")?;
+        tokio::time::sleep(GIVING_BACK).await;
+        Ok(processes::proportional_bytes(self.child.id())?.1)
     }
 
     /// Ends it as an operator would (SIGTERM), and waits until it has ended.
@@ -183,8 +208,9 @@ pub(crate) async fn register(
             for number in (first..machines).step_by(REGISTERING as usize) {
                 let machine = v1::RegisterMachine {
                     name: format!("{prefix}-{number}"),
-                    boot_id: "boot".to_owned(),
+                    boot_id: format!("{number:08x}-{:04x}-4c5e-8f70-00ff10a0b0c9", prefix.len()),
                     capacity: Some(v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() }),
+                    attributes: attributes(number),
                     ..v1::RegisterMachine::default()
                 };
                 let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
@@ -201,6 +227,15 @@ pub(crate) async fn register(
     }
     registered.sort_unstable_by_key(|(slot, _)| *slot);
     Ok(registered.into_iter().map(|(_, machine)| machine).collect())
+}
+
+/// What an agent finds, and what a site tells it of the machine.
+fn attributes(number: u32) -> BTreeMap<String, String> {
+    let rack = format!("r{}", number % RACKS);
+    [("arch", "x86_64"), ("cgroup", "v2"), ("kernel", "6.12.48"), ("os", "linux"), ("zone", "eu-1a"), ("rack", &rack)]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Submits a job of so many tasks that run for ever.

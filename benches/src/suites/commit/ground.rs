@@ -187,6 +187,11 @@ impl Ground {
         self.process.id()
     }
 
+    /// The server's memory, after its allocator gave back what it only kept for later.
+    pub(crate) async fn memory_bytes(&self) -> anyhow::Result<u64> {
+        self.process.memory_bytes().await
+    }
+
     pub(crate) fn size(&self) -> Size {
         self.size
     }
