@@ -11,6 +11,7 @@ pub mod resources;
 pub mod sections;
 pub mod transaction;
 
+mod columns;
 mod enums;
 mod governance;
 

@@ -1,6 +1,5 @@
 //! Deltas: the hot path. Each is encoded once, for the log, for every watcher and for the history.
 
-mod columns;
 mod encode;
 mod read;
 mod rows;

@@ -27,10 +27,14 @@ const PIECE_BYTES: usize = 1 << 20;
 /// decoding go on while the checkpoint is restored.
 const PIECES_AHEAD: usize = 32;
 
+/// So much log behind a checkpoint has changed most of its pages. To hold on to them would have each of them copied, for a next checkpoint
+/// that writes them all anyway.
+const KEPT_BYTES_MAX: u64 = 32 << 20;
+
 /// What the log and the newest checkpoint come to.
 pub(super) struct Replayed {
     pub(super) mirror: Mirror,
-    /// The cell of the newest checkpoint.
+    /// The cell of the newest checkpoint, unless hardly anything of it is left.
     pub(super) checkpoint: Option<Cell>,
     /// Bytes of batches behind the checkpoint that the history has not got.
     pub(super) unfed_bytes: u64,
@@ -146,6 +150,7 @@ impl Pieces {
 #[derive(Default)]
 struct Decoded {
     deltas: Vec<Delta>,
+    log_bytes: u64,
     unfed_bytes: u64,
 }
 
@@ -166,7 +171,7 @@ fn decode(
             let batch = LoggedBatch::parse(bytes.slice(place))?;
             if std::mem::take(&mut is_first) {
                 for delta in from_history(history, dir, from, batch.first().0)? {
-                    if sender.send(Decoded { deltas: vec![delta?], unfed_bytes: 0 }).is_err() {
+                    if sender.send(Decoded { deltas: vec![delta?], ..Decoded::default() }).is_err() {
                         return Ok(());
                     }
                 }
@@ -174,9 +179,9 @@ fn decode(
             for revision in batch.revisions().filter(|revision| revision.0 >= from) {
                 decoded.deltas.push(delta_of(&batch, revision)?);
             }
-            if batch.last().0 > known {
-                decoded.unfed_bytes += batch.bytes().len() as u64;
-            }
+            let bytes = batch.bytes().len() as u64;
+            decoded.log_bytes += bytes;
+            decoded.unfed_bytes += if batch.last().0 > known { bytes } else { 0 };
         }
         if sender.send(decoded).is_err() {
             return Ok(());
@@ -215,7 +220,12 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: u64) -> Result<Rep
     let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
     let checkpoint = (start > 0).then(|| cell.clone());
     let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
-    for Decoded { deltas, unfed_bytes } in decoded {
+    let mut folded_bytes = 0;
+    for Decoded { deltas, log_bytes, unfed_bytes } in decoded {
+        folded_bytes += log_bytes;
+        if folded_bytes > KEPT_BYTES_MAX {
+            replayed.checkpoint = None;
+        }
         deltas.iter().try_for_each(|delta| advance(&mut replayed.mirror, delta))?;
         replayed.unfed_bytes += unfed_bytes;
     }

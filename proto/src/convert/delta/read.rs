@@ -11,7 +11,7 @@ use plenum_model::{
 use super::super::governance::{
     hold_from_wire, partition_from_wire, paused_from_wire, quota_from_wire, unknown_from_wire,
 };
-use super::super::{each, required};
+use super::super::{columns, each, required};
 use super::rows::{
     cell_from_wire, extra_from_wire, job_change_from_wire, name, position, push_tasks, reasons_by_position,
     session_from_wire,
@@ -25,7 +25,7 @@ use crate::v1;
 /// # Errors
 /// When the bytes are none, or break a rule, or carry changes that this version does not know.
 pub fn decode(bytes: Bytes) -> Result<Delta, ReadError> {
-    let wire = match super::columns::read(&bytes) {
+    let wire = match columns::delta(&bytes) {
         Some(wire) => wire,
         None => error::decode("Delta", bytes)?,
     };

@@ -13,7 +13,7 @@ use plenum_model::{
 
 use super::super::delta::{cell_from_wire, extra_from_wire, job_from_wire, name, position, reasons_by_position};
 use super::super::governance::{hold_from_wire, partition_from_wire, quota_from_wire, unknown_from_wire};
-use super::super::{each, required};
+use super::super::{columns, each, required};
 use super::encode::is_gone;
 use super::{TABLES, Table, pages_of, rows_in_page};
 use crate::bounds;
@@ -67,7 +67,10 @@ pub fn restore(pages: impl IntoIterator<Item = Bytes>) -> Result<Cell, PageError
 /// # Errors
 /// When the bytes are none.
 pub fn read(page: Bytes) -> Result<v1::Page, PageError> {
-    Ok(error::decode("Page", page)?)
+    match columns::page(&page) {
+        Some(wire) => Ok(wire),
+        None => Ok(error::decode("Page", page)?),
+    }
 }
 
 /// A cell in the making, from pages in any order. Those that come before `Meta` wait for it.
