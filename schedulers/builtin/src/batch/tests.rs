@@ -1,5 +1,8 @@
 //! Stories of the batch scheduler, against the real core.
 
+use std::sync::Arc;
+
+use plenum_model::{AllocationId, AllocationState, Command, Inventory, Resources, TaskTraces};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -18,6 +21,65 @@ fn tasks_are_packed_onto_the_fullest_machine_that_has_room() {
     stage.settle();
     let placed = stage.placed(job);
     assert_eq!(machines(&placed).iter().filter(|&&machine| machine == 1).count(), 3, "{placed:?}");
+}
+
+/// What an agent runs and the cell does not know had ended; the columns still had it, and nobody looked again.
+#[test]
+fn room_that_an_unknown_task_leaves_is_claimed() {
+    let mut stage = Stage::new();
+    let register = |stage: &mut Stage, runs: bool| {
+        let traces = TaskTraces {
+            namespace: "default".into(),
+            job: "old".into(),
+            group: "main".into(),
+            resources: Resources::new(3000, 1),
+            ..TaskTraces::default()
+        };
+        let unknown = Inventory {
+            allocation: AllocationId { slot: 7, generation: 1 },
+            state: AllocationState::Running,
+            exit_code: 0,
+            reason: "".into(),
+            task: Some(traces.into()),
+        };
+        let command = Command::RegisterMachine {
+            name: "m1".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(4000, 1 << 34),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            inventory: if runs { vec![unknown] } else { Vec::new() },
+            seen: stage.cell().revision(),
+        };
+        stage.ask("agent", command);
+    };
+    register(&mut stage, true);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 1, 2000));
+    stage.advance(1_000_000);
+    assert!(stage.passed_over(job, 0).contains("short of cpu_millis by 1000"), "{}", stage.passed_over(job, 0));
+    register(&mut stage, false);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job).len(), 1);
+}
+
+#[test]
+fn room_that_is_held_no_longer_is_claimed() {
+    let mut stage = Stage::new();
+    let machine = stage.machine("m1", 4000, &[]);
+    let gang = stage.submit(&JobBuilder::new("gang", "nobody").group("main", 1, 4000));
+    let hold = |stage: &mut Stage, machines: Vec<u32>| {
+        let (resources, deadline) = (Resources::new(4000, 1), stage.cell().time().plus_micros(60_000_000));
+        stage.ask("gang", Command::TakeHold { job: gang, machines, resources, deadline });
+    };
+    hold(&mut stage, vec![machine]);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 1, 2000));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), []);
+    hold(&mut stage, Vec::new());
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job).len(), 1);
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     pub(super) fn notice_before(&mut self, delta: &Delta) {
         let Some(cell) = self.mirror.cell() else { return };
         let freed = !delta.ends.is_empty() || !delta.machines.is_empty();
+        let freed = freed || !delta.unknown.is_empty() || !delta.holds.is_empty();
         let ends = delta.ends.iter().map(|end| end.slot);
         let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
