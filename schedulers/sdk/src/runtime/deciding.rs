@@ -31,6 +31,12 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// Takes out again what was gathered of a job.
+    fn give_back(&mut self, job: JobId) {
+        self.work.retain(|work| work.job.id != job);
+        self.tasks = self.work.iter().map(|work| work.tasks.len()).sum();
+    }
+
     fn wake_by(&mut self, micros: i64) {
         self.wake_micros = Some(self.wake_micros.map_or(micros, |wake| wake.min(micros)));
     }
@@ -146,7 +152,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             let (turn, attempt) = (standing.turn, standing.refused.saturating_add(1));
             for group in groups {
-                let room = self.settings.tasks_max - gathered.tasks;
+                let least =
+                    job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
+                let least = usize::try_from(least).unwrap_or(usize::MAX);
+                let mut room = self.settings.tasks_max.saturating_sub(gathered.tasks);
+                if room < least {
+                    // A part of a gang can't be placed: it has its turn in the next decision, or here when nobody is before it.
+                    if gathered.work.first().is_some_and(|first| first.job.id != id) {
+                        gathered.give_back(id);
+                        gathered.cut_at = Some(turn);
+                        break;
+                    }
+                    room = least;
+                }
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
                 let mut tasks: Vec<u32> = group.tasks().filter(free).take(room + 1).collect();
                 if tasks.len() > room {

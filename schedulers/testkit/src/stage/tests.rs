@@ -307,6 +307,25 @@ fn a_job_behind_a_full_decision_has_its_turn_and_then_there_is_rest() {
     assert!(stage.runtime(seat).counters().decisions <= before + 2);
 }
 
+/// What was left of a decision was less than the gang starts with: it was offered a part, which nobody can place, and as others were
+/// behind it, it was not looked at again before the next pass, which ended the same.
+#[test]
+fn a_gang_behind_what_fits_nowhere_is_offered_whole() {
+    for tasks in [2, 3] {
+        let mut stage = Stage::new();
+        stage.machine("m1", 4000, &[]);
+        let seat = stage.seat_with(FirstFit("blue"), Settings { tasks_max: 2, ..Settings::default() });
+        stage.submit(&JobBuilder::new("wide", "blue").group("main", 1, 9000).priority(90));
+        let gang = stage.submit(&JobBuilder::new("gang", "blue").group("main", tasks, 1000).min(tasks));
+        let small = stage.submit(&job("small", "blue", 1).priority(10));
+        stage.advance(1_000_000);
+        assert_eq!((stage.placed(gang).len(), stage.placed(small).len()), (tasks as usize, 1));
+        let before = stage.runtime(seat).counters().decisions;
+        stage.advance(10_000_000);
+        assert!(stage.runtime(seat).counters().decisions <= before + 2);
+    }
+}
+
 /// Commits each job alone.
 struct OneByOne;
 
