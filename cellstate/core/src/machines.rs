@@ -93,10 +93,12 @@ impl Core {
             next.since = now;
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
-        if rebooted {
+        if rebooted && !restored {
             self.forget_unknown(machine.id.slot, &mut delta);
         } else {
-            self.sort_out_unknown(machine, found.inventory, found.seen >= machine.epoch_began, &mut delta)?;
+            // A restored cell may have forgotten the boot, and what was placed after it.
+            let fresh = rebooted || found.seen >= machine.epoch_began;
+            self.sort_out_unknown(machine, found.inventory, fresh, &mut delta)?;
         }
         if next == **machine {
             rare!("an agent comes back in its epoch");

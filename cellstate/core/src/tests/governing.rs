@@ -293,6 +293,31 @@ fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
     );
 }
 
+/// A machine had booted since the backup was taken. In the restored cell its registration looked like one of a machine that boots now,
+/// where nothing runs: what it ran was told to nobody, and its room was given away.
+#[test]
+fn what_runs_on_a_machine_that_booted_after_the_backup_is_found() {
+    check(
+        "
+        machine m1 cpu=4000 boot=a
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        restore
+        machine m1 cpu=4000 boot=b runs=alloc-7-1
+        unknown? m1
+        show web[0]
+        machine m1 cpu=4000 boot=c runs=alloc-7-1
+        unknown? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 alloc-7-1 until 900; free 3000
+        web[0] gone
+        m1 free 4000
+        ",
+    );
+}
+
 /// The agent of an earlier boot had sent its registration just before the machine went down, and the network kept it: it was taken for
 /// yet another boot, and the cell thought that nothing ran there.
 #[test]
