@@ -16,7 +16,7 @@ use crate::lifecycle::{Marks, WARM_AHEAD};
 use crate::partitions::Reserved;
 use crate::promised::Promised;
 use crate::quotas::{Leaver, QuotaUse, collect_leavers};
-use crate::ring::{Holder, MachineEvent, Ring};
+use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
@@ -208,7 +208,7 @@ impl Derived {
             let mut grown = Room::all_of(&cell.unknown_task(*id).map(room).unwrap_or_default());
             grown.take(&task.as_ref().map(room).unwrap_or_default());
             if grown != Room::default() {
-                let event = MachineEvent { word: "unknown task", grown, holder: None };
+                let event = MachineEvent { word: UNKNOWN_TASK, grown, holder: None };
                 self.ring.note_machine(delta.revision, id.machine, event);
             }
         }

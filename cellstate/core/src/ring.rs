@@ -52,6 +52,9 @@ impl Change {
     }
 }
 
+/// The word for tasks that agents run and the cell does not know, which come and go.
+pub(crate) const UNKNOWN_TASK: &str = "unknown task";
+
 /// What changed of a machine itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MachineEvent {

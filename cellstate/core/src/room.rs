@@ -5,12 +5,12 @@ use std::sync::Arc;
 use plenum_model::{
     AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
     NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
-    TransactionId, choose_devices, device_rooms,
+    TaskTraces, TransactionId, choose_devices, device_rooms,
 };
 
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::preempt::may_evict;
-use crate::ring::{Change, ChangeKind, Ring};
+use crate::ring::{Change, ChangeKind, MachineEvent, Ring, UNKNOWN_TASK};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
@@ -329,6 +329,19 @@ impl Judge<'_> {
         (takes.filter_map(|change| self.cell.allocation(change.allocation())).collect(), since.complete)
     }
 
+    /// The unknown tasks of a machine, and when the newest of them was found, if that was after the base. What any of them has counts
+    /// as found then: the ring knows when there were more of them, not which.
+    fn unknown_found(&self, machine: u32) -> Option<(Revision, Vec<&TaskTraces>)> {
+        let tasks: Vec<&TaskTraces> = self.cell.unknown_on(machine).map(|(_, task)| &*task.traces).collect();
+        if tasks.is_empty() {
+            return None;
+        }
+        let since = self.ring.since(machine, self.base);
+        let grew = |event: &MachineEvent| event.word == UNKNOWN_TASK && event.grown.0.iter().any(|&grown| grown < 0);
+        let found = since.events.iter().filter(|(_, event)| grew(event)).map(|(revision, _)| *revision).max();
+        found.map(|revision| (revision, tasks))
+    }
+
     fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
         let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
         let wanted = about.shape.map(|shape| shape.devices.as_slice()).unwrap_or_default();
@@ -343,6 +356,11 @@ impl Judge<'_> {
         }
         let since = self.ring.since(about.machine, self.base);
         let mut before = since.devices_at_base(now.clone());
+        let found = self.unknown_found(about.machine);
+        for device in found.iter().flat_map(|(_, tasks)| tasks).flat_map(|task| &task.devices) {
+            let room = before.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+        }
         let fitted = choose_devices(&mut before, wanted).is_ok();
         // What is short is judged after those that come before it in the list were served.
         let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
@@ -362,9 +380,14 @@ impl Judge<'_> {
             let amount = devices.map(|device| u64::from(device.millis)).sum();
             (amount > 0).then(|| self.row_culprit(found.row, found.id, amount))
         });
+        let unknown = found.iter().filter_map(|(revision, tasks)| {
+            let devices = tasks.iter().flat_map(|task| &task.devices).filter(|device| device.kind == want.kind);
+            let amount = devices.map(|device| u64::from(device.millis)).sum();
+            (amount > 0).then(|| event_culprit(*revision, UNKNOWN_TASK, amount))
+        });
         // The claim may have named other devices than the best: then nobody is to blame for what those lack.
         let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
-        let blamed = facts.blame_someone(culprits.collect(), short_by);
+        let blamed = facts.blame_someone(culprits.chain(unknown).collect(), short_by);
         if blamed.culprits.is_empty() || blamed.total < short_by { misfit } else { blamed }
     }
 
@@ -375,8 +398,12 @@ impl Judge<'_> {
         let holds = |found: &&AllocationRef<'_>| {
             found.extra.is_some_and(|extra| extra.ports.iter().any(|held| held.number == port || port == 0))
         };
-        let culprits: Vec<_> =
-            takers.iter().filter(holds).map(|found| self.row_culprit(found.row, found.id, 1)).collect();
+        let found = self.unknown_found(about.machine).filter(|(_, tasks)| {
+            tasks.iter().flat_map(|task| &task.ports).any(|held| held.number == port || port == 0)
+        });
+        let unknown = found.map(|(revision, _)| event_culprit(revision, UNKNOWN_TASK, 1));
+        let culprits = takers.iter().filter(holds).map(|found| self.row_culprit(found.row, found.id, 1));
+        let culprits: Vec<_> = culprits.chain(unknown).collect();
         match (culprits.is_empty(), complete) {
             (false, _) => facts.blame(culprits, 1),
             (true, true) => facts,

@@ -19,6 +19,29 @@ fn fractions_share_a_device_and_whole_ones_stay_whole() {
     );
 }
 
+/// A task that the cell does not know came with its agent, after the base: the claim was called a misfit, as if it had been there.
+#[test]
+fn what_an_unknown_task_has_since_the_base_is_lost_to_it() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        machine m2 cpu=8000
+        job one by ml tasks=1 cpu=100 gpus=700
+        job two by ml tasks=1 cpu=100 ports=http:8080
+        snapshot
+        machine m1 cpu=8000 gpus=1 runs=alloc-7-1 using=600
+        machine m2 cpu=8000 runs=alloc-8-1 listening=8080
+        ml: claim one[0]@m1 claim two[0]@m2
+        snapshot
+        ml: claim one[0]@m1 claim two[0]@m2
+        ",
+        "
+        ml: refused; one[0] conflict DeviceTaken short gpu 300 culprits unknown task 600 total 600; two[0] conflict PortTaken port 8080 culprits unknown task 1 total 1
+        ml: refused; one[0] misfit DeviceTaken short gpu 300; two[0] misfit PortTaken port 8080
+        ",
+    );
+}
+
 #[test]
 fn who_lost_the_device_learns_who_took_it() {
     check(

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, Command, Constraint, Inventory, JobId, LogTime, Operator, Partition, Quota,
+    AllocationId, AllocationState, Command, Constraint, Inventory, JobId, LogTime, Operator, Partition, Port, Quota,
     Resources, TaskTraces, Transition,
 };
 
-use super::{Player, number, setting};
+use super::{Player, gpu, number, setting};
 
 impl Player {
     /// Plays a line that is about any of these; false if it is not.
@@ -62,11 +62,15 @@ impl Player {
     /// `runs=alloc-5-3,…`: what an agent finds, each of `cpu`.
     pub(super) fn inventory(words: &[&str]) -> Vec<Inventory> {
         let resources = Resources::new(number(words, "each").unwrap_or(1000), 0);
+        let few = |name: &str| number(words, name).and_then(|number| u32::try_from(number).ok());
+        let port = |number: u16| Port { name: "http".into(), number };
         let task = TaskTraces {
             namespace: "default".into(),
             job: "old".into(),
             group: "main".into(),
             resources,
+            devices: few("using").map(|millis| gpu(0, millis)).into_iter().collect(),
+            ports: few("listening").and_then(|number| Some(port(number.try_into().ok()?))).into_iter().collect(),
             ..TaskTraces::default()
         };
         let item = |text: &str| Inventory {
