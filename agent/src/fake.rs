@@ -196,7 +196,8 @@ impl Driver for FakeDriver {
     }
 
     fn start(&mut self, task: TaskSpec) {
-        let known = self.tasks.get_mut(&task.allocation);
+        // What was forgotten has left no trace.
+        let known = self.tasks.get_mut(&task.allocation).filter(|known| !known.forgotten);
         let earlier_ends_unix_ms = match known {
             Some(known) if known.task.restart == task.restart => {
                 known.told = Told::Nothing;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     Delta, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode, Resources,
 };
@@ -85,7 +86,8 @@ impl Core {
         let others = self.derived.quotas.used_without_hold(&self.cell, job);
         let mut wanted = plenum_model::Sum::default();
         wanted.add(&hold.resources, hold.machines.len());
-        let Some(short) = quota.shortage(&others, &wanted.total()) else { return Ok(()) };
+        let short = quota.shortage(&others, &wanted.total()).filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
+        let Some(short) = short else { return Ok(()) };
         let (resource, by) = (short.resource, short.short_by);
         let message =
             format!("the quota of {namespace} is short of {resource} by {by} for {} to hold that", job.shape.name);
@@ -107,7 +109,7 @@ impl Core {
         }
         let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
         let closed = self.derived.partitions.closed_to(&self.cell, &job.shape.scheduler);
-        if closed.is_some_and(|closed| closed.contains(class)) {
+        if closed.is_some_and(|closed| closed.contains(class)) && !planted::is(Bug::HoldsAnywhere) {
             return refuse(format!(
                 "{name} is reserved for other schedulers than {} by a partition",
                 job.shape.scheduler
@@ -119,7 +121,8 @@ impl Core {
             let (other_hold, priority) = (self.cell.hold(other)?, self.cell.job(other)?.shape.priority);
             Some((other_hold.rank(priority, other), other_hold))
         });
-        let (earlier, later): (BTreeMap<_, _>, BTreeMap<_, _>) = ranked.partition(|(other, _)| *other < rank);
+        let (earlier, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            ranked.partition(|(other, _)| *other < rank && !planted::is(Bug::JumpsTheQueue));
         let mut room = self.cell.room(slot);
         earlier.values().for_each(|other| room.take(&other.resources));
         if let Some(short) = room.shortage(&hold.resources) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     CellIdentity, LogTime, Rejection, RejectionCode, Request, SessionChange, SessionId, session::NUMBERS_KEPT,
 };
@@ -19,7 +20,7 @@ impl Core {
     pub(crate) fn open_server(&mut self, identity: &CellIdentity, now: LogTime) -> Verdict {
         let mut delta = self.draft(now);
         delta.cell = Some(identity.clone());
-        if identity.incarnation != self.cell.identity().incarnation {
+        if identity.incarnation != self.cell.identity().incarnation && !planted::is(Bug::KeepsSessions) {
             delta.sessions.extend(self.cell.sessions().map(|session| SessionChange::Closed(session.id)));
         }
         Verdict::Change(accepted(identity.term, 0), delta)

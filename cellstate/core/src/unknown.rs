@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, CPU_MILLIS_MAX, Cell, Delta, Inventory, LogTime, Machine, MachineId, Rejection, RejectionCode,
     UnknownId, UnknownTask, floor_of,
@@ -91,7 +92,8 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
-        for (allocation, item) in found.into_iter().filter(|(allocation, _)| !before.contains(allocation)) {
+        let new = found.into_iter().filter(|(allocation, _)| !before.contains(allocation));
+        for (allocation, item) in new.filter(|_| !planted::is(Bug::ForgetsUnknownTasks)) {
             // What was granted in this life of the cell, it has known: it has ended here, as with a machine that was removed. Nobody
             // can want to adopt that.
             let ended_here = allocation.generation > floor_of(self.cell.identity().incarnation);
@@ -117,7 +119,8 @@ impl Core {
     pub(crate) fn overdue_unknown(&self, now: LogTime, max: usize) -> Vec<(UnknownId, Option<Arc<UnknownTask>>)> {
         let due = self.derived.unknown_due.0.iter().take_while(|(until, _)| *until <= now).take(max);
         let tasks = due.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
-        tasks.map(|(id, task)| (id, Some(Arc::new(UnknownTask { stopping: true, ..(**task).clone() })))).collect()
+        let stopping = |task: &UnknownTask| Some(Arc::new(UnknownTask { stopping: true, ..task.clone() }));
+        tasks.map(|(id, task)| (id, stopping(task).filter(|_| !planted::is(Bug::FreesUnknownTasks)))).collect()
     }
 
     /// Lets an unknown task run on until it ends by itself.

@@ -35,6 +35,22 @@ pub enum Bug {
     OverlooksQuotas,
     /// A claim is granted although its machine is reserved for others.
     OverlooksPartitions,
+    /// A claim is granted in room that is held for others.
+    OverlooksHolds,
+    /// A hold takes room from those that came first, too.
+    JumpsTheQueue,
+    /// Room is held although its namespace has too much already.
+    HoldsBeyondQuotas,
+    /// Room is held on machines that are reserved for others.
+    HoldsAnywhere,
+    /// What an agent runs and the cell does not know is not written down.
+    ForgetsUnknownTasks,
+    /// The room of an unknown task is free when its time is over, and not when it has ended.
+    FreesUnknownTasks,
+    /// A job is launched for an instant that is over.
+    LaunchesAgain,
+    /// Sessions of the old cell go on in a restored one.
+    KeepsSessions,
     /// Anybody may be evicted, whatever the band.
     EvictsAnybody,
     /// Room of one who leaves is handed over more than once.
@@ -55,7 +71,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 28] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::BlamesNobody,
@@ -68,6 +84,14 @@ impl Bug {
         Self::OverlooksLimits,
         Self::OverlooksQuotas,
         Self::OverlooksPartitions,
+        Self::OverlooksHolds,
+        Self::JumpsTheQueue,
+        Self::HoldsBeyondQuotas,
+        Self::HoldsAnywhere,
+        Self::ForgetsUnknownTasks,
+        Self::FreesUnknownTasks,
+        Self::LaunchesAgain,
+        Self::KeepsSessions,
         Self::EvictsAnybody,
         Self::HandsOverTwice,
         Self::StartsTooSoon,

@@ -67,7 +67,6 @@ impl Mirror {
         if let Changed::Slots(slots) = &mut self.changed {
             slots.extend(delta.machines.iter().map(|machine| machine.id.slot));
             slots.extend(delta.grants.iter().flat_map(|grants| grants.machines.iter().copied()));
-            slots.extend(delta.unknown.iter().map(|(id, _)| id.machine));
             // An ended allocation's row is cleared by the fold, so its machine is looked up before.
             let ended = delta.ends.iter().filter_map(|end| cell.allocation_in(end.slot));
             slots.extend(ended.map(|allocation| allocation.row.machine));

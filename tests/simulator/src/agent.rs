@@ -34,7 +34,8 @@ pub(crate) struct Machine {
     report: Option<(ConnectionId, u64)>,
     follow: Option<(ConnectionId, MachineId, u32)>,
     wish: u64,
-    starts_checked: usize,
+    /// In which incarnation each start was made: what a cell has forgotten, it may ask for again.
+    started_in: Vec<u64>,
 }
 
 impl Machine {
@@ -54,7 +55,7 @@ impl Machine {
             report: None,
             follow: None,
             wish: 0,
-            starts_checked: 0,
+            started_in: Vec::new(),
         }
     }
 
@@ -149,17 +150,19 @@ impl Machine {
         Ok(())
     }
 
-    /// At most one start per (allocation, restart), whatever happened to the agent.
+    /// At most one start per (allocation, restart), whatever happened to the agent; in a restored cell, once more.
     fn check_starts(&mut self, world: &mut World) -> Checked {
         let starts = self.driver.starts();
-        for (position, start) in starts.iter().enumerate().skip(self.starts_checked) {
+        for (position, start) in starts.iter().enumerate().skip(self.started_in.len()) {
             world.tally.starts += 1;
             world.tally.restarts += u64::from(start.1 > 0);
-            hold(!starts[..position].contains(start), "invariant_at_most_one_start", || {
+            let mut earlier = starts[..position].iter().zip(&self.started_in);
+            let again = earlier.any(|(other, incarnation)| other == start && *incarnation == self.remembered.0);
+            hold(!again, "invariant_at_most_one_start", || {
                 format!("{} was started twice on {}, restart {}", start.0, self.name, start.1)
             })?;
+            self.started_in.push(self.remembered.0);
         }
-        self.starts_checked = starts.len();
         Ok(())
     }
 

@@ -6,16 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use plenum_core::{Core, CoreOptions, Decided};
+use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
     AllocationId, AllocationState, Cell, Command, Decision, Delta, LogTime, MachineState, Outcome, Request, Revision,
-    SessionChange, TransactionId,
+    SessionChange, TransactionId, UnknownId, floor_of,
 };
 use plenum_proto::sections::Sections;
 use plenum_proto::{command, delta, pages, v1};
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
 
+use crate::governed;
 use crate::judge::{Endings, Judge, Step};
 use crate::report::Tally;
 
@@ -87,6 +88,13 @@ pub(crate) struct Books {
     receipts: BTreeSet<(AllocationId, AllocationState)>,
     /// Ended by a removal of their machine, whose agent may not know yet.
     removed: BTreeSet<AllocationId>,
+    options: CoreOptions,
+    /// How often the cell began from a backup, and once more.
+    incarnation: u64,
+    /// What ran in a cell before, and is not in the one that was restored: agents find it when they register.
+    lost: BTreeSet<AllocationId>,
+    /// Outcomes of cells before: they may still be on their way.
+    earlier: BTreeSet<(TransactionId, Revision, Bytes)>,
 }
 
 impl Books {
@@ -95,7 +103,7 @@ impl Books {
             sent: Vec::new(),
             acknowledged: Revision(0),
             cell: Cell::default(),
-            core: Core::new(options),
+            core: Core::new(options.clone()),
             snapshots: VecDeque::from([Cell::default()]),
             decided: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -103,6 +111,10 @@ impl Books {
             endings: Endings::default(),
             receipts: BTreeSet::new(),
             removed: BTreeSet::new(),
+            options,
+            incarnation: 1,
+            lost: BTreeSet::new(),
+            earlier: BTreeSet::new(),
         }
     }
 
@@ -167,6 +179,30 @@ impl Books {
         self.invariant_everybody_has_the_same_cell("recovery", mirror)
     }
 
+    /// The cell goes on from a backup, in a new incarnation: what was decided after it, never was.
+    pub(crate) fn restored(&mut self, cell: Cell, endings: &Endings, incarnation: u64) -> Checked {
+        invariants::check_cell(&cell).map_err(|violation| Violation {
+            invariant: "invariant_a_backup_is_sound",
+            facts: violation.to_string(),
+        })?;
+        for (id, at) in std::mem::take(&mut self.decided) {
+            let decided = self.entry(at).map(|entry| entry.decided.clone()).unwrap_or_default();
+            self.earlier.insert((id, at, decided));
+        }
+        let live = self.cell.allocations().map(|found| found.id);
+        let ran = live.chain(self.cell.unknown_tasks().map(|(id, _)| id.allocation));
+        self.lost.extend(ran.filter(|id| cell.allocation(*id).is_none()));
+        self.told.clear();
+        self.sent.truncate(count(cell.revision()));
+        self.acknowledged = cell.revision();
+        self.judge.restored(cell.revision());
+        self.endings = endings.clone();
+        self.incarnation = incarnation;
+        self.core = Core::from_cell(cell.clone(), self.options.clone());
+        self.cell = cell;
+        Ok(())
+    }
+
     /// The encoded answer of a revision, as the history would have it.
     pub(crate) fn answer(&self, revision: Revision) -> Option<Bytes> {
         self.entry(revision).map(|entry| entry.decided.clone())
@@ -199,8 +235,10 @@ impl Books {
         self.judge.check(&step, &self.snapshots)?;
         self.endings.note(&change, self.core.cell());
         self.invariant_room_is_freed_only_by_receipts_boots_and_removals(&before, &request, &change)?;
+        self.invariant_unknown_tasks_go_only_when_nothing_of_them_runs(&before, &request, &change)?;
         self.cell.apply(&change).map_err(|error| unreadable("fold", &error))?;
         self.note(&request, &decided, &change, tally)?;
+        governed::count(&before, self.core.cell(), &request, &decided, &change, &mut tally.governed);
         self.snapshots.push_back(self.cell.clone());
         if self.snapshots.len() > SNAPSHOTS_MAX {
             self.snapshots.pop_front();
@@ -274,17 +312,59 @@ impl Books {
         Ok(())
     }
 
+    /// As for what the cell knows; and an agent that has heard of its epoch may say that there is nothing any more.
+    fn invariant_unknown_tasks_go_only_when_nothing_of_them_runs(
+        &mut self,
+        before: &Cell,
+        request: &Request,
+        change: &Delta,
+    ) -> Checked {
+        for (id, _) in change.unknown.iter().filter(|(_, task)| task.is_none()) {
+            let machine = before.machine_in(id.machine);
+            let allowed = match &request.command {
+                Command::ReportStatus(transitions) => transitions.iter().any(|transition| {
+                    transition.allocation == id.allocation
+                        && transition.state.is_end()
+                        && before.is_current(transition.machine, transition.epoch)
+                        && self.receipts.contains(&(id.allocation, transition.state))
+                }),
+                Command::RegisterMachine { name, boot_id, inventory, .. } => {
+                    let runs = inventory.iter().any(|item| item.allocation == id.allocation && item.state.is_live());
+                    machine.is_some_and(|machine| {
+                        machine.name == *name && (machine.boot_id != boot_id.as_ref().into() || !runs)
+                    })
+                }
+                Command::RemoveMachine(removed) => {
+                    self.removed.insert(id.allocation);
+                    machine.is_some_and(|machine| machine.id == *removed)
+                }
+                _ => false,
+            };
+            hold(allowed, "invariant_unknown_tasks_go_only_when_nothing_of_them_runs", || {
+                format!("{id:?} went by {:?}", request.command)
+            })?;
+        }
+        Ok(())
+    }
+
     /// An agent says that nothing of these runs any more.
     pub(crate) fn reported(&mut self, allocation: AllocationId, state: AllocationState) {
         self.receipts.insert((allocation, state));
     }
 
-    /// What runs has room: it is live, or the machine was removed and its agent is about to hear of it.
+    /// What runs has room: it is live or an unknown task, or the machine was removed or the cell restored and its agent is about to
+    /// hear of it.
     pub(crate) fn invariant_what_runs_is_live(&self, machine: &str, running: AllocationId) -> Checked {
         let found = self.cell.allocation(running);
         let on_it =
             found.is_some_and(|found| self.cell.machine_in(found.row.machine).is_some_and(|row| &*row.name == machine));
-        hold(on_it || self.removed.contains(&running), "invariant_what_runs_is_live", || {
+        let row = self.cell.machine_named(machine);
+        let unknown = row.is_some_and(|row| {
+            self.cell.unknown_task(UnknownId { machine: row.id.slot, allocation: running }).is_some()
+        });
+        let back = row.is_some_and(|row| row.epoch > floor_of(self.incarnation));
+        let excused = self.removed.contains(&running) || (self.lost.contains(&running) && !back);
+        hold(on_it || unknown || excused, "invariant_what_runs_is_live", || {
             let standing = found.map(|found| (found.status, found.row.machine));
             format!("{running} runs on {machine}, and the cell has {standing:?}")
         })
@@ -308,6 +388,10 @@ impl Books {
     pub(crate) fn invariant_an_outcome_is_what_the_log_says(&mut self, outcome: &Outcome) -> Checked {
         let name = "invariant_an_outcome_is_what_the_log_says";
         let (id, at) = (outcome.id, outcome.revision);
+        let encoded = || v1::Decision::from(&Decision::Outcome(Box::new(outcome.clone()))).encode_to_vec();
+        if !self.earlier.is_empty() && self.earlier.contains(&(id, at, encoded().into())) {
+            return Ok(());
+        }
         hold(self.decided.get(&id) == Some(&at), name, || {
             format!("{id} was told to be decided at {at}, and is in the log at {:?}", self.decided.get(&id))
         })?;
@@ -325,10 +409,13 @@ impl Books {
     /// A mirror shows what the cell was at its revision, in the sections that mirrors have. Nothing where that is too long ago.
     pub(crate) fn invariant_a_mirror_is_the_cell_at_its_revision(&self, whose: &str, mirror: &Cell) -> Checked {
         let name = "invariant_a_mirror_is_the_cell_at_its_revision";
-        hold(mirror.revision() <= self.cell.revision(), name, || {
+        let incarnation = |cell: &Cell| cell.identity().incarnation;
+        let of_before = incarnation(mirror) < self.incarnation;
+        hold(of_before || mirror.revision() <= self.cell.revision(), name, || {
             format!("{whose} is at {}, published is {}", mirror.revision(), self.cell.revision())
         })?;
-        let Some(snapshot) = self.snapshots.iter().rfind(|cell| cell.revision() == mirror.revision()) else {
+        let same = |cell: &&Cell| (cell.revision(), incarnation(cell)) == (mirror.revision(), incarnation(mirror));
+        let Some(snapshot) = self.snapshots.iter().rfind(same) else {
             return Ok(());
         };
         let difference = first_different_page(snapshot, mirror, Sections::MIRROR);

@@ -2,8 +2,11 @@
 //! of its own; here it never fails, so that the log can be given up behind it, and recovery begins in the middle.
 
 use bytes::Bytes;
+use plenum_journal::Tail;
 use plenum_model::{Cell, Revision};
 use plenum_proto::pages;
+
+use crate::judge::Endings;
 
 /// A cell as the pages that the history keeps.
 #[derive(Clone, Debug)]
@@ -26,4 +29,13 @@ impl Checkpoint {
     pub(crate) fn cell(&self) -> Result<Cell, String> {
         pages::restore(self.pages.iter().cloned()).map_err(|error| error.to_string())
     }
+}
+
+/// What a cell can be restored from: the state at a revision, and the end of the log there.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) tail: Tail,
+    /// What had become of jobs by then, for the books.
+    pub(crate) endings: Endings,
 }

@@ -58,6 +58,8 @@ faults! {
     AgentKill: "a killed agent",
     /// A machine boots; its tasks are gone.
     Reboot: "a machine that boots",
+    /// The cell goes on from its newest backup, on a new disk: what came after is forgotten, and what agents run of it is not.
+    Restore: "a cell that was restored",
 }
 
 /// The circumstances of a run.
@@ -84,6 +86,12 @@ pub(crate) struct Mix {
     pub(crate) mad_every_micros: i64,
     /// How often the history makes a checkpoint when the server keeps house, in thousandths; the log is given up behind it.
     pub(crate) checkpoint_thousandths: u64,
+    /// How often a backup is taken when the server keeps house, in thousandths.
+    pub(crate) backup_thousandths: u64,
+    /// After which time unknown tasks are told to stop.
+    pub(crate) unknown_micros: i64,
+    /// For how long room is held at most.
+    pub(crate) hold_micros_max: i64,
     /// What the core remembers of machines, to tell conflict from misfit.
     pub(crate) ring_changes: usize,
     pub(crate) machines: usize,
@@ -95,7 +103,8 @@ pub(crate) struct Mix {
 impl Mix {
     /// Bounds of the core that decides, and of the one that decides again.
     pub(crate) fn core_options(&self) -> CoreOptions {
-        CoreOptions { ring_changes: self.ring_changes, ..CoreOptions::default() }
+        let Self { ring_changes, unknown_micros, hold_micros_max, .. } = *self;
+        CoreOptions { ring_changes, unknown_micros, hold_micros_max, ..CoreOptions::default() }
     }
 
     pub(crate) fn draw(random: &mut Random) -> Self {
@@ -106,6 +115,9 @@ impl Mix {
                 *every = random.between(1_500_000, 20_000_000);
             }
         }
+        // Each takes back what was reached: more of them, and nothing is ever old.
+        let restored = !calm && random.chance(250);
+        every_micros[Fault::Restore as usize] = if restored { random.between(4_000_000, 15_000_000) } else { 0 };
         let pick = |random: &mut Random, of: &[i64]| of[random.index(of.len())];
         Self {
             every_micros,
@@ -119,9 +131,12 @@ impl Mix {
             batch_requests: if random.chance(200) { 2 } else { 4096 },
             lease_micros: random.between(1_000_000, 4_000_000),
             lost_after_micros: random.between(1_000_000, 6_000_000),
-            meddles_micros: if random.chance(700) { random.between(1_000_000, 5_000_000) } else { 0 },
+            meddles_micros: if random.chance(700) { random.between(600_000, 4_000_000) } else { 0 },
             mad_every_micros: if !calm && random.chance(400) { random.between(50_000, 800_000) } else { 0 },
             checkpoint_thousandths: if random.chance(500) { random.below(300) } else { 0 },
+            backup_thousandths: if restored { pick(random, &[30, 100, 400]).unsigned_abs() } else { 0 },
+            unknown_micros: random.between(500_000, 8_000_000),
+            hold_micros_max: pick(random, &[1_000_000, 4_000_000, 20_000_000]),
             ring_changes: if random.chance(300) { 24 } else { 1 << 19 },
             machines: 2 + random.index(3),
             jobs: 5 + random.index(8),

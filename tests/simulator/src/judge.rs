@@ -3,6 +3,7 @@
 //! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
 //! purpose.
 
+mod governing;
 mod rules;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,14 @@ pub(crate) struct Step<'a> {
     pub(crate) decided: &'a Decided,
     pub(crate) after: &'a Cell,
     pub(crate) delta: &'a Delta,
+}
+
+impl Step<'_> {
+    /// The answer, where something changed.
+    fn decision(&self) -> Option<&Decision> {
+        let Decided::Changed { decision, .. } = self.decided else { return None };
+        Some(decision)
+    }
 }
 
 /// See the module.
@@ -63,6 +72,7 @@ impl Judge {
                 }
             }
         }
+        governing::check(step)?;
         // Last, so that a rule that is judged twice is judged here first.
         invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
             invariant: name_of(&violation),
@@ -70,6 +80,11 @@ impl Judge {
         })?;
         self.note(step);
         Ok(())
+    }
+
+    /// The cell goes on from this revision: what was granted after it was never granted.
+    pub(crate) fn restored(&mut self, revision: Revision) {
+        self.granted.retain(|_, granted| granted.at <= revision);
     }
 
     /// Those in whose room this one was granted.
@@ -216,7 +231,7 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
 }
 
 /// Jobs by the name that their owner gave them, with where they stand, also after they were retired.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Endings {
     known: BTreeMap<String, (JobId, JobState)>,
 }

@@ -16,6 +16,7 @@ mod books;
 mod checkpoint;
 mod describe;
 mod faults;
+mod governed;
 mod judge;
 mod mad;
 mod owner;

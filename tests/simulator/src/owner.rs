@@ -10,6 +10,8 @@ use crate::random::Random;
 use crate::rival;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
+mod governs;
+
 /// After this long a call is made again.
 const PATIENCE_MICROS: i64 = 1_000_000;
 
@@ -18,7 +20,6 @@ const PARTITION: &str = "apart";
 
 /// What few groups declare beyond resources. At least one task can always be placed somewhere.
 fn declare(random: &mut Random, group: &mut v1::GroupShape) {
-    let one = |random: &mut Random, most: u64| u32::try_from(1 + random.below(most)).unwrap_or(1);
     if random.chance(150) {
         group.per_machine = one(random, 2);
     }
@@ -41,6 +42,26 @@ fn declare(random: &mut Random, group: &mut v1::GroupShape) {
     }
 }
 
+/// A job of which others are launched, for a built-in scheduler or the rival.
+fn recurring(random: &mut Random, name: &str, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
+    let each = random.between(cpu / 16, cpu / 4);
+    let mut spec = JobBuilder::new(name, "cron").group("work", one(random, 3), each).forgiving().spec();
+    if let Some(shape) = &mut spec.shape {
+        shape.kind = v1::JobKind::Recurring.into();
+        let places = if random.chance(500) { "batch" } else { rival::NAME };
+        shape.options.insert("launch.scheduler".into(), places.into());
+        shape.groups.iter_mut().for_each(|group| group.lost_after_micros = lost_after_micros);
+    }
+    for body in spec.body.iter_mut().flat_map(|body| &mut body.groups) {
+        body.command = vec!["/bin/once".to_owned()];
+    }
+    spec
+}
+
+fn one(random: &mut Random, most: u64) -> u32 {
+    u32::try_from(1 + random.below(most)).unwrap_or(1)
+}
+
 /// Something that is asked until it is answered.
 #[derive(Debug)]
 struct Wish {
@@ -56,6 +77,8 @@ struct Plan {
     /// It fits, and its tasks succeed in the end: it must complete.
     completes: bool,
     fits: bool,
+    /// Each of its tasks ends by itself.
+    ends: bool,
 }
 
 /// See the module.
@@ -86,6 +109,11 @@ impl Owner {
 
     fn think_up(&mut self, random: &mut Random, number: usize, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
         let name = format!("job-{number}");
+        if number == 1 && random.chance(800) {
+            let spec = recurring(random, &name, cpu, lost_after_micros);
+            self.plans.push(Plan { name, completes: false, fits: true, ends: true });
+            return spec;
+        }
         // At most an eighth of the smallest machine for ever, so that something is always left.
         let forever = number == 0 || random.chance(150);
         let scheduler = match random.below(3) {
@@ -126,7 +154,7 @@ impl Owner {
                 body.restart = Some(v1::RestartPolicy { attempts: 2, delay_micros: 200_000, within_micros: 0 });
             }
         }
-        self.plans.push(Plan { name, completes: fits && !forever && !limited, fits });
+        self.plans.push(Plan { name, completes: fits && !forever && !limited, fits, ends: !forever });
         spec
     }
 
@@ -167,9 +195,8 @@ impl Owner {
         }
         let pause = world.random.between(1, 2 * world.mix.meddles_micros);
         world.agenda.after(pause, Event::OwnerMeddles);
-        if let Some(command) = self.second_thought(world) {
-            self.wish(world, 0, command);
-        }
+        let thoughts = [self.second_thought(world), self.wants_more(world), self.wants_more(world)];
+        thoughts.into_iter().flatten().for_each(|command| self.wish(world, 0, command));
     }
 
     fn second_thought(&mut self, world: &mut World) -> Option<Command> {
@@ -192,7 +219,7 @@ impl Owner {
                 Some(Command::StopJob(job.id))
             }
             1..=3 => {
-                let job = job.filter(|job| job.shape.kind == JobKind::ToCompletion)?;
+                let job = job.filter(|job| job.shape.kind != JobKind::Forever)?;
                 // Fewer than a group starts with would never run.
                 let least = job.shape.groups.first().map_or(0, |shape| shape.min);
                 Some(Command::ScaleJob { job: job.id, group: 0, count: count.max(least) })
@@ -284,8 +311,12 @@ impl Owner {
                     let running = tasks.filter_map(|slot| cell.allocation_in(slot)).filter(|found| found.status.ready);
                     running.count() == row.count as usize
                 };
-                job.state.is_final() || (job.shape.kind == JobKind::Forever && runs(0))
+                job.state.is_final()
+                    || (job.shape.kind == JobKind::Forever && runs(0))
+                    // It runs nothing itself; what was launched from it must come to its end.
+                    || job.shape.kind == JobKind::Recurring
             })
+            && cell.jobs().filter(|job| job.shape.parent.is_some()).all(|job| job.state.is_final())
     }
 
     /// Stops everything that is left.

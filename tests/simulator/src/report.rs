@@ -7,9 +7,12 @@ use plenum_model::{Refusal, RejectionCode};
 use plenum_proto::v1;
 
 use crate::faults::Fault;
+use crate::governed::Governed;
 
-/// Codes with which a transaction is not executed.
-const TRANSACTIONS: &[RejectionCode] = &[
+/// Codes with which a transaction, or what an operator or a gang asks for, is not executed.
+const REJECTIONS: &[RejectionCode] = &[
+    RejectionCode::InstantPassed,
+    RejectionCode::NoRoomToHold,
     RejectionCode::OtherIncarnation,
     RejectionCode::NumberRetired,
     RejectionCode::NumberReused,
@@ -47,7 +50,7 @@ pub struct Tally {
     pub outcomes: u64,
     /// Transactions that were answered again from the log.
     pub repeated: u64,
-    /// Transactions that were not executed, by code.
+    /// What was not executed, by code.
     pub rejections: BTreeMap<String, u64>,
     /// Refusals by kind and reason, as the protocol calls them.
     pub refusals: BTreeMap<(String, String), u64>,
@@ -63,6 +66,8 @@ pub struct Tally {
     pub ports: u64,
     /// Allocations that ended, by state.
     pub ends: BTreeMap<String, u64>,
+    /// What operators, gangs and restores brought about, by name.
+    pub governed: BTreeMap<String, u64>,
     /// Faults that struck, by kind.
     pub faults: BTreeMap<String, u64>,
     /// What became of flipped bits.
@@ -138,6 +143,7 @@ impl Tally {
             (&mut self.rare, &other.rare),
             (&mut self.ends, &other.ends),
             (&mut self.faults, &other.faults),
+            (&mut self.governed, &other.governed),
             (&mut self.flips, &other.flips),
         ];
         for (mine, theirs) in maps {
@@ -182,8 +188,11 @@ impl Tally {
             ("an allocation failed", ended("Failed")),
             ("a job complete", self.complete),
         ];
+        let governed =
+            |&governed: &Governed| (governed.name(), self.governed.get(governed.name()).copied().unwrap_or(0));
+        let governed = Governed::ALL.iter().map(governed);
         let faults = Fault::ALL.iter().map(|&fault| (fault.name(), struck(fault)));
-        let paths = paths.into_iter().chain(faults).map(|(path, count)| (path.to_owned(), count));
+        let paths = paths.into_iter().chain(governed).chain(faults).map(|(path, count)| (path.to_owned(), count));
         paths
             .chain(self.refused())
             .chain(self.rejected())
@@ -204,10 +213,10 @@ impl Tally {
         kinds.chain(reasons).map(move |name| (format!("refused: {name}"), count(name)))
     }
 
-    /// Each code with which a transaction is not executed.
+    /// Each code with which something is not executed.
     fn rejected(&self) -> impl Iterator<Item = (String, u64)> {
         let count = |code: &RejectionCode| self.rejections.get(code.as_str()).copied().unwrap_or(0);
-        TRANSACTIONS.iter().map(move |code| (format!("not executed: {code}"), count(code)))
+        REJECTIONS.iter().map(move |code| (format!("not executed: {code}"), count(code)))
     }
 
     pub(crate) fn count_refusal(&mut self, refusal: &Refusal) {
@@ -262,6 +271,7 @@ impl fmt::Display for Tally {
         writeln!(f, "refusals: {}", refusals.collect::<Vec<_>>().join(", "))?;
         writeln!(f, "rare: {}", list(&self.rare))?;
         writeln!(f, "ends: {}", list(&self.ends))?;
+        writeln!(f, "governed: {}", list(&self.governed))?;
         writeln!(
             f,
             "machines: {} leases lost, {} new epochs, {} starts, {} restarts, {} tasks found again",

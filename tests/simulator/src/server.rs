@@ -20,11 +20,11 @@ use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
 
 use crate::books::{Checked, Violation};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Backup, Checkpoint};
 use crate::world::{ConnectionId, Event, World};
 use streams::{Following, Watching};
 
-pub(crate) use start::{NotStarted, options, start};
+pub(crate) use start::{NotStarted, options, restore, start};
 
 /// Log time when the simulation begins.
 pub(crate) const BEGIN_MICROS: i64 = 1_700_000_000_000_000;
@@ -336,6 +336,9 @@ impl Server {
             keeper.release(checkpoint.revision.0);
             world.checkpoint = Some(checkpoint);
         }
+        if world.random.chance(world.mix.backup_thousandths) {
+            self.back_up(world);
+        }
         let prepared = if keeper.is_ready() { Ok(()) } else { keeper.prepare() };
         drop((flushed, prepared));
         if self.is_dead() && self.failed.is_none() {
@@ -343,6 +346,16 @@ impl Server {
         }
         let pause = world.random.between(20_000, 400_000);
         world.agenda.after(pause, Event::ServerKeeps { life: self.life });
+    }
+
+    /// A backup of what everybody may know. Not while something is being written: it would name another end of the log.
+    fn back_up(&mut self, world: &mut World) {
+        let tail = self.journal.tail();
+        if self.is_idle() && tail.revision == self.mirror.cell().revision().0 && tail.revision > 0 {
+            let checkpoint = Checkpoint::of(self.mirror.cell());
+            world.tell(|| format!("backup: of revision {}", checkpoint.revision));
+            world.backup = Some(Backup { checkpoint, tail, endings: world.books.endings.clone() });
+        }
     }
 
     /// The journal has nothing that was not checked.

@@ -137,6 +137,8 @@ struct Simulation {
     world: World,
     disk: SimDisk,
     lives: u64,
+    /// The cell's: raised by each restore.
+    incarnation: u64,
     server: Option<Server>,
     seats: Vec<Seat>,
     machines: Vec<Machine>,
@@ -159,7 +161,7 @@ impl Simulation {
         let mut world = World::new(random, mix, told);
         if told {
             world.story.step(format!("Seed {seed}: WHAT HAPPENS HERE, AND WHAT MUST COME OF IT.\n{}", stories::RULE));
-            world.story.step(format!("! ring_changes: {}", world.mix.ring_changes));
+            stories::settings(&world.mix.core_options()).into_iter().for_each(|line| world.story.step(line));
             let mix = format!("{:?}", world.mix);
             world.tell(|| mix);
         }
@@ -173,7 +175,20 @@ impl Simulation {
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
         let (phase, owner, mad) = (Phase::Stormy, Owner::default(), vec![Mad::new(0), Mad::new(1)]);
         let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
-        Self { world, disk, lives: 0, server: None, seats, machines, mad, owner, phase, deadline_micros, asleep }
+        Self {
+            world,
+            disk,
+            lives: 0,
+            incarnation: 1,
+            server: None,
+            seats,
+            machines,
+            mad,
+            owner,
+            phase,
+            deadline_micros,
+            asleep,
+        }
     }
 
     fn run(&mut self) -> Checked {
@@ -311,8 +326,10 @@ impl Simulation {
             }
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
+            Event::OwnerAdopts => owner.adopts_now(world),
             Event::MadActs { mad: number } => mad[number].acts(world),
             Event::Strikes(Fault::BitFlip) => return self.rots(),
+            Event::Strikes(Fault::Restore) => return self.restores(),
             Event::Strikes(fault) => self.strikes(fault),
             Event::DiskHasRoom => self.disk.set_capacity(None),
             Event::FaultsEnd => self.faults_end(),
@@ -491,6 +508,33 @@ impl Simulation {
         Ok(())
     }
 
+    /// The cell goes on from its newest backup, which may have been gone on from before.
+    fn restores(&mut self) -> Checked {
+        if self.world.quiet {
+            return Ok(());
+        }
+        self.plan_strike(Fault::Restore);
+        let Some(backup) = self.world.backup.clone() else { return Ok(()) };
+        Tally::count(&mut self.world.tally.faults, Fault::Restore);
+        self.disk.kill();
+        self.bury_the_server();
+        self.incarnation += 1;
+        let seed = self.world.random.number();
+        let wrong = |facts: String| Violation { invariant: "invariant_a_backup_is_sound", facts };
+        self.disk = server::restore(&backup, self.incarnation, seed).map_err(|error| wrong(error.to_string()))?;
+        if planted::is(Bug::LyingDisk) {
+            self.disk.lie_about_syncs();
+        }
+        let revision = backup.checkpoint.revision;
+        let cell = backup.checkpoint.cell().map_err(wrong)?;
+        self.world.tell(|| format!("operator: restores revision {revision}, in incarnation {}", self.incarnation));
+        self.world.story.step(format!("! restored: {revision}"));
+        self.world.books.restored(cell, &backup.endings, self.incarnation)?;
+        self.world.checkpoint = Some(backup.checkpoint);
+        self.owner.restored(&mut self.world);
+        Ok(())
+    }
+
     /// Something happens to the server's disk, or to its process while it writes.
     fn strikes_the_disk(&mut self, fault: Fault, pause: i64) {
         let world = &mut self.world;
@@ -557,6 +601,7 @@ impl Simulation {
             && self.owner.is_answered()
             && self.server.as_ref().is_some_and(Server::is_idle)
             && self.world.books.cell().allocations().next().is_none()
+            && self.world.books.cell().unknown_tasks().next().is_none()
             && self.machines.iter().all(|machine| machine.is_settled() && machine.running() == 0)
             && self
                 .seats

@@ -4,6 +4,7 @@
 //! In words: who wants what, and what must come of it.
 //! ----
 //! ! ring_changes: 24                                       a setting of the core
+//! ! restored: 17                                           the cell goes on from this revision
 //! # 4.737350 m0: registered                                a remark
 //! @4.737535 principal: "local", commit { … }               when a command came, and the command
 //!   txn-2-3: Committed, 2 of 2 granted                     what came of it: written by the machine
@@ -42,8 +43,7 @@ pub fn play(story: &str) -> Result<String, Violation> {
             _ if line.starts_with("  ") => continue,
             _ if line.is_empty() || line.starts_with('#') => {}
             _ if line.starts_with('!') => {
-                let options = options(line).ok_or_else(|| unreadable(number, "no setting of the core".to_owned()))?;
-                player = Player::new(options);
+                player.sets(line).map_err(|what| unreadable(number, what))?;
             }
             _ => {
                 let (time, encoded) = step(line).map_err(|what| unreadable(number, what))?;
@@ -63,10 +63,13 @@ pub fn play(story: &str) -> Result<String, Violation> {
     Ok(told)
 }
 
-fn options(line: &str) -> Option<CoreOptions> {
-    let (name, value) = line.trim_start_matches('!').split_once(':')?;
-    let ring_changes = value.trim().parse().ok()?;
-    (name.trim() == "ring_changes").then(|| CoreOptions { ring_changes, ..CoreOptions::default() })
+/// The settings with which a core plays a run again, as lines of a story.
+pub(crate) fn settings(options: &CoreOptions) -> [String; 3] {
+    [
+        format!("! ring_changes: {}", options.ring_changes),
+        format!("! hold_micros_max: {}", options.hold_micros_max),
+        format!("! unknown_micros: {}", options.unknown_micros),
+    ]
 }
 
 fn step(line: &str) -> Result<(LogTime, bytes::Bytes), String> {
@@ -84,13 +87,45 @@ struct Player {
     mirror: Cell,
     judge: Judge,
     snapshots: std::collections::VecDeque<Cell>,
+    options: CoreOptions,
 }
 
 impl Player {
     fn new(options: CoreOptions) -> Self {
-        let core = Core::new(options);
+        let core = Core::new(options.clone());
         let (mirror, judge) = (Cell::default(), Judge::default());
-        Self { snapshots: [mirror.clone()].into(), core, mirror, judge }
+        Self { snapshots: [mirror.clone()].into(), core, mirror, judge, options }
+    }
+
+    /// A line that begins with an exclamation mark: a setting, before the first step; or a restore.
+    fn sets(&mut self, line: &str) -> Result<(), String> {
+        let expected = || {
+            format!(
+                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros or restored; found {line}"
+            )
+        };
+        let (name, value) = line.trim_start_matches('!').split_once(':').ok_or_else(expected)?;
+        let number: u64 = value.trim().parse().map_err(|_| expected())?;
+        let micros = i64::try_from(number).map_err(|_| expected())?;
+        let mut options = self.options.clone();
+        match name.trim() {
+            "ring_changes" => options.ring_changes = usize::try_from(number).map_err(|_| expected())?,
+            "hold_micros_max" => options.hold_micros_max = micros,
+            "unknown_micros" => options.unknown_micros = micros,
+            "restored" => return self.restore(Revision(number)),
+            _ => return Err(expected()),
+        }
+        *self = Self::new(options);
+        Ok(())
+    }
+
+    fn restore(&mut self, revision: Revision) -> Result<(), String> {
+        let found = self.snapshots.iter().rfind(|cell| cell.revision() == revision).cloned();
+        let cell = found.ok_or_else(|| format!("revision {revision} was not told, and can't be restored"))?;
+        self.core = Core::from_cell(cell.clone(), self.options.clone());
+        self.mirror = cell;
+        self.judge.restored(revision);
+        Ok(())
     }
 
     fn asks(&mut self, time: LogTime, encoded: bytes::Bytes) -> Result<Vec<String>, Violation> {

@@ -12,7 +12,7 @@ use prost::Message as _;
 
 use crate::agenda::Agenda;
 use crate::books::Books;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Backup, Checkpoint};
 use crate::describe;
 use crate::faults::{Fault, Mix};
 use crate::random::Random;
@@ -122,6 +122,7 @@ pub(crate) enum Event {
     AgentWakes { agent: usize, life: u64, wish: u64 },
     OwnerAsks { wish: usize },
     OwnerMeddles,
+    OwnerAdopts,
     MadActs { mad: usize },
     Strikes(Fault),
     DiskHasRoom,
@@ -167,6 +168,8 @@ pub(crate) struct World {
     cut: BTreeMap<(Party, Side), Cut>,
     /// What the history has.
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// The newest backup.
+    pub(crate) backup: Option<Backup>,
     /// Until when syncs take seconds.
     pub(crate) slow_until_micros: i64,
 }
@@ -186,6 +189,7 @@ impl World {
             connections_made: 0,
             cut: BTreeMap::new(),
             checkpoint: None,
+            backup: None,
             slow_until_micros: 0,
         }
     }

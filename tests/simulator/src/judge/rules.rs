@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{AllocationId, AllocationState, Cell, Device, Grants, Resource, Resources};
+use plenum_model::{AllocationId, AllocationState, Cell, Device, Grants, Hold, Resource, Resources};
 
 use super::Step;
 use crate::books::{Checked, hold};
@@ -11,8 +11,7 @@ use crate::books::{Checked, hold};
 pub(super) fn check(step: &Step<'_>) -> Checked {
     invariant_only_lower_bands_are_evicted(step)?;
     invariant_room_is_handed_over_once(step.after)?;
-    invariant_no_device_or_port_is_given_twice(step)?;
-    invariant_no_grant_exceeds_a_quota(step)
+    invariant_no_device_or_port_is_given_twice(step)
 }
 
 /// Victims are of a strictly lower band than somebody who was granted their room, in the same step.
@@ -85,13 +84,18 @@ fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
     Ok(())
 }
 
-/// Where a namespace has a limit, it has no more than that after a grant of that resource.
-fn invariant_no_grant_exceeds_a_quota(step: &Step<'_>) -> Checked {
+/// Where a namespace has a limit, it has no more than that after a grant or a larger hold of that resource.
+pub(super) fn invariant_no_grant_exceeds_a_quota(step: &Step<'_>) -> Checked {
     for (namespace, quota) in step.before.quotas() {
         let of_it = |job| step.after.job(job).is_some_and(|job| job.shape.namespace == *namespace);
         let granted = step.delta.grants.iter().filter(|grants| of_it(grants.job));
         let shapes = granted.filter_map(|grants| step.after.shapes().get(grants.shape as usize));
         let asked = shapes.fold(Resources::default(), |sum, shape| sum.with(shape));
+        let asked = step.delta.holds.iter().filter(|(job, _)| of_it(*job)).fold(asked, |sum, (job, hold)| {
+            let machines = |hold: Option<&Hold>| hold.map_or(0, |hold| hold.machines.len());
+            let larger = machines(hold.as_ref()) > machines(step.before.hold(*job));
+            hold.as_ref().filter(|_| larger).map_or(sum, |hold| sum.with(&hold.resources))
+        });
         let active = step.after.allocations().filter(|found| found.status.state.is_active() && of_it(found.row.job()));
         let used = active.fold(Resources::default(), |sum, found| sum.with(&step.after.resources_of(found.row)));
         let holds = step.after.holds().filter(|(job, _)| of_it(*job));

@@ -33,6 +33,11 @@ impl Server {
         }
     }
 
+    /// An epoch from before the cell was restored: its agent has to register.
+    pub(super) fn is_of_the_past(&self, epoch: u32) -> bool {
+        epoch <= plenum_model::floor_of(self.identity.incarnation)
+    }
+
     fn fail_call(&mut self, world: &mut World, id: ConnectionId, status: i32, reason: &str) -> Checked {
         world.send(id, Side::Client, Message::Refused { status, reason: reason.to_owned() });
         world.hang_up(id, Side::Server);
@@ -88,8 +93,9 @@ impl Server {
     }
 
     fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {
-        let known = MachineId::from_bits(request.machine)
-            .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));
+        let known = !self.is_of_the_past(request.epoch)
+            && MachineId::from_bits(request.machine)
+                .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));
         let transitions = match machines::transitions(request) {
             Ok(transitions) => transitions,
             Err(invalid) => return self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
@@ -130,6 +136,9 @@ impl Server {
     /// The answer to a command of the owner.
     pub(super) fn answered(&mut self, world: &mut World, id: ConnectionId, decision: &Decision) {
         let done = matches!(decision, Decision::Accepted { .. });
+        if let Decision::Rejected(rejection) = decision {
+            *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
+        }
         world.send(id, Side::Client, Message::Answered { done });
         world.hang_up(id, Side::Server);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_core::Core;
-use plenum_journal::{CellId, Journal, OpenError, Options, SimDisk};
+use plenum_journal::{CellId, Identity, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
 use plenum_server::agents::{Leases, WantedIndex};
@@ -14,6 +14,7 @@ use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 
 use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
 use crate::books::{Checked, Violation};
+use crate::checkpoint::Backup;
 use crate::world::{Event, World};
 
 const CELL_ID: [u8; 16] = [7; 16];
@@ -99,6 +100,18 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     server.turn(world)?;
     world.agenda.after(50_000, Event::ServerKeeps { life });
     Ok(server)
+}
+
+/// A disk with the log of a cell that goes on from a backup, in this incarnation.
+///
+/// # Errors
+/// What the log says of an empty disk that does not fail: nothing.
+pub(crate) fn restore(backup: &Backup, incarnation: u64, seed: u64) -> Result<SimDisk, OpenError> {
+    let disk = SimDisk::new(seed);
+    let identity = Identity { cell: CellId(CELL_ID), incarnation };
+    plenum_journal::plant(&disk, identity, backup.tail, &options())?;
+    disk.kill();
+    Ok(disk)
 }
 
 fn failed(error: &OpenError) -> NotStarted {

@@ -51,7 +51,11 @@ impl Server {
         match message.ask {
             Some(Ask::Hello(hello)) => self.hello(world, id, hello),
             Some(Ask::Commit(wire)) => self.commit(world, id, wire),
-            Some(Ask::PassedOver(_)) | None => Ok(()),
+            Some(Ask::PassedOver(message)) => {
+                world.tell(|| format!("server: told by {id:?}: {message:?}"));
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -218,7 +222,8 @@ impl Server {
     /// An agent begins to follow.
     pub(super) fn begin_following(&mut self, world: &mut World, id: ConnectionId, wire: &v1::FollowRequest) -> Checked {
         let cell = self.snapshot(world)?;
-        let machine = MachineId::from_bits(wire.machine).filter(|machine| cell.is_current(*machine, wire.epoch));
+        let current = |machine: &MachineId| cell.is_current(*machine, wire.epoch) && !self.is_of_the_past(wire.epoch);
+        let machine = MachineId::from_bits(wire.machine).filter(current);
         match machine {
             None => self.refuse(world, id, FAILED_PRECONDITION, "another epoch, or no such machine; register again"),
             Some(machine) => {

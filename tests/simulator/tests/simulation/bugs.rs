@@ -51,6 +51,15 @@ found! {
     a_limit_that_is_overlooked_is_found: OverlooksLimits by "invariant_no_decision_breaks_a_declared_rule";
     a_quota_that_is_overlooked_is_found: OverlooksQuotas by "invariant_no_grant_exceeds_a_quota";
     a_partition_that_is_overlooked_is_found: OverlooksPartitions by "invariant_no_decision_breaks_a_declared_rule";
+    a_hold_that_is_overlooked_is_found: OverlooksHolds by "invariant_no_grant_takes_room_that_is_held_for_others";
+    a_hold_that_jumps_the_queue_is_found: JumpsTheQueue by "invariant_holds_take_room_from_later_ones_only";
+    a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota";
+    a_hold_where_others_are_is_found: HoldsAnywhere by "invariant_holds_are_where_their_job_may_be";
+    an_unknown_task_that_nobody_wrote_down_is_found: ForgetsUnknownTasks by "invariant_what_runs_is_live";
+    an_unknown_task_that_leaves_too_soon_is_found:
+        FreesUnknownTasks by "invariant_unknown_tasks_go_only_when_nothing_of_them_runs";
+    a_job_that_is_launched_again_is_found: LaunchesAgain by "invariant_each_instant_is_launched_once_and_in_order";
+    a_session_that_outlives_its_cell_is_found: KeepsSessions by "invariant_nobody_goes_on_in_a_restored_cell";
     victims_of_an_equal_band_are_found: EvictsAnybody by "invariant_only_lower_bands_are_evicted";
     room_that_is_handed_over_twice_is_found: HandsOverTwice by "invariant_room_is_handed_over_once";
     a_successor_that_starts_too_soon_is_found: StartsTooSoon by "invariant_a_successor_waits_for_its_victims";

@@ -1,0 +1,93 @@
+//! What operators, gangs and restores bring about, counted step by step: a range of seeds shall have seen all of it.
+
+use std::collections::BTreeMap;
+
+use plenum_core::Decided;
+use plenum_model::{Cell, Command, Decision, Delta, JobChange, Request};
+
+macro_rules! governed {
+    ($($governed:ident: $name:literal,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Governed {
+            $($governed,)*
+        }
+
+        impl Governed {
+            pub(crate) const ALL: &[Self] = &[$(Self::$governed,)*];
+
+            /// As the report calls it.
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$governed => $name,)*
+                }
+            }
+        }
+    };
+}
+
+governed! {
+    HoldTaken: "a hold that was taken",
+    HoldRenewed: "a hold that was renewed",
+    HoldGivenBack: "a hold that was given back",
+    HoldExpired: "a hold that expired",
+    HoldDisplaced: "a hold that lost a machine to an earlier one",
+    HoldUsed: "a grant in room that its job held",
+    RefusedByHold: "a claim refused because of a hold",
+    Launched: "a job that was launched",
+    UnknownFound: "an unknown task that was found",
+    UnknownAdopted: "an unknown task that was adopted",
+    UnknownStopped: "an unknown task that was told to stop",
+    UnknownEnded: "an unknown task that ended",
+    SessionsClosed: "a restored cell that closed the sessions of before",
+}
+
+/// By name.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// Counts what a step brought about.
+pub(crate) fn count(
+    before: &Cell,
+    after: &Cell,
+    request: &Request,
+    decided: &Decided,
+    change: &Delta,
+    counts: &mut Counts,
+) {
+    let mut saw = |governed: Governed| *counts.entry(governed.name().to_owned()).or_default() += 1;
+    for (job, hold) in &change.holds {
+        let held = before.hold(*job);
+        let asked = matches!(&request.command, Command::TakeHold { job: taker, .. } if taker == job);
+        match (held, hold) {
+            (None, Some(_)) => saw(Governed::HoldTaken),
+            (Some(_), Some(_)) if asked => saw(Governed::HoldRenewed),
+            (Some(_), Some(_)) if matches!(request.command, Command::TakeHold { .. }) => saw(Governed::HoldDisplaced),
+            (Some(_), None) if asked => saw(Governed::HoldGivenBack),
+            (Some(_), None) if matches!(request.command, Command::Tick) => saw(Governed::HoldExpired),
+            _ => {}
+        }
+    }
+    for grants in &change.grants {
+        let held = before.hold(grants.job).map(|hold| hold.machines.as_slice()).unwrap_or_default();
+        grants.machines.iter().filter(|machine| held.contains(machine)).for_each(|_| saw(Governed::HoldUsed));
+    }
+    if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
+        let culprits = outcome.refusals.iter().flat_map(|refusal| &refusal.culprits);
+        culprits.filter(|culprit| &*culprit.event == "hold").for_each(|_| saw(Governed::RefusedByHold));
+    }
+    let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
+    launched.for_each(|_| saw(Governed::Launched));
+    for (id, task) in &change.unknown {
+        match (before.unknown_task(*id), task) {
+            (None, Some(_)) => saw(Governed::UnknownFound),
+            (Some(_), Some(task)) if task.stopping => saw(Governed::UnknownStopped),
+            (Some(_), Some(_)) => saw(Governed::UnknownAdopted),
+            (Some(_), None) => saw(Governed::UnknownEnded),
+            (None, None) => {}
+        }
+    }
+    let restored = before.revision().0 > 0 && before.identity().incarnation != after.identity().incarnation;
+    if restored && before.sessions().next().is_some() {
+        saw(Governed::SessionsClosed);
+    }
+}

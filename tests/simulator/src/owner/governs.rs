@@ -1,0 +1,95 @@
+//! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows; and what the owner does
+//! when the cell was restored.
+
+use plenum_model::{Command, JobId, JobKind, JobState, Resources};
+
+use super::Owner;
+use crate::describe;
+use crate::world::{Event, Side, World};
+
+/// How often somebody looks for unknown tasks after a restore.
+const LOOKS: usize = 4;
+/// Instants begin here.
+const FIRST_INSTANT_MICROS: i64 = 1_700_000_000_000_000;
+
+impl Owner {
+    /// What is asked for beside the other second thoughts.
+    pub(super) fn wants_more(&mut self, world: &mut World) -> Option<Command> {
+        match world.random.below(4) {
+            0 => launches(world),
+            1 => self.adopts(world).or_else(|| holds(world)),
+            _ => holds(world),
+        }
+    }
+
+    /// A task of a cell before goes on, if it comes to an end by itself.
+    fn adopts(&mut self, world: &mut World) -> Option<Command> {
+        let ends = |job: &str| self.plans.iter().any(|plan| plan.name == job && plan.ends);
+        let unknown = world.books.cell().unknown_tasks().filter(|(_, task)| ends(&task.traces.job));
+        let unknown: Vec<_> = unknown.map(|(id, task)| (task.machine, id.allocation)).collect();
+        let (machine, allocation) = *unknown.get(world.random.index(unknown.len()))?;
+        Some(Command::AdoptUnknown { machine, allocation })
+    }
+
+    /// Looks for what runs and nobody knows, after a restore.
+    pub(crate) fn adopts_now(&mut self, world: &mut World) {
+        if let Some(command) = self.adopts(world) {
+            self.wish(world, 0, command);
+        }
+    }
+
+    /// The cell has forgotten what it was asked since: jobs that are not there are submitted again.
+    pub(crate) fn restored(&mut self, world: &mut World) {
+        for _ in 0..LOOKS {
+            let pause = world.random.between(100_000, 5_000_000);
+            world.agenda.after(pause, Event::OwnerAdopts);
+        }
+        for (number, wish) in self.wishes.iter_mut().enumerate() {
+            // What the old cell may still answer does not count.
+            if let Some(connection) = wish.connection.take() {
+                world.hang_up(connection, Side::Client);
+            }
+            let Command::SubmitJob { shape, .. } = &wish.command else { continue };
+            let there = world.books.cell().job_named("default", &shape.name).is_some();
+            let over = world.books.endings.of(&shape.name).is_some_and(JobState::is_final);
+            if wish.answered && !there && !over {
+                world
+                    .story
+                    .tell(world.agenda.now(), || format!("owner: asks again: {}", describe::command(&wish.command)));
+                wish.answered = false;
+                world.agenda.after(0, Event::OwnerAsks { wish: number });
+            }
+        }
+    }
+}
+
+/// The child of a recurring job for its next instant; sometimes for one that is over.
+fn launches(world: &mut World) -> Option<Command> {
+    let parents = world.books.cell().jobs().filter(|job| job.shape.kind == JobKind::Recurring && !job.state.is_final());
+    let parents: Vec<_> = parents.map(|job| (job.id, job.last_instant_micros)).collect();
+    let (parent, last) = *parents.get(world.random.index(parents.len()))?;
+    let later = [1_000_000, 60_000_000, 1_500_000, 0, -500_000][world.random.index(5)];
+    let instant_micros = last.map_or(FIRST_INSTANT_MICROS, |last| last + later);
+    Some(Command::Launch { parent, instant_micros })
+}
+
+/// Room for some job on one machine or two, for as long as it may be and shorter; or it is given back.
+fn holds(world: &mut World) -> Option<Command> {
+    let held: Vec<JobId> = world.books.cell().holds().map(|(job, _)| job).collect();
+    let again = world.random.chance(400) && !held.is_empty();
+    let jobs = world.books.cell().jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
+    let jobs: Vec<JobId> = if again { held } else { jobs.map(|job| job.id).collect() };
+    let job = *jobs.get(world.random.index(jobs.len()))?;
+    let mut machines: Vec<u32> = world.books.cell().machines().map(|machine| machine.id.slot).collect();
+    let first = world.random.index(machines.len());
+    machines.rotate_left(first);
+    machines.truncate(1 + world.random.index(2));
+    if again && world.random.chance(400) {
+        machines.clear();
+    }
+    let cpu_millis = world.random.between(500, 5_000).unsigned_abs();
+    let resources = Resources { cpu_millis, ..Resources::default() };
+    let micros = world.random.between(100_000, 30_000_000);
+    let deadline = world.books.cell().time().plus_micros(micros);
+    Some(Command::TakeHold { job, machines, resources, deadline })
+}
