@@ -171,7 +171,7 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     let done =
         |group: &u16| before.group(job, *group).is_some_and(|row| row.tasks[TaskState::Done as usize] == row.count);
     hold(shape.after.iter().all(done), name, || facts("what must be done first is not"))?;
-    let standing = before.task(row, task).copied().unwrap_or_default();
+    let standing = before.task(row, task).unwrap_or_default();
     let stopped = || {
         let slot = standing.allocation.wrapping_sub(1);
         let leaves = |state: AllocationState| state.is_leaving() || state.is_end();
