@@ -10,6 +10,7 @@
 //! | `interrupt` | Ctrl-C keeps what was measured |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
+//! | `replay` | recorded jobs on the production core and policies |
 //! | `traces` | real traces, read from where their owner keeps them |
 
 mod cells;
@@ -27,10 +28,10 @@ mod plot;
 mod processes;
 mod progress;
 mod random;
+mod replay;
 mod report;
 mod suites;
 mod thread_time;
-#[allow(dead_code, reason = "they are replayed next")]
 mod traces;
 mod workload;
 
@@ -133,6 +134,8 @@ pub(crate) struct Run {
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) omega: suites::OmegaFlags,
+    #[command(flatten)]
+    pub(crate) trace: suites::TraceFlags,
 }
 
 impl Run {
@@ -221,4 +224,16 @@ fn run_suites(options: &Run) -> anyhow::Result<ExitCode> {
     }
     say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
     Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_suites_want_the_same_flag() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -5,6 +5,7 @@ mod core;
 mod dev;
 mod omega;
 mod recovery;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub(crate) struct Suite {
 }
 
 /// All suites.
-pub(crate) const SUITES: [Suite; 5] = [
+pub(crate) const SUITES: [Suite; 6] = [
     Suite {
         name: core::NAME,
         about: "claims that the resolver decides on one core; no disk, no network",
@@ -43,13 +44,19 @@ pub(crate) const SUITES: [Suite; 5] = [
         about: "time until a killed server serves again, and memory of machines and allocations",
         run: recovery::run,
     },
+    Suite {
+        name: trace::NAME,
+        about: "recorded jobs replayed on the production core and policies: waits, utilisation, fairness, capacity",
+        run: trace::run,
+    },
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 5] = [core::NAME, commit::NAME, dev::NAME, omega::NAME, recovery::NAME];
+pub(crate) const NAMES: [&str; 6] = [core::NAME, commit::NAME, dev::NAME, omega::NAME, recovery::NAME, trace::NAME];
 
 pub(crate) use commit::cell::Serving;
 pub(crate) use omega::Flags as OmegaFlags;
+pub(crate) use trace::Flags as TraceFlags;
 
 /// Runs a server until it is killed; the other half of the suites `commit` and `recovery`.
 pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {

@@ -22,7 +22,7 @@ pub(crate) struct Known {
 }
 
 /// All of them. The sums are those of the data's own README.
-pub(crate) const KNOWN: [Known; 13] = [
+pub(crate) const KNOWN: [Known; 14] = [
     Known {
         file: "hpc/NASA-iPSC-1993-3.1-cln.swf.gz",
         expected: &[18_239.0, 309_953.0, 13_950_781.0, 474_238_015.0, 0.0, 0.0, 69.0],
@@ -60,6 +60,12 @@ pub(crate) const KNOWN: [Known; 13] = [
         sums: chronus,
     },
     Known { file: "ml/philly_runtimes.csv.gz", expected: &[83_154.0, 1_215_156_667.0], sums: runtimes },
+    // What the file itself says: it came without sums.
+    Known {
+        file: "ml/acme_cluster_summary.csv",
+        expected: &[5.0, 3_414_225.0, 32_118.869, 1806.667, 38.777],
+        sums: compared,
+    },
     Known {
         file: "services/alibaba2025_dlrm_even_apps.csv",
         expected: &[13_624.0, 78.0, 9164.0, 4460.0, 665_306.0, 4460.0, 3_360_085.0, 4_764_400.0, 189_092.0],
@@ -192,6 +198,18 @@ fn ml_sums(jobs: &[ml::MlJob]) -> Sums {
 fn runtimes(path: &Path) -> anyhow::Result<Sums> {
     let runtimes = ml::read_runtimes(path)?;
     Ok(vec![("jobs", count(&runtimes)), ("run s", runtimes.iter().sum())])
+}
+
+fn compared(path: &Path) -> anyhow::Result<Sums> {
+    let cells = ml::read_summary(path)?;
+    let sum = |of: fn(&ml::CellSummary) -> Option<f64>| cells.iter().filter_map(of).sum::<f64>();
+    Ok(vec![
+        ("cells", distinct(cells.iter().map(|cell| &cell.name))),
+        ("jobs with GPUs", total(cells.iter().map(|cell| cell.gpu_jobs))),
+        ("mean run s", sum(|cell| cell.mean_run_s)),
+        ("median run s", sum(|cell| cell.median_run_s)),
+        ("mean GPUs", sum(|cell| cell.mean_gpus)),
+    ])
 }
 
 fn instances(path: &Path) -> anyhow::Result<Sums> {

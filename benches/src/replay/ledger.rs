@@ -1,0 +1,208 @@
+//! What is written down while jobs are replayed: sums over time, the state at even moments, and what came of each job.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Resource, Resources};
+
+use super::ground::{Ground, Sums, fitting};
+use crate::figure::number;
+use crate::traces::work::{GPUS, TraceJob};
+
+/// Moments at which the state is written down.
+const MOMENTS: i64 = 300;
+/// Different needs of tasks that fragmentation is judged by: those of most tasks.
+const NEEDS_MAX: usize = 16;
+
+/// What came of a job. Times in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// When its first task was started.
+    pub(crate) first_start: Option<i64>,
+    /// When its last one was.
+    pub(crate) all_started: Option<i64>,
+    /// When its last one ended.
+    pub(crate) end: Option<i64>,
+    /// It would not even fit an empty cell, and was never queued.
+    pub(crate) too_large: bool,
+    ended_tasks: u32,
+}
+
+/// The state at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Moment {
+    pub(crate) at_micros: i64,
+    /// Parts from 0 to 1.
+    pub(crate) cpu_used: f64,
+    pub(crate) memory_used: f64,
+    /// 0 where no machine has GPUs.
+    pub(crate) gpus_used: f64,
+    pub(crate) jobs_waiting: u64,
+    /// Of what is free of the scarce resource, the part that a task cannot use because it lies in pieces that are too small; for a task picked at
+    /// random from the trace. As in the fragmentation measure of Weng and others (ATC 2023), for whole tasks.
+    pub(crate) fragmented: f64,
+}
+
+/// Sums and records.
+pub(crate) struct Ledger {
+    pub(crate) records: Vec<Record>,
+    pub(crate) moments: Vec<Moment>,
+    capacity: Sums,
+    /// Sums count from the first submission to the last one: before and behind it a cell fills and drains.
+    pub(crate) from_micros: i64,
+    pub(crate) to_micros: i64,
+    /// Resource times seconds that were used, and that were idle while as much was asked for.
+    used: Sums,
+    lost: Sums,
+    /// Needs of tasks, with the part of all tasks that have them.
+    needs: Vec<(Resources, f64)>,
+    tasks: Vec<u32>,
+    next_moment: i64,
+}
+
+impl Ledger {
+    pub(super) fn new(jobs: &[TraceJob], ground: &Ground) -> Self {
+        let from_micros = jobs.first().map_or(0, |job| job.submit_micros);
+        let to_micros = jobs.last().map_or(0, |job| job.submit_micros);
+        let mut fitting_when_empty: BTreeMap<Resources, u64> = BTreeMap::new();
+        let rooms = ground.empty_rooms();
+        let mut too_large = |job: &TraceJob| {
+            let most = *fitting_when_empty
+                .entry(job.each)
+                .or_insert_with(|| rooms.iter().map(|room| fitting(room, &job.each)).sum());
+            most < if job.gang { u64::from(job.tasks) } else { 1 }
+        };
+        let records = jobs.iter().map(|job| Record { too_large: too_large(job), ..Record::default() }).collect();
+        Self {
+            records,
+            moments: Vec::new(),
+            capacity: *ground.capacity(),
+            from_micros,
+            to_micros,
+            used: Sums::default(),
+            lost: Sums::default(),
+            needs: needs(jobs),
+            tasks: jobs.iter().map(|job| job.tasks).collect(),
+            next_moment: from_micros,
+        }
+    }
+
+    pub(super) fn fits_when_empty(&self, job: usize) -> bool {
+        !self.records[job].too_large
+    }
+
+    /// Nothing changes from `from` to `to`: so much is asked for by so many jobs that wait.
+    pub(super) fn pass(&mut self, from: i64, to: i64, ground: &Ground, asked: &Sums, waiting: u64) {
+        let seconds =
+            seconds(to.clamp(self.from_micros, self.to_micros) - from.clamp(self.from_micros, self.to_micros));
+        let moment = self.next_moment < to && self.next_moment <= self.to_micros;
+        if seconds <= 0.0 && !moment {
+            return;
+        }
+        let free = ground.free();
+        for resource in 0..free.len() {
+            self.used[resource] += (self.capacity[resource] - free[resource]) * seconds;
+            self.lost[resource] += free[resource].min(asked[resource]).max(0.0) * seconds;
+        }
+        if moment {
+            self.write_down(to, ground, waiting);
+        }
+    }
+
+    fn write_down(&mut self, to: i64, ground: &Ground, jobs_waiting: u64) {
+        let used = |resource: Resource| {
+            let (free, all) = (ground.free()[resource.index()], self.capacity[resource.index()]);
+            if all > 0.0 { 1.0 - free / all } else { 0.0 }
+        };
+        let moment = Moment {
+            at_micros: self.next_moment,
+            cpu_used: used(Resource::CpuMillis),
+            memory_used: used(Resource::MemoryBytes),
+            gpus_used: used(scarce(&self.capacity)),
+            jobs_waiting,
+            fragmented: self.fragmented(ground),
+        };
+        let every = ((self.to_micros - self.from_micros) / MOMENTS).max(1);
+        while self.next_moment < to && self.next_moment <= self.to_micros {
+            self.moments.push(Moment { at_micros: self.next_moment, ..moment });
+            self.next_moment += every;
+        }
+    }
+
+    fn fragmented(&self, ground: &Ground) -> f64 {
+        let resource = scarce(&self.capacity);
+        let rooms = ground.rooms();
+        let free: f64 = rooms.iter().map(|room| positive(room.get(resource))).sum();
+        if free <= 0.0 {
+            return 0.0;
+        }
+        let useless = |need: &Resources| {
+            let too_small = rooms.iter().filter(|room| fitting(room, need) == 0);
+            too_small.map(|room| positive(room.get(resource))).sum::<f64>() / free
+        };
+        self.needs.iter().map(|(need, part)| part * useless(need)).sum()
+    }
+
+    pub(super) fn started(&mut self, job: usize, at_micros: i64, all: bool) {
+        let record = &mut self.records[job];
+        record.first_start.get_or_insert(at_micros);
+        if all {
+            record.all_started = Some(at_micros);
+        }
+    }
+
+    pub(super) fn ended(&mut self, job: usize, at_micros: i64, tasks: u32) {
+        let record = &mut self.records[job];
+        record.ended_tasks += tasks;
+        if record.ended_tasks == self.tasks[job] {
+            record.end = Some(at_micros);
+        }
+    }
+
+    /// The part of a resource that was used between the first submission and the last one; `None` where there is none of it.
+    pub(crate) fn utilisation(&self, resource: Resource) -> Option<f64> {
+        self.part(self.used[resource.index()], resource)
+    }
+
+    /// The part of a resource that was idle while at least as much was asked for: the loss of capacity of Zhang and others (IPDPS 2001). What a
+    /// discipline or a policy could still win.
+    pub(crate) fn lost(&self, resource: Resource) -> Option<f64> {
+        self.part(self.lost[resource.index()], resource)
+    }
+
+    fn part(&self, sum: f64, resource: Resource) -> Option<f64> {
+        let whole = self.capacity[resource.index()] * seconds(self.to_micros - self.from_micros);
+        (whole > 0.0).then(|| sum / whole)
+    }
+
+    /// GPUs where there are some, CPU otherwise.
+    pub(crate) fn scarce(&self) -> Resource {
+        scarce(&self.capacity)
+    }
+}
+
+fn scarce(capacity: &Sums) -> Resource {
+    let gpus = Resource::ALL[3 + GPUS];
+    if capacity[gpus.index()] > 0.0 { gpus } else { Resource::CpuMillis }
+}
+
+/// The needs of most tasks, with the part of these tasks that have them.
+fn needs(jobs: &[TraceJob]) -> Vec<(Resources, f64)> {
+    let mut counts: BTreeMap<Resources, u64> = BTreeMap::new();
+    jobs.iter().for_each(|job| *counts.entry(job.each).or_default() += u64::from(job.tasks));
+    let mut counts: Vec<(Resources, u64)> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, tasks)| std::cmp::Reverse(*tasks));
+    counts.truncate(NEEDS_MAX);
+    let all: u64 = counts.iter().map(|(_, tasks)| tasks).sum();
+    counts.into_iter().map(|(need, tasks)| (need, number(tasks) / number(all))).collect()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for sums in which the last bits do not matter")]
+fn positive(amount: i64) -> f64 {
+    amount.max(0) as f64
+}
+
+/// Microseconds as seconds.
+#[allow(clippy::cast_precision_loss, reason = "a trace is shorter than 2^53 microseconds, which are 285 years")]
+pub(crate) fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}

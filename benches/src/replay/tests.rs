@@ -1,0 +1,252 @@
+//! Small logs whose schedules can be worked out on paper.
+
+use super::ledger::Record;
+use super::placing::Placing;
+use super::*;
+use crate::traces::work::{MachineClass, SECOND, resources};
+
+/// Jobs as `name submit run estimate tasks`, gangs of one core a task, in whole seconds.
+fn jobs(text: &str) -> Vec<TraceJob> {
+    let job = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let seconds = |word: usize| words[word].parse::<i64>().unwrap() * SECOND;
+        TraceJob {
+            name: words[0].to_owned(),
+            user: words[0][..1].to_owned(),
+            class: String::new(),
+            submit_micros: seconds(1),
+            run_micros: Some(seconds(2)),
+            estimate_micros: Some(seconds(3)),
+            tasks: words[4].parse().unwrap(),
+            each: resources(1000, 0, 0),
+            gang: words.get(5) != Some(&"elastic"),
+        }
+    };
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(job).collect()
+}
+
+fn ground(machines: u32, cores: u64) -> Ground {
+    let class = MachineClass { name: "node".into(), count: machines, capacity: resources(cores * 1000, 1 << 30, 0) };
+    Ground::new(&[class], Placing::named("best-fit", None).unwrap()).unwrap()
+}
+
+fn replay(text: &str, machines: u32, cores: u64, discipline: Discipline) -> (Vec<TraceJob>, Replayed) {
+    let jobs = jobs(text);
+    let replayed = Replay::new(&jobs, ground(machines, cores), discipline).run().unwrap().unwrap();
+    (jobs, replayed)
+}
+
+/// Checks when each job starts, in seconds.
+fn check(text: &str, discipline: Discipline, expected: &str) {
+    let (jobs, replayed) = replay(text, 4, 1, discipline);
+    let start = |(job, record): (&TraceJob, &Record)| {
+        let at = record.all_started.map_or_else(|| "never".to_owned(), |at| (at / SECOND).to_string());
+        format!("{} {at}", job.name)
+    };
+    let starts: Vec<String> = jobs.iter().zip(&replayed.ledger.records).map(start).collect();
+    assert_eq!(starts.join(", "), expected);
+}
+
+/// Four machines of one core: a has three of them until 100; b wants all four; c and d want one.
+const BLOCKED: &str = "
+    a  0  100  100  3
+    b  1   50   50  4
+    c  2   98   98  1
+    d  3  200  200  1
+";
+
+#[test]
+fn in_order_nobody_passes_the_first() {
+    check(BLOCKED, Discipline::Fifo, "a 0, b 100, c 150, d 150");
+}
+
+#[test]
+fn with_backfilling_a_job_passes_that_ends_in_time() {
+    check(BLOCKED, Discipline::Easy, "a 0, b 100, c 2, d 150");
+}
+
+#[test]
+fn whoever_fits_may_starve_the_first() {
+    let text = BLOCKED.replace("c  2   98   98  1", "c  2  300  300  1");
+    check(&text, Discipline::Easy, "a 0, b 100, c 150, d 150");
+    check(&text, Discipline::Greedy, "a 0, b 302, c 2, d 100");
+}
+
+#[test]
+fn a_long_job_passes_where_the_first_does_not_need_the_room() {
+    // b wants three of four: one is left over for ever.
+    let text = BLOCKED.replace("b  1   50   50  4", "b  1   50   50  3");
+    check(&text, Discipline::Easy, "a 0, b 100, c 2, d 100");
+    let text = text.replace("c  2   98   98  1", "c  2  900  900  1");
+    check(&text, Discipline::Easy, "a 0, b 100, c 2, d 150");
+}
+
+#[test]
+fn what_the_first_is_promised_relies_on_what_users_said() {
+    // a ends long before it was said to: b starts then, and what passed in between delays it.
+    let text = "
+        a  0   10  100  3
+        b  1   50   50  4
+        c  2   90   90  1
+    ";
+    check(text, Discipline::Easy, "a 0, b 92, c 2");
+}
+
+#[test]
+fn a_job_that_runs_longer_than_was_said_holds_up_nobody_but_the_first() {
+    let text = "
+        a  0  100   10  3
+        b  1   50   50  4
+        c 20   70   70  1
+        d 21    1    1  1
+    ";
+    check(text, Discipline::Easy, "a 0, b 100, c 150, d 150");
+}
+
+#[test]
+fn tasks_that_need_not_start_together_start_as_they_find_room() {
+    let (_, replayed) = replay("a 0 10 10 6 elastic", 4, 1, Discipline::Fifo);
+    let record = replayed.ledger.records[0];
+    assert_eq!((record.first_start, record.all_started, record.end), (Some(0), Some(10 * SECOND), Some(20 * SECOND)));
+    assert_eq!(replayed.placements, 6);
+}
+
+#[test]
+fn what_would_not_fit_an_empty_cell_is_told_and_blocks_nobody() {
+    let text = "
+        a  0  10  10  5
+        b  1  10  10  1
+    ";
+    check(text, Discipline::Fifo, "a never, b 1");
+    let (jobs, replayed) = replay(text, 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert_eq!((summary.too_large, summary.never_started), (1, 0));
+}
+
+#[test]
+fn utilisation_counts_from_the_first_submission_to_the_last() {
+    // Two of four cores for 10 of 20 seconds.
+    let (jobs, replayed) = replay("a 0 10 10 2\nb 20 5 5 1", 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert!((summary.cpu_used - 0.25).abs() < 1e-12, "{}", summary.cpu_used);
+    assert_eq!((summary.lost, summary.makespan_seconds), (0.0, 25.0));
+}
+
+#[test]
+fn capacity_that_is_idle_while_somebody_waits_is_lost() {
+    // From 0 to 100 one core is idle and b waits for two: a quarter of the capacity, to the last submission at 100.
+    let text = "
+        a   0  100  100  3
+        b   0   10   10  2
+        c 100   10   10  1
+    ";
+    let (jobs, replayed) = replay(text, 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert!((summary.lost - 0.25).abs() < 1e-12, "{}", summary.lost);
+}
+
+#[test]
+fn waits_slowdowns_and_fairness_are_what_the_definitions_say() {
+    let (jobs, replayed) = replay(BLOCKED, 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    // Waits 0, 99, 148, 147; runs 100, 50, 98, 200.
+    assert_eq!((summary.all.jobs, summary.all.mean, summary.all.median), (4, 98.5, 123.0));
+    let slowdowns = 1.0 + 149.0 / 50.0 + 246.0 / 98.0 + 347.0 / 200.0;
+    assert!((summary.all.slowdown_mean - slowdowns / 4.0).abs() < 1e-12);
+    let parts = [1.0, 50.0 / 149.0, 98.0 / 246.0, 200.0 / 347.0];
+    let (sum, squares) = (parts.iter().sum::<f64>(), parts.iter().map(|part| part * part).sum::<f64>());
+    assert!((summary.fairness.unwrap() - sum * sum / (4.0 * squares)).abs() < 1e-12);
+    let classes: Vec<_> = summary.by_class.iter().map(|(class, waits)| (class.as_str(), waits.jobs)).collect();
+    assert_eq!(classes, [("cores=001", 2), ("cores=002-008", 2)]);
+}
+
+#[test]
+fn room_in_pieces_that_are_too_small_is_fragmented() {
+    // Two machines of three cores, each with a task of two: a third task of two finds one core here and one there.
+    let mut jobs = jobs("a 0 100 100 2\nb 50 1 1 1\nc 60 1 1 1");
+    jobs.iter_mut().for_each(|job| job.each = resources(2000, 0, 0));
+    let replayed = Replay::new(&jobs, ground(2, 3), Discipline::Fifo).run().unwrap().unwrap();
+    let last = replayed.ledger.moments.last().unwrap();
+    assert_eq!((last.fragmented, last.jobs_waiting), (1.0, 2));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_arrivals() {
+    let jobs = jobs(BLOCKED);
+    let moved = resampled(&jobs, 60 * SECOND, 7);
+    assert_eq!(moved, resampled(&jobs, 60 * SECOND, 7));
+    assert_ne!(moved, resampled(&jobs, 60 * SECOND, 8));
+    assert!(moved.is_sorted_by_key(|job| job.submit_micros));
+    assert_eq!(resampled(&jobs, 0, 7), jobs);
+}
+
+/// A twin that knows nothing of cells: counts of free cores, and the rules of EASY written down as simply as can be.
+fn easy_by_counts(jobs: &[TraceJob], cores: u32) -> Vec<i64> {
+    let mut starts = vec![None; jobs.len()];
+    let mut now = 0;
+    loop {
+        let running = |starts: &[Option<i64>]| -> Vec<(i64, i64, u32)> {
+            let run = |(job, start): (&TraceJob, &Option<i64>)| {
+                let start = (*start)?;
+                let end = start + job.run_micros.unwrap();
+                (end > now).then(|| (start + job.estimate_micros.unwrap(), end, job.tasks))
+            };
+            jobs.iter().zip(starts).filter_map(run).collect()
+        };
+        let queue: Vec<usize> =
+            (0..jobs.len()).filter(|&job| starts[job].is_none() && jobs[job].submit_micros <= now).collect();
+        let mut reserved: Option<(i64, u32)> = None;
+        for &job in &queue {
+            let busy = running(&starts);
+            let free = cores - busy.iter().map(|(.., tasks)| tasks).sum::<u32>();
+            let fits = jobs[job].tasks <= free;
+            match reserved {
+                None if fits => starts[job] = Some(now),
+                None => {
+                    let mut ends = busy.clone();
+                    ends.sort_unstable();
+                    let mut then = free;
+                    let mut at = now;
+                    for (expected, _, tasks) in &ends {
+                        let expected = (*expected).max(now + 1);
+                        if then >= jobs[job].tasks && expected > at {
+                            break;
+                        }
+                        (then, at) = (then + tasks, expected);
+                    }
+                    reserved = Some((at, then - jobs[job].tasks));
+                }
+                Some((at, spare)) if fits => {
+                    if now + jobs[job].estimate_micros.unwrap() <= at {
+                        starts[job] = Some(now);
+                    } else if jobs[job].tasks <= spare {
+                        starts[job] = Some(now);
+                        reserved = Some((at, spare - jobs[job].tasks));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        let arrivals = jobs.iter().map(|job| job.submit_micros).filter(|at| *at > now);
+        let ends = running(&starts).into_iter().map(|(_, end, _)| end);
+        match arrivals.chain(ends).min() {
+            Some(next) => now = next,
+            None => return starts.into_iter().map(|start| start.expect("every job fits")).collect(),
+        }
+    }
+}
+
+#[test]
+fn on_machines_of_one_core_backfilling_is_what_counting_gives() {
+    for seed in 0..12 {
+        let mut jobs = generator::jobs(120, 0.95, seed).jobs;
+        // Few different sizes and whole seconds, so that events meet.
+        for job in &mut jobs {
+            job.tasks = job.tasks.min(32);
+            job.submit_micros -= job.submit_micros % (60 * SECOND);
+        }
+        let replayed = Replay::new(&jobs, ground(32, 1), Discipline::Easy).run().unwrap().unwrap();
+        let starts: Vec<i64> = replayed.ledger.records.iter().map(|record| record.all_started.unwrap()).collect();
+        assert_eq!(starts, easy_by_counts(&jobs, 32), "seed {seed}");
+    }
+}

@@ -1,0 +1,223 @@
+//! `--machines`: which machines, or what is changed of those there are.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::traces::open;
+use crate::traces::work::{MachineClass, resources};
+
+/// Memory of machines of which nobody told it: more than any job asks for, so that it never decides.
+const MEMORY_UNTOLD: u64 = 1 << 44;
+
+/// A million machines: what a cell takes.
+const MACHINES_MAX: u64 = 1_000_000;
+
+/// Another number of machines of a class.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Change {
+    /// `None`: of every class.
+    pub(super) class: Option<String>,
+    pub(super) by: By,
+}
+
+/// By how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum By {
+    /// So many more, or fewer, of a hundred.
+    Percent(f64),
+    /// So many more, or fewer.
+    Count(i64),
+    /// So many.
+    Exactly(u64),
+}
+
+/// What was asked for: machines, and the changes of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) machines: Vec<MachineClass>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// Reads `--machines` and `--cell`. `known` are the machines of the trace, if it tells them.
+///
+/// # Errors
+/// When nothing tells the machines, or the text is none that is known.
+pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineClass]) -> anyhow::Result<Asked> {
+    let base = match cell {
+        Some(path) => open::machines(path)?,
+        None => known.to_vec(),
+    };
+    let need =
+        || "--machines: the trace does not tell its machines: expected a number, NxCORES[xGIB[xGPUS]] or a CSV file";
+    let Some(text) = text else {
+        ensure!(!base.is_empty(), need());
+        return Ok(Asked { machines: base, changes: Vec::new() });
+    };
+    if let Some(changes) = changes(text)? {
+        ensure!(
+            !base.is_empty(),
+            "--machines {text}: expected --cell FILE or a trace that tells its machines, to change them"
+        );
+        return Ok(Asked { machines: base, changes });
+    }
+    let machines = absolute(text, &base)?;
+    Ok(Asked { machines, changes: Vec::new() })
+}
+
+/// Changes, where the text is some.
+pub(super) fn changes(text: &str) -> anyhow::Result<Option<Vec<Change>>> {
+    let is_change = |part: &str| part.starts_with(['+', '-']) || part.contains('=');
+    if !text.split(',').any(is_change) {
+        return Ok(None);
+    }
+    text.split(',').map(change).collect::<anyhow::Result<Vec<Change>>>().map(Some)
+}
+
+fn change(text: &str) -> anyhow::Result<Change> {
+    let (class, amount) = match text.split_once('=') {
+        Some((class, amount)) => (Some(class.to_owned()), amount),
+        None => (None, text),
+    };
+    let by = match amount.strip_suffix('%') {
+        Some(percent) => {
+            let percent: f64 =
+                percent.parse().ok().filter(|percent: &f64| (-99.0..=10_000.0).contains(percent)).with_context(
+                    || format!("--machines: expected a percentage from -99% to +10000%, found {amount:?}"),
+                )?;
+            By::Percent(percent)
+        }
+        None if amount.starts_with(['+', '-']) => By::Count(amount.parse().ok().with_context(|| wrong(text))?),
+        None => By::Exactly(amount.parse().ok().with_context(|| wrong(text))?),
+    };
+    Ok(Change { class, by })
+}
+
+fn wrong(text: &str) -> String {
+    format!("--machines: expected a change such as +20%, -3, CLASS=+20% or CLASS=40, found {text:?}")
+}
+
+fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClass>> {
+    let numbers: Option<Vec<u64>> = text.split('x').map(|part| part.parse().ok()).collect();
+    let Some(numbers) = numbers else { return open::machines(Path::new(text)) };
+    let in_range = numbers.iter().all(|number| *number <= MACHINES_MAX) && numbers[0] > 0 && numbers.len() <= 4;
+    ensure!(
+        in_range,
+        "--machines {text}: expected N, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, each at most a million"
+    );
+    let count = u32::try_from(numbers[0]).context("at most a million")?;
+    let capacity = match (numbers.get(1), base) {
+        (Some(cores), _) => {
+            let memory = numbers.get(2).map_or(MEMORY_UNTOLD, |gib| gib << 30);
+            resources(cores * 1000, memory, numbers.get(3).copied().unwrap_or(0))
+        }
+        // As many of the machine that the trace tells of.
+        (None, [one]) => one.capacity,
+        (None, []) => resources(1000, MEMORY_UNTOLD, 0),
+        (None, _) => {
+            bail!("--machines {text}: expected NxCORES[xGIB[xGPUS]], because there are several classes of machines")
+        }
+    };
+    Ok(vec![MachineClass { name: "node".to_owned(), count, capacity }])
+}
+
+/// The machines after the changes.
+///
+/// # Errors
+/// When a class is not there, or none of its machines would be left.
+pub(super) fn changed(machines: &[MachineClass], changes: &[Change]) -> anyhow::Result<Vec<MachineClass>> {
+    let mut machines = machines.to_vec();
+    for change in changes {
+        let names = machines.iter().map(|class| class.name.clone()).collect::<Vec<_>>().join(", ");
+        let of_it = |class: &&mut MachineClass| change.class.as_ref().is_none_or(|name| *name == class.name);
+        let mut found = false;
+        for class in machines.iter_mut().filter(of_it) {
+            found = true;
+            class.count = after(class.count, change.by);
+        }
+        ensure!(
+            found,
+            "--machines: expected a class of {names}, found {:?}",
+            change.class.as_deref().unwrap_or_default()
+        );
+    }
+    ensure!(
+        machines.iter().any(|class| class.count > 0),
+        "--machines: expected some machines, found none after the changes"
+    );
+    machines.retain(|class| class.count > 0);
+    Ok(machines)
+}
+
+/// So many machines after a change: parts of machines are rounded to the nearest.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what a cell takes")]
+pub(super) fn after(count: u32, by: By) -> u32 {
+    let most = u32::try_from(MACHINES_MAX).expect("a million");
+    match by {
+        By::Percent(percent) => (f64::from(count) * (1.0 + percent / 100.0)).round().clamp(0.0, f64::from(most)) as u32,
+        By::Count(more) => u32::try_from((i64::from(count) + more).clamp(0, i64::from(most))).expect("clamped"),
+        By::Exactly(count) => u32::try_from(count).unwrap_or(most).min(most),
+    }
+}
+
+/// Machines in words.
+pub(super) fn words(machines: &[MachineClass]) -> String {
+    let one = |class: &MachineClass| {
+        let capacity = &class.capacity;
+        let mut words = format!(
+            "{} x {} cores",
+            class.count,
+            crate::report::three_digits(crate::figure::number(capacity.cpu_millis) / 1000.0)
+        );
+        if capacity.memory_bytes < MEMORY_UNTOLD {
+            words.push_str(&format!(", {} GiB", capacity.memory_bytes >> 30));
+        }
+        if capacity.custom[0] > 0 {
+            words.push_str(&format!(", {} GPUs", capacity.custom[0]));
+        }
+        format!("{}: {words}", class.name)
+    };
+    machines.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(name: &str, count: u32) -> MachineClass {
+        MachineClass { name: name.into(), count, capacity: resources(8000, 1 << 34, 0) }
+    }
+
+    fn counts(text: &str, base: &[MachineClass]) -> Result<Vec<u32>, String> {
+        let asked = asked(Some(text), None, base).map_err(|error| error.to_string())?;
+        let changed = changed(&asked.machines, &asked.changes).map_err(|error| error.to_string())?;
+        Ok(changed.iter().map(|class| class.count).collect())
+    }
+
+    #[test]
+    fn changes_are_about_every_class_or_about_one() {
+        let base = [class("small", 10), class("gpu", 5)];
+        assert_eq!(counts("+20%", &base), Ok(vec![12, 6]));
+        assert_eq!(counts("gpu=+3,small=-50%", &base), Ok(vec![5, 8]));
+        assert_eq!(counts("gpu=0", &base), Ok(vec![10]));
+        assert!(counts("large=+1", &base).unwrap_err().contains("expected a class of small, gpu, found \"large\""));
+        assert!(counts("-100", &base).unwrap_err().contains("expected some machines"));
+    }
+
+    #[test]
+    fn machines_are_a_number_or_a_size() {
+        assert_eq!(counts("7", &[class("node", 3)]), Ok(vec![7]));
+        let asked = asked(Some("4x2x8x1"), None, &[]).unwrap();
+        assert_eq!(asked.machines[0].capacity, resources(2000, 8 << 30, 1));
+        assert!(counts("7", &[class("a", 3), class("b", 4)]).unwrap_err().contains("several classes of machines"));
+        assert!(counts("0x2", &[]).unwrap_err().contains("expected N, NxCORES"));
+    }
+
+    #[test]
+    fn nonsense_is_told_before_anything_runs() {
+        assert!(counts("+lots", &[class("a", 3)]).unwrap_err().contains("expected a change such as +20%"));
+        assert!(counts("-100%", &[class("a", 3)]).unwrap_err().contains("expected a percentage from -99%"));
+        assert!(counts("+20%", &[]).unwrap_err().contains("expected --cell FILE"));
+        assert!(asked(None, None, &[]).unwrap_err().to_string().contains("does not tell its machines"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The experiment `replay`: one trace on one cell, by policies and queue disciplines, over seeds.
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+
+use super::{NAME, machines, seeds};
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::plot::{Axis, Chart, Point, Series};
+use crate::progress::say;
+use crate::replay::placing::Placing;
+use crate::replay::summary::{Summary, Waits, class, summarise};
+use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
+use crate::traces::work::{MachineClass, Trace, TraceJob};
+use crate::{Run, interrupt};
+
+/// Points of a distribution's line.
+const CURVE_POINTS: u64 = 120;
+
+/// What is replayed.
+pub(super) struct Setup<'a> {
+    pub(super) trace: &'a Trace,
+    pub(super) machines: &'a [MachineClass],
+    pub(super) policy: &'a str,
+    pub(super) queue: Discipline,
+}
+
+impl Setup<'_> {
+    /// One run: seed 0 is the trace as it was recorded. `None` when somebody stopped it.
+    pub(super) fn once(&self, seed: u64, jitter_micros: i64) -> anyhow::Result<Option<(Vec<TraceJob>, Replayed)>> {
+        let (jobs, ties) = match seed {
+            0 => (self.trace.jobs.clone(), None),
+            _ => (resampled(&self.trace.jobs, jitter_micros, seed), Some(seed)),
+        };
+        let ground = Ground::new(self.machines, Placing::named(self.policy, ties)?)?;
+        let replayed = Replay::new(&jobs, ground, self.queue).run()?;
+        Ok(replayed.map(|replayed| (jobs, replayed)))
+    }
+
+    fn case(&self) -> String {
+        format!("jobs={} queue={} policy={}", self.trace.name, self.queue.name(), self.policy)
+    }
+}
+
+/// Runs the experiment.
+pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let flags = &options.trace;
+    let (queues, policies): (&[&str], &[&str]) = if options.quick {
+        (&["fifo", "easy"], &["best-fit"])
+    } else {
+        (&["fifo", "easy", "greedy"], &["first-fit", "best-fit", "worst-fit", "dot-product"])
+    };
+    let (queues, policies) = (flags.queues(queues)?, flags.policies(policies)?);
+    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { "0..2" } else { "0..4" }))?;
+    let trace = super::trace(options)?;
+    let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
+    let machines = machines::changed(&asked.machines, &asked.changes)?;
+    say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&machines)));
+    let mut figures = Vec::new();
+    let mut drawn = Drawn::default();
+    for queue in &queues {
+        for policy in &policies {
+            let setup = Setup { trace: &trace, machines: &machines, policy, queue: *queue };
+            if !options.has_case(&setup.case()) {
+                continue;
+            }
+            let Some(runs) = run_case(&setup, &seeds, options)? else { break };
+            figures.extend(of_case(&setup, &runs, options)?);
+            drawn.add(&setup, &runs);
+        }
+    }
+    if !interrupt::asked() {
+        ensure!(!figures.is_empty(), "no case has {:?} in its name", options.case.as_deref().unwrap_or_default());
+    }
+    drawn.write(options)?;
+    Ok(figures)
+}
+
+/// One seed's result.
+struct OneRun {
+    jobs: Vec<TraceJob>,
+    replayed: Replayed,
+    summary: Summary,
+    wall_seconds: f64,
+}
+
+fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<Option<Vec<OneRun>>> {
+    let mut runs = Vec::new();
+    for seed in seeds {
+        let began = Instant::now();
+        let Some((jobs, replayed)) = setup.once(*seed, options.trace.jitter_micros())? else { return Ok(None) };
+        let wall_seconds = began.elapsed().as_secs_f64();
+        let summary = summarise(&jobs, &replayed, options.trace.classes());
+        runs.push(OneRun { jobs, replayed, summary, wall_seconds });
+    }
+    let Some(first) = runs.first() else { return Ok(None) };
+    let summary = &first.summary;
+    ensure!(summary.all.jobs > 0, "no job of {} fits these machines, not even alone", setup.trace.name);
+    say(&format!(
+        "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
+        setup.case(),
+        runs.len(),
+        summary.cpu_used * 100.0,
+        summary.all.mean,
+        summary.too_large,
+        first.wall_seconds
+    ));
+    Ok(Some(runs))
+}
+
+fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let name = setup.case();
+    let case = Case { suite: NAME, case: &name, parameters: parameters(setup, &runs[0].summary, options) };
+    let mut figures = Vec::new();
+    let mut figure = |metric: &str, unit: &str, better: Better, of: &dyn Fn(&OneRun) -> Option<f64>| {
+        let samples: Vec<f64> = runs.iter().filter_map(of).collect();
+        if !samples.is_empty() {
+            figures.push(case.figure(metric, unit, better, samples)?);
+        }
+        anyhow::Ok(())
+    };
+    let percent = |part: f64| Some(part * 100.0);
+    figure("cpu_used_percent", "%", Better::Higher, &|run| percent(run.summary.cpu_used))?;
+    figure("gpus_used_percent", "%", Better::Higher, &|run| run.summary.gpus_used.and_then(percent))?;
+    figure("memory_used_percent", "%", Better::Higher, &|run| run.summary.memory_used.and_then(percent))?;
+    figure("lost_capacity_percent", "%", Better::Lower, &|run| percent(run.summary.lost))?;
+    figure("fragmented_percent", "%", Better::Lower, &|run| percent(run.summary.fragmented))?;
+    figure("wait_seconds_mean", "s", Better::Lower, &|run| Some(run.summary.all.mean))?;
+    figure("wait_seconds_p50", "s", Better::Lower, &|run| Some(run.summary.all.median))?;
+    figure("wait_seconds_p99", "s", Better::Lower, &|run| Some(run.summary.all.p99))?;
+    figure("bounded_slowdown_mean", "1", Better::Lower, &|run| Some(run.summary.all.slowdown_mean))?;
+    figure("bounded_slowdown_p50", "1", Better::Lower, &|run| Some(run.summary.all.slowdown_median))?;
+    figure("fairness_jain", "1", Better::Higher, &|run| run.summary.fairness)?;
+    figure("makespan_seconds", "s", Better::Lower, &|run| Some(run.summary.makespan_seconds))?;
+    figure("placements_per_second", "1/s", Better::Higher, &|run| {
+        Some(number(run.summary.placements) / run.wall_seconds.max(1e-6))
+    })?;
+    figure("times_real_time", "1", Better::Higher, &|run| {
+        Some(run.summary.makespan_seconds / run.wall_seconds.max(1e-6))
+    })?;
+    let classes = runs.iter().flat_map(|run| run.summary.by_class.keys()).collect::<std::collections::BTreeSet<_>>();
+    for class in classes {
+        figures.extend(of_class(setup, class, runs)?);
+    }
+    Ok(figures)
+}
+
+fn of_class(setup: &Setup<'_>, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure; 2]> {
+    let waits = || runs.iter().filter_map(|run| run.summary.by_class.get(class));
+    let jobs = waits().map(|waits| waits.jobs).max().unwrap_or(0);
+    let name = format!("{} class:{class}", setup.case());
+    let case = Case { suite: NAME, case: &name, parameters: Parameters::from([("jobs".to_owned(), json!(jobs))]) };
+    let samples = |of: fn(&Waits) -> f64| waits().map(of).collect::<Vec<f64>>();
+    Ok([
+        case.figure("wait_seconds_mean_of_class", "s", Better::Lower, samples(|waits| waits.mean))?,
+        case.figure("bounded_slowdown_mean_of_class", "1", Better::Lower, samples(|waits| waits.slowdown_mean))?,
+    ])
+}
+
+fn parameters(setup: &Setup<'_>, summary: &Summary, options: &Run) -> Parameters {
+    let mut parameters = Parameters::from([
+        ("jobs".to_owned(), json!(setup.trace.jobs.len())),
+        ("machines".to_owned(), json!(machines::words(setup.machines))),
+        ("jitter_seconds".to_owned(), json!(options.trace.jitter)),
+        ("placements".to_owned(), json!(summary.placements)),
+        ("jobs_too_large".to_owned(), json!(summary.too_large)),
+        ("jobs_never_started".to_owned(), json!(summary.never_started)),
+    ]);
+    for (reason, count) in &setup.trace.left_out {
+        parameters.insert(format!("jobs left out: {reason}"), json!(count));
+    }
+    if !setup.trace.assumed.is_empty() {
+        parameters.insert("assumed".to_owned(), json!(setup.trace.assumed.join("; ")));
+    }
+    parameters
+}
+
+/// Plots and lists, of the first seed of each case.
+#[derive(Default)]
+struct Drawn {
+    used: Vec<Series>,
+    waiting: Vec<Series>,
+    waits: Vec<Series>,
+    lists: Vec<(String, String)>,
+}
+
+impl Drawn {
+    fn add(&mut self, setup: &Setup<'_>, runs: &[OneRun]) {
+        let Some(run) = runs.first() else { return };
+        let name = format!("{} {}", setup.queue.name(), setup.policy);
+        let ledger = &run.replayed.ledger;
+        let over_time = |of: &dyn Fn(&Moment) -> f64| {
+            let point =
+                |moment: &Moment| Point::at(seconds(moment.at_micros - ledger.from_micros) / 86_400.0, of(moment));
+            Series::new(&name, ledger.moments.iter().map(point).collect()).in_steps()
+        };
+        let gpus = run.summary.gpus_used.is_some();
+        let used = |moment: &Moment| 100.0 * if gpus { moment.gpus_used } else { moment.cpu_used };
+        self.used.push(over_time(&used));
+        self.waiting.push(over_time(&|moment| number(moment.jobs_waiting)));
+        self.waits.push(Series::new(&name, distribution(run)).in_steps());
+        let mut list = "job,user,class,tasks,submit_s,start_s,end_s\n".to_owned();
+        for (job, record) in run.jobs.iter().zip(&ledger.records) {
+            let time = |at: Option<i64>| at.map_or_else(String::new, |at| format!("{:.3}", seconds(at)));
+            let class = class(job, crate::replay::summary::Classes::Size);
+            let (submit, start, end) = (seconds(job.submit_micros), time(record.all_started), time(record.end));
+            let _ = writeln!(list, "\"{}\",\"{}\",{class},{},{submit:.3},{start},{end}", job.name, job.user, job.tasks);
+        }
+        self.lists.push((format!("trace-replay-{}-{}.csv", setup.queue.name(), setup.policy), list));
+    }
+
+    fn write(self, options: &Run) -> anyhow::Result<()> {
+        let chart =
+            |title: &str, x: Axis, y: Axis, series: Vec<Series>| Chart { title: title.to_owned(), x, y, series }.svg();
+        let mut files = vec![
+            (
+                "trace-replay-used.svg".to_owned(),
+                chart(
+                    "What is used, over time",
+                    Axis::linear("days"),
+                    Axis::linear("used (%)").over(0.0, 100.0),
+                    self.used,
+                ),
+            ),
+            (
+                "trace-replay-waiting.svg".to_owned(),
+                chart("Jobs that wait, over time", Axis::linear("days"), Axis::linear("jobs that wait"), self.waiting),
+            ),
+            (
+                "trace-replay-waits.svg".to_owned(),
+                chart(
+                    "How long jobs wait",
+                    Axis::log("wait (s), at least 1"),
+                    Axis::linear("jobs that wait no longer (%)").over(0.0, 100.0),
+                    self.waits,
+                ),
+            ),
+        ];
+        files.extend(self.lists);
+        let folder = options.folder();
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (name, text) in files {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// For waits of some lengths, how many of a hundred jobs wait no longer.
+fn distribution(run: &OneRun) -> Vec<Point> {
+    let waited = run.jobs.iter().zip(&run.replayed.ledger.records);
+    let mut waits: Vec<f64> =
+        waited.filter_map(|(job, record)| Some(seconds(record.all_started? - job.submit_micros))).collect();
+    waits.sort_by(f64::total_cmp);
+    let count = waits.len() as u64;
+    let step = count.div_ceil(CURVE_POINTS).max(1);
+    let places = (step..=count).step_by(usize::try_from(step).unwrap_or(1)).chain([count]);
+    places
+        .filter_map(|place| {
+            let wait = waits.get(usize::try_from(place).ok()?.checked_sub(1)?)?;
+            Some(Point::at(wait.max(1.0), 100.0 * number(place) / number(count)))
+        })
+        .collect()
+}
