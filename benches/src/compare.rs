@@ -1,42 +1,72 @@
-//! Two runs side by side, figure by figure.
+//! Two runs side by side, figure by figure, with how sure the difference is.
+//!
+//! The interval of a ratio is a percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): samples of both
+//! runs are drawn again with replacement, two thousand times, and 95 of 100 ratios of their medians lie within it. It is seeded: the same two
+//! runs always give the same answer.
 
 use std::fmt::Write;
 
 use anyhow::ensure;
 
-use crate::figure::{Better, Figure, Results};
+use crate::figure::{Better, Figure, Results, median};
+use crate::random::Random;
 use crate::report::quantity;
+
+/// Fewer samples tell nothing about how far they scatter.
+const SAMPLES_MIN: usize = 3;
+const RESAMPLES: usize = 2000;
+/// Of a hundred ratios so many lie below the interval, and as many above.
+const TAIL_PERCENT: f64 = 2.5;
 
 /// What came of it.
 pub(crate) struct Comparison {
     /// A table for people.
     pub(crate) text: String,
-    /// Figures that are worse by more than the threshold.
+    /// Figures that are worse by more than the threshold, and not by chance.
     pub(crate) regressions: usize,
 }
 
-/// Compares what both runs have. `threshold` is the part by which a figure may be worse: 0.1 lets 2.0 fall to 1.8, and rise to 2.2
-/// where less is better.
+/// Compares what both runs have, and lists what only one has. `threshold` is the part by which a figure may be worse: 0.1 lets 2.0 fall to
+/// 1.8, and rise to 2.2 where less is better. One that is worse by more is a regression, unless its interval has 1 in it.
 ///
 /// # Errors
-/// When they share no figure.
+/// When they share no figure, or the threshold is negative or no number.
 pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Result<Comparison> {
+    ensure!(
+        threshold >= 0.0 && threshold.is_finite(),
+        "--threshold: expected a percentage from 0 on, found {}",
+        threshold * 100.0
+    );
     let mut rows = Vec::new();
     let mut regressions = 0;
-    let mut missing = 0;
+    let mut only_in_a = Vec::new();
     for old in &a.figures {
         let Some(new) = b.figures.iter().find(|new| new.key() == old.key()) else {
-            missing += 1;
+            only_in_a.push(name(old));
             continue;
         };
-        let verdict = verdict(old, new, threshold);
+        let interval = interval(old, new);
+        let verdict = verdict(old, new, interval, threshold);
         regressions += usize::from(verdict == Verdict::Worse);
-        rows.push(row(old, new, verdict));
+        rows.push(row(old, new, interval, verdict));
     }
     ensure!(!rows.is_empty(), "expected figures of the same suites and cases in both runs, found none in common");
+    let only_in_b: Vec<String> =
+        b.figures.iter().filter(|new| !a.figures.iter().any(|old| old.key() == new.key())).map(name).collect();
     let mut text = table(&rows);
-    if missing > 0 {
-        let _ = writeln!(text, "{missing} figures of A are not in B");
+    for (run, names) in [("A", &only_in_a), ("B", &only_in_b)] {
+        for name in names {
+            let _ = writeln!(text, "only in {run}: {name}");
+        }
+    }
+    let _ = writeln!(text, "{regressions} of {} figures are worse by more than {:.0}%", rows.len(), threshold * 100.0);
+    for (run, results) in [("A", a), ("B", b)] {
+        if results.stopped {
+            let _ = writeln!(text, "{run} was stopped before its end");
+        }
+    }
+    if a.quick != b.quick {
+        let _ = writeln!(text, "one run is of the quick form, the other of the long one");
     }
     if a.machine.cpu_model != b.machine.cpu_model || a.machine.cores != b.machine.cores {
         let _ = writeln!(text, "the machines differ: {} and {}", a.machine.cpu_model, b.machine.cpu_model);
@@ -46,42 +76,73 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
     Ok(Comparison { text, regressions })
 }
 
+fn name(figure: &Figure) -> String {
+    let of = figure.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
+    format!("{} {} {}{of}", figure.suite, figure.case, figure.metric)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Better,
     Same,
+    /// Worse by more than the threshold, and perhaps by chance.
+    Unsure,
     Worse,
 }
 
-fn verdict(old: &Figure, new: &Figure, threshold: f64) -> Verdict {
+/// Within which the ratio of the medians lies, B over A; `None` where there are too few samples, or A has a zero.
+fn interval(old: &Figure, new: &Figure) -> Option<(f64, f64)> {
+    if old.samples.len().min(new.samples.len()) < SAMPLES_MIN || old.samples.iter().any(|sample| *sample <= 0.0) {
+        return None;
+    }
+    let mut random = Random::new(1);
+    let mut drawn = |samples: &[f64]| {
+        let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
+        let mut again: Vec<f64> = samples.iter().map(|_| samples[random.below(count) as usize]).collect();
+        again.sort_by(f64::total_cmp);
+        median(&again)
+    };
+    let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| drawn(&new.samples) / drawn(&old.samples)).collect();
+    ratios.sort_by(f64::total_cmp);
+    Some((percentile(&ratios, TAIL_PERCENT), percentile(&ratios, 100.0 - TAIL_PERCENT)))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place within a list")]
+fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let last = crate::figure::number(sorted.len() as u64 - 1);
+    sorted[(last * percent / 100.0).round() as usize]
+}
+
+fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: f64) -> Verdict {
     let (lower, upper) = (old.value * (1.0 - threshold), old.value * (1.0 + threshold));
     let (rose, fell) = (new.value > upper, new.value < lower);
+    // Without an interval, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts.
+    let sure = interval.is_none_or(|(low, high)| low > 1.0 || high < 1.0);
     match (old.better, rose, fell) {
         (Better::Higher, true, _) | (Better::Lower, _, true) => Verdict::Better,
-        (Better::Higher, _, true) | (Better::Lower, true, _) => Verdict::Worse,
+        (Better::Higher, _, true) | (Better::Lower, true, _) if sure => Verdict::Worse,
+        (Better::Higher, _, true) | (Better::Lower, true, _) => Verdict::Unsure,
         _ => Verdict::Same,
     }
 }
 
-fn row(old: &Figure, new: &Figure, verdict: Verdict) -> [String; 6] {
+fn row(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, verdict: Verdict) -> [String; 7] {
     let ratio = if old.value > 0.0 { format!("{:.3}", new.value / old.value) } else { "-".to_owned() };
-    // Ranges that overlap may differ by chance.
-    let overlap = old.min <= new.max && new.min <= old.max;
-    let words = match (verdict, overlap) {
-        (Verdict::Same, _) => "",
-        (Verdict::Better, true) => "better, ranges overlap",
-        (Verdict::Better, false) => "better",
-        (Verdict::Worse, true) => "WORSE, ranges overlap",
-        (Verdict::Worse, false) => "WORSE",
+    let interval = interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{low:.3} to {high:.3}"));
+    let words = match verdict {
+        Verdict::Same => "",
+        Verdict::Better => "better",
+        Verdict::Unsure => "worse, perhaps by chance",
+        Verdict::Worse => "WORSE",
     };
+    let of = old.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
     let case = format!("{} {}", old.suite, old.case);
-    let values = [quantity(old.value, &old.unit), quantity(new.value, &new.unit)];
-    let [old_value, new_value] = values;
-    [case, old.metric.clone(), old_value, new_value, ratio, words.to_owned()]
+    let [old_value, new_value] = [quantity(old.value, &old.unit), quantity(new.value, &new.unit)];
+    [case, format!("{}{of}", old.metric), old_value, new_value, ratio, interval, words.to_owned()]
 }
 
-fn table(rows: &[[String; 6]]) -> String {
-    let heads = ["CASE", "METRIC", "A", "B", "B/A", ""].map(str::to_owned);
+fn table(rows: &[[String; 7]]) -> String {
+    let heads = ["CASE", "METRIC", "A", "B", "B/A", "95% INTERVAL", ""].map(str::to_owned);
     let width = |column: usize| rows.iter().chain([&heads]).map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let mut text = String::new();
@@ -99,8 +160,12 @@ mod tests {
     use crate::machine::Machine;
 
     fn results(value: f64, better: Better) -> Results {
+        of_samples(vec![value], better)
+    }
+
+    fn of_samples(samples: Vec<f64>, better: Better) -> Results {
         let case = Case { suite: "core", case: "machines=1", parameters: Parameters::new() };
-        let figure = case.figure("claims_per_second", "1/s", better, vec![value]).unwrap();
+        let figure = case.figure("claims_per_second", "1/s", better, samples).unwrap();
         let machine = Machine::this().unwrap();
         Results {
             plenum: "0".into(),
@@ -136,5 +201,35 @@ mod tests {
         let mut other = results(1.0, Better::Higher);
         other.figures[0].case = "machines=2".into();
         assert!(compare(&results(1.0, Better::Higher), &other, 0.1).is_err());
+    }
+
+    #[test]
+    fn a_difference_that_may_be_chance_is_no_regression() {
+        let scattered = |samples: &[f64]| of_samples(samples.to_vec(), Better::Higher);
+        let old = scattered(&[80.0, 100.0, 120.0, 60.0, 140.0]);
+        let unsure = compare(&old, &scattered(&[85.0, 60.0, 140.0, 80.0, 90.0]), 0.1).unwrap();
+        assert_eq!(unsure.regressions, 0, "{}", unsure.text);
+        assert!(unsure.text.contains("worse, perhaps by chance"), "{}", unsure.text);
+        let steady = compare(&scattered(&[100.0, 101.0, 99.0]), &scattered(&[85.0, 86.0, 84.0]), 0.1).unwrap();
+        assert_eq!(steady.regressions, 1, "{}", steady.text);
+        assert!(steady.text.contains("0.832 to 0.869"), "{}", steady.text);
+    }
+
+    #[test]
+    fn figures_of_one_run_only_are_listed() {
+        let (mut a, mut b) = (results(1.0, Better::Higher), results(1.0, Better::Higher));
+        a.figures.push(Figure { case: "old".into(), ..a.figures[0].clone() });
+        b.figures.push(Figure { case: "new".into(), ..b.figures[0].clone() });
+        let text = compare(&a, &b, 0.1).unwrap().text;
+        assert!(
+            text.contains("only in A: core old claims_per_second\nonly in B: core new claims_per_second"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_threshold_that_is_none_is_refused() {
+        let one = results(1.0, Better::Higher);
+        assert!(compare(&one, &one, -0.1).is_err() && compare(&one, &one, f64::NAN).is_err());
     }
 }
