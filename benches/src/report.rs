@@ -1,4 +1,6 @@
-//! A page to read, made from the results alone, with the plots beside it.
+//! A page to read, made from what a run left behind: as Markdown with the plots beside it, and as one HTML file with the plots inside.
+
+mod html;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,10 +8,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::figure::{Figure, Results};
+use crate::figure::{Figure, Parameters, Results};
 use crate::plot::{self, Bar};
 
-/// Writes `report.md` and the plots into a run's folder; gives the files.
+/// Bars of more cases than this say nothing that the table does not.
+const BARS_MAX: usize = 48;
+/// Parameters of more cases are left to `results.json`.
+const CASES_MAX: usize = 48;
+
+/// Writes `report.md`, `report.html` and the plots into a run's folder; gives the files.
+///
+/// What a suite left there itself belongs to the report, too: pages `SUITE.md` and `SUITE-….md`, and plots `SUITE-….svg`.
 pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut save = |name: String, text: String| {
@@ -18,30 +27,75 @@ pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<Vec<Path
         files.push(path);
         anyhow::Ok(())
     };
+    let there = names_in(folder)?;
     let suites: BTreeSet<&str> = results.figures.iter().map(|figure| figure.suite.as_str()).collect();
     let mut page = head(results);
     for suite in suites {
         let figures: Vec<&Figure> = results.figures.iter().filter(|figure| figure.suite == suite).collect();
         let _ = write!(page, "\n## Suite `{suite}`\n\n{}", table(&figures));
+        let mut own_plots = BTreeSet::new();
+        let mut plots = String::new();
         for metric in in_order(figures.iter().map(|figure| figure.metric.as_str())) {
             let of_metric: Vec<&Figure> = figures.iter().filter(|figure| figure.metric == metric).copied().collect();
             let unit = &of_metric[0].unit;
+            let (bars_name, samples_name) = (format!("{suite}-{metric}.svg"), format!("{suite}-{metric}-samples.svg"));
+            own_plots.extend([bars_name.clone(), samples_name.clone()]);
+            if of_metric.len() > BARS_MAX {
+                continue;
+            }
             let bars: Vec<Bar> = of_metric.iter().map(|figure| bar(figure)).collect();
-            let name = format!("{suite}-{metric}.svg");
-            save(name.clone(), plot::bars(metric, &bars))?;
-            let _ = write!(page, "\n![{metric} in {unit}]({name})\n");
+            save(bars_name.clone(), plot::bars(metric, &bars))?;
+            let _ = write!(plots, "\n![{metric} in {unit}]({bars_name})\n");
             let runs: Vec<(&str, &[f64])> =
                 of_metric.iter().map(|figure| (figure.case.as_str(), figure.samples.as_slice())).collect();
             if runs.iter().any(|(_, samples)| samples.len() > 2) {
-                let name = format!("{suite}-{metric}-samples.svg");
-                save(name.clone(), plot::lines(&format!("{metric}: the samples in order"), unit, &runs))?;
-                let _ = writeln!(page, "![its samples in order]({name})");
+                save(samples_name.clone(), plot::lines(&format!("{metric}: the samples in order"), unit, &runs))?;
+                let _ = writeln!(plots, "![its samples in order]({samples_name})");
             }
         }
+        page.push_str(&left_by(suite, &there, &own_plots, folder)?);
+        page.push_str(&plots);
         page.push_str(&parameters(&figures));
     }
+    let title = format!("Figures of Plenum {}", results.plenum);
+    let html = html::page(&title, &page, &|name| {
+        // A name, and no way to elsewhere.
+        let plain = !name.contains('/') && Path::new(name).extension().is_some_and(|extension| extension == "svg");
+        plain.then(|| std::fs::read_to_string(folder.join(name)).ok()).flatten()
+    });
     save("report.md".to_owned(), page)?;
+    save("report.html".to_owned(), html)?;
     Ok(files)
+}
+
+/// Names of the files of a folder, sorted.
+fn names_in(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let cannot = || format!("cannot read {}", folder.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(cannot)? {
+        names.push(entry.with_context(cannot)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Pages and plots that a suite wrote itself.
+fn left_by(suite: &str, there: &[String], own_plots: &BTreeSet<String>, folder: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let prefix = format!("{suite}-");
+    let page = format!("{suite}.md");
+    for name in there.iter().filter(|name| name.ends_with(".md") && (name.starts_with(&prefix) || **name == page)) {
+        let path = folder.join(name);
+        let words = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let _ = write!(text, "\n{}\n", words.trim());
+    }
+    for name in there.iter().filter(|name| name.starts_with(&prefix) && name.ends_with(".svg")) {
+        if !own_plots.contains(name) && !text.contains(&format!("({name})")) {
+            let words = name.trim_start_matches(&prefix).trim_end_matches(".svg").replace('-', " ");
+            let _ = write!(text, "\n![{words}]({name})\n");
+        }
+    }
+    Ok(text)
 }
 
 fn head(results: &Results) -> String {
@@ -79,15 +133,36 @@ fn table(figures: &[&Figure]) -> String {
     text
 }
 
-/// What each case was measured with, once.
+/// What was the same for all cases, once; and what each case was measured with besides.
 fn parameters(figures: &[&Figure]) -> String {
-    let mut text = String::new();
+    let mut cases: Vec<(&str, &Parameters)> = Vec::new();
     for case in in_order(figures.iter().map(|figure| figure.case.as_str())) {
-        let Some(figure) = figures.iter().find(|figure| figure.case == case) else { continue };
-        let _ = write!(text, "\n### {case}\n\n| parameter | |\n|---|---|\n");
-        for (name, value) in &figure.parameters {
+        cases.extend(figures.iter().find(|figure| figure.case == case).map(|figure| (case, &figure.parameters)));
+    }
+    let Some((_, first)) = cases.first() else { return String::new() };
+    let mut same = Parameters::clone(first);
+    if cases.len() > 1 {
+        same.retain(|name, value| cases.iter().all(|(_, parameters)| parameters.get(name) == Some(value)));
+    } else {
+        same.clear();
+    }
+    let mut text = String::new();
+    let mut list = |head: &str, parameters: &Parameters| {
+        if parameters.is_empty() {
+            return;
+        }
+        let _ = write!(text, "\n### {head}\n\n| parameter | |\n|---|---|\n");
+        for (name, value) in parameters {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let _ = writeln!(text, "| {name} | {value} |");
+        }
+    };
+    list("All cases", &same);
+    if cases.len() <= CASES_MAX {
+        for (case, parameters) in cases {
+            let mut besides = parameters.clone();
+            besides.retain(|name, _| !same.contains_key(name));
+            list(case, &besides);
         }
     }
     text
@@ -145,6 +220,44 @@ pub(crate) fn three_digits(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::{Better, Case};
+    use crate::machine::Machine;
+
+    #[test]
+    fn what_a_suite_left_is_part_of_both_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let parameters =
+            |seed: u64| Parameters::from([("seed".to_owned(), seed.into()), ("live".to_owned(), 7.into())]);
+        let figure = |name: &str, seed: u64| {
+            let case = Case { suite: "trace", case: name, parameters: parameters(seed) };
+            case.figure("wait_seconds", "s", Better::Lower, vec![1.0, 2.0, 3.0]).unwrap()
+        };
+        let figures = vec![figure("policy=a", 1), figure("policy=b", 2)];
+        let machine = Machine::this().unwrap();
+        let results = Results {
+            plenum: "0".into(),
+            machine,
+            seed: 1,
+            started: String::new(),
+            quick: true,
+            stopped: false,
+            figures,
+        };
+        std::fs::write(folder.path().join("trace-used.svg"), "<svg>used</svg>").unwrap();
+        std::fs::write(folder.path().join("trace-verdicts.md"), "Verdicts: **met**\n").unwrap();
+        std::fs::write(folder.path().join("other-plot.svg"), "<svg>other</svg>").unwrap();
+        write(&results, folder.path()).unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let (markdown, html) = (read("report.md"), read("report.html"));
+        assert!(markdown.contains("Verdicts: **met**") && markdown.contains("![used](trace-used.svg)"), "{markdown}");
+        assert!(html.contains("<strong>met</strong>") && html.contains("<svg>used</svg>"), "{html}");
+        assert!(html.contains("wait_seconds</title>") && !html.contains("<svg>other"), "{html}");
+        // The same for all stands once, the rest with its case.
+        assert_eq!((markdown.matches("| live | 7 |").count(), markdown.matches("| seed | 2 |").count()), (1, 1));
+        // Made again, it is the same.
+        write(&results, folder.path()).unwrap();
+        assert_eq!(markdown, read("report.md"));
+    }
 
     #[test]
     fn quantities_read_like_what_people_write() {
