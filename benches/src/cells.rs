@@ -12,12 +12,16 @@
 //! | `constraints` | machines that differ, and jobs that mind |
 //! | `scheduler`, `simulation` | who thinks about what, and what happens when |
 //! | `offers` | two levels: an allocator that offers, frameworks that answer |
+//! | `mapreduce` | jobs that can grow, and the policies of how far |
 //! | `agenda` | events by time |
 //! | `row` | what a run comes to |
+//! | `bound` | how few machines could hold what runs |
 
 pub(crate) mod agenda;
+pub(crate) mod bound;
 pub(crate) mod choice;
 pub(crate) mod constraints;
+pub(crate) mod mapreduce;
 pub(crate) mod mirror;
 pub(crate) mod offers;
 pub(crate) mod row;

@@ -7,11 +7,13 @@
 //! | `pool` | runs them, on all cores |
 //! | `reference`, `judge` | reference results, and whether ours are within their gates |
 //! | `shapes` | what the paper's figures show, as checks on our rows |
+//! | `mapreduce` | the MapReduce scheduler's policies |
 //! | `draw`, `page` | pictures and the page |
 
 mod draw;
 mod flags;
 mod judge;
+mod mapreduce;
 mod page;
 mod plan;
 mod pool;
@@ -186,12 +188,44 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
             pictures.push(map_of(&name, &title, done));
         }
     }
+    let mut sections = Vec::new();
+    if !interrupt::asked() && options.has_case("E7_mapreduce") {
+        let section = mapreduce::section(options.quick, options.seed)?;
+        save(folder, "e7_mapreduce.csv", &section.csv)?;
+        pictures.extend(section.pictures);
+        sections.push(section.text);
+    }
+    sections.extend(packing_section(&measured));
     for picture in &pictures {
         save(folder, &picture.name, &picture.svg)?;
     }
-    save(folder, "omega.md", &page::page(&outcomes, &shapes, &pictures, &[]))?;
+    save(folder, "omega.md", &page::page(&outcomes, &shapes, &pictures, &sections))?;
     say(&format!("omega: rows, verdicts and pictures in {}", folder.join("omega.md").display()));
     figures(&measured, &outcomes, &shapes)
+}
+
+/// How far placements are from any optimum, by variant and place.
+fn packing_section(measured: &[Measured]) -> Option<String> {
+    let mut text = String::new();
+    for one in measured {
+        for (task, runs) in &one.runs {
+            let (task, settings) = (&one.experiment.tasks[*task], &runs[0].row.settings);
+            let Some(packing) = runs[0].packing.filter(|packing| packing.bound > 0) else { continue };
+            let over = number(packing.in_use) / number(packing.bound);
+            text.push_str(&format!(
+                "| {} | {} x{}, {} schedulers | {} | {} | {over:.2} |\n",
+                task.exp.trim_start_matches("E8_"),
+                settings.cell.name,
+                settings.rate,
+                settings.batch_schedulers,
+                packing.in_use,
+                packing.bound
+            ));
+        }
+    }
+    let head = "## Distance to a bound of the optimum\n\nMachines that run something at the end, and the fewest that could run all of it, each resource by \
+                itself (bound L2 of Martello and Toth): no placement uses fewer.\n\n| variant | at | in use | at least | times |\n|---|---|---|---|---|\n";
+    (!text.is_empty()).then(|| format!("{head}{text}\n"))
 }
 
 /// Whether a row has chance in it: then other seeds are worth a run.

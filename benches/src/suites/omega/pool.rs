@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::plan::Task;
+use crate::cells::bound::{self, Packing};
 use crate::cells::row::Row;
 use crate::cells::simulation::{Simulation, Watch};
-use crate::cells::stage::seconds;
+use crate::cells::stage::{Free, seconds};
 use crate::interrupt;
 use crate::progress::say;
 
@@ -22,6 +23,8 @@ pub(super) struct Done {
     /// When and on which machine claims were refused.
     pub(super) refusals: Vec<(i64, u32)>,
     pub(super) wall_seconds: f64,
+    /// How far the last placement is from any optimum; of rows of which it is asked.
+    pub(super) packing: Option<Packing>,
     /// It reached its horizon.
     pub(super) whole: bool,
 }
@@ -71,7 +74,9 @@ pub(super) fn run_one(task: &Task, loud: bool) -> anyhow::Result<Done> {
     let row = Row::of(&simulation);
     let whole = simulation.settings.horizon_micros == horizon;
     let refusals = if task.map { std::mem::take(&mut simulation.refusals) } else { Vec::new() };
-    Ok(Done { row, refusals, wall_seconds, whole })
+    let capacity = Free::of(&task.settings.cell.capacity());
+    let packing = task.exp.starts_with("E8_").then(|| bound::packing(simulation.stage.core().cell(), capacity));
+    Ok(Done { row, refusals, wall_seconds, packing, whole })
 }
 
 /// Runs all tasks. A task is missing when the run was stopped before it was done.
