@@ -125,6 +125,7 @@ impl Core {
         let more = more.map(|((_, group), count)| u64::from(count.saturating_sub(group.count))).sum();
         // Judged first: a request that is refused must not have taken rows.
         self.check_tasks(more)?;
+        scaled.iter().try_for_each(|&(row, count)| self.no_instance_leaves(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
         if !delta.jobs.is_empty() {
             self.complete_if_done(job, &mut delta);
@@ -181,17 +182,21 @@ impl Core {
         }
         let before = self.cell.groups().get(row).map_or(0, |group| group.count);
         self.check_tasks(count.saturating_sub(before).into())?;
-        let leaving = self.cell.groups().get(row).filter(|group| group.single_instance && count > before);
-        if let Some(leaving) = leaving.map(|group| group.leaving).filter(|&leaving| leaving > 0) {
-            // A new task could get the index of one that was scaled away and still runs: two instances of it.
-            let message = format!(
-                "{leaving} tasks of this group are still leaving, and it has single instances; scale it up when they have ended"
-            );
-            return Err(Rejection::new(RejectionCode::JobChanged, message));
-        }
+        self.no_instance_leaves(row, count)?;
         self.scale_group(row, count, &mut delta);
         self.complete_if_done(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
+    }
+
+    /// Whether a group may have so many tasks now: a new one could get the index of one that was scaled away and still runs, and there
+    /// would be two instances of it.
+    fn no_instance_leaves(&self, row: u32, count: u32) -> Result<(), Rejection> {
+        let grows = self.cell.groups().get(row).filter(|group| group.single_instance && count > group.count);
+        let Some(leaving) = grows.map(|group| group.leaving).filter(|&leaving| leaving > 0) else { return Ok(()) };
+        let message = format!(
+            "{leaving} tasks of this group are still leaving, and it has single instances; scale it up when they have ended"
+        );
+        Err(Rejection::new(RejectionCode::JobChanged, message))
     }
 
     /// Another number of tasks for a group. Those at its end go, the highest first; what runs of them is stopped, and keeps its room

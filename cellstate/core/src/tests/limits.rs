@@ -84,6 +84,28 @@ fn a_single_instance_waits_for_the_receipt_of_its_predecessor() {
     );
 }
 
+/// Scaling up waited for what was still leaving; submitting the job again with more tasks did not.
+#[test]
+fn a_single_instance_is_not_doubled_by_submitting_its_job_again() {
+    check(
+        "
+        machine m1 cpu=8000
+        job db by service tasks=2 cpu=100 single
+        service: claim db[0]@m1 db[1]@m1
+        scale db 1
+        job db by service tasks=2 cpu=100 single
+        report db[1] stopped
+        job db by service tasks=2 cpu=100 single
+        service: claim db[1]@m1
+        ",
+        "
+        service: committed; db[0] granted; db[1] granted
+        JOB_CHANGED: 1 tasks of this group are still leaving, and it has single instances; scale it up when they have ended
+        service: committed; db[1] granted
+        ",
+    );
+}
+
 #[test]
 fn a_group_with_a_minimum_starts_with_as_many_or_not_at_all() {
     check(

@@ -220,7 +220,7 @@ impl Player {
     }
 
     fn submit(&mut self, shape: JobShape) {
-        self.done(Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] });
+        self.ask_aloud(Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] });
     }
 
     /// Adds a group to a job that nothing was placed of yet: the job is stopped, and submitted again with it.
