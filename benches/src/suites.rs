@@ -4,6 +4,7 @@ mod commit;
 mod core;
 mod dev;
 mod omega;
+mod policy;
 mod recovery;
 mod trace;
 
@@ -22,7 +23,7 @@ pub(crate) struct Suite {
 }
 
 /// All suites.
-pub(crate) const SUITES: [Suite; 6] = [
+pub(crate) const SUITES: [Suite; 7] = [
     Suite {
         name: core::NAME,
         about: "claims that the resolver decides on one core; no disk, no network",
@@ -40,6 +41,11 @@ pub(crate) const SUITES: [Suite; 6] = [
         run: omega::run,
     },
     Suite {
+        name: policy::NAME,
+        about: "placement decisions on one core, and how neighbours keep apart",
+        run: policy::run,
+    },
+    Suite {
         name: recovery::NAME,
         about: "time until a killed server serves again, and memory of machines and allocations",
         run: recovery::run,
@@ -52,7 +58,8 @@ pub(crate) const SUITES: [Suite; 6] = [
 ];
 
 /// Their names.
-pub(crate) const NAMES: [&str; 6] = [core::NAME, commit::NAME, dev::NAME, omega::NAME, recovery::NAME, trace::NAME];
+pub(crate) const NAMES: [&str; 7] =
+    [core::NAME, commit::NAME, dev::NAME, omega::NAME, policy::NAME, recovery::NAME, trace::NAME];
 
 pub(crate) use commit::cell::Serving;
 pub(crate) use omega::Flags as OmegaFlags;

@@ -55,7 +55,11 @@ const STEPS: &[Step] = &[
     Step { name: "licences", about: "cargo-deny: licences, bans, sources (only where it is installed)", run: licences },
     Step { name: "release", about: "the README's build", run: release },
     Step { name: "examples", about: "each example runs for real and prints what it should", run: run_examples },
-    Step { name: "harness", about: "the benchmarks do their work (core and commit, --quick)", run: run_harness },
+    Step {
+        name: "harness",
+        about: "the benchmarks do their work (core, commit, policy, recovery; --quick)",
+        run: run_harness,
+    },
 ];
 
 /// The step of that name, for the command line.

@@ -11,7 +11,7 @@ use crate::watch::watch;
 use crate::workspace::Workspace;
 
 /// The suites that are quick enough for the gate.
-const SUITES: &[&str] = &["core", "commit", "recovery", "trace"];
+const SUITES: &[&str] = &["core", "commit", "policy", "recovery", "trace"];
 const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Runs each suite and reads its results; gives a few words for the table.
