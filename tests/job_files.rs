@@ -64,10 +64,7 @@ fn what_is_not_built_yet_is_refused_with_its_place() {
 fn what_the_cell_does_not_decide_yet_is_refused_and_never_ignored() {
     let stage = Stage::new();
     let server = stage.server("cell", None, &[]);
-    let files = [
-        (format!("{GROUP}affinities = [{{ rule = 'attr.disk == \"ssd\"', weight = 10 }}]\n"), "affinities"),
-        (format!("{GROUP}driver = \"oci\"\n"), "oci"),
-    ];
+    let files = [(format!("{GROUP}driver = \"oci\"\n"), "oci")];
     for (group, what) in files {
         let file = stage.file("job.toml", &format!("{HEAD}{group}"));
         let error = stage.run(&["--addr", &server.address, "-o", "json", "job", "run", &file]).error();

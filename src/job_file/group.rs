@@ -221,11 +221,7 @@ fn affinities(fields: &Fields<'_>) -> Result<Vec<Affinity>, Fault> {
             )),
         }
     };
-    let affinities: Vec<Affinity> = nodes.iter().map(read).collect::<Result<_, _>>()?;
-    if !affinities.is_empty() {
-        fields.refuse("affinities")?;
-    }
-    Ok(affinities)
+    nodes.iter().map(read).collect()
 }
 
 fn spread(fields: &Fields<'_>, same_machine: bool) -> Result<Vec<Spread>, Fault> {

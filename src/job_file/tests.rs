@@ -319,13 +319,7 @@ fn spread_and_one_machine_exclude_each_other() {
 
 #[test]
 fn what_is_known_but_not_built_is_refused_and_never_ignored() {
-    for line in [
-        "driver = \"oci\"",
-        "image = \"x\"",
-        "check = { tcp = \"http\" }",
-        "topology = \"attr.rack\"",
-        "affinities = [{ rule = 'attr.disk == \"ssd\"', weight = 10 }]",
-    ] {
+    for line in ["driver = \"oci\"", "image = \"x\"", "check = { tcp = \"http\" }", "topology = \"attr.rack\""] {
         check(&format!("{HEAD}{GROUP}{line}\n"), "UNIMPLEMENTED", &["job.toml:6:", "cannot do it"]);
     }
     for table in ["[elastic]\nmax_parallel = 3", "[schedule]\ncron = \"* * * * *\"", "[update]\ncanary = 1"] {
@@ -337,12 +331,14 @@ fn what_is_known_but_not_built_is_refused_and_never_ignored() {
 #[test]
 fn what_the_cell_decides_later_is_in_the_spec() {
     let text = "[group.main]\ncommand = [\"x\"]\nsingle_instance = true\nper_machine = 1\nlost_after = \"never\"\nspread = \
-                [{ by = \"attr.rack\", at_most = 2 }]\n[group.main.resources]\ncpu = 1\nmemory = \"1GiB\"\ngpu = \
+                [{ by = \"attr.rack\", at_most = 2 }]\naffinities = [{ rule = 'attr.disk == \"ssd\"', weight = -5 }]\n[group.main.resources]\ncpu = 1\nmemory = \"1GiB\"\ngpu = \
                 2\nports = { http = 0, admin = 9100 }\n";
     let group = read(&format!("{HEAD}{text}")).spec.shape.unwrap().groups[0].clone();
     assert_eq!(group.devices.len(), 2);
     assert_eq!((group.ports[1].name.as_str(), group.ports[1].number), ("admin", 9100));
     assert_eq!(group.spread[0].attribute, "rack");
+    let wish = &group.affinities[0];
+    assert_eq!((wish.rule.as_ref().unwrap().attribute.as_str(), wish.weight), ("disk", -5));
     assert!(group.single_instance);
     assert_eq!((group.per_machine, group.lost_after_micros), (1, -1));
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupShape, Job, JobChange, JobId, JobKind,
-    JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
+    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, Job, JobChange, JobId, JobKind, JobShape,
+    JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
 };
 
 use crate::derived::rows;
@@ -19,7 +19,7 @@ impl Core {
         body_digest: [u8; 32],
         now: LogTime,
     ) -> Handled {
-        undecided_yet(shape)?;
+        may_be_submitted(shape)?;
         check_recurring(shape)?;
         if let Some(job) = self.cell.job_named(&shape.namespace, &shape.name).filter(|job| !job.state.is_final()) {
             let job = job.clone();
@@ -246,16 +246,8 @@ impl Core {
     }
 }
 
-/// What a job asks for and the core does not decide yet is refused, never ignored.
-fn undecided_yet(shape: &JobShape) -> Result<(), Rejection> {
-    let refuse = |what: &str| {
-        let message = format!("{what} of {} are not decided by this version of Plenum; leave them out", shape.name);
-        Err(Rejection::new(RejectionCode::Unimplemented, message))
-    };
-    let any = |asks: fn(&GroupShape) -> bool| shape.groups.iter().any(asks);
-    if any(|group| !group.affinities.is_empty()) {
-        return refuse("affinities");
-    }
+/// Whether somebody may submit it: what only a launch gives is refused, never ignored.
+fn may_be_submitted(shape: &JobShape) -> Result<(), Rejection> {
     if shape.parent.is_none() && shape.instant_micros == 0 {
         return Ok(());
     }

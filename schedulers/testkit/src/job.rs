@@ -70,6 +70,18 @@ impl JobBuilder {
         self
     }
 
+    /// The last group would rather have machines on which an attribute has a value, or rather not: -100 to 100.
+    #[must_use]
+    pub fn wish(mut self, attribute: &str, value: &str, weight: i32) -> Self {
+        let rule = v1::Constraint {
+            attribute: attribute.into(),
+            operator: v1::Operator::Equal.into(),
+            values: vec![value.into()],
+        };
+        self.last().affinities.push(v1::Affinity { rule: Some(rule), weight });
+        self
+    }
+
     /// Each task of the last group gets so many thousandths of one GPU.
     #[must_use]
     pub fn gpu(mut self, millis: i32) -> Self {

@@ -202,9 +202,6 @@ impl Twin {
     }
 
     fn submit(&mut self, shape: &Arc<JobShape>, digest: [u8; 32], decided: &Decided) -> Expected {
-        if shape.groups.iter().any(|group| !group.affinities.is_empty()) {
-            return Expected::Rejected(RejectionCode::Unimplemented);
-        }
         let known = self.live.job_named(shape);
         if let Some(id) = known.filter(|id| !self.live.jobs[id].state.is_final()) {
             return self.resubmit(id, shape, digest);

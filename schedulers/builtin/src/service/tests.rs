@@ -23,6 +23,20 @@ fn siblings_are_kept_apart() {
 }
 
 #[test]
+fn a_machine_that_is_not_wished_for_comes_last() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8_000, &[("power", "spot")]);
+    stage.machine("m2", 4_000, &[("power", "grid")]);
+    stage.machine("m3", 4_000, &[("power", "grid")]);
+    stage.seat(Service::default());
+    let job = stage.submit(&web(2).wish("power", "spot", -100));
+    stage.settle();
+    let mut machines: Vec<_> = stage.placed(job).iter().map(|&(_, _, machine)| machine).collect();
+    machines.sort_unstable();
+    assert_eq!(machines, [1, 2]);
+}
+
+#[test]
 fn a_failed_task_comes_back_and_goes_where_it_has_no_sibling() {
     let mut stage = Stage::new();
     stage.machine("m1", 4_000, &[]);
