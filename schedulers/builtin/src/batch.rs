@@ -1,10 +1,10 @@
 //! Throughput: many short tasks, packed tightly.
 //!
 //! Takes jobs by priority, then by age; within a decision a job that does not fit lets smaller ones behind it pass, for idle
-//! room is lost and a short task gives it back soon. Machines that fit about equally well are taken in an order of the
-//! session's own, so that many batch schedulers do not all claim the same one.
+//! room is lost and a short task gives it back soon. Batch schedulers that share the jobs each begin with a part of the machines
+//! of their own, and take machines that fit about equally well in an order of their own, so that they do not all claim the same one.
 
-use plenum_policies::{Policy, Settings, Ties};
+use plenum_policies::{Parts, Policy, Settings, Ties};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
 use crate::placer::Placer;
@@ -44,8 +44,17 @@ impl Scheduler for Batch {
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
         let nearness_cpu_millis = self.nearness_cpu_millis;
-        let nearness = nearness_cpu_millis.into();
-        self.placer.begin(view, Settings { ties: Ties::Seeded, seed: view.seed(), nearness, ..Settings::default() });
+        let (first, count) = view.place_among_peers();
+        self.placer.begin(
+            view,
+            Settings {
+                ties: Ties::Seeded,
+                seed: view.seed(),
+                nearness: nearness_cpu_millis.into(),
+                parts: (count > 1).then_some(Parts { count, first }),
+                ..Settings::default()
+            },
+        );
         let mut decision = Decision::default();
         let mut plan = Plan::incremental().decided_by("best-fit", &nearness_cpu_millis.to_le_bytes());
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);

@@ -31,6 +31,14 @@ impl Share {
         live.copied().max_by_key(|session| weight(*session, job)).unwrap_or(self.own)
     }
 
+    /// The own session's place among those that share the jobs, from 0, and how many they are.
+    pub(crate) fn place(&self) -> (u32, u32) {
+        let live = || self.peers.iter().filter(|session| **session == self.own || !self.silent.contains(session));
+        let before = live().filter(|session| **session < self.own).count();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        (number(before), number(live().count()).max(1))
+    }
+
     /// A peer left its jobs lying too long.
     pub(crate) fn silence(&mut self, session: SessionId) {
         if session != self.own {
@@ -84,6 +92,15 @@ mod tests {
             let owner = before.owner(job(slot));
             assert!(owner == SessionId(40) || after.owner(job(slot)) == owner);
         }
+    }
+
+    #[test]
+    fn each_session_has_a_place_of_its_own_among_those_that_are_heard_of() {
+        let mut share = share(&[9, 3, 40]);
+        assert_eq!(share.place(), (1, 3));
+        share.silence(SessionId(3));
+        assert_eq!(share.place(), (0, 2));
+        assert_eq!(Share::default().place(), (0, 1));
     }
 
     #[test]

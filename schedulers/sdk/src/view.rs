@@ -44,6 +44,7 @@ pub struct View<'a> {
     pub(crate) changed: Option<&'a [u32]>,
     pub(crate) seed: u64,
     pub(crate) window: usize,
+    pub(crate) place: (u32, u32),
 }
 
 impl<'a> View<'a> {
@@ -83,6 +84,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Live sessions of one scheduler name share its jobs: this one's place among them, from 0, and how many they are, at least 1. They may see it
+    /// differently for a while when one comes or goes.
+    #[must_use]
+    pub const fn place_among_peers(&self) -> (u32, u32) {
+        self.place
     }
 
     /// How many transactions may be committed now, at least 1.

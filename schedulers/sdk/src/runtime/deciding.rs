@@ -91,6 +91,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             changed: self.mirror.changed(),
             seed,
             window,
+            place: self.share.place(),
         };
         let begun = (self.settings.stopwatch)();
         let Decision { mut plans, passed_over } = self.scheduler.decide(&view);
