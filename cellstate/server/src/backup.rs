@@ -24,7 +24,7 @@ use crate::error::ServerError;
 pub(crate) use file::{Encoder, Fault};
 pub use file::{FILE_VERSION, check};
 pub use folder::{Loss, LostRevision};
-pub use restore::{RestoreOptions, Restored, restore};
+pub use restore::{RestoreOptions, Restored, read_backup, restore};
 
 /// Why a backup was not taken, or a cell not restored. Where it is about a new file or directory, that one is not there.
 #[derive(Debug, Error)]

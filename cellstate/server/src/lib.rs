@@ -39,7 +39,7 @@ const _: () = assert!(plenum_core::CORE_VERSION == plenum_proto::log::CORE_VERSI
 
 pub use backup::{
     BackupError, FILE_VERSION, Loss, LostRevision, RestoreOptions, Restored, back_up_folder, check as check_backup,
-    restore,
+    read_backup, restore,
 };
 pub use error::ServerError;
 pub use ingress::QueueBounds;

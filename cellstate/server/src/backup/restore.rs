@@ -72,6 +72,17 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
     Ok(Restored { manifest, incarnation, loss, live_allocations })
 }
 
+/// Reads the cell of a backup, as it was: to look at, and to ask what would be if.
+///
+/// # Errors
+/// [`BackupError`], when the file is no backup, damaged, or its cell is not sound.
+pub fn read_backup(from: &Path) -> Result<Cell, BackupError> {
+    let (cell, manifest, _) = from_file(from)?;
+    invariants::check_cell(&cell)
+        .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
+    Ok(cell)
+}
+
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     let path = path.to_owned();
     move |source| BackupError::Io { path, source }
