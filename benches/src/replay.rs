@@ -119,6 +119,7 @@ impl<'a> Replay<'a> {
             self.arrive()?;
             self.place_queue()?;
         }
+        self.ledger.close(&self.ground);
         self.ground.settle().context("after the replay")?;
         Ok(Some(Replayed { ledger: self.ledger, placements: self.placements }))
     }

@@ -7,11 +7,13 @@
 //! | `own` | one's own jobs and machines, in plain CSV |
 //! | `swf` | logs of parallel machines in the Standard Workload Format |
 //! | `mapreduce`, `batch`, `ml`, `services`, `cells` | what the operators of large cells published |
+//! | `backup` | a live cell, from its backup |
 //! | `open` | which of these a file is |
 //! | `check` | sums over the known files |
 //!
 //! Nothing of a trace is part of the project: see docs/traces.md for where to get them.
 
+pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod cells;
 pub(crate) mod check;

@@ -96,6 +96,12 @@ impl Ground {
         Ok(ground)
     }
 
+    /// The cell itself.
+    #[cfg(test)]
+    pub(crate) fn cell(&self) -> &plenum_model::Cell {
+        self.core.cell()
+    }
+
     /// What all machines have that take claims.
     pub(crate) fn capacity(&self) -> &Sums {
         &self.capacity

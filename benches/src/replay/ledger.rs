@@ -53,6 +53,8 @@ pub(crate) struct Ledger {
     /// Resource times seconds that were used, and that were idle while as much was asked for.
     used: Sums,
     lost: Sums,
+    /// What was used at the end.
+    at_end: Sums,
     /// Needs of tasks, with the part of all tasks that have them.
     needs: Vec<(Resources, f64)>,
     tasks: Vec<u32>,
@@ -80,6 +82,7 @@ impl Ledger {
             to_micros,
             used: Sums::default(),
             lost: Sums::default(),
+            at_end: Sums::default(),
             needs: needs(jobs),
             tasks: jobs.iter().map(|job| job.tasks).collect(),
             next_moment: from_micros,
@@ -158,8 +161,19 @@ impl Ledger {
         }
     }
 
-    /// The part of a resource that was used between the first submission and the last one; `None` where there is none of it.
+    /// Nothing happens any more.
+    pub(super) fn close(&mut self, ground: &Ground) {
+        let parts = self.capacity.iter().zip(ground.free()).map(|(capacity, free)| capacity - free);
+        self.at_end.iter_mut().zip(parts).for_each(|(at_end, used)| *at_end = used);
+    }
+
+    /// The part of a resource that was used between the first submission and the last one, or at the end where all were submitted at once; `None`
+    /// where there is none of it.
     pub(crate) fn utilisation(&self, resource: Resource) -> Option<f64> {
+        let (at_end, whole) = (self.at_end[resource.index()], self.capacity[resource.index()]);
+        if self.from_micros == self.to_micros {
+            return (whole > 0.0).then(|| at_end / whole);
+        }
         self.part(self.used[resource.index()], resource)
     }
 

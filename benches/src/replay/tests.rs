@@ -133,6 +133,15 @@ fn utilisation_counts_from_the_first_submission_to_the_last() {
 }
 
 #[test]
+fn of_what_is_there_from_the_beginning_and_never_ends_the_end_counts() {
+    let mut jobs = jobs("a 0 1 1 2\nb 0 1 1 4 elastic");
+    jobs.iter_mut().for_each(|job| job.run_micros = None);
+    let replayed = Replay::new(&jobs, ground(4, 1), Discipline::Fifo).run().unwrap().unwrap();
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert_eq!((summary.cpu_used, summary.never_started, replayed.placements), (1.0, 1, 4));
+}
+
+#[test]
 fn capacity_that_is_idle_while_somebody_waits_is_lost() {
     // From 0 to 100 one core is idle and b waits for two: a quarter of the capacity, to the last submission at 100.
     let text = "

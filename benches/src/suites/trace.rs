@@ -3,9 +3,11 @@
 //! | experiment | asks |
 //! |---|---|
 //! | `replay` | how long jobs wait, how much of the machines is used, who is treated how |
+//! | `capacity` | what would fit on more or fewer machines, and how many are enough |
 //!
 //! Without `--experiment` the replay runs.
 
+mod capacity;
 mod machines;
 mod replay;
 
@@ -17,7 +19,7 @@ use clap::{Args, ValueEnum};
 use crate::figure::Figure;
 use crate::progress::say;
 use crate::replay::{Discipline, generator, placing::Placing, summary::Classes};
-use crate::traces::{open, work::Trace};
+use crate::traces::{backup, open, work::Trace};
 use crate::{Run, interrupt};
 
 /// The name of the suite.
@@ -38,9 +40,12 @@ pub(crate) struct Flags {
     /// The machines: a number, NxCORES[xGIB[xGPUS]], a CSV file, or changes of those there are: +20%, -3, CLASS=+20%, several joined by ","
     #[arg(long, value_name = "MACHINES", allow_hyphen_values = true)]
     machines: Option<String>,
-    /// The machines that changes are about: a CSV file [default: those of the trace]
+    /// The machines that changes are about: a CSV file [default: those of the trace or the backup]
     #[arg(long, value_name = "FILE")]
     cell: Option<PathBuf>,
+    /// A live cell's machines, and what runs and waits there: a file that `plenum backup` wrote
+    #[arg(long, value_name = "FILE", conflicts_with = "jobs")]
+    backup: Option<PathBuf>,
     /// Where tasks go: names of policies, joined by ","
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     policy: Vec<String>,
@@ -56,6 +61,9 @@ pub(crate) struct Flags {
     /// How waits are told apart
     #[arg(long, value_enum, default_value = "size")]
     classes: ClassesFlag,
+    /// Capacity: machines are enough when 99 of 100 jobs wait no longer
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    wait_limit: f64,
     /// Drawn jobs: the part of the machines that they would use if none ever waited
     #[arg(long, default_value_t = 0.8)]
     load: f64,
@@ -63,7 +71,10 @@ pub(crate) struct Flags {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Experiment {
+    /// Policies and queue disciplines on one cell
     Replay,
+    /// The same on more and fewer machines, and how many are enough
+    Capacity,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,6 +90,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     interrupt::listen()?;
     match options.trace.experiment {
         None | Some(Experiment::Replay) => replay::run(options),
+        Some(Experiment::Capacity) => capacity::run(options),
     }
 }
 
@@ -114,9 +126,10 @@ fn named(given: &[String], default: &[&str]) -> Vec<String> {
 fn trace(options: &Run) -> anyhow::Result<Trace> {
     let flags = &options.trace;
     ensure!(flags.load > 0.0 && flags.load <= 2.0, "--load: expected a number above 0, to 2, found {}", flags.load);
-    let trace = match &flags.jobs {
-        Some(path) => open::jobs(path)?,
-        None => {
+    let trace = match (&flags.jobs, &flags.backup) {
+        (_, Some(path)) => backup::read(path)?,
+        (Some(path), None) => open::jobs(path)?,
+        (None, None) => {
             let count = if options.quick { 2000 } else { 10_000 };
             generator::jobs(count, flags.load, options.seed)
         }
@@ -157,5 +170,75 @@ mod tests {
         for wrong in ["", "a", "5..1", "1..", "0..5000"] {
             assert!(seeds(wrong).unwrap_err().to_string().starts_with("--seeds: expected FIRST..LAST"), "{wrong}");
         }
+    }
+
+    /// Flags of a run that leaves its files in `folder`.
+    fn options(folder: &std::path::Path, more: &[&str]) -> Run {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            run: Run,
+        }
+        let out = folder.to_str().unwrap();
+        let words = ["bench", "trace", "--quick", "--out", out].into_iter().chain(more.iter().copied());
+        <Only as clap::Parser>::parse_from(words).run
+    }
+
+    const JOBS: &str = "job,submit_s,run_s,tasks,cpu_millis,memory_mib,user\n\
+        a,0,100,2,1000,1,ann\nb,1,100,2,1000,1,bob\nc,2,100,2,1000,1,ann\nd,300,10,1,1000,1,bob\n";
+
+    #[test]
+    fn as_many_machines_are_enough_as_can_be_counted_on_paper() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = folder.path().join("jobs.csv");
+        std::fs::write(&jobs, JOBS).unwrap();
+        let jobs = jobs.to_str().unwrap();
+        // Three jobs of two cores at once, on machines of one core: nobody waits on six of them.
+        let more = ["--experiment", "capacity", "--jobs", jobs, "--machines", "10x1", "--wait-limit", "0"];
+        let figures = run(&options(folder.path(), &more)).unwrap();
+        let enough = figures.iter().find(|figure| figure.metric == "machines_enough").unwrap();
+        assert_eq!(enough.value, 6.0);
+        let page = std::fs::read_to_string(folder.path().join("trace-capacity.md")).unwrap();
+        assert!(page.contains("**6 machines (") && page.contains("| +0% | 10 | all |"), "{page}");
+    }
+
+    #[test]
+    fn a_replay_leaves_figures_charts_and_the_list_of_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = folder.path().join("jobs.csv");
+        std::fs::write(&jobs, JOBS).unwrap();
+        let more = [
+            "--jobs",
+            jobs.to_str().unwrap(),
+            "--machines",
+            "2x1",
+            "--queue",
+            "fifo",
+            "--seeds",
+            "0",
+            "--policy",
+            "best-fit",
+        ];
+        let figures = run(&options(folder.path(), &more)).unwrap();
+        let value = |metric: &str| figures.iter().find(|figure| figure.metric == metric).map(|figure| figure.value);
+        // Waits 0, 99, 198 and 0.
+        assert_eq!((value("wait_seconds_mean"), value("makespan_seconds")), (Some(74.25), Some(310.0)));
+        let list = std::fs::read_to_string(folder.path().join("trace-replay-fifo-best-fit.csv")).unwrap();
+        assert!(list.contains("\"b\",\"bob\",cores=002-008,2,1.000,100.000,200.000\n"), "{list}");
+        assert!(folder.path().join("trace-replay-waits.svg").exists());
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_told_before_anything_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |more: &[&str]| run(&options(folder.path(), more)).unwrap_err().to_string();
+        assert!(told(&["--policy", "best"]).starts_with("--policy: expected some of "), "policy");
+        assert!(told(&["--queue", "lifo"]).starts_with("--queue: expected some of fifo, easy, greedy"), "queue");
+        assert!(told(&["--load", "7"]).starts_with("--load: expected a number above 0, to 2, found 7"), "load");
+        assert!(told(&["--machines", "+x"]).starts_with("--machines: expected a change"), "machines");
+        let capacity = told(&["--experiment", "capacity", "--wait-limit=-1"]);
+        assert!(capacity.starts_with("--wait-limit: expected seconds from 0 on"), "{capacity}");
+        let two = told(&["--experiment", "capacity", "--queue", "fifo,easy"]);
+        assert!(two.starts_with("capacity asks about one way to place"), "{two}");
     }
 }

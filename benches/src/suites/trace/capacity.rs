@@ -1,0 +1,220 @@
+//! The experiment `capacity`: the same jobs on more and on fewer machines. Would they fit, who would wait, what would be used; and how many
+//! machines are enough.
+
+use std::fmt::Write;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+
+use super::replay::Setup;
+use super::{NAME, machines};
+use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::plot::{Axis, Chart, Point, Series};
+use crate::progress::say;
+use crate::replay::summary::{Summary, summarise};
+use crate::traces::work::{MachineClass, Trace};
+use crate::{Run, interrupt};
+use machines::{By, Change};
+
+/// Sizes that are tried besides the one that was asked for, in percent of the machines there are.
+const STEPS: [f64; 7] = [-40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0];
+const QUICK_STEPS: [f64; 3] = [-20.0, 0.0, 20.0];
+
+/// The search for how many are enough ends at this part of the machines, in percent, and begins at these bounds.
+const SEARCH_STEP_PERCENT: f64 = 1.0;
+const SEARCH_FROM_PERCENT: f64 = -95.0;
+const SEARCH_TO_PERCENT: f64 = 400.0;
+
+/// What one size of the cell comes to.
+struct Tried {
+    /// In words: `+20%`, or the changes that were asked for.
+    name: String,
+    /// Percent of the machines there are; `None` for changes by class.
+    percent: Option<f64>,
+    machines: u64,
+    summary: Summary,
+}
+
+/// What is asked.
+struct Question<'a> {
+    trace: &'a Trace,
+    base: &'a [MachineClass],
+    policy: &'a str,
+    queue: crate::replay::Discipline,
+    options: &'a Run,
+}
+
+/// Runs the experiment.
+pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let flags = &options.trace;
+    let limit = flags.wait_limit;
+    ensure!(limit >= 0.0 && limit.is_finite(), "--wait-limit: expected seconds from 0 on, found {limit}");
+    let (queues, policies) = (flags.queues(&["easy"])?, flags.policies(&["best-fit"])?);
+    let ([queue], [policy]) = (queues.as_slice(), policies.as_slice()) else {
+        anyhow::bail!(
+            "capacity asks about one way to place: expected one --queue and one --policy, found {} and {}",
+            queues.len(),
+            policies.len()
+        );
+    };
+    let trace = super::trace(options)?;
+    let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
+    // Said before anything runs.
+    machines::changed(&asked.machines, &asked.changes)?;
+    say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&asked.machines)));
+    let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options };
+    let mut tried = Vec::new();
+    if !asked.changes.is_empty() {
+        let name = format!("as asked ({})", flags.machines.as_deref().unwrap_or_default());
+        tried.extend(question.of(name, None, &asked.changes)?);
+    }
+    for percent in if options.quick { &QUICK_STEPS[..] } else { &STEPS } {
+        tried.extend(question.at(*percent)?);
+    }
+    let enough = question.enough()?;
+    let mut figures = Vec::new();
+    for one in &tried {
+        figures.extend(question.figures(one)?);
+    }
+    if let Some(enough) = &enough {
+        let name = question.case("enough");
+        let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
+        figures.push(case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?);
+    }
+    question.write(&tried, enough.as_ref())?;
+    Ok(figures)
+}
+
+impl Question<'_> {
+    fn case(&self, size: &str) -> String {
+        format!("jobs={} queue={} policy={} size={size}", self.trace.name, self.queue.name(), self.policy)
+    }
+
+    /// What comes of a cell of so many percent more machines; `None` when somebody stopped it, or no machine is left.
+    fn at(&self, percent: f64) -> anyhow::Result<Option<Tried>> {
+        let change = Change { class: None, by: By::Percent(percent) };
+        self.of(format!("{percent:+.0}%"), Some(percent), &[change])
+    }
+
+    fn of(&self, name: String, percent: Option<f64>, changes: &[Change]) -> anyhow::Result<Option<Tried>> {
+        let Ok(machines) = machines::changed(self.base, changes) else { return Ok(None) };
+        let setup = Setup { trace: self.trace, machines: &machines, policy: self.policy, queue: self.queue };
+        if interrupt::asked() {
+            return Ok(None);
+        }
+        let Some((jobs, replayed)) = setup.once(0, 0)? else { return Ok(None) };
+        let summary = summarise(&jobs, &replayed, self.options.trace.classes());
+        let machines = machines.iter().map(|class| u64::from(class.count)).sum();
+        let tried = Tried { name, percent, machines, summary };
+        say(&format!(
+            "{}: {machines} machines, {:.1}% used, {} jobs too large, 99 of 100 wait at most {:.0} s",
+            tried.name,
+            tried.summary.cpu_used * 100.0,
+            tried.summary.too_large,
+            tried.summary.all.p99
+        ));
+        Ok(Some(tried))
+    }
+
+    fn is_enough(&self, tried: &Tried) -> bool {
+        let summary = &tried.summary;
+        summary.too_large == 0 && summary.never_started == 0 && summary.all.p99 <= self.options.trace.wait_limit
+    }
+
+    /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`]: by halving, so where more machines make somebody wait longer (backfilling has
+    /// such cases) a smaller one may be enough, too. `None` when none is within the bounds, or somebody stopped it.
+    fn enough(&self) -> anyhow::Result<Option<Tried>> {
+        let (mut low, mut high) = (SEARCH_FROM_PERCENT, SEARCH_TO_PERCENT);
+        let Some(mut best) = self.at(high)?.filter(|tried| self.is_enough(tried)) else {
+            say(&format!("not even {high:+.0}% of the machines are enough"));
+            return Ok(None);
+        };
+        while high - low > SEARCH_STEP_PERCENT {
+            let middle = f64::midpoint(low, high).round();
+            if middle <= low || middle >= high {
+                break;
+            }
+            match self.at(middle)? {
+                Some(tried) if self.is_enough(&tried) => (best, high) = (tried, middle),
+                _ if interrupt::asked() => return Ok(None),
+                _ => low = middle,
+            }
+        }
+        Ok(Some(best))
+    }
+
+    fn parameters(&self) -> Parameters {
+        Parameters::from([
+            ("jobs".to_owned(), json!(self.trace.jobs.len())),
+            ("machines".to_owned(), json!(machines::words(self.base))),
+            ("wait_limit_seconds".to_owned(), json!(self.options.trace.wait_limit)),
+        ])
+    }
+
+    fn figures(&self, tried: &Tried) -> anyhow::Result<Vec<Figure>> {
+        let name = self.case(&tried.name);
+        let case = Case { suite: NAME, case: &name, parameters: self.parameters() };
+        let summary = &tried.summary;
+        Ok(vec![
+            case.figure("machines", "machines", Better::Lower, vec![number(tried.machines)])?,
+            case.figure("cpu_used_percent", "%", Better::Higher, vec![summary.cpu_used * 100.0])?,
+            case.figure("wait_seconds_mean", "s", Better::Lower, vec![summary.all.mean])?,
+            case.figure("wait_seconds_p99", "s", Better::Lower, vec![summary.all.p99])?,
+            case.figure(
+                "jobs_not_started",
+                "jobs",
+                Better::Lower,
+                vec![number(summary.too_large + summary.never_started)],
+            )?,
+        ])
+    }
+
+    /// A table, and a chart of waits and use over sizes.
+    fn write(&self, tried: &[Tried], enough: Option<&Tried>) -> anyhow::Result<()> {
+        let limit = self.options.trace.wait_limit;
+        let mut text = format!(
+            "### How many machines are enough for {}\n\nFrom {}.\n\n",
+            self.trace.name,
+            machines::words(self.base)
+        );
+        text.push_str("| size | machines | fits | CPU used | mean wait | 99 of 100 wait at most | enough |\n|---|---|---|---|---|---|---|\n");
+        for one in tried.iter().chain(enough) {
+            let summary = &one.summary;
+            let fits = match summary.too_large + summary.never_started {
+                0 => "all".to_owned(),
+                left => format!("all but {left} jobs"),
+            };
+            let seconds = |value: f64| crate::report::quantity(value, "s");
+            let (used, mean, p99) = (summary.cpu_used * 100.0, seconds(summary.all.mean), seconds(summary.all.p99));
+            let verdict = if self.is_enough(one) { "yes" } else { "no" };
+            let _ = writeln!(
+                text,
+                "| {} | {} | {fits} | {used:.1}% | {mean} | {p99} | {verdict} |",
+                one.name, one.machines
+            );
+        }
+        let words = enough.map_or_else(
+            || format!("None of the sizes up to {SEARCH_TO_PERCENT:+.0}% was found to be enough"),
+            |one| format!("**{} machines ({}) are enough**", one.machines, one.name),
+        );
+        let _ = writeln!(text, "\n{words}: every job is started, and 99 of 100 wait at most {limit} s.");
+        let mut sizes: Vec<&Tried> = tried.iter().filter(|one| one.percent.is_some()).collect();
+        sizes.sort_by_key(|one| one.machines);
+        let line = |of: fn(&Summary) -> f64| {
+            sizes.iter().map(|one| Point::at(number(one.machines), of(&one.summary))).collect()
+        };
+        let series = vec![
+            Series::new("mean wait", line(|summary| summary.all.mean)),
+            Series::new("99 of 100 wait at most", line(|summary| summary.all.p99)),
+        ];
+        let (x, y) = (Axis::linear("machines"), Axis::log("wait (s)"));
+        let chart = Chart { title: "Waits by the size of the cell".to_owned(), x, y, series }.svg();
+        let folder = self.options.folder();
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (name, text) in [("trace-capacity.md", text), ("trace-capacity.svg", chart)] {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
