@@ -1,3 +1,5 @@
+//! Placing on GPUs: stories, and properties over random machines.
+
 use proptest::prelude::*;
 
 use super::target::Target;

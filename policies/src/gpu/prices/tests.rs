@@ -1,3 +1,5 @@
+//! Prices of GPUs: stories, and properties over random machines.
+
 use proptest::prelude::*;
 
 use super::*;
