@@ -11,7 +11,8 @@
 //! - The deltas after a `Welcome` continue at its revision, or at the snapshot's, without gaps, each revision once.
 //! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
 //! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
-//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory.
+//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory. That holds in the middle
+//!   of a snapshot, too: once the deltas after it are gone, its pages are let go of, whether the watcher reads or not.
 //! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
 //! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything
@@ -125,6 +126,15 @@ impl SyncSession {
     pub fn snapshot(&mut self, cell: Cell) {
         if matches!(self.phase, Phase::Awaiting) {
             self.phase = Phase::Snapshot(Box::new(PageWalk::new(cell, self.sections)));
+        }
+    }
+
+    /// To be called when something was published. A snapshot on its way, which keeps pages from being changed in place, is given up once
+    /// nothing could continue it any more: whoever had all of it would have to begin anew all the same.
+    pub fn published(&mut self, recent: &Recent) {
+        if matches!(&self.phase, Phase::Snapshot(walk) if !recent.continues(walk.revision())) {
+            self.resyncs += 1;
+            self.phase = Phase::Greeting(Resume::default());
         }
     }
 

@@ -128,6 +128,7 @@ impl Watcher {
                 }
                 changed = durable.changed(), if follows => {
                     due = true;
+                    self.sync.published(&self.shared.recent.read());
                     if changed.is_err() {
                         return;
                     }

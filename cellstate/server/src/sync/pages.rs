@@ -1,6 +1,6 @@
 //! A snapshot in bounded parts: each page is encoded when its part is sent, and not before.
 
-use plenum_model::Cell;
+use plenum_model::{Cell, Revision};
 use plenum_proto::pages::{self, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
@@ -18,6 +18,11 @@ impl PageWalk {
         let mut left = Box::new(pages::every(&cell).filter(move |(table, _)| sections.has_table(*table)));
         let next = left.next();
         Self { cell, sections, left, next }
+    }
+
+    /// The revision that it shows.
+    pub(super) fn revision(&self) -> Revision {
+        self.cell.revision()
     }
 
     /// The next part: whole pages, until it is full. At least one.

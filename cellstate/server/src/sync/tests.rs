@@ -177,6 +177,29 @@ fn a_watcher_that_falls_behind_begins_anew_and_costs_no_memory() {
     assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);
 }
 
+/// A watcher that stopped reading kept the pages of its snapshot until its connection ended.
+#[test]
+fn a_snapshot_that_nothing_continues_any_more_is_let_go_of_though_nobody_reads() {
+    let mut source = Source::new(500);
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    (0..600).for_each(|_| source.machine());
+    let Step::Send(welcome) = session.poll(0, &source.recent) else { panic!("a welcome comes first") };
+    watcher.take(welcome);
+    assert!(matches!(session.poll(0, &source.recent), Step::NeedSnapshot));
+    session.snapshot(source.mirror.cell().clone());
+    let Step::Send(part) = session.poll(0, &source.recent) else { panic!("its first part comes next") };
+    watcher.take(part);
+    assert!(matches!(session.phase, super::Phase::Snapshot(_)), "the snapshot has several parts");
+    session.published(&source.recent);
+    assert!(matches!(session.phase, super::Phase::Snapshot(_)), "its deltas are still there");
+    (0..50).for_each(|_| source.machine());
+    session.published(&source.recent);
+    assert!(matches!(session.phase, super::Phase::Greeting(_)), "its pages are nobody's any more");
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "welcome+snapshot", "part"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (1, None));
+}
+
 #[test]
 fn deltas_go_on_from_a_snapshot_that_is_newer_than_the_welcome() {
     let mut source = Source::new(1 << 20);
