@@ -106,9 +106,7 @@ impl Watcher {
                 Some((number, told)) = answers.recv() => {
                     self.answered(number, told);
                     // All that have come are sent before anything else is looked at.
-                    while let Ok((number, told)) = answers.try_recv() {
-                        self.answered(number, told);
-                    }
+                    std::iter::from_fn(|| answers.try_recv().ok()).for_each(|(number, told)| self.answered(number, told));
                     due = true;
                 }
                 permit = out.reserve(), if due => {
