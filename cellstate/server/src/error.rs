@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use plenum_history::StoreError;
 use plenum_model::Revision;
 use thiserror::Error;
 
@@ -155,6 +156,9 @@ impl ServerError {
             },
             Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) => "OTHER_CELL",
             Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) => "OTHER_FORMAT",
+            Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
+                "HISTORY_WRITE_FAILED"
+            }
             Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
                 "DAMAGED_HISTORY"
             }
@@ -173,5 +177,19 @@ impl ServerError {
 impl From<NotABatch> for ServerError {
     fn from(error: NotABatch) -> Self {
         Self::Unfoldable { revision: Revision(0), what: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_history::WriteError;
+
+    #[test]
+    fn a_disk_that_fails_under_the_history_is_told_from_damage() {
+        let failed = ServerError::WriteHistory(WriteError::Store(StoreError::Poisoned));
+        assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
+        let ahead = ServerError::WriteHistory(WriteError::AheadOfLog { history: 9, log: 8 });
+        assert_eq!(ahead.code(), "DAMAGED_HISTORY");
     }
 }
