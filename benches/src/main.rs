@@ -7,6 +7,7 @@
 //! | `cells` | the scheduling simulator: architectures compared on one workload, around the production core |
 //! | `etcd` | a real etcd beside the cell |
 //! | `figure` | what a run leaves behind |
+//! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt` | Ctrl-C keeps what was measured |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
@@ -19,6 +20,7 @@ mod disk;
 mod etcd;
 mod event_loop;
 mod figure;
+mod inflation;
 mod interrupt;
 mod latency;
 mod machine;

@@ -52,7 +52,7 @@ pub(crate) const SUITES: [Suite; 7] = [
     },
     Suite {
         name: trace::NAME,
-        about: "recorded jobs replayed on the production core and policies: waits, utilisation, fairness, capacity",
+        about: "recorded jobs replayed on the production core and policies: waits, utilisation, fairness, capacity; GPUs that policies waste",
         run: trace::run,
     },
 ];

@@ -8,6 +8,7 @@
 //! | `swf` | logs of parallel machines in the Standard Workload Format |
 //! | `mapreduce`, `batch`, `ml`, `services`, `cells` | what the operators of large cells published |
 //! | `backup` | a live cell, from its backup |
+//! | `openb` | machines and pods of a cell with GPUs |
 //! | `open` | which of these a file is |
 //! | `check` | sums over the known files |
 //!
@@ -20,6 +21,7 @@ pub(crate) mod check;
 pub(crate) mod mapreduce;
 pub(crate) mod ml;
 pub(crate) mod open;
+pub(crate) mod openb;
 pub(crate) mod own;
 pub(crate) mod services;
 pub(crate) mod swf;

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `replay` | how long jobs wait, how much of the machines is used, who is treated how |
 //! | `capacity` | what would fit on more or fewer machines, and how many are enough |
+//! | `inflation` | how much of a cell's GPUs is allocated when more is asked for than there is |
 //!
 //! Without `--experiment` the replay runs.
 
 mod capacity;
+mod inflation;
 mod machines;
 mod replay;
 
@@ -67,6 +69,8 @@ pub(crate) struct Flags {
     /// Drawn jobs: the part of the machines that they would use if none ever waited
     #[arg(long, default_value_t = 0.8)]
     load: f64,
+    #[command(flatten)]
+    inflation: inflation::InflationFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -75,6 +79,8 @@ enum Experiment {
     Replay,
     /// The same on more and fewer machines, and how many are enough
     Capacity,
+    /// Tasks arrive until they ask for 130% of the GPUs
+    Inflation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,6 +97,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     match options.trace.experiment {
         None | Some(Experiment::Replay) => replay::run(options),
         Some(Experiment::Capacity) => capacity::run(options),
+        Some(Experiment::Inflation) => inflation::run(options),
     }
 }
 

@@ -1,0 +1,215 @@
+//! The experiment `inflation`: how much of a cell's GPUs each policy allocates when more is asked for than there is.
+
+mod pages;
+mod reference;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use serde_json::json;
+
+use super::{Flags, NAME, seeds};
+use crate::figure::{Better, Case, Figure, Parameters};
+use crate::inflation::{
+    ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
+};
+use crate::progress::say;
+use crate::traces::openb;
+use crate::{Run, interrupt};
+use reference::Reference;
+
+/// What only this experiment wants to know.
+#[derive(Clone, Debug, Args)]
+pub(super) struct InflationFlags {
+    /// inflation: the machines (docs/gpu-placement.md) [default: generated ones]
+    #[arg(long, value_name = "FILE", requires = "pods")]
+    nodes: Option<PathBuf>,
+    /// inflation: lists of tasks to draw from, joined by ","
+    #[arg(long, value_name = "FILES", value_delimiter = ',', requires = "nodes")]
+    pods: Vec<PathBuf>,
+    /// inflation: names of tasks as they arrive, one a line, for one list and seed [default: drawn by seed]
+    #[arg(long, value_name = "FILE", requires = "pods")]
+    arrivals: Option<PathBuf>,
+    /// inflation: names of machines, one a line: the first wins a tie [default: drawn by seed]
+    #[arg(long, value_name = "FILE", requires = "pods")]
+    node_order: Option<PathBuf>,
+    /// inflation: a folder in which arrivals/LIST.seedN.txt and node_order/LIST.seedN.txt give the orders of seed N of each list
+    #[arg(long, value_name = "DIR", requires = "pods", conflicts_with_all = ["arrivals", "node_order"])]
+    orders: Option<PathBuf>,
+    /// inflation: each placement is a transaction that the production core decides
+    #[arg(long)]
+    through_core: bool,
+}
+
+/// Seeds of the published runs.
+const SEEDS: &str = "42..51";
+const SEEDS_QUICK: &str = "42..44";
+
+/// Machines of a generated cell.
+const GENERATED_MACHINES: u32 = 300;
+
+/// All runs of one policy on one list.
+struct Runs {
+    list: String,
+    policy: String,
+    limit_percent: f64,
+    by_seed: Vec<(u64, Inflated)>,
+}
+
+impl Runs {
+    fn at(&self, percent: usize) -> Vec<f64> {
+        self.by_seed.iter().filter_map(|(_, run)| run.allocated_at(percent)).collect()
+    }
+
+    fn case(&self) -> String {
+        case(&self.policy, &self.list)
+    }
+}
+
+fn case(policy: &str, list: &str) -> String {
+    format!("policy={policy} pods={list}")
+}
+
+pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let flags = &options.trace;
+    let own = &flags.inflation;
+    let policies = if flags.policy.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { flags.policy.clone() };
+    policies.iter().try_for_each(|policy| check_policy(policy))?;
+    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
+    let folder = options.folder();
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut all = Vec::new();
+    for workload in workloads(own, options)? {
+        let conditions = conditions(&workload, flags, &seeds)?;
+        for policy in &policies {
+            if interrupt::asked() || !options.has_case(&case(policy, &workload.name)) {
+                continue;
+            }
+            let mut runs = Runs {
+                list: workload.name.clone(),
+                policy: policy.clone(),
+                limit_percent: workload.mix_limit_percent(),
+                by_seed: Vec::new(),
+            };
+            for conditions in conditions.iter().take_while(|_| !interrupt::asked()) {
+                runs.by_seed.push((conditions.seed, inflate(&workload, policy, conditions)?));
+            }
+            ensure!(
+                interrupt::asked() || runs.at(ARRIVED_PERCENT).len() == conditions.len(),
+                "{}: expected tasks that ask for {ARRIVED_PERCENT}% of the GPUs",
+                runs.case()
+            );
+            if let Some(end) = mean(&runs.at(ARRIVED_PERCENT)) {
+                say(&format!("{}: {end:.2}% of the GPUs allocated, mean of {} seeds", runs.case(), runs.by_seed.len()));
+                all.push(runs);
+            }
+        }
+    }
+    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), own.given())?;
+    pages::write(&all, &reference, &folder)?;
+    let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(figures.into_iter().flatten().collect())
+}
+
+impl InflationFlags {
+    /// Whether orders are given, and not drawn.
+    fn given(&self) -> bool {
+        self.orders.is_some() || (self.arrivals.is_some() && self.node_order.is_some())
+    }
+}
+
+/// The lists that were asked for, or generated ones.
+fn workloads(own: &InflationFlags, options: &Run) -> anyhow::Result<Vec<Workload>> {
+    let Some(nodes) = &own.nodes else {
+        say(
+            "no --nodes and --pods: running on generated lists; docs/gpu-placement.md says where to get published ones",
+        );
+        let count = if options.quick { 1 } else { 10 };
+        return Ok((0..count).map(|list| generated::workload(GENERATED_MACHINES, options.seed + list)).collect());
+    };
+    ensure!(
+        own.pods.len() == 1 || own.arrivals.is_none(),
+        "--arrivals: expected one list of --pods, found {}",
+        own.pods.len()
+    );
+    let nodes = openb::read_nodes(nodes)?;
+    ensure!(nodes.iter().any(|node| node.gpus > 0), "--nodes: expected machines with GPUs, found none");
+    let workload = |path: &PathBuf| {
+        let pods = openb::read_pods(path)?;
+        ensure!(!pods.is_empty(), "{}: expected tasks, found none", path.display());
+        Ok(Workload { name: list_name(path), nodes: nodes.clone(), pods })
+    };
+    own.pods.iter().map(workload).collect()
+}
+
+/// `default` of `openb_pod_list_default.csv`; of another file its name without what stands behind the last dot.
+fn list_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.strip_prefix("openb_pod_list_").unwrap_or(&stem).to_owned()
+}
+
+/// Who arrives when, for each seed; of a folder of orders those seeds that it has.
+fn conditions(workload: &Workload, flags: &Flags, seeds: &[u64]) -> anyhow::Result<Vec<Conditions>> {
+    let own = &flags.inflation;
+    let arrivals = |path: &Path| openb::read_order(path, names(&workload.pods), false);
+    let order = |path: &Path| openb::read_order(path, workload.nodes.iter().map(|node| node.name.as_str()), true);
+    let mut all = Vec::new();
+    for &seed in seeds {
+        let mut conditions = orders::own(workload, seed);
+        conditions.through_core = own.through_core;
+        if let Some(folder) = &own.orders {
+            let file = format!("{}.seed{seed}.txt", workload.name);
+            let (arriving, ordered) = (folder.join("arrivals").join(&file), folder.join("node_order").join(&file));
+            if !arriving.exists() {
+                continue;
+            }
+            (conditions.arrivals, conditions.order) = (arrivals(&arriving)?, order(&ordered)?);
+        }
+        if let Some(path) = &own.arrivals {
+            conditions.arrivals = arrivals(path)?;
+        }
+        if let Some(path) = &own.node_order {
+            conditions.order = order(path)?;
+        }
+        all.push(conditions);
+    }
+    ensure!(!all.is_empty(), "--orders: expected arrivals of {} for some of the seeds, found none", workload.name);
+    Ok(all)
+}
+
+fn figures(runs: &Runs, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
+    let name = runs.case();
+    let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
+    let parameters: Parameters = [
+        ("seeds", json!(seeds)),
+        ("orders", json!(if own.given() { "given" } else { "own" })),
+        ("through_core", json!(own.through_core)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect();
+    let case = Case { suite: NAME, case: &name, parameters };
+    let of = |value: fn(&Inflated) -> f64| runs.by_seed.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();
+    let mut figures = vec![
+        case.figure("allocated_percent_at_100", "%", Better::Higher, runs.at(100))?,
+        case.figure("allocated_percent_at_130", "%", Better::Higher, runs.at(ARRIVED_PERCENT))?,
+        case.figure("mean_decision_seconds", "s", Better::Lower, of(|run| run.decision_seconds))?,
+    ];
+    if own.through_core {
+        figures.push(case.figure("mean_commit_seconds", "s", Better::Lower, of(|run| run.commit_seconds))?);
+    }
+    Ok(figures)
+}
+
+/// The mean; nothing of nothing.
+fn mean(samples: &[f64]) -> Option<f64> {
+    (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / crate::figure::number(samples.len() as u64))
+}
+
+/// How far samples lie from their mean, as the square root of the mean square.
+fn deviation(samples: &[f64]) -> f64 {
+    let Some(middle) = mean(samples) else { return 0.0 };
+    let squares = samples.iter().map(|sample| (sample - middle).powi(2)).collect::<Vec<_>>();
+    mean(&squares).map_or(0.0, f64::sqrt)
+}

@@ -1,0 +1,119 @@
+//! Published results, where they lie beside the lists: `replay_reference.csv` for given orders, `expected/summary.csv` for orders of one's own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::traces::table::{Layout, Table};
+
+/// What the policies are called there.
+const NAMES: [(&str, &str); 6] = [
+    ("Random", "random"),
+    ("DotProd", "dot-product"),
+    ("GpuClustering", "gpu-clustering"),
+    ("GpuPacking", "gpu-packing"),
+    ("BestFit", "best-fit"),
+    ("FGD", "fgd"),
+];
+
+/// How far a run may lie from the same run elsewhere, in points.
+const SAME_RUN: f64 = 0.1;
+
+/// How far a mean may lie from the published mean, in points, other orders being drawn.
+const MEANS: f64 = 0.3;
+
+/// Allocated percent at 100 and 130 by list, policy and seed; of means there is no seed.
+#[derive(Debug, Default)]
+pub(super) struct Reference {
+    rows: BTreeMap<(String, String, Option<u64>), [f64; 2]>,
+}
+
+const RUNS: [&str; 13] = [
+    "workload",
+    "policy",
+    "seed",
+    "arrivals",
+    "typical_pods",
+    "placed",
+    "failed",
+    "arrived_gpu_milli",
+    "used_gpu_milli",
+    "alloc_pct_at_100",
+    "alloc_pct_at_130",
+    "final_frag_gpus",
+    "placements_sha256",
+];
+
+const SUMMARY: [&str; 11] = [
+    "workload",
+    "policy",
+    "seeds",
+    "alloc_at_80",
+    "alloc_at_100",
+    "alloc_at_130",
+    "sd_at_130",
+    "min_at_130",
+    "max_at_130",
+    "unallocated_at_130",
+    "frag_of_total_at_100",
+];
+
+impl Reference {
+    /// Of the folder in which the list lies; nothing when it is not there.
+    ///
+    /// # Errors
+    /// When what is there is not what it should be.
+    pub(super) fn beside(list: Option<&Path>, given_orders: bool) -> anyhow::Result<Self> {
+        let Some(folder) = list.and_then(Path::parent) else { return Ok(Self::default()) };
+        let path = if given_orders { folder.join("replay_reference.csv") } else { folder.join("expected/summary.csv") };
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let (layout, columns) = if given_orders {
+            (Layout::commas(&RUNS, &[]), ["alloc_pct_at_100", "alloc_pct_at_130"])
+        } else {
+            (Layout::commas(&SUMMARY, &["frag_of_total_at_130"]), ["alloc_at_100", "alloc_at_130"])
+        };
+        let mut rows = BTreeMap::new();
+        let mut table = Table::open(&path, &layout)?;
+        while let Some(row) = table.next()? {
+            let name = row.text("policy")?;
+            let known = NAMES.iter().find(|(published, _)| *published == name);
+            let policy = known.ok_or_else(|| row.wrong("policy", "a policy of the published experiment"))?.1.to_owned();
+            let seed = if given_orders { Some(row.whole("seed", 0..=u64::MAX)?) } else { None };
+            let [at_100, at_130] = columns.map(|column| row.number_in(column, 0.0..=100.0));
+            rows.insert((row.text("workload")?.to_owned(), policy, seed), [at_100?, at_130?]);
+        }
+        Ok(Self { rows })
+    }
+
+    /// What should have come out at 100 and 130, and how far off is allowed. For given orders, the mean over the seeds that were run.
+    ///
+    /// Random is one sample there, never to be met: its means are compared, by twice as much.
+    pub(super) fn of(&self, list: &str, policy: &str, seeds: &[u64]) -> Option<([f64; 2], f64)> {
+        let row = |seed| self.rows.get(&(list.to_owned(), policy.to_owned(), seed)).copied();
+        if let Some(means) = row(None) {
+            return Some((means, MEANS));
+        }
+        let rows = seeds.iter().map(|seed| row(Some(*seed))).collect::<Option<Vec<_>>>()?;
+        let mean = |at: usize| super::mean(&rows.iter().map(|row| row[at]).collect::<Vec<_>>());
+        Some(([mean(0)?, mean(1)?], if policy == "random" { 2.0 * MEANS } else { SAME_RUN }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_found_beside_the_list_and_nothing_is_when_nothing_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list.csv");
+        assert!(Reference::beside(Some(&list), false).unwrap().of("a", "fgd", &[42]).is_none());
+        std::fs::create_dir(folder.path().join("expected")).unwrap();
+        let text = format!("{}\na,FGD,10,80.0,94.0,95.5,0.1,95,96,4.5,1\n", SUMMARY.join(","));
+        std::fs::write(folder.path().join("expected/summary.csv"), text).unwrap();
+        let reference = Reference::beside(Some(&list), false).unwrap();
+        assert_eq!(reference.of("a", "fgd", &[42]), Some(([94.0, 95.5], MEANS)));
+        assert_eq!(reference.of("a", "worth", &[42]), None);
+    }
+}
