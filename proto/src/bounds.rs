@@ -30,6 +30,8 @@ pub const RETRY_ATTEMPTS_MAX: u32 = 254;
 pub const CUSTOM_MAX: usize = plenum_model::CUSTOM_RESOURCES;
 /// Allocations that one agent reports, and transitions of one command: a machine counts its own in 16 bits.
 pub const TRANSITIONS_MAX: usize = 65_536;
+/// Machines of one report: a rack of them, and many racks' worth.
+pub const REPORTED_MACHINES_MAX: usize = 4096;
 /// Bytes of the name and of the value of a scheduler's option.
 pub const OPTION_BYTES_MAX: usize = 1024;
 /// Bytes of a digest of a policy's configuration.

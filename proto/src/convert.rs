@@ -18,7 +18,7 @@ mod governance;
 use crate::error::{Invalid, Within};
 
 /// Converts each element; a fault names its position.
-fn each<W, M>(field: &str, wire: Vec<W>, convert: impl Fn(W) -> Result<M, Invalid>) -> Result<Vec<M>, Invalid> {
+fn each<W, M>(field: &str, wire: Vec<W>, mut convert: impl FnMut(W) -> Result<M, Invalid>) -> Result<Vec<M>, Invalid> {
     wire.into_iter().enumerate().map(|(position, one)| convert(one).within_at(field, position)).collect()
 }
 

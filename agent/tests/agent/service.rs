@@ -81,6 +81,10 @@ impl Agents for Cell {
         Ok(Response::new(v1::ReportResponse { revision: 2, register: false }))
     }
 
+    async fn report_many(&self, _: Request<v1::ReportManyRequest>) -> Result<Response<v1::ReportManyResponse>, Status> {
+        Err(Status::unimplemented("this agent speaks for itself"))
+    }
+
     async fn send_logs(
         &self,
         request: Request<Streaming<v1::SendLogsRequest>>,

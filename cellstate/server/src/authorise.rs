@@ -270,6 +270,7 @@ const TABLE: &[Row] = table! {
         "Register": AGENTS,
         "Follow": AGENTS,
         "Report": AGENTS,
+        "ReportMany": AGENTS,
         "SendLogs": AGENTS,
     }
     "grpc.health.v1.Health" {

@@ -10,7 +10,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use super::delta::wire::{Column, VARINT_BYTES_MAX, put_length, zigzag};
 use super::governance::partition;
 use super::jobs::submission;
-use super::machines::{attributes_to_wire, register, reported};
+use super::machines::{Reasons, attributes_to_wire, register, reported};
 use super::resources::{list, resources};
 use super::{each, required, transaction};
 use crate::bounds::{self, BODY_BYTES_MAX, COUNT_MAX, CUSTOM_MAX, TRANSITIONS_MAX};
@@ -334,7 +334,8 @@ fn report(wire: v1::ReportStatus) -> Result<Vec<Transition>, Invalid> {
     if !wire.reasons.is_empty() {
         bounds::column("reasons", rows, wire.reasons.len())?;
     }
-    let transition = |row: usize| {
+    let mut reasons = Reasons::default();
+    let mut transition = |row: usize| {
         let state = i32::try_from(wire.states[row]).unwrap_or(i32::MAX);
         Ok(Transition {
             machine: bounds::machine("machine", wire.machines[row])?,
@@ -344,7 +345,7 @@ fn report(wire: v1::ReportStatus) -> Result<Vec<Transition>, Invalid> {
             ready: wire.ready[row],
             exit_code: wire.exit_codes[row],
             restarts: wire.restarts[row],
-            reason: names::reason("reason", wire.reasons.get(row).map_or("", |reason| reason))?,
+            reason: reasons.checked(wire.reasons.get(row).map_or("", |reason| reason))?,
         })
     };
     (0..rows).map(|row| transition(row).within_at("", row)).collect()

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Command, Device, Inventory, LogTime, Machine, MachineState, Revision, TaskTraces,
-    Transition,
+    AllocationState, Attributes, Command, Device, Inventory, LogTime, Machine, MachineId, MachineState, Revision,
+    TaskTraces, Transition,
 };
 
 use super::enums::Known;
 use super::resources::{list, resources};
 use super::{each, required};
-use crate::bounds::{self, ATTRIBUTES_MAX, TEXT_BYTES_MAX, TRANSITIONS_MAX};
+use crate::bounds::{self, ATTRIBUTES_MAX, REPORTED_MACHINES_MAX, TEXT_BYTES_MAX, TRANSITIONS_MAX};
 use crate::error::{Invalid, Within};
 use crate::{names, v1};
 
@@ -43,6 +43,7 @@ pub fn transitions(wire: v1::ReportRequest) -> Result<Vec<Transition>, Invalid> 
     bounds::at_most("transitions", "transitions", wire.transitions.len(), TRANSITIONS_MAX)?;
     let machine = bounds::machine("machine", wire.machine)?;
     let epoch = bounds::epoch("epoch", wire.epoch)?;
+    let mut reasons = Reasons::default();
     each("transitions", wire.transitions, |wire| {
         Ok(Transition {
             machine,
@@ -52,9 +53,102 @@ pub fn transitions(wire: v1::ReportRequest) -> Result<Vec<Transition>, Invalid> 
             ready: wire.ready,
             exit_code: wire.exit_code,
             restarts: wire.restarts,
-            reason: names::reason("reason", &wire.reason)?,
+            reason: reasons.checked(&wire.reason)?,
         })
     })
+}
+
+/// Reasons of transitions. Nearly all are the same, empty or not: one copy of that is shared, as each would be an allocation.
+#[derive(Default)]
+pub(super) struct Reasons {
+    last: Option<Arc<str>>,
+}
+
+impl Reasons {
+    pub(super) fn checked(&mut self, reason: &str) -> Result<Arc<str>, Invalid> {
+        match &self.last {
+            Some(last) if **last == *reason => Ok(last.clone()),
+            _ => {
+                let checked = names::reason("reason", reason)?;
+                self.last = Some(checked.clone());
+                Ok(checked)
+            }
+        }
+    }
+}
+
+/// A machine of a report about many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedMachine {
+    /// Which one.
+    pub machine: MachineId,
+    /// In which epoch its agent is.
+    pub epoch: u32,
+    /// Which agent it is; empty for those who don't say. Not checked here.
+    pub instance: String,
+}
+
+/// The machines of a report about many for which `takes` is false, and the transitions of all others. Each machine is asked about once,
+/// and none when the report breaks a rule.
+///
+/// # Errors
+/// Names the field that breaks a rule.
+pub fn many(
+    wire: v1::ReportManyRequest,
+    mut takes: impl FnMut(&ReportedMachine) -> bool,
+) -> Result<(Vec<ReportedMachine>, Vec<Transition>), Invalid> {
+    let (machines, rows) = (wire.machines.len(), wire.allocations.len());
+    bounds::at_most("machines", "machines", machines, REPORTED_MACHINES_MAX)?;
+    bounds::column("epochs", machines, wire.epochs.len())?;
+    optional("instances", machines, wire.instances.len())?;
+    bounds::at_most("allocations", "transitions", rows, TRANSITIONS_MAX)?;
+    bounds::column("of", rows, wire.of.len())?;
+    bounds::column("states", rows, wire.states.len())?;
+    optional("ready", rows, wire.ready.len())?;
+    optional("exit_codes", rows, wire.exit_codes.len())?;
+    optional("restarts", rows, wire.restarts.len())?;
+    optional("reasons", rows, wire.reasons.len())?;
+    let mut instances = wire.instances.into_iter();
+    let mut seen = BTreeSet::new();
+    let mut reported_of = Vec::with_capacity(machines);
+    for (row, (machine, epoch)) in wire.machines.into_iter().zip(wire.epochs).enumerate() {
+        let machine = bounds::machine("", machine).within_at("machines", row)?;
+        if !seen.insert(machine) {
+            return Err(Invalid::new("machines", "each machine once", format_args!("{machine} twice")));
+        }
+        let epoch = bounds::epoch("", epoch).within_at("epochs", row)?;
+        reported_of.push(ReportedMachine { machine, epoch, instance: instances.next().unwrap_or_default() });
+    }
+    let mut reasons = Reasons::default();
+    let mut transitions = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let place = usize::try_from(wire.of[row]).unwrap_or(usize::MAX);
+        let Some(of) = reported_of.get(place) else {
+            return Err(Invalid::new("of", format!("the position of one of {machines} machines"), wire.of[row]));
+        };
+        transitions.push(Transition {
+            machine: of.machine,
+            epoch: of.epoch,
+            allocation: bounds::allocation("", wire.allocations[row]).within_at("allocations", row)?,
+            state: reported("", wire.states[row]).within_at("states", row)?,
+            ready: wire.ready.get(row).copied().unwrap_or_default(),
+            exit_code: wire.exit_codes.get(row).copied().unwrap_or_default(),
+            restarts: wire.restarts.get(row).copied().unwrap_or_default(),
+            reason: reasons.checked(wire.reasons.get(row).map_or("", |reason| reason)).within_at("reasons", row)?,
+        });
+    }
+    // Asked only now: a report that breaks a rule renews nothing.
+    let refused: BTreeSet<MachineId> = reported_of.iter().filter(|of| !takes(of)).map(|of| of.machine).collect();
+    if !refused.is_empty() {
+        transitions.retain(|transition| !refused.contains(&transition.machine));
+        return Ok((reported_of.into_iter().filter(|of| refused.contains(&of.machine)).collect(), transitions));
+    }
+    Ok((Vec::new(), transitions))
+}
+
+/// A column that is as long as the others, or left out.
+fn optional(field: &str, rows: usize, found: usize) -> Result<(), Invalid> {
+    if found == 0 { Ok(()) } else { bounds::column(field, rows, found) }
 }
 
 /// A state that an agent can bring about: starting, running, or an end.

@@ -1,59 +1,55 @@
-//! The agents of all machines in one: they report what was stopped, so that its room comes back, and keep their leases by it.
+//! The agents of all machines, behind relays: each relay speaks for the machines of a rack. They report what was stopped, so that its
+//! room comes back, and keep the machines' leases by it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use plenum_proto::v1;
 use plenum_proto::v1::agents_client::AgentsClient;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::cell::{Registered, connect};
 use crate::event_loop;
 
+/// Machines that one relay speaks for: a rack of them.
+const RACK: usize = 50;
 /// Calls at once: each waits until its receipts are durable.
-const CALLS: usize = 128;
-/// Connections that they share.
+const CALLS: usize = 64;
+/// Connections that all relays share.
 const CONNECTIONS: usize = 4;
-/// How often each machine reports: what was stopped meanwhile goes into one report, which renews the lease. Agents renew theirs
-/// after 5 s.
-const PERIOD_MIN: Duration = Duration::from_secs(4);
-/// Machines of a large cell report less often, so that all of them together don't need a core for it.
-const PERIOD_A_MACHINE: Duration = Duration::from_micros(200);
-/// The shortest pause between two reports of one caller: what timers tell apart.
+/// How often each relay reports: what was stopped meanwhile goes into one report, which renews the leases of its machines.
+const PERIOD_MIN: Duration = Duration::from_millis(500);
+/// In a large cell relays report less often, so that all of them together don't need a core for it.
+const PERIOD_A_RELAY: Duration = Duration::from_micros(2500);
+/// The shortest pause between two reports: what timers tell apart.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// How often one that rests looks whether it still may.
+/// How often relays that rest look whether they still may.
 const RESTING_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often each of so many machines reports.
-pub(super) fn period(machines: u32) -> Duration {
-    PERIOD_MIN.max(PERIOD_A_MACHINE * machines)
+/// How often each of so many machines is reported about.
+fn period(machines: u32) -> Duration {
+    let relays = machines.div_ceil(u32::try_from(RACK).expect("a rack has few machines"));
+    PERIOD_MIN.max(PERIOD_A_RELAY * relays)
 }
 
-/// What waits to be reported, by machine. The position of a machine is its slot: they were registered in this order in an empty cell.
-#[derive(Debug)]
+/// What waits to be reported. The position of a machine is its slot: they were registered in this order in an empty cell.
+#[derive(Debug, Default)]
 pub(crate) struct Stopped {
-    waiting: Vec<Mutex<Vec<u64>>>,
+    /// Allocations and their machines, on their way to the relays.
+    waiting: Mutex<Vec<(u64, u32)>>,
     count: AtomicI64,
 }
 
 impl Stopped {
-    /// For so many machines.
-    pub(crate) fn new(machines: u32) -> Self {
-        Self { waiting: (0..machines).map(|_| Mutex::default()).collect(), count: AtomicI64::new(0) }
-    }
-
     /// These allocations are to end.
-    pub(crate) fn add(&self, allocations: impl Iterator<Item = (u64, u32)>) {
-        let mut count = 0;
-        for (allocation, machine) in allocations {
-            self.of(machine as usize).push(allocation);
-            count += 1;
-        }
-        self.count.fetch_add(count, Ordering::Relaxed);
+    pub(crate) fn add(&self, allocations: impl ExactSizeIterator<Item = (u64, u32)>) {
+        self.count.fetch_add(i64::try_from(allocations.len()).expect("a transaction stops few"), Ordering::Relaxed);
+        self.waiting.lock().expect("nobody panics while holding it").extend(allocations);
     }
 
     /// How many leave now: stopped, and not reported yet.
@@ -61,52 +57,52 @@ impl Stopped {
         u64::try_from(self.count.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    fn of(&self, machine: usize) -> std::sync::MutexGuard<'_, Vec<u64>> {
-        self.waiting[machine].lock().expect("nobody panics while holding it")
+    fn take(&self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut *self.waiting.lock().expect("nobody panics while holding it"))
     }
+}
+
+/// How all relays go about it.
+#[derive(Debug, Default)]
+struct Orders {
+    resting: AtomicBool,
+    finishing: AtomicBool,
+    reports: AtomicU64,
 }
 
 /// All agents.
 pub(crate) struct Agents {
     stopped: Arc<Stopped>,
-    resting: Arc<AtomicBool>,
-    finishing: Arc<AtomicBool>,
-    reports: Arc<AtomicU64>,
+    orders: Arc<Orders>,
     failure: Arc<Mutex<Option<String>>>,
-    tasks: Vec<JoinHandle<anyhow::Result<()>>>,
+    relays: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Agents {
     /// Starts reporting.
     pub(crate) async fn start(address: &str, machines: Vec<Registered>) -> anyhow::Result<Self> {
-        let stopped = Arc::new(Stopped::new(u32::try_from(machines.len())?));
-        let (resting, finishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let reports = Arc::new(AtomicU64::new(0));
+        let (stopped, orders) = (Arc::<Stopped>::default(), Arc::<Orders>::default());
         let failure = Arc::new(Mutex::new(None));
-        let machines = Arc::new(machines);
         let clients = event_loop::of_agents()?.spawn(connect_all(address.to_owned())).await??;
-        let tasks = (0..CALLS).map(|first| {
-            let mut caller = Caller {
-                client: clients[first % CONNECTIONS].clone(),
-                machines: machines.clone(),
-                stopped: stopped.clone(),
-                resting: resting.clone(),
-                finishing: finishing.clone(),
-                reports: reports.clone(),
-                first,
-            };
-            let failure = failure.clone();
-            let calls = async move {
-                let called = caller.run().await;
-                if let Err(error) = &called {
-                    failure.lock().expect("nobody panics while holding it").get_or_insert_with(|| format!("{error:#}"));
-                }
-                called
-            };
-            Ok(event_loop::of_agents()?.spawn(calls))
+        let racks = machines.chunks(RACK).map(|rack| Rack { machines: rack.into(), ended: Vec::new(), is_told: true });
+        let period = period(u32::try_from(machines.len())?);
+        let relays = Relays {
+            clients,
+            racks: racks.collect(),
+            stopped: stopped.clone(),
+            orders: orders.clone(),
+            calls: JoinSet::new(),
+            pause: (period / u32::try_from(machines.len().div_ceil(RACK).max(1))?).max(PAUSE_MIN),
+        };
+        let told = failure.clone();
+        let relays = event_loop::of_agents()?.spawn(async move {
+            let reported = relays.run().await;
+            if let Err(error) = &reported {
+                told.lock().expect("nobody panics while holding it").get_or_insert_with(|| format!("{error:#}"));
+            }
+            reported
         });
-        let tasks = tasks.collect::<anyhow::Result<_>>()?;
-        Ok(Self { stopped, resting, finishing, reports, failure, tasks })
+        Ok(Self { stopped, orders, failure, relays })
     }
 
     /// Where schedulers put what they stopped.
@@ -116,12 +112,12 @@ impl Agents {
 
     /// Lets them rest, or go on. Leases run on meanwhile: for some seconds at most.
     pub(crate) fn rest(&self, resting: bool) {
-        self.resting.store(resting, Ordering::Release);
+        self.orders.resting.store(resting, Ordering::Release);
     }
 
-    /// Reports so far.
+    /// Reports of relays so far.
     pub(crate) fn reports(&self) -> u64 {
-        self.reports.load(Ordering::Relaxed)
+        self.orders.reports.load(Ordering::Relaxed)
     }
 
     /// Why one of them gave up, if one did.
@@ -131,11 +127,8 @@ impl Agents {
 
     /// Reports what is left, and ends.
     pub(crate) async fn finish(self) -> anyhow::Result<()> {
-        self.finishing.store(true, Ordering::Release);
-        for task in self.tasks {
-            task.await.context("the agents")??;
-        }
-        Ok(())
+        self.orders.finishing.store(true, Ordering::Release);
+        self.relays.await.context("the agents")?
     }
 }
 
@@ -147,59 +140,137 @@ async fn connect_all(address: String) -> anyhow::Result<Vec<AgentsClient<Channel
     Ok(clients)
 }
 
-/// Reports for some of the machines, one after the other.
-struct Caller {
-    client: AgentsClient<Channel>,
-    machines: Arc<Vec<Registered>>,
-    stopped: Arc<Stopped>,
-    resting: Arc<AtomicBool>,
-    finishing: Arc<AtomicBool>,
-    reports: Arc<AtomicU64>,
-    first: usize,
+/// The machines of one relay.
+struct Rack {
+    machines: Arc<[Registered]>,
+    /// Ended and not reported: allocations, and the positions of their machines.
+    ended: Vec<(u64, u32)>,
+    /// Nothing of it is under way.
+    is_told: bool,
 }
 
-impl Caller {
-    async fn run(&mut self) -> anyhow::Result<()> {
-        let period = period(u32::try_from(self.machines.len())?);
-        let own: Vec<usize> = (self.first..self.machines.len()).step_by(CALLS).collect();
-        loop {
-            let began = Instant::now();
-            // Looked at before the round: what came until then is in it.
-            let last = self.finishing.load(Ordering::Acquire);
-            for (position, machine) in own.iter().enumerate() {
-                while self.resting.load(Ordering::Acquire) {
-                    tokio::time::sleep(RESTING_PAUSE).await;
-                }
-                let allocations = std::mem::take(&mut *self.stopped.of(*machine));
-                if !last || !allocations.is_empty() {
-                    self.report(*machine, allocations).await?;
-                }
-                if !self.finishing.load(Ordering::Acquire) {
-                    // Spread over the period, so that the cell gets an even stream of them.
-                    let share = u32::try_from(position + 1)?;
-                    let due = period * share / u32::try_from(own.len())?;
-                    tokio::time::sleep(due.saturating_sub(began.elapsed()).max(PAUSE_MIN)).await;
-                }
+/// A report that was answered: of which rack, how many receipts it had, and those that have to be said again.
+type Answered = anyhow::Result<(usize, usize, Vec<(u64, u32)>)>;
+
+/// All relays, one after the other in turn.
+struct Relays {
+    clients: Vec<AgentsClient<Channel>>,
+    racks: Vec<Rack>,
+    stopped: Arc<Stopped>,
+    orders: Arc<Orders>,
+    calls: JoinSet<Answered>,
+    pause: Duration,
+}
+
+impl Relays {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut due = Instant::now();
+        for turn in (0..self.racks.len()).cycle() {
+            if self.orders.finishing.load(Ordering::Acquire) {
+                return self.finish().await;
             }
-            if last {
-                return Ok(());
+            while self.orders.resting.load(Ordering::Acquire) && !self.orders.finishing.load(Ordering::Acquire) {
+                sleep(RESTING_PAUSE).await;
             }
-            if own.is_empty() {
-                tokio::time::sleep(period).await;
+            self.sort();
+            self.report(turn);
+            while self.calls.len() >= CALLS {
+                self.answered().await?;
             }
+            // Spread over the period, so that the cell gets an even stream of them.
+            due = (due + self.pause).max(Instant::now());
+            sleep_until(due).await;
+            while let Some(answered) = self.calls.try_join_next() {
+                self.take(answered?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each relay what stopped on its machines.
+    fn sort(&mut self) {
+        for (allocation, machine) in self.stopped.take() {
+            let machine = machine as usize;
+            let position = u32::try_from(machine % RACK).expect("a rack has few machines");
+            self.racks[machine / RACK].ended.push((allocation, position));
         }
     }
 
-    async fn report(&mut self, machine: usize, allocations: Vec<u64>) -> anyhow::Result<()> {
-        let reported = allocations.len();
-        if report(&mut self.client, self.machines[machine], &allocations).await? {
-            self.stopped.count.fetch_sub(i64::try_from(reported)?, Ordering::Relaxed);
-            self.reports.fetch_add(1, Ordering::Relaxed);
-        } else {
-            // The cell has too much to do: with the next report.
-            self.stopped.of(machine).extend(allocations);
+    /// Sends the report of a rack, unless its last one is still under way.
+    fn report(&mut self, number: usize) {
+        let rack = &mut self.racks[number];
+        if !std::mem::take(&mut rack.is_told) {
+            return;
         }
+        let (machines, ended) = (rack.machines.clone(), std::mem::take(&mut rack.ended));
+        let client = self.clients[number % CONNECTIONS].clone();
+        let count = ended.len();
+        self.calls.spawn(async move { Ok((number, count, relay(client, &machines, ended).await?)) });
+    }
+
+    async fn answered(&mut self) -> anyhow::Result<()> {
+        match self.calls.join_next().await {
+            Some(answered) => self.take(answered?),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, answered: Answered) -> anyhow::Result<()> {
+        let (number, count, again) = answered?;
+        self.orders.reports.fetch_add(1, Ordering::Relaxed);
+        self.stopped.count.fetch_sub(i64::try_from(count - again.len())?, Ordering::Relaxed);
+        let rack = &mut self.racks[number];
+        rack.is_told = true;
+        rack.ended.extend(again);
         Ok(())
+    }
+
+    /// Reports all that is left.
+    async fn finish(mut self) -> anyhow::Result<()> {
+        loop {
+            while !self.calls.is_empty() {
+                self.answered().await?;
+            }
+            self.sort();
+            let left: Vec<usize> =
+                (0..self.racks.len()).filter(|number| !self.racks[*number].ended.is_empty()).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            for number in left {
+                self.report(number);
+                while self.calls.len() >= CALLS {
+                    self.answered().await?;
+                }
+            }
+        }
+    }
+}
+
+/// Reports that these allocations have ended, and renews the leases of all machines of a rack. Gives what has to be reported again: the
+/// cell asked to be asked later.
+async fn relay(
+    mut client: AgentsClient<Channel>,
+    machines: &[Registered],
+    ended: Vec<(u64, u32)>,
+) -> anyhow::Result<Vec<(u64, u32)>> {
+    let stopped = i32::from(v1::AllocationState::Stopped);
+    let request = v1::ReportManyRequest {
+        machines: machines.iter().map(|machine| machine.id).collect(),
+        epochs: machines.iter().map(|machine| machine.epoch).collect(),
+        of: ended.iter().map(|(_, position)| *position).collect(),
+        allocations: ended.iter().map(|(allocation, _)| *allocation).collect(),
+        states: vec![stopped; ended.len()],
+        ..v1::ReportManyRequest::default()
+    };
+    match client.report_many(request).await {
+        Ok(answer) => {
+            let gone = answer.into_inner().register;
+            ensure!(gone.is_empty(), "{} machines lost their leases: reports came too late", gone.len());
+            Ok(Vec::new())
+        }
+        Err(status) if status.code() == Code::ResourceExhausted => Ok(ended),
+        Err(status) => bail!("a report was not taken: {status}"),
     }
 }
 

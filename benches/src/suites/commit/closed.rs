@@ -167,7 +167,7 @@ pub(crate) fn parameters(size: Size, times: Times, file_system: &str) -> Paramet
         (
             "clients",
             json!(
-                "in one process beside the server's; each stream a connection; without mirrors they receive outcomes and revisions only"
+                "in one process beside the server's; each stream a connection; without mirrors they receive outcomes only; machines are reported about by relays, one for 50 of them"
             ),
         ),
         (

@@ -166,7 +166,7 @@ mod tests {
 
     fn load() -> Load {
         let manner = Manner { claims: 1, in_flight: 1, mirrors: false, pace: Pace::Closed };
-        Load::new(manner, 2, 1, Arc::new(Stopped::new(1)), Arc::default())
+        Load::new(manner, 2, 1, Arc::<Stopped>::default(), Arc::default())
     }
 
     #[test]

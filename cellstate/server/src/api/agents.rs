@@ -44,6 +44,19 @@ impl AgentsService {
         Ok(id)
     }
 
+    /// Fails if the principal may not speak for one of them. One that is gone is nobody's: its agent is told to register.
+    async fn may_speak_for_all(&self, principal: &Principal, machines: &[u64]) -> Result<(), Failure> {
+        if principal.role() == crate::authorise::Role::Local {
+            return Ok(());
+        }
+        let cell = self.shared.snapshot().await;
+        let known = machines.iter().filter_map(|id| cell.machine(MachineId::from_bits(*id)?));
+        for machine in known {
+            principal.may_speak_for_machine(&machine.name)?;
+        }
+        Ok(())
+    }
+
     /// True if an epoch began before the cell was restored: its agent has to learn of that, by registering.
     fn is_of_the_past(&self, epoch: u32) -> bool {
         epoch <= plenum_model::floor_of(self.shared.identity.incarnation)
@@ -187,6 +200,30 @@ impl v1::agents_server::Agents for AgentsService {
             self.shared.hub.reports.report(transitions).await?
         };
         Ok(Response::new(v1::ReportResponse { revision, register }))
+    }
+
+    async fn report_many(
+        &self,
+        request: Request<v1::ReportManyRequest>,
+    ) -> Result<Response<v1::ReportManyResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        self.may_speak_for_all(&principal, &wire.machines).await?;
+        for instance in &wire.instances {
+            checked_instance(instance.clone())?;
+        }
+        let (hub, now) = (&self.shared.hub, self.shared.clock.monotonic_micros());
+        let (gone, transitions) = plenum_proto::machines::many(wire, |of| {
+            !self.is_of_the_past(of.epoch) && hub.renew(of.machine, of.epoch, &of.instance, now)
+        })
+        .map_err(Failure::from)?;
+        let revision = if transitions.is_empty() {
+            self.shared.durable_revision().0
+        } else {
+            hub.reports.report(transitions).await?
+        };
+        let register = gone.into_iter().map(|of| of.machine.to_bits()).collect();
+        Ok(Response::new(v1::ReportManyResponse { revision, register }))
     }
 
     async fn send_logs(

@@ -16,6 +16,49 @@ fn transition(allocation: u64, state: v1::AllocationState) -> v1::Transition {
     v1::Transition { allocation, state: state.into(), ..Default::default() }
 }
 
+/// A relay speaks for a rack: what is reported of its machines counts, but for those whose epoch is over.
+#[tokio::test]
+async fn a_relay_reports_of_many_machines_and_hears_which_have_to_register() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (one, other) = (register(&channel, "m1", 4000).await, register(&channel, "m2", 4000).await);
+    let crunch = submit(&channel, job("crunch", 2)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0, 1], vec![0, 1])]);
+    let outcome = session.commit(transaction).await.unwrap();
+    let complete = v1::AllocationState::Complete.into();
+    let many = v1::ReportManyRequest {
+        machines: vec![one.machine, other.machine],
+        epochs: vec![one.epoch, other.epoch + 1],
+        of: vec![0, 1],
+        allocations: outcome.placements[0].allocations.clone(),
+        states: vec![complete; 2],
+        ..v1::ReportManyRequest::default()
+    };
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let answer = agents.report_many(many.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.register, [other.machine]);
+    assert!(answer.revision > outcome.revision);
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let get = v1::GetJobRequest { namespace: "default".into(), name: "crunch".into(), at: None };
+    let view = jobs.get(get.clone()).await.unwrap().into_inner().job.unwrap();
+    assert_eq!((view.state(), view.groups[0].done), (v1::JobState::JobRunning, 1));
+
+    // Said again, as its answer may have been lost; and now of both.
+    let many = v1::ReportManyRequest { epochs: vec![one.epoch, other.epoch], ..many };
+    let answer = agents.report_many(many).await.unwrap().into_inner();
+    assert!(answer.register.is_empty());
+    let view = jobs.get(get).await.unwrap().into_inner().job.unwrap();
+    assert_eq!((view.state(), view.groups[0].done), (v1::JobState::JobComplete, 2));
+    let foreign = as_principal(
+        "agent/m1",
+        v1::ReportManyRequest { machines: vec![one.machine, other.machine], epochs: vec![1, 1], ..Default::default() },
+    );
+    assert_eq!(code(&agents.report_many(foreign).await.unwrap_err()), "NOT_PERMITTED");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_is_told_what_to_run_and_its_receipts_end_the_job() {
     let dir = tempfile::tempdir().unwrap();

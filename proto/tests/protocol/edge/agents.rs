@@ -107,3 +107,52 @@ fn the_numbers_of_states_are_those_of_the_wire() {
         assert_eq!(wire as i32, state as i32, "{state:?}");
     }
 }
+
+fn many() -> v1::ReportManyRequest {
+    let stopped = v1::AllocationState::Stopped.into();
+    v1::ReportManyRequest {
+        machines: vec![1 << 32, 1 << 32 | 1],
+        epochs: vec![4, 5],
+        of: vec![1, 0, 1],
+        allocations: vec![7 << 32 | 7, 7 << 32 | 8, 7 << 32 | 9],
+        states: vec![stopped; 3],
+        ..v1::ReportManyRequest::default()
+    }
+}
+
+#[test]
+fn a_report_of_many_machines_gives_each_transition_to_its_own() {
+    let slots_of = |transitions: Vec<plenum_model::Transition>| {
+        let slots = transitions.iter().map(|one| (one.machine.slot, one.epoch, one.allocation.slot));
+        slots.collect::<Vec<_>>()
+    };
+    let (refused, transitions) = machines::many(many(), |_| true).unwrap();
+    assert!(refused.is_empty() && transitions.iter().all(|one| one.reason.is_empty() && one.exit_code == 0));
+    assert_eq!(slots_of(transitions), [(1, 5, 7), (0, 4, 8), (1, 5, 9)]);
+    let (refused, transitions) = machines::many(many(), |of| of.epoch == 4).unwrap();
+    assert_eq!(refused.iter().map(|of| of.machine.slot).collect::<Vec<_>>(), [1]);
+    assert_eq!(slots_of(transitions), [(0, 4, 8)]);
+}
+
+#[test]
+fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
+    let check = |change: fn(&mut v1::ReportManyRequest), expected: &str| {
+        let mut wire = many();
+        change(&mut wire);
+        let error = machines::many(wire, |_| panic!("nothing is asked of a machine")).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    check(|wire| wire.epochs.truncate(1), "epochs: expected 2, one for each row, found 1");
+    check(|wire| wire.machines[1] = 1 << 32, "machines: expected each machine once, found machine-0-1 twice");
+    check(|wire| wire.of[2] = 2, "of: expected the position of one of 2 machines, found 2");
+    check(|wire| wire.ready = vec![true], "ready: expected 3, one for each row, found 1");
+    check(
+        |wire| wire.reasons = vec![String::new(), "x".repeat(256), String::new()],
+        "reasons[1].reason: expected at most 255 bytes, found 256 bytes",
+    );
+    check(
+        |wire| wire.states[1] = v1::AllocationState::Granted.into(),
+        "states[1]: expected starting, running, or an end: others are the cell's to decide, found Granted",
+    );
+    check(|wire| wire.machines = vec![1 << 32; 4097], "machines: expected at most 4096 machines, found 4097");
+}
