@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use plenum_history::ConflictNote;
 use plenum_model::Revision;
+use plenum_proto::fields::fields;
 use plenum_proto::v1;
 use prost::Message;
 
@@ -32,20 +33,69 @@ pub(crate) fn losses(published: &Published) -> Result<Vec<Losses>, MirrorError> 
     Ok(losses)
 }
 
+/// An outcome without what it granted: nobody here looks at that, and it is the most of it.
 fn outcome(batch: &LoggedBatch, revision: Revision) -> Result<Option<v1::Outcome>, MirrorError> {
-    let decided = batch.decided(revision).unwrap_or_default();
-    let decision = v1::Decision::decode(decided).map_err(|source| MirrorError::Decode { revision, source })?;
-    Ok(match decision.answer {
-        Some(v1::decision::Answer::Outcome(outcome)) => Some(outcome),
-        _ => None,
-    })
+    let Some(outcome) = batch.outcome(revision) else { return Ok(None) };
+    let decoded = v1::Outcome::decode(&*picked(&outcome, |field| field != GRANTED));
+    decoded.map(Some).map_err(|source| MirrorError::Decode { revision, source })
 }
 
+/// What a transaction was based on, and how it was decided; nothing of what it asked.
 fn asked(batch: &LoggedBatch, revision: Revision) -> Result<Option<v1::Transaction>, MirrorError> {
     let asked = batch.asked(revision).unwrap_or_default();
-    let command = v1::Command::decode(asked).map_err(|source| MirrorError::Decode { revision, source })?;
-    Ok(match command.ask {
-        Some(v1::command::Ask::Commit(transaction)) => Some(transaction),
-        _ => None,
-    })
+    let Some(commit) = fields(&asked).flatten().find(|field| field.number == COMMIT) else { return Ok(None) };
+    let head = picked(&asked[commit.content], |field| matches!(field, BASE | DECISION));
+    v1::Transaction::decode(&*head).map(Some).map_err(|source| MirrorError::Decode { revision, source })
+}
+
+/// Fields of `Command`, `Transaction` and `Outcome`.
+const COMMIT: u64 = 6;
+const BASE: u64 = 4;
+const DECISION: u64 = 11;
+const GRANTED: u64 = 6;
+
+/// Some of the top fields of a message, as a message.
+fn picked(message: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<u8> {
+    let mut picked = Vec::new();
+    for field in fields(message).flatten().filter(|field| wanted(field.number)) {
+        picked.extend_from_slice(&message[field.whole]);
+    }
+    picked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::batch::BatchEncoder;
+    use plenum_model::{LogTime, TransactionOutcome};
+
+    #[test]
+    fn what_was_lost_is_read_without_what_was_granted() {
+        let refusal = v1::Refusal { kind: v1::RefusalKind::Conflict.into(), machine: 3, ..Default::default() };
+        let granted = v1::PlacementOutcome { allocations: vec![7; 100], ..Default::default() };
+        let outcome = v1::Outcome {
+            session: 4,
+            number: 5,
+            revision: 9,
+            claims: 101,
+            placements: vec![granted],
+            refusals: vec![refusal.clone()],
+            ..Default::default()
+        };
+        let decided = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) };
+        let decision = v1::DecisionMetadata { deciding_micros: 70, ..Default::default() };
+        let transaction = v1::Transaction { base_revision: 6, decision: Some(decision), ..Default::default() };
+        let asked = v1::Command { ask: Some(v1::command::Ask::Commit(transaction)), ..Default::default() };
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::default());
+        encoder.add(Revision(9), &asked.encode_to_vec(), &decided.encode_to_vec(), b"");
+        let batch = Arc::new(LoggedBatch::parse(encoder.finish()).unwrap());
+        let (scheduler, outcome) = (Arc::from("batch"), TransactionOutcome::Partial);
+        let note =
+            crate::commit::TransactionNote { revision: Revision(9), scheduler, outcome, granted: 100, refused: true };
+        let lost = losses(&Published { batch, deltas: Vec::new(), transactions: vec![note] }).unwrap();
+        let conflicts = lost[0].conflicts.as_ref().unwrap();
+        assert_eq!((lost.len(), &lost[0].refusals), (1, &vec![refusal]));
+        assert_eq!((conflicts.staleness_revisions, conflicts.deciding_micros, conflicts.claims), (3, 70, 101));
+    }
 }
