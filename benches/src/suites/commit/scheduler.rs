@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -139,8 +140,11 @@ impl Scheduler {
             let may_send = ready && !over && self.has_room();
             tokio::select! {
                 message = self.receives.message() => {
-                    let message = message?.context("the server ended the stream")?;
-                    self.take(message)?;
+                    self.take(message?.context("the server ended the stream")?)?;
+                    // What came together is taken together.
+                    while let Some(message) = at_hand(self.receives.message()).await {
+                        self.take(message?.context("the server ended the stream")?)?;
+                    }
                 }
                 due = next(&mut self.due), if may_send => match due {
                     Some(due) => self.send(due).await?,
@@ -340,6 +344,16 @@ impl Scheduler {
         self.load.count(Count::Answered, 1);
         Ok(())
     }
+}
+
+/// What is there without waiting.
+async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// The next transaction that is due; never, for who sends whenever it may.

@@ -17,7 +17,7 @@ use super::govern::held_job;
 use super::jobs::change;
 use super::principal;
 use super::session::{self, Ask as SessionAsk};
-use super::stream::{MESSAGES_MAX, Out, Owner, Watcher};
+use super::stream::{HANDFULS_MAX, Out, Owner, Watcher};
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
 use crate::sessions::Owner as SessionOwner;
@@ -43,9 +43,9 @@ impl CellService {
     ) -> Result<Response<session::Responses>, Status> {
         let principal = principal(&request)?;
         let shared = self.shared.clone();
-        Ok(Response::new(Box::pin(Driven::new(MESSAGES_MAX, |out: Out| async move {
+        Ok(Response::new(Box::pin(Driven::new(HANDFULS_MAX, |out: Out| async move {
             if let Err(failure) = serve_session(shared, principal, request.into_inner(), &out).await {
-                drop(out.send(Err(failure.into_status())).await);
+                drop(out.send(vec![Err(failure.into_status())]).await);
             }
         }))))
     }
@@ -67,7 +67,7 @@ impl v1::cell_server::Cell for CellService {
         let owner = Owner { principal, namespace: Arc::from(""), session: SessionId(0) };
         let (answers, answered) = mpsc::unbounded_channel();
         let watcher = Watcher::new(self.shared.clone(), owner, &hello, answers)?;
-        let messages = Driven::new(MESSAGES_MAX, |out| watcher.run(None, answered, out));
+        let messages = Driven::new(HANDFULS_MAX, |out| watcher.run(None, answered, out));
         let messages = messages.map(|message| message.and_then(session::Response::decoded));
         Ok(Response::new(Box::pin(messages)))
     }

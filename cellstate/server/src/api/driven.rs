@@ -10,18 +10,24 @@ use tokio_stream::Stream;
 /// What `work` sends into a channel, as a stream. The work goes on when the stream is asked for its next message, in the task that asks: a
 /// task of its own would have to be woken for each message, and so would the connection's after it. It ends with the stream.
 pub(super) struct Driven<T> {
-    messages: mpsc::Receiver<T>,
+    /// Several at a time, where several are there: each time the work goes on costs about as much as a small message.
+    messages: mpsc::Receiver<Vec<T>>,
+    /// Received, and next.
+    ready: std::vec::IntoIter<T>,
     work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
+// Nothing of it is pinned in place.
+impl<T> Unpin for Driven<T> {}
+
 impl<T> Driven<T> {
-    /// At most so many messages wait at a time.
-    pub(super) fn new<W>(messages_max: usize, work: impl FnOnce(mpsc::Sender<T>) -> W) -> Self
+    /// At most so many handfuls of messages wait at a time.
+    pub(super) fn new<W>(handfuls_max: usize, work: impl FnOnce(mpsc::Sender<Vec<T>>) -> W) -> Self
     where
         W: Future<Output = ()> + Send + 'static,
     {
-        let (out, messages) = mpsc::channel(messages_max);
-        Self { messages, work: Some(Box::pin(work(out))) }
+        let (out, messages) = mpsc::channel(handfuls_max);
+        Self { messages, ready: Vec::new().into_iter(), work: Some(Box::pin(work(out))) }
     }
 }
 
@@ -31,9 +37,15 @@ impl<T> Stream for Driven<T> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         // What waits goes first. Then the work goes on; what it sends at once is taken at once.
         loop {
+            if let Some(message) = self.ready.next() {
+                return Poll::Ready(Some(message));
+            }
             // Nobody but the work sends: nothing has to wake this task for what is sent while it polls.
             match self.messages.try_recv() {
-                Ok(message) => return Poll::Ready(Some(message)),
+                Ok(messages) => {
+                    self.ready = messages.into_iter();
+                    continue;
+                }
                 Err(TryRecvError::Disconnected) => return Poll::Ready(None),
                 Err(TryRecvError::Empty) => {}
             }
@@ -56,11 +68,11 @@ mod tests {
     async fn messages_come_in_order_and_the_end_after_the_last() {
         let numbers = Driven::new(2, |out| async move {
             for number in 0..5 {
-                out.send(number).await.unwrap();
+                out.send(vec![number, number]).await.unwrap();
                 tokio::task::yield_now().await;
             }
         });
-        assert_eq!(numbers.collect::<Vec<u32>>().await, [0, 1, 2, 3, 4]);
+        assert_eq!(numbers.collect::<Vec<u32>>().await, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
     }
 
     #[tokio::test]
@@ -68,7 +80,7 @@ mod tests {
         let (done, mut count) = tokio::sync::watch::channel(0);
         let mut numbers = Box::pin(Driven::new(2, move |out| async move {
             for number in 1.. {
-                if out.send(number).await.is_err() {
+                if out.send(vec![number]).await.is_err() {
                     return;
                 }
                 done.send_replace(number);

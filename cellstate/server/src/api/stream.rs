@@ -1,6 +1,7 @@
 //! Streams of watchers: the shell around [`SyncSession`].
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,11 +22,13 @@ use crate::notes::Note;
 use crate::shared::{Decided, Shared};
 use crate::sync::{Resume, Step, SyncSession};
 
-/// Messages between a stream and its connection. With the largest message this bounds what a slow reader holds.
-pub(super) const MESSAGES_MAX: usize = 4;
+/// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
+pub(super) const HANDFULS_MAX: usize = 4;
+/// Outcomes in one of them: for more it is not worth having the first ones wait.
+const HANDFUL_MAX: usize = 32;
 
-/// Where messages go.
-pub(super) type Out = mpsc::Sender<Result<Response, Status>>;
+/// Where messages go: several small ones at a time, or one that may be large.
+pub(super) type Out = mpsc::Sender<Vec<Result<Response, Status>>>;
 
 /// What a stream belongs to.
 pub(super) struct Owner {
@@ -91,18 +94,28 @@ impl Watcher {
             // Whoever asks and does not read the answers is not read from either.
             let reads = self.unsent() < self.shared.settings.outstanding;
             tokio::select! {
-                message = next(&mut inbound), if inbound.is_some() && reads => match message {
-                    Ok(Some(message)) => {
-                        self.asked(message);
-                        due = true;
+                first = next(&mut inbound), if inbound.is_some() && reads => {
+                    let (mut message, mut taken) = (Some(first), 0);
+                    while let Some(received) = message {
+                        match received {
+                            Ok(Some(message)) => self.asked(message),
+                            Ok(None) => {
+                                inbound = None;
+                                break;
+                            }
+                            Err(status) => {
+                                let failure = self.unreadable(&status);
+                                drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
+                                return;
+                            }
+                        }
+                        taken += 1;
+                        // What came together is taken together: looking at everything else in between costs as much as a request.
+                        let goes_on = taken < HANDFUL_MAX && self.unsent() < self.shared.settings.outstanding;
+                        message = if goes_on { at_hand(next(&mut inbound)).await } else { None };
                     }
-                    Ok(None) => inbound = None,
-                    Err(status) => {
-                        let failure = self.unreadable(&status);
-                        drop(failure.map(|failure| out.try_send(Err(failure.into_status()))));
-                        return;
-                    }
-                },
+                    due = true;
+                }
                 Some((number, told)) = answers.recv() => {
                     self.answered(number, told);
                     // All that have come are sent before anything else is looked at.
@@ -111,17 +124,20 @@ impl Watcher {
                 }
                 permit = out.reserve(), if due => {
                     let Ok(permit) = permit else { return };
-                    match self.step() {
-                        Step::Send(message) => permit.send(Ok(message.into())),
-                        Step::SendOutcome(encoded) => permit.send(Ok(Response::outcome(encoded))),
-                        Step::NeedSnapshot => {
+                    let (handful, last) = self.handful();
+                    if !handful.is_empty() {
+                        permit.send(handful);
+                    }
+                    match last {
+                        Last::NeedsSnapshot => {
                             let cell = self.shared.snapshot().await;
                             self.sync.snapshot(cell);
                         }
-                        Step::Wait { until_micros } => {
+                        Last::Waits(until_micros) => {
                             due = false;
                             wake_micros = until_micros;
                         }
+                        Last::HasMore => {}
                     }
                 }
                 changed = durable.changed(), if follows => {
@@ -134,11 +150,31 @@ impl Watcher {
                 () = self.sleep_until(wake_micros), if !due => due = true,
                 () = out.closed() => return,
                 () = ended.as_mut() => {
-                    drop(out.try_send(Err(Failure::ending().into_status())));
+                    drop(out.try_send(vec![Err(Failure::ending().into_status())]));
                     return;
                 }
             }
         }
+    }
+
+    /// Outcomes, as many as there are, or one other message; and what comes after them.
+    fn handful(&mut self) -> (Vec<Result<Response, Status>>, Last) {
+        let (mut handful, mut bytes) = (Vec::new(), 0);
+        while handful.len() < HANDFUL_MAX && bytes < self.shared.settings.sync.message_bytes {
+            match self.step() {
+                Step::Send(message) => {
+                    handful.push(Ok(message.into()));
+                    break;
+                }
+                Step::SendOutcome(encoded) => {
+                    bytes += encoded.len();
+                    handful.push(Ok(Response::outcome(encoded)));
+                }
+                Step::NeedSnapshot => return (handful, Last::NeedsSnapshot),
+                Step::Wait { until_micros } => return (handful, Last::Waits(until_micros)),
+            }
+        }
+        (handful, Last::HasMore)
     }
 
     /// Requests whose answers have not gone out: not decided yet, or decided or refused and not taken by the connection.
@@ -235,6 +271,15 @@ impl Watcher {
     }
 }
 
+/// What a stream does after a handful of messages.
+enum Last {
+    /// Perhaps it has another one.
+    HasMore,
+    NeedsSnapshot,
+    /// It has nothing to say before this time, or before something happens.
+    Waits(i64),
+}
+
 /// Notes of one message that are taken.
 const NOTES_MAX: usize = 4096;
 
@@ -243,6 +288,16 @@ fn number_of(transaction: &[u8]) -> u64 {
     const NUMBER: u64 = 2;
     let field = fields(transaction).flatten().find(|field| field.number == NUMBER);
     field.and_then(|field| number(&transaction[field.content])).unwrap_or(0)
+}
+
+/// What is there without waiting.
+async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 async fn next(inbound: &mut Option<Streaming<Request>>) -> Result<Option<Request>, Status> {
