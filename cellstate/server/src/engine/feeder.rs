@@ -22,8 +22,10 @@ use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
 
-/// Batches that wait in memory. What does not fit is read from the log.
-const BATCHES_WAITING_MAX: usize = 64;
+/// Batches that wait in memory, and their bytes. What does not fit is read from the log, which costs more than to keep it here: finding
+/// where to go on means to read a segment from its beginning. So a thread that got no time for a second shall not have to.
+const BATCHES_WAITING_MAX: usize = 8192;
+const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
 
@@ -35,6 +37,9 @@ const SPARING_FACTOR: u64 = 4;
 
 /// How much less of the processor the feeding thread gets when others want it, too: they have ten times its weight.
 const NICE: i32 = 10;
+
+/// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
+const GATHERING: Duration = Duration::from_millis(5);
 
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
@@ -102,8 +107,10 @@ impl Feed {
     /// Tells of a durable batch, the next one. Never waits.
     pub(crate) fn send(&self, batch: Arc<LoggedBatch>) {
         self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
-        // A full queue: it will be read from the log.
-        drop(self.batches.try_send(Some(batch)));
+        // Otherwise, as with a full queue: it will be read from the log.
+        if self.lag_bytes() <= WAITING_BYTES_MAX {
+            drop(self.batches.try_send(Some(batch)));
+        }
     }
 
     /// Nothing more will come. Whoever waits for the history is not waited for.
@@ -297,6 +304,9 @@ impl Feeder<'_> {
         );
         if let Ok(batch) = received {
             self.held = batch;
+            if !self.shared.feed.is_closing() {
+                std::thread::sleep(GATHERING);
+            }
         } else if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
             self.give_up();
         }
