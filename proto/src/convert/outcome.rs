@@ -9,7 +9,7 @@ use plenum_model::{
 };
 use prost::Message;
 
-use super::delta::wire::{Column, delimited_bytes, put_length};
+use super::delta::wire::{Column, delimited_bytes, number_bytes, put_length, put_number};
 use super::enums::Known;
 use super::resources::{list, ports, resource, resource_name};
 use super::transaction::transaction_id;
@@ -63,16 +63,44 @@ pub fn encode(decision: &Decision, out: &mut BytesMut) {
     let Decision::Outcome(outcome) = decision else {
         return v1::Decision::from(decision).encode(out).expect("a growing buffer has room");
     };
-    let (before, after) = (before(outcome), after(outcome));
+    let head = head(outcome);
+    let after = has_more(outcome).then(|| after(outcome));
+    let tail = if after.is_some() { [(9, 0), (10, 0)] } else { tail(outcome) };
     let placements = (0..).zip(&outcome.placements).map(|(number, claims)| granted(outcome, number, claims));
     let placements: Vec<_> = placements.collect();
     let placed = placements.iter().map(Granted::bytes).sum::<usize>();
-    let bytes = before.encoded_len() + placed + after.encoded_len();
+    let numbers = head.iter().chain(&tail).map(|&(_, number)| number_bytes(number)).sum::<usize>();
+    let bytes = numbers + placed + after.as_ref().map_or(0, Message::encoded_len);
     out.reserve(bytes + 8);
     put_length(out, OUTCOME, bytes);
-    before.encode(out).expect("a growing buffer has room");
+    head.iter().for_each(|&(field, number)| put_number(out, field, number));
     placements.into_iter().for_each(|granted| granted.put(out));
-    after.encode(out).expect("a growing buffer has room");
+    tail.iter().for_each(|&(field, number)| put_number(out, field, number));
+    if let Some(after) = after {
+        after.encode(out).expect("a growing buffer has room");
+    }
+}
+
+/// The fields before the placements: numbers, none of which is worth a message of generated code for each transaction.
+fn head(outcome: &Outcome) -> [(u8, u64); 5] {
+    let word = i32::from(v1::TransactionOutcome::from(outcome.outcome));
+    [
+        (1, outcome.id.session.0),
+        (2, outcome.id.number),
+        (3, outcome.revision.0),
+        (4, outcome.time.micros.cast_unsigned()),
+        (5, i64::from(word).cast_unsigned()),
+    ]
+}
+
+/// The fields after the placements, of an outcome that has not more.
+fn tail(outcome: &Outcome) -> [(u8, u64); 2] {
+    [(9, count(outcome.claims()).into()), (10, count(outcome.granted()).into())]
+}
+
+/// Whether there is more after the placements than two numbers.
+fn has_more(outcome: &Outcome) -> bool {
+    !(outcome.refusals.is_empty() && outcome.idle_stops.is_empty() && outcome.divergences.is_empty())
 }
 
 /// Fields of `Decision`, `Outcome` and `PlacementOutcome`.

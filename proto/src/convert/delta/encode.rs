@@ -73,7 +73,7 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
         ends[next] = u32::try_from(out.len() - start).expect("a delta is far below 4 GiB: its command is bounded");
         next += 1;
     };
-    put(&header(delta), out);
+    put_header(delta, out);
     end(out);
     if !delta.machines.is_empty() {
         let machines = delta.machines.iter().map(|machine| machine.as_ref().into()).collect();
@@ -90,13 +90,10 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
     put_ends(&delta.ends, out);
     end(out);
     if !delta.tasks.is_empty() {
-        put(&v1::Delta { tasks: task_changes(&delta.tasks), ..v1::Delta::default() }, out);
+        task_changes(&delta.tasks).iter().for_each(|changes| put_message(out, 11, changes));
     }
     end(out);
-    if !delta.sessions.is_empty() {
-        let sessions = delta.sessions.iter().map(|change| session_to_wire(change, delta.revision)).collect();
-        put(&v1::Delta { sessions, ..v1::Delta::default() }, out);
-    }
+    delta.sessions.iter().for_each(|change| put_message(out, 12, &session_to_wire(change, delta.revision)));
     end(out);
     if !delta.quotas.is_empty() {
         let quotas = delta.quotas.iter().map(|(namespace, quota)| quota_to_wire(namespace, quota.as_ref())).collect();
@@ -145,15 +142,20 @@ fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
     put(&wire, out);
 }
 
-fn header(delta: &Delta) -> v1::Delta {
-    v1::Delta {
-        revision: delta.revision.0,
-        time_micros: delta.time.micros,
+/// Each transaction has a delta of its own, and hardly any of them more in this part than two numbers.
+fn put_header(delta: &Delta, out: &mut BytesMut) {
+    put_number(out, 1, delta.revision.0);
+    put_number(out, 2, delta.time.micros.cast_unsigned());
+    if delta.cell.is_none() && delta.scheduler_names.is_empty() && delta.shapes.is_empty() {
+        return;
+    }
+    let wire = v1::Delta {
         cell: delta.cell.as_ref().map(cell_to_wire),
         scheduler_names: delta.scheduler_names.iter().map(|name| name.to_string()).collect(),
         shapes: delta.shapes.iter().map(v1::Resources::from).collect(),
         ..v1::Delta::default()
-    }
+    };
+    put(&wire, out);
 }
 
 /// The generated code's encoding of a message in a field of the delta.
