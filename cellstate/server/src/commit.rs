@@ -277,8 +277,8 @@ impl<T> Committer<T> {
 
     /// Requests that have changed something since the batch in flight.
     #[must_use]
-    pub fn building_requests(&self) -> usize {
-        self.building.requests()
+    pub fn building_requests(&self) -> u64 {
+        self.building.requests() as u64
     }
 
     /// Whether a request may be handed over now. False while a full batch waits for the one in flight, and after a failure.

@@ -59,6 +59,7 @@ pub(crate) fn start(
         writer: writer_too,
         batches,
         published: None,
+        last_revisions: 0,
         bytes_since_snapshot: 0,
     };
     let with = |shared: &Arc<Shared>| shared.clone();

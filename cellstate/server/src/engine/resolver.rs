@@ -16,13 +16,13 @@ use crate::shared::Shared;
 /// How often a read-only cell looks whether it still is.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A batch of so few requests is written by the resolver itself when nobody else waits: handing it over costs two changes of threads.
-/// With more of them, others are likely to ask while it syncs, and are decided meanwhile.
-const ALONE_REQUESTS: usize = 2;
+/// A batch of so few requests, after another such one, is written by the resolver itself when nobody else waits: handing it over costs two
+/// changes of threads. Where there were more of them, others are likely to ask while it syncs, and are decided meanwhile.
+const ALONE_REQUESTS: u64 = 2;
 
 /// A batch of so many bytes is written as soon as the one before is durable, whatever waits still: a sync of it costs hardly more than
 /// one of a few bytes, and who is in it waits no longer than needed.
-const WORTH_WRITING_BYTES: usize = 64 << 10;
+const WORTH_WRITING_BYTES: usize = 128 << 10;
 
 /// The resolver, and whom it hands batches to.
 pub(crate) struct Resolver {
@@ -33,6 +33,8 @@ pub(crate) struct Resolver {
     pub(crate) batches: Sender<Batch>,
     /// Durable and shown; who waits for it is still to be told.
     pub(crate) published: Option<Published>,
+    /// Revisions of the last batch.
+    pub(crate) last_revisions: u64,
     /// Written since a snapshot was taken last.
     pub(crate) bytes_since_snapshot: usize,
 }
@@ -94,7 +96,8 @@ impl Resolver {
                 self.committer.handle(now, Input::Tick);
             }
             self.take_snapshot(now);
-            let alone = drained && pending.is_empty() && self.committer.building_requests() <= ALONE_REQUESTS;
+            let few = self.committer.building_requests().max(self.last_revisions) <= ALONE_REQUESTS;
+            let alone = drained && pending.is_empty() && few;
             self.carry_out(0, alone);
             if pending.is_empty() || !self.committer.has_room() {
                 return;
@@ -140,7 +143,7 @@ impl Resolver {
                 Output::Write(batch) => {
                     self.tell_published();
                     if alone {
-                        self.bytes_since_snapshot += batch.bytes.len();
+                        self.note(&batch);
                         let durable = self.writer.write(&batch);
                         self.written(durable);
                     } else {
@@ -152,9 +155,14 @@ impl Resolver {
         self.tell_published();
     }
 
+    fn note(&mut self, batch: &Batch) {
+        self.bytes_since_snapshot += batch.bytes.len();
+        self.last_revisions = batch.last.0 - batch.first.0 + 1;
+    }
+
     /// Gives a batch to the journal's thread, which has none.
     fn hand_over(&mut self, batch: Batch) {
-        self.bytes_since_snapshot += batch.bytes.len();
+        self.note(&batch);
         if self.batches.send(batch).is_err() {
             self.shared.fail(ServerError::Thread { name: "journal", what: "it ended".to_owned() });
         }
