@@ -1,5 +1,6 @@
 //! Streams of watchers: the shell around [`SyncSession`].
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tonic::{Code, Status, Streaming};
 
 use super::failure::Failure;
@@ -84,9 +86,11 @@ impl Watcher {
         let ending = self.shared.clone();
         let mut ended = std::pin::pin!(ending.ended());
         let (only_watches, follows) = (inbound.is_none(), self.sync.follows_the_cell());
-        let mut due = true;
-        let mut wake_micros = i64::MAX;
+        let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
         loop {
+            if self.send_due(&out, &mut wake).await.is_err() {
+                return;
+            }
             // Whoever asks no more and has all answers is done.
             if !only_watches && inbound.is_none() && self.unsent() == 0 {
                 return;
@@ -95,66 +99,92 @@ impl Watcher {
             let reads = self.unsent() < self.shared.settings.outstanding;
             tokio::select! {
                 first = next(&mut inbound), if inbound.is_some() && reads => {
-                    let (mut message, mut taken) = (Some(first), 0);
-                    while let Some(received) = message {
-                        match received {
-                            Ok(Some(message)) => self.asked(message),
-                            Ok(None) => {
-                                inbound = None;
-                                break;
-                            }
-                            Err(status) => {
-                                let failure = self.unreadable(&status);
-                                drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
-                                return;
-                            }
-                        }
-                        taken += 1;
-                        // What came together is taken together: looking at everything else in between costs as much as a request.
-                        let goes_on = taken < HANDFUL_MAX && self.unsent() < self.shared.settings.outstanding;
-                        message = if goes_on { at_hand(next(&mut inbound)).await } else { None };
+                    if self.take(first, &mut inbound, &out).await.is_err() {
+                        return;
                     }
-                    due = true;
+                    // What was refused at once; the others are not decided yet.
+                    wake.due |= self.sync.answers_waiting() > 0;
                 }
                 Some((number, told)) = answers.recv() => {
                     self.answered(number, told);
                     // All that have come are sent before anything else is looked at.
                     std::iter::from_fn(|| answers.try_recv().ok()).for_each(|(number, told)| self.answered(number, told));
-                    due = true;
+                    wake.due = true;
                 }
-                permit = out.reserve(), if due => {
-                    let Ok(permit) = permit else { return };
-                    let (handful, last) = self.handful();
-                    if !handful.is_empty() {
-                        permit.send(handful);
-                    }
-                    match last {
-                        Last::NeedsSnapshot => {
-                            let cell = self.shared.snapshot().await;
-                            self.sync.snapshot(cell);
-                        }
-                        Last::Waits(until_micros) => {
-                            due = false;
-                            wake_micros = until_micros;
-                        }
-                        Last::HasMore => {}
-                    }
-                }
+                // Room for what is due.
+                permit = out.reserve(), if wake.due => drop(permit),
                 changed = durable.changed(), if follows => {
-                    due = true;
+                    wake.due = true;
                     self.sync.published(&self.shared.recent.read());
                     if changed.is_err() {
                         return;
                     }
                 }
-                () = self.sleep_until(wake_micros), if !due => due = true,
-                () = out.closed() => return,
+                () = wake.timer.as_mut(), if !wake.due => (wake.due, wake.micros) = (true, i64::MAX),
                 () = ended.as_mut() => {
                     drop(out.try_send(vec![Err(Failure::ending().into_status())]));
                     return;
                 }
             }
         }
+    }
+
+    /// Sends what is due, as far as there is room.
+    async fn send_due(&mut self, out: &Out, wake: &mut Wake) -> Result<(), Gone> {
+        while wake.due {
+            let permit = match out.try_reserve() {
+                Ok(permit) => permit,
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => return Err(Gone),
+            };
+            let (handful, last) = self.handful();
+            if !handful.is_empty() {
+                permit.send(handful);
+            }
+            match last {
+                Last::NeedsSnapshot => {
+                    let cell = self.shared.snapshot().await;
+                    self.sync.snapshot(cell);
+                }
+                Last::Waits(until_micros) => {
+                    wake.due = false;
+                    if wake.micros != until_micros {
+                        wake.micros = until_micros;
+                        wake.timer.as_mut().reset(self.instant_of(until_micros));
+                    }
+                }
+                Last::HasMore => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a message, and those that came together with it: looking at everything else in between costs as much as a request.
+    async fn take(
+        &mut self,
+        first: Result<Option<Request>, Status>,
+        inbound: &mut Option<Streaming<Request>>,
+        out: &Out,
+    ) -> Result<(), Gone> {
+        let (mut message, mut taken) = (Some(first), 0);
+        while let Some(received) = message {
+            match received {
+                Ok(Some(message)) => self.asked(message),
+                Ok(None) => {
+                    *inbound = None;
+                    break;
+                }
+                Err(status) => {
+                    let failure = self.unreadable(&status);
+                    drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
+                    return Err(Gone);
+                }
+            }
+            taken += 1;
+            let goes_on = taken < HANDFUL_MAX && self.unsent() < self.shared.settings.outstanding;
+            message = if goes_on { at_hand(next(inbound)).await } else { None };
+        }
+        Ok(())
     }
 
     /// Outcomes, as many as there are, or one other message; and what comes after them.
@@ -191,9 +221,9 @@ impl Watcher {
         step
     }
 
-    async fn sleep_until(&self, micros: i64) {
+    fn instant_of(&self, micros: i64) -> tokio::time::Instant {
         let left = micros.saturating_sub(self.shared.clock.monotonic_micros());
-        tokio::time::sleep(Duration::from_micros(u64::try_from(left).unwrap_or(0))).await;
+        tokio::time::Instant::now() + Duration::from_micros(u64::try_from(left).unwrap_or(0))
     }
 
     /// What to say of a message that could not be taken; nothing where the other side is gone.
@@ -270,6 +300,19 @@ impl Watcher {
         self.sync.error(Revision(0), error(number, failure));
     }
 }
+
+/// When a stream looks whether there is something to send. That comes before anything is waited for: to wait for six things costs more
+/// than a small message does, and so does to set a timer anew for each.
+struct Wake {
+    /// There may be something.
+    due: bool,
+    /// When the timer goes off.
+    micros: i64,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+/// The other side is gone, or was told why it has to go.
+struct Gone;
 
 /// What a stream does after a handful of messages.
 enum Last {
