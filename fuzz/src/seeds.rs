@@ -150,6 +150,19 @@ fn agents() -> Vec<Vec<u8>> {
     };
     let transitions = [v1::AllocationState::Running, v1::AllocationState::Failed].map(transition).to_vec();
     inputs.push(v1::ReportRequest { machine: 1 << 32, epoch: 4, transitions, telemetry: None }.encode_to_vec());
+    let many = v1::ReportManyRequest {
+        machines: vec![1 << 32, 1 << 32 | 1],
+        epochs: vec![4, 5],
+        instances: vec!["a".into(), "b".into()],
+        of: vec![1, 0],
+        allocations: vec![1 << 32 | 7, 1 << 32 | 8],
+        states: vec![v1::AllocationState::Running.into(), v1::AllocationState::Failed.into()],
+        ready: vec![true, false],
+        exit_codes: vec![0, -1],
+        restarts: vec![0, 3],
+        reasons: vec![String::new(), "why".into()],
+    };
+    inputs.push(many.encode_to_vec());
     inputs
 }
 

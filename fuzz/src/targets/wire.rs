@@ -80,11 +80,15 @@ pub(super) fn job(input: &[u8]) -> bool {
 pub(super) fn agent(input: &[u8]) -> bool {
     let registration = v1::RegisterMachine::decode(input).map(machines::register);
     let report = v1::ReportRequest::decode(input).map(machines::transitions);
-    let read = matches!(registration, Ok(Ok(_))) || matches!(report, Ok(Ok(_)));
+    let many = v1::ReportManyRequest::decode(input).map(|wire| machines::many(wire, |of| of.epoch != 5));
+    let read = matches!(registration, Ok(Ok(_))) || matches!(report, Ok(Ok(_))) || matches!(many, Ok(Ok(_)));
     if let Ok(Ok(command)) = registration {
         survives_the_log(command);
     }
     if let Ok(Ok(transitions)) = report {
+        survives_the_log(plenum_model::Command::ReportStatus(transitions));
+    }
+    if let Ok(Ok((_, transitions))) = many {
         survives_the_log(plenum_model::Command::ReportStatus(transitions));
     }
     read
