@@ -54,6 +54,9 @@ pub(crate) struct Feed {
     received: Receiver<Option<Arc<LoggedBatch>>>,
     closing: AtomicBool,
     newest: watch::Sender<Revision>,
+    /// The last revision that was told: its batch is in the queue, or is to be read from the log. What is durable and not told yet is on
+    /// its way here, and would be read in vain.
+    told: AtomicU64,
     /// Bytes of the log, counted from somewhere: up to its durable end, and up to what the history has got.
     durable_bytes: AtomicU64,
     fed_bytes: AtomicU64,
@@ -74,6 +77,7 @@ impl Feed {
             received,
             closing: AtomicBool::new(false),
             newest,
+            told: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(lag_bytes),
             fed_bytes: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
@@ -106,11 +110,13 @@ impl Feed {
 
     /// Tells of a durable batch, the next one. Never waits.
     pub(crate) fn send(&self, batch: Arc<LoggedBatch>) {
+        let last = batch.last().0;
         self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
         // Otherwise, as with a full queue: it will be read from the log.
         if self.lag_bytes() <= WAITING_BYTES_MAX {
             drop(self.batches.try_send(Some(batch)));
         }
+        self.told.fetch_max(last, Ordering::Release);
     }
 
     /// Nothing more will come. Whoever waits for the history is not waited for.
@@ -205,6 +211,8 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
 
 impl Feeder<'_> {
     fn run(&mut self) -> Result<(), FeedError> {
+        // What the log had at the start was told to nobody.
+        self.shared.feed.told.fetch_max(self.shared.keeper.tail().revision, Ordering::Release);
         let mut ending = None;
         loop {
             if self.shared.has_failed() {
@@ -238,6 +246,8 @@ impl Feeder<'_> {
         let mut next = self.shared.feed.history.newest_revision() + 1;
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while bytes < ROUND_BYTES {
+            // Before the queue is looked at: what was told by now is in it, or did not fit.
+            let told = self.shared.feed.told.load(Ordering::Acquire);
             let held = self.held.take().or_else(|| self.shared.feed.received.try_iter().flatten().next());
             let batch = match held {
                 // What was read from the log, and came from memory, too.
@@ -248,7 +258,7 @@ impl Feeder<'_> {
                 }
                 held => {
                     self.held = held;
-                    match self.read(next)? {
+                    match self.read(next, told)? {
                         Some(read) => read,
                         None => break,
                     }
@@ -261,9 +271,9 @@ impl Feeder<'_> {
         Ok(batches)
     }
 
-    /// The batch of a revision, from the log; `None` if it is not durable yet, or not there any more.
-    fn read(&mut self, next: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
-        if self.shared.keeper.tail().revision < next {
+    /// The batch of a revision, from the log; `None` if it was not told of yet, or is not there any more.
+    fn read(&mut self, next: u64, told: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
+        if told < next {
             return Ok(None);
         }
         if self.reader.is_none() {
