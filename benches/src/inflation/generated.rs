@@ -23,6 +23,8 @@ pub(crate) fn workload(machines: u32, seed: u64) -> Workload {
             nodes.push(Node { name, cpu_millis, memory_mib, gpus, model: model.to_owned() });
         }
     }
+    // Makes are rounded up.
+    nodes.truncate(machines as usize);
     let popular = (0..8).map(|_| Popular::drawn(&mut random)).collect::<Vec<_>>();
     let mut workload = Workload { name: format!("generated-{seed}"), nodes, pods: Vec::new() };
     let (capacity, mut asked) = (workload.capacity_millis(), 0);

@@ -4,6 +4,7 @@
 //! Each decision is exact: all machines that satisfy a constraint are looked at, and the answers of one round are compared with a plain search before
 //! anything is timed.
 
+mod gpus;
 mod neighbours;
 mod world;
 
@@ -71,6 +72,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             figures.extend(run_case(&mut world, &shape, options)?);
         }
     }
+    figures.extend(gpus::run(options)?);
     figures.extend(neighbours::run(options)?);
     Ok(figures)
 }
