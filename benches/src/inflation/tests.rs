@@ -1,3 +1,5 @@
+//! Stories of the inflation experiment, on small generated cells: none needs a published list.
+
 use super::*;
 
 fn conditions(workload: &Workload, seed: u64) -> Conditions {
