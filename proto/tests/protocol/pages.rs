@@ -48,6 +48,9 @@ proptest! {
         for (table, number) in pages::changed(&before, &world.cell) {
             pages_of_before.insert((table, number), pages::encode_page(&world.cell, table, number));
         }
+        for page in pages::every(&world.cell) {
+            prop_assert!(pages_of_before.contains_key(&page), "the image lacks {page:?}, which nobody wrote");
+        }
         let restored = pages::restore(pages_of_before.into_values()).unwrap();
         assert_same(&world.cell, &restored);
     }

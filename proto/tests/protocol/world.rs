@@ -135,8 +135,11 @@ impl World {
             home: which.is_multiple_of(7).then_some(which),
             last_instant_micros: None,
         };
-        let base = self.cell.task_states().len();
-        let put = JobChange::Put { job: Arc::new(job), task_bases: vec![base, base + counts[0]] };
+        // A place begins at a multiple of its size, as the core has it: there are rows that nobody wrote.
+        let sizes = counts.map(u32::next_power_of_two);
+        let first = self.cell.task_states().len().next_multiple_of(sizes[0]);
+        let second = (first + sizes[0]).next_multiple_of(sizes[1]);
+        let put = JobChange::Put { job: Arc::new(job), task_bases: vec![first, second] };
         Delta { jobs: vec![put], ..empty }
     }
 

@@ -43,6 +43,8 @@ fn differing<T: Clone + Default, const ROWS: usize>(
     if before.len() < after.len() {
         pages.extend(before.pages().checked_sub(1));
     }
+    // Rows may begin far behind the last one: the pages that were skipped are new, though nobody wrote them.
+    pages.extend(before.pages()..after.pages());
     pages
 }
 
