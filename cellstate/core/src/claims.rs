@@ -270,8 +270,7 @@ impl Resolver<'_> {
         let (promised, claims) = self.promised.on(machine);
         let obstacle = requirement.obstacle(self.cell, machine, &promised);
         let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
-        let full = live + claims >= u16::MAX.into();
-        let obstacle = obstacle.or_else(|| full.then_some(Obstacle::Full));
+        let obstacle = full_or(obstacle, live + claims);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
             None if !terms.is_special && asked.extra.is_none() => Ok(None),
@@ -484,6 +483,16 @@ impl Resolver<'_> {
     }
 }
 
+/// What stands in the way on a machine that has so many allocations. Room can be made on a full one, a place for one more not: who is
+/// taken over from is counted until its receipt.
+#[inline]
+fn full_or(obstacle: Option<Obstacle>, allocations: u32) -> Option<Obstacle> {
+    match obstacle {
+        None | Some(Obstacle::NoRoom(_)) if allocations >= u16::MAX.into() => Some(Obstacle::Full),
+        obstacle => obstacle,
+    }
+}
+
 /// Whether a claim names what its group declares, where it names something.
 fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool {
     let Some(extra) = extra else { return true };
@@ -511,4 +520,19 @@ fn take_named(
         taken.push(Device { model: room.model.clone(), ..device.clone() });
     }
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The room that victims would give was looked at first, and the machine got more allocations than it can count.
+    #[test]
+    fn what_a_machine_can_count_bounds_also_those_who_take_room_over() {
+        let short = plenum_model::Shortage { resource: plenum_model::Resource::CpuMillis, short_by: 1 };
+        let (no_room, most) = (Some(Obstacle::NoRoom(short)), u32::from(u16::MAX));
+        assert_eq!((full_or(no_room, most - 1), full_or(None, most - 1)), (no_room, None));
+        assert_eq!((full_or(no_room, most), full_or(None, most)), (Some(Obstacle::Full), Some(Obstacle::Full)));
+        assert_eq!(full_or(Some(Obstacle::Constraint), most), Some(Obstacle::Constraint));
+    }
 }
