@@ -51,6 +51,10 @@ impl Fields<'_> {
             let byte = *self.bytes.get(self.at).ok_or(Malformed { at: self.at })?;
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
+            // The tenth byte has one bit that is left.
+            if shift == 63 && byte > 1 {
+                break;
+            }
             if byte < 0x80 {
                 return Ok(value);
             }
@@ -119,7 +123,14 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_malformed() {
-        for bytes in [&[26, 9, b'a'][..], &[8][..], &[8, 0x80][..], &[15, 1][..], &[0xff; 11][..]] {
+        for bytes in [
+            &[26, 9, b'a'][..],
+            &[8][..],
+            &[8, 0x80][..],
+            &[15, 1][..],
+            &[0xff; 11][..],
+            &[8, 128, 128, 128, 128, 128, 128, 128, 128, 128, 2][..],
+        ] {
             assert!(fields(bytes).any(|field| field.is_err()), "{bytes:?}");
         }
     }

@@ -78,14 +78,16 @@ const ALTERNATES: u64 = 11;
 const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
 
 /// Counts what is asked for. A transaction that is shorter than its bound can't be above it.
+///
+/// Its fields are walked at any length: what was logged is cut by its fields later, which knows no groups (they are of an early protobuf).
 fn check_before_decoding(encoded: &[u8]) -> Result<(), Invalid> {
+    let malformed =
+        |found: Malformed| Invalid::new("", "fields of a Transaction", format_args!("others at byte {}", found.at));
     if encoded.len() <= CLAIMS_MAX {
-        return Ok(());
+        return fields(encoded).try_for_each(|field| field.map(drop)).map_err(malformed);
     }
     let (mut placements, mut claims, mut tasks, mut alternates, mut entries, mut stops, mut guards) =
         (0, 0, 0, 0, 0, 0, 0);
-    let malformed =
-        |found: Malformed| Invalid::new("", "fields of a Transaction", format_args!("others at byte {}", found.at));
     for field in fields(encoded) {
         let field = field.map_err(malformed)?;
         match field.number {

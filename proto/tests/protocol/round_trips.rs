@@ -72,6 +72,15 @@ proptest! {
     }
 
     #[test]
+    fn a_transaction_with_an_unknown_group_is_refused(any in strategies::transaction()) {
+        // Fields 100, start and end of a group: whoever walks fields would stop there, and miss those behind.
+        let mut bytes = b"\xa3\x06\xa4\x06".to_vec();
+        bytes.extend_from_slice(&transaction::encode(&any));
+        let refused = transaction::commit(bytes.into()).unwrap_err().to_string();
+        prop_assert!(refused.contains("byte 0"), "{}", refused);
+    }
+
+    #[test]
     fn a_transaction_is_logged_in_the_bytes_in_which_it_came(any in strategies::transaction()) {
         // Not as this library would write it: a field that is not known, and the fields in another order.
         let mut bytes = b"\xfa\x3f\x03new".to_vec();
