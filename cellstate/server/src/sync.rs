@@ -11,8 +11,9 @@
 //! - The deltas after a `Welcome` continue at its revision, or at the snapshot's, without gaps, each revision once.
 //! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
 //! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
-//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory. That holds in the middle
-//!   of a snapshot, too: once the deltas after it are gone, its pages are let go of, whether the watcher reads or not.
+//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory. In the middle
+//!   of a snapshot its pages are let go of once the deltas after it are gone, and this session is asked again: a connection that takes
+//!   nothing at all asks nobody, and keeps them.
 //! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
 //! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything

@@ -208,6 +208,14 @@ impl v1::agents_server::Agents for AgentsService {
     ) -> Result<Response<v1::ReportManyResponse>, Status> {
         let principal = principal(&request)?;
         let wire = request.into_inner();
+        // Before each of them is looked up.
+        let most = plenum_proto::bounds::REPORTED_MACHINES_MAX;
+        let found = wire.machines.len().max(wire.instances.len());
+        if found > most {
+            return Err(
+                Failure::invalid(format!("machines: expected at most {most} in a report, found {found}")).into()
+            );
+        }
         self.may_speak_for_all(&principal, &wire.machines).await?;
         for instance in &wire.instances {
             checked_instance(instance.clone())?;
@@ -271,8 +279,12 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
         if due {
             due = false;
             let revision = *changes.borrow_and_update();
-            let cell = shared.snapshot_of(revision).await;
-            let message = match shared.hub.next(&mut follower, &cell) {
+            // The picture is let go of before the message is sent: an agent that does not read must not keep it.
+            let next = {
+                let cell = shared.snapshot_of(revision).await;
+                shared.hub.next(&mut follower, &cell)
+            };
+            let message = match next {
                 Ok(Some(message)) => Some(Ok(message)),
                 Ok(None) => None,
                 Err(_) => {

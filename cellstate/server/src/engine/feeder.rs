@@ -53,6 +53,8 @@ pub(crate) struct Feed {
     batches: Sender<Option<Arc<LoggedBatch>>>,
     received: Receiver<Option<Arc<LoggedBatch>>>,
     closing: AtomicBool,
+    /// Nobody takes batches any more, or nobody ever did: none are put into the queue, where they would stay.
+    over: AtomicBool,
     newest: watch::Sender<Revision>,
     /// The last revision that was told: its batch is in the queue, or is to be read from the log. What is durable and not told yet is on
     /// its way here, and would be read in vain.
@@ -76,6 +78,7 @@ impl Feed {
             batches,
             received,
             closing: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             newest,
             told: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(lag_bytes),
@@ -113,10 +116,17 @@ impl Feed {
         let last = batch.last().0;
         self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
         // Otherwise, as with a full queue: it will be read from the log.
-        if self.lag_bytes() <= WAITING_BYTES_MAX {
+        if self.lag_bytes() <= WAITING_BYTES_MAX && !self.over.load(Ordering::Acquire) {
             drop(self.batches.try_send(Some(batch)));
         }
         self.told.fetch_max(last, Ordering::Release);
+    }
+
+    /// Nothing more is taken; what waits is let go of.
+    fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        // One that is on its way into the queue meanwhile may stay.
+        while self.received.try_recv().is_ok() {}
     }
 
     /// Nothing more will come. Whoever waits for the history is not waited for.
@@ -189,6 +199,7 @@ struct Feeder<'a> {
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
     let settings = &shared.settings;
     if !settings.history {
+        shared.feed.end();
         return;
     }
     step_back();
@@ -207,6 +218,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
         *shared.feed.broken.write() = Some(error.to_string());
     }
+    shared.feed.end();
 }
 
 impl Feeder<'_> {

@@ -71,8 +71,8 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         advance(&mut replayed.mirror, &delta?)?;
     }
     let (found, expected) = (replayed.mirror.cell().revision(), recovered.tail.revision);
-    if found.0 < expected {
-        let what = format!("the log goes on to revision {expected}, and what was read of it ended here");
+    if found.0 != expected {
+        let what = format!("the log ends at revision {expected}, and what was read of it ended here");
         return Err(ServerError::Unfoldable { revision: found, what });
     }
     Ok((journal, recovered, replayed))
