@@ -280,8 +280,11 @@ impl Derived {
             }
             JobChange::Group { row, count, task_base, .. } => {
                 if let Some(group) = cell.groups().get(*row) {
+                    // Nobody writes a task's row after the delta that scales it away: what still leaves of it only counts for its group.
                     if group.task_base != *task_base {
                         self.task_rows.give(group.task_base, group.count);
+                    } else if *count < group.count {
+                        self.task_rows.shrink(group.task_base, group.count, *count);
                     }
                     self.tasks = self.tasks - u64::from(group.count) + u64::from(*count);
                 }

@@ -34,7 +34,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, Request, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 3;
+pub const CORE_VERSION: u32 = 4;
 
 /// Bounds of the core.
 #[derive(Clone, Debug)]

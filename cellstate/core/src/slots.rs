@@ -125,15 +125,38 @@ impl RangeSlots {
             let aligned = if start == 0 { u32::MAX } else { 1 << start.trailing_zeros() };
             let fitting = 1 << (end - start).ilog2();
             let size = aligned.min(fitting);
-            self.free.entry(size).or_default().insert(start);
+            self.free_place(start, size);
             start += size;
         }
     }
 
-    /// Takes a place for so many rows.
+    /// Frees a place; with its other half where that is free, too, and so on (Knuth, The Art of Computer Programming 1, 2.5, the
+    /// buddy system).
+    fn free_place(&mut self, mut start: u32, mut size: u32) {
+        while self.take_free(start ^ size, size) {
+            start &= !size;
+            size *= 2;
+        }
+        self.free.entry(size).or_default().insert(start);
+    }
+
+    /// Whether a place is free as a whole; it is not any more then.
+    fn take_free(&mut self, start: u32, size: u32) -> bool {
+        let Some(starts) = self.free.get_mut(&size) else { return false };
+        let taken = starts.remove(&start);
+        if starts.is_empty() {
+            self.free.remove(&size);
+        }
+        taken
+    }
+
+    /// Takes a place for so many rows: the first one of the smallest size that is free and enough. What is left of it stays free.
     pub(crate) fn take(&mut self, rows: u32) -> u32 {
         let size = place_size(rows);
-        if let Some(start) = self.free.get_mut(&size).and_then(BTreeSet::pop_first) {
+        let found = self.free.range(size..).find_map(|(&larger, starts)| Some((larger, *starts.first()?)));
+        if let Some((larger, start)) = found {
+            self.take_free(start, larger);
+            self.free_between(start + size, start + larger);
             return start;
         }
         let start = self.end.next_multiple_of(size);
@@ -142,9 +165,20 @@ impl RangeSlots {
         start
     }
 
+    /// How many rows were ever needed.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> u32 {
+        self.end
+    }
+
     /// Gives the place of so many rows back.
     pub(crate) fn give(&mut self, start: u32, rows: u32) {
-        self.free.entry(place_size(rows)).or_default().insert(start);
+        self.free_place(start, place_size(rows));
+    }
+
+    /// Gives the end of a place back, whose tenant needs fewer rows than before.
+    pub(crate) fn shrink(&mut self, start: u32, rows: u32, fewer: u32) {
+        self.free_between(start + place_size(fewer), start + place_size(rows));
     }
 }
 
@@ -172,6 +206,51 @@ mod tests {
         slots.give(a, 3);
         assert_eq!(slots.take(4), 0);
         assert_eq!((slots.take(1), slots.take(2)), (5, 6));
+    }
+
+    #[test]
+    fn a_place_that_shrinks_and_grows_takes_no_new_rows_each_time() {
+        let mut slots = RangeSlots::default();
+        let mut base = slots.take(1024);
+        for _ in 0..100 {
+            slots.shrink(base, 1024, 1);
+            let small = std::mem::replace(&mut base, slots.take(1000));
+            slots.give(small, 1);
+        }
+        assert_eq!(slots.end, 2048, "one place to go to, and one to come from");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn places_stay_apart_and_what_is_free_is_what_a_rebuild_finds(
+            steps in proptest::collection::vec((0_u8..3, 0_usize..64, 0_u32..40), 1..200),
+        ) {
+            let mut slots = RangeSlots::default();
+            let mut taken: Vec<(u32, u32)> = Vec::new();
+            for (what, which, rows) in steps {
+                let which = if taken.is_empty() { 0 } else { which % taken.len() };
+                match what {
+                    1 if !taken.is_empty() => {
+                        let (start, rows) = taken.swap_remove(which);
+                        slots.give(start, rows);
+                    }
+                    2 if !taken.is_empty() => {
+                        let (start, before) = taken[which];
+                        let fewer = rows.min(before);
+                        slots.shrink(start, before, fewer);
+                        taken[which].1 = fewer;
+                    }
+                    _ => taken.push((slots.take(rows), rows)),
+                }
+                let mut sorted = taken.clone();
+                sorted.sort_unstable();
+                let apart = |pair: &[(u32, u32)]| pair[0].0 + place_size(pair[0].1) <= pair[1].0;
+                proptest::prop_assert!(sorted.windows(2).all(apart));
+                let mut rebuilt = RangeSlots::rebuild(taken.iter().copied());
+                rebuilt.free_between(rebuilt.end, slots.end);
+                proptest::prop_assert_eq!(&rebuilt.free, &slots.free);
+            }
+        }
     }
 
     #[test]

@@ -186,3 +186,41 @@ fn a_victim_that_stays_gives_nothing_back_to_its_namespace() {
         ",
     );
 }
+
+// The rows of the tasks that were scaled away stayed taken until a restart. They are others' now, while their allocations still leave.
+#[test]
+fn rows_of_tasks_that_were_scaled_away_serve_others_while_their_allocations_leave() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=4 cpu=100
+        service: claim web[0]@m1 web[1]@m1 web[2]@m1 web[3]@m1
+        taskrows?
+        scale web 1
+        job map by batch tasks=2 cpu=100
+        batch: claim map[0]@m1 map[1]@m1
+        taskrows?
+        report web[2] stopped
+        report web[3] stopped
+        restart
+        report web[1] stopped
+        scale web 4
+        service: claim web[3]@m1
+        taskrows?
+        scale web 1
+        scale web 4
+        scale web 1
+        scale web 4
+        taskrows?
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted; web[2] granted; web[3] granted
+        4 task rows
+        batch: committed; map[0] granted; map[1] granted
+        4 task rows
+        service: committed; web[3] granted
+        8 task rows
+        12 task rows
+        ",
+    );
+}

@@ -48,6 +48,10 @@ impl Player {
                 let (parent, instant_micros) = (self.job_id(words[1]), words[2].parse().expect("microseconds"));
                 self.ask_aloud(Command::Launch { parent, instant_micros });
             }
+            "taskrows?" => {
+                let rows = self.core.derived.task_rows.end();
+                writeln!(self.said, "{rows} task rows").expect("a string");
+            }
             "jobs?" => {
                 let rows = self.core.cell().jobs();
                 let rows = rows.map(|job| format!("{} {} {:?}", job.shape.name, job.shape.scheduler, job.state));
