@@ -128,7 +128,7 @@ impl Derived {
             self.note_machine(delta.revision, machine, cell);
         }
         for change in &delta.jobs {
-            self.free_rows(change, cell);
+            self.free_rows(change, cell, options);
         }
         self.quotas.before(delta, &self.leavers, cell);
         self.unknown_due.before(delta, cell);
@@ -269,11 +269,14 @@ impl Derived {
     }
 
     /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.
-    fn free_rows(&mut self, change: &JobChange, cell: &Cell) {
+    fn free_rows(&mut self, change: &JobChange, cell: &Cell, options: &CoreOptions) {
         match change {
             JobChange::Put { job, .. } => {
                 match cell.job_in(job.id.slot) {
-                    Some(replaced) => self.give_groups(replaced, cell),
+                    Some(replaced) => {
+                        self.give_groups(replaced, cell);
+                        self.forget_retirement(replaced, options);
+                    }
                     None => self.job_slots.take(job.id.slot),
                 }
                 self.tasks += job.shape.groups.iter().map(|group| u64::from(group.count)).sum::<u64>();
@@ -294,10 +297,17 @@ impl Derived {
                     self.give_groups(job, cell);
                     self.job_slots.give(id.slot);
                     self.rules.forget(job);
-                    self.retires.retain(|(_, retired)| retired != id);
+                    self.forget_retirement(job, options);
                 }
             }
             JobChange::State { .. } | JobChange::Home { .. } | JobChange::Launched { .. } => {}
+        }
+    }
+
+    /// A job that is over goes, or begins again: when it would have been retired is known from its row.
+    fn forget_retirement(&mut self, job: &Job, options: &CoreOptions) {
+        if job.state.is_final() {
+            self.retires.remove(&(job.state_since.plus_micros(options.retire_after_micros), job.id));
         }
     }
 
@@ -316,10 +326,7 @@ impl Derived {
                 self.final_jobs.insert(id.slot);
                 self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
             }
-            JobChange::Put { job, .. } => {
-                self.final_jobs.remove(job.id.slot);
-                self.retires.retain(|(_, retired)| *retired != job.id);
-            }
+            JobChange::Put { job, .. } => self.final_jobs.remove(job.id.slot),
             JobChange::Removed(id) => self.final_jobs.remove(id.slot),
             _ => {}
         }

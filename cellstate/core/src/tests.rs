@@ -421,6 +421,35 @@ fn a_finished_job_is_retired_after_a_time() {
 }
 
 #[test]
+fn a_job_that_began_again_is_retired_after_its_second_end() {
+    check(
+        "
+        machine m1 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        batch: claim map[0]@m1
+        report map[0] complete
+        wait 3000
+        job map by batch tasks=1 cpu=1000
+        wait 700
+        job? map
+        batch: claim map[0]@m1
+        report map[0] complete
+        wait 3500
+        job? map
+        wait 101
+        job? map
+        ",
+        "
+        batch: committed; map[0] granted
+        map Waiting
+        batch: committed; map[0] granted
+        map Complete
+        map gone
+        ",
+    );
+}
+
+#[test]
 fn a_removed_machine_takes_what_it_ran_with_it() {
     check(
         "

@@ -75,8 +75,18 @@ impl Player {
             self.mirror.apply(delta).expect("a mirror folds each delta");
         }
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
+        self.check_retirements();
         self.last = Some(request);
         decided
+    }
+
+    /// Nobody is to be retired but jobs that are over, each once, and when its time is over.
+    fn check_retirements(&self) {
+        for &(time, id) in &self.core.derived.retires {
+            let job = self.core.cell().job(id).expect("a job that is retired later is there");
+            assert!(job.state.is_final(), "{} is to be retired, and is {:?}", job.shape.name, job.state);
+            assert_eq!(time, job.state_since.plus_micros(CoreOptions::default().retire_after_micros));
+        }
     }
 
     fn done(&mut self, command: Command) {
