@@ -39,7 +39,7 @@ pub(crate) struct Flags {
     /// published distribution]
     #[arg(long, value_name = "FILE")]
     jobs: Option<PathBuf>,
-    /// The machines: a number, NxCORES[xGIB[xGPUS]], a CSV file, or changes of those there are: +20%, -3, CLASS=+20%, several joined by ","
+    /// The machines: a number, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, a CSV file, or changes of those there are: +20%, -3, CLASS=+20%, several joined by ","
     #[arg(long, value_name = "MACHINES", allow_hyphen_values = true)]
     machines: Option<String>,
     /// The machines that changes are about: a CSV file [default: those of the trace or the backup]
