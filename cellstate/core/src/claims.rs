@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_model::{
     Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GrantExtra, GroupCounts, GroupRow, GroupShape, Job, NotWanted,
     Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resources, Revision, Special, Spoken,
-    TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
+    Sum, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
     task_is_wanted,
 };
 
@@ -36,7 +36,7 @@ struct Terms<'a> {
 pub(crate) struct Allowance {
     quota: Quota,
     /// What it had before the transaction, without a hold of the job.
-    used: Resources,
+    used: Sum,
     /// Where this transaction keeps what the namespace gives back.
     place: u32,
     /// What each claim of the placement needs.

@@ -83,7 +83,7 @@ impl Core {
     fn check_hold_quota(&self, job: &Job, hold: &Hold) -> Result<(), Rejection> {
         let namespace = &job.shape.namespace;
         let Some(quota) = self.cell.quota(namespace) else { return Ok(()) };
-        let others = self.derived.quotas.used_without_hold(&self.cell, job);
+        let others = self.derived.quotas.used_without_hold(&self.cell, job).total();
         let mut wanted = plenum_model::Sum::default();
         wanted.add(&hold.resources, hold.machines.len());
         let short = quota.shortage(&others, &wanted.total()).filter(|_| !planted::is(Bug::HoldsBeyondQuotas));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{CUSTOM_RESOURCES, Device, Resources, Room, TakeOver};
+use plenum_model::{CUSTOM_RESOURCES, Device, GivenBack, Resources, TakeOver};
 
 use crate::slot_set::SlotSet;
 
@@ -39,13 +39,13 @@ pub(crate) struct Promised {
     homes: Vec<(u32, u32)>,
     pub(crate) specials: Specials,
     /// How much less namespaces with a quota have than before; negative where they have more. By their places in `QuotaUse`.
-    given_back: Vec<GivenBack>,
+    given_back: Vec<Given>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct GivenBack {
+struct Given {
     stamp: u32,
-    room: Room,
+    back: GivenBack,
 }
 
 /// What few transactions promise. Cloned before a placement that has a minimum, so that undoing it is putting the clone back.
@@ -188,16 +188,16 @@ impl Promised {
 
     /// What the namespace with a quota in a place has less than before.
     #[inline]
-    pub(crate) fn given_back(&mut self, place: u32) -> &mut Room {
+    pub(crate) fn given_back(&mut self, place: u32) -> &mut GivenBack {
         let (stamp, place) = (self.stamp, place as usize);
         if place >= self.given_back.len() {
-            self.given_back.resize(place + 1, GivenBack::default());
+            self.given_back.resize(place + 1, Given::default());
         }
         let given = &mut self.given_back[place];
         if given.stamp != stamp {
-            *given = GivenBack { stamp, room: Room::default() };
+            *given = Given { stamp, back: GivenBack::default() };
         }
-        &mut given.room
+        &mut given.back
     }
 
     /// The machine that the tasks of the job in `slot` were promised to share.

@@ -5,9 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{
-    AllocationRow, Cell, Delta, Job, JobChange, LogTime, Quota, Rejection, RejectionCode, Resources, Sum,
-};
+use plenum_model::{AllocationRow, Cell, Delta, Job, JobChange, LogTime, Quota, Rejection, RejectionCode, Sum};
 
 use crate::{Core, Handled, Verdict, accepted};
 
@@ -97,17 +95,17 @@ impl QuotaUse {
 
     /// What a namespace uses; nothing for one without a quota.
     #[cfg(test)]
-    pub(crate) fn used(&self, namespace: &str) -> Resources {
+    pub(crate) fn used(&self, namespace: &str) -> plenum_model::Resources {
         self.places.get(namespace).map(|&place| self.sums[place as usize].total()).unwrap_or_default()
     }
 
     /// What the namespace of a job uses besides the job's own hold: that is free room for it.
-    pub(crate) fn used_without_hold(&self, cell: &Cell, job: &Job) -> Resources {
+    pub(crate) fn used_without_hold(&self, cell: &Cell, job: &Job) -> Sum {
         let mut sum = self.place_of(job.id.slot).map_or_else(Sum::default, |place| self.sums[place as usize]);
         if let Some(hold) = cell.hold(job.id) {
             sum.take(&hold.resources, hold.machines.len());
         }
-        sum.total()
+        sum
     }
 
     /// Notes what a delta is about to take away: rows are still as they were.

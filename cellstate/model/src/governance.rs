@@ -71,6 +71,32 @@ impl Sum {
             self.0.map(|sum| u64::try_from(sum).unwrap_or(u64::MAX));
         Resources { cpu_millis, memory_bytes, disk_bytes, custom }
     }
+
+    /// The total when `given` was given back; more where that is negative. Never below 0.
+    #[must_use]
+    pub fn after_giving(&self, given: &GivenBack) -> Resources {
+        let mut left = *self;
+        for (sum, given) in left.0.iter_mut().zip(given.0) {
+            let less = given.unsigned_abs();
+            *sum = if given < 0 { sum.saturating_add(less) } else { sum.saturating_sub(less) };
+        }
+        left.total()
+    }
+}
+
+/// What a sum is to become less by; negative where more. One transaction can move more than 64 bits hold: 16,384 claims of 2^50.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct GivenBack([i128; DIMENSIONS]);
+
+impl GivenBack {
+    /// Gives `amount` back so many times; takes it where that is negative.
+    #[inline]
+    pub fn add_times(&mut self, amount: &Resources, times: i64) {
+        for (given, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0)
+        {
+            *given = given.saturating_add(i128::from(amount.get(resource)) * i128::from(times));
+        }
+    }
 }
 
 /// Room set aside for a starving gang: taken room for others, free room for its owner. One a job.
@@ -125,4 +151,30 @@ pub struct UnknownTask {
     pub until: Option<LogTime>,
     /// It was told to stop.
     pub stopping: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AMOUNT_MAX;
+
+    #[test]
+    fn what_a_transaction_takes_and_gives_back_is_exact_beyond_what_a_machine_holds() {
+        let most = Resources::new(1, AMOUNT_MAX);
+        let (mut sum, mut given) = (Sum::default(), GivenBack::default());
+        sum.add(&most, 3);
+        given.add_times(&most, -16_384);
+        assert_eq!(sum.after_giving(&given), Resources::new(16_387, u64::MAX), "more than 64 bits hold");
+        given.add_times(&most, 16_385);
+        assert_eq!(sum.after_giving(&given), Resources::new(2, 2 * AMOUNT_MAX));
+        given.add_times(&most, i64::MAX);
+        given.add_times(&Resources::new(0, u64::MAX), i64::MAX);
+        given.add_times(&Resources::new(0, u64::MAX), i64::MAX);
+        assert_eq!(sum.after_giving(&given), Resources::default());
+        // What is used is more than 64 bits hold, too: what is given back of it is taken off the whole.
+        let (mut sum, mut given) = (Sum::default(), GivenBack::default());
+        sum.add(&most, 20_000);
+        given.add_times(&most, 1000);
+        assert_eq!(sum.after_giving(&given).memory_bytes, u64::MAX);
+    }
 }

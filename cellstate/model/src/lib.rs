@@ -35,7 +35,7 @@ pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{DeviceRoom, choose_devices, choose_port, device_rooms, devices_satisfy};
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
-pub use governance::{Hold, Partition, Quota, Sum, UnknownId, UnknownTask};
+pub use governance::{GivenBack, Hold, Partition, Quota, Sum, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
 };

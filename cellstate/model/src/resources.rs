@@ -158,18 +158,6 @@ impl Resources {
         self.by_dimension(other, u64::saturating_sub)
     }
 
-    /// What is left when `given` of it was given back; more where that is negative. Never below 0.
-    #[must_use]
-    pub fn after_giving(&self, given: &Room) -> Self {
-        let mut left = *self;
-        for resource in Resource::ALL {
-            let (mine, given) = (self.get(resource), given.get(resource));
-            let less = given.unsigned_abs();
-            *left.get_mut(resource) = if given < 0 { mine.saturating_add(less) } else { mine.saturating_sub(less) };
-        }
-        left
-    }
-
     /// The sum; amounts in a cell are far below overflow.
     #[must_use]
     pub fn with(&self, other: &Self) -> Self {
@@ -227,14 +215,6 @@ impl Room {
     pub fn take(&mut self, amount: &Resources) {
         for resource in Resource::ALL {
             self.0[resource.index()] -= amount.get(resource).cast_signed();
-        }
-    }
-
-    /// Gives `amount` back so many times; takes it where that is negative.
-    #[inline]
-    pub fn add_times(&mut self, amount: &Resources, times: i64) {
-        for resource in Resource::ALL {
-            self.0[resource.index()] += amount.get(resource).cast_signed() * times;
         }
     }
 
