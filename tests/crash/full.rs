@@ -154,6 +154,6 @@ fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
     }
     cell.join(Some(round));
     device.free();
-    volume.restore();
+    volume.restore_after_errors();
     cell.conclude();
 }

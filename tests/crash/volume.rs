@@ -92,10 +92,28 @@ impl Volume {
 
     /// Power is back. Whoever used the volume must have ended.
     pub(crate) fn restore(&self) {
+        self.take_off();
+        self.mount();
+    }
+
+    /// The device is whole again. Its ext4 is checked first, as a machine does at boot after errors: mounted as it was left, it may
+    /// find what its failed writes left behind, and turn read-only once more.
+    pub(crate) fn restore_after_errors(&self) {
+        self.take_off();
+        eventually("the device of the volume is given back", || {
+            let devices = Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
+            devices.stdout.is_empty().then_some(())
+        });
+        let checked = Command::new("e2fsck").arg("-fy").arg(&self.image).output().unwrap();
+        let mended = checked.status.code().is_some_and(|code| code <= 2);
+        assert!(mended, "the volume is mended: {}", String::from_utf8_lossy(&checked.stdout));
+        self.mount();
+    }
+
+    fn take_off(&self) {
         eventually("the volume can be taken off", || {
             Command::new("umount").arg(&self.path).stderr(Stdio::null()).status().unwrap().success().then_some(())
         });
-        self.mount();
     }
 }
 
