@@ -145,8 +145,15 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("30").env(name, value).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         assert!(descendants(std::process::id().try_into().unwrap()).contains(&pid));
-        assert_eq!(with_environment_entry(&entry), [pid]);
+        // In the middle of its exec a process has no environment that can be read.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut found = with_environment_entry(&entry);
+        while found.is_empty() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+            found = with_environment_entry(&entry);
+        }
         kill_each(&[pid]);
+        assert_eq!(found, [pid]);
         child.wait().unwrap();
     }
 }
