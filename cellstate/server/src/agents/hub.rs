@@ -178,10 +178,19 @@ impl Hub {
         !leases.is_held_by_another(machine, instance)
     }
 
-    /// A machine registered in this epoch: its lease begins before the deltas of the registration come by.
-    pub(crate) fn registered(&self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) {
-        self.leases.lock().grant(machine, epoch, instance, now_micros);
+    /// A machine registered in this epoch, which may be the one of before: its lease begins before the deltas of the registration come
+    /// by. False if another instance has spoken for it in that epoch meanwhile.
+    pub(crate) fn registered(
+        &self,
+        machine: MachineId,
+        epoch: u32,
+        goes_on: bool,
+        instance: &str,
+        now_micros: i64,
+    ) -> bool {
+        let granted = self.leases.lock().grant(machine, epoch, goes_on, instance, now_micros);
         self.leases_changed.notify_one();
+        granted
     }
 
     /// A sign of life of an agent; false if it has to register again.

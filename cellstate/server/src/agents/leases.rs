@@ -73,12 +73,18 @@ impl Leases {
         }
     }
 
-    /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known.
-    pub fn grant(&mut self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) {
+    /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known. False if the
+    /// epoch goes on, and another instance has spoken for the machine meanwhile: the lease is that one's.
+    pub fn grant(&mut self, machine: MachineId, epoch: u32, goes_on: bool, instance: &str, now_micros: i64) -> bool {
         let newer = |lease: &Lease| (lease.generation, lease.epoch) > (machine.generation, epoch);
-        if !self.known(machine.slot).is_some_and(newer) {
+        let known = self.known(machine.slot);
+        if known.is_some_and(|lease| goes_on && lease.is_of(machine, epoch) && lease.is_of_another(instance)) {
+            return false;
+        }
+        if !known.is_some_and(newer) {
             self.put(machine, epoch, Some(Holder::of(instance)), now_micros);
         }
+        true
     }
 
     /// True while another instance of an agent holds the machine's lease.
@@ -228,7 +234,7 @@ mod tests {
     #[test]
     fn a_lease_is_one_instances_until_it_runs_out() {
         let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
-        leases.grant(id, 1, "a", 0);
+        assert!(leases.grant(id, 1, false, "a", 0));
         // The delta of the registration comes by later, and changes nothing.
         leases.machine_changed(&machine(3, 1, MachineState::Ready), 1);
         assert!(leases.is_held_by_another(id, "b") && !leases.is_held_by_another(id, "a"));
@@ -247,5 +253,23 @@ mod tests {
         assert!(!leases.is_held_by_another(id, "a"));
         leases.hold(id, 1, "b");
         assert!(leases.is_held_by_another(id, "a") && !leases.renew(id, 1, "a", 1) && leases.renew(id, 1, "b", 1));
+    }
+
+    /// After a start of the server, a relay reported of a machine in the moment in which another agent registered it: both were told
+    /// that it is theirs.
+    #[test]
+    fn who_speaks_for_a_machine_while_another_registers_it_in_the_same_epoch_holds_the_lease() {
+        let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
+        leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
+        assert!(leases.renew(id, 1, "relayed", 1), "nobody has spoken for it yet");
+        assert!(!leases.grant(id, 1, true, "registers", 2), "and now somebody has");
+        assert!(leases.renew(id, 1, "relayed", 3) && !leases.renew(id, 1, "registers", 3));
+        // A new epoch is of the one who began it.
+        assert!(leases.grant(id, 2, false, "registers", 4));
+        assert!(!leases.renew(id, 1, "relayed", 5) && !leases.renew(id, 2, "relayed", 5));
+        // Its delta may come by first, and somebody may guess the epoch before it is told.
+        leases.machine_changed(&machine(3, 3, MachineState::Ready), 6);
+        assert!(leases.renew(id, 3, "relayed", 6) && leases.grant(id, 3, false, "registers", 7));
+        assert!(!leases.renew(id, 3, "relayed", 8) && leases.renew(id, 3, "registers", 8));
     }
 }

@@ -116,11 +116,11 @@ impl v1::agents_server::Agents for AgentsService {
         let hub = &self.shared.hub;
         // The same boot in the same epoch would look like one agent, and both would start every task.
         let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;
-        if let Some(known) = self.shared.snapshot().await.machine_named(&machine.name)
-            && hub.is_held_by_another(known.id, &instance)
-        {
+        let known = self.shared.snapshot().await.machine_named(&machine.name).map(|known| (known.id, known.epoch));
+        if known.is_some_and(|(id, _)| hub.is_held_by_another(id, &instance)) {
             return Err(taken(&machine.name).into());
         }
+        let name = machine.name.clone();
         // What it has heard of another life of the cell says nothing of this one.
         machine.seen_revision = if wire.incarnation == self.shared.identity.incarnation { wire.revision } else { 0 };
         let command = plenum_proto::machines::register(machine)?;
@@ -141,7 +141,10 @@ impl v1::agents_server::Agents for AgentsService {
             Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
         };
         let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
-        hub.registered(machine, epoch, &instance, self.shared.clock.monotonic_micros());
+        let goes_on = known == Some((machine, epoch));
+        if !hub.registered(machine, epoch, goes_on, &instance, self.shared.clock.monotonic_micros()) {
+            return Err(taken(&name).into());
+        }
         // From here on the next one to register this name sees who holds its lease.
         drop(self.shared.snapshot_of(decided.at).await);
         drop(registering);

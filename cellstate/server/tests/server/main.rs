@@ -12,3 +12,4 @@ mod formats;
 mod govern;
 mod history;
 mod inspection;
+mod returns;

@@ -76,7 +76,7 @@ impl Server {
             return drop(refused);
         };
         if let Some(machine) = MachineId::from_bits(machine) {
-            self.leases.grant(machine, epoch, ONE_AGENT, world.now());
+            self.leases.grant(machine, epoch, false, ONE_AGENT, world.now());
         }
         let response = v1::RegisterResponse {
             machine,

@@ -1,0 +1,201 @@
+//! Machines that come back: late, restored, or in two hands at once.
+
+use std::path::Path;
+use std::time::Duration;
+
+use plenum_proto::v1::{self, agents_client::AgentsClient, govern_client::GovernClient, inspect_client::InspectClient};
+use plenum_server::{Handle, RestoreOptions, Server, restore};
+use tonic::transport::Channel;
+
+use crate::client::{code, connect, options, register, start};
+
+fn machine(boot_id: &str, inventory: Vec<v1::InventoryItem>) -> v1::RegisterMachine {
+    v1::RegisterMachine {
+        name: "m1".to_owned(),
+        boot_id: boot_id.to_owned(),
+        capacity: Some(v1::Resources { cpu_millis: 4000, memory_bytes: 1 << 40, ..Default::default() }),
+        inventory,
+        ..Default::default()
+    }
+}
+
+/// The machine as it is listed.
+async fn listed(channel: &Channel) -> v1::MachineView {
+    let request = v1::GetMachineRequest { name: "m1".to_owned(), at: None };
+    InspectClient::new(channel.clone()).get_machine(request).await.unwrap().into_inner().machine.unwrap()
+}
+
+/// The agent registered, its request was held up, the machine booted and registered; then the first request arrived once more, and
+/// the machine went back to its former boot.
+#[tokio::test]
+async fn a_registration_that_was_held_up_past_a_boot_takes_no_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut agents = AgentsClient::new(channel.clone());
+    let mut ask = async |boot_id: &str, revision: u64| {
+        let machine = Some(machine(boot_id, Vec::new()));
+        let request = v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned() };
+        agents.register(request).await.unwrap().into_inner()
+    };
+    let first = ask("boot-1", 0).await;
+    let booted = ask("boot-2", first.revision).await;
+    assert_eq!((booted.machine, booted.epoch, booted.register_again), (first.machine, first.epoch + 1, false));
+    let before = listed(&channel).await;
+    let late = ask("boot-1", first.revision).await;
+    assert!(late.register_again && late.revision >= booted.revision, "{late:?}");
+    assert_eq!(listed(&channel).await, before, "nothing of the machine has changed");
+    // Whoever really is there asks again with what it has heard now.
+    let again = ask("boot-2", late.revision).await;
+    assert_eq!((again.epoch, again.register_again), (booted.epoch, false));
+    server.shutdown().await.unwrap();
+}
+
+/// A task that only its agent knows.
+fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
+    let task = v1::TaskTraces {
+        namespace: "default".to_owned(),
+        job: "forgotten".to_owned(),
+        group: "work".to_owned(),
+        task_index,
+        resources: Some(v1::Resources { cpu_millis: 1000, memory_bytes: 1 << 20, ..Default::default() }),
+        ..Default::default()
+    };
+    let state = v1::AllocationState::Running.into();
+    v1::InventoryItem { allocation, state, task: Some(task), ..Default::default() }
+}
+
+async fn unknown(channel: &Channel) -> Vec<v1::UnknownTaskView> {
+    let answer = GovernClient::new(channel.clone()).list_unknown_tasks(v1::ListRequest::default()).await;
+    answer.unwrap().into_inner().tasks
+}
+
+/// Starts a cell in which unknown tasks are told to stop after so long.
+async fn start_with(dir: &Path, unknown_micros: i64) -> (Handle, Channel) {
+    let mut options = options(dir);
+    options.settings.core.unknown_micros = unknown_micros;
+    let server = Server::start(options).await.unwrap();
+    let channel = connect(&server).await;
+    (server, channel)
+}
+
+async fn register_with(channel: &Channel, inventory: Vec<v1::InventoryItem>) -> v1::RegisterResponse {
+    let request = v1::RegisterRequest { machine: Some(machine("boot-1", inventory)), ..Default::default() };
+    AgentsClient::new(channel.clone()).register(request).await.unwrap().into_inner()
+}
+
+async fn adopt(channel: &Channel, allocation: u64) -> Result<bool, String> {
+    let request = v1::AdoptTaskRequest { machine: "m1".to_owned(), allocation };
+    let answer = GovernClient::new(channel.clone()).adopt_task(request).await;
+    answer.map(|answer| answer.into_inner().changed).map_err(|status| code(&status))
+}
+
+#[tokio::test]
+async fn an_unknown_task_keeps_its_room_is_told_to_stop_and_goes_with_its_agents_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let server = start(&old).await;
+    register(&connect(&server).await, "m1", 4000).await;
+    server.shutdown().await.unwrap();
+    restore(&old, &new, &RestoreOptions::default()).unwrap();
+
+    let (adopted, left) = ((1 << 32) | 7, (1 << 32) | 8);
+    let (server, channel) = start_with(&new, 900_000_000).await;
+    register_with(&channel, vec![stranger(adopted, 0)]).await;
+    let tasks = unknown(&channel).await;
+    let traces = tasks[0].task.as_ref().unwrap();
+    assert_eq!((tasks.len(), tasks[0].allocation, tasks[0].machine.as_str()), (1, adopted, "m1"));
+    assert_eq!((traces.job.as_str(), traces.group.as_str(), traces.task_index), ("forgotten", "work", 0));
+    assert!(!tasks[0].stopping && tasks[0].until_micros == tasks[0].since_micros + 900_000_000);
+    assert_eq!((listed(&channel).await.unknown_tasks, cpu_taken(&channel).await), (1, 1000));
+    assert_eq!(adopt(&channel, adopted).await, Ok(true));
+    assert_eq!(adopt(&channel, adopted).await, Ok(false), "once is enough");
+    assert_eq!(adopt(&channel, left).await, Err("NO_SUCH_TASK".to_owned()));
+    server.shutdown().await.unwrap();
+
+    // From here on, time is over at once.
+    let (server, channel) = start_with(&new, 1).await;
+    let registered = register_with(&channel, vec![stranger(adopted, 0), stranger(left, 1)]).await;
+    let mut agents = AgentsClient::new(channel.clone());
+    // Its agent hears that one of them is to stop, and the other one not.
+    let follow = v1::FollowRequest { machine: registered.machine, epoch: registered.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    let first = told.message().await.unwrap().unwrap();
+    let mut stop = first.stop;
+    assert!(first.full && first.keep.contains(&adopted), "kept: {:?}", first.keep);
+    assert!(!stop.contains(&adopted));
+    while stop.is_empty() {
+        stop = told.message().await.unwrap().unwrap().stop;
+    }
+    assert_eq!(stop, [left]);
+    let tasks = unknown(&channel).await;
+    assert_eq!(tasks.iter().map(|task| task.stopping).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(adopt(&channel, left).await, Err("NO_SUCH_TASK".to_owned()), "it is too late");
+    assert_eq!(cpu_taken(&channel).await, 2000, "what is told to stop still runs");
+
+    let ended = |allocation| v1::ReportRequest {
+        machine: registered.machine,
+        epoch: registered.epoch,
+        transitions: vec![v1::Transition {
+            allocation,
+            state: v1::AllocationState::Stopped.into(),
+            ..Default::default()
+        }],
+        telemetry: None,
+    };
+    agents.report(ended(left)).await.unwrap();
+    assert_eq!(cpu_taken(&channel).await, 1000);
+    agents.report(ended(adopted)).await.unwrap();
+    assert_eq!((unknown(&channel).await, cpu_taken(&channel).await), (Vec::new(), 0));
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(&new).unwrap();
+    assert!(report.is_sound() && report.decided_again > 0, "{report:#?}");
+}
+
+async fn cpu_taken(channel: &Channel) -> i64 {
+    listed(channel).await.allocated.unwrap().cpu_millis
+}
+
+/// After a start of the server nobody has spoken for a machine yet. A relay reported of it, by its agent, in the very moment in which
+/// another agent registered it: both were told that it is theirs.
+#[tokio::test]
+async fn a_relay_and_an_agent_that_registers_are_not_both_told_that_a_machine_is_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let known = register(&connect(&server).await, "m1", 4000).await;
+    server.shutdown().await.unwrap();
+    let mut winners = [0, 0];
+    for round in 0..12 {
+        let server = start(dir.path()).await;
+        let mut agents = AgentsClient::new(connect(&server).await);
+        let mut relay = AgentsClient::new(connect(&server).await);
+        let mine = v1::ReportManyRequest {
+            machines: vec![known.machine],
+            epochs: vec![known.epoch],
+            instances: vec!["relayed".to_owned()],
+            ..Default::default()
+        };
+        let request = v1::RegisterRequest {
+            machine: Some(machine("boot-1", Vec::new())),
+            instance: "registers".to_owned(),
+            ..Default::default()
+        };
+        let reporting = async {
+            // So that sometimes the one comes first, and sometimes the other.
+            tokio::time::sleep(Duration::from_micros(100 * round)).await;
+            relay.report_many(mine).await.unwrap().into_inner().register.is_empty()
+        };
+        let (registered, relayed) = tokio::join!(agents.register(request), reporting);
+        let registered = match registered {
+            Ok(_) => true,
+            Err(status) => {
+                assert_eq!(code(&status), "MACHINE_TAKEN");
+                false
+            }
+        };
+        assert!(registered != relayed, "round {round}: registered: {registered}, renewed for the relay: {relayed}");
+        winners[usize::from(registered)] += 1;
+        server.shutdown().await.unwrap();
+    }
+    assert_eq!(winners.iter().sum::<u32>(), 12);
+}
