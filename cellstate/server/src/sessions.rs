@@ -44,6 +44,12 @@ impl Sessions {
         self.owners.insert(session, owner);
     }
 
+    /// The opening of a session is durable. Whoever asked for it may be gone by now: then nobody else would ever count it as alone.
+    pub(crate) fn published(&mut self, session: SessionId, owner: Owner, now_micros: i64) {
+        self.standings.entry(session).or_insert(Standing::Alone(now_micros));
+        self.owners.entry(session).or_insert(owner);
+    }
+
     /// A session was closed.
     pub(crate) fn closed(&mut self, session: SessionId) {
         self.owners.remove(&session);
@@ -109,6 +115,21 @@ mod tests {
         sessions.closed(SessionId(1));
         assert_eq!(sessions.overdue(100, 100), [SessionId(2)]);
         assert_eq!((sessions.owner(SessionId(1)), sessions.owner(SessionId(2))), (None, None));
+    }
+
+    /// Its stream went away while the session was being opened, and the session stayed until the server was started again.
+    #[test]
+    fn a_session_whose_opener_is_gone_grows_old_too() {
+        let mut sessions = Sessions::default();
+        let (one, other) = (SessionId(1), SessionId(2));
+        let owner = Owner { principal: "ann".into(), namespace: "a".into() };
+        sessions.published(one, owner.clone(), 10);
+        assert_eq!(sessions.owner(one), Some(&owner));
+        // One whose stream was quicker is not alone.
+        sessions.connected(other);
+        sessions.published(other, owner, 10);
+        assert_eq!((sessions.overdue(109, 100), sessions.overdue(110, 100)), (vec![], vec![one]));
+        assert!(sessions.is_connected(other));
     }
 
     #[test]

@@ -163,6 +163,7 @@ async fn serve_session(
         return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
     };
     let (session, namespace) = if hello.session == 0 {
+        Watcher::check(&shared, &principal, &hello)?;
         let session = open_session(&shared, &principal, &hello.namespace, &hello.scheduler).await?;
         (session, plenum_proto::names::optional_name("namespace", &hello.namespace)?)
     } else {

@@ -50,15 +50,12 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        owner: Owner,
-        hello: &v1::Hello,
-        answers: mpsc::UnboundedSender<(u64, Told)>,
-    ) -> Result<Self, Failure> {
+    /// The sections that a stream is to tell, or why there can be none. To be asked before a session is opened for it, too: one that was
+    /// opened for a stream that is refused is nobody's.
+    pub(super) fn check(shared: &Shared, principal: &Principal, hello: &v1::Hello) -> Result<Sections, Failure> {
         let sections = Sections::from_wire(&hello.sections)?;
-        if sections.has(v1::Section::Bodies) && !owner.principal.may_read_bodies() {
-            let message = format!("{} may not read what jobs do; leave BODIES out", owner.principal.text());
+        if sections.has(v1::Section::Bodies) && !principal.may_read_bodies() {
+            let message = format!("{} may not read what jobs do; leave BODIES out", principal.text());
             return Err(Failure::new(Code::PermissionDenied, "NOT_PERMITTED", message));
         }
         let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
@@ -69,6 +66,17 @@ impl Watcher {
                 format!("revision: expected at most {newest}, found {}; it is of another log", resume.revision);
             return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
         }
+        Ok(sections)
+    }
+
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        owner: Owner,
+        hello: &v1::Hello,
+        answers: mpsc::UnboundedSender<(u64, Told)>,
+    ) -> Result<Self, Failure> {
+        let sections = Self::check(&shared, &owner.principal, hello)?;
+        let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
         let now = shared.clock.monotonic_micros();
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now);

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use plenum_model::{Delta, SessionChange, SessionId};
+
 use super::backlog::Received;
 use crate::commit::Published;
 use crate::error::ServerError;
 use crate::publish::losses;
+use crate::sessions::Owner;
 use crate::shared::Shared;
 
 /// Most batches that are taken at a time.
@@ -39,6 +42,18 @@ fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
     shared.metrics.decided(&published.transactions, &losses);
     let now = shared.clock.monotonic_micros();
     shared.hub.fold(&published.deltas, now);
+    note_opened(shared, &published.deltas, now);
     shared.feed.send(published.batch);
     Ok(())
+}
+
+/// Sessions that were opened, whether or not who asked for them is still there.
+fn note_opened(shared: &Shared, deltas: &[Delta], now_micros: i64) {
+    for delta in deltas {
+        for change in &delta.sessions {
+            let SessionChange::Opened { principal, namespace, .. } = change else { continue };
+            let owner = Owner { principal: principal.clone(), namespace: namespace.clone() };
+            shared.sessions.lock().published(SessionId(delta.revision.0), owner, now_micros);
+        }
+    }
 }

@@ -167,9 +167,79 @@ async fn who_watches_from_the_future_is_told_so() {
         ..Default::default()
     };
     assert_eq!(hello(&channel, future.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    // Nor is a session opened for a stream that there will not be.
+    let anew = v1::Hello { session: 0, scheduler: "batch".into(), namespace: "default".into(), ..future.clone() };
+    assert_eq!(hello(&channel, anew.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let nonsense = v1::Hello { revision: 0, sections: vec![99], ..anew };
+    assert_eq!(hello(&channel, nonsense).await, of(Code::InvalidArgument, "INVALID_REQUEST"));
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.revision, session.cell.revision().0, "nothing was opened, and nothing else changed");
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
     assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn simple_clients_commit_under_their_own_open_sessions_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let good = session.transaction(1, Vec::new());
+    let unknown = v1::Transaction { session: 1 << 40, ..good.clone() };
+    let refused = client.commit(unknown).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::NotFound, "NO_SUCH_SESSION"));
+    let restored = v1::Transaction { incarnation: good.incarnation + 1, ..good.clone() };
+    let refused = client.commit(restored).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::Aborted, "OTHER_INCARNATION"));
+    client.close(v1::CloseRequest { session: good.session }).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let before = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
+    let refused = client.commit(good).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::NotFound, "NO_SUCH_SESSION"));
+    let after = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
+    assert_eq!(before, after, "nothing of that was decided");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn transactions_that_contradict_themselves_or_come_from_the_future_are_not_decided() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let low = submit(&channel, job("low", 2)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let granted = session.commit(session.transaction(1, vec![placement(low, vec![0], vec![0])])).await.unwrap();
+    let victim = granted.placements[0].allocations[0];
+    let revision = session.cell.revision();
+
+    // Its task is to be placed by the very transaction that evicts it.
+    let preemptions = vec![v1::Preemption { machine: 0, victim }];
+    let both = v1::Placement { preemptions: preemptions.clone(), ..placement(low, vec![0], vec![0]) };
+    let error = session.commit(session.transaction(2, vec![both])).await.unwrap_err();
+    assert_eq!(on_stream(&error), of(Code::InvalidArgument, "INVALID_REQUEST"), "{}", error.message);
+    // Also when another placement does.
+    let evicts = v1::Placement { preemptions, ..placement(low, vec![0], vec![1]) };
+    let split = session.transaction(2, vec![evicts, placement(low, vec![0], vec![0])]);
+    let error = session.commit(split).await.unwrap_err();
+    assert_eq!(on_stream(&error), of(Code::InvalidArgument, "INVALID_REQUEST"), "{}", error.message);
+
+    let future = session.transaction(2, vec![placement(low, vec![0], vec![1])]);
+    let future = v1::Transaction { base_revision: revision.0 + 1, ..future };
+    let error = session.commit(future.clone()).await.unwrap_err();
+    assert_eq!(on_stream(&error), of(Code::InvalidArgument, "FUTURE_BASE"), "{}", error.message);
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let refused = client.commit(future.clone()).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::InvalidArgument, "FUTURE_BASE"));
+    assert_eq!((session.cell.revision(), session.cell.live()), (revision, 1));
+
+    // The number was not used up by any of them.
+    let now = v1::Transaction { base_revision: revision.0, ..future };
+    assert_eq!(session.commit(now).await.unwrap().granted, 1);
     server.shutdown().await.unwrap();
 }
 
