@@ -16,6 +16,8 @@
 //! | `disk` | a full disk, and a damaged log |
 //! | `backups` | a cell that goes on from its backup |
 //! | `ends` | what Ctrl-C leaves behind: nothing |
+//! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
+//! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
     clippy::unwrap_used,
@@ -30,9 +32,11 @@ mod backups;
 mod crash;
 mod disk;
 mod ends;
+mod governs;
 mod job_files;
 mod kills;
 mod listings;
 mod pauses;
 mod runs;
+mod takes;
 mod usage;

@@ -94,6 +94,19 @@ impl Rivals {
         Ok(Rival { session: answer.session, incarnation: answer.incarnation })
     }
 
+    /// Holds room for one task on each of these machines, for a minute; without machines, gives it back.
+    pub(crate) fn hold(&self, rival: &Rival, job: u64, machines: &[&Machine]) -> Result<v1::ChangeResponse, Status> {
+        let request = v1::TakeHoldRequest {
+            session: rival.session,
+            job,
+            machines: machines.iter().map(|machine| machine.slot).collect(),
+            resources: Some(v1::Resources { cpu_millis: TASK_MILLIS, ..v1::Resources::default() }),
+            within_micros: 60_000_000,
+        };
+        let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
+        Ok(self.runtime.block_on(cell.take_hold(request))?.into_inner())
+    }
+
     pub(crate) fn commit(&self, transaction: v1::Transaction) -> Result<v1::Outcome, Status> {
         let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
         Ok(self.runtime.block_on(cell.commit(transaction))?.into_inner())

@@ -81,7 +81,11 @@ impl Row for JobView {
             "scheduler": shape.map(|shape| &shape.scheduler),
             "state": job_state(self.state()),
             "priority": shape.map(|shape| shape.priority),
-            "runs": shape.map(|shape| if shape.kind() == JobKind::Forever { "forever" } else { "to-completion" }),
+            "runs": shape.map(|shape| match shape.kind() {
+                JobKind::Forever => "forever",
+                JobKind::Recurring => "recurring",
+                JobKind::ToCompletion | JobKind::Unspecified => "to-completion",
+            }),
             "same_machine": shape.map(|shape| shape.same_machine),
             "groups": groups.collect::<Vec<_>>(),
             "waiting_reason": or_null(&self.waiting_reason),

@@ -102,11 +102,13 @@ fn culprit_transaction(culprit: &Culprit) -> Option<String> {
 
 /// What stood in the way, in words.
 fn obstacle(refusal: &Refusal) -> String {
+    let short = || {
+        let (resource, _) = named_amount(refusal.resource(), 0);
+        format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by))
+    };
     let words = match refusal.reason() {
-        RefusalReason::NoRoom => {
-            let (resource, _) = named_amount(refusal.resource(), 0);
-            return format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by));
-        }
+        RefusalReason::NoRoom => return short(),
+        RefusalReason::QuotaExceeded if refusal.short_by > 0 => return format!("the namespace's quota: {}", short()),
         RefusalReason::Unspecified => "for a reason that this version does not know",
         RefusalReason::TaskTaken => "the task has an allocation already",
         RefusalReason::NotWanted => "the task may not be placed now",
@@ -164,7 +166,7 @@ fn culprit_json(culprit: &Culprit) -> Value {
 
 /// The refusal as programs read it.
 pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
-    let is_room = refusal.reason() == RefusalReason::NoRoom;
+    let is_short = matches!(refusal.reason(), RefusalReason::NoRoom | RefusalReason::QuotaExceeded);
     let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
     json!({
@@ -177,7 +179,7 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "kind": kind_name(refusal.kind()),
         "reason": refusal.reason().as_str_name(),
         "resource": resource_key(refusal.resource()),
-        "short_by": if is_room { json!(refusal.short_by) } else { Value::Null },
+        "short_by": if is_short { json!(refusal.short_by) } else { Value::Null },
         "culprit": culprits.first().cloned(),
         "culprits": culprits,
         "culprits_total": refusal.culprits_total,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, Command, Decision, Job, JobId, NotWanted, RejectionCode, TaskState,
-    group_is_wanted,
+    AllocationId, AllocationRef, Cell, Command, Decision, GroupShape, Job, JobId, NotWanted, RejectionCode, Sum,
+    TaskState, group_is_wanted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -17,6 +17,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::ended::{self, Fate};
 use super::failure::Failure;
+use super::govern::used_by_namespace;
 use super::listing::{self, Filter};
 use super::story::{self, Hero};
 use super::{past, principal};
@@ -100,7 +101,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let job = job_named(&cell, &wire.namespace, &wire.name)?;
         let counts = view::count_groups(&cell, |slot| slot == job.id.slot);
         let mut view = view::job(&cell, job, &counts);
-        view.waiting_reason = waiting_reason(&self.shared, &cell, job);
+        view.waiting_reason = waiting_reason(&self.shared, &cell, &used_by_namespace(&cell), job);
         let body = job.body.as_deref().filter(|_| reads_body);
         view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
         Ok(Response::new(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) }))
@@ -111,7 +112,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let filter = Filter::parse(&wire.filter, JOB_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let counts = view::count_groups(&cell, |_| true);
+        let (counts, used) = (view::count_groups(&cell, |_| true), used_by_namespace(&cell));
         let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
         for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
             let state = listing::job_word(v1::JobState::from(job.state).into());
@@ -130,7 +131,7 @@ impl v1::jobs_server::Jobs for JobsService {
                 break;
             }
             let mut view = view::job(&cell, job, &counts);
-            view.waiting_reason = waiting_reason(&self.shared, &cell, job);
+            view.waiting_reason = waiting_reason(&self.shared, &cell, &used, job);
             response.jobs.push(view);
         }
         Ok(Response::new(response))
@@ -426,8 +427,11 @@ fn allocation_field(row: &v1::AllocationView, field: &str) -> Option<String> {
     })
 }
 
+/// What is used of each quota, by namespace.
+type Used = BTreeMap<Arc<str>, Sum>;
+
 /// Why tasks of a job wait: what the cell itself knows, or else what its scheduler said last.
-fn waiting_reason(shared: &Shared, cell: &Cell, job: &Arc<Job>) -> String {
+fn waiting_reason(shared: &Shared, cell: &Cell, used: &Used, job: &Arc<Job>) -> String {
     if job.state.is_final() {
         return String::new();
     }
@@ -443,11 +447,24 @@ fn waiting_reason(shared: &Shared, cell: &Cell, job: &Arc<Job>) -> String {
                 format!("group {before} is not done")
             }
             Err(not_wanted) => not_wanted.to_string(),
-            Ok(()) => scheduler_says(shared, cell, job, position),
+            Ok(()) => governed(cell, used, job, shape).unwrap_or_else(|| scheduler_says(shared, cell, job, position)),
         };
         reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
     }
     reasons.join("; ")
+}
+
+/// What operators laid down that stands in the way: no scheduler can do anything about that.
+fn governed(cell: &Cell, used: &Used, job: &Job, shape: &GroupShape) -> Option<String> {
+    let (scheduler, namespace) = (&job.shape.scheduler, &job.shape.namespace);
+    if cell.is_paused(scheduler) {
+        return Some(format!(
+            "the scheduler {scheduler} is paused; `plenum scheduler resume {scheduler}` lets it go on"
+        ));
+    }
+    let used = used.get(namespace).map(Sum::total).unwrap_or_default();
+    let short = cell.quota(namespace)?.shortage(&used, &shape.resources)?;
+    Some(format!("the quota of {namespace} is short of {} by {} for one more", short.resource, short.short_by))
 }
 
 fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {

@@ -1,0 +1,197 @@
+//! What operators lay down: quotas, partitions, pauses and drains. Real servers, schedulers and agents; what waits says why.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Process, Served, Stage, eventually};
+
+/// A cell with one machine, whose tasks run until the file `end` is there.
+struct Governed {
+    server: Served,
+    _parts: Vec<Process>,
+    stage: Stage,
+}
+
+fn job(name: &str, count: u32) -> String {
+    format!(
+        r#"
+name = "{name}"
+scheduler = "batch"
+[group.wait]
+count = {count}
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/end ]; do sleep 0.1; done"]
+env = {{ STAGE = "$STAGE" }}
+resources = {{ cpu = "100m", memory = "16MiB" }}
+kill_timeout = "1s"
+"#
+    )
+}
+
+impl Governed {
+    fn new() -> Self {
+        let stage = Stage::new();
+        let server = stage.server("cell", None, &[]);
+        let config = stage.file("agent.toml", "name = \"m1\"\n[attributes]\nrack = \"lab\"\n");
+        let words = ["--addr", &server.address, "agent", "--config", &config, "--dir", &stage.word("agent")];
+        let parts = vec![stage.scheduler(&server.address, "batch"), stage.start("agent", &words)];
+        Self { stage, server, _parts: parts }
+    }
+
+    #[track_caller]
+    fn ask(&self, arguments: &[&str]) -> Value {
+        self.stage.ask(&self.server.address, arguments)
+    }
+
+    #[track_caller]
+    fn submit(&self, name: &str, count: u32) {
+        self.stage.submit(&self.server.address, &format!("{name}.toml"), &job(name, count));
+    }
+
+    /// Waits until so many tasks of a job run, and so many wait; gives the job.
+    #[track_caller]
+    fn stands(&self, name: &str, running: u64, waiting: u64) -> Value {
+        eventually(&format!("{running} tasks of {name} run, and {waiting} wait"), || {
+            let job = self.stage.try_ask(&self.server.address, &["job", "show", name]).ok()?;
+            let group = &job["groups"][0];
+            (group["running"] == running && group["waiting"] == waiting).then_some(job)
+        })
+    }
+
+    /// Waits until a job says that it waits for a reason with these words.
+    #[track_caller]
+    fn waits_for(&self, name: &str, words: &str) {
+        eventually(&format!("{name} says that it waits for {words}"), || {
+            let job = self.stage.try_ask(&self.server.address, &["job", "show", name]).ok()?;
+            job["waiting_reason"].as_str()?.contains(words).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_namespace_at_its_quota_waits_until_that_is_raised() {
+    let cell = Governed::new();
+    let set = cell.ask(&["quota", "set", "default", "--cpu", "200m"]);
+    assert_eq!((&set["name"], &set["changed"]), (&json!("default"), &json!(true)));
+    cell.submit("many", 4);
+    let job = cell.stands("many", 2, 2);
+    assert_eq!(job["state"], "running");
+    cell.waits_for("many", "the quota of default is short of cpu_millis by 100");
+
+    let quotas = cell.ask(&["quota", "list"]);
+    let quota = &quotas["items"][0];
+    assert!(quotas["revision"].as_u64() >= set["revision"].as_u64(), "{quotas:#}");
+    assert_eq!((&quota["namespace"], &quota["limit"]["cpu_millis"]), (&json!("default"), &json!(200)));
+    assert_eq!(quota["limit"]["memory_bytes"], Value::Null, "what is not named is not limited");
+    assert_eq!((&quota["used"]["cpu_millis"], &quota["used"]["memory_bytes"]), (&json!(200), &json!(32 << 20)));
+    let refused = eventually("somebody was refused", || {
+        let listed = cell.ask(&["txn", "list", "--refused"]);
+        listed["items"][0]["id"].as_str().map(str::to_owned)
+    });
+    let refusal = &cell.ask(&["txn", "show", &refused])["refusals"][0];
+    assert_eq!((&refusal["kind"], &refusal["resource"]), (&json!("quota"), &json!("cpu_millis")), "{refusal:#}");
+    assert_eq!((&refusal["job"], &refusal["short_by"]), (&json!("many"), &json!(100)));
+
+    let raised = cell.ask(&["quota", "set", "default", "--cpu", "300m"]);
+    assert_eq!(raised["changed"], true);
+    cell.stands("many", 3, 1);
+    let again = cell.ask(&["quota", "set", "default", "--cpu", "300m"]);
+    assert_eq!((&again["changed"], &again["name"]), (&json!(false), &json!("default")));
+    cell.ask(&["quota", "remove", "default"]);
+    let job = cell.stands("many", 4, 0);
+    assert_eq!(job["waiting_reason"], Value::Null);
+    assert_eq!(cell.ask(&["quota", "list"])["items"], json!([]));
+    let gone = cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "quota", "remove", "default"]);
+    assert_eq!((gone.code(), gone.error()["code"].as_str()), (Some(1), Some("NO_SUCH_QUOTA")), "{gone}");
+    assert_eq!(cell.stage.run(&["quota", "set", "default"]).code(), Some(2), "a quota without a limit is none");
+}
+
+#[test]
+fn a_reserved_machine_takes_only_those_it_is_reserved_for() {
+    let cell = Governed::new();
+    cell.submit("before", 1);
+    cell.stands("before", 1, 0);
+    let set = cell.ask(&["partition", "set", "lab", "--where", r#"attr.rack == "lab""#, "--for", "ml,vision"]);
+    assert_eq!((&set["name"], &set["changed"]), (&json!("lab"), &json!(true)));
+    let partition = &cell.ask(&["partition", "list"])["items"][0];
+    assert_eq!((&partition["name"], &partition["machines"]), (&json!("lab"), &json!(1)));
+    assert_eq!(
+        (&partition["schedulers"], &partition["rules"]),
+        (&json!(["ml", "vision"]), &json!([r#"attr.rack == "lab""#]))
+    );
+    assert_eq!(partition["allocated"]["cpu_millis"], 100);
+    assert!(partition["capacity"]["cpu_millis"].as_u64() > Some(100), "{partition:#}");
+
+    cell.submit("after", 1);
+    let waits = cell.stands("after", 0, 1);
+    assert_eq!((&waits["state"], waits["waiting_reason"].is_string()), (&json!("waiting"), true), "{waits:#}");
+    cell.stands("before", 1, 0);
+    // By name only: nobody is kept away any more.
+    cell.ask(&["partition", "set", "lab", "--where", r#"attr.rack == "lab""#]);
+    cell.stands("after", 1, 0);
+    assert_eq!(cell.ask(&["partition", "list"])["items"][0]["schedulers"], json!([]));
+    assert_eq!(cell.ask(&["partition", "remove", "lab"])["changed"], true);
+    assert_eq!(cell.ask(&["partition", "list"])["items"], json!([]));
+    let wrong = cell.stage.run(&["--addr", &cell.server.address, "partition", "set", "lab", "--where", "rack = lab"]);
+    assert_eq!(wrong.code(), Some(2), "{wrong}");
+}
+
+#[test]
+fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
+    let cell = Governed::new();
+    cell.submit("before", 1);
+    cell.stands("before", 1, 0);
+    let batch = || {
+        let listed = cell.ask(&["scheduler", "list"]);
+        let items = listed["items"].as_array().unwrap().clone();
+        items.into_iter().find(|row| row["name"] == "batch").unwrap()
+    };
+    let row = batch();
+    assert_eq!((&row["state"], &row["paused"], &row["live_tasks"]), (&json!("connected"), &json!(false), &json!(1)));
+    assert_eq!(cell.ask(&["scheduler", "pause", "batch"])["changed"], true);
+    cell.submit("after", 2);
+    cell.waits_for("after", "the scheduler batch is paused; `plenum scheduler resume batch`");
+    let row = batch();
+    assert_eq!((&row["state"], &row["paused"], &row["sessions"]), (&json!("paused"), &json!(true), &json!(1)));
+    assert_eq!((&row["jobs"], &row["waiting_tasks"], &row["live_tasks"]), (&json!(2), &json!(2), &json!(1)));
+    cell.stands("before", 1, 0);
+    cell.stands("after", 0, 2);
+    let again = cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", "batch"]);
+    assert!(again.out.contains("batch: is paused already"), "{again}");
+    assert_eq!(cell.ask(&["scheduler", "resume", "batch"])["changed"], true);
+    cell.stands("after", 2, 0);
+    assert_eq!(batch()["state"], "connected");
+}
+
+#[test]
+fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told() {
+    let cell = Governed::new();
+    cell.submit("job", 2);
+    cell.stands("job", 2, 0);
+    let started =
+        cell.stage.run(&["--addr", &cell.server.address, "machine", "drain", "m1", "--deadline", "10m", "--no-wait"]);
+    assert_eq!((started.code(), started.out.contains("m1: draining")), (Some(0), true), "{started}");
+    let machine = cell.ask(&["machine", "show", "m1"]);
+    assert_eq!((&machine["state"], machine["drain_deadline"].is_string()), (&json!("draining"), true), "{machine:#}");
+    cell.submit("late", 1);
+    let late = cell.stands("late", 0, 1);
+    assert!(late["waiting_reason"].is_string(), "{late:#}");
+    cell.stands("job", 2, 0);
+
+    // An earlier deadline, and this time somebody waits for it.
+    let drained =
+        cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "machine", "drain", "m1", "--deadline", "3s"]);
+    assert_eq!(drained.code(), Some(0), "{drained}");
+    assert_eq!(drained.json(), json!({"name": "m1", "state": "drained"}));
+    assert!(drained.err.contains("m1: 2 tasks left, stopped in"), "{drained}");
+    let ended = cell.ask(&["alloc", "list", "--job", "job", "--all"]);
+    let reasons: Vec<_> =
+        ended["items"].as_array().unwrap().iter().map(|each| (&each["state"], &each["reason"])).collect();
+    assert_eq!(reasons, [(&json!("stopped"), &json!("drained")); 2], "{ended:#}");
+    cell.stands("job", 0, 2);
+    assert_eq!(cell.ask(&["machine", "show", "m1"])["allocated"]["cpu_millis"], 0);
+
+    assert_eq!(cell.ask(&["machine", "undrain", "m1"])["changed"], true);
+    cell.stands("job", 2, 0);
+    cell.stands("late", 1, 0);
+    let machine = cell.ask(&["machine", "show", "m1"]);
+    assert_eq!((&machine["state"], &machine["drain_deadline"]), (&json!("ready"), &Value::Null));
+}
