@@ -17,6 +17,7 @@
 //! | `backups` | a cell that goes on from its backup |
 //! | `ends` | what Ctrl-C leaves behind: nothing |
 //! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
+//! | `strangers` | tasks that a restored cell has never heard of |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
@@ -38,5 +39,6 @@ mod kills;
 mod listings;
 mod pauses;
 mod runs;
+mod strangers;
 mod takes;
 mod usage;

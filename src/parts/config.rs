@@ -21,6 +21,9 @@ pub(super) struct ServerFile {
     #[serde(deserialize_with = "time")]
     pub(super) retain: Option<Duration>,
     pub(super) retain_bytes: Option<u64>,
+    /// After which time tasks that the cell does not know are told to stop.
+    #[serde(deserialize_with = "time")]
+    pub(super) unknown_after: Option<Duration>,
     pub(super) segment_bytes: Option<u64>,
     pub(super) reserve_bytes: Option<u64>,
     pub(super) recent_bytes: Option<usize>,

@@ -43,6 +43,9 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     settings.session_linger = file.session_linger.unwrap_or(settings.session_linger);
     settings.retain = file.retain.unwrap_or(settings.retain);
     settings.retain_bytes = file.retain_bytes.unwrap_or(settings.retain_bytes);
+    if let Some(after) = file.unknown_after {
+        settings.core.unknown_micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+    }
     settings.segment_bytes = file.segment_bytes.unwrap_or(settings.segment_bytes);
     settings.reserve_bytes = file.reserve_bytes.or(settings.reserve_bytes);
     settings.recent_bytes = file.recent_bytes.unwrap_or(settings.recent_bytes);

@@ -1,0 +1,85 @@
+//! Tasks that run and that a restored cell has never heard of: listed, adopted, or stopped after a time.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// A job of one task, which waits for a file of its own.
+fn job(name: &str) -> String {
+    format!(
+        r#"
+name = "{name}"
+scheduler = "batch"
+[group.wait]
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/end-{name} ]; do sleep 0.1; done"]
+env = {{ STAGE = "$STAGE" }}
+resources = {{ cpu = "100m", memory = "16MiB" }}
+kill_timeout = "1s"
+"#
+    )
+}
+
+#[test]
+fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when_not() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let (address, port) = (server.address.clone(), server.port());
+    let (_scheduler, _agent) = (stage.scheduler(&address, "batch"), stage.agent(&address, "agent"));
+    let machine = || stage.try_ask(&address, &["machine", "show", "m1"]).ok();
+    eventually("the machine is there", || machine().filter(|machine| machine["state"] == "ready"));
+    let backup = stage.word("before.backup");
+    stage.ask(&address, &["backup", "--out", &backup]);
+    for name in ["kept", "left"] {
+        stage.submit(&address, &format!("{name}.toml"), &job(name));
+        eventually(&format!("{name} runs"), || {
+            let job = stage.try_ask(&address, &["job", "show", name]).ok()?;
+            (job["groups"][0]["running"] == 1).then_some(())
+        });
+    }
+    let processes = |name: &str| stage.processes(&format!("end-{name}")).len();
+    assert!(processes("kept") > 0 && processes("left") > 0);
+    drop(server);
+
+    stage.run(&["restore", "--from", &backup, "--dir", &stage.word("restored")]).says(0, &[]);
+    let config = stage.file("server.toml", "unknown_after = \"10s\"\n");
+    let server = stage.server("restored", Some(port), &["--config", &config]);
+    assert_eq!(server.address, address);
+    let unknown = |count: usize| {
+        eventually(&format!("{count} unknown tasks are listed"), || {
+            let machine = machine()?;
+            let tasks = machine["unknown"].as_array()?.clone();
+            (tasks.len() == count && machine["unknown_tasks"] == count).then_some(tasks)
+        })
+    };
+    let tasks = unknown(2);
+    let of = |tasks: &[Value], name: &str| tasks.iter().find(|task| task["job"] == name).unwrap().clone();
+    let (kept, left) = (of(&tasks, "kept"), of(&tasks, "left"));
+    let id = kept["allocation"].as_str().unwrap();
+    assert!(id.starts_with("alloc-") && kept["since"].is_string() && kept["until"].is_string(), "{kept:#}");
+    let named = (&kept["machine"], &kept["namespace"], &kept["group"], &kept["task_index"]);
+    assert_eq!(named, (&json!("m1"), &json!("default"), &json!("wait"), &json!(0)));
+    assert_eq!((&kept["adopted"], &kept["resources"]["cpu_millis"]), (&json!(false), &json!(100)));
+    assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 200, "they have their room");
+
+    let adopted = stage.ask(&address, &["machine", "adopt", "m1", id]);
+    assert_eq!((&adopted["name"], &adopted["changed"]), (&json!(id), &json!(true)));
+    let wrong = stage.run(&["--addr", &address, "-o", "json", "machine", "adopt", "m1", "alloc-77-1"]);
+    assert_eq!((wrong.code(), wrong.error()["code"].as_str()), (Some(1), Some("NO_SUCH_TASK")), "{wrong}");
+    let text = stage.run(&["--addr", &address, "machine", "show", "m1"]).out;
+    for words in ["UNKNOWN TASK", "FATE", "adopted", "kept", "wait[0]"] {
+        assert!(text.contains(words), "expected {words:?} in:\n{text}");
+    }
+
+    // The other one's time ends, its agent stops it, and with the receipt it goes off the list.
+    let tasks = unknown(1);
+    let kept = of(&tasks, "kept");
+    assert_eq!((&kept["adopted"], &kept["until"], &kept["stopping"]), (&json!(true), &Value::Null, &json!(false)));
+    assert_eq!((processes("left"), machine().unwrap()["allocated"]["cpu_millis"].as_u64()), (0, Some(100)));
+    assert!(processes("kept") > 0, "{left:#} was stopped, and only that");
+    stage.file("end-kept", "");
+    unknown(0);
+    assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 0);
+    assert!(server.stop().success());
+    let verified = stage.run(&["verify", "--dir", &stage.word("restored"), "-o", "json"]).json();
+    assert!(verified["sound"] == true, "{verified:#}");
+}
