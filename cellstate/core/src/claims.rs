@@ -10,7 +10,7 @@ use plenum_model::{
     task_is_wanted,
 };
 
-use crate::preempt::{HandOff, Victims, named, note_taken_over, victims_by_machine};
+use crate::preempt::{HandOff, Victims, named, victims_by_machine};
 use crate::resolve::{Granted, Resolution, Resolver, WARM_AHEAD, claims_of, refusal};
 use crate::room::{About, Trouble};
 
@@ -189,13 +189,7 @@ impl Resolver<'_> {
             group_row: terms.group_row,
             need: terms.need,
             promised: self.promised.on(machine).0,
-            promised_devices: self
-                .promised
-                .specials
-                .machines
-                .get(&machine)
-                .map(|(devices, _)| devices.clone())
-                .unwrap_or_default(),
+            promised_devices: self.promised.specials.devices(machine).to_vec(),
             shape: Some(terms.shape),
             owner: terms.job.id,
             victims: terms.victims.get(&machine).cloned().unwrap_or_default(),
@@ -239,7 +233,7 @@ impl Resolver<'_> {
             allowance.left = allowance.left.saturating_sub(1);
         }
         if let Some(extra) = &granted.extra {
-            note_taken_over(&mut self.promised.specials, &extra.takes_over);
+            self.promised.specials.take_over(&extra.takes_over);
         }
     }
 
@@ -290,7 +284,7 @@ impl Resolver<'_> {
     fn keep(&mut self, machine: u32, judged: Judged) -> Option<Box<GrantExtra>> {
         let evicts = !judged.victims.is_empty();
         for victim in judged.victims {
-            self.promised.specials.victims.push(victim);
+            self.promised.specials.evict(victim);
             if let Some(row) = self.cell.allocation_rows().get(victim) {
                 self.note_left(row);
             }
@@ -314,7 +308,7 @@ impl Resolver<'_> {
             Ok(_) => Ok(()),
             Err(NotWanted::Task(TaskState::Live)) => {
                 let slot = self.cell.task(terms.group, task).map_or(0, |row| row.allocation) - 1;
-                let leaves = self.promised.stops(slot) || self.promised.specials.victims.contains(&slot);
+                let leaves = self.promised.stops(slot) || self.promised.specials.evicts(slot);
                 match leaves {
                     false => Err(Trouble::Taken(slot)),
                     true if terms.shape.single_instance => {
@@ -414,11 +408,9 @@ impl Resolver<'_> {
         let mut free = device_rooms(self.cell, machine);
         // Of a device that has less than it lent, nothing is given until its tenants have gone.
         free.retain(|room| room.free_millis >= 0);
-        if let Some((spoken, _)) = self.promised.specials.machines.get(&asked.machine) {
-            for device in spoken {
-                let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-                room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
-            }
+        for device in self.promised.specials.devices(asked.machine) {
+            let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
         }
         let named = asked.extra.map(|extra| extra.devices.as_slice()).filter(|named| !named.is_empty());
         let mut lent = free.clone();
@@ -454,8 +446,7 @@ impl Resolver<'_> {
         hand_off: &mut HandOff,
     ) -> Result<Vec<Port>, Trouble> {
         let used = self.cell.in_use(asked.machine);
-        let spoken = self.promised.specials.machines.get(&asked.machine);
-        let spoken = spoken.map(|(_, ports)| ports.as_slice()).unwrap_or_default();
+        let spoken = self.promised.specials.ports(asked.machine);
         let mut mine: Vec<u16> = Vec::new();
         let mut ports = Vec::with_capacity(terms.shape.ports.len());
         for declared in &terms.shape.ports {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, MachineState, TaskState,
+    AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, Machine, MachineState,
+    TaskState,
 };
 
-use crate::derived::active_on;
+use crate::derived::Derived;
+use crate::homes::Homes;
 use crate::jobs::groups_of;
 use crate::lifecycle::Consequences;
 use crate::{Core, Verdict, accepted};
@@ -24,12 +26,12 @@ impl Core {
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
         let retired = self.derived.retires.first().map(|(time, _)| *time);
-        let lost = self.derived.losses.first().map(|(time, _)| *time);
+        let lost = self.derived.losses.first().map(|(time, _)| time);
         let lost = lost.map(|time| match self.derived.given_up.first() {
             Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
             _ => time,
         });
-        let drained = self.derived.drains.first().map(|(time, _)| *time);
+        let drained = self.derived.drains.first().map(|(time, _)| time);
         let held = self.cell.holds().map(|(_, hold)| hold.deadline).min();
         let unknown = self.derived.unknown_due.first();
         retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).min()
@@ -49,11 +51,15 @@ impl Core {
         delta.holds = self.expired_holds(now, left).into_iter().map(|job| (job, None)).collect();
         delta.unknown = self.overdue_unknown(now, left - delta.holds.len());
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
-        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
+        let Derived { marks, tenants, ring, homes, .. } = &mut self.derived;
+        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
         for &slot in &losers {
-            lose(&self.cell, slot, now, &mut consequences);
+            let active = tenants.active_on(&self.cell, ring, slot);
+            lose(&self.cell, homes, slot, &active, now, &mut consequences);
         }
-        drained.iter().for_each(|&slot| drain(&self.cell, slot, &mut consequences));
+        for &slot in &drained {
+            drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, &mut consequences);
+        }
         let delta = consequences.conclude();
         if delta.moves.is_empty() && delta.jobs.is_empty() && delta.holds.is_empty() && delta.unknown.is_empty() {
             return Verdict::Answer(accepted(0, 0));
@@ -79,14 +85,14 @@ impl Core {
     /// Unreachable machines of which allocations are to be lost now, at most `max` of them, and as many as may be given up.
     fn take_losers(&mut self, now: LogTime, max: usize) -> Vec<u32> {
         let mut losers = Vec::new();
-        while let Some(&(time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
+        while let Some((time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
             && losers.len() < max
         {
             // A tick that gives nobody up is not logged: an entry that is out of date must not decide who is first, here or in a replay.
-            let actual = loss_times(&self.cell, slot).min();
+            let times: Vec<LogTime> = self.loss_times_of(slot);
+            let actual = times.iter().copied().min();
             if actual != Some(time) {
-                self.derived.losses.remove(&(time, slot));
-                self.derived.losses.extend(actual.map(|actual| (actual, slot)));
+                self.derived.losses.put(slot, actual);
                 continue;
             }
             if actual.is_some_and(|time| time <= now) {
@@ -97,20 +103,26 @@ impl Core {
                 self.derived.given_up.push(now);
                 losers.push(slot);
             }
-            self.derived.losses.remove(&(time, slot));
-            self.note_rest(slot, now);
+            // What is not lost yet will be.
+            self.derived.losses.put(slot, times.into_iter().filter(|&time| time > now).min());
         }
         losers
+    }
+
+    fn loss_times_of(&mut self, slot: u32) -> Vec<LogTime> {
+        let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
+        loss_times(&self.cell, &self.derived.homes, slot, &active).collect()
     }
 
     /// Draining machines whose deadline is over, at most `max` of them.
     fn take_drained(&mut self, now: LogTime, max: usize) -> Vec<u32> {
         let mut drained = Vec::new();
-        while let Some(&(time, slot)) = self.derived.drains.first().filter(|(time, _)| *time <= now)
+        while let Some((_, slot)) = self.derived.drains.first().filter(|(time, _)| *time <= now)
             && drained.len() < max
         {
-            self.derived.drains.remove(&(time, slot));
-            if active_on(&self.cell, slot).next().is_some() || self.cell.jobs().any(|job| lives_on(job, slot)) {
+            self.derived.drains.put(slot, None);
+            let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
+            if !active.is_empty() || self.derived.homes.on(slot).next().is_some() {
                 drained.push(slot);
             }
         }
@@ -119,16 +131,9 @@ impl Core {
 
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.
     fn may_give_up(&self) -> bool {
-        let machines = self.cell.machines().count() as u64;
+        let machines = u64::from(self.derived.machine_slots.taken());
         let allowed = (machines * u64::from(self.options.lost_millis_a_minute) / 1000).max(1);
         (self.derived.given_up.len() as u64) < allowed
-    }
-
-    /// Notes when what was not lost yet will be.
-    fn note_rest(&mut self, slot: u32, now: LogTime) {
-        if let Some(time) = loss_times(&self.cell, slot).filter(|&time| time > now).min() {
-            self.derived.losses.insert((time, slot));
-        }
     }
 }
 
@@ -138,60 +143,55 @@ fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
 
 /// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up: the longest
 /// of their groups. Not those that never do.
-fn homes_on(cell: &Cell, slot: u32) -> impl Iterator<Item = (&Arc<Job>, i64)> {
-    let here = move |job: &&Arc<Job>| lives_on(job, slot);
+fn homes_on<'a>(cell: &'a Cell, homes: &'a Homes, slot: u32) -> impl Iterator<Item = (&'a Arc<Job>, i64)> {
     let runs = |job: &Job| groups_of(cell, job).any(|(_, group)| group.tasks_in(TaskState::Live) > 0);
-    cell.jobs().filter(here).filter(move |job| !runs(job)).filter_map(|job| {
+    homes.on(slot).filter_map(|id| cell.job(id)).filter(move |job| !runs(job)).filter_map(|job| {
         let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max();
         longest.filter(|&longest| longest < i64::MAX).map(|longest| (job, longest))
     })
 }
 
-/// When allocations of an unreachable machine, and jobs that have it for their home, are lost.
-pub(crate) fn loss_times(cell: &Cell, slot: u32) -> impl Iterator<Item = LogTime> {
+/// When allocations of an unreachable machine, of which these are active, and jobs that have it for their home, are lost.
+pub(crate) fn loss_times<'a>(
+    cell: &'a Cell,
+    homes: &'a Homes,
+    slot: u32,
+    active: &'a [u32],
+) -> impl Iterator<Item = LogTime> {
     let machine = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable);
     machine.into_iter().flat_map(move |machine| {
-        let allocations = active_on(cell, slot).filter_map(move |(_, row)| lost_after(cell, row));
-        let homes = homes_on(cell, slot).map(|(_, after)| after);
+        let rows = active.iter().filter_map(|&allocation| cell.allocation_rows().get(allocation));
+        let allocations = rows.filter_map(|row| lost_after(cell, row));
+        let homes = homes_on(cell, homes, slot).map(|(_, after)| after);
         allocations.chain(homes).map(move |after| machine.since.plus_micros(after))
     })
 }
 
-/// The allocations of an unreachable machine whose time is over.
-fn overdue(cell: &Cell, slot: u32, now: LogTime) -> impl Iterator<Item = u32> {
-    let machine = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable);
-    let over = move |row: &AllocationRow| {
-        let after = lost_after(cell, row)?;
-        Some(machine?.since.plus_micros(after) <= now)
-    };
-    active_on(cell, slot).filter(move |(_, row)| over(row).unwrap_or(false)).map(|(allocation, _)| allocation)
-}
-
-/// What an unreachable machine ran is lost, as far as its time is over, and jobs lose it as their home.
-fn lose(cell: &Cell, slot: u32, now: LogTime, consequences: &mut Consequences<'_>) {
-    let Some(machine) = cell.machine_in(slot) else { return };
+/// What an unreachable machine ran, of which this is active, is lost, as far as its time is over; and jobs lose it as their home.
+fn lose(cell: &Cell, homes: &Homes, slot: u32, active: &[u32], now: LogTime, consequences: &mut Consequences<'_>) {
+    let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
+    let Some(machine) = cell.machine_in(slot).filter(unreachable) else { return };
     let reason: Arc<str> = format!("{} is unreachable", machine.name).into();
-    for allocation in overdue(cell, slot, now) {
-        let status = AllocationStatus { state: AllocationState::Lost, ready: false };
-        let restarts = cell.allocation_in(allocation).and_then(|found| found.extra).map_or(0, |extra| extra.restarts);
-        consequences.go(allocation, status, restarts, Some(reason.clone()));
+    let over = |after: i64| machine.since.plus_micros(after) <= now;
+    for &allocation in active {
+        let Some(found) = cell.allocation_in(allocation) else { continue };
+        if lost_after(cell, found.row).is_some_and(over) {
+            let status = AllocationStatus { state: AllocationState::Lost, ready: false };
+            let restarts = found.extra.map_or(0, |extra| extra.restarts);
+            consequences.go(allocation, status, restarts, Some(reason.clone()));
+        }
     }
-    for (job, _) in homes_on(cell, slot).filter(|(_, after)| machine.since.plus_micros(*after) <= now) {
+    for (job, _) in homes_on(cell, homes, slot).filter(|(_, after)| over(*after)) {
         consequences.lose_home_of(job.id);
     }
 }
 
-/// Whether a job's tasks share this machine.
-fn lives_on(job: &Job, slot: u32) -> bool {
-    job.home == Some(slot) && !job.state.is_final()
-}
-
 /// What is left on a machine at the deadline of its drain is stopped; jobs whose tasks share it start over elsewhere.
-fn drain(cell: &Cell, slot: u32, consequences: &mut Consequences<'_>) {
-    for (allocation, _) in active_on(cell, slot) {
+fn drain(active: &[u32], homes: &Homes, slot: u32, consequences: &mut Consequences<'_>) {
+    for &allocation in active {
         consequences.stop(allocation, "drained");
     }
-    consequences.lose_home(slot);
+    homes.on(slot).for_each(|job| consequences.lose_home_of(job));
 }
 
 fn has_allocations(cell: &Cell, id: JobId) -> bool {

@@ -53,6 +53,7 @@ impl Core {
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             job_events: &self.derived.job_events,
+            newcomers: &self.derived.newcomers,
             quotas: &self.derived.quotas,
             allowance: None,
             reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler),
@@ -165,7 +166,7 @@ impl Core {
             ports.extend(granted.iter().filter_map(|granted| granted_ports(number, granted)));
             placements.push(granted_ids(placement, granted, &delta, grants));
         }
-        for (job_slot, machine) in self.derived.promised.homes() {
+        for (&job_slot, &machine) in self.derived.promised.homes() {
             let job = self.cell.job_in(job_slot).expect("it was granted a machine");
             delta.jobs.push(JobChange::Home { id: job.id, machine: Some(machine) });
         }
@@ -201,8 +202,7 @@ impl Core {
         let job = self.cell.job(placement.job).expect("its claims were granted");
         let group = usize::from(placement.group);
         let shape = self.cell.shape_number(&job.shape.groups[group].resources).expect("interned when it was submitted");
-        let started = |change: &JobChange| matches!(change, JobChange::State { id, .. } if *id == job.id);
-        if job.state == JobState::Waiting && !delta.jobs.iter().any(started) {
+        if job.state == JobState::Waiting && self.derived.promised.start(job.id.slot) {
             delta.jobs.push(JobChange::State { id: job.id, state: JobState::Running, reason: "".into() });
         }
         let mut grants = Grants {

@@ -2,17 +2,20 @@
 //!
 //! Not part of the state: rebuilt when a server opens, in production as in replay, and from then on a function of the deltas.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRow, AllocationState, Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState,
-    Revision, Room, UnknownTask,
+    Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room, UnknownTask,
 };
 
 use crate::CoreOptions;
+use crate::due::Due;
+use crate::homes::Homes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::{Marks, WARM_AHEAD};
+use crate::newcomers::Newcomers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
 use crate::quotas::{Leaver, QuotaUse, collect_leavers};
@@ -20,6 +23,7 @@ use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
+use crate::tenants::Tenants;
 use crate::unknown::UnknownDue;
 
 /// Everything derived.
@@ -33,6 +37,7 @@ pub(crate) struct Derived {
     pub(crate) ring: Ring,
     pub(crate) rules: Rules,
     pub(crate) promised: Promised,
+    pub(crate) newcomers: RefCell<Newcomers>,
     pub(crate) marks: Marks,
     /// By job slot.
     pub(crate) job_events: JobEvents,
@@ -45,10 +50,12 @@ pub(crate) struct Derived {
     pub(crate) final_jobs: SlotBits,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
-    /// When allocations of unreachable machines are lost, by machine slot. Invariant: the earliest of each is here.
-    pub(crate) losses: BTreeSet<(LogTime, u32)>,
-    /// When what is left on draining machines is stopped, by machine slot. Invariant: each that runs something is here.
-    pub(crate) drains: BTreeSet<(LogTime, u32)>,
+    /// When allocations of unreachable machines are lost. Invariant: the earliest of each is here.
+    pub(crate) losses: Due,
+    /// When what is left on draining machines is stopped. Invariant: each that runs something is here.
+    pub(crate) drains: Due,
+    pub(crate) tenants: Tenants,
+    pub(crate) homes: Homes,
     /// When unknown tasks are told to stop.
     pub(crate) unknown_due: UnknownDue,
     /// Times at which machines were given up, in the last minute.
@@ -85,6 +92,7 @@ impl Derived {
             ring: Ring::new(options.ring_changes, cell.revision()),
             rules: Rules::default(),
             promised: Promised::default(),
+            newcomers: RefCell::default(),
             marks: Marks::default(),
             job_events: JobEvents::rebuild(cell),
             final_jobs: SlotBits::default(),
@@ -92,8 +100,10 @@ impl Derived {
             newest_epoch: Revision(0),
             scheduler_numbers: names.zip(0..).collect(),
             retires: BTreeSet::new(),
-            losses: BTreeSet::new(),
-            drains: BTreeSet::new(),
+            losses: Due::default(),
+            drains: Due::default(),
+            tenants: Tenants::default(),
+            homes: Homes::rebuild(cell),
             unknown_due: UnknownDue::rebuild(cell),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
@@ -123,6 +133,7 @@ impl Derived {
             collect_leavers(delta, cell, &mut self.leavers);
         }
         self.rules.before(delta, &self.leavers, cell);
+        self.rules.before_machines(delta, cell, |machine| self.tenants.active_on(cell, &self.ring, machine));
         self.note_holds(delta, cell);
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
@@ -168,6 +179,7 @@ impl Derived {
             let number = u16::try_from(self.scheduler_numbers.len()).expect("bounded when a session opens");
             self.scheduler_numbers.insert(name.clone(), number);
         }
+        self.homes.after(delta, cell);
         for machine in &delta.machines {
             self.note_unreachable(machine, cell);
             self.note_drain(machine);
@@ -187,16 +199,16 @@ impl Derived {
     /// Room that is held, or occupied by a task that nobody knows, is not there for others.
     fn note_holds(&mut self, delta: &Delta, cell: &Cell) {
         for (id, hold) in &delta.holds {
-            let before = cell.hold(*id);
+            let (before, hold) = (cell.hold(*id), hold.as_ref());
             let scheduler = cell.job(*id).and_then(|job| self.scheduler_numbers.get(&job.shape.scheduler)).copied();
             let machines: BTreeSet<u32> =
-                before.into_iter().chain(hold).flat_map(|hold| hold.machines.clone()).collect();
+                before.into_iter().chain(hold).flat_map(|hold| hold.machines.iter().copied()).collect();
             for machine in machines {
                 let on = |hold: Option<&Hold>| {
-                    hold.filter(|hold| hold.machines.contains(&machine)).map(|hold| hold.resources)
+                    hold.filter(|hold| hold.machines.binary_search(&machine).is_ok()).map(|hold| hold.resources)
                 };
                 let mut grown = Room::all_of(&on(before).unwrap_or_default());
-                grown.take(&on(hold.as_ref()).unwrap_or_default());
+                grown.take(&on(hold).unwrap_or_default());
                 let event = MachineEvent { word: "hold", grown, holder: Some(Holder { job: *id, scheduler }) };
                 if grown != Room::default() {
                     self.ring.note_machine(delta.revision, machine, event);
@@ -249,23 +261,20 @@ impl Derived {
     }
 
     /// When the allocations of an unreachable machine are lost: the earliest of them.
-    pub(crate) fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
-        let slot = machine.id.slot;
-        self.losses.retain(|(_, lost)| *lost != slot);
-        if let Some(time) = crate::clock::loss_times(cell, slot).min() {
-            self.losses.insert((time, slot));
-        }
+    fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
+        let time = if machine.state == MachineState::Unreachable {
+            let active = self.tenants.active_on(cell, &self.ring, machine.id.slot);
+            crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active).min()
+        } else {
+            None
+        };
+        self.losses.put(machine.id.slot, time);
     }
 
     /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is.
     fn note_drain(&mut self, machine: &Machine) {
-        let slot = machine.id.slot;
-        if !self.drains.is_empty() {
-            self.drains.retain(|(_, drained)| *drained != slot);
-        }
-        if let Some(deadline) = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining) {
-            self.drains.insert((deadline, slot));
-        }
+        let deadline = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining);
+        self.drains.put(machine.id.slot, deadline);
     }
 
     /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.
@@ -336,20 +345,4 @@ impl Derived {
 /// Rows for so many tenants.
 pub(crate) fn rows(count: usize) -> u32 {
     u32::try_from(count).expect("bounded at the edge")
-}
-
-/// Live allocations on a machine that are not leaving. A walk over all rows: for the rare commands that need it.
-pub(crate) fn active_on(cell: &Cell, machine: u32) -> impl Iterator<Item = (u32, &AllocationRow)> {
-    live_on(cell, machine).filter(|(_, _, state)| state.is_active()).map(|(slot, row, _)| (slot, row))
-}
-
-/// Live allocations on a machine. A walk over all rows: for the rare commands that need it.
-pub(crate) fn live_on(cell: &Cell, machine: u32) -> impl Iterator<Item = (u32, &AllocationRow, AllocationState)> {
-    let some = cell.machine_row(machine).is_some_and(|row| row.allocations > 0);
-    let end = if some { cell.statuses().len() } else { 0 };
-    let rows = cell.allocation_rows().iter().zip(cell.statuses().iter());
-    rows.take(end as usize)
-        .zip(0..)
-        .filter(move |((row, status), _)| status.state().is_live() && row.machine == machine)
-        .map(|((row, status), slot)| (slot, row, status.state()))
 }

@@ -41,19 +41,23 @@ impl Core {
             first_wait: before.as_ref().map_or(delta.revision, |hold| hold.first_wait),
         };
         self.check_hold_quota(&job, &hold)?;
-        let mut losers: BTreeMap<JobId, Hold> = BTreeMap::new();
+        let mut lost: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         for &machine in &hold.machines {
             for loser in self.losers_of(&job, &hold, machine)? {
-                let known = self.cell.hold(loser).expect("it holds room there");
-                let left = losers.entry(loser).or_insert_with(|| known.clone());
-                left.machines.retain(|&held| held != machine);
+                lost.entry(loser).or_default().push(machine);
             }
         }
         if before.as_ref() == Some(&hold) {
             return Ok(Verdict::Answer(answer));
         }
         delta.holds.push((id, Some(hold)));
-        delta.holds.extend(losers.into_iter().map(|(loser, left)| (loser, Some(left))));
+        for (loser, lost) in lost {
+            let mut left = self.cell.hold(loser).expect("it holds room there").clone();
+            // Both rise: each is gone through once.
+            let mut lost = lost.into_iter().peekable();
+            left.machines.retain(|held| lost.next_if_eq(held).is_none());
+            delta.holds.push((loser, Some(left)));
+        }
         Ok(Verdict::Change(answer, delta))
     }
 

@@ -201,12 +201,6 @@ impl<'a> Consequences<'a> {
         self.homeless.insert(job);
     }
 
-    /// A machine is gone: jobs whose tasks share it start over elsewhere, also those that run nothing just now.
-    pub(crate) fn lose_home(&mut self, machine: u32) {
-        let here = |job: &&Arc<Job>| job.shape.same_machine && job.home == Some(machine) && !job.state.is_final();
-        self.homeless.extend(self.cell.jobs().filter(here).map(|job| job.id));
-    }
-
     /// Draws the consequences for jobs.
     pub(crate) fn conclude(mut self) -> Delta {
         let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));

@@ -9,7 +9,7 @@ use plenum_model::{
     RejectionCode, Resources, Revision, floor_of,
 };
 
-use crate::derived::live_on;
+use crate::derived::Derived;
 use crate::lifecycle::Consequences;
 use crate::{Core, Handled, Verdict, accepted};
 
@@ -108,11 +108,13 @@ impl Core {
         } else {
             delta.machines.push(Arc::new(next));
         }
-        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
+        let Derived { marks, tenants, ring, .. } = &mut self.derived;
+        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
-            for (slot, row, _) in live_on(&self.cell, machine.id.slot) {
-                match inventory.get(&row.id(slot)).filter(|item| item.state.is_end()) {
+            for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
+                let id = self.cell.allocation_in(slot).map(|found| found.id);
+                match id.and_then(|id| inventory.get(&id)).filter(|item| item.state.is_end()) {
                     Some(item) => {
                         rare!("a receipt comes with the registration after a boot");
                         let reason = (!item.reason.is_empty()).then(|| item.reason.clone());
@@ -206,11 +208,13 @@ impl Core {
         let gone = Machine { state: MachineState::Gone, capacity: Arc::default(), since: now, ..(*machine).clone() };
         delta.machines.push(Arc::new(gone));
         self.forget_unknown(id.slot, &mut delta);
-        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, delta, now);
-        for (slot, _, _) in live_on(&self.cell, id.slot) {
+        let Derived { marks, tenants, ring, homes, .. } = &mut self.derived;
+        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
+        for slot in tenants.live_on(&self.cell, ring, id.slot) {
             consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));
         }
-        consequences.lose_home(id.slot);
+        // Also of those jobs that run nothing just now.
+        homes.on(id.slot).for_each(|job| consequences.lose_home_of(job));
         Ok(Verdict::Change(accepted(id.to_bits(), machine.epoch), consequences.conclude()))
     }
 }

@@ -10,7 +10,8 @@ use plenum_model::{
     AllocationId, AllocationRef, Cell, ClaimExtra, Device, DeviceRoom, Job, Placement, Resources, TakeOver,
 };
 
-use crate::promised::{Promised, Specials};
+use crate::promised::Promised;
+use crate::specials::Specials;
 
 /// What one allocation can still give.
 #[derive(Clone, Debug)]
@@ -70,7 +71,7 @@ impl HandOff {
             let leaves = |found: &AllocationRef<'_>| {
                 found.status.state.is_leaving()
                     || promised.stops(found.id.slot)
-                    || promised.specials.victims.contains(&found.id.slot)
+                    || promised.specials.evicts(found.id.slot)
             };
             if let Some(found) = cell.allocation(entry.victim).filter(leaves) {
                 hand_off.add(cell, &promised.specials, &found, machine, false, Some(entry));
@@ -79,9 +80,8 @@ impl HandOff {
         for &victim in victims {
             let Some(found) = cell.allocation(victim) else { continue };
             // One that leaves already gives its room without being evicted.
-            let leaves = found.status.state.is_leaving()
-                || promised.specials.victims.contains(&victim.slot)
-                || promised.stops(victim.slot);
+            let leaves =
+                found.status.state.is_leaving() || promised.specials.evicts(victim.slot) || promised.stops(victim.slot);
             if leaves || may_evict(cell, job, &found) {
                 hand_off.add(cell, &promised.specials, &found, machine, !leaves, None);
             }
@@ -114,7 +114,7 @@ impl HandOff {
         let entries = tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
         let others = entries.filter(|entry| entry.victim == found.id);
         let others = others.filter(|_| !planted::is(Bug::HandsOverTwice));
-        for entry in own.chain(others).chain(specials.taken_over.get(&found.id.slot)) {
+        for entry in own.chain(others).chain(specials.taken_over(found.id.slot)) {
             subtract(&mut left, entry);
         }
         if let Some(most) = most.filter(|most| !is_nothing(most)) {
@@ -204,22 +204,6 @@ fn subtract(left: &mut TakeOver, entry: &TakeOver) {
     }
     left.devices.retain(|device| device.millis > 0);
     left.ports.retain(|port| !entry.ports.contains(port));
-}
-
-/// Adds what a claim was promised of leaving allocations to what this transaction took over so far.
-pub(crate) fn note_taken_over(specials: &mut Specials, entries: &[TakeOver]) {
-    for entry in entries {
-        let sum = specials.taken_over.entry(entry.victim.slot).or_insert_with(|| nothing_of(entry.victim));
-        sum.amount = sum.amount.with(&entry.amount);
-        for device in &entry.devices {
-            let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
-            match sum.devices.iter_mut().find(same) {
-                Some(sum) => sum.millis += device.millis,
-                None => sum.devices.push(device.clone()),
-            }
-        }
-        sum.ports.extend(&entry.ports);
-    }
 }
 
 /// What a claim names to take over from.

@@ -5,10 +5,12 @@
 //! stamp in each entry says of which transaction it is: starting one costs nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use plenum_model::{CUSTOM_RESOURCES, Device, GivenBack, Resources, TakeOver};
+use plenum_model::{CUSTOM_RESOURCES, GivenBack, Resources};
 
 use crate::slot_set::SlotSet;
+use crate::specials::Specials;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Promise {
@@ -35,8 +37,12 @@ pub(crate) struct Promised {
     stops: SlotSet,
     /// Rows of the groups that the transaction places tasks of.
     placed: SlotSet,
-    /// Jobs whose tasks share a machine, with the one that they were promised.
-    homes: Vec<(u32, u32)>,
+    /// Jobs whose tasks share a machine, in the order in which they were promised one.
+    homeless: Vec<u32>,
+    /// By these jobs, that machine.
+    homes: BTreeMap<u32, u32>,
+    /// Slots of jobs whose first tasks are granted.
+    started: SlotSet,
     pub(crate) specials: Specials,
     /// How much less namespaces with a quota have than before; negative where they have more. By their places in `QuotaUse`.
     given_back: Vec<Given>,
@@ -46,32 +52,6 @@ pub(crate) struct Promised {
 struct Given {
     stamp: u32,
     back: GivenBack,
-}
-
-/// What few transactions promise. Cloned before a placement that has a minimum, so that undoing it is putting the clone back.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Specials {
-    /// Devices and ports by machine, without what is taken over.
-    pub(crate) machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
-    /// What successors were promised of leaving allocations, by slot.
-    pub(crate) taken_over: BTreeMap<u32, TakeOver>,
-    /// Slots of victims, in the order in which they were taken.
-    pub(crate) victims: Vec<u32>,
-}
-
-impl Specials {
-    fn clear(&mut self) {
-        self.machines.clear();
-        self.taken_over.clear();
-        self.victims.clear();
-    }
-
-    /// Notes what a claim was promised on a machine.
-    pub(crate) fn add(&mut self, machine: u32, devices: &[Device], ports: impl Iterator<Item = u16>) {
-        let (all, numbers) = self.machines.entry(machine).or_default();
-        all.extend_from_slice(devices);
-        numbers.extend(ports);
-    }
 }
 
 impl Promised {
@@ -90,7 +70,9 @@ impl Promised {
         self.stops.clear();
         self.placed.clear();
         self.rest.clear();
+        self.homeless.clear();
         self.homes.clear();
+        self.started.clear();
         self.specials.clear();
     }
 
@@ -181,11 +163,6 @@ impl Promised {
         self.stops.contains(slot)
     }
 
-    /// All that are, in the order of the stops.
-    pub(crate) fn stopped(&self) -> &[u32] {
-        self.stops.members()
-    }
-
     /// What the namespace with a quota in a place has less than before.
     #[inline]
     pub(crate) fn given_back(&mut self, place: u32) -> &mut GivenBack {
@@ -202,29 +179,37 @@ impl Promised {
 
     /// The machine that the tasks of the job in `slot` were promised to share.
     pub(crate) fn home(&self, job_slot: u32) -> Option<u32> {
-        self.homes.iter().find(|(slot, _)| *slot == job_slot).map(|(_, home)| *home)
+        self.homes.get(&job_slot).copied()
     }
 
     /// Promises a machine to a job whose tasks share one, and that was promised none.
     pub(crate) fn set_home(&mut self, job_slot: u32, home: u32) {
-        if self.home(job_slot).is_none() {
-            self.homes.push((job_slot, home));
+        if let Entry::Vacant(place) = self.homes.entry(job_slot) {
+            place.insert(home);
+            self.homeless.push(job_slot);
         }
     }
 
     /// How many jobs were promised a machine.
     pub(crate) fn homes_count(&self) -> usize {
-        self.homes.len()
+        self.homeless.len()
     }
 
     /// Takes back all but the first promises of machines.
     pub(crate) fn keep_homes(&mut self, count: usize) {
-        self.homes.truncate(count);
+        for job_slot in self.homeless.drain(count..) {
+            self.homes.remove(&job_slot);
+        }
     }
 
     /// Jobs that were promised a machine, with it.
-    pub(crate) fn homes(&self) -> BTreeMap<u32, u32> {
-        self.homes.iter().copied().collect()
+    pub(crate) fn homes(&self) -> &BTreeMap<u32, u32> {
+        &self.homes
+    }
+
+    /// Notes that tasks of the job in a slot are granted; false if it was noted before.
+    pub(crate) fn start(&mut self, job_slot: u32) -> bool {
+        self.started.insert(job_slot)
     }
 }
 

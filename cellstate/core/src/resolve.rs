@@ -1,21 +1,24 @@
 //! Resolving transactions: which claims the cell can grant, which it refuses, and why. Changes nothing but scratch.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, Job, LogTime, Placement,
-    Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
+    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, LogTime, Placement, Refusal,
+    RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::claims::Allowance;
 use crate::job_events::JobEvents;
-use crate::promised::{Promised, Specials};
+use crate::newcomers::Newcomers;
+use crate::promised::Promised;
 use crate::quotas::QuotaUse;
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
+use crate::specials::Mark;
 
 /// Stops or claims whose rows are brought into the cache at a time: their loads overlap, and the first are still there when they are looked at.
 pub(crate) const WARM_AHEAD: u32 = 64;
@@ -41,7 +44,7 @@ pub(crate) struct Resolution {
 struct Standing {
     homes: usize,
     attempts: usize,
-    specials: Specials,
+    specials: Mark,
 }
 
 /// A claim that is granted.
@@ -62,6 +65,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) job_events: &'a JobEvents,
+    /// Behind a cell: judging a refusal changes nothing but this.
+    pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) quotas: &'a QuotaUse,
     /// What the namespace of the placement in hand may still have, if that is limited.
     pub(crate) allowance: Option<Allowance>,
@@ -82,23 +87,25 @@ impl Resolver<'_> {
     pub(crate) fn resolve(mut self, txn: &Transaction) -> Resolution {
         let mut resolution = Resolution::default();
         self.promised.begin(txn.claims());
+        self.newcomers.borrow_mut().clear();
         let failed = txn.guards.iter().find_map(|guard| self.failed_guard(guard));
         if let Some(trouble) = failed {
             self.refuse_whole(txn, trouble, &mut resolution);
             return resolution;
         }
         self.note_placed(txn);
-        self.resolve_stops(txn, &mut resolution);
-        // Before anything is tried that could be taken back: what is counted for the first time must not depend on who tried.
+        // Before anything is tried that could be taken back: what is counted for the first time must not depend on who tried. And
+        // before the stops, each of which is then taken off the one group that it is of.
         for placement in &txn.placements {
             self.count_group_of(placement);
         }
+        self.resolve_stops(txn, &mut resolution);
         let twice = places_a_group_twice(txn);
         let mut seen = BTreeSet::new();
         let mut missed = false;
         for (number, placement) in (0..).zip(&txn.placements) {
             let least = self.least(placement) as usize;
-            let victims = self.promised.specials.victims.len();
+            let mark = self.promised.specials.mark();
             // Without a minimum there is nothing to be undone.
             let before = (least > 0).then(|| self.standing());
             let granted = self.resolve_placement(txn, number, placement, twice.then_some(&mut seen), &mut resolution);
@@ -113,7 +120,7 @@ impl Resolver<'_> {
                 resolution.granted.push(Vec::new());
                 missed = true;
             } else {
-                let victims = &self.promised.specials.victims[victims..];
+                let victims = self.promised.specials.victims_since(mark);
                 resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
                 resolution.granted.push(granted);
             }
@@ -131,7 +138,7 @@ impl Resolver<'_> {
 
     fn standing(&self) -> Standing {
         let (homes, attempts) = (self.promised.homes_count(), self.rules.attempts());
-        Standing { homes, attempts, specials: self.promised.specials.clone() }
+        Standing { homes, attempts, specials: self.promised.specials.mark() }
     }
 
     /// Makes of what a placement was promised what there was before it.
@@ -140,11 +147,12 @@ impl Resolver<'_> {
         if let Some(place) = self.quotas.place_of(placement.job.slot) {
             self.promised.given_back(place).add_times(&need, taken);
         }
-        let victims = self.promised.specials.victims.split_off(before.specials.victims.len());
-        for row in victims.into_iter().filter_map(|victim| self.cell.allocation_rows().get(victim)) {
-            self.give_back(row.job_slot, row.shape, -1);
-        }
-        self.promised.specials = before.specials;
+        let rows = self.cell.allocation_rows();
+        let victims = self.promised.specials.victims_since(before.specials).iter();
+        let gave: Vec<_> =
+            victims.filter_map(|&victim| rows.get(victim)).map(|row| (row.job_slot, row.shape)).collect();
+        gave.into_iter().for_each(|(job_slot, shape)| self.give_back(job_slot, shape, -1));
+        self.promised.specials.go_back(before.specials);
         self.rules.take_back(self.cell, before.attempts);
     }
 
@@ -159,7 +167,14 @@ impl Resolver<'_> {
     }
 
     pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'_> {
-        Judge { cell: self.cell, ring: self.ring, job_events: self.job_events, base: txn.base, opened: self.opened }
+        Judge {
+            cell: self.cell,
+            ring: self.ring,
+            job_events: self.job_events,
+            newcomers: self.newcomers,
+            base: txn.base,
+            opened: self.opened,
+        }
     }
 
     /// Misfits of a scheduler that had seen the last change of everything it claims on.
@@ -266,22 +281,7 @@ impl Resolver<'_> {
         let Some(job) = cell.job(placement.job) else { return };
         let shape = job.shape.groups.get(usize::from(placement.group));
         if shape.is_some_and(GroupCounts::are_needed_by) {
-            self.count(job, placement.group);
-        }
-    }
-
-    /// Counts a group that limits its tasks. One that is counted for the first time still has those who leave with this
-    /// transaction, which are taken off.
-    pub(crate) fn count(&mut self, job: &Job, group: u16) {
-        if !self.rules.count(self.cell, job, group) {
-            return;
-        }
-        let row = job.group_row(group);
-        let leaving = self.promised.stopped().iter().chain(&self.promised.specials.victims);
-        for found in leaving.filter_map(|&slot| self.cell.allocation_in(slot)) {
-            if Some(found.row.group_row) == row {
-                self.rules.attempt(self.cell, found.row.group_row, found.row.machine, -1);
-            }
+            self.rules.count(cell, job, placement.group);
         }
     }
 

@@ -271,6 +271,25 @@ impl Ring {
         since
     }
 
+    /// Slots of allocations that were granted on a machine above `base`, newest first, whatever became of them; `None`: too long ago
+    /// to tell.
+    pub(crate) fn taken_since(&self, machine: u32, base: Revision) -> Option<Vec<u32>> {
+        let mut taken = Vec::new();
+        let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
+        let mut walked = 0;
+        while let Some(change) = self.get(number).filter(|change| change.revision > base) {
+            walked += 1;
+            if walked > WALK_MAX {
+                return None;
+            }
+            if change.kind == ChangeKind::Take {
+                taken.push(change.slot);
+            }
+            number = change.previous;
+        }
+        (base >= self.floor).then_some(taken)
+    }
+
     /// Whether anybody but this session, of this scheduler, granted, held or changed anything on a machine above `base`. Ends don't
     /// count. `None`: too long ago to tell.
     pub(crate) fn changed_by_others(

@@ -1,5 +1,6 @@
 //! Why a claim is refused: of which kind, and who came between.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use plenum_model::{
@@ -9,6 +10,7 @@ use plenum_model::{
 };
 
 use crate::job_events::{JobEventKind, JobEvents};
+use crate::newcomers::Newcomers;
 use crate::preempt::may_evict;
 use crate::ring::{Change, ChangeKind, MachineEvent, Ring, UNKNOWN_TASK};
 
@@ -144,6 +146,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
     pub(crate) job_events: &'a JobEvents,
+    pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) base: Revision,
     /// When the ring began: what happened before is only known from rows.
     pub(crate) opened: Revision,
@@ -416,20 +419,10 @@ impl Judge<'_> {
     fn limit(&self, rule: Option<u16>, about: &About<'_>) -> Facts {
         let reason = if rule.is_some() { RefusalReason::SpreadLimit } else { RefusalReason::PerMachineLimit };
         let facts = Facts::plain(RefusalKind::Misfit, reason);
-        let value_of = |machine: u32| {
-            let attribute = &about.shape?.spread.get(usize::from(rule?))?.attribute;
-            self.cell.machine_in(machine)?.attributes.get(attribute)
-        };
-        let value = value_of(about.machine);
-        let counts = |machine: u32| match rule {
-            None => machine == about.machine,
-            Some(_) => value.is_some() && value_of(machine) == value,
-        };
-        let Some(group) = self.cell.groups().get(about.group_row) else { return facts };
-        let tasks = (0..group.count).filter_map(|task| self.cell.task(group, task));
-        let live = tasks.filter_map(|task| self.cell.allocation_in(task.allocation.checked_sub(1)?));
-        let newer = live.filter(|found| found.row.created > self.base && counts(found.row.machine));
-        let culprits: Vec<_> = newer.map(|found| self.row_culprit(found.row, found.id, 1)).collect();
+        let limit = (about.group_row, about.shape, rule);
+        let newest = self.newcomers.borrow_mut().newest(self.cell, self.base, limit, about.machine);
+        let newest = newest.and_then(|slot| self.cell.allocation_in(slot));
+        let culprits: Vec<_> = newest.map(|found| self.row_culprit(found.row, found.id, 1)).into_iter().collect();
         facts.blame_someone(culprits, 1)
     }
 }

@@ -1,5 +1,6 @@
 //! Declared rules, computed once: which classes of machines satisfy a group's constraints, and how its tasks are spread.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine};
@@ -18,6 +19,8 @@ pub(crate) struct Rules {
     counted: usize,
     /// What the transaction that is being resolved would change, to be taken back: group row, machine, tasks.
     tried: Vec<(u32, u32, i64)>,
+    /// Tasks on machines that get other attributes with the delta that is being taken in: group row, machine.
+    moving: Vec<(u32, u32)>,
 }
 
 #[derive(Debug, Default)]
@@ -51,12 +54,12 @@ impl Rules {
         &known.classes
     }
 
-    /// Counts a group, if it was not counted yet: a walk over its tasks, once. True: it was not.
-    pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) -> bool {
-        let Some(row) = job.group_row(group) else { return false };
+    /// Counts a group, if it was not counted yet: a walk over its tasks, once.
+    pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) {
+        let Some(row) = job.group_row(group) else { return };
         let place = row as usize;
         if self.counts.get(place).is_some_and(Option::is_some) {
-            return false;
+            return;
         }
         if place >= self.counts.len() {
             self.counts.resize_with(place + 1, || None);
@@ -64,7 +67,6 @@ impl Rules {
         let (shape, counts) = (job.shape.clone(), GroupCounts::of(cell, job, group));
         self.counts[place] = Some(Box::new(Counted { shape, group, counts }));
         self.counted += 1;
-        true
     }
 
     /// How the tasks of a group are spread, if that was counted, with what is being tried.
@@ -117,10 +119,33 @@ impl Rules {
                 self.forget(replaced);
             }
         }
-        if self.counted > 0 && delta.machines.iter().any(|machine| values_change(cell, machine)) {
-            self.counts.clear();
-            self.counted = 0;
+    }
+
+    /// Notes the machines that get other attributes with a delta: what runs on them, given by `active_on`, counts for other values from
+    /// then on. Who leaves with the same delta has been noted.
+    pub(crate) fn before_machines(&mut self, delta: &Delta, cell: &Cell, mut active_on: impl FnMut(u32) -> Vec<u32>) {
+        self.moving.clear();
+        if self.counted == 0 || !delta.machines.iter().any(|machine| values_change(cell, machine)) {
+            return;
         }
+        let ends = delta.ends.iter().map(|end| end.slot);
+        let moves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
+        let leaving: BTreeSet<u32> = ends.chain(moves).collect();
+        for machine in delta.machines.iter().filter(|machine| values_change(cell, machine)) {
+            let slot = machine.id.slot;
+            let staying = active_on(slot).into_iter().filter(|allocation| !leaving.contains(allocation));
+            let rows = staying.filter_map(|allocation| cell.allocation_rows().get(allocation));
+            let counted = rows.map(|row| row.group_row).filter(|&group_row| self.counts(group_row).is_some());
+            let counted: Vec<_> = counted.map(|group_row| (group_row, slot)).collect();
+            self.moving.extend(counted);
+        }
+        self.bump_moving(cell, -1);
+    }
+
+    fn bump_moving(&mut self, cell: &Cell, tasks: i64) {
+        let moving = std::mem::take(&mut self.moving);
+        moving.iter().for_each(|&(group_row, machine)| self.bump(cell, group_row, machine, tasks));
+        self.moving = moving;
     }
 
     /// Notes who comes with a delta.
@@ -128,11 +153,33 @@ impl Rules {
         if self.counted == 0 {
             return;
         }
+        self.bump_moving(cell, 1);
+        self.moving.clear();
         for grants in &delta.grants {
             if self.counts(grants.group_row).is_some() {
                 grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
             }
         }
+    }
+
+    /// How many groups are counted, each of which must be counted as a walk over its tasks counts it.
+    #[cfg(test)]
+    pub(crate) fn check_counts(&self, cell: &Cell) -> usize {
+        let rows = (0..).zip(&self.counts);
+        let counted = rows.filter_map(|(row, counted)| Some((row, counted.as_deref()?)));
+        for (row, Counted { shape, group, counts }) in counted {
+            let job = cell.groups().get(row).and_then(|group| cell.job_in(group.job_slot)).expect("its job is there");
+            let recounted = GroupCounts::of(cell, job, *group);
+            let shape = &shape.groups[usize::from(*group)];
+            for machine in cell.machines().map(|machine| machine.id.slot) {
+                assert_eq!(counts.on_machine(machine), recounted.on_machine(machine), "tasks on machine {machine}");
+                for rule in 0..shape.spread.len() {
+                    let beside = |counts: &GroupCounts| counts.beside(cell, shape, machine, rule);
+                    assert_eq!(beside(counts), beside(&recounted), "tasks beside machine {machine}");
+                }
+            }
+        }
+        self.counted
     }
 
     fn bump(&mut self, cell: &Cell, group_row: u32, machine: u32, tasks: i64) {

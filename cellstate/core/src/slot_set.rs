@@ -66,6 +66,12 @@ impl SlotSet {
         fresh
     }
 
+    /// Takes out all but the first so many that came.
+    pub(crate) fn keep(&mut self, count: usize) {
+        let kept = self.members.len().min(count);
+        self.members.drain(kept..).for_each(|slot| self.bits.remove(slot));
+    }
+
     /// Those in it, in the order in which they came.
     pub(crate) fn members(&self) -> &[u32] {
         &self.members
@@ -85,6 +91,17 @@ mod tests {
         set.clear();
         assert!(!set.contains(7) && !set.contains(1000) && set.members().is_empty());
         assert!(set.insert(64));
+    }
+
+    #[test]
+    fn those_who_came_last_are_taken_out_first() {
+        let mut set = SlotSet::default();
+        (0..4).for_each(|slot| assert!(set.insert(slot * 3)));
+        set.keep(2);
+        assert_eq!(set.members(), [0, 3]);
+        assert!(set.contains(3) && !set.contains(6) && set.insert(9));
+        set.keep(7);
+        assert_eq!(set.members(), [0, 3, 9]);
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl RowSlots {
     pub(crate) fn give(&mut self, row: u32) {
         self.free.insert(row);
     }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> u32 {
+        self.end - u32::try_from(self.free.len()).expect("rows have 32-bit numbers")
+    }
 }
 
 /// Free rows of a table whose tenants take several that follow each other. Places have sizes of powers of two and stand at

@@ -1,5 +1,6 @@
 //! Stories of the core: what it grants and refuses, and why.
 
+mod costs;
 mod devices;
 mod draining;
 mod governing;

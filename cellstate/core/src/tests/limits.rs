@@ -60,6 +60,43 @@ fn spread_is_counted_again_after_a_restart() {
     );
 }
 
+// Whatever was counted was forgotten when any machine got other attributes, and each group walked again at its next claim.
+#[test]
+fn a_machine_that_gets_other_attributes_takes_its_tasks_along() {
+    check(
+        "
+        machine m1 cpu=8000 rack=r1
+        machine m2 cpu=8000 rack=r2
+        machine m3 cpu=8000 rack=r1
+        job web by service tasks=6 cpu=100 spread=rack:2
+        service: claim web[0]@m1 web[1]@m1
+        service: claim web[2]@m3
+        machine m1 cpu=8000 rack=r2
+        counted?
+        service: claim web[2]@m2
+        service: claim web[2]@m3 web[3]@m3 web[4]@m3
+        machine m2 cpu=8000
+        machine m1 cpu=8000 rack=r1 boot=b
+        service: claim web[4]@m1
+        machine m4 cpu=8000 rack=r3
+        service: claim web[0]@m4 web[1]@m4
+        stopjob web
+        machine m4 cpu=8000 rack=r1
+        counted?
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted
+        service: refused; web[2] misfit SpreadLimit
+        1 groups counted
+        service: refused; web[2] misfit SpreadLimit
+        service: partial; web[2] granted; web[3] granted; web[4] misfit SpreadLimit
+        service: refused; web[4] misfit SpreadLimit
+        service: committed; web[0] granted; web[1] granted
+        1 groups counted
+        ",
+    );
+}
+
 #[test]
 fn a_single_instance_waits_for_the_receipt_of_its_predecessor() {
     check(

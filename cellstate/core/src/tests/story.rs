@@ -13,6 +13,7 @@ use plenum_model::{
     Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
 };
 
+use crate::homes::Homes;
 use crate::{Core, CoreOptions, Decided, invariants};
 
 /// Plays `story` and compares what is said, line by line.
@@ -76,6 +77,7 @@ impl Player {
         }
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
         self.check_retirements();
+        self.check_derived();
         self.last = Some(request);
         decided
     }
@@ -86,6 +88,17 @@ impl Player {
             let job = self.core.cell().job(id).expect("a job that is retired later is there");
             assert!(job.state.is_final(), "{} is to be retired, and is {:?}", job.shape.name, job.state);
             assert_eq!(time, job.state_since.plus_micros(CoreOptions::default().retire_after_micros));
+        }
+    }
+
+    /// What is derived step by step is what the cell itself says.
+    fn check_derived(&mut self) {
+        let Core { cell, derived, .. } = &mut self.core;
+        derived.rules.check_counts(cell);
+        assert_eq!(derived.homes, Homes::rebuild(cell));
+        for machine in cell.machines().map(|machine| machine.id.slot) {
+            let live = cell.allocations().filter(|found| found.row.machine == machine).map(|found| found.id.slot);
+            assert_eq!(derived.tenants.live_on(cell, &derived.ring, machine), live.collect::<Vec<_>>());
         }
     }
 
@@ -154,6 +167,10 @@ impl Player {
                 self.said.push_str("service: repeated\n");
             }
             "show" => self.show(words[1]),
+            "counted?" => {
+                let counted = self.core.derived.rules.check_counts(self.core.cell());
+                writeln!(self.said, "{counted} groups counted").expect("a string");
+            }
             "job?" => self.show_job(words[1]),
             scheduler => self.transaction(scheduler.trim_end_matches(':'), &words[1..]),
         }

@@ -1,0 +1,175 @@
+//! What few transactions promise beyond room: devices, ports, room of those who leave; and whom they evict.
+//!
+//! A placement that misses its minimum is taken back step by step, so that what a minimum costs goes by what its own placement was
+//! promised, and not by what all those before it were.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Device, Resources, TakeOver};
+
+use crate::slot_set::SlotSet;
+
+/// What is promised beyond room, by the transaction that is being resolved.
+#[derive(Debug, Default)]
+pub(crate) struct Specials {
+    /// Devices and ports by machine, without what is taken over.
+    machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
+    /// What successors were promised of leaving allocations, by slot.
+    taken_over: BTreeMap<u32, TakeOver>,
+    /// Slots of victims.
+    victims: SlotSet,
+    /// How to take each step back, the last one first.
+    steps: Vec<Step>,
+}
+
+/// What there was before a promise.
+#[derive(Debug)]
+enum Step {
+    /// So many devices and ports of a machine.
+    Machine { machine: u32, devices: usize, ports: usize },
+    /// This was taken over from the allocation in a slot.
+    TakenOver { slot: u32, before: Option<TakeOver> },
+}
+
+/// How far promises had come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    steps: usize,
+    victims: usize,
+}
+
+impl Specials {
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        if !self.steps.is_empty() {
+            self.machines.clear();
+            self.taken_over.clear();
+            self.steps.clear();
+        }
+        self.victims.clear();
+    }
+
+    /// Notes what a claim was promised on a machine.
+    pub(crate) fn add(&mut self, machine: u32, devices: &[Device], ports: impl Iterator<Item = u16>) {
+        let (all, numbers) = self.machines.entry(machine).or_default();
+        self.steps.push(Step::Machine { machine, devices: all.len(), ports: numbers.len() });
+        all.extend_from_slice(devices);
+        numbers.extend(ports);
+    }
+
+    /// Notes what a claim was promised of leaving allocations.
+    pub(crate) fn take_over(&mut self, entries: &[TakeOver]) {
+        for entry in entries {
+            let slot = entry.victim.slot;
+            self.steps.push(Step::TakenOver { slot, before: self.taken_over.get(&slot).cloned() });
+            let sum = self.taken_over.entry(slot).or_insert_with(|| nothing_of(entry));
+            sum.amount = sum.amount.with(&entry.amount);
+            for device in &entry.devices {
+                let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
+                match sum.devices.iter_mut().find(same) {
+                    Some(sum) => sum.millis += device.millis,
+                    None => sum.devices.push(device.clone()),
+                }
+            }
+            sum.ports.extend(&entry.ports);
+        }
+    }
+
+    /// Notes that an allocation is evicted.
+    pub(crate) fn evict(&mut self, slot: u32) {
+        self.victims.insert(slot);
+    }
+
+    /// Devices that were promised on a machine.
+    pub(crate) fn devices(&self, machine: u32) -> &[Device] {
+        self.machines.get(&machine).map_or(&[], |(devices, _)| devices)
+    }
+
+    /// Ports that were promised on a machine.
+    pub(crate) fn ports(&self, machine: u32) -> &[u16] {
+        self.machines.get(&machine).map_or(&[], |(_, ports)| ports)
+    }
+
+    /// What was taken over from the allocation in a slot.
+    pub(crate) fn taken_over(&self, slot: u32) -> Option<&TakeOver> {
+        self.taken_over.get(&slot)
+    }
+
+    /// Whether an allocation is evicted.
+    #[inline]
+    pub(crate) fn evicts(&self, slot: u32) -> bool {
+        self.victims.contains(slot)
+    }
+
+    /// How far it has come.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { steps: self.steps.len(), victims: self.victims.members().len() }
+    }
+
+    /// Slots of victims that were taken since a mark, in order.
+    pub(crate) fn victims_since(&self, mark: Mark) -> &[u32] {
+        &self.victims.members()[mark.victims..]
+    }
+
+    /// Takes back what came after a mark.
+    pub(crate) fn go_back(&mut self, mark: Mark) {
+        for step in self.steps.drain(mark.steps..).rev() {
+            match step {
+                Step::Machine { machine, devices, ports } => {
+                    if let Some((all, numbers)) = self.machines.get_mut(&machine) {
+                        all.truncate(devices);
+                        numbers.truncate(ports);
+                    }
+                }
+                Step::TakenOver { slot, before: Some(before) } => {
+                    self.taken_over.insert(slot, before);
+                }
+                Step::TakenOver { slot, before: None } => {
+                    self.taken_over.remove(&slot);
+                }
+            }
+        }
+        self.victims.keep(mark.victims);
+    }
+}
+
+fn nothing_of(entry: &TakeOver) -> TakeOver {
+    TakeOver { victim: entry.victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::AllocationId;
+
+    fn entry(slot: u32, cpu_millis: u64, port: u16) -> TakeOver {
+        let victim = AllocationId { slot, generation: 1 };
+        TakeOver { victim, amount: Resources::new(cpu_millis, 0), devices: vec![gpu(100)], ports: vec![port] }
+    }
+
+    fn gpu(millis: u32) -> Device {
+        Device { kind: "gpu".into(), index: 0, millis, model: "".into() }
+    }
+
+    // Everything that was promised was copied before each placement with a minimum: thousands of them cost the square of their number.
+    #[test]
+    fn what_is_taken_back_is_what_came_after_the_mark() {
+        let mut specials = Specials::default();
+        specials.add(1, &[gpu(10)], [80].into_iter());
+        specials.take_over(&[entry(5, 100, 443)]);
+        specials.evict(5);
+        let mark = specials.mark();
+        specials.add(1, &[gpu(20)], [81, 82].into_iter());
+        specials.add(2, &[], [90].into_iter());
+        specials.take_over(&[entry(5, 50, 444), entry(6, 7, 1)]);
+        specials.evict(6);
+        assert_eq!(specials.steps.len() - mark.steps, 4, "a step for each promise, however many were there before");
+        assert_eq!(specials.taken_over(5).expect("it was taken over from").amount.cpu_millis, 150);
+        assert_eq!(specials.victims_since(mark), [6]);
+        specials.go_back(mark);
+        assert_eq!((specials.devices(1), specials.ports(1)), (&[gpu(10)][..], &[80][..]));
+        assert!(specials.ports(2).is_empty() && specials.taken_over(6).is_none());
+        assert_eq!(specials.taken_over(5), Some(&entry(5, 100, 443)));
+        assert!(specials.evicts(5) && !specials.evicts(6));
+    }
+}

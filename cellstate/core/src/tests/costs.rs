@@ -1,0 +1,131 @@
+//! What grows with what: sizes at which a square would take minutes, and counters of what is walked.
+
+use std::sync::Arc;
+
+use plenum_model::{
+    CellIdentity, Command, Decision, GroupShape, JobId, JobShape, LogTime, MachineId, Outcome, Placement, Port,
+    Request, Resources, Spread, Transaction, TransactionId,
+};
+
+use crate::{Core, CoreOptions, Decided};
+
+/// A core with one session of the scheduler `batch`.
+pub(super) struct Large {
+    pub(super) core: Core,
+    pub(super) now: LogTime,
+    txn: TransactionId,
+}
+
+impl Large {
+    pub(super) fn new(options: CoreOptions) -> Self {
+        let mut large = Self { core: Core::new(options), now: LogTime::from_micros(1), txn: TransactionId::default() };
+        large.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() }));
+        let Decision::Accepted { id, .. } = large.ask(Command::OpenSession { scheduler: "batch".into() }) else {
+            panic!("a session is opened")
+        };
+        large.txn.session = plenum_model::SessionId(id);
+        large
+    }
+
+    pub(super) fn ask(&mut self, command: Command) -> Decision {
+        let request = Request { principal: "local".into(), namespace: "default".into(), command };
+        match self.core.decide(&request, self.now) {
+            Decided::Changed { decision, .. } | Decided::Unchanged(decision) => decision,
+            Decided::Repeated(revision) => panic!("repeated {revision}"),
+        }
+    }
+
+    pub(super) fn machine(&mut self, name: String) -> MachineId {
+        let command = Command::RegisterMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(1_000_000, 1 << 40),
+            attributes: Arc::new([("rack".into(), "r1".into())].into_iter().collect()),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen: self.core.cell().revision(),
+        };
+        let Decision::Accepted { id, .. } = self.ask(command) else { panic!("registering is accepted") };
+        MachineId::from_bits(id).expect("an id")
+    }
+
+    pub(super) fn job(&mut self, group: GroupShape) -> JobId {
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: format!("job-{}", self.core.cell().revision().0).into(),
+            scheduler: "batch".into(),
+            groups: vec![GroupShape { name: "main".into(), resources: Resources::new(1, 1), ..group }],
+            ..JobShape::default()
+        };
+        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let Decision::Accepted { id, .. } = self.ask(command) else { panic!("submitting is accepted") };
+        JobId::from_bits(id).expect("an id")
+    }
+
+    pub(super) fn commit(&mut self, placements: Vec<Placement>) -> Outcome {
+        self.txn.number += 1;
+        let base = self.core.cell().revision();
+        let txn = Transaction { id: self.txn, incarnation: 1, base, placements, ..Transaction::default() };
+        let Decision::Outcome(outcome) = self.ask(Command::Commit(Box::new(txn), self.txn.number)) else {
+            panic!("it is decided")
+        };
+        *outcome
+    }
+}
+
+pub(super) fn placement(job: JobId, tasks: std::ops::Range<u32>, machine: impl Fn(u32) -> u32, min: u32) -> Placement {
+    let machines = tasks.clone().map(machine).collect();
+    Placement { job, job_version: 1, machines, tasks: tasks.collect(), min, ..Placement::default() }
+}
+
+// All that was promised of ports was copied before each placement that has a minimum: at the most that one transaction may have, a
+// hundred million entries.
+#[test]
+fn placements_with_minimums_and_ports_cost_what_they_ask_for() {
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..1024).map(|number| large.machine(format!("m{number}")).slot).collect();
+    let ports = vec![Port { name: "http".into(), number: 0 }];
+    let tasks = 16_384;
+    let job = large.job(GroupShape { count: tasks, ports, ..GroupShape::default() });
+    let on = |task: u32| machines[task as usize % machines.len()];
+    let placements = (0..tasks).map(|task| placement(job, task..task + 1, on, 1)).collect();
+    assert_eq!(large.commit(placements).granted(), tasks as usize);
+}
+
+// Each refused claim walked its whole group to find out who came last.
+#[test]
+fn a_group_is_walked_once_for_all_claims_that_are_refused_over_one_rule() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let spread = vec![Spread { attribute: "rack".into(), at_most: 10 }];
+    let job = large.job(GroupShape { count: 5000, spread, ..GroupShape::default() });
+    let outcome = large.commit(vec![placement(job, 0..5000, |_| machine, 0)]);
+    assert_eq!((outcome.granted(), outcome.refusals.len()), (10, 4990));
+    assert_eq!(large.core.derived.newcomers.borrow().walked, 5000);
+}
+
+// Each expiry, and each machine that was given up, walked the rows of all allocations.
+#[test]
+fn the_rows_are_walked_once_for_all_machines_that_vanish_together() {
+    let options = CoreOptions { lost_millis_a_minute: 1000, ..CoreOptions::default() };
+    let mut large = Large::new(options);
+    let machines: Vec<_> = (0..300).map(|number| large.machine(format!("m{number}"))).collect();
+    let group = GroupShape { count: 3000, lost_after_micros: Some(60_000_000), ..GroupShape::default() };
+    let job = large.job(group);
+    let on = |task: u32| machines[task as usize % machines.len()].slot;
+    assert_eq!(large.commit(vec![placement(job, 0..2000, on, 0)]).granted(), 2000);
+    for (number, &machine) in machines.iter().enumerate() {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+        if number == 100 {
+            // What is granted later is found, too.
+            let spare = machines[299].slot;
+            assert_eq!(large.commit(vec![placement(job, 2000..3000, |_| spare, 0)]).granted(), 1000);
+        }
+    }
+    large.now = large.now.plus_micros(61_000_000);
+    while large.core.next_due().is_some_and(|due| due <= large.now) {
+        large.ask(Command::Tick);
+    }
+    assert_eq!(large.core.cell().allocations().filter(|found| found.status.state.is_active()).count(), 0);
+    assert_eq!(large.core.derived.tenants.walks, 1);
+}
