@@ -406,6 +406,7 @@ impl Resolver<'_> {
         let machine = if declared.is_empty() { None } else { self.cell.machine_in(asked.machine) };
         let Some(machine) = machine else { return Ok((Vec::new(), Vec::new())) };
         let mut free = device_rooms(self.cell, machine);
+        crate::planted_bugs::overlook_tenants(&mut free, machine);
         // Of a device that has less than it lent, nothing is given until its tenants have gone.
         free.retain(|room| room.free_millis >= 0);
         for device in self.promised.specials.devices(asked.machine) {

@@ -1,7 +1,7 @@
 //! Bugs that are put into what was decided, all in one place: see `plenum_model::planted`. Without that feature, nothing.
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Decision, JobChange, LogTime, Obstacle, RefusalKind, RefusalReason};
+use plenum_model::{Decision, DeviceRoom, JobChange, LogTime, Machine, Obstacle, RefusalKind, RefusalReason};
 
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
@@ -17,6 +17,14 @@ pub(crate) fn is_overlooked(trouble: &Trouble) -> bool {
         Trouble::Quota(_) => planted::is(Bug::OverlooksQuotas),
         Trouble::Never(_, RefusalReason::NotPermitted) => planted::is(Bug::OverlooksPartitions),
         _ => false,
+    }
+}
+
+/// Makes devices look as if nobody had anything of them.
+#[inline(always)]
+pub(crate) fn overlook_tenants(rooms: &mut [DeviceRoom], machine: &Machine) {
+    if planted::is(Bug::OverlooksDevices) {
+        rooms.iter_mut().zip(&*machine.devices).for_each(|(room, device)| room.free_millis = device.millis.into());
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Bug {
     OverlooksQuotas,
     /// A claim is granted although its machine is reserved for others.
     OverlooksPartitions,
+    /// Thousandths of a device are granted although somebody has them.
+    OverlooksDevices,
     /// A claim is granted in room that is held for others.
     OverlooksHolds,
     /// A hold takes room from those that came first, too.
@@ -71,7 +73,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::BlamesNobody,
@@ -84,6 +86,7 @@ impl Bug {
         Self::OverlooksLimits,
         Self::OverlooksQuotas,
         Self::OverlooksPartitions,
+        Self::OverlooksDevices,
         Self::OverlooksHolds,
         Self::JumpsTheQueue,
         Self::HoldsBeyondQuotas,

@@ -49,7 +49,7 @@ pub struct Chronicle {
     pub numbers: BTreeMap<(u64, u64), Vec<u64>>,
     /// What was free on each machine, from each revision on.
     pub free: BTreeMap<u32, Vec<(u64, Amounts)>>,
-    /// Revisions at which the row of a machine changed, by slot.
+    /// Revisions at which the row of a machine changed, or tasks on it that nobody knows, by slot.
     pub machine_changes: BTreeMap<u32, BTreeSet<u64>>,
     /// Revisions at which a job, a task of it or an allocation of it changed.
     pub job_changes: BTreeMap<u64, BTreeSet<u64>>,
@@ -57,6 +57,8 @@ pub struct Chronicle {
     pub shapes: BTreeMap<u64, Vec<(u64, v1::JobShape)>>,
     /// Revisions at which a hold was taken, renewed or given back, by job.
     pub hold_changes: BTreeMap<u64, BTreeSet<u64>>,
+    /// Whether somebody held room of each machine, from each revision on.
+    pub held: BTreeMap<u32, Vec<(u64, bool)>>,
 }
 
 /// Sees a history step by step.
@@ -158,6 +160,14 @@ impl Chronicle {
         after.checked_sub(1).map(|at| history[at].1).unwrap_or_default()
     }
 
+    /// Whether anybody held room of a machine at any revision of these, both included.
+    #[must_use]
+    pub fn was_held(&self, machine: u32, from: u64, to: u64) -> bool {
+        let history = self.held.get(&machine).map(Vec::as_slice).unwrap_or_default();
+        let first = history.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        history[first..].iter().take_while(|(at, _)| *at <= to).any(|(_, held)| *held)
+    }
+
     /// What a job's group declared at a revision.
     #[must_use]
     pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
@@ -227,6 +237,7 @@ impl Chronicle {
         }
         picture.machines.keys().for_each(|&slot| self.note_free(picture, slot));
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
+        self.note_held(picture);
     }
 
     fn note_shape(&mut self, put: &v1::JobPut, revision: u64) {
@@ -258,6 +269,9 @@ impl Chronicle {
         let revision = delta.revision;
         for machine in &delta.machines {
             self.machine_changes.entry(slot_of(machine.id)).or_default().insert(revision);
+        }
+        for row in &delta.unknown_tasks {
+            self.machine_changes.entry(slot_of(row.machine)).or_default().insert(revision);
         }
         for grants in &delta.grants {
             self.job_changes.entry(grants.job).or_default().insert(revision);
@@ -315,8 +329,23 @@ impl Chronicle {
         for job in jobs {
             self.job_changes.entry(job).or_default().insert(delta.revision);
         }
+        if !delta.holds.is_empty() {
+            self.note_held(after);
+        }
         for hold in &delta.holds {
             self.hold_changes.entry(hold.job).or_default().insert(delta.revision);
+        }
+    }
+
+    fn note_held(&mut self, picture: &Picture) {
+        let held: BTreeSet<u32> = picture.holds.values().flat_map(|hold| &hold.machines).copied().collect();
+        let known: Vec<u32> = self.held.keys().copied().collect();
+        for machine in held.iter().copied().chain(known) {
+            let history = self.held.entry(machine).or_default();
+            let now = held.contains(&machine);
+            if history.last().is_none_or(|(_, before)| *before != now) {
+                history.push((picture.revision, now));
+            }
         }
     }
 

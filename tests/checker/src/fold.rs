@@ -368,7 +368,8 @@ impl Picture {
             put_or_remove(&mut self.partitions, row.name.clone(), row, row.removed);
         }
         for row in &delta.unknown_tasks {
-            put_or_remove(&mut self.unknown_tasks, (row.machine, row.allocation), row, row.removed);
+            // Of the machine, the slot counts: whoever is gone is named without a generation.
+            put_or_remove(&mut self.unknown_tasks, (slot_of(row.machine), row.allocation), row, row.removed);
         }
         for row in &delta.paused {
             if row.paused {

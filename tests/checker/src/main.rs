@@ -119,7 +119,7 @@ async fn watch(
     let transactions = watcher.transactions().await?;
     let listings = vec![watcher.listing(watcher.recording.position().map(|(_, revision)| revision)).await?];
     let recordings = vec![watcher.recording];
-    Ok(Evidence { recordings, calls: read_calls(logs)?, transactions, listings })
+    Ok(Evidence { recordings, calls: read_calls(logs)?, transactions, listings, sightings: Vec::new() })
 }
 
 fn read_calls(logs: &[PathBuf]) -> Result<Vec<calls::Call>, Problem> {

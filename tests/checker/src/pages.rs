@@ -44,7 +44,7 @@ fn restore_meta(picture: &mut Picture, meta: &v1::MetaPage) {
     picture.quotas = meta.quotas.iter().map(|row| (row.namespace.clone(), row.clone())).collect();
     picture.holds = meta.holds.iter().map(|row| (row.job, row.clone())).collect();
     picture.partitions = meta.partitions.iter().map(|row| (row.name.clone(), row.clone())).collect();
-    let unknown = meta.unknown_tasks.iter().map(|row| ((row.machine, row.allocation), row.clone()));
+    let unknown = meta.unknown_tasks.iter().map(|row| ((slot_of(row.machine), row.allocation), row.clone()));
     picture.unknown_tasks = unknown.collect();
     picture.paused = meta.paused.iter().cloned().collect();
 }

@@ -130,8 +130,8 @@ pub struct Picture {
     pub holds: BTreeMap<u64, v1::HoldChange>,
     /// Partitions by name.
     pub partitions: BTreeMap<String, v1::PartitionChange>,
-    /// Tasks that nobody knows, by machine and allocation.
-    pub unknown_tasks: BTreeMap<(u64, u64), v1::UnknownTaskChange>,
+    /// Tasks that nobody knows, by the machine's slot and the allocation.
+    pub unknown_tasks: BTreeMap<(u32, u64), v1::UnknownTaskChange>,
     /// Names of schedulers that are paused.
     pub paused: BTreeSet<String>,
     /// Slots of live allocations, by slot of the machine.

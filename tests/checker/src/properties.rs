@@ -1,5 +1,5 @@
 //! The promises of the store, one function each: evidence in, violations out. Numbers in the table are those of the list of
-//! properties that the project keeps; all but the last four stand there.
+//! properties that the project keeps; all but the last seven stand there.
 //!
 //! | | function |
 //! |---|---|
@@ -19,8 +19,12 @@
 //! | | [`property_a_task_has_one_allocation`] |
 //! | | [`property_replies_equal_the_fold`] |
 //! | | [`property_real_time_order_holds`] |
+//! | | [`property_what_runs_has_room`] |
+//! | | [`property_each_instant_is_launched_once`] |
+//! | | [`property_holds_keep_their_order`] |
 
 mod culprits;
+mod governed;
 mod numbers;
 mod order;
 mod outside;
@@ -29,6 +33,9 @@ mod rules;
 mod streams;
 
 pub use culprits::property_culprits_are_true;
+pub use governed::{
+    Sighting, property_each_instant_is_launched_once, property_holds_keep_their_order, property_what_runs_has_room,
+};
 pub use numbers::{
     property_a_number_takes_effect_once, property_acknowledged_is_durable, property_minimums_hold,
     property_replies_equal_the_fold,
@@ -62,6 +69,8 @@ pub struct Evidence {
     pub transactions: Vec<v1::TransactionView>,
     /// What the cell said of its machines.
     pub listings: Vec<Listing>,
+    /// What ran on its machines.
+    pub sightings: Vec<Sighting>,
 }
 
 /// A transaction that was decided, wherever that is known from.
@@ -132,6 +141,9 @@ pub fn check(evidence: &Evidence) -> Verdict {
             property_declared_rules_hold(chronicle),
             property_a_task_has_one_allocation(chronicle),
             property_replies_equal_the_fold(chronicle, &decided),
+            property_what_runs_has_room(chronicle, &evidence.sightings),
+            property_each_instant_is_launched_once(chronicle),
+            property_holds_keep_their_order(chronicle),
         ];
         verdict.violations.extend(violations.into_iter().flatten());
     }

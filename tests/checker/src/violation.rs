@@ -229,6 +229,38 @@ pub enum Violation {
         /// What was decided, or read, later.
         found: u64,
     },
+    /// Something runs, and nothing says that its room is taken.
+    #[error("room: at revision {revision}, {allocation:#x} runs on machine {machine:#x}, and has no room there")]
+    RunsWithoutRoom {
+        /// At which revision.
+        revision: u64,
+        /// Where.
+        machine: u64,
+        /// What.
+        allocation: u64,
+    },
+    /// A job was launched for an instant that was over.
+    #[error("launch: revision {revision} launches job {job:#x} for {instant} µs, and it was for {last} µs before")]
+    LaunchedAgain {
+        /// At which revision.
+        revision: u64,
+        /// Which.
+        job: u64,
+        /// The last instant before.
+        last: i64,
+        /// The instant.
+        instant: i64,
+    },
+    /// Room is held that may not be.
+    #[error("holds: revision {revision} holds room for job {job:#x}, but {what}")]
+    HoldBroken {
+        /// At which revision.
+        revision: u64,
+        /// For which job.
+        job: u64,
+        /// What is against it.
+        what: String,
+    },
     /// A full disk did more than refuse commits, or less.
     #[error("full disk: {what}")]
     FullDisk {

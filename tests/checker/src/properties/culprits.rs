@@ -168,7 +168,7 @@ impl Judge<'_> {
         let shifts = |asked: &v1::Placement| {
             !(asked.preemptions.is_empty() && asked.alternates.is_empty() && asked.extras.is_empty())
         };
-        if self.one.asked.placements.iter().any(shifts) || !self.chronicle.hold_changes.is_empty() {
+        if self.one.asked.placements.iter().any(shifts) || self.chronicle.was_held(refusal.machine, base, at - 1) {
             return None;
         }
         let need = self.need(refusal.job, refusal.group)?;

@@ -65,14 +65,23 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if let Some(constraint) = group.constraints.iter().find(|constraint| !holds(constraint, &machine.attributes)) {
         return Some(format!("{constraint:?} fails there"));
     }
-    let closes = |partition: &&v1::PartitionChange| {
-        let has = partition.machines.iter().all(|constraint| holds(constraint, &machine.attributes));
-        has && !partition.schedulers.is_empty() && !partition.schedulers.contains(&shape.scheduler)
-    };
-    if let Some(partition) = picture.partitions.values().find(closes) {
-        return Some(format!("partition {} is for {:?}", partition.name, partition.schedulers));
+    if let Some(name) = closing_partition(picture, machine, &shape.scheduler) {
+        return Some(format!("it is in partition {name}, which is for others than {}", shape.scheduler));
     }
     too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
+}
+
+/// The partition that keeps a scheduler from a machine.
+pub(super) fn closing_partition<'a>(
+    picture: &'a Picture,
+    machine: &v1::MachineChange,
+    scheduler: &String,
+) -> Option<&'a str> {
+    let closes = |partition: &&v1::PartitionChange| {
+        let has = partition.machines.iter().all(|constraint| holds(constraint, &machine.attributes));
+        has && !partition.schedulers.is_empty() && !partition.schedulers.contains(scheduler)
+    };
+    picture.partitions.values().find(closes).map(|partition| partition.name.as_str())
 }
 
 fn too_early(picture: &Picture, allocation: &Allocation, shape: &v1::JobShape) -> Option<String> {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use plenum_checker::calls::{Asked, Call, Reply};
-use plenum_checker::properties::Listing;
+use plenum_checker::properties::{Listing, Sighting};
 use plenum_checker::{Evidence, Recording};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    Cell, CellIdentity, Command, Constraint, Decision, LogTime, MachineId, Operator, Outcome, Partition, Quota,
-    Request, Resource, Resources, SessionId,
+    AllocationId, Cell, CellIdentity, Command, Constraint, Decision, JobId, LogTime, MachineId, Operator, Outcome,
+    Partition, Quota, Request, Resource, Resources, SessionId,
 };
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, jobs, machines, pages, transaction, v1};
@@ -17,7 +17,13 @@ use v1::session_response::Tell;
 
 /// Microseconds between two requests.
 const TICK: i64 = 10_000;
-const INCARNATION: u64 = 1;
+/// As if an empty backup had been restored: agents may still run what nobody knows any more.
+const INCARNATION: u64 = 2;
+
+/// As in production, but for unknown tasks: those are told to stop soon.
+fn options() -> CoreOptions {
+    CoreOptions { unknown_micros: 150_000_000, ..CoreOptions::default() }
+}
 
 /// A cell in the hands of a test.
 pub(crate) struct Bench {
@@ -36,7 +42,7 @@ impl Bench {
     /// An empty cell, followed from its first revision by the watcher `main`.
     pub(crate) fn new() -> Self {
         let mut bench = Self {
-            core: Core::new(CoreOptions::default()),
+            core: Core::new(options()),
             now: LogTime::from_micros(1_000_000),
             nanos: 0,
             term: 0,
@@ -113,6 +119,46 @@ impl Bench {
         let transition = v1::Transition { allocation, state: state.into(), ready, ..v1::Transition::default() };
         let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None };
         self.ask(Command::ReportStatus(machines::transitions(report).unwrap()));
+    }
+
+    /// What the agent of a machine reports of a task that the cell may not know: it has ended.
+    pub(crate) fn report_end(&mut self, machine: u64, allocation: u64) {
+        let id = MachineId::from_bits(machine).unwrap();
+        let Some(epoch) = self.core.cell().machine(id).map(|found| found.epoch) else { return };
+        let state = v1::AllocationState::Complete.into();
+        let transition = v1::Transition { allocation, state, ..v1::Transition::default() };
+        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None };
+        self.ask(Command::ReportStatus(machines::transitions(report).unwrap()));
+    }
+
+    /// Lets an unknown task run on; whether the cell agrees.
+    pub(crate) fn adopt(&mut self, machine: u64, allocation: u64) -> bool {
+        let machine = MachineId::from_bits(machine).unwrap();
+        let allocation = AllocationId::from_bits(allocation).unwrap();
+        self.ask(Command::AdoptUnknown { machine, allocation }).is_some()
+    }
+
+    /// Sets room aside for a job for so long, or gives it back: without machines. Whether the cell agrees.
+    pub(crate) fn hold(&mut self, job: u64, machines: Vec<u32>, cpu_millis: i64, micros: i64) -> bool {
+        let wire = v1::Resources { cpu_millis, ..v1::Resources::default() };
+        let resources = Resources::try_from(wire).unwrap();
+        let deadline = LogTime::from_micros(self.now.micros + micros);
+        self.ask(Command::TakeHold { job: JobId::from_bits(job).unwrap(), machines, resources, deadline }).is_some()
+    }
+
+    /// The child of a recurring job for an instant; `None` where the cell refuses.
+    pub(crate) fn launch(&mut self, parent: u64, instant_micros: i64) -> Option<u64> {
+        let parent = JobId::from_bits(parent).unwrap();
+        match self.ask(Command::Launch { parent, instant_micros })? {
+            (Decision::Accepted { id, .. }, _) => Some(id),
+            (other, _) => panic!("it should be launched, not {other:?}"),
+        }
+    }
+
+    /// Whoever looks at the machine itself sees that these run there.
+    pub(crate) fn sight(&mut self, machine: u64, running: Vec<u64>) {
+        let revision = self.revision();
+        self.evidence.sightings.push(Sighting { incarnation: INCARNATION, revision, machine, running });
     }
 
     pub(crate) fn cordon(&mut self, machine: u64, cordoned: bool) {
@@ -219,7 +265,7 @@ impl Bench {
             Err(_) if plenum_model::planted::any() => return,
             Err(error) => panic!("a cell is in its pages: {error:?}"),
         };
-        self.core = Core::from_cell(restored, CoreOptions::default());
+        self.core = Core::from_cell(restored, options());
         self.open();
     }
 

@@ -22,7 +22,11 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
         [Seen::Conflict, Seen::Misfit, Seen::Mate, Seen::Quota, Seen::DeviceTaken, Seen::Limit, Seen::Predecessor];
     let special =
         [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate, Seen::Removed, Seen::Event];
-    for what in usual.into_iter().chain(refused).chain(special) {
+    let held = [Seen::Held, Seen::HeldBack, Seen::HoldDisplaced, Seen::RefusedByHold];
+    let others = [Seen::Launched, Seen::LaunchRefused, Seen::UnknownFound, Seen::UnknownStopped];
+    let strangers = [Seen::UnknownAdopted, Seen::UnknownEnded];
+    let governed = held.into_iter().chain(others).chain(strangers);
+    for what in usual.into_iter().chain(refused).chain(special).chain(governed) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }
 }

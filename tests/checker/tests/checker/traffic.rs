@@ -1,7 +1,7 @@
 //! Clients that make conflicts on purpose, from a seed: they decide on pictures of different age, claim what others claim, miss
 //! minimums, repeat their numbers, and stop what they got.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
@@ -58,6 +58,16 @@ pub(crate) enum Seen {
     Predecessor,
     Removed,
     Event,
+    Held,
+    HeldBack,
+    HoldDisplaced,
+    RefusedByHold,
+    Launched,
+    LaunchRefused,
+    UnknownFound,
+    UnknownStopped,
+    UnknownAdopted,
+    UnknownEnded,
 }
 
 /// Jobs of each client.
@@ -106,6 +116,14 @@ pub(crate) struct Traffic {
     clients: Vec<Client>,
     machines: Vec<u64>,
     live: Vec<u64>,
+    /// What really runs, by machine, as far as agents have told the cell.
+    runs: BTreeMap<u64, BTreeSet<u64>>,
+    /// Tasks of which only agents know, by machine.
+    foreign: BTreeMap<u64, BTreeSet<u64>>,
+    /// Foreign tasks so far.
+    strangers: u32,
+    /// The job that others are launched from, and for which instant last.
+    recurring: (u64, i64),
 }
 
 const CLIENTS: [&str; 3] = ["batch", "service", "gang"];
@@ -123,7 +141,21 @@ impl Traffic {
             let jobs = (0..SHAPES).map(|number| (bench.submit(job(name, priority, number)), 12)).collect();
             clients.push(Client { name, session, number: 0, jobs, last: None });
         }
-        Self { bench, seen: BTreeMap::new(), random: Random(seed), clients, machines, live: Vec::new() }
+        let mut nightly = JobBuilder::new("nightly", "cron").group("main", 1, 100).spec();
+        nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
+        let recurring = (bench.submit(nightly), 1_000_000_000);
+        Self {
+            bench,
+            seen: BTreeMap::new(),
+            random: Random(seed),
+            clients,
+            machines,
+            live: Vec::new(),
+            runs: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            strangers: 0,
+            recurring,
+        }
     }
 
     fn note(&mut self, seen: Seen) {
@@ -133,13 +165,17 @@ impl Traffic {
     /// So many things happen.
     pub(crate) fn run(&mut self, steps: usize) {
         for step in 0..steps {
-            match self.random.below(10) {
-                0..6 => self.commit(),
-                6..9 => self.report(),
-                _ => self.around(),
+            match self.random.below(20) {
+                0..11 => self.commit(),
+                11..15 => self.report(),
+                15..17 => self.around(),
+                _ => self.govern(),
             }
             if step % 50 == 25 {
                 self.bench.list();
+            }
+            if step % 20 == 10 {
+                self.look_at_machines();
             }
             if step % 100 == 60 {
                 self.bench.late_watcher(&format!("late{step}"));
@@ -149,7 +185,19 @@ impl Traffic {
             }
         }
         self.bench.list();
+        self.look_at_machines();
         self.bench.late_watcher("last");
+    }
+
+    /// What really runs, seen by somebody who stands beside the machines.
+    fn look_at_machines(&mut self) {
+        for &machine in &self.machines {
+            let both = [self.runs.get(&machine), self.foreign.get(&machine)];
+            let running: Vec<u64> = both.into_iter().flatten().flatten().copied().collect();
+            if !running.is_empty() {
+                self.bench.sight(machine, running);
+            }
+        }
     }
 
     fn commit(&mut self) {
@@ -266,6 +314,9 @@ impl Traffic {
                 v1::RefusalReason::Predecessor => self.note(Seen::Predecessor),
                 _ => {}
             }
+            if refusal.culprits.iter().any(|culprit| culprit.event == "hold") {
+                self.note(Seen::RefusedByHold);
+            }
         }
     }
 
@@ -302,8 +353,11 @@ impl Traffic {
         }
         let at = self.random.below(self.live.len());
         let id = self.live[at];
-        let found = plenum_model::AllocationId::from_bits(id).and_then(|id| self.bench.core.cell().allocation(id));
-        let Some(state) = found.map(|found| found.status.state) else {
+        let cell = self.bench.core.cell();
+        let found = plenum_model::AllocationId::from_bits(id).and_then(|id| cell.allocation(id));
+        let found =
+            found.and_then(|found| Some((found.status.state, cell.machine_in(found.row.machine)?.id.to_bits())));
+        let Some((state, machine)) = found else {
             self.live.swap_remove(at);
             return;
         };
@@ -314,6 +368,11 @@ impl Traffic {
             0 => State::Failed,
             1 => State::Starting,
             _ => State::Running,
+        };
+        let running = self.runs.entry(machine).or_default();
+        match report {
+            State::Running | State::Starting => running.insert(id),
+            _ => running.remove(&id),
         };
         self.bench.report(id, report);
     }
@@ -338,11 +397,9 @@ impl Traffic {
             9 => self.bench.expire(machine),
             10 => {
                 // As large as before, larger or smaller; of what ran there, its agent has traces, or has forgotten it all.
-                let mut again = found(number, 5000 + 500 * i64::try_from(self.random.below(5)).unwrap());
-                if self.random.chance(70) {
-                    again.inventory = self.bench.inventory(machine);
-                }
-                self.bench.machine(again);
+                let again = found(number, 5000 + 500 * i64::try_from(self.random.below(5)).unwrap());
+                let remembers = self.random.chance(70);
+                self.register_again(machine, again, remembers);
             }
             11 if self.random.chance(30) => {
                 self.bench.remove(machine);
@@ -350,10 +407,7 @@ impl Traffic {
                 self.note(Seen::Removed);
             }
             12 => self.bench.wait(61_000_000),
-            8 => {
-                let open_to = self.random.chance(40).then(|| CLIENTS[self.random.below(CLIENTS.len())]);
-                self.bench.partition("r2", open_to);
-            }
+            8 => self.reserve(40),
             1 => self.machines.clone().into_iter().for_each(|machine| self.bench.cordon(machine, false)),
             2 => self.bench.wait(2_000_000),
             _ => {
@@ -361,5 +415,147 @@ impl Traffic {
                 self.bench.close(session);
             }
         }
+    }
+
+    /// The agent of a machine comes back with what it has traces of; or with none, and then nothing runs there.
+    fn register_again(&mut self, machine: u64, mut again: v1::RegisterMachine, remembers: bool) {
+        again.seen_revision = self.bench.revision();
+        if remembers {
+            again.inventory = self.bench.inventory(machine);
+            let foreign = self.foreign.get(&machine).into_iter().flatten();
+            again.inventory.extend(foreign.map(|&allocation| stranger(allocation)));
+        } else {
+            self.runs.remove(&machine);
+            self.foreign.remove(&machine);
+        }
+        self.bench.machine(again);
+    }
+
+    /// Room is held, jobs are launched, and agents tell of tasks that the cell has never heard of.
+    fn govern(&mut self) {
+        match self.random.below(15) {
+            0..6 => self.hold(),
+            6..8 => self.launch(),
+            8..10 => self.find_strangers(),
+            10..13 => self.adopt_or_end(),
+            13 => self.reserve(60),
+            _ => {
+                let before = self.stopping();
+                self.bench.wait(200_000_000);
+                let stopped = self.stopping() - before.min(self.stopping());
+                (0..stopped).for_each(|_| self.note(Seen::UnknownStopped));
+            }
+        }
+    }
+
+    /// Machines of one rack are for one client only, or for all again.
+    fn reserve(&mut self, percent: usize) {
+        let open_to = self.random.chance(percent).then(|| CLIENTS[self.random.below(CLIENTS.len())]);
+        self.bench.partition("r2", open_to);
+    }
+
+    fn stopping(&self) -> usize {
+        self.bench.core.cell().unknown_tasks().filter(|(_, task)| task.stopping).count()
+    }
+
+    fn hold(&mut self) {
+        let client = self.random.below(self.clients.len());
+        let (job, _) = self.clients[client].jobs[self.random.below(3)];
+        if self.random.chance(15) {
+            if self.bench.hold(job, Vec::new(), 0, 1) {
+                self.note(Seen::HeldBack);
+            }
+            return;
+        }
+        let (machines, cpu_millis) = self.room_to_hold();
+        let micros = 1_000_000 * (1 + i64::try_from(self.random.below(20)).unwrap());
+        let held = |bench: &Bench| bench.core.cell().holds().map(|(_, hold)| hold.machines.len()).sum::<usize>();
+        let (before, own) = (held(&self.bench), machines.len());
+        if self.bench.hold(job, machines, cpu_millis, micros) {
+            self.note(Seen::Held);
+            if held(&self.bench) < before + own.min(1) {
+                self.note(Seen::HoldDisplaced);
+            }
+        }
+    }
+
+    /// All the room of one machine, as if nobody held anything of it; or a little of several, whatever there is.
+    fn room_to_hold(&mut self) -> (Vec<u32>, i64) {
+        let some = 200 * (1 + i64::try_from(self.random.below(5)).unwrap());
+        let cell = self.bench.core.cell();
+        let ready = cell.machines().filter(|machine| machine.state == plenum_model::MachineState::Ready);
+        let room =
+            ready.map(|machine| (machine.id.slot, cell.room(machine.id.slot).get(plenum_model::Resource::CpuMillis)));
+        let room: Vec<(u32, i64)> = room.filter(|(_, cpu_millis)| *cpu_millis > 0).collect();
+        if self.random.chance(60) && !room.is_empty() {
+            let (machine, cpu_millis) = room[self.random.below(room.len())];
+            return (vec![machine], if self.random.chance(50) { cpu_millis } else { some.min(cpu_millis) });
+        }
+        let all = self.machines.len();
+        let machines = (0..1 + self.random.below(3))
+            .map(|_| plenum_checker::picture::slot_of(self.machines[self.random.below(all)]));
+        (machines.collect(), some)
+    }
+
+    /// For the next instant, or for one that is over.
+    fn launch(&mut self) {
+        let (parent, last) = self.recurring;
+        let instant = if self.random.chance(40) { last - 500_000 } else { last + 1_000_000 };
+        match self.bench.launch(parent, instant) {
+            Some(_) => {
+                self.recurring.1 = last.max(instant);
+                self.note(Seen::Launched);
+            }
+            None => self.note(Seen::LaunchRefused),
+        }
+    }
+
+    /// An agent comes back and runs what nobody knows, as after a restore.
+    fn find_strangers(&mut self) {
+        let number = self.random.below(self.machines.len());
+        let machine = self.machines[number];
+        for _ in 0..1 + self.random.below(2) {
+            self.strangers += 1;
+            let allocation = plenum_checker::picture::id_of(1_000_000 + self.strangers, 1);
+            self.foreign.entry(machine).or_default().insert(allocation);
+            self.note(Seen::UnknownFound);
+        }
+        self.register_again(machine, found(number, 6000), true);
+    }
+
+    fn adopt_or_end(&mut self) {
+        let all: Vec<(u64, u64)> =
+            self.foreign.iter().flat_map(|(&machine, tasks)| tasks.iter().map(move |&task| (machine, task))).collect();
+        if all.is_empty() {
+            return;
+        }
+        let (machine, task) = all[self.random.below(all.len())];
+        if self.random.chance(50) {
+            if self.bench.adopt(machine, task) {
+                self.note(Seen::UnknownAdopted);
+            }
+            return;
+        }
+        self.foreign.entry(machine).or_default().remove(&task);
+        self.bench.report_end(machine, task);
+        self.note(Seen::UnknownEnded);
+    }
+}
+
+/// What an agent says of a task that only it knows.
+fn stranger(allocation: u64) -> v1::InventoryItem {
+    let resources = v1::Resources { cpu_millis: 700, memory_bytes: 1 << 20, ..v1::Resources::default() };
+    let task = v1::TaskTraces {
+        namespace: "default".into(),
+        job: "forgotten".into(),
+        group: "main".into(),
+        resources: Some(resources),
+        ..v1::TaskTraces::default()
+    };
+    v1::InventoryItem {
+        allocation,
+        state: v1::AllocationState::Running.into(),
+        task: Some(task),
+        ..v1::InventoryItem::default()
     }
 }

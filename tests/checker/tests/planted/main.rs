@@ -16,7 +16,7 @@ use crate::traffic::Traffic;
 /// Runs traffic on a core with a bug, until the wanted violation is there; fails when it never is.
 fn is_found(bug: Bug, wanted: impl Fn(&Violation) -> bool) {
     let mut others = Vec::new();
-    for seed in 0..5 {
+    for seed in 0..12 {
         planted::plant(Some(bug));
         let mut traffic = Traffic::new(seed);
         // What a bug has made of a cell may be beyond what its code can stand; what it told until then is evidence enough.
@@ -86,4 +86,84 @@ fn allocations_that_come_back_to_life_are_found_as_twice_per_task() {
     is_found(Bug::RevivesTheLeaving, |found| {
         matches!(found, Violation::TaskTwice { .. } | Violation::WrongSum { .. } | Violation::NoHistory { .. })
     });
+}
+
+#[test]
+fn overlooked_quotas_are_found() {
+    is_found(Bug::OverlooksQuotas, |found| matches!(found, Violation::QuotaExceeded { .. }));
+}
+
+#[test]
+fn victims_of_an_equal_band_are_found() {
+    is_found(
+        Bug::EvictsAnybody,
+        |found| matches!(found, Violation::WrongVictim { what, .. } if what.contains("its band is")),
+    );
+}
+
+#[test]
+fn room_that_is_handed_over_twice_is_found() {
+    is_found(Bug::HandsOverTwice, |found| matches!(found, Violation::TakenOverTooMuch { .. }));
+}
+
+#[test]
+fn devices_that_are_granted_twice_are_found() {
+    is_found(Bug::OverlooksDevices, |found| matches!(found, Violation::DeviceOvercommitted { .. }));
+}
+
+#[test]
+fn overlooked_limits_are_found() {
+    is_found(
+        Bug::OverlooksLimits,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("of its group are")),
+    );
+}
+
+#[test]
+fn overlooked_partitions_are_found() {
+    is_found(
+        Bug::OverlooksPartitions,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("partition")),
+    );
+}
+
+#[test]
+fn overlooked_holds_are_found_as_overcommit() {
+    is_found(Bug::OverlooksHolds, |found| matches!(found, Violation::Overcommitted { .. }));
+}
+
+#[test]
+fn holds_that_jump_the_queue_are_found() {
+    is_found(
+        Bug::JumpsTheQueue,
+        |found| matches!(found, Violation::HoldBroken { what, .. } if what.contains("comes first")),
+    );
+}
+
+#[test]
+fn holds_beyond_a_quota_are_found() {
+    is_found(Bug::HoldsBeyondQuotas, |found| matches!(found, Violation::QuotaExceeded { .. }));
+}
+
+#[test]
+fn holds_where_others_are_reserved_are_found() {
+    is_found(
+        Bug::HoldsAnywhere,
+        |found| matches!(found, Violation::HoldBroken { what, .. } if what.contains("partition")),
+    );
+}
+
+#[test]
+fn unknown_tasks_that_nobody_wrote_down_are_found() {
+    is_found(Bug::ForgetsUnknownTasks, |found| matches!(found, Violation::RunsWithoutRoom { .. }));
+}
+
+#[test]
+fn unknown_tasks_whose_room_is_freed_by_time_are_found() {
+    is_found(Bug::FreesUnknownTasks, |found| matches!(found, Violation::RunsWithoutRoom { .. }));
+}
+
+#[test]
+fn jobs_that_are_launched_again_are_found() {
+    is_found(Bug::LaunchesAgain, |found| matches!(found, Violation::LaunchedAgain { .. }));
 }
