@@ -15,7 +15,7 @@ pub(crate) struct Reserved(BTreeMap<Arc<str>, ClassSet>);
 impl Reserved {
     /// The classes of machines on which this scheduler may not claim; `None`: it may everywhere.
     pub(crate) fn closed_to(&mut self, cell: &Cell, scheduler: &Arc<str>) -> Option<&ClassSet> {
-        let closes = |partition: &&Partition| !partition.schedulers.is_empty() && !is_open_to(partition, scheduler);
+        let closes = |partition: &&Partition| !partition.is_open_to(scheduler);
         let mut closed = cell.partitions().map(|(_, partition)| partition).filter(closes).peekable();
         closed.peek()?;
         let partitions: Vec<_> = closed.collect();
@@ -30,10 +30,6 @@ impl Reserved {
             self.0.clear();
         }
     }
-}
-
-fn is_open_to(partition: &Partition, scheduler: &Arc<str>) -> bool {
-    partition.schedulers.contains(scheduler)
 }
 
 /// Whether machines with these attributes are in a partition.

@@ -129,6 +129,14 @@ pub struct Partition {
     pub schedulers: Vec<Arc<str>>,
 }
 
+impl Partition {
+    /// Whether a scheduler may claim on its machines.
+    #[must_use]
+    pub fn is_open_to(&self, scheduler: &str) -> bool {
+        self.schedulers.is_empty() || self.schedulers.iter().any(|open| **open == *scheduler)
+    }
+}
+
 /// Which unknown task: where it runs, and what its agent calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnknownId {

@@ -1,4 +1,5 @@
-//! Which machines a group may run on, and which it would rather have: one bit and one weight a machine.
+//! Which machines a group may run on, and which it would rather have: one bit and one weight a machine. Machines that a partition reserves for
+//! other schedulers are none of them: each claim on one would be refused.
 //!
 //! Constraints and affinities are judged once for each class of equal attributes, and spread over the machines once for each list of them.
 //! From then on only machines whose class changed are looked at again. Cordoned machines are not ruled out here: their columns are closed.
@@ -6,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Affinity, Cell, ClassSet, Constraint};
+use plenum_model::{Affinity, Attributes, Cell, ClassSet, Constraint};
 
 use super::{Columns, place};
 use crate::kernel::BLOCK;
@@ -59,7 +60,7 @@ impl Eligible {
     }
 
     fn judge(&mut self, lists: &Lists, cell: &Cell) {
-        self.constraints.refresh(&lists.constraints, cell);
+        self.constraints.refresh_by(cell, |attributes| lists.admit(attributes));
         for attributes in cell.classes().iter().skip(self.class_weights.len()) {
             let holding = lists.affinities.iter().filter(|affinity| affinity.rule.holds(attributes));
             // Few affinities of at most 100 each: far below where sums are rounded.
@@ -88,6 +89,15 @@ fn hundredths(weight: i32) -> f32 {
 struct Lists {
     constraints: Vec<Constraint>,
     affinities: Vec<Affinity>,
+    /// Rules of partitions that are reserved for others: a machine that keeps all of one's is closed.
+    closed: Vec<Vec<Constraint>>,
+}
+
+impl Lists {
+    fn admit(&self, attributes: &Attributes) -> bool {
+        let all_hold = |rules: &Vec<Constraint>| rules.iter().all(|rule| rule.holds(attributes));
+        all_hold(&self.constraints) && !self.closed.iter().any(all_hold)
+    }
 }
 
 /// All that are remembered.
@@ -123,7 +133,30 @@ impl Columns {
         affinities: &[Affinity],
         cell: &Cell,
     ) -> Option<Arc<Eligible>> {
-        if constraints.is_empty() && affinities.is_empty() {
+        self.eligible_but(constraints, affinities, Vec::new(), cell)
+    }
+
+    /// The same, without the machines that partitions reserve for other schedulers than this one.
+    pub fn eligible_for(
+        &mut self,
+        scheduler: &str,
+        constraints: &[Constraint],
+        affinities: &[Affinity],
+        cell: &Cell,
+    ) -> Option<Arc<Eligible>> {
+        let reserved = cell.partitions().map(|(_, partition)| partition);
+        let closed = reserved.filter(|partition| !partition.is_open_to(scheduler));
+        self.eligible_but(constraints, affinities, closed.map(|partition| partition.machines.clone()).collect(), cell)
+    }
+
+    fn eligible_but(
+        &mut self,
+        constraints: &[Constraint],
+        affinities: &[Affinity],
+        closed: Vec<Vec<Constraint>>,
+        cell: &Cell,
+    ) -> Option<Arc<Eligible>> {
+        if constraints.is_empty() && affinities.is_empty() && closed.is_empty() {
             return None;
         }
         let blocks = self.free[0].len();
@@ -131,7 +164,7 @@ impl Columns {
         if sets.len() >= LISTS_MAX {
             sets.clear();
         }
-        let lists = Lists { constraints: constraints.to_vec(), affinities: affinities.to_vec() };
+        let lists = Lists { constraints: constraints.to_vec(), affinities: affinities.to_vec(), closed };
         let (lists, mut set) = sets.remove_entry(&lists).unwrap_or_else(|| (lists, Arc::default()));
         if set.as_of < *stamp || set.words.len() != blocks {
             let eligible = Arc::make_mut(&mut set);

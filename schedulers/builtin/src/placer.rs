@@ -87,7 +87,8 @@ impl Placer {
         if let Some(reason) = self.hopeless.get(&need).filter(|_| hold.is_none()) {
             return give_up(equals, reason, decision);
         }
-        let eligible = self.columns.eligible(&shape.constraints, &shape.affinities, view.cell());
+        let scheduler = &first.job.shape.scheduler;
+        let eligible = self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, view.cell());
         let siblings = match self.policy {
             Policy::Spread => view.siblings(&first.job, first.group),
             _ => BTreeMap::new(),
@@ -145,7 +146,12 @@ impl Placer {
             job: work.job.id,
             special: Special::of(shape, counts.as_ref()),
         };
-        explain(&self.columns, view.cell(), &requirement).to_string()
+        let mut why = explain(&self.columns, view.cell(), &requirement).to_string();
+        let scheduler = &work.job.shape.scheduler;
+        if view.cell().partitions().any(|(_, partition)| !partition.is_open_to(scheduler)) {
+            why.push_str("; machines that a partition reserves for others count as failing a constraint");
+        }
+        why
     }
 
     /// Machines for tasks that ask for more than room: each is judged on what those before it took.

@@ -17,7 +17,7 @@ pub(crate) fn choose_home(columns: &mut Columns, cell: &Cell, job: &Job, setting
         job.shape.groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect();
     let affinities: Vec<Affinity> =
         job.shape.groups.iter().flat_map(|group| group.affinities.iter().cloned()).collect();
-    let eligible = columns.eligible(&constraints, &affinities, cell);
+    let eligible = columns.eligible_for(&job.shape.scheduler, &constraints, &affinities, cell);
     let largest = job.shape.groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources));
     let attempts = [(at_once(job), Policy::BestFit), (Some(largest), Policy::Spread)];
     for (resources, policy) in attempts {
