@@ -2,6 +2,7 @@
 //!
 //! It keeps nothing in memory that its directory doesn't have, so that any agent can go on where another one died.
 
+mod clean;
 mod recover;
 mod start;
 
@@ -12,7 +13,7 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -23,17 +24,12 @@ use crate::{
     cgroup::AgentCgroup,
     directories::AgentDirectory,
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
-    durable,
     isolation::Isolation,
     process::ProcessIdentity,
-    shim::ShimSpec,
 };
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;
-/// Job directories without a kept allocation stay this long: a later group of the job may still come.
-const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
-
 /// After an end, the directory is cleaned if it wasn't for this long; sooner after many.
 const CLEANED_EVERY: Duration = Duration::from_secs(3600);
 
@@ -88,6 +84,7 @@ pub struct ExecDriver {
     /// Recorded by an earlier agent, and never started.
     unstarted: BTreeMap<AllocationId, u32>,
     slots: Arc<Semaphore>,
+    recording: Arc<clean::Recording>,
     ended_since_cleaning: usize,
     cleaned_at: Instant,
 }
@@ -128,6 +125,7 @@ impl ExecDriver {
             starts: BTreeMap::new(),
             unstarted: BTreeMap::new(),
             slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
+            recording: Arc::default(),
             ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
         })
@@ -144,7 +142,7 @@ impl ExecDriver {
         for allocation in recover::allocations(&self.options.directory) {
             let directory = self.options.directory.allocation(allocation);
             if directory.ended().exists() {
-                let _ = fs::remove_dir_all(directory.root());
+                clean::remove_allocation(&directory);
             }
         }
     }
@@ -153,16 +151,20 @@ impl ExecDriver {
     fn clean(&mut self) {
         self.ended_since_cleaning = 0;
         self.cleaned_at = Instant::now();
-        let options = Arc::clone(&self.options);
-        drop(tokio::task::spawn_blocking(move || clean(&options)));
+        let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
+        drop(tokio::task::spawn_blocking(move || clean::clean(&options, &recording)));
     }
 
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
         // What shall never run is stopped from the beginning, should it run after all.
         let asked = if matches!(start, start::Start::Void { .. }) { Asked::Stop } else { Asked::Run };
         let (stop, stopped) = watch::channel(asked);
-        let (options, events, slots) = (Arc::clone(&self.options), self.events.clone(), Arc::clone(&self.slots));
-        drop(tokio::spawn(start::live(start, options, events, slots, stopped)));
+        let shared = start::Shared {
+            options: Arc::clone(&self.options),
+            slots: Arc::clone(&self.slots),
+            recording: Arc::clone(&self.recording),
+        };
+        drop(tokio::spawn(start::live(start, shared, self.events.clone(), stopped)));
         self.starts.insert(allocation, Handle { stop });
     }
 
@@ -220,35 +222,6 @@ impl Driver for ExecDriver {
         let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
         if many || self.cleaned_at.elapsed() >= CLEANED_EVERY {
             self.clean();
-        }
-    }
-}
-
-/// Removes the oldest ended allocations beyond those that are kept, and directories of jobs without any.
-fn clean(options: &ExecOptions) {
-    let mut ended = Vec::new();
-    let mut jobs_in_use = Vec::new();
-    for allocation in recover::allocations(&options.directory) {
-        let directory = options.directory.allocation(allocation);
-        if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
-            jobs_in_use.push(spec.job_directory);
-        }
-        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
-            ended.push((when, allocation));
-        }
-    }
-    ended.sort();
-    let excess = ended.len().saturating_sub(options.ended_kept_max);
-    for (_, allocation) in ended.into_iter().take(excess) {
-        let _ = fs::remove_dir_all(options.directory.allocation(allocation).root());
-    }
-    for entry in fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten() {
-        let old = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|when| SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT));
-        if old && !jobs_in_use.contains(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

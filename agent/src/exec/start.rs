@@ -1,7 +1,7 @@
 //! The life of one start: record, shim, and watching it until nothing is left.
 
 use std::{
-    fs, io,
+    io,
     os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -16,7 +16,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Asked, ExecOptions, recover, void_record};
+use super::{
+    Asked, ExecOptions,
+    clean::{Recording, record},
+    recover, void_record,
+};
 use plenum_model::AllocationId;
 
 use crate::{
@@ -45,6 +49,14 @@ pub(super) enum Start {
     },
 }
 
+/// What the starts of one driver share.
+pub(super) struct Shared {
+    pub(super) options: Arc<ExecOptions>,
+    /// Taken while a start is prepared.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) recording: Arc<Recording>,
+}
+
 /// A start that another process of ours made.
 pub(super) struct Adopted {
     pub(super) spec: ShimSpec,
@@ -67,11 +79,11 @@ enum Prepared {
 /// Tells `events` what becomes of `start`, up to `Gone`.
 pub(super) async fn live(
     start: Start,
-    options: Arc<ExecOptions>,
+    shared: Shared,
     events: mpsc::Sender<DriverEvent>,
-    slots: Arc<Semaphore>,
     mut stop: watch::Receiver<Asked>,
 ) {
+    let Shared { options, slots, recording } = shared;
     let (allocation, restart) = match &start {
         Start::New(task) => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
@@ -92,7 +104,7 @@ pub(super) async fn live(
                 Prepared::Ended(Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() })
             } else {
                 let options = Arc::clone(&options);
-                blocking(move || prepare(&options, *task)).await
+                blocking(move || prepare(&options, *task, &recording)).await
             };
             drop(slot);
             prepared
@@ -131,7 +143,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Writes the record of what is to be started, and starts a shim for it, unless an earlier agent did.
-fn prepare(options: &ExecOptions, task: TaskSpec) -> Prepared {
+fn prepare(options: &ExecOptions, task: TaskSpec, recording: &Recording) -> Prepared {
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -147,9 +159,7 @@ fn prepare(options: &ExecOptions, task: TaskSpec) -> Prepared {
         recover::Trace::Vanished => return Prepared::Ended(recover::lost_track(&directory, &spec)),
         recover::Trace::None => {}
     }
-    let spawned = fs::create_dir_all(directory.root())
-        .and_then(|()| durable::write_atomically(&directory.spec(), &spec))
-        .and_then(|()| spawn_shim(options, &directory));
+    let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
     match spawned {
         Ok((shim, child)) => Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) })),
         Err(error) => {

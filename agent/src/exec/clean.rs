@@ -1,0 +1,220 @@
+//! Freeing what is kept no longer: the oldest ended allocations, and shared directories of jobs that nothing here needs.
+//!
+//! The agent is not told when a job is over. So a job's directory stays as long as an allocation of it is kept, and then for a day: a
+//! group that comes `after` another one finds its files, however long that one ran.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+
+use super::{ExecOptions, recover};
+use crate::{
+    directories::{AgentDirectory, AllocationDirectory},
+    durable,
+    shim::ShimSpec,
+};
+
+/// Job directories without a kept allocation stay this long: a later group of the job may still come.
+const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How names begin of job directories that are being removed. No job's name does.
+const REMOVED_PREFIX: &str = ".removed-";
+
+/// Writing down a start (shared) against taking away a job's directory (exclusive): a start that was written down while we looked
+/// elsewhere must not find its directory gone a moment later.
+pub(super) type Recording = RwLock<()>;
+
+/// Writes down a start, after which its job's directory is in use.
+pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording: &Recording) -> std::io::Result<()> {
+    let _recording = recording.read().unwrap_or_else(PoisonError::into_inner);
+    fs::create_dir_all(directory.root())?;
+    durable::write_atomically(&directory.spec(), spec)?;
+    touch(&spec.job_directory);
+    Ok(())
+}
+
+/// Removes the oldest ended allocations beyond those that are kept, and directories of jobs without any.
+pub(super) fn clean(options: &ExecOptions, recording: &Recording) {
+    let unused = unused_jobs(options);
+    remove_jobs(&options.directory, unused, recording);
+}
+
+/// Removes what is kept of an allocation. Its job's time begins now.
+pub(super) fn remove_allocation(directory: &AllocationDirectory) {
+    if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
+        touch(&spec.job_directory);
+    }
+    let _ = fs::remove_dir_all(directory.root());
+}
+
+/// Removes the allocations, and says which directories of jobs none of the others is of.
+fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
+    let mut ended = Vec::new();
+    let mut in_use = Vec::new();
+    for allocation in recover::allocations(&options.directory) {
+        let directory = options.directory.allocation(allocation);
+        if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
+            in_use.push(spec.job_directory);
+        }
+        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
+            ended.push((when, allocation));
+        }
+    }
+    ended.sort();
+    let excess = ended.len().saturating_sub(options.ended_kept_max);
+    for (_, allocation) in ended.into_iter().take(excess) {
+        remove_allocation(&options.directory.allocation(allocation));
+    }
+    let entries = fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| !in_use.contains(path)).collect()
+}
+
+/// Removes those that were not used for long.
+fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recording) {
+    for path in unused {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name.starts_with(REMOVED_PREFIX) {
+            // An agent died over it.
+            let _ = fs::remove_dir_all(&path);
+            continue;
+        }
+        let removed = agent.jobs().join(format!("{REMOVED_PREFIX}{name}"));
+        // Moved away first: removing much takes long, and starts would wait meanwhile.
+        let is_moved = {
+            let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
+            is_long_unused(&path) && fs::rename(&path, &removed).is_ok()
+        };
+        if is_moved {
+            let _ = fs::remove_dir_all(&removed);
+        }
+    }
+}
+
+fn is_long_unused(directory: &Path) -> bool {
+    fs::metadata(directory)
+        .and_then(|metadata| metadata.modified())
+        .is_ok_and(|when| SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT))
+}
+
+/// Lets a directory's time begin again. Where there is none, there is nothing to keep.
+fn touch(directory: &Path) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let _ = utimensat(CWD, directory, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use plenum_model::{AllocationId, JobId};
+
+    use super::*;
+    use crate::{driver::TaskSpec, exec::ShimProgram, isolation::Isolation};
+
+    const JOB: JobId = JobId { slot: 9, generation: 1 };
+
+    struct Stage {
+        _directory: tempfile::TempDir,
+        options: ExecOptions,
+        recording: Recording,
+    }
+
+    impl Stage {
+        /// An agent that keeps no ended allocation, and a job's directory with a file that was made 30 hours ago.
+        fn set() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let options = ExecOptions {
+                directory: AgentDirectory::new(directory.path().to_owned()),
+                shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
+                cgroup: None,
+                isolation: Isolation::default(),
+                log_file_bytes_max: 1024,
+                ended_kept_max: 0,
+            };
+            let stage = Self { _directory: directory, options, recording: RwLock::default() };
+            fs::create_dir_all(stage.job()).unwrap();
+            fs::write(stage.job().join("model"), "trained").unwrap();
+            stage.make_old();
+            stage
+        }
+
+        fn make_old(&self) {
+            let long_ago = SystemTime::now() - Duration::from_secs(30 * 3600);
+            fs::File::open(self.job()).unwrap().set_modified(long_ago).unwrap();
+        }
+
+        fn job(&self) -> PathBuf {
+            self.options.directory.job(JOB, 1)
+        }
+
+        fn record(&self, slot: u32) -> AllocationDirectory {
+            let allocation = AllocationId { slot, generation: 1 };
+            let directory = self.options.directory.allocation(allocation);
+            let task = TaskSpec {
+                allocation,
+                restart: 0,
+                job: JOB,
+                job_version: 1,
+                command: vec!["true".to_owned()],
+                env: BTreeMap::new(),
+                cpu_millis: 0,
+                memory_bytes: 0,
+                pids_max: 0,
+                kill_timeout_ms: 0,
+                traces: None,
+            };
+            let spec = ShimSpec {
+                task,
+                boot_id: String::new(),
+                job_directory: self.job(),
+                cgroup: None,
+                isolation: Isolation::default(),
+                log_file_bytes_max: 1024,
+            };
+            record(&directory, &spec, &self.recording).unwrap();
+            directory
+        }
+    }
+
+    // A group ran for longer than a day and made its files at the beginning. Its allocation was not among those that are kept when the
+    // group after it was started, and the files were gone.
+    #[test]
+    fn files_of_a_job_outlive_its_last_kept_allocation_by_a_day() {
+        let stage = Stage::set();
+        let train = stage.record(1);
+        stage.make_old();
+        fs::write(train.ended(), "").unwrap();
+        clean(&stage.options, &stage.recording);
+        assert!(!train.root().exists(), "it is kept no longer");
+        clean(&stage.options, &stage.recording);
+        assert!(stage.job().join("model").exists());
+        stage.make_old();
+        clean(&stage.options, &stage.recording);
+        assert!(!stage.job().exists());
+        assert_eq!(fs::read_dir(stage.options.directory.jobs()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_start_that_is_written_down_meanwhile_keeps_its_files() {
+        let stage = Stage::set();
+        let unused = unused_jobs(&stage.options);
+        assert_eq!(unused, [stage.job()]);
+        stage.record(2);
+        remove_jobs(&stage.options.directory, unused, &stage.recording);
+        assert!(stage.job().join("model").exists());
+    }
+
+    #[test]
+    fn what_a_dying_agent_moved_away_is_removed_by_the_next() {
+        let stage = Stage::set();
+        let half_removed = stage.options.directory.jobs().join(".removed-job-3-1-v1");
+        fs::create_dir_all(half_removed.join("inside")).unwrap();
+        clean(&stage.options, &stage.recording);
+        assert!(!half_removed.exists());
+    }
+}
