@@ -51,6 +51,21 @@ pub(super) fn remove_allocation(directory: &AllocationDirectory) {
     let _ = fs::remove_dir_all(directory.root());
 }
 
+/// Takes all directories of jobs away: their names may mean jobs of another cell from now on. [`clean`] frees them.
+pub(super) fn discard_jobs(agent: &AgentDirectory) {
+    for entry in fs::read_dir(agent.jobs()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with(REMOVED_PREFIX)) else { continue };
+        if fs::rename(entry.path(), removed(agent, name)).is_err() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
+    agent.jobs().join(format!("{REMOVED_PREFIX}{name}"))
+}
+
 /// Removes the allocations, and says which directories of jobs none of the others is of.
 fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
     let mut ended = Vec::new();
@@ -82,7 +97,7 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
             let _ = fs::remove_dir_all(&path);
             continue;
         }
-        let removed = agent.jobs().join(format!("{REMOVED_PREFIX}{name}"));
+        let removed = removed(agent, name);
         // Moved away first: removing much takes long, and starts would wait meanwhile.
         let is_moved = {
             let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);

@@ -147,6 +147,13 @@ impl ExecDriver {
         }
     }
 
+    /// Removes all that is kept: it is of another cell. Nothing may run.
+    pub fn discard_all(&mut self) {
+        self.discard_ended();
+        clean::discard_jobs(&self.options.directory);
+        self.clean();
+    }
+
     /// Frees what is kept no longer, on another thread.
     fn clean(&mut self) {
         self.ended_since_cleaning = 0;

@@ -326,7 +326,7 @@ impl Agent {
                 found,
             });
         }
-        self.driver.discard_ended();
+        self.driver.discard_all();
         // Nothing of the earlier cell is left here, so what was seen of it means nothing.
         let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
         self.reconciler = AgentReconciler::new(settings, 0, 0);

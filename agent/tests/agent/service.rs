@@ -308,6 +308,26 @@ async fn tasks_of_one_cell_are_not_given_to_another() {
     assert!(agent.terminate().await.success());
 }
 
+// Ids of two cells are alike: a job of the second one found the files of a job of the first.
+#[tokio::test]
+async fn a_job_of_another_cell_does_not_see_the_files_of_the_first() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "echo first > $PLENUM_JOB_DIR/result")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Complete).await;
+    follower.send(full(Vec::new())).await.unwrap();
+    let forgotten = stage.path().join("allocs").join(id(1).to_string()).join("ended");
+    stage.until("its end", |_| forgotten.exists().then_some(())).await;
+    agent.kill().await;
+    stage.cell.0.lock().unwrap().cell_id = 2;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(2, "test ! -e $PLENUM_JOB_DIR/result")])).await.unwrap();
+    stage.reported(2, v1::AllocationState::Complete).await;
+    assert!(agent.terminate().await.success());
+}
+
 #[tokio::test]
 async fn an_agent_whose_machine_is_taken_asks_again_as_the_same_one_and_starts_nothing() {
     let stage = Stage::set().await;
