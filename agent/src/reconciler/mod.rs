@@ -327,6 +327,12 @@ impl AgentReconciler {
         self.leases_lost
     }
 
+    /// Whether an allocation is here, and the cell does not yet know of its end.
+    #[must_use]
+    pub fn holds(&self, allocation: AllocationId) -> bool {
+        self.held.contains_key(&allocation)
+    }
+
     /// Everything that is here or was wanted here, and where it stands; `None` before its first start.
     pub fn standings(&self) -> impl Iterator<Item = (AllocationId, Option<Status>)> {
         self.held.iter().map(|(&allocation, held)| (allocation, held.status()))

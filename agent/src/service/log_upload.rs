@@ -1,11 +1,19 @@
 //! Sending what tasks printed to those who asked the cell for it.
 
-use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use plenum_model::AllocationId;
 use plenum_proto::v1;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::calls::Client;
@@ -21,11 +29,30 @@ const CHUNK_BYTES_MAX: usize = 32 << 10;
 const CHUNKS_MAX: usize = 4;
 /// How soon a reader who follows sees a new line. Only looked for while somebody follows.
 const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
+/// Who reads of an allocation that is not here may have been faster than the word that it is wanted. Longer than that takes.
+const AWAITED_FOR: Duration = Duration::from_secs(2);
+
+/// What this agent knows of an allocation that somebody follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not heard of (any more).
+    Unknown,
+    /// More may come.
+    Held,
+    /// Nothing more comes. It may have ended without a directory.
+    Over,
+}
+
+struct Upload {
+    allocation: u64,
+    standing: watch::Sender<Standing>,
+    task: AbortHandle,
+}
 
 pub(super) struct LogUploads {
     directory: AgentDirectory,
     client: Client,
-    running: BTreeMap<u64, AbortHandle>,
+    running: BTreeMap<u64, Upload>,
 }
 
 impl LogUploads {
@@ -33,11 +60,28 @@ impl LogUploads {
         Self { directory, client, running: BTreeMap::new() }
     }
 
+    /// To be called whenever something may have changed of the allocations that are here.
+    pub(super) fn look(&mut self, is_held: impl Fn(AllocationId) -> bool) {
+        self.running.retain(|_, upload| !upload.task.is_finished());
+        for upload in self.running.values() {
+            let held = AllocationId::from_bits(upload.allocation).is_some_and(&is_held);
+            upload.standing.send_if_modified(|standing| {
+                let now = match (*standing, held) {
+                    (_, true) => Standing::Held,
+                    (Standing::Held, false) => Standing::Over,
+                    (before, false) => before,
+                };
+                std::mem::replace(standing, now) != now
+            });
+        }
+    }
+
+    /// Answers it, or stops answering. [`Self::look`] is to follow.
     pub(super) fn asked(&mut self, asked: &v1::LogsAsked) {
-        self.running.retain(|_, upload| !upload.is_finished());
+        self.running.retain(|_, upload| !upload.task.is_finished());
         if asked.cancelled {
             if let Some(upload) = self.running.remove(&asked.request) {
-                upload.abort();
+                upload.task.abort();
             }
             return;
         }
@@ -48,12 +92,13 @@ impl LogUploads {
         let mut client = self.client.clone();
         let (asked, directory) = (*asked, self.directory.clone());
         let too_many = self.running.len() >= UPLOADS_MAX;
+        let (standing, watched) = watch::channel(Standing::Unknown);
         let upload = tokio::spawn(async move {
             let reading = async move {
                 let outcome = if too_many {
                     Err(format!("this machine sends logs to {UPLOADS_MAX} readers already: try again later"))
                 } else {
-                    send(&directory, &asked, &chunks).await
+                    send(&directory, &asked, &chunks, &watched).await
                 };
                 let error = outcome.err().unwrap_or_default();
                 let last = v1::SendLogsRequest { request: asked.request, data: Bytes::new(), end: true, error };
@@ -66,7 +111,8 @@ impl LogUploads {
                 tracing::debug!(message = status.message(), "a reader of logs left");
             }
         });
-        self.running.insert(asked.request, upload.abort_handle());
+        self.running
+            .insert(asked.request, Upload { allocation: asked.allocation, standing, task: upload.abort_handle() });
     }
 }
 
@@ -74,13 +120,16 @@ async fn send(
     directory: &AgentDirectory,
     asked: &v1::LogsAsked,
     chunks: &mpsc::Sender<v1::SendLogsRequest>,
+    standing: &watch::Receiver<Standing>,
 ) -> Result<(), String> {
     let allocation = AllocationId::from_bits(asked.allocation).ok_or("expected an allocation's id")?;
     let files = directory.allocation(allocation);
     let stream = if asked.stderr { "stderr" } else { "stdout" };
+    let nothing_kept = || Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));
     if !asked.follow && !files.root().exists() {
-        return Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));
+        return nothing_kept();
     }
+    let asked_at = Instant::now();
     let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
     let root: PathBuf = files.root().to_owned();
     let lines = asked.tail_lines;
@@ -88,7 +137,11 @@ async fn send(
     let mut offset = read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?;
     loop {
         // Looked at first: what was printed before the end is read after it.
-        let ended = has_ended(&files);
+        let ended = match *standing.borrow() {
+            Standing::Held => has_ended(&files),
+            Standing::Unknown => has_ended(&files) || asked_at.elapsed() > AWAITED_FOR,
+            Standing::Over => true,
+        };
         let from = root.clone();
         let (data, next) = read(move || logs::read_at(&from, stream, offset, CHUNK_BYTES_MAX)).await.map_err(failed)?;
         offset = next;
@@ -99,7 +152,7 @@ async fn send(
                 return Ok(());
             }
         } else if !asked.follow || ended {
-            return Ok(());
+            return if files.root().exists() { Ok(()) } else { nothing_kept() };
         } else {
             tokio::time::sleep(LOOKED_FOR_EVERY).await;
             if chunks.is_closed() {

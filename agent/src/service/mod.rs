@@ -379,6 +379,7 @@ impl Agent {
                 Output::Finished => self.finished_at = Some(Instant::now()),
             }
         }
+        self.log_uploads.look(|allocation| self.reconciler.holds(allocation));
     }
 }
 

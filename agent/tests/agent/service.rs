@@ -248,6 +248,31 @@ async fn an_agent_registers_runs_reports_and_sends_logs() {
     assert!(agent.terminate().await.success());
 }
 
+fn followed(request: u64, slot: u32) -> Result<v1::Assignments, Status> {
+    let asked = v1::LogsAsked { request, allocation: id(slot).to_bits(), follow: true, ..v1::LogsAsked::default() };
+    Ok(v1::Assignments { logs: vec![asked], ..v1::Assignments::default() })
+}
+
+// Each reader of such a log waited for ever, and took one of the places for those that have something to read.
+#[tokio::test]
+async fn following_a_log_of_which_nothing_comes_ends() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let waits_for_room = v1::Assignment { takes_over: vec![id(99).to_bits()], ..assignment(1, "true") };
+    follower.send(full(vec![waits_for_room])).await.unwrap();
+    // Nobody has ever heard of this one.
+    follower.send(followed(1, 77)).await.unwrap();
+    follower.send(followed(2, 1)).await.unwrap();
+    let stop = v1::Assignments { stop: vec![id(1).to_bits()], ..v1::Assignments::default() };
+    follower.send(Ok(stop)).await.unwrap();
+    for (request, slot) in [(2, 1), (1, 77)] {
+        let error = stage.until("an answer", |heard| heard.logs.get(&request)?.1.clone()).await;
+        assert!(error.starts_with(&format!("alloc-{slot}-1: nothing of it is kept")), "{error}");
+    }
+    assert!(agent.terminate().await.success());
+}
+
 #[tokio::test]
 async fn a_killed_agent_finds_its_tasks_again_and_a_graceful_one_leaves_nothing() {
     let stage = Stage::set().await;
