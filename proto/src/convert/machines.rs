@@ -67,6 +67,9 @@ pub(super) struct Reasons {
 impl Reasons {
     pub(super) fn checked(&mut self, reason: &str) -> Result<Arc<str>, Invalid> {
         match &self.last {
+            // Nearly all are empty, and to compare nothing with nothing is dear: the C library's comparison of bytes loads them under an
+            // empty mask, from where an empty text of Rust's may stand, which is no memory at all. That is 40 ns of the processor's.
+            Some(last) if last.is_empty() && reason.is_empty() => Ok(last.clone()),
             Some(last) if **last == *reason => Ok(last.clone()),
             _ => {
                 let checked = names::reason("reason", reason)?;
