@@ -59,7 +59,11 @@ pub(in super::super) fn delimited_bytes(bytes: usize) -> usize {
 
 /// The beginning of a field of so many bytes, which must follow.
 pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) {
-    out.put_u8(key(field, DELIMITED));
+    match field {
+        0..16 => out.put_u8(key(field, DELIMITED)),
+        // Seven bits of the key, and the rest.
+        _ => out.put_slice(&[(field & 15) << 3 | DELIMITED | 0x80, field >> 4]),
+    }
     put_varint(out, bytes as u64);
 }
 
@@ -77,12 +81,12 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
         Self { field, numbers, bytes }
     }
 
-    /// Bytes of the whole field.
+    /// Bytes of the whole field, whose number is below 16.
     pub(in super::super) fn bytes(&self) -> usize {
         delimited_bytes(self.bytes)
     }
 
-    /// Writes the whole field; an empty one is not written.
+    /// Writes the whole field; an empty one is not written. Its number may be above 15 here.
     #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
     pub(in super::super) fn put(self, out: &mut BytesMut) {
         if self.bytes == 0 {
