@@ -3,6 +3,7 @@ use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
 use crate::history::History;
 use crate::keys::{self, Shelf, number_at};
+use crate::packing;
 use crate::records::{BatchRecord, BlockRecord};
 use crate::store::{Row, Store, damaged, decode};
 use plenum_proto::v1;
@@ -10,9 +11,6 @@ use prost::Message;
 
 /// Most bytes of a block: one batch of the largest size after one that nearly filled it, and what stands around them.
 const BLOCK_BYTES_MAX: usize = 192 << 20;
-
-/// Bytes that a compressed one can stand for at most: LZ4 adds at most 255 to the length of a match with each.
-const EXPANDED_MOST: usize = 255;
 
 /// Batches that follow each other; at least one.
 #[derive(Clone, Debug)]
@@ -31,7 +29,8 @@ impl Block {
 
     /// Reads a row of the blocks.
     pub(crate) fn from_row(row: Row) -> Result<Self, StoreError> {
-        let whole = expanded(&row.value).map_err(|what| damaged(Shelf::Blocks, &row.key, &what))?;
+        let whole =
+            packing::expanded(&row.value, BLOCK_BYTES_MAX).map_err(|what| damaged(Shelf::Blocks, &row.key, &what))?;
         let record: BlockRecord = decode(Shelf::Blocks, &row.key, whole.into())?;
         let follows = record.batches.windows(2).all(|pair| pair[0].last.checked_add(1) == Some(pair[1].first));
         let ordered = record.batches.iter().all(|batch| batch.first <= batch.last);
@@ -77,18 +76,7 @@ impl Block {
 
 /// Batches as the value of a row.
 pub(crate) fn compressed(batches: Vec<BatchRecord>) -> Vec<u8> {
-    lz4_flex::compress_prepend_size(&BlockRecord { batches }.encode_to_vec())
-}
-
-/// A block's row before it was compressed.
-fn expanded(value: &[u8]) -> Result<Vec<u8>, String> {
-    let (bytes, rest) = lz4_flex::block::uncompressed_size(value).map_err(|error| error.to_string())?;
-    // What is claimed is not believed: room is made for as much as these bytes can become, and not more.
-    let most = BLOCK_BYTES_MAX.min(rest.len().saturating_mul(EXPANDED_MOST));
-    if bytes > most {
-        return Err(format!("it claims to have {bytes} bytes, and has at most {most}"));
-    }
-    lz4_flex::decompress(rest, bytes).map_err(|error| error.to_string())
+    packing::compressed(&BlockRecord { batches }.encode_to_vec())
 }
 
 /// The last block of the store.

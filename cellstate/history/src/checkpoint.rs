@@ -8,7 +8,7 @@ use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{CheckpointRecord, NumberRecord};
-use crate::store::{Row, Snapshot, Store, damaged, decode};
+use crate::store::{IMAGE_BYTES_MAX, Row, Snapshot, Store, damaged, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -17,8 +17,6 @@ const COMMIT_BYTES: u64 = 1 << 20;
 /// Rows and blocks that wait in memory go to tables with a checkpoint if they are at least so many bytes. Each time
 /// makes a table that is never merged, so not at each checkpoint of a quiet cell.
 const ROWS_BYTES_MIN: u64 = 1 << 20;
-/// Largest image.
-const IMAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A page as it is at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +97,8 @@ impl History {
             changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: revision });
         }
         changes.commit()?;
-        self.store().sync()?;
+        // Not synced: what goes to tables below is durable there, and nothing else of it is relied on. The journal is mostly deleted
+        // before the system would have written it, and a sync of it makes the log, on the same disk, wait for all that was not.
         if begins || writer.rows_waiting_bytes >= ROWS_BYTES_MIN {
             self.close_block(&mut writer)?;
             self.rotate(&mut writer, &Shelf::ALL)?;

@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Raised when rows mean something else than before.
-const FORMAT: u32 = 2;
+/// Raised when rows mean something else than before. Since 3, page images may be compressed.
+const FORMAT: u32 = 3;
+/// Those whose rows are read as they are. Opening raises them, as what is written from then on is of the newest.
+const READ_FORMATS: std::ops::Range<u32> = 2..FORMAT;
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity.new";
@@ -15,7 +17,10 @@ const UNFINISHED: &str = "identity.new";
 pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     let path = folder.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => check(folder, &text, cell_id),
+        Ok(text) => match check(folder, &text, cell_id)? {
+            FORMAT => Ok(()),
+            _ => write_identity(folder, cell_id),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(folder, cell_id),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(damaged(folder, "its identity file is not text"))
@@ -24,18 +29,20 @@ pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     }
 }
 
-fn check(folder: &Path, text: &str, cell_id: &[u8]) -> Result<(), OpenError> {
+/// Gives its format.
+fn check(folder: &Path, text: &str, cell_id: &[u8]) -> Result<u32, OpenError> {
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let format = value("format ").ok_or_else(|| damaged(folder, "its identity file names no format"))?;
-    if format != FORMAT.to_string() {
-        return Err(OpenError::OtherFormat { path: folder.to_owned(), expected: FORMAT, found: format.to_owned() });
-    }
+    let found = value("format ").ok_or_else(|| damaged(folder, "its identity file names no format"))?;
+    let format = found.parse().ok().filter(|format| *format == FORMAT || READ_FORMATS.contains(format));
+    let Some(format) = format else {
+        return Err(OpenError::OtherFormat { path: folder.to_owned(), expected: FORMAT, found: found.to_owned() });
+    };
     let found = value("cell ").ok_or_else(|| damaged(folder, "its identity file names no cell"))?;
     let expected = hex(cell_id);
     if found != expected {
         return Err(OpenError::OtherCell { path: folder.to_owned(), expected, found: found.to_owned() });
     }
-    Ok(())
+    Ok(format)
 }
 
 fn create(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
@@ -46,6 +53,11 @@ fn create(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
             return Err(OpenError::NotAHistory { path: folder.to_owned() });
         }
     }
+    write_identity(folder, cell_id)
+}
+
+fn write_identity(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
     let unfinished = folder.join(UNFINISHED);
     let mut file = File::create(&unfinished).map_err(failed)?;
     write!(file, "The history of a plenum cell.\nformat {FORMAT}\ncell {}\n", hex(cell_id)).map_err(failed)?;

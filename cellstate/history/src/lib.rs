@@ -31,6 +31,7 @@ mod identity;
 mod keys;
 mod names;
 mod options;
+mod packing;
 pub mod probe;
 mod records;
 mod retire;

@@ -14,6 +14,7 @@
 use crate::error::{OpenError, StoreError};
 use crate::keys::{self, Shelf};
 use crate::options::{JournalSetAside, Options};
+use crate::packing;
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{
@@ -42,6 +43,8 @@ const OPEN_FILES_MAX: usize = 64;
 const TABLE_BYTES: u64 = 8 << 20;
 /// Fjall slows commits down from 20 tables that wait to be merged.
 const WAITING_TABLES_MAX: usize = 16;
+/// Largest page image.
+pub(crate) const IMAGE_BYTES_MAX: usize = 64 << 20;
 const CATCH_UP_POLL: Duration = Duration::from_millis(2);
 const CATCH_UP_POLLS_MAX: u32 = 30_000;
 
@@ -157,11 +160,6 @@ impl Store {
         Err(StoreError::Stalled { waited_seconds: (CATCH_UP_POLL * CATCH_UP_POLLS_MAX).as_secs() })
     }
 
-    /// Makes what was committed survive a power cut, but for damage to fjall's own journal.
-    pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        Ok(self.database.persist(PersistMode::SyncAll)?)
-    }
-
     /// Deletes the tables that hold nothing but blocks that begin before `first`. The rest of them stays.
     pub(crate) fn drop_blocks_before(&self, first: u64) -> Result<(), StoreError> {
         let Some(last_dropped) = first.checked_sub(1) else { return Ok(()) };
@@ -225,7 +223,7 @@ impl Changes<'_> {
     /// Writes a row.
     pub(crate) fn put(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>, value: &[u8]) {
         let key = key.into();
-        let sealed = seal(&key, value);
+        let sealed = if shelf == Shelf::Pages { seal(&key, &packing::packed(value)) } else { seal(&key, value) };
         self.bytes += (key.len() + sealed.len()) as u64;
         self.batch.insert(self.store.keyspace(shelf), key, sealed);
     }
@@ -332,8 +330,8 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
         .worker_threads(1)
         .open()?;
     let keyspace = |shelf: Shelf| {
-        // Blocks are compressed as a whole, before: once, and not again whenever tables are written.
-        let compression = if shelf == Shelf::Blocks { CompressionType::None } else { CompressionType::Lz4 };
+        // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written.
+        let compression = if shelf == Shelf::Index { CompressionType::Lz4 } else { CompressionType::None };
         database.keyspace(shelf.name(), || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(u64::MAX)
@@ -400,7 +398,13 @@ fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
 
 fn unseal(shelf: Shelf, key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
     match sealed.split_last_chunk() {
-        Some((value, found)) if u32::from_be_bytes(*found) == checksum(key, value) => Ok(Bytes::copy_from_slice(value)),
+        Some((value, found)) if u32::from_be_bytes(*found) == checksum(key, value) => {
+            let unpacked = if shelf == Shelf::Pages { packing::unpacked(value, IMAGE_BYTES_MAX) } else { None };
+            match unpacked {
+                Some(unpacked) => unpacked.map(Bytes::from).map_err(|what| damaged(shelf, key, &what)),
+                None => Ok(Bytes::copy_from_slice(value)),
+            }
+        }
         Some(_) => Err(damaged(shelf, key, "its checksum is wrong")),
         None => Err(damaged(shelf, key, "it is too short to have a checksum")),
     }

@@ -131,12 +131,23 @@ fn another_cells_or_formats_history_and_other_folders_are_refused() {
     let other = History::open(&path, Options::new(*b"another cell"));
     assert!(matches!(other, Err(OpenError::OtherCell { .. })));
     let identity = std::fs::read_to_string(path.join("identity")).unwrap();
-    std::fs::write(path.join("identity"), identity.replace("format 2", "format 9")).unwrap();
-    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 2, .. })));
+    std::fs::write(path.join("identity"), identity.replace("format 3", "format 9")).unwrap();
+    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 3, .. })));
     std::fs::write(path.join("identity"), b"\xff").unwrap();
     assert!(matches!(History::open(&path, options()), Err(OpenError::Damaged { .. })));
     assert!(matches!(History::open(folder.path(), options()), Err(OpenError::NotAHistory { .. })));
     assert!(matches!(History::open(folder.path(), Options::new(*b"")), Err(OpenError::Setting { .. })));
+}
+
+#[test]
+fn a_history_of_the_format_before_is_read_and_raised() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history");
+    drop(open(&path));
+    let identity = std::fs::read_to_string(path.join("identity")).unwrap();
+    std::fs::write(path.join("identity"), identity.replace("format 3", "format 2")).unwrap();
+    drop(open(&path));
+    assert_eq!(std::fs::read_to_string(path.join("identity")).unwrap(), identity);
 }
 
 #[test]
