@@ -32,6 +32,10 @@ const ROUND_BYTES: usize = 4 << 20;
 /// A checkpoint waits for so many times the log bytes that the one before took in images: so that images are at most a part of what is
 /// written, however large the cell is.
 const LOG_BYTES_PER_IMAGE_BYTE: u64 = 4;
+/// It waits for so much more, where images are still dear: of a cell whose rows change at random each checkpoint has nearly all pages …
+const SPARED_IMAGES: u64 = 4;
+/// … but not until more log than this would have to be read at a start. That takes a second or so.
+const SPARED_LOG_BYTES: u64 = 256 << 20;
 /// When half of the log's bound waits, checkpoints wait so many times longer.
 const SPARING_FACTOR: u64 = 4;
 
@@ -345,7 +349,7 @@ impl Feeder<'_> {
     /// Writes a checkpoint when the log since the last one, fed or not, is worth it; or when the last one is old.
     fn checkpoint_when_due(&mut self) -> Result<(), FeedError> {
         let spared = if self.is_far_behind() { SPARING_FACTOR } else { 1 };
-        let enough = self.settings.checkpoint_bytes.max(self.image_bytes * LOG_BYTES_PER_IMAGE_BYTE) * spared;
+        let enough = enough_log_bytes(self.settings.checkpoint_bytes, self.image_bytes) * spared;
         let since = self.shared.feed.durable_bytes().saturating_sub(self.checkpoint_bytes);
         if since >= enough || self.checkpoint_due.is_some_and(|due| due <= Instant::now()) {
             self.checkpoint()?;
@@ -437,6 +441,13 @@ impl Feeder<'_> {
     }
 }
 
+/// After how much log a checkpoint is worth writing when the one before took so many bytes of images.
+fn enough_log_bytes(least: u64, image_bytes: u64) -> u64 {
+    let fourfold = image_bytes.saturating_mul(LOG_BYTES_PER_IMAGE_BYTE);
+    let spared = fourfold.saturating_mul(SPARED_IMAGES).min(SPARED_LOG_BYTES);
+    least.max(fourfold).max(spared)
+}
+
 fn encoded(batch: &LoggedBatch) -> EncodedBatch {
     EncodedBatch {
         first: batch.first().0,
@@ -462,4 +473,15 @@ fn take_checkpoint(history: &History, cell: &Cell, before: Option<&Cell>) -> Res
 
 fn number_of(table: Table) -> u8 {
     u8::try_from(i32::from(table)).expect("tables have small numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_as_rare_as_a_quick_start_allows() {
+        let enough = |image_mib: u64| enough_log_bytes(8 << 20, image_mib << 20) >> 20;
+        assert_eq!([0, 1, 10, 16, 45, 64, 100].map(enough), [8, 16, 160, 256, 256, 256, 400]);
+    }
 }
