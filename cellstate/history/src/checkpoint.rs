@@ -13,7 +13,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// Images are committed in pieces of about this size.
-const COMMIT_BYTES: u64 = 1 << 20;
+const COMMIT_BYTES: u64 = 512 << 10;
 /// Rows and blocks that wait in memory go to tables with a checkpoint if they are at least so many bytes. Each time
 /// makes a table that is never merged, so not at each checkpoint of a quiet cell.
 const ROWS_BYTES_MIN: u64 = 1 << 20;

@@ -9,7 +9,8 @@ pub struct Options {
     pub cell_id: Vec<u8>,
     /// Memory for blocks of fjall's tables that were read. Filled only by reading.
     pub cache_bytes: u64,
-    /// Changes that may wait in memory before they go to tables. Twice this is used while they do.
+    /// Changes that may wait in memory before they go to tables. Twice this is used while they do. Each table is synced as a whole, and
+    /// what is on the same disk waits for it.
     pub memtable_bytes: u64,
     /// A block is closed when its batches reach this size. A larger batch is a block by itself.
     pub block_bytes: usize,
@@ -23,14 +24,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, for this cell: 4 MiB of cache, 8 MiB of changes in memory, blocks of 256 KiB or 256 batches, seven
+    /// The defaults, for this cell: 4 MiB of cache, 2 MiB of changes in memory, blocks of 256 KiB or 256 batches, seven
     /// days, one GiB.
     #[must_use]
     pub fn new(cell_id: impl Into<Vec<u8>>) -> Self {
         Self {
             cell_id: cell_id.into(),
             cache_bytes: 4 << 20,
-            memtable_bytes: 8 << 20,
+            memtable_bytes: 2 << 20,
             block_bytes: 256 << 10,
             block_batches: 256,
             retain_micros: 7 * 24 * 3_600_000_000,

@@ -21,6 +21,9 @@ const FLOOR_ROWS_MAX: usize = 4_096;
 /// left, and at least so many.
 const REMOVED_ROWS_MIN: u64 = 50_000;
 
+/// Blocks are dropped when those that may go have so many times the bytes that wait in memory: each time all that waits goes to tables.
+const DROPPED_MEMTABLES: u64 = 4;
+
 /// How far retiring got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retirement {
@@ -160,7 +163,7 @@ impl History {
             writer.cleaning.undropped_bytes += block.bytes();
         }
         writer.cleaning.removed_index_rows += removed as u64;
-        if writer.cleaning.undropped_bytes >= self.options().memtable_bytes {
+        if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
             // Tables leave without a trace in fjall's journal: the rows that say why must be in tables before.
             self.rotate(writer, &[Shelf::Index, Shelf::Blocks])?;
             self.store().catch_up()?;

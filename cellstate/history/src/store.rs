@@ -27,6 +27,7 @@ use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -39,8 +40,14 @@ const SET_ASIDE_FOLDER: &str = "journal-set-aside";
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// The tables of an idle history are few; this bounds a busy one's open files.
 const OPEN_FILES_MAX: usize = 64;
-/// Small tables keep each merge short, so that flushing never waits long for the one worker.
-const TABLE_BYTES: u64 = 8 << 20;
+/// Small tables keep each merge short, so that flushing never waits long for the one worker. And each is synced as a whole, for which
+/// the log waits that is on the same disk: 4 ms in one of a hundred of its syncs for tables of 8 MiB, 1.6 ms for these.
+const TABLE_BYTES: u64 = 2 << 20;
+/// Tables that wait before they are merged. Times their size it is what the first level holds.
+const TABLES_MERGED: u8 = 8;
+/// Bytes of fjall's journal after which it is synced. Nothing relies on that; but fjall itself syncs it when it has 64 MiB, and what
+/// the system has not written by then the log, which is on the same disk, has to wait for.
+const SYNC_BYTES: u64 = 512 << 10;
 /// Fjall slows commits down from 20 tables that wait to be merged.
 const WAITING_TABLES_MAX: usize = 16;
 /// Largest page image.
@@ -60,6 +67,8 @@ pub(crate) struct Store {
     index: Keyspace,
     blocks: Keyspace,
     pages: Keyspace,
+    /// Committed since fjall's journal was synced last.
+    unsynced_bytes: AtomicU64,
 }
 
 impl Store {
@@ -247,8 +256,15 @@ impl Changes<'_> {
 
     /// Puts the changes into effect. They survive a crash of this process, but not yet a power cut.
     pub(crate) fn commit(self) -> Result<(), StoreError> {
-        self.store.catch_up_on_tables()?;
-        Ok(self.batch.commit()?)
+        let Self { store, batch, bytes } = self;
+        store.catch_up_on_tables()?;
+        batch.commit()?;
+        let unsynced = store.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsynced >= SYNC_BYTES {
+            store.unsynced_bytes.store(0, Ordering::Relaxed);
+            store.database.persist(PersistMode::SyncData)?;
+        }
+        Ok(())
     }
 }
 
@@ -337,12 +353,14 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
                 .max_memtable_size(u64::MAX)
                 .data_block_compression_policy(CompressionPolicy::all(compression))
                 .compaction_strategy(std::sync::Arc::new(
-                    fjall::compaction::Leveled::default().with_table_target_size(TABLE_BYTES),
+                    fjall::compaction::Leveled::default()
+                        .with_table_target_size(TABLE_BYTES)
+                        .with_l0_threshold(TABLES_MERGED),
                 ))
         })
     };
     let (index, blocks, pages) = (keyspace(Shelf::Index)?, keyspace(Shelf::Blocks)?, keyspace(Shelf::Pages)?);
-    Ok(Store { index, blocks, pages, database })
+    Ok(Store { index, blocks, pages, database, unsynced_bytes: AtomicU64::new(0) })
 }
 
 /// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
