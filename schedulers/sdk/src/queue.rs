@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use plenum_model::{Cell, Job, JobId, LogTime};
 
@@ -11,11 +10,18 @@ use plenum_model::{Cell, Job, JobId, LogTime};
 pub(crate) struct Turn {
     priority: Reverse<u8>,
     submitted: LogTime,
-    job: JobId,
+    pub(crate) job: JobId,
+}
+
+/// A place in the queue: a group of the job whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) turn: Turn,
+    pub(crate) group: u16,
 }
 
 /// How a job fares. Times are those of this process's own clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Standing {
     pub(crate) turn: Turn,
     /// Attempts that were refused since something was granted last.
@@ -36,11 +42,11 @@ pub(crate) struct Queue {
 impl Queue {
     /// Reads the whole cell; jobs that were known keep their standing.
     pub(crate) fn read(&mut self, cell: &Cell, is_own: impl Fn(&Job) -> bool) {
-        let known = std::mem::take(&mut self.standings);
+        let mut known = std::mem::take(&mut self.standings);
         self.turns.clear();
         for job in cell.jobs().filter(|job| is_own(job)) {
-            if let Some(standing) = known.get(&job.id) {
-                self.standings.insert(job.id, *standing);
+            if let Some(standing) = known.remove(&job.id) {
+                self.standings.insert(job.id, standing);
             }
             self.put(job);
         }
@@ -52,8 +58,8 @@ impl Queue {
             return self.remove(job.id);
         }
         let turn = Turn { priority: Reverse(job.shape.priority), submitted: job.submitted, job: job.id };
-        let new = Standing { turn, refused: 0, not_before_micros: i64::MIN, waiting_since_micros: None };
-        let standing = self.standings.entry(job.id).or_insert(new);
+        let new = || Standing { turn, refused: 0, not_before_micros: i64::MIN, waiting_since_micros: None };
+        let standing = self.standings.entry(job.id).or_insert_with(new);
         self.turns.remove(&standing.turn);
         standing.turn = turn;
         self.turns.insert(turn);
@@ -66,9 +72,15 @@ impl Queue {
         }
     }
 
-    /// Jobs in the order of their turn, from a place on.
-    pub(crate) fn jobs(&self, from: Bound<Turn>) -> impl Iterator<Item = JobId> {
-        self.turns.range((from, Bound::Unbounded)).map(|turn| turn.job)
+    /// Jobs in the order of their turn, from a place on: that of its first job included, whose groups before the place had their turn.
+    pub(crate) fn jobs(&self, from: Option<Place>) -> impl Iterator<Item = JobId> {
+        let turns = from.map_or_else(|| self.turns.range(..), |from| self.turns.range(from.turn..));
+        turns.map(|turn| turn.job)
+    }
+
+    /// The place of a job's group.
+    pub(crate) fn place(&self, job: JobId, group: u16) -> Option<Place> {
+        Some(Place { turn: self.get(job)?.turn, group })
     }
 
     pub(crate) fn contains(&self, job: JobId) -> bool {

@@ -8,7 +8,6 @@ mod deciding;
 mod events;
 
 use std::fmt;
-use std::ops::Bound;
 
 use plenum_model::{Outcome, Refusal, SessionId};
 use plenum_proto::v1;
@@ -18,7 +17,7 @@ use crate::in_flight::InFlight;
 use crate::mirror::Mirror;
 use crate::notes::Notes;
 use crate::plan::PlanError;
-use crate::queue::{Queue, Turn};
+use crate::queue::{Place, Queue};
 use crate::scheduler::Scheduler;
 use crate::settings::{Settings, SettingsError};
 use crate::share::Share;
@@ -171,7 +170,7 @@ pub struct SchedulerRuntime<S> {
     /// Something happened since the last decision that may make another one useful.
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
-    pass: Option<Bound<Turn>>,
+    pass: Option<Place>,
     /// Some work stayed unplaced: room that comes free is an occasion.
     hungry: bool,
     decide_not_before_micros: i64,

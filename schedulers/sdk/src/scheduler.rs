@@ -29,7 +29,8 @@ pub trait Scheduler {
 /// What a scheduler wants, decided on one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
-    /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and their tasks offered again.
+    /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and their tasks offered again, before all that is
+    /// behind them: what costs much to plan is not planned beyond it.
     pub plans: Vec<Plan>,
     /// Why some work stays unplaced.
     pub passed_over: Vec<PassedOver>,

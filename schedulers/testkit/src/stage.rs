@@ -517,3 +517,5 @@ fn tell(tell: Tell) -> v1::SessionResponse {
 mod random_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;

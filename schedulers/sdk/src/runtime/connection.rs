@@ -247,7 +247,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(sent) = self.in_flight.answered(error.number) else { return };
         self.counters.rejected += 1;
         for job in sent.jobs {
-            self.refuse(now_micros, job, error.retry_after_micros.max(self.settings.reconnect.first_micros));
+            let least_micros = error.retry_after_micros.max(self.settings.reconnect.first_micros);
+            self.refuse(now_micros, job, least_micros);
         }
         self.due = true;
     }

@@ -1,15 +1,17 @@
 //! Gathering work, asking the scheduler, and sending what it decided.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::Arc;
 
-use plenum_model::{Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, group_is_wanted, wanted};
+use plenum_model::{
+    Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
+};
 use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
 use crate::plan::Plan;
-use crate::queue::Turn;
+use crate::queue::{Place, Standing};
 use crate::scheduler::{Decision, PassedOver, Scheduler};
 use crate::share::mix;
 use crate::view::{View, Work};
@@ -22,19 +24,59 @@ type Left = BTreeMap<(JobId, u16), usize>;
 struct Gathered {
     work: Vec<Work>,
     tasks: usize,
-    /// The job at which there was more than one decision may have.
-    cut_at: Option<Turn>,
+    /// Where there was more than one decision may have.
+    cut: Option<Cut>,
     /// When something that is not wanted yet will be.
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
     notes: Vec<PassedOver>,
 }
 
+/// Where gathering ended, with work left.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    place: Place,
+    /// Some of the tasks of this very group were offered.
+    offered: bool,
+}
+
 impl Gathered {
-    /// Takes out again what was gathered of a job.
-    fn give_back(&mut self, job: JobId) {
-        self.work.retain(|work| work.job.id != job);
-        self.tasks = self.work.iter().map(|work| work.tasks.len()).sum();
+    /// Offers as many tasks of a group as there is room for in one decision; where there are more, that is the cut.
+    fn offer(
+        &mut self,
+        job: &Arc<Job>,
+        standing: &Standing,
+        group: WantedGroup<'_>,
+        free: impl Fn(&u32) -> bool,
+        tasks_max: usize,
+    ) {
+        let mut tasks = group.tasks().filter(free).peekable();
+        if tasks.peek().is_none() {
+            return;
+        }
+        let place = Place { turn: standing.turn, group: group.group };
+        let least = job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
+        let least = usize::try_from(least).unwrap_or(usize::MAX).max(1);
+        let mut room = tasks_max.saturating_sub(self.tasks);
+        if room < least {
+            // A part of a gang can't be placed: it has its turn in the next decision, or here when nobody is before it.
+            if !self.work.is_empty() {
+                self.cut = Some(Cut { place, offered: false });
+                return;
+            }
+            room = least;
+        }
+        let offered: Vec<u32> = tasks.by_ref().take(room).collect();
+        if tasks.peek().is_some() {
+            self.cut = Some(Cut { place, offered: true });
+        }
+        self.tasks += offered.len();
+        self.work.push(Work {
+            job: job.clone(),
+            group: group.group,
+            tasks: offered,
+            attempt: standing.refused.saturating_add(1),
+        });
     }
 
     fn wake_by(&mut self, micros: i64) {
@@ -53,13 +95,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if now_micros < self.decide_not_before_micros {
             return;
         }
-        let from = self.pass.take().unwrap_or_else(|| {
+        let from = self.pass.take();
+        if from.is_none() {
             self.due = false;
             self.hungry = false;
             self.wake_micros = None;
             self.notes.begin();
-            Bound::Unbounded
-        });
+        }
         let mut gathered = self.gather(now_micros, from);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.notes.add(std::mem::take(&mut gathered.notes), self.mirror.revision());
@@ -101,18 +143,22 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.mirror.looked();
         let late = plans.split_off(window.min(plans.len()));
         self.counters.dropped += late.len() as u64;
-        self.due |= !late.is_empty();
         let left = left_over(&gathered.work, &plans);
         self.hungry |= !left.is_empty();
-        if let Some(turn) = gathered.cut_at {
-            // Where all was claimed there may be room for more of the same; where not, only others may have better luck.
-            // A job that came when there was no room left in this decision has not had its turn.
-            let last =
-                gathered.work.last().filter(|work| self.queue.get(work.job.id).is_some_and(|of| of.turn == turn));
-            let lucky = last.is_none_or(|work| !left.contains_key(&(work.job.id, work.group)));
-            self.pass = Some(if lucky { Bound::Included(turn) } else { Bound::Excluded(turn) });
-        }
-        self.note(left, &late, passed_over, base);
+        let unsent = late.iter().flat_map(Plan::claims_by_group);
+        let unsent = unsent.filter_map(|((job, group), _)| self.queue.place(job, group)).min();
+        // Another pass takes back what is said of them now.
+        self.due |= !late.is_empty();
+        let behind = gathered.cut.map(|Cut { mut place, offered }| {
+            // Where all was claimed there may be room for more of the same; where not, only others may have better luck: the
+            // next group of the same job, too. A group that came when there was no room left in this decision has not had its turn.
+            let unlucky = offered && left.contains_key(&(place.turn.job, place.group));
+            place.group = place.group.saturating_add(u16::from(unlucky));
+            place
+        });
+        // What was planned beyond the window has its turn before all that is behind it.
+        self.pass = unsent.or(behind);
+        self.note(left, unsent, passed_over, base);
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
         }
@@ -120,7 +166,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// Own tasks that may be placed now, in the order of their turn.
-    fn gather(&mut self, now_micros: i64, from: Bound<Turn>) -> Gathered {
+    fn gather(&mut self, now_micros: i64, from: Option<Place>) -> Gathered {
         let mut gathered = Gathered::default();
         let Some(cell) = self.mirror.cell() else { return gathered };
         let log_time = self.mirror.log_time(now_micros);
@@ -151,46 +197,25 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 gathered.notes.push(PassedOver { job: id, group: first.group, tasks, reason });
                 continue;
             }
-            let (turn, attempt) = (standing.turn, standing.refused.saturating_add(1));
-            for group in groups {
-                let least =
-                    job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
-                let least = usize::try_from(least).unwrap_or(usize::MAX);
-                let mut room = self.settings.tasks_max.saturating_sub(gathered.tasks);
-                if room < least {
-                    // A part of a gang can't be placed: it has its turn in the next decision, or here when nobody is before it.
-                    if gathered.work.first().is_some_and(|first| first.job.id != id) {
-                        gathered.give_back(id);
-                        gathered.cut_at = Some(turn);
-                        break;
-                    }
-                    room = least;
-                }
+            let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
+            for group in groups.filter(|group| group.group >= begin) {
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
-                let mut tasks: Vec<u32> = group.tasks().filter(free).take(room + 1).collect();
-                if tasks.len() > room {
-                    tasks.truncate(room);
-                    gathered.cut_at = Some(turn);
+                gathered.offer(job, standing, group, free, self.settings.tasks_max);
+                if gathered.cut.is_some() {
+                    return gathered;
                 }
-                if !tasks.is_empty() {
-                    gathered.tasks += tasks.len();
-                    gathered.work.push(Work { job: job.clone(), group: group.group, tasks, attempt });
-                }
-            }
-            if gathered.cut_at.is_some() {
-                break;
             }
         }
         gathered
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
-    fn note(&mut self, left: Left, late: &[Plan], passed_over: Vec<PassedOver>, base: Revision) {
+    fn note(&mut self, left: Left, unsent: Option<Place>, passed_over: Vec<PassedOver>, base: Revision) {
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
-        let late: BTreeSet<_> = late.iter().flat_map(Plan::claims_by_group).map(|(group, _)| group).collect();
+        let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
         let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
             let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
-            let reason = if late.contains(&(job, group)) {
+            let reason = if is_late(job, group) {
                 "placed as soon as earlier transactions are answered".to_owned()
             } else {
                 format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name())

@@ -5,7 +5,7 @@ use plenum_sdk::{Decision, Notice, Plan, Scheduler, Settings, View};
 use super::*;
 
 /// Claims the first machine that fits, in the order of their slots; says of what doesn't fit that there is no room.
-struct FirstFit(&'static str);
+pub(super) struct FirstFit(pub(super) &'static str);
 
 impl Scheduler for FirstFit {
     fn name(&self) -> &str {
@@ -33,7 +33,7 @@ impl Scheduler for FirstFit {
     }
 }
 
-fn job(name: &str, scheduler: &str, count: u32) -> JobBuilder {
+pub(super) fn job(name: &str, scheduler: &str, count: u32) -> JobBuilder {
     JobBuilder::new(name, scheduler).group("main", count, 1000)
 }
 
@@ -327,7 +327,7 @@ fn a_gang_behind_what_fits_nowhere_is_offered_whole() {
 }
 
 /// Commits each job alone.
-struct OneByOne;
+pub(super) struct OneByOne;
 
 impl Scheduler for OneByOne {
     fn name(&self) -> &str {
