@@ -56,8 +56,8 @@ impl Notes {
         !self.fresh.is_empty()
     }
 
-    /// What is to be told now.
-    pub(crate) fn news(&mut self) -> v1::PassedOver {
+    /// What is to be told now. Notes that are gone are taken back where the job is `is_own`.
+    pub(crate) fn news(&mut self, is_own: impl Fn(JobId) -> bool) -> v1::PassedOver {
         let mut notes = Vec::new();
         for (job, group) in std::mem::take(&mut self.fresh) {
             let note = self.now.get(&(job, group));
@@ -66,6 +66,9 @@ impl Notes {
                 Some(note) => self.told.insert((job, group), note.clone()),
                 None => self.told.remove(&(job, group)),
             };
+            if note.is_none() && !is_own(job) {
+                continue;
+            }
             let (job, group, revision) = (job.to_bits(), u32::from(group), self.revision.0);
             notes.push(v1::PassedOverNote { job, group, tasks, reason, revision });
         }
@@ -88,7 +91,7 @@ mod tests {
 
     fn told(notes: &mut Notes) -> Vec<(u64, u32, String)> {
         let low = |job: u64| job & 0xFFFF_FFFF;
-        notes.news().notes.into_iter().map(|note| (low(note.job), note.tasks, note.reason)).collect()
+        notes.news(|_| true).notes.into_iter().map(|note| (low(note.job), note.tasks, note.reason)).collect()
     }
 
     #[test]
@@ -101,6 +104,18 @@ mod tests {
         put(&mut notes, vec![note(1, "no room")], 7);
         assert_eq!(told(&mut notes), [(2, 0, String::new())]);
         put(&mut notes, vec![note(1, "no room")], 8);
+        assert!(!notes.has_news());
+    }
+
+    #[test]
+    fn notes_about_jobs_of_others_are_not_taken_back() {
+        let mut notes = Notes::default();
+        put(&mut notes, vec![note(1, "no room"), note(2, "no room")], 5);
+        told(&mut notes);
+        put(&mut notes, vec![], 6);
+        let news = notes.news(|job| job.slot == 2);
+        assert_eq!(news.notes.len(), 1);
+        put(&mut notes, vec![], 7);
         assert!(!notes.has_news());
     }
 

@@ -171,6 +171,10 @@ pub struct SchedulerRuntime<S> {
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
     pass: Option<Place>,
+    /// In this pass overdue jobs of peers are tried, too.
+    trial: bool,
+    /// When a pass may be such a one again.
+    trial_not_before_micros: i64,
     /// Some work stayed unplaced: room that comes free is an occasion.
     hungry: bool,
     decide_not_before_micros: i64,
@@ -204,6 +208,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             notes_not_before_micros: i64::MIN,
             due: false,
             pass: None,
+            trial: false,
+            trial_not_before_micros: i64::MIN,
             hungry: false,
             decide_not_before_micros: i64::MIN,
             wake_micros: None,
@@ -285,8 +291,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if !self.notes.has_news() || now_micros < self.notes_not_before_micros {
             return;
         }
-        self.notes_not_before_micros = now_micros.saturating_add(self.settings.notes_pause_micros);
-        outputs.push(send(v1::session_request::Ask::PassedOver(self.notes.news())));
+        // What a peer says of its own jobs is not ours to take back.
+        let news = self.notes.news(|job| self.share.owner(job) == self.session);
+        if !news.notes.is_empty() {
+            self.notes_not_before_micros = now_micros.saturating_add(self.settings.notes_pause_micros);
+            outputs.push(send(v1::session_request::Ask::PassedOver(news)));
+        }
     }
 
     fn tell_outcome(&mut self, outcome: &Outcome) {

@@ -21,7 +21,8 @@ pub struct Settings {
     pub retry: Backoff,
     /// Before the next connection, and after a rejected transaction without a hint.
     pub reconnect: Backoff,
-    /// A peer whose job had tasks to place for so long, and was granted none, is thought dead until it commits something.
+    /// Once a peer has committed nothing for so long while a job of it waits, that job is tried here too, at most as often. Where there is room
+    /// for it, the peer is thought dead until it commits something.
     pub peer_silence_micros: i64,
     /// Least time between two messages of notes why jobs were passed over.
     pub notes_pause_micros: i64,

@@ -1,6 +1,6 @@
 //! How live sessions of one scheduler name share its jobs without talking to each other: rendezvous hashing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Cell, JobId, SessionId};
 
@@ -9,13 +9,15 @@ use plenum_model::{Cell, JobId, SessionId};
 pub(crate) struct Share {
     own: SessionId,
     peers: BTreeSet<SessionId>,
-    /// Peers that left their jobs lying: a scheduler that was killed keeps its session for a while.
+    /// Peers that left jobs lying for which there was room: a scheduler that was killed keeps its session for a while.
     silent: BTreeSet<SessionId>,
+    /// When each peer committed something last, or was first seen, by this process's own clock.
+    heard_micros: BTreeMap<SessionId, i64>,
 }
 
 impl Share {
     /// Reads who is there.
-    pub(crate) fn read(&mut self, cell: &Cell, own: SessionId, scheduler: &str, namespace: &str) {
+    pub(crate) fn read(&mut self, cell: &Cell, own: SessionId, (scheduler, namespace): (&str, &str), now_micros: i64) {
         let alike = |session: &&std::sync::Arc<plenum_model::Session>| {
             &*session.scheduler == scheduler && &*session.namespace == namespace
         };
@@ -23,6 +25,10 @@ impl Share {
         self.peers = cell.sessions().filter(alike).map(|session| session.id).collect();
         self.peers.insert(own);
         self.silent.retain(|session| self.peers.contains(session));
+        self.heard_micros.retain(|session, _| self.peers.contains(session));
+        for &session in &self.peers {
+            self.heard_micros.entry(session).or_insert(now_micros);
+        }
     }
 
     /// Whose a job is: the session with the highest hash of both. When one comes or goes, only its own jobs change hands.
@@ -31,15 +37,20 @@ impl Share {
         live.copied().max_by_key(|session| weight(*session, job)).unwrap_or(self.own)
     }
 
-    /// The own session's place among those that share the jobs, from 0, and how many they are.
+    /// The own session's place among all sessions of its name, from 0, and how many they are. Silent ones count until the cell ends their
+    /// sessions: who is thought silent in error goes on claiming.
     pub(crate) fn place(&self) -> (u32, u32) {
-        let live = || self.peers.iter().filter(|session| **session == self.own || !self.silent.contains(session));
-        let before = live().filter(|session| **session < self.own).count();
+        let before = self.peers.iter().filter(|session| **session < self.own).count();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        (number(before), number(live().count()).max(1))
+        (number(before), number(self.peers.len()).max(1))
     }
 
-    /// A peer left its jobs lying too long.
+    /// When a peer gave a sign of life last.
+    pub(crate) fn heard_micros(&self, session: SessionId) -> i64 {
+        self.heard_micros.get(&session).copied().unwrap_or(i64::MIN)
+    }
+
+    /// A peer left a job lying too long, for which there was room.
     pub(crate) fn silence(&mut self, session: SessionId) {
         if session != self.own {
             self.silent.insert(session);
@@ -47,7 +58,8 @@ impl Share {
     }
 
     /// A peer committed something. True: it was thought silent.
-    pub(crate) fn heard(&mut self, session: SessionId) -> bool {
+    pub(crate) fn heard(&mut self, session: SessionId, now_micros: i64) -> bool {
+        self.heard_micros.entry(session).and_modify(|heard| *heard = now_micros);
         self.silent.remove(&session)
     }
 }
@@ -70,7 +82,7 @@ mod tests {
 
     fn share(sessions: &[u64]) -> Share {
         let peers = sessions.iter().copied().map(SessionId).collect();
-        Share { own: SessionId(sessions[0]), peers, silent: BTreeSet::new() }
+        Share { own: SessionId(sessions[0]), peers, ..Share::default() }
     }
 
     fn job(slot: u32) -> JobId {
@@ -95,11 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn each_session_has_a_place_of_its_own_among_those_that_are_heard_of() {
+    fn each_session_has_a_place_of_its_own_among_all_that_stand() {
         let mut share = share(&[9, 3, 40]);
         assert_eq!(share.place(), (1, 3));
         share.silence(SessionId(3));
-        assert_eq!(share.place(), (0, 2));
+        assert_eq!(share.place(), (1, 3), "it may be alive, and claim in its own part");
         assert_eq!(Share::default().place(), (0, 1));
     }
 
@@ -108,7 +120,7 @@ mod tests {
         let mut share = share(&[3, 9]);
         share.silence(SessionId(9));
         assert!((0..100).all(|slot| share.owner(job(slot)) == SessionId(3)));
-        assert!(share.heard(SessionId(9)) && !share.heard(SessionId(9)));
+        assert!(share.heard(SessionId(9), 1) && !share.heard(SessionId(9), 1));
         assert!((0..100).any(|slot| share.owner(job(slot)) == SessionId(9)));
     }
 }

@@ -194,7 +194,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.told_wake_micros = None;
         self.decide_not_before_micros = self.decide_not_before_micros.min(now_micros);
         self.read_queue();
-        self.read_share();
+        self.read_share(now_micros);
     }
 
     /// Transactions whose numbers the snapshot shows as decided promise nothing any more.
@@ -226,7 +226,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         self.see(delta.revision.0);
         self.counters.deltas += 1;
-        self.notice_after(&delta);
+        self.notice_after(now_micros, &delta);
         true
     }
 

@@ -100,6 +100,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.due = false;
             self.hungry = false;
             self.wake_micros = None;
+            self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
         }
         let mut gathered = self.gather(now_micros, from);
@@ -183,12 +184,16 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
             if owner != self.session {
-                let overdue = since.saturating_add(self.settings.peer_silence_micros);
-                if now_micros < overdue {
-                    gathered.wake_by(overdue);
+                // That a peer's job waits says nothing of the peer while no job finds room. So it is tried here, now and then;
+                // the peer is thought dead when there was room.
+                let silence_micros = self.settings.peer_silence_micros;
+                let overdue = since.max(self.share.heard_micros(owner)).saturating_add(silence_micros);
+                if now_micros < overdue || !self.trial {
+                    gathered.wake_by(overdue.max(self.trial_not_before_micros));
                     continue;
                 }
-                self.share.silence(owner);
+                self.trial_not_before_micros = now_micros.saturating_add(silence_micros);
+                gathered.wake_by(self.trial_not_before_micros);
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);

@@ -19,9 +19,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// Reads all sessions anew.
-    pub(super) fn read_share(&mut self) {
+    pub(super) fn read_share(&mut self, now_micros: i64) {
         if let Some(cell) = self.mirror.cell() {
-            self.share.read(cell, self.session, self.scheduler.name(), &self.settings.namespace);
+            let name = (self.scheduler.name(), &*self.settings.namespace);
+            self.share.read(cell, self.session, name, now_micros);
         }
     }
 
@@ -38,7 +39,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// What can be seen once a delta is folded.
-    pub(super) fn notice_after(&mut self, delta: &Delta) {
+    pub(super) fn notice_after(&mut self, now_micros: i64, delta: &Delta) {
         for change in &delta.jobs {
             self.notice_job(change);
         }
@@ -58,11 +59,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 SessionChange::Number { session, number, .. } if *session == self.session => {
                     self.in_flight.decided(*number);
                 }
-                SessionChange::Number { session, .. } => self.due |= self.share.heard(*session),
+                SessionChange::Number { session, .. } => self.due |= self.share.heard(*session, now_micros),
             }
         }
         if peers {
-            self.read_share();
+            self.read_share(now_micros);
             self.due = true;
         }
     }
@@ -106,7 +107,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let granted: BTreeSet<u64> = lucky.map(|(placement, _)| placement.job).collect();
         for &job in &sent.jobs {
             if granted.contains(&job.to_bits()) {
-                self.grant(job);
+                self.grant(now_micros, job);
             } else if refused.contains(&job) {
                 self.refuse(now_micros, job, 0);
             }
@@ -122,10 +123,17 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         refusal.kind == RefusalKind::Misfit && !early
     }
 
-    fn grant(&mut self, job: JobId) {
+    fn grant(&mut self, now_micros: i64, job: JobId) {
         if let Some(standing) = self.queue.get_mut(job) {
             standing.refused = 0;
             standing.not_before_micros = i64::MIN;
+        }
+        // There was room for a peer's overdue job, and the peer has still not claimed any.
+        let owner = self.share.owner(job);
+        let overdue = self.share.heard_micros(owner).saturating_add(self.settings.peer_silence_micros);
+        if owner != self.session && overdue <= now_micros {
+            self.share.silence(owner);
+            self.due = true;
         }
     }
 

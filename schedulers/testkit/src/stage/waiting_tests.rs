@@ -1,6 +1,9 @@
 //! Stories of work that waits: who has its turn, and who tries whose jobs.
 
-use plenum_sdk::Settings;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use plenum_sdk::{Decision, Scheduler, Settings, View};
 
 use super::tests::{FirstFit, OneByOne, job};
 use super::*;
@@ -40,4 +43,67 @@ fn what_the_window_cut_off_goes_before_all_that_is_behind_it() {
     stage.advance(1_000_000);
     let placed: Vec<_> = jobs.iter().map(|&job| stage.placed(job).len()).collect();
     assert_eq!(placed, [1, 1, 1, 1, 0, 0]);
+}
+
+/// Notes how many tasks it was offered, and how many share the jobs.
+struct Watched {
+    inner: FirstFit,
+    offered: Rc<RefCell<Vec<(usize, u32)>>>,
+}
+
+impl Scheduler for Watched {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let tasks = view.work().iter().map(|work| work.tasks.len()).sum();
+        self.offered.borrow_mut().push((tasks, view.place_among_peers().1));
+        self.inner.decide(view)
+    }
+}
+
+/// Members of one name thought each other dead when no job found room for a second: from then on each tried all jobs, and all of
+/// them claimed the same room as soon as there was some.
+#[test]
+fn in_a_full_cell_members_leave_each_others_jobs_alone() {
+    let mut stage = Stage::new();
+    let seen: Vec<_> = (0..2).map(|_| Rc::new(RefCell::new(Vec::new()))).collect();
+    let watched = |seen: &Rc<_>| Watched { inner: FirstFit("blue"), offered: Rc::clone(seen) };
+    let seats: Vec<_> = seen.iter().map(|seen| stage.seat(watched(seen))).collect();
+    let jobs: Vec<_> = (0..20).map(|number| stage.submit(&job(&format!("job{number}"), "blue", 1))).collect();
+    stage.advance(10_300_000);
+    for seen in &seen {
+        let seen = seen.borrow();
+        assert!(seen.iter().all(|&(_, members)| members == 2), "both live: {seen:?}");
+        assert!(seen.len() < 50, "a look at the other's jobs now and then: {seen:?}");
+    }
+    assert!(jobs.iter().all(|&job| stage.passed_over(job, 0) == "no room"));
+    // Both decide before the cell hears of either.
+    seats.iter().for_each(|&seat| stage.hold(seat));
+    seen.iter().for_each(|seen| seen.borrow_mut().clear());
+    stage.machine("m1", 100_000, &[]);
+    stage.advance(100_000);
+    let offered: usize = seen.iter().flat_map(|seen| seen.borrow().clone()).map(|(tasks, _)| tasks).sum();
+    assert_eq!(offered, 20, "each has its own jobs: {seen:?}");
+    seats.iter().for_each(|&seat| stage.release(seat));
+    stage.advance(1_000_000);
+    assert!(jobs.iter().all(|&job| stage.placed(job).len() == 1));
+    assert!(!stage.transcript().contains("conflict"));
+}
+
+/// A job of a dead member must not wait for the end of its session, which takes minutes, when room comes late.
+#[test]
+fn in_a_full_cell_jobs_of_a_dead_member_get_the_first_room() {
+    let mut stage = Stage::new();
+    let (_alive, dead) = (stage.seat(FirstFit("blue")), stage.seat(FirstFit("blue")));
+    stage.cut_off(dead);
+    let jobs: Vec<_> = (0..20).map(|number| stage.submit(&job(&format!("job{number}"), "blue", 1))).collect();
+    stage.advance(10_300_000);
+    stage.machine("m1", 100_000, &[]);
+    stage.advance(1_100_000);
+    assert!(jobs.iter().all(|&job| stage.placed(job).len() == 1));
+    let late = stage.submit(&job("late", "blue", 20));
+    stage.advance(10_000);
+    assert_eq!(stage.placed(late).len(), 20);
 }
