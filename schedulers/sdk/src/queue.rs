@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use plenum_model::{Cell, Job, JobId, LogTime};
 
@@ -26,6 +27,8 @@ pub(crate) struct Standing {
     pub(crate) turn: Turn,
     /// Attempts that were refused since something was granted last.
     pub(crate) refused: u32,
+    /// Why it was refused last, for people; empty if it was not.
+    pub(crate) why_refused: Arc<str>,
     /// It is not tried before.
     pub(crate) not_before_micros: i64,
     /// Since when it has tasks to place and was granted nothing.
@@ -58,7 +61,13 @@ impl Queue {
             return self.remove(job.id);
         }
         let turn = Turn { priority: Reverse(job.shape.priority), submitted: job.submitted, job: job.id };
-        let new = || Standing { turn, refused: 0, not_before_micros: i64::MIN, waiting_since_micros: None };
+        let new = || Standing {
+            turn,
+            refused: 0,
+            why_refused: Arc::default(),
+            not_before_micros: i64::MIN,
+            waiting_since_micros: None,
+        };
         let standing = self.standings.entry(job.id).or_insert_with(new);
         self.turns.remove(&standing.turn);
         standing.turn = turn;

@@ -243,12 +243,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if over || error.number == 0 {
             return self.leave(reason, error.retry_after_micros, outputs);
         }
-        outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason }));
+        outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason: reason.clone() }));
         let Some(sent) = self.in_flight.answered(error.number) else { return };
         self.counters.rejected += 1;
         for job in sent.jobs {
             let least_micros = error.retry_after_micros.max(self.settings.reconnect.first_micros);
-            self.refuse(now_micros, job, least_micros);
+            self.refuse(now_micros, job, least_micros, &reason);
         }
         self.due = true;
     }

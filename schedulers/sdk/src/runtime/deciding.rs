@@ -70,6 +70,12 @@ impl Gathered {
         if tasks.peek().is_some() {
             self.cut = Some(Cut { place, offered: true });
         }
+        if standing.refused > 0 {
+            // Whether it is granted this time is not known yet.
+            let waiting = group.row.tasks_in(TaskState::Waiting);
+            let (job, group, reason) = (job.id, group.group, refused(standing));
+            self.notes.push(PassedOver { job, group, tasks: waiting, reason });
+        }
         self.tasks += offered.len();
         self.work.push(Work {
             job: job.clone(),
@@ -198,8 +204,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);
                 let tasks = first.row.tasks_in(TaskState::Waiting);
-                let reason = format!("refused {} times in a row, tried again in a moment", standing.refused);
-                gathered.notes.push(PassedOver { job: id, group: first.group, tasks, reason });
+                gathered.notes.push(PassedOver { job: id, group: first.group, tasks, reason: refused(standing) });
                 continue;
             }
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
@@ -236,6 +241,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Ok(transaction) => transaction,
             Err(error) => {
                 self.counters.dropped += 1;
+                let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
+                let why = error.to_string();
+                jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, &why));
+                self.due = true;
                 outputs.push(Output::Notice(Notice::Plan(error)));
                 return;
             }
@@ -259,6 +268,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.counters.transactions += 1;
         outputs.push(send(Ask::Commit(message)));
     }
+}
+
+/// What people are told of a job that was refused.
+fn refused(standing: &Standing) -> String {
+    let Standing { refused, why_refused, .. } = standing;
+    format!("refused {refused} times in a row, tried again in a moment; last: {why_refused}")
 }
 
 /// Tasks of each group that were offered and not claimed.

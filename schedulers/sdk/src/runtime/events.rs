@@ -1,10 +1,13 @@
 //! What in a delta or an outcome is an occasion to decide, and what it says about own transactions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use plenum_model::{
     Delta, Job, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, SessionChange,
 };
+
+use plenum_proto::v1;
 
 use super::{Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
@@ -101,15 +104,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         for misfit in outcome.refusals.iter().filter(|refusal| self.is_divergence(refusal, outcome.time)) {
             outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
         }
-        let refused: BTreeSet<JobId> = outcome.refusals.iter().map(|refusal| refusal.job).collect();
+        let mut refused: BTreeMap<JobId, &Refusal> = BTreeMap::new();
+        for refusal in &outcome.refusals {
+            refused.entry(refusal.job).or_insert(refusal);
+        }
         let placements = sent.message.placements.iter().zip(&outcome.placements);
         let lucky = placements.filter(|(_, allocations)| allocations.iter().any(Option::is_some));
         let granted: BTreeSet<u64> = lucky.map(|(placement, _)| placement.job).collect();
         for &job in &sent.jobs {
             if granted.contains(&job.to_bits()) {
                 self.grant(now_micros, job);
-            } else if refused.contains(&job) {
-                self.refuse(now_micros, job, 0);
+            } else if let Some(refusal) = refused.get(&job) {
+                let why = v1::RefusalReason::from(refusal.reason).as_str_name();
+                self.refuse(now_micros, job, 0, why);
             }
         }
         self.tell_outcome(outcome);
@@ -125,7 +132,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     fn grant(&mut self, now_micros: i64, job: JobId) {
         if let Some(standing) = self.queue.get_mut(job) {
+            // Another pass takes back what was said of it.
+            self.due |= standing.refused > 0;
             standing.refused = 0;
+            standing.why_refused = Arc::default();
             standing.not_before_micros = i64::MIN;
         }
         // There was room for a peer's overdue job, and the peer has still not claimed any.
@@ -138,10 +148,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// Nothing of a job was granted: it waits a little, longer each time.
-    pub(super) fn refuse(&mut self, now_micros: i64, job: JobId, least_micros: i64) {
+    pub(super) fn refuse(&mut self, now_micros: i64, job: JobId, least_micros: i64, why: &str) {
         let seed = self.settings.seed ^ self.session.0 ^ job.to_bits();
         if let Some(standing) = self.queue.get_mut(job) {
             standing.refused = standing.refused.saturating_add(1);
+            standing.why_refused = why.into();
             let delay = self.settings.retry.delay_micros(standing.refused, seed).max(least_micros);
             standing.not_before_micros = now_micros.saturating_add(delay);
         }

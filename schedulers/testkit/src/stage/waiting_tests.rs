@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use plenum_sdk::{Decision, Scheduler, Settings, View};
+use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 
 use super::tests::{FirstFit, OneByOne, job};
 use super::*;
@@ -106,4 +106,72 @@ fn in_a_full_cell_jobs_of_a_dead_member_get_the_first_room() {
     let late = stage.submit(&job("late", "blue", 20));
     stage.advance(10_000);
     assert_eq!(stage.placed(late).len(), 20);
+}
+
+/// Claims two machines for one task: such a plan is not even sent.
+struct Muddled;
+
+impl Scheduler for Muddled {
+    fn name(&self) -> &str {
+        "muddled"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &[0, 0]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// A plan that is none was dropped, and then nobody spoke of its job any more: it waited without a reason, and for ever.
+#[test]
+fn a_job_whose_plan_is_none_says_so_and_is_tried_again() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let seat = stage.seat(Muddled);
+    let muddled = stage.submit(&job("words", "muddled", 1));
+    stage.advance(10_000_000);
+    let why = stage.passed_over(muddled, 0);
+    assert!(why.contains("each task needs one machine; found 1 tasks and 2 machines"), "{why}");
+    let dropped = stage.runtime(seat).counters().dropped;
+    assert!((5..60).contains(&dropped), "tried again, and not in a tight loop: {dropped}");
+}
+
+#[test]
+fn a_job_whose_quota_is_used_up_says_so_all_the_time() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let limit = plenum_model::Quota { limits: [Some(2000), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
+    let seat = stage.seat(FirstFit("blue"));
+    let words = stage.submit(&job("words", "blue", 3));
+    stage.advance(10_000_000);
+    assert_eq!(stage.placed(words).len(), 2);
+    for _ in 0..100 {
+        stage.advance(50_000);
+        assert!(stage.passed_over(words, 0).contains("QUOTA_EXCEEDED"), "{}", stage.passed_over(words, 0));
+    }
+    let transactions = stage.runtime(seat).counters().transactions;
+    assert!(transactions < 40, "{transactions} in 15 seconds");
+}
+
+#[test]
+fn a_job_of_a_paused_scheduler_says_so() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let seat = stage.seat(FirstFit("blue"));
+    let pause = |paused| Command::PauseScheduler { scheduler: "blue".into(), paused };
+    stage.ask("operator", pause(true));
+    let words = stage.submit(&job("words", "blue", 2));
+    stage.advance(10_000_000);
+    assert!(stage.passed_over(words, 0).contains("blue is paused by an operator"), "{}", stage.passed_over(words, 0));
+    let rejected = stage.runtime(seat).counters().rejected;
+    assert!((5..40).contains(&rejected), "{rejected} in 10 seconds");
+    stage.ask("operator", pause(false));
+    stage.advance(3_000_000);
+    assert_eq!((stage.placed(words).len(), stage.passed_over(words, 0)), (2, ""));
 }
