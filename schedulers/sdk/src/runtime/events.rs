@@ -153,8 +153,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if let Some(standing) = self.queue.get_mut(job) {
             standing.refused = standing.refused.saturating_add(1);
             standing.why_refused = why.into();
-            let delay = self.settings.retry.delay_micros(standing.refused, seed).max(least_micros);
-            standing.not_before_micros = now_micros.saturating_add(delay);
+            let phase = self.settings.seed ^ self.session.0;
+            standing.not_before_micros =
+                self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);
         }
     }
 }

@@ -175,3 +175,21 @@ fn a_job_of_a_paused_scheduler_says_so() {
     stage.advance(3_000_000);
     assert_eq!((stage.placed(words).len(), stage.passed_over(words, 0)), (2, ""));
 }
+
+/// Each job had a backoff of its own, drawn at random: a hundred that were over their quota made a hundred transactions a second or two,
+/// each written to the log, for ever.
+#[test]
+fn many_jobs_that_are_refused_are_tried_again_together() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1_000_000, &[]);
+    let limit = plenum_model::Quota { limits: [Some(0), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
+    let seat = stage.seat(FirstFit("blue"));
+    for number in 0..100 {
+        stage.submit(&job(&format!("job{number}"), "blue", 1));
+    }
+    stage.advance(20_000_000);
+    let counters = stage.runtime(seat).counters();
+    assert!(counters.claims_other >= 1000, "each is tried again: {counters:?}");
+    assert!(counters.transactions < 150, "in few transactions: {counters:?}");
+}
