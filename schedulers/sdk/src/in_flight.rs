@@ -18,6 +18,13 @@ pub(crate) struct Sent {
     pub(crate) jobs: BTreeSet<JobId>,
 }
 
+impl Sent {
+    /// How many claims it has.
+    pub(crate) fn claims(&self) -> usize {
+        self.message.placements.iter().map(|placement| placement.machines.len()).sum()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     job: JobId,

@@ -167,6 +167,8 @@ pub struct SchedulerRuntime<S> {
     share: Share,
     notes: Notes,
     notes_not_before_micros: i64,
+    /// Most tasks of one decision: fewer than the settings say once the cell found a transaction too large.
+    tasks_max: usize,
     /// Something happened since the last decision that may make another one useful.
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
@@ -192,6 +194,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// When a setting is out of its bounds, or the scheduler's name is none.
     pub fn new(settings: Settings, scheduler: S) -> Result<Self, SettingsError> {
         settings.check(scheduler.name())?;
+        let tasks_max = settings.tasks_max;
         Ok(Self {
             scheduler,
             settings,
@@ -206,6 +209,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             share: Share::default(),
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
+            tasks_max,
             due: false,
             pass: None,
             trial: false,

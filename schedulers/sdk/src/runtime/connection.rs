@@ -12,6 +12,9 @@ use crate::wire::{chain, decode_delta, mirror_decoder};
 /// `FAILED_PRECONDITION`, `ABORTED`.
 const SESSION_IS_OVER: [i32; 3] = [5, 9, 10];
 
+/// What a cell of small segments says of a transaction of many claims.
+const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Says who it is, and what it has.
     pub(super) fn greet(&mut self, outputs: &mut Vec<Output>) {
@@ -122,6 +125,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let resumed = self.session.0 == welcome.session;
         if !resumed {
             self.end_session_but_mirror();
+            self.tasks_max = self.settings.tasks_max;
             self.session = SessionId(welcome.session);
         }
         if begins {
@@ -246,6 +250,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason: reason.clone() }));
         let Some(sent) = self.in_flight.answered(error.number) else { return };
         self.counters.rejected += 1;
+        if error.code == TOO_LARGE {
+            // The same again would be too large again, and nothing would ever be placed.
+            self.tasks_max = (sent.claims() / 2).clamp(1, self.tasks_max);
+        }
         for job in sent.jobs {
             let least_micros = error.retry_after_micros.max(self.settings.reconnect.first_micros);
             self.refuse(now_micros, job, least_micros, &reason);

@@ -210,7 +210,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
             for group in groups.filter(|group| group.group >= begin) {
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
-                gathered.offer(job, standing, group, free, self.settings.tasks_max);
+                gathered.offer(job, standing, group, free, self.tasks_max);
                 if gathered.cut.is_some() {
                     return gathered;
                 }

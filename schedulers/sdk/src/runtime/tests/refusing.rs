@@ -13,7 +13,26 @@ use crate::plan::Plan;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
-/// Claims the first machine for all its work, and expects nothing to be promised to anybody.
+/// Claims the first machine for all its work.
+struct Eager;
+
+impl Scheduler for Eager {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// The same, and expects nothing to be promised to anybody.
 struct Hopeful;
 
 impl Scheduler for Hopeful {
@@ -23,13 +42,7 @@ impl Scheduler for Hopeful {
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
         assert!(view.promised().is_empty(), "what was refused is promised no longer");
-        let mut decision = Decision::default();
-        for work in view.work() {
-            let mut plan = Plan::incremental();
-            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
-            decision.commit(plan);
-        }
-        decision
+        Eager.decide(view)
     }
 }
 
@@ -162,4 +175,40 @@ fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
     assert!((1_000_000..=2_000_000).contains(&last), "{last} µs between the last attempts");
     assert_eq!(runtime.counters().claims_conflict, 2 * attempts.len() as u64);
     assert_eq!(runtime.jobs(), 1, "it is still wanted");
+}
+
+/// A cell of small segments takes no transaction of more than one claim, and says so.
+#[test]
+fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
+    let mut outputs = runtime.handle(0, Input::Start);
+    outputs.extend(runtime.handle(0, Input::Connected));
+    let mut inbox = vec![welcome(2, 1, 0)];
+    for delta in beginning() {
+        let mut bytes = BytesMut::new();
+        delta::encode(&delta, &mut bytes);
+        inbox.push(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
+    }
+    let mut claims = Vec::new();
+    for now in 0..100 {
+        for message in std::mem::take(&mut inbox) {
+            outputs.extend(runtime.handle(now * 1000, Input::Received(v1::SessionResponse { tell: Some(message) })));
+        }
+        outputs.extend(runtime.handle(now * 1000, Input::Tick));
+        for output in std::mem::take(&mut outputs) {
+            if let Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) = output {
+                claims.push(transaction.placements[0].machines.len());
+                if claims[claims.len() - 1] > 1 {
+                    inbox.push(Tell::Error(v1::RequestError {
+                        number: transaction.number,
+                        status: 8,
+                        code: "MESSAGE_TOO_LARGE".into(),
+                        message: "a transaction of this cell has at most 1 claims".into(),
+                        retry_after_micros: 0,
+                    }));
+                }
+            }
+        }
+    }
+    assert_eq!(claims, [2, 1, 1], "both tasks, and then one after the other");
 }
