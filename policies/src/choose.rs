@@ -236,7 +236,15 @@ pub(crate) fn place_in_turn<S: Scoring + ?Sized>(
 }
 
 /// One bit for each machine of a part that the request allows.
-fn words<'a>(columns: &Columns, request: &Request<'a>, (part, parts): (u32, u32)) -> Cow<'a, [u64]> {
+fn words<'a>(columns: &Columns, request: &Request<'a>, part: (u32, u32)) -> Cow<'a, [u64]> {
+    let mut words = words_of_part(columns, request, part);
+    if let Some(without) = request.without {
+        words.to_mut().iter_mut().zip(without).for_each(|(word, without)| *word &= !without);
+    }
+    words
+}
+
+fn words_of_part<'a>(columns: &Columns, request: &Request<'a>, (part, parts): (u32, u32)) -> Cow<'a, [u64]> {
     let blocks = columns.changed.len();
     let eligible = request.eligible.map(Eligible::words);
     if parts == 1 {

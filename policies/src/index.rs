@@ -126,7 +126,8 @@ impl Index {
 /// Whether a request is told from others by what a class knows.
 fn is_plain(request: &Request<'_>) -> bool {
     let Settings { sample, parts, .. } = request.settings;
-    let special = request.home.is_some() || request.hold.is_some() || request.suits.is_some();
+    let special =
+        request.home.is_some() || request.hold.is_some() || request.suits.is_some() || request.without.is_some();
     !special && request.siblings.is_empty() && sample.is_none() && parts.is_none()
 }
 

@@ -25,6 +25,9 @@ pub struct Request<'a> {
     pub hold: Option<&'a Hold>,
     /// What else a machine must be, for groups that ask for more than room. Then each machine is chosen once at most.
     pub suits: Option<Suits<'a>>,
+    /// Machines that are known not to suit, one bit a slot, the lowest bit of a word first; shorter than the cell: the rest may suit. What was
+    /// found out for one task holds for the next equal one, and nobody asks about such a machine again.
+    pub without: Option<&'a [u64]>,
     /// Ties, samples and the like.
     pub settings: Settings,
 }
@@ -45,7 +48,16 @@ impl<'a> Request<'a> {
     /// Tasks that ask for room and nothing else, wherever it is.
     #[must_use]
     pub const fn new(resources: &'a Resources, settings: Settings) -> Self {
-        Self { resources, eligible: None, home: None, siblings: NO_SIBLINGS, hold: None, suits: None, settings }
+        Self {
+            resources,
+            eligible: None,
+            home: None,
+            siblings: NO_SIBLINGS,
+            hold: None,
+            suits: None,
+            without: None,
+            settings,
+        }
     }
 }
 
@@ -96,8 +108,12 @@ impl<'a, S: Scoring + ?Sized> Judge<'a, S> {
     /// Where a machine stands for one task more, when `placed` of the tasks went there already; `None` when it does not fit, or must not go there.
     /// The one exact judgement, a row at a time: the kernel gives the same for rows that nothing special is known of.
     pub(crate) fn place(&self, slot: u32, placed: u32) -> Option<Place> {
-        let Request { resources, eligible, home, siblings, hold, .. } = *self.request;
-        if home.is_some_and(|home| home != slot) || eligible.is_some_and(|eligible| !eligible.contains(slot)) {
+        let Request { resources, eligible, home, siblings, hold, without, .. } = *self.request;
+        let known = without.and_then(|without| without.get(slot as usize / 64)).copied().unwrap_or(0);
+        if known >> (slot % 64) & 1 == 1
+            || home.is_some_and(|home| home != slot)
+            || eligible.is_some_and(|eligible| !eligible.contains(slot))
+        {
             return None;
         }
         let mut room = *self.columns.room(slot)?;

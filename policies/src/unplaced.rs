@@ -53,17 +53,21 @@ pub struct Unplaced {
     pub nearest: Option<Nearest>,
 }
 
-/// Judges every machine, with what the columns have promised.
+/// Judges every machine, with what the columns have promised. `beyond` says what else stands in the way on a machine that has room, where the
+/// group declares more: devices, ports, limits, with what is spoken for of them.
 #[must_use]
-pub fn explain(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>) -> Unplaced {
+pub fn explain(
+    columns: &Columns,
+    cell: &Cell,
+    requirement: &Requirement<'_>,
+    beyond: impl Fn(u32) -> Option<Obstacle>,
+) -> Unplaced {
     let mut unplaced = Unplaced::default();
     let mut nearest: Option<(Distance, Nearest)> = None;
     for machine in cell.machines() {
         let slot = machine.id.slot;
         unplaced.machines += 1;
-        let obstacle = requirement
-            .obstacle(cell, slot, &columns.promised(slot))
-            .or_else(|| requirement.special_obstacle(cell, slot, &plenum_model::Spoken::default()));
+        let obstacle = requirement.obstacle(cell, slot, &columns.promised(slot)).or_else(|| beyond(slot));
         match obstacle {
             None => unplaced.fitting += 1,
             Some(Obstacle::NoSuchMachine) => unplaced.machines -= 1,

@@ -128,12 +128,25 @@ proptest! {
             let request = Request { suits: Some(Suits(&suits)), ..request };
             let suiting = twin.sorted(&*scoring, &BTreeMap::new()).into_iter().map(|(_, _, slot)| slot);
             let suiting: Vec<u32> = suiting.filter(|&slot| suits(slot)).take(count as usize).collect();
+            prop_assert_eq!(&choose(&columns, &request, policy, count), &suiting);
+
+            // Nobody asks about machines that are known not to suit.
+            let known = |slot: u32| slot.is_multiple_of(3);
+            let mut without = vec![0_u64; cell.machine_rows().len().div_ceil(64) as usize];
+            for slot in (0..cell.machine_rows().len()).filter(|&slot| known(slot)) {
+                without[slot as usize / 64] |= 1 << (slot % 64);
+            }
+            let asked = |slot: u32| {
+                assert!(!known(slot));
+                suits(slot)
+            };
+            let request = Request { suits: Some(Suits(&asked)), without: Some(&without), ..request };
             prop_assert_eq!(choose(&columns, &request, policy, count), suiting);
         }
 
         let classes = eligible.as_ref().map(|eligible| eligible.classes());
         let requirement = Requirement { resources: &resources, classes, home, job: OWNER, special: None };
-        let why = explain(&columns, &cell, &requirement);
+        let why = explain(&columns, &cell, &requirement, |_| None);
         let lacking: u32 = why.lacks.values().map(|lack| lack.machines).sum();
         let closed: u32 = why.not_ready.values().sum();
         prop_assert_eq!(why.machines, why.fitting + lacking + closed + why.constraint + why.other_machine + why.full);

@@ -39,7 +39,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
         job: plenum_model::JobId::default(),
         special: None,
     };
-    assert_eq!(explain(&columns, &cell, &requirement).to_string(), expected);
+    assert_eq!(explain(&columns, &cell, &requirement, |_| None).to_string(), expected);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Machines for groups of equal tasks, one group after the other, as all built-in schedulers find them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plenum_model::{Constraint, GroupCounts, JobId, Requirement, Resources, Special};
-use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, choose, explain};
+use plenum_model::{Constraint, Device, GroupCounts, GroupShape, JobId, Requirement, Resources, Special};
+use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
 use crate::shared_machine;
@@ -21,12 +23,49 @@ pub(crate) struct Placer {
     /// What did not fit in this decision, and why. Room only shrinks in the course of one, so what is equal doesn't either:
     /// a thousand equal jobs that wait cost one scan.
     hopeless: BTreeMap<Need, String>,
+    /// Machines whose devices and ports a need is known not to get in this decision, one bit each.
+    ruled_out: BTreeMap<Need, Vec<u64>>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
+    /// Machines that were judged one by one in this decision: what it costs beyond scans.
+    #[cfg(test)]
+    pub(crate) judged: std::cell::Cell<usize>,
 }
 
-/// Tasks with equal needs are equally hard to place.
-type Need = (Resources, Vec<Constraint>, Option<u32>);
+/// Most needs whose ruled-out machines are remembered: a bit for each machine.
+const RULED_OUT_MAX: usize = 64;
+
+/// Kind, model and thousandths of a device.
+type DeviceNeed = (Arc<str>, Arc<str>, u32);
+
+fn device_need(device: &Device) -> DeviceNeed {
+    (device.kind.clone(), device.model.clone(), device.millis)
+}
+
+/// Tasks with equal needs are equally hard to place, unless their group limits how they are spread.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Need {
+    resources: Resources,
+    constraints: Vec<Constraint>,
+    home: Option<u32>,
+    devices: Vec<DeviceNeed>,
+    ports: Vec<u16>,
+    /// So many at once, or none.
+    least: usize,
+}
+
+impl Need {
+    fn of(shape: &GroupShape, home: Option<u32>, least: usize) -> Self {
+        Self {
+            resources: shape.resources,
+            constraints: shape.constraints.clone(),
+            home,
+            devices: shape.devices.iter().map(device_need).collect(),
+            ports: shape.ports.iter().map(|port| port.number).filter(|&port| port > 0).collect(),
+            least,
+        }
+    }
+}
 
 impl Placer {
     pub(crate) fn new(policy: Policy) -> Self {
@@ -37,7 +76,10 @@ impl Placer {
             settings: Settings::default(),
             homes: BTreeMap::new(),
             hopeless: BTreeMap::new(),
+            ruled_out: BTreeMap::new(),
             specials: None,
+            #[cfg(test)]
+            judged: std::cell::Cell::default(),
         }
     }
 
@@ -47,7 +89,10 @@ impl Placer {
         self.settings = settings;
         self.homes.clear();
         self.hopeless.clear();
+        self.ruled_out.clear();
         self.specials = None;
+        #[cfg(test)]
+        self.judged.set(0);
     }
 
     /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
@@ -81,7 +126,8 @@ impl Placer {
             Ok(home) => home,
             Err(reason) => return give_up(equals, &reason, decision),
         };
-        let need = (shape.resources, shape.constraints.clone(), home);
+        let least = least(view, first);
+        let need = Need::of(shape, home, least);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);
         if let Some(reason) = self.hopeless.get(&need).filter(|_| hold.is_none()) {
@@ -102,22 +148,27 @@ impl Placer {
         };
         let count: usize = equals.iter().map(|work| work.tasks.len()).sum();
         let special = Special::is_needed_by(shape);
-        let before = self.specials.clone();
         let mut chosen = if special {
-            self.choose_one_by_one(view, first, &request)
+            self.choose_one_by_one(view, first, &request, &need)
         } else {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             let chosen = self.index.choose(&self.columns, &request, eligible.as_ref(), self.policy, count);
             chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
             chosen
         };
-        let mut reason = (chosen.len() < count).then(|| self.why_no_more(view, first, &request));
-        let least = least(view, first);
+        let why = (chosen.len() < count).then(|| self.why_no_more(view, first, &request));
+        // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
+        let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special == 0);
+        let mut reason = why.map(|why| told(view, first, &why));
         if chosen.len() < least {
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
-            chosen.iter().for_each(|&machine| self.columns.give(machine, &shape.resources));
-            chosen.clear();
-            self.specials = before;
+            for machine in chosen.drain(..).rev() {
+                self.columns.give(machine, &shape.resources);
+                if let Some(specials) = self.specials.as_mut().filter(|_| special) {
+                    specials.give(view.cell(), &first.job, first.group, machine);
+                }
+            }
+            self.ruled_out.remove(&need);
             let why = reason.take().unwrap_or_default();
             reason = Some(format!("the {least} tasks that it starts with do not fit at once: {why}"));
         }
@@ -130,46 +181,79 @@ impl Placer {
                 decision.pass_over(work, left.len(), reason);
             }
         }
-        if let Some(reason) = reason.filter(|_| !special && least == 0) {
+        if let Some(reason) = reason.filter(|_| for_all) {
             self.hopeless.insert(need, reason);
         }
     }
 
     /// Why no machine takes one more task of the group.
-    fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> String {
-        let shape = work.shape();
-        let counts = GroupCounts::are_needed_by(shape).then(|| GroupCounts::of(view.cell(), &work.job, work.group));
+    fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Unplaced {
         let requirement = Requirement {
-            resources: &shape.resources,
+            resources: &work.shape().resources,
             classes: request.eligible.map(Eligible::classes),
             home: request.home,
             job: work.job.id,
-            special: Special::of(shape, counts.as_ref()),
+            special: None,
         };
-        let mut why = explain(&self.columns, view.cell(), &requirement).to_string();
-        let scheduler = &work.job.shape.scheduler;
-        if view.cell().partitions().any(|(_, partition)| !partition.is_open_to(scheduler)) {
-            why.push_str("; machines that a partition reserves for others count as failing a constraint");
-        }
-        why
+        self.count_judged(|| view.cell().machines().count());
+        let beyond = |slot: u32| self.specials.as_ref()?.obstacle(view.cell(), work, slot);
+        explain(&self.columns, view.cell(), &requirement, beyond)
     }
 
+    #[cfg(test)]
+    fn count_judged(&self, machines: impl FnOnce() -> usize) {
+        self.judged.set(self.judged.get() + machines());
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "only tests count")]
+    fn count_judged(&self, _: impl FnOnce() -> usize) {}
+
     /// Machines for tasks that ask for more than room: each is judged on what those before it took.
-    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Vec<u32> {
+    ///
+    /// What a machine lacks it lacks for all tasks that follow, of this group and, where no limits are declared, of all with the same
+    /// need: nobody asks again.
+    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>, need: &Need) -> Vec<u32> {
         let specials = self.specials.get_or_insert_with(|| view.specials());
-        if GroupCounts::are_needed_by(work.shape()) {
+        let limited = GroupCounts::are_needed_by(work.shape());
+        if limited {
             specials.count(view.cell(), &work.job, work.group);
         }
+        let mut ruled_out = self.ruled_out.remove(need).unwrap_or_default();
+        ruled_out.resize(view.cell().machine_rows().len().div_ceil(64) as usize, 0);
         let mut siblings = request.siblings.clone();
         let mut chosen = Vec::new();
+        let mut judged = 0;
         for _ in &work.tasks {
-            let suits = |slot: u32| specials.obstacle(view.cell(), work, slot).is_none();
-            let request = Request { siblings: &siblings, suits: Some(Suits(&suits)), ..*request };
-            let Some(&machine) = choose(&self.columns, &request, self.policy, 1).first() else { break };
+            let obstructed = RefCell::new(Vec::new());
+            let suits = |slot: u32| {
+                let suits = specials.obstacle(view.cell(), work, slot).is_none();
+                obstructed.borrow_mut().extend((!suits).then_some(slot));
+                suits
+            };
+            let request =
+                Request { siblings: &siblings, suits: Some(Suits(&suits)), without: Some(&ruled_out), ..*request };
+            let machine = choose(&self.columns, &request, self.policy, 1).first().copied();
+            let obstructed = obstructed.into_inner();
+            judged += obstructed.len() + usize::from(machine.is_some());
+            for slot in obstructed {
+                ruled_out[slot as usize / 64] |= 1 << (slot % 64);
+            }
+            let Some(machine) = machine else { break };
             specials.take(view.cell(), &work.job, work.group, machine);
             self.columns.take(machine, &work.shape().resources);
-            *siblings.entry(machine).or_default() += 1;
+            // To other policies each of them is only a row more to be judged by itself.
+            if matches!(self.policy, Policy::Spread) {
+                *siblings.entry(machine).or_default() += 1;
+            }
             chosen.push(machine);
+        }
+        self.count_judged(|| judged);
+        if !limited {
+            if self.ruled_out.len() >= RULED_OUT_MAX {
+                self.ruled_out.clear();
+            }
+            self.ruled_out.insert(need.clone(), ruled_out);
         }
         chosen
     }
@@ -187,6 +271,15 @@ impl Placer {
         self.homes.insert(work.job.id, home);
         Ok(Some(home))
     }
+}
+
+/// What people are told of it.
+fn told(view: &View<'_>, work: &Work, why: &Unplaced) -> String {
+    let scheduler = &work.job.shape.scheduler;
+    let reserved = view.cell().partitions().any(|(_, partition)| !partition.is_open_to(scheduler));
+    let apart =
+        if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
+    format!("{why}{apart}")
 }
 
 /// The fewest tasks of a group that it may be granted at once: what it declares, as long as fewer are there.

@@ -30,7 +30,7 @@ pub(crate) fn choose_home(columns: &mut Columns, cell: &Cell, job: &Job, setting
     }
     let classes = eligible.as_deref().map(Eligible::classes);
     let requirement = Requirement { resources: &largest, classes, home: None, job: job.id, special: None };
-    Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement)))
+    Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement, |_| None)))
 }
 
 /// What may run of the job side by side: the groups are laid out in levels, each behind all that it comes after, and the

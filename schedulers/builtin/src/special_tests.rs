@@ -1,8 +1,14 @@
 //! Stories of groups that ask for more than room: devices, ports, limits, spread, minimums.
 
-use plenum_testkit::{JobBuilder, Stage};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use plenum_policies::{Policy, Settings};
+use plenum_sdk::{Decision, Plan, Scheduler, View};
+use plenum_testkit::{JobBuilder, Seat, Stage};
 
 use crate::batch::Batch;
+use crate::placer::Placer;
 use crate::service::Service;
 
 fn machines(placed: &[(u16, u32, u32)]) -> Vec<u32> {
@@ -67,4 +73,94 @@ fn a_gang_waits_until_its_minimum_fits_and_leaves_room_to_others() {
     stage.advance(1_000_000);
     assert_eq!(stage.placed(gang).len(), 3);
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
+
+/// The policies alone, and how many machines the last decision judged one by one.
+struct Counted {
+    placer: Placer,
+    judged: Rc<Cell<usize>>,
+}
+
+impl Scheduler for Counted {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        self.placer.begin(view, Settings::default());
+        self.placer.place_all(view, view.work(), &mut plan, &mut decision);
+        self.judged.set(self.placer.judged.get());
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// A cell of machines with one GPU each, and what a decision judges there.
+fn counted(machines: u32, jobs: impl IntoIterator<Item = JobBuilder>) -> (Stage, usize) {
+    let mut stage = Stage::new();
+    for number in 0..machines {
+        stage.machine_with_gpus(&format!("m{number}"), 16_000, &[("rack", "a")], 1);
+    }
+    let judged = Rc::new(Cell::new(0));
+    let seat: Seat = stage.seat(Counted { placer: Placer::new(Policy::BestFit), judged: Rc::clone(&judged) });
+    // The cell hears nothing of the decision: so there is one only.
+    stage.hold(seat);
+    for job in jobs {
+        stage.submit(&job);
+    }
+    stage.settle();
+    (stage, judged.get())
+}
+
+fn gpu_job(name: &str, tasks: u32) -> JobBuilder {
+    JobBuilder::new(name, "batch").group("main", tasks, 100).gpu(1000)
+}
+
+/// Each of them looked at every machine twice: for room, and for a reason.
+#[test]
+fn equal_jobs_that_wait_for_devices_or_ports_cost_one_look_at_the_machines() {
+    let full = || std::iter::once(gpu_job("all", 50).priority(90));
+    let gpus = (0..40).map(|number| gpu_job(&format!("gpu{number}"), 1));
+    let (_, judged) = counted(50, full().chain(gpus));
+    assert!(judged <= 5 * 50, "{judged} looks at 50 machines for 40 jobs that wait for a GPU");
+
+    let gangs = (0..40).map(|number| gpu_job(&format!("gang{number}"), 2).min(2));
+    let (_, judged) = counted(50, full().chain(gangs));
+    assert!(judged <= 5 * 50, "{judged} looks at 50 machines for 40 gangs that wait for two GPUs");
+
+    let web = |name: &str, tasks| JobBuilder::new(name, "batch").group("main", tasks, 100).port("http", 80);
+    let webs = (0..40).map(|number| web(&format!("web{number}"), 1));
+    let (_, judged) = counted(50, std::iter::once(web("all", 50).priority(90)).chain(webs));
+    assert!(judged <= 5 * 50, "{judged} looks at 50 machines for 40 jobs that wait for a port");
+
+    let limited = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").group("main", 1, 90_000);
+    let (_, judged) = counted(50, (0..40).map(|number| limited(number).per_machine(1)));
+    assert!(judged <= 50, "{judged} looks at 50 machines for 40 jobs with a limit that wait for room");
+}
+
+/// Each task asked all machines again that were full already: their square.
+#[test]
+fn the_tasks_of_a_group_ask_a_machine_that_is_full_once() {
+    let (_, judged) = counted(200, [gpu_job("one", 100).priority(90), gpu_job("other", 100)]);
+    assert!(judged <= 4 * 200, "{judged} looks at 200 machines for 200 tasks");
+    let limited = JobBuilder::new("limited", "batch").group("main", 100, 100).per_machine(1);
+    let (_, judged) = counted(200, [limited]);
+    assert!(judged <= 4 * 200, "{judged} looks at 200 machines for 100 tasks");
+}
+
+/// The reason was told from the mirror alone, which shows nothing yet of what the same decision takes.
+#[test]
+fn why_a_task_waits_counts_what_its_own_decision_took() {
+    for job in [gpu_job("words", 2), JobBuilder::new("words", "batch").group("main", 2, 100).per_machine(1)] {
+        let mut stage = Stage::new();
+        stage.machine_with_gpus("m0", 16_000, &[], 1);
+        let seat = stage.seat(Batch::default());
+        stage.hold(seat);
+        let job = stage.submit(&job);
+        stage.settle();
+        // What was said is read, and the claim too; but what comes of it is not heard of.
+        stage.cut_answers(seat);
+        assert_eq!(stage.passed_over(job, 0), "of 1 machines 1 are ruled out by limits, devices or ports");
+    }
 }

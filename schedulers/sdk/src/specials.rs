@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    Cell, Device, GroupCounts, Job, JobId, Obstacle, Requirement, Special, Spoken, choose_devices, device_rooms,
+    Cell, Device, GroupCounts, GroupShape, Job, JobId, Obstacle, Requirement, Special, Spoken, choose_devices,
+    device_rooms,
 };
 
 use crate::view::{View, Work};
@@ -71,6 +72,23 @@ impl Specials {
             }
             devices.extend(choose_devices(&mut rooms, &shape.devices).unwrap_or_default());
         }
-        ports.extend(shape.ports.iter().map(|port| port.number).filter(|&port| port > 0));
+        ports.extend(fixed_ports(shape));
     }
+
+    /// Undoes a [`Specials::take`] after which nothing stood in the way: the last one on that machine that was not undone.
+    pub fn give(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
+        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
+        if let Some((_, change)) = self.counts.get_mut(&(job.id, group)) {
+            change.add(cell, shape, slot, -1);
+        }
+        if let Some((devices, ports)) = self.machines.get_mut(&slot) {
+            devices.truncate(devices.len().saturating_sub(shape.devices.len()));
+            ports.truncate(ports.len().saturating_sub(fixed_ports(shape).count()));
+        }
+    }
+}
+
+/// The ports that a group asks for by number.
+fn fixed_ports(shape: &GroupShape) -> impl Iterator<Item = u16> {
+    shape.ports.iter().map(|port| port.number).filter(|&port| port > 0)
 }
