@@ -25,6 +25,8 @@ pub(crate) struct Placer {
     hopeless: BTreeMap<Need, String>,
     /// Machines whose devices and ports a need is known not to get in this decision, one bit each.
     ruled_out: BTreeMap<Need, Vec<u64>>,
+    /// Why jobs that share a machine found none in this decision.
+    homeless: BTreeMap<shared_machine::Need, String>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
     /// Machines that were judged one by one in this decision: what it costs beyond scans.
@@ -36,9 +38,9 @@ pub(crate) struct Placer {
 const RULED_OUT_MAX: usize = 64;
 
 /// Kind, model and thousandths of a device.
-type DeviceNeed = (Arc<str>, Arc<str>, u32);
+pub(crate) type DeviceNeed = (Arc<str>, Arc<str>, u32);
 
-fn device_need(device: &Device) -> DeviceNeed {
+pub(crate) fn device_need(device: &Device) -> DeviceNeed {
     (device.kind.clone(), device.model.clone(), device.millis)
 }
 
@@ -77,6 +79,7 @@ impl Placer {
             homes: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             ruled_out: BTreeMap::new(),
+            homeless: BTreeMap::new(),
             specials: None,
             #[cfg(test)]
             judged: std::cell::Cell::default(),
@@ -90,6 +93,7 @@ impl Placer {
         self.homes.clear();
         self.hopeless.clear();
         self.ruled_out.clear();
+        self.homeless.clear();
         self.specials = None;
         #[cfg(test)]
         self.judged.set(0);
@@ -264,12 +268,27 @@ impl Placer {
             return Ok(None);
         }
         let known = self.homes.get(&work.job.id).copied().or_else(|| view.home(&work.job));
-        let home = match known {
-            Some(home) => home,
-            None => shared_machine::choose_home(&mut self.columns, view.cell(), &work.job, self.settings)?,
-        };
-        self.homes.insert(work.job.id, home);
-        Ok(Some(home))
+        if let Some(home) = known {
+            return Ok(Some(home));
+        }
+        let need = shared_machine::Need::of(&work.job);
+        let hold = view.cell().hold(work.job.id);
+        if let Some(reason) = self.homeless.get(&need).filter(|_| hold.is_none()) {
+            return Err(reason.clone());
+        }
+        let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
+        let chosen = shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, self.settings);
+        match chosen {
+            Ok(home) => {
+                self.homes.insert(work.job.id, home);
+                Ok(Some(home))
+            }
+            Err(reason) => {
+                self.count_judged(|| view.cell().machines().count());
+                self.homeless.insert(need, reason.clone());
+                Err(reason)
+            }
+        }
     }
 }
 

@@ -164,3 +164,26 @@ fn why_a_task_waits_counts_what_its_own_decision_took() {
         assert_eq!(stage.passed_over(job, 0), "of 1 machines 1 are ruled out by limits, devices or ports");
     }
 }
+
+/// The machine was chosen by room alone, the same in each decision: a job with a GPU waited for ever on one without.
+#[test]
+fn a_job_that_shares_a_machine_goes_where_its_devices_are() {
+    let mut stage = Stage::new();
+    stage.machine("plain", 1_000, &[]);
+    stage.machine_with_gpus("m1", 16_000, &[], 1);
+    stage.seat(Batch::default());
+    let train = JobBuilder::new("train", "batch").same_machine().group("fetch", 1, 100).group("learn", 1, 100);
+    let job = stage.submit(&train.gpu(1000).after("fetch"));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), [(0, 0, 1)]);
+    stage.finish(job, true);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), [(1, 0, 1)]);
+}
+
+#[test]
+fn equal_jobs_that_find_no_machine_to_share_cost_one_look_at_the_machines() {
+    let wide = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").same_machine().group("main", 2, 90_000);
+    let (_, judged) = counted(50, (0..40).map(wide));
+    assert!(judged <= 2 * 50, "{judged} looks at 50 machines for 40 jobs");
+}
