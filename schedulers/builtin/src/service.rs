@@ -31,10 +31,12 @@ impl Scheduler for Service {
     fn decide(&mut self, view: &View<'_>) -> Decision {
         self.placer.begin(view, Settings::default());
         let mut decision = Decision::default();
-        // One transaction a job: services are few and live long, and each is easier to follow alone.
-        for groups in view.work().chunk_by(|one, other| one.job.id == other.job.id) {
+        // One transaction a job: services are few and live long, and each is easier to follow alone. When more of them wait than
+        // transactions may be sent, as after the loss of a rack, they share: what is planned beyond the window is thrown away.
+        let jobs: Vec<_> = view.work().chunk_by(|one, other| one.job.id == other.job.id).collect();
+        for jobs in jobs.chunks(jobs.len().div_ceil(view.window()).max(1)) {
             let mut plan = Plan::incremental().decided_by("spread", &[]);
-            for work in groups {
+            for work in jobs.iter().copied().flatten() {
                 self.placer.place(view, std::slice::from_ref(work), &mut plan, &mut decision);
             }
             decision.commit(plan);

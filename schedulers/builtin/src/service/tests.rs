@@ -80,3 +80,38 @@ fn tasks_of_a_removed_machine_are_replaced_at_once() {
     stage.advance(10_000);
     assert_eq!(stage.placed(job), [(0, 0, 1), (0, 1, 1)]);
 }
+
+/// Each job had a transaction of its own, and all but the first four were planned for nothing, again and again.
+#[test]
+fn many_services_at_once_are_each_planned_once() {
+    let mut stage = Stage::new();
+    for number in 0..20 {
+        stage.machine(&format!("m{number}"), 4_000, &[]);
+    }
+    let seat = stage.seat(Service::default());
+    stage.cut_off(seat);
+    let service = |number: u32| JobBuilder::new(&format!("web{number}"), "service").group("web", 2, 500).forever();
+    let jobs: Vec<_> = (0..50).map(|number| stage.submit(&service(number))).collect();
+    stage.let_back(seat);
+    stage.advance(1_000_000);
+    for &job in &jobs {
+        let machines: Vec<_> = stage.placed(job).iter().map(|&(_, _, machine)| machine).collect();
+        assert!(machines.len() == 2 && machines[0] != machines[1], "{machines:?}");
+    }
+    let counters = stage.runtime(seat).counters();
+    assert_eq!((counters.dropped, counters.claims_granted, counters.transactions), (0, 100, 4));
+}
+
+#[test]
+fn a_few_services_have_a_transaction_each() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4_000, &[]);
+    let seat = stage.seat(Service::default());
+    stage.cut_off(seat);
+    for name in ["web", "mail", "wiki"] {
+        stage.submit(&JobBuilder::new(name, "service").group("main", 1, 500).forever());
+    }
+    stage.let_back(seat);
+    stage.advance(1_000_000);
+    assert_eq!(stage.runtime(seat).counters().transactions, 3);
+}
