@@ -33,8 +33,12 @@ pub const PARTS_MAX: u32 = 64;
 pub struct Settings {
     /// Who wins among machines of equal cost.
     pub ties: Ties,
-    /// What all randomness is drawn from: the order of ties, samples, and the random policies. A scheduler's own, the same in a replay.
+    /// What all randomness is drawn from: the order of ties, samples, and the random policies. A scheduler's own, the same in a replay. The order
+    /// of ties may stay the same for a scheduler's life, and an [`Index`](crate::Index) remembers more when it does.
     pub seed: u64,
+    /// Which decision of this seed it is. Samples and the random policies draw anew for each: with one number for all decisions they would try the
+    /// same machines in the same order each time, which is a first fit. Ties do not depend on it.
+    pub turn: u64,
     /// How far costs may be apart while they still count as equal, in the scoring's own unit; 0: only equal costs are. Costs are rounded down to a
     /// multiple of it.
     pub nearness: f32,
@@ -97,8 +101,8 @@ pub(crate) const fn mix(word: u64) -> u64 {
 pub(crate) struct Draws(u64);
 
 impl Draws {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(mix(seed))
+    pub(crate) const fn of(settings: &Settings) -> Self {
+        Self(mix(mix(settings.seed) ^ settings.turn))
     }
 
     /// Below `bound`, which is above 0: the high half of a product, whose bias is below 2^-32.
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn draws_stay_below_their_bound_and_reach_everything() {
-        let mut draws = Draws::new(7);
+        let mut draws = Draws::of(&Settings { seed: 7, ..Settings::default() });
         let mut seen = [0; 5];
         (0..1000).for_each(|_| seen[draws.below(5) as usize] += 1);
         assert!(seen.iter().all(|&times| times > 120), "{seen:?}");

@@ -42,6 +42,8 @@ pub(crate) struct Ground {
     /// Machines that changed since the columns followed last; `None`: all of them.
     changed: Option<Vec<u32>>,
     placing: Placing,
+    /// Decisions so far.
+    choices: u64,
     capacity: Sums,
     free: Sums,
     over: u32,
@@ -85,6 +87,7 @@ impl Ground {
             columns: Columns::default(),
             changed: None,
             placing,
+            choices: 0,
             capacity: Sums::default(),
             free: Sums::default(),
             over: 0,
@@ -190,7 +193,8 @@ impl Ground {
     pub(crate) fn choose(&mut self, each: &Resources, count: u32) -> Vec<u32> {
         self.columns.follow(self.core.cell(), self.changed.as_deref(), &BTreeMap::new());
         self.changed = Some(Vec::new());
-        self.placing.choose(&self.columns, None, each, count)
+        self.choices += 1;
+        self.placing.choose(&self.columns, None, each, count, self.choices)
     }
 
     /// Claims these machines for the job's tasks from `first` on, at most [`CLAIMS_MAX`].

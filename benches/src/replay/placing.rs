@@ -29,15 +29,17 @@ impl Placing {
         self.policy.name()
     }
 
-    /// Machines for up to `count` equal tasks, best first; only on those that are eligible, where that is told.
+    /// Machines for up to `count` equal tasks, best first; only on those that are eligible, where that is told. `turn` is another one for each
+    /// decision of a replay.
     pub(crate) fn choose(
         &self,
         columns: &Columns,
         eligible: Option<&Eligible>,
         each: &Resources,
         count: u32,
+        turn: u64,
     ) -> Vec<u32> {
-        let request = Request { eligible, ..Request::new(each, self.settings) };
+        let request = Request { eligible, ..Request::new(each, Settings { turn, ..self.settings }) };
         choose(columns, &request, self.policy, count)
     }
 }

@@ -189,6 +189,16 @@ fn the_same_seed_gives_the_same_arrivals() {
     assert_eq!(resampled(&jobs, 0, 7), jobs);
 }
 
+/// Each job tried the same machines in the same order: a first fit on a shuffled cell.
+#[test]
+fn a_random_policy_draws_anew_for_each_job() {
+    let class = MachineClass { name: "node".into(), count: 8, capacity: resources(100_000, 1 << 30, 0) };
+    let mut ground = Ground::new(&[class], Placing::named("random", Some(3)).unwrap()).unwrap();
+    let each = resources(1000, 0, 0);
+    let machines: std::collections::BTreeSet<u32> = (0..64).flat_map(|_| ground.choose(&each, 1)).collect();
+    assert_eq!(machines.len(), 8);
+}
+
 /// A twin that knows nothing of cells: counts of free cores, and the rules of EASY written down as simply as can be.
 fn easy_by_counts(jobs: &[TraceJob], cores: u32) -> Vec<i64> {
     let mut starts = vec![None; jobs.len()];

@@ -5,6 +5,8 @@
 //! fits, all equally likely: a random policy and this one are the same. The simulator of Schwarzkopf, Konwinski, Abd-El-Malek and Wilkes, *Omega: flexible,
 //! scalable schedulers for large compute clusters* (EuroSys 2013) places so.
 //!
+//! Each decision draws anew, from the seed and its own number ([`Settings::turn`](crate::Settings::turn)).
+//!
 //! A sample takes the best of d machines that were drawn in the same way: Mitzenmacher, *The power of two choices in randomized load balancing* (IEEE
 //! Transactions on Parallel and Distributed Systems, 2001); for tasks of one job Ousterhout, Wendell, Zaharia and Stoica, *Sparrow* (SOSP 2013).
 
@@ -29,7 +31,7 @@ pub(super) fn choose(columns: &Columns, request: &Request<'_>, count: u32) -> Ve
         return judge.fill(home, count);
     }
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut draws = Draws::new(request.settings.seed);
+    let mut draws = Draws::of(&request.settings);
     let mut chosen = Vec::new();
     let mut pool = Pool::new(columns.rows());
     while chosen.len() < count as usize {
@@ -98,7 +100,7 @@ pub(super) fn choose_from_samples<S: Scoring + ?Sized>(
     chosen: &mut Vec<u32>,
 ) {
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut draws = Draws::new(judge.request.settings.seed);
+    let mut draws = Draws::of(&judge.request.settings);
     let mut pool = Pool::new(judge.columns.rows());
     while chosen.len() < count as usize {
         let sample = (0..most.max(1)).map_while(|_| pool.draw(judge, &placed, &mut draws));

@@ -41,6 +41,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         Settings {
             ties: if seeded { Ties::Seeded } else { Ties::LowestSlot },
             seed,
+            turn: 0,
             nearness: nearness.map_or(0.0, |nearness| f32::from(nearness) / 4.0),
             sample: None,
             parts: parts.map(|(count, first)| Parts { count, first }),

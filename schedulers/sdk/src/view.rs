@@ -43,6 +43,7 @@ pub struct View<'a> {
     pub(crate) in_flight: &'a InFlight,
     pub(crate) changed: Option<&'a [u32]>,
     pub(crate) seed: u64,
+    pub(crate) turn: u64,
     pub(crate) window: usize,
     pub(crate) place: (u32, u32),
 }
@@ -80,10 +81,17 @@ impl<'a> View<'a> {
         self.changed
     }
 
-    /// For randomness: differs between sessions, and is the same in a replay.
+    /// For randomness: differs between sessions, stays the same in one, and is the same in a replay. What shall be drawn anew in each decision
+    /// is drawn from this and [`View::turn`].
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// A number that is another one after each decision that sent something: that of the next transaction of the session.
+    #[must_use]
+    pub const fn turn(&self) -> u64 {
+        self.turn
     }
 
     /// Live sessions of one scheduler name share its jobs: this one's place among them, from 0, and how many they are, at least 1. They may see it

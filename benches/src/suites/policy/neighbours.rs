@@ -33,7 +33,7 @@ struct Apart {
     parts: u32,
 }
 
-const PLAIN: Settings = Settings { ties: Ties::LowestSlot, seed: 0, nearness: 0.0, sample: None, parts: None };
+const PLAIN: Settings = Settings { ties: Ties::LowestSlot, seed: 0, turn: 0, nearness: 0.0, sample: None, parts: None };
 const SEEDED: Settings = Settings { ties: Ties::Seeded, ..PLAIN };
 
 const APART: [Apart; 9] = [

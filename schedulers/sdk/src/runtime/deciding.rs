@@ -139,6 +139,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             in_flight: &self.in_flight,
             changed: self.mirror.changed(),
             seed,
+            turn: self.number + 1,
             window,
             place: self.share.place(),
         };
