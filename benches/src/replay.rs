@@ -198,9 +198,13 @@ fn number_of(machines: &[u32]) -> f64 {
 /// The same jobs with arrivals that are each up to `jitter_micros` later, in their new order: what might as well have been recorded.
 pub(crate) fn resampled(jobs: &[TraceJob], jitter_micros: i64, seed: u64) -> Vec<TraceJob> {
     let mut random = Random::new(seed);
-    let bound = u32::try_from(jitter_micros.clamp(0, i64::from(u32::MAX - 1))).expect("clamped") + 1;
+    let bound = jitter_micros.max(0).unsigned_abs() + 1;
     let moved = |job: &TraceJob| {
-        let later = i64::from(random.below(bound));
+        // Below 72 minutes half of a word is enough; above, the whole of it.
+        let later = match u32::try_from(bound) {
+            Ok(bound) => i64::from(random.below(bound)),
+            Err(_) => i64::try_from((u128::from(random.next()) * u128::from(bound)) >> 64).expect("below an i64"),
+        };
         TraceJob { submit_micros: job.submit_micros.saturating_add(later), ..job.clone() }
     };
     let mut jobs: Vec<TraceJob> = jobs.iter().map(moved).collect();

@@ -189,6 +189,20 @@ fn the_same_seed_gives_the_same_arrivals() {
     assert_eq!(resampled(&jobs, 0, 7), jobs);
 }
 
+/// Above 72 minutes the flag was cut without a word.
+#[test]
+fn arrivals_move_by_as_much_as_was_asked_for() {
+    let jobs = jobs(&"a 0 1 1 1\n".repeat(200));
+    for jitter in [3600 * SECOND, 86_400 * SECOND, i64::from(u32::MAX) * SECOND] {
+        let moved = resampled(&jobs, jitter, 7);
+        let (first, last) = (moved[0].submit_micros, moved[199].submit_micros);
+        assert!(
+            first >= 0 && first < jitter / 10 && last <= jitter && last > jitter / 10 * 9,
+            "{jitter}: {first} {last}"
+        );
+    }
+}
+
 /// Each job tried the same machines in the same order: a first fit on a shuffled cell.
 #[test]
 fn a_random_policy_draws_anew_for_each_job() {
