@@ -167,7 +167,9 @@ impl StreamRow {
 fn stream_row(simulation: &Simulation, stream: Stream) -> StreamRow {
     let settings = &simulation.settings;
     let horizon = settings.horizon_micros;
-    let jobs: Vec<&Job> = simulation.jobs.iter().filter(|job| job.plan.stream == stream).collect();
+    // Of a run that was stopped some jobs have not arrived: nobody waits for them.
+    let arrived = |job: &&Job| job.plan.stream == stream && job.plan.submitted_micros <= horizon;
+    let jobs: Vec<&Job> = simulation.jobs.iter().filter(arrived).collect();
     let position = usize::from(stream == Stream::Service);
     let mono = matches!(settings.arch, Arch::MonoSingle | Arch::MonoMulti);
     // Of a monolithic scheduler the whole counts for both streams, but for the time that it was busy.

@@ -217,4 +217,9 @@ fn a_run_that_is_stopped_is_a_shorter_run() {
     let horizon = row.settings.horizon_micros;
     assert!(horizon > 0 && horizon < micros(86_400.0));
     assert!(row.batch.busy > 0.0 && float(row.batch.attempted) > 100.0);
+    // Jobs that would have come later were counted, as not placed, and with waits below nothing.
+    for stream in [&row.batch, &row.service] {
+        assert!(stream.jobs - stream.attempted <= 2, "{stream:?}");
+        assert!(stream.wait_censored_mean >= 0.0 && stream.pct_unsched() < 5.0, "{stream:?}");
+    }
 }
