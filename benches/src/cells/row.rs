@@ -188,7 +188,8 @@ fn stream_row(simulation: &Simulation, stream: Stream) -> StreamRow {
     let fruitless = if settings.retrying.fruitless_is_busy { own.fruitless_micros } else { 0 };
     let conflicts = schedulers.iter().map(|scheduler| {
         let tally = scheduler.tallies[position];
-        if tally.committed == 0 { 0.0 } else { float(tally.conflicted) / float(tally.committed) }
+        // Whoever never committed counts as if its next transaction did: at least so much.
+        float(tally.conflicted) / float(tally.committed.max(1))
     });
     let first = jobs.iter().filter_map(|job| job.first_thought_micros).sum::<i64>();
     let shared = settings.arch == Arch::Omega;

@@ -223,3 +223,13 @@ fn a_run_that_is_stopped_is_a_shorter_run() {
         assert!(stream.wait_censored_mean >= 0.0 && stream.pct_unsched() < 5.0, "{stream:?}");
     }
 }
+
+#[test]
+fn a_scheduler_that_never_committed_is_not_one_without_conflicts() {
+    let mut simulation = Simulation::new(Settings { batch_schedulers: 2, ..settings(Arch::Omega, 1.0) }).unwrap();
+    let tally = simulation.schedulers[0].tally(Stream::Batch);
+    (tally.committed, tally.conflicted) = (10, 1);
+    simulation.schedulers[1].tally(Stream::Batch).conflicted = 7;
+    let fraction = Row::of(&simulation).batch.conflict_frac;
+    assert!((fraction - (0.1 + 7.0) / 2.0).abs() < 1e-12, "{fraction}");
+}
