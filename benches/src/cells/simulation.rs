@@ -284,9 +284,13 @@ impl Simulation {
     /// Takes note of what was granted and refused.
     pub(crate) fn take_grants(&mut self, position: usize, outcome: &Outcome) -> anyhow::Result<()> {
         for refusal in &outcome.refusals {
-            let lost = matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Mate);
-            ensure!(lost, "a scheduler's picture was not the cell at its base: {refusal:?}");
-            if refusal.kind == RefusalKind::Conflict {
+            // A picture older than the core's memory of changes was still the cell at its base: what does not fit any more, did.
+            let raced = matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale);
+            ensure!(
+                raced || refusal.kind == RefusalKind::Mate,
+                "a scheduler's picture was not the cell at its base: {refusal:?}"
+            );
+            if raced {
                 self.refusals.push((self.now_micros, refusal.machine));
             }
         }

@@ -224,6 +224,41 @@ fn a_run_that_is_stopped_is_a_shorter_run() {
     }
 }
 
+/// It ended the run: who thinks for half an hour in a busy cell commits on a picture that is older than all changes that the core
+/// remembers.
+#[test]
+fn a_claim_whose_picture_is_too_old_to_tell_why_it_lost_counts_as_a_conflict() {
+    let mut simulation = Simulation::new(settings(Arch::Omega, 1.0)).unwrap();
+    let refusal = |kind| plenum_model::Refusal {
+        kind,
+        reason: plenum_model::RefusalReason::NoRoom,
+        claim: Some((0, 0)),
+        job: plenum_model::JobId::default(),
+        group: 0,
+        task: 0,
+        machine: 3,
+        short: None,
+        short_device: None,
+        port: None,
+        culprits: Vec::new(),
+        culprits_total: 0,
+    };
+    let outcome = |kind| Outcome {
+        id: plenum_model::TransactionId { session: plenum_model::SessionId(1), number: 1 },
+        revision: Revision(1),
+        time: plenum_model::LogTime::from_micros(1),
+        outcome: plenum_model::TransactionOutcome::Refused,
+        placements: vec![vec![None]],
+        refusals: vec![refusal(kind)],
+        idle_stops: Vec::new(),
+        ports: Vec::new(),
+        divergences: Vec::new(),
+    };
+    simulation.take_grants(0, &outcome(RefusalKind::Stale)).unwrap();
+    assert_eq!(simulation.refusals, [(0, 3)]);
+    assert!(simulation.take_grants(0, &outcome(RefusalKind::Misfit)).is_err(), "that would be a bug");
+}
+
 #[test]
 fn a_scheduler_that_never_committed_is_not_one_without_conflicts() {
     let mut simulation = Simulation::new(Settings { batch_schedulers: 2, ..settings(Arch::Omega, 1.0) }).unwrap();
