@@ -115,6 +115,12 @@ impl Flags {
             "--conflict and --commit are of --arch omega: with {} nobody conflicts",
             arch.name()
         );
+        let whole = !matches!(arch, Arch::Partitioned | Arch::Mesos);
+        ensure!(
+            whole || self.choice.is_none(),
+            "--choice is of architectures whose schedulers see all machines: with {} each sees a part, and draws from that",
+            arch.name()
+        );
         let batch_schedulers = self.batch_schedulers.unwrap_or(1);
         ensure!(
             (1..=1024).contains(&batch_schedulers),
@@ -230,6 +236,11 @@ mod tests {
             (Flags { arch: Some("mono-single".into()), tjob_batch: Some(2.0), ..Flags::default() }, "alike"),
             (Flags { arch: Some("partitioned".into()), batch_schedulers: Some(3), ..Flags::default() }, "has one"),
             (Flags { lambda: Some(2.0), ..Flags::default() }, "--arch"),
+            (Flags { arch: Some("mesos".into()), choice: Some("best-fit".into()), ..Flags::default() }, "--choice"),
+            (
+                Flags { arch: Some("partitioned".into()), choice: Some("best-fit".into()), ..Flags::default() },
+                "--choice",
+            ),
         ];
         for (flags, word) in wrong {
             let error = flags.single().unwrap_err().to_string();
