@@ -9,12 +9,15 @@
 //! | [`targets`] | what is fed |
 //! | [`mutate`] | how inputs are changed, from a seed |
 //! | [`runner`] | the loop, and what it calls a find |
+//! | [`coverage`] | which code inputs reach, where the build counts that |
 //! | [`weigh`] | how much memory a thread holds |
 //! | [`seeds`] | valid inputs |
 //!
 //! No instrumented build is needed: it runs on stable, in the gate for a moment and by `cargo xtask fuzz` for as long as one likes.
-//! What it lacks without one is coverage: it does not know which change led somewhere new, and relies on the corpus for that.
+//! Without one it does not know which change led somewhere new, and relies on the corpus for that. `cargo xtask fuzz --coverage` makes one, on
+//! stable too: what leads somewhere new is then changed further.
 
+pub mod coverage;
 pub mod mutate;
 pub mod runner;
 pub mod seeds;

@@ -1,12 +1,13 @@
 //! `plenum-fuzz`: runs targets for as long as one likes, and makes their corpus.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, Subcommand};
 use plenum_fuzz::targets::{TARGETS, Target, named};
-use plenum_fuzz::{runner, seeds, weigh::Counting};
+use plenum_fuzz::{coverage, runner, seeds, weigh::Counting};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -34,13 +35,16 @@ enum Command {
         /// The first seed; without it, one from the clock
         #[arg(long)]
         seed: Option<u64>,
+        /// In a build that counts what is reached: where inputs that lead somewhere new are kept, and taken up again
+        #[arg(long, value_name = "DIR")]
+        pool: Option<PathBuf>,
     },
     /// Feed one input
     Feed {
         /// To which target
         target: String,
         /// What
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
 }
 
@@ -65,7 +69,7 @@ fn run(command: Command) -> Result<bool, Problem> {
             let target = named(&target).ok_or_else(|| format!("there is no target {target}"))?;
             say(if (target.run)(&fs::read(file)?) { "it is read" } else { "it is refused" });
         }
-        Command::Run { targets, seconds, seed } => return search(&targets, seconds, seed),
+        Command::Run { targets, seconds, seed, pool } => return search(&targets, seconds, seed, pool.as_deref()),
     }
     Ok(true)
 }
@@ -80,7 +84,7 @@ fn seed(target: &Target) -> Result<(), Problem> {
     Ok(())
 }
 
-fn search(names: &[String], seconds: u64, seed: Option<u64>) -> Result<bool, Problem> {
+fn search(names: &[String], seconds: u64, seed: Option<u64>, pool: Option<&Path>) -> Result<bool, Problem> {
     let mut targets: Vec<&Target> = Vec::new();
     for name in names {
         targets.push(named(name).ok_or_else(|| format!("there is no target {name}"))?);
@@ -94,15 +98,23 @@ fn search(names: &[String], seconds: u64, seed: Option<u64>) -> Result<bool, Pro
     std::panic::set_hook(Box::new(|_| {}));
     let mut clean = true;
     for target in targets {
-        let corpus: Vec<Vec<u8>> = runner::corpus(target)?.into_iter().map(|(_, input)| input).collect();
-        let begun = Instant::now();
-        match runner::search(target, &corpus, seed, |_| begun.elapsed() < each) {
-            Ok(fed) => say(&format!("{:<14} {fed} inputs, seed {seed}: nothing", target.name)),
+        let mut inputs: Vec<Vec<u8>> = runner::corpus(target)?.into_iter().map(|(_, input)| input).collect();
+        let name = target.name;
+        let fed = if coverage::is_counted() {
+            let own = pool.map(|pool| pool.join(name));
+            explore(target, &mut inputs, seed, each, own.as_deref())?
+        } else {
+            let begun = Instant::now();
+            let fed = runner::search(target, &inputs, seed, |_| begun.elapsed() < each);
+            fed.map(|fed| format!("{fed} inputs"))
+        };
+        match fed {
+            Ok(fed) => say(&format!("{name:<14} {fed}, seed {seed}: nothing")),
             Err(found) => {
                 clean = false;
                 let file = runner::folder(target).join(format!("found-{seed}"));
                 fs::write(&file, &found.input)?;
-                let (name, find, place) = (target.name, &found.find, file.display());
+                let (find, place) = (&found.find, file.display());
                 say(&format!(
                     "{name:<14} FOUND {find:?}\n  kept in {place}\n  again: cargo run -p plenum-fuzz -- feed {name} {place}"
                 ));
@@ -110,6 +122,35 @@ fn search(names: &[String], seconds: u64, seed: Option<u64>) -> Result<bool, Pro
         }
     }
     Ok(clean)
+}
+
+/// What was fed, in words, or what was found. Inputs that led somewhere new are kept in the folder, for the next time.
+fn explore(
+    target: &Target,
+    inputs: &mut Vec<Vec<u8>>,
+    seed: u64,
+    each: Duration,
+    folder: Option<&Path>,
+) -> Result<Result<String, Box<runner::Found>>, Problem> {
+    let corpus = inputs.len();
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder)?;
+        for entry in fs::read_dir(folder)? {
+            inputs.push(fs::read(entry?.path())?);
+        }
+    }
+    let (known, begun) = (inputs.len(), Instant::now());
+    let explored = runner::explore(target, inputs, seed, |_| begun.elapsed() < each);
+    if let Some(folder) = folder {
+        for (number, input) in inputs.iter().enumerate().skip(known) {
+            fs::write(folder.join(format!("{number:04}-{seed}")), input)?;
+        }
+    }
+    Ok(explored.map(|explored| {
+        let (fed, before, after, more) = (explored.fed, explored.edges_before, explored.edges, inputs.len() - known);
+        let old = known - corpus;
+        format!("{fed} inputs, {more} of them led somewhere new (beside {old} of before): {before} edges, then {after}")
+    }))
 }
 
 #[allow(clippy::print_stdout, reason = "the one place where the program speaks")]

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::coverage::Reached;
 use crate::mutate::{Random, mutate};
 use crate::targets::Target;
 use crate::weigh::most_held;
@@ -91,6 +92,54 @@ pub fn search(
         fed += 1;
     }
     Ok(fed)
+}
+
+/// Inputs that one exploration keeps at most: with the longest input, 32 MiB.
+const POOL_MAX: usize = 4096;
+
+/// What an exploration came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explored {
+    /// Inputs that were fed.
+    pub fed: u64,
+    /// Edges of the control flow that the first pool reached.
+    pub edges_before: usize,
+    /// Those that are reached now.
+    pub edges: usize,
+}
+
+/// As [`search`], in a build that counts what is reached: inputs that lead somewhere new come into the pool, and are changed further.
+///
+/// # Errors
+/// What was found.
+pub fn explore(
+    target: &Target,
+    pool: &mut Vec<Vec<u8>>,
+    seed: u64,
+    mut goes_on: impl FnMut(u64) -> bool,
+) -> Result<Explored, Box<Found>> {
+    let (mut random, mut reached, mut fed) = (Random::new(seed), Reached::default(), 0);
+    let found = |input: Vec<u8>, find: Find| Err(Box::new(Found { input: smaller(target, input, &find), find }));
+    for input in &*pool {
+        if let (Err(find), _) = reached.by(|| feed(target, input)) {
+            return found(input.clone(), find);
+        }
+    }
+    let edges_before = reached.edges();
+    while goes_on(fed) {
+        let pick = |random: &mut Random| pool.get(random.below(pool.len())).cloned().unwrap_or_default();
+        let (mut input, other) = (pick(&mut random), pick(&mut random));
+        mutate(&mut input, &other, &mut random);
+        let (done, is_new) = reached.by(|| feed(target, &input));
+        if let Err(find) = done {
+            return found(input, find);
+        }
+        if is_new && pool.len() < POOL_MAX {
+            pool.push(input);
+        }
+        fed += 1;
+    }
+    Ok(Explored { fed, edges_before, edges: reached.edges() })
 }
 
 /// Leaves pieces out of an input as long as it does the same kind of thing.

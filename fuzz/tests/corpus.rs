@@ -1,6 +1,9 @@
 //! The corpus, and some thousand changes of it, in every run of the tests; and canaries that show what a find is.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use plenum_fuzz::coverage::__sanitizer_cov_8bit_counters_init;
 use plenum_fuzz::runner::{self, Find};
 use plenum_fuzz::targets::{TARGETS, Target};
 use plenum_fuzz::weigh::Counting;
@@ -56,4 +59,33 @@ fn a_panic_and_hunger_are_found_and_made_small() {
     drop(std::panic::take_hook());
     assert!(matches!(found.find, Find::Hunger(bytes) if bytes > 1 << 20), "{found:?}");
     assert_eq!(found.input.len(), 1);
+}
+
+/// Four bytes that must all be right are found one after the other where it is known that each leads somewhere new; by chance alone,
+/// that would take thousands of millions of inputs.
+#[test]
+fn what_leads_somewhere_new_is_changed_further() {
+    static COUNTERS: [AtomicU8; 4] = [const { AtomicU8::new(0) }; 4];
+    fn opens(input: &[u8]) -> bool {
+        let right = input.iter().zip(b"plen").take_while(|(byte, wanted)| byte == wanted).count();
+        COUNTERS.iter().take(right).for_each(|counter| counter.store(1, Ordering::Relaxed));
+        assert!(right < 4, "open");
+        false
+    }
+    let counters = COUNTERS.as_ptr_range();
+    #[allow(unsafe_code, reason = "as an instrumented object does")]
+    // SAFETY: they are bytes that may be changed while they are shared, and there for ever.
+    unsafe {
+        __sanitizer_cov_8bit_counters_init(
+            counters.start.cast::<u8>().cast_mut(),
+            counters.end.cast::<u8>().cast_mut(),
+        );
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    let target = Target { name: "canary", about: "", run: opens, briefly: 0 };
+    let mut pool = vec![vec![0; 4]];
+    let found = runner::explore(&target, &mut pool, 1, |fed| fed < 1_000_000).unwrap_err();
+    drop(std::panic::take_hook());
+    assert_eq!((found.find, &found.input[..]), (Find::Panic("open".into()), &b"plen"[..]));
+    assert!(pool.len() > 3, "each byte was kept: {pool:?}");
 }

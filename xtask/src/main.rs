@@ -67,6 +67,9 @@ enum Task {
         /// How long.
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
+        /// In a build that counts which code is reached: what leads somewhere new is changed further.
+        #[arg(long)]
+        coverage: bool,
         /// Only these; all when none is named.
         targets: Vec<String>,
     },
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
         Task::Examples { names } => examples::run(&workspace, &names).map(|_| true),
         Task::Crash { rounds } => crash::run(&workspace, &rounds),
         Task::Stories { bless } => simulation::stories(&workspace, bless),
-        Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
+        Task::Fuzz { seconds, coverage, targets } => fuzz::run(&workspace, seconds, &targets, coverage),
         Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {

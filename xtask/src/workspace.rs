@@ -55,6 +55,11 @@ impl Workspace {
         self.target.join("release")
     }
 
+    /// Where fuzzing keeps what led somewhere new.
+    pub(crate) fn fuzz_pool(&self) -> PathBuf {
+        self.target.join("fuzz-pool")
+    }
+
     /// An empty folder below the target folder, for what a step writes.
     pub(crate) fn scratch(&self, name: &str) -> Result<PathBuf> {
         let folder = self.target.join("xtask").join(name);
