@@ -1,6 +1,10 @@
 //! The connection from a command to its cell, and where the cell's address comes from.
 
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
@@ -8,7 +12,7 @@ use plenum_proto::v1::{
 use serde::Deserialize;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, innermost};
 
 /// Where a cell listens when nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
@@ -64,15 +68,6 @@ impl Connection {
     }
 }
 
-/// What the innermost cause says: the outer ones only repeat that there was a transport error.
-fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 /// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +91,35 @@ impl Preferences {
         let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let Some(folder) = folder.or_else(home) else { return Ok(Self::default()) };
         let path = folder.join("plenum/config.toml");
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Self::default()) };
-        toml::from_str(&text).map_err(|error| Failure::new("CONFIG", format!("{}: {error}", path.display())))
+        Self::read_file(&path)
+    }
+
+    fn read_file(path: &Path) -> Result<Self, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                toml::from_str(&text).map_err(|error| Failure::new("CONFIG", format!("{}: {error}", path.display())))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
+            Err(error) => Err(Failure::new("CONFIG", format!("cannot read {}: {error}", path.display()))
+                .with_hint("it may name the cell and the namespace that are meant, so nothing was asked of any")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn preferences_that_cannot_be_read_are_no_missing_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        assert_eq!(Preferences::read_file(&path).unwrap().addr, None);
+        std::fs::write(&path, b"namespace = \"\xff\"").unwrap();
+        assert_eq!(Preferences::read_file(&path).unwrap_err().code, "CONFIG");
+        assert_eq!(Preferences::read_file(folder.path()).unwrap_err().code, "CONFIG");
+        assert_eq!(Preferences::read_file(&path.join("deeper")).unwrap().addr, None);
     }
 }

@@ -1,6 +1,6 @@
 //! What a command says when it did not work: a stable code, a sentence, a hint, and an exit code.
 
-use std::{fmt, io};
+use std::{error::Error, fmt, io};
 
 use tonic::{Code, Status};
 
@@ -80,18 +80,23 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
+        let broke = status.code() == Code::Unknown && status.source().is_some();
+        let grpc_code = if broke { Code::Unavailable } else { status.code() };
         let code = status.metadata().get(CODE_METADATA).and_then(|code| code.to_str().ok());
-        let code = code.map_or_else(|| code_name(status.code()), str::to_owned);
+        let code = code.map_or_else(|| code_name(grpc_code), str::to_owned);
         let mut message = status.message().to_owned();
-        if message.is_empty() {
+        if broke {
+            message = format!("the connection to the cell broke: {}", innermost(&status));
+        } else if message.is_empty() {
             message = format!("the cell answered {}", status.code().description().to_lowercase());
         }
         let failure = Self::new(&code, message);
-        match status.code() {
+        match grpc_code {
             Code::Unavailable => failure.with_hint("the cell may be starting or gone; try again"),
             Code::DeadlineExceeded => failure.with_exit(EXIT_UNFINISHED),
             _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
@@ -104,6 +109,15 @@ impl From<JobFileError> for Failure {
     fn from(error: JobFileError) -> Self {
         Self { code: error.code.to_owned(), message: error.message, hint: error.hint, exit: EXIT_FAILED }
     }
+}
+
+/// What the innermost cause says: the outer ones only repeat that there was a transport error.
+pub(crate) fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// The name of a status in `google.rpc.Code`.

@@ -104,6 +104,25 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+#[test]
+fn who_waits_for_a_job_waits_through_a_restart_of_the_cell() {
+    let stage = Stage::new();
+    let mut server = stage.server("cell", None, &[]);
+    let (port, address) = (server.port(), server.address.clone());
+    let file = stage.file("job.toml", &once("patient", "\"/bin/true\""));
+    let mut waiting = stage.start("waiting", &["--addr", &address, "-o", "json", "job", "run", &file, "--wait"]);
+    let is_there = || stage.try_ask(&address, &["job", "show", "patient"]).ok();
+    eventually("the job is there", is_there);
+    server.process.kill();
+    eventually("the one who waits has noticed", || stage.text("waiting.err").contains("does not answer").then_some(()));
+    let server = stage.server("cell", Some(port), &[]);
+    stage.ask(&address, &["job", "stop", "patient"]);
+    assert_eq!(waiting.ended().code(), Some(1), "{}", stage.text("waiting.err"));
+    let told: Value = serde_json::from_str(&stage.text("waiting.out")).unwrap();
+    assert_eq!(told["state"], "stopped", "{told}");
+    assert_eq!(server.stop().code(), Some(0));
+}
+
 /// A service of three, whose tasks say who they are and run until they are killed.
 const SERVICE: &str = r#"
 name = "three"

@@ -433,12 +433,10 @@ impl Done {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("no JSON ({error}): {self}"))
     }
 
-    /// The one error for programs, on standard error.
+    /// The one error for programs: the only value on standard output.
     #[track_caller]
     pub(crate) fn error(&self) -> Value {
-        let line = self.err.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no error: {self}"));
-        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {self}"));
-        value["error"].clone()
+        self.json()["error"].clone()
     }
 }
 

@@ -20,6 +20,10 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
         Some(ago) => duration_micros(ago).ok().map(|ago| jiff::Timestamp::now().as_microsecond().saturating_sub(ago)),
         None => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond),
     };
+    // In the protocol 0 means that no time is given; no cell is as old as that.
+    if time_micros.is_some_and(|time| time <= 0) {
+        return Err(format!("{text} is before 1970, when there was no cell"));
+    }
     let expected =
         || "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
     time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
@@ -35,6 +39,7 @@ mod tests {
     fn a_moment_is_a_revision_or_a_time() {
         assert_eq!(parse_at("42").unwrap().revision, 42);
         assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap().time_micros, 1_000_000);
+        assert!(parse_at("1970-01-01T00:00:00Z").is_err() && parse_at("-100000w").is_err());
         assert!(parse_at("0").is_err() && parse_at("yesterday").is_err() && parse_at("-1").is_err());
     }
 

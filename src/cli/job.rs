@@ -31,6 +31,8 @@ use crate::{
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
 const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
 const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// How long a cell may be away before a wait is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Failure> {
     match command {
@@ -116,9 +118,14 @@ async fn wait_for(
     deadline: Option<Instant>,
 ) -> Result<ExitCode, Failure> {
     let mut period = WAIT_PERIOD_MIN;
+    let mut silent_since = None;
+    let mut state = JobState::JobWaiting;
     loop {
-        let (revision, view) = get_job(connection, job, None).await?;
-        let state = view.state();
+        let Some((revision, view)) = found(get_job(connection, job, None).await, &mut silent_since)? else {
+            rest(job, state, &mut period, deadline).await?;
+            continue;
+        };
+        state = view.state();
         let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
         // A picture from before the submission may show the end of an earlier run of the job.
         if has_ended && revision >= since {
@@ -128,14 +135,40 @@ async fn wait_for(
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
             return Ok(ExitCode::from(code));
         }
-        if deadline.is_some_and(|deadline| Instant::now() + period > deadline) {
-            let what = format!("job {} is {} at the time limit", job.name, output::job_state(state));
-            return Err(Failure::new("TIME_LIMIT", what)
-                .with_hint(format!("it goes on; see `plenum job show {}`", job.name))
-                .with_exit(EXIT_UNFINISHED));
+        rest(job, state, &mut period, deadline).await?;
+    }
+}
+
+/// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts.
+async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: Option<Instant>) -> Result<(), Failure> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| left.is_zero()) {
+        let what = format!("job {} is {} at the time limit", job.name, output::job_state(state));
+        return Err(Failure::new("TIME_LIMIT", what)
+            .with_hint(format!("it goes on; see `plenum job show {}`", job.name))
+            .with_exit(EXIT_UNFINISHED));
+    }
+    tokio::time::sleep(left.map_or(*period, |left| left.min(*period))).await;
+    *period = (*period * 2).min(WAIT_PERIOD_MAX);
+    Ok(())
+}
+
+/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart. The job has been
+/// accepted: that its cell does not answer says nothing about it.
+fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(found) => {
+            *silent_since = None;
+            Ok(Some(found))
         }
-        tokio::time::sleep(period).await;
-        period = (period * 2).min(WAIT_PERIOD_MAX);
+        Err(failure) if failure.code == "UNAVAILABLE" => {
+            if silent_since.is_none() {
+                output::tell("the cell does not answer at the moment; waiting for it");
+            }
+            let since = *silent_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Help goes to standard output; wrong usage to standard error, as JSON where that was asked for.
+/// Help goes to standard output; wrong usage to standard error, and as JSON to standard output where that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let _ = error.print();

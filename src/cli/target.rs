@@ -17,12 +17,13 @@ pub(crate) struct JobName {
     pub(crate) name: String,
 }
 
-/// A job that is named, or whose file is.
+/// A job that is named, or whose file is: then in the namespace in which `job run` would submit the file.
 pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     let path = Path::new(text);
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
     if is_file {
-        let shape = JobFile::read(path)?.spec.shape.unwrap_or_default();
+        let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
+        let shape = file.spec.shape.unwrap_or_default();
         return Ok(JobName { namespace: shape.namespace, name: shape.name });
     }
     match job_file::name_fault(text) {

@@ -129,11 +129,13 @@ pub(crate) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Prints what went wrong on standard error.
+/// Tells people what went wrong, on standard error; programs that asked for JSON or YAML find it on standard output, where
+/// they would have found the answer.
 pub(crate) fn tell_failure(format: Format, failure: &Failure) {
     if matches!(format, Format::Json | Format::Yaml) {
-        // On one line, so that it is found among other lines, such as a log's.
-        return tell(&failure.to_json().to_string());
+        // On one line, so that it is found among other lines, such as a log's. JSON is YAML, too. Who can't be told on
+        // standard output may still be on standard error.
+        let _ = writeln!(io::stdout().lock(), "{}", failure.to_json());
     }
     let mut text = format!("error[{}]: {}", failure.code, failure.message);
     if let Some(hint) = &failure.hint {
