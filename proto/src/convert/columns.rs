@@ -16,8 +16,14 @@ const MOVES: u64 = 9;
 const ENDS: u64 = 10;
 
 /// Fields of a page.
+const MACHINES: u64 = 4;
 const TASKS: u64 = 7;
 const ALLOCATIONS: u64 = 8;
+/// Fields of a page of machines.
+const MACHINE_ROWS: u64 = 1;
+const LAST_CHANGES: u64 = 2;
+/// A field of a machine.
+const ATTRIBUTES: u64 = 6;
 /// Below are the number of the table and that of the page, which each page has.
 const NUMBER_FIELDS_END: u64 = 3;
 
@@ -41,23 +47,65 @@ pub(super) fn delta(bytes: &Bytes) -> Option<v1::Delta> {
     Some(v1::Delta { grants, moves, ends, ..rest })
 }
 
-/// The page in these bytes, exactly as generated code reads it; `None` when it is to do that.
-pub(super) fn page(bytes: &Bytes) -> Option<v1::Page> {
+/// A page, and what was left out of its machines.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Columned {
+    pub(super) page: v1::Page,
+    /// For each machine its fields of attributes, encoded: many machines have the same ones, which need not be read each time. Empty where
+    /// the machines have them.
+    pub(super) attributes: Vec<Vec<u8>>,
+}
+
+/// The page in these bytes, exactly as generated code reads it, but for the attributes of machines; `None` when generated code is to
+/// do that.
+pub(super) fn page(bytes: &Bytes) -> Option<Columned> {
     let mut rest = Vec::new();
-    let (mut tasks, mut allocations) = (None, None);
+    let (mut tasks, mut allocations, mut machines, mut attributes) = (None, None, None, Vec::new());
     for field in fields(bytes) {
         let field = field.ok()?;
         let content = &bytes[field.content.clone()];
         match (field.number, field.is_delimited(bytes)) {
             (TASKS, true) if tasks.is_none() => tasks = Some(read_tasks(content)?),
             (ALLOCATIONS, true) if allocations.is_none() => allocations = Some(read_allocations(content)?),
+            (MACHINES, true) if machines.is_none() => machines = Some(read_machines(content, &mut attributes)?),
             // A second one, or a page of another table: the whole is generated code's.
             (NUMBER_FIELDS_END.., _) => return None,
             _ => rest.extend_from_slice(&bytes[field.whole]),
         }
     }
     let rest = v1::Page::decode(rest.as_slice()).ok()?;
-    Some(v1::Page { tasks, allocations, ..rest })
+    Some(Columned { page: v1::Page { tasks, allocations, machines, ..rest }, attributes })
+}
+
+fn read_machines(bytes: &[u8], attributes: &mut Vec<Vec<u8>>) -> Option<v1::MachinePage> {
+    let mut page = v1::MachinePage::default();
+    let mut rest = Vec::new();
+    for field in fields(bytes) {
+        let field = field.ok()?;
+        let content = &bytes[field.content.clone()];
+        match (field.number, field.is_delimited(bytes)) {
+            (MACHINE_ROWS, true) => {
+                let (machine, own) = read_machine(content, &mut rest)?;
+                page.machines.push(machine);
+                attributes.push(own);
+            }
+            (LAST_CHANGES, true) => unpack(content, &mut page.last_changes)?,
+            _ => return None,
+        }
+    }
+    Some(page)
+}
+
+/// A machine without its attributes, and these.
+fn read_machine(bytes: &[u8], rest: &mut Vec<u8>) -> Option<(v1::MachineChange, Vec<u8>)> {
+    let mut attributes = Vec::new();
+    rest.clear();
+    for field in fields(bytes) {
+        let field = field.ok()?;
+        let is_attribute = field.number == ATTRIBUTES && field.is_delimited(bytes);
+        if is_attribute { &mut attributes } else { &mut *rest }.extend_from_slice(&bytes[field.whole]);
+    }
+    Some((v1::MachineChange::decode(rest.as_slice()).ok()?, attributes))
 }
 
 fn read_grants(bytes: &[u8]) -> Option<v1::Grants> {
@@ -169,30 +217,66 @@ impl<const SHORT: usize, const LONG: usize> Columns<SHORT, LONG> {
     }
 }
 
+/// The top bit of each byte: in all but the last one of a number it is set.
+const GOES_ON: u64 = 0x8080_8080_8080_8080;
+
 /// Appends the numbers of a packed column; `None` where one has more bits than the column's, or ends in the middle.
+///
+/// Eight bytes at a time: most columns are of states, counts and the like, eight numbers of one byte each, and the others have no
+/// number that is longer than that.
 fn unpack<N: TryFrom<u64>>(bytes: &[u8], column: &mut Vec<N>) -> Option<()> {
     column.reserve(bytes.iter().filter(|&&byte| byte < 0x80).count());
+    let mut rest = bytes;
+    while let Some((&word, after)) = rest.split_first_chunk::<8>() {
+        let (word, bits) = (u64::from_le_bytes(word), u64::from_le_bytes(word) & GOES_ON);
+        if bits == 0 {
+            for byte in word.to_le_bytes() {
+                column.push(N::try_from(byte.into()).ok()?);
+            }
+            rest = after;
+        } else if bits == GOES_ON {
+            rest = unpack_one(rest, column)?;
+        } else {
+            // Bytes up to the first one that does not go on, the others cleared; then sevens of bits are brought together, by pairs.
+            let end = (!word & GOES_ON).trailing_zeros() + 1;
+            let sevens = word & (u64::MAX >> (64 - end)) & !GOES_ON;
+            let pairs = sevens & 0x007f_007f_007f_007f | sevens >> 1 & 0x3f80_3f80_3f80_3f80;
+            let fours = pairs & 0x0000_3fff_0000_3fff | pairs >> 2 & 0x0fff_c000_0fff_c000;
+            let number = fours & 0x0fff_ffff | fours >> 4 & 0x00ff_ffff_f000_0000;
+            column.push(N::try_from(number).ok()?);
+            rest = &rest[end as usize / 8..];
+        }
+    }
+    while !rest.is_empty() {
+        rest = unpack_one(rest, column)?;
+    }
+    Some(())
+}
+
+/// Appends the first number of some bytes, and gives those behind it.
+fn unpack_one<'a, N: TryFrom<u64>>(bytes: &'a [u8], column: &mut Vec<N>) -> Option<&'a [u8]> {
     let (mut number, mut shift) = (0, 0);
-    for &byte in bytes {
+    for (at, &byte) in bytes.iter().enumerate() {
         if shift >= 63 && byte > 1 {
             return None;
         }
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             column.push(N::try_from(number).ok()?);
-            (number, shift) = (0, 0);
-        } else {
-            shift += 7;
+            return Some(&bytes[at + 1..]);
         }
+        shift += 7;
     }
-    (shift == 0).then_some(())
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{delta as read, page};
+    use super::{Columned, delta as read, page, unpack};
     use bytes::Bytes;
+    use proptest::prelude::*;
     use prost::Message;
+    use prost::encoding::{decode_varint, encode_varint};
 
     use crate::v1;
 
@@ -236,6 +320,16 @@ mod tests {
         assert_eq!(read(&Bytes::from(empty.encode_to_vec())), Some(empty));
     }
 
+    /// The page with the attributes of its machines; nothing where these make no sense.
+    fn joined(found: Columned) -> Option<v1::Page> {
+        let Columned { mut page, attributes } = found;
+        let machines = page.machines.iter_mut().flat_map(|page| &mut page.machines);
+        for (machine, own) in machines.zip(attributes) {
+            machine.attributes = v1::MachineChange::decode(own.as_slice()).ok()?.attributes;
+        }
+        Some(page)
+    }
+
     #[test]
     fn a_page_is_read_as_generated_code_reads_it() {
         let reason = v1::NumberedReason { position: 1, reason: "moved".to_owned() };
@@ -250,18 +344,35 @@ mod tests {
         };
         let tasks = v1::TaskPage { allocations: vec![9], failures: vec![1, 0], ..v1::TaskPage::default() };
         let empty = v1::Page { table: v1::Table::Allocations.into(), number: 9, ..v1::Page::default() };
+        let machine = |id: u64, attributes: &[(&str, &str)]| v1::MachineChange {
+            id,
+            name: format!("m{id}"),
+            capacity: Some(v1::Resources { cpu_millis: 4000, ..v1::Resources::default() }),
+            attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            epoch_began: id,
+            ..v1::MachineChange::default()
+        };
+        let machines = v1::MachinePage {
+            machines: vec![
+                machine(1 << 40, &[("rack", "r1"), ("zone", "a")]),
+                machine(7, &[]),
+                machine(9, &[("a", "")]),
+            ],
+            last_changes: vec![300, 0, u64::MAX],
+        };
         let pages = [
+            v1::Page { table: v1::Table::Machines.into(), machines: Some(machines), ..empty.clone() },
             v1::Page { allocations: Some(allocations), ..empty.clone() },
             v1::Page { table: v1::Table::Tasks.into(), tasks: Some(tasks), ..empty.clone() },
             empty.clone(),
         ];
         for whole in pages {
             let bytes = whole.encode_to_vec();
-            assert_eq!(page(&Bytes::from(bytes.clone())).as_ref(), Some(&whole));
+            assert_eq!(page(&Bytes::from(bytes.clone())).and_then(joined), Some(whole));
             for place in 0..bytes.len() {
                 let mut bytes = bytes.clone();
                 bytes[place] ^= 0x81;
-                if let Some(found) = page(&Bytes::from(bytes.clone())) {
+                if let Some(found) = page(&Bytes::from(bytes.clone())).and_then(joined) {
                     assert_eq!(v1::Page::decode(bytes.as_slice()), Ok(found), "byte {place}");
                 }
             }
@@ -300,6 +411,38 @@ mod tests {
             if let Some(found) = read(&Bytes::copy_from_slice(&whole[..end])) {
                 assert_eq!(v1::Delta::decode(&whole[..end]), Ok(found), "{end}");
             }
+        }
+    }
+
+    /// As generated code reads a column: one number after the other.
+    fn unpacked(mut bytes: &[u8]) -> Option<Vec<u64>> {
+        let mut numbers = Vec::new();
+        while !bytes.is_empty() {
+            numbers.push(decode_varint(&mut bytes).ok()?);
+        }
+        Some(numbers)
+    }
+
+    fn check_column(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let (expected, mut long, mut short) = (unpacked(bytes), Vec::new(), Vec::<u32>::new());
+        prop_assert_eq!(unpack(bytes, &mut long).map(|()| long), expected.clone());
+        let fitting = expected.and_then(|numbers| numbers.into_iter().map(|n| u32::try_from(n).ok()).collect());
+        prop_assert_eq!(unpack(bytes, &mut short).map(|()| short), fitting);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_of_all_lengths_are_unpacked(column in proptest::collection::vec((any::<u64>(), 0_u32..64), 0..60)) {
+            let mut bytes = Vec::new();
+            column.iter().for_each(|(number, shift)| encode_varint(number >> shift, &mut bytes));
+            check_column(&bytes)?;
+            check_column(&bytes[..bytes.len().saturating_sub(1)])?;
+        }
+
+        #[test]
+        fn any_bytes_are_unpacked_as_generated_code_does(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            check_column(&bytes)?;
         }
     }
 }

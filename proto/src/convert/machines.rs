@@ -28,7 +28,7 @@ pub fn register(wire: v1::RegisterMachine) -> Result<Command, Invalid> {
         name: names::machine_name("name", &wire.name)?,
         boot_id: names::principal("boot_id", &wire.boot_id)?,
         capacity: resources("capacity", wire.capacity)?,
-        attributes: Arc::new(attributes(&wire.attributes)?),
+        attributes: Arc::new(attributes_from_wire(&wire.attributes)?),
         devices: devices(wire.devices)?,
         inventory: each("inventory", wire.inventory, Inventory::try_from)?,
         seen: Revision(wire.seen_revision),
@@ -164,7 +164,8 @@ pub(super) fn reported(field: &str, number: i32) -> Result<AllocationState, Inva
     }
 }
 
-fn attributes(wire: &BTreeMap<String, String>) -> Result<Attributes, Invalid> {
+/// Attributes as the cell has them.
+pub(super) fn attributes_from_wire(wire: &BTreeMap<String, String>) -> Result<Attributes, Invalid> {
     bounds::at_most("attributes", "attributes", wire.len(), ATTRIBUTES_MAX)?;
     wire.iter()
         .map(|(name, value)| {
@@ -288,7 +289,7 @@ impl TryFrom<v1::MachineChange> for Machine {
             state,
             epoch: if gone { wire.epoch } else { bounds::epoch("epoch", wire.epoch)? },
             capacity: Arc::new(capacity.try_into().within("capacity")?),
-            attributes: Arc::new(attributes(&wire.attributes)?),
+            attributes: Arc::new(attributes_from_wire(&wire.attributes)?),
             devices: devices(wire.devices)?.into(),
             boot_id: names::text("boot_id", &wire.boot_id, TEXT_BYTES_MAX)?.as_ref().into(),
             since: LogTime { micros: wire.since_micros },

@@ -1,10 +1,6 @@
 //! A cell built again from its rows, as a server finds it after a restart.
 
-use std::sync::Arc;
-
-use plenum_model::{
-    AllocationExtra, Cell, Governance, Machine, MachineId, MachineState, Restore, RestoredAllocation, Session,
-};
+use plenum_model::{AllocationExtra, Cell, Governance, MachineId, Restore, RestoredAllocation, Session};
 
 /// The same cell from its rows alone.
 pub(crate) fn recovered(cell: &Cell) -> Cell {
@@ -14,8 +10,13 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
         Restore::new(cell.revision(), cell.time(), identity, names, cell.shapes().to_vec(), cell.filling());
     for (slot, found) in (0..).zip(cell.machine_slots().iter()) {
         let last_change = cell.machine_rows().get(slot).unwrap().last_change;
-        let machine = found.machine.clone().unwrap_or_else(|| gone(MachineId { slot, generation: found.generation }));
-        restore.machine(&machine, last_change);
+        match &found.machine {
+            Some(machine) => {
+                let class = restore.class(&machine.attributes);
+                restore.machine(machine, class, last_change);
+            }
+            None => restore.gone(MachineId { slot, generation: found.generation }, last_change),
+        }
     }
     for (slot, found) in (0..).zip(cell.job_slots().iter()) {
         restore.job(slot, found.generation, found.job.clone());
@@ -28,8 +29,7 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
     }
     for slot in 0..cell.allocation_rows().len() {
         let (row, status) = cell.allocation_image(slot).unwrap();
-        let extra = cell.allocation_in(slot).and_then(|found| found.extra);
-        let extra: AllocationExtra = extra.cloned().unwrap_or_default();
+        let extra: Option<AllocationExtra> = cell.allocation_in(slot).and_then(|found| found.extra).cloned();
         restore.allocation(RestoredAllocation { slot, row, status, extra });
     }
     cell.sessions().for_each(|session| restore.session(Session::clone(session)));
@@ -41,23 +41,4 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
         paused: cell.paused().cloned().collect(),
     });
     restore.finish().unwrap()
-}
-
-/// What is left of a machine that was removed.
-fn gone(id: MachineId) -> Arc<Machine> {
-    Arc::new(Machine {
-        id,
-        name: "".into(),
-        state: MachineState::Gone,
-        epoch: 0,
-        capacity: Arc::default(),
-        attributes: Arc::default(),
-        devices: [].into(),
-        boot_id: "".into(),
-        since: plenum_model::LogTime::default(),
-        drain_deadline: None,
-        registered: plenum_model::LogTime::default(),
-        cordoned: false,
-        epoch_began: plenum_model::Revision(0),
-    })
 }

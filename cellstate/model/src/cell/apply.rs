@@ -111,7 +111,13 @@ impl Cell {
         Arc::make_mut(&mut self.shape_numbers).insert(shape, number);
     }
 
-    pub(super) fn put_machine(&mut self, machine: &Arc<Machine>) {
+    pub(super) fn put_machine(&mut self, machine: &Machine) {
+        let class = self.class_of(&machine.attributes);
+        self.put_machine_of(machine, class);
+    }
+
+    /// Puts a machine whose attributes are those of a class.
+    pub(super) fn put_machine_of(&mut self, machine: &Machine, class: u32) {
         let slot = machine.id.slot;
         let before = self.machine_in(slot).cloned();
         let mut room = self.room(slot);
@@ -123,7 +129,6 @@ impl Cell {
         }
         let gone = machine.state == MachineState::Gone;
         room.add(&machine.capacity);
-        let class = self.class_of(&machine.attributes);
         let revision = self.revision;
         let has_rest = room.0[2..] != [0; crate::DIMENSIONS - 2] || !machine.capacity.is_plain();
         let row = self.machines.get_mut(slot);
@@ -149,14 +154,14 @@ impl Cell {
     }
 
     /// The machine, sharing with others what it has alike with them.
-    fn sharing(&mut self, machine: &Arc<Machine>, class: u32) -> Arc<Machine> {
+    fn sharing(&mut self, machine: &Machine, class: u32) -> Arc<Machine> {
         let mut shared = Machine::clone(machine);
         shared.attributes.clone_from(&self.classes[class as usize]);
         Arc::make_mut(&mut self.alike).share(&mut shared);
         Arc::new(shared)
     }
 
-    fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {
+    pub(super) fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {
         if let Some(&number) = self.class_numbers.get(attributes) {
             return number;
         }

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use super::{Cell, JobSlot, MachineSlot};
 use crate::delta::Subject;
 use crate::{
-    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, CellIdentity, GroupRow, Hold, Job, JobId,
-    LogTime, Machine, MachineState, Partition, Quota, Resources, Revision, Session, TaskPast, TaskRow, TaskState,
-    UnknownId, UnknownTask,
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job,
+    JobId, LogTime, Machine, MachineId, MachineRow, Partition, Quota, Resources, Revision, Session, TaskPast, TaskRow,
+    TaskState, UnknownId, UnknownTask,
 };
+
+/// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
+const WARM_AHEAD: u32 = 64;
 
 /// A cell in the making. Rows come in any order; `finish` checks them against each other.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub struct RestoredAllocation {
     /// Where it stands.
     pub status: AllocationStatus,
     /// What few have.
-    pub extra: AllocationExtra,
+    pub extra: Option<AllocationExtra>,
 }
 
 /// Rows that do not fit each other.
@@ -89,16 +92,21 @@ impl Restore {
         Self { cell, governance: Governance::default() }
     }
 
-    /// A machine, or the generation of a slot whose machine is gone.
-    pub fn machine(&mut self, machine: &Arc<Machine>, last_change: Revision) {
-        if machine.state == MachineState::Gone {
-            let slot = MachineSlot { generation: machine.id.generation, machine: None };
-            *self.cell.machine_slots.get_mut(machine.id.slot) = slot;
-            self.cell.machines.get_mut(machine.id.slot).last_change = last_change;
-        } else {
-            self.cell.put_machine(machine);
-            self.cell.machines.get_mut(machine.id.slot).last_change = last_change;
-        }
+    /// The number of the class of machines with these attributes.
+    pub fn class(&mut self, attributes: &Arc<Attributes>) -> u32 {
+        self.cell.class_of(attributes)
+    }
+
+    /// A machine that is there, of a class that [`Restore::class`] gave for its attributes.
+    pub fn machine(&mut self, machine: &Machine, class: u32, last_change: Revision) {
+        self.cell.put_machine_of(machine, class);
+        self.cell.machines.get_mut(machine.id.slot).last_change = last_change;
+    }
+
+    /// A slot whose machine is gone: its generation.
+    pub fn gone(&mut self, id: MachineId, last_change: Revision) {
+        *self.cell.machine_slots.get_mut(id.slot) = MachineSlot { generation: id.generation, machine: None };
+        self.cell.machines.get_mut(id.slot).last_change = last_change;
     }
 
     /// A slot of the table of jobs: its generation, and the job if there is one.
@@ -126,7 +134,9 @@ impl Restore {
         let RestoredAllocation { slot, row, status, extra } = allocation;
         *self.cell.allocations.get_mut(slot) = row;
         *self.cell.statuses.get_mut(slot) = status.into();
-        self.cell.keep_extra(slot, extra);
+        if let Some(extra) = extra {
+            self.cell.keep_extra(slot, extra);
+        }
     }
 
     /// Quotas, holds, partitions, unknown tasks and paused schedulers.
@@ -198,29 +208,39 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
 
 /// Takes the room of all live allocations, and counts those that leave.
 fn derive_rooms(cell: &mut Cell) -> Result<(), RestoreError> {
-    let live: Vec<_> = cell.allocations().map(|found| (found.id, *found.row, found.status.state)).collect();
-    for (id, row, state) in live {
-        let subject = Subject::Allocation(id);
-        let Some(&shape) = cell.shapes.get(row.shape as usize) else {
-            return fault(subject, "has a shape that is not known");
-        };
-        if usize::from(row.scheduler) >= cell.scheduler_names.len() {
-            return fault(subject, "is of a scheduler that is not known");
+    let end = cell.statuses.len();
+    for first in (0..end).step_by(WARM_AHEAD as usize) {
+        let slots = first..end.min(first.saturating_add(WARM_AHEAD));
+        cell.warm(slots.clone());
+        for slot in slots {
+            let found = cell.allocation_in(slot).map(|found| (*found.row, found.status.state));
+            if let Some((row, state)) = found {
+                derive_room(cell, slot, &row, state)?;
+            }
         }
-        if cell.machine_row(row.machine).is_none() {
-            return fault(subject, "is on a machine that is not there");
-        }
-        let group = cell.job(row.job()).and_then(|job| job.group_row(row.group));
-        if group != Some(row.group_row) {
-            return fault(subject, "is of a group that is not there");
-        }
-        let last_change = cell.machines.get_mut(row.machine).last_change;
-        cell.take_room(row.machine, &shape, shape.is_plain());
-        cell.machines.get_mut(row.machine).last_change = last_change;
-        cell.live += 1;
-        check_task(cell, id.slot, &row, state)?;
     }
     Ok(())
+}
+
+fn derive_room(cell: &mut Cell, slot: u32, row: &AllocationRow, state: AllocationState) -> Result<(), RestoreError> {
+    let subject = Subject::Allocation(row.id(slot));
+    let Some(&shape) = cell.shapes.get(row.shape as usize) else {
+        return fault(subject, "has a shape that is not known");
+    };
+    if usize::from(row.scheduler) >= cell.scheduler_names.len() {
+        return fault(subject, "is of a scheduler that is not known");
+    }
+    let Some(&MachineRow { last_change, .. }) = cell.machine_row(row.machine) else {
+        return fault(subject, "is on a machine that is not there");
+    };
+    let group = cell.job(row.job()).and_then(|job| job.group_row(row.group));
+    if group != Some(row.group_row) {
+        return fault(subject, "is of a group that is not there");
+    }
+    cell.take_room(row.machine, &shape, shape.is_plain());
+    cell.machines.get_mut(row.machine).last_change = last_change;
+    cell.live += 1;
+    check_task(cell, slot, row, state)
 }
 
 /// Gives the room that was taken over, and notes what is in use beyond room.
@@ -247,8 +267,7 @@ fn check_task(cell: &mut Cell, slot: u32, row: &AllocationRow, state: Allocation
         cell.groups.get_mut(row.group_row).leaving += 1;
         return Ok(());
     }
-    let group = *cell.groups.get_mut(row.group_row);
-    let named =
-        cell.task(&group, row.task).is_some_and(|task| task.allocation == slot + 1 && task.state == TaskState::Live);
+    let task = cell.groups.get(row.group_row).and_then(|group| cell.task(group, row.task));
+    let named = task.is_some_and(|task| task.allocation == slot + 1 && task.state == TaskState::Live);
     if named { Ok(()) } else { fault(Subject::Allocation(row.id(slot)), "is not named by its task") }
 }

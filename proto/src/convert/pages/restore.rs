@@ -1,19 +1,22 @@
 //! Reading a cell back from its pages.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_model::session::{DecidedNumber, NUMBERS_KEPT};
 use plenum_model::{
-    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Cell, Governance, LogTime, Machine, Restore,
-    RestoreError, RestoredAllocation, Revision, Session, SessionId, TaskRow, TaskState,
+    AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Attributes, Cell, Governance, LogTime, Machine,
+    Restore, RestoreError, RestoredAllocation, Revision, Session, SessionId, TaskRow, TaskState,
 };
+use prost::Message;
 
+use super::super::columns::{self, Columned};
 use super::super::delta::{cell_from_wire, extra_from_wire, job_from_wire, name, position, reasons_by_position};
 use super::super::governance::{hold_from_wire, partition_from_wire, quota_from_wire, unknown_from_wire};
-use super::super::{columns, each, required};
+use super::super::machines::attributes_from_wire;
+use super::super::{each, required};
 use super::encode::is_gone;
 use super::{TABLES, Table, pages_of, rows_in_page};
 use crate::bounds;
@@ -66,18 +69,23 @@ pub fn restore(pages: impl IntoIterator<Item = Bytes>) -> Result<Cell, PageError
 ///
 /// # Errors
 /// When the bytes are none.
-pub fn read(page: Bytes) -> Result<v1::Page, PageError> {
-    match columns::page(&page) {
-        Some(wire) => Ok(wire),
-        None => Ok(error::decode("Page", page)?),
-    }
+pub fn read(page: Bytes) -> Result<ReadPage, PageError> {
+    let columned = match columns::page(&page) {
+        Some(columned) => columned,
+        None => Columned { page: error::decode("Page", page)?, attributes: Vec::new() },
+    };
+    Ok(ReadPage(columned))
 }
+
+/// A page that was [`read`], and is to be added.
+#[derive(Debug)]
+pub struct ReadPage(Columned);
 
 /// A cell in the making, from pages in any order. Those that come before `Meta` wait for it.
 #[derive(Debug)]
 pub struct Decoder {
     sections: Sections,
-    waiting: Vec<v1::Page>,
+    waiting: Vec<Columned>,
     begun: Option<Begun>,
 }
 
@@ -86,6 +94,8 @@ struct Begun {
     restore: Restore,
     rows: [u32; TABLES.len()],
     seen: [BTreeSet<u32>; TABLES.len()],
+    /// By their encoded fields, the attributes of machines that came so far, with the number of their class.
+    classes: BTreeMap<Vec<u8>, (Arc<Attributes>, u32)>,
 }
 
 impl Decoder {
@@ -107,15 +117,16 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Decoder::add`].
-    pub fn add_read(&mut self, page: v1::Page) -> Result<(), PageError> {
-        match (&mut self.begun, &page.meta) {
-            (Some(begun), _) => begun.add(page),
+    pub fn add_read(&mut self, page: ReadPage) -> Result<(), PageError> {
+        let ReadPage(columned) = page;
+        match (&mut self.begun, &columned.page.meta) {
+            (Some(begun), _) => begun.add(columned),
             (None, None) => {
-                self.waiting.push(page);
+                self.waiting.push(columned);
                 Ok(())
             }
             (None, Some(_)) => {
-                let mut begun = Begun::new(page).map_err(content)?;
+                let mut begun = Begun::new(columned.page).map_err(content)?;
                 self.waiting.drain(..).try_for_each(|page| begun.add(page))?;
                 self.begun = Some(begun);
                 Ok(())
@@ -181,10 +192,11 @@ impl Begun {
         restore.governance(governance);
         let mut seen: [BTreeSet<u32>; TABLES.len()] = Default::default();
         seen[0].insert(0);
-        Ok(Self { restore, rows, seen })
+        Ok(Self { restore, rows, seen, classes: BTreeMap::new() })
     }
 
-    fn add(&mut self, page: v1::Page) -> Result<(), PageError> {
+    fn add(&mut self, columned: Columned) -> Result<(), PageError> {
+        let Columned { page, attributes } = columned;
         let table = Table::try_from(page.table).unwrap_or_default();
         let Some(position) = TABLES.iter().position(|&known| known == table) else {
             return Err(content(Invalid::new("table", "the number of a table, 1 to 7", page.table)));
@@ -198,20 +210,73 @@ impl Begun {
             return Err(PageError::Unexpected { table, number, pages });
         }
         let rows = rows_in_page(table, number, self.rows[position]);
-        self.fill(table, page, rows).within_at(table.as_str_name(), number as usize).map_err(content)
+        self.fill(table, page, &attributes, rows).within_at(table.as_str_name(), number as usize).map_err(content)
     }
 
-    fn fill(&mut self, table: Table, page: v1::Page, rows: Range<u32>) -> Result<(), Invalid> {
+    fn fill(&mut self, table: Table, page: v1::Page, apart: &[Vec<u8>], rows: Range<u32>) -> Result<(), Invalid> {
         let restore = &mut self.restore;
         match table {
             Table::Unspecified | Table::Meta => Ok(()),
-            Table::Machines => machines(restore, required("machines", "rows", page.machines)?, &rows),
+            Table::Machines => self.machines(required("machines", "rows", page.machines)?, apart, &rows),
             Table::Jobs => jobs(restore, required("jobs", "rows", page.jobs)?, &rows),
             Table::Groups => groups(restore, &required("groups", "rows", page.groups)?, rows),
             Table::Tasks => tasks(restore, &required("tasks", "rows", page.tasks)?, rows),
-            Table::Allocations => allocations(restore, required("allocations", "rows", page.allocations)?, rows),
+            Table::Allocations => allocations(restore, &required("allocations", "rows", page.allocations)?, rows),
             Table::Sessions => sessions(restore, required("sessions", "rows", page.sessions)?),
         }
+    }
+}
+
+impl Begun {
+    /// Adds machines; their attributes may be `apart`, encoded.
+    fn machines(&mut self, page: v1::MachinePage, apart: &[Vec<u8>], rows: &Range<u32>) -> Result<(), Invalid> {
+        bounds::column("last_changes", page.machines.len(), page.last_changes.len())?;
+        for (position, (machine, last_change)) in page.machines.into_iter().zip(page.last_changes).enumerate() {
+            let encoded = apart.get(position);
+            self.machine(machine, encoded, Revision(last_change), rows).within_at("machines", position)?;
+        }
+        Ok(())
+    }
+
+    fn machine(
+        &mut self,
+        wire: v1::MachineChange,
+        encoded: Option<&Vec<u8>>,
+        last_change: Revision,
+        rows: &Range<u32>,
+    ) -> Result<(), Invalid> {
+        let mut machine = Machine::try_from(wire)?;
+        slot_in(machine.id.slot, rows).within("id")?;
+        if is_gone(&machine) {
+            self.restore.gone(machine.id, last_change);
+            return Ok(());
+        }
+        if machine.name.is_empty() {
+            return Err(Invalid::missing("name", "the name of a machine"));
+        }
+        let class = match encoded {
+            None => self.restore.class(&machine.attributes),
+            Some(encoded) => {
+                let (attributes, class) = self.class(encoded)?;
+                machine.attributes = attributes;
+                class
+            }
+        };
+        self.restore.machine(&machine, class, last_change);
+        Ok(())
+    }
+
+    /// The class of attributes that came by themselves.
+    fn class(&mut self, encoded: &[u8]) -> Result<(Arc<Attributes>, u32), Invalid> {
+        if let Some((attributes, class)) = self.classes.get(encoded) {
+            return Ok((attributes.clone(), *class));
+        }
+        let wire = v1::MachineChange::decode(encoded);
+        let wire = wire.map_err(|error| Invalid::new("attributes", "names and values", error))?;
+        let attributes = Arc::new(attributes_from_wire(&wire.attributes)?);
+        let class = self.restore.class(&attributes);
+        self.classes.insert(encoded.to_vec(), (attributes.clone(), class));
+        Ok((attributes, class))
     }
 }
 
@@ -227,19 +292,6 @@ fn slot_in(slot: u32, rows: &Range<u32>) -> Result<u32, Invalid> {
     } else {
         Err(Invalid::new("", format!("a slot of this page, {} to {}", rows.start, rows.end), slot))
     }
-}
-
-fn machines(restore: &mut Restore, page: v1::MachinePage, rows: &Range<u32>) -> Result<(), Invalid> {
-    bounds::column("last_changes", page.machines.len(), page.last_changes.len())?;
-    for (position, (machine, last_change)) in page.machines.into_iter().zip(page.last_changes).enumerate() {
-        let machine = Machine::try_from(machine).within_at("machines", position)?;
-        slot_in(machine.id.slot, rows).within("id").within_at("machines", position)?;
-        if !is_gone(&machine) && machine.name.is_empty() {
-            return Err(Invalid::missing("name", "the name of a machine")).within_at("machines", position);
-        }
-        restore.machine(&Arc::new(machine), Revision(last_change));
-    }
-    Ok(())
 }
 
 fn jobs(restore: &mut Restore, page: v1::JobPage, rows: &Range<u32>) -> Result<(), Invalid> {
@@ -290,11 +342,24 @@ fn tasks(restore: &mut Restore, page: &v1::TaskPage, rows: Range<u32>) -> Result
     Ok(())
 }
 
-fn allocations(restore: &mut Restore, page: v1::AllocationPage, rows: Range<u32>) -> Result<(), Invalid> {
-    check_columns(&page, rows.len())?;
-    let mut extras: Vec<AllocationExtra> = vec![AllocationExtra::default(); rows.len()];
+fn allocations(restore: &mut Restore, page: &v1::AllocationPage, rows: Range<u32>) -> Result<(), Invalid> {
+    check_columns(page, rows.len())?;
+    let mut extras = extras(page, rows.len())?.into_iter();
+    for (position, slot) in rows.enumerate() {
+        let (row, status) = allocation(page, position)?;
+        restore.allocation(RestoredAllocation { slot, row, status, extra: extras.next() });
+    }
+    Ok(())
+}
+
+/// What few allocations have, by position; none at all for a page where none has any.
+fn extras(page: &v1::AllocationPage, rows: usize) -> Result<Vec<AllocationExtra>, Invalid> {
+    if page.extras.is_empty() && page.restarts.is_empty() && page.reasons.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut extras = vec![AllocationExtra::default(); rows];
     for (number, wire) in page.extras.iter().cloned().enumerate() {
-        let found = extra_from_wire(wire, rows.len()).within_at("extras", number)?;
+        let found = extra_from_wire(wire, rows).within_at("extras", number)?;
         let extra = &mut extras[found.claim as usize];
         (extra.devices, extra.ports, extra.takes_over) = (found.devices, found.ports, found.takes_over);
     }
@@ -302,14 +367,10 @@ fn allocations(restore: &mut Restore, page: v1::AllocationPage, rows: Range<u32>
         return Err(Invalid::new("restarts", "pairs of position and count", page.restarts.len()));
     };
     for &[found, restarts] in pairs {
-        extras[position(found, rows.len()).within("restarts")?].restarts = restarts;
+        extras[position(found, rows).within("restarts")?].restarts = restarts;
     }
-    reasons_by_position(&page.reasons, rows.len(), |position, reason| extras[position].reason = Some(reason))?;
-    for ((position, slot), extra) in rows.enumerate().zip(extras) {
-        let (row, status) = allocation(&page, position)?;
-        restore.allocation(RestoredAllocation { slot, row, status, extra });
-    }
-    Ok(())
+    reasons_by_position(&page.reasons, rows, |position, reason| extras[position].reason = Some(reason))?;
+    Ok(extras)
 }
 
 fn check_columns(page: &v1::AllocationPage, rows: usize) -> Result<(), Invalid> {
