@@ -8,7 +8,7 @@ use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{CheckpointRecord, NumberRecord};
-use crate::store::{IMAGE_BYTES_MAX, Row, Snapshot, Store, damaged, decode};
+use crate::store::{IMAGE_BYTES_MAX, Row, SealedRow, Snapshot, Store, damaged, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -229,14 +229,19 @@ impl History {
         let info = info(row)?;
         let mut live = info.live;
         live.sort_by_key(|table| table.table);
-        Ok(PagesAt { snapshot, revision: checkpoint_revision, live, table: 0, page: 0, failed: false })
+        Ok(PagesAt {
+            images: Images { snapshot, revision: checkpoint_revision, scan: None },
+            live,
+            table: 0,
+            page: 0,
+            failed: false,
+        })
     }
 }
 
 /// The pages of a checkpoint. See [`History::pages_at`].
 pub struct PagesAt {
-    snapshot: Snapshot,
-    revision: u64,
+    images: Images,
     live: Vec<TablePages>,
     /// Where it stands: position in `live`, and number of the next page.
     table: usize,
@@ -244,14 +249,61 @@ pub struct PagesAt {
     failed: bool,
 }
 
-impl PagesAt {
-    fn image(&self, table: u8, page: u32) -> Result<PageImage, StoreError> {
+/// Images that are passed over, before the next page's is looked up: a look-up takes as long as some five of them.
+const PASSED_MAX: usize = 8;
+
+/// Images in the order of pages: of each its newest one up to a revision.
+struct Images {
+    snapshot: Snapshot,
+    revision: u64,
+    /// All images from some page on; none before the first one is asked for, and behind a page that has too many.
+    scan: Option<Scan>,
+}
+
+type Scan = std::iter::Peekable<Box<dyn Iterator<Item = Result<SealedRow, StoreError>> + Send>>;
+
+impl Images {
+    /// The image of a page that comes after all that were asked for before.
+    fn of(&mut self, table: u8, page: u32) -> Result<PageImage, StoreError> {
         let key = |revision| ImageKey { table, page, revision }.encode();
-        match self.snapshot.last_page(key(0)..=key(self.revision))? {
-            Some(row) => Ok(PageImage { table, number: page, bytes: row.value }),
-            None => Err(damaged(Shelf::Pages, &key(self.revision), "it has no image up to that revision")),
+        let (first, last) = (key(0), key(self.revision));
+        let found = match self.pass(&first, &last)? {
+            Passed::All(newest) => newest.map(|row| row.open()).transpose()?,
+            Passed::TooMany => {
+                self.scan = None;
+                self.snapshot.last_page(first..=last.clone())?.map(|row| row.value)
+            }
+        };
+        match found {
+            Some(bytes) => Ok(PageImage { table, number: page, bytes }),
+            None => Err(damaged(Shelf::Pages, &last, "it has no image up to that revision")),
         }
     }
+
+    /// Passes all images up to `last`, and gives the newest one from `first` on.
+    fn pass(&mut self, first: &[u8], last: &[u8]) -> Result<Passed, StoreError> {
+        let scan = self.scan.get_or_insert_with(|| {
+            let end = ImageKey { table: u8::MAX, page: u32::MAX, revision: u64::MAX };
+            let rows: Box<dyn Iterator<Item = _> + Send> = Box::new(self.snapshot.pages(first.to_vec()..=end.encode()));
+            rows.peekable()
+        });
+        let is_next = |row: &Result<SealedRow, StoreError>| row.as_ref().map_or(true, |row| *row.key <= *last);
+        let mut newest = None;
+        for _ in 0..=PASSED_MAX {
+            match scan.next_if(is_next).transpose()? {
+                Some(row) => newest = Some(row).filter(|row| *row.key >= *first),
+                None => return Ok(Passed::All(newest)),
+            }
+        }
+        Ok(Passed::TooMany)
+    }
+}
+
+/// What was found on the way.
+enum Passed {
+    All(Option<SealedRow>),
+    /// There are more of them than it is worth to pass.
+    TooMany,
 }
 
 impl Iterator for PagesAt {
@@ -264,7 +316,7 @@ impl Iterator for PagesAt {
                 self.page = 0;
                 continue;
             }
-            let image = self.image(table.table, self.page);
+            let image = self.images.of(table.table, self.page);
             self.page += 1;
             self.failed = image.is_err();
             return Some(image.map_err(ReadError::from));

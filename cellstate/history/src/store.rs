@@ -61,6 +61,19 @@ pub(crate) struct Row {
     pub(crate) value: Bytes,
 }
 
+/// A row of the pages that may be passed over: it was not looked at whether it is damaged.
+pub(crate) struct SealedRow {
+    pub(crate) key: fjall::Slice,
+    value: fjall::Slice,
+}
+
+impl SealedRow {
+    /// Its value without checksum.
+    pub(crate) fn open(&self) -> Result<Bytes, StoreError> {
+        unseal(Shelf::Pages, &self.key, &self.value)
+    }
+}
+
 /// The database, with a keyspace for each shelf.
 pub(crate) struct Store {
     database: Database,
@@ -213,6 +226,17 @@ impl Snapshot {
     /// The first row of a range of keys of the pages.
     pub(crate) fn first_page(&self, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
         self.snapshot.range(&self.pages, keys).next().map(|guard| row(Shelf::Pages, guard)).transpose()
+    }
+
+    /// The rows of a range of keys of the pages, rising.
+    pub(crate) fn pages(
+        &self,
+        keys: RangeInclusive<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<SealedRow, StoreError>> + use<> {
+        self.snapshot.range(&self.pages, keys).map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok(SealedRow { key, value })
+        })
     }
 
     /// The last row of a range of keys of the pages.

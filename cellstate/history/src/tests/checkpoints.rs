@@ -28,6 +28,26 @@ fn a_checkpoint_shows_the_newest_image_of_each_page() {
 }
 
 #[test]
+fn a_page_with_many_images_hides_none_of_its_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(2, 5)];
+    // Pages 1 and 3 change with each of 40 checkpoints, page 2 with every ninth, pages 0 and 4 never.
+    for number in 0..40 {
+        let changed = (0..5).filter(|page| number == 0 || page % 2 == 1 || (*page == 2 && number % 9 == 0));
+        let images: Vec<_> = changed.map(|at| page(2, at, &format!("{at}-{number}"))).collect();
+        history.checkpoint(2 * (number + 1), 0, &live, images).unwrap();
+    }
+    for number in 0..40 {
+        let rare = number / 9 * 9;
+        let expected =
+            [(0, 0), (1, number), (2, rare), (3, number), (4, 0)].map(|(at, of)| format!("2/{at}={at}-{of}"));
+        assert_eq!(images(&history, 2 * (number + 1)), expected);
+    }
+}
+
+#[test]
 fn a_table_that_shrank_and_grew_again_needs_its_new_pages() {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
