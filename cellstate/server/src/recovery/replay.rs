@@ -9,9 +9,9 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use plenum_history::History;
 use plenum_journal::{Claimed, Frame, Journal, Recovered};
 use plenum_model::{Cell, Delta, Revision};
@@ -30,6 +30,9 @@ const PIECES_AHEAD: usize = 32;
 /// So much log behind a checkpoint has changed most of its pages. To hold on to them would have each of them copied, for a next checkpoint
 /// that writes them all anyway.
 const KEPT_BYTES_MAX: u64 = 32 << 20;
+
+/// Grants of more claims than that would push each other out of the cache before they are folded.
+const WARM_AHEAD: usize = 256;
 
 /// What the log and the newest checkpoint come to.
 pub(super) struct Replayed {
@@ -52,10 +55,11 @@ pub(super) enum Log {
 pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, Recovered, Replayed), ServerError> {
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
     let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
+    let (emptied, empty) = channel();
     let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
     let (walked, replayed) = std::thread::scope(|scope| {
-        let walking = scope.spawn(move || walk(log, start + 1, Pieces::new(pieces, start + 1)));
-        let decoding = scope.spawn(move || decode(to_decode, dir, history, start + 1, &decoded));
+        let walking = scope.spawn(move || walk(log, start + 1, Pieces::new(pieces, empty, start + 1)));
+        let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, start + 1, &decoded));
         let folded = fold(to_fold, history, start);
         let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
         let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
@@ -106,7 +110,7 @@ fn walk(log: Log, from: u64, mut pieces: Pieces) -> Result<(Journal, Recovered),
 /// Some batches of the log, one after the other.
 #[derive(Default)]
 struct Piece {
-    bytes: Vec<u8>,
+    bytes: BytesMut,
     batches: Vec<Range<usize>>,
 }
 
@@ -116,11 +120,13 @@ struct Pieces {
     piece: Piece,
     /// `None` once nobody takes any more.
     sender: Option<SyncSender<Piece>>,
+    /// Memory of pieces that were decoded: new memory for each would cost the system more than reading the log does.
+    empty: Receiver<BytesMut>,
 }
 
 impl Pieces {
-    fn new(sender: SyncSender<Piece>, from: u64) -> Self {
-        Self { from, piece: Piece::default(), sender: Some(sender) }
+    fn new(sender: SyncSender<Piece>, empty: Receiver<BytesMut>, from: u64) -> Self {
+        Self { from, piece: Piece::default(), sender: Some(sender), empty }
     }
 
     fn add(&mut self, frame: &Frame<'_>) {
@@ -129,6 +135,7 @@ impl Pieces {
         }
         let start = self.piece.bytes.len();
         if start == 0 {
+            self.piece.bytes = self.empty.try_recv().unwrap_or_default();
             self.piece.bytes.reserve(PIECE_BYTES + frame.payload.len());
         }
         self.piece.bytes.extend_from_slice(frame.payload);
@@ -157,6 +164,7 @@ struct Decoded {
 /// Decodes what is from a revision on: what the log has no more comes from the history. Ends when nobody takes it any more.
 fn decode(
     pieces: Receiver<Piece>,
+    emptied: &Sender<BytesMut>,
     dir: &Path,
     history: &History,
     from: u64,
@@ -165,7 +173,7 @@ fn decode(
     let known = history.newest_revision();
     let mut is_first = true;
     for Piece { bytes, batches } in pieces {
-        let bytes = Bytes::from(bytes);
+        let bytes = bytes.freeze();
         let mut decoded = Decoded::default();
         for place in batches {
             let batch = LoggedBatch::parse(bytes.slice(place))?;
@@ -179,12 +187,17 @@ fn decode(
             for revision in batch.revisions().filter(|revision| revision.0 >= from) {
                 decoded.deltas.push(delta_of(&batch, revision)?);
             }
-            let bytes = batch.bytes().len() as u64;
-            decoded.log_bytes += bytes;
-            decoded.unfed_bytes += if batch.last().0 > known { bytes } else { 0 };
+            let length = batch.bytes().len() as u64;
+            decoded.log_bytes += length;
+            decoded.unfed_bytes += if batch.last().0 > known { length } else { 0 };
         }
         if sender.send(decoded).is_err() {
             return Ok(());
+        }
+        // Nothing of it is in what was decoded. If something were, it would merely not be used again.
+        if let Ok(mut bytes) = bytes.try_into_mut() {
+            bytes.clear();
+            drop(emptied.send(bytes));
         }
     }
     Ok(())
@@ -226,10 +239,23 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: u64) -> Result<Rep
         if folded_bytes > KEPT_BYTES_MAX {
             replayed.checkpoint = None;
         }
-        deltas.iter().try_for_each(|delta| advance(&mut replayed.mirror, delta))?;
+        for (at, delta) in deltas.iter().enumerate() {
+            deltas.get(at + 1).into_iter().for_each(|next| warm(replayed.mirror.cell(), next));
+            advance(&mut replayed.mirror, delta)?;
+        }
         replayed.unfed_bytes += unfed_bytes;
     }
     Ok(replayed)
+}
+
+/// Brings what a delta's grants will write into the cache, while the one before is folded: rows of a large cell are nowhere near.
+fn warm(cell: &Cell, delta: &Delta) {
+    for grants in delta.grants.iter().filter(|grants| grants.slots.len() <= WARM_AHEAD) {
+        cell.warm_rows(grants.slots.iter().copied());
+        if let Some(group) = cell.groups().get(grants.group_row) {
+            cell.warm_claims(group, &grants.machines, &grants.tasks);
+        }
+    }
 }
 
 fn advance(mirror: &mut Mirror, delta: &Delta) -> Result<(), ServerError> {
