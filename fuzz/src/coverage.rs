@@ -72,17 +72,21 @@ impl Reached {
 
 /// Most counters are 0: eight of them are looked at together.
 fn note(counters: &[u8], seen: &mut [u8]) -> bool {
+    let (eights, rest) = counters.as_chunks::<8>();
     let mut is_new = false;
-    for (counters, seen) in counters.chunks(8).zip(seen.chunks_mut(8)) {
-        if counters.iter().all(|count| *count == 0) {
-            continue;
-        }
-        for (count, seen) in counters.iter().zip(seen).filter(|(count, _)| **count > 0) {
+    let mut look = |at: usize, counters: &[u8]| {
+        for (count, seen) in counters.iter().zip(&mut seen[at..]).filter(|(count, _)| **count > 0) {
             let bit = magnitude(*count);
             is_new |= *seen & bit == 0;
             *seen |= bit;
         }
+    };
+    for (number, eight) in eights.iter().enumerate() {
+        if u64::from_ne_bytes(*eight) != 0 {
+            look(number * 8, eight);
+        }
     }
+    look(counters.len() - rest.len(), rest);
     is_new
 }
 
