@@ -11,6 +11,6 @@ mod wanted;
 
 pub(crate) use hub::Hub;
 pub use leases::Leases;
-pub(crate) use logs::{Chunk, LogRelay, NoLogs};
+pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub(crate) use reports::Reports;
 pub use wanted::{EpochOver, Follower, WantedIndex};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use plenum_model::MachineId;
@@ -34,9 +36,40 @@ impl fmt::Display for NoLogs {
 /// A piece of a log, or why it ends.
 pub(crate) type Chunk = Result<bytes::Bytes, String>;
 
+#[derive(Clone)]
 struct Reader {
     machine: u32,
     chunks: mpsc::Sender<Chunk>,
+    /// Set before the last sender goes, if the agent has sent all.
+    complete: Arc<AtomicBool>,
+}
+
+/// What a reader gets.
+pub(crate) struct Reading {
+    pub(crate) request: u64,
+    pub(crate) chunks: mpsc::Receiver<Chunk>,
+    complete: Arc<AtomicBool>,
+}
+
+impl Reading {
+    /// Once `chunks` is at its end: whether that is the log's. Otherwise the agent left in the middle of it.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+}
+
+/// Where an agent's chunks of a request go.
+pub(crate) struct Writing {
+    /// The slot of the machine that was asked.
+    pub(crate) machine: u32,
+    reader: Reader,
+}
+
+impl Writing {
+    /// False: nobody reads it any more.
+    pub(crate) async fn send(&self, chunk: Chunk) -> bool {
+        self.reader.chunks.send(chunk).await.is_ok()
+    }
 }
 
 #[derive(Default)]
@@ -77,8 +110,8 @@ impl LogRelay {
         }
     }
 
-    /// Asks a machine's agent for a log. The receiver ends without a last word when the agent leaves.
-    pub(crate) fn read(&self, machine: u32, mut asked: v1::LogsAsked) -> Result<(u64, mpsc::Receiver<Chunk>), NoLogs> {
+    /// Asks a machine's agent for a log.
+    pub(crate) fn read(&self, machine: u32, mut asked: v1::LogsAsked) -> Result<Reading, NoLogs> {
         let mut relay = self.relay.lock();
         if relay.readers.len() >= self.readers_max {
             return Err(NoLogs::TooMany(self.readers_max));
@@ -89,8 +122,9 @@ impl LogRelay {
         let agent = relay.agents.get(&machine).ok_or(NoLogs::AgentGone)?;
         agent.try_send(asked).map_err(|_| NoLogs::AgentGone)?;
         let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
-        relay.readers.insert(request, Reader { machine, chunks });
-        Ok((request, receiver))
+        let complete = Arc::<AtomicBool>::default();
+        relay.readers.insert(request, Reader { machine, chunks, complete: Arc::clone(&complete) });
+        Ok(Reading { request, chunks: receiver, complete })
     }
 
     /// A reader left, or has all.
@@ -103,13 +137,20 @@ impl LogRelay {
         }
     }
 
-    /// Where an agent's chunks of a request go, and the slot of the machine that was asked; `None` if nobody reads it any more.
-    pub(crate) fn reader(&self, request: u64) -> Option<(u32, mpsc::Sender<Chunk>)> {
-        self.relay.lock().readers.get(&request).map(|reader| (reader.machine, reader.chunks.clone()))
+    /// Where an agent's chunks of a request go; `None` if nobody reads it any more.
+    pub(crate) fn writing(&self, request: u64) -> Option<Writing> {
+        let reader = self.relay.lock().readers.get(&request)?.clone();
+        Some(Writing { machine: reader.machine, reader })
     }
 
     /// The agent has sent all: the reader's channel ends when it was read.
-    pub(crate) fn ended(&self, request: u64) {
+    pub(crate) fn ended(&self, request: u64, writing: &Writing) {
+        writing.reader.complete.store(true, Ordering::Release);
+        self.relay.lock().readers.remove(&request);
+    }
+
+    /// The agent sends nothing more, in the middle: its reader learns it.
+    pub(crate) fn broken_off(&self, request: u64) {
         self.relay.lock().readers.remove(&request);
     }
 }

@@ -62,6 +62,39 @@ impl AgentsService {
         epoch <= plenum_model::floor_of(self.shared.identity.incarnation)
     }
 
+    /// Hands chunks on to their readers. `sending` is the request whose end has not come.
+    async fn relay_logs(
+        &self,
+        principal: &Principal,
+        chunks: &mut Streaming<v1::SendLogsRequest>,
+        sending: &mut Option<u64>,
+    ) -> Result<(), Status> {
+        let logs = &self.shared.hub.logs;
+        let mut allowed = None;
+        while let Some(chunk) = chunks.message().await? {
+            let Some(writing) = logs.writing(chunk.request) else {
+                let message = format!("request {}: nobody reads it any more", chunk.request);
+                return Err(Failure::new(Code::Cancelled, "READER_GONE", message).into());
+            };
+            if allowed != Some(writing.machine) {
+                self.may_send_logs_of(principal, writing.machine).await?;
+                allowed = Some(writing.machine);
+            }
+            *sending = Some(chunk.request);
+            let piece = if chunk.error.is_empty() { Ok(chunk.data) } else { Err(chunk.error) };
+            let last = chunk.end || piece.is_err();
+            let empty = matches!(&piece, Ok(data) if data.is_empty());
+            if !empty && !writing.send(piece).await {
+                return Err(Failure::new(Code::Cancelled, "READER_GONE", "nobody reads it any more").into());
+            }
+            if last {
+                logs.ended(chunk.request, &writing);
+                *sending = None;
+            }
+        }
+        Ok(())
+    }
+
     /// A log comes from the machine that was asked for it, and from no other.
     async fn may_send_logs_of(&self, principal: &Principal, slot: u32) -> Result<(), Failure> {
         if principal.role() == crate::authorise::Role::Local {
@@ -243,26 +276,13 @@ impl v1::agents_server::Agents for AgentsService {
     ) -> Result<Response<v1::SendLogsResponse>, Status> {
         let principal = principal(&request)?;
         let mut chunks = request.into_inner();
-        let mut allowed = None;
-        while let Some(chunk) = chunks.message().await? {
-            let Some((machine, reader)) = self.shared.hub.logs.reader(chunk.request) else {
-                let message = format!("request {}: nobody reads it any more", chunk.request);
-                return Err(Failure::new(Code::Cancelled, "READER_GONE", message).into());
-            };
-            if allowed != Some(machine) {
-                self.may_send_logs_of(&principal, machine).await?;
-                allowed = Some(machine);
-            }
-            let piece = if chunk.error.is_empty() { Ok(chunk.data) } else { Err(chunk.error) };
-            let last = chunk.end || piece.is_err();
-            let empty = matches!(&piece, Ok(data) if data.is_empty());
-            if !empty && reader.send(piece).await.is_err() {
-                return Err(Failure::new(Code::Cancelled, "READER_GONE", "nobody reads it any more").into());
-            }
-            if last {
-                self.shared.hub.logs.ended(chunk.request);
-            }
+        // What is being sent, and not at its end.
+        let mut sending = None;
+        let sent = self.relay_logs(&principal, &mut chunks, &mut sending).await;
+        if let Some(request) = sending {
+            self.shared.hub.logs.broken_off(request);
         }
+        sent?;
         Ok(Response::new(v1::SendLogsResponse {}))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use plenum_model::{
     AllocationId, AllocationRef, Cell, Command, Decision, GroupShape, Job, JobId, NotWanted, RejectionCode, Sum,
@@ -11,7 +12,6 @@ use plenum_model::{
 };
 use plenum_proto::v1;
 use prost::Message;
-use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
@@ -21,13 +21,16 @@ use super::govern::used_by_namespace;
 use super::listing::{self, Filter};
 use super::story::{self, Hero};
 use super::{past, principal};
-use crate::agents::{Chunk, NoLogs};
+use crate::agents::{NoLogs, Reading};
 use crate::shared::{Decided, Shared};
 use crate::view;
 
 const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority"];
 const ALLOCATION_FIELDS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
+
+/// An agent that is started again needs about so long.
+const AGENT_RETRY: Duration = Duration::from_secs(1);
 
 /// `plenum.v1.Jobs`.
 pub(super) struct JobsService {
@@ -250,7 +253,10 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
         let cell = self.shared.snapshot().await;
-        let machine = match cell.allocation(id) {
+        let found = cell.allocation(id);
+        // Nothing more comes of one that ended: an agent that has forgotten it would wait for ever.
+        let follow = wire.follow && found.is_some();
+        let machine = match found {
             Some(allocation) => allocation.row.machine,
             None => {
                 let ended = ended(&self.shared, &cell, id).await?;
@@ -263,45 +269,56 @@ impl v1::jobs_server::Jobs for JobsService {
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
             stderr: wire.stderr,
-            follow: wire.follow,
+            follow,
             tail_lines: wire.tail_lines,
             ..Default::default()
         };
-        let (number, chunks) = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
+        let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
             let (status, code) = match &no_logs {
                 NoLogs::TooMany(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
                 NoLogs::AgentGone => (Code::Unavailable, "AGENT_GONE"),
             };
             Failure::new(status, code, no_logs.to_string())
         })?;
-        Ok(Response::new(Box::pin(Reading { shared: self.shared.clone(), request: number, chunks })))
+        Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))
     }
 }
 
 /// A reader's stream; when it goes, the agent is told.
-struct Reading {
+struct Reader {
     shared: Arc<Shared>,
-    request: u64,
-    chunks: mpsc::Receiver<Chunk>,
+    reading: Reading,
+    has_ended: bool,
 }
 
-impl Stream for Reading {
+impl Stream for Reader {
     type Item = Result<v1::LogChunk, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.chunks.poll_recv(cx).map(|chunk| {
-            chunk.map(|chunk| {
-                chunk
-                    .map(|data| v1::LogChunk { data })
-                    .map_err(|error| Failure::new(Code::Unavailable, "NO_LOGS", error).into_status())
-            })
-        })
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(chunk) = self.reading.chunks.poll_recv(cx) else { return Poll::Pending };
+        let failed = match chunk {
+            Some(Ok(data)) => return Poll::Ready(Some(Ok(v1::LogChunk { data }))),
+            Some(Err(error)) => Some(Failure::new(Code::Unavailable, "NO_LOGS", error)),
+            None if self.reading.is_complete() => None,
+            None => Some(broken_off()),
+        };
+        self.has_ended = true;
+        Poll::Ready(failed.map(|failure| Err(failure.into_status())))
     }
 }
 
-impl Drop for Reading {
+/// What came so far is not all.
+fn broken_off() -> Failure {
+    let message = "the machine's agent left before the end of the log; what came so far is not all: read it again";
+    Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY)
+}
+
+impl Drop for Reader {
     fn drop(&mut self) {
-        self.shared.hub.logs.done(self.request);
+        self.shared.hub.logs.done(self.reading.request);
     }
 }
 

@@ -192,6 +192,69 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     server.shutdown().await.unwrap();
 }
 
+/// What an agent is asked for next.
+async fn asked_of(told: &mut tonic::Streaming<v1::Assignments>) -> v1::LogsAsked {
+    loop {
+        if let Some(asked) = told.message().await.unwrap().unwrap().logs.pop() {
+            return asked;
+        }
+    }
+}
+
+// The reader of a log whose agent was restarted took what had come by then for all.
+#[tokio::test]
+async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
+
+    // The agent begins anew; its sending ends without the end of the log.
+    for is_agent_gone in [true, false] {
+        let of_agent = connect(&server).await;
+        let mut agents = v1::agents_client::AgentsClient::new(of_agent);
+        let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+        let mut told = agents.follow(follow).await.unwrap().into_inner();
+        assert!(told.message().await.unwrap().unwrap().full);
+        let mut reader = jobs.logs(ask).await.unwrap().into_inner();
+        let asked = asked_of(&mut told).await;
+        assert!(asked.follow);
+        let (chunks, sent) = tokio::sync::mpsc::channel(4);
+        let sending = tokio::spawn({
+            let mut agents = agents.clone();
+            async move { agents.send_logs(ReceiverStream::new(sent)).await }
+        });
+        let part = v1::SendLogsRequest { request: asked.request, data: "part".into(), ..Default::default() };
+        chunks.send(part).await.unwrap();
+        assert_eq!(reader.message().await.unwrap().unwrap().data, "part");
+        if is_agent_gone {
+            told = agents.follow(follow).await.unwrap().into_inner();
+        } else {
+            drop(chunks);
+            sending.await.unwrap().unwrap();
+        }
+        let broken = reader.message().await.unwrap_err();
+        assert_eq!((broken.code(), code(&broken).as_str()), (Code::Unavailable, "AGENT_GONE"));
+        drop(told);
+    }
+
+    // Of what has ended nothing more comes: whoever follows gets what there is.
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    assert!(told.message().await.unwrap().unwrap().full);
+    let _reader = jobs.logs(ask).await.unwrap();
+    assert!(!asked_of(&mut told).await.follow);
+    server.shutdown().await.unwrap();
+}
+
 /// An agent's call in the name of one of a machine's agents.
 fn of_instance<T>(instance: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
