@@ -1,6 +1,7 @@
 //! gRPC and HTTP: thin. Messages are validated by `plenum-proto`, decided by the core, and answered from here.
 
 mod agents;
+mod allocations;
 mod backup;
 mod cell;
 mod driven;
@@ -16,6 +17,7 @@ pub(crate) mod past;
 mod session;
 mod story;
 mod stream;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
 //! Rows as people read them: with names in place of numbers.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Delta, End, Job, LogTime, Machine, Resources, Room, TaskState,
+    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, LogTime, Machine, Resources, Room, TaskState,
 };
 use plenum_proto::v1;
 
@@ -108,46 +109,85 @@ pub(crate) fn add(total: &mut v1::Resources, more: &v1::Resources) {
 }
 
 /// Live allocations of one group.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct GroupCounts {
-    states: [u32; 5],
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct GroupCounts {
+    granted: u32,
+    starting: u32,
+    running: u32,
+    stopping: u32,
+    lost: u32,
     attempts: u32,
 }
 
-/// Live allocations by group row, of the jobs in these slots: one walk over all allocations.
-pub(crate) fn count_groups(cell: &Cell, wanted: impl Fn(u32) -> bool) -> BTreeMap<u32, GroupCounts> {
-    let mut counts: BTreeMap<u32, GroupCounts> = BTreeMap::new();
-    for allocation in cell.allocations().filter(|allocation| wanted(allocation.row.job_slot)) {
-        let position = match allocation.status.state {
-            AllocationState::Granted => 0,
-            AllocationState::Starting => 1,
-            AllocationState::Running => 2,
-            AllocationState::Stopping => 3,
-            _ => 4,
-        };
-        counts.entry(allocation.row.group_row).or_default().states[position] += 1;
+impl GroupCounts {
+    fn add(&mut self, state: AllocationState) {
+        match state {
+            AllocationState::Granted => self.granted += 1,
+            AllocationState::Starting => self.starting += 1,
+            AllocationState::Running => self.running += 1,
+            AllocationState::Stopping | AllocationState::Evicting => self.stopping += 1,
+            AllocationState::Lost => self.lost += 1,
+            // Not live.
+            _ => {}
+        }
     }
-    counts
+}
+
+/// Counts allocations of groups, each by its tasks. Those that are leaving no task knows: as soon as some group has such, all of the
+/// cell's are looked at, once.
+pub(crate) struct Counts<'a> {
+    cell: &'a Cell,
+    /// By group row.
+    leaving: OnceCell<BTreeMap<u32, GroupCounts>>,
+}
+
+impl<'a> Counts<'a> {
+    pub(crate) fn new(cell: &'a Cell) -> Self {
+        Self { cell, leaving: OnceCell::new() }
+    }
+
+    fn of(&self, number: u32, group: &GroupRow) -> GroupCounts {
+        let leaving = || self.leaving.get_or_init(|| self.leaving()).get(&number).copied().unwrap_or_default();
+        let mut counts = if group.leaving == 0 { GroupCounts::default() } else { leaving() };
+        for task in (0..group.count).filter_map(|task| self.cell.task(group, task)) {
+            counts.attempts += u32::from(task.attempts);
+            if let Some(slot) = task.allocation.checked_sub(1) {
+                counts.add(self.cell.status(slot).state);
+            }
+        }
+        counts
+    }
+
+    fn leaving(&self) -> BTreeMap<u32, GroupCounts> {
+        let mut counts: BTreeMap<u32, GroupCounts> = BTreeMap::new();
+        for (slot, byte) in (0_u32..).zip(self.cell.statuses().iter()) {
+            let state = byte.status().state;
+            if state.is_leaving()
+                && let Some(row) = self.cell.allocation_rows().get(slot)
+            {
+                counts.entry(row.group_row).or_default().add(state);
+            }
+        }
+        counts
+    }
 }
 
 /// A job, with counts of its tasks. The body is left out: only some may read it.
 #[must_use]
-pub(crate) fn job(cell: &Cell, job: &Job, counts: &BTreeMap<u32, GroupCounts>) -> v1::JobView {
+pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
     let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
         let row = cell.group(job, position).copied().unwrap_or_default();
-        let mut live = job.group_row(position).and_then(|row| counts.get(&row)).copied().unwrap_or_default();
-        live.attempts =
-            (0..row.count).filter_map(|task| cell.task(&row, task)).map(|task| u32::from(task.attempts)).sum();
+        let live = job.group_row(position).map(|number| counts.of(number, &row)).unwrap_or_default();
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
             // What waits when a job is over never runs.
             waiting: if job.state.is_final() { 0 } else { row.tasks_in(TaskState::Waiting) },
-            granted: live.states[0],
-            starting: live.states[1],
-            running: live.states[2],
-            stopping: live.states[3],
-            lost: live.states[4],
+            granted: live.granted,
+            starting: live.starting,
+            running: live.running,
+            stopping: live.stopping,
+            lost: live.lost,
             done: row.tasks_in(TaskState::Done),
             failed: row.tasks_in(TaskState::Failed),
             attempts: live.attempts,

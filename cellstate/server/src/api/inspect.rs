@@ -61,27 +61,8 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
-        for machine in cell.machines() {
-            let passes = filter.passes(|field| match field {
-                "name" => Some(machine.name.to_string()),
-                "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
-                "epoch" => Some(machine.epoch.to_string()),
-                attribute => {
-                    let name = attribute.trim_start_matches("attr.");
-                    machine.attributes.get(name).map(ToString::to_string)
-                }
-            });
-            if !passes {
-                continue;
-            }
-            if response.machines.len() == limit {
-                response.truncated = true;
-                break;
-            }
-            response.machines.push(view::machine(&cell, machine));
-        }
-        Ok(Response::new(response))
+        let listed = past::blocking(move || Ok(list_machines(&cell, &filter, limit)));
+        Ok(Response::new(listed.await?))
     }
 
     async fn get_machine(
@@ -204,6 +185,30 @@ impl v1::inspect_server::Inspect for InspectService {
         let sessions = rows.filter(passes).take(limit).collect();
         Ok(Response::new(v1::ListSessionsResponse { revision: cell.revision().0, sessions }))
     }
+}
+
+fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachinesResponse {
+    let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
+    for machine in cell.machines() {
+        let passes = filter.passes(|field| match field {
+            "name" => Some(machine.name.to_string()),
+            "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
+            "epoch" => Some(machine.epoch.to_string()),
+            attribute => {
+                let name = attribute.trim_start_matches("attr.");
+                machine.attributes.get(name).map(ToString::to_string)
+            }
+        });
+        if !passes {
+            continue;
+        }
+        if response.machines.len() == limit {
+            response.truncated = true;
+            break;
+        }
+        response.machines.push(view::machine(cell, machine));
+    }
+    response
 }
 
 /// The cell in numbers.

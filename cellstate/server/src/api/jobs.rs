@@ -1,15 +1,11 @@
 //! For owners of jobs.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{
-    AllocationId, AllocationRef, Cell, Command, Decision, GroupShape, Job, JobId, NotWanted, RejectionCode, Sum,
-    TaskState, group_is_wanted,
-};
+use plenum_model::{AllocationId, AllocationRef, Cell, Command, Decision, Job, JobId, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -17,17 +13,15 @@ use tonic::{Code, Request, Response, Status};
 
 use super::ended::{self, Fate};
 use super::failure::Failure;
-use super::govern::used_by_namespace;
 use super::listing::{self, Filter};
 use super::story::{self, Hero};
-use super::{past, principal};
+use super::waiting::Reasons;
+use super::{allocations, past, principal};
 use crate::agents::{NoLogs, Reading};
 use crate::shared::{Decided, Shared};
-use crate::view;
+use crate::view::{self, Counts};
 
 const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority"];
-const ALLOCATION_FIELDS: &[&str] =
-    &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
 
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
@@ -70,6 +64,31 @@ fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<
     })
 }
 
+fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, limit: usize) -> v1::ListJobsResponse {
+    let (counts, reasons) = (Counts::new(cell), Reasons::new(shared, cell));
+    let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
+    for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
+        let passes = filter.passes(|field| match field {
+            "name" => Some(job.shape.name.to_string()),
+            "namespace" => Some(job.shape.namespace.to_string()),
+            "scheduler" => Some(job.shape.scheduler.to_string()),
+            "state" => Some(listing::job_word(v1::JobState::from(job.state).into()).to_owned()),
+            _ => Some(job.shape.priority.to_string()),
+        });
+        if !passes {
+            continue;
+        }
+        if response.jobs.len() == limit {
+            response.truncated = true;
+            break;
+        }
+        let mut view = view::job(cell, job, &counts);
+        view.waiting_reason = reasons.of(job);
+        response.jobs.push(view);
+    }
+    response
+}
+
 #[tonic::async_trait]
 impl v1::jobs_server::Jobs for JobsService {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
@@ -101,13 +120,17 @@ impl v1::jobs_server::Jobs for JobsService {
         let reads_body = principal(&request)?.may_read_bodies();
         let wire = request.into_inner();
         let cell = past::cell(&self.shared, wire.at).await?;
-        let job = job_named(&cell, &wire.namespace, &wire.name)?;
-        let counts = view::count_groups(&cell, |slot| slot == job.id.slot);
-        let mut view = view::job(&cell, job, &counts);
-        view.waiting_reason = waiting_reason(&self.shared, &cell, &used_by_namespace(&cell), job);
-        let body = job.body.as_deref().filter(|_| reads_body);
-        view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
-        Ok(Response::new(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) }))
+        let shared = self.shared.clone();
+        // Who waits for a job asks often, and a job may have a million tasks.
+        let got = past::blocking(move || {
+            let job = job_named(&cell, &wire.namespace, &wire.name)?;
+            let mut view = view::job(&cell, job, &Counts::new(&cell));
+            view.waiting_reason = Reasons::new(&shared, &cell).of(job);
+            let body = job.body.as_deref().filter(|_| reads_body);
+            view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
+            Ok(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) })
+        });
+        Ok(Response::new(got.await?))
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
@@ -115,29 +138,10 @@ impl v1::jobs_server::Jobs for JobsService {
         let filter = Filter::parse(&wire.filter, JOB_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let (counts, used) = (view::count_groups(&cell, |_| true), used_by_namespace(&cell));
-        let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
-        for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
-            let state = listing::job_word(v1::JobState::from(job.state).into());
-            let passes = filter.passes(|field| match field {
-                "name" => Some(job.shape.name.to_string()),
-                "namespace" => Some(job.shape.namespace.to_string()),
-                "scheduler" => Some(job.shape.scheduler.to_string()),
-                "state" => Some(state.to_owned()),
-                _ => Some(job.shape.priority.to_string()),
-            });
-            if !passes {
-                continue;
-            }
-            if response.jobs.len() == limit {
-                response.truncated = true;
-                break;
-            }
-            let mut view = view::job(&cell, job, &counts);
-            view.waiting_reason = waiting_reason(&self.shared, &cell, &used, job);
-            response.jobs.push(view);
-        }
-        Ok(Response::new(response))
+        let shared = self.shared.clone();
+        // Looks at every task of what it shows.
+        let listed = past::blocking(move || Ok(list(&shared, &cell, &wire, &filter, limit)));
+        Ok(Response::new(listed.await?))
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
@@ -202,7 +206,7 @@ impl v1::jobs_server::Jobs for JobsService {
         &self,
         request: Request<v1::ListAllocationsRequest>,
     ) -> Result<Response<v1::ListAllocationsResponse>, Status> {
-        Ok(Response::new(list_allocations(&self.shared, request.into_inner()).await?))
+        Ok(Response::new(allocations::list(&self.shared, request.into_inner()).await?))
     }
 
     async fn get_allocation(
@@ -359,141 +363,4 @@ async fn live(shared: &Arc<Shared>, cell: &Cell, allocation: &AllocationRef<'_>)
         view.created_micros = read.await.map_or(0, |logged| logged.time_micros);
     }
     view
-}
-
-async fn list_allocations(
-    shared: &Arc<Shared>,
-    wire: v1::ListAllocationsRequest,
-) -> Result<v1::ListAllocationsResponse, Failure> {
-    let list = wire.list.unwrap_or_default();
-    let filter = Filter::parse(&list.filter, ALLOCATION_FIELDS)?;
-    let limit = listing::limit(list.limit, shared.settings.listing_rows);
-    let cell = past::cell(shared, list.at).await?;
-    let passes = |row: &v1::AllocationView| {
-        (list.namespace.is_empty() || row.namespace == list.namespace)
-            && (wire.job.is_empty() || row.job == wire.job)
-            && (wire.machine.is_empty() || row.machine == wire.machine)
-            && filter.passes(|field| allocation_field(row, field))
-    };
-    let mut response = v1::ListAllocationsResponse { revision: cell.revision().0, ..Default::default() };
-    let mut times: BTreeMap<u64, i64> = BTreeMap::new();
-    for allocation in cell.allocations() {
-        let created = shared.picture.time_of(allocation.row.created);
-        let mut row = view::allocation(&cell, &allocation, created);
-        if !passes(&row) {
-            continue;
-        }
-        if response.allocations.len() == limit {
-            response.truncated = true;
-            return Ok(response);
-        }
-        if created.is_none() {
-            row.created_micros = created_micros(shared, &mut times, row.created_revision);
-        }
-        response.allocations.push(row);
-    }
-    if wire.ended {
-        // What ended last is left out rather than waited for long, and said to be.
-        let behind = past::reach(shared, cell.revision()).await.is_err();
-        let left = limit - response.allocations.len();
-        let (shared, at, job, machine) = (shared.clone(), cell.revision(), wire.job.clone(), wire.machine.clone());
-        let page = past::blocking(move || {
-            ended::list(&shared, at, left, |row| {
-                (list.namespace.is_empty() || row.namespace == list.namespace)
-                    && (job.is_empty() || row.job == job)
-                    && (machine.is_empty() || row.machine == machine)
-                    && filter.passes(|field| allocation_field(row, field))
-            })
-        });
-        let (rows, truncated) = page.await?;
-        response.truncated = truncated || behind;
-        response.allocations.extend(rows);
-    }
-    Ok(response)
-}
-
-/// When a revision was decided that the picture has forgotten. Read once for all allocations of a transaction.
-fn created_micros(shared: &Shared, times: &mut BTreeMap<u64, i64>, revision: u64) -> i64 {
-    if let Some(&known) = times.get(&revision) {
-        return known;
-    }
-    // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
-    if times.len() >= TIMES_READ_MAX {
-        return 0;
-    }
-    let read = shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
-    times.insert(revision, read);
-    read
-}
-
-/// Times that one listing reads from the history.
-const TIMES_READ_MAX: usize = 256;
-
-fn allocation_field(row: &v1::AllocationView, field: &str) -> Option<String> {
-    Some(match field {
-        "id" => AllocationId::from_bits(row.id)?.to_string(),
-        "namespace" => row.namespace.clone(),
-        "job" => row.job.clone(),
-        "group" => row.group.clone(),
-        "machine" => row.machine.clone(),
-        "scheduler" => row.scheduler.clone(),
-        "state" => listing::allocation_word(row.state).to_owned(),
-        "ready" => row.ready.to_string(),
-        "task_index" => row.task.to_string(),
-        _ => row.attempt.to_string(),
-    })
-}
-
-/// What is used of each quota, by namespace.
-type Used = BTreeMap<Arc<str>, Sum>;
-
-/// Why tasks of a job wait: what the cell itself knows, or else what its scheduler said last.
-fn waiting_reason(shared: &Shared, cell: &Cell, used: &Used, job: &Arc<Job>) -> String {
-    if job.state.is_final() {
-        return String::new();
-    }
-    let mut reasons = Vec::new();
-    for (position, shape) in (0_u16..).zip(&job.shape.groups) {
-        let waiting = cell.group(job, position).map_or(0, |row| row.tasks_in(TaskState::Waiting));
-        if waiting == 0 {
-            continue;
-        }
-        let reason = match group_is_wanted(cell, job, position, shared.clock.now()) {
-            Err(NotWanted::After(before)) => {
-                let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
-                format!("group {before} is not done")
-            }
-            Err(not_wanted) => not_wanted.to_string(),
-            Ok(()) => governed(cell, used, job, shape).unwrap_or_else(|| scheduler_says(shared, cell, job, position)),
-        };
-        reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
-    }
-    reasons.join("; ")
-}
-
-/// What operators laid down that stands in the way: no scheduler can do anything about that.
-fn governed(cell: &Cell, used: &Used, job: &Job, shape: &GroupShape) -> Option<String> {
-    let (scheduler, namespace) = (&job.shape.scheduler, &job.shape.namespace);
-    if cell.is_paused(scheduler) {
-        return Some(format!(
-            "the scheduler {scheduler} is paused; `plenum scheduler resume {scheduler}` lets it go on"
-        ));
-    }
-    let used = used.get(namespace).map(Sum::total).unwrap_or_default();
-    let short = cell.quota(namespace)?.shortage(&used, &shape.resources)?;
-    Some(format!("the quota of {namespace} is short of {} by {} for one more", short.resource, short.short_by))
-}
-
-fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
-    if let Some(note) = shared.notes.lock().of(job.id, group.into()) {
-        return format!("{} (at revision {})", note.reason, note.revision);
-    }
-    let sessions = shared.sessions.lock();
-    let connected =
-        cell.sessions().any(|session| *session.scheduler == *job.shape.scheduler && sessions.is_connected(session.id));
-    if connected {
-        format!("scheduler {} has not placed them yet, and has not said why", job.shape.scheduler)
-    } else {
-        format!("no scheduler {} is connected; start one", job.shape.scheduler)
-    }
 }

@@ -1,0 +1,165 @@
+//! Listings of allocations: conditions are compared on rows, and a view is built of what passes only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{AllocationId, AllocationRef, Cell};
+use plenum_proto::v1;
+
+use super::failure::Failure;
+use super::listing::{self, Filter};
+use super::{ended, past};
+use crate::shared::Shared;
+use crate::view;
+
+const FIELDS: &[&str] =
+    &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
+/// Times that one listing reads from the history.
+const TIMES_READ_MAX: usize = 256;
+
+/// Lists the live allocations that pass, and then those that ended last.
+pub(super) async fn list(
+    shared: &Arc<Shared>,
+    wire: v1::ListAllocationsRequest,
+) -> Result<v1::ListAllocationsResponse, Failure> {
+    let list = wire.list.clone().unwrap_or_default();
+    let filter = Filter::parse(&list.filter, FIELDS)?;
+    let limit = listing::limit(list.limit, shared.settings.listing_rows);
+    let cell = past::cell(shared, list.at).await?;
+    // What ended last is left out rather than waited for long, and said to be.
+    let behind = wire.ended && past::reach(shared, cell.revision()).await.is_err();
+    let shared = shared.clone();
+    // A million rows are looked at in some milliseconds, in which connections would stand still.
+    past::blocking(move || {
+        let mut response = live(&shared, &cell, &wire, &filter, limit);
+        if wire.ended && !response.truncated {
+            let left = limit - response.allocations.len();
+            let passes = |row: &v1::AllocationView| {
+                (list.namespace.is_empty() || row.namespace == list.namespace)
+                    && (wire.job.is_empty() || row.job == wire.job)
+                    && (wire.machine.is_empty() || row.machine == wire.machine)
+                    && filter.passes(|field| field_of_view(row, field))
+            };
+            let (rows, truncated) = ended::list(&shared, cell.revision(), left, passes)?;
+            response.truncated = truncated || behind;
+            response.allocations.extend(rows);
+        }
+        Ok(response)
+    })
+    .await
+}
+
+fn live(
+    shared: &Shared,
+    cell: &Cell,
+    wire: &v1::ListAllocationsRequest,
+    filter: &Filter,
+    limit: usize,
+) -> v1::ListAllocationsResponse {
+    let mut response = v1::ListAllocationsResponse { revision: cell.revision().0, ..Default::default() };
+    let Some(asked) = Asked::of(cell, wire) else { return response };
+    let mut times: BTreeMap<u64, i64> = BTreeMap::new();
+    let passes = |allocation: &AllocationRef<'_>| {
+        asked.passes(allocation) && filter.passes(|field| field_of_row(cell, allocation, field))
+    };
+    for allocation in cell.allocations().filter(passes) {
+        if response.allocations.len() == limit {
+            response.truncated = true;
+            break;
+        }
+        let created = shared.picture.time_of(allocation.row.created);
+        let mut row = view::allocation(cell, &allocation, created);
+        if created.is_none() {
+            row.created_micros = created_micros(shared, &mut times, row.created_revision);
+        }
+        response.allocations.push(row);
+    }
+    response
+}
+
+/// Names that were asked for, as numbers of this cell.
+struct Asked {
+    /// By slot.
+    jobs: Option<BTreeSet<u32>>,
+    machine: Option<u32>,
+}
+
+impl Asked {
+    /// `None`: nothing live can pass.
+    fn of(cell: &Cell, wire: &v1::ListAllocationsRequest) -> Option<Self> {
+        let namespace = wire.list.as_ref().map_or("", |list| &list.namespace);
+        let machine = match wire.machine.as_str() {
+            "" => None,
+            name => Some(cell.machine_named(name)?.id.slot),
+        };
+        let jobs: Option<BTreeSet<u32>> = match (namespace, wire.job.as_str()) {
+            ("", "") => None,
+            (namespace, job) if !namespace.is_empty() && !job.is_empty() => {
+                Some([cell.job_named(namespace, job)?.id.slot].into())
+            }
+            (namespace, name) => {
+                let is_asked = |job: &&Arc<plenum_model::Job>| {
+                    (namespace.is_empty() || *job.shape.namespace == *namespace)
+                        && (name.is_empty() || *job.shape.name == *name)
+                };
+                Some(cell.jobs().filter(is_asked).map(|job| job.id.slot).collect())
+            }
+        };
+        if jobs.as_ref().is_some_and(BTreeSet::is_empty) { None } else { Some(Self { jobs, machine }) }
+    }
+
+    fn passes(&self, allocation: &AllocationRef<'_>) -> bool {
+        self.machine.is_none_or(|machine| machine == allocation.row.machine)
+            && self.jobs.as_ref().is_none_or(|jobs| jobs.contains(&allocation.row.job_slot))
+    }
+}
+
+/// When a revision was decided that the picture has forgotten. Read once for all allocations of a transaction.
+fn created_micros(shared: &Shared, times: &mut BTreeMap<u64, i64>, revision: u64) -> i64 {
+    if let Some(&known) = times.get(&revision) {
+        return known;
+    }
+    // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
+    if times.len() >= TIMES_READ_MAX {
+        return 0;
+    }
+    let read = shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
+    times.insert(revision, read);
+    read
+}
+
+/// What [`field_of_view`] gives of the allocation's view, without building that.
+fn field_of_row(cell: &Cell, allocation: &AllocationRef<'_>, field: &str) -> Option<String> {
+    let row = allocation.row;
+    let job = cell.job(row.job());
+    Some(match field {
+        "id" => allocation.id.to_string(),
+        "namespace" => job.map(|job| job.shape.namespace.to_string()).unwrap_or_default(),
+        "job" => job.map(|job| job.shape.name.to_string()).unwrap_or_default(),
+        "group" => {
+            let group = job.and_then(|job| job.shape.groups.get(usize::from(row.group)));
+            group.map(|group| group.name.to_string()).unwrap_or_default()
+        }
+        "machine" => cell.machine_in(row.machine).map(|machine| machine.name.to_string()).unwrap_or_default(),
+        "scheduler" => cell.scheduler_name(row.scheduler).to_owned(),
+        "state" => listing::allocation_word(v1::AllocationState::from(allocation.status.state).into()).to_owned(),
+        "ready" => allocation.status.ready.to_string(),
+        "task_index" => row.task.to_string(),
+        _ => row.attempt.to_string(),
+    })
+}
+
+fn field_of_view(row: &v1::AllocationView, field: &str) -> Option<String> {
+    Some(match field {
+        "id" => AllocationId::from_bits(row.id)?.to_string(),
+        "namespace" => row.namespace.clone(),
+        "job" => row.job.clone(),
+        "group" => row.group.clone(),
+        "machine" => row.machine.clone(),
+        "scheduler" => row.scheduler.clone(),
+        "state" => listing::allocation_word(row.state).to_owned(),
+        "ready" => row.ready.to_string(),
+        "task_index" => row.task.to_string(),
+        _ => row.attempt.to_string(),
+    })
+}

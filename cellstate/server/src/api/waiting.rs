@@ -1,0 +1,78 @@
+//! Why tasks of a job wait, in words.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Cell, GroupShape, Job, NotWanted, Sum, TaskState, group_is_wanted};
+
+use super::govern::used_by_namespace;
+use crate::shared::Shared;
+
+/// Why tasks of jobs wait: what the cell itself knows, or else what their schedulers said last.
+pub(super) struct Reasons<'a> {
+    shared: &'a Shared,
+    cell: &'a Cell,
+    /// What is used of each quota, by namespace: summed once, as soon as somebody asks.
+    used: OnceCell<BTreeMap<Arc<str>, Sum>>,
+}
+
+impl<'a> Reasons<'a> {
+    pub(super) fn new(shared: &'a Shared, cell: &'a Cell) -> Self {
+        Self { shared, cell, used: OnceCell::new() }
+    }
+
+    /// Why this one's do; empty when none does.
+    pub(super) fn of(&self, job: &Arc<Job>) -> String {
+        if job.state.is_final() {
+            return String::new();
+        }
+        let mut reasons = Vec::new();
+        for (position, shape) in (0_u16..).zip(&job.shape.groups) {
+            let waiting = self.cell.group(job, position).map_or(0, |row| row.tasks_in(TaskState::Waiting));
+            if waiting == 0 {
+                continue;
+            }
+            let reason = match group_is_wanted(self.cell, job, position, self.shared.clock.now()) {
+                Err(NotWanted::After(before)) => {
+                    let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
+                    format!("group {before} is not done")
+                }
+                Err(not_wanted) => not_wanted.to_string(),
+                Ok(()) => {
+                    self.governed(job, shape).unwrap_or_else(|| scheduler_says(self.shared, self.cell, job, position))
+                }
+            };
+            reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
+        }
+        reasons.join("; ")
+    }
+
+    /// What operators laid down that stands in the way: no scheduler can do anything about that.
+    fn governed(&self, job: &Job, shape: &GroupShape) -> Option<String> {
+        let (scheduler, namespace) = (&job.shape.scheduler, &job.shape.namespace);
+        if self.cell.is_paused(scheduler) {
+            return Some(format!(
+                "the scheduler {scheduler} is paused; `plenum scheduler resume {scheduler}` lets it go on"
+            ));
+        }
+        let quota = self.cell.quota(namespace)?;
+        let used = self.used.get_or_init(|| used_by_namespace(self.cell));
+        let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &shape.resources)?;
+        Some(format!("the quota of {namespace} is short of {} by {} for one more", short.resource, short.short_by))
+    }
+}
+
+fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
+    if let Some(note) = shared.notes.lock().of(job.id, group.into()) {
+        return format!("{} (at revision {})", note.reason, note.revision);
+    }
+    let sessions = shared.sessions.lock();
+    let connected =
+        cell.sessions().any(|session| *session.scheduler == *job.shape.scheduler && sessions.is_connected(session.id));
+    if connected {
+        format!("scheduler {} has not placed them yet, and has not said why", job.shape.scheduler)
+    } else {
+        format!("no scheduler {} is connected; start one", job.shape.scheduler)
+    }
+}
