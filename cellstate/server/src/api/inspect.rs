@@ -260,7 +260,7 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
     for job in cell.jobs() {
         listing::count(&mut status.jobs, listing::job_word(v1::JobState::from(job.state).into()));
     }
-    let mut states = [0_u64; 11];
+    let mut states = [0_u64; plenum_model::AllocationState::ALL.len()];
     for allocation in cell.allocations() {
         states[allocation.status.state as usize] += 1;
     }

@@ -107,6 +107,58 @@ async fn a_job_that_waits_says_why() {
     panic!("the scheduler's note never showed");
 }
 
+// The totals were counted in a table that had no place for what is being evicted: the whole status was empty meanwhile.
+#[tokio::test]
+async fn what_is_being_evicted_is_counted_and_listed_as_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 2000).await;
+    register(&channel, "m2", 2000).await;
+    let low = submit(&channel, job("low", 3)).await.job;
+    let mut important = job("important", 1);
+    important.shape.as_mut().unwrap().priority = 90;
+    let important = submit(&channel, important).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let fills = session.transaction(1, vec![placement(low, vec![0, 0, 1], vec![0, 1, 2])]);
+    let victim = session.commit(fills).await.unwrap().placements[0].allocations[0];
+    let preemptions = vec![v1::Preemption { machine: 0, victim }];
+    let evicts = v1::Placement { preemptions, ..placement(important, vec![0], vec![0]) };
+    let evicts = session.transaction(2, vec![evicts]);
+    assert_eq!(session.commit(evicts).await.unwrap().granted, 1);
+
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.allocations["granted"], status.allocations["stopping"], status.machines["ready"]), (3, 1, 2));
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let get = v1::GetJobRequest { namespace: String::new(), name: "low".into(), at: None };
+    let got = jobs.get(get).await.unwrap().into_inner().job.unwrap().groups.remove(0);
+    assert_eq!((got.granted, got.stopping, got.lost, got.waiting, got.attempts), (2, 1, 0, 1, 3));
+    let listed = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!((&listed[0].groups[0], listed[1].groups[0].granted), (&got, 1));
+
+    let list = |job: &str, machine: &str, filter: &str, limit| {
+        let (job, machine) = (job.to_owned(), machine.to_owned());
+        let list = v1::ListRequest { filter: filter.to_owned(), limit, ..Default::default() };
+        let asked = v1::ListAllocationsRequest { list: Some(list), job, machine, ..Default::default() };
+        let mut jobs = jobs.clone();
+        async move {
+            let listed = jobs.list_allocations(asked).await.unwrap().into_inner();
+            (listed.allocations.into_iter().map(|row| row.task).collect::<Vec<_>>(), listed.truncated)
+        }
+    };
+    assert_eq!(list("low", "", "", 0).await, (vec![0, 1, 2], false));
+    assert_eq!(list("low", "", "", 2).await, (vec![0, 1], true));
+    assert_eq!(list("low", "m1", "", 0).await, (vec![0, 1], false));
+    assert_eq!(list("low", "", "state=stopping", 0).await, (vec![0], false));
+    assert_eq!(list("", "", "job=low,task_index!=0,group=work,scheduler=batch", 0).await, (vec![1, 2], false));
+    assert_eq!(list("", "m1", "attempt=1,ready=false,namespace=default", 0).await, (vec![0, 1, 0], false));
+    for (job, machine) in [("none", ""), ("", "none"), ("important", "m2")] {
+        assert_eq!(list(job, machine, "", 0).await, (Vec::new(), false));
+    }
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
