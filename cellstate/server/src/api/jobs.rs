@@ -65,7 +65,7 @@ fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<
 }
 
 fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, limit: usize) -> v1::ListJobsResponse {
-    let (counts, reasons) = (Counts::new(cell), Reasons::new(shared, cell));
+    let (counts, reasons) = (Counts::new(cell), Reasons::new(shared, wire.at, cell));
     let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
     for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
         let passes = filter.passes(|field| match field {
@@ -125,7 +125,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let got = past::blocking(move || {
             let job = job_named(&cell, &wire.namespace, &wire.name)?;
             let mut view = view::job(&cell, job, &Counts::new(&cell));
-            view.waiting_reason = Reasons::new(&shared, &cell).of(job);
+            view.waiting_reason = Reasons::new(&shared, wire.at, &cell).of(job);
             let body = job.body.as_deref().filter(|_| reads_body);
             view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
             Ok(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) })

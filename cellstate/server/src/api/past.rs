@@ -17,9 +17,14 @@ use crate::shared::Shared;
 /// How long a reader waits for the history to have what is durable.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Whether a moment was asked for.
+pub(super) fn is_asked(at: Option<v1::At>) -> bool {
+    at.is_some_and(|at| at.revision > 0 || at.time_micros != 0)
+}
+
 /// The cell at a moment; neither revision nor time: now.
 pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cell, Failure> {
-    let Some(at) = at.filter(|at| at.revision > 0 || at.time_micros != 0) else { return Ok(shared.snapshot().await) };
+    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(shared.snapshot().await) };
     let now = shared.durable_revision();
     let revision = if at.revision > 0 { at.revision } else { revision_at(shared, at.time_micros).await? };
     if revision > now.0 {

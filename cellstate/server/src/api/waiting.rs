@@ -5,21 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{Cell, GroupShape, Job, NotWanted, Sum, TaskState, group_is_wanted};
+use plenum_proto::v1;
 
 use super::govern::used_by_namespace;
+use super::past;
 use crate::shared::Shared;
 
 /// Why tasks of jobs wait: what the cell itself knows, or else what their schedulers said last.
 pub(super) struct Reasons<'a> {
-    shared: &'a Shared,
+    /// `None`: of the past the cell alone tells, by its own clock; what was said and who was connected then is kept nowhere.
+    present: Option<&'a Shared>,
     cell: &'a Cell,
     /// What is used of each quota, by namespace: summed once, as soon as somebody asks.
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
 }
 
 impl<'a> Reasons<'a> {
-    pub(super) fn new(shared: &'a Shared, cell: &'a Cell) -> Self {
-        Self { shared, cell, used: OnceCell::new() }
+    /// What waits in the cell as it was `at` a moment, or as it is.
+    pub(super) fn new(shared: &'a Shared, at: Option<v1::At>, cell: &'a Cell) -> Self {
+        let present = if past::is_asked(at) { None } else { Some(shared) };
+        Self { present, cell, used: OnceCell::new() }
     }
 
     /// Why this one's do; empty when none does.
@@ -27,21 +32,23 @@ impl<'a> Reasons<'a> {
         if job.state.is_final() {
             return String::new();
         }
+        let now = self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now());
         let mut reasons = Vec::new();
         for (position, shape) in (0_u16..).zip(&job.shape.groups) {
             let waiting = self.cell.group(job, position).map_or(0, |row| row.tasks_in(TaskState::Waiting));
             if waiting == 0 {
                 continue;
             }
-            let reason = match group_is_wanted(self.cell, job, position, self.shared.clock.now()) {
+            let reason = match group_is_wanted(self.cell, job, position, now) {
                 Err(NotWanted::After(before)) => {
                     let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
                     format!("group {before} is not done")
                 }
                 Err(not_wanted) => not_wanted.to_string(),
-                Ok(()) => {
-                    self.governed(job, shape).unwrap_or_else(|| scheduler_says(self.shared, self.cell, job, position))
-                }
+                Ok(()) => self.governed(job, shape).unwrap_or_else(|| match self.present {
+                    Some(shared) => scheduler_says(shared, self.cell, job, position),
+                    None => format!("scheduler {} had not placed them", job.shape.scheduler),
+                }),
             };
             reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
         }

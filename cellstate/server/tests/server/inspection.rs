@@ -98,6 +98,13 @@ async fn a_job_that_waits_says_why() {
     for _ in 0..100 {
         let view = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
         if view.waiting_reason == "work: 2 waiting: no machine (at revision 3)" {
+            // What a scheduler says now is nothing of the past.
+            let at =
+                Some(v1::At { revision: jobs.get(get()).await.unwrap().into_inner().revision - 1, time_micros: 0 });
+            let then = jobs.get(v1::GetJobRequest { at, ..get() }).await.unwrap().into_inner().job.unwrap();
+            assert_eq!(then.waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
+            let then = jobs.list(v1::ListRequest { at, ..Default::default() }).await.unwrap().into_inner();
+            assert_eq!(then.jobs[0].waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
             drop(session);
             server.shutdown().await.unwrap();
             return;
