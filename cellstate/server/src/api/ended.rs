@@ -3,7 +3,7 @@
 //! Nothing is kept for each of them: a row in the store costs more than the claim did. The deltas say when an allocation ended; what
 //! it was stands in the cell just before, which is folded again. Everything here waits for the disk, on a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use plenum_history::{History, Logged, Order, ReadError, Subject};
 use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
@@ -116,21 +116,42 @@ pub(super) fn list(
             Err(past::Unstartable::Failed(failure)) => return Err(failure),
         };
         times.begins.clear();
-        let mut found = Vec::new();
+        // One more than is shown tells that there are more.
+        let mut found = Newest::new(limit - rows.len() + 1);
         for logged in history.entries(start + 1, to).map_err(unreadable)? {
             let logged = logged.map_err(unreadable)?;
             let delta = delta_of(&logged)?;
             times.note(delta.revision, delta.time);
             folded_bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
-            found.extend(delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times)).filter(&passes));
+            let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times));
+            ends.filter(&passes).for_each(|row| found.push(row));
             cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
         }
-        rows.extend(found.into_iter().rev());
+        rows.extend(found.kept.into_iter().rev());
         to = start;
     }
     let more = rows.len() > limit;
     rows.truncate(limit);
     Ok((rows, more))
+}
+
+/// The last of a sequence that may be much longer: under load, many more end between two checkpoints than anybody asked for.
+struct Newest<T> {
+    kept: VecDeque<T>,
+    most: usize,
+}
+
+impl<T> Newest<T> {
+    fn new(most: usize) -> Self {
+        Self { kept: VecDeque::new(), most }
+    }
+
+    fn push(&mut self, row: T) {
+        if self.kept.len() == self.most {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(row);
+    }
 }
 
 fn final_row(cell: &Cell, end: &End, delta: &Delta, times: &mut Times<'_>) -> Option<v1::AllocationView> {
@@ -182,5 +203,20 @@ impl<'a> Times<'a> {
         self.read += 1;
         let logged = self.shared.feed.history().entry(revision.0).ok()?;
         Some(LogTime::from_micros(logged.time_micros))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_rows_only_the_newest_are_kept() {
+        let mut newest = Newest::new(3);
+        for row in 0..1000 {
+            newest.push(row);
+            assert!(newest.kept.len() <= 3);
+        }
+        assert_eq!(newest.kept, [997, 998, 999]);
     }
 }
