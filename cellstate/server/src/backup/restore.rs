@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use plenum_core::invariants;
 use plenum_history::{History, PageImage, TablePages};
@@ -165,18 +165,68 @@ fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Gives history and log their names, the log last: with it, the directory is a cell.
+/// Gives history and log their names, the log last: with it, the directory is a cell. Without it nothing is left behind, so that
+/// the restore can be tried again; once it is there, nothing is an error any more.
 fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
-    for name in [HISTORY, LOG] {
-        let to: PathBuf = dir.join(name);
-        sync_folder(&draft.join(name))?;
-        fs::rename(draft.join(name), &to).map_err(failed(&to))?;
-        sync_folder(dir)?;
+    let [history, log] = [HISTORY, LOG].map(|name| dir.join(name));
+    sync_folder(&draft.join(HISTORY))?;
+    sync_folder(&draft.join(LOG))?;
+    fs::rename(draft.join(HISTORY), &history).map_err(failed(&history))?;
+    let placed = sync_folder(dir).and_then(|()| fs::rename(draft.join(LOG), &log).map_err(failed(&log)));
+    if let Err(error) = placed {
+        if let Err(also) = fs::remove_dir_all(&history) {
+            tracing::warn!(error = %also, history = %history.display(), "what was made could not be removed");
+        }
+        return Err(error);
     }
-    fs::remove_dir(draft).map_err(failed(draft))?;
-    sync_folder(dir)
+    let tidied = sync_folder(dir).and_then(|()| fs::remove_dir(draft).map_err(failed(draft)));
+    if let Err(error) = tidied.and_then(|()| sync_folder(dir)) {
+        tracing::warn!(%error, dir = %dir.display(), "the cell is restored, but may not outlive a loss of power yet");
+    }
+    Ok(())
 }
 
 fn sync_folder(path: &Path) -> Result<(), BackupError> {
     fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(failed(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A directory with a whole draft in it.
+    fn drafted() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = dir.path().join(DRAFT);
+        for name in [HISTORY, LOG] {
+            fs::create_dir_all(draft.join(name)).unwrap();
+            fs::write(draft.join(name).join("content"), name).unwrap();
+        }
+        (dir, draft)
+    }
+
+    // The history stayed when the log could not be put in its place, and who tried again was told that there is a cell already.
+    #[test]
+    fn a_restore_without_its_log_leaves_no_history() {
+        let (dir, draft) = drafted();
+        fs::remove_dir_all(draft.join(LOG)).unwrap();
+        assert!(put_in_place(&draft, dir.path()).is_err());
+        assert!(!dir.path().join(HISTORY).exists());
+
+        let (dir, draft) = drafted();
+        let in_the_way = dir.path().join(LOG).join("in the way");
+        fs::create_dir_all(&in_the_way).unwrap();
+        assert!(put_in_place(&draft, dir.path()).is_err());
+        assert!(!dir.path().join(HISTORY).exists() && in_the_way.exists());
+    }
+
+    #[test]
+    fn a_restore_that_cannot_tidy_up_is_a_restore() {
+        let (dir, draft) = drafted();
+        fs::write(draft.join("left"), "").unwrap();
+        put_in_place(&draft, dir.path()).unwrap();
+        assert!(dir.path().join(LOG).join("content").exists() && dir.path().join(HISTORY).join("content").exists());
+    }
 }
