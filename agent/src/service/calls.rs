@@ -28,8 +28,10 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A dead connection is noticed within this and the next.
 const ALIVE_EVERY: Duration = Duration::from_secs(20);
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
-/// A whole wanted set with a thousand bodies of 64 KiB.
+/// A part of a wanted set has some MiB.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Parts of one message, of some MiB each: more than the tasks that a machine can run need.
+const PARTS_MAX: usize = 1024;
 /// Where the cell reads who asks.
 const PRINCIPAL_KEY: &str = "plenum-principal";
 /// Where it reads which agent of that machine.
@@ -199,12 +201,48 @@ async fn read_assignments(
     arrivals: &mpsc::Sender<Arrival>,
 ) -> Result<(), RpcStatus> {
     let mut stream = within(client.follow(request)).await?;
-    while let Some(message) = stream.message().await? {
+    let mut parts = Parts::default();
+    while let Some(part) = stream.message().await? {
+        let Some(message) = parts.add(part)? else { continue };
         if arrivals.send(Arrival::Assignments { machine, epoch, message }).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+/// Parts of a message that is not whole yet.
+#[derive(Default)]
+struct Parts {
+    begun: Option<v1::Assignments>,
+    count: usize,
+}
+
+impl Parts {
+    /// The whole message, with its last part.
+    fn add(&mut self, part: v1::Assignments) -> Result<Option<v1::Assignments>, RpcStatus> {
+        self.count += 1;
+        if self.count > PARTS_MAX {
+            return Err(RpcStatus::resource_exhausted(format!("the wanted set has more than {PARTS_MAX} parts")));
+        }
+        let more = part.more;
+        let whole = match self.begun.take() {
+            None => v1::Assignments { more: false, ..part },
+            Some(mut begun) => {
+                begun.wanted.extend(part.wanted);
+                begun.stop.extend(part.stop);
+                begun.keep.extend(part.keep);
+                begun.logs.extend(part.logs);
+                begun
+            }
+        };
+        if more {
+            self.begun = Some(whole);
+            return Ok(None);
+        }
+        self.count = 0;
+        Ok(Some(whole))
+    }
 }
 
 /// Which cell it was that answered.

@@ -248,6 +248,31 @@ async fn an_agent_registers_runs_reports_and_sends_logs() {
     assert!(agent.terminate().await.success());
 }
 
+#[tokio::test]
+async fn a_wanted_set_in_parts_counts_as_one() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let script = "until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done";
+    let first = v1::Assignments { more: true, ..full(vec![assignment(1, script)]).unwrap() };
+    let second = v1::Assignments { more: true, wanted: vec![assignment(2, script)], ..v1::Assignments::default() };
+    let last = v1::Assignments { wanted: vec![assignment(3, script)], ..v1::Assignments::default() };
+    // The second time nothing changes: none of them is missing in it.
+    for _ in 0..2 {
+        for part in [&first, &second, &last] {
+            follower.send(Ok(part.clone())).await.unwrap();
+        }
+    }
+    for slot in 1..=3 {
+        stage.reported(slot, v1::AllocationState::Running).await;
+    }
+    std::fs::write(stage.path().join("jobs/job-3-1-v0/go"), "").unwrap();
+    for slot in 1..=3 {
+        stage.reported(slot, v1::AllocationState::Complete).await;
+    }
+    assert!(agent.terminate().await.success());
+}
+
 fn followed(request: u64, slot: u32) -> Result<v1::Assignments, Status> {
     let asked = v1::LogsAsked { request, allocation: id(slot).to_bits(), follow: true, ..v1::LogsAsked::default() };
     Ok(v1::Assignments { logs: vec![asked], ..v1::Assignments::default() })

@@ -13,4 +13,4 @@ pub(crate) use hub::Hub;
 pub use leases::Leases;
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub(crate) use reports::Reports;
-pub use wanted::{EpochOver, Follower, WantedIndex};
+pub use wanted::{EpochOver, Follower, WantedIndex, parts};

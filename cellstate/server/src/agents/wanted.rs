@@ -79,6 +79,31 @@ impl WantedIndex {
     }
 }
 
+/// What an agent is told at once: far below what it takes, and above any one assignment, whose body has at most 64 KiB.
+const PART_BYTES_MAX: usize = 4 << 20;
+
+/// Cuts a message into parts that an agent takes. Each allocation brings its own copy of its group's body: a thousand small tasks
+/// with a large environment are more than a message may have.
+#[must_use]
+pub fn parts(message: v1::Assignments) -> Vec<v1::Assignments> {
+    let mut parts = vec![v1::Assignments { wanted: Vec::new(), ..message }];
+    let mut bytes = 0;
+    for assignment in message.wanted {
+        let more = assignment.encoded_len();
+        if bytes > 0 && bytes + more > PART_BYTES_MAX {
+            parts.push(v1::Assignments::default());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some(part) = parts.last_mut() {
+            part.wanted.push(assignment);
+        }
+    }
+    let last = parts.len() - 1;
+    parts[..last].iter_mut().for_each(|part| part.more = true);
+    parts
+}
+
 /// The epoch of a follower is over, or its machine is gone: its stream ends, and it registers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochOver;
@@ -237,6 +262,33 @@ mod tests {
 
     fn delta(revision: u64) -> Delta {
         Delta::new(Revision(revision), LogTime::from_micros(1))
+    }
+
+    // Above 64 MiB the agent took the message for damaged, registered again, and was sent the same.
+    #[test]
+    fn a_set_above_what_a_message_may_have_is_told_in_parts() {
+        let body = v1::GroupBody { command: vec!["x".repeat(60 << 10)], ..v1::GroupBody::default() };
+        let wanted = |allocation| v1::Assignment { allocation, body: Some(body.clone()), ..v1::Assignment::default() };
+        let whole = v1::Assignments {
+            revision: 7,
+            full: true,
+            wanted: (1..=1100).map(wanted).collect(),
+            stop: vec![5000],
+            keep: vec![6000],
+            ..v1::Assignments::default()
+        };
+        let parts = parts(whole);
+        assert!(parts.len() > 10 && parts.iter().all(|part| part.encoded_len() < PART_BYTES_MAX + (64 << 10)));
+        assert_eq!(parts.iter().filter(|part| part.more).count(), parts.len() - 1);
+        assert!(!parts[parts.len() - 1].more);
+        let told = parts.iter().flat_map(|part| &part.wanted).map(|assignment| assignment.allocation);
+        assert!(told.eq(1..=1100));
+        let first = &parts[0];
+        assert_eq!((first.revision, first.full, first.stop.len(), first.keep.len()), (7, true, 1, 1));
+        assert!(parts[1..].iter().all(|part| !part.full && part.stop.is_empty() && part.keep.is_empty()));
+
+        let small = v1::Assignments { revision: 8, wanted: vec![wanted(1)], ..v1::Assignments::default() };
+        assert_eq!(super::parts(small.clone()), [small]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::principal;
-use crate::agents::Follower;
+use crate::agents::{Follower, parts};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -298,7 +298,7 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
     let mut asked = shared.hub.logs.agent(machine);
     let mut ended = std::pin::pin!(shared.ended());
     let mut due = true;
-    loop {
+    'told: loop {
         if due {
             due = false;
             let revision = *changes.borrow_and_update();
@@ -307,19 +307,21 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
                 let cell = shared.snapshot_of(revision).await;
                 shared.hub.next(&mut follower, &cell)
             };
-            let message = match next {
-                Ok(Some(message)) => Some(Ok(message)),
-                Ok(None) => None,
+            match next {
+                Ok(message) => {
+                    for part in message.map(parts).unwrap_or_default() {
+                        if out.send(Ok(part)).await.is_err() {
+                            break 'told;
+                        }
+                    }
+                }
                 Err(_) => {
                     let message = "the machine's epoch is over; register again";
-                    Some(Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into_status()))
+                    let over = Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into_status();
+                    // An agent that left needs no word of it.
+                    drop(out.send(Err(over)).await);
+                    break;
                 }
-            };
-            let over = matches!(message, Some(Err(_)));
-            if let Some(message) = message
-                && (out.send(message).await.is_err() || over)
-            {
-                break;
             }
         }
         tokio::select! {

@@ -192,6 +192,36 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     server.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_large_wanted_set_comes_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 200_000).await;
+    let mut large = job("large", 150);
+    large.body.as_mut().unwrap().groups[0].command.push("x".repeat(60 << 10));
+    let large = submit(&channel, large).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(large.job, vec![0; 150], (0..150).collect())]);
+    let outcome = session.commit(transaction).await.unwrap();
+    assert_eq!(outcome.granted, 150);
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone()).max_decoding_message_size(5 << 20);
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    let (mut parts, mut wanted, mut more) = (0, Vec::new(), true);
+    while more {
+        let part = told.message().await.unwrap().unwrap();
+        assert_eq!((part.full, part.revision > 0), (parts == 0, parts == 0), "the first part says what it is");
+        wanted.extend(part.wanted.into_iter().map(|assignment| assignment.allocation));
+        (parts, more) = (parts + 1, part.more);
+    }
+    assert!(parts > 1);
+    let mut granted = outcome.placements[0].allocations.clone();
+    granted.sort_unstable();
+    assert_eq!(wanted, granted);
+    server.shutdown().await.unwrap();
+}
+
 /// What an agent is asked for next.
 async fn asked_of(told: &mut tonic::Streaming<v1::Assignments>) -> v1::LogsAsked {
     loop {
