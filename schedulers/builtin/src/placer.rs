@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Constraint, Device, GroupCounts, GroupShape, JobId, Requirement, Resources, Special};
+use plenum_model::{Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special};
 use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
@@ -163,7 +163,7 @@ impl Placer {
         let why = (chosen.len() < count).then(|| self.why_no_more(view, first, &request));
         // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
         let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special == 0);
-        let mut reason = why.map(|why| told(view, first, &why));
+        let mut reason = why.map(|why| told(view.cell(), &first.job, &why));
         if chosen.len() < least {
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
             for machine in chosen.drain(..).rev() {
@@ -293,9 +293,8 @@ impl Placer {
 }
 
 /// What people are told of it.
-fn told(view: &View<'_>, work: &Work, why: &Unplaced) -> String {
-    let scheduler = &work.job.shape.scheduler;
-    let reserved = view.cell().partitions().any(|(_, partition)| !partition.is_open_to(scheduler));
+pub(crate) fn told(cell: &Cell, job: &Job, why: &Unplaced) -> String {
+    let reserved = cell.partitions().any(|(_, partition)| !partition.is_open_to(&job.shape.scheduler));
     let apart =
         if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
     format!("{why}{apart}")

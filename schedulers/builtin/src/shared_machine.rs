@@ -7,7 +7,7 @@ use plenum_model::{Affinity, Cell, Constraint, Job, Obstacle, Requirement, Resou
 use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, choose, explain};
 use plenum_sdk::{Specials, Work};
 
-use crate::placer::{DeviceNeed, device_need};
+use crate::placer::{DeviceNeed, device_need, told};
 
 /// What makes one such job as hard to place as another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +80,8 @@ pub(crate) fn choose_home(
     }
     let classes = eligible.as_deref().map(Eligible::classes);
     let requirement = Requirement { resources: &largest, classes, home: None, job: job.id, special: None };
-    Err(format!("its tasks share a machine: {}", explain(columns, cell, &requirement, beyond)))
+    let why = explain(columns, cell, &requirement, beyond);
+    Err(format!("its tasks share a machine: {}", told(cell, job, &why)))
 }
 
 /// What may run of the job side by side: the groups are laid out in levels, each behind all that it comes after, and the

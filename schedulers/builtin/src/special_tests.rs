@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use plenum_model::{Command, Constraint, Operator, Partition};
 use plenum_policies::{Policy, Settings};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 use plenum_testkit::{JobBuilder, Seat, Stage};
@@ -186,4 +187,18 @@ fn equal_jobs_that_find_no_machine_to_share_cost_one_look_at_the_machines() {
     let wide = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").same_machine().group("main", 2, 90_000);
     let (_, judged) = counted(50, (0..40).map(wide));
     assert!(judged <= 2 * 50, "{judged} looks at 50 machines for 40 jobs");
+}
+
+/// It said that all machines failed a constraint, of a job that has none.
+#[test]
+fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 8_000, &[("rack", "lab")]);
+    let rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["lab".into()] };
+    let partition = Partition { machines: vec![rack], schedulers: vec!["gang".into()] };
+    stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: Some(partition) });
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").same_machine().group("main", 2, 100));
+    stage.advance(1_000_000);
+    assert!(stage.passed_over(job, 0).contains("reserves for others"), "{}", stage.passed_over(job, 0));
 }

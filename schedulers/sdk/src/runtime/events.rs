@@ -105,7 +105,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
         }
         let mut refused: BTreeMap<JobId, &Refusal> = BTreeMap::new();
-        for refusal in &outcome.refusals {
+        // That the mates of a claim were refused says nothing of why it was.
+        let is_mate = |refusal: &&Refusal| refusal.kind == RefusalKind::Mate;
+        let (mates, causes): (Vec<_>, Vec<_>) = outcome.refusals.iter().partition(is_mate);
+        for refusal in causes.into_iter().chain(mates) {
             refused.entry(refusal.job).or_insert(refusal);
         }
         let placements = sent.message.placements.iter().zip(&outcome.placements);

@@ -159,6 +159,20 @@ fn a_job_whose_quota_is_used_up_says_so_all_the_time() {
     assert!(transactions < 40, "{transactions} in 15 seconds");
 }
 
+/// The mates of the one claim that was refused for a reason came first, and it said that the minimum was missed.
+#[test]
+fn a_gang_that_is_refused_says_why_and_not_that_its_mates_were() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let limit = plenum_model::Quota { limits: [Some(2000), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
+    stage.seat(FirstFit("blue"));
+    let gang = stage.submit(&job("gang", "blue", 3).min(3));
+    stage.advance(10_000_000);
+    assert!(stage.placed(gang).is_empty());
+    assert!(stage.passed_over(gang, 0).contains("QUOTA_EXCEEDED"), "{}", stage.passed_over(gang, 0));
+}
+
 #[test]
 fn a_job_of_a_paused_scheduler_says_so() {
     let mut stage = Stage::new();
