@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::interrupt;
 pub(crate) use clients::{Burst, VALUE_BYTES, commit};
 pub(crate) use program::find;
 
@@ -44,7 +45,7 @@ impl EtcdProcess {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.arg("--initial-cluster").arg(format!("bench={peer}"));
         command.arg("--quota-backend-bytes").arg(QUOTA_BYTES.to_string());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let child = interrupt::spared(command.stdin(Stdio::null()).stdout(Stdio::null()));
         let child = child.with_context(|| format!("cannot start {}", program.display()))?;
         let mut started = Self { child, address: client, version: String::new() };
         let began = Instant::now();
@@ -86,6 +87,7 @@ impl Drop for EtcdProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        interrupt::ended(&self.child);
     }
 }
 

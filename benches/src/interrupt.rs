@@ -1,9 +1,13 @@
 //! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once.
 //!
-//! A suite calls [`listen`] when it begins, looks at [`asked`] between its cases (and inside long ones), and gives the figures that it has.
+//! The harness listens from its beginning. A suite looks at [`asked`] between its cases (and inside long ones), and gives the figures that it has. Programs that
+//! it started are out of a terminal's reach ([`spared`]): a server that ended at Ctrl-C would end the measurement with an error.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use anyhow::Context;
 
@@ -11,11 +15,13 @@ use crate::progress::say;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 static LISTENS: OnceLock<()> = OnceLock::new();
+/// Programs that are to end with this one.
+static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// What a shell gives for a program that Ctrl-C ended: 128 and the signal's number.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// From now on Ctrl-C asks. Before, and in suites that never call this, it ends the program as usual.
+/// From now on Ctrl-C asks. Before, it ends the program as usual.
 ///
 /// # Errors
 /// When no signal can be waited for.
@@ -34,6 +40,7 @@ pub(crate) fn listen() -> anyhow::Result<()> {
         runtime.block_on(async {
             while signals.recv().await.is_some() {
                 if ASKED.swap(true, Ordering::Relaxed) {
+                    end_children();
                     std::process::exit(EXIT_CODE.into());
                 }
                 say("stopping: what was measured so far is kept; Ctrl-C again ends at once");
@@ -47,6 +54,31 @@ pub(crate) fn listen() -> anyhow::Result<()> {
 /// Whether Ctrl-C was pressed since [`listen`].
 pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
+}
+
+/// Starts a program that a Ctrl-C on the terminal does not reach; the second one kills it. Who has it in hand calls [`ended`] when it is waited for.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn spared(command: &mut Command) -> std::io::Result<Child> {
+    let mut children = CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let child = command.process_group(0).spawn()?;
+    children.insert(child.id());
+    Ok(child)
+}
+
+/// A program has ended: its number may be that of another one from now on.
+pub(crate) fn ended(child: &Child) {
+    CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&child.id());
+}
+
+fn end_children() {
+    for child in CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+        if let Ok(process) = i32::try_from(*child) {
+            let process = nix::unistd::Pid::from_raw(process);
+            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +97,16 @@ mod tests {
             assert!(Instant::now() < deadline, "the signal was never seen");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn a_program_that_is_spared_has_a_group_of_its_own_and_ends_with_the_second_interrupt() {
+        let mut child = spared(Command::new("sleep").arg("600")).unwrap();
+        let process = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        assert_eq!(nix::unistd::getpgid(Some(process)), Ok(process));
+        end_children();
+        assert!(!child.wait().unwrap().success());
+        ended(&child);
+        assert!(CHILDREN.lock().unwrap().is_empty());
     }
 }

@@ -147,9 +147,9 @@ impl Run {
         self.out.clone().unwrap_or_else(default)
     }
 
-    /// Whether a case was asked for.
+    /// Whether a case was asked for, and nobody asked to stop.
     pub(crate) fn has_case(&self, case: &str) -> bool {
-        self.case.as_ref().is_none_or(|text| case.contains(text))
+        !interrupt::asked() && self.case.as_ref().is_none_or(|text| case.contains(text))
     }
 }
 
@@ -199,6 +199,7 @@ fn run_suites(options: &Run) -> anyhow::Result<ExitCode> {
         !cfg!(debug_assertions) || cfg!(test),
         "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
     );
+    interrupt::listen()?;
     let began = Instant::now();
     let machine = Machine::this()?;
     let [one, five, _] = machine.load_average;

@@ -26,10 +26,10 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use super::beside_this_program;
-use crate::Run;
 use crate::disk;
 use crate::figure::{Case, Figure};
 use crate::progress::say;
+use crate::{Run, interrupt};
 use cell::Serving;
 use closed::{DiskTimes, Shape, Times};
 use ground::{Ground, Size};
@@ -117,7 +117,7 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
     if beside_etcd::is_wanted(options) {
         figures.extend(beside_etcd::run(&mut ground, place, options).await?);
     }
-    for shape in closed {
+    for shape in closed.into_iter().take_while(|_| !interrupt::asked()) {
         let measured = closed_loop(&mut ground, *shape, place, options).await;
         figures.extend(measured.with_context(|| shape.name())?);
     }

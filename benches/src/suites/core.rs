@@ -72,7 +72,6 @@ struct Sample {
 }
 
 pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
-    interrupt::listen()?;
     let mut figures = Vec::new();
     let further = if options.quick { &[][..] } else { &FURTHER };
     for shape in [&USUAL, &LARGE].into_iter().chain(further) {

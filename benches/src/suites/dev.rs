@@ -15,11 +15,11 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::beside_this_program;
-use crate::Run;
 use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::processes;
 use crate::progress::say;
+use crate::{Run, interrupt};
 
 pub(crate) const NAME: &str = "dev";
 
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             .collect();
     let mut figures = Vec::new();
     if options.has_case("tasks=1") {
-        figures.push(first_task(&plenum, scratch.path(), options, parameters.clone())?);
+        figures.extend(first_task(&plenum, scratch.path(), options, parameters.clone())?);
     }
     if options.has_case("idle") {
         figures.extend(idle(&plenum, scratch.path(), options, parameters)?);
@@ -71,12 +71,20 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn first_task(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters) -> anyhow::Result<Figure> {
+fn first_task(
+    plenum: &Path,
+    scratch: &Path,
+    options: &Run,
+    mut parameters: Parameters,
+) -> anyhow::Result<Option<Figure>> {
     let job = scratch.join("first.toml");
     std::fs::write(&job, JOB)?;
     let mut samples = Vec::new();
     // The first one warms the page cache: a program that was just built or installed has been read before.
     for number in 0..if options.quick { 4 } else { 11 } {
+        if interrupt::asked() {
+            break;
+        }
         let seconds = first_task_seconds(plenum, &job, &scratch.join(format!("first-{number}")))?;
         say(&format!("tasks=1: first task after {seconds:.3} s{}", if number == 0 { " (not counted)" } else { "" }));
         samples.extend((number > 0).then_some(seconds));
@@ -85,7 +93,10 @@ fn first_task(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Para
         "from the start of `plenum dev FILE --until-done`, the cell being new, to what `date` printed as the task";
     parameters.insert("counted".to_owned(), json!(counted));
     let case = Case { suite: NAME, case: "tasks=1", parameters };
-    case.figure("first_task_seconds", "s", Better::Lower, samples)
+    if samples.is_empty() {
+        return Ok(None);
+    }
+    case.figure("first_task_seconds", "s", Better::Lower, samples).map(Some)
 }
 
 fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f64> {
@@ -121,6 +132,9 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
         }
         memory.push(number(total));
         say(&format!("idle: {:.1} MB, {cores:.4} of a core", number(total) / 1e6));
+        if interrupt::asked() {
+            break;
+        }
     }
     dev.interrupt()?;
     let more = [
@@ -182,7 +196,7 @@ impl Dev {
         // What a user has set for a cell of their own is none of this one's.
         command.env_remove("PLENUM_ADDR").env_remove("PLENUM_NAMESPACE");
         command.stdout(File::create(printed)?).stderr(File::create(&errors)?);
-        let child = command.spawn().with_context(|| format!("cannot start {}", plenum.display()))?;
+        let child = interrupt::spared(&mut command).with_context(|| format!("cannot start {}", plenum.display()))?;
         Ok(Self { child, errors })
     }
 
@@ -234,5 +248,6 @@ impl Drop for Dev {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        interrupt::ended(&self.child);
     }
 }

@@ -15,10 +15,10 @@ use plenum_policies::{Index, Policy, Request, Settings, Ties, choose};
 use serde_json::json;
 
 use super::Others;
-use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
 use crate::thread_time::Stopwatch;
+use crate::{Run, interrupt};
 use world::World;
 
 pub(crate) const NAME: &str = "policy";
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         }
         say(&format!("machines={machines}: building"));
         let mut world = World::build(machines, options.seed)?;
-        for shape in shapes {
+        for shape in shapes.into_iter().take_while(|_| !interrupt::asked()) {
             figures.extend(run_case(&mut world, &shape, options)?);
         }
     }

@@ -13,9 +13,9 @@ use serde_json::json;
 use super::commit::cell::{self, Serving};
 use super::commit::ground::{Ground, Left, Size};
 use super::commit::{open_loop, runtime, scratch};
-use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
+use crate::{Run, interrupt};
 
 pub(crate) const NAME: &str = "recovery";
 
@@ -87,6 +87,9 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
         copy_folder(&cell, &copy)?;
         recovery_seconds.push(left.check(&copy, Serving::usual()).await?);
         std::fs::remove_dir_all(&copy)?;
+        if interrupt::asked() {
+            break;
+        }
     }
     Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
 }

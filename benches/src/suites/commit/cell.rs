@@ -1,6 +1,7 @@
 //! The server as a process of its own, and what is asked of its cell before the load and after it.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ impl CellProcess {
         drop(std::fs::remove_file(&file));
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut command = Command::new(program);
-        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments());
+        // Ctrl-C is for the harness; the server follows it anyway.
+        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments()).process_group(0);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the server")?;
         let began = Instant::now();

@@ -14,10 +14,10 @@ use super::closed::{self, DiskTimes, Seen, Times};
 use super::ground::{Ground, Running};
 use super::load::{Manner, Pace};
 use super::scheduler::Due;
-use crate::Run;
 use crate::figure::{Better, Case, Figure, number};
 use crate::latency;
 use crate::progress::say;
+use crate::{Run, interrupt};
 
 /// Claims of a transaction.
 const CLAIMS: u32 = 100;
@@ -55,7 +55,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         Times { warm_up: seconds(5), window: seconds(5), windows: 4 }
     };
     let mut figures = Vec::new();
-    for rate in rates(options) {
+    for rate in rates(options).into_iter().take_while(|_| !interrupt::asked()) {
         let name = name(rate);
         say(&name);
         let mut disk = DiskTimes::new(&place.scratch, super::SYNC_BYTES)?;
