@@ -98,6 +98,71 @@ pub(crate) fn lines(title: &str, unit: &str, runs: &[(&str, &[f64])]) -> String 
     page(title, y, &body)
 }
 
+/// A picture that stands alone, or among others in a grid.
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    height: f64,
+    body: String,
+}
+
+impl Panel {
+    /// The picture alone.
+    pub(crate) fn svg(&self) -> String {
+        page(&self.title, self.height, &self.body)
+    }
+}
+
+/// Pictures side by side, in so many columns, with what they share below them.
+pub(crate) fn grid(title: &str, columns: usize, panels: &[Panel], shared: Option<&Panel>) -> String {
+    const HEAD: f64 = 44.0;
+    let columns = columns.clamp(1, panels.len().max(1));
+    let whole = WIDTH * count(columns);
+    let mut body = String::new();
+    let mut y = HEAD;
+    let place = |body: &mut String, panel: &Panel, x: f64, y: f64, width: f64| {
+        let (height, title) = (panel.height, escape(&panel.title));
+        let _ = writeln!(
+            body,
+            r#"<svg x="{x:.0}" y="{y:.0}" width="{width}" height="{height:.0}" viewBox="0 0 {width} {height:.0}"><text x="12" y="24" font-size="17" font-weight="bold">{title}</text>
+{}</svg>"#,
+            panel.body
+        );
+    };
+    for row in panels.chunks(columns) {
+        for (column, panel) in row.iter().enumerate() {
+            place(&mut body, panel, WIDTH * count(column), y, WIDTH);
+        }
+        y += row.iter().map(|panel| panel.height).fold(0.0, f64::max) + 12.0;
+    }
+    if let Some(shared) = shared {
+        place(&mut body, shared, (whole - WIDTH) / 2.0, y, WIDTH);
+        y += shared.height;
+    }
+    let title = escape(title);
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {y:.0}" role="img" font-family="sans-serif" font-size="15" fill="{INK}">
+<title>{title}</title>
+<text x="12" y="28" font-size="21" font-weight="bold">{title}</text>
+{body}</svg>
+"#
+    )
+}
+
+/// Charts side by side; where all have the same series, these are named once.
+pub(crate) fn charts(title: &str, columns: usize, charts: &[Chart]) -> String {
+    let names = |chart: &Chart| chart.series.iter().map(|series| series.name.clone()).collect::<Vec<_>>();
+    let same = charts.windows(2).all(|pair| names(&pair[0]) == names(&pair[1]));
+    let panels: Vec<Panel> = charts.iter().map(|chart| chart.panel(!same)).collect();
+    let shared = charts.first().filter(|_| same).map(Chart::names);
+    grid(title, columns, &panels, shared.as_ref())
+}
+
+/// Maps side by side.
+pub(crate) fn maps(title: &str, columns: usize, maps: &[HeatMap]) -> String {
+    let panels: Vec<Panel> = maps.iter().map(HeatMap::panel).collect();
+    grid(title, columns, &panels, None)
+}
+
 fn count(number: usize) -> f64 {
     crate::figure::number(number as u64)
 }
@@ -140,6 +205,24 @@ mod tests {
         let svg = bars("recovery_seconds", &[Bar { label, value: 1.0, range: (1.0, 1.0), text: "1 s".into() }]);
         // 48 characters, and the bar has the rest of the page.
         assert!(svg.contains(r#"x="361.6""#) && svg.contains(r#"width="248.4""#), "{svg}");
+    }
+
+    #[test]
+    fn charts_that_stand_together_name_their_series_once_where_these_are_the_same() {
+        let chart = |name: &str| Chart {
+            title: format!("of {name}"),
+            x: Axis::linear("x"),
+            y: Axis::linear("y"),
+            series: vec![Series::new("the series", vec![Point::at(0.0, 1.0), Point::at(1.0, 2.0)])],
+        };
+        let named = |svg: &str| svg.matches(">the series</text>").count();
+        let same = charts("both", 2, &[chart("one"), chart("two"), chart("three")]);
+        assert_eq!((named(&same), same.matches("<svg ").count()), (1, 5), "{same}");
+        // The second column begins where the first ends, and the second row below both.
+        assert!(same.contains(r#"x="720" y="44""#) && same.contains(r#"x="0" y="456""#), "{same}");
+        let mut other = chart("two");
+        other.series.push(Series::new("another", vec![]));
+        assert_eq!(named(&charts("both", 2, &[chart("one"), other])), 2);
     }
 
     #[test]

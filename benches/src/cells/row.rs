@@ -82,6 +82,16 @@ pub(crate) fn six_digits(value: f64) -> String {
     format!("{digits}e{sign}{:02}", power.abs())
 }
 
+/// A small value with the digits that count: `0.00123`, or `1.23e-5` below a ten-thousandth.
+pub(crate) fn three_that_count(value: f64) -> String {
+    if value.abs() < 1e-4 {
+        return format!("{value:.2e}");
+    }
+    let places = (1..=7).find(|places| value.abs() * 10_f64.powi(*places) >= 1.0).unwrap_or(7);
+    let places = usize::try_from(places + 2).unwrap_or(4);
+    format!("{value:.places$}")
+}
+
 impl Row {
     /// What a run that has ended comes to.
     pub(crate) fn of(simulation: &Simulation) -> Self {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::axis::{Axis, Placed};
-use super::{COLOURS, INK, WIDTH, escape, label, page};
+use super::{COLOURS, INK, Panel, WIDTH, escape, label};
 use crate::report::three_digits;
 
 const LEFT: f64 = 78.0;
@@ -75,6 +75,11 @@ pub(crate) struct Chart {
 impl Chart {
     /// The chart as SVG.
     pub(crate) fn svg(&self) -> String {
+        self.panel(true).svg()
+    }
+
+    /// The chart to stand among others, with the names of its series or without.
+    pub(super) fn panel(&self, named: bool) -> Panel {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let x = Placed::new(&self.x, points().map(|point| point.x), (LEFT, RIGHT));
         let y = Placed::new(&self.y, points().flat_map(|point| [point.y, point.low, point.high]), (BOTTOM, TOP));
@@ -82,14 +87,15 @@ impl Chart {
         for (number, series) in self.series.iter().enumerate() {
             draw(&mut body, series, number, &x, &y);
         }
-        let names: Vec<(&str, usize, bool)> = self
-            .series
-            .iter()
-            .enumerate()
-            .map(|(number, series)| (series.name.as_str(), series.colour.unwrap_or(number), series.dashed))
-            .collect();
-        let bottom = legend(&mut body, &names, BOTTOM + 58.0);
-        page(&self.title, bottom, &body)
+        let height = if named { legend(&mut body, &self.series, BOTTOM + 58.0) } else { BOTTOM + 58.0 };
+        Panel { title: self.title.clone(), height, body }
+    }
+
+    /// The names of the series, for charts that share them.
+    pub(super) fn names(&self) -> Panel {
+        let mut body = String::new();
+        let height = legend(&mut body, &self.series, 12.0);
+        Panel { title: String::new(), height, body }
     }
 }
 
@@ -169,8 +175,8 @@ fn mark(marks: &mut String, number: usize, x: f64, y: f64, text: &str) {
 }
 
 /// The names of series, in two columns where they are short; gives where the page ends.
-fn legend(body: &mut String, names: &[(&str, usize, bool)], top: f64) -> f64 {
-    let longest = names.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0);
+fn legend(body: &mut String, series: &[Series], top: f64) -> f64 {
+    let longest = series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
     let columns = if longest <= 24 {
         3
     } else if longest <= 38 {
@@ -179,15 +185,15 @@ fn legend(body: &mut String, names: &[(&str, usize, bool)], top: f64) -> f64 {
         1
     };
     let width = (WIDTH - 24.0) / super::axis::count(columns);
-    for (number, (name, colour, dashed)) in names.iter().enumerate() {
+    for (number, series) in series.iter().enumerate() {
         let x = 16.0 + width * super::axis::count(number % columns);
         let y = top + 20.0 * super::axis::count(number / columns);
-        let colour = COLOURS[colour % COLOURS.len()];
-        let dashes = if *dashed { r#" stroke-dasharray="6 4""# } else { "" };
+        let colour = COLOURS[series.colour.unwrap_or(number) % COLOURS.len()];
+        let dashes = if series.dashed { r#" stroke-dasharray="6 4""# } else { "" };
         let _ = writeln!(body, r#"<path d="M{x:.1} {y:.1}h22" stroke="{colour}" stroke-width="3"{dashes}/>"#);
-        let _ = writeln!(body, "{}", label(x + 30.0, y, "start", name));
+        let _ = writeln!(body, "{}", label(x + 30.0, y, "start", &series.name));
     }
-    top + 20.0 * super::axis::count(names.len().div_ceil(columns))
+    top + 20.0 * super::axis::count(series.len().div_ceil(columns))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::axis::{Axis, Placed, Scale, count, tick_text};
-use super::{INK, escape, label, page};
+use super::{INK, Panel, escape, label};
 use crate::report::three_digits;
 
 const LEFT: f64 = 110.0;
@@ -45,6 +45,11 @@ pub(crate) struct HeatMap {
 impl HeatMap {
     /// The map as SVG.
     pub(crate) fn svg(&self) -> String {
+        self.panel().svg()
+    }
+
+    /// The map to stand among others.
+    pub(super) fn panel(&self) -> Panel {
         let (columns, rows) = (count(self.columns.len().max(1)), count(self.rows.len().max(1)));
         let width = (RIGHT - LEFT) / columns;
         let height = (400.0 / rows).clamp(2.0, 34.0);
@@ -81,7 +86,7 @@ impl HeatMap {
         }
         self.names(&mut body, width, height, bottom);
         self.colour_bar(&mut body, &colour, bottom.max(TOP + 120.0));
-        page(&self.title, bottom.max(TOP + 120.0) + 52.0, &body)
+        Panel { title: self.title.clone(), height: bottom.max(TOP + 120.0) + 52.0, body }
     }
 
     /// Where a value lies between the least and the greatest. On a logarithmic scale 0 is the least.

@@ -31,11 +31,13 @@ use plan::{Experiment, Task};
 use pool::Done;
 use reference::Cells;
 
+use crate::cells::bound::Packing;
 use crate::cells::row::COLUMNS;
 use crate::cells::settings::{Arch, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::plot::HeatMap;
 use crate::progress::say;
 use crate::{Run, interrupt};
 
@@ -52,7 +54,6 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let folder = options.folder();
     let single = options.omega.single()?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    interrupt::listen()?;
     match single {
         Some(settings) => {
             if options.omega.write_jobs {
@@ -83,8 +84,7 @@ fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> 
     let line = done.row.line(&task.exp);
     save(folder, "single.csv", &format!("{COLUMNS}\n{line}\n"))?;
     if done.row.settings.arch == Arch::Omega {
-        let picture = map_of("conflicts", "Refused claims by machine and time", &done);
-        save(folder, &picture.name, &picture.svg)?;
+        save(folder, "omega-conflicts.svg", &map_of("Refused claims by machine and time", &done).svg())?;
     }
     let cells = Cells::of(&line);
     let name = case_name(&cells);
@@ -94,7 +94,7 @@ fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> 
         let better = if column.ends_with("_fully") || column.ends_with("_ok") { Better::Higher } else { Better::Lower };
         figures.push(case.figure(column, unit(column), better, vec![cells.number(column)])?);
     }
-    figures.extend(speed(&case, &[done])?);
+    figures.extend(speed(&case, std::iter::once(&done))?);
     Ok(figures)
 }
 
@@ -128,19 +128,32 @@ fn parameters(settings: &Settings) -> Parameters {
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// How fast runs were, each on one thread.
-fn speed(case: &Case<'_>, runs: &[Done]) -> anyhow::Result<Vec<Figure>> {
-    let rate = |run: &Done| number(run.row.placements) / run.wall_seconds;
-    let times = |run: &Done| seconds(run.row.settings.horizon_micros) / run.wall_seconds;
+/// How fast runs were, each on one thread: by the CPU time of that thread, which on a quiet machine is what the wall's clock tells.
+fn speed<'a>(case: &Case<'_>, runs: impl Iterator<Item = &'a Done> + Clone) -> anyhow::Result<Vec<Figure>> {
+    let rate = |run: &Done| number(run.row.placements) / run.cpu_seconds;
+    let times = |run: &Done| seconds(run.row.settings.horizon_micros) / run.cpu_seconds;
     Ok(vec![
-        case.figure("placements_per_second", "1/s", Better::Higher, runs.iter().map(rate).collect())?,
-        case.figure("times_real_time", "1", Better::Higher, runs.iter().map(times).collect())?,
+        case.figure("placements_per_second", "1/s", Better::Higher, runs.clone().map(rate).collect())?,
+        case.figure("times_real_time", "1", Better::Higher, runs.map(times).collect())?,
     ])
 }
 
-fn map_of(name: &str, title: &str, done: &Done) -> draw::Picture {
+fn map_of(title: &str, done: &Done) -> HeatMap {
     let settings = &done.row.settings;
-    draw::conflict_map(name, title, &done.refusals, settings.cell.machines, settings.horizon_micros)
+    draw::conflict_map(title, &done.refusals, settings.cell.machines, settings.horizon_micros)
+}
+
+/// Maps of where runs conflicted, of those of which it is asked.
+fn maps_of(measured: &[Measured]) -> Vec<HeatMap> {
+    let runs = measured
+        .iter()
+        .flat_map(|one| one.runs.iter().map(move |(task, runs)| (&one.experiment.tasks[*task], &runs[0])));
+    let map = |(task, done): (&Task, &Done)| {
+        let settings = &done.row.settings;
+        let name = task.exp.trim_start_matches("E8_");
+        map_of(&format!("{name} on {} x{}", settings.cell.name, settings.rate), done)
+    };
+    runs.filter(|(task, _)| task.map).map(map).collect()
 }
 
 /// The rows of one experiment that were reached.
@@ -169,25 +182,7 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let shapes = shapes::shapes(&rows);
     let reference = outcomes.iter().flat_map(|outcome| outcome.reference.clone()).collect();
     let mut pictures = draw::pictures(&rows, &reference);
-    for (experiment, done) in measured
-        .iter()
-        .flat_map(|one| one.runs.iter().map(move |(task, runs)| (&one.experiment.tasks[*task], &runs[0])))
-    {
-        if experiment.map {
-            let settings = &done.row.settings;
-            let name = format!(
-                "e8-map-{}-{}-x{}",
-                experiment.exp.trim_start_matches("E8_"),
-                settings.cell.name,
-                settings.rate
-            );
-            let title = format!(
-                "{} on {} x{}: refused claims by machine and time",
-                experiment.exp, settings.cell.name, settings.rate
-            );
-            pictures.push(map_of(&name, &title, done));
-        }
-    }
+    draw::maps(&mut pictures, "e8", "Refused claims by machine and time", &maps_of(&measured));
     let mut sections = Vec::new();
     if !interrupt::asked() && options.has_case("E7_mapreduce") {
         let section = mapreduce::section(options.quick, options.seed)?;
@@ -204,24 +199,27 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     figures(&measured, &outcomes, &shapes)
 }
 
-/// How far placements are from any optimum, by variant and place.
+/// How far the last placements of runs are from any optimum, where a bound is known.
+fn packings(measured: &[Measured]) -> impl Iterator<Item = (&Task, Packing)> {
+    let runs =
+        measured.iter().flat_map(|one| one.runs.iter().map(move |(task, runs)| (&one.experiment.tasks[*task], runs)));
+    runs.filter_map(|(task, runs)| Some((task, runs[0].packing.filter(|packing| packing.bound > 0)?)))
+}
+
+/// The same as a table, by variant and place.
 fn packing_section(measured: &[Measured]) -> Option<String> {
     let mut text = String::new();
-    for one in measured {
-        for (task, runs) in &one.runs {
-            let (task, settings) = (&one.experiment.tasks[*task], &runs[0].row.settings);
-            let Some(packing) = runs[0].packing.filter(|packing| packing.bound > 0) else { continue };
-            let over = number(packing.in_use) / number(packing.bound);
-            text.push_str(&format!(
-                "| {} | {} x{}, {} schedulers | {} | {} | {over:.2} |\n",
-                task.exp.trim_start_matches("E8_"),
-                settings.cell.name,
-                settings.rate,
-                settings.batch_schedulers,
-                packing.in_use,
-                packing.bound
-            ));
-        }
+    for (task, packing) in packings(measured) {
+        let (settings, over) = (&task.settings, number(packing.in_use) / number(packing.bound));
+        text.push_str(&format!(
+            "| {} | {} x{}, {} schedulers | {} | {} | {over:.2} |\n",
+            task.exp.trim_start_matches("E8_"),
+            settings.cell.name,
+            settings.rate,
+            settings.batch_schedulers,
+            packing.in_use,
+            packing.bound
+        ));
     }
     let head = "## Distance to a bound of the optimum\n\nMachines that run something at the end, and the fewest that could run all of it, each resource by \
                 itself (bound L2 of Martello and Toth): no placement uses fewer.\n\n| variant | at | in use | at least | times |\n|---|---|---|---|---|\n";
@@ -262,18 +260,16 @@ fn measure(experiment: Experiment, quick: bool) -> anyhow::Result<Measured> {
 fn conclude(measured: &Measured, data: &Path, folder: &Path) -> anyhow::Result<Outcome> {
     let experiment = &measured.experiment;
     let reference = reference::read(data, experiment.file)?;
-    let mut rows = Vec::new();
-    let mut verdicts = Vec::new();
+    let mut rows: Vec<Vec<Cells>> = Vec::new();
     for (number, runs) in &measured.runs {
         let task = &experiment.tasks[*number];
         let named = |done: &Done| {
             let cells = Cells::of(&done.row.line(&task.exp));
-            task.check_name.map_or_else(|| cells.clone(), |name| cells.clone().with_check(name))
+            task.check_name.map_or_else(|| cells.clone(), |name| cells.clone().with("conflict_mode", name))
         };
-        let seeds: Vec<Cells> = runs.iter().map(named).collect();
-        verdicts.push(judge::judge(reference.get(&seeds[0].key()), &seeds));
-        rows.push(seeds);
+        rows.push(runs.iter().map(named).collect());
     }
+    let verdicts = rows.iter().map(|seeds| judge::judge(reference.get(&seeds[0].key()), seeds, &rows)).collect();
     let text = |rows: &mut dyn Iterator<Item = &Cells>| {
         let lines: String = rows.map(|row| row.line() + "\n").collect();
         format!("{COLUMNS}\n{lines}")
@@ -286,26 +282,25 @@ fn conclude(measured: &Measured, data: &Path, folder: &Path) -> anyhow::Result<O
 fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (one, outcome) in measured.iter().zip(outcomes) {
-        let case = Case { suite: NAME, case: outcome.file, parameters: Parameters::new() };
-        let runs = || one.runs.iter().flat_map(|(_, runs)| runs);
-        let rate: Vec<f64> = runs().map(|run| number(run.row.placements) / run.wall_seconds).collect();
-        let times: Vec<f64> = runs().map(|run| plan::days(&run.row.settings) * 86_400.0 / run.wall_seconds).collect();
-        if rate.is_empty() {
+        let runs = one.runs.iter().flat_map(|(_, runs)| runs);
+        let cpu_seconds: f64 = runs.clone().map(|run| run.cpu_seconds).sum();
+        if cpu_seconds <= 0.0 {
             continue;
         }
-        figures.push(case.figure("placements_per_second", "1/s", Better::Higher, rate)?);
-        figures.push(case.figure("times_real_time", "1", Better::Higher, times)?);
+        let counted = [("runs", json!(runs.clone().count())), ("cpu_seconds_of_all_runs", json!(cpu_seconds))];
+        let parameters = counted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let case = Case { suite: NAME, case: outcome.file, parameters };
+        figures.extend(speed(&case, runs)?);
         if !outcome.reference.is_empty() {
-            let within = outcome.count("equal") + outcome.count("met");
-            let judged = within + outcome.count("outside");
-            let part = number(within as u64) / number(judged.max(1) as u64);
-            figures.push(case.figure("rows_within_gates", "1", Better::Higher, vec![part])?);
-            figures.push(case.figure(
-                "rows_outside",
-                "1",
-                Better::Lower,
-                vec![number(outcome.count("outside") as u64)],
-            )?);
+            for (metric, word, better) in [
+                ("rows_equal", "equal", Better::Higher),
+                ("rows_met", "met", Better::Higher),
+                ("rows_in_order", "in order", Better::Higher),
+                ("rows_by_chance", "by chance", Better::Lower),
+                ("rows_outside", "outside", Better::Lower),
+            ] {
+                figures.push(case.figure(metric, "rows", better, vec![number(outcome.count(word) as u64)])?);
+            }
         }
     }
     if !shapes.is_empty() {
@@ -319,6 +314,19 @@ fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]
         figures.push(case.figure("conflict_fraction", "1", Better::Lower, vec![variant.conflicts])?);
         figures.push(case.figure("conflicts_as_part_of_the_papers", "1", Better::Lower, vec![variant.ratio])?);
         figures.push(case.figure("busy", "1", Better::Lower, vec![variant.busy])?);
+    }
+    for (task, packing) in packings(measured) {
+        let settings = &task.settings;
+        let name = format!(
+            "variant={} workload={} lambda={} batch_schedulers={}",
+            task.exp.trim_start_matches("E8_"),
+            settings.cell.name,
+            settings.rate,
+            settings.batch_schedulers
+        );
+        let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
+        let over = number(packing.in_use) / number(packing.bound);
+        figures.push(case.figure("machines_over_bound", "1", Better::Lower, vec![over])?);
     }
     Ok(figures)
 }

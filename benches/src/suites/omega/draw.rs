@@ -2,7 +2,7 @@
 
 use super::reference::{Cells, Reference};
 use super::shapes::pick;
-use crate::plot::{Axis, Chart, HeatMap, Point, Series};
+use crate::plot::{self, Axis, Chart, HeatMap, Point, Series};
 
 /// A picture, with the name of its file.
 pub(super) struct Picture {
@@ -12,39 +12,61 @@ pub(super) struct Picture {
 
 const ARCHITECTURES: [&str; 5] = ["mono-single", "mono-multi", "partitioned", "mesos", "omega"];
 
-/// All pictures for which there are rows.
+/// All pictures for which there are rows: one for each experiment and cell, with a panel for each thing that is shown.
 pub(super) fn pictures(rows: &[Cells], reference: &Reference) -> Vec<Picture> {
     let mut pictures = Vec::new();
     let theirs: Vec<Cells> = reference.values().cloned().collect();
     for cell in ["R1", "R2"] {
-        for (column, name, axis) in [
-            ("batch_busy", "busy-batch", Axis::linear("busyness of batch scheduling")),
-            ("service_busy", "busy-service", Axis::linear("busyness of service scheduling")),
-            ("batch_wait_censored_mean_s", "wait-batch", Axis::log("mean wait of batch jobs (s)")),
-            ("service_wait_censored_mean_s", "wait-service", Axis::log("mean wait of service jobs (s)")),
-        ] {
-            let of = |rows: &[Cells], arch: &str| {
-                let what = [("exp", "E1_tjob"), ("workload", cell), ("arch", arch), ("wl_seed", "1")];
-                points(&pick(rows, &what), "tjob_service", column)
-            };
-            let series = with_reference(&ARCHITECTURES, |arch| of(rows, arch), |arch| of(&theirs, arch));
-            let title = format!("{cell}: {} over the decision time of service jobs", axis.label);
-            push(&mut pictures, format!("e1-{cell}-{name}"), title, Axis::log("t_job (s)"), axis, series);
-        }
-        load_and_schedulers(&mut pictures, cell, rows, &theirs);
+        let title = format!("{cell}: busyness and waits over the decision time of service jobs");
+        charts(&mut pictures, &format!("e1-{cell}"), &title, &decision_times(cell, rows, &theirs));
     }
-    for cell in ["R1", "R2", "R3"] {
-        conflict_modes(&mut pictures, cell, rows, &theirs);
-    }
-    batch_schedulers(&mut pictures, rows);
-    pictures.extend(surfaces(rows));
+    let loads: Vec<Chart> = ["R1", "R2"].iter().flat_map(|cell| load_and_schedulers(cell, rows, &theirs)).collect();
+    charts(&mut pictures, "e3", "Conflicts and busyness over the batch load, by number of batch schedulers", &loads);
+    let modes: Vec<Chart> = ["R1", "R2", "R3"].iter().flat_map(|cell| conflict_modes(cell, rows, &theirs)).collect();
+    charts(&mut pictures, "e4", "Conflict modes over the decision time of service jobs", &modes);
+    charts(
+        &mut pictures,
+        "e5",
+        "One and three batch schedulers over their decision time (R2)",
+        &batch_schedulers(rows),
+    );
+    maps(&mut pictures, "e6", SURFACES, &surfaces(rows));
     pictures
 }
 
-fn push(pictures: &mut Vec<Picture>, name: String, title: String, x: Axis, y: Axis, series: Vec<Series>) {
-    if !series.is_empty() {
-        pictures.push(Picture { name: format!("{name}.svg"), svg: Chart { title, x, y, series }.svg() });
+const SURFACES: &str = "Busyness of service scheduling; empty where more than 1% of the jobs are left over (R1)";
+
+/// A picture of these charts, if there are any, two beside each other.
+pub(super) fn charts(pictures: &mut Vec<Picture>, name: &str, title: &str, charts: &[Chart]) {
+    let drawn: Vec<Chart> = charts.iter().filter(|chart| !chart.series.is_empty()).cloned().collect();
+    if !drawn.is_empty() {
+        pictures.push(Picture { name: format!("{name}.svg"), svg: plot::charts(title, 2, &drawn) });
     }
+}
+
+/// The same of maps.
+pub(super) fn maps(pictures: &mut Vec<Picture>, name: &str, title: &str, maps: &[HeatMap]) {
+    if !maps.is_empty() {
+        pictures.push(Picture { name: format!("{name}.svg"), svg: plot::maps(title, 2, maps) });
+    }
+}
+
+fn decision_times(cell: &str, rows: &[Cells], theirs: &[Cells]) -> Vec<Chart> {
+    let shown = [
+        ("batch_busy", Axis::linear("busyness of batch scheduling")),
+        ("service_busy", Axis::linear("busyness of service scheduling")),
+        ("batch_wait_censored_mean_s", Axis::log("mean wait of batch jobs (s)")),
+        ("service_wait_censored_mean_s", Axis::log("mean wait of service jobs (s)")),
+    ];
+    let chart = |(column, y): (&str, Axis)| {
+        let of = |rows: &[Cells], arch: &str| {
+            let what = [("exp", "E1_tjob"), ("workload", cell), ("arch", arch), ("wl_seed", "1")];
+            points(&pick(rows, &what), "tjob_service", column)
+        };
+        let series = with_reference(&ARCHITECTURES, |arch| of(rows, arch), |arch| of(theirs, arch));
+        Chart { title: y.label.clone(), x: Axis::log("t_job (s)"), y, series }
+    };
+    shown.map(chart).into()
 }
 
 fn points(rows: &[&Cells], x: &str, y: &str) -> Vec<Point> {
@@ -73,40 +95,33 @@ fn with_reference(
     series
 }
 
-fn load_and_schedulers(pictures: &mut Vec<Picture>, cell: &str, rows: &[Cells], theirs: &[Cells]) {
-    for (column, name, label) in [
-        ("batch_conflict_frac", "conflicts", "conflict fraction"),
-        ("batch_busy", "busy", "busyness of a batch scheduler"),
-    ] {
+fn load_and_schedulers(cell: &str, rows: &[Cells], theirs: &[Cells]) -> Vec<Chart> {
+    let shown = [("batch_conflict_frac", "conflict fraction"), ("batch_busy", "busyness of a batch scheduler")];
+    let chart = |(column, label): (&str, &str)| {
         let of = |rows: &[Cells], count: &str| {
             let what = [("exp", "E3_lambda_x_nsched"), ("workload", cell), ("n_batch_scheds", count)];
             points(&pick(rows, &what), "lambda_mult", column)
         };
         let counts = ["1", "2", "4", "8", "16", "32"];
         let series = with_reference(&counts, |count| of(rows, count), |count| of(theirs, count));
-        let title = format!("{cell}: {label} over the batch load, by number of batch schedulers");
-        push(
-            pictures,
-            format!("e3-{cell}-{name}"),
-            title,
-            Axis::log("times the arrivals"),
-            Axis::linear(label),
-            series,
-        );
-    }
+        let (x, y) = (Axis::log("times the arrivals"), Axis::linear(label));
+        Chart { title: format!("{cell}: {label}"), x, y, series }
+    };
+    shown.map(chart).into()
 }
 
-fn conflict_modes(pictures: &mut Vec<Picture>, cell: &str, rows: &[Cells], theirs: &[Cells]) {
+fn conflict_modes(cell: &str, rows: &[Cells], theirs: &[Cells]) -> Vec<Chart> {
     let modes = [
         "resource-fit incremental",
         "resource-fit all-or-nothing",
         "sequence-numbers incremental",
         "sequence-numbers all-or-nothing",
     ];
-    for (column, name, label) in [
-        ("service_conflict_frac", "conflicts", "conflict fraction of service jobs"),
-        ("service_busy", "busy", "busyness of service scheduling"),
-    ] {
+    let shown = [
+        ("service_conflict_frac", "conflict fraction of service jobs"),
+        ("service_busy", "busyness of service scheduling"),
+    ];
+    let chart = |(column, label): (&str, &str)| {
         let of = |rows: &[Cells], mode: &str| {
             let (check, commit) = mode.split_once(' ').unwrap_or((mode, ""));
             let what = [
@@ -119,72 +134,59 @@ fn conflict_modes(pictures: &mut Vec<Picture>, cell: &str, rows: &[Cells], their
             points(&pick(rows, &what), "tjob_service", column)
         };
         let series = with_reference(&modes, |mode| of(rows, mode), |mode| of(theirs, mode));
-        let title = format!("{cell}: {label}, by mode");
-        push(
-            pictures,
-            format!("e4-{cell}-{name}"),
-            title,
-            Axis::log("t_job of service jobs (s)"),
-            Axis::linear(label),
-            series,
-        );
-    }
+        let (x, y) = (Axis::log("t_job of service jobs (s)"), Axis::linear(label));
+        Chart { title: format!("{cell}: {label}"), x, y, series }
+    };
+    shown.map(chart).into()
 }
 
-fn batch_schedulers(pictures: &mut Vec<Picture>, rows: &[Cells]) {
-    for (column, name, axis) in [
-        ("batch_busy", "busy", Axis::linear("busyness of a batch scheduler")),
-        ("batch_wait_censored_mean_s", "wait", Axis::log("mean wait of batch jobs (s)")),
-        ("batch_conflict_frac", "conflicts", Axis::linear("conflict fraction")),
-    ] {
+fn batch_schedulers(rows: &[Cells]) -> Vec<Chart> {
+    let shown = [
+        ("batch_busy", Axis::linear("busyness of a batch scheduler")),
+        ("batch_wait_censored_mean_s", Axis::log("mean wait of batch jobs (s)")),
+        ("batch_conflict_frac", Axis::linear("conflict fraction")),
+    ];
+    let chart = |(column, y): (&str, Axis)| {
         let of = |count: &str| {
             points(&pick(rows, &[("exp", "E5_batch_schedulers"), ("n_batch_scheds", count)]), "tjob_batch", column)
         };
-        let series: Vec<Series> = [("1", "one batch scheduler"), ("3", "three batch schedulers")]
+        let series = [("1", "one batch scheduler"), ("3", "three batch schedulers")]
             .into_iter()
             .map(|(count, name)| Series::new(name, of(count)))
             .filter(|series| !series.points.is_empty())
             .collect();
-        let title = format!("R2: {} over the decision time of batch jobs", axis.label);
-        push(pictures, format!("e5-{name}"), title, Axis::linear("t_job of batch jobs (s)"), axis, series);
-    }
+        Chart { title: y.label.clone(), x: Axis::linear("t_job of batch jobs (s)"), y, series }
+    };
+    shown.map(chart).into()
 }
 
 /// Busyness over both decision times; nothing is drawn where jobs were left over, which is red in the paper.
-fn surfaces(rows: &[Cells]) -> Vec<Picture> {
+fn surfaces(rows: &[Cells]) -> Vec<HeatMap> {
     let of = |arch: &&str| {
         let found = pick(rows, &[("exp", "E6_tjob_x_ttask"), ("arch", arch)]);
-        let mut columns: Vec<&str> = found.iter().map(|row| row.text("tjob_service")).collect();
-        let mut tasks: Vec<&str> = found.iter().map(|row| row.text("ttask_service")).collect();
-        let by_number = |left: &&str, right: &&str| {
+        let values_of = |column: &str| {
+            let mut texts: Vec<&str> = found.iter().map(|row| row.text(column)).collect();
             let number = |text: &str| text.parse().unwrap_or(0.0);
-            f64::total_cmp(&number(left), &number(right))
+            texts.sort_by(|left, right| f64::total_cmp(&number(left), &number(right)));
+            texts.dedup();
+            texts
         };
-        columns.sort_by(by_number);
-        columns.dedup();
-        tasks.sort_by(by_number);
-        tasks.dedup();
+        let (jobs, mut tasks) = (values_of("tjob_service"), values_of("ttask_service"));
         tasks.reverse();
         let value = |task: &str, job: &str| {
             let row = found.iter().find(|row| row.text("ttask_service") == task && row.text("tjob_service") == job)?;
             let left = row.number("batch_pct_unsched").max(row.number("service_pct_unsched"));
             (left < 1.0).then(|| row.number("service_busy"))
         };
-        if columns.is_empty() {
-            return None;
-        }
-        let map = HeatMap {
-            title: format!(
-                "{arch}: busyness of service scheduling; empty where more than 1% of the jobs are left over"
-            ),
+        (!jobs.is_empty()).then(|| HeatMap {
+            title: (*arch).to_owned(),
             x_label: "t_job (s)".into(),
             y_label: "t_task (s)".into(),
-            columns: columns.iter().map(|&text| short(text)).collect(),
+            columns: jobs.iter().map(|&text| short(text)).collect(),
             rows: tasks.iter().map(|&text| short(text)).collect(),
-            values: tasks.iter().map(|task| columns.iter().map(|job| value(task, job)).collect()).collect(),
+            values: tasks.iter().map(|task| jobs.iter().map(|job| value(task, job)).collect()).collect(),
             colour: Axis::linear("busyness").over(0.0, 1.0),
-        };
-        Some(Picture { name: format!("e6-{arch}.svg"), svg: map.svg() })
+        })
     };
     ARCHITECTURES.iter().filter_map(of).collect()
 }
@@ -194,13 +196,7 @@ fn short(text: &str) -> String {
 }
 
 /// Where and when claims were refused: machines in blocks, time in pieces.
-pub(super) fn conflict_map(
-    name: &str,
-    title: &str,
-    refusals: &[(i64, u32)],
-    machines: u32,
-    horizon_micros: i64,
-) -> Picture {
+pub(super) fn conflict_map(title: &str, refusals: &[(i64, u32)], machines: u32, horizon_micros: i64) -> HeatMap {
     const BLOCKS: u32 = 20;
     const PIECES: i64 = 48;
     let mut counts = vec![vec![0u32; 48]; 20];
@@ -210,7 +206,7 @@ pub(super) fn conflict_map(
         counts[usize::try_from(block).unwrap_or(0).min(19)][piece] += 1;
     }
     let hours = crate::cells::stage::seconds(horizon_micros) / 3600.0;
-    let map = HeatMap {
+    HeatMap {
         title: title.to_owned(),
         x_label: "time (h)".into(),
         y_label: "machines".into(),
@@ -220,6 +216,5 @@ pub(super) fn conflict_map(
             .collect(),
         values: counts.iter().map(|row| row.iter().map(|&count| Some(f64::from(count))).collect()).collect(),
         colour: Axis::linear("refused claims"),
-    };
-    Picture { name: format!("{name}.svg"), svg: map.svg() }
+    }
 }

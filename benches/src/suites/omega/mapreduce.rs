@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use plenum_policies::ElasticPolicy;
 
-use super::draw::Picture;
+use super::draw::{self, Picture};
 use crate::cells::mapreduce::{Grown, run};
 use crate::interrupt;
 use crate::plot::{Axis, Chart, Point, Series};
@@ -38,6 +38,7 @@ pub(super) fn section(quick: bool, seed: u64) -> anyhow::Result<Section> {
             .to_owned(),
         pictures: Vec::new(),
     };
+    let mut charts = Vec::new();
     for fill in FILLS {
         say(&format!("omega: e7_mapreduce: filled to {fill}"));
         let mut grown = Vec::new();
@@ -49,8 +50,9 @@ pub(super) fn section(quick: bool, seed: u64) -> anyhow::Result<Section> {
             note(&mut section, fill, name, &run);
             grown.push((name, run));
         }
-        section.pictures.extend(pictures(fill, &grown));
+        charts.extend(pictures(fill, &grown));
     }
+    draw::charts(&mut section.pictures, "e7", "MapReduce jobs that grow, by how full the cell was", &charts);
     for picture in &section.pictures {
         let _ = write!(section.text, "\n![{}]({})", picture.name.trim_end_matches(".svg"), picture.name);
     }
@@ -77,7 +79,7 @@ fn note(section: &mut Section, fill: f64, name: &str, run: &Grown) {
     );
 }
 
-fn pictures(fill: f64, grown: &[(&str, Grown)]) -> Vec<Picture> {
+fn pictures(fill: f64, grown: &[(&str, Grown)]) -> [Chart; 2] {
     let number = |count: usize| crate::figure::number(count as u64);
     let steps = |values: &[f64], of: &dyn Fn(usize, f64) -> (f64, f64)| -> Vec<Point> {
         let every = (values.len() / 200).max(1);
@@ -97,28 +99,14 @@ fn pictures(fill: f64, grown: &[(&str, Grown)]) -> Vec<Picture> {
         Series::new(name, steps(&run.used, &|minute, used| (number(minute) / 60.0, used))).in_steps()
     });
     let percent = fill * 100.0;
-    let charts = [
+    let [speed_ups, cpu] = [
+        (format!("filled to {percent:.0}%: speed-up"), Axis::log("times as fast"), Axis::linear("part of the jobs")),
         (
-            "speed-ups",
-            Chart {
-                title: format!("Speed-up of MapReduce jobs in a cell filled to {percent:.0}%"),
-                x: Axis::log("times as fast"),
-                y: Axis::linear("part of the jobs"),
-                series: speed.collect(),
-            },
-        ),
-        (
-            "used",
-            Chart {
-                title: format!("CPU in use, in a cell filled to {percent:.0}%"),
-                x: Axis::linear("time (h)"),
-                y: Axis::linear("part of the CPU").over(0.0, 1.0),
-                series: used.collect(),
-            },
+            format!("filled to {percent:.0}%: CPU in use"),
+            Axis::linear("time (h)"),
+            Axis::linear("part of the CPU").over(0.0, 1.0),
         ),
     ];
-    charts
-        .into_iter()
-        .map(|(name, chart)| Picture { name: format!("e7-{percent:.0}-{name}.svg"), svg: chart.svg() })
-        .collect()
+    let chart = |(title, x, y): (String, Axis, Axis), series: Vec<Series>| Chart { title, x, y, series };
+    [chart(speed_ups, speed.collect()), chart(cpu, used.collect())]
 }

@@ -44,7 +44,8 @@ pub(super) fn page(outcomes: &[Outcome], shapes: &[Shape], pictures: &[Picture],
     for outcome in outcomes {
         let _ = write!(text, "\n## {}\n\n{} (`{}.csv`)\n\n", outcome.file, outcome.about, outcome.file);
         let prefix = outcome.file.split_once('_').map_or(outcome.file, |(prefix, _)| prefix);
-        for picture in pictures.iter().filter(|picture| picture.name.starts_with(&format!("{prefix}-"))) {
+        let of_it = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(['-', '.']));
+        for picture in pictures.iter().filter(|picture| of_it(&picture.name)) {
             let _ = writeln!(text, "![{}]({})", picture.name.trim_end_matches(".svg"), picture.name);
         }
         text.push('\n');
@@ -63,13 +64,31 @@ fn verdicts(text: &mut String, outcomes: &[Outcome]) {
         return;
     }
     text.push_str(
-        "| file | rows with a reference | equal | met | judged by order | outside |\n|---|---|---|---|---|---|\n",
+        "| file | rows with a reference | equal | met | in order | by chance | outside |\n|---|---|---|---|---|---|---|\n",
     );
     for outcome in outcomes.iter().filter(|outcome| outcome.has_reference()) {
-        let counts = ["equal", "met", "by order", "outside"].map(|word| outcome.count(word));
+        let counts = ["equal", "met", "in order", "by chance", "outside"].map(|word| outcome.count(word));
         let all: usize = counts.iter().sum();
-        let [equal, met, order, outside] = counts;
-        let _ = writeln!(text, "| {} | {all} | {equal} | {met} | {order} | {outside} |", outcome.file);
+        let [equal, met, order, chance, outside] = counts;
+        let _ = writeln!(text, "| {} | {all} | {equal} | {met} | {order} | {chance} | {outside} |", outcome.file);
+    }
+    text.push_str(
+        "\nBy chance: not within the gate, and no further off than a draw of ours is from the others, three standard deviations counted as chance.\n\n",
+    );
+    off_by_more(text, outcomes);
+}
+
+/// The rows that are not within their gates, in one place.
+fn off_by_more(text: &mut String, outcomes: &[Outcome]) {
+    let judged = outcomes.iter().flat_map(|outcome| outcome.rows.iter().zip(&outcome.verdicts));
+    let off: Vec<_> =
+        judged.filter(|(_, verdict)| matches!(verdict, Verdict::Chance(_) | Verdict::Outside(_))).collect();
+    if off.is_empty() {
+        return;
+    }
+    text.push_str("| row | not within its gate: ours for what the reference has |\n|---|---|\n");
+    for (rows, verdict) in off {
+        let _ = writeln!(text, "| {} {} | {} |", rows[0].text("exp"), settings(&rows[0]), said(verdict));
     }
     text.push('\n');
 }
@@ -138,14 +157,22 @@ fn table(text: &mut String, outcome: &Outcome) {
 }
 
 fn said(verdict: &Verdict) -> String {
-    let Verdict::Outside(columns) = verdict else { return verdict.word().to_owned() };
+    let (word, columns) = match verdict {
+        Verdict::Outside(columns) => ("**outside**", columns),
+        Verdict::Chance(columns) => ("by chance", columns),
+        _ => return verdict.word().to_owned(),
+    };
     let named = columns.iter().map(|(name, theirs, own)| format!("{name}: {} for {}", digits(*own), digits(*theirs)));
-    format!("**outside**: {}", named.collect::<Vec<_>>().join(", "))
+    format!("{word}: {}", named.collect::<Vec<_>>().join(", "))
 }
 
-/// Three digits, as people read them.
+/// Three digits, as people read them; of small values three that count.
 pub(super) fn digits(value: f64) -> String {
-    if value == 0.0 { "0".to_owned() } else { crate::report::three_digits(value) }
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.1 => crate::cells::row::three_that_count(value),
+        _ => crate::report::three_digits(value),
+    }
 }
 
 /// How much of the reference's conflicts each variant has, by place.

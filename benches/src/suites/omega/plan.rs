@@ -28,7 +28,6 @@ pub(super) struct Experiment {
 }
 
 const TJOBS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
-const DAY: f64 = 86_400.0;
 
 fn cost(job: f64, task: f64) -> Cost {
     Cost { job_micros: micros(job), task_micros: micros(task) }
@@ -245,11 +244,6 @@ fn beyond() -> Vec<Task> {
         }
     }
     tasks
-}
-
-/// A day in microseconds, for those who ask how much of one a run is.
-pub(super) fn days(settings: &Settings) -> f64 {
-    crate::cells::stage::seconds(settings.horizon_micros) / DAY
 }
 
 #[cfg(test)]

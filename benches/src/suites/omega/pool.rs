@@ -1,4 +1,4 @@
-//! Runs many simulations on as many threads as there are cores, two at least. Results are in the order of the tasks, whatever thread was first.
+//! Runs many simulations on as many threads as there are cores. Results are in the order of the tasks, whatever thread was first.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use crate::cells::simulation::{Simulation, Watch};
 use crate::cells::stage::{Free, seconds};
 use crate::interrupt;
 use crate::progress::say;
+use crate::thread_time::Stopwatch;
 
 /// Between two lines of progress.
 const QUIET: Duration = Duration::from_secs(5);
@@ -22,7 +23,8 @@ pub(super) struct Done {
     pub(super) row: Row,
     /// When and on which machine claims were refused.
     pub(super) refusals: Vec<(i64, u32)>,
-    pub(super) wall_seconds: f64,
+    /// Of its thread, filling the cell included.
+    pub(super) cpu_seconds: f64,
     /// How far the last placement is from any optimum; of rows of which it is asked.
     pub(super) packing: Option<Packing>,
     /// It reached its horizon.
@@ -65,23 +67,23 @@ impl Watch for Progress {
 
 /// Runs one simulation, and checks at its end that nothing leaked.
 pub(super) fn run_one(task: &Task, loud: bool) -> anyhow::Result<Done> {
-    let began = Instant::now();
     let horizon = task.settings.horizon_micros;
-    let mut simulation = Simulation::new(task.settings.clone())?;
-    simulation.run(&Progress::new(loud))?;
-    let wall_seconds = began.elapsed().as_secs_f64();
+    let mut watch = Stopwatch::default();
+    let mut simulation = watch.time(|| Simulation::new(task.settings.clone()))??;
+    watch.time(|| simulation.run(&Progress::new(loud)))??;
+    let cpu_seconds = watch.cpu.as_secs_f64();
     simulation.stage.settle()?;
     let row = Row::of(&simulation);
     let whole = simulation.settings.horizon_micros == horizon;
     let refusals = if task.map { std::mem::take(&mut simulation.refusals) } else { Vec::new() };
     let capacity = Free::of(&task.settings.cell.capacity());
     let packing = task.exp.starts_with("E8_").then(|| bound::packing(simulation.stage.core().cell(), capacity));
-    Ok(Done { row, refusals, wall_seconds, packing, whole })
+    Ok(Done { row, refusals, cpu_seconds, packing, whole })
 }
 
 /// Runs all tasks. A task is missing when the run was stopped before it was done.
 pub(super) fn run_all(tasks: &[Task]) -> anyhow::Result<Vec<Option<Done>>> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 64);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 64);
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let progress = Progress::new(false);
     let results: Mutex<Vec<Option<Done>>> = Mutex::new(tasks.iter().map(|_| None).collect());

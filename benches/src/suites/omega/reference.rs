@@ -43,9 +43,9 @@ impl Cells {
         self.0.join(",")
     }
 
-    /// The same with another name of the conflict check.
-    pub(super) fn with_check(mut self, name: &str) -> Self {
-        self.0[position("conflict_mode")] = name.to_owned();
+    /// The same with another text in a column.
+    pub(super) fn with(mut self, column: &str, text: &str) -> Self {
+        text.clone_into(&mut self.0[position(column)]);
         self
     }
 }

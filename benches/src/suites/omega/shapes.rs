@@ -32,6 +32,7 @@ pub(super) fn shapes(rows: &[Cells]) -> Vec<Shape> {
         shapes.extend(load_and_schedulers(cell.name, rows));
         shapes.extend(modes(cell.name, rows));
     }
+    shapes.extend(modes("R3", rows));
     shapes.extend(three_schedulers(rows));
     shapes
 }
