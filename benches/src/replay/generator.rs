@@ -56,12 +56,13 @@ pub(crate) fn jobs(count: u32, load: f64, seed: u64) -> Trace {
             tasks: *size,
             each: resources(1000, 0, 0),
             gang: true,
+            asks: None,
         });
         submit += -gap * (1.0 - uniform(&mut random)).ln();
     }
     let mut trace = Trace::new(&format!("lublin-feitelson load={load}"), jobs);
     let capacity = resources(1000, 1 << 30, 0);
-    trace.machines = vec![MachineClass { name: "node".to_owned(), count: 1 << 7, capacity }];
+    trace.machines = vec![MachineClass { name: "node".to_owned(), count: 1 << 7, capacity, attributes: Vec::new() }];
     trace.assumed.push(format!(
         "no trace was named: {count} jobs were drawn after Lublin and Feitelson (2003) at a load of {load}; docs/traces.md tells where to get real ones"
     ));

@@ -10,12 +10,12 @@ use anyhow::{Context, bail, ensure};
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
     AllocationId, AllocationState, Attributes, CellIdentity, Command, DIMENSIONS, Decision, DecisionMetadata,
-    GroupShape, JobId, JobShape, LogTime, MachineState, Placement, Request, Resources, Revision, Room, SessionId,
-    Transaction, TransactionId, Transition,
+    GroupCounts, GroupShape, JobId, JobShape, LogTime, MachineState, Placement, Request, Requirement, Resources,
+    Revision, Room, SessionId, Special, Spoken, Transaction, TransactionId, Transition,
 };
-use plenum_policies::Columns;
+use plenum_policies::{Columns, Suits};
 
-use super::placing::Placing;
+use super::placing::{Asks, Placing};
 use crate::figure::number;
 use crate::traces::work::{MachineClass, TraceJob};
 
@@ -60,8 +60,10 @@ impl Ground {
     pub(crate) fn new(classes: &[MachineClass], placing: Placing) -> anyhow::Result<Self> {
         let mut ground = Self::on(Core::new(options()), 1, placing)?;
         for class in classes {
+            let mut attributes = class.attributes.iter().cycle();
             for member in 0..class.count {
-                ground.register(&format!("{}-{member}", class.name), class.capacity, Attributes::new())?;
+                let attributes = attributes.next().cloned().unwrap_or_default();
+                ground.register(&format!("{}-{member}", class.name), class.capacity, attributes)?;
             }
         }
         ground.measure();
@@ -139,12 +141,17 @@ impl Ground {
     }
 
     /// A machine comes. [`Ground::measure`] has to follow.
-    pub(crate) fn register(&mut self, name: &str, capacity: Resources, attributes: Attributes) -> anyhow::Result<()> {
+    pub(crate) fn register(
+        &mut self,
+        name: &str,
+        capacity: Resources,
+        attributes: Arc<Attributes>,
+    ) -> anyhow::Result<()> {
         let command = Command::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity,
-            attributes: Arc::new(attributes),
+            attributes,
             devices: Vec::new(),
             inventory: Vec::new(),
             seen: Revision::default(),
@@ -172,7 +179,9 @@ impl Ground {
             count: job.tasks,
             resources: job.each,
             min: if job.gang { job.tasks } else { 0 },
-            ..GroupShape::default()
+            after: Vec::new(),
+            devices: Vec::new(),
+            ..job.asks.as_deref().cloned().unwrap_or_default()
         };
         let shape = JobShape {
             namespace: self.namespace.clone(),
@@ -189,12 +198,30 @@ impl Ground {
         }
     }
 
-    /// Machines for up to `count` tasks, as the policy has them.
-    pub(crate) fn choose(&mut self, each: &Resources, count: u32) -> Vec<u32> {
-        self.columns.follow(self.core.cell(), self.changed.as_deref(), &BTreeMap::new());
+    /// Machines for up to `count` tasks of a job, as the policy has them. Of one that is special only one at a time: what it asks for is judged against the
+    /// cell as it is.
+    pub(crate) fn choose(&mut self, job: &TraceJob, id: JobId, count: u32) -> Vec<u32> {
+        let cell = self.core.cell();
+        self.columns.follow(cell, self.changed.as_deref(), &BTreeMap::new());
         self.changed = Some(Vec::new());
         self.choices += 1;
-        self.placing.choose(&self.columns, None, each, count, self.choices)
+        let plain = Asks { turn: self.choices, ..Asks::default() };
+        let Some(shape) = job.asks.as_deref() else {
+            return self.placing.choose(&self.columns, &job.each, count, plain);
+        };
+        let eligible = self.columns.eligible(&shape.constraints, &shape.affinities, cell);
+        if !job.is_special() {
+            let asks = Asks { eligible: eligible.as_deref(), ..plain };
+            return self.placing.choose(&self.columns, &job.each, count, asks);
+        }
+        let Some(submitted) = cell.job(id) else { return Vec::new() };
+        let Some(group) = submitted.shape.groups.first() else { return Vec::new() };
+        let counts = GroupCounts::are_needed_by(group).then(|| GroupCounts::of(cell, submitted, 0));
+        let special = Special::of(group, counts.as_ref());
+        let requirement = Requirement { resources: &job.each, classes: None, home: None, job: id, special };
+        let suits = |slot: u32| requirement.special_obstacle(cell, slot, &Spoken::default()).is_none();
+        let asks = Asks { eligible: eligible.as_deref(), suits: Some(Suits(&suits)), ..plain };
+        self.placing.choose(&self.columns, &job.each, count.min(1), asks)
     }
 
     /// Claims these machines for the job's tasks from `first` on, at most [`CLAIMS_MAX`].

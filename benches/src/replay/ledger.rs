@@ -142,7 +142,8 @@ impl Ledger {
             let too_small = rooms.iter().filter(|room| fitting(room, need) == 0);
             too_small.map(|room| positive(room.get(resource))).sum::<f64>() / free
         };
-        self.needs.iter().map(|(need, part)| part * useless(need)).sum()
+        // A sum of nothing is -0.
+        self.needs.iter().map(|(need, part)| part * useless(need)).sum::<f64>() + 0.0
     }
 
     pub(super) fn started(&mut self, job: usize, at_micros: i64, all: bool) {

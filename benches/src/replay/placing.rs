@@ -1,7 +1,18 @@
 //! How machines are chosen: a policy of the cell's by its name, with a seed for ties.
 
 use plenum_model::Resources;
-use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Ties, choose};
+use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, Ties, choose};
+
+/// What tasks ask for besides room; by default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asks<'a> {
+    /// The machines that meet constraints, and how much each is wished for.
+    pub(crate) eligible: Option<&'a Eligible>,
+    /// What else a machine must be.
+    pub(crate) suits: Option<Suits<'a>>,
+    /// Another one for each decision of a replay.
+    pub(crate) turn: u64,
+}
 
 /// A policy, and whether its ties are broken at random.
 #[derive(Clone, Copy, Debug)]
@@ -29,17 +40,10 @@ impl Placing {
         self.policy.name()
     }
 
-    /// Machines for up to `count` equal tasks, best first; only on those that are eligible, where that is told. `turn` is another one for each
-    /// decision of a replay.
-    pub(crate) fn choose(
-        &self,
-        columns: &Columns,
-        eligible: Option<&Eligible>,
-        each: &Resources,
-        count: u32,
-        turn: u64,
-    ) -> Vec<u32> {
-        let request = Request { eligible, ..Request::new(each, Settings { turn, ..self.settings }) };
+    /// Machines for up to `count` equal tasks, best first.
+    pub(crate) fn choose(&self, columns: &Columns, each: &Resources, count: u32, asks: Asks<'_>) -> Vec<u32> {
+        let Asks { eligible, suits, turn } = asks;
+        let request = Request { eligible, suits, ..Request::new(each, Settings { turn, ..self.settings }) };
         choose(columns, &request, self.policy, count)
     }
 }

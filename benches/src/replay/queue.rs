@@ -109,7 +109,7 @@ impl Replay<'_> {
             }
             left.push(number);
             // With a promise it may have fitted, and not been let: another one of less time may be.
-            if promise.is_none() {
+            if promise.is_none() && job.asks.is_none() {
                 hopeless.insert(job.each, least);
             }
         }
@@ -125,22 +125,27 @@ impl Replay<'_> {
     }
 
     /// Starts as much of a job as fits, of a gang all or nothing; true when nothing of it is left.
-    fn try_job(&mut self, number: usize, promise: Option<&mut Promise>) -> anyhow::Result<bool> {
+    fn try_job(&mut self, number: usize, mut promise: Option<&mut Promise>) -> anyhow::Result<bool> {
         let job = &self.jobs[number];
-        let left = self.left(number);
-        let machines = self.ground.choose(&job.each, left);
-        let whole = machines.len() as u64 == u64::from(left);
-        if machines.is_empty() || (job.gang && !whole) {
-            return Ok(false);
-        }
-        if let Some(promise) = promise {
-            let ends_before = self.expected_end(job) <= promise.at_micros;
-            if !ends_before && !promise.take(&machines, &job.each) {
+        let id = self.waiting[number].as_ref().expect("a job of the queue waits").id;
+        loop {
+            let left = self.left(number);
+            let machines = self.ground.choose(job, id, left);
+            let whole = machines.len() as u64 == u64::from(left);
+            if machines.is_empty() || (job.gang && !whole) {
                 return Ok(false);
             }
+            if let Some(promise) = promise.as_deref_mut() {
+                let ends_before = self.expected_end(job) <= promise.at_micros;
+                if !ends_before && !promise.take(&machines, &job.each) {
+                    return Ok(false);
+                }
+            }
+            self.start(number, &machines)?;
+            if whole || !job.is_special() {
+                return Ok(whole);
+            }
         }
-        self.start(number, &machines)?;
-        Ok(whole)
     }
 
     /// When the first job fits, by what users said of those that run.

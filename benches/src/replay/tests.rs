@@ -20,13 +20,19 @@ fn jobs(text: &str) -> Vec<TraceJob> {
             tasks: words[4].parse().unwrap(),
             each: resources(1000, 0, 0),
             gang: words.get(5) != Some(&"elastic"),
+            asks: None,
         }
     };
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(job).collect()
 }
 
 fn ground(machines: u32, cores: u64) -> Ground {
-    let class = MachineClass { name: "node".into(), count: machines, capacity: resources(cores * 1000, 1 << 30, 0) };
+    let class = MachineClass {
+        name: "node".into(),
+        count: machines,
+        capacity: resources(cores * 1000, 1 << 30, 0),
+        attributes: Vec::new(),
+    };
     Ground::new(&[class], Placing::named("best-fit", None).unwrap()).unwrap()
 }
 
@@ -206,10 +212,12 @@ fn arrivals_move_by_as_much_as_was_asked_for() {
 /// Each job tried the same machines in the same order: a first fit on a shuffled cell.
 #[test]
 fn a_random_policy_draws_anew_for_each_job() {
-    let class = MachineClass { name: "node".into(), count: 8, capacity: resources(100_000, 1 << 30, 0) };
+    let capacity = resources(100_000, 1 << 30, 0);
+    let class = MachineClass { name: "node".into(), count: 8, capacity, attributes: Vec::new() };
     let mut ground = Ground::new(&[class], Placing::named("random", Some(3)).unwrap()).unwrap();
-    let each = resources(1000, 0, 0);
-    let machines: std::collections::BTreeSet<u32> = (0..64).flat_map(|_| ground.choose(&each, 1)).collect();
+    let job = &jobs("a 0 1 1 1\n")[0];
+    let id = ground.submit(job, 0).unwrap();
+    let machines: std::collections::BTreeSet<u32> = (0..64).flat_map(|_| ground.choose(job, id, 1)).collect();
     assert_eq!(machines.len(), 8);
 }
 

@@ -1,11 +1,12 @@
 //! A live cell as a trace: the machines of a backup, and what runs and waits there, as jobs that are all submitted at once and never end.
 //!
-//! For asking what would fit on other machines. It asks about room alone: constraints, spread and limits a machine are not kept, which the report
-//! says.
+//! For asking what would fit on other machines, and whether other jobs would fit besides. Every task is placed anew, by its constraints, spread, limits and ports; what is
+//! not kept, the report says.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use plenum_model::{CUSTOM_RESOURCES, Cell, Device, MachineState, Resources, TaskState};
+use plenum_model::{CUSTOM_RESOURCES, Cell, Device, GroupShape, MachineState, Resources, Special, TaskState};
 
 use super::work::{GPUS, MachineClass, Trace, TraceJob};
 
@@ -27,9 +28,16 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
     let mut machines: Vec<MachineClass> = Vec::new();
     for machine in cell.machines().filter(|machine| machine.state == MachineState::Ready) {
         let capacity = with_gpus(&machine.capacity, &machine.devices);
+        let attributes = machine.attributes.clone();
         match machines.iter_mut().find(|class| class.capacity == capacity) {
-            Some(class) => class.count += 1,
-            None => machines.push(MachineClass { name: format!("shape-{}", machines.len() + 1), count: 1, capacity }),
+            Some(class) => {
+                class.count += 1;
+                class.attributes.push(attributes);
+            }
+            None => {
+                let name = format!("shape-{}", machines.len() + 1);
+                machines.push(MachineClass { name, count: 1, capacity, attributes: vec![attributes] });
+            }
         }
     }
     let mut jobs = Vec::new();
@@ -49,17 +57,25 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
                     tasks,
                     each: with_gpus(&shape.resources, &shape.devices),
                     gang: false,
+                    asks: asks_of(shape),
                 });
             }
         }
     }
     let mut trace = Trace { machines, ..Trace::new(name, jobs) };
     trace.assumed.push(
-        "a live cell is judged by room alone: every task is placed anew, and constraints, spread, ports and limits a machine are not kept; \
-         parts of a GPU count as a whole one; groups that wait for others count as if they ran"
+        "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports; jobs whose tasks share a machine, gangs and quotas are not kept; \
+         parts of a GPU count as a whole one; groups that wait for others count as if they ran; a machine more of a shape has the attributes of one that is there"
             .to_owned(),
     );
     trace
+}
+
+/// What a group asks for besides room and GPUs, which are counted.
+fn asks_of(shape: &GroupShape) -> Option<Arc<GroupShape>> {
+    let asks = GroupShape { devices: Vec::new(), ..shape.clone() };
+    let some = !asks.constraints.is_empty() || !asks.affinities.is_empty() || Special::is_needed_by(&asks);
+    some.then(|| Arc::new(asks))
 }
 
 /// The cell's own resources one place further, behind the GPUs, of which there may be parts. The last place of a cell's own is given up.
@@ -75,12 +91,17 @@ fn with_gpus(amount: &Resources, devices: &[Device]) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::{Ground, placing::Placing};
+    use crate::replay::{Discipline, Ground, Replay, placing::Placing};
     use crate::traces::work::resources;
 
     #[test]
     fn what_runs_and_what_waits_is_asked_about_and_what_is_over_is_not() {
-        let class = MachineClass { name: "node".into(), count: 3, capacity: resources(4000, 1 << 30, 0) };
+        let class = MachineClass {
+            name: "node".into(),
+            count: 3,
+            capacity: resources(4000, 1 << 30, 0),
+            attributes: Vec::new(),
+        };
         let mut ground = Ground::new(&[class], Placing::named("best-fit", None).unwrap()).unwrap();
         let job = |name: &str, tasks: u32| TraceJob {
             name: name.into(),
@@ -92,13 +113,14 @@ mod tests {
             tasks,
             each: resources(1000, 1 << 20, 0),
             gang: false,
+            asks: None,
         };
         let (kept, over) = (job("kept", 5), job("over", 1));
         let id = ground.submit(&kept, 0).unwrap();
-        let machines = ground.choose(&kept.each, 3);
+        let machines = ground.choose(&kept, id, 3);
         ground.claim(id, 0, &kept.each, &machines, 0).unwrap();
         let id = ground.submit(&over, 0).unwrap();
-        let machines = ground.choose(&over.each, 1);
+        let machines = ground.choose(&over, id, 1);
         let running = ground.claim(id, 0, &over.each, &machines, 0).unwrap();
         ground.end(&running, &over.each, 1).unwrap();
         let trace = of_cell("backup", ground.cell());
@@ -108,6 +130,58 @@ mod tests {
             (trace.machines.len(), trace.machines[0].count, trace.machines[0].capacity.cpu_millis),
             (1, 3, 4000)
         );
+    }
+
+    #[test]
+    fn constraints_spread_and_ports_of_a_live_cell_decide_how_much_of_it_fits() {
+        let has = |rack: &str, disk: &str| {
+            let attributes = [("rack", rack), ("disk", disk)].map(|(name, value)| (name.into(), value.into()));
+            Arc::new(attributes.into_iter().collect::<plenum_model::Attributes>())
+        };
+        // Two racks of two machines, one of which has an SSD.
+        let attributes = vec![has("a", "ssd"), has("a", "hdd"), has("b", "hdd"), has("b", "hdd")];
+        let class = |count| MachineClass {
+            name: "node".into(),
+            count,
+            capacity: resources(4000, 1 << 30, 0),
+            attributes: attributes.clone(),
+        };
+        let job = |name: &str, asks: GroupShape| TraceJob {
+            name: name.into(),
+            user: String::new(),
+            class: String::new(),
+            submit_micros: 0,
+            run_micros: None,
+            estimate_micros: None,
+            tasks: 6,
+            each: resources(100, 1 << 20, 0),
+            gang: false,
+            asks: asks_of(&asks),
+        };
+        let constraint = plenum_model::Constraint {
+            attribute: "disk".into(),
+            operator: plenum_model::Operator::Equal,
+            values: vec!["ssd".into()],
+        };
+        let port = plenum_model::Port { name: "http".into(), number: 80 };
+        let spread = plenum_model::Spread { attribute: "rack".into(), at_most: 2 };
+        let jobs = [
+            job("anywhere", GroupShape::default()),
+            job("ssd", GroupShape { constraints: vec![constraint.clone()], ..GroupShape::default() }),
+            job("spread", GroupShape { spread: vec![spread], ..GroupShape::default() }),
+            job("port", GroupShape { ports: vec![port], ..GroupShape::default() }),
+            job("one-ssd", GroupShape { constraints: vec![constraint], per_machine: 1, ..GroupShape::default() }),
+        ];
+        let started = |count| {
+            let ground = Ground::new(&[class(count)], Placing::named("best-fit", None).unwrap()).unwrap();
+            let replayed = Replay::new(&jobs, ground, Discipline::Greedy).run().unwrap().unwrap();
+            let all: Vec<bool> = replayed.ledger.records.iter().map(|record| record.all_started.is_some()).collect();
+            (replayed.placements, all)
+        };
+        // All, all on the SSD, two a rack, one a machine, and one.
+        assert_eq!(started(4), (6 + 6 + 4 + 4 + 1, vec![true, true, false, false, false]));
+        // Machines beyond those that are there are like the first ones: of six, two have an SSD.
+        assert_eq!(started(6), (6 + 6 + 4 + 6 + 2, vec![true, true, false, true, false]));
     }
 
     #[test]

@@ -65,10 +65,11 @@ pub(crate) fn trace(name: &str, tasks: &[BatchTask]) -> Trace {
         tasks: task.instances,
         each: resources(thousandths(task.cpu_cores), memory_of_part(task.memory_part), 0),
         gang: false,
+        asks: None,
     };
     let mut trace = Trace::new(name, tasks.iter().map(trace_job).collect());
     let capacity = resources(CORES * 1000, memory_of_part(1.0), 0);
-    trace.machines = vec![MachineClass { name: "node".to_owned(), count: MACHINES, capacity }];
+    trace.machines = vec![MachineClass { name: "node".to_owned(), count: MACHINES, capacity, attributes: Vec::new() }];
     trace
 }
 

@@ -73,7 +73,12 @@ pub(crate) fn classes(machines: &[CellMachines], cores: f64, whole_memory: f64) 
         let capacity = resources(thousandths(machine.cpu * cores), memory, 0);
         match classes.iter_mut().find(|class| class.capacity == capacity) {
             Some(class) => class.count += machine.count,
-            None => classes.push(MachineClass { name: String::new(), count: machine.count, capacity }),
+            None => classes.push(MachineClass {
+                name: String::new(),
+                count: machine.count,
+                capacity,
+                attributes: Vec::new(),
+            }),
         }
     }
     classes.sort_by_key(|class| std::cmp::Reverse(class.count));

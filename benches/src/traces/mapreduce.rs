@@ -96,6 +96,7 @@ pub(crate) fn trace(name: &str, jobs: &[MapReduceJob]) -> Trace {
         tasks: job.maps(),
         each: resources(1000, 1 << 30, 0),
         gang: false,
+        asks: None,
     };
     let mut trace = Trace::new(name, jobs.iter().map(trace_job).collect());
     trace.assumed.push(format!(

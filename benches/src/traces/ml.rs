@@ -76,6 +76,7 @@ pub(crate) fn trace(name: &str, jobs: &[MlJob]) -> Trace {
             tasks: u32::try_from(job.gpus / each).expect("bounded where it was read"),
             each: resources(each * CPU_PER_GPU_MILLIS, each * MEMORY_PER_GPU_BYTES, each),
             gang: true,
+            asks: None,
         }
     };
     let mut trace = Trace::new(name, jobs.iter().map(trace_job).collect());

@@ -52,6 +52,7 @@ fn job(row: &Row<'_>) -> Result<TraceJob, Flaw> {
         tasks: u32::try_from(row.whole("tasks", 1..=TASKS_MAX)?).expect("at most a million"),
         each: amounts(row)?,
         gang,
+        asks: None,
     })
 }
 
@@ -66,7 +67,12 @@ pub(crate) fn read_machines(path: &Path) -> anyhow::Result<Vec<MachineClass>> {
     while let Some(row) = table.next()? {
         row.once("class", &mut seen)?;
         let count = u32::try_from(row.whole("count", 1..=TASKS_MAX)?).expect("at most a million");
-        classes.push(MachineClass { name: row.text("class")?.to_owned(), count, capacity: amounts(&row)? });
+        classes.push(MachineClass {
+            name: row.text("class")?.to_owned(),
+            count,
+            capacity: amounts(&row)?,
+            attributes: Vec::new(),
+        });
     }
     Ok(classes)
 }

@@ -111,6 +111,7 @@ pub(crate) fn trace(name: &str, instances: &[Instance]) -> Trace {
             tasks: 1,
             each,
             gang: false,
+            asks: None,
         }
     };
     let mut trace = Trace::new(name, instances.iter().map(trace_job).collect());

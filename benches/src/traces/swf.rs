@@ -147,6 +147,7 @@ fn trace_job(job: &SwfJob, processors: u64, run_s: u64) -> TraceJob {
         tasks: u32::try_from(processors).expect("bounded where it was read"),
         each: resources(1000, job.kb.unwrap_or(0) << 10, 0),
         gang: true,
+        asks: None,
     }
 }
 
@@ -157,7 +158,7 @@ impl Log {
         let Some(processors) = self.processors else { return Vec::new() };
         let nodes = self.nodes.filter(|nodes| processors.is_multiple_of(*nodes)).unwrap_or(processors);
         let capacity = resources(u64::from(processors / nodes) * 1000, plenum_model::AMOUNT_MAX, 0);
-        vec![MachineClass { name: "node".to_owned(), count: nodes, capacity }]
+        vec![MachineClass { name: "node".to_owned(), count: nodes, capacity, attributes: Vec::new() }]
     }
 }
 

@@ -1,8 +1,9 @@
 //! What all traces become: jobs of equal tasks, and classes of machines, in the units of the cell.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plenum_model::Resources;
+use plenum_model::{Attributes, GroupShape, Resources, Special};
 
 /// The custom resource of a cell that counts whole GPUs. Shares of GPUs are another experiment's matter.
 pub(crate) const GPUS: usize = 0;
@@ -31,6 +32,16 @@ pub(crate) struct TraceJob {
     pub(crate) each: Resources,
     /// All tasks start together, as those of a parallel program do. Otherwise each starts when it has a machine.
     pub(crate) gang: bool,
+    /// What each task asks for besides room, as a group of a cell declares it: constraints, affinities, spread, limits of machines, ports. Its other
+    /// fields say nothing.
+    pub(crate) asks: Option<Arc<GroupShape>>,
+}
+
+impl TraceJob {
+    /// Whether where one task runs matters to where others may.
+    pub(crate) fn is_special(&self) -> bool {
+        self.asks.as_deref().is_some_and(Special::is_needed_by)
+    }
 }
 
 /// Machines that are alike.
@@ -39,6 +50,8 @@ pub(crate) struct MachineClass {
     pub(crate) name: String,
     pub(crate) count: u32,
     pub(crate) capacity: Resources,
+    /// What its machines have, one after the other, and again from the first when there are more machines; empty: none has any.
+    pub(crate) attributes: Vec<Arc<Attributes>>,
 }
 
 /// A trace that can be replayed.
@@ -62,6 +75,17 @@ impl Trace {
         jobs.sort_by_key(|job| job.submit_micros);
         let (left_out, machines, assumed) = (BTreeMap::new(), Vec::new(), Vec::new());
         Self { name: name.to_owned(), jobs, left_out, machines, assumed }
+    }
+
+    /// The jobs of both on the machines of this one, those of the same moment first from here.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let mut both = Self::new(&format!("{}+{}", self.name, other.name), [self.jobs, other.jobs].concat());
+        (both.machines, both.assumed) = (self.machines, [self.assumed, other.assumed].concat());
+        both.left_out = self.left_out;
+        for (reason, count) in other.left_out {
+            *both.left_out.entry(reason).or_default() += count;
+        }
+        both
     }
 }
 

@@ -33,7 +33,12 @@ struct Tried {
     percent: Option<f64>,
     machines: u64,
     summary: Summary,
+    /// Jobs of which not every task was started, the first of them.
+    left: Vec<String>,
 }
+
+/// So many jobs that do not fit are named.
+const NAMED_MAX: usize = 10;
 
 /// What is asked.
 struct Question<'a> {
@@ -49,7 +54,9 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let flags = &options.trace;
     let limit = flags.wait_limit;
     ensure!(limit >= 0.0 && limit.is_finite(), "--wait-limit: expected seconds from 0 on, found {limit}");
-    let (queues, policies) = (flags.queues(&["easy"])?, flags.policies(&["best-fit"])?);
+    // All that a live cell has is placed at once, and a job that fits nowhere is no reason for others to wait.
+    let usual = if flags.backup.is_some() { "greedy" } else { "easy" };
+    let (queues, policies) = (flags.queues(&[usual])?, flags.policies(&["best-fit"])?);
     let ([queue], [policy]) = (queues.as_slice(), policies.as_slice()) else {
         anyhow::bail!(
             "capacity asks about one way to place: expected one --queue and one --policy, found {} and {}",
@@ -105,7 +112,10 @@ impl Question<'_> {
         let Some((jobs, replayed)) = setup.once(0, 0)? else { return Ok(None) };
         let summary = summarise(&jobs, &replayed, self.options.trace.classes());
         let machines = machines.iter().map(|class| u64::from(class.count)).sum();
-        let tried = Tried { name, percent, machines, summary };
+        let records = jobs.iter().zip(&replayed.ledger.records);
+        let left = records.filter(|(_, record)| record.all_started.is_none());
+        let left = left.map(|(job, _)| job.name.clone()).take(NAMED_MAX).collect();
+        let tried = Tried { name, percent, machines, summary, left };
         say(&format!(
             "{}: {machines} machines, {:.1}% used, {} jobs too large, 99 of 100 wait at most {:.0} s",
             tried.name,
@@ -198,6 +208,11 @@ impl Question<'_> {
             |one| format!("**{} machines ({}) are enough**", one.machines, one.name),
         );
         let _ = writeln!(text, "\n{words}: every job is started, and 99 of 100 wait at most {limit} s.");
+        // Those that do not even start on the largest cell that was tried wait for something else than machines.
+        if let Some(largest) = tried.iter().max_by_key(|one| one.machines).filter(|one| !one.left.is_empty()) {
+            let names = largest.left.join(", ");
+            let _ = writeln!(text, "\nNot wholly started on {} machines: {names}.", largest.machines);
+        }
         let mut sizes: Vec<&Tried> = tried.iter().filter(|one| one.percent.is_some()).collect();
         sizes.sort_by_key(|one| one.machines);
         let line = |of: fn(&Summary) -> f64| {

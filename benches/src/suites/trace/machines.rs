@@ -10,6 +10,9 @@ use crate::traces::work::{MachineClass, resources};
 /// Memory of machines of which nobody told it: more than any job asks for, so that it never decides.
 const MEMORY_UNTOLD: u64 = 1 << 44;
 
+/// And disk.
+const DISK_UNTOLD: u64 = 1 << 50;
+
 /// A million machines: what a cell takes.
 const MACHINES_MAX: u64 = 1_000_000;
 
@@ -45,7 +48,7 @@ pub(super) struct Asked {
 /// When nothing tells the machines, or the text is none that is known.
 pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineClass]) -> anyhow::Result<Asked> {
     let base = match cell {
-        Some(path) => open::machines(path)?,
+        Some(path) => with_disk(open::machines(path)?),
         None => known.to_vec(),
     };
     let need =
@@ -61,8 +64,16 @@ pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineCla
         );
         return Ok(Asked { machines: base, changes });
     }
-    let machines = absolute(text, &base)?;
+    let machines = with_disk(absolute(text, &base)?);
     Ok(Asked { machines, changes: Vec::new() })
+}
+
+/// Where nobody told of disk, it is enough for every job.
+fn with_disk(mut machines: Vec<MachineClass>) -> Vec<MachineClass> {
+    if machines.iter().all(|class| class.capacity.disk_bytes == 0) {
+        machines.iter_mut().for_each(|class| class.capacity.disk_bytes = DISK_UNTOLD);
+    }
+    machines
 }
 
 /// Changes, where the text is some.
@@ -118,7 +129,7 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
             bail!("--machines {text}: expected NxCORES[xGIB[xGPUS]], because there are several classes of machines")
         }
     };
-    Ok(vec![MachineClass { name: "node".to_owned(), count, capacity }])
+    Ok(vec![MachineClass { name: "node".to_owned(), count, capacity, attributes: Vec::new() }])
 }
 
 /// The machines after the changes.
@@ -185,7 +196,7 @@ mod tests {
     use super::*;
 
     fn class(name: &str, count: u32) -> MachineClass {
-        MachineClass { name: name.into(), count, capacity: resources(8000, 1 << 34, 0) }
+        MachineClass { name: name.into(), count, capacity: resources(8000, 1 << 34, 0), attributes: Vec::new() }
     }
 
     fn counts(text: &str, base: &[MachineClass]) -> Result<Vec<u32>, String> {
@@ -208,7 +219,9 @@ mod tests {
     fn machines_are_a_number_or_a_size() {
         assert_eq!(counts("7", &[class("node", 3)]), Ok(vec![7]));
         let asked = asked(Some("4x2x8x1"), None, &[]).unwrap();
-        assert_eq!(asked.machines[0].capacity, resources(2000, 8 << 30, 1));
+        // What is not told never decides.
+        let expected = plenum_model::Resources { disk_bytes: DISK_UNTOLD, ..resources(2000, 8 << 30, 1) };
+        assert_eq!(asked.machines[0].capacity, expected);
         assert!(counts("7", &[class("a", 3), class("b", 4)]).unwrap_err().contains("several classes of machines"));
         assert!(counts("0x2", &[]).unwrap_err().contains("expected N, NxCORES"));
     }
