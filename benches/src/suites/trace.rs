@@ -6,23 +6,24 @@
 //! | `capacity` | what would fit on more or fewer machines, and how many are enough |
 //! | `inflation` | how much of a cell's GPUs is allocated when more is asked for than there is |
 //!
-//! Without `--experiment` the replay runs.
+//! Without `--experiment` the replay runs; and if nothing is said of jobs and machines either, the inflation as well, on the known files below `--data` or on what is
+//! generated.
 
 mod capacity;
 mod inflation;
 mod machines;
 mod replay;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::Run;
 use crate::figure::Figure;
 use crate::progress::say;
 use crate::replay::{Discipline, generator, placing::Placing, summary::Classes};
 use crate::traces::{backup, open, work::Trace};
-use crate::{Run, interrupt};
 
 /// The name of the suite.
 pub(super) const NAME: &str = "trace";
@@ -45,8 +46,8 @@ pub(crate) struct Flags {
     /// The machines that changes are about: a CSV file [default: those of the trace or the backup]
     #[arg(long, value_name = "FILE")]
     cell: Option<PathBuf>,
-    /// A live cell's machines, and what runs and waits there: a file that `plenum backup` wrote
-    #[arg(long, value_name = "FILE", conflicts_with = "jobs")]
+    /// A live cell's machines, and what runs and waits there: a file that `plenum backup` wrote. With --jobs, these come besides
+    #[arg(long, value_name = "FILE")]
     backup: Option<PathBuf>,
     /// Where tasks go: names of policies, joined by ","
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
@@ -93,15 +94,63 @@ enum ClassesFlag {
 
 /// Runs the suite.
 pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
-    interrupt::listen()?;
-    match options.trace.experiment {
+    let flags = &options.trace;
+    match flags.experiment {
+        None if !flags.says_anything() => usual(options),
         None | Some(Experiment::Replay) => replay::run(options),
         Some(Experiment::Capacity) => capacity::run(options),
         Some(Experiment::Inflation) => inflation::run(options),
     }
 }
 
+/// Where the known files are below `--data`: a log, machines with GPUs, and lists of tasks for them.
+const LOG: &str = "hpc/NASA-iPSC-1993-3.1-cln.swf.gz";
+const NODES: &str = "fgd/openb_node_list_gpu_node.csv";
+const LISTS: [&str; 13] = [
+    "default",
+    "cpu050",
+    "cpu100",
+    "cpu200",
+    "gpushare100",
+    "gpushare40",
+    "gpushare80",
+    "gpuspec10",
+    "gpuspec20",
+    "gpuspec33",
+    "multigpu20",
+    "multigpu30",
+    "multigpu50",
+];
+
+/// Replay and inflation, on what is known of the data that is there.
+fn usual(options: &Run) -> anyhow::Result<Vec<Figure>> {
+    let mut options = options.clone();
+    let there = |data: &Path, name: &str| Some(data.join(name)).filter(|path| path.exists());
+    if let Some(data) = options.data.clone() {
+        options.trace.jobs = there(&data, LOG);
+        let lists = LISTS.iter().take(if options.quick { 1 } else { LISTS.len() });
+        let lists: Vec<PathBuf> =
+            lists.filter_map(|list| there(&data, &format!("fgd/openb_pod_list_{list}.csv"))).collect();
+        if let (Some(nodes), false) = (there(&data, NODES), lists.is_empty()) {
+            options.trace.inflation.take_lists(nodes, lists);
+        }
+    }
+    let mut figures = replay::run(&options)?;
+    figures.extend(inflation::run(&options)?);
+    Ok(figures)
+}
+
 impl Flags {
+    /// Whether it is said what runs where.
+    fn says_anything(&self) -> bool {
+        let files = [&self.jobs, &self.cell, &self.backup];
+        files.iter().any(|file| file.is_some())
+            || self.machines.is_some()
+            || !self.policy.is_empty()
+            || !self.queue.is_empty()
+            || self.inflation.says_anything()
+    }
+
     fn classes(&self) -> Classes {
         match self.classes {
             ClassesFlag::Size => Classes::Size,
@@ -134,7 +183,8 @@ fn trace(options: &Run) -> anyhow::Result<Trace> {
     let flags = &options.trace;
     ensure!(flags.load > 0.0 && flags.load <= 2.0, "--load: expected a number above 0, to 2, found {}", flags.load);
     let trace = match (&flags.jobs, &flags.backup) {
-        (_, Some(path)) => backup::read(path)?,
+        (None, Some(path)) => backup::read(path)?,
+        (Some(jobs), Some(path)) => backup::read(path)?.and(open::jobs(jobs)?),
         (Some(path), None) => open::jobs(path)?,
         (None, None) => {
             let count = if options.quick { 2000 } else { 10_000 };

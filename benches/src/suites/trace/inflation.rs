@@ -81,6 +81,9 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut all = Vec::new();
     for workload in workloads(own, options)? {
+        if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name))) {
+            continue;
+        }
         let conditions = conditions(&workload, flags, &seeds)?;
         for policy in &policies {
             if interrupt::asked() || !options.has_case(&case(policy, &workload.name)) {
@@ -113,6 +116,16 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
 }
 
 impl InflationFlags {
+    /// Whether files are named.
+    pub(super) fn says_anything(&self) -> bool {
+        self.nodes.is_some() || !self.pods.is_empty()
+    }
+
+    /// Machines and lists of tasks.
+    pub(super) fn take_lists(&mut self, nodes: PathBuf, pods: Vec<PathBuf>) {
+        (self.nodes, self.pods) = (Some(nodes), pods);
+    }
+
     /// Whether orders are given, and not drawn.
     fn given(&self) -> bool {
         self.orders.is_some() || (self.arrivals.is_some() && self.node_order.is_some())

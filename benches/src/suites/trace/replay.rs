@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use super::{NAME, machines, seeds};
+use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
@@ -14,7 +15,6 @@ use crate::replay::placing::Placing;
 use crate::replay::summary::{Summary, Waits, class, summarise};
 use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
 use crate::traces::work::{MachineClass, Trace, TraceJob};
-use crate::{Run, interrupt};
 
 /// Points of a distribution's line.
 const CURVE_POINTS: u64 = 120;
@@ -71,10 +71,9 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             drawn.add(&setup, &runs);
         }
     }
-    if !interrupt::asked() {
-        ensure!(!figures.is_empty(), "no case has {:?} in its name", options.case.as_deref().unwrap_or_default());
+    if !figures.is_empty() {
+        drawn.write(options)?;
     }
-    drawn.write(options)?;
     Ok(figures)
 }
 
@@ -97,7 +96,13 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
     }
     let Some(first) = runs.first() else { return Ok(None) };
     let summary = &first.summary;
-    ensure!(summary.all.jobs > 0, "no job of {} fits these machines, not even alone", setup.trace.name);
+    ensure!(
+        summary.all.jobs > 0,
+        "no job of {} fits {}, not even alone: the first one asks for {}",
+        setup.trace.name,
+        machines::words(setup.machines),
+        runs[0].jobs.first().map_or_else(String::new, |job| format!("{:?}", job.each))
+    );
     say(&format!(
         "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
         setup.case(),

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::reference::Reference;
+use super::reference::{Expected, Reference};
 use super::{ARRIVED_PERCENT, Inflated, Runs, deviation, mean};
-use crate::plot::{Axis, Chart, Point, Series};
+use crate::plot::{self, Axis, Chart, Point, Series};
 
 pub(super) fn write(all: &[Runs], reference: &Reference, folder: &Path) -> anyhow::Result<()> {
     let save = |name: &str, text: &str| {
@@ -19,16 +19,21 @@ pub(super) fn write(all: &[Runs], reference: &Reference, folder: &Path) -> anyho
     let mut lists = all.iter().map(|runs| runs.list.as_str()).collect::<Vec<_>>();
     lists.dedup();
     let mut page = table(all, reference);
-    for list in lists {
-        let of_list = all.iter().filter(|runs| runs.list == list).collect::<Vec<_>>();
-        for (what, from, of) in PICTURES {
-            let name = format!("inflation-{list}-{what}.svg");
-            save(&name, &chart(&format!("{list}: {what}, % of all GPUs"), from, &of_list, of).svg())?;
-            let _ = write!(page, "\n![{what} on {list}]({name})\n");
-        }
+    for (what, from, of) in PICTURES {
+        let of_list = |list: &&str| {
+            let runs = all.iter().filter(|runs| runs.list == *list).collect::<Vec<_>>();
+            chart(list, from, &runs, of)
+        };
+        let charts = lists.iter().map(of_list).collect::<Vec<_>>();
+        let name = format!("trace-inflation-{what}.svg");
+        save(&name, &plot::charts(&format!("{what}, % of all GPUs, by list"), 2, &charts))?;
+        let _ = write!(page, "\n![{what} by list]({name})\n");
     }
-    save("inflation.md", &page)
+    save("trace-inflation.md", &page)
 }
+
+/// So many standard errors of the difference of two means are chance.
+const ERRORS: f64 = 3.0;
 
 type Curve = fn(&Inflated) -> &[Option<f64>];
 
@@ -98,9 +103,9 @@ fn chart(title: &str, from: usize, of_list: &[&Runs], of: Curve) -> Chart {
 }
 
 fn table(all: &[Runs], reference: &Reference) -> String {
-    let mut text = "# Inflation: GPUs allocated when 130% are asked for\n\n\
+    let mut text = "### Inflation: GPUs allocated when 130% are asked for\n\n\
         Allocated percent when 100 and 130 percent have arrived, mean of the seeds; `limit` is what packing the mix of the list as well as it can be would \
-        allocate if nothing but GPUs ever ran out. Differences are in points.\n\n\
+        allocate if nothing but GPUs ever ran out. Differences are in points; by chance: beyond 0.3, and within three standard errors of both means.\n\n\
         | list | policy | seeds | at 100 | at 130 | deviation | unallocated at 130 | limit | published | difference | verdict |\n\
         |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
@@ -108,12 +113,17 @@ fn table(all: &[Runs], reference: &Reference) -> String {
         let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
         let (at_100, at_130) = (runs.at(100), runs.at(ARRIVED_PERCENT));
         let (Some(first), Some(end)) = (mean(&at_100), mean(&at_130)) else { continue };
-        let judged = reference.of(&runs.list, &runs.policy, &seeds).map(|(expected, off_max)| {
-            let off = [first - expected[0], end - expected[1]];
+        let judged = reference.of(&runs.list, &runs.policy, &seeds).map(|Expected { at, off_max, error }| {
+            let off = [first - at[0], end - at[1]];
             // Before the end one arrival more or less moves the curve of a list with constraints by a point: other orders are judged at 130 only.
             let met = off[1].abs() <= off_max && (off[0].abs() <= off_max || off_max > 0.2);
-            let verdict = if met { "met" } else { "**missed**" };
-            format!("{:.2} / {:.2} | {:+.2} / {:+.2} | {verdict}", expected[0], expected[1], off[0], off[1])
+            let own_error = deviation(&at_130) / crate::figure::number(seeds.len() as u64).sqrt();
+            let verdict = match (met, error > 0.0 && off[1].abs() <= ERRORS * error.hypot(own_error)) {
+                (true, _) => "met",
+                (false, true) => "by chance",
+                (false, false) => "**missed**",
+            };
+            format!("{:.2} / {:.2} | {:+.2} / {:+.2} | {verdict}", at[0], at[1], off[0], off[1])
         });
         let judged = judged.unwrap_or_else(|| "– | – | –".to_owned());
         let (list, policy, limit) = (&runs.list, &runs.policy, runs.limit_percent);

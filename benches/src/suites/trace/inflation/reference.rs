@@ -24,7 +24,25 @@ const MEANS: f64 = 0.3;
 /// Allocated percent at 100 and 130 by list, policy and seed; of means there is no seed.
 #[derive(Debug, Default)]
 pub(super) struct Reference {
-    rows: BTreeMap<(String, String, Option<u64>), [f64; 2]>,
+    rows: BTreeMap<(String, String, Option<u64>), Row>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    at: [f64; 2],
+    /// The standard error of the second; 0 of a single run.
+    error: f64,
+}
+
+/// What should have come out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Expected {
+    /// At 100 and 130.
+    pub(super) at: [f64; 2],
+    /// How far off is allowed.
+    pub(super) off_max: f64,
+    /// How uncertain the published mean at 130 is itself: one standard error.
+    pub(super) error: f64,
 }
 
 const RUNS: [&str; 13] = [
@@ -81,22 +99,28 @@ impl Reference {
             let policy = known.ok_or_else(|| row.wrong("policy", "a policy of the published experiment"))?.1.to_owned();
             let seed = if given_orders { Some(row.whole("seed", 0..=u64::MAX)?) } else { None };
             let [at_100, at_130] = columns.map(|column| row.number_in(column, 0.0..=100.0));
-            rows.insert((row.text("workload")?.to_owned(), policy, seed), [at_100?, at_130?]);
+            let error = if given_orders {
+                0.0
+            } else {
+                row.number_in("sd_at_130", 0.0..=100.0)? / row.number_in("seeds", 1.0..=1e6)?.sqrt()
+            };
+            rows.insert((row.text("workload")?.to_owned(), policy, seed), Row { at: [at_100?, at_130?], error });
         }
         Ok(Self { rows })
     }
 
-    /// What should have come out at 100 and 130, and how far off is allowed. For given orders, the mean over the seeds that were run.
+    /// What should have come out. For given orders, the mean over the seeds that were run.
     ///
     /// Random is one sample there, never to be met: its means are compared, by twice as much.
-    pub(super) fn of(&self, list: &str, policy: &str, seeds: &[u64]) -> Option<([f64; 2], f64)> {
+    pub(super) fn of(&self, list: &str, policy: &str, seeds: &[u64]) -> Option<Expected> {
         let row = |seed| self.rows.get(&(list.to_owned(), policy.to_owned(), seed)).copied();
         if let Some(means) = row(None) {
-            return Some((means, MEANS));
+            return Some(Expected { at: means.at, off_max: MEANS, error: means.error });
         }
         let rows = seeds.iter().map(|seed| row(Some(*seed))).collect::<Option<Vec<_>>>()?;
-        let mean = |at: usize| super::mean(&rows.iter().map(|row| row[at]).collect::<Vec<_>>());
-        Some(([mean(0)?, mean(1)?], if policy == "random" { 2.0 * MEANS } else { SAME_RUN }))
+        let mean = |at: usize| super::mean(&rows.iter().map(|row| row.at[at]).collect::<Vec<_>>());
+        let off_max = if policy == "random" { 2.0 * MEANS } else { SAME_RUN };
+        Some(Expected { at: [mean(0)?, mean(1)?], off_max, error: 0.0 })
     }
 }
 
@@ -113,7 +137,10 @@ mod tests {
         let text = format!("{}\na,FGD,10,80.0,94.0,95.5,0.1,95,96,4.5,1\n", SUMMARY.join(","));
         std::fs::write(folder.path().join("expected/summary.csv"), text).unwrap();
         let reference = Reference::beside(Some(&list), false).unwrap();
-        assert_eq!(reference.of("a", "fgd", &[42]), Some(([94.0, 95.5], MEANS)));
+        let expected = reference.of("a", "fgd", &[42]).unwrap();
+        assert_eq!((expected.at, expected.off_max), ([94.0, 95.5], MEANS));
+        // A deviation of 0.1 over ten seeds.
+        assert!((expected.error - 0.031_62).abs() < 1e-4, "{}", expected.error);
         assert_eq!(reference.of("a", "worth", &[42]), None);
     }
 }
