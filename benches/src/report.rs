@@ -13,6 +13,8 @@ use crate::plot::{self, Bar};
 
 /// Bars of more cases than this say nothing that the table does not.
 const BARS_MAX: usize = 48;
+/// Lines of more cases cannot be told apart.
+const LINES_MAX: usize = 8;
 /// Parameters of more cases are left to `results.json`.
 const CASES_MAX: usize = 48;
 
@@ -43,14 +45,18 @@ pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<Vec<Path
             if of_metric.len() > BARS_MAX {
                 continue;
             }
-            let bars: Vec<Bar> = of_metric.iter().map(|figure| bar(figure)).collect();
-            save(bars_name.clone(), plot::bars(metric, &bars))?;
-            let _ = write!(plots, "\n![{metric} in {unit}]({bars_name})\n");
+            // One bar says nothing that its number does not, nor do many that have no length.
+            if of_metric.len() > 1 && of_metric.iter().any(|figure| figure.max > 0.0) {
+                let bars: Vec<Bar> = of_metric.iter().map(|figure| bar(figure)).collect();
+                save(bars_name.clone(), plot::bars(metric, &bars))?;
+                let _ = write!(plots, "\n![{metric} in {unit}]({bars_name})\n");
+            }
             let runs: Vec<(&str, &[f64])> =
                 of_metric.iter().map(|figure| (figure.case.as_str(), figure.samples.as_slice())).collect();
-            if runs.iter().any(|(_, samples)| samples.len() > 2) {
+            // Of more cases than colours, lines cannot be told apart.
+            if runs.len() <= LINES_MAX && runs.iter().any(|(_, samples)| samples.len() > 2) {
                 save(samples_name.clone(), plot::lines(&format!("{metric}: the samples in order"), unit, &runs))?;
-                let _ = writeln!(plots, "![its samples in order]({samples_name})");
+                let _ = write!(plots, "\n![its samples in order]({samples_name})\n");
             }
         }
         page.push_str(&left_by(suite, &there, &own_plots, folder)?);
@@ -123,12 +129,17 @@ fn head(results: &Results) -> String {
 
 fn table(figures: &[&Figure]) -> String {
     let mut text = "| case | metric | value | range | samples |\n|---|---|---|---|---|\n".to_owned();
+    let mut before = "";
     for figure in figures {
         let of = figure.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
         let (min, max) = (quantity(figure.min, &figure.unit), quantity(figure.max, &figure.unit));
         let value = quantity(figure.value, &figure.unit);
-        let (case, metric, count) = (&figure.case, &figure.metric, figure.samples.len());
-        let _ = writeln!(text, "| {case} | `{metric}`{of} | **{value}** | {min} to {max} | {count} |");
+        let (metric, count) = (&figure.metric, figure.samples.len());
+        // A case is named once, and one sample has no range.
+        let case = if figure.case == before { "" } else { &figure.case };
+        let range = if count > 1 { format!("{min} to {max}") } else { String::new() };
+        let _ = writeln!(text, "| {case} | `{metric}`{of} | **{value}** | {range} | {count} |");
+        before = &figure.case;
     }
     text
 }
@@ -198,9 +209,13 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
         format!("{} {name}", three_digits(value / size))
     };
     match unit {
+        "s" if value == 0.0 => "0 s".to_owned(),
+        "s" if value.abs() >= 2.0 * 86_400.0 => format!("{} days", three_digits(value / 86_400.0)),
+        "s" if value.abs() >= 2.0 * 3600.0 => format!("{} h", three_digits(value / 3600.0)),
         "s" => scaled(&[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")]),
         "B" => scaled(&[(1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")]),
         "1/s" => scaled(&[(1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")]),
+        "1" if value.abs() >= 1e6 => format!("{} million", three_digits(value / 1e6)),
         "1" => three_digits(value),
         other => format!("{} {other}", three_digits(value)),
     }
@@ -263,6 +278,10 @@ mod tests {
     fn quantities_read_like_what_people_write() {
         assert_eq!(quantity(2_345_678.0, "1/s"), "2.35 M/s");
         assert_eq!(quantity(0.000_123, "s"), "123 µs");
+        assert_eq!(quantity(0.0, "s"), "0 s");
+        assert_eq!(quantity(9000.0, "s"), "2.50 h");
+        assert_eq!(quantity(864_000.0, "s"), "10.0 days");
+        assert_eq!(quantity(1_795_182.0, "1"), "1.80 million");
         assert_eq!(quantity(48_000_000.0, "B"), "48.0 MB");
         assert_eq!(quantity(0.0042, "1"), "0.0042");
     }
