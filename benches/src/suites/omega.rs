@@ -228,7 +228,10 @@ fn packing_section(measured: &[Measured]) -> Option<String> {
 
 /// Whether a row has chance in it: then other seeds are worth a run.
 fn has_chance(task: &Task) -> bool {
-    let placed_always = task.settings.cell.name == "R1" && task.settings.arch != Arch::Omega;
+    let settings = &task.settings;
+    // Offers that are locked for long leave no room at times.
+    let slow = settings.arch == Arch::Mesos && settings.service.job_micros > 30_000_000;
+    let placed_always = settings.cell.name == "R1" && settings.arch != Arch::Omega && !slow;
     !placed_always && !task.exp.starts_with("E6")
 }
 

@@ -145,8 +145,10 @@ fn by_gates(found: &mut Found, reference: &Cells, ours: &[Cells], stream: &str, 
     if let Some(wait) = gates.wait.filter(|_| calm) {
         compare("wait_mean_s", wait * number("wait_mean_s"), 0.0);
     }
-    // Where a stream saturates, so many jobs are left over.
-    compare("pct_unsched", (0.1 * number("pct_unsched")).max(0.5), 0.0);
+    // Where a stream saturates, so many jobs are left over: a count, as conflicts are.
+    let (jobs, left) = (number("jobs").max(1.0), number("jobs") - number("fully"));
+    let error = 100.0 * gates.errors * left.max(1.0).sqrt() / jobs;
+    compare("pct_unsched", (0.1 * number("pct_unsched")).max(0.5).max(error), 0.0);
 }
 
 /// What the count of repeated transactions is off by, as a part of the time: each job that was placed needed one, the others are there because something
