@@ -25,9 +25,11 @@ table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-nu
 th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 600; white-space: nowrap }
 tr:last-child td { border-bottom: 0 }
+td strong { white-space: nowrap }
 tbody tr:nth-child(even) { background: var(--stripe) }
 figure { margin: 16px 0; padding: 12px; background: var(--card); border: 1px solid var(--line); border-radius: 8px }
-figure svg { display: block; width: 100%; max-width: 860px; height: auto; margin: 0 auto; fill: var(--soft) }
+figure > svg { display: block; width: 100%; max-width: 860px; height: auto; margin: 0 auto; fill: var(--soft) }
+figure > svg[viewBox^='0 0 1440'] { max-width: none }
 nav a { margin-right: 14px; white-space: nowrap }
 ";
 

@@ -204,10 +204,10 @@ impl Question<'_> {
             );
         }
         let words = enough.map_or_else(
-            || format!("None of the sizes up to {SEARCH_TO_PERCENT:+.0}% was found to be enough"),
+            || format!("No size up to {SEARCH_TO_PERCENT:+.0}% was found to be enough"),
             |one| format!("**{} machines ({}) are enough**", one.machines, one.name),
         );
-        let _ = writeln!(text, "\n{words}: every job is started, and 99 of 100 wait at most {limit} s.");
+        let _ = writeln!(text, "\n{words}. Enough: every job is started, and 99 of 100 wait at most {limit} s.");
         // Those that do not even start on the largest cell that was tried wait for something else than machines.
         if let Some(largest) = tried.iter().max_by_key(|one| one.machines).filter(|one| !one.left.is_empty()) {
             let names = largest.left.join(", ");

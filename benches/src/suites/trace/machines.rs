@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use plenum_model::{CUSTOM_RESOURCES, Resources};
 
 use crate::traces::open;
-use crate::traces::work::{MachineClass, resources};
+use crate::traces::work::{GPUS, MachineClass, resources};
 
-/// Memory of machines of which nobody told it: more than any job asks for, so that it never decides.
-const MEMORY_UNTOLD: u64 = 1 << 44;
-
-/// And disk.
-const DISK_UNTOLD: u64 = 1 << 50;
+/// Memory, disk and the like of machines of which nobody told it: more than any job asks for, so that it never decides.
+const UNTOLD: u64 = 1 << 44;
 
 /// A million machines: what a cell takes.
 const MACHINES_MAX: u64 = 1_000_000;
@@ -48,7 +46,7 @@ pub(super) struct Asked {
 /// When nothing tells the machines, or the text is none that is known.
 pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineClass]) -> anyhow::Result<Asked> {
     let base = match cell {
-        Some(path) => with_disk(open::machines(path)?),
+        Some(path) => with_untold(open::machines(path)?),
         None => known.to_vec(),
     };
     let need =
@@ -64,14 +62,21 @@ pub(super) fn asked(text: Option<&str>, cell: Option<&Path>, known: &[MachineCla
         );
         return Ok(Asked { machines: base, changes });
     }
-    let machines = with_disk(absolute(text, &base)?);
+    let machines = with_untold(absolute(text, &base)?);
     Ok(Asked { machines, changes: Vec::new() })
 }
 
-/// Where nobody told of disk, it is enough for every job.
-fn with_disk(mut machines: Vec<MachineClass>) -> Vec<MachineClass> {
-    if machines.iter().all(|class| class.capacity.disk_bytes == 0) {
-        machines.iter_mut().for_each(|class| class.capacity.disk_bytes = DISK_UNTOLD);
+/// Where nobody told of disk, or of what a trace has of its own (such as parts of a network card), there is enough for every job.
+fn with_untold(mut machines: Vec<MachineClass>) -> Vec<MachineClass> {
+    let untold = |of: &dyn Fn(&Resources) -> u64| machines.iter().all(|class| of(&class.capacity) == 0);
+    let disk = untold(&|capacity| capacity.disk_bytes);
+    let others: Vec<usize> =
+        (GPUS + 1..CUSTOM_RESOURCES).filter(|&own| untold(&|capacity| capacity.custom[own])).collect();
+    for class in &mut machines {
+        if disk {
+            class.capacity.disk_bytes = UNTOLD;
+        }
+        others.iter().for_each(|&own| class.capacity.custom[own] = UNTOLD);
     }
     machines
 }
@@ -119,12 +124,12 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
     let count = u32::try_from(numbers[0]).context("at most a million")?;
     let capacity = match (numbers.get(1), base) {
         (Some(cores), _) => {
-            let memory = numbers.get(2).map_or(MEMORY_UNTOLD, |gib| gib << 30);
+            let memory = numbers.get(2).map_or(UNTOLD, |gib| gib << 30);
             resources(cores * 1000, memory, numbers.get(3).copied().unwrap_or(0))
         }
         // As many of the machine that the trace tells of.
         (None, [one]) => one.capacity,
-        (None, []) => resources(1000, MEMORY_UNTOLD, 0),
+        (None, []) => resources(1000, UNTOLD, 0),
         (None, _) => {
             bail!("--machines {text}: expected NxCORES[xGIB[xGPUS]], because there are several classes of machines")
         }
@@ -180,7 +185,7 @@ pub(super) fn words(machines: &[MachineClass]) -> String {
             class.count,
             crate::report::three_digits(crate::figure::number(capacity.cpu_millis) / 1000.0)
         );
-        if capacity.memory_bytes < MEMORY_UNTOLD {
+        if capacity.memory_bytes < UNTOLD {
             words.push_str(&format!(", {} GiB", capacity.memory_bytes >> 30));
         }
         if capacity.custom[0] > 0 {
@@ -220,8 +225,9 @@ mod tests {
         assert_eq!(counts("7", &[class("node", 3)]), Ok(vec![7]));
         let asked = asked(Some("4x2x8x1"), None, &[]).unwrap();
         // What is not told never decides.
-        let expected = plenum_model::Resources { disk_bytes: DISK_UNTOLD, ..resources(2000, 8 << 30, 1) };
-        assert_eq!(asked.machines[0].capacity, expected);
+        let capacity = asked.machines[0].capacity;
+        assert_eq!((capacity.cpu_millis, capacity.memory_bytes, capacity.custom[GPUS]), (2000, 8 << 30, 1));
+        assert_eq!((capacity.disk_bytes, capacity.custom[GPUS + 1]), (UNTOLD, UNTOLD));
         assert!(counts("7", &[class("a", 3), class("b", 4)]).unwrap_err().contains("several classes of machines"));
         assert!(counts("0x2", &[]).unwrap_err().contains("expected N, NxCORES"));
     }
