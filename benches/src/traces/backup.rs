@@ -64,7 +64,7 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
     }
     let mut trace = Trace { machines, ..Trace::new(name, jobs) };
     trace.assumed.push(
-        "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports; jobs whose tasks share a machine, gangs and quotas are not kept; \
+        "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports; jobs whose tasks share a machine, gangs, quotas and partitions are not kept; \
          parts of a GPU count as a whole one; groups that wait for others count as if they ran; a machine more of a shape has the attributes of one that is there"
             .to_owned(),
     );
