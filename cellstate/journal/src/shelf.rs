@@ -248,6 +248,12 @@ impl Shelf {
     }
 }
 
+/// Zeros of a segment that are written between two syncs. Beside 64 MiB at once one of the log's own takes 40 ms, beside 1 MiB 1.2 ms
+/// in one of a hundred.
+const SYNCED_BYTES: u64 = 512 * 1024;
+
+const _: () = assert!(SYNCED_BYTES.is_multiple_of(CHUNK_BYTES));
+
 /// Fills the spare file with zeros and gives it a segment's name; its size. On failure the spare is removed: its
 /// room is needed more than its blocks.
 pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64) -> Result<u64, DiskError> {
@@ -264,6 +270,10 @@ pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64) -> Result<u
             let length = count(zeros.len()).min(bytes - offset);
             file.write_at(offset, &zeros[..index(length)])?;
             offset += length;
+            // A sync of the log itself waits for what is before it on the disk: for a whole segment of zeros that is 40 ms.
+            if offset.is_multiple_of(SYNCED_BYTES) {
+                file.sync()?;
+            }
         }
         file.sync()?;
         disk.rename(segment::SPARE, &segment::name(number))?;
