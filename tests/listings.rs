@@ -193,6 +193,26 @@ fn what_happened_is_told_with_who_asked_for_it() {
     assert_eq!((never.code(), never.error()["code"].as_str()), (Some(1), Some("NO_SUCH_ALLOCATION")), "{never}");
 }
 
+// A job of 12,000 tasks was shown with 10,000, and nothing said so.
+#[test]
+fn what_is_left_out_is_said() {
+    let race = race();
+    let config = race.stage.path("server.toml");
+    std::fs::write(&config, "listing_rows = 2\n").unwrap();
+    let Race { stage, server, .. } = race;
+    drop(server);
+    let server = stage.server("cell", None, &["--config", config.to_str().unwrap()]);
+    let shown = stage.ask(&server.address, &["job", "show", "sky"]);
+    assert_eq!((shown["allocations"].as_array().unwrap().len(), &shown["truncated"]), (2, &true.into()));
+    let whole = stage.ask(&server.address, &["job", "show", "grass"]);
+    assert_eq!((whole["allocations"].as_array().unwrap().len(), whole.get("truncated")), (1, None));
+    for arguments in [["job", "show", "sky"], ["machine", "show", "m1"]] {
+        let told = stage.run(&[&["--addr", &server.address][..], &arguments].concat());
+        assert_eq!(told.code(), Some(0), "{told}");
+        assert!(told.err.contains("there are more allocations"), "{told}");
+    }
+}
+
 #[test]
 fn a_repeated_number_gives_the_first_outcome() {
     let race = race();

@@ -1,7 +1,8 @@
 //! `plenum alloc`: list, show, read the logs of, and stop allocations.
 
 use plenum_proto::v1::{
-    AllocationHistoryRequest, GetAllocationRequest, ListAllocationsRequest, LogsRequest, StopAllocationRequest,
+    AllocationHistoryRequest, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, LogsRequest,
+    StopAllocationRequest,
 };
 
 use super::{
@@ -14,8 +15,15 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    output::{self, Row},
+    output::{self, Format, Row},
 };
+
+/// Says so to people where there are more allocations of what is shown than the server lists.
+pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) {
+    if listed.truncated && matches!(context.format, Format::Table | Format::Wide) {
+        output::tell("there are more allocations; see them with `plenum alloc list`, --limit and --filter");
+    }
+}
 
 pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure> {
     match command {

@@ -25,9 +25,9 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
                 let (titles, cells) = key_columns(&answer.rows);
                 output::table(&titles, cells)
             }
-            format => output::listing(format, answer.revision, &answer.rows, false),
+            format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
         };
-        Ok(Listed { revision: answer.revision, text, truncated: false })
+        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && command.limit == 0 })
     })
     .await
 }

@@ -11,11 +11,11 @@ use plenum_proto::v1::{
     At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobState, JobView, LaunchRequest, ListAllocationsRequest,
     ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    Context,
+    Context, alloc,
     args::{Job, Listing},
     history,
     target::{self, JobName},
@@ -224,10 +224,13 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     let list = ListRequest { namespace: job.namespace.clone(), at, limit: 0, filter: String::new() };
     let request =
         ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
-    let allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+    let listed = connection.jobs().list_allocations(request).await?.into_inner();
     let mut object = view.to_json();
     object["revision"] = json!(revision);
-    object["allocations"] = Value::from(allocations.iter().map(Row::to_json).collect::<Vec<_>>());
+    object["allocations"] = listed.allocations.iter().map(Row::to_json).collect();
+    if listed.truncated {
+        object["truncated"] = json!(true);
+    }
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
         let mut pairs = vec![
@@ -244,10 +247,12 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
             }
         }
         let groups = output::listing(context.format, revision, &view.groups, false);
-        let allocations = output::listing(context.format, revision, &allocations, false);
+        let allocations = output::listing(context.format, revision, &listed.allocations, false);
         format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
     };
-    output::print(&output::object(context.format, &object, &job.name, text))
+    output::print(&output::object(context.format, &object, &job.name, text))?;
+    alloc::tell_of_more(context, &listed);
+    Ok(())
 }
 
 async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use plenum_proto::v1::{
 };
 
 use super::{
-    Context,
+    Context, alloc,
     args::Machine,
     drain, history,
     job::{list_request, tell_change},
@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             };
             let list = Some(ListRequest { at, ..ListRequest::default() });
             let request = ListAllocationsRequest { list, machine: name, ..ListAllocationsRequest::default() };
-            let allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+            let listed = connection.jobs().list_allocations(request).await?.into_inner();
             let unknown = unknown_on(&connection, &view, at).await?;
             let mut object = view.to_json();
             object["revision"] = answer.revision.into();
@@ -56,10 +56,12 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
                 history::tell_what_is_missing(context, &story);
             }
             let text = || {
-                let rows = output::listing(context.format, answer.revision, &allocations, false);
+                let rows = output::listing(context.format, answer.revision, &listed.allocations, false);
                 format!("{}\n{rows}{rest}", fields(&view))
             };
-            output::print(&output::object(context.format, &object, &view.name(), text))
+            output::print(&output::object(context.format, &object, &view.name(), text))?;
+            alloc::tell_of_more(context, &listed);
+            Ok(())
         }
         Machine::Cordon { name } => cordon(context, connection, name, true).await,
         Machine::Uncordon { name } => cordon(context, connection, name, false).await,

@@ -154,9 +154,10 @@ impl v1::inspect_server::Inspect for InspectService {
         let revision = cell.revision().0;
         let rows = past::blocking(move || {
             let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
-            Ok(table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect())
+            let rows = table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect();
+            Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
         });
-        Ok(Response::new(v1::ListConflictsResponse { revision, rows: rows.await? }))
+        Ok(Response::new(rows.await?))
     }
 
     async fn list_sessions(
@@ -167,23 +168,31 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
+        let mut response = v1::ListSessionsResponse { revision: cell.revision().0, ..Default::default() };
         let known = self.shared.sessions.lock();
-        let rows = cell.sessions().map(|session| v1::SessionView {
-            id: session.id.0,
-            scheduler: session.scheduler.to_string(),
-            principal: session.principal.to_string(),
-            connected: known.is_connected(session.id),
-            last_number: session.decided.back().map_or(0, |decided| decided.number),
-        });
-        let passes = |row: &v1::SessionView| {
-            filter.passes(|field| match field {
-                "scheduler" => Some(row.scheduler.clone()),
-                "principal" => Some(row.principal.clone()),
-                _ => Some(row.connected.to_string()),
-            })
-        };
-        let sessions = rows.filter(passes).take(limit).collect();
-        Ok(Response::new(v1::ListSessionsResponse { revision: cell.revision().0, sessions }))
+        for session in cell.sessions() {
+            let connected = known.is_connected(session.id);
+            let passes = filter.passes(|field| match field {
+                "scheduler" => Some(session.scheduler.to_string()),
+                "principal" => Some(session.principal.to_string()),
+                _ => Some(connected.to_string()),
+            });
+            if !passes {
+                continue;
+            }
+            if response.sessions.len() == limit {
+                response.truncated = true;
+                break;
+            }
+            response.sessions.push(v1::SessionView {
+                id: session.id.0,
+                scheduler: session.scheduler.to_string(),
+                principal: session.principal.to_string(),
+                connected,
+                last_number: session.decided.back().map_or(0, |decided| decided.number),
+            });
+        }
+        Ok(Response::new(response))
     }
 }
 
