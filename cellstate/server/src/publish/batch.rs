@@ -120,8 +120,9 @@ impl LoggedBatch {
         if self.entries.is_empty() {
             self.first = Revision(revision);
         }
-        let expected = self.first.0 + self.entries.len() as u64;
-        if revision != expected || revision == 0 {
+        let expected = self.first.0.checked_add(self.entries.len() as u64);
+        if expected != Some(revision) || revision == 0 {
+            let expected = expected.map_or_else(|| "none".to_owned(), |expected| expected.to_string());
             return Err(NotABatch { what: format!("expected revision {expected}, found {revision}") });
         }
         self.entries.push(entry);
@@ -308,6 +309,10 @@ mod tests {
         encoder.add(Revision(3), b"", b"", b"");
         encoder.add(Revision(5), b"", b"", b"");
         assert!(LoggedBatch::parse(encoder.finish()).is_err());
+        // After the last revision that there can be, there is no other.
+        let entry = |revision| v1::LogEntry { revision, ..v1::LogEntry::default() };
+        let beyond = v1::LogBatch { entries: vec![entry(u64::MAX), entry(0)], ..v1::LogBatch::default() };
+        assert!(LoggedBatch::parse(beyond.encode_to_vec().into()).is_err());
         let whole = encoded();
         for end in 0..whole.len() - 1 {
             // A batch may by chance end where an entry does; it then has fewer revisions, which the frame's label tells.
