@@ -13,6 +13,7 @@ mod http;
 mod inspect;
 mod jobs;
 mod listing;
+mod missed;
 pub(crate) mod past;
 mod session;
 mod story;

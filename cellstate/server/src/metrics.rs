@@ -113,7 +113,11 @@ impl Metrics {
             "Time to append a batch to the log and sync it",
             metrics.sync.clone(),
         );
-        registry.register("queue_depth", "What waits in each queue: requests, or bytes", metrics.depths.clone());
+        registry.register(
+            "queue_depth",
+            "What waits in each queue: requests, snapshots on their way to watchers, or bytes",
+            metrics.depths.clone(),
+        );
         registry.register("agent_lease_lost", "Leases of agents that ran out", metrics.leases_lost.clone());
         registry.register("watcher_resyncs", "Watchers that fell behind and began anew", metrics.resyncs.clone());
         registry.register("calls_denied", "Calls that their principal may not make", metrics.denied.clone());

@@ -70,6 +70,10 @@ pub struct Settings {
     pub lease: Duration,
     /// Added to the term, for clocks that do not run alike.
     pub lease_margin: Duration,
+    /// The snapshot of a watcher that takes nothing more of it is taken back after so long, once no recent batch continues it …
+    pub snapshot_idle: Duration,
+    /// … and that of any watcher after so long.
+    pub snapshot_patience: Duration,
     /// A snapshot for readers is used again until it is so old, if its revision suffices.
     pub snapshot_age: Duration,
     /// The log is kept for a history that is behind until it has so many bytes; then what the history has not got is given up.
@@ -157,6 +161,8 @@ impl Default for Settings {
             session_linger: Duration::from_secs(600),
             lease: Duration::from_secs(15),
             lease_margin: Duration::from_secs(2),
+            snapshot_idle: Duration::from_secs(5),
+            snapshot_patience: Duration::from_secs(120),
             snapshot_age: Duration::from_millis(5),
             log_bytes_max: 1 << 30,
             history: true,

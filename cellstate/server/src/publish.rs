@@ -16,4 +16,5 @@ pub use recent::Recent;
 
 pub(crate) use batch::BatchEncoder;
 pub(crate) use losses::{Losses, losses};
+pub(crate) use sections::cut;
 pub(crate) use times::Times;

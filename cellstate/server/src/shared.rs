@@ -22,9 +22,13 @@ use crate::notes::Notes;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, Recent};
 use crate::sessions::Sessions;
+use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// Watchers that read at a time what they missed: each reads some hundred KiB, which is in the page cache or soon is.
+const CATCHING_UP_MAX: usize = 2;
 
 /// The server, as its parts see it.
 pub(crate) struct Shared {
@@ -49,6 +53,10 @@ pub(crate) struct Shared {
     pub(crate) notes: Mutex<Notes>,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) metrics: Metrics,
+    /// Pictures on their way to watchers.
+    pub(crate) lending: Lending,
+    /// Watchers that read what they missed, at a time.
+    pub(crate) catching_up: Semaphore,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -107,6 +115,8 @@ impl Shared {
             notes: Mutex::new(Notes::new(settings.notes)),
             sessions: Mutex::new(sessions),
             metrics: Metrics::new(),
+            lending: Lending::default(),
+            catching_up: Semaphore::new(CATCHING_UP_MAX),
             backups: Arc::new(Semaphore::new(1)),
             opened_at: revision.next(),
             cut_bytes,

@@ -11,28 +11,32 @@
 //! - The deltas after a `Welcome` continue at its revision, or at the snapshot's, without gaps, each revision once.
 //! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
 //! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
-//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory. In the middle
-//!   of a snapshot its pages are let go of once the deltas after it are gone, and this session is asked again: a connection that takes
-//!   nothing at all asks nobody, and keeps them.
+//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory.
+//! - A snapshot may take longer to read than deltas are recent. What follows it is read from where it is kept for long, until the watcher
+//!   has come to recent ones: otherwise a slow one would begin anew for ever.
+//! - The pages of a snapshot are [`Lent`]: one that nothing more is wanted of is taken back, and its watcher begins anew.
 //! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
 //! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything
 //! was handed over or published.
 
+mod lent;
 mod pages;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use plenum_model::{Cell, CellIdentity, Revision, SessionId};
+use plenum_model::{CellIdentity, Revision, SessionId};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use v1::session_response::Tell;
 
-use crate::publish::Recent;
+use crate::publish::{Recent, cut};
+pub use lent::{Lending, LendingBounds, Lent};
 use pages::PageWalk;
 
 /// Settings of a watcher's stream.
@@ -69,6 +73,8 @@ pub enum Step {
     SendOutcome(Bytes),
     /// Hand over a snapshot, [`SyncSession::snapshot`], at any durable revision. Not needed twice.
     NeedSnapshot,
+    /// Hand over the deltas after this revision, [`SyncSession::missed`], which [`Recent`] has not got any more.
+    NeedMissed(Revision),
     /// Nothing, before something is published or answered, or this time has come, in microseconds of the caller's clock.
     Wait {
         /// When the next heartbeat is due.
@@ -87,6 +93,10 @@ pub struct SyncSession {
     /// What waits for the deltas up to its revision, or for a reader. Bounded by the caller, who counts it among what is unanswered.
     answers: VecDeque<(Revision, Answer)>,
     heartbeat_due_micros: i64,
+    /// It has read its snapshot, and no recent delta yet.
+    joins: bool,
+    /// What was handed over of the deltas that are not recent any more: it is sent next. None of them: they are nowhere.
+    missed: Option<Vec<Bytes>>,
     resyncs: u64,
 }
 
@@ -120,23 +130,33 @@ impl SyncSession {
     ) -> Self {
         let heartbeat_due_micros = now_micros.saturating_add(options.heartbeat_micros);
         let phase = Phase::Greeting(resume);
-        Self { options, identity, session, sections, phase, answers: VecDeque::new(), heartbeat_due_micros, resyncs: 0 }
+        Self {
+            options,
+            identity,
+            session,
+            sections,
+            phase,
+            answers: VecDeque::new(),
+            heartbeat_due_micros,
+            joins: false,
+            missed: None,
+            resyncs: 0,
+        }
     }
 
     /// Hands over what was asked for by [`Step::NeedSnapshot`]; ignored otherwise.
-    pub fn snapshot(&mut self, cell: Cell) {
-        if matches!(self.phase, Phase::Awaiting) {
-            self.phase = Phase::Snapshot(Box::new(PageWalk::new(cell, self.sections)));
+    pub fn snapshot(&mut self, lent: Arc<Lent>, now_micros: i64) {
+        if matches!(self.phase, Phase::Awaiting)
+            && let Some(walk) = PageWalk::new(lent, self.sections, now_micros)
+        {
+            self.phase = Phase::Snapshot(Box::new(walk));
         }
     }
 
-    /// To be called when something was published. A snapshot on its way, which keeps pages from being changed in place, is given up once
-    /// nothing could continue it any more: whoever had all of it would have to begin anew all the same.
-    pub fn published(&mut self, recent: &Recent) {
-        if matches!(&self.phase, Phase::Snapshot(walk) if !recent.continues(walk.revision())) {
-            self.resyncs += 1;
-            self.phase = Phase::Greeting(Resume::default());
-        }
+    /// Hands over what was asked for by [`Step::NeedMissed`]: whole deltas from the next revision on, without gaps; as many as go into
+    /// a message, or none if they are not to be had any more.
+    pub fn missed(&mut self, deltas: Vec<Bytes>) {
+        self.missed = Some(deltas);
     }
 
     /// Sends this encoded `Outcome` once the deltas up to `at` were sent.
@@ -182,9 +202,12 @@ impl SyncSession {
             }
             Phase::Awaiting => Step::NeedSnapshot,
             Phase::Snapshot(walk) => {
-                let part = walk.part(self.options.message_bytes);
+                let Some(part) = walk.part(self.options.message_bytes, now_micros) else {
+                    return self.begin_anew(recent);
+                };
                 if part.last {
                     self.phase = Phase::Following(Revision(part.revision));
+                    self.joins = true;
                 }
                 Step::Send(response(Tell::Snapshot(part)))
             }
@@ -221,24 +244,47 @@ impl SyncSession {
             Some((_, Answer::Error(error))) => return Step::Send(response(Tell::Error(*error))),
             None => {}
         }
-        if !recent.continues(position) {
-            self.resyncs += 1;
-            plenum_model::rare!("a watcher that fell behind begins anew");
-            let tell = self.greet(Resume::default(), recent);
-            return Step::Send(response(tell));
-        }
+        let missed = self.missed.take();
         // Also between deltas: a busy watcher behind a slow line needs to know how old its mirror is.
         if now_micros >= self.heartbeat_due_micros {
             self.heartbeat_due_micros = now_micros.saturating_add(self.options.heartbeat_micros);
             let heartbeat = v1::Heartbeat { revision: recent.newest().0, time_micros: recent.time().micros };
+            self.missed = missed;
             return Step::Send(response(Tell::Heartbeat(heartbeat)));
         }
+        if !recent.continues(position) {
+            return self.catch_up(position, missed, recent);
+        }
+        self.joins = false;
         if position == recent.newest() {
             return Step::Wait { until_micros: self.heartbeat_due_micros };
         }
         let (deltas, reached) = self.deltas_after(position, recent);
         self.phase = Phase::Following(reached);
         Step::Send(response(Tell::Deltas(v1::Deltas { deltas })))
+    }
+
+    /// Goes on where deltas are not recent any more.
+    fn catch_up(&mut self, position: Revision, missed: Option<Vec<Bytes>>, recent: &Recent) -> Step {
+        match missed {
+            None if self.joins => Step::NeedMissed(position),
+            None => {
+                plenum_model::rare!("a watcher that fell behind begins anew");
+                self.begin_anew(recent)
+            }
+            Some(deltas) if deltas.is_empty() => self.begin_anew(recent),
+            Some(deltas) => {
+                self.phase = Phase::Following(Revision(position.0 + deltas.len() as u64));
+                let deltas = deltas.into_iter().map(|delta| cut(self.sections, delta)).collect();
+                Step::Send(response(Tell::Deltas(v1::Deltas { deltas })))
+            }
+        }
+    }
+
+    fn begin_anew(&mut self, recent: &Recent) -> Step {
+        self.resyncs += 1;
+        let tell = self.greet(Resume::default(), recent);
+        Step::Send(response(tell))
     }
 
     fn take_answer(&mut self, position: Revision) -> Option<(Revision, Answer)> {

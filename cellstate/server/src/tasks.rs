@@ -7,6 +7,7 @@ use plenum_model::Command;
 use tokio::task::JoinHandle;
 
 use crate::shared::Shared;
+use crate::sync::LendingBounds;
 
 /// How often sessions without a stream are looked at.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
@@ -14,12 +15,17 @@ const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a read-only cell looks at leases: those that are over then stay so until there is room.
 const READ_ONLY_PAUSE_MICROS: i64 = 1_000_000;
 
+/// How often snapshots that watchers were lent are looked at.
+const SNAPSHOTS_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const SNAPSHOTS_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
 /// Starts all tasks.
 pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let gathering = shared.clone();
     vec![
         tokio::spawn(expire_leases(shared.clone())),
         tokio::spawn(close_sessions(shared.clone())),
+        tokio::spawn(take_snapshots_back(shared.clone())),
         tokio::spawn(async move { gathering.hub.reports.gather(&gathering).await }),
     ]
 }
@@ -55,6 +61,30 @@ async fn expire_leases(shared: Arc<Shared>) {
 fn pause_micros(now_micros: i64, due_micros: Option<i64>, read_only: bool) -> i64 {
     let least = if read_only { READ_ONLY_PAUSE_MICROS } else { 10_000 };
     due_micros.map_or(3_600_000_000, |due| due.saturating_sub(now_micros).max(least))
+}
+
+/// Takes snapshots back from watchers that stopped reading: nothing is asked of a session while its connection takes nothing.
+async fn take_snapshots_back(shared: Arc<Shared>) {
+    let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    let (idle, age) = (shared.settings.snapshot_idle, shared.settings.snapshot_patience);
+    let bounds = LendingBounds { idle_micros: micros(idle), age_micros: micros(age) };
+    let interval = (idle / 4).clamp(SNAPSHOTS_INTERVAL_MIN, SNAPSHOTS_INTERVAL_MAX);
+    loop {
+        tokio::time::sleep(interval).await;
+        if shared.lending.is_empty() {
+            continue;
+        }
+        let taking = shared.clone();
+        // On a thread of its own: the last one who holds a picture may have many pages to free.
+        let taken = tokio::task::spawn_blocking(move || {
+            let now = taking.clock.monotonic_micros();
+            taking.lending.take_back(bounds, now, |revision| taking.recent.read().continues(revision))
+        });
+        let snapshots = taken.await.unwrap_or(0);
+        if snapshots > 0 {
+            tracing::info!(snapshots, "taken back from watchers that did not read on; they begin anew when they do");
+        }
+    }
 }
 
 /// Closes sessions whose streams have been gone for long.

@@ -66,6 +66,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let depths = [
         ("requests", shared.ingress.len()),
         ("publish_bytes", shared.published.bytes()),
+        ("snapshots", shared.lending.len()),
         ("history_bytes", usize::try_from(shared.feed.lag_bytes()).unwrap_or(usize::MAX)),
     ];
     let mut gauges = Vec::new();

@@ -16,13 +16,14 @@ use tokio::sync::mpsc::error::TrySendError;
 use tonic::{Code, Status, Streaming};
 
 use super::failure::Failure;
+use super::missed;
 use super::session::{Ask, Request, Response};
 use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
 use crate::shared::{Decided, Shared};
-use crate::sync::{Resume, Step, SyncSession};
+use crate::sync::{Lent, Resume, Step, SyncSession};
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
 pub(super) const HANDFULS_MAX: usize = 4;
@@ -123,7 +124,6 @@ impl Watcher {
                 permit = out.reserve(), if wake.due => drop(permit),
                 changed = durable.changed(), if follows => {
                     wake.due = true;
-                    self.sync.published(&self.shared.recent.read());
                     if changed.is_err() {
                         return;
                     }
@@ -152,8 +152,12 @@ impl Watcher {
             match last {
                 Last::NeedsSnapshot => {
                     let cell = self.shared.snapshot().await;
-                    self.sync.snapshot(cell);
+                    let now = self.shared.clock.monotonic_micros();
+                    let lent = Lent::new(cell, now);
+                    self.shared.lending.lend(&lent);
+                    self.sync.snapshot(lent, now);
                 }
+                Last::NeedsMissed(after) => self.sync.missed(missed::after(&self.shared, after).await),
                 Last::Waits(until_micros) => {
                     wake.due = false;
                     if wake.micros != until_micros {
@@ -209,6 +213,7 @@ impl Watcher {
                     handful.push(Ok(Response::outcome(encoded)));
                 }
                 Step::NeedSnapshot => return (handful, Last::NeedsSnapshot),
+                Step::NeedMissed(after) => return (handful, Last::NeedsMissed(after)),
                 Step::Wait { until_micros } => return (handful, Last::Waits(until_micros)),
             }
         }
@@ -327,6 +332,8 @@ enum Last {
     /// Perhaps it has another one.
     HasMore,
     NeedsSnapshot,
+    /// The deltas after this revision, which are not recent any more.
+    NeedsMissed(Revision),
     /// It has nothing to say before this time, or before something happens.
     Waits(i64),
 }

@@ -20,7 +20,7 @@ fn has_field(sections: Sections, number: u64) -> bool {
 }
 
 /// The delta without the other sections; the very same bytes where there is nothing to leave out.
-pub(super) fn cut(sections: Sections, delta: Bytes) -> Bytes {
+pub(crate) fn cut(sections: Sections, delta: Bytes) -> Bytes {
     let foreign = |delta: &Bytes| wire::fields(delta).flatten().any(|field| !has_field(sections, field.number));
     if sections == Sections::ALL || !foreign(&delta) {
         return delta;

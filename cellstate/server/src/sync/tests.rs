@@ -10,9 +10,9 @@ use plenum_proto::sections::Sections;
 use plenum_proto::{delta, v1};
 use v1::session_response::Tell;
 
-use super::{Resume, Step, SyncOptions, SyncSession};
+use super::{Lending, LendingBounds, Lent, Resume, Step, SyncOptions, SyncSession};
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
-use crate::publish::{Mirror, Recent};
+use crate::publish::{LoggedBatch, Mirror, Recent};
 
 /// A cell that commits, and publishes to watchers.
 struct Source {
@@ -20,6 +20,8 @@ struct Source {
     recent: Recent,
     mirror: Mirror,
     machines: u32,
+    /// What is kept for long; nothing in a source that forgets.
+    log: Option<Vec<Arc<LoggedBatch>>>,
 }
 
 impl Source {
@@ -29,6 +31,7 @@ impl Source {
             recent: Recent::new(Revision(0), LogTime::default(), recent_bytes),
             mirror: Mirror::new(Cell::default()),
             machines: 0,
+            log: None,
         };
         source.commit(Command::OpenServer(identity()));
         source
@@ -42,6 +45,7 @@ impl Source {
                 Output::Write(_) => self.committer.handle(LogTime::default(), Input::Durable),
                 Output::Publish(published) => {
                     self.mirror.fold(&published.batch, &published.deltas).unwrap();
+                    self.log.iter_mut().for_each(|log| log.push(published.batch.clone()));
                     self.recent.push(published.batch);
                 }
                 Output::Answer { .. } | Output::Snapshot(_) => {}
@@ -60,6 +64,19 @@ impl Source {
             inventory: Vec::new(),
             seen: plenum_model::Revision::default(),
         });
+    }
+
+    fn lent(&self, now_micros: i64) -> Arc<Lent> {
+        Lent::new(self.mirror.cell().clone(), now_micros)
+    }
+
+    /// Two deltas after a revision.
+    fn missed(&self, after: Revision) -> Vec<Bytes> {
+        let later = |batch: &Arc<LoggedBatch>| {
+            let revisions = batch.revisions().filter(|revision| *revision > after);
+            revisions.filter_map(|revision| batch.delta(revision)).collect::<Vec<_>>()
+        };
+        self.log.iter().flatten().flat_map(later).take(2).collect()
     }
 
     fn watch(&self, resume: Resume) -> SyncSession {
@@ -121,7 +138,8 @@ fn drain(session: &mut SyncSession, source: &Source, watcher: &mut Watcher, now_
         match session.poll(now_micros, &source.recent) {
             Step::Send(message) => watcher.take(message),
             Step::SendOutcome(_) => watcher.story.push("outcome"),
-            Step::NeedSnapshot => session.snapshot(source.mirror.cell().clone()),
+            Step::NeedSnapshot => session.snapshot(source.lent(now_micros), now_micros),
+            Step::NeedMissed(after) => session.missed(source.missed(after)),
             Step::Wait { .. } => return,
         }
     }
@@ -167,7 +185,7 @@ fn a_revision_that_was_never_offered_gets_a_snapshot() {
 
 #[test]
 fn a_watcher_that_falls_behind_begins_anew_and_costs_no_memory() {
-    let mut source = Source::new(500);
+    let mut source = Source { log: Some(Vec::new()), ..Source::new(500) };
     let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
     drain(&mut session, &source, &mut watcher, 0);
     (0..50).for_each(|_| source.machine());
@@ -177,25 +195,61 @@ fn a_watcher_that_falls_behind_begins_anew_and_costs_no_memory() {
     assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);
 }
 
-/// A watcher that stopped reading kept the pages of its snapshot until its connection ended.
-#[test]
-fn a_snapshot_that_nothing_continues_any_more_is_let_go_of_though_nobody_reads() {
-    let mut source = Source::new(500);
-    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+/// The first part of a snapshot of several, of a cell that goes on.
+fn begun(source: &mut Source, lending: &Lending, watcher: &mut Watcher) -> SyncSession {
     (0..600).for_each(|_| source.machine());
+    let mut session = source.watch(Resume::default());
     let Step::Send(welcome) = session.poll(0, &source.recent) else { panic!("a welcome comes first") };
     watcher.take(welcome);
     assert!(matches!(session.poll(0, &source.recent), Step::NeedSnapshot));
-    session.snapshot(source.mirror.cell().clone());
+    let lent = source.lent(0);
+    lending.lend(&lent);
+    session.snapshot(lent, 0);
     let Step::Send(part) = session.poll(0, &source.recent) else { panic!("its first part comes next") };
     watcher.take(part);
     assert!(matches!(session.phase, super::Phase::Snapshot(_)), "the snapshot has several parts");
-    session.published(&source.recent);
-    assert!(matches!(session.phase, super::Phase::Snapshot(_)), "its deltas are still there");
+    session
+}
+
+/// It began anew again and again, when the cell went on faster than it read.
+#[test]
+fn a_snapshot_that_is_read_slowly_is_continued() {
+    let mut source = Source { log: Some(Vec::new()), ..Source::new(500) };
+    let (lending, mut watcher) = (Lending::default(), Watcher::default());
+    let mut session = begun(&mut source, &lending, &mut watcher);
     (0..50).for_each(|_| source.machine());
-    session.published(&source.recent);
-    assert!(matches!(session.phase, super::Phase::Greeting(_)), "its pages are nobody's any more");
+    session.outcome(Revision(620), Bytes::new());
     drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas", "outcome", "deltas"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (0, None));
+    assert!(lending.is_empty());
+    // It has joined: from here on it has to keep up.
+    (0..50).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!((session.resyncs(), session.position()), (1, Some(source.recent.newest())));
+}
+
+#[test]
+fn a_snapshot_that_nothing_continues_anywhere_is_begun_anew() {
+    let mut source = Source::new(500);
+    let (lending, mut watcher) = (Lending::default(), Watcher::default());
+    let mut session = begun(&mut source, &lending, &mut watcher);
+    (0..50).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "welcome+snapshot", "part"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (1, None));
+}
+
+/// A watcher that stopped reading kept the pages of its snapshot until its connection ended.
+#[test]
+fn a_snapshot_that_nobody_reads_is_taken_back_and_its_watcher_begins_anew() {
+    let mut source = Source { log: Some(Vec::new()), ..Source::new(500) };
+    let (lending, mut watcher) = (Lending::default(), Watcher::default());
+    let mut session = begun(&mut source, &lending, &mut watcher);
+    (0..50).for_each(|_| source.machine());
+    let bounds = LendingBounds { idle_micros: 1000, age_micros: 1_000_000 };
+    assert_eq!(lending.take_back(bounds, 1000, |revision| source.recent.continues(revision)), 1);
+    drain(&mut session, &source, &mut watcher, 1001);
     assert_eq!(watcher.story, ["welcome+snapshot", "part", "welcome+snapshot", "part"]);
     assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (1, None));
 }
@@ -208,7 +262,7 @@ fn deltas_go_on_from_a_snapshot_that_is_newer_than_the_welcome() {
     watcher.take(welcome);
     source.machine();
     assert!(matches!(session.poll(0, &source.recent), Step::NeedSnapshot));
-    session.snapshot(source.mirror.cell().clone());
+    session.snapshot(source.lent(0), 0);
     source.machine();
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!(watcher.cell.first_difference(source.mirror.cell()), None);

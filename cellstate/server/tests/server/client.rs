@@ -44,6 +44,15 @@ impl Session {
     }
 
     pub(crate) async fn hello(channel: &Channel, hello: v1::Hello, cell: Cell) -> Result<Self, Status> {
+        let mut session = Self::greeted(channel, hello, cell).await?;
+        while session.welcome.snapshot && session.cell.revision().0 < session.welcome.revision {
+            session.next().await?;
+        }
+        Ok(session)
+    }
+
+    /// One that has read the welcome, and nothing else.
+    pub(crate) async fn greeted(channel: &Channel, hello: v1::Hello, cell: Cell) -> Result<Self, Status> {
         let mut client = v1::cell_client::CellClient::new(channel.clone());
         let (asks, asked) = mpsc::channel(64);
         asks.send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) }).await.unwrap();
@@ -51,11 +60,7 @@ impl Session {
         let Some(v1::SessionResponse { tell: Some(Tell::Welcome(welcome)) }) = tells.message().await? else {
             panic!("a welcome comes first");
         };
-        let mut session = Self { asks, tells, welcome, cell, decoder: None };
-        while session.welcome.snapshot && session.cell.revision().0 < session.welcome.revision {
-            session.next().await?;
-        }
-        Ok(session)
+        Ok(Self { asks, tells, welcome, cell, decoder: None })
     }
 
     /// Takes the next message into the mirror; gives back what is not for it.
@@ -77,6 +82,11 @@ impl Session {
                 for encoded in deltas.deltas {
                     self.cell.apply(&delta::decode(encoded).unwrap()).unwrap();
                 }
+                Ok(None)
+            }
+            Tell::Welcome(welcome) => {
+                // It was behind, and begins anew.
+                (self.welcome, self.decoder) = (welcome, None);
                 Ok(None)
             }
             other => Ok(Some(other)),

@@ -193,7 +193,7 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     server.shutdown().await.unwrap();
 }
 
-async fn page(address: std::net::SocketAddr, path: &str) -> String {
+pub(crate) async fn page(address: std::net::SocketAddr, path: &str) -> String {
     exchange(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
 }
 

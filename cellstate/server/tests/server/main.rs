@@ -13,3 +13,4 @@ mod govern;
 mod history;
 mod inspection;
 mod returns;
+mod stalled;

@@ -8,7 +8,7 @@ use plenum_proto::sections::Sections;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_server::agents::Follower;
 use plenum_server::commit::Asked;
-use plenum_server::sync::{Resume, Step, SyncOptions, SyncSession};
+use plenum_server::sync::{Lent, Resume, Step, SyncOptions, SyncSession};
 use prost::Message as _;
 
 use super::{Server, Ticket};
@@ -188,7 +188,11 @@ impl Server {
                 }
                 // The picture is behind: folding pumps again.
                 Step::NeedSnapshot if !self.unfolded.is_empty() => break,
-                Step::NeedSnapshot => watching.sync.snapshot(self.mirror.cell().clone()),
+                Step::NeedSnapshot => {
+                    watching.sync.snapshot(Lent::new(self.mirror.cell().clone(), world.now()), world.now());
+                }
+                // Nothing is kept for long here: so watchers that fall behind begin anew.
+                Step::NeedMissed(_) => watching.sync.missed(Vec::new()),
                 Step::Wait { until_micros } => {
                     if watching.pumped_at_micros != until_micros {
                         watching.pumped_at_micros = until_micros;

@@ -1,0 +1,92 @@
+//! What a watcher missed that is not recent any more: from the log, or from the history where the log has given it up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plenum_history::ReadError as HistoryError;
+use plenum_journal::ReadError as LogError;
+use plenum_model::Revision;
+
+use crate::publish::{LoggedBatch, NotABatch};
+use crate::shared::Shared;
+
+/// Revisions of one message: those that change nothing for a watcher take hardly any bytes.
+const REVISIONS_MAX: usize = 4096;
+
+/// Why there is nothing to be had: the watcher begins anew then.
+#[derive(Debug, thiserror::Error)]
+enum Unavailable {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Batch(#[from] NotABatch),
+}
+
+/// The deltas after a revision, in order and without gaps: at least one, and as many more as go into a message. None when they can't be
+/// had. It takes turns, so that many who are behind do not take the disk from those who commit.
+pub(super) async fn after(shared: &Arc<Shared>, after: Revision) -> Vec<Bytes> {
+    let Ok(_turn) = shared.catching_up.acquire().await else { return Vec::new() };
+    let reading = shared.clone();
+    let read = tokio::task::spawn_blocking(move || match from_log(&reading, after) {
+        Err(Unavailable::Log(LogError::Retired { .. })) => from_history(&reading, after),
+        found => found,
+    });
+    match read.await {
+        Ok(Ok(deltas)) => deltas,
+        Ok(Err(error)) => {
+            tracing::info!(%after, error = &error as &dyn std::error::Error, "a watcher that is far behind begins anew");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Deltas of a message.
+struct Message {
+    deltas: Vec<Bytes>,
+    bytes_left: usize,
+}
+
+impl Message {
+    fn new(shared: &Shared) -> Self {
+        Self { deltas: Vec::new(), bytes_left: shared.settings.sync.message_bytes }
+    }
+
+    /// Takes a delta; false when it is full. The first one goes in however large it is.
+    fn add(&mut self, delta: Bytes) -> bool {
+        let fits = self.deltas.is_empty() || (delta.len() <= self.bytes_left && self.deltas.len() < REVISIONS_MAX);
+        if fits {
+            self.bytes_left = self.bytes_left.saturating_sub(delta.len());
+            self.deltas.push(delta);
+        }
+        fits
+    }
+}
+
+/// The reader is not kept: it would keep segments from being given back, for as long as its watcher likes.
+fn from_log(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavailable> {
+    let mut message = Message::new(shared);
+    let mut reader = shared.keeper.reader(after.next().0)?;
+    while let Some(frame) = reader.next_frame()? {
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
+        let mut later = batch.revisions().filter(|revision| *revision > after);
+        if !later.all(|revision| message.add(batch.delta(revision).unwrap_or_default())) {
+            break;
+        }
+    }
+    Ok(message.deltas)
+}
+
+fn from_history(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavailable> {
+    let mut message = Message::new(shared);
+    let history = shared.feed.history();
+    let last = history.newest_revision().min(after.0 + REVISIONS_MAX as u64);
+    for logged in history.entries(after.next().0, last)? {
+        if !message.add(logged?.entry.delta) {
+            break;
+        }
+    }
+    Ok(message.deltas)
+}
