@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GrantExtra, GroupCounts, GroupRow, GroupShape, Job, NotWanted,
-    Obstacle, Placement, Port, Quota, RefusalKind, RefusalReason, Requirement, Resources, Revision, Special, Spoken,
-    Sum, TaskState, Transaction, choose_devices, choose_port, device_rooms, devices_satisfy, group_is_wanted,
-    task_is_wanted,
+    AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, Device, GivenBack, GrantExtra, GroupCounts, GroupRow,
+    GroupShape, Job, JobId, NotWanted, Obstacle, Placement, Port, RefusalKind, RefusalReason, Requirement, Resources,
+    Revision, Room, Special, Spoken, TaskState, Transaction, choose_devices, choose_port, device_rooms,
+    devices_satisfy, group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{HandOff, Victims, named, victims_by_machine};
+use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, WARM_AHEAD, claims_of, refusal};
 use crate::room::{About, Trouble};
 
@@ -32,13 +33,16 @@ struct Terms<'a> {
     victims: Victims,
 }
 
+impl Terms<'_> {
+    fn victims_on(&self, machine: u32) -> &[AllocationId] {
+        self.victims.get(&machine).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// What a namespace may still have, while one placement is judged.
 pub(crate) struct Allowance {
-    quota: Quota,
-    /// What it had before the transaction, without a hold of the job.
-    used: Sum,
-    /// Where this transaction keeps what the namespace gives back.
-    place: u32,
+    /// Before the transaction.
+    budget: Budget,
     /// What each claim of the placement needs.
     need: Resources,
     /// Claims of the placement that were granted: not taken off what was given back yet.
@@ -110,11 +114,9 @@ impl Resolver<'_> {
 
     /// A hold of the job itself, which ends when it gets what it waits for, is not counted.
     fn allowance(&mut self, job: &Job, need: Resources) -> Option<Allowance> {
-        let place = self.quotas.place_of(job.id.slot)?;
-        let quota = *self.cell.quota(&job.shape.namespace)?;
-        let used = self.quotas.used_without_hold(self.cell, job);
-        let left = quota.headroom(&used.after_giving(self.promised.given_back(place)), &need);
-        Some(Allowance { quota, used, place, need, granted: 0, left })
+        let budget = self.quotas.budget(self.cell, job, self.promised.ends_hold_of(job.id.slot))?;
+        let left = budget.headroom(self.promised.given_back(budget.place), &need);
+        Some(Allowance { budget, need, granted: 0, left })
     }
 
     /// Judges the claims of one placement in order, and gives those that are granted. `seen`: a task could be claimed twice.
@@ -177,7 +179,7 @@ impl Resolver<'_> {
             granted.push(one);
         }
         if let Some(allowance) = self.allowance.take() {
-            self.promised.given_back(allowance.place).add_times(&allowance.need, -allowance.granted);
+            self.promised.given_back(allowance.budget.place).add_times(&allowance.need, -allowance.granted);
         }
         granted
     }
@@ -192,7 +194,9 @@ impl Resolver<'_> {
             promised_devices: self.promised.specials.devices(machine).to_vec(),
             shape: Some(terms.shape),
             owner: terms.job.id,
-            victims: terms.victims.get(&machine).cloned().unwrap_or_default(),
+            ended_holders: self.ended_holders(terms, machine).collect(),
+            free: self.free_room(terms, machine),
+            victims: terms.victims_on(machine).to_vec(),
         }
     }
 
@@ -248,8 +252,10 @@ impl Resolver<'_> {
         let machine = asked.machine;
         self.task_stands(terms, asked.task)?;
         self.machine_stands(txn, machine)?;
-        if self.allowance.as_ref().is_some_and(|allowance| allowance.left == 0) {
-            self.within_quota()?;
+        let victims = terms.victims_on(machine);
+        // Whom it evicts may be of its own namespace: then quota is judged once it is known who goes.
+        if victims.is_empty() {
+            self.within_quota(&[])?;
         }
         let shares = terms.job.shape.same_machine;
         let home = if shares { terms.job.home.or_else(|| self.promised.home(terms.job.id.slot)) } else { None };
@@ -264,17 +270,20 @@ impl Resolver<'_> {
         let (promised, claims) = self.promised.on(machine);
         let obstacle = requirement.obstacle(self.cell, machine, &promised);
         let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
-        let obstacle = full_or(obstacle, live + claims);
+        let obstacle = full_or(self.beside_ended_holds(terms, machine, obstacle), live + claims);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
-            None if !terms.is_special && asked.extra.is_none() => Ok(None),
-            None if !terms.asks_for_more && asked.extra.is_none() => {
+            None if !terms.is_special && alone => Ok(None),
+            None if !terms.asks_for_more && alone => {
                 let limit = requirement.limit_obstacle(self.cell, machine, &Spoken::default());
                 limit.map_or(Ok(None), |obstacle| Err(Trouble::Machine(obstacle)))
             }
             Some(obstacle) if alone || !matches!(obstacle, Obstacle::NoRoom(_)) => Err(Trouble::Machine(obstacle)),
             room => {
                 let judged = self.special_claim(txn, terms, asked, &requirement, room)?;
+                if !victims.is_empty() {
+                    self.within_quota(&judged.victims)?;
+                }
                 Ok(self.keep(machine, judged))
             }
         }
@@ -289,11 +298,11 @@ impl Resolver<'_> {
                 self.note_left(row);
             }
         }
-        if evicts
-            && let Some(now) = self.quota_use()
-            && let Some(allowance) = &mut self.allowance
-        {
-            allowance.left = allowance.quota.headroom(&now, &allowance.need);
+        if evicts {
+            let given = self.given_so_far();
+            if let Some(allowance) = &mut self.allowance {
+                allowance.left = allowance.budget.headroom(&given, &allowance.need);
+            }
         }
         let extra = judged.extra;
         if extra.devices.is_empty() && extra.ports.is_empty() && extra.takes_over.is_empty() {
@@ -348,20 +357,59 @@ impl Resolver<'_> {
         }
     }
 
-    /// What the namespace of the placement in hand has now, with what this transaction gave and took.
-    fn quota_use(&mut self) -> Option<Resources> {
-        let allowance = self.allowance.as_ref()?;
-        let mut given = *self.promised.given_back(allowance.place);
+    /// What the namespace of the placement in hand gave back so far; negative where this transaction took.
+    fn given_so_far(&mut self) -> GivenBack {
+        let Some(allowance) = &self.allowance else { return GivenBack::default() };
+        let mut given = *self.promised.given_back(allowance.budget.place);
         given.add_times(&allowance.need, -allowance.granted);
-        Some(allowance.used.after_giving(&given))
+        given
     }
 
-    /// Whether the namespace may have one more of these tasks.
+    /// Whether the namespace may have one more of these tasks, when these allocations are evicted for it.
+    #[inline]
+    fn within_quota(&mut self, victims: &[u32]) -> Result<(), Trouble> {
+        match &self.allowance {
+            Some(allowance) if allowance.left == 0 => self.within_spent_quota(victims),
+            _ => Ok(()),
+        }
+    }
+
     #[cold]
-    fn within_quota(&mut self) -> Result<(), Trouble> {
-        let Some(used) = self.quota_use() else { return Ok(()) };
-        let short = self.allowance.as_ref().and_then(|allowance| allowance.quota.shortage(&used, &allowance.need));
+    fn within_spent_quota(&mut self, victims: &[u32]) -> Result<(), Trouble> {
+        let mut given = self.given_so_far();
+        let Some(allowance) = &self.allowance else { return Ok(()) };
+        for row in victims.iter().filter_map(|&victim| self.cell.allocation_rows().get(victim)) {
+            if self.quotas.place_of(row.job_slot) == Some(allowance.budget.place) {
+                given.add_times(&self.cell.resources_of(row), 1);
+            }
+        }
+        let short = allowance.budget.shortage(&given, &allowance.need);
         short.map_or(Ok(()), |short| Err(Trouble::Quota(short)))
+    }
+
+    /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way.
+    fn beside_ended_holds(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
+        if !self.promised.ends_holds() || !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
+            return obstacle;
+        }
+        let mut room = self.free_room(terms, machine);
+        room.take(&self.promised.on(machine).0);
+        room.shortage(&terms.need).map(Obstacle::NoRoom)
+    }
+
+    /// Jobs, beside that of the placement in hand, whose holds of a machine end with this transaction.
+    fn ended_holders(&self, terms: &Terms<'_>, machine: u32) -> impl Iterator<Item = JobId> {
+        let holders = if self.promised.ends_holds() { self.cell.held_by(machine) } else { &[] };
+        let others = holders.iter().copied().filter(|holder| *holder != terms.job.id);
+        others.filter(|holder| self.promised.ends_hold_of(holder.slot))
+    }
+
+    /// What is free on a machine for the placement in hand, without what this transaction promised there.
+    fn free_room(&self, terms: &Terms<'_>, machine: u32) -> Room {
+        let mut room = self.cell.room_for(machine, terms.job.id);
+        let holds = self.ended_holders(terms, machine).filter_map(|holder| self.cell.hold(holder));
+        holds.for_each(|hold| room.add(&hold.resources));
+        room
     }
 
     /// A claim that asks for more than free room: devices, ports, limits, or room of those who leave.
@@ -380,10 +428,10 @@ impl Resolver<'_> {
         if !is_what_was_declared(terms.shape, asked.extra) {
             return Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer));
         }
-        let victims = terms.victims.get(&machine).map(Vec::as_slice).unwrap_or_default();
+        let victims = terms.victims_on(machine);
         let mut hand_off = HandOff::new(self.cell, self.promised, terms.job, machine, named(asked.extra), victims);
         if let Some(obstacle) = room {
-            let mut free = self.cell.room_for(machine, terms.job.id);
+            let mut free = self.free_room(terms, machine);
             free.take(&self.promised.on(machine).0);
             if !hand_off.take_room(&free.lack(&terms.need)).is_nothing() {
                 return Err(Trouble::Machine(obstacle));

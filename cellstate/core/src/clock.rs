@@ -21,6 +21,25 @@ const TICK_MAX: usize = 256;
 /// Over this time the giving up of machines is limited.
 const MINUTE_MICROS: i64 = 60_000_000;
 
+/// What one tick stops.
+struct Stops {
+    max: usize,
+    taken: usize,
+}
+
+impl Stops {
+    /// Whether so many more may be stopped with this tick. The first may always: a machine is lost, or drained, as a whole.
+    fn take(&mut self, count: usize) -> bool {
+        let may = self.taken == 0 || self.taken + count <= self.max;
+        self.taken += if may { count } else { 0 };
+        may
+    }
+
+    fn left(&self) -> usize {
+        self.max.saturating_sub(self.taken)
+    }
+}
+
 impl Core {
     /// The earliest time at which `Tick` would change something, if nothing else happens.
     #[must_use]
@@ -34,7 +53,8 @@ impl Core {
         let drained = self.derived.drains.first().map(|(time, _)| time);
         let held = self.cell.holds().map(|(_, hold)| hold.deadline).min();
         let unknown = self.derived.unknown_due.first();
-        retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).min()
+        let swept = self.derived.sweeps.any().then(|| self.cell.time());
+        retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).chain(swept).min()
     }
 
     /// Lets what is due at `now` happen.
@@ -44,15 +64,16 @@ impl Core {
     pub(crate) fn tick(&mut self, now: LogTime) -> Verdict {
         self.derived.given_up.retain(|time| time.plus_micros(MINUTE_MICROS) > now);
         let retired = self.take_retired(now);
-        let losers = self.take_losers(now, TICK_MAX - retired.len());
-        let drained = self.take_drained(now, TICK_MAX - retired.len() - losers.len());
+        let mut stops = Stops { max: self.options.stops_max, taken: 0 };
+        let losers = self.take_losers(now, TICK_MAX - retired.len(), &mut stops);
+        let drained = self.take_drained(now, TICK_MAX - retired.len() - losers.len(), &mut stops);
         let mut delta = self.draft(now);
         let left = TICK_MAX - retired.len() - losers.len() - drained.len();
         delta.holds = self.expired_holds(now, left).into_iter().map(|job| (job, None)).collect();
         delta.unknown = self.overdue_unknown(now, left - delta.holds.len());
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
-        let Derived { marks, tenants, ring, homes, .. } = &mut self.derived;
-        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
+        let Derived { marks, tenants, ring, homes, sweeps, .. } = &mut self.derived;
+        let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
         for &slot in &losers {
             let active = tenants.active_on(&self.cell, ring, slot);
             lose(&self.cell, homes, slot, &active, now, &mut consequences);
@@ -60,6 +81,7 @@ impl Core {
         for &slot in &drained {
             drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, &mut consequences);
         }
+        sweeps.stop_some(&self.cell, stops.left(), &mut consequences);
         let delta = consequences.conclude();
         if delta.moves.is_empty() && delta.jobs.is_empty() && delta.holds.is_empty() && delta.unknown.is_empty() {
             return Verdict::Answer(accepted(0, 0));
@@ -83,7 +105,7 @@ impl Core {
     }
 
     /// Unreachable machines of which allocations are to be lost now, at most `max` of them, and as many as may be given up.
-    fn take_losers(&mut self, now: LogTime, max: usize) -> Vec<u32> {
+    fn take_losers(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<u32> {
         let mut losers = Vec::new();
         while let Some((time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
             && losers.len() < max
@@ -98,6 +120,9 @@ impl Core {
             if actual.is_some_and(|time| time <= now) {
                 if !self.may_give_up() {
                     rare!("a machine waits to be given up");
+                    break;
+                }
+                if !stops.take(times.len()) {
                     break;
                 }
                 self.derived.given_up.push(now);
@@ -115,13 +140,16 @@ impl Core {
     }
 
     /// Draining machines whose deadline is over, at most `max` of them.
-    fn take_drained(&mut self, now: LogTime, max: usize) -> Vec<u32> {
+    fn take_drained(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<u32> {
         let mut drained = Vec::new();
         while let Some((_, slot)) = self.derived.drains.first().filter(|(time, _)| *time <= now)
             && drained.len() < max
         {
-            self.derived.drains.put(slot, None);
             let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
+            if !stops.take(active.len()) {
+                break;
+            }
+            self.derived.drains.put(slot, None);
             if !active.is_empty() || self.derived.homes.on(slot).next().is_some() {
                 drained.push(slot);
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room, UnknownTask,
+    Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room,
 };
 
 use crate::CoreOptions;
@@ -19,10 +19,11 @@ use crate::newcomers::Newcomers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
 use crate::quotas::{Leaver, QuotaUse, collect_leavers};
-use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_TASK};
+use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
+use crate::sweeps::Sweeps;
 use crate::tenants::Tenants;
 use crate::unknown::UnknownDue;
 
@@ -56,6 +57,7 @@ pub(crate) struct Derived {
     pub(crate) drains: Due,
     pub(crate) tenants: Tenants,
     pub(crate) homes: Homes,
+    pub(crate) sweeps: Sweeps,
     /// When unknown tasks are told to stop.
     pub(crate) unknown_due: UnknownDue,
     /// Times at which machines were given up, in the last minute.
@@ -104,6 +106,7 @@ impl Derived {
             drains: Due::default(),
             tenants: Tenants::default(),
             homes: Homes::rebuild(cell),
+            sweeps: Sweeps::rebuild(cell),
             unknown_due: UnknownDue::rebuild(cell),
             given_up: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
@@ -180,6 +183,7 @@ impl Derived {
             self.scheduler_numbers.insert(name.clone(), number);
         }
         self.homes.after(delta, cell);
+        self.sweeps.after(delta, cell);
         for machine in &delta.machines {
             self.note_unreachable(machine, cell);
             self.note_drain(machine);
@@ -216,12 +220,22 @@ impl Derived {
             }
         }
         for (id, task) in &delta.unknown {
-            let room = |task: &Arc<UnknownTask>| task.traces.resources;
-            let mut grown = Room::all_of(&cell.unknown_task(*id).map(room).unwrap_or_default());
-            grown.take(&task.as_ref().map(room).unwrap_or_default());
-            if grown != Room::default() {
-                let event = MachineEvent { word: UNKNOWN_TASK, grown, holder: None };
-                self.ring.note_machine(delta.revision, id.machine, event);
+            let before = cell.unknown_task(*id);
+            let (word, traces, comes) = match (before, task) {
+                (None, Some(found)) => (UNKNOWN_TASK, &found.traces, true),
+                (Some(ended), None) => (UNKNOWN_ENDED, &ended.traces, false),
+                // Adopted, or told to stop: it has what it had.
+                (Some(_), Some(_)) | (None, None) => continue,
+            };
+            let occupies = !(traces.resources.is_nothing() && traces.devices.is_empty() && traces.ports.is_empty());
+            if occupies {
+                let mut grown = Room::default();
+                if comes {
+                    grown.take(&traces.resources)
+                } else {
+                    grown.add(&traces.resources)
+                }
+                self.ring.note_machine(delta.revision, id.machine, MachineEvent { word, grown, holder: None });
             }
         }
     }

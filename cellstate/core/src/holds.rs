@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Delta, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode, Resources,
+    Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode,
+    Resources,
 };
 
 use crate::{Core, Handled, Verdict, accepted};
@@ -86,11 +87,11 @@ impl Core {
 
     fn check_hold_quota(&self, job: &Job, hold: &Hold) -> Result<(), Rejection> {
         let namespace = &job.shape.namespace;
-        let Some(quota) = self.cell.quota(namespace) else { return Ok(()) };
-        let others = self.derived.quotas.used_without_hold(&self.cell, job).total();
+        let Some(budget) = self.derived.quotas.budget(&self.cell, job, false) else { return Ok(()) };
         let mut wanted = plenum_model::Sum::default();
         wanted.add(&hold.resources, hold.machines.len());
-        let short = quota.shortage(&others, &wanted.total()).filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
+        let short = budget.shortage(&GivenBack::default(), &wanted.total());
+        let short = short.filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
         let Some(short) = short else { return Ok(()) };
         let (resource, by) = (short.resource, short.short_by);
         let message =

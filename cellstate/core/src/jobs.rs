@@ -9,6 +9,7 @@ use plenum_model::{
 
 use crate::derived::rows;
 use crate::launch::check_recurring;
+use crate::sweeps::JOB_STOPPED;
 use crate::{Core, Handled, Verdict, accepted};
 
 impl Core {
@@ -166,7 +167,7 @@ impl Core {
         let job = self.live_job(id)?;
         let mut delta = self.draft(now);
         delta.jobs.push(JobChange::State { id, state: JobState::Stopped, reason: "stopped by a request".into() });
-        stop_live_tasks(&self.cell, &job, "the job was stopped", |_| true, &mut delta);
+        stop_live_tasks(&self.cell, &job, JOB_STOPPED, |_| true, self.options.stops_max, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }
 
@@ -271,11 +272,20 @@ pub(crate) fn stop_move(cell: &Cell, slot: u32, reason: &str) -> Move {
     Move { slot, status, restarts, reason: Some(reason.into()) }
 }
 
-/// Stops the live tasks of a job, but those that the filter leaves out.
-pub(crate) fn stop_live_tasks(cell: &Cell, job: &Job, reason: &str, stops: impl Fn(u32) -> bool, delta: &mut Delta) {
+/// Stops the first `max` live tasks of a job that ends with this delta, but those that the filter leaves out. Ticks stop the rest.
+pub(crate) fn stop_live_tasks(
+    cell: &Cell,
+    job: &Job,
+    reason: &str,
+    stops: impl Fn(u32) -> bool,
+    max: usize,
+    delta: &mut Delta,
+) {
+    let most = delta.moves.len() + max;
     for (_, group) in groups_of(cell, job).filter(|(_, group)| group.tasks_in(TaskState::Live) > 0) {
         let tasks = (0..group.count).filter_map(|task| cell.task(&group, task));
         let live = tasks.filter(|task| task.state == TaskState::Live).map(|task| task.allocation - 1);
-        delta.moves.extend(live.filter(|&slot| stops(slot)).map(|slot| stop_move(cell, slot, reason)));
+        let left = most - delta.moves.len();
+        delta.moves.extend(live.filter(|&slot| stops(slot)).map(|slot| stop_move(cell, slot, reason)).take(left));
     }
 }

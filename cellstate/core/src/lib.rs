@@ -31,6 +31,7 @@ mod sessions;
 mod slot_set;
 mod slots;
 mod specials;
+mod sweeps;
 mod tenants;
 mod unknown;
 
@@ -39,7 +40,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, Request, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 4;
+pub const CORE_VERSION: u32 = 5;
 
 /// Bounds of the core.
 #[derive(Clone, Debug)]
@@ -70,6 +71,9 @@ pub struct CoreOptions {
     pub unknown_micros: i64,
     /// Microseconds after which a finished job is retired.
     pub retire_after_micros: i64,
+    /// Most allocations that one command stops of jobs that are over, or of machines that are lost or drained together: the rest
+    /// follows with ticks, so that what one command changes fits the log.
+    pub stops_max: usize,
     /// Part of the machines that may be given up a minute, in thousandths; at least one machine.
     pub lost_millis_a_minute: u32,
 }
@@ -90,6 +94,7 @@ impl Default for CoreOptions {
             hold_micros_max: 600_000_000,
             unknown_micros: 900_000_000,
             retire_after_micros: 3_600_000_000,
+            stops_max: 1 << 16,
             lost_millis_a_minute: 50,
         }
     }

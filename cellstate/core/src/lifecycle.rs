@@ -12,6 +12,7 @@ use plenum_model::{
 
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
 use crate::slot_set::SlotSet;
+use crate::sweeps::MATE_FAILED;
 use crate::{Core, Verdict, accepted};
 
 /// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
@@ -53,6 +54,7 @@ impl Marks {
 pub(crate) struct Consequences<'a> {
     cell: &'a Cell,
     now: LogTime,
+    stops_max: usize,
     pub(crate) delta: Delta,
     marks: &'a mut Marks,
     /// By group row, tasks that are done with this delta.
@@ -66,10 +68,13 @@ pub(crate) struct Consequences<'a> {
 }
 
 impl<'a> Consequences<'a> {
-    pub(crate) fn new(cell: &'a Cell, marks: &'a mut Marks, delta: Delta, now: LogTime) -> Self {
+    /// `stops_max`: so many moves, and what else is to be stopped of a job that failed is left to later commands.
+    pub(crate) fn new(cell: &'a Cell, marks: &'a mut Marks, delta: Delta, stops_max: usize) -> Self {
         marks.begin();
+        let now = delta.time;
         Self {
             cell,
+            stops_max,
             now,
             delta,
             marks,
@@ -183,7 +188,8 @@ impl<'a> Consequences<'a> {
         }
         if status.state.is_leaving() {
             self.marks.leave(slot);
-            if let Some(job) = self.cell.job(found.row.job()).filter(|job| job.shape.same_machine) {
+            let shares = |job: &&Arc<Job>| job.shape.same_machine && !job.state.is_final();
+            if let Some(job) = self.cell.job(found.row.job()).filter(shares) {
                 self.homeless.insert(job.id);
             }
         }
@@ -209,7 +215,8 @@ impl<'a> Consequences<'a> {
             delta.jobs.push(JobChange::State { id, state: JobState::Failed, reason: reason.clone() });
             let here = |slot: u32| !self.marks.has_ended(slot) && !self.marks.has_left(slot);
             let first = delta.moves.len();
-            stop_live_tasks(cell, job, "another task of the job failed", here, &mut delta);
+            let max = self.stops_max.saturating_sub(first);
+            stop_live_tasks(cell, job, MATE_FAILED, here, max, &mut delta);
             keep_restarts(&mut delta.moves, first);
         }
         for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
@@ -265,7 +272,8 @@ impl Core {
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
         let mut draft = self.draft(now);
         draft.ends.reserve(transitions.iter().filter(|transition| transition.state.is_end()).count());
-        let mut consequences = Consequences::new(&self.cell, &mut self.derived.marks, draft, now);
+        let marks = &mut self.derived.marks;
+        let mut consequences = Consequences::new(&self.cell, marks, draft, self.options.stops_max);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
         for (number, transition) in transitions.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {

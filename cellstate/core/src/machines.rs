@@ -109,7 +109,7 @@ impl Core {
             delta.machines.push(Arc::new(next));
         }
         let Derived { marks, tenants, ring, .. } = &mut self.derived;
-        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
+        let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
@@ -209,7 +209,7 @@ impl Core {
         delta.machines.push(Arc::new(gone));
         self.forget_unknown(id.slot, &mut delta);
         let Derived { marks, tenants, ring, homes, .. } = &mut self.derived;
-        let mut consequences = Consequences::new(&self.cell, marks, delta, now);
+        let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
         for slot in tenants.live_on(&self.cell, ring, id.slot) {
             consequences.end(slot, AllocationState::EndedLost, 0, Some("the machine was removed".into()));
         }

@@ -43,6 +43,8 @@ pub(crate) struct Promised {
     homes: BTreeMap<u32, u32>,
     /// Slots of jobs whose first tasks are granted.
     started: SlotSet,
+    /// Slots of jobs that were granted what they hold room for: their holds are over.
+    ended_holds: SlotSet,
     pub(crate) specials: Specials,
     /// How much less namespaces with a quota have than before; negative where they have more. By their places in `QuotaUse`.
     given_back: Vec<Given>,
@@ -73,6 +75,7 @@ impl Promised {
         self.homeless.clear();
         self.homes.clear();
         self.started.clear();
+        self.ended_holds.clear();
         self.specials.clear();
     }
 
@@ -205,6 +208,23 @@ impl Promised {
     /// Jobs that were promised a machine, with it.
     pub(crate) fn homes(&self) -> &BTreeMap<u32, u32> {
         &self.homes
+    }
+
+    /// Notes that the hold of the job in a slot ends; false if it was noted before.
+    pub(crate) fn end_hold(&mut self, job_slot: u32) -> bool {
+        self.ended_holds.insert(job_slot)
+    }
+
+    /// Whether any hold ends.
+    #[inline]
+    pub(crate) fn ends_holds(&self) -> bool {
+        !self.ended_holds.members().is_empty()
+    }
+
+    /// Whether the hold of the job in a slot ends.
+    #[inline]
+    pub(crate) fn ends_hold_of(&self, job_slot: u32) -> bool {
+        self.ended_holds.contains(job_slot)
     }
 
     /// Notes that tasks of the job in a slot are granted; false if it was noted before.

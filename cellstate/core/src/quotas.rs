@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationRow, Cell, Delta, Job, JobChange, LogTime, Quota, Rejection, RejectionCode, Sum};
+use plenum_model::{
+    AllocationRow, Cell, Delta, GivenBack, Job, JobChange, LogTime, Quota, Rejection, RejectionCode, Resources,
+    Shortage, Sum,
+};
 
 use crate::{Core, Handled, Verdict, accepted};
 
@@ -32,6 +35,27 @@ impl PartialEq for QuotaUse {
             (0..).zip(&of.of_jobs).filter(|(_, place)| **place > 0).map(|(slot, _)| slot).collect()
         };
         used(self) == used(other) && has_quota(self) == has_quota(other)
+    }
+}
+
+/// A limit, with what is used of it: the one rule for claims and holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    /// The place of the namespace.
+    pub(crate) place: u32,
+    quota: Quota,
+    used: Sum,
+}
+
+impl Budget {
+    /// What is short for `more`, once so much was given back.
+    pub(crate) fn shortage(&self, given: &GivenBack, more: &Resources) -> Option<Shortage> {
+        self.quota.shortage(&self.used.after_giving(given), more)
+    }
+
+    /// How many times `more` may be had, once so much was given back: not once exactly when something is short.
+    pub(crate) fn headroom(&self, given: &GivenBack, more: &Resources) -> u64 {
+        self.quota.headroom(&self.used.after_giving(given), more)
     }
 }
 
@@ -99,13 +123,15 @@ impl QuotaUse {
         self.places.get(namespace).map(|&place| self.sums[place as usize].total()).unwrap_or_default()
     }
 
-    /// What the namespace of a job uses besides the job's own hold: that is free room for it.
-    pub(crate) fn used_without_hold(&self, cell: &Cell, job: &Job) -> Sum {
-        let mut sum = self.place_of(job.id.slot).map_or_else(Sum::default, |place| self.sums[place as usize]);
-        if let Some(hold) = cell.hold(job.id) {
-            sum.take(&hold.resources, hold.machines.len());
+    /// What the namespace of a job may still have; `None` where that is not limited. The job's own hold is free room for it, and not
+    /// counted, unless it was counted off already.
+    pub(crate) fn budget(&self, cell: &Cell, job: &Job, hold_is_over: bool) -> Option<Budget> {
+        let place = self.place_of(job.id.slot)?;
+        let (quota, mut used) = (*cell.quota(&job.shape.namespace)?, self.sums[place as usize]);
+        if let Some(hold) = cell.hold(job.id).filter(|_| !hold_is_over) {
+            used.take(&hold.resources, hold.machines.len());
         }
-        sum
+        Some(Budget { place, quota, used })
     }
 
     /// Notes what a delta is about to take away: rows are still as they were.

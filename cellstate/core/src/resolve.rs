@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, LogTime, Placement, Refusal,
-    RefusalKind, RefusalReason, Resources, Session, Transaction,
+    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime, Placement,
+    Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::claims::Allowance;
@@ -122,6 +122,9 @@ impl Resolver<'_> {
             } else {
                 let victims = self.promised.specials.victims_since(mark);
                 resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
+                if !granted.is_empty() {
+                    self.end_hold(placement.job);
+                }
                 resolution.granted.push(granted);
             }
         }
@@ -134,6 +137,17 @@ impl Resolver<'_> {
         resolution.refusals.sort_by_key(|refusal| refusal.claim);
         self.find_divergences(txn, &mut resolution);
         resolution
+    }
+
+    /// A job was granted tasks: what it held room for is there, and what it held is free for the placements that follow.
+    fn end_hold(&mut self, job: JobId) {
+        let Some(hold) = self.cell.hold(job) else { return };
+        if self.promised.end_hold(job.slot)
+            && let Some(place) = self.quotas.place_of(job.slot)
+        {
+            let machines = i64::try_from(hold.machines.len()).expect("machines have 32-bit numbers");
+            self.promised.given_back(place).add_times(&hold.resources, machines);
+        }
     }
 
     fn standing(&self) -> Standing {

@@ -52,8 +52,10 @@ impl Change {
     }
 }
 
-/// The word for tasks that agents run and the cell does not know, which come and go.
+/// The word for a task that an agent runs and the cell does not know, when it was found.
 pub(crate) const UNKNOWN_TASK: &str = "unknown task";
+/// The word for one that has ended.
+pub(crate) const UNKNOWN_ENDED: &str = "unknown task ended";
 
 /// What changed of a machine itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,13 @@ pub(crate) struct MachineEvent {
     pub(crate) grown: Room,
     /// Whose hold it is.
     pub(crate) holder: Option<Holder>,
+}
+
+impl MachineEvent {
+    /// Whether it is about a hold of one of these jobs.
+    pub(crate) fn is_hold_of(&self, jobs: &[JobId]) -> bool {
+        self.holder.is_some_and(|holder| jobs.contains(&holder.job))
+    }
 }
 
 /// A job that holds room, with the number of its scheduler's name.
@@ -372,8 +381,8 @@ impl Since<'_> {
         rooms
     }
 
-    /// The room that the machine had at the base for a job, given what it has for it now: what the job holds is free for it.
-    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room, owner: JobId) -> Room {
+    /// The room that the machine had at the base, given what it has now: what these jobs hold is free in both.
+    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room, owners: &[JobId]) -> Room {
         let mut room = now;
         for change in &self.changes {
             let shape = cell.shapes().get(change.shape as usize).copied().unwrap_or_default();
@@ -390,8 +399,7 @@ impl Since<'_> {
                 ChangeKind::Machine => {}
             }
         }
-        for (_, event) in self.events.iter().filter(|(_, event)| event.holder.is_none_or(|holder| holder.job != owner))
-        {
+        for (_, event) in self.events.iter().filter(|(_, event)| !event.is_hold_of(owners)) {
             (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= event.grown.0[dimension]);
         }
         room

@@ -12,7 +12,7 @@ use plenum_model::{
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::newcomers::Newcomers;
 use crate::preempt::may_evict;
-use crate::ring::{Change, ChangeKind, MachineEvent, Ring, UNKNOWN_TASK};
+use crate::ring::{Change, ChangeKind, Ring, UNKNOWN_TASK};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
@@ -77,6 +77,10 @@ pub(crate) struct About<'a> {
     pub(crate) shape: Option<&'a GroupShape>,
     /// Its job: a hold of it is free room.
     pub(crate) owner: JobId,
+    /// Other jobs whose holds of that machine end with the transaction.
+    pub(crate) ended_holders: Vec<JobId>,
+    /// What is free there beside them.
+    pub(crate) free: Room,
     /// Whom it would have evicted.
     pub(crate) victims: Vec<AllocationId>,
 }
@@ -92,6 +96,8 @@ impl Default for About<'_> {
             promised_devices: Vec::new(),
             shape: None,
             owner: JobId::default(),
+            ended_holders: Vec::new(),
+            free: Room::default(),
             victims: Vec::new(),
         }
     }
@@ -282,8 +288,8 @@ impl Judge<'_> {
     fn no_room(&self, short: Shortage, about: &About<'_>) -> Facts {
         let resource = short.resource;
         let since = self.ring.since(about.machine, self.base);
-        let now = self.cell.room_for(about.machine, about.owner);
-        let mut before = since.room_at_base(self.cell, now, about.owner);
+        let owners: Vec<JobId> = about.ended_holders.iter().copied().chain([about.owner]).collect();
+        let mut before = since.room_at_base(self.cell, about.free, &owners);
         before.take(&about.promised);
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
         let owner = self.cell.job(about.owner);
@@ -313,8 +319,7 @@ impl Judge<'_> {
             let live = self.cell.allocation(change.allocation()).is_some();
             (amount > 0 && live).then(|| self.grant_culprit(change, amount))
         });
-        let others =
-            since.events.iter().filter(|(_, event)| event.holder.is_none_or(|holder| holder.job != about.owner));
+        let others = since.events.iter().filter(|(_, event)| !event.is_hold_of(&owners));
         let shrunk = others.filter_map(|(revision, event)| {
             let shrunk = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
             Some(event_culprit(*revision, event.word, shrunk))
@@ -340,8 +345,8 @@ impl Judge<'_> {
             return None;
         }
         let since = self.ring.since(machine, self.base);
-        let grew = |event: &MachineEvent| event.word == UNKNOWN_TASK && event.grown.0.iter().any(|&grown| grown < 0);
-        let found = since.events.iter().filter(|(_, event)| grew(event)).map(|(revision, _)| *revision).max();
+        let found =
+            since.events.iter().filter(|(_, event)| event.word == UNKNOWN_TASK).map(|(revision, _)| *revision).max();
         found.map(|revision| (revision, tasks))
     }
 

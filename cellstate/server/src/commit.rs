@@ -37,7 +37,7 @@ use plenum_proto::Invalid;
 
 use crate::publish::LoggedBatch;
 use building::Building;
-pub(crate) use room::reports_within;
+pub(crate) use room::{reports_within, stops_within};
 
 /// Bounds of a batch.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::commit::CommitOptions;
+use crate::commit::{CommitOptions, stops_within};
 use crate::error::ServerError;
 use crate::ingress::QueueBounds;
 use crate::sync::SyncOptions;
@@ -132,6 +132,18 @@ impl Settings {
         let batch_bytes = self.commit.batch_bytes.min(self.payload_bytes_max() / 4);
         let effect_bytes = self.commit.effect_bytes.min(self.payload_bytes_max() - batch_bytes);
         CommitOptions { batch_bytes, effect_bytes, ..self.commit }
+    }
+
+    /// [`Settings::core`], whose commands stop at most what an eighth of an effect has room for.
+    pub(crate) fn core_options(&self) -> plenum_core::CoreOptions {
+        let stops_max = self.core.stops_max.min(stops_within(self.commit_options().effect_bytes / 8));
+        plenum_core::CoreOptions { stops_max, ..self.core.clone() }
+    }
+
+    /// What reports that are gathered into one request may come to in the log, in bytes: with what they set off in the tasks of jobs that
+    /// fail, that is what any request may come to.
+    pub(crate) fn reported_bytes_max(&self) -> usize {
+        self.logged_bytes_max() - self.commit_options().effect_bytes / 8
     }
 
     /// What one request may come to in the log, in bytes: with a batch that is nearly full, it fits a frame.

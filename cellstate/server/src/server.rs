@@ -205,7 +205,7 @@ impl Drop for Handle {
 /// Opens the directory and starts the threads.
 fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> {
     let Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes } = recovery::open(&options)?;
-    let core = Core::from_cell(mirror.cell().clone(), options.settings.core.clone());
+    let core = Core::from_cell(mirror.cell().clone(), options.settings.core_options());
     let committer = Committer::new(core, options.settings.commit_options());
     let feed = Feed::new(history, lag_bytes);
     let log_path = options.dir.join(LOG).display().to_string();

@@ -4,6 +4,9 @@ use plenum_core::CoreOptions;
 
 use crate::random::Random;
 
+/// So few that jobs of a handful of tasks are stopped in steps.
+const STOPS_MAX: usize = 4;
+
 macro_rules! faults {
     ($($(#[$about:meta])* $fault:ident: $name:literal,)*) => {
         /// A kind of fault.
@@ -104,7 +107,7 @@ impl Mix {
     /// Bounds of the core that decides, and of the one that decides again.
     pub(crate) fn core_options(&self) -> CoreOptions {
         let Self { ring_changes, unknown_micros, hold_micros_max, .. } = *self;
-        CoreOptions { ring_changes, unknown_micros, hold_micros_max, ..CoreOptions::default() }
+        CoreOptions { ring_changes, unknown_micros, hold_micros_max, stops_max: STOPS_MAX, ..CoreOptions::default() }
     }
 
     pub(crate) fn draw(random: &mut Random) -> Self {

@@ -64,11 +64,12 @@ pub fn play(story: &str) -> Result<String, Violation> {
 }
 
 /// The settings with which a core plays a run again, as lines of a story.
-pub(crate) fn settings(options: &CoreOptions) -> [String; 3] {
+pub(crate) fn settings(options: &CoreOptions) -> [String; 4] {
     [
         format!("! ring_changes: {}", options.ring_changes),
         format!("! hold_micros_max: {}", options.hold_micros_max),
         format!("! unknown_micros: {}", options.unknown_micros),
+        format!("! stops_max: {}", options.stops_max),
     ]
 }
 
@@ -101,7 +102,7 @@ impl Player {
     fn sets(&mut self, line: &str) -> Result<(), String> {
         let expected = || {
             format!(
-                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros or restored; found {line}"
+                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros, stops_max or restored; found {line}"
             )
         };
         let (name, value) = line.trim_start_matches('!').split_once(':').ok_or_else(expected)?;
@@ -112,6 +113,7 @@ impl Player {
             "ring_changes" => options.ring_changes = usize::try_from(number).map_err(|_| expected())?,
             "hold_micros_max" => options.hold_micros_max = micros,
             "unknown_micros" => options.unknown_micros = micros,
+            "stops_max" => options.stops_max = usize::try_from(number).map_err(|_| expected())?,
             "restored" => return self.restore(Revision(number)),
             _ => return Err(expected()),
         }

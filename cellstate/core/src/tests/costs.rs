@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    CellIdentity, Command, Decision, GroupShape, JobId, JobShape, LogTime, MachineId, Outcome, Placement, Port,
-    Request, Resources, Spread, Transaction, TransactionId,
+    AllocationState, CellIdentity, Command, Decision, GroupShape, JobId, JobShape, JobState, LogTime, MachineId,
+    Outcome, Placement, Port, Request, Resources, RetryPolicy, Spread, Transaction, TransactionId, Transition,
 };
 
 use crate::{Core, CoreOptions, Decided};
@@ -128,4 +128,90 @@ fn the_rows_are_walked_once_for_all_machines_that_vanish_together() {
     }
     assert_eq!(large.core.cell().allocations().filter(|found| found.status.state.is_active()).count(), 0);
     assert_eq!(large.core.derived.tenants.walks, 1);
+}
+
+/// A core whose commands stop a hundred tasks at most, with a job of a thousand on twenty machines.
+fn crowd() -> (Large, JobId, Vec<MachineId>) {
+    let options = CoreOptions { stops_max: 100, lost_millis_a_minute: 1000, ..CoreOptions::default() };
+    let mut large = Large::new(options);
+    let machines: Vec<_> = (0..20).map(|number| large.machine(format!("m{number}"))).collect();
+    let retry = RetryPolicy { attempts: Some(0), delay_micros: 0 };
+    let job =
+        large.job(GroupShape { count: 1000, retry, lost_after_micros: Some(60_000_000), ..GroupShape::default() });
+    let on = |task: u32| machines[task as usize % machines.len()].slot;
+    assert_eq!(large.commit(vec![placement(job, 0..1000, on, 0)]).granted(), 1000);
+    (large, job, machines)
+}
+
+impl Large {
+    fn in_state(&self, state: AllocationState) -> usize {
+        self.core.cell().allocations().filter(|found| found.status.state == state).count()
+    }
+
+    /// Ticks until nothing is due; how many there were. A core that is recovered before each of them does the same.
+    fn tick_all(&mut self) -> usize {
+        let request = Request { principal: "server".into(), namespace: "".into(), command: Command::Tick };
+        let mut ticks = 0;
+        while self.core.next_due().is_some_and(|due| due <= self.now) {
+            let mut recovered = Core::from_cell(self.core.cell().clone(), self.core.options().clone());
+            let decided = [&mut self.core, &mut recovered].map(|core| core.decide(&request, self.now));
+            let [Decided::Changed { delta, .. }, Decided::Changed { delta: again, .. }] = decided else {
+                panic!("what is due changes something")
+            };
+            assert_eq!(delta, again);
+            assert!(delta.moves.len() <= self.core.options().stops_max, "{} at once", delta.moves.len());
+            ticks += 1;
+        }
+        ticks
+    }
+}
+
+// All tasks of a job that failed were stopped with one command. With some hundred thousand of them that did not fit the log, and the
+// server ended, again and again.
+#[test]
+fn the_tasks_of_a_job_that_fails_are_stopped_in_steps() {
+    let (mut large, job, _) = crowd();
+    let failed = large.core.cell().allocations().next().expect("some are there");
+    let machine = large.core.cell().machine_in(failed.row.machine).expect("its machine");
+    let transition = Transition {
+        machine: machine.id,
+        epoch: machine.epoch,
+        allocation: failed.id,
+        state: AllocationState::Failed,
+        ready: false,
+        exit_code: 1,
+        restarts: 0,
+        reason: "".into(),
+    };
+    large.ask(Command::ReportStatus(vec![transition]));
+    assert_eq!(large.core.cell().job(job).expect("it is there").state, JobState::Failed);
+    assert_eq!(large.in_state(AllocationState::Stopping), 100);
+    assert_eq!(large.tick_all(), 9);
+    assert_eq!(large.in_state(AllocationState::Stopping), 999);
+}
+
+#[test]
+fn the_tasks_of_a_job_that_is_stopped_are_stopped_in_steps() {
+    let (mut large, job, machines) = crowd();
+    large.ask(Command::StopJob(job));
+    assert_eq!(large.in_state(AllocationState::Stopping), 100);
+    // What ends meanwhile need not be stopped.
+    large.ask(Command::RemoveMachine(machines[19]));
+    assert_eq!(large.tick_all(), 9);
+    assert_eq!(large.in_state(AllocationState::Stopping), 950);
+}
+
+#[test]
+fn machines_that_are_lost_or_drained_together_stop_what_they_run_in_steps() {
+    let (mut large, _, machines) = crowd();
+    for &machine in &machines[..10] {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+    }
+    let deadline = Some(large.now.plus_micros(60_000_000));
+    for &machine in &machines[10..] {
+        large.ask(Command::DrainMachine { machine, deadline });
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    assert_eq!(large.tick_all(), 10, "two machines each");
+    assert_eq!((large.in_state(AllocationState::Lost), large.in_state(AllocationState::Stopping)), (500, 500));
 }

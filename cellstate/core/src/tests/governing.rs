@@ -428,3 +428,109 @@ fn a_recurring_job_that_was_scaled_to_nothing_is_not_launched() {
         "INVALID_REQUEST: nightly was scaled to no tasks at all; scale it up before it is launched",
     );
 }
+
+// The victim's part of the quota was not seen: its better was refused though nothing would have grown.
+#[test]
+fn a_claim_may_have_the_quota_of_whom_it_evicts_and_no_more() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job low by batch tasks=1 cpu=4000 prio=10
+        job high by ml tasks=1 cpu=3000 prio=90
+        job small by batch tasks=1 cpu=1000 prio=10
+        job large by ml tasks=1 cpu=4000 prio=90
+        quota default cpu=4000
+        batch: claim low[0]@m1
+        ml: claim high[0]@m1 victim=low[0]
+        used? default
+        batch: claim small[0]@m2
+        ml: claim large[0]@m2 victim=small[0]
+        show small[0]
+        ",
+        "
+        batch: committed; low[0] granted
+        ml: committed; high[0] granted over low[0] 3000
+        default uses 3000
+        batch: committed; small[0] granted
+        ml: refused; large[0] quota QuotaExceeded short cpu_millis 3000
+        small[0] Granted
+        ",
+    );
+}
+
+// What a job held was taken room for the others in the very transaction that granted it what it waited for.
+#[test]
+fn room_that_was_held_is_free_once_its_job_was_granted_what_it_waited_for() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=100
+        job gang by ml tasks=2 cpu=1000
+        job web by ml tasks=2 cpu=3000
+        quota default cpu=4000
+        hold gang m1 cpu=3000
+        ml: claim web[0]@m1
+        ml: claim gang[0]@m1 gang[1]@m2 min=2 claim web[0]@m1
+        hold? gang
+        ml: claim gang[0]@m1 claim web[0]@m1 claim web[1]@m1
+        hold? gang
+        used? default
+        ",
+        "
+        ml: refused; web[0] quota QuotaExceeded short cpu_millis 2000
+        ml: refused; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 900; web[0] quota QuotaExceeded short cpu_millis 2000
+        gang holds [m1] for 60
+        ml: partial; gang[0] granted; web[0] granted; web[1] quota QuotaExceeded short cpu_millis 3000
+        gang no hold
+        default uses 4000
+        ",
+    );
+}
+
+#[test]
+fn who_lacks_room_beside_a_hold_that_ends_is_told_of_those_who_came_between() {
+    check(
+        "
+        machine m1 cpu=5000
+        job gang by ml tasks=1 cpu=1000
+        job web by ml tasks=2 cpu=3000
+        job other by batch tasks=1 cpu=1500
+        snapshot
+        hold gang m1 cpu=3000
+        batch: claim other[0]@m1
+        ml: claim web[0]@m1
+        ml: claim gang[0]@m1 claim web[0]@m1
+        ",
+        "
+        batch: committed; other[0] granted
+        ml: refused; web[0] conflict NoRoom short cpu_millis 2500 culprits batch 1500 hold 3000 total 4500
+        ml: partial; gang[0] granted; web[0] conflict NoRoom short cpu_millis 500 culprits batch 1500 total 1500
+        ",
+    );
+}
+
+// An unknown task of which no room is known left no trace: who wanted its device was told that it had never been free.
+#[test]
+fn an_unknown_task_without_room_is_blamed_for_its_device_and_its_port() {
+    check(
+        "
+        machine m1 cpu=4000 gpus=1
+        job gpu by ml tasks=1 cpu=1000 gpus=1000
+        job web by service tasks=1 cpu=1000 ports=http:8080
+        restore
+        machine m1 cpu=4000 gpus=1
+        snapshot
+        machine m1 cpu=4000 gpus=1 runs=alloc-7-1 each=0 using=1000 listening=8080
+        ml: claim gpu[0]@m1
+        service: claim web[0]@m1
+        receipt m1 alloc-7-1
+        ml: claim gpu[0]@m1
+        ",
+        "
+        ml: refused; gpu[0] conflict DeviceTaken short gpu 1000 culprits unknown task 1000 total 1000
+        service: refused; web[0] conflict PortTaken port 8080 culprits unknown task 1 total 1
+        ml: committed; gpu[0] granted gpu0:1000
+        ",
+    );
+}

@@ -51,7 +51,7 @@ impl Reports {
     /// Gathers and asks, one command at a time.
     pub(crate) async fn gather(&self, shared: &Shared) {
         loop {
-            let (transitions, waiters) = self.take(shared.settings.logged_bytes_max());
+            let (transitions, waiters) = self.take(shared.settings.reported_bytes_max());
             if waiters.is_empty() {
                 self.arrived.notified().await;
                 continue;

@@ -21,6 +21,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         hold_micros_max,
         unknown_micros,
         retire_after_micros,
+        stops_max,
         lost_millis_a_minute,
     } = options;
     v1::CoreOptions {
@@ -37,6 +38,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         hold_micros_max,
         unknown_micros,
         retire_after_micros,
+        stops_max: stops_max as u64,
         lost_millis_a_minute,
     }
 }
@@ -59,6 +61,7 @@ pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
         hold_micros_max: wire.hold_micros_max,
         unknown_micros: wire.unknown_micros,
         retire_after_micros: wire.retire_after_micros,
+        stops_max: count(wire.stops_max),
         lost_millis_a_minute: wire.lost_millis_a_minute,
     }
 }

@@ -15,7 +15,7 @@ const AROUND_BYTES: usize = 4096;
 
 impl Asked {
     /// Bytes in the log at most: asked, answered, and in the delta. What is asked comes again in the delta at worst. What a request
-    /// sets off elsewhere, as the end of a job does in its tasks, is not in it: nobody knows before it is decided.
+    /// sets off elsewhere, as the failure of a job does in its tasks, is not in it: that is bounded apart.
     #[must_use]
     pub fn logged_bytes_max(&self) -> usize {
         let extra = match &self.request().command {
@@ -38,15 +38,9 @@ const STOP_BYTES: usize = 40;
 /// Why a request is not decided: it would stop or end more at once than a frame of the log holds. Decided, it could not be written, and
 /// the server would have to end.
 ///
-/// What happens by itself, as the end of a job whose last task failed, can't be refused and is not looked at.
+/// The end of a job, whether it failed or was stopped, is not looked at: the core stops its tasks in steps.
 pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Option<Rejection> {
     let (allocations, instead) = match command {
-        Command::StopJob(id) => {
-            let job = cell.job(*id)?;
-            let groups = (0..).zip(&job.shape.groups).filter_map(|(number, _)| cell.group(job, number));
-            let live: usize = groups.map(|group| group.tasks_in(TaskState::Live) as usize).sum();
-            (live, "scale its groups down in steps first")
-        }
         Command::ScaleJob { job, group, count } => {
             let group = cell.group(cell.job(*job)?, *group)?;
             let gone = group.count.saturating_sub(*count).min(group.tasks_in(TaskState::Live));
@@ -68,6 +62,11 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
          come to {bytes_max}; {instead}, or set larger segment_bytes"
     );
     Some(Rejection::new(RejectionCode::LimitReached, message))
+}
+
+/// How many stops are surely within so many bytes in the log.
+pub(crate) fn stops_within(bytes: usize) -> usize {
+    (bytes / STOP_BYTES).max(1)
 }
 
 /// How many of these reports, the first ones, are surely within so many bytes in the log as one request; the first one always is

@@ -268,7 +268,7 @@ async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays(
 }
 
 #[tokio::test]
-async fn a_stop_that_the_log_has_no_room_for_is_refused_and_can_be_made_in_steps() {
+async fn a_job_is_stopped_in_steps_that_the_log_has_room_for_and_a_scaling_that_it_has_none_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut small = options(dir.path());
     small.settings.segment_bytes = 64 << 10;
@@ -283,10 +283,24 @@ async fn a_stop_that_the_log_has_no_room_for_is_refused_and_can_be_made_in_steps
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let (name, namespace) = ("crunch".to_owned(), "default".to_owned());
     let stop = v1::StopRequest { namespace: namespace.clone(), name: name.clone() };
-    let refused = jobs.stop(stop.clone()).await.unwrap_err();
+    let scale = |count| {
+        let (name, namespace) = (name.clone(), namespace.clone());
+        v1::ScaleRequest { namespace, name, group: "work".to_owned(), count }
+    };
+    let refused = jobs.scale(scale(0)).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
     assert!(refused.message().contains("40 allocations at once"), "{}", refused.message());
-    jobs.scale(v1::ScaleRequest { namespace, name, group: "work".to_owned(), count: 20 }).await.unwrap();
+    jobs.scale(scale(30)).await.unwrap();
     jobs.stop(stop).await.unwrap();
-    server.shutdown().await.unwrap();
+    for _ in 0..600 {
+        let rows = jobs.list_allocations(v1::ListAllocationsRequest::default()).await.unwrap().into_inner().allocations;
+        assert_eq!(rows.len(), 40);
+        if rows.iter().all(|row| row.state() == v1::AllocationState::Stopping) {
+            assert_eq!(rows.iter().filter(|row| row.reason == "the job was stopped").count(), 30);
+            server.shutdown().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("some were never stopped");
 }
