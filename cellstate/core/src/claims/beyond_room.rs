@@ -1,0 +1,161 @@
+//! Claims that ask for more than free room: devices, ports, room of those who leave.
+
+use plenum_model::{
+    ClaimExtra, Device, GrantExtra, GroupShape, Obstacle, Port, RefusalKind, RefusalReason, Requirement, Spoken,
+    Transaction, choose_devices, choose_port, device_rooms, devices_satisfy,
+};
+
+use super::{Claim, Terms};
+use crate::preempt::{HandOff, named};
+use crate::resolve::Resolver;
+use crate::room::Trouble;
+
+/// A special claim that can be granted.
+pub(super) struct Judged {
+    pub(super) extra: GrantExtra,
+    /// Its devices, without what it takes over.
+    pub(super) own_devices: Vec<Device>,
+    /// Slots of those who are evicted for it.
+    pub(super) victims: Vec<u32>,
+}
+
+impl Resolver<'_> {
+    /// A claim that asks for more than free room: devices, ports, limits, or room of those who leave.
+    pub(super) fn special_claim(
+        &self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        requirement: &Requirement<'_>,
+        room: Option<Obstacle>,
+    ) -> Result<Judged, Trouble> {
+        let machine = asked.machine;
+        if let Some(obstacle) = requirement.limit_obstacle(self.cell, machine, &Spoken::default()) {
+            return Err(Trouble::Machine(obstacle));
+        }
+        if !is_what_was_declared(terms.shape, asked.extra) {
+            return Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer));
+        }
+        let victims = terms.victims_on(machine);
+        let mut hand_off = HandOff::new(self.cell, self.promised, terms.job, machine, named(asked.extra), victims);
+        if let Some(obstacle) = room {
+            let mut free = self.free_room(terms, machine);
+            free.take(&self.promised.on(machine).0);
+            if !hand_off.take_room(&free.lack(&terms.need)).is_nothing() {
+                return Err(Trouble::Machine(obstacle));
+            }
+        }
+        let (devices, own_devices) = self.devices(terms, asked, &mut hand_off)?;
+        let ports = self.ports(txn, terms, asked, &mut hand_off)?;
+        let (takes_over, victims) = hand_off.conclude();
+        Ok(Judged { extra: GrantExtra { claim: 0, devices, ports, takes_over }, own_devices, victims })
+    }
+
+    /// The devices that a claim gets, and which of them are not taken over.
+    fn devices(
+        &self,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        hand_off: &mut HandOff,
+    ) -> Result<(Vec<Device>, Vec<Device>), Trouble> {
+        let declared = &terms.shape.devices;
+        let machine = if declared.is_empty() { None } else { self.cell.machine_in(asked.machine) };
+        let Some(machine) = machine else { return Ok((Vec::new(), Vec::new())) };
+        let mut free = device_rooms(self.cell, machine);
+        crate::planted_bugs::overlook_tenants(&mut free, machine);
+        // Of a device that has less than it lent, nothing is given until its tenants have gone.
+        free.retain(|room| room.free_millis >= 0);
+        for device in self.promised.specials.devices(asked.machine) {
+            let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+        }
+        let named = asked.extra.map(|extra| extra.devices.as_slice()).filter(|named| !named.is_empty());
+        let mut lent = free.clone();
+        let mut source = 0;
+        loop {
+            let mut rooms = lent.clone();
+            let chosen = match named {
+                Some(named) => take_named(&mut rooms, named, declared),
+                None => choose_devices(&mut rooms, declared),
+            };
+            match chosen {
+                Ok(chosen) => {
+                    let own = hand_off.take_devices(&chosen, &free);
+                    return Ok((chosen, own));
+                }
+                Err(position) => {
+                    if !hand_off.lend_devices(source, &mut lent) {
+                        let position = u16::try_from(position).unwrap_or(u16::MAX);
+                        return Err(Trouble::Machine(Obstacle::Device(position)));
+                    }
+                    source += 1;
+                }
+            }
+        }
+    }
+
+    /// The ports that a claim gets: fixed ones, those that it names, and dynamic ones, chosen here.
+    fn ports(
+        &self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        hand_off: &mut HandOff,
+    ) -> Result<Vec<Port>, Trouble> {
+        let used = self.cell.in_use(asked.machine);
+        let spoken = self.promised.specials.ports(asked.machine);
+        let mut mine: Vec<u16> = Vec::new();
+        let mut ports = Vec::with_capacity(terms.shape.ports.len());
+        for declared in &terms.shape.ports {
+            let named = asked.extra.into_iter().flat_map(|extra| &extra.ports).find(|port| port.name == declared.name);
+            let wanted = if declared.number > 0 { declared.number } else { named.map_or(0, |port| port.number) };
+            let number = if wanted > 0 {
+                let taken = spoken.contains(&wanted) || mine.contains(&wanted);
+                let in_use = used.is_some_and(|used| used.has_port(wanted));
+                if taken || (in_use && !hand_off.take_port(wanted)) {
+                    return Err(Trouble::Machine(Obstacle::Port(wanted)));
+                }
+                wanted
+            } else {
+                let all: Vec<u16> = spoken.iter().chain(&mine).copied().collect();
+                // A port that was given back rests: each transaction begins elsewhere.
+                let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
+                // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
+                choose_port(used, &all, hint.wrapping_add(all.len() as u64))
+                    .ok_or(Trouble::Machine(Obstacle::Port(0)))?
+            };
+            mine.push(number);
+            ports.push(Port { name: declared.name.clone(), number });
+        }
+        Ok(ports)
+    }
+}
+
+/// Whether a claim names what its group declares, where it names something.
+fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool {
+    let Some(extra) = extra else { return true };
+    let known = |port: &Port| {
+        let declared = shape.ports.iter().find(|declared| declared.name == port.name);
+        declared.is_some_and(|declared| declared.number == 0 || declared.number == port.number)
+    };
+    (extra.devices.is_empty() || devices_satisfy(&extra.devices, &shape.devices)) && extra.ports.iter().all(known)
+}
+
+/// Takes the very devices that a claim names.
+fn take_named(
+    rooms: &mut [plenum_model::DeviceRoom],
+    named: &[Device],
+    declared: &[Device],
+) -> Result<Vec<Device>, usize> {
+    let mut taken = Vec::with_capacity(named.len());
+    for (position, device) in named.iter().enumerate() {
+        let models = [&device.model, declared.get(position).map_or(&device.model, |declared| &declared.model)];
+        let is_of =
+            |room: &plenum_model::DeviceRoom| models.iter().all(|model| model.is_empty() || **model == room.model);
+        let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+        let room = room.filter(|room| is_of(room) && room.free_millis >= device.millis.into()).ok_or(position)?;
+        room.free_millis -= i64::from(device.millis);
+        taken.push(Device { model: room.model.clone(), ..device.clone() });
+    }
+    Ok(taken)
+}
