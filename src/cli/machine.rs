@@ -31,38 +31,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             })
             .await
         }
-        Machine::Show { name, at, history } => {
-            let request = GetMachineRequest { name: name.clone(), at };
-            let answer = connection.inspect().get_machine(request).await?.into_inner();
-            let Some(view) = answer.machine else {
-                return Err(Failure::new("NO_SUCH_MACHINE", format!("there is no machine {name}")));
-            };
-            let list = Some(ListRequest { at, ..ListRequest::default() });
-            let request = ListAllocationsRequest { list, machine: name, ..ListAllocationsRequest::default() };
-            let listed = connection.jobs().list_allocations(request).await?.into_inner();
-            let unknown = unknown_on(&connection, &view, at).await?;
-            let mut object = view.to_json();
-            object["revision"] = answer.revision.into();
-            object["unknown"] = unknown.iter().map(Row::to_json).collect();
-            let mut rest = String::new();
-            if !unknown.is_empty() {
-                rest = format!("\n{}", output::listing(context.format, answer.revision, &unknown, false));
-            }
-            if history {
-                let request = MachineHistoryRequest { name: view.name.clone(), at, limit: 0 };
-                let story = connection.inspect().machine_history(request).await?.into_inner();
-                object["history"] = history::to_json(&story);
-                rest.push_str(&format!("\n{}", output::listing(context.format, story.revision, &story.events, false)));
-                history::tell_what_is_missing(context, &story);
-            }
-            let text = || {
-                let rows = output::listing(context.format, answer.revision, &listed.allocations, false);
-                format!("{}\n{rows}{rest}", fields(&view))
-            };
-            output::print(&output::object(context.format, &object, &view.name(), text))?;
-            alloc::tell_of_more(context, &listed);
-            Ok(())
-        }
+        Machine::Show { name, at, history } => show(context, &connection, name, at, history).await,
         Machine::Cordon { name } => cordon(context, connection, name, true).await,
         Machine::Uncordon { name } => cordon(context, connection, name, false).await,
         Machine::Drain { name, deadline, no_wait } => {
@@ -89,6 +58,45 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             tell_change(context, &answer, &name, "removed", "is gone already")
         }
     }
+}
+
+async fn show(
+    context: &Context,
+    connection: &Connection,
+    name: String,
+    at: Option<At>,
+    history: bool,
+) -> Result<(), Failure> {
+    let request = GetMachineRequest { name: name.clone(), at };
+    let answer = connection.inspect().get_machine(request).await?.into_inner();
+    let Some(view) = answer.machine else {
+        return Err(Failure::new("NO_SUCH_MACHINE", format!("there is no machine {name}")));
+    };
+    let list = Some(ListRequest { at, ..ListRequest::default() });
+    let request = ListAllocationsRequest { list, machine: name, ..ListAllocationsRequest::default() };
+    let listed = connection.jobs().list_allocations(request).await?.into_inner();
+    let unknown = unknown_on(connection, &view, at).await?;
+    let mut object = view.to_json();
+    object["revision"] = answer.revision.into();
+    object["unknown"] = unknown.iter().map(Row::to_json).collect();
+    let mut rest = String::new();
+    if !unknown.is_empty() {
+        rest = format!("\n{}", output::listing(context.format, answer.revision, &unknown, false));
+    }
+    if history {
+        let request = MachineHistoryRequest { name: view.name.clone(), at, limit: 0 };
+        let story = connection.inspect().machine_history(request).await?.into_inner();
+        object["history"] = history::to_json(&story);
+        rest.push_str(&format!("\n{}", output::listing(context.format, story.revision, &story.events, false)));
+        history::tell_what_is_missing(context, &story);
+    }
+    let text = || {
+        let rows = output::listing(context.format, answer.revision, &listed.allocations, false);
+        format!("{}\n{rows}{rest}", fields(&view))
+    };
+    output::print(&output::object(context.format, &object, &view.name(), text))?;
+    alloc::tell_of_more(context, &listed);
+    Ok(())
 }
 
 /// Tasks on a machine that the cell does not know.
