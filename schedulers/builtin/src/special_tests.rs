@@ -202,3 +202,20 @@ fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
     stage.advance(1_000_000);
     assert!(stage.passed_over(job, 0).contains("reserves for others"), "{}", stage.passed_over(job, 0));
 }
+
+/// Nothing told the scheduler to look again, and the job waited for ever.
+#[test]
+fn machines_that_are_reserved_no_more_are_room_for_who_waits() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 8_000, &[("rack", "lab")]);
+    let rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["lab".into()] };
+    let partition = Partition { machines: vec![rack], schedulers: vec!["gang".into()] };
+    stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: Some(partition) });
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 2, 100));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), []);
+    stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: None });
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job).len(), 2);
+}

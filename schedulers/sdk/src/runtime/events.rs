@@ -34,6 +34,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(cell) = self.mirror.cell() else { return };
         let freed = !delta.ends.is_empty() || !delta.machines.is_empty();
         let freed = freed || !delta.unknown.is_empty() || !delta.holds.is_empty();
+        // Machines that were reserved are room, too, and so is a quota that was raised.
+        let freed = freed || !delta.partitions.is_empty() || !delta.quotas.is_empty();
         let ends = delta.ends.iter().map(|end| end.slot);
         let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
