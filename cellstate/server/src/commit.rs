@@ -226,6 +226,8 @@ pub struct Committer<T> {
     /// The due time at which a tick changed nothing: no reason to tick again.
     idle_tick: Option<LogTime>,
     tick: Asked,
+    /// This start of the server stands in the log. Nothing happens by itself before.
+    opened: bool,
     snapshot: Snapshot,
     failed: bool,
 }
@@ -252,6 +254,7 @@ impl<T> Committer<T> {
             outputs: VecDeque::new(),
             idle_tick: None,
             tick: Asked::by_server(Command::Tick),
+            opened: false,
             snapshot: Snapshot::NotWanted,
             failed: false,
         }
@@ -290,9 +293,13 @@ impl<T> Committer<T> {
             && self.building.requests() < self.options.batch_requests
     }
 
-    /// When [`Input::Tick`] would change something; `None`: not before something else happens.
+    /// When [`Input::Tick`] would change something; `None`: not before something else happens. The first is always `OpenServer`: what is
+    /// overdue since the last start is decided in this one, with its options and under its term.
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
+        if !self.opened {
+            return None;
+        }
         let due = self.core.next_due().filter(|due| self.idle_tick != Some(*due))?;
         // A batch has one time. While a later one is due, its tick belongs to the next batch.
         let in_this_batch = self.building.time().is_none_or(|time| due <= time);
@@ -346,6 +353,7 @@ impl<T> Committer<T> {
 
     fn decide(&mut self, now: LogTime, ticket: Option<T>, asked: &Asked) {
         let answer = self.judge(now, asked);
+        self.opened |= matches!(asked.request.command, Command::OpenServer(_)) && matches!(answer, Answer::Changed(_));
         if let Some(ticket) = ticket {
             let at = self.core.cell().revision();
             self.answer_when_durable(Waiting { ticket, at, answer });
@@ -408,7 +416,7 @@ impl<T> Committer<T> {
     }
 
     fn tick(&mut self, now: LogTime) {
-        let due = self.core.next_due().filter(|due| *due <= now);
+        let due = self.core.next_due().filter(|due| *due <= now && self.opened);
         if due.is_none() {
             return;
         }

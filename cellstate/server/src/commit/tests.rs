@@ -270,3 +270,34 @@ fn a_process_that_is_killed_loses_nothing_at_all() {
     disk.kill();
     assert_eq!(recover(&disk.reboot()).first_difference(&decided), None);
 }
+
+// A server that was started again decided what was overdue before its start stood in the log: under the term of the one before, where
+// `verify` judged it by the options of the one before.
+#[test]
+fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
+    let mut core = Core::new(CoreOptions::default());
+    let group = plenum_model::GroupShape { name: "work".into(), count: 1, ..Default::default() };
+    let shape = plenum_model::JobShape {
+        namespace: "default".into(),
+        name: "over".into(),
+        scheduler: "batch".into(),
+        groups: vec![group],
+        ..Default::default()
+    };
+    let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
+    let stop = Command::StopJob(plenum_model::JobId { slot: 0, generation: 1 });
+    for asked in [open_server(), ask(submit), ask(stop)] {
+        let decided = core.decide(&asked.request, LogTime::from_micros(1));
+        assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+    }
+    assert!(core.next_due().is_some(), "it is to be forgotten one day");
+    let core = Core::from_cell(core.cell().clone(), CoreOptions::default());
+    let mut committer: Committer<u32> = Committer::new(core, CommitOptions::default());
+    let much_later = LogTime::from_micros(i64::MAX / 2);
+    assert_eq!(committer.next_due(), None);
+    committer.handle(much_later, Input::Tick);
+    assert_eq!(hear(&mut committer).writes.len(), 0);
+    committer.handle(much_later, Input::Request { ticket: Some(1), asked: open_server() });
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    assert!(committer.next_due().is_some_and(|due| due < much_later));
+}
