@@ -4,6 +4,7 @@
 //! group that comes `after` another one finds its files, however long that one ran.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
@@ -69,11 +70,19 @@ fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
 /// Removes the allocations, and says which directories of jobs none of the others is of.
 fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
     let mut ended = Vec::new();
-    let mut in_use = Vec::new();
+    let mut in_use: Vec<OsString> = Vec::new();
+    let listed = fs::read_dir(options.directory.allocations());
+    let mut all_known = listed.is_ok() || !options.directory.allocations().exists();
     for allocation in recover::allocations(&options.directory) {
         let directory = options.directory.allocation(allocation);
-        if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
-            in_use.push(spec.job_directory);
+        match durable::read::<ShimSpec>(&directory.spec()) {
+            // By its name: the agent's directory may have been moved since.
+            Ok(Some(spec)) => in_use.extend(spec.job_directory.file_name().map(ToOwned::to_owned)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, %allocation, "can't read which job's files are in use: none are removed for now");
+                all_known = false;
+            }
         }
         if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
             ended.push((when, allocation));
@@ -84,8 +93,11 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
     for (_, allocation) in ended.into_iter().take(excess) {
         remove_allocation(&options.directory.allocation(allocation));
     }
+    if !all_known {
+        return Vec::new();
+    }
     let entries = fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| !in_use.contains(path)).collect()
+    entries.filter(|entry| !in_use.contains(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 /// Removes those that were not used for long.
@@ -212,6 +224,17 @@ mod tests {
         clean(&stage.options, &stage.recording);
         assert!(!stage.job().exists());
         assert_eq!(fs::read_dir(stage.options.directory.jobs()).unwrap().count(), 0);
+    }
+
+    // An agent that had no descriptor left to read a record with took the files of a running task for unused.
+    #[test]
+    fn what_may_be_in_use_is_not_removed() {
+        let stage = Stage::set();
+        let running = stage.record(1);
+        stage.make_old();
+        fs::write(running.spec(), "unreadable").unwrap();
+        clean(&stage.options, &stage.recording);
+        assert!(stage.job().join("model").exists());
     }
 
     #[test]
