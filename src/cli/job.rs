@@ -31,6 +31,8 @@ use crate::{
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
 const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
 const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// How long one look may take before the cell counts as away.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a cell may be away before a wait is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -121,7 +123,12 @@ async fn wait_for(
     let mut silent_since = None;
     let mut state = JobState::JobWaiting;
     loop {
-        let Some((revision, view)) = found(get_job(connection, job, None).await, &mut silent_since)? else {
+        let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        // A server that is there and does not answer is as far away as one that is gone.
+        let patience = left.clamp(WAIT_PERIOD_MAX, ANSWER_MAX);
+        let answer = tokio::time::timeout(patience, get_job(connection, job, None)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
+        let Some((revision, view)) = found(answer, &mut silent_since)? else {
             rest(job, state, &mut period, deadline).await?;
             continue;
         };
@@ -161,7 +168,7 @@ fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> R
             *silent_since = None;
             Ok(Some(found))
         }
-        Err(failure) if failure.code == "UNAVAILABLE" => {
+        Err(failure) if matches!(failure.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING") => {
             if silent_since.is_none() {
                 output::tell("the cell does not answer at the moment; waiting for it");
             }
