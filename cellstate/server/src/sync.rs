@@ -97,6 +97,8 @@ pub struct SyncSession {
     joins: bool,
     /// What was handed over of the deltas that are not recent any more: it is sent next. None of them: they are nowhere.
     missed: Option<Vec<Bytes>>,
+    /// A snapshot that was read to its end, to be let go of by the caller.
+    read: Option<Box<PageWalk>>,
     resyncs: u64,
 }
 
@@ -140,6 +142,7 @@ impl SyncSession {
             heartbeat_due_micros,
             joins: false,
             missed: None,
+            read: None,
             resyncs: 0,
         }
     }
@@ -175,6 +178,18 @@ impl SyncSession {
         self.answers.len()
     }
 
+    /// A snapshot that is needed no more: read to its end or, with `all`, given up in the middle. Whoever drops it may be the last one
+    /// that holds the pages of an old picture: not while others wait.
+    pub fn take_read(&mut self, all: bool) -> Option<impl Send + use<>> {
+        if all
+            && let Phase::Snapshot(_) = self.phase
+            && let Phase::Snapshot(walk) = std::mem::replace(&mut self.phase, Phase::Awaiting)
+        {
+            return Some(walk);
+        }
+        self.read.take()
+    }
+
     /// How often the watcher fell behind and was begun anew.
     #[must_use]
     pub fn resyncs(&self) -> u64 {
@@ -206,7 +221,8 @@ impl SyncSession {
                     return self.begin_anew(recent);
                 };
                 if part.last {
-                    self.phase = Phase::Following(Revision(part.revision));
+                    let done = std::mem::replace(&mut self.phase, Phase::Following(Revision(part.revision)));
+                    self.read = if let Phase::Snapshot(walk) = done { Some(walk) } else { None };
                     self.joins = true;
                 }
                 Step::Send(response(Tell::Snapshot(part)))

@@ -50,6 +50,12 @@ pub(super) struct Watcher {
     outstanding: usize,
 }
 
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.let_go(true);
+    }
+}
+
 impl Watcher {
     /// The sections that a stream is to tell, or why there can be none. To be asked before a session is opened for it, too: one that was
     /// opened for a stream that is refused is nobody's.
@@ -231,7 +237,17 @@ impl Watcher {
         if self.sync.resyncs() > before {
             self.shared.metrics.resynced();
         }
+        self.let_go(false);
         step
+    }
+
+    /// Lets go of a snapshot that is needed no more, on a thread for which nobody waits: it may be the last one that holds many pages.
+    fn let_go(&mut self, all: bool) {
+        if let Some(read) = self.sync.take_read(all)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(read));
+        }
     }
 
     fn instant_of(&self, micros: i64) -> tokio::time::Instant {

@@ -62,7 +62,9 @@ pub struct Lending {
 impl Lending {
     /// Takes a picture into the books. It leaves them by itself when its watcher is done with it.
     pub fn lend(&self, lent: &Arc<Lent>) {
-        self.lent.lock().push(Arc::downgrade(lent));
+        let mut known = self.lent.lock();
+        known.retain(|lent| lent.strong_count() > 0);
+        known.push(Arc::downgrade(lent));
     }
 
     /// Pictures on their way.
@@ -81,18 +83,22 @@ impl Lending {
     /// anything yet. Gives how many. Not for a thread that others wait for: the last one to hold a picture frees its pages.
     pub fn take_back(&self, bounds: LendingBounds, now_micros: i64, continues: impl Fn(Revision) -> bool) -> usize {
         let mut taken = Vec::new();
+        // Each is held until the books are closed: it may have become the last one that holds its picture.
+        let mut held = Vec::new();
         self.lent.lock().retain(|known| {
             let Some(lent) = known.upgrade() else { return false };
             let idle_micros = now_micros.saturating_sub(lent.asked_micros.load(Ordering::Relaxed));
             let age_micros = now_micros.saturating_sub(lent.since_micros);
             let overdue = idle_micros >= bounds.idle_micros || age_micros >= bounds.age_micros;
             if !overdue || continues(lent.revision) {
+                held.push(lent);
                 return true;
             }
             // One that is being read right now comes next time.
             let cell = lent.cell.try_lock().and_then(|mut cell| cell.take());
             let is_taken = cell.is_some();
             taken.extend(cell);
+            held.push(lent);
             !is_taken
         });
         taken.len()

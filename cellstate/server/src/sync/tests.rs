@@ -222,6 +222,7 @@ fn a_snapshot_that_is_read_slowly_is_continued() {
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas", "outcome", "deltas"]);
     assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (0, None));
+    drop(session.take_read(false));
     assert!(lending.is_empty());
     // It has joined: from here on it has to keep up.
     (0..50).for_each(|_| source.machine());

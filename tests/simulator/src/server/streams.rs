@@ -179,6 +179,7 @@ impl Server {
     pub(crate) fn pump(&mut self, world: &mut World, id: ConnectionId) {
         let Some(watching) = self.watching.get_mut(&id) else { return };
         while world.in_flight(id) < MESSAGES_MAX {
+            drop(watching.sync.take_read(false));
             match watching.sync.poll(world.now(), &self.recent) {
                 Step::Send(message) => world.send(id, Side::Client, Message::Told(message)),
                 Step::SendOutcome(encoded) => {
