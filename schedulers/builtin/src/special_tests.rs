@@ -189,14 +189,20 @@ fn equal_jobs_that_find_no_machine_to_share_cost_one_look_at_the_machines() {
     assert!(judged <= 2 * 50, "{judged} looks at 50 machines for 40 jobs");
 }
 
-/// It said that all machines failed a constraint, of a job that has none.
-#[test]
-fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
+/// A cell whose only machine is in a partition that batch jobs may not use.
+fn reserved_for_gangs() -> Stage {
     let mut stage = Stage::new();
     stage.machine("m0", 8_000, &[("rack", "lab")]);
     let rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["lab".into()] };
     let partition = Partition { machines: vec![rack], schedulers: vec!["gang".into()] };
     stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: Some(partition) });
+    stage
+}
+
+/// It said that all machines failed a constraint, of a job that has none.
+#[test]
+fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
+    let mut stage = reserved_for_gangs();
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").same_machine().group("main", 2, 100));
     stage.advance(1_000_000);
@@ -206,11 +212,7 @@ fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
 /// Nothing told the scheduler to look again, and the job waited for ever.
 #[test]
 fn machines_that_are_reserved_no_more_are_room_for_who_waits() {
-    let mut stage = Stage::new();
-    stage.machine("m0", 8_000, &[("rack", "lab")]);
-    let rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["lab".into()] };
-    let partition = Partition { machines: vec![rack], schedulers: vec!["gang".into()] };
-    stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: Some(partition) });
+    let mut stage = reserved_for_gangs();
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 2, 100));
     stage.advance(1_000_000);
