@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{JobId, Resources};
+use plenum_model::{Device, JobId, Resources};
 use plenum_proto::v1;
 
-use crate::plan::Plan;
+use crate::plan::{Claim, Plan};
 
 /// One unanswered transaction.
 #[derive(Clone, Debug)]
@@ -25,22 +25,14 @@ impl Sent {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    job: JobId,
-    group: u16,
-    task: u32,
-    machine: u32,
-    resources: Resources,
-    shares_machine: bool,
-}
-
-/// All unanswered transactions. Invariant: `promised`, `tasks` and `homes` are the sums over the claims of all `sent`.
+/// All unanswered transactions. Invariant: `promised`, `tasks`, `named` and `homes` are the sums over the claims of all `sent`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
     promised: BTreeMap<u32, Resources>,
     tasks: BTreeMap<(JobId, u16, u32), u32>,
+    /// Devices that claims name themselves: those of few.
+    named: BTreeMap<(JobId, u16, u32), Vec<Device>>,
     homes: BTreeMap<JobId, u32>,
 }
 
@@ -77,24 +69,17 @@ impl InFlight {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
     }
 
-    /// Each task that is claimed: its job and group, and its machine.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = ((JobId, u16), u32)> {
-        self.tasks.iter().map(|(&(job, group, _), &machine)| ((job, group), machine))
+    /// Each task that is claimed: its job and group, its machine, and the devices that were named for it.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = ((JobId, u16), u32, &[Device])> {
+        self.tasks.iter().map(|(task, &machine)| {
+            let named = self.named.get(task).map(Vec::as_slice).unwrap_or_default();
+            ((task.0, task.1), machine, named)
+        })
     }
 
     /// What a plan claims, to be given to `add` once its number is known.
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
-        let claims: Vec<_> = plan
-            .each_claim()
-            .map(|(job, group, task, machine, resources, shares_machine)| Claim {
-                job,
-                group,
-                task,
-                machine,
-                resources,
-                shares_machine,
-            })
-            .collect();
+        let claims: Vec<_> = plan.each_claim().collect();
         let jobs = claims.iter().map(|claim| claim.job).collect();
         Sent { message, claims, jobs }
     }
@@ -111,6 +96,9 @@ impl InFlight {
         // Far below any overflow: a window of transactions of 16,384 claims of at most 2^50 each.
         *promised = promised.checked_add(&claim.resources).unwrap_or(*promised);
         self.tasks.insert((claim.job, claim.group, claim.task), claim.machine);
+        if !claim.devices.is_empty() {
+            self.named.insert((claim.job, claim.group, claim.task), claim.devices.clone());
+        }
         if claim.shares_machine {
             self.homes.insert(claim.job, claim.machine);
         }
@@ -142,8 +130,9 @@ impl InFlight {
     fn count_again(&mut self) {
         self.promised.clear();
         self.tasks.clear();
+        self.named.clear();
         self.homes.clear();
-        let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().copied()).collect();
+        let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().cloned()).collect();
         claims.iter().for_each(|claim| self.promise(claim));
     }
 }

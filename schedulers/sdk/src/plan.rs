@@ -30,6 +30,21 @@ struct Placed {
     shares_machine: bool,
 }
 
+/// One claim of a plan, as the books need it.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) job: JobId,
+    pub(crate) group: u16,
+    pub(crate) task: u32,
+    /// The slot.
+    pub(crate) machine: u32,
+    pub(crate) resources: Resources,
+    /// All tasks of the job go there.
+    pub(crate) shares_machine: bool,
+    /// The very devices, where the plan names them; empty where the cell chooses.
+    pub(crate) devices: Vec<Device>,
+}
+
 /// A plan that the cell would not even look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -191,12 +206,19 @@ impl Plan {
         claims.map(|placement| ((placement.job, placement.group), placement.machines.len()))
     }
 
-    /// Each claim: job, group, task, machine slot, what it gets, and whether the job's tasks share a machine.
-    pub(crate) fn each_claim(&self) -> impl Iterator<Item = (JobId, u16, u32, u32, Resources, bool)> {
+    /// Each claim.
+    pub(crate) fn each_claim(&self) -> impl Iterator<Item = Claim> {
         self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, .. }| {
-            let columns = placement.tasks.iter().zip(&placement.machines);
-            columns
-                .map(|(&task, &machine)| (placement.job, placement.group, task, machine, *resources, *shares_machine))
+            let columns = placement.tasks.iter().zip(&placement.machines).enumerate();
+            columns.map(|(position, (&task, &machine))| Claim {
+                job: placement.job,
+                group: placement.group,
+                task,
+                machine,
+                resources: *resources,
+                shares_machine: *shares_machine,
+                devices: placement.extras.get(position).map(|extra| extra.devices.clone()).unwrap_or_default(),
+            })
         })
     }
 

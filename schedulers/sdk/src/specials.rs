@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    Cell, Device, GroupCounts, GroupShape, Job, JobId, Obstacle, Requirement, Special, Spoken, choose_devices,
-    device_rooms,
+    Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Obstacle, Requirement, Special, Spoken,
+    choose_devices, device_rooms,
 };
 
 use crate::view::{View, Work};
 
 /// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
 ///
-/// The cell chooses devices at commit. Until then the same choice is assumed here, made with the same code.
+/// Where a claim names no devices the cell chooses them at commit. Until then the same choice is assumed here, made with the same code.
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
     machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
@@ -24,11 +24,11 @@ impl Specials {
     #[must_use]
     pub fn of(view: &View<'_>) -> Self {
         let mut specials = Self::default();
-        for ((id, group), machine) in view.in_flight.placed() {
+        for ((id, group), machine, named) in view.in_flight.placed() {
             let job = view.cell.job(id);
             let special = job.and_then(|job| job.shape.groups.get(usize::from(group)));
             if let Some(job) = job.filter(|_| special.is_some_and(Special::is_needed_by)) {
-                specials.take(view.cell, job, group, machine);
+                specials.take_named(view.cell, job, group, machine, named);
             }
         }
         specials
@@ -54,24 +54,52 @@ impl Specials {
         self.counts.entry((job.id, group)).or_insert_with(fresh);
     }
 
+    /// Devices of a machine that are spoken for, in thousandths of each; the same device may come more than once.
+    #[must_use]
+    pub fn devices(&self, slot: u32) -> &[Device] {
+        self.machines.get(&slot).map(|(devices, _)| devices.as_slice()).unwrap_or_default()
+    }
+
+    /// Machines of which something is spoken for, or was before a [`Specials::give`].
+    pub fn machines(&self) -> impl Iterator<Item = u32> {
+        self.machines.keys().copied()
+    }
+
+    /// What is left of each device of a machine; empty when there is none in that slot.
+    #[must_use]
+    pub fn device_rooms(&self, cell: &Cell, slot: u32) -> Vec<DeviceRoom> {
+        let Some(machine) = cell.machine_in(slot) else { return Vec::new() };
+        let mut rooms = device_rooms(cell, machine);
+        for device in self.devices(slot) {
+            let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+        }
+        rooms
+    }
+
     /// Takes what one task of the group gets on a machine.
     pub fn take(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
+        self.take_named(cell, job, group, slot, &[]);
+    }
+
+    /// As [`Specials::take`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does.
+    pub fn take_named(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32, named: &[Device]) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
         if GroupCounts::are_needed_by(shape) {
             self.count(cell, job, group);
             let counts = self.counts.get_mut(&(job.id, group));
             counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
         }
-        let Some(machine) = cell.machine_in(slot) else { return };
-        let (devices, ports) = self.machines.entry(slot).or_default();
-        if !shape.devices.is_empty() {
-            let mut rooms = device_rooms(cell, machine);
-            for device in devices.iter() {
-                let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-                room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
-            }
-            devices.extend(choose_devices(&mut rooms, &shape.devices).unwrap_or_default());
+        if cell.machine_in(slot).is_none() {
+            return;
         }
+        let chosen = if named.is_empty() && !shape.devices.is_empty() {
+            choose_devices(&mut self.device_rooms(cell, slot), &shape.devices).unwrap_or_default()
+        } else {
+            named.to_vec()
+        };
+        let (devices, ports) = self.machines.entry(slot).or_default();
+        devices.extend(chosen);
         ports.extend(fixed_ports(shape));
     }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room, Special,
+    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room,
+    Special,
 };
 
 use crate::in_flight::InFlight;
@@ -171,13 +172,24 @@ pub struct Ledger<'a> {
 }
 
 impl Ledger<'_> {
-    /// What stands between one more task of the group and a machine.
+    /// Whether partitions reserve machines for others than this scheduler.
+    fn closed_to(&self, scheduler: &str) -> bool {
+        self.view.cell.partitions().any(|(_, partition)| !partition.is_open_to(scheduler))
+    }
+
+    /// What stands between one more task of the group and a machine. One that a partition reserves for other schedulers fails as by a constraint.
     pub fn obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
         let cell = self.view.cell;
         let shape = work.shape();
-        let classes = (!shape.constraints.is_empty()).then(|| {
+        let reserved = self.closed_to(&work.job.shape.scheduler);
+        let classes = (reserved || !shape.constraints.is_empty()).then(|| {
+            let closed = || cell.partitions().map(|(_, partition)| partition);
+            let closed = || closed().filter(|partition| !partition.is_open_to(&work.job.shape.scheduler));
             let set = self.classes.entry((work.job.id, work.group)).or_default();
-            set.refresh(&shape.constraints, cell);
+            set.refresh_by(cell, |attributes| {
+                let all_hold = |rules: &[Constraint]| rules.iter().all(|rule| rule.holds(attributes));
+                all_hold(&shape.constraints) && !closed().any(|partition| all_hold(&partition.machines))
+            });
             &*set
         });
         let home = if work.job.shape.same_machine {

@@ -49,6 +49,30 @@ fn a_job_that_is_submitted_is_placed_at_once() {
     assert_eq!(stage.runtime(seat).counters().decisions, 1);
 }
 
+/// The books of the SDK knew nothing of partitions: such a scheduler claimed the same machine for ever, and was refused.
+#[test]
+fn machines_that_are_reserved_for_others_are_not_claimed() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[("rack", "lab")]);
+    stage.machine("m2", 2000, &[("rack", "b")]);
+    let rack = plenum_model::Constraint {
+        attribute: "rack".into(),
+        operator: plenum_model::Operator::Equal,
+        values: vec!["lab".into()],
+    };
+    let partition = plenum_model::Partition { machines: vec![rack], schedulers: vec!["green".into()] };
+    stage.ask("operator", Command::SetPartition { name: "lab".into(), partition: Some(partition) });
+    stage.seat(FirstFit("blue"));
+    stage.seat(FirstFit("green"));
+    let blue = stage.submit(&job("words", "blue", 3));
+    stage.settle();
+    assert_eq!(stage.placed(blue), [(0, 0, 1), (0, 1, 1)]);
+    let green = stage.submit(&job("others", "green", 1));
+    stage.settle();
+    assert_eq!(stage.placed(green), [(0, 0, 0)]);
+    assert_eq!(stage.transcript(), "blue: 2 of 2 granted\ngreen: 1 of 1 granted\n");
+}
+
 #[test]
 fn whoever_decided_on_an_older_snapshot_loses_to_a_named_culprit_and_tries_again() {
     let mut stage = Stage::new();
