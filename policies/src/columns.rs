@@ -112,6 +112,11 @@ impl Columns {
         self.promised.get(&slot).copied().unwrap_or_default()
     }
 
+    /// Slots of machines of which something is spoken for, rising.
+    pub fn promised_slots(&self) -> impl Iterator<Item = u32> {
+        self.promised.keys().copied()
+    }
+
     /// Slots of machines, from 0.
     #[must_use]
     pub const fn rows(&self) -> u32 {

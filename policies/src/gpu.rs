@@ -60,6 +60,11 @@ pub trait GpuScoring {
         0.0
     }
 
+    /// How far costs are apart, from one that hardly matters to one that decides: by it wishes for machines are weighed.
+    fn whole(&self) -> f32 {
+        100.0
+    }
+
     /// What it costs to put the task there. Asked only about machines on which it fits.
     fn place(&self, machine: &GpuMachine, standing: f64, task: &GpuTask) -> Scored;
 }

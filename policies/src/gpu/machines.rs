@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Cell, DeviceRoom, MachineState, device_rooms};
+use plenum_model::{Cell, DeviceRoom, MachineState, Resource, Room, device_rooms};
 
 /// A whole GPU, in thousandths.
 pub const WHOLE: u16 = 1000;
@@ -214,15 +214,36 @@ impl GpuMachines {
             row.open = hot.state == MachineState::Ready && hot.allocations < u16::MAX;
             row.cpu_millis = hot.free_cpu_millis.into();
             row.memory_mib = hot.free_memory_bytes.div_euclid(MIB.cast_signed());
-            let rooms = device_rooms(cell, machine);
-            let of_kind = || rooms.iter().filter(|room| &*room.kind == kind).take(DEVICES_MAX);
-            row.model = of_kind().next().map_or(0, |room| self.model_number(&room.model));
-            for (free, room) in row.free.iter_mut().zip(of_kind()) {
-                *free = whole_or_less(room);
-                row.devices += 1;
+            self.read_devices(&mut row, &device_rooms(cell, machine), kind);
+        }
+        self.set(slot, row);
+    }
+
+    /// Sets one row by the books of whoever places, for claims under way, which the cell does not show yet: `room` is what is free for tasks, `None` where they may
+    /// not run, and `rooms` what is free of each device, in the machine's order. GPUs are the devices of this kind.
+    pub fn set_by_books(&mut self, slot: u32, room: Option<&Room>, rooms: &[DeviceRoom], kind: &str) {
+        let mut row = GpuMachine { open: room.is_some(), ..GpuMachine::default() };
+        if let Some(room) = room {
+            row.cpu_millis = room.get(Resource::CpuMillis);
+            row.memory_mib = room.get(Resource::MemoryBytes).div_euclid(MIB.cast_signed());
+        }
+        self.read_devices(&mut row, rooms, kind);
+        if let Some(known) = self.rows.get(slot as usize) {
+            row.kinds = known.kinds;
+            if *known == row {
+                return;
             }
         }
         self.set(slot, row);
+    }
+
+    fn read_devices(&mut self, row: &mut GpuMachine, rooms: &[DeviceRoom], kind: &str) {
+        let of_kind = || rooms.iter().filter(|room| &*room.kind == kind).take(DEVICES_MAX);
+        row.model = of_kind().next().map_or(0, |room| self.model_number(&room.model));
+        for (free, room) in row.free.iter_mut().zip(of_kind()) {
+            *free = whole_or_less(room);
+            row.devices += 1;
+        }
     }
 
     /// Puts a machine into a slot.

@@ -67,9 +67,9 @@ impl<S: GpuScoring> GpuPlacer<S> {
 
     /// The costs of all machines for a task, for the general placement: constraints, ties and alternates are then its matter.
     pub fn costs_for(&mut self, machines: &GpuMachines, task: &GpuTask) -> GpuCosts<'_> {
-        let name = self.scoring.name();
+        let (name, whole) = (self.scoring.name(), self.scoring.whole());
         let costs = self.costs(machines, task);
-        GpuCosts { name, costs: &costs.costs, devices: &costs.devices }
+        GpuCosts { name, whole, costs: &costs.costs, devices: &costs.devices }
     }
 
     /// What the scoring says of each machine as it stands, in slot order.
@@ -126,6 +126,7 @@ impl<S: GpuScoring> GpuPlacer<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct GpuCosts<'a> {
     name: &'static str,
+    whole: f32,
     costs: &'a [f32],
     devices: &'a [u16],
 }
@@ -146,5 +147,9 @@ impl Scoring for GpuCosts<'_> {
     fn cost(&self, candidate: &Candidate, _task: &Amounts) -> f32 {
         let first = candidate.placed == 0;
         self.costs.get(candidate.machine as usize).copied().filter(|_| first).unwrap_or(f32::INFINITY)
+    }
+
+    fn whole(&self, _largest: &Amounts) -> f32 {
+        self.whole
     }
 }

@@ -121,6 +121,11 @@ impl GpuScoring for Worth {
         self.worth(machine)
     }
 
+    /// A whole GPU that is lost by cutting.
+    fn whole(&self) -> f32 {
+        steps(CUT_STEPS * CUT_WEIGHT)
+    }
+
     fn place(&self, machine: &GpuMachine, standing: f64, task: &GpuTask) -> Scored {
         if !task.shares() {
             let devices = machine.tightest(task);

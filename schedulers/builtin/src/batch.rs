@@ -3,10 +3,13 @@
 //! Takes jobs by priority, then by age; within a decision a job that does not fit lets smaller ones behind it pass, for idle
 //! room is lost and a short task gives it back soon. Batch schedulers that share the jobs each begin with a part of the machines
 //! of their own, and take machines that fit about equally well in an order of their own, so that they do not all claim the same one.
+//!
+//! Tasks that ask for GPUs go where these lose least of their worth to the work that is expected ([`GpuPolicy`]).
 
 use plenum_policies::{Parts, Policy, Settings, Ties};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
+use crate::gpus::GpuPolicy;
 use crate::placer::Placer;
 
 /// What jobs call it.
@@ -21,6 +24,7 @@ const NEARNESS_CPU_MILLIS: u16 = 250;
 pub struct Batch {
     placer: Placer,
     nearness_cpu_millis: u16,
+    gpus: GpuPolicy,
 }
 
 impl Default for Batch {
@@ -33,7 +37,15 @@ impl Batch {
     /// With another nearness, in thousandths of a core; 0 packs as tightly as can be, and conflicts most.
     #[must_use]
     pub fn new(nearness_cpu_millis: u16) -> Self {
-        Self { placer: Placer::new(Policy::BestFit), nearness_cpu_millis }
+        let gpus = GpuPolicy::default();
+        Self { placer: Placer::with_gpus(Policy::BestFit, gpus), nearness_cpu_millis, gpus }
+    }
+
+    /// With another policy for tasks that ask for GPUs.
+    #[must_use]
+    pub fn gpus_by(mut self, policy: GpuPolicy) -> Self {
+        (self.placer, self.gpus) = (Placer::with_gpus(Policy::BestFit, policy), policy);
+        self
     }
 }
 
@@ -56,7 +68,8 @@ impl Scheduler for Batch {
             },
         );
         let mut decision = Decision::default();
-        let mut plan = Plan::incremental().decided_by("best-fit", &nearness_cpu_millis.to_le_bytes());
+        let [low, high] = nearness_cpu_millis.to_le_bytes();
+        let mut plan = Plan::incremental().decided_by("best-fit", &[low, high, self.gpus as u8]);
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);
         decision.commit(plan);
         decision

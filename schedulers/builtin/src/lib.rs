@@ -2,12 +2,13 @@
 //!
 //! | scheduler | for | places by |
 //! |---|---|---|
-//! | [`Batch`] | many short tasks | best fit, apart from its neighbours |
+//! | [`Batch`] | many short tasks | best fit, apart from its neighbours; GPUs by their worth |
 //! | [`Service`] | tasks that run for ever | spread |
 //!
 //! They see nothing of the core or the server.
 
 mod batch;
+mod gpus;
 mod placer;
 mod service;
 mod shared_machine;
@@ -17,6 +18,7 @@ mod special_tests;
 use std::future::Future;
 
 pub use batch::Batch;
+pub use gpus::GpuPolicy;
 pub use service::Service;
 
 pub use plenum_sdk::{Options as SchedulerOptions, RunError};

@@ -8,6 +8,7 @@ use plenum_model::{Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId
 use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Decision, Plan, Specials, View, Work};
 
+use crate::gpus::{Books, GpuPolicy, Gpus};
 use crate::shared_machine;
 
 /// The columns, and what one decision has found out so far.
@@ -29,6 +30,8 @@ pub(crate) struct Placer {
     homeless: BTreeMap<shared_machine::Need, String>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
+    /// The picture of the GPUs, where a policy of their own ranks machines for them.
+    gpus: Option<Gpus>,
     /// Machines that were judged one by one in this decision: what it costs beyond scans.
     #[cfg(test)]
     pub(crate) judged: std::cell::Cell<usize>,
@@ -69,6 +72,14 @@ impl Need {
     }
 }
 
+/// Machines for tasks, in their order.
+#[derive(Debug, Default)]
+struct Chosen {
+    machines: Vec<u32>,
+    /// Devices of those that name them, by position among the machines.
+    named: Vec<(usize, Vec<Device>)>,
+}
+
 impl Placer {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
@@ -81,14 +92,21 @@ impl Placer {
             ruled_out: BTreeMap::new(),
             homeless: BTreeMap::new(),
             specials: None,
+            gpus: None,
             #[cfg(test)]
             judged: std::cell::Cell::default(),
         }
     }
 
+    /// With a policy for tasks that ask for GPUs.
+    pub(crate) fn with_gpus(policy: Policy, gpus: GpuPolicy) -> Self {
+        Self { gpus: Gpus::new(gpus), ..Self::new(policy) }
+    }
+
     /// Begins a decision.
     pub(crate) fn begin(&mut self, view: &View<'_>, settings: Settings) {
         self.columns.follow(view.cell(), view.changed_machines(), view.promised());
+        self.gpus.iter_mut().for_each(|gpus| gpus.begin(view.changed_machines()));
         self.settings = settings;
         self.homes.clear();
         self.hopeless.clear();
@@ -116,6 +134,9 @@ impl Placer {
                 && left.constraints == right.constraints
                 && left.affinities == right.affinities
         };
+        if let Some(gpus) = &mut self.gpus {
+            works.iter().for_each(|work| gpus.expect(view.cell(), work));
+        }
         works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
     }
 
@@ -156,30 +177,29 @@ impl Placer {
             self.choose_one_by_one(view, first, &request, &need)
         } else {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let chosen = self.index.choose(&self.columns, &request, eligible.as_ref(), self.policy, count);
-            chosen.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
-            chosen
+            let machines = self.index.choose(&self.columns, &request, eligible.as_ref(), self.policy, count);
+            machines.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
+            Chosen { machines, ..Chosen::default() }
         };
-        let why = (chosen.len() < count).then(|| self.why_no_more(view, first, &request));
+        let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, &request));
         // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
         let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special == 0);
         let mut reason = why.map(|why| told(view.cell(), &first.job, &why));
-        if chosen.len() < least {
+        if chosen.machines.len() < least {
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
-            for machine in chosen.drain(..).rev() {
-                self.columns.give(machine, &shape.resources);
-                if let Some(specials) = self.specials.as_mut().filter(|_| special) {
-                    specials.give(view.cell(), &first.job, first.group, machine);
-                }
-            }
+            self.give_back(view, first, std::mem::take(&mut chosen).machines);
             self.ruled_out.remove(&need);
             let why = reason.take().unwrap_or_default();
             reason = Some(format!("the {least} tasks that it starts with do not fit at once: {why}"));
         }
-        let mut machines = &chosen[..];
+        let mut machines = &chosen.machines[..];
         for work in equals {
             let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
             plan.claim(work, placed, &machines[..placed.len()]);
+            // Only where a group was placed by itself.
+            for (position, devices) in &chosen.named {
+                plan.devices(placed[*position], devices);
+            }
             machines = &machines[placed.len()..];
             if let Some(reason) = reason.as_ref().filter(|_| !left.is_empty()) {
                 decision.pass_over(work, left.len(), reason);
@@ -187,6 +207,20 @@ impl Placer {
         }
         if let Some(reason) = reason.filter(|_| for_all) {
             self.hopeless.insert(need, reason);
+        }
+    }
+
+    /// Takes back what tasks of a group were to get, the last first.
+    fn give_back(&mut self, view: &View<'_>, work: &Work, machines: Vec<u32>) {
+        for machine in machines.into_iter().rev() {
+            self.columns.give(machine, &work.shape().resources);
+            let Some(specials) = self.specials.as_mut().filter(|_| Special::is_needed_by(work.shape())) else {
+                continue;
+            };
+            specials.give(view.cell(), &work.job, work.group, machine);
+            if let Some(gpus) = &mut self.gpus {
+                gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, machine);
+            }
         }
     }
 
@@ -217,7 +251,7 @@ impl Placer {
     ///
     /// What a machine lacks it lacks for all tasks that follow, of this group and, where no limits are declared, of all with the same
     /// need: nobody asks again.
-    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>, need: &Need) -> Vec<u32> {
+    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>, need: &Need) -> Chosen {
         let specials = self.specials.get_or_insert_with(|| view.specials());
         let limited = GroupCounts::are_needed_by(work.shape());
         if limited {
@@ -225,8 +259,12 @@ impl Placer {
         }
         let mut ruled_out = self.ruled_out.remove(need).unwrap_or_default();
         ruled_out.resize(view.cell().machine_rows().len().div_ceil(64) as usize, 0);
+        let gpu_task = self.gpus.as_mut().and_then(|gpus| gpus.task(work.shape()));
+        if let (Some(_), Some(gpus)) = (&gpu_task, &mut self.gpus) {
+            gpus.prepare(Books { cell: view.cell(), columns: &self.columns, specials });
+        }
         let mut siblings = request.siblings.clone();
-        let mut chosen = Vec::new();
+        let mut chosen = Chosen::default();
         let mut judged = 0;
         for _ in &work.tasks {
             let obstructed = RefCell::new(Vec::new());
@@ -237,20 +275,30 @@ impl Placer {
             };
             let request =
                 Request { siblings: &siblings, suits: Some(Suits(&suits)), without: Some(&ruled_out), ..*request };
-            let machine = choose(&self.columns, &request, self.policy, 1).first().copied();
+            let by_gpus = gpu_task.as_ref().zip(self.gpus.as_mut()).and_then(|(task, gpus)| {
+                gpus.choose(Books { cell: view.cell(), columns: &self.columns, specials }, &request, work, task)
+            });
+            let by_room = || choose(&self.columns, &request, self.policy, 1).first().map(|&slot| (slot, Vec::new()));
+            let machine = by_gpus.or_else(by_room);
             let obstructed = obstructed.into_inner();
             judged += obstructed.len() + usize::from(machine.is_some());
             for slot in obstructed {
                 ruled_out[slot as usize / 64] |= 1 << (slot % 64);
             }
-            let Some(machine) = machine else { break };
-            specials.take(view.cell(), &work.job, work.group, machine);
+            let Some((machine, named)) = machine else { break };
+            specials.take_named(view.cell(), &work.job, work.group, machine, &named);
             self.columns.take(machine, &work.shape().resources);
+            if let Some(gpus) = self.gpus.as_mut().filter(|_| gpu_task.is_some()) {
+                gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, machine);
+            }
             // To other policies each of them is only a row more to be judged by itself.
             if matches!(self.policy, Policy::Spread) {
                 *siblings.entry(machine).or_default() += 1;
             }
-            chosen.push(machine);
+            if !named.is_empty() {
+                chosen.named.push((chosen.machines.len(), named));
+            }
+            chosen.machines.push(machine);
         }
         self.count_judged(|| judged);
         if !limited {

@@ -89,6 +89,18 @@ impl JobBuilder {
         self
     }
 
+    /// The same, of a model.
+    #[must_use]
+    pub fn gpu_of(mut self, model: &str, millis: i32) -> Self {
+        self.last().devices.push(v1::Device {
+            kind: "gpu".into(),
+            millis,
+            model: model.into(),
+            ..v1::Device::default()
+        });
+        self
+    }
+
     /// Each task of the last group gets a port; number 0: any.
     #[must_use]
     pub fn port(mut self, name: &str, number: u32) -> Self {
