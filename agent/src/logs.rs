@@ -5,8 +5,12 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
+
+/// Looked through at once for lines, from the end: a file may be as large as its agent was told.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// One file of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,13 @@ pub struct Segment {
     pub begins_at: u64,
     /// Its length when it was looked at.
     pub length: u64,
+}
+
+impl Segment {
+    /// The offset behind its last byte.
+    fn end(&self) -> u64 {
+        self.begins_at + self.length
+    }
 }
 
 pub(crate) fn segment_name(stream: &str, begins_at: u64) -> String {
@@ -74,22 +85,44 @@ pub fn read_at(directory: &Path, stream: &str, offset: u64, bytes_max: usize) ->
 /// # Errors
 /// When a file can't be read.
 pub fn tail_offset(directory: &Path, stream: &str, lines: u32) -> io::Result<u64> {
-    let kept = segments(directory, stream);
-    let Some(oldest) = kept.first() else { return Ok(0) };
+    tail_of(&segments(directory, stream), lines)
+}
+
+/// Where the next byte of the stream will be.
+#[must_use]
+pub fn end_offset(directory: &Path, stream: &str) -> u64 {
+    segments(directory, stream).last().map_or(0, Segment::end)
+}
+
+fn tail_of(kept: &[Segment], lines: u32) -> io::Result<u64> {
+    let (Some(oldest), Some(newest)) = (kept.first(), kept.last()) else { return Ok(0) };
     if lines == 0 {
         return Ok(oldest.begins_at);
     }
-    let mut missing = u64::from(lines);
-    for (age, segment) in kept.iter().rev().enumerate() {
-        let mut bytes = Vec::new();
-        File::open(&segment.path)?.take(segment.length).read_to_end(&mut bytes)?;
-        // The newline that ends the last line begins no other.
-        let searched = if age == 0 { bytes.strip_suffix(b"\n").unwrap_or(&bytes) } else { &bytes };
-        for (index, _) in searched.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            missing -= 1;
-            if missing == 0 {
-                return Ok(segment.begins_at + index as u64 + 1);
+    let (mut missing, mut begins_at) = (lines, newest.end());
+    let mut block = vec![0; BLOCK_BYTES];
+    for segment in kept.iter().rev() {
+        let file = match File::open(&segment.path) {
+            Ok(file) => file,
+            // Rotated away since we looked: the stream begins behind it now.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(begins_at),
+            Err(error) => return Err(error),
+        };
+        begins_at = segment.begins_at;
+        let mut end = segment.length;
+        while end > 0 {
+            let from = end.saturating_sub(BLOCK_BYTES as u64);
+            let bytes = &mut block[..usize::try_from(end - from).unwrap_or(BLOCK_BYTES)];
+            file.read_exact_at(bytes, from)?;
+            for (index, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+                let after = segment.begins_at + from + index as u64 + 1;
+                // The newline that ends the last line begins no other.
+                missing -= u32::from(after != newest.end());
+                if missing == 0 {
+                    return Ok(after);
+                }
             }
+            end = from;
         }
     }
     Ok(oldest.begins_at)
@@ -134,6 +167,28 @@ mod tests {
         assert_eq!(tail(3), "two\nthree\nfour\n");
         assert_eq!(tail(99), "one\ntwo\nthree\nfour\n");
         assert_eq!(tail(0), tail(99));
+    }
+
+    #[test]
+    fn lines_are_counted_over_blocks() {
+        let text = "0123456789abcde\n".repeat(3 * BLOCK_BYTES / 16 + 1);
+        let dir = directory_with(&[(0, &text)]);
+        for lines in [1, 4095, 4096, 4097, 8192, 12_288] {
+            let behind = u64::from(lines) * 16;
+            assert_eq!(tail_offset(dir.path(), "stdout", lines).unwrap(), end_offset(dir.path(), "stdout") - behind);
+        }
+        assert_eq!(tail_offset(dir.path(), "stdout", 99_999).unwrap(), 0);
+    }
+
+    // Whoever asked a loud task for its last lines while its oldest file was removed was told that there is no such file.
+    #[test]
+    fn a_file_that_is_rotated_away_meanwhile_is_behind_the_tail() {
+        let dir = directory_with(&[(10, "one\ntwo\nth"), (20, "ree\nfour\n")]);
+        let kept = segments(dir.path(), "stdout");
+        fs::remove_file(&kept[0].path).unwrap();
+        assert_eq!(tail_of(&kept, 9).unwrap(), 20);
+        fs::remove_file(&kept[1].path).unwrap();
+        assert_eq!(tail_of(&kept, 9).unwrap(), 29);
     }
 
     #[test]

@@ -135,6 +135,8 @@ async fn send(
     let lines = asked.tail_lines;
     let from = root.clone();
     let mut offset = read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?;
+    // Who doesn't follow gets what is there now: a loud task prints faster than anybody reads.
+    let until = if asked.follow { u64::MAX } else { logs::end_offset(&root, stream) };
     loop {
         // Looked at first: what was printed before the end is read after it.
         let ended = match *standing.borrow() {
@@ -143,7 +145,8 @@ async fn send(
             Standing::Over => true,
         };
         let from = root.clone();
-        let (data, next) = read(move || logs::read_at(&from, stream, offset, CHUNK_BYTES_MAX)).await.map_err(failed)?;
+        let most = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
+        let (data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
         offset = next;
         if !data.is_empty() {
             let chunk =
@@ -168,4 +171,38 @@ fn has_ended(files: &AllocationDirectory) -> bool {
 
 async fn read<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{fs, io::Write};
+
+    use super::*;
+
+    // Who asked a task that prints without end for its last two lines got hundreds of megabytes.
+    #[tokio::test]
+    async fn who_does_not_follow_gets_what_was_there() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let path = directory.allocation(allocation).root().join("stdout-0.log");
+        fs::create_dir_all(directory.allocation(allocation).root()).unwrap();
+        let line = "again and again and again\n";
+        fs::write(&path, line.repeat(5000)).unwrap();
+        let (chunks, mut sent) = mpsc::channel(1);
+        let (_standing, watched) = watch::channel(Standing::Held);
+        let asked = v1::LogsAsked { allocation: allocation.to_bits(), tail_lines: 3000, ..v1::LogsAsked::default() };
+        let sending = tokio::spawn(async move { send(&directory, &asked, &chunks, &watched).await });
+        let mut received = 0;
+        while let Some(chunk) = sent.recv().await {
+            received += chunk.data.len();
+            assert!(received <= 3000 * line.len(), "what was printed later is not asked for");
+            // The task prints more than anybody reads.
+            let mut file = fs::File::options().append(true).open(&path).unwrap();
+            file.write_all(line.repeat(3000).as_bytes()).unwrap();
+        }
+        sending.await.unwrap().unwrap();
+        assert_eq!(received, 3000 * line.len());
+    }
 }
