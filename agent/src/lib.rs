@@ -16,6 +16,7 @@ pub mod machine;
 pub mod process;
 pub mod reconciler;
 mod service;
+pub mod removal;
 pub mod shim;
 pub mod traces;
 

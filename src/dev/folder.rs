@@ -74,7 +74,7 @@ impl Folder {
     /// Removes the directory if it was temporary. What cannot be removed is not worth an error at the very end.
     pub(super) fn close(self) {
         if self.is_temporary {
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = plenum_agent::removal::remove_tree(&self.path);
         } else if self.has_published.get() {
             let _ = fs::remove_file(self.path.join("address"));
         }

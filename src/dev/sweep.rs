@@ -26,7 +26,7 @@ pub(super) fn sweep(folder: &Path) {
         // Not through a link: it may lead anywhere.
         let is_own = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == getuid().as_raw());
         if is_own && is_gone(process) && !is_in_use(&entry.path(), LOCK_DEPTH) {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = plenum_agent::removal::remove_tree(&entry.path());
         }
     }
 }

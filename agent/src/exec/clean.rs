@@ -17,6 +17,7 @@ use super::{ExecOptions, recover};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     durable,
+    removal::remove_tree,
     shim::ShimSpec,
 };
 
@@ -49,7 +50,7 @@ pub(super) fn remove_allocation(directory: &AllocationDirectory) {
     if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
         touch(&spec.job_directory);
     }
-    let _ = fs::remove_dir_all(directory.root());
+    let _ = remove_tree(directory.root());
 }
 
 /// Takes all directories of jobs away: their names may mean jobs of another cell from now on. [`clean`] frees them.
@@ -58,7 +59,7 @@ pub(super) fn discard_jobs(agent: &AgentDirectory) {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|name| !name.starts_with(REMOVED_PREFIX)) else { continue };
         if fs::rename(entry.path(), removed(agent, name)).is_err() {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = remove_tree(&entry.path());
         }
     }
 }
@@ -106,7 +107,7 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with(REMOVED_PREFIX) {
             // An agent died over it.
-            let _ = fs::remove_dir_all(&path);
+            let _ = remove_tree(&path);
             continue;
         }
         let removed = removed(agent, name);
@@ -116,7 +117,7 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
             is_long_unused(&path) && fs::rename(&path, &removed).is_ok()
         };
         if is_moved {
-            let _ = fs::remove_dir_all(&removed);
+            let _ = remove_tree(&removed);
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     isolation::Isolation,
     process::ProcessIdentity,
 };
+    removal::remove_tree,
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;
@@ -224,7 +225,7 @@ impl Driver for ExecDriver {
             tracing::warn!(%allocation, %error, "can't mark an ended allocation");
         }
         // Its output is kept for readers, its files are not: the cell may give their room away.
-        drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(directory.task())));
+        drop(tokio::task::spawn_blocking(move || remove_tree(&directory.task())));
         self.ended_since_cleaning += 1;
         let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
         if many || self.cleaned_at.elapsed() >= CLEANED_EVERY {
