@@ -17,6 +17,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
+    mount::{MsFlags, mount},
     sys::{
         prctl,
         signal::{SigHandler, SigSet, Signal, kill, killpg, signal},
@@ -306,6 +307,9 @@ fn become_command(
     }
     let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
     step("a session", setsid().map(drop))?;
+        if Uid::effective().is_root() {
+            close_kernel_files();
+        }
     reset_signals().map_err(|error| setup(format!("signals: {error}")))?;
     let null = File::open("/dev/null").map_err(|error| setup(format!("/dev/null: {error}")))?;
     step("standard input", dup2_stdin(null))?;
@@ -379,5 +383,21 @@ fn close_on_exec_all() {
     #[allow(unsafe_code)]
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+/// Files of `/proc` through which root changes or ends the whole machine by writing, whatever its capabilities: the program that
+/// the kernel runs, outside of all namespaces, for each process that crashes; the key that reboots.
+const KERNEL_FILES: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
+
+/// Makes them read-only for this mount namespace. Where one is not there, nothing needs to be done.
+fn close_kernel_files() {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    for path in KERNEL_FILES {
+        // Over itself, to have a mount of its own that can be closed.
+        if mount(Some(path), path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).is_ok() {
+            let _ =
+                mount(None::<&str>, path, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, None::<&str>);
+        }
+    }
+}
+
     }
 }

@@ -186,6 +186,22 @@ async fn an_isolated_task_sees_its_own_processes_only() {
     assert!(output.contains("NoNewPrivs:\t1"), "{output}");
 }
 
+// A root task could name the program that the kernel runs, outside of all namespaces, for each crash on the machine.
+#[tokio::test]
+async fn an_isolated_task_can_not_write_to_the_kernel() {
+    let mut bench = Bench::isolated();
+    if !crate::bench::shim().probe().mount {
+        return;
+    }
+    let task = bench.shell(
+        "for file in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger; do \
+         test -w $file && echo $file; done; cat /proc/sys/kernel/ostype; echo 0 > /proc/self/oom_score_adj && echo own",
+    );
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    assert_eq!(bench.output(allocation), "Linux\nown\n");
+}
+
 #[tokio::test]
 async fn an_isolated_task_sees_nothing_else_of_its_agent() {
     let mut bench = Bench::isolated();
