@@ -2,7 +2,7 @@
 //!
 //! A driver knows nothing of the cell, leases or restarts; it starts what it is told, once, and says what became of it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, io};
 
 use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,10 @@ pub struct Recovered {
 /// made with.
 pub trait Driver {
     /// Finds what earlier agents left; called once, before anything else.
-    fn recover(&mut self) -> Vec<Recovered>;
+    ///
+    /// # Errors
+    /// When it can't be found out what runs. Then nothing was touched, and nothing may be started.
+    fn recover(&mut self) -> io::Result<Vec<Recovered>>;
 
     /// Runs a task. A start of (allocation, restart) that was made before, by whichever agent, is not made again; its
     /// events come instead.

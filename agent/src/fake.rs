@@ -2,7 +2,7 @@
 //!
 //! Like the real one, it outlives its agent: a crash of the agent loses undelivered events, and no task.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use plenum_model::AllocationId;
 
@@ -176,7 +176,7 @@ impl FakeTask {
 }
 
 impl Driver for FakeDriver {
-    fn recover(&mut self) -> Vec<Recovered> {
+    fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let now_ms = self.now_ms;
         let mut all = Vec::new();
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
@@ -192,7 +192,7 @@ impl Driver for FakeDriver {
                 traces: task.task.traces.clone(),
             });
         }
-        all
+        Ok(all)
     }
 
     fn start(&mut self, task: TaskSpec) {

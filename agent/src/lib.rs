@@ -13,10 +13,11 @@ pub mod fake;
 pub mod isolation;
 pub mod logs;
 pub mod machine;
+mod open_files;
 pub mod process;
 pub mod reconciler;
-mod service;
 pub mod removal;
+mod service;
 pub mod shim;
 pub mod traces;
 

@@ -6,7 +6,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::{
+    io::Errno,
+    process::{PidfdFlags, pidfd_open},
+};
 use serde::{Deserialize, Serialize};
 
 /// A process of this machine, for ever: a pid alone is reused, a pid with its start time and boot is not.
@@ -35,19 +38,34 @@ impl ProcessIdentity {
     ///
     /// The start time is compared again after opening: between the two, the process may have ended and its number may
     /// have been given to another.
-    #[must_use]
-    pub fn open(&self) -> Option<OwnedFd> {
-        if self.boot_id != boot_id() || !self.lives() {
-            return None;
+    ///
+    /// # Errors
+    /// When it can't be found out, such as without a descriptor left. Such a process must not be taken for gone.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        if self.boot_id != boot_id() || !self.lives()? {
+            return Ok(None);
         }
-        let pid = rustix::process::Pid::from_raw(self.pid)?;
-        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
-        self.lives().then_some(handle)
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return Ok(None) };
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(handle) => handle,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.lives()?.then_some(handle))
     }
 
-    fn lives(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.dead)
+    fn lives(&self) -> io::Result<bool> {
+        match Stat::read(self.pid) {
+            Ok(stat) => Ok(stat.start_ticks == self.start_ticks && !stat.dead),
+            // Gone before the opening, or in the middle of the reading.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_such_process(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
+}
+
+fn is_no_such_process(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// This boot's identity; empty where the kernel doesn't tell.
@@ -133,9 +151,9 @@ mod tests {
     #[test]
     fn a_process_is_found_again_and_a_reused_number_is_not() {
         let this = ProcessIdentity::of_this_process().unwrap();
-        assert!(this.open().is_some());
-        assert!(ProcessIdentity { start_ticks: this.start_ticks + 1, ..this.clone() }.open().is_none());
-        assert!(ProcessIdentity { boot_id: "another boot".to_owned(), ..this }.open().is_none());
+        assert!(this.open().unwrap().is_some());
+        assert!(ProcessIdentity { start_ticks: this.start_ticks + 1, ..this.clone() }.open().unwrap().is_none());
+        assert!(ProcessIdentity { boot_id: "another boot".to_owned(), ..this }.open().unwrap().is_none());
     }
 
     #[test]

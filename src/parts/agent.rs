@@ -58,7 +58,7 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::OtherCell { .. } => "OTHER_CELL",
         AgentError::Address { .. } => "USAGE",
-        AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Start(_) => "IO",
+        AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Recover(_) | AgentError::Start(_) => "IO",
     };
     Failure::new(code, causes(error))
 }

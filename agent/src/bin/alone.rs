@@ -92,7 +92,7 @@ async fn drive(arguments: Vec<String>) -> io::Result<()> {
     };
     let (sender, mut events) = mpsc::channel(64);
     let mut driver = ExecDriver::new(options, sender)?;
-    for recovered in driver.recover() {
+    for recovered in driver.recover()? {
         say(&serde_json::to_string(&recovered)?)?;
     }
     say("\"recovered\"")?;

@@ -72,9 +72,9 @@ fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
 fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
     let mut ended = Vec::new();
     let mut in_use: Vec<OsString> = Vec::new();
-    let listed = fs::read_dir(options.directory.allocations());
+    let listed = recover::allocations(&options.directory);
     let mut all_known = listed.is_ok() || !options.directory.allocations().exists();
-    for allocation in recover::allocations(&options.directory) {
+    for allocation in listed.unwrap_or_default() {
         let directory = options.directory.allocation(allocation);
         match durable::read::<ShimSpec>(&directory.spec()) {
             // By its name: the agent's directory may have been moved since.
@@ -203,6 +203,7 @@ mod tests {
                 cgroup: None,
                 isolation: Isolation::default(),
                 log_file_bytes_max: 1024,
+                open_files: None,
             };
             record(&directory, &spec, &self.recording).unwrap();
             directory

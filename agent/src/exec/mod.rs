@@ -25,9 +25,10 @@ use crate::{
     directories::AgentDirectory,
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
     isolation::Isolation,
+    open_files,
     process::ProcessIdentity,
-};
     removal::remove_tree,
+};
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;
@@ -118,6 +119,7 @@ impl ExecDriver {
     /// # Errors
     /// When its directories can't be made.
     pub fn new(options: ExecOptions, events: mpsc::Sender<DriverEvent>) -> io::Result<Self> {
+        open_files::raise();
         fs::create_dir_all(options.directory.allocations())?;
         fs::create_dir_all(options.directory.jobs())?;
         Ok(Self {
@@ -140,7 +142,9 @@ impl ExecDriver {
 
     /// Removes what is kept of ended allocations: their ids may mean others from now on.
     pub fn discard_ended(&mut self) {
-        for allocation in recover::allocations(&self.options.directory) {
+        let listed = recover::allocations(&self.options.directory)
+            .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
+        for allocation in listed.unwrap_or_default() {
             let directory = self.options.directory.allocation(allocation);
             if directory.ended().exists() {
                 clean::remove_allocation(&directory);
@@ -185,9 +189,9 @@ impl ExecDriver {
 }
 
 impl Driver for ExecDriver {
-    fn recover(&mut self) -> Vec<Recovered> {
+    fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let mut all = Vec::new();
-        for (recovered, alive) in recover::recover(&self.options) {
+        for (recovered, alive) in recover::recover(&self.options)? {
             if let Some(adopted) = alive {
                 self.watch_start(recovered.allocation, start::Start::Adopted(Box::new(adopted)));
             } else if recovered.found == crate::driver::Found::NotStarted {
@@ -197,7 +201,7 @@ impl Driver for ExecDriver {
         }
         // An agent that is started seldom and ends little would free nothing otherwise.
         self.clean();
-        all
+        Ok(all)
     }
 
     fn start(&mut self, task: TaskSpec) {

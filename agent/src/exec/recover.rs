@@ -1,6 +1,8 @@
 //! What earlier agents left: reading it, and cleaning up what nobody watches.
 
-use std::{fs, io, os::fd::OwnedFd, time::Duration};
+use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
+
+use serde::de::DeserializeOwned;
 
 use super::{ExecOptions, start::Adopted};
 use plenum_model::{AllocationId, is_name};
@@ -10,11 +12,14 @@ use crate::{
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
     process::{ProcessIdentity, boot_id, kill_each, with_environment_entry},
+    removal::remove_tree,
     shim::{ShimSpec, unix_ms},
 };
 
 /// How long to wait at once for killed processes to be gone, before it is said in the log that they hang.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// How soon it is tried again to find out where a task stands.
+const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What is there of one start.
 pub(super) enum Trace {
@@ -28,50 +33,94 @@ pub(super) enum Trace {
     Exit(Exit),
 }
 
-pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> Trace {
-    if let Some(exit) = read_exit(directory, restart) {
-        return Trace::Exit(exit);
+/// Looks what is there.
+///
+/// # Errors
+/// When that can't be found out, such as without a descriptor left. What is not known must not be taken for lost: whatever is
+/// lost is killed.
+pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> io::Result<Trace> {
+    if let Some(exit) = read_exit(directory, restart)? {
+        return Ok(Trace::Exit(exit));
     }
-    match durable::read::<ProcessIdentity>(&directory.record(restart)) {
-        Ok(None) => Trace::None,
-        Ok(Some(shim)) => match shim.open() {
+    Ok(match read_unless_damaged::<ProcessIdentity>(&directory.record(restart))? {
+        Read::Absent => Trace::None,
+        Read::Damaged => Trace::Vanished,
+        Read::There(shim) => match shim.open()? {
             Some(shim) => Trace::Alive(shim),
             // It may have ended between the two readings.
-            None => read_exit(directory, restart).map_or(Trace::Vanished, Trace::Exit),
+            None => read_exit(directory, restart)?.map_or(Trace::Vanished, Trace::Exit),
         },
-        Err(error) => {
-            tracing::warn!(%error, "a damaged record: its task counts as lost");
-            Trace::Vanished
+    })
+}
+
+/// The same, as soon as it can be found out.
+pub(super) fn look_patiently(directory: &AllocationDirectory, restart: u32) -> Trace {
+    let mut told = false;
+    loop {
+        match look(directory, restart) {
+            Ok(trace) => return trace,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!(directory = %directory.root().display(), %error, "can't find out where a task stands: tries again");
+            }
+            Err(_) => {}
         }
+        std::thread::sleep(LOOKED_AGAIN_AFTER);
     }
 }
 
-fn read_exit(directory: &AllocationDirectory, restart: u32) -> Option<Exit> {
-    durable::read(&directory.exit(restart))
-        .inspect_err(|error| tracing::warn!(%error, "can't read how a task ended: it counts as lost"))
-        .ok()
-        .flatten()
+/// A small file, as it was found.
+enum Read<T> {
+    Absent,
+    /// Nothing that we wrote: it never becomes readable.
+    Damaged,
+    There(T),
+}
+
+fn read_unless_damaged<T: DeserializeOwned>(path: &Path) -> io::Result<Read<T>> {
+    match durable::read(path) {
+        Ok(found) => Ok(found.map_or(Read::Absent, Read::There)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%error, "a damaged file: its task counts as lost");
+            Ok(Read::Damaged)
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read_exit(directory: &AllocationDirectory, restart: u32) -> io::Result<Option<Exit>> {
+    Ok(match read_unless_damaged(&directory.exit(restart))? {
+        Read::There(exit) => Some(exit),
+        Read::Absent | Read::Damaged => None,
+    })
 }
 
 /// The allocations that have a directory, those that only keep logs included.
-pub(super) fn allocations(directory: &AgentDirectory) -> Vec<AllocationId> {
-    let entries = fs::read_dir(directory.allocations()).into_iter().flatten();
-    let mut keys: Vec<AllocationId> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str().and_then(AllocationId::parse)).collect();
+///
+/// # Errors
+/// When they can't be listed: then nobody knows what runs.
+pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<AllocationId>> {
+    let mut keys = Vec::new();
+    for entry in fs::read_dir(directory.allocations())? {
+        keys.extend(entry?.file_name().to_str().and_then(AllocationId::parse));
+    }
     keys.sort();
-    keys
+    Ok(keys)
 }
 
 /// Everything that has not been forgotten, with the shims of what lives. Cgroups that belong to nothing of it are emptied
 /// and removed.
-pub(super) fn recover(options: &ExecOptions) -> Vec<(Recovered, Option<Adopted>)> {
-    let mut found = Vec::new();
-    for allocation in allocations(&options.directory) {
+///
+/// # Errors
+/// When something can't be read that may run. Nothing was killed then.
+pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Option<Adopted>)>> {
+    let mut looked = Vec::new();
+    for allocation in allocations(&options.directory)? {
         let directory = options.directory.allocation(allocation);
         if !directory.ended().exists() {
-            found.extend(recover_one(&directory, allocation));
+            looked.extend(look_at_one(directory, allocation)?);
         }
     }
+    let found: Vec<_> = looked.into_iter().map(recover_one).collect();
     if let Some(parent) = &options.cgroup {
         for name in parent.names() {
             let alive = |(recovered, adopted): &(Recovered, Option<Adopted>)| {
@@ -84,31 +133,49 @@ pub(super) fn recover(options: &ExecOptions) -> Vec<(Recovered, Option<Adopted>)
             }
         }
     }
-    found
+    Ok(found)
 }
 
-fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Option<(Recovered, Option<Adopted>)> {
-    let spec = match durable::read::<ShimSpec>(&directory.spec()) {
-        Ok(Some(spec)) => spec,
-        Ok(None) => {
+/// An allocation with whatever is there of it.
+struct Looked {
+    allocation: AllocationId,
+    directory: AllocationDirectory,
+    /// `None`: its spec is damaged.
+    start: Option<(ShimSpec, Trace)>,
+    earlier_ends_unix_ms: Vec<u64>,
+}
+
+/// Reads what is there, and changes nothing that runs.
+fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::Result<Option<Looked>> {
+    let spec = match read_unless_damaged::<ShimSpec>(&directory.spec())? {
+        Read::There(spec) => spec,
+        Read::Absent => {
             // Without a spec no shim was started, or ever will be.
-            let _ = fs::remove_dir_all(directory.root());
-            return None;
+            let _ = remove_tree(directory.root());
+            return Ok(None);
         }
-        Err(error) => {
-            tracing::warn!(%allocation, %error, "a damaged spec: the allocation counts as lost");
-            let found = Found::Ended(Exit::failed(Failure::new(FailureKind::LostTrack, error.to_string()), unix_ms()));
-            return Some((
-                Recovered { allocation, restart: 0, earlier_ends_unix_ms: Vec::new(), found, traces: None },
-                None,
-            ));
+        Read::Damaged => {
+            return Ok(Some(Looked { allocation, directory, start: None, earlier_ends_unix_ms: Vec::new() }));
         }
     };
     let restart = spec.task.restart;
-    let traces = spec.task.traces.clone();
-    let earlier_ends_unix_ms =
-        (0..restart).filter_map(|earlier| read_exit(directory, earlier)).map(|exit| exit.ended_unix_ms).collect();
-    let (found, adopted) = match look(directory, restart) {
+    let mut earlier_ends_unix_ms = Vec::new();
+    for earlier in 0..restart {
+        earlier_ends_unix_ms.extend(read_exit(&directory, earlier)?.map(|exit| exit.ended_unix_ms));
+    }
+    let trace = look(&directory, restart)?;
+    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms }))
+}
+
+fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
+    let Looked { allocation, directory, start, earlier_ends_unix_ms } = looked;
+    let Some((spec, trace)) = start else {
+        let failure = Failure::new(FailureKind::LostTrack, "what it was to run can't be read any more");
+        let found = Found::Ended(Exit::failed(failure, unix_ms()));
+        return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, found, traces: None }, None);
+    };
+    let (restart, traces) = (spec.task.restart, spec.task.traces.clone());
+    let (found, adopted) = match trace {
         Trace::Alive(shim) => {
             (Found::Alive { running: directory.running(restart).exists() }, Some(Adopted { spec, shim }))
         }
@@ -118,9 +185,9 @@ fn recover_one(directory: &AllocationDirectory, allocation: AllocationId) -> Opt
         }
         // In another boot somebody may have started it, and only the record of that be lost.
         Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
-        Trace::None | Trace::Vanished => (Found::Ended(lost_track(directory, &spec)), None),
+        Trace::None | Trace::Vanished => (Found::Ended(lost_track(&directory, &spec)), None),
     };
-    Some((Recovered { allocation, restart, earlier_ends_unix_ms, found, traces }, adopted))
+    (Recovered { allocation, restart, earlier_ends_unix_ms, found, traces }, adopted)
 }
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so.

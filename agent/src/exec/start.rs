@@ -26,7 +26,7 @@ use plenum_model::AllocationId;
 use crate::{
     directories::AllocationDirectory,
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
-    durable,
+    durable, open_files,
     process::{ProcessIdentity, boot_id},
     shim::{ShimSpec, unix_ms},
 };
@@ -151,9 +151,10 @@ fn prepare(options: &ExecOptions, task: TaskSpec, recording: &Recording) -> Prep
         cgroup: options.cgroup.as_ref().map(|cgroup| cgroup.task(&task.allocation.to_string())),
         isolation: options.isolation,
         log_file_bytes_max: options.log_file_bytes_max,
+        open_files: open_files::for_tasks(),
         task,
     };
-    match recover::look(&directory, spec.task.restart) {
+    match recover::look_patiently(&directory, spec.task.restart) {
         recover::Trace::Exit(exit) => return Prepared::Ended(exit),
         recover::Trace::Alive(shim) => return Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
         recover::Trace::Vanished => return Prepared::Ended(recover::lost_track(&directory, &spec)),
@@ -280,7 +281,7 @@ async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
 /// Finds out how a start ended whose shim is gone, and sees to it that nothing is left.
 fn after_shim(options: &ExecOptions, spec: ShimSpec, status: Option<ExitStatus>) -> Prepared {
     let directory = options.directory.allocation(spec.task.allocation);
-    match recover::look(&directory, spec.task.restart) {
+    match recover::look_patiently(&directory, spec.task.restart) {
         recover::Trace::Exit(exit) => {
             recover::remove_cgroup(&spec);
             Prepared::Ended(exit)

@@ -121,7 +121,7 @@ impl World {
         self.following = false;
         let seed = self.random.below(1 << 30) + 1;
         self.agent = AgentReconciler::new(Settings { seed, ..Settings::default() }, 0, 0);
-        let recovered = self.driver.recover();
+        let recovered = self.driver.recover().unwrap();
         self.input(Input::Recovered(recovered));
     }
 

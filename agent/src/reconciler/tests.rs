@@ -74,7 +74,7 @@ impl Story {
     /// Begins the agent's life, or a new one.
     fn begin(&mut self) {
         self.sent.clear();
-        let recovered = self.driver.recover();
+        let recovered = self.driver.recover().unwrap();
         self.input(Input::Recovered(recovered));
     }
 

@@ -84,6 +84,9 @@ pub enum AgentError {
         /// What is wrong.
         message: String,
     },
+    /// Tasks may run here, and it can't be found out which.
+    #[error("finding the tasks that run here (they go on, and nothing was started): {0}")]
+    Recover(#[source] io::Error),
     /// The kernel refuses what every agent needs.
     #[error("starting the agent: {0}")]
     Start(#[source] io::Error),
@@ -222,7 +225,7 @@ impl Agent {
     async fn turn(&mut self) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Start)?;
-        let recovered = self.driver.recover();
+        let recovered = self.driver.recover().map_err(AgentError::Recover)?;
         if !recovered.is_empty() {
             tracing::info!(count = recovered.len(), "found tasks of an earlier agent");
         }

@@ -34,6 +34,7 @@ use crate::{
     directories::AllocationDirectory,
     driver::{Failure, FailureKind},
     isolation::{Isolation, hide},
+    open_files,
 };
 
 /// Where programs are looked up when the task doesn't say.
@@ -86,6 +87,7 @@ pub(super) struct Command {
     job_directory: PathBuf,
     /// The agent's directory, where the task shall not see the rest of it.
     hidden_root: Option<PathBuf>,
+    open_files: Option<u64>,
 }
 
 impl Command {
@@ -117,6 +119,7 @@ impl Command {
             working_directory: directory.task(),
             job_directory: spec.job_directory.clone(),
             hidden_root: spec.isolation.hidden.then(|| directory.agent()).flatten(),
+            open_files: spec.open_files,
         })
     }
 
@@ -304,12 +307,12 @@ fn become_command(
     }
     if isolation.mount {
         make_read_only("/sys");
-    }
-    let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
-    step("a session", setsid().map(drop))?;
         if Uid::effective().is_root() {
             close_kernel_files();
         }
+    }
+    let step = |what: &str, outcome: nix::Result<()>| outcome.map_err(|error| setup(format!("{what}: {error}")));
+    step("a session", setsid().map(drop))?;
     reset_signals().map_err(|error| setup(format!("signals: {error}")))?;
     let null = File::open("/dev/null").map_err(|error| setup(format!("/dev/null: {error}")))?;
     step("standard input", dup2_stdin(null))?;
@@ -321,6 +324,9 @@ fn become_command(
         drop_capabilities()?;
     }
     step("no new privileges", prctl::set_no_new_privs())?;
+    if let Some(most) = command.open_files {
+        open_files::lower_to(most);
+    }
     close_on_exec_all();
     Err(command.execute())
 }
@@ -377,12 +383,6 @@ fn make_read_only(tree: &str) {
     }
 }
 
-/// What the agent's parent left open is no business of a task. Ours close by themselves; before Linux 5.11, only those.
-fn close_on_exec_all() {
-    // SAFETY: marks descriptors, touches no memory.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
 /// Files of `/proc` through which root changes or ends the whole machine by writing, whatever its capabilities: the program that
 /// the kernel runs, outside of all namespaces, for each process that crashes; the key that reboots.
 const KERNEL_FILES: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
@@ -399,5 +399,11 @@ fn close_kernel_files() {
     }
 }
 
+/// What the agent's parent left open is no business of a task. Ours close by themselves; before Linux 5.11, only those.
+fn close_on_exec_all() {
+    // SAFETY: marks descriptors, touches no memory.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     }
 }

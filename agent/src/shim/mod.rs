@@ -55,6 +55,9 @@ pub(crate) struct ShimSpec {
     pub(crate) isolation: Isolation,
     /// Output kept of each stream: two files of at most this size.
     pub(crate) log_file_bytes_max: u64,
+    /// How many files each of its processes may open, unless it raises that itself; `None`: as many as the agent.
+    #[serde(default)]
+    pub(crate) open_files: Option<u64>,
 }
 
 /// Runs a shim: `main` of the hidden subcommand `shim`, called before the process has a second thread.

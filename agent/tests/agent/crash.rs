@@ -10,6 +10,7 @@ use std::{
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
     driver::{DriverEvent, Exit, Found, Recovered, TaskSpec},
+    logs,
 };
 
 use crate::bench::{PROGRAM, content_of, task, unique_machine_name};
@@ -24,14 +25,16 @@ struct Agent {
 
 impl Agent {
     fn start(directory: &Path, machine: Option<&str>) -> Self {
-        let mut process = Command::new(PROGRAM)
-            .arg("drive")
-            .arg(directory)
-            .args(machine)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_by(Command::new(PROGRAM).arg("drive").arg(directory).args(machine))
+    }
+
+    /// One that begins with this limit of open files, by `ulimit`.
+    fn start_limited(limit: &str, directory: &Path, machine: Option<&str>) -> Self {
+        Self::start_by(&mut limited(limit, directory, machine))
+    }
+
+    fn start_by(command: &mut Command) -> Self {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let commands = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
         let mut agent = Self { process, commands, answers, recovered: Vec::new() };
@@ -77,6 +80,12 @@ impl Agent {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+}
+
+fn limited(limit: &str, directory: &Path, machine: Option<&str>) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh", PROGRAM, "drive"]).arg(directory).args(machine);
+    command
 }
 
 /// Two ways to run agents: with all isolation, and with none.
@@ -255,5 +264,65 @@ fn a_new_agent_frees_what_nothing_uses_for_a_day() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(young.join("result").exists());
+    agent.kill();
+}
+
+/// More tasks than an agent with 40 open files can watch.
+const MANY: u32 = 60;
+
+/// Tasks that wait for a file of their job, under an agent that is killed then.
+fn many_waiting(directory: &Path, machine: Option<&str>) {
+    let mut agent = Agent::start(directory, machine);
+    // At most two minutes, whatever becomes of the test.
+    let script = "n=0; until test -e $PLENUM_JOB_DIR/go || test $n -gt 1200; do sleep 0.1; n=$((n+1)); done; exit 7";
+    for number in 1..=MANY {
+        agent.run(&task(number, &["/bin/sh", "-c", script]));
+    }
+    for _ in 0..MANY {
+        assert!(matches!(agent.event(), DriverEvent::Started { .. }));
+    }
+    agent.kill();
+}
+
+fn all_exit_with(agent: &mut Agent, code: i32) {
+    assert_eq!(agent.recovered.len(), MANY as usize);
+    assert!(agent.recovered.iter().all(|one| one.found == Found::Alive { running: true }), "{:?}", agent.recovered);
+    let mut codes = Vec::new();
+    while codes.len() < MANY as usize {
+        if let DriverEvent::Exited { exit, .. } = agent.event() {
+            codes.push(exit.code);
+        }
+    }
+    assert!(codes.iter().all(|each| *each == Some(code)), "{codes:?}");
+}
+
+// An agent that was started again with fewer open files than it had tasks took those for gone that it could not look at, killed
+// them, and said that their shims had been killed.
+#[test]
+fn tasks_that_can_not_be_looked_at_are_not_taken_for_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    many_waiting(directory.path(), None);
+    for limit in ["-n 40", "-n 9"] {
+        let refused = limited(limit, directory.path(), None).stdin(Stdio::null()).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains("Too many open files"), "{told}");
+    }
+    let mut agent = Agent::start(directory.path(), None);
+    std::fs::write(directory.path().join("jobs/job-9-1-v1/go"), "").unwrap();
+    all_exit_with(&mut agent, 7);
+    agent.kill();
+}
+
+#[test]
+fn an_agent_opens_as_many_files_as_it_may_and_its_tasks_as_many_as_before() {
+    let directory = tempfile::tempdir().unwrap();
+    many_waiting(directory.path(), None);
+    let mut agent = Agent::start_limited("-Sn 40", directory.path(), None);
+    std::fs::write(directory.path().join("jobs/job-9-1-v1/go"), "").unwrap();
+    all_exit_with(&mut agent, 7);
+    agent.run(&task(MANY + 1, &["/bin/sh", "-c", "ulimit -Sn"]));
+    assert_eq!(agent.exit().code, Some(0));
+    let printed = logs::read_tail(&directory.path().join(format!("allocs/alloc-{}-1", MANY + 1)), "stdout", 0).unwrap();
+    assert_eq!(String::from_utf8_lossy(&printed.0), "40\n");
     agent.kill();
 }
