@@ -173,7 +173,7 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When its earlier starts ended, in milliseconds since 1970, oldest first.
+    /// When its earlier starts ended, in milliseconds since 1970, oldest first; of very many, the latest.
     pub earlier_ends_unix_ms: Vec<u64>,
     /// Where the latest start stands.
     pub found: Found,

@@ -23,6 +23,8 @@ use crate::{
 
 /// Job directories without a kept allocation stay this long: a later group of the job may still come.
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Starts of an allocation before its latest of which the end is kept, for policies that count restarts within some time.
+pub(super) const ENDS_KEPT: u32 = 256;
 /// How names begin of job directories that are being removed. No job's name does.
 const REMOVED_PREFIX: &str = ".removed-";
 
@@ -36,7 +38,20 @@ pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording
     fs::create_dir_all(directory.root())?;
     durable::write_atomically(&directory.spec(), spec)?;
     touch(&spec.job_directory);
+    remove_earlier_starts(directory, spec.task.restart);
     Ok(())
+}
+
+/// A task that fails at once may be restarted a million times: of starts before `restart`, only when the latest of them ended is kept. A
+/// shim of an earlier one that is still on its way finds another number in the spec.
+fn remove_earlier_starts(directory: &AllocationDirectory, restart: u32) {
+    if let Some(before) = restart.checked_sub(1) {
+        let _ = fs::remove_file(directory.record(before));
+        let _ = fs::remove_file(directory.running(before));
+    }
+    if let Some(older) = restart.checked_sub(ENDS_KEPT + 1) {
+        let _ = fs::remove_file(directory.exit(older));
+    }
 }
 
 /// Removes the oldest ended allocations beyond those that are kept, and directories of jobs without any.
@@ -226,6 +241,31 @@ mod tests {
         clean(&stage.options, &stage.recording);
         assert!(!stage.job().exists());
         assert_eq!(fs::read_dir(stage.options.directory.jobs()).unwrap().count(), 0);
+    }
+
+    // A task that was restarted 300,000 times had as many ends, records and marks in its directory, which is listed for each file of
+    // output.
+    #[test]
+    fn of_many_restarts_the_latest_ends_are_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().to_owned());
+        for restart in 0..ENDS_KEPT + 20 {
+            remove_earlier_starts(&directory, restart);
+            for file in [directory.record(restart), directory.running(restart), directory.exit(restart)] {
+                fs::write(file, "").unwrap();
+            }
+        }
+        let names = |prefix: &str| {
+            let entries = fs::read_dir(place.path()).unwrap().flatten();
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
+        };
+        let last = ENDS_KEPT + 19;
+        assert!(
+            directory.record(last).exists()
+                && directory.running(last).exists()
+                && directory.exit(last - ENDS_KEPT).exists()
+        );
+        assert_eq!((names("record-"), names("running-"), names("exit-")), (1, 1, ENDS_KEPT as usize + 1));
     }
 
     // An agent that had no descriptor left to read a record with took the files of a running task for unused.

@@ -4,7 +4,7 @@ use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use serde::de::DeserializeOwned;
 
-use super::{ExecOptions, start::Adopted};
+use super::{ExecOptions, clean::ENDS_KEPT, start::Adopted};
 use plenum_model::{AllocationId, is_name};
 
 use crate::{
@@ -160,7 +160,7 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
     };
     let restart = spec.task.restart;
     let mut earlier_ends_unix_ms = Vec::new();
-    for earlier in 0..restart {
+    for earlier in restart.saturating_sub(ENDS_KEPT)..restart {
         earlier_ends_unix_ms.extend(read_exit(&directory, earlier)?.map(|exit| exit.ended_unix_ms));
     }
     let trace = look(&directory, restart)?;

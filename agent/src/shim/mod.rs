@@ -97,6 +97,10 @@ fn run(directory: &AllocationDirectory) -> ExitCode {
         Ok(false) => return ExitCode::from(RECORDED_BY_ANOTHER),
         Err(_) => return ExitCode::FAILURE,
     }
+    // Records of earlier starts are removed after the spec says another number: one that was late may have found none.
+    if !matches!(durable::read::<ShimSpec>(&directory.spec()), Ok(Some(now)) if now.task.restart == restart) {
+        return ExitCode::from(RECORDED_BY_ANOTHER);
+    }
     let mut exit = run_task(&spec, directory, &signals).unwrap_or_else(|failure| Exit::failed(failure, 0));
     if let Some(cgroup) = &spec.cgroup {
         // Always empty here. Should the removal fail, the agent tries again when this process is gone.

@@ -232,6 +232,10 @@ async fn a_start_is_made_once_however_often_it_is_asked_for() {
     assert_eq!(bench.run(again).await.code, Some(5));
     let starts = content_of(&bench.directory.path().join("jobs/job-9-1-v1/starts"));
     assert_eq!(starts, "once\nonce\n");
+    let kept = std::fs::read_dir(bench.directory.path().join("allocs/alloc-1-1")).unwrap().flatten();
+    let mut kept: Vec<_> = kept.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    kept.sort();
+    assert_eq!(kept, ["exit-0", "exit-1", "record-1", "running-1", "spec.json", "task"]);
 }
 
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
