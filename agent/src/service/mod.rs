@@ -140,15 +140,18 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let outcome = runtime.block_on(async {
         let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;
-        agent.turn().await
+        let outcome = agent.turn().await;
+        outcome.map(|()| agent.driver.active() == 0)
     });
     // Watchers of tasks that go on would hold it up.
     runtime.shutdown_background();
-    if let Some(cgroup) = surroundings.cgroup {
+    // A shim that is on its way to its task needs the group above it: that stays unless nothing goes on.
+    let goes_on = matches!(outcome, Ok(false));
+    if let Some(cgroup) = surroundings.cgroup.filter(|_| !goes_on) {
         cgroup.remove();
     }
     drop(lock);
-    outcome
+    outcome.map(drop)
 }
 
 fn remembered_file(directory: &AgentDirectory) -> PathBuf {
