@@ -18,6 +18,7 @@ const MISSING: &str = "tasks run without: ";
 pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
     let file: AgentFile = config::read(flags.config.as_deref())?;
+    file.check()?;
     let devices = file.each_device()?;
     let directory = match flags.dir.clone().or(file.dir) {
         Some(directory) => directory,

@@ -61,7 +61,28 @@ pub(super) struct Devices {
 /// Devices of one kind that a machine has at most.
 const DEVICES_MAX: u32 = 64;
 
+/// As many as the flag takes.
+const SHARES_MAX: u32 = 64;
+/// Output that is kept in files of less would be more names than bytes.
+const LOG_FILE_BYTES_MIN: u64 = 4096;
+
 impl AgentFile {
+    /// Checks the bounds that flags have, too, and those that have no flag.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let wrong = |name: &str, found: u64, expected: String| {
+            Err(Failure::new("CONFIG", format!("{name} is {found}; expected {expected}")))
+        };
+        match (self.share, self.log_file_bytes_max) {
+            (Some(share), _) if !(1..=SHARES_MAX).contains(&share) => {
+                wrong("share", share.into(), format!("1 to {SHARES_MAX}"))
+            }
+            (_, Some(bytes)) if bytes < LOG_FILE_BYTES_MIN => {
+                wrong("log_file_bytes_max", bytes, format!("at least {LOG_FILE_BYTES_MIN}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The devices, each whole.
     pub(super) fn each_device(&self) -> Result<Vec<Device>, Failure> {
         let mut all = Vec::new();
@@ -122,6 +143,15 @@ mod tests {
         );
         let none: AgentFile = parse("[devices.gpu]\ncount = 0\n").unwrap();
         assert!(none.each_device().unwrap_err().message.contains("expected 1 to 64"));
+    }
+
+    // With files of no bytes, a task's shim made new ones without end, and could not be asked to stop.
+    #[test]
+    fn an_agents_file_has_the_bounds_of_the_flags() {
+        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
+        assert!(check("share = 64\nlog_file_bytes_max = 4096\n").is_ok());
+        assert!(check("share = 0\n").unwrap_err().message.contains("share is 0; expected 1 to 64"));
+        assert!(check("log_file_bytes_max = 0\n").unwrap_err().message.contains("expected at least 4096"));
     }
 
     #[test]

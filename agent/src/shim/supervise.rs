@@ -58,7 +58,8 @@ pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &Allocatio
         // Without it nothing can be watched; with us, the task dies.
         return Exit::failed(Failure::new(FailureKind::Setup, "no descriptor left to watch the task"), unix_ms());
     };
-    let limit = spec.log_file_bytes_max;
+    // Files of no bytes would be made without end.
+    let limit = spec.log_file_bytes_max.max(1);
     let mut supervisor = Supervisor {
         spec,
         directory,
