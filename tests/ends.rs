@@ -78,6 +78,40 @@ fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
     nothing_is_left(&stage);
 }
 
+// With `| head`, the cell ended as if nothing had been: its parts were left to find out, its folder stayed, and a job that had failed
+// was said to have done well.
+#[test]
+fn a_reader_that_goes_away_changes_neither_the_end_nor_the_exit_code() {
+    use std::{io::pipe, process::Stdio};
+    let stage = Stage::new();
+    let tasks = |second: &str| {
+        let group = |name: &str, script: &str| {
+            let command = format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]\nenv = {{ STAGE = \"$STAGE\" }}");
+            format!(
+                "[group.{name}]\n{command}\nretry = {{ attempts = 0 }}\nresources = {{ cpu = \"10m\", memory = \"16MiB\" }}\n"
+            )
+        };
+        format!("name = \"words\"\nscheduler = \"batch\"\n{}{}", group("one", "echo one"), group("two", second))
+    };
+    let unread = |words: &[&str]| {
+        let (mut process, ()) = stage.start_by("unread", words, |command| {
+            let (reader, writer) = pipe().unwrap();
+            drop(reader);
+            (command.stdout(Stdio::from(writer)).spawn().unwrap(), ())
+        });
+        process.ended().code()
+    };
+    let good = stage.file("good.toml", &tasks("echo two"));
+    assert_eq!(unread(&["dev", &good, "--until-done"]), Some(0));
+    assert!(stage.text("unread.err").contains("2 tasks run in 2 allocations"), "{}", stage.text("unread.err"));
+    nothing_is_left(&stage);
+
+    let server = stage.server("cell", None, &[]);
+    let bad = stage.file("bad.toml", &tasks("exit 3"));
+    let (_scheduler, _agent) = (stage.scheduler(&server.address, "batch"), stage.agent(&server.address, "agent"));
+    assert_eq!(unread(&["--addr", &server.address, "job", "run", &bad, "--wait"]), Some(1));
+}
+
 #[test]
 fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
     let stage = Stage::new();

@@ -137,7 +137,8 @@ async fn wait_for(
         // A picture from before the submission may show the end of an earlier run of the job.
         if has_ended && revision >= since {
             let text = || format!("job {} {}\n", job.name, output::job_state(state));
-            output::print(&output::object(context.format, &view.to_json(), &job.name, text))?;
+            let printed = output::object(context.format, &view.to_json(), &job.name, text);
+            output::print_and_go_on(printed.as_bytes())?;
             point_to_logs(context, connection, job, &view).await;
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
             return Ok(ExitCode::from(code));

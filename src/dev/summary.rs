@@ -35,7 +35,7 @@ pub(super) async fn print(
         if job.state() == JobState::JobComplete {
             for group in logs::final_groups(shape) {
                 let text = logs::last_lines(connection, group, &allocations).await?;
-                output::print_bytes(&text)?;
+                output::print_and_go_on(&text)?;
             }
             continue;
         }

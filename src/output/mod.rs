@@ -116,11 +116,26 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes bytes to standard output, as [`print()`] does.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    if write(bytes)? { Ok(()) } else { std::process::exit(0) }
+}
+
+/// Writes bytes to standard output where the process has more to do, such as to end others or to exit with a job's result: it goes on
+/// without a reader.
+///
+/// # Errors
+///
+/// As [`print()`].
+pub(crate) fn print_and_go_on(bytes: &[u8]) -> Result<(), Failure> {
+    write(bytes).map(drop)
+}
+
+/// False: the reader went away.
+fn write(bytes: &[u8]) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::io("cannot write to standard output", &error)),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 
