@@ -22,7 +22,7 @@ pub(crate) use fault::JobFileError;
 pub(crate) use nearest::nearest;
 pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
 
-use std::{ops::Range, path::Path};
+use std::{io::Read, ops::Range, path::Path};
 
 use plenum_proto::v1::JobSpec;
 
@@ -69,13 +69,17 @@ impl JobFile {
     /// `JOB_FILE_UNREADABLE` when there is no such file or it is above 1 MiB; otherwise as [`JobFile::parse`].
     pub(crate) fn read(path: &Path) -> Result<Self, JobFileError> {
         let name = path.display().to_string();
-        let size = std::fs::metadata(path).map_err(|error| JobFileError::unreadable(&name, &error.to_string()))?.len();
-        if size > FILE_BYTES_MAX {
-            let why = format!("it has {size} bytes, and a job file has at most {FILE_BYTES_MAX}");
-            return Err(JobFileError::unreadable(&name, &why));
+        let unreadable = |why: &str| JobFileError::unreadable(&name, why);
+        // Not by its size: a device or a pipe has none, and may have no end.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| unreadable(&error.to_string()))?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(unreadable(&format!("it has more than the {FILE_BYTES_MAX} bytes of a job file")));
         }
-        let text =
-            std::fs::read_to_string(path).map_err(|error| JobFileError::unreadable(&name, &error.to_string()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(&format!("it is no text in UTF-8 ({})", error.utf8_error())))?;
         Self::parse(&name, &text)
     }
 
