@@ -34,15 +34,7 @@ impl Connection {
     ///
     /// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS, `UNAVAILABLE` when nothing answers within 5 s.
     pub(crate) async fn open(address: &str) -> Result<Self, Failure> {
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        if url.starts_with("https://") {
-            let what = format!("{address} asks for TLS, which this version of Plenum cannot speak yet");
-            return Err(Failure::new("UNIMPLEMENTED", what));
-        }
-        let wrong =
-            |why: &str| Failure::usage(format!("`{address}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
-        let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error.to_string()))?;
-        let channel = endpoint
+        let channel = endpoint(address)?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .connect()
@@ -66,6 +58,26 @@ impl Connection {
     pub(crate) fn cell(&self) -> CellClient<Channel> {
         CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
+}
+
+/// A cell's address as everything that connects takes it: `127.0.0.1:7070` stands for `http://127.0.0.1:7070`.
+///
+/// # Errors
+///
+/// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS.
+pub(crate) fn url(address: &str) -> Result<String, Failure> {
+    endpoint(address).map(|endpoint| endpoint.uri().to_string())
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    if url.starts_with("https://") {
+        let what = format!("{address} asks for TLS, which this version of Plenum cannot speak yet");
+        return Err(Failure::new("UNIMPLEMENTED", what));
+    }
+    Endpoint::from_shared(url).map_err(|error| {
+        Failure::usage(format!("`{address}` is no address: {error}; expected such as {ADDRESS_DEFAULT}"))
+    })
 }
 
 /// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
@@ -111,6 +123,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn an_address_needs_no_scheme_wherever_it_is_used() {
+        assert_eq!(url("127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
+        assert_eq!(url("http://127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
+        assert_eq!(url("https://cell:7070").unwrap_err().code, "UNIMPLEMENTED");
+        assert_eq!(url("a cell").unwrap_err().exit, crate::failure::EXIT_USAGE);
+    }
 
     #[test]
     fn preferences_that_cannot_be_read_are_no_missing_ones() {

@@ -7,6 +7,7 @@ use plenum_agent::{AgentError, Options};
 use super::{causes, config, config::AgentFile, state_folder, trace};
 use crate::{
     cli::{self, Context},
+    connect,
     failure::Failure,
     parent,
 };
@@ -24,8 +25,8 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
     };
-    let mut options = Options::new(server_of(context, file.addr), directory);
-    options.name = flags.name.clone().or(file.name);
+    let mut options = Options::new(connect::url(&server_of(context, file.addr))?, directory);
+    options.name = name_of(flags.name.as_deref(), file.name)?;
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
     options.no_isolation = flags.no_isolation || file.no_isolation;
     options.stop_tasks_on_exit = flags.stop_tasks_on_exit || file.stop_tasks_on_exit;
@@ -36,6 +37,17 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.pids_max = file.pids_max.unwrap_or(options.pids_max);
     trace::begin();
     plenum_agent::run(&options).map_err(|error| failure(&error))
+}
+
+/// The machine's name, where somebody says it.
+fn name_of(flag: Option<&str>, in_file: Option<String>) -> Result<Option<String>, Failure> {
+    let name = flag.map(str::to_owned).or(in_file);
+    let fault = name.as_deref().and_then(|name| plenum_agent::machine::name(Some(name)).err());
+    match fault {
+        Some(fault) if flag.is_some() => Err(Failure::usage(format!("--name: {fault}"))),
+        Some(fault) => Err(Failure::new("CONFIG", fault.to_string())),
+        None => Ok(name),
+    }
 }
 
 /// The cell's address. One that somebody gave, even the default's, wins over the agent's file, and that over the user's.
@@ -56,9 +68,9 @@ pub(crate) fn missing_isolation(printed: &str) -> Option<&str> {
 
 fn failure(error: &AgentError) -> Failure {
     let code = match error {
+        AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::OtherCell { .. } => "OTHER_CELL",
-        AgentError::Address { .. } => "USAGE",
         AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Recover(_) | AgentError::Start(_) => "IO",
     };
     Failure::new(code, causes(error))

@@ -6,6 +6,7 @@ use tokio::{sync::watch, task::LocalSet};
 use super::{asked_to_end, causes, trace};
 use crate::{
     cli::{self, Context, block_on},
+    connect,
     failure::Failure,
     parent,
 };
@@ -18,8 +19,9 @@ pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(
         return Err(Failure::new("NO_SUCH_SCHEDULER", what)
             .with_hint("a scheduler of one's own is a program of its own; it needs only the cell's address"));
     }
+    let address = connect::url(&context.address)?;
     trace::begin();
-    block_on(all(&context.address, &options.names))?
+    block_on(all(&address, &options.names))?
 }
 
 /// Runs all of them; the first that fails ends the others.
