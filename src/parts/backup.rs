@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -99,7 +100,8 @@ impl Draft {
             out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
         };
         let path = folder.join(format!(".plenum-backup-{}.partial", std::process::id()));
-        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+        // Jobs' environments are in it, which others shall not read.
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|error| Failure::io(format!("{} can't be made", path.display()), &error))?;
         Ok(Self { path, file, finished: false })
     }
@@ -238,6 +240,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let draft = Draft::begin(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&draft.file.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o077, 0, "nobody else reads it");
         drop(draft);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let draft = Draft::begin(&folder.path().join("x")).unwrap();
