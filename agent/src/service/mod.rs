@@ -118,6 +118,13 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let named = |source| AgentError::Directory { path: path.clone(), source };
     fs::create_dir_all(&options.directory).map_err(named)?;
     let directory = AgentDirectory::new(fs::canonicalize(&options.directory).map_err(named)?);
+    if directory.root().to_str().is_none() {
+        // Shims are told their paths as texts: each task would fail by itself.
+        return Err(named(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "expected a path in UTF-8; name another directory",
+        )));
+    }
     let lock = File::create(directory.lock()).map_err(named)?;
     match lock.try_lock() {
         Ok(()) => {}
