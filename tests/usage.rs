@@ -36,6 +36,55 @@ fn wrong_usage_ends_with_two() {
     assert_eq!(stage.run(&["version", "-o", "json"]).json()["version"], env!("CARGO_PKG_VERSION"));
 }
 
+// A word that is no text ended the program with a panic when anything else was wrong.
+#[test]
+fn words_that_are_no_texts_are_wrong_usage() {
+    use std::os::unix::ffi::OsStrExt;
+    let stage = Stage::new();
+    let word = std::ffi::OsStr::from_bytes(b"\xff");
+    for words in [["job", "list", "--limit"], ["-o", "yaml", "frobnicate"]] {
+        let (mut process, ()) = stage.start_by("strange", &words, |command| (command.arg(word).spawn().unwrap(), ()));
+        assert_eq!(process.ended().code(), Some(2), "{}", stage.text("strange.err"));
+    }
+    let told: serde_json::Value = serde_json::from_str(&stage.text("strange.out")).unwrap();
+    assert_eq!(told["error"]["code"], "USAGE", "who asked for YAML is told there, too");
+}
+
+#[test]
+fn a_file_without_an_end_is_no_job_file() {
+    let stage = Stage::new();
+    stage.run(&["job", "run", "/dev/zero"]).says(1, &["error[JOB_FILE_UNREADABLE]", "/dev/zero", "more than"]);
+    fs::write(stage.path("binary.toml"), b"name = \"\xff\"").unwrap();
+    stage.run(&["job", "run", &stage.word("binary.toml")]).says(1, &["error[JOB_FILE_UNREADABLE]", "no text in UTF-8"]);
+}
+
+#[test]
+fn pages_can_be_read_whatever_is_wrong_with_the_users_file() {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.path("home/.config/plenum")).unwrap();
+    stage.file("home/.config/plenum/config.toml", "adr = 3\n");
+    stage.run(&["status"]).says(1, &["error[CONFIG]", "config.toml"]);
+    assert_eq!(stage.run(&["explain", "CONFIG"]).code(), Some(0));
+    assert_eq!(stage.run(&["version"]).code(), Some(0));
+}
+
+#[test]
+fn parts_take_the_addresses_that_commands_take() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let bare = server.address.trim_start_matches("http://").to_owned();
+    let _scheduler = stage.scheduler(&bare, "batch");
+    let _agent = stage.agent(&bare, "agent");
+    let job = "name = \"short\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+               resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    let file = stage.file("short.toml", job);
+    stage.run(&["--addr", &bare, "job", "run", &file, "--wait", "--timeout", "1m"]).says(0, &[]);
+    for part in [&["scheduler", "batch"][..], &["agent", "--dir", &stage.word("other")]] {
+        stage.run(&[&["--addr", "a cell"], part].concat()).says(2, &["error[USAGE]", "`a cell` is no address"]);
+    }
+    stage.run(&["agent", "--name", "../m1"]).says(2, &["error[USAGE]", "../m1"]);
+}
+
 #[test]
 fn waiting_for_the_end_of_what_has_none_is_wrong_usage() {
     let stage = Stage::new();

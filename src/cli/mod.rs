@@ -49,8 +49,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new(global: &Global) -> Result<Self, Failure> {
-        let preferences = Preferences::read()?;
+    fn of(global: &Global, preferences: Preferences) -> Result<Self, Failure> {
         // An empty variable is how shells unset one for a single command.
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let address_given = given(&global.addr);
@@ -98,10 +97,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let words: Vec<String> = std::env::args().collect();
-    let is_json = words.iter().any(|word| matches!(word.as_str(), "-ojson" | "--output=json" | "-o=json"))
-        || words.windows(2).any(|pair| matches!(pair[0].as_str(), "-o" | "--output") && pair[1] == "json");
-    if is_json {
+    // What could not be read as a whole is looked through for the one thing that matters. Words need not be texts.
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let is_for_programs = |format: &str| matches!(format, "json" | "yaml");
+    let is_glued = |word: &String| {
+        let format = ["--output=", "-o=", "-o"].iter().find_map(|flag| word.strip_prefix(flag));
+        format.is_some_and(is_for_programs)
+    };
+    let is_apart = |pair: &[String]| matches!(pair[0].as_str(), "-o" | "--output") && is_for_programs(&pair[1]);
+    if words.iter().any(is_glued) || words.windows(2).any(is_apart) {
         let text = error.render().to_string();
         let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned();
         output::tell_failure(Format::Json, &Failure::usage(message).with_hint("try `plenum --help`"));
@@ -112,7 +116,13 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let context = Context::new(&arguments.global)?;
+    let context = match arguments.command {
+        // What has no cell needs no file that names one; a page may be about what is wrong there.
+        Command::Explain { .. } | Command::Completion { .. } | Command::Version => {
+            Context::of(&arguments.global, Preferences::default())?
+        }
+        _ => Context::of(&arguments.global, Preferences::read()?)?,
+    };
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
