@@ -151,7 +151,7 @@ impl Placer {
             Ok(home) => home,
             Err(reason) => return give_up(equals, &reason, decision),
         };
-        let least = least(view, first);
+        let least = first.least as usize;
         let need = Need::of(shape, home, least);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);
@@ -346,9 +346,4 @@ pub(crate) fn told(cell: &Cell, job: &Job, why: &Unplaced) -> String {
     let apart =
         if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
     format!("{why}{apart}")
-}
-
-/// The fewest tasks of a group that it may be granted at once: what it declares, as long as fewer are there.
-fn least(view: &View<'_>, work: &Work) -> usize {
-    view.cell().group(&work.job, work.group).map_or(0, |row| work.shape().least_at_once(row)) as usize
 }

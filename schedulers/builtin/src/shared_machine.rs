@@ -63,7 +63,7 @@ pub(crate) fn choose_home(
     let eligible = columns.eligible_for(&job.shape.scheduler, &constraints, &affinities, cell);
     let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
     let one_of_each: Vec<Work> =
-        groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1 }).collect();
+        groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
     let beyond = |slot: u32| -> Option<Obstacle> {
         one_of_each.iter().find_map(|work| specials.and_then(|specials| specials.obstacle(cell, work, slot)))
     };

@@ -16,6 +16,8 @@ pub(crate) struct Sent {
     claims: Vec<Claim>,
     /// Jobs that it has claims for.
     pub(crate) jobs: BTreeSet<JobId>,
+    /// What the scheduler knows it by.
+    pub(crate) tag: u64,
 }
 
 impl Sent {
@@ -81,7 +83,7 @@ impl InFlight {
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
         let claims: Vec<_> = plan.each_claim().collect();
         let jobs = claims.iter().map(|claim| claim.job).collect();
-        Sent { message, claims, jobs }
+        Sent { message, claims, jobs, tag: plan.tag() }
     }
 
     pub(crate) fn add(&mut self, sent: Sent) {

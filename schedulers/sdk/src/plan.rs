@@ -19,6 +19,7 @@ pub struct Plan {
     guards: Vec<Guard>,
     policy: Arc<str>,
     configuration: Arc<[u8]>,
+    tag: u64,
 }
 
 /// Tasks of one group with their machines, and what the runtime must remember of them.
@@ -188,6 +189,19 @@ impl Plan {
         self
     }
 
+    /// Whatever the scheduler wants to know the plan by once it is answered: see [`Scheduler::answered`](crate::Scheduler::answered). The cell does not see it.
+    #[must_use]
+    pub fn tagged(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// What it was tagged with; 0 for nothing.
+    #[must_use]
+    pub const fn tag(&self) -> u64 {
+        self.tag
+    }
+
     /// Neither claims nor stops.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -278,7 +292,7 @@ mod tests {
             home: None,
             last_instant_micros: None,
         };
-        Work { job: Arc::new(job), group: 0, tasks: vec![0, 1], attempt: 2 }
+        Work { job: Arc::new(job), group: 0, tasks: vec![0, 1], attempt: 2, least: 0 }
     }
 
     fn minima(plan: &Plan) -> Vec<u32> {

@@ -184,6 +184,8 @@ pub struct SchedulerRuntime<S> {
     wake_micros: Option<i64>,
     /// What the shell was last told.
     told_wake_micros: Option<i64>,
+    /// When the scheduler asked to be called, also with nothing to place.
+    again_micros: Option<i64>,
     counters: Counters,
 }
 
@@ -218,6 +220,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             decide_not_before_micros: i64::MIN,
             wake_micros: None,
             told_wake_micros: None,
+            again_micros: None,
             counters: Counters::default(),
         })
     }
@@ -303,9 +306,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
-    fn tell_outcome(&mut self, outcome: &Outcome) {
+    fn tell_outcome(&mut self, tag: u64, outcome: &Outcome) {
         self.counters.count(outcome);
-        self.scheduler.outcome(outcome);
+        self.scheduler.answered(tag, outcome);
     }
 }
 

@@ -16,13 +16,27 @@ pub trait Scheduler {
     /// Decides what to commit, on the snapshot in `view`.
     ///
     /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
-    /// the work is still unplaced. Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict.
+    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]). Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict.
     fn decide(&mut self, view: &View<'_>) -> Decision;
+
+    /// Whether it wants to be called as soon as it has a mirror, even with nothing to place: one that moves or stops what runs. From then on
+    /// [`Decision::again_after`] says when.
+    fn decides_unasked(&self) -> bool {
+        false
+    }
 
     /// Hears what became of one of its transactions. The mirror is at least at the outcome's revision. Retries need nothing
     /// here: what was refused is offered as work again.
     fn outcome(&mut self, outcome: &Outcome) {
         let _ = outcome;
+    }
+
+    /// The same, with the tag of the plan that became this transaction ([`Plan::tagged`]). Numbers of transactions can't be known before: a plan that is
+    /// dropped takes none. A plan is answered once at most; not at all when it was dropped, rejected before it was decided, or lost with its session: then its
+    /// tasks are offered again.
+    fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        let _ = tag;
+        self.outcome(outcome);
     }
 }
 
@@ -34,6 +48,8 @@ pub struct Decision {
     pub plans: Vec<Plan>,
     /// Why some work stays unplaced.
     pub passed_over: Vec<PassedOver>,
+    /// See [`Decision::again_after`].
+    pub(crate) again_after_micros: Option<i64>,
 }
 
 impl Decision {
@@ -42,6 +58,12 @@ impl Decision {
         if !plan.is_empty() {
             self.plans.push(plan);
         }
+    }
+
+    /// Asks to be called again after so long, in microseconds, at least one, even if nothing waits: for schedulers that move, stop or evict what runs. It may be called
+    /// before, as ever; what the newest decision asks for counts.
+    pub fn again_after(&mut self, micros: i64) {
+        self.again_after_micros = Some(micros.max(1));
     }
 
     /// Says why `tasks` of a group stay unplaced; whoever asks the cell why the job waits reads it. Cut at 255 bytes.
@@ -75,5 +97,13 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn outcome(&mut self, outcome: &Outcome) {
         (**self).outcome(outcome);
+    }
+
+    fn decides_unasked(&self) -> bool {
+        (**self).decides_unasked()
+    }
+
+    fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        (**self).answered(tag, outcome);
     }
 }

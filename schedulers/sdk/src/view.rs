@@ -22,6 +22,9 @@ pub struct Work {
     pub tasks: Vec<u32>,
     /// Which attempt at this job it is, from 1; back to 1 once something of it was granted.
     pub attempt: u32,
+    /// So many of them at once, or none: fewer are refused, all of them, as the group declares a minimum and has not enough live tasks yet. 0: as many
+    /// as there is room for.
+    pub least: u32,
 }
 
 impl Work {

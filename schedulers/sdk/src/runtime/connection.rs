@@ -193,6 +193,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     fn live(&mut self, now_micros: i64) {
         self.link = Link::Live;
         self.due = true;
+        if self.again_micros.is_none() && self.scheduler.decides_unasked() {
+            self.again_micros = Some(now_micros);
+        }
         self.pass = None;
         self.wake_micros = None;
         self.told_wake_micros = None;

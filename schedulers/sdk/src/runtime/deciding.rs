@@ -56,15 +56,15 @@ impl Gathered {
         }
         let place = Place { turn: standing.turn, group: group.group };
         let least = job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
-        let least = usize::try_from(least).unwrap_or(usize::MAX).max(1);
+        let at_once = usize::try_from(least).unwrap_or(usize::MAX).max(1);
         let mut room = tasks_max.saturating_sub(self.tasks);
-        if room < least {
+        if room < at_once {
             // A part of a gang can't be placed: it has its turn in the next decision, or here when nobody is before it.
             if !self.work.is_empty() {
                 self.cut = Some(Cut { place, offered: false });
                 return;
             }
-            room = least;
+            room = at_once;
         }
         let offered: Vec<u32> = tasks.by_ref().take(room).collect();
         if tasks.peek().is_some() {
@@ -82,6 +82,7 @@ impl Gathered {
             group: group.group,
             tasks: offered,
             attempt: standing.refused.saturating_add(1),
+            least,
         });
     }
 
@@ -112,7 +113,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let mut gathered = self.gather(now_micros, from);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.notes.add(std::mem::take(&mut gathered.notes), self.mirror.revision());
-        if !gathered.work.is_empty() {
+        let is_asked_for = self.again_micros.is_some_and(|again| again <= now_micros);
+        self.again_micros.filter(|_| !is_asked_for).into_iter().for_each(|again| self.wake_by(again));
+        if !gathered.work.is_empty() || is_asked_for {
             let took_micros = self.decide(now_micros, &gathered, outputs);
             // Counted from when the decision was made: what came in meanwhile is all read before the next one.
             let pause_micros = self.settings.pause_micros.saturating_add(took_micros);
@@ -144,10 +147,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             place: self.share.place(),
         };
         let begun = (self.settings.stopwatch)();
-        let Decision { mut plans, passed_over } = self.scheduler.decide(&view);
+        let Decision { mut plans, passed_over, again_after_micros } = self.scheduler.decide(&view);
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
+        self.again_micros = again_after_micros.map(|micros| now_micros.saturating_add(micros));
+        self.again_micros.into_iter().for_each(|again| self.wake_by(again));
         self.mirror.looked();
         let late = plans.split_off(window.min(plans.len()));
         self.counters.dropped += late.len() as u64;

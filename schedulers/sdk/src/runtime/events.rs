@@ -124,7 +124,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.refuse(now_micros, job, 0, why);
             }
         }
-        self.tell_outcome(outcome);
+        self.tell_outcome(sent.tag, outcome);
     }
 
     /// A misfit that only a bug explains. A claim at the very end of a backoff may be early without one: a batch has the time at

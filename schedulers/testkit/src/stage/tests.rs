@@ -49,6 +49,100 @@ fn a_job_that_is_submitted_is_placed_at_once() {
     assert_eq!(stage.runtime(seat).counters().decisions, 1);
 }
 
+/// Looks every second, and stops what it finds running in the end.
+struct Watchful(std::rc::Rc<std::cell::RefCell<Vec<usize>>>);
+
+impl Scheduler for Watchful {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        for work in view.work() {
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+        }
+        self.0.borrow_mut().push(view.work().len());
+        let idle = self.0.borrow().iter().filter(|&&work| work == 0).count();
+        if let (4, Some(running)) = (idle, view.cell().allocation_in(0)) {
+            plan.stop(running.id);
+        }
+        decision.again_after(1_000_000);
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// It was called only while tasks waited, and could stop or move nothing by itself.
+#[test]
+fn a_scheduler_is_called_at_the_time_that_it_asked_for() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let calls = std::rc::Rc::default();
+    stage.seat(Watchful(std::rc::Rc::clone(&calls)));
+    assert_eq!(*calls.borrow(), [0], "once it has a mirror");
+    let words = stage.submit(&job("words", "blue", 1));
+    stage.settle();
+    stage.advance(2_500_000);
+    assert_eq!(*calls.borrow(), [0, 1, 0, 0]);
+    assert_eq!(stage.placed(words).len(), 1);
+    stage.advance(1_000_000);
+    assert_eq!(calls.borrow()[..5], [0, 1, 0, 0, 0], "what it stopped waits again");
+    assert!(stage.transcript().starts_with("blue: 1 of 1 granted\nblue: 0 of 0 granted\n"), "a grant and a stop");
+}
+
+/// Sends each task as a plan of its own, tagged by its index, and says how gangs stand.
+#[derive(Default)]
+struct Tagging {
+    answers: std::rc::Rc<std::cell::RefCell<Vec<(u64, usize)>>>,
+    least: std::rc::Rc<std::cell::RefCell<Vec<u32>>>,
+}
+
+impl Scheduler for Tagging {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            self.least.borrow_mut().push(work.least);
+            for &task in work.tasks.iter().rev() {
+                let mut plan = Plan::incremental().tagged(100 + u64::from(task));
+                // A plan that no transaction can be made of takes no number.
+                let machines: &[u32] = if task == 1 { &[] } else { &[0] };
+                decision.commit(plan.claim(work, &[task], machines).clone());
+            }
+        }
+        decision
+    }
+
+    fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        self.answers.borrow_mut().push((tag, outcome.granted()));
+    }
+}
+
+/// By the numbers of transactions it was not to be told: one that is dropped has none.
+#[test]
+fn an_answer_names_the_plan_that_it_is_about() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let scheduler = Tagging::default();
+    let (answers, least) = (scheduler.answers.clone(), scheduler.least.clone());
+    stage.seat(scheduler);
+    stage.submit(&job("words", "blue", 3));
+    stage.settle();
+    assert_eq!(answers.borrow()[..2], [(102, 1), (100, 0)], "the machine has room for one");
+    assert_eq!(least.borrow()[0], 0);
+    stage.submit(&job("gang", "blue", 2).min(2));
+    stage.advance(1_000_000);
+    assert!(least.borrow().contains(&2));
+}
+
 /// The books of the SDK knew nothing of partitions: such a scheduler claimed the same machine for ever, and was refused.
 #[test]
 fn machines_that_are_reserved_for_others_are_not_claimed() {
