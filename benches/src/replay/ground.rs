@@ -17,7 +17,7 @@ use plenum_policies::{Columns, Suits};
 
 use super::placing::{Asks, Placing};
 use crate::figure::number;
-use crate::traces::work::{MachineClass, TraceJob};
+use crate::traces::work::{Declared, Laws, MachineClass, TraceJob};
 
 /// Jobs that are over before the core is asked to retire them: so many it takes at once.
 const RETIRED_AT_ONCE: u32 = 256;
@@ -34,8 +34,10 @@ pub(crate) type Sums = [f64; DIMENSIONS];
 /// A cell in which jobs are replayed.
 pub(crate) struct Ground {
     core: Core,
-    session: SessionId,
-    number: u64,
+    /// Sessions and the numbers of their last transactions, by scheduler.
+    sessions: BTreeMap<Arc<str>, (SessionId, u64)>,
+    /// What namespaces with a quota use.
+    used: BTreeMap<Arc<str>, Resources>,
     /// The core's time at the replay's 0.
     began: LogTime,
     columns: Columns,
@@ -76,15 +78,12 @@ impl Ground {
         let identity = CellIdentity { incarnation, term: 1, ..core.cell().identity().clone() };
         let (principal, namespace): (Arc<str>, Arc<str>) = ("replay".into(), "replay".into());
         let scheduler: Arc<str> = "replay".into();
-        for command in [Command::OpenServer(identity), Command::OpenSession { scheduler: scheduler.clone() }] {
-            let request = Request { principal: principal.clone(), namespace: namespace.clone(), command };
-            decided(core.decide(&request, began))?;
-        }
-        let session = SessionId(core.cell().revision().0);
+        let command = Command::OpenServer(identity);
+        decided(core.decide(&Request { principal: principal.clone(), namespace: namespace.clone(), command }, began))?;
         let mut ground = Self {
             core,
-            session,
-            number: 0,
+            sessions: BTreeMap::new(),
+            used: BTreeMap::new(),
             began,
             columns: Columns::default(),
             changed: None,
@@ -160,6 +159,37 @@ impl Ground {
         Ok(())
     }
 
+    /// What operators laid down holds from now on. Before the first job.
+    pub(crate) fn lay_down(&mut self, laws: &Laws) -> anyhow::Result<()> {
+        for (name, partition) in &laws.partitions {
+            self.ask(Command::SetPartition { name: name.clone(), partition: Some(partition.clone()) }, 0)?;
+        }
+        for (namespace, limit) in &laws.quotas {
+            self.ask(Command::SetQuota { namespace: namespace.clone(), limit: Some(*limit) }, 0)?;
+            self.used.insert(namespace.clone(), Resources::default());
+        }
+        Ok(())
+    }
+
+    /// The session of a scheduler, and the number of its next transaction.
+    fn next_number(&mut self, scheduler: &Arc<str>) -> anyhow::Result<TransactionId> {
+        if !self.sessions.contains_key(scheduler) {
+            self.ask(Command::OpenSession { scheduler: scheduler.clone() }, 0)?;
+            self.sessions.insert(scheduler.clone(), (SessionId(self.core.cell().revision().0), 0));
+        }
+        let (session, number) = self.sessions.get_mut(scheduler).context("a session that was just opened")?;
+        *number += 1;
+        Ok(TransactionId { session: *session, number: *number })
+    }
+
+    /// How many more tasks of a job its namespace may have.
+    fn within_quota(&self, job: &TraceJob) -> u32 {
+        let namespace = job.asks.as_ref().map_or(&self.namespace, |asks| &asks.namespace);
+        let found = self.core.cell().quota(namespace).zip(self.used.get(namespace));
+        let times = found.map_or(u64::MAX, |(quota, used)| quota.headroom(used, &job.each));
+        u32::try_from(times).unwrap_or(u32::MAX)
+    }
+
     /// Sums up what is there, after machines came or went.
     pub(crate) fn measure(&mut self) {
         let cell = self.core.cell();
@@ -181,12 +211,12 @@ impl Ground {
             min: if job.gang { job.tasks } else { 0 },
             after: Vec::new(),
             devices: Vec::new(),
-            ..job.asks.as_deref().cloned().unwrap_or_default()
+            ..job.asks.as_ref().map(|asks| asks.shape.clone()).unwrap_or_default()
         };
         let shape = JobShape {
-            namespace: self.namespace.clone(),
+            namespace: job.asks.as_ref().map_or(&self.namespace, |asks| &asks.namespace).clone(),
             name: job.name.as_str().into(),
-            scheduler: self.scheduler.clone(),
+            scheduler: job.asks.as_ref().map_or(&self.scheduler, |asks| &asks.scheduler).clone(),
             priority: 50,
             groups: vec![group],
             ..JobShape::default()
@@ -201,15 +231,21 @@ impl Ground {
     /// Machines for up to `count` tasks of a job, as the policy has them. Of one that is special only one at a time: what it asks for is judged against the
     /// cell as it is.
     pub(crate) fn choose(&mut self, job: &TraceJob, id: JobId, count: u32) -> Vec<u32> {
+        let count = count.min(self.within_quota(job));
+        if count == 0 {
+            return Vec::new();
+        }
         let cell = self.core.cell();
         self.columns.follow(cell, self.changed.as_deref(), &BTreeMap::new());
         self.changed = Some(Vec::new());
         self.choices += 1;
         let plain = Asks { turn: self.choices, ..Asks::default() };
-        let Some(shape) = job.asks.as_deref() else {
-            return self.placing.choose(&self.columns, &job.each, count, plain);
+        let eligible = match job.asks.as_deref() {
+            None => self.columns.eligible_for(&self.scheduler, &[], &[], cell),
+            Some(Declared { scheduler, shape, .. }) => {
+                self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, cell)
+            }
         };
-        let eligible = self.columns.eligible(&shape.constraints, &shape.affinities, cell);
         if !job.is_special() {
             let asks = Asks { eligible: eligible.as_deref(), ..plain };
             return self.placing.choose(&self.columns, &job.each, count, asks);
@@ -237,8 +273,8 @@ impl Ground {
         at_micros: i64,
     ) -> anyhow::Result<Running> {
         let count = u32::try_from(machines.len())?;
-        self.number += 1;
-        let id = TransactionId { session: self.session, number: self.number };
+        let shape = self.core.cell().job(job).context("a job that was submitted")?.shape.clone();
+        let id = self.next_number(&shape.scheduler)?;
         let placement = Placement {
             job,
             job_version: 1,
@@ -260,7 +296,7 @@ impl Ground {
             },
             ..Transaction::default()
         };
-        let Decision::Outcome(outcome) = self.ask(Command::Commit(Box::new(txn), self.number), at_micros)? else {
+        let Decision::Outcome(outcome) = self.ask(Command::Commit(Box::new(txn), id.number), at_micros)? else {
             bail!("expected an outcome of a transaction");
         };
         let granted = outcome.placements.first().map(Vec::as_slice).unwrap_or_default();
@@ -272,6 +308,10 @@ impl Ground {
             outcome.refusals.first()
         );
         add(&mut self.free, each, -number(u64::from(count)));
+        if let Some(used) = self.used.get_mut(&shape.namespace) {
+            let sum = times(each, count).and_then(|sum| used.checked_add(&sum));
+            *used = sum.context("amounts of a namespace that can be added up")?;
+        }
         self.note(machines.iter().copied());
         Ok(running)
     }
@@ -297,6 +337,13 @@ impl Ground {
         };
         let receipts = running.iter().map(receipt).collect::<anyhow::Result<Vec<_>>>()?;
         let live = cell.live();
+        // All of them are tasks of one job.
+        let first = running.first().and_then(|&(_, allocation)| cell.allocation_in(allocation.slot));
+        let job = first.and_then(|found| cell.job_in(found.row.job_slot));
+        let used = job.and_then(|job| self.used.get_mut(&job.shape.namespace));
+        if let (Some(used), Some(sum)) = (used, times(each, u32::try_from(running.len())?)) {
+            *used = used.without(&sum);
+        }
         self.ask(Command::ReportStatus(receipts), at_micros)?;
         let ended = u64::from(live - self.core.cell().live());
         ensure!(ended == running.len() as u64, "{} tasks ended, and the cell knows of {ended}", running.len());
@@ -354,6 +401,20 @@ fn decided(decided: Decided) -> anyhow::Result<Decision> {
         Decided::Unchanged(Decision::Rejected(rejection)) => bail!("the cell does not take it: {rejection:?}"),
         other => bail!("the cell was asked for something that it should do, and answered {other:?}"),
     }
+}
+
+/// So many times an amount.
+fn times(each: &Resources, count: u32) -> Option<Resources> {
+    let mut product = Resources::default();
+    let amounts = |resources: &Resources| {
+        [resources.cpu_millis, resources.memory_bytes, resources.disk_bytes].map(|one| one.checked_mul(count.into()))
+    };
+    let [cpu, memory, disk] = amounts(each);
+    (product.cpu_millis, product.memory_bytes, product.disk_bytes) = (cpu?, memory?, disk?);
+    for (product, units) in product.custom.iter_mut().zip(each.custom) {
+        *product = units.checked_mul(count.into())?;
+    }
+    Some(product)
 }
 
 /// Adds an amount so many times.

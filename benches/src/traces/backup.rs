@@ -1,14 +1,16 @@
 //! A live cell as a trace: the machines of a backup, and what runs and waits there, as jobs that are all submitted at once and never end.
 //!
-//! For asking what would fit on other machines, and whether other jobs would fit besides. Every task is placed anew, by its constraints, spread, limits and ports; what is
-//! not kept, the report says.
+//! For asking what would fit on other machines, and whether other jobs would fit besides. Every task is placed anew, by its constraints, spread, limits and ports, under the cell's
+//! partitions and quotas; what is not kept, the report says.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use plenum_model::{CUSTOM_RESOURCES, Cell, Device, GroupShape, MachineState, Resources, Special, TaskState};
+use plenum_model::{
+    CUSTOM_RESOURCES, Cell, DIMENSIONS, Device, GroupShape, Job, MachineState, Quota, Resources, TaskState,
+};
 
-use super::work::{GPUS, MachineClass, Trace, TraceJob};
+use super::work::{Declared, GPUS, Laws, MachineClass, Trace, TraceJob};
 
 /// Reads a file that `plenum backup` wrote.
 ///
@@ -57,14 +59,15 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
                     tasks,
                     each: with_gpus(&shape.resources, &shape.devices),
                     gang: false,
-                    asks: asks_of(shape),
+                    asks: Some(asks_of(job, shape)),
                 });
             }
         }
     }
-    let mut trace = Trace { machines, ..Trace::new(name, jobs) };
+    let mut trace = Trace { machines, laws: laws_of(cell), ..Trace::new(name, jobs) };
     trace.assumed.push(
-        "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports; jobs whose tasks share a machine, gangs, quotas and partitions are not kept; \
+        "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports, under the partitions and quotas that there are; jobs whose tasks share a machine and gangs are not kept; \
+         other jobs than the cell's have no quota, and get no machine that is reserved; \
          parts of a GPU count as a whole one; groups that wait for others count as if they ran; a machine more of a shape has the attributes of one that is there"
             .to_owned(),
     );
@@ -72,10 +75,25 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
 }
 
 /// What a group asks for besides room and GPUs, which are counted.
-fn asks_of(shape: &GroupShape) -> Option<Arc<GroupShape>> {
-    let asks = GroupShape { devices: Vec::new(), ..shape.clone() };
-    let some = !asks.constraints.is_empty() || !asks.affinities.is_empty() || Special::is_needed_by(&asks);
-    some.then(|| Arc::new(asks))
+fn asks_of(job: &Job, shape: &GroupShape) -> Arc<Declared> {
+    let shape = GroupShape { devices: Vec::new(), ..shape.clone() };
+    Arc::new(Declared { namespace: job.shape.namespace.clone(), scheduler: job.shape.scheduler.clone(), shape })
+}
+
+fn laws_of(cell: &Cell) -> Laws {
+    Laws {
+        partitions: cell.partitions().map(|(name, partition)| (name.clone(), partition.clone())).collect(),
+        quotas: cell.quotas().map(|(namespace, quota)| (namespace.clone(), moved(quota))).collect(),
+    }
+}
+
+/// Limits of the cell's own resources one place further, as [`with_gpus`] moves amounts. GPUs have no quota.
+fn moved(quota: &Quota) -> Quota {
+    const OWN: usize = DIMENSIONS - CUSTOM_RESOURCES + GPUS;
+    let mut moved = *quota;
+    moved.limits[OWN + 1..].copy_from_slice(&quota.limits[OWN..DIMENSIONS - 1]);
+    moved.limits[OWN] = None;
+    moved
 }
 
 /// The cell's own resources one place further, behind the GPUs, of which there may be parts. The last place of a cell's own is given up.
@@ -90,6 +108,8 @@ fn with_gpus(amount: &Resources, devices: &[Device]) -> Resources {
 
 #[cfg(test)]
 mod tests {
+    use plenum_model::{Constraint, Operator, Partition};
+
     use super::*;
     use crate::replay::{Discipline, Ground, Replay, placing::Placing};
     use crate::traces::work::resources;
@@ -132,6 +152,68 @@ mod tests {
         );
     }
 
+    fn declared(shape: GroupShape) -> Arc<Declared> {
+        Arc::new(Declared { namespace: "default".into(), scheduler: "batch".into(), shape })
+    }
+
+    #[test]
+    fn partitions_and_quotas_of_a_live_cell_decide_how_much_of_it_fits() {
+        let rack =
+            |rack: &str| Arc::new([("rack".into(), rack.into())].into_iter().collect::<plenum_model::Attributes>());
+        let class = |count| MachineClass {
+            name: "node".into(),
+            count,
+            capacity: resources(1000, 1 << 30, 0),
+            attributes: vec![rack("lab"), rack("b")],
+        };
+        let job = |name: &str, namespace: &str, scheduler: &str, tasks: u32, run_micros: Option<i64>| TraceJob {
+            name: name.into(),
+            user: String::new(),
+            class: String::new(),
+            submit_micros: 0,
+            run_micros,
+            estimate_micros: None,
+            tasks,
+            each: resources(100, 1 << 20, 0),
+            gang: false,
+            asks: Some(Arc::new(Declared {
+                namespace: namespace.into(),
+                scheduler: scheduler.into(),
+                shape: GroupShape::default(),
+            })),
+        };
+        let lab = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["lab".into()] };
+        let mut quota = Quota::default();
+        quota.limits[0] = Some(500);
+        let laws = Laws {
+            partitions: vec![("lab".into(), Partition { machines: vec![lab], schedulers: vec!["gang".into()] })],
+            quotas: vec![("small".into(), quota)],
+        };
+        let started = |jobs: &[TraceJob], machines| {
+            let mut ground = Ground::new(&[class(machines)], Placing::named("best-fit", None).unwrap()).unwrap();
+            ground.lay_down(&laws).unwrap();
+            Replay::new(jobs, ground, Discipline::Greedy).run().unwrap().unwrap().placements
+        };
+        // One machine of the two is the lab's: ten tasks on the other. Gangs may have both.
+        assert_eq!(started(&[job("batch", "large", "batch", 20, None)], 2), 10);
+        assert_eq!(started(&[job("gang", "large", "gang", 20, None)], 2), 20);
+        // Five at a time, of both jobs together, on however many machines; the others as these end.
+        let own = |run| [job("one", "small", "batch", 4, run), job("other", "small", "batch", 4, run)];
+        assert_eq!((started(&own(None), 2), started(&own(None), 20)), (5, 5));
+        assert_eq!(started(&own(Some(1_000_000)), 2), 8);
+        // A job that the cell does not have is no member of a namespace with a quota, and gets no reserved machine.
+        let other = TraceJob { asks: None, ..job("other", "", "", 20, None) };
+        assert_eq!(started(&[other], 2), 10);
+    }
+
+    #[test]
+    fn limits_move_behind_as_named_resources_do() {
+        let mut quota = Quota::default();
+        (quota.limits[0], quota.limits[3]) = (Some(5), Some(7));
+        let limits = moved(&quota).limits;
+        assert_eq!((limits[0], limits[3], limits[4]), (Some(5), None, Some(7)));
+    }
+
     #[test]
     fn constraints_spread_and_ports_of_a_live_cell_decide_how_much_of_it_fits() {
         let has = |rack: &str, disk: &str| {
@@ -156,7 +238,7 @@ mod tests {
             tasks: 6,
             each: resources(100, 1 << 20, 0),
             gang: false,
-            asks: asks_of(&asks),
+            asks: Some(declared(asks)),
         };
         let constraint = plenum_model::Constraint {
             attribute: "disk".into(),

@@ -62,6 +62,12 @@ pub(crate) fn machines(path: &Path) -> anyhow::Result<Vec<MachineClass>> {
 fn first_line(path: &Path) -> anyhow::Result<String> {
     let file =
         std::fs::File::open(path).with_context(|| format!("{}: expected a file that can be read", path.display()))?;
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    anyhow::ensure!(
+        is_file,
+        "{}: expected a file, found a folder or a pipe: it is read more than once",
+        path.display()
+    );
     let mut raw = BufReader::new(file);
     let compressed = raw.fill_buf().is_ok_and(|bytes| bytes.starts_with(&[0x1f, 0x8b]));
     let mut bytes = Vec::new();
@@ -92,6 +98,14 @@ mod tests {
         assert_eq!(name_of("job_id,submit_s,gpus,duration_s\n1,5,4,60\n"), Ok(1));
         assert_eq!(name_of("job_id,tenant,submit_min,gpus,duration_min\n1,a,2,1,3\n"), Ok(1));
         assert_eq!(name_of("job,submit_s,run_s,tasks,cpu_millis,memory_mib\na,1,2,3,4,5\n"), Ok(1));
+    }
+
+    /// A pipe was told to be an empty file: its beginning had been read to tell the format.
+    #[test]
+    fn what_can_be_read_only_once_is_no_file_of_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = jobs(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("expected a file, found a folder or a pipe"), "{refused}");
     }
 
     #[test]

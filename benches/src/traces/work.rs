@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Attributes, GroupShape, Resources, Special};
+use plenum_model::{Attributes, GroupShape, Partition, Quota, Resources, Special};
 
 /// The custom resource of a cell that counts whole GPUs. Shares of GPUs are another experiment's matter.
 pub(crate) const GPUS: usize = 0;
@@ -32,15 +32,33 @@ pub(crate) struct TraceJob {
     pub(crate) each: Resources,
     /// All tasks start together, as those of a parallel program do. Otherwise each starts when it has a machine.
     pub(crate) gang: bool,
-    /// What each task asks for besides room, as a group of a cell declares it: constraints, affinities, spread, limits of machines, ports. Its other
-    /// fields say nothing.
-    pub(crate) asks: Option<Arc<GroupShape>>,
+    /// What each task asks for besides room, where the job comes from a cell.
+    pub(crate) asks: Option<Arc<Declared>>,
+}
+
+/// What a job of a live cell is held to besides room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// Whose quota it counts against.
+    pub(crate) namespace: Arc<str>,
+    /// Partitions may reserve machines for it.
+    pub(crate) scheduler: Arc<str>,
+    /// Constraints, affinities, spread, limits of machines, ports. The other fields say nothing.
+    pub(crate) shape: GroupShape,
+}
+
+/// What operators laid down in a live cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Laws {
+    pub(crate) partitions: Vec<(Arc<str>, Partition)>,
+    /// By namespace, in the resources of the trace.
+    pub(crate) quotas: Vec<(Arc<str>, Quota)>,
 }
 
 impl TraceJob {
     /// Whether where one task runs matters to where others may.
     pub(crate) fn is_special(&self) -> bool {
-        self.asks.as_deref().is_some_and(Special::is_needed_by)
+        self.asks.as_ref().is_some_and(|asks| Special::is_needed_by(&asks.shape))
     }
 }
 
@@ -65,6 +83,8 @@ pub(crate) struct Trace {
     pub(crate) left_out: BTreeMap<&'static str, u64>,
     /// The machines that the trace itself names, if it does.
     pub(crate) machines: Vec<MachineClass>,
+    /// What else holds on these machines; nothing where the trace is no cell.
+    pub(crate) laws: Laws,
     /// What was assumed where the trace is silent: stands in every report.
     pub(crate) assumed: Vec<String>,
 }
@@ -74,13 +94,14 @@ impl Trace {
     pub(crate) fn new(name: &str, mut jobs: Vec<TraceJob>) -> Self {
         jobs.sort_by_key(|job| job.submit_micros);
         let (left_out, machines, assumed) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { name: name.to_owned(), jobs, left_out, machines, assumed }
+        Self { name: name.to_owned(), jobs, left_out, machines, laws: Laws::default(), assumed }
     }
 
     /// The jobs of both on the machines of this one, those of the same moment first from here.
     pub(crate) fn and(self, other: Self) -> Self {
         let mut both = Self::new(&format!("{}+{}", self.name, other.name), [self.jobs, other.jobs].concat());
-        (both.machines, both.assumed) = (self.machines, [self.assumed, other.assumed].concat());
+        (both.machines, both.laws) = (self.machines, self.laws);
+        both.assumed = [self.assumed, other.assumed].concat();
         both.left_out = self.left_out;
         for (reason, count) in other.left_out {
             *both.left_out.entry(reason).or_default() += count;

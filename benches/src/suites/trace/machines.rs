@@ -119,7 +119,7 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
     let in_range = numbers.iter().all(|number| *number <= MACHINES_MAX) && numbers[0] > 0 && numbers.len() <= 4;
     ensure!(
         in_range,
-        "--machines {text}: expected N, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, each at most a million"
+        "--machines {text}: expected N, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, each at most a million, N at least 1"
     );
     let count = u32::try_from(numbers[0]).context("at most a million")?;
     let capacity = match (numbers.get(1), base) {

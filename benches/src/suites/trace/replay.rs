@@ -34,7 +34,8 @@ impl Setup<'_> {
             0 => (self.trace.jobs.clone(), None),
             _ => (resampled(&self.trace.jobs, jitter_micros, seed), Some(seed)),
         };
-        let ground = Ground::new(self.machines, Placing::named(self.policy, ties)?)?;
+        let mut ground = Ground::new(self.machines, Placing::named(self.policy, ties)?)?;
+        ground.lay_down(&self.trace.laws)?;
         let replayed = Replay::new(&jobs, ground, self.queue).run()?;
         Ok(replayed.map(|replayed| (jobs, replayed)))
     }
