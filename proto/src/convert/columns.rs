@@ -4,11 +4,15 @@
 //! all else is left to generated code, message by message. What looks unusual in any way is left to it altogether: there is one judge of
 //! what is a message, and this is not it.
 
+mod transaction;
+
 use bytes::Bytes;
 use prost::Message;
 
 use crate::fields::fields;
 use crate::v1;
+
+pub(super) use transaction::transaction;
 
 /// Fields of a delta.
 const GRANTS: u64 = 8;

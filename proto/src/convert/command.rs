@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use plenum_model::{CellIdentity, Command, JobShape, Partition, Request, SessionId, Transition};
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::delta::wire::{Column, VARINT_BYTES_MAX, put_length, zigzag};
+use super::delta::wire::{Column, VARINT_BYTES_MAX, delimited_bytes, put_length, varint_bytes, zigzag};
 use super::governance::partition;
 use super::jobs::submission;
 use super::machines::{Reasons, attributes_to_wire, register, reported};
@@ -64,23 +63,25 @@ fn encode_report(principal: &str, namespace: &str, transitions: &[Transition]) -
 /// The bytes that the log keeps of a transaction: those in which it came.
 #[must_use]
 pub fn encode_commit(principal: &str, namespace: &str, transaction: &[u8]) -> Bytes {
-    let around = v1::Command { principal: principal.to_owned(), namespace: namespace.to_owned(), ask: None };
-    let length = u64::try_from(transaction.len()).unwrap_or(u64::MAX);
-    let bytes = around.encoded_len() + 1 + encoded_len_varint(length) + transaction.len();
+    let texts = [(PRINCIPAL, principal), (NAMESPACE, namespace)].into_iter().filter(|(_, text)| !text.is_empty());
+    let around: usize = texts.clone().map(|(_, text)| delimited_bytes(text.len())).sum();
+    // Exactly: what is larger than its content is frozen with one more allocation.
+    let bytes = around + 1 + varint_bytes(transaction.len() as u64) + transaction.len();
     let mut out = BytesMut::with_capacity(bytes);
-    around.encode(&mut out).expect("a growing buffer has room");
-    out.put_u8(COMMIT_KEY);
-    encode_varint(length, &mut out);
+    for (field, text) in texts {
+        put_length(&mut out, field, text.len());
+        out.put_slice(text.as_bytes());
+    }
+    put_length(&mut out, COMMIT, transaction.len());
     out.put_slice(transaction);
     out.freeze()
 }
 
-/// `Command.report_status`.
+/// Fields of `Command`.
+const PRINCIPAL: u8 = 1;
+const NAMESPACE: u8 = 2;
+const COMMIT: u8 = 6;
 const REPORT_STATUS: u8 = 13;
-
-/// `Command.commit`, and its key: the number and the wire type in one byte.
-const COMMIT: u64 = 6;
-const COMMIT_KEY: u8 = 6 << 3 | 2;
 
 /// The request that the log kept.
 ///
@@ -91,7 +92,7 @@ pub fn decode(bytes: Bytes) -> Result<Request, ReadError> {
     let mut request = Request::try_from(wire).map_err(|source| ReadError::Content { what: "Command", source })?;
     // The content of a transaction is its very bytes; the decoded message does not have them any more.
     if let Command::Commit(_, digest) = &mut request.command
-        && let Some(field) = fields(&bytes).flatten().find(|field| field.number == COMMIT)
+        && let Some(field) = fields(&bytes).flatten().find(|field| field.number == u64::from(COMMIT))
     {
         *digest = transaction::digest(&bytes[field.content]);
     }

@@ -7,6 +7,7 @@ use plenum_model::{
 };
 use prost::Message;
 
+use super::columns;
 use super::enums::Known;
 use super::resources::{devices, list, ports, take_overs};
 use super::{each, required};
@@ -23,13 +24,21 @@ use crate::{names, v1};
 pub fn commit(encoded: Bytes) -> Result<Command, Invalid> {
     check_before_decoding(&encoded)?;
     let digest = digest(&encoded);
-    // Read as the log will be: within a command. What can be read only by itself would be refused after it was decided.
-    let logged = super::command::encode_commit("", "", &encoded);
-    let command = v1::Command::decode(logged).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
-    let Some(v1::command::Ask::Commit(wire)) = command.ask else {
-        return Err(Invalid::new("", "an encoded Transaction", "something else"));
+    let wire = match columns::transaction(&encoded) {
+        Some(wire) => wire,
+        None => generated(&encoded)?,
     };
     Ok(Command::Commit(Box::new(Transaction::try_from(wire)?), digest))
+}
+
+/// Read by generated code as the log will be: within a command. What can be read only by itself would be refused after it was decided.
+fn generated(encoded: &[u8]) -> Result<v1::Transaction, Invalid> {
+    let logged = super::command::encode_commit("", "", encoded);
+    let command = v1::Command::decode(logged).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
+    match command.ask {
+        Some(v1::command::Ask::Commit(wire)) => Ok(wire),
+        _ => Err(Invalid::new("", "an encoded Transaction", "something else")),
+    }
 }
 
 /// As [`commit`], for a transaction that somebody has decoded already.
