@@ -89,10 +89,9 @@ pub(crate) enum NotQueued {
     Stopping,
 }
 
-/// What the resolver finds.
-#[derive(Debug, Default)]
+/// What the resolver finds beside requests.
+#[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) arrivals: Vec<Arrival>,
     /// What became of the batch that the journal's thread had.
     pub(crate) written: Option<bool>,
     pub(crate) stopping: bool,
@@ -206,12 +205,12 @@ impl Ingress {
         }
     }
 
-    /// Waits for something to do, at most until then. Requests are taken only where there is `room` for them. While the journal's
-    /// thread has a batch, `writing`, even a server that stops waits for it.
-    pub(crate) fn take(&self, room: bool, writing: bool, until: Option<Instant>) -> Taken {
+    /// Waits for something to do, at most until then. Requests are put where there is `room` for them, if anywhere. While the
+    /// journal's thread has a batch, `writing`, even a server that stops waits for it.
+    pub(crate) fn take(&self, room: Option<&mut VecDeque<Arrival>>, writing: bool, until: Option<Instant>) -> Taken {
         let mut state = self.state.lock();
         loop {
-            let requests = room && (!state.own.is_empty() || state.queue.len() > 0);
+            let requests = room.is_some() && (!state.own.is_empty() || state.queue.len() > 0);
             if requests || state.nudged || state.written.is_some() || (state.stopping && !writing) {
                 break;
             }
@@ -236,14 +235,14 @@ impl Ingress {
         }
         state.nudged = false;
         self.is_written.store(false, Ordering::Relaxed);
-        let mut taken = Taken { written: state.written.take(), stopping: state.stopping, ..Taken::default() };
-        while room && taken.arrivals.len() < TAKEN_MAX {
-            let next = state.own.pop_front();
-            let Some(arrival) = next.or_else(|| state.queue.pop()) else { break };
-            taken.arrivals.push(arrival);
+        let written = state.written.take();
+        let state = &mut *state;
+        if let Some(arrivals) = room {
+            let own = state.own.len().min(TAKEN_MAX);
+            arrivals.extend(state.own.drain(..own));
+            state.queue.take(TAKEN_MAX, arrivals);
         }
-        taken.drained = state.own.is_empty() && state.queue.len() == 0;
-        taken
+        Taken { written, stopping: state.stopping, drained: state.own.is_empty() && state.queue.len() == 0 }
     }
 }
 
@@ -257,11 +256,11 @@ mod tests {
         ingress.stop();
         assert!(ingress.is_stopping());
         let began = Instant::now();
-        let taken = ingress.take(false, true, None);
+        let taken = ingress.take(None, true, None);
         assert!(taken.stopping && taken.written.is_none() && began.elapsed() >= STOPPING_LOOK);
         ingress.written(true);
-        assert_eq!(ingress.take(false, true, None).written, Some(true));
-        let taken = ingress.take(true, false, None);
+        assert_eq!(ingress.take(None, true, None).written, Some(true));
+        let taken = ingress.take(Some(&mut VecDeque::new()), false, None);
         assert!(taken.stopping && taken.drained);
     }
 }

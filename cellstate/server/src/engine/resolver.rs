@@ -46,9 +46,8 @@ impl Resolver {
         let mut pending: VecDeque<Arrival> = VecDeque::new();
         loop {
             let room = pending.is_empty() && self.committer.has_room();
-            let Taken { arrivals, written, stopping, drained } =
-                self.shared.ingress.take(room, self.committer.is_writing(), self.wake_at());
-            pending.extend(arrivals);
+            let Taken { written, stopping, drained } =
+                self.shared.ingress.take(room.then_some(&mut pending), self.committer.is_writing(), self.wake_at());
             if let Some(durable) = written {
                 self.written(durable);
             }

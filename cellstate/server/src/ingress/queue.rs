@@ -42,6 +42,11 @@ const REQUEST_BYTES: usize = 256;
 /// What a principal may ask for in one turn, in bytes: a few dozen claims. Less only changes turns more often.
 const TURN_BYTES: usize = 2048;
 
+/// Principals without requests whose places are kept, for up to so many requests each: a queue that runs empty all the time would else take
+/// memory for each request.
+const IDLE_MAX: usize = 16;
+const IDLE_REQUESTS_MAX: usize = 2048;
+
 /// The requests of one principal.
 #[derive(Debug)]
 struct Own<T> {
@@ -75,11 +80,18 @@ impl<T> FairQueue<T> {
     /// Queues a request; gives it back when there is no room. A request that is larger than all room there is goes in when the
     /// queue is empty.
     pub(crate) fn push(&mut self, principal: &Arc<str>, bytes: usize, request: T) -> Result<(), (Full, T)> {
-        if let Some(full) = self.full(principal, bytes) {
+        if let Some(full) = self.full(bytes) {
             return Err((full, request));
         }
+        let bounds = self.bounds;
         match self.principals.get_mut(principal) {
             Some(own) => {
+                if let Some(full) = own.full(bounds, bytes) {
+                    return Err((full, request));
+                }
+                if own.waiting.is_empty() {
+                    self.turns.push_back(principal.clone());
+                }
                 own.waiting.push_back((bytes, request));
                 own.bytes += bytes;
             }
@@ -94,52 +106,67 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    fn full(&self, principal: &Arc<str>, bytes: usize) -> Option<Full> {
-        let QueueBounds { requests, bytes: most, principal_requests, principal_bytes } = self.bounds;
+    /// Which bound of all principals together has no room for so many bytes.
+    fn full(&self, bytes: usize) -> Option<Full> {
+        let QueueBounds { requests, bytes: most, .. } = self.bounds;
         if self.requests >= requests {
             return Some(Full::Requests(requests));
         }
-        if self.requests > 0 && self.bytes + bytes > most {
-            return Some(Full::Bytes(most));
+        (self.requests > 0 && self.bytes + bytes > most).then_some(Full::Bytes(most))
+    }
+
+    /// Takes the next requests, until there are so many in `taken`. Looks principals up once a turn, not for each request.
+    pub(crate) fn take(&mut self, most: usize, taken: &mut VecDeque<T>) {
+        while taken.len() < most {
+            let alone = self.turns.len() == 1;
+            let Some(principal) = self.turns.front() else { return };
+            let own = self.principals.get_mut(principal).expect("who has a turn has requests");
+            while taken.len() < most
+                && let Some((bytes, request)) = own.next(alone)
+            {
+                self.requests -= 1;
+                self.bytes -= bytes;
+                taken.push_back(request);
+            }
+            if own.waiting.is_empty() {
+                // What is left of a turn is not saved up.
+                own.credit = 0;
+                let is_small = own.waiting.capacity() <= IDLE_REQUESTS_MAX;
+                if !is_small || self.principals.len() > IDLE_MAX {
+                    self.principals.remove(principal);
+                }
+                self.turns.pop_front();
+            } else if taken.len() < most {
+                own.credit += TURN_BYTES;
+                self.turns.rotate_left(1);
+            }
         }
-        let own = self.principals.get(principal)?;
-        if own.waiting.len() >= principal_requests {
+    }
+}
+
+impl<T> Own<T> {
+    fn full(&self, bounds: QueueBounds, bytes: usize) -> Option<Full> {
+        let QueueBounds { principal_requests, principal_bytes, .. } = bounds;
+        if self.waiting.is_empty() {
+            return None;
+        }
+        if self.waiting.len() >= principal_requests {
             return Some(Full::Principal(principal_requests));
         }
-        (own.bytes + bytes > principal_bytes).then_some(Full::PrincipalBytes(principal_bytes))
+        (self.bytes + bytes > principal_bytes).then_some(Full::PrincipalBytes(principal_bytes))
     }
 
-    /// The next request.
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        loop {
-            let alone = self.turns.len() == 1;
-            let principal = self.turns.front()?;
-            let own = self.principals.get_mut(principal)?;
-            let (bytes, _) = own.waiting.front()?;
-            let cost = bytes + REQUEST_BYTES;
-            if own.credit >= cost || alone {
-                own.credit = own.credit.saturating_sub(cost);
-                return self.take_first();
-            }
-            own.credit += TURN_BYTES;
-            self.turns.rotate_left(1);
+    /// The next request, if what is left of the turn is worth it, or nobody else waits.
+    fn next(&mut self, alone: bool) -> Option<(usize, T)> {
+        let (bytes, _) = self.waiting.front()?;
+        let cost = bytes + REQUEST_BYTES;
+        if self.credit < cost && !alone {
+            return None;
         }
-    }
-
-    /// The first request of the principal whose turn it is.
-    fn take_first(&mut self) -> Option<T> {
-        let principal = self.turns.front()?;
-        let own = self.principals.get_mut(principal)?;
-        let (bytes, request) = own.waiting.pop_front()?;
-        own.bytes -= bytes;
-        self.requests -= 1;
+        self.credit = self.credit.saturating_sub(cost);
+        let (bytes, request) = self.waiting.pop_front()?;
         self.bytes -= bytes;
-        if own.waiting.is_empty() {
-            // What is left of a turn is not saved up.
-            self.principals.remove(principal);
-            self.turns.pop_front();
-        }
-        Some(request)
+        Some((bytes, request))
     }
 }
 
@@ -151,8 +178,14 @@ mod tests {
         FairQueue::new(QueueBounds { requests, bytes, principal_requests, principal_bytes: bytes })
     }
 
+    fn pop(queue: &mut FairQueue<u32>) -> Option<u32> {
+        let mut taken = VecDeque::new();
+        queue.take(1, &mut taken);
+        taken.pop_front()
+    }
+
     fn drain(queue: &mut FairQueue<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| queue.pop()).collect()
+        std::iter::from_fn(|| pop(queue)).collect()
     }
 
     #[test]
@@ -165,7 +198,42 @@ mod tests {
         queue.push(&bob, TURN_BYTES - REQUEST_BYTES, 10).unwrap();
         queue.push(&bob, TURN_BYTES - REQUEST_BYTES, 11).unwrap();
         assert_eq!(drain(&mut queue), [0, 10, 1, 11, 2, 3]);
-        assert!(queue.principals.is_empty() && queue.turns.is_empty() && queue.bytes == 0);
+        assert!(queue.turns.is_empty() && queue.bytes == 0 && queue.principals.values().all(|own| own.bytes == 0));
+    }
+
+    #[test]
+    fn many_are_taken_in_the_order_in_which_each_would_be() {
+        let fill = || {
+            let mut queue = queue(1000, 1 << 20, 1000);
+            let names: [Arc<str>; 3] = ["ann".into(), "bob".into(), "eve".into()];
+            for number in 0..300_u32 {
+                let bytes = number as usize * 37 % 3000;
+                queue.push(&names[number as usize * 7 % 5 % 3], bytes, number).unwrap();
+            }
+            queue
+        };
+        let (mut one_by_one, mut many) = (fill(), fill());
+        let mut taken = VecDeque::new();
+        for most in [1, 2, 40, 41, 300] {
+            many.take(most, &mut taken);
+            assert_eq!(taken.len(), most);
+        }
+        many.take(301, &mut taken);
+        assert_eq!(taken, drain(&mut one_by_one));
+    }
+
+    #[test]
+    fn few_places_are_kept_for_principals_without_requests() {
+        let mut queue = queue(100_000, 1 << 30, 100_000);
+        for number in 0..100 {
+            queue.push(&number.to_string().into(), 1, number).unwrap();
+        }
+        assert_eq!(drain(&mut queue).len(), 100);
+        assert_eq!(queue.principals.len(), IDLE_MAX);
+        let ann: Arc<str> = "ann".into();
+        (0..10_000).for_each(|number| queue.push(&ann, 1, number).unwrap());
+        assert_eq!(drain(&mut queue).len(), 10_000);
+        assert!(!queue.principals.contains_key(&ann), "its place is large");
     }
 
     #[test]
@@ -180,7 +248,7 @@ mod tests {
         }
         let (mut of_large, mut of_small) = (0, 0);
         for _ in 0..1000 {
-            match queue.pop().unwrap() {
+            match pop(&mut queue).unwrap() {
                 256 => of_small += 256 + 256,
                 bytes => of_large += bytes + 256,
             }
@@ -210,7 +278,7 @@ mod tests {
         let mut queue = queue(3, 10, 2);
         assert!(queue.push(&ann, 100, 1).is_ok());
         assert!(queue.push(&ann, 1, 2).is_err());
-        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(pop(&mut queue), Some(1));
         assert!(queue.push(&ann, 1, 2).is_ok());
     }
 }
