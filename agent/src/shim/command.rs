@@ -26,7 +26,9 @@ use nix::{
     },
     unistd::{ForkResult, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setsid},
 };
-use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{ShimSpec, setup, watched_signals};
@@ -351,10 +353,24 @@ fn drop_capabilities() -> Result<(), Failure> {
             Ok(()) => {}
             // The kernel's last capability is behind us.
             Err(rustix::io::Errno::INVAL) => break,
+            Err(rustix::io::Errno::PERM) => return give_capabilities_up(),
             Err(error) => return Err(setup(format!("dropping capability {bit}: {error}"))),
         }
     }
     Ok(())
+}
+
+/// For a root that may not lower its bounds, as in a container: what it has itself goes, and an exec without new privileges brings
+/// nothing back.
+fn give_capabilities_up() -> Result<(), Failure> {
+    let failed = |error| setup(format!("giving capabilities up: {error}"));
+    let own = capabilities(None).map_err(failed)?;
+    let kept = CapabilitySets {
+        effective: own.effective & KEPT,
+        permitted: own.permitted & KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, kept).map_err(failed)
 }
 
 /// Makes a tree read-only for this mount namespace, so that a root task can't lift its own limits. Not possible before

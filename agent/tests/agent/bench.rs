@@ -63,11 +63,22 @@ impl Bench {
         Self::new(None, Isolation::default())
     }
 
+    /// Bare, with shims that are started by other words.
+    pub(crate) fn by(words: &[&str]) -> Self {
+        let (program, before) = words.split_first().unwrap();
+        let arguments = before.iter().chain(&[PROGRAM, "shim"]).map(Into::into).collect();
+        Self::with(ShimProgram { program: program.into(), arguments }, None, Isolation::default())
+    }
+
     fn new(cgroup: Option<AgentCgroup>, isolation: Isolation) -> Self {
+        Self::with(shim(), cgroup, isolation)
+    }
+
+    fn with(shim: ShimProgram, cgroup: Option<AgentCgroup>, isolation: Isolation) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = ExecOptions {
             directory: AgentDirectory::new(directory.path().to_owned()),
-            shim: shim(),
+            shim,
             cgroup: cgroup.clone(),
             isolation,
             log_file_bytes_max: 64 << 10,

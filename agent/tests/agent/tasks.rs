@@ -186,6 +186,22 @@ async fn an_isolated_task_sees_its_own_processes_only() {
     assert!(output.contains("NoNewPrivs:\t1"), "{output}");
 }
 
+// Where root may not lower its bounds, as in a container, each task failed.
+#[tokio::test]
+async fn a_root_that_may_not_lower_its_bounds_runs_tasks_with_no_more_capabilities() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let words = ["/usr/bin/setpriv", "--bounding-set=-setpcap", "--inh-caps=-setpcap"];
+    for mut bench in [Bench::bare(), Bench::by(&words)] {
+        let task = bench.shell("grep -E 'Cap(Prm|Eff)' /proc/self/status");
+        let allocation = task.allocation;
+        let exit = bench.run(task).await;
+        assert!(exit.succeeded(), "{exit}");
+        assert_eq!(bench.output(allocation), "CapPrm:\t00000000000004fb\nCapEff:\t00000000000004fb\n");
+    }
+}
+
 // A root task could name the program that the kernel runs, outside of all namespaces, for each crash on the machine.
 #[tokio::test]
 async fn an_isolated_task_can_not_write_to_the_kernel() {
