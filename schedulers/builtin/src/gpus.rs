@@ -99,6 +99,8 @@ pub(crate) struct Gpus {
     /// Whether it shall be made anew.
     is_outdated: bool,
     seen: BTreeSet<(JobId, u16)>,
+    /// Whether those that are over were forgotten in this decision.
+    has_forgotten: bool,
 }
 
 impl Gpus {
@@ -115,12 +117,13 @@ impl Gpus {
             ranked: 0,
             is_outdated: false,
             seen: BTreeSet::new(),
+            has_forgotten: false,
         })
     }
 
     /// A decision begins: `changed` are the slots of machines that changed since the last one, `None` any.
     pub(crate) fn begin(&mut self, changed: Option<&[u32]>) {
-        self.is_up_to_date = false;
+        (self.is_up_to_date, self.has_forgotten) = (false, false);
         self.stale = self.stale.take().zip(changed).map(|(mut stale, changed)| {
             stale.extend(changed);
             stale
@@ -150,7 +153,11 @@ impl Gpus {
     /// A group came: counted once, however often it is tried.
     pub(crate) fn expect(&mut self, cell: &Cell, work: &Work) {
         let Some(task) = &self.task(work.shape()) else { return };
-        if self.seen.len() >= SEEN_MAX {
+        if self.seen.contains(&(work.job.id, work.group)) {
+            return;
+        }
+        // At most once a decision: when so many are not over, none of them goes.
+        if self.seen.len() >= SEEN_MAX && !std::mem::replace(&mut self.has_forgotten, true) {
             self.seen.retain(|(job, _)| cell.job(*job).is_some_and(|job| !job.state.is_final()));
         }
         let known = self.expected.len() < KINDS_MAX || self.expected.contains_key(task);
