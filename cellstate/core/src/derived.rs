@@ -154,7 +154,10 @@ impl Derived {
         let mut known = 0;
         for (number, end) in delta.ends.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {
-                cell.warm_rows(delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot));
+                let next = delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot);
+                cell.warm_rows(next.clone());
+                self.allocation_slots.warm(next.clone());
+                self.ring.warm(next.filter_map(|slot| cell.allocation_rows().get(slot)).map(|row| row.machine));
             }
             let Some(row) = cell.allocation_rows().get(end.slot) else { continue };
             let in_use = cell.in_use(row.machine).is_some();

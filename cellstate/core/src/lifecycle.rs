@@ -32,6 +32,11 @@ impl Marks {
         self.ended.clear();
     }
 
+    /// Brings what tells whether these end into the cache.
+    fn warm(&self, slots: impl Iterator<Item = u32>) {
+        slots.for_each(|slot| self.ended.prefetch(slot));
+    }
+
     fn has_left(&self, slot: u32) -> bool {
         self.left.contains(slot)
     }
@@ -278,7 +283,8 @@ impl Core {
         for (number, transition) in transitions.iter().enumerate() {
             if number.is_multiple_of(WARM_AHEAD) {
                 let next = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.allocation.slot);
-                self.cell.warm(next);
+                self.cell.warm(next.clone());
+                consequences.marks.warm(next);
                 let machines = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.machine.slot);
                 self.cell.warm_machines(machines);
             }

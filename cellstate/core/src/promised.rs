@@ -143,6 +143,12 @@ impl Promised {
         }
     }
 
+    /// Brings what tells whether these are being stopped into the cache.
+    #[inline]
+    pub(crate) fn warm_stops(&self, slots: impl Iterator<Item = u32>) {
+        slots.for_each(|slot| self.stops.prefetch(slot));
+    }
+
     /// Notes a stop; false if it was noted before.
     #[inline]
     pub(crate) fn stop(&mut self, slot: u32) -> bool {

@@ -232,7 +232,9 @@ impl Resolver<'_> {
         let mut alike = (u32::MAX, u32::MAX, 0);
         for (position, &id) in (0..).zip(&txn.stops) {
             if position % WARM_AHEAD == 0 {
-                self.cell.warm(txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot));
+                let next = txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot);
+                self.cell.warm(next.clone());
+                self.promised.warm_stops(next);
             }
             let active = self.cell.allocation(id).filter(|found| found.status.state.is_active());
             let Some(found) = active else {

@@ -10,6 +10,8 @@ use plenum_model::{
     Room, SessionId, TakeOver, TransactionId,
 };
 
+use crate::lifecycle::WARM_AHEAD;
+
 /// No earlier change.
 const NONE: u64 = u64::MAX;
 
@@ -185,10 +187,19 @@ impl Ring {
         Some(&self.details[found].1)
     }
 
+    /// Brings the newest changes of these machines into the cache.
+    #[inline]
+    pub(crate) fn warm(&self, machines: impl Iterator<Item = u32>) {
+        machines.filter_map(|machine| self.heads.get(machine as usize)).for_each(plenum_model::prefetch);
+    }
+
     /// Room was taken by each of these grants.
     pub(crate) fn note_grants(&mut self, revision: Revision, grants: &Grants) {
         let mut extras = grants.extras.iter().peekable();
         for (position, &machine) in grants.machines.iter().enumerate() {
+            if position.is_multiple_of(WARM_AHEAD) {
+                self.warm(grants.machines[position..].iter().take(WARM_AHEAD).copied());
+            }
             if let Some(extra) = extras.next_if(|extra| extra.claim as usize == position) {
                 self.note_detail(detail_of_grant(extra));
             }

@@ -27,6 +27,14 @@ impl SlotBits {
         fresh
     }
 
+    /// Brings a slot's bit into the cache, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(word) = self.0.get(slot as usize / WORD) {
+            plenum_model::prefetch(word);
+        }
+    }
+
     /// Takes a slot out.
     pub(crate) fn remove(&mut self, slot: u32) {
         if let Some(word) = self.0.get_mut(slot as usize / WORD) {
@@ -54,6 +62,12 @@ impl SlotSet {
     #[inline]
     pub(crate) fn contains(&self, slot: u32) -> bool {
         self.bits.contains(slot)
+    }
+
+    /// Brings a slot's bit into the cache, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        self.bits.prefetch(slot);
     }
 
     /// Puts a slot in; false if it was there.

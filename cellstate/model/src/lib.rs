@@ -45,6 +45,7 @@ pub use job::{
 };
 pub use machine::{BootId, Machine, MachineRow, MachineState};
 pub use paged::Paged;
+pub use prefetch::prefetch;
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
 pub use session::Session;
 pub use transaction::{

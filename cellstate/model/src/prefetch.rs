@@ -2,7 +2,7 @@
 
 /// Asks for the cache line in which `place` begins, and does not wait for it. Nothing but speed depends on it.
 #[inline]
-pub(crate) fn prefetch<T>(place: &T) {
+pub fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
