@@ -28,11 +28,15 @@ struct Stops {
 }
 
 impl Stops {
-    /// Whether so many more may be stopped with this tick. The first may always: a machine is lost, or drained, as a whole.
-    fn take(&mut self, count: usize) -> bool {
-        let may = self.taken == 0 || self.taken + count <= self.max;
-        self.taken += if may { count } else { 0 };
-        may
+    /// How many of so many more may be stopped with this tick: all of them or none, or the first ones of more than any tick may stop.
+    /// `None`: this tick stops enough without them.
+    fn take(&mut self, count: usize) -> Option<usize> {
+        if self.taken > 0 && self.taken + count > self.max {
+            return None;
+        }
+        let taken = count.min(self.left());
+        self.taken += taken;
+        Some(taken)
     }
 
     fn left(&self) -> usize {
@@ -47,7 +51,9 @@ impl Core {
         let retired = self.derived.retires.first().map(|(time, _)| *time);
         let lost = self.derived.losses.first().map(|(time, _)| time);
         let lost = lost.map(|time| match self.derived.given_up.first() {
-            Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
+            Some(first) if !self.may_give_up() && !self.is_giving_up_first() => {
+                time.max(first.plus_micros(MINUTE_MICROS))
+            }
             _ => time,
         });
         let drained = self.derived.drains.first().map(|(time, _)| time);
@@ -74,12 +80,12 @@ impl Core {
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let Derived { marks, tenants, ring, homes, sweeps, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
-        for &slot in &losers {
+        for &(slot, max) in &losers {
             let active = tenants.active_on(&self.cell, ring, slot);
-            lose(&self.cell, homes, slot, &active, now, &mut consequences);
+            lose(&self.cell, homes, slot, &active, now, max, &mut consequences);
         }
-        for &slot in &drained {
-            drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, &mut consequences);
+        for &(slot, max) in &drained {
+            drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, max, &mut consequences);
         }
         sweeps.stop_some(&self.cell, stops.left(), &mut consequences);
         let delta = consequences.conclude();
@@ -104,8 +110,9 @@ impl Core {
         retired
     }
 
-    /// Unreachable machines of which allocations are to be lost now, at most `max` of them, and as many as may be given up.
-    fn take_losers(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<u32> {
+    /// Unreachable machines of which something is to be lost now, at most `max` of them, and as many as may be given up; each with how
+    /// many allocations and homes it loses with this tick.
+    fn take_losers(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<(u32, usize)> {
         let mut losers = Vec::new();
         while let Some((time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
             && losers.len() < max
@@ -118,15 +125,22 @@ impl Core {
                 continue;
             }
             if actual.is_some_and(|time| time <= now) {
-                if !self.may_give_up() {
+                let begun = self.derived.giving_up == Some(slot);
+                if !begun && !self.may_give_up() {
                     rare!("a machine waits to be given up");
                     break;
                 }
-                if !stops.take(times.len()) {
+                let due = times.iter().filter(|&&time| time <= now).count();
+                let Some(taken) = stops.take(due) else { break };
+                if !begun {
+                    self.derived.given_up.push(now);
+                }
+                losers.push((slot, taken));
+                self.derived.giving_up = (taken < due).then_some(slot);
+                if taken < due {
+                    rare!("a crowded machine is lost in steps");
                     break;
                 }
-                self.derived.given_up.push(now);
-                losers.push(slot);
             }
             // What is not lost yet will be.
             self.derived.losses.put(slot, times.into_iter().filter(|&time| time > now).min());
@@ -139,22 +153,30 @@ impl Core {
         loss_times(&self.cell, &self.derived.homes, slot, &active).collect()
     }
 
-    /// Draining machines whose deadline is over, at most `max` of them.
-    fn take_drained(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<u32> {
+    /// Draining machines whose deadline is over, at most `max` of them; each with how many allocations it stops with this tick.
+    fn take_drained(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<(u32, usize)> {
         let mut drained = Vec::new();
         while let Some((_, slot)) = self.derived.drains.first().filter(|(time, _)| *time <= now)
             && drained.len() < max
         {
             let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
-            if !stops.take(active.len()) {
+            let Some(taken) = stops.take(active.len()) else { break };
+            if !active.is_empty() || self.derived.homes.on(slot).next().is_some() {
+                drained.push((slot, taken));
+            }
+            if taken < active.len() {
+                rare!("a crowded machine is drained in steps");
                 break;
             }
             self.derived.drains.put(slot, None);
-            if !active.is_empty() || self.derived.homes.on(slot).next().is_some() {
-                drained.push(slot);
-            }
         }
         drained
+    }
+
+    /// Whether the machine that is due first is being given up already, in steps.
+    fn is_giving_up_first(&self) -> bool {
+        let first = self.derived.losses.first().map(|(_, slot)| slot);
+        first.is_some() && self.derived.giving_up == first
     }
 
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.
@@ -195,31 +217,43 @@ pub(crate) fn loss_times<'a>(
     })
 }
 
-/// What an unreachable machine ran, of which this is active, is lost, as far as its time is over; and jobs lose it as their home.
-fn lose(cell: &Cell, homes: &Homes, slot: u32, active: &[u32], now: LogTime, consequences: &mut Consequences<'_>) {
+/// What an unreachable machine ran, of which this is active, is lost, as far as its time is over; and jobs lose it as their home. The
+/// first `max` of all these.
+fn lose(
+    cell: &Cell,
+    homes: &Homes,
+    slot: u32,
+    active: &[u32],
+    now: LogTime,
+    max: usize,
+    consequences: &mut Consequences<'_>,
+) {
     let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
     let Some(machine) = cell.machine_in(slot).filter(unreachable) else { return };
     let reason: Arc<str> = format!("{} is unreachable", machine.name).into();
     let over = |after: i64| machine.since.plus_micros(after) <= now;
-    for &allocation in active {
-        let Some(found) = cell.allocation_in(allocation) else { continue };
-        if lost_after(cell, found.row).is_some_and(over) {
-            let status = AllocationStatus { state: AllocationState::Lost, ready: false };
-            let restarts = found.extra.map_or(0, |extra| extra.restarts);
-            consequences.go(allocation, status, restarts, Some(reason.clone()));
-        }
+    let found = active.iter().filter_map(|&allocation| cell.allocation_in(allocation));
+    let mut left = max;
+    for found in found.filter(|found| lost_after(cell, found.row).is_some_and(over)).take(max) {
+        let status = AllocationStatus { state: AllocationState::Lost, ready: false };
+        let restarts = found.extra.map_or(0, |extra| extra.restarts);
+        consequences.go(found.id.slot, status, restarts, Some(reason.clone()));
+        left -= 1;
     }
-    for (job, _) in homes_on(cell, homes, slot).filter(|(_, after)| over(*after)) {
+    for (job, _) in homes_on(cell, homes, slot).filter(|(_, after)| over(*after)).take(left) {
         consequences.lose_home_of(job.id);
     }
 }
 
-/// What is left on a machine at the deadline of its drain is stopped; jobs whose tasks share it start over elsewhere.
-fn drain(active: &[u32], homes: &Homes, slot: u32, consequences: &mut Consequences<'_>) {
-    for &allocation in active {
+/// What is left on a machine at the deadline of its drain is stopped, the first `max` of it; jobs whose tasks share it start over
+/// elsewhere once that was all.
+fn drain(active: &[u32], homes: &Homes, slot: u32, max: usize, consequences: &mut Consequences<'_>) {
+    for &allocation in active.iter().take(max) {
         consequences.stop(allocation, "drained");
     }
-    homes.on(slot).for_each(|job| consequences.lose_home_of(job));
+    if active.len() <= max {
+        homes.on(slot).for_each(|job| consequences.lose_home_of(job));
+    }
 }
 
 fn has_allocations(cell: &Cell, id: JobId) -> bool {

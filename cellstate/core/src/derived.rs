@@ -63,6 +63,8 @@ pub(crate) struct Derived {
     /// Times at which machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
     /// Tasks of all jobs.
+    /// The machine that was given up last, while not all of it is lost yet.
+    pub(crate) giving_up: Option<u32>,
     pub(crate) tasks: u64,
     /// What namespaces use of their quotas.
     pub(crate) quotas: QuotaUse,
@@ -112,6 +114,7 @@ impl Derived {
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
             leavers: Vec::new(),
+            giving_up: None,
             partitions: Reserved::default(),
             opened: cell.revision(),
         };
@@ -283,6 +286,9 @@ impl Derived {
             let active = self.tenants.active_on(cell, &self.ring, machine.id.slot);
             crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active).min()
         } else {
+        if self.giving_up == Some(machine.id.slot) {
+            self.giving_up = None;
+        }
             None
         };
         self.losses.put(machine.id.slot, time);

@@ -40,7 +40,10 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, Request, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 5;
+pub const CORE_VERSION: u32 = 6;
+
+/// Claims, placements and stops of a transaction that is too small to overlap its own loads.
+const SMALL: usize = 8;
 
 /// Bounds of the core.
 #[derive(Clone, Debug)]

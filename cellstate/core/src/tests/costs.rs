@@ -215,3 +215,71 @@ fn machines_that_are_lost_or_drained_together_stop_what_they_run_in_steps() {
     assert_eq!(large.tick_all(), 10, "two machines each");
     assert_eq!((large.in_state(AllocationState::Lost), large.in_state(AllocationState::Stopping)), (500, 500));
 }
+
+/// A core whose commands stop a hundred tasks at most, with 250 on each of two machines. One machine may be given up a minute.
+fn crowded_machines() -> (Large, [MachineId; 2]) {
+    let mut large = Large::new(CoreOptions { stops_max: 100, ..CoreOptions::default() });
+    let machines = ["m0", "m1"].map(|name| large.machine(name.into()));
+    let job = large.job(GroupShape { count: 500, lost_after_micros: Some(60_000_000), ..GroupShape::default() });
+    let on = |task: u32| machines[task as usize % 2].slot;
+    assert_eq!(large.commit(vec![placement(job, 0..500, on, 0)]).granted(), 500);
+    (large, machines)
+}
+
+// All that ran on one machine was lost or stopped with one command. With small segments and some ten thousands of tasks on it that did
+// not fit the log, and the server ended, again and again.
+#[test]
+fn a_crowded_machine_is_drained_in_steps() {
+    let (mut large, machines) = crowded_machines();
+    let deadline = Some(large.now.plus_micros(60_000_000));
+    for machine in machines {
+        large.ask(Command::DrainMachine { machine, deadline });
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    assert_eq!(large.tick_all(), 6);
+    assert_eq!(large.in_state(AllocationState::Stopping), 500);
+    assert_eq!(large.core.next_due(), None);
+}
+
+#[test]
+fn a_crowded_machine_is_lost_in_steps_and_given_up_once() {
+    let (mut large, machines) = crowded_machines();
+    for machine in machines {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    let mut ticks = 0;
+    while large.core.next_due().is_some_and(|due| due <= large.now) {
+        let before = large.in_state(AllocationState::Lost);
+        large.ask(Command::Tick);
+        assert!((1..=100).contains(&(large.in_state(AllocationState::Lost) - before)));
+        ticks += 1;
+    }
+    assert_eq!((ticks, large.in_state(AllocationState::Lost)), (3, 250), "the other machine waits for its minute");
+    large.now = large.now.plus_micros(60_000_000);
+    while large.core.next_due().is_some_and(|due| due <= large.now) {
+        large.ask(Command::Tick);
+    }
+    assert_eq!(large.in_state(AllocationState::Lost), 500);
+    assert_eq!(large.core.next_due(), None);
+}
+
+#[test]
+fn a_crowded_machine_that_comes_back_meanwhile_keeps_the_rest() {
+    let (mut large, machines) = crowded_machines();
+    large.ask(Command::ExpireMachine { machine: machines[0], epoch: 1 });
+    large.now = large.now.plus_micros(60_000_000);
+    large.ask(Command::Tick);
+    let found = large.core.cell().machine(machines[0]).expect("it is there").clone();
+    large.ask(Command::RegisterMachine {
+        name: found.name.clone(),
+        boot_id: found.boot_id.to_string().into(),
+        capacity: *found.capacity,
+        attributes: found.attributes.clone(),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+        seen: large.core.cell().revision(),
+    });
+    assert_eq!(large.tick_all(), 0);
+    assert_eq!(large.in_state(AllocationState::Lost), 100);
+}
