@@ -1,6 +1,6 @@
 //! Room in the log: how much a request may come to there, with its answer and what it changes.
 
-use plenum_model::{Cell, Command, Rejection, RejectionCode, TaskState, Transition};
+use plenum_model::{BootId, Cell, Command, Rejection, RejectionCode, TaskState, Transition};
 
 use super::Asked;
 
@@ -10,6 +10,8 @@ const REFUSAL_BYTES: usize = 560;
 const CHANGE_BYTES: usize = 64;
 /// A transition as it is asked for, without its reason.
 const TRANSITION_BYTES: usize = 64;
+/// A victim in a delta, whose reason names namespace and job.
+const VICTIM_BYTES: usize = 192;
 /// Names, times and lengths around it all.
 const AROUND_BYTES: usize = 4096;
 
@@ -22,8 +24,9 @@ impl Asked {
             Command::Commit(transaction, _) => {
                 let claims: usize = transaction.placements.iter().map(|placement| placement.machines.len()).sum();
                 let preempted: usize = transaction.placements.iter().map(|placement| placement.preemptions.len()).sum();
-                let others = preempted + transaction.stops.len();
-                (claims + transaction.placements.len() + 1) * (REFUSAL_BYTES + CHANGE_BYTES) + others * CHANGE_BYTES
+                (claims + transaction.placements.len() + 1) * (REFUSAL_BYTES + CHANGE_BYTES)
+                    + transaction.stops.len() * CHANGE_BYTES
+                    + preempted * VICTIM_BYTES
             }
             Command::ReportStatus(transitions) => transitions.len() * CHANGE_BYTES,
             _ => 0,
@@ -32,8 +35,10 @@ impl Asked {
     }
 }
 
-/// What a stop in a delta comes to, with its reason.
-const STOP_BYTES: usize = 40;
+/// What a stop or an end in a delta comes to, with one of the core's own reasons.
+const STOP_BYTES: usize = 72;
+/// The same of one that is lost: the reason names its machine.
+const LOST_BYTES: usize = 128;
 
 /// Why a request is not decided: it would stop or end more at once than a frame of the log holds. Decided, it could not be written, and
 /// the server would have to end.
@@ -51,6 +56,12 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
             let row = cell.machine_row(machine.id.slot)?;
             (row.allocations.into(), "stop some of its allocations first")
         }
+        Command::RegisterMachine { name, boot_id, .. } => {
+            let machine = cell.machine_named(name)?;
+            let rebooted = machine.boot_id != BootId::from(boot_id.as_ref());
+            let row = cell.machine_row(machine.id.slot).filter(|_| rebooted)?;
+            (row.allocations.into(), "its machine has booted, and cannot come back with so many")
+        }
         _ => return None,
     };
     let bytes = allocations * STOP_BYTES;
@@ -58,7 +69,7 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
         return None;
     }
     let message = format!(
-        "it would stop {allocations} allocations at once, which may come to {bytes} bytes in the log, and a request may \
+        "it would stop or end {allocations} allocations at once, which may come to {bytes} bytes in the log, and a request may \
          come to {bytes_max}; {instead}, or set larger segment_bytes"
     );
     Some(Rejection::new(RejectionCode::LimitReached, message))
@@ -66,7 +77,7 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
 
 /// How many stops are surely within so many bytes in the log.
 pub(crate) fn stops_within(bytes: usize) -> usize {
-    (bytes / STOP_BYTES).max(1)
+    (bytes / LOST_BYTES).max(1)
 }
 
 /// How many of these reports, the first ones, are surely within so many bytes in the log as one request; the first one always is
@@ -95,7 +106,44 @@ fn transition_bytes(transition: &Transition) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{AllocationId, AllocationState, MachineId, Request};
+    use plenum_model::{
+        AllocationId, AllocationState, AllocationStatus, Delta, End, LogTime, MachineId, Move, Request, Revision,
+    };
+    use std::sync::Arc;
+
+    /// Bytes of a delta for each of a thousand allocations that leave or end for a reason.
+    fn bytes_each(ends: bool, reason: &str) -> usize {
+        let (reason, slots) = (Some(Arc::from(reason)), (u32::MAX >> 6) - 1000..u32::MAX >> 6);
+        let mut delta = Delta::new(Revision(1), LogTime::default());
+        for slot in slots {
+            if ends {
+                let (state, exit_code) = (AllocationState::EndedLost, 0);
+                delta.ends.push(End { slot, state, exit_code, reason: reason.clone() });
+            } else {
+                let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
+                delta.moves.push(Move { slot, status, restarts: u32::MAX, reason: reason.clone() });
+            }
+        }
+        let mut out = bytes::BytesMut::new();
+        plenum_proto::delta::encode(&delta, &mut out);
+        out.len().div_ceil(1000)
+    }
+
+    // They were counted as forty bytes, and some were twice as many.
+    #[test]
+    fn what_is_counted_for_stops_and_ends_is_no_less_than_they_come_to() {
+        for reason in ["another task of the job failed", "stopped by a request", "the job was scaled down"] {
+            assert!(bytes_each(false, reason) <= STOP_BYTES, "{} for {reason}", bytes_each(false, reason));
+        }
+        for reason in ["the machine was removed", "the machine rebooted"] {
+            assert!(bytes_each(true, reason) <= STOP_BYTES, "{} for {reason}", bytes_each(true, reason));
+        }
+        let longest = "x".repeat(plenum_proto::bounds::NAME_BYTES_MAX);
+        let lost = bytes_each(false, &format!("{longest} is unreachable"));
+        assert!(lost <= LOST_BYTES, "{lost}");
+        let evicted = bytes_each(false, &format!("evicted for {longest}/{longest}"));
+        assert!(evicted <= VICTIM_BYTES, "{evicted}");
+    }
 
     fn report(transitions: usize, reason: &str) -> Vec<Transition> {
         let transition = Transition {
