@@ -133,7 +133,7 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         };
-        let mut granted = Vec::with_capacity(placement.machines.len());
+        let mut granted = self.spare.granted.take(placement.machines.len());
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
             if claim % WARM_AHEAD == 0 {

@@ -52,6 +52,7 @@ impl Core {
             ring: &self.derived.ring,
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
+            spare: &mut self.derived.spare,
             job_events: &self.derived.job_events,
             newcomers: &self.derived.newcomers,
             quotas: &self.derived.quotas,
@@ -138,7 +139,7 @@ impl Core {
         now: LogTime,
     ) -> (Outcome, Delta) {
         let mut delta = self.draft(now);
-        delta.moves.reserve_exact(resolution.stops.len() + resolution.victims.len());
+        delta.moves = self.derived.spare.moves.take(resolution.stops.len() + resolution.victims.len());
         for &slot in &resolution.stops {
             let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
             let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
@@ -164,8 +165,10 @@ impl Core {
                 }
             }
             ports.extend(granted.iter().filter_map(|granted| granted_ports(number, granted)));
-            placements.push(granted_ids(placement, granted, &delta, grants));
+            let ids = self.derived.spare.ids.take(placement.machines.len());
+            placements.push(granted_ids(placement, granted, &delta, grants, ids));
         }
+        resolution.granted.into_iter().for_each(|granted| self.derived.spare.granted.give(granted));
         for (&job_slot, &machine) in self.derived.promised.homes() {
             let job = self.cell.job_in(job_slot).expect("it was granted a machine");
             delta.jobs.push(JobChange::Home { id: job.id, machine: Some(machine) });
@@ -205,6 +208,7 @@ impl Core {
         if job.state == JobState::Waiting && self.derived.promised.start(job.id.slot) {
             delta.jobs.push(JobChange::State { id: job.id, state: JobState::Running, reason: "".into() });
         }
+        let columns = &mut self.derived.spare.columns;
         let mut grants = Grants {
             job: job.id,
             group: placement.group,
@@ -214,10 +218,10 @@ impl Core {
             scheduler,
             session: txn.id.session,
             number: u32::try_from(txn.id.number).expect("checked before"),
-            machines: Vec::with_capacity(granted.len()),
-            tasks: Vec::with_capacity(granted.len()),
-            slots: Vec::with_capacity(granted.len()),
-            generations: Vec::with_capacity(granted.len()),
+            machines: columns.take(granted.len()),
+            tasks: columns.take(granted.len()),
+            slots: columns.take(granted.len()),
+            generations: columns.take(granted.len()),
             extras: Vec::new(),
         };
         for _ in granted {

@@ -23,6 +23,7 @@ use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
+use crate::spare::Spare;
 use crate::sweeps::Sweeps;
 use crate::tenants::Tenants;
 use crate::unknown::UnknownDue;
@@ -62,12 +63,14 @@ pub(crate) struct Derived {
     pub(crate) unknown_due: UnknownDue,
     /// Times at which machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
-    /// Tasks of all jobs.
     /// The machine that was given up last, while not all of it is lost yet.
     pub(crate) giving_up: Option<u32>,
+    /// Tasks of all jobs.
     pub(crate) tasks: u64,
     /// What namespaces use of their quotas.
     pub(crate) quotas: QuotaUse,
+    /// Memory for what comes next.
+    pub(crate) spare: Spare,
     /// Who leaves with the delta that is taken in; scratch.
     leavers: Vec<Leaver>,
     /// Machines that partitions reserve.
@@ -111,10 +114,11 @@ impl Derived {
             sweeps: Sweeps::rebuild(cell),
             unknown_due: UnknownDue::rebuild(cell),
             given_up: Vec::new(),
+            giving_up: None,
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
+            spare: Spare::default(),
             leavers: Vec::new(),
-            giving_up: None,
             partitions: Reserved::default(),
             opened: cell.revision(),
         };
@@ -282,13 +286,13 @@ impl Derived {
 
     /// When the allocations of an unreachable machine are lost: the earliest of them.
     fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
+        if self.giving_up == Some(machine.id.slot) {
+            self.giving_up = None;
+        }
         let time = if machine.state == MachineState::Unreachable {
             let active = self.tenants.active_on(cell, &self.ring, machine.id.slot);
             crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active).min()
         } else {
-        if self.giving_up == Some(machine.id.slot) {
-            self.giving_up = None;
-        }
             None
         };
         self.losses.put(machine.id.slot, time);

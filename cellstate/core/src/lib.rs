@@ -30,12 +30,13 @@ mod rules;
 mod sessions;
 mod slot_set;
 mod slots;
+mod spare;
 mod specials;
 mod sweeps;
 mod tenants;
 mod unknown;
 
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Rejection, Request, Revision};
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, Request, Revision};
 
 use derived::Derived;
 
@@ -177,6 +178,32 @@ impl Core {
             Ok(Verdict::Repeat(revision)) => Decided::Repeated(revision),
             Err(rejection) => Decided::Unchanged(Decision::Rejected(rejection)),
         }
+    }
+
+    /// Brings what the next requests will touch into the cache, as far as they are small transactions: a large one does it for itself.
+    /// The loads of some dozens overlap here; while they are decided, each waits for the one before. Nothing but speed depends on it.
+    pub fn warm<'a>(&self, requests: impl Iterator<Item = &'a Request> + Clone) {
+        let small = requests.filter_map(|request| match &request.command {
+            Command::Commit(txn, _) if txn.stops.len() <= SMALL && txn.placements.len() <= SMALL => Some(txn),
+            _ => None,
+        });
+        self.cell.warm(small.clone().flat_map(|txn| txn.stops.iter().map(|stop| stop.slot)));
+        for placement in small.flat_map(|txn| &txn.placements).filter(|placement| placement.machines.len() <= SMALL) {
+            let group = self.cell.job(placement.job).and_then(|job| self.cell.group(job, placement.group));
+            if let Some(group) = group {
+                self.cell.warm_claims(group, &placement.machines, &placement.tasks);
+            }
+        }
+    }
+
+    /// Takes back a delta that nobody needs any more: its memory serves the next ones. Nothing but speed depends on it.
+    pub fn reuse_delta(&mut self, delta: Delta) {
+        self.derived.spare.give_delta(delta);
+    }
+
+    /// Takes back an outcome that nobody needs any more, as [`Core::reuse_delta`] does.
+    pub fn reuse_outcome(&mut self, outcome: Outcome) {
+        self.derived.spare.give_outcome(outcome);
     }
 
     fn handle(&mut self, request: &Request, now: LogTime) -> Handled {

@@ -276,7 +276,8 @@ impl Core {
     /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
         let mut draft = self.draft(now);
-        draft.ends.reserve(transitions.iter().filter(|transition| transition.state.is_end()).count());
+        let ends = transitions.iter().filter(|transition| transition.state.is_end()).count();
+        draft.ends = self.derived.spare.ends.take(ends);
         let marks = &mut self.derived.marks;
         let mut consequences = Consequences::new(&self.cell, marks, draft, self.options.stops_max);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();

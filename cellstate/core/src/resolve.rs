@@ -18,6 +18,7 @@ use crate::quotas::QuotaUse;
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
+use crate::spare::Spare;
 use crate::specials::Mark;
 
 /// Stops or claims whose rows are brought into the cache at a time: their loads overlap, and the first are still there when they are looked at.
@@ -64,6 +65,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) ring: &'a Ring,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
+    pub(crate) spare: &'a mut Spare,
     pub(crate) job_events: &'a JobEvents,
     /// Behind a cell: judging a refusal changes nothing but this.
     pub(crate) newcomers: &'a RefCell<Newcomers>,
@@ -85,7 +87,11 @@ pub(crate) struct Resolver<'a> {
 impl Resolver<'_> {
     /// Decides which claims and stops the cell can grant.
     pub(crate) fn resolve(mut self, txn: &Transaction) -> Resolution {
-        let mut resolution = Resolution::default();
+        let mut resolution = Resolution {
+            granted: Vec::with_capacity(txn.placements.len()),
+            stops: Vec::with_capacity(txn.stops.len()),
+            ..Resolution::default()
+        };
         self.promised.begin(txn.claims());
         self.newcomers.borrow_mut().clear();
         let failed = txn.guards.iter().find_map(|guard| self.failed_guard(guard));
@@ -379,14 +385,15 @@ pub(crate) fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: F
     }
 }
 
-/// Ids of what a placement was granted, in the order of its claims.
+/// Ids of what a placement was granted, in the order of its claims, in an empty vector.
 pub(crate) fn granted_ids(
     placement: &Placement,
     granted: &[Granted],
     delta: &Delta,
     grants: usize,
+    mut ids: Vec<Option<AllocationId>>,
 ) -> Vec<Option<AllocationId>> {
-    let mut ids = vec![None; placement.machines.len()];
+    ids.resize(placement.machines.len(), None);
     if let Some(columns) = delta.grants.get(grants).filter(|_| !granted.is_empty()) {
         for (position, granted) in granted.iter().enumerate() {
             let id = AllocationId { slot: columns.slots[position], generation: columns.generations[position] };

@@ -293,6 +293,24 @@ impl<T> Committer<T> {
             && self.building.requests() < self.options.batch_requests
     }
 
+    /// Brings what the next requests will touch into the cache. Nothing but speed depends on it.
+    pub fn warm<'a>(&self, requests: impl Iterator<Item = &'a Asked> + Clone) {
+        self.core.warm(requests.map(Asked::request));
+    }
+
+    /// Takes back deltas of a batch that nobody needs any more: their memory serves the next ones. Nothing but speed depends on it.
+    pub fn reuse_deltas(&mut self, mut deltas: Vec<Delta>) {
+        deltas.drain(..).for_each(|delta| self.core.reuse_delta(delta));
+        self.building.reuse(deltas);
+    }
+
+    /// Takes back an answer that nobody needs any more, as [`Committer::reuse_deltas`] does.
+    pub fn reuse_answer(&mut self, answer: Answer) {
+        if let Answer::Changed(Decision::Outcome(outcome)) = answer {
+            self.core.reuse_outcome(*outcome);
+        }
+    }
+
     /// When [`Input::Tick`] would change something; `None`: not before something else happens. The first is always `OpenServer`: what is
     /// overdue since the last start is decided in this one, with its options and under its term.
     #[must_use]

@@ -43,6 +43,9 @@ pub(crate) struct Threads {
     keeping: JoinHandle<()>,
 }
 
+/// Batches whose deltas are on their way back to the resolver. More are dropped: it has enough.
+const SPENT_MAX: usize = 4;
+
 /// Starts all threads. `checkpoint` is the cell of the newest checkpoint.
 pub(crate) fn start(
     shared: &Arc<Shared>,
@@ -53,8 +56,10 @@ pub(crate) fn start(
     let writer = Writer::new(journal, shared.clone());
     let (batches, to_write) = crossbeam_channel::bounded(1);
     let (shared_too, writer_too) = (shared.clone(), writer.clone());
+    let (done, spent) = crossbeam_channel::bounded(SPENT_MAX);
     let resolver = Resolver {
         committer,
+        spent,
         shared: shared_too,
         writer: writer_too,
         batches,
@@ -65,7 +70,7 @@ pub(crate) fn start(
     let with = |shared: &Arc<Shared>| shared.clone();
     let publisher = spawn("publisher", shared, {
         let shared = with(shared);
-        move || publisher::run(&shared)
+        move || publisher::run(&shared, &done)
     })?;
     let feeder = spawn("feeder", shared, {
         let shared = with(shared);

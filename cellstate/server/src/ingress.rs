@@ -45,22 +45,24 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Answers, with what the published batch has of the answer. An asker who left does not mind.
-    pub(crate) fn send(self, answered: Answered, published: Option<&LoggedBatch>) {
+    /// Answers, with what the published batch has of the answer. An asker who left does not mind. Gives the answer back if nobody
+    /// needs it any more.
+    pub(crate) fn send(self, answered: Answered, published: Option<&LoggedBatch>) -> Option<Answer> {
         match self {
-            Self::Once(to) => drop(to.send(answered)),
+            Self::Once(to) => to.send(answered).err().map(|answered| answered.answer),
             Self::Session { number, to } => {
-                // Encoded when it was decided. The decided one ends where it began, on the resolver's thread: memory that
-                // is taken by one thread and given back by another costs both.
+                // Encoded when it was decided. The decided one stays on the resolver's thread, for its memory: what is taken by
+                // one thread and given back by another costs both.
                 let encoded = match &answered.answer {
                     Answer::Changed(_) => published.and_then(|batch| batch.outcome(answered.at)),
                     Answer::Unchanged(_) | Answer::Repeated(_) => None,
                 };
-                let told = match encoded {
-                    Some(encoded) => Told::Outcome(answered.at, encoded),
-                    None => Told::Other(answered),
+                let (told, spent) = match encoded {
+                    Some(encoded) => (Told::Outcome(answered.at, encoded), Some(answered.answer)),
+                    None => (Told::Other(answered), None),
                 };
                 drop(to.send((number, told)));
+                spent
             }
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct Building {
     encoder: BatchEncoder,
     deltas: Vec<Delta>,
     transactions: Vec<TransactionNote>,
+    /// Of a batch that nobody needs any more: the next one's grow into it.
+    spare: Vec<Delta>,
     /// Kept between batches, so that encoding allocates only the batch itself.
     decided: BytesMut,
     delta: BytesMut,
@@ -53,12 +55,19 @@ impl Building {
         self.transactions.extend(note);
     }
 
+    /// Takes memory for the deltas of a batch.
+    pub(super) fn reuse(&mut self, deltas: Vec<Delta>) {
+        if deltas.is_empty() && deltas.capacity() > self.spare.capacity() {
+            self.spare = deltas;
+        }
+    }
+
     /// The batch; `None` if there is nothing in it.
     pub(super) fn finish(&mut self) -> Option<Published> {
         if self.deltas.is_empty() {
             return None;
         }
-        let deltas = std::mem::take(&mut self.deltas);
+        let deltas = std::mem::replace(&mut self.deltas, std::mem::take(&mut self.spare));
         let transactions = std::mem::take(&mut self.transactions);
         let batch = LoggedBatch::parse(self.encoder.finish()).expect("it was encoded here, without gaps");
         Some(Published { batch: Arc::new(batch), deltas, transactions })

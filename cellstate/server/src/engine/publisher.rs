@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
 use plenum_model::{Delta, SessionChange, SessionId};
 
 use super::backlog::Received;
@@ -15,14 +16,18 @@ use crate::shared::Shared;
 const BATCHES_MAX: usize = 64;
 
 /// The publishing thread.
-pub(crate) fn run(shared: &Arc<Shared>) {
+/// What it is done with goes back to who made it, for its memory.
+pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
     loop {
         match shared.published.receive(BATCHES_MAX, None) {
             Received::Items(batches) => {
                 for published in batches {
-                    if let Err(error) = fold(shared, published) {
-                        shared.fail(error);
-                        return;
+                    match fold(shared, published) {
+                        Ok(deltas) => drop(done.try_send(deltas)),
+                        Err(error) => {
+                            shared.fail(error);
+                            return;
+                        }
                     }
                 }
             }
@@ -35,7 +40,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     }
 }
 
-fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
+fn fold(shared: &Arc<Shared>, published: Published) -> Result<Vec<Delta>, ServerError> {
     shared.picture.note_time(published.batch.first(), published.batch.time());
     shared.picture.tidy();
     let losses = losses(&published).map_err(ServerError::Mirror)?;
@@ -44,7 +49,7 @@ fn fold(shared: &Arc<Shared>, published: Published) -> Result<(), ServerError> {
     shared.hub.fold(&published.deltas, now);
     note_opened(shared, &published.deltas, now);
     shared.feed.send(published.batch);
-    Ok(())
+    Ok(published.deltas)
 }
 
 /// Sessions that were opened, whether or not who asked for them is still there.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-use plenum_model::LogTime;
+use crossbeam_channel::{Receiver, Sender};
+use plenum_model::{Delta, LogTime};
 
 use super::journal::Writer;
 use crate::commit::{Batch, Committer, Input, Output, Published};
@@ -24,6 +24,10 @@ const ALONE_REQUESTS: u64 = 2;
 /// one of a few bytes, and who is in it waits no longer than needed.
 const WORTH_WRITING_BYTES: usize = 128 << 10;
 
+/// Requests for which what they touch is brought into the cache at a time: their loads overlap, and the first of it is still there when
+/// they are decided.
+const WARM_AHEAD: usize = 32;
+
 /// The resolver, and whom it hands batches to.
 pub(crate) struct Resolver {
     pub(crate) committer: Committer<Ticket>,
@@ -31,6 +35,8 @@ pub(crate) struct Resolver {
     pub(crate) writer: Writer,
     /// To the journal's thread; one batch at a time.
     pub(crate) batches: Sender<Batch>,
+    /// Deltas of batches that are done with, for their memory.
+    pub(crate) spent: Receiver<Vec<Delta>>,
     /// Durable and shown; who waits for it is still to be told.
     pub(crate) published: Option<Published>,
     /// Revisions of the last batch.
@@ -86,7 +92,12 @@ impl Resolver {
     /// Decides what there is room for, and carries out what comes of it.
     fn decide_all(&mut self, pending: &mut VecDeque<Arrival>, drained: bool) {
         loop {
+            let mut decided = 0;
             while self.committer.has_room() {
+                if pending.len() > 1 && decided % WARM_AHEAD == 0 {
+                    self.committer.warm(pending.iter().take(WARM_AHEAD).map(|arrival| &arrival.asked));
+                }
+                decided += 1;
                 let Some(arrival) = pending.pop_front() else { break };
                 self.decide(arrival);
             }
@@ -137,7 +148,8 @@ impl Resolver {
                 Output::Answer { ticket, at, answer } => {
                     self.shared.metrics.answered(ticket.since.elapsed());
                     let batch = self.published.as_ref().map(|published| &*published.batch);
-                    ticket.reply.send(Answered { at, answer }, batch);
+                    let spent = ticket.reply.send(Answered { at, answer }, batch);
+                    spent.into_iter().for_each(|answer| self.committer.reuse_answer(answer));
                 }
                 Output::Write(batch) => {
                     self.tell_published();
@@ -155,6 +167,7 @@ impl Resolver {
     }
 
     fn note(&mut self, batch: &Batch) {
+        self.spent.try_iter().for_each(|deltas| self.committer.reuse_deltas(deltas));
         self.bytes_since_snapshot += batch.bytes.len();
         self.last_revisions = batch.last.0 - batch.first.0 + 1;
     }
