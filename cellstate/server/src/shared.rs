@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) lending: Lending,
     /// Watchers that read what they missed, at a time.
     pub(crate) catching_up: Semaphore,
+    /// Who reads much of the cell or the disk.
+    pub(crate) reads: Arc<past::Reads>,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -117,6 +119,7 @@ impl Shared {
             metrics: Metrics::new(),
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
+            reads: Arc::default(),
             backups: Arc::new(Semaphore::new(1)),
             opened_at: revision.next(),
             cut_bytes,

@@ -30,7 +30,7 @@ pub(super) async fn list(
     let behind = wire.ended && past::reach(shared, cell.revision()).await.is_err();
     let shared = shared.clone();
     // A million rows are looked at in some milliseconds, in which connections would stand still.
-    past::blocking(move || {
+    past::blocking(shared.reads.clone(), move || {
         let mut response = live(&shared, &cell, &wire, &filter, limit);
         if wire.ended && !response.truncated {
             let left = limit - response.allocations.len();

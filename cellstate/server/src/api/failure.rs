@@ -62,6 +62,12 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
     }
 
+    /// Too many read much of the cell or the disk already.
+    pub(super) fn too_many_reads(most: usize) -> Self {
+        let message = format!("{most} listings and other reads are under way or wait already; try again later");
+        Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
     /// Too much waits already.
     pub(crate) fn queue_full(full: Full) -> Self {
         let message = match full {

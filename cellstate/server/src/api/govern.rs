@@ -74,7 +74,7 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, &["namespace"])?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
-        let read = past::blocking(move || {
+        let read = past::blocking(self.shared.reads.clone(), move || {
             let used = used_by_namespace(&cell);
             let view = |(namespace, limit): (&Arc<str>, &plenum_model::Quota)| v1::QuotaView {
                 namespace: namespace.to_string(),

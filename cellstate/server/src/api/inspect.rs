@@ -61,7 +61,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let listed = past::blocking(move || Ok(list_machines(&cell, &filter, limit)));
+        let listed = past::blocking(self.shared.reads.clone(), move || Ok(list_machines(&cell, &filter, limit)));
         Ok(Response::new(listed.await?))
     }
 
@@ -127,7 +127,8 @@ impl v1::inspect_server::Inspect for InspectService {
         past::reach(&self.shared, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
         let v1::GetTransactionRequest { session, number } = wire;
-        let found = past::blocking(move || find_transaction(&history, session, number)).await?;
+        let found =
+            past::blocking(self.shared.reads.clone(), move || find_transaction(&history, session, number)).await?;
         Ok(Response::new(transaction(&self.shared, &cell, found, true)?))
     }
 
@@ -152,7 +153,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let history = self.shared.feed.history().clone();
         let since = wire.since_micros;
         let revision = cell.revision().0;
-        let rows = past::blocking(move || {
+        let rows = past::blocking(self.shared.reads.clone(), move || {
             let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
             let rows = table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect();
             Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
@@ -250,7 +251,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.
-    let counting = past::blocking(move || {
+    let counting = past::patiently(shared.reads.clone(), move || {
         count_rows(&cell, &mut status);
         Ok(status)
     });
@@ -304,7 +305,7 @@ async fn list_transactions(
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
     let (names, known) = (shared.clone(), cell.clone());
-    let page = past::blocking(move || {
+    let page = past::blocking(shared.reads.clone(), move || {
         let passes = |found: &LoggedTransaction| {
             let own = scheduler_of(&names, &known, SessionId(found.outcome.session));
             (!refused || !found.outcome.refusals.is_empty())

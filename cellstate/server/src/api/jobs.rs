@@ -122,7 +122,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Who waits for a job asks often, and a job may have a million tasks.
-        let got = past::blocking(move || {
+        let got = past::blocking(self.shared.reads.clone(), move || {
             let job = job_named(&cell, &wire.namespace, &wire.name)?;
             let mut view = view::job(&cell, job, &Counts::new(&cell));
             view.waiting_reason = Reasons::new(&shared, wire.at, &cell).of(job);
@@ -140,7 +140,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Looks at every task of what it shows.
-        let listed = past::blocking(move || Ok(list(&shared, &cell, &wire, &filter, limit)));
+        let listed = past::blocking(self.shared.reads.clone(), move || Ok(list(&shared, &cell, &wire, &filter, limit)));
         Ok(Response::new(listed.await?))
     }
 
@@ -335,7 +335,7 @@ fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
 async fn ended(shared: &Arc<Shared>, cell: &Cell, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     past::reach(shared, cell.revision()).await?;
     let (shared, cell) = (shared.clone(), cell.clone());
-    past::blocking(move || match ended::fate(&shared, &cell, id)? {
+    past::blocking(shared.reads.clone(), move || match ended::fate(&shared, &cell, id)? {
         Fate::Ended(row) => Ok(*row),
         Fate::NeverWas => Err(never_was(id, &cell)),
         Fate::Retired(oldest) => Err(retired(id, oldest)),
@@ -359,7 +359,9 @@ async fn live(shared: &Arc<Shared>, cell: &Cell, allocation: &AllocationRef<'_>)
     let mut view = view::allocation(cell, allocation, created);
     if created.is_none() {
         let (history, revision) = (shared.feed.history().clone(), view.created_revision);
-        let read = past::blocking(move || history.entry(revision).map_err(|error| Failure::history(&error)));
+        let read = past::blocking(shared.reads.clone(), move || {
+            history.entry(revision).map_err(|error| Failure::history(&error))
+        });
         view.created_micros = read.await.map_or(0, |logged| logged.time_micros);
     }
     view

@@ -6,6 +6,7 @@ use std::time::Duration;
 use plenum_history::{History, ReadError};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
+use tokio::sync::Semaphore;
 use tonic::Code;
 
 use super::failure::Failure;
@@ -40,7 +41,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cel
     }
     reach(shared, Revision(revision)).await?;
     let shared = shared.clone();
-    blocking(move || fold(shared.feed.history(), revision)).await
+    blocking(shared.reads.clone(), move || fold(shared.feed.history(), revision)).await
 }
 
 async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {
@@ -50,7 +51,10 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
     }
     reach(shared, now).await?;
     let shared = shared.clone();
-    blocking(move || shared.feed.history().revision_at_time(micros).map_err(|error| Failure::history(&error))).await
+    blocking(shared.reads.clone(), move || {
+        shared.feed.history().revision_at_time(micros).map_err(|error| Failure::history(&error))
+    })
+    .await
 }
 
 /// The cell, and the history up to it; of the present the history may lack the end, which is not waited for long.
@@ -64,7 +68,7 @@ pub(super) async fn story(
     reach_for(shared, at, cell.revision()).await?;
     let limit = listing::limit(limit, shared.settings.listing_rows);
     let history = shared.feed.history().clone();
-    blocking(move || tell(&history, &cell, limit)).await
+    blocking(shared.reads.clone(), move || tell(&history, &cell, limit)).await
 }
 
 /// Waits until the history has a revision. Who asks for the present is content with what it has by then.
@@ -87,10 +91,49 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
     Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))
 }
 
-/// Runs what reads the disk on a thread of its own.
+/// Reads that are under way at a time: each has a thread, and may keep a picture of the cell.
+const READS_MAX: usize = 32;
+/// Reads that are under way or wait.
+const ADMITTED_MAX: usize = 256;
+
+/// Who reads much of the cell or the disk, on threads of their own.
+pub(crate) struct Reads {
+    admitted: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self { admitted: Arc::new(Semaphore::new(ADMITTED_MAX)), running: Arc::new(Semaphore::new(READS_MAX)) }
+    }
+}
+
+/// Runs what reads the disk, or much of the cell, on a thread of its own. Refused when too many do.
 pub(super) async fn blocking<T: Send + 'static>(
+    reads: Arc<Reads>,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
+    let Ok(admitted) = reads.admitted.clone().try_acquire_owned() else {
+        return Err(Failure::too_many_reads(ADMITTED_MAX));
+    };
+    patiently(reads, move || {
+        // A caller who leaves meanwhile counts until its read is done.
+        let _admitted = admitted;
+        work()
+    })
+    .await
+}
+
+/// The same, but waits for its turn however many do.
+pub(super) async fn patiently<T: Send + 'static>(
+    reads: Arc<Reads>,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let running = reads.running.clone().acquire_owned().await.map_err(|_| Failure::ending())?;
+    let work = move || {
+        let _running = running;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
 }
 
@@ -125,4 +168,43 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
         cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
     }
     Ok(cell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.
+    #[tokio::test]
+    async fn so_many_read_at_once_and_more_than_wait_for_that_are_refused() {
+        let (reads, most, now) =
+            (Arc::new(Reads::default()), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new(std::sync::Barrier::new(READS_MAX + 1));
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..ADMITTED_MAX {
+            let (most, now, gate) = (most.clone(), now.clone(), gate.clone());
+            let read = blocking(reads.clone(), move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                if number < READS_MAX {
+                    gate.wait();
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            });
+            all.spawn(read);
+        }
+        while reads.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = blocking(reads.clone(), || Ok(())).await.unwrap_err();
+        assert_eq!(refused.code, "QUEUE_FULL");
+        assert!(!refused.retry_after.is_zero());
+        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        while let Some(done) = all.join_next().await {
+            done.unwrap().unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), READS_MAX);
+        blocking(reads, || Ok(())).await.unwrap();
+    }
 }
