@@ -41,11 +41,10 @@ pub(crate) struct Mark {
 impl Specials {
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        if !self.steps.is_empty() {
-            self.machines.clear();
-            self.taken_over.clear();
-            self.steps.clear();
-        }
+        // Steps that were taken back are gone, and may have left machines with nothing behind.
+        self.machines.clear();
+        self.taken_over.clear();
+        self.steps.clear();
         self.victims.clear();
     }
 
@@ -171,5 +170,11 @@ mod tests {
         assert!(specials.ports(2).is_empty() && specials.taken_over(6).is_none());
         assert_eq!(specials.taken_over(5), Some(&entry(5, 100, 443)));
         assert!(specials.evicts(5) && !specials.evicts(6));
+        specials.go_back(Mark { steps: 0, victims: 0 });
+        specials.clear();
+        assert!(
+            specials.machines.is_empty() && specials.taken_over.is_empty(),
+            "nothing is left of what was taken back"
+        );
     }
 }
