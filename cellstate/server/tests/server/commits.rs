@@ -290,6 +290,13 @@ async fn a_job_is_stopped_in_steps_that_the_log_has_room_for_and_a_scaling_that_
     let refused = jobs.scale(scale(0)).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
     assert!(refused.message().contains("40 allocations at once"), "{}", refused.message());
+    // All that a machine ran ends with the registration that tells of a boot.
+    let capacity = Some(v1::Resources { cpu_millis: 64_000, memory_bytes: 1 << 40, ..Default::default() });
+    let machine =
+        v1::RegisterMachine { name: "m1".to_owned(), boot_id: "boot-2".to_owned(), capacity, ..Default::default() };
+    let request = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    let refused = v1::agents_client::AgentsClient::new(channel.clone()).register(request).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
     jobs.scale(scale(30)).await.unwrap();
     jobs.stop(stop).await.unwrap();
     for _ in 0..600 {
