@@ -11,6 +11,11 @@ mod output;
 mod parent;
 mod parts;
 
+/// Nearly everything that a commit takes from the heap is given back by another thread, for which glibc's allocator is not made.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

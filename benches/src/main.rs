@@ -48,6 +48,11 @@ use crate::figure::Results;
 use crate::machine::Machine;
 use crate::progress::{print, say};
 
+/// The one that a `plenum` with this feature has.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Plenum: claims a second, what a commit takes, what an idle cell costs.
 #[derive(Debug, Parser)]
 #[command(name = "plenum-bench", version, max_term_width = 100)]
