@@ -6,6 +6,7 @@ mod apply;
 mod compare;
 mod extras;
 mod governance;
+mod jobs;
 mod read;
 mod restore;
 

@@ -1,0 +1,134 @@
+//! Folding changes of jobs: their rows, those of their groups, and those of their tasks.
+
+use std::sync::Arc;
+
+use super::{Cell, FoldError, JobSlot};
+use crate::delta::{JobChange, Subject};
+use crate::{GroupRow, Job, LogTime, TaskPast, TaskState};
+
+impl Cell {
+    pub(super) fn change_job(&mut self, change: &JobChange) -> Result<(), FoldError> {
+        match change {
+            JobChange::Put { job, task_bases } => self.put_job(job, task_bases),
+            JobChange::State { id, state, reason } => {
+                let time = self.time;
+                let job = self.job_mut(*id)?;
+                job.state = *state;
+                job.state_since = time;
+                job.reason = reason.clone();
+                Ok(())
+            }
+            JobChange::Group { row, count, not_before, task_base } => {
+                self.change_group(*row, *count, *not_before, *task_base)
+            }
+            JobChange::Removed(id) => self.remove_job(*id),
+            JobChange::Home { id, machine } => {
+                self.job_mut(*id)?.home = *machine;
+                Ok(())
+            }
+            JobChange::Launched { id, instant_micros } => {
+                self.job_mut(*id)?.last_instant_micros = Some(*instant_micros);
+                Ok(())
+            }
+        }
+    }
+
+    fn job_mut(&mut self, id: crate::JobId) -> Result<&mut Job, FoldError> {
+        if self.job(id).is_none() {
+            return self.fault(Subject::Job(id), "is not there");
+        }
+        let job = self.jobs.get_mut(id.slot).job.as_mut().expect("seen a line above");
+        Ok(Arc::make_mut(job))
+    }
+
+    fn put_job(&mut self, job: &Arc<Job>, task_bases: &[u32]) -> Result<(), FoldError> {
+        if task_bases.len() != job.shape.groups.len() {
+            return self.fault(Subject::Job(job.id), "has another number of groups than of places for their tasks");
+        }
+        let replaced = self.job_in(job.id.slot).map(|before| before.id);
+        if replaced.is_some_and(|before| before != job.id) {
+            return self.fault(Subject::Job(job.id), "is put where another one is");
+        }
+        if let Some(before) = replaced {
+            self.clear_groups(before)?;
+        }
+        for ((row, group), &task_base) in (job.group_base..).zip(&job.shape.groups).zip(task_bases) {
+            let tasks = [group.count, 0, 0, 0, 0, 0];
+            let row = self.groups.get_mut(row);
+            *row = GroupRow {
+                task_base,
+                count: group.count,
+                job_slot: job.id.slot,
+                tasks,
+                single_instance: group.single_instance,
+                ..GroupRow::default()
+            };
+            (task_base..task_base + group.count)
+                .for_each(|task| self.put_task(task, TaskPast::default(), TaskState::default()));
+        }
+        *self.jobs.get_mut(job.id.slot) = JobSlot { generation: job.id.generation, job: Some(job.clone()) };
+        let name = (job.shape.namespace.clone(), job.shape.name.clone());
+        Arc::make_mut(&mut self.jobs_by_name).insert(name, job.id);
+        Ok(())
+    }
+
+    /// Gives the rows of a job's groups and tasks back.
+    fn clear_groups(&mut self, id: crate::JobId) -> Result<(), FoldError> {
+        let Some(job) = self.job(id).cloned() else { return self.fault(Subject::Job(id), "is not there") };
+        for row in (job.group_base..).take(job.shape.groups.len()) {
+            let group = *self.groups.get_mut(row);
+            if group.tasks_in(TaskState::Live) + group.leaving > 0 {
+                return self.fault(Subject::GroupRow(row), "still has live allocations");
+            }
+            (group.task_base..group.task_base + group.count)
+                .for_each(|task| self.put_task(task, TaskPast::default(), TaskState::default()));
+            *self.groups.get_mut(row) = GroupRow::default();
+        }
+        Ok(())
+    }
+
+    fn remove_job(&mut self, id: crate::JobId) -> Result<(), FoldError> {
+        self.clear_groups(id)?;
+        let slot = self.jobs.get_mut(id.slot);
+        let job = slot.job.take().expect("its groups were cleared");
+        let name = (job.shape.namespace.clone(), job.shape.name.clone());
+        Arc::make_mut(&mut self.jobs_by_name).remove(&name);
+        Ok(())
+    }
+
+    fn change_group(&mut self, row: u32, count: u32, not_before: LogTime, base: u32) -> Result<(), FoldError> {
+        let Some(&before) = self.groups.get(row) else {
+            return self.fault(Subject::GroupRow(row), "is not there");
+        };
+        let mut after = GroupRow { count, not_before, task_base: base, ..before };
+        let kept = before.count.min(count);
+        if base != before.task_base {
+            for task in 0..kept {
+                let (past, state) = self.take_task(before.task_base + task);
+                self.put_task(base + task, past, state);
+            }
+        }
+        for task in kept..before.count {
+            let (_, state) = self.take_task(before.task_base + task);
+            if state == TaskState::Live {
+                return self.fault(Subject::Task(row, task), "is live and may not be dropped");
+            }
+            after.tasks[state as usize] -= 1;
+        }
+        (kept..count).for_each(|task| self.put_task(base + task, TaskPast::default(), TaskState::default()));
+        after.tasks[TaskState::Waiting as usize] += count - kept;
+        *self.groups.get_mut(row) = after;
+        Ok(())
+    }
+
+    /// Writes a task wholly: one that is new, or was moved.
+    pub(super) fn put_task(&mut self, row: u32, past: TaskPast, state: TaskState) {
+        *self.tasks.get_mut(row) = past;
+        *self.task_states.get_mut(row) = state;
+    }
+
+    /// Leaves a row as if nobody had ever been there.
+    fn take_task(&mut self, row: u32) -> (TaskPast, TaskState) {
+        (std::mem::take(self.tasks.get_mut(row)), std::mem::take(self.task_states.get_mut(row)))
+    }
+}
