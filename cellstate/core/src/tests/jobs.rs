@@ -1,0 +1,259 @@
+//! Stories of jobs: what waits for what, retries, tasks that share a machine, scaling, and the end.
+
+use super::story::check;
+
+#[test]
+fn a_group_waits_for_the_groups_before_it() {
+    check(
+        "
+        machine m1 cpu=8000
+        job wc by batch tasks=1 cpu=1000
+        group wc reduce after=main tasks=1 cpu=1000
+        snapshot
+        batch: claim wc.reduce[0]@m1
+        batch: claim wc[0]@m1
+        report wc[0] complete
+        snapshot
+        batch: claim wc.reduce[0]@m1
+        report wc.reduce[0] complete
+        job? wc
+        ",
+        "
+        batch: refused; wc.reduce[0] misfit NotWanted
+        batch: committed; wc[0] granted
+        batch: committed; wc.reduce[0] granted
+        wc Complete
+        ",
+    );
+}
+
+#[test]
+fn the_failure_after_the_last_retry_fails_the_job_and_stops_the_rest() {
+    check(
+        "
+        machine m1 cpu=8000
+        job map by batch tasks=2 cpu=1000 retry=1 delay=5
+        snapshot
+        batch: claim map[0]@m1 map[1]@m1
+        report map[0] failed 7
+        snapshot
+        batch: claim map[0]@m1
+        wait 5
+        batch: claim map[0]@m1
+        report map[0] failed 7
+        job? map
+        show map[1]
+        ",
+        "
+        batch: committed; map[0] granted; map[1] granted
+        batch: refused; map[0] misfit NotWanted
+        batch: committed; map[0] granted
+        map Failed task main[0] failed: exit code 7
+        map[1] Stopping
+        ",
+    );
+}
+
+#[test]
+fn an_exit_of_a_service_is_a_failure_and_is_retried_for_ever() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=1 cpu=1000 forever
+        snapshot
+        service: claim web[0]@m1
+        report web[0] complete
+        snapshot
+        service: claim web[0]@m1
+        job? web
+        ",
+        "
+        service: committed; web[0] granted
+        service: committed; web[0] granted
+        web Running
+        ",
+    );
+}
+
+#[test]
+fn tasks_that_share_a_machine_stay_together_and_start_over_when_it_is_lost() {
+    check(
+        "
+        machine m1 cpu=8000
+        machine m2 cpu=8000
+        job wc by batch tasks=2 cpu=1000 together
+        snapshot
+        batch: claim wc[0]@m1 wc[1]@m2
+        report wc[0] complete
+        batch: claim wc[1]@m1
+        expire m1
+        wait 61
+        batch: claim wc[0]@m2 wc[1]@m2
+        ",
+        "
+        batch: partial; wc[0] granted; wc[1] misfit OtherMachine
+        batch: committed; wc[1] granted
+        batch: committed; wc[0] granted; wc[1] granted
+        ",
+    );
+}
+
+#[test]
+fn a_finished_job_is_retired_after_a_time() {
+    check(
+        "
+        machine m1 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        batch: claim map[0]@m1
+        report map[0] complete
+        job? map
+        wait 3601
+        job? map
+        ",
+        "
+        batch: committed; map[0] granted
+        map Complete
+        map gone
+        ",
+    );
+}
+
+#[test]
+fn a_job_that_began_again_is_retired_after_its_second_end() {
+    check(
+        "
+        machine m1 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        batch: claim map[0]@m1
+        report map[0] complete
+        wait 3000
+        job map by batch tasks=1 cpu=1000
+        wait 700
+        job? map
+        batch: claim map[0]@m1
+        report map[0] complete
+        wait 3500
+        job? map
+        wait 101
+        job? map
+        ",
+        "
+        batch: committed; map[0] granted
+        map Waiting
+        batch: committed; map[0] granted
+        map Complete
+        map gone
+        ",
+    );
+}
+
+// Looking for live tasks among those that go away subtracted 1 from the 0 of those without an allocation.
+#[test]
+fn a_group_shrinks_by_its_waiting_tasks() {
+    check(
+        "
+        machine m1 cpu=2000
+        job map by batch tasks=3 cpu=1000
+        batch: claim map[0]@m1
+        job map by batch tasks=1 cpu=1000
+        batch: claim map[1]@m1
+        ",
+        "
+        batch: committed; map[0] granted
+        batch: refused; map[1] misfit NotWanted
+        ",
+    );
+}
+
+#[test]
+fn scaling_down_stops_the_highest_tasks_and_their_room_waits_for_the_receipt() {
+    check(
+        "
+        machine m1 cpu=3000
+        job web by service tasks=3 cpu=1000
+        job map by batch tasks=1 cpu=1000
+        service: claim web[0]@m1 web[1]@m1 web[2]@m1
+        scale web 1
+        show web[0]
+        show web[2]
+        snapshot
+        batch: claim map[0]@m1
+        scale web 2
+        service: claim web[1]@m1
+        report web[2] stopped
+        snapshot
+        batch: claim map[0]@m1
+        ",
+        "
+        service: committed; web[0] granted; web[1] granted; web[2] granted
+        web[0] Granted
+        web[2] Stopping
+        batch: refused; map[0] misfit NoRoom short cpu_millis 1000
+        service: refused; web[1] misfit NoRoom short cpu_millis 1000
+        batch: committed; map[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_undone_tasks_are_scaled_away_is_complete() {
+    check(
+        "
+        machine m1 cpu=1000
+        job map by batch tasks=2 cpu=1000
+        batch: claim map[0]@m1
+        report map[0] complete
+        scale map 1
+        job? map
+        ",
+        "
+        batch: committed; map[0] granted
+        map Complete
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_shared_machine_is_removed_between_two_tasks_starts_over() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=2 cpu=1000 together
+        batch: claim wc[0]@m1
+        report wc[0] complete
+        remove m1
+        snapshot
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: committed; wc[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_shared_machine_vanishes_between_two_tasks_starts_over_after_a_time() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=2 cpu=1000 together
+        batch: claim wc[0]@m1
+        report wc[0] complete
+        expire m1
+        wait 59
+        snapshot
+        batch: claim wc[1]@m2
+        wait 2
+        snapshot
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: refused; wc[1] misfit OtherMachine
+        batch: committed; wc[0] granted
+        ",
+    );
+}

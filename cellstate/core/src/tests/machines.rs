@@ -1,0 +1,97 @@
+//! Stories of machines that are lost, found rebooted, removed or cordoned.
+
+use super::story::check;
+
+#[test]
+fn what_an_unreachable_machine_ran_is_lost_after_a_time_and_placed_elsewhere() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        report web[0] running
+        expire m1
+        wait 59
+        show web[0]
+        snapshot
+        wait 2
+        service: claim web[0]@m1
+        service: claim web[0]@m2
+        show web[0]
+        ",
+        "
+        service: committed; web[0] granted
+        web[0] Running
+        service: refused; web[0] misfit MachineNotReady
+        service: committed; web[0] granted
+        web[0] Granted
+        ",
+    );
+}
+
+#[test]
+fn a_rebooted_machine_runs_nothing_any_more() {
+    check(
+        "
+        machine m1 cpu=1000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        report web[0] running
+        machine m1 cpu=1000 boot=b
+        show web[0]
+        snapshot
+        service: claim web[0]@m1
+        ",
+        "
+        service: committed; web[0] granted
+        web[0] gone
+        service: committed; web[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_removed_machine_takes_what_it_ran_with_it() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        snapshot
+        remove m1
+        service: claim web[0]@m1
+        service: claim web[0]@m2
+        ",
+        "
+        service: committed; web[0] granted
+        service: refused; web[0] conflict NoSuchMachine culprits removed 0 total 0
+        service: committed; web[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_cordon_outlives_the_lease() {
+    check(
+        "
+        machine m1 cpu=1000
+        cordon m1
+        expire m1
+        machine m1 cpu=1000
+        machine? m1
+        uncordon m1
+        machine? m1
+        expire m1
+        cordon m1
+        machine m1 cpu=1000
+        machine? m1
+        ",
+        "
+        m1 Cordoned
+        m1 Ready
+        m1 Cordoned
+        ",
+    );
+}
