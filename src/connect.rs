@@ -20,6 +20,9 @@ pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
 /// The largest answer that a command takes. A listing of 100,000 allocations takes about 20 MiB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A cell that is gone without a word is noticed within twice this while something is asked of it: whoever follows a log or a listing
+/// would wait for ever. Long enough for a cell that is only slow.
+const ALIVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A connection to a cell; cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,7 +37,13 @@ impl Connection {
     ///
     /// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS, `UNAVAILABLE` when nothing answers within 5 s.
     pub(crate) async fn open(address: &str) -> Result<Self, Failure> {
+        Self::open_patiently(address, ALIVE_WITHIN).await
+    }
+
+    async fn open_patiently(address: &str, alive_within: Duration) -> Result<Self, Failure> {
         let channel = endpoint(address)?
+            .http2_keep_alive_interval(alive_within)
+            .keep_alive_timeout(alive_within)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .connect()
@@ -130,6 +139,17 @@ mod tests {
         assert_eq!(url("http://127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
         assert_eq!(url("https://cell:7070").unwrap_err().code, "UNIMPLEMENTED");
         assert_eq!(url("a cell").unwrap_err().exit, crate::failure::EXIT_USAGE);
+    }
+
+    // A command waited for ever for a cell whose machine was gone, or whose server was stopped.
+    #[tokio::test]
+    async fn a_cell_that_says_nothing_is_not_waited_for_without_end() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let connection = Connection::open_patiently(&address, Duration::from_millis(100)).await.unwrap();
+        let status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
+        let failure = Failure::from(status);
+        assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
     }
 
     #[test]
