@@ -243,7 +243,9 @@ impl Stage {
 
     /// Cgroups of agents whose directory is in this test's folder: each is named by a number made of that.
     fn cgroups(&self) -> Vec<PathBuf> {
-        let mut agents: Vec<PathBuf> = vec![self.path("agent")];
+        // Agents that tests start by themselves have folders of any name.
+        let inside = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut agents: Vec<PathBuf> = inside(&self.path).chain(inside(&self.path("agents"))).collect();
         // A temporary cell is in a folder named by its process.
         let cells = fs::read_dir(self.path("tmp")).into_iter().flatten().flatten().map(|entry| entry.path());
         for cell in cells.chain([self.path("cell")]) {
