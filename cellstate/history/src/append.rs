@@ -1,12 +1,14 @@
 //! How batches get in: gathered in memory, and written a block at a time with all that the index has about it.
 use crate::batch::EncodedBatch;
+use crate::block;
 use crate::digest::{Digest, KnownMachines, Machines};
 use crate::error::{StoreError, WriteError};
-use crate::filter;
+use crate::frames::LogRange;
 use crate::history::{History, Writer};
 use crate::keys::{self, Shelf};
 use crate::names;
 use crate::records::{BatchRecord, ConflictsRecord, NumberRecord, SummaryRecord, TimeRecord};
+use bytes::Bytes;
 
 /// Largest batch. The log's own frames are smaller.
 const BATCH_BYTES_MAX: usize = 64 << 20;
@@ -28,7 +30,7 @@ impl History {
                 let view = self.view();
                 (view.base, view.newest)
             };
-            if matches!(place(batch, base, newest, writer.time_micros)?, Place::Known) {
+            if matches!(position(batch, base, newest, writer.time_micros)?, Position::Known) {
                 continue;
             }
             if base.is_none() {
@@ -37,12 +39,23 @@ impl History {
                 changes.put_message(Shelf::Index, keys::BASE, &NumberRecord { number: batch.first - 1 });
                 changes.commit()?;
             }
+            let range = batch.place.map(|place| LogRange { place, first: batch.first, last: batch.last });
+            let joined =
+                writer.gathering_range.zip(batch.place).and_then(|(range, place)| range.joined(place, batch.last));
+            // A block is either one place in the log, or a copy of what has none.
+            let continues = if writer.gathering_range.is_some() { joined.is_some() } else { range.is_none() };
+            if writer.gathering_bytes > 0 && !continues {
+                self.close_block(&mut writer)?;
+            }
             let read = |slot| {
                 names::machine_row(self.store(), slot, u64::MAX).ok().flatten().map(|(from, row)| (row.id, from))
             };
-            let digest = Digest::of(batch, &mut Machines { known: &mut writer.machines, read: &read })?;
+            let writes = &mut *writer;
+            let digest =
+                Digest::of(batch, &mut writes.subjects, &mut Machines { known: &mut writes.machines, read: &read })?;
             writer.time_micros = batch.time_micros;
             writer.gathering_bytes += batch.bytes.len();
+            writer.gathering_range = joined.or(range);
             let record = BatchRecord {
                 first: batch.first,
                 last: batch.last,
@@ -56,7 +69,8 @@ impl History {
                 view.digest.extend(digest);
                 view.gathering.len()
             });
-            if gathered >= self.options().block_batches || writer.gathering_bytes >= self.options().block_bytes {
+            let full = gathered >= self.options().block_batches || writer.gathering_bytes >= self.options().block_bytes;
+            if full || writer.subjects.are_many() {
                 self.close_block(&mut writer)?;
                 self.rotate_when_due(&mut writer)?;
             }
@@ -67,9 +81,11 @@ impl History {
 
     /// Writes what gathered in memory as a block.
     pub(crate) fn close_block(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let (batches, digest) = {
+        // Readers look at both until the block is there; conflicts are many, and encoded without being copied.
+        let (batches, rows, conflicts) = {
             let view = self.view();
-            (view.gathering.clone(), view.digest.clone())
+            let conflicts = ConflictsRecord::encoded(&view.digest.conflicts);
+            (view.gathering.clone(), view.digest.rows.clone(), conflicts)
         };
         let (Some(first), Some(last)) = (batches.first(), batches.last().map(|batch| batch.last)) else {
             return Ok(());
@@ -79,18 +95,24 @@ impl History {
         let mut changes = self.store().changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });
-        let summary = SummaryRecord { last, time_micros, filter: filter::build(&digest.hashes).into() };
+        let summary =
+            SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter: writer.subjects.filter().into() };
         changes.put_message(Shelf::Index, keys::summary(first), &summary);
-        if !digest.conflicts.is_empty() {
-            let conflicts = ConflictsRecord { conflicts: digest.conflicts };
-            changes.put_message(Shelf::Index, keys::conflicts(first), &conflicts);
+        if !conflicts.is_empty() {
+            changes.put(Shelf::Index, keys::conflicts(first), &conflicts);
         }
-        digest.rows.into_iter().for_each(|(key, value)| changes.put(Shelf::Index, key, &value));
-        changes.put(Shelf::Blocks, keys::block(first), &crate::block::compressed(batches));
+        rows.into_iter().for_each(|(key, value)| changes.put(Shelf::Index, key, &value));
+        let block = match &writer.gathering_range {
+            Some(range) => block::placed(range, &batches),
+            None => block::compressed(batches),
+        };
+        changes.put(Shelf::Blocks, keys::block(first), &block);
         writer.rows_waiting_bytes += changes.bytes();
         changes.commit()?;
         writer.bytes_so_far = bytes_so_far;
         writer.gathering_bytes = 0;
+        writer.gathering_range = None;
+        writer.subjects.clear();
         self.change_view(|view| {
             view.gathering.clear();
             view.digest = Digest::default();
@@ -181,13 +203,13 @@ impl History {
     }
 }
 
-enum Place {
+enum Position {
     Known,
     Next,
 }
 
 /// Where a batch belongs.
-fn place(batch: &EncodedBatch, base: Option<u64>, newest: u64, time_micros: i64) -> Result<Place, WriteError> {
+fn position(batch: &EncodedBatch, base: Option<u64>, newest: u64, time_micros: i64) -> Result<Position, WriteError> {
     let malformed = |what: String| Err(WriteError::Malformed { revision: batch.first, what });
     if batch.first == 0 || batch.first > batch.last || batch.last == u64::MAX {
         return malformed(format!(
@@ -196,7 +218,7 @@ fn place(batch: &EncodedBatch, base: Option<u64>, newest: u64, time_micros: i64)
         ));
     }
     if base.is_some() && batch.last <= newest {
-        return Ok(Place::Known);
+        return Ok(Position::Known);
     }
     if base.is_some() && batch.first <= newest {
         return Err(WriteError::Overlap { first: batch.first, last: batch.last, newest });
@@ -210,5 +232,5 @@ fn place(batch: &EncodedBatch, base: Option<u64>, newest: u64, time_micros: i64)
     if batch.bytes.len() > BATCH_BYTES_MAX {
         return malformed(format!("it has {} bytes; expected at most {BATCH_BYTES_MAX}", batch.bytes.len()));
     }
-    Ok(Place::Next)
+    Ok(Position::Next)
 }

@@ -1,4 +1,5 @@
 //! What the server hands over: batches of the log, and nothing else. All that the history knows is in them.
+use crate::frames::LogPlace;
 use bytes::Bytes;
 use plenum_proto::v1;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub struct EncodedBatch {
     pub time_micros: i64,
     /// The encoded `LogBatch`, exactly as logged. At most 64 MiB.
     pub bytes: Bytes,
+    /// Where it stands in a log that keeps it: then it is not copied, and read from there ([`Options::frames`](crate::Options::frames)).
+    pub place: Option<LogPlace>,
 }
 
 /// A transaction that lost claims to somebody.
@@ -62,7 +65,16 @@ impl ConflictNote {
     /// `base_revision` and `deciding_micros` are those of the transaction, `loser` is the name of its scheduler.
     #[must_use]
     pub fn of_outcome(outcome: &v1::Outcome, loser: &str, base_revision: u64, deciding_micros: i64) -> Option<Self> {
-        let losses = losses_of(&outcome.refusals);
+        let conflicts = outcome.refusals.iter().filter(|refusal| refusal.kind() == v1::RefusalKind::Conflict);
+        let losses = losses_of(conflicts.map(|refusal| {
+            let culprit = refusal.culprits.first();
+            LostClaim {
+                winner: winner(culprit.map(|culprit| (culprit.scheduler.as_str(), culprit.event.as_str()))),
+                machine: refusal.machine,
+                job: refusal.job,
+                resource: refusal.resource,
+            }
+        }));
         if losses.is_empty() {
             return None;
         }
@@ -79,13 +91,19 @@ impl ConflictNote {
     }
 }
 
-/// What the conflicts among these refusals lost, and to whom.
-pub(crate) fn losses_of(refusals: &[v1::Refusal]) -> Vec<Loss> {
+/// A claim that was lost to somebody.
+pub(crate) struct LostClaim {
+    pub(crate) winner: String,
+    pub(crate) machine: u32,
+    pub(crate) job: u64,
+    pub(crate) resource: i32,
+}
+
+/// What these claims of one transaction come to.
+pub(crate) fn losses_of(lost: impl Iterator<Item = LostClaim>) -> Vec<Loss> {
     let mut losses: BTreeMap<(String, Option<u32>, u64, i32), u32> = BTreeMap::new();
-    let conflict = |refusal: &&v1::Refusal| refusal.kind == i32::from(v1::RefusalKind::Conflict);
-    for refusal in refusals.iter().filter(conflict) {
-        let winner = winner_of(refusal);
-        let exact = (winner, Some(refusal.machine), refusal.job, refusal.resource);
+    for LostClaim { winner, machine, job, resource } in lost {
+        let exact = (winner, Some(machine), job, resource);
         let key = if losses.len() < LOSSES_MAX || losses.contains_key(&exact) { exact } else { (exact.0, None, 0, 0) };
         *losses.entry(key).or_default() += 1;
     }
@@ -93,10 +111,11 @@ pub(crate) fn losses_of(refusals: &[v1::Refusal]) -> Vec<Loss> {
     losses.into_iter().map(loss).collect()
 }
 
-fn winner_of(refusal: &v1::Refusal) -> String {
-    match refusal.culprits.first() {
-        Some(culprit) if !culprit.scheduler.is_empty() => culprit.scheduler.clone(),
-        Some(culprit) => format!("({})", culprit.event),
+/// Who took the room, by scheduler and event of the newest culprit.
+pub(crate) fn winner(culprit: Option<(&str, &str)>) -> String {
+    match culprit {
+        Some(("", event)) => format!("({event})"),
+        Some((scheduler, _)) => scheduler.to_owned(),
         None => "(unknown)".to_owned(),
     }
 }

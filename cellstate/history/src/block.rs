@@ -1,10 +1,11 @@
-//! Blocks: consecutive batches as one value, and where a revision is.
+//! Blocks: consecutive batches, as one value or at one place of the log, and where a revision is.
 use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
+use crate::frames::{Frames, LogPlace, LogRange};
 use crate::history::History;
 use crate::keys::{self, Shelf, number_at};
 use crate::packing;
-use crate::records::{BatchRecord, BlockRecord};
+use crate::records::{BatchRecord, BlockRecord, LogBatchHead, PlacedRecord};
 use crate::store::{Row, Store, damaged, decode};
 use plenum_proto::v1;
 use prost::Message;
@@ -20,7 +21,93 @@ pub(crate) struct Block {
     pub(crate) batches: Vec<BatchRecord>,
 }
 
+/// What is known of a block before its batches are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockHead {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// When its first and its last batch were decided.
+    pub(crate) time_micros: i64,
+    pub(crate) newest_time_micros: i64,
+    /// Bytes that it takes in tables, about.
+    pub(crate) stored_bytes: u64,
+}
+
+/// A block as the store has it.
+pub(crate) enum StoredBlock {
+    /// Its batches, too.
+    Whole(Block),
+    /// Where its batches stand in the log.
+    Placed(BlockHead, LogRange),
+}
+
+/// What the value of a block that stands in the log begins with. Of compressed batches this would be their size, which is less.
+const PLACED: [u8; 4] = [0xff; 4];
+
+impl StoredBlock {
+    /// Reads a row of the blocks.
+    pub(crate) fn from_row(row: Row) -> Result<Self, StoreError> {
+        let Some(placed) = row.value.strip_prefix(&PLACED) else { return Ok(Self::Whole(Block::from_row(row)?)) };
+        let record: PlacedRecord = decode(Shelf::Blocks, &row.key, row.value.slice_ref(placed))?;
+        let key = <[u8; 8]>::try_from(row.key.as_slice()).map(u64::from_be_bytes).ok();
+        let Some(first) = key.filter(|first| *first <= record.last) else {
+            return Err(damaged(Shelf::Blocks, &row.key, "it ends before it begins"));
+        };
+        let place = LogPlace { segment: record.segment, offset: record.offset, bytes: record.frame_bytes };
+        let head = BlockHead {
+            first,
+            last: record.last,
+            time_micros: record.time_micros,
+            newest_time_micros: record.newest_time_micros,
+            stored_bytes: row.value.len() as u64,
+        };
+        Ok(Self::Placed(head, LogRange { place, first, last: record.last }))
+    }
+
+    pub(crate) fn head(&self) -> BlockHead {
+        match self {
+            Self::Placed(head, _) => *head,
+            Self::Whole(block) => BlockHead {
+                first: block.first,
+                last: block.last,
+                time_micros: block.batches.first().map_or(i64::MIN, |batch| batch.time_micros),
+                newest_time_micros: block.batches.last().map_or(i64::MIN, |batch| batch.time_micros),
+                stored_bytes: block.bytes(),
+            },
+        }
+    }
+
+    /// The block with its batches.
+    pub(crate) fn open(self, frames: Option<&dyn Frames>) -> Result<Block, StoreError> {
+        match self {
+            Self::Whole(block) => Ok(block),
+            Self::Placed(_, range) => Block::from_log(&range, frames),
+        }
+    }
+}
+
 impl Block {
+    /// Reads it from the log.
+    fn from_log(range: &LogRange, frames: Option<&dyn Frames>) -> Result<Self, StoreError> {
+        let failed = |what: String| StoreError::Log { first: range.first, what };
+        let frames = frames.ok_or_else(|| failed("the history was opened without its log".to_owned()))?;
+        let read = frames.read(range).map_err(|error| failed(error.to_string()))?;
+        let mut next = Some(range.first);
+        let batches = read.into_iter().map(|bytes| {
+            let head = LogBatchHead::decode(bytes.clone()).map_err(|error| failed(error.to_string()))?;
+            let revisions = head.entries.first().zip(head.entries.last());
+            let revisions = revisions.map(|(first, last)| (first.revision, last.revision));
+            let (first, last) = revisions
+                .filter(|(first, last)| Some(*first) == next && last >= first)
+                .ok_or_else(|| failed("its batches don't follow each other".to_owned()))?;
+            next = last.checked_add(1);
+            Ok(BatchRecord { first, last, time_micros: head.time_micros, bytes })
+        });
+        let batches = batches.collect::<Result<Vec<_>, StoreError>>()?;
+        let block = Self::of(batches).filter(|block| block.last == range.last);
+        block.ok_or_else(|| failed(format!("its last revision is not {}", range.last)))
+    }
+
     /// None if there are no batches.
     pub(crate) fn of(batches: Vec<BatchRecord>) -> Option<Self> {
         let (first, last) = (batches.first()?.first, batches.last()?.last);
@@ -74,26 +161,46 @@ impl Block {
     }
 }
 
+/// A block that stands in the log as the value of a row.
+pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord]) -> Vec<u8> {
+    let record = PlacedRecord {
+        last: range.last,
+        segment: range.place.segment,
+        offset: range.place.offset,
+        frame_bytes: range.place.bytes,
+        bytes: batches.iter().map(|batch| batch.bytes.len() as u64).sum(),
+        time_micros: batches.first().map_or(i64::MIN, |batch| batch.time_micros),
+        newest_time_micros: batches.last().map_or(i64::MIN, |batch| batch.time_micros),
+    };
+    let mut value = PLACED.to_vec();
+    value.extend_from_slice(&record.encode_to_vec());
+    value
+}
+
 /// Batches as the value of a row.
 pub(crate) fn compressed(batches: Vec<BatchRecord>) -> Vec<u8> {
     packing::compressed(&BlockRecord { batches }.encode_to_vec())
 }
 
 /// The last block of the store.
-pub(crate) fn newest_block(store: &Store) -> Result<Option<Block>, StoreError> {
-    store.last(Shelf::Blocks, keys::block(0)..=keys::block(u64::MAX))?.map(Block::from_row).transpose()
+pub(crate) fn newest_block(store: &Store) -> Result<Option<BlockHead>, StoreError> {
+    store.last(Shelf::Blocks, keys::block(0)..=keys::block(u64::MAX))?.map(head_of).transpose()
 }
 
 /// The first block of the store that begins at or after a revision.
-pub(crate) fn oldest_block_from(store: &Store, revision: u64) -> Result<Option<Block>, StoreError> {
-    store.first(Shelf::Blocks, keys::block(revision)..=keys::block(u64::MAX))?.map(Block::from_row).transpose()
+pub(crate) fn oldest_block_from(store: &Store, revision: u64) -> Result<Option<BlockHead>, StoreError> {
+    store.first(Shelf::Blocks, keys::block(revision)..=keys::block(u64::MAX))?.map(head_of).transpose()
+}
+
+fn head_of(row: Row) -> Result<BlockHead, StoreError> {
+    Ok(StoredBlock::from_row(row)?.head())
 }
 
 /// The block of the store that holds a revision, if one does.
-pub(crate) fn stored_block_holding(store: &Store, revision: u64) -> Result<Option<Block>, StoreError> {
+pub(crate) fn stored_block_holding(store: &Store, revision: u64) -> Result<Option<StoredBlock>, StoreError> {
     let Some(row) = store.last(Shelf::Blocks, keys::block(0)..=keys::block(revision))? else { return Ok(None) };
-    let block = Block::from_row(row)?;
-    Ok((block.last >= revision).then_some(block))
+    let block = StoredBlock::from_row(row)?;
+    Ok((block.head().last >= revision).then_some(block))
 }
 
 impl History {
@@ -108,14 +215,24 @@ impl History {
         if let Some(block) = gathering.and_then(Block::of) {
             return Ok(block);
         }
-        match stored_block_holding(self.store(), revision)? {
-            Some(block) => Ok(block),
+        match stored_block_holding(self.store(), revision)?.map(|block| self.open_block(block)) {
+            Some(Ok(block)) => Ok(block),
+            // Where it stood there may be something else by now, because it was retired meanwhile.
+            Some(Err(error)) => {
+                self.view().check(revision)?;
+                Err(error.into())
+            }
             None => {
                 // It may have been retired meanwhile.
                 self.view().check(revision)?;
                 Err(damaged(Shelf::Blocks, &keys::block(revision), "it is missing").into())
             }
         }
+    }
+
+    /// A block of the store with its batches.
+    pub(crate) fn open_block(&self, block: StoredBlock) -> Result<Block, StoreError> {
+        block.open(self.options().frames.as_deref())
     }
 }
 

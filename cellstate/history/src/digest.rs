@@ -1,11 +1,11 @@
 //! What the index keeps of batches: gathered while their block does, and written with it.
-use crate::batch::{EncodedBatch, Loss, losses_of};
+use crate::batch::{EncodedBatch, Loss, LostClaim, losses_of, winner};
 use crate::error::WriteError;
-use crate::filter::Subject;
+use crate::filter::{Subject, Subjects};
 use crate::keys;
 use crate::records::{
-    CommandHead, ConflictRecord, DecisionHead, DeltaHead, JobRecord, LeaverRecord, LogBatchHead, LogEntryHead,
-    LossRecord, MachineRecord,
+    CommandHead, ConflictRecord, CulpritHead, DecisionHead, DeltaHead, JobRecord, LeaverRecord, LogBatchHead,
+    LogEntryHead, LossRecord, MachineRecord, RefusalHead,
 };
 use bytes::Bytes;
 use plenum_proto::fields::{fields, number};
@@ -24,17 +24,18 @@ const SHAPES: u64 = 5;
 const GRANTS: u64 = 8;
 const MOVES: u64 = 9;
 const ENDS: u64 = 10;
+const TASKS: u64 = 11;
 /// Of its `Grants`.
 const GRANTED_JOB: u64 = 1;
 const GRANTED_SLOTS: u64 = 9;
+/// Of its `TaskChanges`.
+const GROUP_ROW: u64 = 1;
 /// Of its `Moves` and `Ends`.
 const SLOTS: u64 = 1;
 
 /// What the entries of a block are about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Digest {
-    /// Of subjects. Only those that follow each other are left out when they are the same.
-    pub(crate) hashes: Vec<u64>,
     /// The transactions that lost claims to somebody, oldest first.
     pub(crate) conflicts: Vec<ConflictRecord>,
     /// Names, and what goes with them one day.
@@ -42,8 +43,12 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    /// Reads a batch. `machine_in` tells which machine is known to be in a slot.
-    pub(crate) fn of(batch: &EncodedBatch, machine_in: &mut Machines<'_>) -> Result<Self, WriteError> {
+    /// Reads a batch, and notes what it is about. `machine_in` tells which machine is known to be in a slot.
+    pub(crate) fn of(
+        batch: &EncodedBatch,
+        subjects: &mut Subjects,
+        machine_in: &mut Machines<'_>,
+    ) -> Result<Self, WriteError> {
         let malformed = |what: String| WriteError::Malformed { revision: batch.first, what };
         let head = LogBatchHead::decode(batch.bytes.clone())
             .map_err(|error| malformed(format!("it can't be decoded: {error}")))?;
@@ -57,37 +62,34 @@ impl Digest {
         let mut digest = Self::default();
         for entry in &head.entries {
             let undecodable = |error| malformed(format!("revision {} can't be decoded: {error}", entry.revision));
-            digest.note_answer(batch.time_micros, entry).map_err(undecodable)?;
-            let rest = digest.note_slots(&entry.delta).map_or_else(|| entry.delta.clone(), Bytes::from);
+            digest.note_answer(subjects, batch.time_micros, entry).map_err(undecodable)?;
+            let rest = note_slots(subjects, &entry.delta).map_or_else(|| entry.delta.clone(), Bytes::from);
             let delta = DeltaHead::decode(rest).map_err(undecodable)?;
-            digest.note_changes(entry.revision, &delta, machine_in);
+            digest.note_changes(subjects, entry.revision, &delta, machine_in);
         }
         Ok(digest)
     }
 
     /// Adds what came after.
     pub(crate) fn extend(&mut self, mut later: Self) {
-        self.hashes.append(&mut later.hashes);
         self.conflicts.append(&mut later.conflicts);
         self.rows.append(&mut later.rows);
     }
 
-    fn about(&mut self, subject: Subject) {
-        let hash = subject.hash();
-        if self.hashes.last() != Some(&hash) {
-            self.hashes.push(hash);
-        }
-    }
-
-    fn note_answer(&mut self, time_micros: i64, entry: &LogEntryHead) -> Result<(), prost::DecodeError> {
+    fn note_answer(
+        &mut self,
+        subjects: &mut Subjects,
+        time_micros: i64,
+        entry: &LogEntryHead,
+    ) -> Result<(), prost::DecodeError> {
         // A repeated number has the revision of the first time, a dry run 0.
         let decision = DecisionHead::decode(entry.decided.clone())?;
         let Some(outcome) = decision.outcome.filter(|outcome| outcome.revision == entry.revision) else {
             return Ok(());
         };
-        self.about(Subject::Session(outcome.session));
-        self.about(Subject::Transaction(outcome.session, outcome.number));
-        let losses = losses_of(&outcome.refusals);
+        subjects.about(Subject::Session(outcome.session));
+        subjects.about(Subject::Transaction(outcome.session, outcome.number));
+        let losses = losses_of(lost_claims(&outcome.refusals)?.into_iter());
         if losses.is_empty() {
             return Ok(());
         }
@@ -105,67 +107,21 @@ impl Digest {
         Ok(())
     }
 
-    /// Notes the slots of allocations in an encoded delta, and gives what else in it is looked at. They are nearly all of it, and
-    /// generated code takes longer to read such a column than all else here takes together. `None` when it is to do that all the same,
-    /// because something is unusual: it is the judge of what is a message. What was noted until then is noted twice.
-    fn note_slots(&mut self, delta: &[u8]) -> Option<Vec<u8>> {
-        let mut rest = Vec::new();
-        for field in fields(delta) {
-            let field = field.ok()?;
-            let content = &delta[field.content.clone()];
-            let slots = match field.number {
-                GRANTS => GRANTED_SLOTS,
-                MOVES | ENDS => SLOTS,
-                SCHEDULER_NAMES | SHAPES => continue,
-                _ => {
-                    rest.extend_from_slice(&delta[field.whole]);
-                    continue;
-                }
-            };
-            if !field.is_delimited(delta) {
-                return None;
-            }
-            for column in fields(content) {
-                let column = column.ok()?;
-                if column.number == slots {
-                    if !column.is_delimited(content) {
-                        return None;
-                    }
-                    self.note_column(&content[column.content])?;
-                } else if (field.number, column.number) == (GRANTS, GRANTED_JOB) {
-                    self.about(Subject::Job(number(&content[column.content])?));
-                }
-            }
-        }
-        Some(rest)
-    }
-
-    /// Notes the slots of a packed column; `None` where it is none.
-    fn note_column(&mut self, column: &[u8]) -> Option<()> {
-        let (mut slot, mut shift) = (0_u64, 0);
-        for &byte in column {
-            if shift > 28 {
-                return None;
-            }
-            slot |= u64::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte < 0x80 {
-                self.about(Subject::AllocationSlot(u32::try_from(slot).ok()?));
-                (slot, shift) = (0, 0);
-            }
-        }
-        (shift == 0).then_some(())
-    }
-
-    fn note_changes(&mut self, revision: u64, delta: &DeltaHead, machine_in: &mut Machines<'_>) {
+    fn note_changes(
+        &mut self,
+        subjects: &mut Subjects,
+        revision: u64,
+        delta: &DeltaHead,
+        machine_in: &mut Machines<'_>,
+    ) {
         for grants in &delta.grants {
-            self.about(Subject::Job(grants.job));
-            grants.slots.iter().for_each(|slot| self.about(Subject::AllocationSlot(*slot)));
+            subjects.about(Subject::Job(grants.job));
+            grants.slots.iter().for_each(|slot| subjects.about(Subject::AllocationSlot(*slot)));
         }
         for slots in delta.moves.iter().chain(&delta.ends) {
-            slots.slots.iter().for_each(|slot| self.about(Subject::AllocationSlot(*slot)));
+            slots.slots.iter().for_each(|slot| subjects.about(Subject::AllocationSlot(*slot)));
         }
-        delta.tasks.iter().for_each(|changes| self.about(Subject::GroupRow(changes.group_row)));
+        delta.tasks.iter().for_each(|changes| subjects.about(Subject::GroupRow(changes.group_row)));
         let mut leavers = 0;
         let mut leave = |rows: &mut Rows, key: Vec<u8>| {
             rows.insert(keys::leaver(revision, leavers), LeaverRecord { key }.encode_to_vec());
@@ -174,22 +130,22 @@ impl Digest {
         for change in delta.jobs.iter().filter_map(|change| change.change.as_ref()) {
             match change {
                 JobChange::Put(put) => {
-                    self.about(Subject::Job(put.id));
+                    subjects.about(Subject::Job(put.id));
                     self.rows.insert(keys::job(put.id), job_record(put, revision).encode_to_vec());
                 }
-                JobChange::State(state) => self.about(Subject::Job(state.id)),
-                JobChange::Home(home) => self.about(Subject::Job(home.id)),
-                JobChange::Launched(launched) => self.about(Subject::Job(launched.id)),
-                JobChange::Group(group) => self.about(Subject::GroupRow(group.group)),
+                JobChange::State(state) => subjects.about(Subject::Job(state.id)),
+                JobChange::Home(home) => subjects.about(Subject::Job(home.id)),
+                JobChange::Launched(launched) => subjects.about(Subject::Job(launched.id)),
+                JobChange::Group(group) => subjects.about(Subject::GroupRow(group.group)),
                 JobChange::Removed(id) => {
-                    self.about(Subject::Job(*id));
+                    subjects.about(Subject::Job(*id));
                     leave(&mut self.rows, keys::job(*id));
                 }
             }
         }
         for machine in &delta.machines {
             let slot = slot_of(machine.id);
-            self.about(Subject::MachineSlot(slot));
+            subjects.about(Subject::MachineSlot(slot));
             if machine.state == i32::from(v1::MachineState::Gone) {
                 if let Some(from) = machine_in.forget(slot) {
                     leave(&mut self.rows, keys::machine(slot, from));
@@ -202,17 +158,92 @@ impl Digest {
         for change in delta.sessions.iter().filter_map(|change| change.change.as_ref()) {
             match change {
                 SessionChange::Opened(opened) => {
-                    self.about(Subject::Session(opened.id));
+                    subjects.about(Subject::Session(opened.id));
                     self.rows.insert(keys::session(opened.id), opened.encode_to_vec());
                 }
                 SessionChange::Closed(id) => {
-                    self.about(Subject::Session(*id));
+                    subjects.about(Subject::Session(*id));
                     leave(&mut self.rows, keys::session(*id));
                 }
                 SessionChange::Number(_) => {}
             }
         }
     }
+}
+
+/// The claims among these that were lost as conflicts.
+fn lost_claims(refusals: &[RefusalHead]) -> Result<Vec<LostClaim>, prost::DecodeError> {
+    let conflicts = refusals.iter().filter(|refusal| refusal.kind == i32::from(v1::RefusalKind::Conflict));
+    let lost = conflicts.map(|refusal| {
+        let culprit = refusal.culprits.first().map(|culprit| CulpritHead::decode(culprit.clone())).transpose()?;
+        Ok(LostClaim {
+            winner: winner(culprit.as_ref().map(|culprit| (culprit.scheduler.as_str(), culprit.event.as_str()))),
+            machine: refusal.machine,
+            job: refusal.job,
+            resource: refusal.resource,
+        })
+    });
+    lost.collect()
+}
+
+/// Notes the slots of allocations in an encoded delta, and gives what else in it is looked at. They are nearly all of it, and
+/// generated code takes longer to read such a column than all else here takes together. `None` when it is to do that all the same,
+/// because something is unusual: it is the judge of what is a message. What was noted until then is noted twice.
+fn note_slots(subjects: &mut Subjects, delta: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = Vec::new();
+    for field in fields(delta) {
+        let field = field.ok()?;
+        let content = &delta[field.content.clone()];
+        let slots = match field.number {
+            GRANTS => GRANTED_SLOTS,
+            MOVES | ENDS => SLOTS,
+            TASKS => GROUP_ROW,
+            SCHEDULER_NAMES | SHAPES => continue,
+            _ => {
+                rest.extend_from_slice(&delta[field.whole]);
+                continue;
+            }
+        };
+        if !field.is_delimited(delta) {
+            return None;
+        }
+        let mut group_row = 0;
+        for column in fields(content) {
+            let column = column.ok()?;
+            if (field.number, column.number) == (TASKS, GROUP_ROW) {
+                group_row = number(&content[column.content])?;
+            } else if column.number == slots {
+                if !column.is_delimited(content) {
+                    return None;
+                }
+                note_column(subjects, &content[column.content])?;
+            } else if (field.number, column.number) == (GRANTS, GRANTED_JOB) {
+                subjects.about(Subject::Job(number(&content[column.content])?));
+            }
+        }
+        // Also where it is not written, because it is 0.
+        if field.number == TASKS {
+            subjects.about(Subject::GroupRow(u32::try_from(group_row).ok()?));
+        }
+    }
+    Some(rest)
+}
+
+/// Notes the slots of a packed column; `None` where it is none.
+fn note_column(subjects: &mut Subjects, column: &[u8]) -> Option<()> {
+    let (mut slot, mut shift) = (0_u64, 0);
+    for &byte in column {
+        if shift > 28 {
+            return None;
+        }
+        slot |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            subjects.about(Subject::AllocationSlot(u32::try_from(slot).ok()?));
+            (slot, shift) = (0, 0);
+        }
+    }
+    (shift == 0).then_some(())
 }
 
 /// The slot of an id.
@@ -326,24 +357,21 @@ mod tests {
 
     /// What generated code reads of a delta.
     fn by_generated_code(delta: &[u8]) -> Vec<u64> {
-        let mut digest = Digest::default();
-        let head = DeltaHead::decode(delta).unwrap();
-        digest.note_changes(1, &head, &mut Machines { known: &mut KnownMachines::default(), read: &|_| None });
-        sorted(digest)
+        let mut subjects = Subjects::default();
+        note(&mut subjects, &DeltaHead::decode(delta).unwrap());
+        subjects.noted()
     }
 
     fn by_hand(delta: &[u8]) -> Option<Vec<u64>> {
-        let mut digest = Digest::default();
-        let head = DeltaHead::decode(&*digest.note_slots(delta)?).unwrap();
-        digest.note_changes(1, &head, &mut Machines { known: &mut KnownMachines::default(), read: &|_| None });
-        Some(sorted(digest))
+        let mut subjects = Subjects::default();
+        let rest = note_slots(&mut subjects, delta)?;
+        note(&mut subjects, &DeltaHead::decode(&*rest).unwrap());
+        Some(subjects.noted())
     }
 
-    fn sorted(digest: Digest) -> Vec<u64> {
-        let mut hashes = digest.hashes;
-        hashes.sort_unstable();
-        hashes.dedup();
-        hashes
+    fn note(subjects: &mut Subjects, head: &DeltaHead) {
+        let mut machines = Machines { known: &mut KnownMachines::default(), read: &|_| None };
+        Digest::default().note_changes(subjects, 1, head, &mut machines);
     }
 
     #[test]
@@ -369,6 +397,13 @@ mod tests {
                 assert_eq!(found, by_generated_code(&bytes[..end]), "the first {end} bytes");
             }
         }
+    }
+
+    #[test]
+    fn the_group_in_the_first_row_is_noted_too() {
+        let tasks = v1::TaskChanges { group_row: 0, tasks: vec![0, 1], ..Default::default() };
+        let bytes = v1::Delta { revision: 9, tasks: vec![tasks], ..Default::default() }.encode_to_vec();
+        assert_eq!(by_hand(&bytes), Some(vec![Subject::GroupRow(0).hash()]));
     }
 
     #[test]

@@ -117,6 +117,11 @@ impl History {
                 continue;
             }
             let block = stored_block_holding(self.store(), first)?;
+            let block = block.map(|block| self.open_block(block)).transpose();
+            let block = match block {
+                Err(_) if self.view().oldest() > first => return Err(gone()),
+                block => block?,
+            };
             let found = block.and_then(|block| newest_until(&block.batches, micros));
             return found.filter(|revision| *revision >= oldest).ok_or_else(gone);
         }

@@ -28,6 +28,16 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// What a block is made of can't be read from the log.
+    #[error(
+        "the block from revision {first} on can't be read from the log: {what}; mend the disk, or restore from a backup"
+    )]
+    Log {
+        /// Its first revision.
+        first: u64,
+        /// What is wrong, and where.
+        what: String,
+    },
     /// The store's background work does not advance.
     #[error(
         "the history's store did not catch up for {waited_seconds} s; check the disk's load and room, then start again"

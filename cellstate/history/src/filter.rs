@@ -1,13 +1,8 @@
 //! What a block may tell of: a small filter beside each block, so that looking for one thing reads few blocks.
 //!
-//! A filter is a Bloom filter: it never denies what is in its block, and says "maybe" about one foreign subject in fifty.
+//! A filter is a Bloom filter: it never denies what is in its block, and says "maybe" about two or three foreign subjects in a hundred.
 //! Rows by subject would be exact, and cost as much as a claim itself: a store takes about a microsecond for each row.
-
-/// Probes for each subject; with eight bits for each, one foreign subject in fifty passes them all.
-const PROBES: u32 = 5;
-const BITS_PER_KEY: usize = 8;
-/// With fewer bits, a handful of subjects would let too many others pass.
-const FILTER_BYTES_MIN: usize = 16;
+use bytes::Bytes;
 
 /// Something that entries of the log are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,20 +44,133 @@ fn mixed(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The filter of subjects with these hashes.
-pub(crate) fn build(hashes: &[u64]) -> Vec<u8> {
-    let least = if hashes.is_empty() { 0 } else { FILTER_BYTES_MIN };
-    let mut bytes = vec![0_u8; (hashes.len() * BITS_PER_KEY).div_ceil(8).max(least)];
-    for hash in hashes {
-        for (byte, mask) in places(*hash, bytes.len()) {
-            bytes[byte] |= mask;
-        }
-    }
-    bytes
+/// Bits of a filter while it is gathered, and the fewest of a finished one, as powers of two. With fewer, a handful of subjects would let
+/// too many others pass.
+const BITS_GATHERED: u32 = 20;
+const BITS_MIN: u32 = 7;
+/// More subjects than that, and too many foreign ones would pass.
+const SUBJECTS_MAX: usize = (1 << BITS_GATHERED) / BITS_PER_SUBJECT;
+const BITS_PER_SUBJECT: usize = 8;
+/// Bits of a word that are set for each subject.
+const MARKS: u32 = 4;
+
+/// What the entries of a block are about, while it gathers: 128 KiB, however much that is.
+///
+/// All marks of a subject stand in one word, so that noting one costs one look into memory. Words are chosen by the low bits of a hash: a
+/// filter of half the size is the two halves laid over each other.
+#[derive(Default)]
+pub(crate) struct Subjects {
+    words: Vec<u64>,
+    count: usize,
+    last: Option<u64>,
+    #[cfg(test)]
+    all: std::collections::BTreeSet<u64>,
 }
 
-/// False only if a subject with this hash was not among those of the filter.
-pub(crate) fn may_hold(filter: &[u8], hash: u64) -> bool {
+impl Subjects {
+    /// Notes a subject.
+    pub(crate) fn about(&mut self, subject: Subject) {
+        self.note(subject.hash());
+    }
+
+    /// Notes a subject by its hash. Only those that follow each other are counted once when they are the same.
+    pub(crate) fn note(&mut self, hash: u64) {
+        if self.last == Some(hash) {
+            return;
+        }
+        if self.words.is_empty() {
+            self.words = vec![0; (1 << BITS_GATHERED) / 64];
+        }
+        let at = word_of(hash, self.words.len());
+        self.words[at] |= marks(hash);
+        self.count += 1;
+        self.last = Some(hash);
+        #[cfg(test)]
+        self.all.insert(hash);
+    }
+
+    /// That many that the block should be closed.
+    pub(crate) fn are_many(&self) -> bool {
+        self.count >= SUBJECTS_MAX
+    }
+
+    /// The filter of what was noted: about a byte or two for each.
+    pub(crate) fn filter(&self) -> Vec<u8> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let mut words = self.words.clone();
+        while words.len() > 1 << (BITS_MIN - 6) && words.len() * 32 >= self.count * BITS_PER_SUBJECT {
+            let half = words.len() / 2;
+            let (low, high) = words.split_at_mut(half);
+            low.iter_mut().zip(high).for_each(|(low, high)| *low |= *high);
+            words.truncate(half);
+        }
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// The hashes of all that was noted.
+    #[cfg(test)]
+    pub(crate) fn noted(self) -> Vec<u64> {
+        self.all.into_iter().collect()
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+        self.count = 0;
+        self.last = None;
+    }
+}
+
+/// Which of so many words, a power of two.
+fn word_of(hash: u64, words: usize) -> usize {
+    usize::try_from(hash & 0xffff_ffff).unwrap_or(0) & (words - 1)
+}
+
+/// The bits of a subject in its word.
+fn marks(hash: u64) -> u64 {
+    (0..MARKS).fold(0, |marks, mark| marks | 1 << ((hash >> (32 + 6 * mark)) & 63))
+}
+
+/// The filter of a block.
+#[derive(Clone, Debug)]
+pub(crate) enum Filter {
+    /// As [`Subjects`] makes it; empty for a block about nothing.
+    Words(Bytes),
+    /// Of formats 2 and 3.
+    Probed(Bytes),
+}
+
+impl Filter {
+    /// As a block's summary has it, of this or of older formats; `None` where it has a size that no filter has.
+    pub(crate) fn of(words: Bytes, old: Bytes) -> Option<Self> {
+        if words.is_empty() && !old.is_empty() {
+            return Some(Self::Probed(old));
+        }
+        let sized = words.is_empty() || (words.len() >= 8 && words.len().is_power_of_two());
+        sized.then_some(Self::Words(words))
+    }
+
+    /// False only if a subject with this hash was not noted.
+    pub(crate) fn may_hold(&self, hash: u64) -> bool {
+        match self {
+            Self::Probed(filter) => may_hold(filter, hash),
+            Self::Words(filter) if filter.is_empty() => false,
+            Self::Words(filter) => {
+                let at = 8 * word_of(hash, filter.len() / 8);
+                let word = filter.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+                word & marks(hash) == marks(hash)
+            }
+        }
+    }
+}
+
+/// Probes of a filter of formats 2 and 3.
+const PROBES: u32 = 5;
+
+/// False only if a subject with this hash was not among those of a filter of formats 2 and 3.
+fn may_hold(filter: &[u8], hash: u64) -> bool {
     !filter.is_empty() && places(hash, filter.len()).all(|(byte, mask)| filter[byte] & mask != 0)
 }
 
@@ -79,23 +187,44 @@ fn places(hash: u64, bytes: usize) -> impl Iterator<Item = (usize, u8)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn a_filter_knows_its_own_and_few_others() {
-        for count in [1_u32, 10, 1_000, 20_000] {
+        for count in [1_u32, 10, 1_000, 20_000, 65_536, 130_000] {
             let own: Vec<u64> = (0..count).map(|slot| Subject::AllocationSlot(slot).hash()).collect();
-            let filter = build(&own);
-            assert!(own.iter().all(|hash| may_hold(&filter, *hash)));
-            let foreign = (0..10_000).filter(|id| may_hold(&filter, Subject::Job(*id).hash())).count();
+            let mut subjects = Subjects::default();
+            own.iter().for_each(|hash| subjects.note(*hash));
+            assert!(!subjects.are_many());
+            let bytes = subjects.filter();
+            assert!(bytes.len() <= (2 * own.len()).max(16), "{} bytes for {count}", bytes.len());
+            let filter = Filter::of(bytes.into(), Bytes::new()).unwrap();
+            assert!(own.iter().all(|hash| filter.may_hold(*hash)));
+            let foreign = (0..10_000).filter(|id| filter.may_hold(Subject::Job(*id).hash())).count();
             assert!(foreign < 600, "{foreign} of 10000 foreign subjects pass a filter of {count}");
         }
     }
 
     #[test]
     fn the_filter_of_nothing_holds_nothing() {
-        assert!(build(&[]).is_empty());
-        assert!(!may_hold(&[], Subject::Session(1).hash()));
+        let mut subjects = Subjects::default();
+        subjects.note(Subject::Session(1).hash());
+        subjects.clear();
+        assert!(subjects.filter().is_empty());
+        for filter in [Filter::Words(Bytes::new()), Filter::Probed(Bytes::new())] {
+            assert!(!filter.may_hold(Subject::Session(1).hash()));
+        }
+    }
+
+    #[test]
+    fn filters_of_sizes_that_none_has_are_refused_and_old_ones_are_read() {
+        assert!(Filter::of(Bytes::from_static(&[0; 24]), Bytes::new()).is_none());
+        assert!(Filter::of(Bytes::from_static(&[0; 4]), Bytes::new()).is_none());
+        let mut old = vec![0; 16];
+        places(Subject::Job(7).hash(), old.len()).for_each(|(byte, mask)| old[byte] |= mask);
+        let old = Filter::of(Bytes::new(), old.into()).unwrap();
+        assert!(old.may_hold(Subject::Job(7).hash()) && !old.may_hold(Subject::Job(8).hash()));
     }
 
     #[test]

@@ -3,6 +3,8 @@ use crate::block::{newest_block, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
 use crate::digest::{Digest, KnownMachines};
 use crate::error::{OpenError, ReadError, StoreError, WriteError};
+use crate::filter::Subjects;
+use crate::frames::LogRange;
 use crate::identity;
 use crate::keys::{self, Shelf};
 use crate::options::{Opened, Options};
@@ -69,6 +71,10 @@ impl View {
 pub(crate) struct Writer {
     /// Bytes of `View::gathering`.
     pub(crate) gathering_bytes: usize,
+    /// Where the batches of `View::gathering` stand in the log; none if there are none, or they stand in no such place.
+    pub(crate) gathering_range: Option<LogRange>,
+    /// What they are about.
+    pub(crate) subjects: Subjects,
     /// The newest batch's time.
     pub(crate) time_micros: i64,
     /// Bytes of all batches that are in blocks.
@@ -100,7 +106,9 @@ impl History {
         let view = settle(&store)?;
         let writer = Writer {
             gathering_bytes: 0,
-            time_micros: newest_block(&store)?.map_or(i64::MIN, |block| newest_time(&block.batches)),
+            gathering_range: None,
+            subjects: Subjects::default(),
+            time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
             bytes_so_far: bytes_so_far(&store)?,
             rows_waiting_bytes: 0,
             pages_waiting_bytes: 0,
@@ -246,8 +254,4 @@ fn bytes_so_far(store: &Store) -> Result<u64, StoreError> {
         return Ok(0);
     };
     Ok(decode::<TimeRecord>(Shelf::Index, &row.key, row.value)?.bytes_so_far)
-}
-
-fn newest_time(batches: &[BatchRecord]) -> i64 {
-    batches.last().map_or(i64::MIN, |batch| batch.time_micros)
 }

@@ -3,8 +3,8 @@
 //! The log is the truth; history is a view of it, kept in fjall and written by one background thread of the server, so
 //! that no commit ever waits for it. It holds
 //!
-//! - **blocks**: batches of the log, many consecutive ones as one compressed value, each with a small filter of what it is
-//!   about ([`History::append`], [`History::walk`]);
+//! - **blocks**: many consecutive batches of the log, each block with a small filter of what it is about ([`History::append`],
+//!   [`History::walk`]). Where the log keeps its segments, a block is a place in one of them ([`Frames`]); otherwise one compressed value;
 //! - **page images**: pages of the cell state as they were at a checkpoint ([`History::checkpoint`]). The newest image
 //!   of each page at or before a revision, and the deltas from there on, give the cell at that revision: recovery,
 //!   `--at` and what-if all start from [`History::start_for`];
@@ -26,6 +26,7 @@ mod digest;
 mod entries;
 mod error;
 mod filter;
+mod frames;
 mod history;
 mod identity;
 mod keys;
@@ -50,6 +51,7 @@ pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, GroupBy};
 pub use entries::{Entries, Logged};
 pub use error::{OpenError, ReadError, StoreError, WriteError};
 pub use filter::Subject;
+pub use frames::{Frames, FramesError, LogPlace, LogRange};
 pub use history::History;
 pub use names::{JobName, MachineName};
 pub use options::{JournalSetAside, Opened, Options};

@@ -1,6 +1,8 @@
 //! Settings of a history, and what opening it found.
 use crate::checkpoint::CheckpointInfo;
+use crate::frames::Frames;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Settings of a history. The defaults suit one server beside its schedulers on one machine.
 #[derive(Clone, Debug)]
@@ -12,19 +14,21 @@ pub struct Options {
     /// Changes that may wait in memory before they go to tables. Twice this is used while they do. Each table is synced as a whole, and
     /// what is on the same disk waits for it.
     pub memtable_bytes: u64,
+    /// Where batches are read from that stand in the log.
+    pub frames: Option<Arc<dyn Frames>>,
     /// A block is closed when its batches reach this size. A larger batch is a block by itself.
     pub block_bytes: usize,
     /// A block is closed when it has so many batches. At least 1.
     pub block_batches: usize,
     /// How long batches are retained, in microseconds of log time.
     pub retain_micros: i64,
-    /// How many bytes of batches are retained, as they were logged (tables hold them compressed). Images, and what the
+    /// How many bytes of batches are retained, as they were logged (what tables hold is compressed). Images, and what the
     /// index has about the retained batches, come on top.
     pub retain_bytes: u64,
 }
 
 impl Options {
-    /// The defaults, for this cell: 4 MiB of cache, 2 MiB of changes in memory, blocks of 256 KiB or 256 batches, seven
+    /// The defaults, for this cell: 4 MiB of cache, 2 MiB of changes in memory, blocks of 1 MiB or 1024 batches, seven
     /// days, one GiB.
     #[must_use]
     pub fn new(cell_id: impl Into<Vec<u8>>) -> Self {
@@ -32,8 +36,9 @@ impl Options {
             cell_id: cell_id.into(),
             cache_bytes: 4 << 20,
             memtable_bytes: 2 << 20,
-            block_bytes: 256 << 10,
-            block_batches: 256,
+            frames: None,
+            block_bytes: 1 << 20,
+            block_batches: 1024,
             retain_micros: 7 * 24 * 3_600_000_000,
             retain_bytes: 1 << 30,
         }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::batch::EncodedBatch;
-use crate::block::{Block, compressed, key_number, time_row};
+use crate::block::{Block, StoredBlock, compressed, key_number, time_row};
 use crate::digest::{Digest, KnownMachines, Machines};
-use crate::filter::may_hold;
+use crate::filter::{Filter, Subjects};
 use crate::keys::{ImageKey, Shelf, describe};
 use crate::records::{
     BlockRecord, CheckpointRecord, ConflictsRecord, JobRecord, LeaverRecord, MachineRecord, NumberRecord,
@@ -26,8 +26,11 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
     let summary = decode::<SummaryRecord>(Shelf::Index, key, value.clone());
     let kinds = [
         as_block(value.clone()),
+        StoredBlock::from_row(row()).is_ok_and(|block| block.head().first <= block.head().last),
         bare.is_ok_and(|value| as_block(value.into())),
-        summary.is_ok_and(|summary| may_hold(&summary.filter, 7) || summary.last > 0),
+        summary.is_ok_and(|summary| {
+            Filter::of(summary.filter, summary.old_filter).is_none_or(|filter| filter.may_hold(7) || summary.last > 0)
+        }),
         time_row(&row()).is_ok(),
         key_number(Shelf::Index, key, 1).is_ok(),
         ImageKey::decode(key).is_some_and(|image| image.encode() == key),
@@ -53,8 +56,11 @@ fn read(block: &Block) -> bool {
         last: batch.last,
         time_micros: batch.time_micros,
         bytes: batch.bytes.clone(),
+        place: None,
     });
-    let digested = batches.map(|batch| Digest::of(&batch, &mut machine_in)).filter(Result::is_ok).count();
+    let mut subjects = Subjects::default();
+    let digested =
+        batches.map(|batch| Digest::of(&batch, &mut subjects, &mut machine_in)).filter(Result::is_ok).count();
     let entries = block.entries(block.first, block.last);
     block.bytes() > 0 && digested > 0 && entries.is_ok()
 }

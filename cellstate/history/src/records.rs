@@ -26,6 +26,29 @@ pub(crate) struct BlockRecord {
     pub(crate) batches: Vec<BatchRecord>,
 }
 
+/// A block whose batches stand in the log.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PlacedRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) last: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) segment: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) offset: u64,
+    /// Of the frames.
+    #[prost(uint64, tag = "4")]
+    pub(crate) frame_bytes: u64,
+    /// Of the batches.
+    #[prost(uint64, tag = "5")]
+    pub(crate) bytes: u64,
+    /// When its first batch was decided.
+    #[prost(int64, tag = "6")]
+    pub(crate) time_micros: i64,
+    /// When its last batch was decided.
+    #[prost(int64, tag = "7")]
+    pub(crate) newest_time_micros: i64,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct NumberRecord {
     #[prost(uint64, tag = "1")]
@@ -48,9 +71,21 @@ pub(crate) struct SummaryRecord {
     /// When its first batch was decided.
     #[prost(int64, tag = "2")]
     pub(crate) time_micros: i64,
-    /// What its entries are about: see `filter.rs`.
+    /// What its entries are about, as formats 2 and 3 tell it: see `filter.rs`.
     #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) old_filter: Bytes,
+    /// What its entries are about.
+    #[prost(bytes = "bytes", tag = "4")]
     pub(crate) filter: Bytes,
+}
+
+impl ConflictsRecord {
+    /// Encodes a record of these conflicts, which stay where they are.
+    pub(crate) fn encoded(conflicts: &[ConflictRecord]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        conflicts.iter().for_each(|conflict| prost::encoding::message::encode(1, conflict, &mut bytes));
+        bytes
+    }
 }
 
 /// The conflicts of a block, oldest first.
@@ -143,6 +178,8 @@ pub(crate) struct CheckpointRecord {
 /// The head of a `LogBatch`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct LogBatchHead {
+    #[prost(int64, tag = "2")]
+    pub(crate) time_micros: i64,
     #[prost(message, repeated, tag = "3")]
     pub(crate) entries: Vec<LogEntryHead>,
 }
@@ -193,9 +230,34 @@ pub(crate) struct OutcomeHead {
     #[prost(uint64, tag = "3")]
     pub(crate) revision: u64,
     #[prost(message, repeated, tag = "7")]
-    pub(crate) refusals: Vec<v1::Refusal>,
+    pub(crate) refusals: Vec<RefusalHead>,
     #[prost(uint32, tag = "9")]
     pub(crate) claims: u32,
+}
+
+/// The head of a `Refusal`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RefusalHead {
+    #[prost(int32, tag = "1")]
+    pub(crate) kind: i32,
+    #[prost(uint64, tag = "5")]
+    pub(crate) job: u64,
+    #[prost(uint32, tag = "8")]
+    pub(crate) machine: u32,
+    #[prost(int32, tag = "9")]
+    pub(crate) resource: i32,
+    /// Encoded; only the first one is looked at.
+    #[prost(bytes = "bytes", repeated, tag = "11")]
+    pub(crate) culprits: Vec<Bytes>,
+}
+
+/// The head of a `Culprit`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CulpritHead {
+    #[prost(string, tag = "4")]
+    pub(crate) scheduler: String,
+    #[prost(string, tag = "5")]
+    pub(crate) event: String,
 }
 
 /// The head of a `Delta`.

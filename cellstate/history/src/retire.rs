@@ -3,7 +3,7 @@
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
 //! is left. It moves first, and readers obey it at once; rows, images and tables are cleared away after, piece by
 //! piece.
-use crate::block::{Block, key_number, oldest_block_from, stored_block_holding};
+use crate::block::{BlockHead, key_number, oldest_block_from, stored_block_holding};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
@@ -67,9 +67,7 @@ impl History {
         let mut by_bytes = oldest;
         if let Some(gone_bytes) = bytes_so_far.checked_sub(self.options().retain_bytes).filter(|bytes| *bytes > 0) {
             let from = match stored_block_holding(self.store(), oldest)? {
-                Some(block) => {
-                    keys::time(block.batches.first().map_or(i64::MIN, |batch| batch.time_micros), block.first)
-                }
+                Some(block) => keys::time(block.head().time_micros, block.head().first),
                 None => keys::time(i64::MIN, 0),
             };
             let rows = self.store().rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
@@ -99,6 +97,10 @@ impl History {
             let mut changes = self.store().changes();
             changes.put_message(Shelf::Index, keys::FLOOR, &NumberRecord { number: target });
             changes.commit()?;
+            // What is before it may be gone from the log as soon as it is seen.
+            self.rotate(&mut writer, &[Shelf::Index])?;
+            self.store().catch_up()?;
+            self.note_durable(&mut writer);
             self.change_view(|view| view.floor = target);
         }
         let (floor, oldest) = {
@@ -160,7 +162,7 @@ impl History {
             changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: cleaned });
             writer.rows_waiting_bytes += changes.bytes();
             changes.commit()?;
-            writer.cleaning.undropped_bytes += block.bytes();
+            writer.cleaning.undropped_bytes += block.stored_bytes;
         }
         writer.cleaning.removed_index_rows += removed as u64;
         if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
@@ -241,9 +243,8 @@ impl History {
 }
 
 /// Removes what the index has about a block; gives the number of rows.
-fn remove_rows_of(changes: &mut Changes<'_>, block: &Block) -> usize {
-    let time_micros = block.batches.first().map_or(0, |batch| batch.time_micros);
-    let keys = [keys::time(time_micros, block.first), keys::summary(block.first), keys::conflicts(block.first)];
+fn remove_rows_of(changes: &mut Changes<'_>, block: &BlockHead) -> usize {
+    let keys = [keys::time(block.time_micros, block.first), keys::summary(block.first), keys::conflicts(block.first)];
     let count = keys.len();
     keys.into_iter().for_each(|key| changes.remove(Shelf::Index, key));
     count

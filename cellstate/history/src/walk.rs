@@ -2,11 +2,11 @@
 use crate::block::{Block, key_number, stored_block_holding};
 use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
-use crate::filter::{Subject, may_hold};
+use crate::filter::{Filter, Subject};
 use crate::history::History;
 use crate::keys::{self, Shelf};
 use crate::records::SummaryRecord;
-use crate::store::{Row, decode};
+use crate::store::{Row, damaged, decode};
 use crate::transactions::Order;
 use std::ops::RangeInclusive;
 
@@ -20,14 +20,14 @@ pub struct BlockSummary {
     /// The log time of its first revision.
     pub time_micros: i64,
     /// None of what still gathers in memory: that is read in any case.
-    filter: Option<bytes::Bytes>,
+    filter: Option<Filter>,
 }
 
 impl BlockSummary {
     /// False only if no entry of it is about the subject.
     #[must_use]
     pub fn may_tell_of(&self, subject: Subject) -> bool {
-        self.filter.as_ref().is_none_or(|filter| may_hold(filter, subject.hash()))
+        self.filter.as_ref().is_none_or(|filter| filter.may_hold(subject.hash()))
     }
 }
 
@@ -122,7 +122,9 @@ fn bare(block: &Block) -> BlockSummary {
 fn summary_of(row: Row) -> Result<BlockSummary, StoreError> {
     let first = key_number(Shelf::Index, &row.key, 0)?;
     let record: SummaryRecord = decode(Shelf::Index, &row.key, row.value)?;
-    Ok(BlockSummary { first, last: record.last, time_micros: record.time_micros, filter: Some(record.filter) })
+    let filter = Filter::of(record.filter, record.old_filter)
+        .ok_or_else(|| damaged(Shelf::Index, &row.key, "its filter has no size that a filter has"))?;
+    Ok(BlockSummary { first, last: record.last, time_micros: record.time_micros, filter: Some(filter) })
 }
 
 impl History {
@@ -163,6 +165,6 @@ impl History {
 
     /// The first revision of the block that holds a revision.
     pub(crate) fn block_start(&self, revision: u64) -> Result<u64, StoreError> {
-        Ok(stored_block_holding(self.store(), revision)?.map_or(revision, |block| block.first))
+        Ok(stored_block_holding(self.store(), revision)?.map_or(revision, |block| block.head().first))
     }
 }

@@ -133,9 +133,14 @@ impl FrameHead {
         if expected == found { Ok(()) } else { Err(Flaw::FrameChecksum { expected, found }) }
     }
 
+    /// Where the payload stands within the whole frame.
+    pub(crate) fn payload_range(&self) -> std::ops::Range<usize> {
+        HEAD..HEAD + index(u64::from(self.payload_bytes))
+    }
+
     /// The payload within the bytes of the whole frame.
     pub(crate) fn payload<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
-        &frame[HEAD..HEAD + index(u64::from(self.payload_bytes))]
+        &frame[self.payload_range()]
     }
 }
 

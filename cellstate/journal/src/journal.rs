@@ -1,5 +1,6 @@
 //! The commit path: one frame a batch, one write, one sync, and no way on after a failure.
 
+use crate::archive::FramePlace;
 use crate::disk::{DiskError, DiskFile};
 use crate::format::{count, index};
 use crate::frame::{self, FRAME_HEAD_BYTES, FrameLabel, frame_bytes};
@@ -84,6 +85,7 @@ pub enum AppendError {
 #[derive(Clone, Copy)]
 struct InFlight {
     tail: Tail,
+    first_revision: u64,
     bytes: u64,
 }
 
@@ -172,12 +174,13 @@ impl Journal {
     /// [`AppendError::OutcomeUnknown`], from now on.
     pub fn sync(&mut self) -> Result<Tail, AppendError> {
         self.check_alive()?;
-        if let Some(InFlight { tail, bytes }) = self.in_flight {
+        if let Some(InFlight { tail, first_revision, bytes }) = self.in_flight {
             self.file.sync().map_err(|failed| self.fail(tail.revision, failed))?;
             self.in_flight = None;
             self.tail = tail;
+            let place = FramePlace { segment: self.segment, offset: self.offset, bytes };
             self.offset += bytes;
-            self.shelf.set_tail(tail);
+            self.shelf.set_tail(tail, first_revision, place);
         }
         Ok(self.tail)
     }
@@ -258,7 +261,7 @@ impl Journal {
         let hash = frame::seal(buffer, &label);
         debug_assert_eq!(buffer.len(), index(bytes), "a frame has the size it was given room for");
         self.file.write_at(self.offset, buffer).map_err(|failed| self.fail(last_revision, failed))?;
-        self.in_flight = Some(InFlight { tail: Tail { revision: last_revision, term, hash }, bytes });
+        self.in_flight = Some(InFlight { tail: Tail { revision: last_revision, term, hash }, first_revision, bytes });
         Ok(())
     }
 

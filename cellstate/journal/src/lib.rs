@@ -9,6 +9,7 @@
 //!   a background thread within 100 ms of a batch.
 //! - [`Journal::open`] and [`verify`] judge by one and the same walk over the log.
 //! - A payload is opaque here: this crate knows nothing of cells, transactions or their encoding.
+//! - With [`Options::keep_released`], what is released stays until it is given up, and [`Archive`] reads it by its place.
 //! - Everything goes through [`Disk`]; only [`RealDisk`] touches files, and no module knows a clock or a thread.
 //!   [`SimDisk`] is part of the library, because the simulation of the whole cell runs on it.
 //!
@@ -31,12 +32,14 @@
 //! assert_eq!(frame.payload, b"three commands");
 //! ```
 
+mod archive;
 mod disk;
 mod flaw;
 mod format;
 mod frame;
 mod identity;
 mod journal;
+mod kept;
 mod mark;
 mod options;
 mod planting;
@@ -51,6 +54,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Archive, FramePlace, FrameRange, FramesRead};
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, RealDisk, SimCounts, SimDisk, SimOperation};
 pub use flaw::{Damage, Flaw, Proof};
 pub use format::{CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES};

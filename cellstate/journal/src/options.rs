@@ -23,11 +23,21 @@ pub struct Options {
     pub frame_bytes_max: u64,
     /// Free room below which [`Space::Low`](crate::Space::Low) is reported; none is two segments, at least 64 MiB.
     pub reserve_bytes: Option<u64>,
+    /// Whether released segments stay under another name until they are given up, see [`Keeper::give_up`](crate::Keeper::give_up);
+    /// default false: they are used again.
+    pub keep_released: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { create: None, expect: None, segment_bytes: 64 * MIB, frame_bytes_max: 16 * MIB, reserve_bytes: None }
+        Options {
+            create: None,
+            expect: None,
+            segment_bytes: 64 * MIB,
+            frame_bytes_max: 16 * MIB,
+            reserve_bytes: None,
+            keep_released: false,
+        }
     }
 }
 

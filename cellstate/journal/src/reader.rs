@@ -25,6 +25,8 @@ pub struct Frame<'a> {
     pub segment: u64,
     /// Where in that segment, in bytes.
     pub offset: u64,
+    /// How long it is there, in bytes.
+    pub bytes: u64,
     /// Its hash.
     pub hash: ChainHash,
     /// The hash that it carries: that of the frame before it.
@@ -40,6 +42,7 @@ impl<'a> Frame<'a> {
             payload: head.payload(bytes),
             segment,
             offset,
+            bytes: head.bytes(),
             hash,
             previous: head.previous,
         }

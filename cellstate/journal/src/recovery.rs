@@ -8,6 +8,7 @@ use crate::flaw::{Damage, Flaw};
 use crate::format::{CHUNK_BYTES, CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, index};
 use crate::identity::{self, Identity};
 use crate::journal::{Journal, Place, begin};
+use crate::kept;
 use crate::mark::{self, Mark, MarkFile};
 use crate::options::{Options, OptionsError};
 use crate::reader::Frame;
@@ -15,7 +16,7 @@ use crate::scan::Tail;
 use crate::segment::{self, FIRST_FRAME_AT};
 use crate::shelf::{Segment, Shelf, ShelfState, make_segment};
 use crate::survey::{Survey, Surveyor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -265,6 +266,15 @@ impl Claimed {
         self.identity
     }
 
+    /// Makes kept segments part of the log again, as far as they join it; gives how many. For when nobody knows any more what they hold:
+    /// what was made of them can be made again.
+    ///
+    /// # Errors
+    /// When the disk fails; each segment then has one of its names, and the log has no gap.
+    pub fn rejoin_kept(&self) -> Result<u64, OpenError> {
+        Ok(kept::rejoin(&*self.disk)?)
+    }
+
     /// The second half of [`Journal::open`]: reads the whole log, and shows each whole frame as it passes, so that nobody who needs them
     /// reads them again. What was made of them counts only if this succeeds: nobody knows before whether the log is sound.
     ///
@@ -313,7 +323,8 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
         return Ok(false);
     }
     let (directory, file) = (disk.place(), identity::NAME);
-    if let Some(found) = names.into_iter().find(|name| segment::number_in(name).is_some()) {
+    let is_segment = |name: &String| segment::number_in(name).or_else(|| segment::kept_number_in(name)).is_some();
+    if let Some(found) = names.into_iter().find(is_segment) {
         return Err(OpenError::Orphaned { directory, found, file });
     }
     let Some(cell) = options.create else {
@@ -439,7 +450,7 @@ fn settle(
         first_revision: seen.first_revision,
         bytes: seen.bytes,
     });
-    let mut segments: std::collections::VecDeque<Segment> = seen.collect();
+    let mut segments: VecDeque<Segment> = seen.collect();
     // Of another setting: it will be made again, under the same name.
     ready = ready.filter(|(_, bytes)| *bytes == options.segment_bytes);
     let (file, offset) = if let Some(last) = segments.back() {
@@ -465,7 +476,17 @@ fn settle(
     };
     let last = segments.back().copied().expect("begun above when there was none");
     let place = Place { file, segment: last.number, segment_bytes: last.bytes, offset, tail };
-    let state = ShelfState { segments, ready, tail, released_revision: 0, pins: BTreeMap::new() };
+    let oldest = segments.front().copied().unwrap_or(last);
+    let state = ShelfState {
+        kept: kept::list(disk, identity.cell, &oldest)?,
+        segments,
+        ready,
+        tail,
+        released_revision: 0,
+        wanted_from: 0,
+        places: VecDeque::new(),
+        pins: BTreeMap::new(),
+    };
     Ok((place, Settled { state, frames: survey.frames }, cut))
 }
 

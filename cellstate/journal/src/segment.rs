@@ -28,6 +28,8 @@ pub(crate) const SPARE: &str = "spare.tmp";
 
 const MAGIC: [u8; 8] = *b"PLENUMSG";
 const SUFFIX: &str = ".segment";
+/// Of a segment that the log does without, and that stays to be read by place.
+const KEPT_SUFFIX: &str = ".kept";
 const DIGITS: usize = 20;
 
 /// The name of a segment's file: its number, so that names sort in order of the log.
@@ -35,9 +37,23 @@ pub(crate) fn name(number: u64) -> String {
     format!("{number:0DIGITS$}{SUFFIX}")
 }
 
+/// The name that a segment has once it is kept.
+pub(crate) fn kept_name(number: u64) -> String {
+    format!("{number:0DIGITS$}{KEPT_SUFFIX}")
+}
+
 /// The number in a segment's name; none for files that are not segments.
 pub(crate) fn number_in(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(SUFFIX)?;
+    number_before(SUFFIX, name)
+}
+
+/// The number in the name of a kept segment.
+pub(crate) fn kept_number_in(name: &str) -> Option<u64> {
+    number_before(KEPT_SUFFIX, name)
+}
+
+fn number_before(suffix: &str, name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
     let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if plain { digits.parse().ok() } else { None }
 }

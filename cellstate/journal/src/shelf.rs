@@ -1,6 +1,7 @@
 //! The segment files of an open log, shared by the commit path, readers and the background: which are there,
 //! which are still needed, and the next one, made before it is needed.
 
+use crate::archive::{Archive, FramePlace};
 use crate::disk::{Disk, DiskError, DiskFile, DiskLock, OpenMode};
 use crate::format::{CHUNK_BYTES, count, index};
 use crate::mark::HighWater;
@@ -13,8 +14,12 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
-/// How many released segments stay in the log until the next one is needed: one, because one is made at a time.
-const RELEASED_KEPT: usize = 1;
+/// How many segments that nobody needs stay until the next one is made of them: one, because one is made at a time …
+const SPARED: usize = 1;
+/// … but more where they are given up many at a time: of blocks that exist, one is made faster than of new ones.
+const SPARED_OF_KEPT: usize = 16;
+/// Of how many of the newest frames the place is remembered, where segments are kept: 256 KiB at most.
+const PLACES_REMEMBERED: usize = 8192;
 
 /// Why the next segment could not be made. The log itself is not affected, and trying again is right.
 #[derive(Debug, Error)]
@@ -60,6 +65,20 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
 }
 
+/// A segment that is in nobody's list while its file is moved.
+#[derive(Clone, Copy)]
+struct Taken {
+    segment: Segment,
+    was_kept: bool,
+}
+
+impl Taken {
+    fn name(&self) -> String {
+        let name = if self.was_kept { segment::kept_name } else { segment::name };
+        name(self.segment.number)
+    }
+}
+
 pub(crate) struct ShelfState {
     /// Segments that were begun, without gaps, oldest first. Never empty once the log is open.
     pub(crate) segments: VecDeque<Segment>,
@@ -68,6 +87,12 @@ pub(crate) struct ShelfState {
     pub(crate) ready: Option<(u64, u64)>,
     pub(crate) tail: Tail,
     pub(crate) released_revision: u64,
+    /// Released segments that stay, oldest first; all are older than the log's.
+    pub(crate) kept: VecDeque<Segment>,
+    /// What is before this revision need not stay.
+    pub(crate) wanted_from: u64,
+    /// First revisions and places of the newest frames, rising; none unless segments are kept.
+    pub(crate) places: VecDeque<(u64, FramePlace)>,
     /// How many readers are in each segment.
     pub(crate) pins: BTreeMap<u64, usize>,
 }
@@ -75,6 +100,19 @@ pub(crate) struct ShelfState {
 impl ShelfState {
     fn next_number(&self) -> u64 {
         self.segments.back().map_or(1, |last| last.number + 1)
+    }
+
+    /// How many of the oldest segments, kept ones first, are to be used again or removed.
+    fn recyclable(&self, keep: bool) -> usize {
+        let begin = self.segments.front().map(|segment| segment.first_revision);
+        let ends = self.kept.iter().skip(1).map(|after| after.first_revision).chain(begin);
+        let ends = self.kept.iter().zip(ends);
+        let given_up = ends.take_while(|(_, after)| *after <= self.wanted_from).count();
+        if given_up < self.kept.len() {
+            return given_up;
+        }
+        let ends = self.segments.iter().skip(1).take(self.releasable());
+        given_up + ends.take_while(|after| !keep || after.first_revision <= self.wanted_from).count()
     }
 
     /// How many of the oldest segments nobody needs.
@@ -129,8 +167,16 @@ impl Shelf {
     }
 
     /// Shows a batch to readers; only when it is durable.
-    pub(crate) fn set_tail(&self, tail: Tail) {
-        self.state().tail = tail;
+    pub(crate) fn set_tail(&self, tail: Tail, first_revision: u64, place: FramePlace) {
+        let mut state = self.state();
+        state.tail = tail;
+        if self.options.keep_released {
+            if state.places.len() >= PLACES_REMEMBERED {
+                state.places.pop_front();
+            }
+            state.places.push_back((first_revision, place));
+        }
+        drop(state);
         self.high_water.note(tail.revision, tail.hash);
     }
 
@@ -186,29 +232,60 @@ impl Shelf {
         state.segments.push_back(segment);
     }
 
-    /// Makes the next segment and removes released ones that nobody will need.
+    /// Makes the next segment, keeps released ones that are wanted, and removes those that nobody will need.
     pub(crate) fn housekeep(&self) -> Result<(), PrepareError> {
         self.make_ready()?;
         let _turn = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(oldest) = self.take_released(RELEASED_KEPT) {
-            let removed = self.unless_gone(oldest, self.disk.remove(&segment::name(oldest.number)));
+        let spared = if self.options.keep_released { SPARED_OF_KEPT } else { SPARED };
+        while let Some(oldest) = self.take_recyclable(spared) {
+            let removed = self.unless_gone(oldest, self.disk.remove(&oldest.name()));
             // One at a time and in order, so that a power cut cannot leave a gap.
-            removed.and_then(|()| self.disk.sync_dir()).map_err(|source| PrepareError::new(oldest.number, source))?;
+            removed
+                .and_then(|()| self.disk.sync_dir())
+                .map_err(|source| PrepareError::new(oldest.segment.number, source))?;
+        }
+        while let Some(oldest) = self.take_wanted() {
+            let number = oldest.segment.number;
+            let (from, to) = (segment::name(number), segment::kept_name(number));
+            let renamed = self.unless_gone(oldest, self.disk.rename(&from, &to));
+            renamed.map_err(|source| PrepareError::new(number, source))?;
+            self.state().kept.push_back(oldest.segment);
+            // As above: each has one of both names for good before the next one changes.
+            self.disk.sync_dir().map_err(|source| PrepareError::new(number, source))?;
         }
         Ok(())
     }
 
-    /// Takes the oldest segment out of the log when more than `kept` are released.
-    fn take_released(&self, kept: usize) -> Option<Segment> {
+    /// Takes the oldest segment that is to be used again or removed, when there are more than `spared` of them.
+    fn take_recyclable(&self, spared: usize) -> Option<Taken> {
         let mut state = self.state();
-        if state.releasable() > kept { state.segments.pop_front() } else { None }
+        if state.recyclable(self.options.keep_released) <= spared {
+            return None;
+        }
+        match state.kept.pop_front() {
+            Some(segment) => Some(Taken { segment, was_kept: true }),
+            None => state.segments.pop_front().map(|segment| Taken { segment, was_kept: false }),
+        }
+    }
+
+    /// Takes the oldest segment out of the log that nobody needs there, and that is to stay.
+    fn take_wanted(&self) -> Option<Taken> {
+        let mut state = self.state();
+        let wanted = self.options.keep_released && state.releasable() > 0 && {
+            let end = state.segments.get(1).map(|after| after.first_revision);
+            end.is_some_and(|end| end > state.wanted_from)
+        };
+        let segment = if wanted { state.segments.pop_front() } else { None };
+        segment.map(|segment| Taken { segment, was_kept: false })
     }
 
     /// Puts a segment back whose file could not be moved away, unless it turns out that an earlier try did.
-    fn unless_gone(&self, segment: Segment, moved: Result<(), DiskError>) -> Result<(), DiskError> {
+    fn unless_gone(&self, taken: Taken, moved: Result<(), DiskError>) -> Result<(), DiskError> {
         match moved {
             Err(failed) if failed.source.kind() != io::ErrorKind::NotFound => {
-                self.state().segments.push_front(segment);
+                let mut state = self.state();
+                let place = if taken.was_kept { &mut state.kept } else { &mut state.segments };
+                place.push_front(taken.segment);
                 Err(failed)
             }
             _ => Ok(()),
@@ -231,9 +308,9 @@ impl Shelf {
 
     /// Makes a file of zeros under the name of a segment; its size. Durable when it has the name.
     fn make(&self, number: u64) -> Result<u64, DiskError> {
-        if let Some(released) = self.take_released(0) {
-            self.unless_gone(released, self.disk.rename(&segment::name(released.number), segment::SPARE))?;
-            tracing::debug!(from = released.number, to = number, "segment recycled");
+        if let Some(released) = self.take_recyclable(0) {
+            self.unless_gone(released, self.disk.rename(&released.name(), segment::SPARE))?;
+            tracing::debug!(from = released.segment.number, to = number, "segment recycled");
         }
         // Durable before its content goes: the log must not be seen to begin with zeros. Also where nothing was
         // renamed now, because an earlier try may have ended here.
@@ -315,6 +392,41 @@ impl Keeper {
     pub fn release(&self, up_to_revision: u64) {
         let mut state = self.0.state();
         state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
+    }
+
+    /// What is before this revision need not stay where released segments are kept ([`Options::keep_released`]). Whole segments are used
+    /// again at the next [`Keeper::prepare`], or removed, once they are released, too. Never goes backwards.
+    pub fn give_up(&self, before_revision: u64) {
+        let mut state = self.0.state();
+        state.wanted_from = state.wanted_from.max(before_revision);
+    }
+
+    /// Where the frame that begins with a revision stands, if it is one of the newest, and released segments are kept. Otherwise a
+    /// [`Frame`](crate::Frame) tells, too.
+    #[must_use]
+    pub fn place_of(&self, first_revision: u64) -> Option<FramePlace> {
+        let state = self.0.state();
+        let at = state.places.binary_search_by_key(&first_revision, |(first, _)| *first).ok()?;
+        state.places.get(at).map(|(_, place)| *place)
+    }
+
+    /// The first revision of the oldest kept segment, or that of the log where none is kept.
+    #[must_use]
+    pub fn oldest_kept_revision(&self) -> u64 {
+        let state = self.0.state();
+        state.kept.front().or_else(|| state.segments.front()).map_or(1, |segment| segment.first_revision)
+    }
+
+    /// The size of all kept segments together. [`Keeper::size_bytes`] leaves them out.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.0.state().kept.iter().map(|segment| segment.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Reads frames of live and of kept segments by their place.
+    #[must_use]
+    pub fn archive(&self) -> Archive {
+        Archive::new(Arc::clone(&self.0.disk))
     }
 
     /// Reads from a revision on.

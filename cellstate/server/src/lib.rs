@@ -21,6 +21,7 @@ mod api;
 mod backup;
 mod engine;
 mod error;
+mod frames;
 mod ingress;
 mod listen;
 mod metrics;
@@ -42,6 +43,7 @@ pub use backup::{
     read_backup, restore,
 };
 pub use error::ServerError;
+pub use frames::frames_in;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};
 pub use server::{Handle, Server, run};

@@ -18,7 +18,8 @@ use plenum_proto::sections::Sections;
 use crate::backup::restore::DRAFT;
 use crate::engine::step_back;
 use crate::error::ServerError;
-use crate::options::{ServerOptions, Settings};
+use crate::frames::frames_in;
+use crate::options::ServerOptions;
 use crate::publish::Mirror;
 #[cfg(test)]
 pub(crate) use replay::delta_of;
@@ -55,16 +56,22 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     let claimed = claim_journal(options, &options.dir.join(LOG))?;
     let folder = options.dir.join(HISTORY);
     let (log, history) = if folder.is_dir() {
-        match open_history(&folder, history_options(claimed.identity(), &options.settings)) {
-            Ok(history) => (Log::Unread(Box::new(claimed)), history),
+        match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
+            Ok(history) => {
+                if history.newest_revision() == 0 && history.newest_checkpoint().is_none() {
+                    rejoin_kept(&claimed)?;
+                }
+                (Log::Unread(Box::new(claimed)), history)
+            }
             // What is wrong with the log counts more.
             Err(error) => return Err(claimed.open(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
         }
     } else {
+        rejoin_kept(&claimed)?;
         // Nothing is made beside a log that is not sound.
         let (journal, recovered) = claimed.open(&mut |_| {})?;
         std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;
-        let history = open_history(&folder, history_options(recovered.identity, &options.settings))?;
+        let history = open_history(&folder, history_options(recovered.identity, options)?)?;
         (Log::Open(Box::new((journal, recovered))), history)
     };
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
@@ -90,6 +97,7 @@ fn claim_journal(options: &ServerOptions, log: &Path) -> Result<Claimed, ServerE
         segment_bytes: options.settings.segment_bytes,
         frame_bytes_max: options.settings.frame_bytes_max(),
         reserve_bytes: options.settings.reserve_bytes,
+        keep_released: options.settings.history,
     };
     Ok(Journal::claim(Arc::new(disk), settings)?)
 }
@@ -101,6 +109,15 @@ fn random_id() -> Result<[u8; 16], ServerError> {
     let read = std::fs::File::open(&path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut id));
     read.map_err(|source| ServerError::Directory { path, source })?;
     Ok(id)
+}
+
+/// What the log gave up, and kept for a history that is not there any more, is read as the log's again: the history is made anew of it.
+fn rejoin_kept(claimed: &Claimed) -> Result<(), ServerError> {
+    let segments = claimed.rejoin_kept()?;
+    if segments > 0 {
+        tracing::info!(segments, "there is no history: what was kept for it is read again");
+    }
+    Ok(())
 }
 
 /// Opens the history on a thread that has stepped back: those that the store starts for itself take after it.
@@ -117,12 +134,19 @@ fn open_history(folder: &Path, options: plenum_history::Options) -> Result<Histo
     })
 }
 
-fn history_options(identity: Identity, settings: &Settings) -> plenum_history::Options {
-    plenum_history::Options {
+fn history_options(identity: Identity, options: &ServerOptions) -> Result<plenum_history::Options, ServerError> {
+    let settings = &options.settings;
+    Ok(plenum_history::Options {
         retain_micros: i64::try_from(settings.retain.as_micros()).unwrap_or(i64::MAX),
         retain_bytes: settings.retain_bytes,
-        ..plenum_history::Options::new(identity.cell.0.to_vec())
-    }
+        ..read_options(&options.dir, &identity.cell.0)?
+    })
+}
+
+/// How the history of a cell's directory is opened by who only reads it: beside its log.
+pub(crate) fn read_options(dir: &Path, cell_id: &[u8]) -> Result<plenum_history::Options, ServerError> {
+    let frames = frames_in(&dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
+    Ok(plenum_history::Options { frames: Some(frames), ..plenum_history::Options::new(cell_id.to_vec()) })
 }
 
 /// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them.

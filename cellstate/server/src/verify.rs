@@ -16,7 +16,7 @@ use plenum_model::{Cell, Revision};
 
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, checkpoint_cell};
+use crate::recovery::{HISTORY, LOG, checkpoint_cell, read_options};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -115,8 +115,9 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     if !folder.is_dir() {
         return None;
     }
-    let options = plenum_history::Options::new(report.identity.cell.0.to_vec());
-    match History::open(&folder, options) {
+    let opened = read_options(dir, &report.identity.cell.0)
+        .and_then(|options| History::open(&folder, options).map_err(ServerError::from));
+    match opened {
         Ok((history, _)) => {
             if let Err(error) = history.check_against_log(report.tail.revision) {
                 audit.violation(report_tail(report), HISTORY, error.to_string());

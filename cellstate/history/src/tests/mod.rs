@@ -5,6 +5,7 @@ mod checkpoints;
 mod crashes;
 mod feeding;
 mod inspection;
+mod placed;
 mod retention;
 mod twin;
 
@@ -66,7 +67,7 @@ fn session_change(revision: u64, change: v1::session_change::Change) -> v1::LogE
 fn batch(time_micros: i64, entries: Vec<v1::LogEntry>) -> EncodedBatch {
     let (first, last) = (entries.first().unwrap().revision, entries.last().unwrap().revision);
     let bytes = v1::LogBatch { core_version: 1, time_micros, entries, ..Default::default() }.encode_to_vec().into();
-    EncodedBatch { first, last, time_micros, bytes }
+    EncodedBatch { first, last, time_micros, bytes, place: None }
 }
 
 /// Batches of three revisions each, a second apart: revision r is decided at second ⌈r / 3⌉.

@@ -51,7 +51,7 @@ fn assert_survived(disk: &SimDisk, done: Done, what: &str) -> u64 {
 }
 
 /// The seeds to try: a few, or those that a long run asks for.
-fn seeds() -> std::ops::Range<u64> {
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("PLENUM_SEEDS").unwrap_or_else(|_| "0..8".to_owned());
     let (first, end) = asked.split_once("..").expect("PLENUM_SEEDS is FIRST..END");
     first.parse().unwrap()..end.parse().unwrap()

@@ -9,6 +9,7 @@ mod damage;
 mod exhaustive;
 mod exhaustive_random;
 mod identities;
+mod kept;
 mod planting;
 mod real_files;
 mod retention;

@@ -92,7 +92,7 @@ fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
     if !folder.is_dir() {
         return Ok(Cell::default());
     }
-    let (history, opened) = History::open(&folder, plenum_history::Options::new(cell_id.to_vec()))?;
+    let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
     let start = opened.newest_checkpoint.map_or(0, |newest| newest.revision);
     let mut cell = if start == 0 { Cell::default() } else { recovery::checkpoint_cell(&history, start)? };
     // Its batches may end before its newest checkpoint.

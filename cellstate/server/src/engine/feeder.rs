@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::RwLock;
-use plenum_history::{EncodedBatch, History, PageImage, TablePages, WriteError};
-use plenum_journal::{ReadError, Reader};
+use plenum_history::{EncodedBatch, History, LogPlace, PageImage, TablePages, WriteError};
+use plenum_journal::{FramePlace, ReadError, Reader};
 use plenum_model::{Cell, Revision};
 use plenum_proto::pages::{self, Table};
 use tokio::sync::watch;
@@ -268,27 +268,30 @@ impl Feeder<'_> {
             let batch = match held {
                 // What was read from the log, and came from memory, too.
                 Some(held) if held.last().0 < next => continue,
-                Some(held) if held.first().0 == next => {
-                    self.reader = None;
-                    held
-                }
-                held => {
-                    self.held = held;
-                    match self.read(next, told)? {
-                        Some(read) => read,
-                        None => break,
+                held => match (held, self.shared.keeper.place_of(next)) {
+                    (Some(held), Some(place)) if held.first().0 == next => {
+                        self.reader = None;
+                        (held, place)
                     }
-                }
+                    (held, _) => {
+                        self.held = held;
+                        match self.read(next, told)? {
+                            Some(read) => read,
+                            None => break,
+                        }
+                    }
+                },
             };
+            let (batch, place) = batch;
             next = batch.last().0 + 1;
             bytes += batch.bytes().len();
-            batches.push(encoded(&batch));
+            batches.push(encoded(&batch, place));
         }
         Ok(batches)
     }
 
-    /// The batch of a revision, from the log; `None` if it was not told of yet, or is not there any more.
-    fn read(&mut self, next: u64, told: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
+    /// The batch of a revision, from the log, and its place; `None` if it was not told of yet, or is not there any more.
+    fn read(&mut self, next: u64, told: u64) -> Result<Option<(Arc<LoggedBatch>, FramePlace)>, FeedError> {
         if told < next {
             return Ok(None);
         }
@@ -296,32 +299,42 @@ impl Feeder<'_> {
             match self.shared.keeper.reader(next) {
                 Ok(reader) => self.reader = Some(reader),
                 // As after a restore: the history goes on from its newest checkpoint.
-                Err(ReadError::Retired { oldest, .. }) => return self.leap_over_gap(oldest),
+                Err(ReadError::Retired { oldest, .. }) => {
+                    self.leap_over_gap(oldest)?;
+                    return Ok(None);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         let Some(reader) = &mut self.reader else { return Ok(None) };
         while let Some(frame) = reader.next_frame()? {
             if frame.last_revision >= next {
-                return Ok(Some(Arc::new(LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?)));
+                let place = FramePlace { segment: frame.segment, offset: frame.offset, bytes: frame.bytes };
+                let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
+                return Ok(Some((Arc::new(batch), place)));
             }
         }
         self.reader = None;
         Ok(None)
     }
 
-    fn leap_over_gap(&mut self, oldest: u64) -> Result<Option<Arc<LoggedBatch>>, FeedError> {
+    fn leap_over_gap(&mut self, oldest: u64) -> Result<(), FeedError> {
         let history = &self.shared.feed.history;
         let newest = history.newest_revision();
         match history.newest_checkpoint().filter(|info| info.revision > newest && info.revision + 1 >= oldest) {
             Some(_) => self.leap()?,
             None => return Err(ReadError::Retired { asked: newest + 1, oldest }.into()),
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Waits for a batch, or until something is due.
     fn wait(&mut self) {
+        if self.held.is_some() {
+            // It is to be read from the log, which was not told of yet.
+            std::thread::sleep(GATHERING);
+            return;
+        }
         let received = &self.shared.feed.received;
         let due = self.checkpoint_due.into_iter().chain(self.retiring_due).min();
         let received = due.map_or_else(
@@ -421,9 +434,6 @@ impl Feeder<'_> {
         let history = &self.shared.feed.history;
         let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
         self.shared.keeper.release(history.durable_revision().min(checkpoint));
-        if let Err(error) = self.shared.keeper.prepare() {
-            tracing::warn!(%error, "segments of the log could not be given back");
-        }
         let oldest = history.oldest_revision();
         let retired = history
             .retention_floor(self.shared.clock.now().micros)
@@ -438,6 +448,10 @@ impl Feeder<'_> {
             }
             Err(error) => tracing::warn!(error, "old history could not be cleared away"),
         }
+        self.shared.keeper.give_up(history.oldest_revision());
+        if let Err(error) = self.shared.keeper.prepare() {
+            tracing::warn!(%error, "segments of the log could not be given back");
+        }
     }
 }
 
@@ -448,12 +462,14 @@ fn enough_log_bytes(least: u64, image_bytes: u64) -> u64 {
     least.max(fourfold).max(spared)
 }
 
-fn encoded(batch: &LoggedBatch) -> EncodedBatch {
+fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
+    let FramePlace { segment, offset, bytes } = place;
     EncodedBatch {
         first: batch.first().0,
         last: batch.last().0,
         time_micros: batch.time().micros,
         bytes: batch.bytes().clone(),
+        place: Some(LogPlace { segment, offset, bytes }),
     }
 }
 

@@ -25,7 +25,9 @@ async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
 
 fn history(dir: &Path) -> History {
     let cell = plenum_journal::identity(&plenum_journal::RealDisk::existing(dir.join("log")).unwrap()).unwrap().cell;
-    History::open(dir.join("history"), plenum_history::Options::new(cell.0.to_vec())).unwrap().0
+    let frames = Some(plenum_server::frames_in(&dir.join("log")).unwrap());
+    let options = plenum_history::Options { frames, ..plenum_history::Options::new(cell.0.to_vec()) };
+    History::open(dir.join("history"), options).unwrap().0
 }
 
 /// The pages of a stopped cell as they were at a revision.

@@ -12,5 +12,6 @@ mod formats;
 mod govern;
 mod history;
 mod inspection;
+mod kept;
 mod returns;
 mod stalled;

@@ -1,0 +1,312 @@
+//! Released segments stay until they are given up, and what they hold is read by its place.
+
+use super::crashes::seeds;
+use super::*;
+use crate::segment;
+use std::collections::BTreeMap;
+
+fn keeping() -> Options {
+    Options { keep_released: true, ..options() }
+}
+
+fn open_keeping(disk: &SimDisk) -> (Journal, Recovered) {
+    Journal::open(Arc::new(disk.clone()), keeping()).unwrap()
+}
+
+/// Where each batch stands, by its number.
+type Places = BTreeMap<u64, FramePlace>;
+
+fn append_placed(journal: &mut Journal, batch: u64, places: &mut Places) -> Result<(), AppendError> {
+    append(journal, batch)?;
+    let place = journal.keeper().place_of(label(batch).first_revision);
+    places.insert(batch, place.expect("it is the newest one"));
+    Ok(())
+}
+
+fn range(batch: u64, place: FramePlace) -> FrameRange {
+    let FramePlace { segment, offset, bytes } = place;
+    let BatchLabel { first_revision, last_revision, .. } = label(batch);
+    FrameRange { segment, offset, bytes, first_revision, last_revision }
+}
+
+fn assert_reads(archive: &Archive, batch: u64, place: FramePlace) {
+    let read = archive.read(&range(batch, place)).unwrap_or_else(|error| panic!("batch {batch}: {error}"));
+    let (first, last, at) = read.frames[0].clone();
+    assert_eq!((read.frames.len(), first, last), (1, label(batch).first_revision, label(batch).last_revision));
+    assert!(read.bytes[at] == payload(batch), "batch {batch} has its payload");
+}
+
+/// Of each segment's number there are files of how many names.
+fn names_of_segments(disk: &SimDisk) -> BTreeMap<u64, usize> {
+    let mut names = BTreeMap::new();
+    for name in disk.names() {
+        if let Some(number) = segment::number_in(&name).or_else(|| segment::kept_number_in(&name)) {
+            *names.entry(number).or_default() += 1;
+        }
+    }
+    names
+}
+
+/// Thirty batches of which the first are released, and the log tidied up.
+fn log_that_keeps(released: u64) -> (SimDisk, Journal, Places) {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open_keeping(&disk);
+    let mut places = Places::new();
+    for batch in 0..30 {
+        append_placed(&mut journal, batch, &mut places).unwrap();
+    }
+    journal.keeper().release(released);
+    journal.keeper().prepare().unwrap();
+    (disk, journal, places)
+}
+
+#[test]
+fn what_is_released_is_read_by_its_place_before_and_after_a_restart() {
+    let (disk, journal, places) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    assert!(keeper.oldest_revision() > 1 && keeper.oldest_revision() <= 61);
+    assert_eq!(keeper.oldest_kept_revision(), 1);
+    assert!(keeper.kept_bytes() > 0);
+    places.iter().for_each(|(batch, place)| assert_reads(&keeper.archive(), *batch, *place));
+    let (oldest, kept_bytes) = (keeper.oldest_revision(), keeper.kept_bytes());
+    drop((journal, keeper));
+    let (journal, recovered) = open_keeping(&disk);
+    assert_eq!(recovered.oldest_revision, oldest, "what is kept is not walked");
+    assert_eq!((journal.keeper().oldest_kept_revision(), journal.keeper().kept_bytes()), (1, kept_bytes));
+    places.iter().for_each(|(batch, place)| assert_reads(&journal.keeper().archive(), *batch, *place));
+}
+
+#[test]
+fn frames_that_follow_each_other_are_read_at_once() {
+    let (_disk, journal, places) = log_that_keeps(60);
+    let in_first: Vec<(u64, FramePlace)> = places.into_iter().filter(|(_, place)| place.segment == 1).collect();
+    let ((first, from), (last, _)) = (in_first[0], in_first[in_first.len() - 1]);
+    let bytes = in_first.iter().map(|(_, place)| place.bytes).sum();
+    let last_revision = label(last).last_revision;
+    let all = FrameRange { bytes, last_revision, ..range(first, from) };
+    let read = journal.keeper().archive().read(&all).unwrap();
+    assert_eq!(read.frames.len(), in_first.len());
+    for ((_, _, at), (batch, _)) in read.frames.iter().zip(&in_first) {
+        assert!(read.bytes[at.clone()] == payload(*batch));
+    }
+    let too_far = FrameRange { last_revision: last_revision + 1, ..all };
+    assert!(matches!(journal.keeper().archive().read(&too_far), Err(ReadError::Damaged(_))));
+}
+
+#[test]
+fn what_is_given_up_is_used_again_oldest_first_and_no_longer_read() {
+    let (disk, mut journal, mut places) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    keeper.give_up(30);
+    keeper.give_up(3);
+    let before = keeper.kept_bytes();
+    for batch in 30..60 {
+        keeper.prepare().unwrap();
+        append_placed(&mut journal, batch, &mut places).unwrap();
+    }
+    assert!(keeper.oldest_kept_revision() > 1 && keeper.oldest_kept_revision() <= 30);
+    assert!(keeper.kept_bytes() < before, "nothing more was released");
+    for (batch, place) in &places {
+        if label(*batch).first_revision >= keeper.oldest_kept_revision() {
+            assert_reads(&keeper.archive(), *batch, *place);
+        }
+    }
+    let error = keeper.archive().read(&range(0, places[&0])).unwrap_err();
+    assert!(matches!(&error, ReadError::Damaged(damage) if damage.offset == places[&0].offset), "{error}");
+    assert_eq!(read_all(&journal), 60);
+    assert!(names_of_segments(&disk).values().all(|names| *names == 1));
+}
+
+#[test]
+fn a_cell_that_gives_up_as_it_goes_does_not_grow() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open_keeping(&disk);
+    let keeper = journal.keeper();
+    for batch in 0..400 {
+        append(&mut journal, batch).unwrap();
+        keeper.release(label(batch).last_revision);
+        keeper.give_up(label(batch).first_revision.saturating_sub(60));
+        keeper.prepare().unwrap();
+        let files = names_of_segments(&disk).len();
+        assert!(files < 16 + 16, "{files} files of segments");
+    }
+    assert!(keeper.oldest_kept_revision() > 800);
+}
+
+#[test]
+fn a_reader_keeps_what_it_needs_from_being_kept() {
+    let (_disk, journal, _) = log_that_keeps(0);
+    let keeper = journal.keeper();
+    let mut reader = keeper.reader(1).unwrap();
+    reader.next_frame().unwrap().unwrap();
+    keeper.release(60);
+    keeper.prepare().unwrap();
+    assert_eq!(keeper.oldest_revision(), 1);
+    let mut batches = 1;
+    while let Some(frame) = reader.next_frame().unwrap() {
+        assert_is_batch(&frame);
+        batches += 1;
+    }
+    assert_eq!(batches, 30);
+    drop(reader);
+    keeper.prepare().unwrap();
+    assert!(keeper.oldest_revision() > 1);
+}
+
+#[test]
+fn every_flipped_bit_and_every_missing_file_is_named_with_its_place() {
+    let (disk, journal, places) = log_that_keeps(60);
+    let place = places[&1];
+    let name = segment::kept_name(place.segment);
+    for bit in 0..place.bytes * 8 {
+        let damaged = disk.copy();
+        damaged.flip_bit(&name, place.offset + bit / 8, u8::try_from(bit % 8).unwrap());
+        let error = Archive::new(Arc::new(damaged)).read(&range(1, place)).unwrap_err();
+        let ReadError::Damaged(damage) = error else { panic!("bit {bit}: {error}") };
+        assert_eq!((&damage.file, damage.offset), (&name, place.offset), "bit {bit}");
+    }
+    disk.erase(&name);
+    let error = journal.keeper().archive().read(&range(1, place)).unwrap_err();
+    assert!(matches!(error, ReadError::Damaged(damage) if damage.file == name && damage.flaw == Flaw::Missing));
+}
+
+#[test]
+fn a_header_that_rots_gives_nothing_up_too_early() {
+    let (disk, journal, places) = log_that_keeps(60);
+    drop(journal);
+    disk.flip_bit(&segment::kept_name(2), 3, 1);
+    let (journal, _) = open_keeping(&disk);
+    let keeper = journal.keeper();
+    let second = places.iter().find(|(_, place)| place.segment == 2).map(|(batch, _)| label(*batch).first_revision);
+    keeper.give_up(second.unwrap());
+    keeper.prepare().unwrap();
+    places.iter().filter(|(_, place)| place.segment >= 2).for_each(|(batch, place)| {
+        assert_reads(&keeper.archive(), *batch, *place);
+    });
+}
+
+#[test]
+fn kept_segments_join_the_log_again_and_it_is_whole() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(journal);
+    let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
+    assert!(claimed.rejoin_kept().unwrap() > 0);
+    assert_eq!(claimed.rejoin_kept().unwrap(), 0);
+    let (journal, recovered) = claimed.open(&mut |_| {}).unwrap();
+    assert_eq!(recovered.oldest_revision, 1);
+    assert_eq!((read_all(&journal), journal.keeper().kept_bytes()), (30, 0));
+}
+
+#[test]
+fn kept_segments_behind_a_gap_do_not_join() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(journal);
+    disk.erase(&segment::kept_name(2));
+    let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
+    assert!(claimed.rejoin_kept().unwrap() > 0);
+    let (journal, _) = claimed.open(&mut |_| {}).unwrap();
+    read_all(&journal);
+    assert!(disk.names().contains(&segment::kept_name(1)));
+}
+
+#[test]
+fn kept_segments_without_an_identity_are_not_made_a_new_cell() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(journal);
+    for name in disk.names().into_iter().filter(|name| segment::kept_number_in(name).is_none()) {
+        disk.erase(&name);
+    }
+    let refused = Journal::open(Arc::new(disk), keeping()).err().unwrap();
+    assert!(matches!(refused, OpenError::Orphaned { .. }), "{refused}");
+}
+
+/// A life of a server that keeps and gives up as it goes. What it may not lose by that: from which revision on it wants everything.
+fn live(disk: &SimDisk, batches: u64, places: &mut Places, wanted_from: &mut u64) -> u64 {
+    let Ok(claimed) = Journal::claim(Arc::new(disk.clone()), keeping()) else { return 0 };
+    let Ok((mut journal, recovered)) = claimed.open(&mut |_| {}) else { return 0 };
+    let start = batches_in(recovered.tail.revision);
+    let keeper = journal.keeper();
+    keeper.give_up(*wanted_from);
+    for batch in start..start + batches {
+        if append_placed(&mut journal, batch, places).is_err() {
+            return batch;
+        }
+        if batch % 3 == 2 {
+            keeper.release(label(batch).first_revision.saturating_sub(6));
+            *wanted_from = label(batch).first_revision.saturating_sub(24).max(*wanted_from);
+            keeper.give_up(*wanted_from);
+            let _later = keeper.prepare();
+        }
+    }
+    start + batches
+}
+
+#[test]
+fn a_power_cut_at_every_step_of_keeping_leaves_every_segment_one_name() {
+    let disk = SimDisk::new(0);
+    live(&disk, 24, &mut Places::new(), &mut 0);
+    let mut kept_after_cuts = 0;
+    for step in 0..disk.steps() {
+        for seed in seeds() {
+            let disk = SimDisk::new(seed);
+            disk.crash_at_step(step, seed);
+            let (mut places, mut wanted_from) = (Places::new(), 0);
+            let acknowledged = live(&disk, 24, &mut places, &mut wanted_from);
+            for life in 0..2 {
+                let what = format!("power cut at step {step}, seed {seed}, life {life}");
+                let disk = disk.reboot();
+                // Closed at once, and nothing is synced by that.
+                let (journal, recovered) = open_keeping(&disk);
+                assert!(batches_in(recovered.tail.revision) >= acknowledged, "{what}");
+                let names = names_of_segments(&disk);
+                assert!(names.values().all(|names| *names == 1), "{what}: {:?}", disk.names());
+                let (first, last) = (names.keys().min().unwrap(), names.keys().max().unwrap());
+                assert_eq!(last - first + 1, names.len() as u64, "{what}: {:?}", disk.names());
+                let keeper = journal.keeper();
+                let oldest = keeper.oldest_kept_revision();
+                assert!(
+                    oldest <= wanted_from.max(1),
+                    "{what}: {oldest}, wanted from {wanted_from}: {:?}",
+                    disk.names()
+                );
+                let wanted = places.iter().filter(|(batch, _)| label(**batch).last_revision >= wanted_from);
+                for (batch, place) in wanted.filter(|(batch, _)| **batch < acknowledged) {
+                    assert_reads(&keeper.archive(), *batch, *place);
+                }
+                kept_after_cuts += u64::from(keeper.kept_bytes() > 0);
+                drop((journal, keeper));
+                disk.kill();
+                let again = disk.reboot();
+                again.crash_at_step(seed * 5 % 31, seed + 1);
+                live(&again, 6, &mut places, &mut wanted_from);
+                again.crash(seed + 2);
+            }
+        }
+    }
+    assert!(kept_after_cuts > 100);
+}
+
+#[test]
+fn a_power_cut_at_every_step_of_joining_leaves_a_log_without_a_gap() {
+    let (base, journal, places) = log_that_keeps(80);
+    drop(journal);
+    let claimed = |disk: &SimDisk| Journal::claim(Arc::new(disk.clone()), keeping());
+    for step in 0..24 {
+        for seed in seeds() {
+            let disk = base.copy();
+            disk.crash_at_step(step, seed);
+            let joined = claimed(&disk).map(|claimed| claimed.rejoin_kept());
+            drop(joined);
+            // The cut may have been meant for a step that there was not.
+            let disk = disk.fork();
+            let (journal, _) = open_keeping(&disk);
+            places.iter().for_each(|(batch, place)| assert_reads(&journal.keeper().archive(), *batch, *place));
+            read_all(&journal);
+            drop(journal);
+            let claimed = claimed(&disk).unwrap();
+            claimed.rejoin_kept().unwrap();
+            let (journal, recovered) = claimed.open(&mut |_| {}).unwrap();
+            assert_eq!((recovered.oldest_revision, read_all(&journal)), (1, 30), "step {step}, seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The past stands in segments that the log gave up and kept: it is read after a kill, and goes by retention, never otherwise.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::{Server, ServerOptions};
+use tonic::transport::Channel;
+
+use crate::client::{code, connect, job, options, register, submit};
+
+type Inspect = v1::inspect_client::InspectClient<Channel>;
+type Jobs = v1::jobs_client::JobsClient<Channel>;
+
+/// A cell with small segments that are given up quickly.
+fn brisk(dir: &Path) -> ServerOptions {
+    let mut brisk = options(dir);
+    brisk.settings.segment_bytes = 256 << 10;
+    brisk.settings.checkpoint_interval = Duration::from_millis(20);
+    brisk
+}
+
+/// The files of kept segments, oldest first.
+fn kept(dir: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut kept: Vec<_> = names.filter(|path| path.extension().is_some_and(|suffix| suffix == "kept")).collect();
+    kept.sort();
+    kept
+}
+
+/// Submits jobs with large bodies until it is so, and gives how many there are now. Each comes with a machine.
+async fn submit_until(channel: &Channel, mut jobs: u32, is_so: impl Fn(&v1::StatusResponse) -> bool) -> u32 {
+    let mut inspect = Inspect::new(channel.clone());
+    for _ in 0..4000 {
+        if is_so(&inspect.status(v1::StatusRequest {}).await.unwrap().into_inner()) {
+            return jobs;
+        }
+        let mut spec = job(&format!("job{jobs}"), 1);
+        let body = spec.body.get_or_insert_default();
+        body.groups.resize_with(1, Default::default);
+        body.groups[0].env.insert("FILLER".to_owned(), "x".repeat(50 << 10));
+        submit(channel, spec).await;
+        register(channel, &format!("m{jobs}"), 1000).await;
+        jobs += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("it never came to that: {:?}", inspect.status(v1::StatusRequest {}).await);
+}
+
+async fn caught_up(channel: &Channel) {
+    let mut inspect = Inspect::new(channel.clone());
+    for _ in 0..6000 {
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        if status.history_revision >= status.revision {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the history never caught up");
+}
+
+/// The first revision of each job, as its history tells.
+async fn submitted(channel: &Channel, number: u32) -> Result<u64, tonic::Status> {
+    let ask = v1::JobHistoryRequest { name: format!("job{number}"), ..Default::default() };
+    let story = Jobs::new(channel.clone()).job_history(ask).await?.into_inner();
+    assert_eq!(story.events[0].event, "submitted");
+    Ok(story.events[0].revision)
+}
+
+async fn machines_at(channel: &Channel, revision: u64) -> Result<usize, tonic::Status> {
+    let at = v1::ListRequest { at: Some(v1::At { revision, time_micros: 0 }), limit: 10_000, ..Default::default() };
+    Ok(Inspect::new(channel.clone()).list_machines(at).await?.into_inner().machines.len())
+}
+
+async fn assert_past_is_there(channel: &Channel, jobs: u32) {
+    let mut before = 0;
+    for number in [0, jobs / 3, jobs / 2, jobs - 1] {
+        let revision = submitted(channel, number).await.unwrap();
+        assert!(revision > before || number == 0);
+        assert_eq!(machines_at(channel, revision).await.unwrap(), usize::try_from(number).unwrap());
+        before = revision;
+    }
+}
+
+#[tokio::test]
+async fn the_past_is_read_from_kept_segments_also_after_a_kill() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 4).await;
+    caught_up(&channel).await;
+    assert_past_is_there(&channel, jobs).await;
+    server.kill().await.unwrap();
+
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+    assert_eq!((report.from_revision, report.folded), (0, report.to_revision), "what is kept was folded, too");
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    caught_up(&channel).await;
+    assert_past_is_there(&channel, jobs).await;
+    let before = kept(dir).len();
+    let more = submit_until(&channel, jobs, |_| kept(dir).len() > before).await;
+    caught_up(&channel).await;
+    assert_past_is_there(&channel, more).await;
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_history_that_was_deleted_is_made_anew_of_what_was_kept_for_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 3).await;
+    server.shutdown().await.unwrap();
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    caught_up(&channel).await;
+    assert_past_is_there(&channel, jobs).await;
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
+
+#[tokio::test]
+async fn what_is_beyond_the_retained_bytes_leaves_the_disk() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let mut small = brisk(dir);
+    small.settings.retain_bytes = 1 << 20;
+    let server = Server::start(small.clone()).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 100).await;
+    // Some eighty segments were written: of what is retained, of what stays to be used again, and of what is on its way there are fewer.
+    let jobs = submit_until(&channel, jobs, |status| status.revision > 800).await;
+    let files = kept(dir).len();
+    assert!((1..=4 + 16 + 16).contains(&files), "{files} kept segments");
+    assert_eq!(code(&machines_at(&channel, 1).await.unwrap_err()), "REVISION_RETIRED");
+    caught_up(&channel).await;
+    let last = submitted(&channel, jobs - 1).await.unwrap();
+    assert_eq!(machines_at(&channel, last).await.unwrap(), usize::try_from(jobs - 1).unwrap());
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound() && report.from_revision > 1, "{:?}", report.violations);
+}
+
+#[tokio::test]
+async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 2).await;
+    server.shutdown().await.unwrap();
+    let victim = kept(dir).remove(0);
+    let mut bytes = std::fs::read(&victim).unwrap();
+    bytes[100 << 10] ^= 1;
+    std::fs::write(&victim, bytes).unwrap();
+
+    let report = plenum_server::verify(dir).unwrap();
+    let name = victim.file_name().unwrap().to_str().unwrap().to_owned();
+    let named = |what: &str| what.contains(&name) && what.contains("offset");
+    assert!(report.violations.iter().any(|violation| named(&violation.to_string())), "{:?}", report.violations);
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    caught_up(&channel).await;
+    let error = submitted(&channel, 0).await.unwrap_err();
+    assert!(code(&error) == "DAMAGED_HISTORY" && named(error.message()), "{error}");
+    let last = submitted(&channel, jobs - 1).await;
+    assert!(last.is_ok() || last.is_err_and(|error| code(&error) == "DAMAGED_HISTORY"));
+    submit(&channel, job("after", 1)).await;
+    server.shutdown().await.unwrap();
+}
