@@ -110,6 +110,7 @@ impl History {
         writer.rows_waiting_bytes += changes.bytes();
         changes.commit()?;
         writer.bytes_so_far = bytes_so_far;
+        writer.log_waiting_bytes += writer.gathering_bytes as u64;
         writer.gathering_bytes = 0;
         writer.gathering_range = None;
         writer.subjects.clear();
@@ -140,6 +141,7 @@ impl History {
         }
         if shelves.contains(&Shelf::Blocks) {
             writer.rows_waiting_bytes = 0;
+            writer.log_waiting_bytes = 0;
             let view = self.view();
             writer.rotated_to = Some(view.gathering.first().map_or(view.newest, |batch| batch.first - 1));
         }

@@ -17,6 +17,8 @@ const COMMIT_BYTES: u64 = 512 << 10;
 /// Rows and blocks that wait in memory go to tables with a checkpoint if they are at least so many bytes. Each time
 /// makes a table that is never merged, so not at each checkpoint of a quiet cell.
 const ROWS_BYTES_MIN: u64 = 1 << 20;
+/// Or if they tell of so many bytes of the log: as long as no table has them, it can't be given up.
+const LOG_BYTES_MIN: u64 = 4 << 20;
 
 /// A page as it is at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +101,9 @@ impl History {
         changes.commit()?;
         // Not synced: what goes to tables below is durable there, and nothing else of it is relied on. The journal is mostly deleted
         // before the system would have written it, and a sync of it makes the log, on the same disk, wait for all that was not.
-        if begins || writer.rows_waiting_bytes >= ROWS_BYTES_MIN {
+        let waiting = writer.rows_waiting_bytes >= ROWS_BYTES_MIN
+            || writer.log_waiting_bytes + writer.gathering_bytes as u64 >= LOG_BYTES_MIN;
+        if begins || waiting {
             self.close_block(&mut writer)?;
             self.rotate(&mut writer, &Shelf::ALL)?;
         } else {

@@ -82,6 +82,8 @@ pub(crate) struct Writer {
     /// Bytes in memory that no table has, of the index and the blocks, and of the pages.
     pub(crate) rows_waiting_bytes: u64,
     pub(crate) pages_waiting_bytes: u64,
+    /// Bytes of batches whose rows no table has.
+    pub(crate) log_waiting_bytes: u64,
     /// What becomes durable when the store has caught up.
     pub(crate) rotated_to: Option<u64>,
     pub(crate) cleaning: Cleaning,
@@ -112,6 +114,7 @@ impl History {
             bytes_so_far: bytes_so_far(&store)?,
             rows_waiting_bytes: 0,
             pages_waiting_bytes: 0,
+            log_waiting_bytes: 0,
             rotated_to: None,
             cleaning: Cleaning::default(),
             machines: KnownMachines::default(),

@@ -346,6 +346,14 @@ mod tests {
         let entry = &head.entries[0];
         assert_eq!(entry.revision, 9);
         let outcome = DecisionHead::decode(entry.decided.clone()).unwrap().outcome;
+        let refusals = refusals.iter().map(|refusal| RefusalHead {
+            kind: refusal.kind,
+            job: refusal.job,
+            machine: refusal.machine,
+            resource: refusal.resource,
+            culprits: refusal.culprits.iter().map(|culprit| culprit.encode_to_vec().into()).collect(),
+        });
+        let refusals = refusals.collect();
         assert_eq!(outcome, Some(OutcomeHead { session: 7, number: 8, revision: 9, refusals, claims: 3 }));
         let asked = CommandHead::decode(entry.asked.clone()).unwrap().commit;
         assert_eq!(asked, Some(TransactionHead { base_revision: 6, decision: Some(decided) }));

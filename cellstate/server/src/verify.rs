@@ -131,6 +131,12 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     }
 }
 
+/// An error with its causes: the last one names the place.
+fn told(error: &ServerError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.
 fn resume_behind_damage(
     history: Option<&History>,
@@ -148,7 +154,7 @@ fn resume_behind_damage(
         Ok(())
     };
     if let Err(error) = resumed {
-        audit.violation(Revision(next), HISTORY, error.to_string());
+        audit.violation(Revision(next), HISTORY, told(&error));
     }
 }
 
@@ -185,7 +191,7 @@ fn begin(history: Option<&History>, report: &Report, checkpoints: &mut Checkpoin
     let began = match history {
         None if before_log == 0 => Ok(0),
         None => Err("there is no history that would tell the state before it".to_owned()),
-        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(|error| error.to_string()),
+        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(|error| told(&error)),
     };
     began.unwrap_or_else(|what| {
         let what = format!("the log begins at revision {}, and {what}", report.oldest_revision);
@@ -252,7 +258,7 @@ impl<'a> Checkpoints<'a> {
         let Some(history) = self.history else { return };
         match checkpoint_cell(history, revision) {
             Ok(cell) => audit.compare(&cell),
-            Err(error) => audit.violation(Revision(revision), HISTORY, error.to_string()),
+            Err(error) => audit.violation(Revision(revision), HISTORY, told(&error)),
         }
     }
 }

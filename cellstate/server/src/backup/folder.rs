@@ -98,7 +98,14 @@ fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
     // Its batches may end before its newest checkpoint.
     if opened.newest_revision > start {
         for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {
-            let entry = logged.map_err(ServerError::ReadHistory)?.entry;
+            // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
+            let entry = match logged {
+                Ok(logged) => logged.entry,
+                Err(error) => {
+                    tracing::warn!(%error, "the history can be followed no further");
+                    break;
+                }
+            };
             apply(&mut cell, entry.revision, entry.delta)?;
         }
     }
