@@ -106,6 +106,15 @@ pub(crate) fn checkpoint(revision: u64) -> Vec<u8> {
     key(CHECKPOINT, &[revision])
 }
 
+/// A key that no row has.
+pub(crate) fn of_nothing(shelf: Shelf) -> Vec<u8> {
+    match shelf {
+        Shelf::Blocks => block(0),
+        Shelf::Index => vec![0],
+        Shelf::Pages => checkpoint(0),
+    }
+}
+
 /// An image of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ImageKey {

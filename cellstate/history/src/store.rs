@@ -6,6 +6,7 @@
 //! - A torn tail of its journal makes it refuse to open, and damage in the middle makes it forget silently what
 //!   follows. So its journal is never relied on: durable is what is in *tables*, and a journal that can't be read is
 //!   set aside. What is lost by that is fed again from the log.
+//! - Its worker merges tables only after it has written one, one step each time. Who waits for merges reminds it.
 //! - Its commits sleep without end when tables or memtables pile up, even when the worker that should clear them has
 //!   died. So we wait ourselves, before, with an eye on the database's health, and for a bounded time.
 //! - No key-value separation, no `clear`: both break later opens.
@@ -54,6 +55,8 @@ const WAITING_TABLES_MAX: usize = 16;
 pub(crate) const IMAGE_BYTES_MAX: usize = 64 << 20;
 const CATCH_UP_POLL: Duration = Duration::from_millis(2);
 const CATCH_UP_POLLS_MAX: u32 = 30_000;
+/// After so many of them an idle worker is reminded of what waits.
+const NUDGE_POLLS: u32 = 50;
 
 /// A row: its key and its value without checksum.
 pub(crate) struct Row {
@@ -171,15 +174,33 @@ impl Store {
             !self.is_caught_up()
                 || Shelf::ALL.iter().any(|shelf| self.keyspace(*shelf).l0_table_count() > WAITING_TABLES_MAX)
         };
-        for _ in 0..CATCH_UP_POLLS_MAX {
+        for poll in 1..=CATCH_UP_POLLS_MAX {
             if !behind() {
                 return Ok(());
+            }
+            if poll.is_multiple_of(NUDGE_POLLS) && self.is_caught_up() && self.database.active_compactions() == 0 {
+                self.nudge()?;
             }
             // Says whether a worker has died: then nothing would ever change.
             self.database.persist(PersistMode::Buffer)?;
             sleep(CATCH_UP_POLL);
         }
         Err(StoreError::Stalled { waited_seconds: (CATCH_UP_POLL * CATCH_UP_POLLS_MAX).as_secs() })
+    }
+
+    /// Has the worker merge tables again where too many wait: it does one step after each table that is written, of the level that needs it
+    /// most, and nothing by itself. Who waits for it writes none, and would wait for ever.
+    fn nudge(&self) -> Result<(), StoreError> {
+        for shelf in Shelf::ALL {
+            let keyspace = self.keyspace(shelf);
+            if keyspace.l0_table_count() > WAITING_TABLES_MAX {
+                tracing::debug!(shelf = shelf.name(), tables = keyspace.l0_table_count(), "tables wait to be merged");
+                // A table needs a row: that of nothing is taken away.
+                keyspace.remove(keys::of_nothing(shelf))?;
+                keyspace.rotate_memtable()?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the tables that hold nothing but blocks that begin before `first`. The rest of them stays.
