@@ -91,7 +91,9 @@ impl History {
             return Ok(());
         };
         let (time_micros, first) = (first.time_micros, first.first);
-        let bytes_so_far = writer.bytes_so_far + writer.gathering_bytes as u64;
+        // What stands in the log takes whole sectors there.
+        let bytes = writer.gathering_range.map_or(writer.gathering_bytes as u64, |range| range.place.bytes);
+        let bytes_so_far = writer.bytes_so_far + bytes;
         let mut changes = self.store().changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });

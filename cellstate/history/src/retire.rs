@@ -3,7 +3,7 @@
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
 //! is left. It moves first, and readers obey it at once; rows, images and tables are cleared away after, piece by
 //! piece.
-use crate::block::{BlockHead, key_number, oldest_block_from, stored_block_holding};
+use crate::block::{BlockHead, key_number, oldest_block_from, stored_block_holding, time_row};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
@@ -58,12 +58,19 @@ impl History {
     /// [`ReadError::Store`].
     pub fn retention_floor(&self, now_micros: i64) -> Result<u64, ReadError> {
         let (oldest, newest, _) = self.extent();
-        let by_age = match self.revision_at_time(now_micros.saturating_sub(self.options().retain_micros)) {
-            Ok(revision) => revision,
-            Err(ReadError::BeforeFirst | ReadError::TimeRetired { .. }) => oldest,
-            Err(error) => return Err(error),
+        let (bytes_so_far, newest_micros) = {
+            let writer = self.writer();
+            (writer.bytes_so_far, writer.time_micros)
         };
-        let bytes_so_far = self.writer().bytes_so_far;
+        let cut_micros = now_micros.saturating_sub(self.options().retain_micros);
+        // To the block: none is opened, so that one that can't be read does not keep all that is older.
+        let by_age = if newest_micros > i64::MIN && newest_micros <= cut_micros {
+            newest
+        } else {
+            let rows = keys::time(i64::MIN, 0)..=keys::time(cut_micros, u64::MAX);
+            self.store().last(Shelf::Index, rows)?.map(|row| time_row(&row)).transpose()?.map_or(0, |(_, first)| first)
+        };
+        let by_age = by_age.max(oldest);
         let mut by_bytes = oldest;
         if let Some(gone_bytes) = bytes_so_far.checked_sub(self.options().retain_bytes).filter(|bytes| *bytes > 0) {
             let from = match stored_block_holding(self.store(), oldest)? {

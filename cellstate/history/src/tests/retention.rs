@@ -128,7 +128,9 @@ fn the_settings_say_what_is_kept() {
     let settings = Options { retain_micros: 20 * SECOND, ..options() };
     let (history, _) = History::open(folder.path().join("age"), settings).unwrap();
     history.append(&batches(1, 300, 100)).unwrap();
-    assert_eq!(history.retention_floor(100 * SECOND).unwrap(), 240);
+    // To the block: none is opened to find it out.
+    let floor = history.retention_floor(100 * SECOND).unwrap();
+    assert!((180..=240).contains(&floor), "{floor}");
     assert_eq!(history.retention_floor(10 * SECOND).unwrap(), 1);
 
     let settings = Options { retain_bytes: 50_000, ..options() };
