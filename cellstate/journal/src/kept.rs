@@ -18,15 +18,12 @@ pub(crate) fn list(disk: &dyn Disk, cell: CellId, before: &Segment) -> Result<Ve
     let mut first_after = before.first_revision;
     for number in numbers(disk)?.into_iter().rev().filter(|number| *number < before.number) {
         let name = segment::kept_name(number);
-        let file = disk.open(&name, OpenMode::Existing)?;
-        let bytes = file.size_bytes()?;
-        let mut sector: Sector = [0; index(SECTOR_BYTES)];
-        let header = if bytes < SECTOR_BYTES {
-            None
-        } else {
-            file.read_at(0, &mut sector)?;
-            SegmentHeader::decode(&sector).ok().filter(|header| header.cell == cell && header.number == number)
-        };
+        // A disk that fails there costs the past that it holds, and not the start.
+        let (bytes, header) = read_header(disk, &name).unwrap_or_else(|error| {
+            tracing::warn!(file = name, %error, "a kept segment can't be read");
+            (0, None)
+        });
+        let header = header.filter(|header| header.cell == cell && header.number == number);
         if header.is_none() {
             tracing::warn!(file = name, "the header of a kept segment can't be read");
         }
@@ -36,7 +33,20 @@ pub(crate) fn list(disk: &dyn Disk, cell: CellId, before: &Segment) -> Result<Ve
     Ok(kept)
 }
 
-/// Makes kept segments part of the log again, as far as they join it; how many.
+/// The size of a segment, and its header where it is one.
+fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader>), DiskError> {
+    let file = disk.open(name, OpenMode::Existing)?;
+    let bytes = file.size_bytes()?;
+    if bytes < SECTOR_BYTES {
+        return Ok((bytes, None));
+    }
+    let mut sector: Sector = [0; index(SECTOR_BYTES)];
+    file.read_at(0, &mut sector)?;
+    Ok((bytes, SegmentHeader::decode(&sector).ok()))
+}
+
+/// Makes kept segments part of the log again, where with those that join it the log goes back to its first revision; how many. Anything
+/// less nobody could begin with, and nothing is changed.
 ///
 /// The newest first, so that the log has no gap whenever the power goes.
 pub(crate) fn rejoin(disk: &dyn Disk) -> Result<u64, DiskError> {
@@ -46,15 +56,22 @@ pub(crate) fn rejoin(disk: &dyn Disk) -> Result<u64, DiskError> {
         Some(oldest) => oldest.checked_sub(1),
         None => kept.last().copied(),
     };
-    let mut rejoined = 0;
+    let mut joining = Vec::new();
     kept.retain(|number| expected.is_some_and(|expected| *number <= expected));
     while let Some(number) = kept.pop().filter(|number| Some(*number) == expected) {
-        disk.rename(&segment::kept_name(number), &segment::name(number))?;
-        disk.sync_dir()?;
-        rejoined += 1;
+        joining.push(number);
         expected = number.checked_sub(1);
     }
-    Ok(rejoined)
+    let Some(&first) = joining.last() else { return Ok(0) };
+    let (_, header) = read_header(disk, &segment::kept_name(first))?;
+    if header.is_none_or(|header| header.first_revision != 1) {
+        return Ok(0);
+    }
+    for number in &joining {
+        disk.rename(&segment::kept_name(*number), &segment::name(*number))?;
+        disk.sync_dir()?;
+    }
+    Ok(crate::format::count(joining.len()))
 }
 
 /// The numbers of all kept segments, rising.

@@ -235,25 +235,44 @@ impl Shelf {
     /// Makes the next segment, keeps released ones that are wanted, and removes those that nobody will need.
     pub(crate) fn housekeep(&self) -> Result<(), PrepareError> {
         self.make_ready()?;
-        let _turn = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
         let spared = if self.options.keep_released { SPARED_OF_KEPT } else { SPARED };
-        while let Some(oldest) = self.take_recyclable(spared) {
-            let removed = self.unless_gone(oldest, self.disk.remove(&oldest.name()));
-            // One at a time and in order, so that a power cut cannot leave a gap.
-            removed
-                .and_then(|()| self.disk.sync_dir())
-                .map_err(|source| PrepareError::new(oldest.segment.number, source))?;
-        }
-        while let Some(oldest) = self.take_wanted() {
-            let number = oldest.segment.number;
-            let (from, to) = (segment::name(number), segment::kept_name(number));
-            let renamed = self.unless_gone(oldest, self.disk.rename(&from, &to));
-            renamed.map_err(|source| PrepareError::new(number, source))?;
-            self.state().kept.push_back(oldest.segment);
-            // As above: each has one of both names for good before the next one changes.
-            self.disk.sync_dir().map_err(|source| PrepareError::new(number, source))?;
-        }
+        while self.remove_one(spared)? || self.keep_one()? {}
         Ok(())
+    }
+
+    /// Removes all that is to be used again but one segment: for a disk that has hardly any room left.
+    pub(crate) fn give_back(&self) -> Result<(), PrepareError> {
+        while self.remove_one(SPARED)? {}
+        Ok(())
+    }
+
+    /// Whoever needs the next segment waits for one of these steps, and not for all of them.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the oldest segment when more than `spared` are to be used again; whether it did. One at a time and in order, so that a
+    /// power cut cannot leave a gap.
+    fn remove_one(&self, spared: usize) -> Result<bool, PrepareError> {
+        let _turn = self.turn();
+        let Some(oldest) = self.take_recyclable(spared) else { return Ok(false) };
+        let removed = self.unless_gone(oldest, self.disk.remove(&oldest.name()));
+        let removed = removed.and_then(|()| self.disk.sync_dir());
+        removed.map_err(|source| PrepareError::new(oldest.segment.number, source))?;
+        Ok(true)
+    }
+
+    /// Keeps the oldest segment of the log that was released and is wanted; whether there was one. It has one of both names for good
+    /// before the next one changes.
+    fn keep_one(&self) -> Result<bool, PrepareError> {
+        let _turn = self.turn();
+        let Some(oldest) = self.take_wanted() else { return Ok(false) };
+        let number = oldest.segment.number;
+        let renamed = self.unless_gone(oldest, self.disk.rename(&segment::name(number), &segment::kept_name(number)));
+        renamed.map_err(|source| PrepareError::new(number, source))?;
+        self.state().kept.push_back(oldest.segment);
+        self.disk.sync_dir().map_err(|source| PrepareError::new(number, source))?;
+        Ok(true)
     }
 
     /// Takes the oldest segment that is to be used again or removed, when there are more than `spared` of them.
@@ -293,7 +312,11 @@ impl Shelf {
     }
 
     fn make_ready(&self) -> Result<(), PrepareError> {
-        let _turn = self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner);
+        // It is made by then, mostly: whoever commits does not wait for what goes on besides.
+        if self.state().ready.is_some() {
+            return Ok(());
+        }
+        let _turn = self.turn();
         let (number, is_ready) = {
             let state = self.state();
             (state.next_number(), state.ready.is_some())
@@ -378,6 +401,14 @@ impl Keeper {
     /// The log goes on; try again later. A full disk shows here long before the commit path sees it.
     pub fn prepare(&self) -> Result<(), PrepareError> {
         self.0.housekeep()
+    }
+
+    /// Removes segments that are spared to be used again: for a disk with hardly any room left.
+    ///
+    /// # Errors
+    /// As [`Keeper::prepare`].
+    pub fn give_back(&self) -> Result<(), PrepareError> {
+        self.0.give_back()
     }
 
     /// True when the next segment is made, so that the commit path will not have to wait for it.

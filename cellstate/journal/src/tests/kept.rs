@@ -185,6 +185,39 @@ fn a_header_that_rots_gives_nothing_up_too_early() {
     });
 }
 
+/// Where the past could not be read, the present could not be served.
+#[test]
+fn a_disk_that_cannot_read_a_kept_segment_stops_no_start() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(journal);
+    let kept =
+        names_of_segments(&disk).keys().filter(|number| disk.names().contains(&segment::kept_name(**number))).count();
+    assert!(kept > 2);
+    let opens = |failing: u64| {
+        let disk = disk.fork();
+        disk.fail(SimOperation::Read, failing, std::io::ErrorKind::Other);
+        Journal::open(Arc::new(disk), keeping()).is_ok()
+    };
+    // The reads of the log itself come first; what is behind the last read of all fails nothing.
+    let all = (0..10_000).rev().find(|failing| !opens(*failing)).map_or(0, |last| last + 1);
+    assert!(all > 0 && (all..all + kept as u64).all(opens));
+}
+
+#[test]
+fn what_is_spared_is_given_back_when_there_is_hardly_any_room() {
+    let (disk, journal, _) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    keeper.give_up(u64::MAX);
+    keeper.prepare().unwrap();
+    let before = names_of_segments(&disk).len();
+    keeper.give_back().unwrap();
+    let after = names_of_segments(&disk).len();
+    assert!(after < before, "{before} segments before, {after} after");
+    drop((journal, keeper));
+    let (journal, _) = open_keeping(&disk);
+    assert_eq!(journal.tail().revision, label(29).last_revision);
+}
+
 #[test]
 fn kept_segments_join_the_log_again_and_it_is_whole() {
     let (disk, journal, _) = log_that_keeps(60);
@@ -202,11 +235,12 @@ fn kept_segments_behind_a_gap_do_not_join() {
     let (disk, journal, _) = log_that_keeps(60);
     drop(journal);
     disk.erase(&segment::kept_name(2));
+    let before = disk.names();
     let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
-    assert!(claimed.rejoin_kept().unwrap() > 0);
+    assert_eq!(claimed.rejoin_kept().unwrap(), 0, "a log that begins in the middle is of no use to anybody");
+    assert_eq!(disk.names(), before);
     let (journal, _) = claimed.open(&mut |_| {}).unwrap();
-    read_all(&journal);
-    assert!(disk.names().contains(&segment::kept_name(1)));
+    assert!(journal.keeper().kept_bytes() > 0);
 }
 
 #[test]

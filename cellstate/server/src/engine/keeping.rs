@@ -181,6 +181,11 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         }
         if due {
             space_due = Instant::now() + SPACE_INTERVAL;
+            if shared.space.is_read_only()
+                && let Err(error) = shared.keeper.give_back()
+            {
+                tracing::warn!(%error, "segments that nobody needs could not be removed");
+            }
             shared.space.check_now(&shared.keeper);
         }
     }
