@@ -379,7 +379,7 @@ impl<T> Committer<T> {
     }
 
     fn judge(&mut self, now: LogTime, asked: &Asked) -> Answer {
-        if let Some(rejection) = room::too_much(self.core.cell(), &asked.request.command, self.options.effect_bytes) {
+        if let Some(rejection) = room::too_much(self.core.cell(), asked, self.options.effect_bytes) {
             return Answer::Unchanged(Decision::Rejected(rejection));
         }
         let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));

@@ -359,7 +359,8 @@ async fn live(shared: &Arc<Shared>, cell: &Cell, allocation: &AllocationRef<'_>)
     let mut view = view::allocation(cell, allocation, created);
     if created.is_none() {
         let (history, revision) = (shared.feed.history().clone(), view.created_revision);
-        let read = past::blocking(shared.reads.clone(), move || {
+        // Not refused when many read: a row without its time would look like one of 1970.
+        let read = past::patiently(shared.reads.clone(), move || {
             history.entry(revision).map_err(|error| Failure::history(&error))
         });
         view.created_micros = read.await.map_or(0, |logged| logged.time_micros);

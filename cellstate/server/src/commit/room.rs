@@ -1,6 +1,6 @@
 //! Room in the log: how much a request may come to there, with its answer and what it changes.
 
-use plenum_model::{BootId, Cell, Command, Rejection, RejectionCode, TaskState, Transition};
+use plenum_model::{AllocationState, BootId, Cell, Command, Rejection, RejectionCode, TaskState, Transition};
 
 use super::Asked;
 
@@ -40,12 +40,16 @@ const STOP_BYTES: usize = 72;
 /// The same of one that is lost: the reason names its machine.
 const LOST_BYTES: usize = 128;
 
+/// What the receipt of a failure sets off in a delta besides the end of its allocation: its task, and the state of its group or job with a reason.
+const RECEIPT_BYTES: usize = 384;
+
 /// Why a request is not decided: it would stop or end more at once than a frame of the log holds. Decided, it could not be written, and
 /// the server would have to end.
 ///
 /// The end of a job, whether it failed or was stopped, is not looked at: the core stops its tasks in steps.
-pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Option<Rejection> {
-    let (allocations, instead) = match command {
+pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<Rejection> {
+    let mut others = 0;
+    let (allocations, instead) = match &asked.request().command {
         Command::ScaleJob { job, group, count } => {
             let group = cell.group(cell.job(*job)?, *group)?;
             let gone = group.count.saturating_sub(*count).min(group.tasks_in(TaskState::Live));
@@ -56,7 +60,10 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
             let row = cell.machine_row(machine.id.slot)?;
             (row.allocations.into(), "stop some of its allocations first")
         }
-        Command::RegisterMachine { name, boot_id, .. } => {
+        Command::RegisterMachine { name, boot_id, inventory, .. } => {
+            // Besides the ends: what is asked, what each receipt sets off in its job, and the mates that a failure stops.
+            let failed = inventory.iter().filter(|item| item.state == AllocationState::Failed).count();
+            others = asked.logged_bytes_max() + failed * RECEIPT_BYTES + bytes_max / 8;
             let machine = cell.machine_named(name)?;
             let rebooted = machine.boot_id != BootId::from(boot_id.as_ref());
             let row = cell.machine_row(machine.id.slot).filter(|_| rebooted)?;
@@ -64,8 +71,8 @@ pub(super) fn too_much(cell: &Cell, command: &Command, bytes_max: usize) -> Opti
         }
         _ => return None,
     };
-    let bytes = allocations * STOP_BYTES;
-    if bytes <= bytes_max {
+    let bytes = allocations * STOP_BYTES + others;
+    if allocations == 0 || bytes <= bytes_max {
         return None;
     }
     let message = format!(
