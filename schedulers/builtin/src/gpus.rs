@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Cell, Device, GroupShape, JobId, Resource, Room, choose_devices};
 use plenum_policies::gpu::{
-    Counted, FragmentationGradient, GpuMachine, GpuMachines, GpuPlacer, GpuScoring, GpuTask, ModelSet, Scored, Target,
-    WHOLE, Worth,
+    Counted, DEVICES_MAX, FragmentationGradient, GpuMachine, GpuMachines, GpuPlacer, GpuScoring, GpuTask, ModelSet,
+    Scored, Target, WHOLE, Worth,
 };
 use plenum_policies::{Columns, Request, Settings, Ties, choose_by};
 use plenum_sdk::{Specials, Work};
@@ -254,7 +254,8 @@ fn ranking(policy: GpuPolicy, target: &Target) -> Ranking {
 /// faster.
 fn named(books: Books<'_>, shape: &GroupShape, slot: u32, positions: u16) -> Vec<Device> {
     let mut rooms = books.specials.device_rooms(books.cell, slot);
-    let of_kind = rooms.iter().filter(|room| &*room.kind == KIND).enumerate();
+    // As many as the policy looks at: a position is a bit.
+    let of_kind = rooms.iter().filter(|room| &*room.kind == KIND).take(DEVICES_MAX).enumerate();
     let chosen = of_kind.filter(|(position, _)| positions >> position & 1 == 1).map(|(_, room)| room);
     let named: Vec<Device> = chosen
         .zip(&shape.devices)

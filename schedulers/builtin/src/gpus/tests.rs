@@ -144,6 +144,17 @@ fn tasks_without_gpus_that_are_placed_first_leave_less_room() {
 }
 
 #[test]
+fn gpus_beyond_those_that_the_policy_looks_at_are_no_harm() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 64_000, &[], 17);
+    stage.seat(Batch::default());
+    let half = stage.submit(&job("half", 1, 500));
+    let whole = stage.submit(&job("whole", 1, 1000));
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(half).len(), stage.placed(whole).len()), (1, 1));
+}
+
+#[test]
 fn a_gang_that_does_not_fit_gives_its_gpus_back() {
     let mut stage = Stage::new();
     stage.machine_with_gpus("m0", 16_000, &[], 2);
