@@ -153,7 +153,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     // Watchers of tasks that go on would hold it up.
     runtime.shutdown_background();
     // A shim that is on its way to its task needs the group above it: that stays unless nothing goes on.
-    let goes_on = matches!(outcome, Ok(false));
+    let goes_on = !matches!(outcome, Ok(true));
     if let Some(cgroup) = surroundings.cgroup.filter(|_| !goes_on) {
         cgroup.remove();
     }

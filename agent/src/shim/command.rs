@@ -411,6 +411,8 @@ fn close_kernel_files() {
         if mount(Some(path), path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).is_ok() {
             let _ =
                 mount(None::<&str>, path, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, None::<&str>);
+            // And what is mounted below it, which that leaves as it was.
+            make_read_only(path);
         }
     }
 }
