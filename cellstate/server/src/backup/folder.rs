@@ -1,7 +1,8 @@
 //! The directory of a stopped cell, followed to its end without changing its log; also a damaged one, as far as it can be followed.
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
-//! there. History and log are two witnesses: where a frame is damaged and the history had it already, nothing is lost.
+//! there. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
+//! cell is whole; one behind it ends what can be followed.
 
 use std::path::Path;
 
