@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true).open_files(&files)?;
     let out = PathBuf::from(env::var("OUT_DIR")?).join("plenum_descriptor.bin");
     fs::write(&out, compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(compiler.file_descriptor_set())?;
+    let generated = tonic_prost_build::configure().bytes(".").btree_map(".").codec_path("crate::codec::Codec");
+    generated.compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

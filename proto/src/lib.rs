@@ -14,11 +14,13 @@
 //! | [`delta`] | what a command changed: for the log, the watchers and the history alike |
 //! | [`pages`] | page images of a whole cell |
 //! | [`log`] | batches of the log |
+//! | [`codec`] | messages of a stream |
 //! | [`fields`] | pieces of encoded messages, for what need not be decoded |
 //!
 //! Must not know: the state of a cell beyond its rows, clocks, connections, files.
 
 pub mod bounds;
+pub mod codec;
 pub mod error;
 pub mod fields;
 pub mod names;

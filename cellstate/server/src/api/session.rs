@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use plenum_proto::v1;
+use plenum_proto::{codec::Codec, v1};
 use tokio_stream::Stream;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Status, Streaming};
-use tonic_prost::ProstCodec;
 use v1::cell_server::{CellServer as Generated, SERVICE_NAME};
 
 use super::cell::CellService;
@@ -136,7 +135,7 @@ where
         }
         let (sessions, most) = (Sessions(self.service.clone()), self.message_bytes_max);
         Box::pin(async move {
-            let mut grpc = Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(most), None);
+            let mut grpc = Grpc::new(Codec::default()).apply_max_message_size_config(Some(most), None);
             Ok(grpc.streaming(sessions, request).await)
         })
     }
