@@ -11,10 +11,11 @@ mod output;
 mod parent;
 mod parts;
 
-/// Nearly everything that a commit takes from the heap is given back by another thread, for which glibc's allocator is not made.
-#[cfg(feature = "mimalloc")]
+use plenum_server::allocator::Allocator;
+
+/// An agent, a scheduler or a command has no use for a busy server's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator::for_command("server");
 
 fn main() -> std::process::ExitCode {
     cli::main()

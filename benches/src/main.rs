@@ -48,10 +48,9 @@ use crate::figure::Results;
 use crate::machine::Machine;
 use crate::progress::{print, say};
 
-/// The one that a `plenum` with this feature has.
-#[cfg(feature = "mimalloc")]
+/// The one that a server has.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: plenum_server::allocator::Allocator = plenum_server::allocator::Allocator::always();
 
 /// Measures Plenum: claims a second, what a commit takes, what an idle cell costs.
 #[derive(Debug, Parser)]

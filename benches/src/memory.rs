@@ -1,84 +1,48 @@
 //! What this process has on its heap.
 
-pub(crate) use allocator::{give_back, heap_bytes};
+use std::ffi::c_void;
 
-#[cfg(feature = "mimalloc")]
-mod allocator {
-    use std::ffi::c_void;
+use libmimalloc_sys::{mi_collect, mi_heap_area_t, mi_heap_t, mi_heap_visit_blocks};
 
-    use libmimalloc_sys::{mi_collect, mi_heap_area_t, mi_heap_t, mi_heap_visit_blocks};
-
-    #[allow(unsafe_code, reason = "takes nothing, and gives what lives as long as the process")]
-    unsafe extern "C" {
-        /// The heap of all threads. The bindings lack it.
-        safe fn mi_heap_main() -> *mut mi_heap_t;
-    }
-
-    /// Bytes that were handed out and not given back, by all threads; `None` where the allocator can't tell. To be asked while no other
-    /// thread is at work.
-    ///
-    /// It does not count what the allocator keeps for later, so that a difference is that of the data alone.
-    #[allow(unsafe_code, reason = "the allocator has no other way to ask")]
-    pub(crate) fn heap_bytes() -> Option<u64> {
-        let mut bytes = 0_u64;
-        let sum = (&raw mut bytes).cast();
-        // SAFETY: areas are visited under the allocator's own locks, and `add` gets what `sum` points to, which lives longer.
-        let all = unsafe { mi_heap_visit_blocks(mi_heap_main(), false, Some(add), sum) };
-        all.then_some(bytes)
-    }
-
-    #[allow(unsafe_code, reason = "called by the allocator")]
-    unsafe extern "C" fn add(
-        _: *const mi_heap_t,
-        area: *const mi_heap_area_t,
-        _: *mut c_void,
-        _: usize,
-        sum: *mut c_void,
-    ) -> bool {
-        // SAFETY: the allocator passes an area that lives for this call, and `heap_bytes` its own sum, which nobody else uses.
-        let (area, sum) = unsafe { (&*area, &mut *sum.cast::<u64>()) };
-        // `used` counts blocks, though the binding says bytes.
-        *sum += area.used as u64 * area.block_size as u64;
-        true
-    }
-
-    /// Gives memory back to the system that this process freed and its allocator keeps for later, as far as it can.
-    #[allow(unsafe_code, reason = "the allocator has no other way to ask")]
-    pub(crate) fn give_back() {
-        // SAFETY: it touches nothing that is handed out.
-        unsafe { mi_collect(true) };
-    }
+#[allow(unsafe_code, reason = "takes nothing, and gives what lives as long as the process")]
+unsafe extern "C" {
+    /// The heap of all threads. The bindings lack it.
+    safe fn mi_heap_main() -> *mut mi_heap_t;
 }
 
-#[cfg(all(not(feature = "mimalloc"), target_env = "gnu"))]
-mod allocator {
-    /// Bytes that were handed out and not given back, in all arenas; `None` where the allocator can't tell.
-    ///
-    /// It does not count what the allocator keeps for later, so that a difference is that of the data alone.
-    #[allow(unsafe_code, reason = "glibc has no other way to ask")]
-    pub(crate) fn heap_bytes() -> Option<u64> {
-        // SAFETY: mallinfo2 takes nothing, and reads the allocator's own counters under their locks.
-        let counted = unsafe { nix::libc::mallinfo2() };
-        Some(counted.uordblks as u64 + counted.hblkhd as u64)
-    }
-
-    /// Gives memory back to the system that this process freed and its allocator keeps for later, where the allocator can.
-    #[allow(unsafe_code, reason = "glibc has no other way to ask")]
-    pub(crate) fn give_back() {
-        // SAFETY: malloc_trim takes the allocator's own locks, and touches nothing that is handed out.
-        let _ = unsafe { nix::libc::malloc_trim(0) };
-    }
+/// Bytes that were handed out and not given back, by all threads; `None` when the allocator did not tell. To be asked while no other
+/// thread is at work.
+///
+/// It does not count what the allocator keeps for later, so that a difference is that of the data alone.
+#[allow(unsafe_code, reason = "the allocator has no other way to ask")]
+pub(crate) fn heap_bytes() -> Option<u64> {
+    let mut bytes = 0_u64;
+    let sum = (&raw mut bytes).cast();
+    // SAFETY: areas are visited under the allocator's own locks, and `add` gets what `sum` points to, which lives longer.
+    let all = unsafe { mi_heap_visit_blocks(mi_heap_main(), false, Some(add), sum) };
+    all.then_some(bytes)
 }
 
-#[cfg(all(not(feature = "mimalloc"), not(target_env = "gnu")))]
-mod allocator {
-    /// Only mimalloc and glibc are asked.
-    pub(crate) fn heap_bytes() -> Option<u64> {
-        None
-    }
+#[allow(unsafe_code, reason = "called by the allocator")]
+unsafe extern "C" fn add(
+    _: *const mi_heap_t,
+    area: *const mi_heap_area_t,
+    _: *mut c_void,
+    _: usize,
+    sum: *mut c_void,
+) -> bool {
+    // SAFETY: the allocator passes an area that lives for this call, and `heap_bytes` its own sum, which nobody else uses.
+    let (area, sum) = unsafe { (&*area, &mut *sum.cast::<u64>()) };
+    // `used` counts blocks, though the binding says bytes.
+    *sum += area.used as u64 * area.block_size as u64;
+    true
+}
 
-    /// Only mimalloc and glibc are asked.
-    pub(crate) fn give_back() {}
+/// Gives memory back to the system that this process freed and its allocator keeps for later, as far as it can.
+#[allow(unsafe_code, reason = "the allocator has no other way to ask")]
+pub(crate) fn give_back() {
+    // SAFETY: it touches nothing that is handed out.
+    unsafe { mi_collect(true) };
 }
 
 #[cfg(test)]
@@ -87,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_is_allocated_is_counted() {
-        let Some(before) = heap_bytes() else { return };
+        let before = heap_bytes().unwrap();
         let data = std::hint::black_box(vec![1_u8; 8 << 20]);
         let with = heap_bytes().unwrap();
         assert!(with >= before + data.len() as u64, "{before} and {with}");

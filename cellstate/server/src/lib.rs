@@ -7,11 +7,13 @@
 //! | [`sync`] | what one watcher is sent, and when |
 //! | [`agents`] | what each machine shall run, and leases |
 //! | [`authorise`] | who may call what |
+//! | [`allocator`] | where memory comes from |
 //!
 //! These are state machines without I/O: no clock, file, thread or connection. Around them stands a thin shell: `engine` has the
 //! threads, `api` gRPC and HTTP, `recovery`, `verify` and `backup` the directory.
 
 pub mod agents;
+pub mod allocator;
 pub mod authorise;
 pub mod commit;
 pub mod publish;

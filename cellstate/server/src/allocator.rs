@@ -1,0 +1,158 @@
+//! Where a server's memory comes from: mimalloc. Whoever builds a program with a server in it makes this its global allocator.
+//!
+//! Nearly everything that a commit takes from the heap is given back by another thread. glibc has an arena for each thread and takes that
+//! arena's slow path then; mimalloc needs one atomic step. `docs/decisions` has the figures.
+//!
+//! A program that is a server only at times leaves the rest to the C library. What is taken from one must not go back to the other: so a process
+//! decides once, when something is allocated for the first time, and all that is known of it by then is its command line.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::File;
+use std::io::Read;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use mimalloc::MiMalloc;
+
+/// What is read of a command line, in bytes: the command is among its first words.
+const READ_MAX: usize = 1024;
+
+/// Whether mimalloc has the system provide all of an arena (a GiB) at once. The bindings lack its name.
+const ARENA_EAGER_COMMIT: mi_option_t = 4;
+
+const UNDECIDED: u8 = 0;
+const LIBRARY: u8 = 1;
+const BUSY: u8 = 2;
+
+/// Takes memory from mimalloc, or from the C library.
+#[derive(Debug)]
+pub struct Allocator {
+    choice: AtomicU8,
+    command: Option<&'static str>,
+}
+
+impl Allocator {
+    /// From mimalloc in processes that have this word in their command line, as their command.
+    #[must_use]
+    pub const fn for_command(command: &'static str) -> Self {
+        Self { choice: AtomicU8::new(UNDECIDED), command: Some(command) }
+    }
+
+    /// Always from mimalloc.
+    #[must_use]
+    pub const fn always() -> Self {
+        Self { choice: AtomicU8::new(UNDECIDED), command: None }
+    }
+
+    #[inline]
+    fn is_busy(&self) -> bool {
+        match self.choice.load(Ordering::Relaxed) {
+            LIBRARY => false,
+            BUSY => true,
+            _ => self.decide(),
+        }
+    }
+
+    /// Allocates nothing. Two threads that are here at once decide alike.
+    #[cold]
+    fn decide(&self) -> bool {
+        let busy = self.command.is_none_or(|command| {
+            let mut line = [0; READ_MAX];
+            let read = File::open("/proc/self/cmdline").and_then(|mut file| file.read(&mut line));
+            has_word(&line[..read.unwrap_or(0)], command)
+        });
+        if busy {
+            be_lean();
+        }
+        self.choice.store(if busy { BUSY } else { LIBRARY }, Ordering::Relaxed);
+        busy
+    }
+}
+
+/// Whether a command line, its words ended by zeros, has this word behind the program's name. Global flags may stand before the command; whoever
+/// has such a word later on gets the other allocator, and no harm.
+fn has_word(line: &[u8], command: &str) -> bool {
+    line.split(|byte| *byte == 0).skip(1).any(|word| word == command.as_bytes())
+}
+
+/// An arena provided page by page, which makes 4 MB of the 25 that an idle server has otherwise, and no commit slower. Who sets mimalloc's variables
+/// in the environment is heard first.
+#[allow(unsafe_code, reason = "the allocator has no other way to be told")]
+fn be_lean() {
+    // SAFETY: it sets a number.
+    unsafe { mi_option_set_default(ARENA_EAGER_COMMIT, 0) };
+}
+
+#[allow(unsafe_code, reason = "an allocator is made of it")]
+// SAFETY: both keep the contract of `GlobalAlloc`, and the choice never changes after the first call.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { if self.is_busy() { MiMalloc.alloc(layout) } else { System.alloc(layout) } }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on, to whom the memory came from.
+        unsafe { if self.is_busy() { MiMalloc.dealloc(pointer, layout) } else { System.dealloc(pointer, layout) } }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { if self.is_busy() { MiMalloc.alloc_zeroed(layout) } else { System.alloc_zeroed(layout) } }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on, to whom the memory came from.
+        unsafe {
+            if self.is_busy() { MiMalloc.realloc(pointer, layout, size) } else { System.realloc(pointer, layout, size) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_with_the_command_is_busy() {
+        let is_server = |line: &str| has_word(line.as_bytes(), "server");
+        assert!(is_server("/usr/bin/plenum\0server\0--dir\0/var/lib/plenum\0"));
+        assert!(is_server("plenum\0--output\0json\0server\0"));
+        assert!(!is_server("plenum\0agent\0--server-name\0a\0"));
+        assert!(!is_server("plenum\0dev\0server.toml\0"));
+        assert!(!is_server("server\0job\0list\0"));
+        assert!(!is_server(""));
+    }
+
+    #[test]
+    fn a_decision_is_made_once() {
+        let allocator = Allocator::for_command("no-test-has-this-word");
+        assert!(!allocator.is_busy());
+        assert_eq!(allocator.choice.load(Ordering::Relaxed), LIBRARY);
+        let allocator = Allocator::always();
+        assert!(allocator.is_busy());
+        assert_eq!(allocator.choice.load(Ordering::Relaxed), BUSY);
+    }
+
+    #[test]
+    fn what_was_allocated_grows_keeps_its_bytes_and_goes_back() {
+        for allocator in [Allocator::for_command("no-test-has-this-word"), Allocator::always()] {
+            let layout = Layout::from_size_align(100, 16).unwrap();
+            let larger = Layout::from_size_align(100_000, 16).unwrap();
+            #[allow(unsafe_code, reason = "an allocator is asked")]
+            // SAFETY: sizes are not zero, and memory goes back with the layout it has then.
+            unsafe {
+                let bytes = allocator.alloc_zeroed(layout);
+                assert!(std::slice::from_raw_parts(bytes, 100).iter().all(|byte| *byte == 0));
+                bytes.write_bytes(7, 100);
+                let bytes = allocator.realloc(bytes, layout, 100_000);
+                assert!(std::slice::from_raw_parts(bytes, 100).iter().all(|byte| *byte == 7));
+                allocator.dealloc(bytes, larger);
+            }
+        }
+    }
+}
