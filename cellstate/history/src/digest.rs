@@ -73,7 +73,8 @@ impl Digest {
     /// Adds what came after.
     pub(crate) fn extend(&mut self, mut later: Self) {
         self.conflicts.append(&mut later.conflicts);
-        self.rows.append(&mut later.rows);
+        // Not `append`, which walks all that is there already for each batch.
+        self.rows.extend(later.rows);
     }
 
     fn note_answer(
