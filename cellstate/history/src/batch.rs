@@ -2,6 +2,7 @@
 use crate::frames::LogPlace;
 use bytes::Bytes;
 use plenum_proto::v1;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Most losses that one transaction's row tells apart; further ones are summed up by winner.
@@ -92,31 +93,35 @@ impl ConflictNote {
 }
 
 /// A claim that was lost to somebody.
-pub(crate) struct LostClaim {
-    pub(crate) winner: String,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LostClaim<'a> {
+    pub(crate) winner: Cow<'a, str>,
     pub(crate) machine: u32,
     pub(crate) job: u64,
     pub(crate) resource: i32,
 }
 
 /// What these claims of one transaction come to.
-pub(crate) fn losses_of(lost: impl Iterator<Item = LostClaim>) -> Vec<Loss> {
-    let mut losses: BTreeMap<(String, Option<u32>, u64, i32), u32> = BTreeMap::new();
+pub(crate) fn losses_of<'a>(lost: impl Iterator<Item = LostClaim<'a>>) -> Vec<Loss> {
+    let mut losses: BTreeMap<(Cow<'a, str>, Option<u32>, u64, i32), u32> = BTreeMap::new();
     for LostClaim { winner, machine, job, resource } in lost {
         let exact = (winner, Some(machine), job, resource);
         let key = if losses.len() < LOSSES_MAX || losses.contains_key(&exact) { exact } else { (exact.0, None, 0, 0) };
         *losses.entry(key).or_default() += 1;
     }
-    let loss = |((winner, machine, job, resource), claims)| Loss { winner, machine, job, resource, claims };
-    losses.into_iter().map(loss).collect()
+    let losses = losses.into_iter().map(|((winner, machine, job, resource), claims)| {
+        let winner = winner.into_owned();
+        Loss { winner, machine, job, resource, claims }
+    });
+    losses.collect()
 }
 
 /// Who took the room, by scheduler and event of the newest culprit.
-pub(crate) fn winner(culprit: Option<(&str, &str)>) -> String {
+pub(crate) fn winner<'a>(culprit: Option<(&'a str, &'a str)>) -> Cow<'a, str> {
     match culprit {
-        Some(("", event)) => format!("({event})"),
-        Some((scheduler, _)) => scheduler.to_owned(),
-        None => "(unknown)".to_owned(),
+        Some(("", event)) => format!("({event})").into(),
+        Some((scheduler, _)) => scheduler.into(),
+        None => "(unknown)".into(),
     }
 }
 

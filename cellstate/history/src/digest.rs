@@ -1,14 +1,13 @@
 //! What the index keeps of batches: gathered while their block does, and written with it.
-use crate::batch::{EncodedBatch, Loss, LostClaim, losses_of, winner};
+use crate::batch::{EncodedBatch, Loss, losses_of};
 use crate::error::WriteError;
 use crate::filter::{Subject, Subjects};
+use crate::heads::{self, EntryView, OutcomeView, Unusual, content, small, varint};
 use crate::keys;
 use crate::records::{
-    CommandHead, ConflictRecord, CulpritHead, DecisionHead, DeltaHead, JobRecord, LeaverRecord, LogBatchHead,
-    LogEntryHead, LossRecord, MachineRecord, RefusalHead,
+    CommandHead, ConflictRecord, DeltaHead, JobRecord, LeaverRecord, LogBatchHead, LossRecord, MachineRecord,
 };
-use bytes::Bytes;
-use plenum_proto::fields::{fields, number};
+use plenum_proto::fields::fields;
 use plenum_proto::v1;
 use plenum_proto::v1::job_change::Change as JobChange;
 use plenum_proto::v1::session_change::Change as SessionChange;
@@ -19,12 +18,13 @@ use std::collections::BTreeMap;
 pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Fields of a `Delta`.
-const SCHEDULER_NAMES: u64 = 4;
-const SHAPES: u64 = 5;
+const MACHINES: u64 = 6;
+const JOBS: u64 = 7;
 const GRANTS: u64 = 8;
 const MOVES: u64 = 9;
 const ENDS: u64 = 10;
 const TASKS: u64 = 11;
+const SESSIONS: u64 = 12;
 /// Of its `Grants`.
 const GRANTED_JOB: u64 = 1;
 const GRANTED_SLOTS: u64 = 9;
@@ -32,6 +32,8 @@ const GRANTED_SLOTS: u64 = 9;
 const GROUP_ROW: u64 = 1;
 /// Of its `Moves` and `Ends`.
 const SLOTS: u64 = 1;
+/// Of its `SessionChange`.
+const SESSION_NUMBER: u64 = 3;
 
 /// What the entries of a block are about.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +52,16 @@ impl Digest {
         machine_in: &mut Machines<'_>,
     ) -> Result<Self, WriteError> {
         let malformed = |what: String| WriteError::Malformed { revision: batch.first, what };
-        let head = LogBatchHead::decode(batch.bytes.clone())
-            .map_err(|error| malformed(format!("it can't be decoded: {error}")))?;
-        let revisions = head.entries.iter().map(|entry| entry.revision);
+        let head;
+        let entries = match heads::entries(&batch.bytes) {
+            Ok(entries) => entries,
+            Err(Unusual) => {
+                let decoded = LogBatchHead::decode(batch.bytes.clone());
+                head = decoded.map_err(|error| malformed(format!("it can't be decoded: {error}")))?;
+                head.entries.iter().map(EntryView::from).collect()
+            }
+        };
+        let revisions = entries.iter().map(|entry| entry.revision);
         if !revisions.eq(batch.first..=batch.last) {
             return Err(malformed(format!(
                 "its entries are not the revisions {} to {}, in order",
@@ -60,12 +69,17 @@ impl Digest {
             )));
         }
         let mut digest = Self::default();
-        for entry in &head.entries {
+        let mut rest = Vec::new();
+        for entry in entries {
             let undecodable = |error| malformed(format!("revision {} can't be decoded: {error}", entry.revision));
             digest.note_answer(subjects, batch.time_micros, entry).map_err(undecodable)?;
-            let rest = note_slots(subjects, &entry.delta).map_or_else(|| entry.delta.clone(), Bytes::from);
-            let delta = DeltaHead::decode(rest).map_err(undecodable)?;
-            digest.note_changes(subjects, entry.revision, &delta, machine_in);
+            rest.clear();
+            let delta = match note_slots(subjects, entry.delta, &mut rest) {
+                Ok(()) if rest.is_empty() => continue,
+                Ok(()) => DeltaHead::decode(&*rest),
+                Err(Unusual) => DeltaHead::decode(entry.delta),
+            };
+            digest.note_changes(subjects, entry.revision, &delta.map_err(undecodable)?, machine_in);
         }
         Ok(digest)
     }
@@ -81,26 +95,28 @@ impl Digest {
         &mut self,
         subjects: &mut Subjects,
         time_micros: i64,
-        entry: &LogEntryHead,
+        entry: EntryView<'_>,
     ) -> Result<(), prost::DecodeError> {
+        let decided = entry.decided;
+        let outcome = heads::outcome(decided).or_else(|Unusual| heads::outcome_by_generated_code(decided))?;
         // A repeated number has the revision of the first time, a dry run 0.
-        let decision = DecisionHead::decode(entry.decided.clone())?;
-        let Some(outcome) = decision.outcome.filter(|outcome| outcome.revision == entry.revision) else {
+        let Some(outcome) = outcome.filter(|outcome| outcome.revision == entry.revision) else {
             return Ok(());
         };
-        subjects.about(Subject::Session(outcome.session));
-        subjects.about(Subject::Transaction(outcome.session, outcome.number));
-        let losses = losses_of(lost_claims(&outcome.refusals)?.into_iter());
-        if losses.is_empty() {
+        let OutcomeView { session, number, claims, lost, .. } = outcome;
+        subjects.about(Subject::Session(session));
+        subjects.about(Subject::Transaction(session, number));
+        if lost.is_empty() {
             return Ok(());
         }
-        let asked = CommandHead::decode(entry.asked.clone())?.commit.unwrap_or_default();
+        let losses = losses_of(lost.into_iter());
+        let asked = CommandHead::decode(entry.asked)?.commit.unwrap_or_default();
         self.conflicts.push(ConflictRecord {
             time_micros,
-            session: outcome.session,
-            number: outcome.number,
+            session,
+            number,
             revision: entry.revision,
-            claims: outcome.claims,
+            claims,
             staleness_revisions: entry.revision.saturating_sub(asked.base_revision),
             deciding_micros: asked.decision.map_or(0, |decision| decision.deciding_micros.max(0)),
             losses: losses.into_iter().map(loss_record).collect(),
@@ -172,79 +188,77 @@ impl Digest {
     }
 }
 
-/// The claims among these that were lost as conflicts.
-fn lost_claims(refusals: &[RefusalHead]) -> Result<Vec<LostClaim>, prost::DecodeError> {
-    let conflicts = refusals.iter().filter(|refusal| refusal.kind == i32::from(v1::RefusalKind::Conflict));
-    let lost = conflicts.map(|refusal| {
-        let culprit = refusal.culprits.first().map(|culprit| CulpritHead::decode(culprit.clone())).transpose()?;
-        Ok(LostClaim {
-            winner: winner(culprit.as_ref().map(|culprit| (culprit.scheduler.as_str(), culprit.event.as_str()))),
-            machine: refusal.machine,
-            job: refusal.job,
-            resource: refusal.resource,
-        })
-    });
-    lost.collect()
-}
-
 /// Notes the slots of allocations in an encoded delta, and gives what else in it is looked at. They are nearly all of it, and
-/// generated code takes longer to read such a column than all else here takes together. `None` when it is to do that all the same,
-/// because something is unusual: it is the judge of what is a message. What was noted until then is noted twice.
-fn note_slots(subjects: &mut Subjects, delta: &[u8]) -> Option<Vec<u8>> {
-    let mut rest = Vec::new();
+/// generated code takes longer to read such a column than all else here takes together. Where it is unusual, generated code is to
+/// read it all the same, and what was noted until then is noted twice.
+fn note_slots(subjects: &mut Subjects, delta: &[u8], rest: &mut Vec<u8>) -> Result<(), Unusual> {
     for field in fields(delta) {
-        let field = field.ok()?;
-        let content = &delta[field.content.clone()];
+        let field = field?;
         let slots = match field.number {
             GRANTS => GRANTED_SLOTS,
             MOVES | ENDS => SLOTS,
             TASKS => GROUP_ROW,
-            SCHEDULER_NAMES | SHAPES => continue,
-            _ => {
+            SESSIONS if is_number(content(delta, &field)?) => continue,
+            MACHINES | JOBS | SESSIONS => {
                 rest.extend_from_slice(&delta[field.whole]);
                 continue;
             }
+            _ => continue,
         };
-        if !field.is_delimited(delta) {
-            return None;
-        }
+        let message = content(delta, &field)?;
         let mut group_row = 0;
-        for column in fields(content) {
-            let column = column.ok()?;
+        for column in fields(message) {
+            let column = column?;
             if (field.number, column.number) == (TASKS, GROUP_ROW) {
-                group_row = number(&content[column.content])?;
+                group_row = small(message, &column)?;
             } else if column.number == slots {
-                if !column.is_delimited(content) {
-                    return None;
-                }
-                note_column(subjects, &content[column.content])?;
+                note_column(subjects, content(message, &column)?)?;
             } else if (field.number, column.number) == (GRANTS, GRANTED_JOB) {
-                subjects.about(Subject::Job(number(&content[column.content])?));
+                subjects.about(Subject::Job(varint(message, &column)?));
             }
         }
         // Also where it is not written, because it is 0.
         if field.number == TASKS {
-            subjects.about(Subject::GroupRow(u32::try_from(group_row).ok()?));
+            subjects.about(Subject::GroupRow(group_row));
         }
     }
-    Some(rest)
+    Ok(())
 }
 
-/// Notes the slots of a packed column; `None` where it is none.
-fn note_column(subjects: &mut Subjects, column: &[u8]) -> Option<()> {
-    let (mut slot, mut shift) = (0_u64, 0);
-    for &byte in column {
-        if shift > 28 {
-            return None;
-        }
-        slot |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte < 0x80 {
-            subjects.about(Subject::AllocationSlot(u32::try_from(slot).ok()?));
-            (slot, shift) = (0, 0);
-        }
+/// Whether a `SessionChange` is the number that a session has got to: each transaction has one, and nothing is noted of it.
+fn is_number(change: &[u8]) -> bool {
+    let mut all = fields(change);
+    let first = all.next().and_then(Result::ok);
+    first.is_some_and(|field| field.number == SESSION_NUMBER && field.is_delimited(change)) && all.next().is_none()
+}
+
+/// Notes the slots of a packed column.
+fn note_column(subjects: &mut Subjects, column: &[u8]) -> Result<(), Unusual> {
+    let mut rest = column;
+    loop {
+        // Slots of a large cell have three bytes, and the processor guesses so.
+        let (slot, after) = match *rest {
+            [] => return Ok(()),
+            [a, ref after @ ..] if a < 0x80 => (u32::from(a), after),
+            [a, b, ref after @ ..] if b < 0x80 => (seven(a) | u32::from(b) << 7, after),
+            [a, b, c, ref after @ ..] if c < 0x80 => (seven(a) | seven(b) << 7 | u32::from(c) << 14, after),
+            [a, b, c, d, ref after @ ..] if d < 0x80 => {
+                (seven(a) | seven(b) << 7 | seven(c) << 14 | u32::from(d) << 21, after)
+            }
+            // Of the fifth byte four bits are left.
+            [a, b, c, d, e, ref after @ ..] if e < 0x10 => {
+                (seven(a) | seven(b) << 7 | seven(c) << 14 | seven(d) << 21 | u32::from(e) << 28, after)
+            }
+            _ => return Err(Unusual),
+        };
+        subjects.about(Subject::AllocationSlot(slot));
+        rest = after;
     }
-    (shift == 0).then_some(())
+}
+
+/// What a byte of a number has that is not its last.
+fn seven(byte: u8) -> u32 {
+    u32::from(byte & 0x7f)
 }
 
 /// The slot of an id.
@@ -364,8 +378,8 @@ mod tests {
     }
 
     fn by_hand(delta: &[u8]) -> Option<Vec<u64>> {
-        let mut subjects = Subjects::default();
-        let rest = note_slots(&mut subjects, delta)?;
+        let (mut subjects, mut rest) = (Subjects::default(), Vec::new());
+        note_slots(&mut subjects, delta, &mut rest).ok()?;
         note(&mut subjects, &DeltaHead::decode(&*rest).unwrap());
         Some(subjects.noted())
     }
@@ -377,8 +391,13 @@ mod tests {
 
     #[test]
     fn slots_are_noted_as_generated_code_reads_them() {
-        let slots = [0, 127, 128, 70_000, u32::MAX];
-        let grants = v1::Grants { job: 5 << 32, slots: slots.to_vec(), machines: vec![3], ..Default::default() };
+        let ends_of_lengths =
+            [7, 14, 21, 28].map(|bits| 1_u32 << bits).into_iter().flat_map(|least| [least - 1, least]);
+        let slots: Vec<u32> = ends_of_lengths.chain([0, 70_000, u32::MAX]).collect();
+        let number = v1::SessionNumber { session: 3, number: 4, ..Default::default() };
+        let number = v1::SessionChange { change: Some(SessionChange::Number(number)) };
+        let closed = v1::SessionChange { change: Some(SessionChange::Closed(4)) };
+        let grants = v1::Grants { job: 5 << 32, slots, machines: vec![3], ..Default::default() };
         let tasks = v1::TaskChanges { group_row: 11, tasks: vec![0], ..Default::default() };
         let delta = v1::Delta {
             revision: 9,
@@ -387,11 +406,12 @@ mod tests {
             moves: Some(v1::Moves { slots: vec![6, 7, 300], states: vec![3], ..Default::default() }),
             ends: Some(v1::Ends { slots: vec![8, 9], ..Default::default() }),
             tasks: vec![tasks],
+            sessions: vec![number, closed],
             ..Default::default()
         };
         let bytes = delta.encode_to_vec();
         assert_eq!(by_hand(&bytes), Some(by_generated_code(&bytes)));
-        assert_eq!(by_hand(&bytes).unwrap().len(), 5 + 2 + 3 + 2 + 1);
+        assert_eq!(by_hand(&bytes).unwrap().len(), 11 + 2 + 3 + 2 + 1 + 1);
         for end in 0..bytes.len() {
             // Where generated code reads something else than nothing, it is the same.
             if let Some(found) = DeltaHead::decode(&bytes[..end]).ok().and_then(|_| by_hand(&bytes[..end])) {
@@ -408,8 +428,10 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_are_not_packed_are_left_to_generated_code() {
+    fn columns_that_are_not_packed_or_have_too_long_numbers_are_left_to_generated_code() {
         let loose = [0x4a, 2, 0x08, 5];
         assert_eq!((by_hand(&loose), by_generated_code(&loose).len()), (None, 1));
+        let long = [0x4a, 7, 0x0a, 5, 0x80, 0x80, 0x80, 0x80, 0x10];
+        assert_eq!((by_hand(&long), by_generated_code(&long).len()), (None, 1));
     }
 }

@@ -27,6 +27,7 @@ mod entries;
 mod error;
 mod filter;
 mod frames;
+mod heads;
 mod history;
 mod identity;
 mod keys;
