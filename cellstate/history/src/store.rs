@@ -391,12 +391,19 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
         .worker_threads(1)
         .open()?;
     let keyspace = |shelf: Shelf| {
-        // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written.
-        let compression = if shelf == Shelf::Index { CompressionType::Lz4 } else { CompressionType::None };
+        // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written. Of the index four fifths
+        // are filters, which nothing makes smaller, and each table of its first levels is soon merged with others: what it has besides is
+        // compressed where it stays.
+        let compression = match shelf {
+            Shelf::Index => {
+                CompressionPolicy::new([CompressionType::None, CompressionType::None, CompressionType::Lz4])
+            }
+            Shelf::Blocks | Shelf::Pages => CompressionPolicy::disabled(),
+        };
         database.keyspace(shelf.name(), || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(u64::MAX)
-                .data_block_compression_policy(CompressionPolicy::all(compression))
+                .data_block_compression_policy(compression)
                 .compaction_strategy(std::sync::Arc::new(
                     fjall::compaction::Leveled::default()
                         .with_table_target_size(TABLE_BYTES)
