@@ -18,8 +18,6 @@ use crate::{
 
 /// How long to wait at once for killed processes to be gone, before it is said in the log that they hang.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
-/// How soon it is tried again to find out where a task stands.
-const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// What is there of one start.
 pub(super) enum Trace {
@@ -51,21 +49,6 @@ pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> io::Result<
             None => read_exit(directory, restart)?.map_or(Trace::Vanished, Trace::Exit),
         },
     })
-}
-
-/// The same, as soon as it can be found out.
-pub(super) fn look_patiently(directory: &AllocationDirectory, restart: u32) -> Trace {
-    let mut told = false;
-    loop {
-        match look(directory, restart) {
-            Ok(trace) => return trace,
-            Err(error) if !std::mem::replace(&mut told, true) => {
-                tracing::warn!(directory = %directory.root().display(), %error, "can't find out where a task stands: tries again");
-            }
-            Err(_) => {}
-        }
-        std::thread::sleep(LOOKED_AGAIN_AFTER);
-    }
 }
 
 /// A small file, as it was found.

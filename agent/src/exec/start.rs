@@ -35,6 +35,8 @@ use crate::{
 const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
 /// How often the file of an adopted task is looked for, as long as its command isn't known to run.
 const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
+/// How soon it is tried again to find out where a task stands.
+const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Far away enough to stand for never.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -95,19 +97,17 @@ pub(super) async fn live(
         }
         Start::Void { .. } => {
             let options = Arc::clone(&options);
-            blocking(move || void(&options, allocation, restart)).await
+            patiently(None, allocation, move || void(&options, allocation, restart)).await
         }
         Start::New(task) => {
-            let slot = slots.acquire().await;
-            let prepared = if *stop.borrow() > Asked::Run {
+            let (options, stop) = (Arc::clone(&options), stop.clone());
+            let (task, recording) = (Arc::new(*task), Arc::clone(&recording));
+            let work = move || {
                 // Told to stop while it waited for its turn.
-                Prepared::Ended(Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() })
-            } else {
-                let options = Arc::clone(&options);
-                blocking(move || prepare(&options, *task, &recording)).await
+                let is_void = *stop.borrow() > Asked::Run;
+                if is_void { void(&options, allocation, restart) } else { prepare(&options, &task, &recording) }
             };
-            drop(slot);
-            prepared
+            patiently(Some(&slots), allocation, work).await
         }
     };
     let mut started_told = false;
@@ -116,8 +116,8 @@ pub(super) async fn live(
             Prepared::Ended(exit) => break exit,
             Prepared::Watched(watched) => {
                 let (status, spec) = watch_shim(*watched, &options, &events, &mut stop, &mut started_told).await;
-                let options = Arc::clone(&options);
-                prepared = blocking(move || after_shim(&options, spec, status)).await;
+                let (options, spec) = (Arc::clone(&options), Arc::new(spec));
+                prepared = patiently(None, allocation, move || after_shim(&options, &spec, status)).await;
             }
         }
     };
@@ -128,6 +128,31 @@ pub(super) async fn live(
     drop(stop);
     let _ = events.send(DriverEvent::Exited { allocation, restart, exit }).await;
     let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
+}
+
+/// What `work` finds, as soon as it can be found out where the task stands. It has one of the `slots` while it looks and works, and
+/// none while it waits: what can't be looked at for long must not keep others from being started.
+async fn patiently(
+    slots: Option<&Semaphore>,
+    allocation: AllocationId,
+    work: impl Fn() -> io::Result<Prepared> + Clone + Send + 'static,
+) -> Prepared {
+    let mut told = false;
+    loop {
+        let slot = match slots {
+            Some(slots) => slots.acquire().await.ok(),
+            None => None,
+        };
+        match blocking(work.clone()).await {
+            Ok(prepared) => return prepared,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!(%allocation, %error, "can't find out where a task stands: tries again");
+            }
+            Err(_) => {}
+        }
+        drop(slot);
+        tokio::time::sleep(LOOKED_AGAIN_AFTER).await;
+    }
 }
 
 /// Runs what waits for the disk on another thread.
@@ -143,7 +168,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Writes the record of what is to be started, and starts a shim for it, unless an earlier agent did.
-fn prepare(options: &ExecOptions, task: TaskSpec, recording: &Recording) -> Prepared {
+///
+/// # Errors
+/// When that can't be found out. Nothing was written then.
+fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording) -> io::Result<Prepared> {
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -152,22 +180,22 @@ fn prepare(options: &ExecOptions, task: TaskSpec, recording: &Recording) -> Prep
         isolation: options.isolation,
         log_file_bytes_max: options.log_file_bytes_max,
         open_files: open_files::for_tasks(),
-        task,
+        task: task.clone(),
     };
-    match recover::look_patiently(&directory, spec.task.restart) {
-        recover::Trace::Exit(exit) => return Prepared::Ended(exit),
-        recover::Trace::Alive(shim) => return Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
-        recover::Trace::Vanished => return Prepared::Ended(recover::lost_track(&directory, &spec)),
+    match recover::look(&directory, spec.task.restart)? {
+        recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
+        recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: None }))),
+        recover::Trace::Vanished => return Ok(Prepared::Ended(recover::lost_track(&directory, &spec))),
         recover::Trace::None => {}
     }
     let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
-    match spawned {
+    Ok(match spawned {
         Ok((shim, child)) => Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) })),
         Err(error) => {
             let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
             Prepared::Ended(Exit::failed(failure, unix_ms()))
         }
-    }
+    })
 }
 
 type OwnShim = (OwnedFd, (Child, pipe::Receiver));
@@ -279,37 +307,46 @@ async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
 }
 
 /// Finds out how a start ended whose shim is gone, and sees to it that nothing is left.
-fn after_shim(options: &ExecOptions, spec: ShimSpec, status: Option<ExitStatus>) -> Prepared {
+///
+/// # Errors
+/// When that can't be found out.
+fn after_shim(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>) -> io::Result<Prepared> {
     let directory = options.directory.allocation(spec.task.allocation);
-    match recover::look_patiently(&directory, spec.task.restart) {
+    Ok(match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => {
-            recover::remove_cgroup(&spec);
+            recover::remove_cgroup(spec);
             Prepared::Ended(exit)
         }
         // An earlier agent's shim was faster than ours.
-        recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec, shim, child: None })),
-        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, &spec)),
+        recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })),
+        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec)),
         recover::Trace::None => {
-            recover::remove_cgroup(&spec);
+            recover::remove_cgroup(spec);
             let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
             let failure =
                 Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
             Prepared::Ended(Exit::failed(failure, unix_ms()))
         }
-    }
+    })
 }
 
-/// Sees to it that a start that was recorded is never made.
-fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> Prepared {
+/// Sees to it that a start is never made, whether or not it was written down. Where it was made after all, that one is watched.
+///
+/// # Errors
+/// When it can't be found out whether it was made.
+fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Result<Prepared> {
     let directory = options.directory.allocation(allocation);
     let exit = Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() };
     if durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record()).unwrap_or(false) {
         let _ = durable::write_atomically(&directory.exit(restart), &exit);
-        return Prepared::Ended(exit);
+        return Ok(Prepared::Ended(exit));
     }
-    // A shim that the earlier agent sent off took it after all.
     match durable::read::<ShimSpec>(&directory.spec()) {
-        Ok(Some(spec)) => after_shim(options, spec, None),
-        _ => Prepared::Ended(exit),
+        // A shim that the earlier agent sent off took it after all.
+        Ok(Some(spec)) if spec.task.restart == restart => after_shim(options, &spec, None),
+        // Nobody wrote it down; of what is damaged nobody will ever know more.
+        Ok(_) => Ok(Prepared::Ended(exit)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Prepared::Ended(exit)),
+        Err(error) => Err(error),
     }
 }

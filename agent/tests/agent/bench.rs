@@ -130,6 +130,22 @@ impl Bench {
         }
     }
 
+    /// Waits for the end of any task, where others go on. Only without cgroups.
+    pub(crate) async fn ended_among_others(&mut self) -> Exit {
+        loop {
+            if let DriverEvent::Exited { exit, .. } = self.next_event().await {
+                return exit;
+            }
+        }
+    }
+
+    /// That nothing is told of any task for so long.
+    pub(crate) async fn silent_for(&mut self, time: Duration) {
+        if let Ok(event) = tokio::time::timeout(time, self.events.recv()).await {
+            panic!("{event:?}");
+        }
+    }
+
     pub(crate) async fn run(&mut self, task: TaskSpec) -> Exit {
         self.start(task);
         self.ended().await

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_agent::driver::FailureKind;
+use plenum_agent::driver::{FailureKind, TaskSpec};
 use plenum_model::AllocationId;
 
-use crate::bench::{Bench, content_of, is_alive};
+use crate::bench::{Bench, allocation_directory, content_of, is_alive};
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_back() {
@@ -244,7 +244,7 @@ async fn a_start_is_made_once_however_often_it_is_asked_for() {
     let task = bench.shell("echo once >> $PLENUM_JOB_DIR/starts; exit 5");
     assert_eq!(bench.run(task.clone()).await.code, Some(5));
     assert_eq!(bench.run(task.clone()).await.code, Some(5));
-    let again = plenum_agent::driver::TaskSpec { restart: 1, ..task };
+    let again = TaskSpec { restart: 1, ..task };
     assert_eq!(bench.run(again).await.code, Some(5));
     let starts = content_of(&bench.directory.path().join("jobs/job-9-1-v1/starts"));
     assert_eq!(starts, "once\nonce\n");
@@ -252,6 +252,50 @@ async fn a_start_is_made_once_however_often_it_is_asked_for() {
     let mut kept: Vec<_> = kept.map(|entry| entry.file_name().into_string().unwrap()).collect();
     kept.sort();
     assert_eq!(kept, ["exit-0", "exit-1", "record-1", "running-1", "spec.json", "task"]);
+}
+
+// Tasks whose records could not be read waited for that with the four turns in which starts are made: nothing else was started on
+// that machine any more.
+#[tokio::test]
+async fn tasks_that_can_not_be_looked_at_keep_no_others_from_being_started() {
+    let mut bench = Bench::bare();
+    let unreadable: Vec<_> = (0..8).map(|_| bench.task(&["true"])).collect();
+    let record =
+        |bench: &Bench, task: &TaskSpec| allocation_directory(bench.directory.path(), task.allocation).join("record-0");
+    for task in &unreadable {
+        std::fs::create_dir_all(record(&bench, task)).unwrap();
+        bench.start(task.clone());
+    }
+    // Until all of them have been looked at.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let other = bench.shell("exit 3");
+    assert_eq!(bench.run(other).await.code, Some(3));
+    for task in &unreadable {
+        std::fs::remove_dir(record(&bench, task)).unwrap();
+    }
+    for _ in &unreadable {
+        assert!(bench.ended_among_others().await.succeeded());
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_looked_at_has_not_ended_when_it_is_told_to_stop() {
+    let mut bench = Bench::bare();
+    let task = bench.task(&["true"]);
+    let allocation = task.allocation;
+    let directory = allocation_directory(bench.directory.path(), allocation);
+    // Somebody took it, and neither who nor what can be read.
+    for unreadable in ["record-0", "spec.json"] {
+        std::fs::create_dir_all(directory.join(unreadable)).unwrap();
+    }
+    bench.start(task);
+    bench.stop(allocation);
+    bench.silent_for(Duration::from_millis(600)).await;
+    for unreadable in ["record-0", "spec.json"] {
+        std::fs::remove_dir(directory.join(unreadable)).unwrap();
+    }
+    let exit = bench.ended().await;
+    assert_eq!((exit.stop_requested, exit.started_unix_ms), (true, None));
 }
 
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
