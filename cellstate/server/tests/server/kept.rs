@@ -95,7 +95,9 @@ async fn the_past_is_read_from_kept_segments_also_after_a_kill() {
 
     let report = plenum_server::verify(dir).unwrap();
     assert!(report.is_sound(), "{:?}", report.violations);
-    assert_eq!((report.from_revision, report.folded), (0, report.to_revision), "what is kept was folded, too");
+    // The first checkpoint may be of the revision that opens the cell.
+    assert!(report.from_revision <= 1, "{}", report.from_revision);
+    assert_eq!(report.folded, report.to_revision - report.from_revision, "what is kept was folded, too");
     let server = Server::start(brisk(dir)).await.unwrap();
     let channel = connect(&server).await;
     caught_up(&channel).await;
