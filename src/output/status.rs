@@ -42,8 +42,9 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         (
             "disk",
             format!(
-                "log {}, free {}",
+                "log {}, kept for the history {}, free {}",
                 bytes(i64::try_from(status.log_bytes).unwrap_or(i64::MAX)),
+                bytes(i64::try_from(status.log_kept_bytes).unwrap_or(i64::MAX)),
                 bytes(i64::try_from(status.free_bytes).unwrap_or(i64::MAX))
             ),
         ),
@@ -79,6 +80,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "history_lag_bytes": status.history_lag_bytes,
         "history_given_up_revisions": status.history_given_up,
         "log_bytes": status.log_bytes,
+        "log_kept_bytes": status.log_kept_bytes,
         "free_bytes": status.free_bytes,
         "transactions": status.transactions,
         "conflicts": status.conflicts,

@@ -239,6 +239,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         history_revision: shared.feed.history().newest_revision(),
         history_lag_bytes: shared.feed.lag_bytes(),
         history_given_up: shared.feed.given_up(),
+        log_kept_bytes: shared.keeper.kept_bytes(),
         log_bytes: shared.keeper.size_bytes(),
         free_bytes: match shared.keeper.space() {
             Ok(plenum_journal::Space::Ok { free_bytes } | plenum_journal::Space::Low { free_bytes, .. }) => free_bytes,

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::{Server, ServerOptions};
+use plenum_server::{Handle, Server, ServerOptions};
 use tonic::transport::Channel;
 
 use crate::client::{code, connect, job, options, register, submit};
+use crate::inspection::page;
 
 type Inspect = v1::inspect_client::InspectClient<Channel>;
 type Jobs = v1::jobs_client::JobsClient<Channel>;
@@ -82,6 +83,28 @@ async fn assert_past_is_there(channel: &Channel, jobs: u32) {
     }
 }
 
+/// The status and the gauge say how much is kept. Housekeeping may keep one more meanwhile.
+async fn assert_kept_bytes_are_told(server: &Handle, channel: &Channel, dir: &Path) {
+    let on_disk =
+        || kept(dir).iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum::<u64>();
+    let mut inspect = Inspect::new(channel.clone());
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        let bytes = on_disk();
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        let page = page(server.address(), "/metrics").await;
+        if bytes > 0
+            && status.log_kept_bytes == bytes
+            && page.contains(&format!("\nplenum_journal_kept_bytes {bytes}\n"))
+        {
+            return;
+        }
+        told.push((bytes, status.log_kept_bytes));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("on the disk, and told: {told:?}");
+}
+
 #[tokio::test]
 async fn the_past_is_read_from_kept_segments_also_after_a_kill() {
     let temporary = tempfile::tempdir().unwrap();
@@ -91,6 +114,7 @@ async fn the_past_is_read_from_kept_segments_also_after_a_kill() {
     let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 4).await;
     caught_up(&channel).await;
     assert_past_is_there(&channel, jobs).await;
+    assert_kept_bytes_are_told(&server, &channel, dir).await;
     server.kill().await.unwrap();
 
     let report = plenum_server::verify(dir).unwrap();
