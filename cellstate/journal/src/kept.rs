@@ -75,7 +75,7 @@ pub(crate) fn rejoin(disk: &dyn Disk) -> Result<u64, DiskError> {
 }
 
 /// The numbers of all kept segments, rising.
-fn numbers(disk: &dyn Disk) -> Result<Vec<u64>, DiskError> {
+pub(crate) fn numbers(disk: &dyn Disk) -> Result<Vec<u64>, DiskError> {
     let mut numbers: Vec<u64> = disk.list()?.iter().filter_map(|name| segment::kept_number_in(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)

@@ -67,4 +67,4 @@ pub use reader::{Frame, ReadError, Reader};
 pub use recovery::{Claimed, Cut, OpenError, Recovered, identity};
 pub use scan::Tail;
 pub use shelf::{Keeper, PrepareError, Space};
-pub use verify::{Report, verify};
+pub use verify::{KeptReport, Report, verify, verify_kept};

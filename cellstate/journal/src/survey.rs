@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::{Damage, Flaw, Proof};
 use crate::format::{FORMAT_VERSION, SECTOR_BYTES, Sector, index, is_zero};
 use crate::identity::Identity;
+use crate::kept;
 use crate::mark::Mark;
 use crate::reader::Frame;
 use crate::scan::{Found, Scanner, Source, Step, Tail, data_end, first_data};
@@ -81,6 +82,8 @@ pub(crate) struct Surveyor<'a> {
     gap: bool,
     /// A record at the end that may be cut, until something behind it shows that it may not.
     torn: Option<Torn>,
+    /// Segments with smaller numbers have the names of kept ones. 0: none is walked.
+    log_from: u64,
 }
 
 /// What the first sector of a segment says.
@@ -107,13 +110,34 @@ impl<'a> Surveyor<'a> {
             incarnation: 0,
             gap: false,
             torn: None,
+            log_from: 0,
         }
     }
 
-    /// Walks all segments in order.
-    pub(crate) fn walk(mut self) -> Result<Survey, DiskError> {
+    /// Walks all segments of the log in order.
+    pub(crate) fn walk(self) -> Result<Survey, DiskError> {
         let mut numbers: Vec<u64> = self.disk.list()?.iter().filter_map(|name| segment::number_in(name)).collect();
         numbers.sort_unstable();
+        self.walk_through(numbers)
+    }
+
+    /// Walks the kept segments that come before the oldest segment of the log, and that one, which shows whether they end where they
+    /// should.
+    pub(crate) fn walk_kept(mut self, log_from: u64) -> Result<Survey, DiskError> {
+        self.log_from = log_from;
+        let mut numbers = kept::numbers(self.disk)?;
+        numbers.retain(|number| *number < log_from);
+        if !numbers.is_empty() {
+            numbers.push(log_from);
+        }
+        self.walk_through(numbers)
+    }
+
+    fn name(&self, number: u64) -> String {
+        if number < self.log_from { segment::kept_name(number) } else { segment::name(number) }
+    }
+
+    fn walk_through(mut self, numbers: Vec<u64>) -> Result<Survey, DiskError> {
         let mut expected = numbers.first().copied().unwrap_or(1);
         for number in numbers {
             if expected < number {
@@ -132,10 +156,10 @@ impl<'a> Surveyor<'a> {
 
     fn missing(&mut self, number: u64, found: u64) {
         self.gap = true;
-        let followed_by = Some(Proof { file: segment::name(found), offset: 0, first_revision: None });
-        self.something_follows(&segment::name(found), 0, None);
+        let followed_by = Some(Proof { file: self.name(found), offset: 0, first_revision: None });
+        self.something_follows(&self.name(found), 0, None);
         let revision = self.survey.tail.revision.saturating_add(1);
-        self.survey.note(Damage { file: segment::name(number), offset: 0, revision, flaw: Flaw::Missing, followed_by });
+        self.survey.note(Damage { file: self.name(number), offset: 0, revision, flaw: Flaw::Missing, followed_by });
     }
 
     /// Whatever was doubtful before this place was durable: this was written after it.
@@ -148,7 +172,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn segment(&mut self, number: u64) -> Result<(), DiskError> {
-        let name = segment::name(number);
+        let name = self.name(number);
         let file = self.disk.open(&name, OpenMode::Existing)?;
         file.settle()?;
         let size = file.size_bytes()?;
@@ -170,7 +194,7 @@ impl<'a> Surveyor<'a> {
 
     fn at_header(&mut self, number: u64, flaw: Flaw, followed_by: Option<Proof>) {
         let revision = self.survey.tail.revision.saturating_add(1);
-        self.survey.note(Damage { file: segment::name(number), offset: 0, revision, flaw, followed_by });
+        self.survey.note(Damage { file: self.name(number), offset: 0, revision, flaw, followed_by });
     }
 
     fn not_begun(&mut self, number: u64, file: &dyn DiskFile, size: u64) -> Result<(), DiskError> {
@@ -179,9 +203,9 @@ impl<'a> Surveyor<'a> {
             None => self.survey.ready = Some((number, size)),
             // The header is durable before the first frame is written, so a crash cannot leave this.
             Some(data_at) => {
-                self.something_follows(&segment::name(number), data_at, None);
+                self.something_follows(&self.name(number), data_at, None);
                 self.begin_without_header(number, file, size)?;
-                let proof = Proof { file: segment::name(number), offset: data_at, first_revision: None };
+                let proof = Proof { file: self.name(number), offset: data_at, first_revision: None };
                 self.at_header(number, Flaw::Zeros { data_at }, Some(proof));
                 self.frames(number, file, size, None)?;
             }
@@ -190,7 +214,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn flawed_header(&mut self, number: u64, file: &dyn DiskFile, size: u64, flaw: Flaw) -> Result<(), DiskError> {
-        let name = segment::name(number);
+        let name = self.name(number);
         self.something_follows(&name, 0, None);
         let data = first_data(file, FIRST_FRAME_AT.min(size), size)?;
         self.begin_without_header(number, file, size)?;
@@ -280,7 +304,7 @@ impl<'a> Surveyor<'a> {
                 Step::Damaged { flaw, next } => {
                     let offset = self.scanner.offset();
                     let revision = self.scanner.revision().saturating_add(1);
-                    let name = segment::name(number);
+                    let name = self.name(number);
                     let damage = Damage { file: name.clone(), offset, revision, flaw, followed_by: None };
                     let Some((next, first)) = next else {
                         if tail.is_none() && self.survey.last_frame.is_none() {
@@ -304,7 +328,7 @@ impl<'a> Surveyor<'a> {
     fn frame(&mut self, number: u64, found: Found) {
         let Found { head, offset, hash, breaks } = found;
         if let Some(flaw) = breaks {
-            let (file, revision) = (segment::name(number), self.survey.tail.revision.saturating_add(1));
+            let (file, revision) = (self.name(number), self.survey.tail.revision.saturating_add(1));
             self.survey.note(Damage { file, offset, revision, flaw, followed_by: None });
         }
         self.survey.tail = Tail { revision: head.last_revision, term: head.term, hash };

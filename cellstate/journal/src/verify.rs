@@ -1,13 +1,14 @@
-//! The offline check of a whole log: everything that is wrong with it, each with its place.
+//! The offline check of a whole log, and of what it kept: everything that is wrong, each with its place.
 
 use crate::disk::Disk;
-use crate::flaw::Damage;
+use crate::flaw::{Damage, Flaw};
 use crate::format::CellId;
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::reader::Frame;
 use crate::recovery::{Cut, Entrance, LOCK, OpenError, enter, judge};
 use crate::scan::Tail;
+use crate::segment;
 use crate::survey::Surveyor;
 
 /// What `verify` found.
@@ -81,4 +82,36 @@ pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Fr
         mark_damages: mark_damages.collect(),
         refused,
     })
+}
+
+/// What [`verify_kept`] found.
+#[derive(Debug, Default)]
+pub struct KeptReport {
+    /// All damage, in order; bounded, see the next field.
+    pub damages: Vec<Damage>,
+    /// How many more there are than are listed.
+    pub damages_unlisted: u64,
+}
+
+/// Walks the segments that the log gave up and kept, like [`verify`] the others. What is wrong with these costs the past that they hold:
+/// the log can be opened all the same.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_kept(disk: &dyn Disk, expect: Option<CellId>) -> Result<KeptReport, OpenError> {
+    let _lock = disk.lock(LOCK)?;
+    let Entrance { identity, mark, .. } = enter(disk, expect)?;
+    // Without any segment of the log there is no cell, which is `verify`'s to say.
+    let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
+        return Ok(KeptReport::default());
+    };
+    let survey = Surveyor::new(disk, identity, mark, &mut |_| {}).walk_kept(log_from)?;
+    let first_of_log = segment::name(log_from);
+    let mut damages = survey.damages;
+    // What is wrong with the log itself is in the other report: of it only the beginning counts, which must follow on what is kept.
+    damages.retain(|damage| {
+        let of_joint = matches!(damage.flaw, Flaw::FirstRevision { .. } | Flaw::Chain { .. } | Flaw::Term { .. });
+        damage.file != first_of_log || (damage.offset == 0 && of_joint)
+    });
+    Ok(KeptReport { damages, damages_unlisted: survey.damages_unlisted })
 }

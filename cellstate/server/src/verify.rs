@@ -1,7 +1,7 @@
 //! `plenum verify`: the offline check of a stopped cell's directory.
 //!
 //! Everything that is wrong is listed, with its place; nothing is changed in the log. Four things are checked: the log by itself
-//! (frames, checksums, chain, high-water mark); that deltas fold, from the oldest state that is retained; that what was asked,
+//! (frames, checksums, chain, high-water mark), what it keeps for the history included; that deltas fold, from the oldest state that is retained; that what was asked,
 //! decided again, gives the same bytes; and the invariants of the cell.
 
 mod audit;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
-use plenum_journal::{Frame, RealDisk, Report};
+use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
 use crate::error::ServerError;
@@ -77,6 +77,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
+    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell)), &mut audit);
     let history = open_history(dir, &report, &mut audit);
     let mut checkpoints = Checkpoints::of(history.as_ref(), &mut audit);
     let from_revision = begin(history.as_ref(), &report, &mut checkpoints, &mut audit);
@@ -106,6 +107,17 @@ fn judge_log(report: &Report, audit: &mut Audit) {
     }
 }
 
+/// Damage of what is kept for the history, whether or not there is one to read it. A disk that fails there costs the past, and not this report.
+fn judge_kept(kept: Result<KeptReport, OpenError>, audit: &mut Audit) {
+    match kept {
+        Ok(kept) => {
+            let violation = |damage: &Damage| audit.violation(Revision(damage.revision), LOG, damage.to_string());
+            kept.damages.iter().for_each(violation);
+        }
+        Err(error) => audit.violation(Revision(0), LOG, told(&error)),
+    }
+}
+
 fn report_tail(report: &Report) -> Revision {
     Revision(report.tail.revision)
 }
@@ -132,8 +144,8 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
 }
 
 /// An error with its causes: the last one names the place.
-fn told(error: &ServerError) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 

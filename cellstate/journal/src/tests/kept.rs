@@ -171,6 +171,45 @@ fn every_flipped_bit_and_every_missing_file_is_named_with_its_place() {
 }
 
 #[test]
+fn all_that_is_wrong_with_kept_segments_is_listed_and_nothing_of_the_log() {
+    let (disk, journal, places) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    let log_from = names_of_segments(&disk).into_keys().find(|number| disk.names().contains(&segment::name(*number)));
+    let log_from = log_from.unwrap();
+    assert!(log_from >= 6, "there are enough kept ones");
+    drop((journal, keeper));
+    let found = |disk: &SimDisk| {
+        let report = verify_kept(disk, Some(CELL)).unwrap();
+        assert_eq!(report.damages_unlisted, 0);
+        report.damages.into_iter().map(|damage| (damage.file, damage.offset)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&disk), []);
+    let last_in = |number: u64| *places.values().rfind(|place| place.segment == number).unwrap();
+    let damaged = disk.copy();
+    // Of the first its header, of the second a frame, the third is gone, of the last one the last frame.
+    damaged.flip_bit(&segment::kept_name(1), 20, 1);
+    damaged.flip_bit(&segment::kept_name(2), 512 + 100, 1);
+    damaged.erase(&segment::kept_name(3));
+    damaged.flip_bit(&segment::kept_name(log_from - 1), last_in(log_from - 1).offset + 100, 1);
+    // The log's own is in the other report.
+    damaged.flip_bit(&segment::name(log_from), 512 + 100, 1);
+    let expected = [(1, 0), (2, 512), (3, 0), (log_from - 1, last_in(log_from - 1).offset)]
+        .map(|(n, at)| (segment::kept_name(n), at));
+    assert_eq!(found(&damaged), expected);
+    let of_log = verify(&damaged, None, &mut |_| {}).unwrap().damages;
+    assert!(!of_log.is_empty() && of_log.iter().all(|damage| damage.file == segment::name(log_from)), "{of_log:?}");
+
+    // What ends too early shows in what follows.
+    let cut = disk.copy();
+    let place = last_in(log_from - 1);
+    cut.overwrite(&segment::kept_name(log_from - 1), place.offset, &vec![0; usize::try_from(place.bytes).unwrap()]);
+    assert_eq!(found(&cut), [(segment::name(log_from), 0)]);
+    let gone = disk.copy();
+    gone.erase(&segment::kept_name(log_from - 1));
+    assert_eq!(found(&gone), [(segment::kept_name(log_from - 1), 0)]);
+}
+
+#[test]
 fn a_header_that_rots_gives_nothing_up_too_early() {
     let (disk, journal, places) = log_that_keeps(60);
     drop(journal);

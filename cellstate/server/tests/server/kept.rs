@@ -174,6 +174,35 @@ async fn what_is_beyond_the_retained_bytes_leaves_the_disk() {
     assert!(report.is_sound() && report.from_revision > 1, "{:?}", report.violations);
 }
 
+// The history was read up to the first damage, and what was kept behind it never looked at; without a history nothing of it was.
+#[tokio::test]
+async fn each_damaged_kept_segment_is_named_also_without_a_history() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    submit_until(&channel, 0, |_| kept(dir).len() >= 4).await;
+    server.shutdown().await.unwrap();
+    let kept = kept(dir);
+    let victims = [&kept[0], &kept[2], &kept[kept.len() - 1]];
+    for victim in victims {
+        let mut bytes = std::fs::read(victim).unwrap();
+        bytes[100 << 10] ^= 1;
+        std::fs::write(victim, bytes).unwrap();
+    }
+    for with_history in [true, false] {
+        let report = plenum_server::verify(dir).unwrap();
+        for path in &kept {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let is_named = report.violations.iter().any(|violation| violation.what.starts_with(name));
+            assert_eq!(is_named, victims.contains(&path), "{name}, {with_history}: {:?}", report.violations);
+        }
+        if with_history {
+            std::fs::remove_dir_all(dir.join("history")).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it() {
     let temporary = tempfile::tempdir().unwrap();
