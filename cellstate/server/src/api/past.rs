@@ -19,6 +19,9 @@ use crate::shared::Shared;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether a moment was asked for.
+/// How far the clock of who says `now` may be ahead of the cell's.
+const CLOCKS_APART_MICROS_MAX: i64 = 5_000_000;
+
 pub(super) fn is_asked(at: Option<v1::At>) -> bool {
     at.is_some_and(|at| at.revision > 0 || at.time_micros != 0)
 }
@@ -86,6 +89,15 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
     }
     let message = match shared.feed.broken() {
         Some(why) => format!("the history takes nothing more until the server starts again: {why}"),
+    // By the clock that the times of the log are of; it is never behind them.
+    let ahead_micros = micros.saturating_sub(shared.clock.now().micros);
+    if ahead_micros > CLOCKS_APART_MICROS_MAX {
+        let seconds = ahead_micros / 1_000_000;
+        let message = format!(
+            "expected a time up to now, found one that is yet to come: in {seconds} seconds by the cell's clock"
+        );
+        return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
+    }
         None => format!("the history has not got revision {revision} yet; try again in a moment"),
     };
     Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))

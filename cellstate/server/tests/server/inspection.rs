@@ -69,6 +69,14 @@ async fn the_past_is_shown_as_it_was_also_after_a_restart() {
     let now = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
     assert_eq!(now.machines.len(), 3);
     assert_eq!(code(&inspect.list_machines(at(9999)).await.unwrap_err()), "NO_SUCH_REVISION");
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let at_time = |time_micros| v1::ListRequest { at: Some(v1::At { revision: 0, time_micros }), ..Default::default() };
+    let last = inspect.list_machines(at_time(status.time_micros)).await.unwrap().into_inner();
+    assert_eq!(last.revision, now.revision);
+    // It was answered with the present.
+    let future = inspect.list_machines(at_time(status.time_micros + 3600 * 1_000_000)).await.unwrap_err();
+    assert_eq!(code(&future), "NO_SUCH_REVISION");
+    assert!(future.message().starts_with("expected a time up to now, found one that is yet to come: in 3"), "{future}");
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     assert!(jobs.list(at(first)).await.unwrap().into_inner().jobs.is_empty());
     assert_eq!(jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
