@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     /// Watchers that read what they missed, at a time.
     pub(crate) catching_up: Semaphore,
     /// Who reads much of the cell or the disk.
-    pub(crate) reads: Arc<past::Reads>,
+    pub(crate) reads: past::Reads,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -119,7 +119,7 @@ impl Shared {
             metrics: Metrics::new(),
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
-            reads: Arc::default(),
+            reads: past::Reads::default(),
             backups: Arc::new(Semaphore::new(1)),
             opened_at: revision.next(),
             cut_bytes,

@@ -28,10 +28,10 @@ pub(super) async fn list(
     let cell = past::cell(shared, list.at).await?;
     // What ended last is left out rather than waited for long, and said to be.
     let behind = wire.ended && past::reach(shared, cell.revision()).await.is_err();
-    let shared = shared.clone();
+    let known = shared.clone();
     // A million rows are looked at in some milliseconds, in which connections would stand still.
-    past::blocking(shared.reads.clone(), move || {
-        let mut response = live(&shared, &cell, &wire, &filter, limit);
+    let read = cell.read(&shared.reads, move |cell| {
+        let mut response = live(&known, cell, &wire, &filter, limit);
         if wire.ended && !response.truncated {
             let left = limit - response.allocations.len();
             let passes = |row: &v1::AllocationView| {
@@ -40,13 +40,13 @@ pub(super) async fn list(
                     && (wire.machine.is_empty() || row.machine == wire.machine)
                     && filter.passes(|field| field_of_view(row, field))
             };
-            let (rows, truncated) = ended::list(&shared, cell.revision(), left, passes)?;
+            let (rows, truncated) = ended::list(&known, cell.revision(), left, passes)?;
             response.truncated = truncated || behind;
             response.allocations.extend(rows);
         }
         Ok(response)
-    })
-    .await
+    });
+    read.await
 }
 
 fn live(

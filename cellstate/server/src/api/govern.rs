@@ -12,7 +12,8 @@ use super::failure::Failure;
 use super::inspect::machine_named;
 use super::jobs::change;
 use super::listing::{self, Filter};
-use super::{past, principal};
+use super::past::{self, Moment};
+use super::principal;
 use crate::shared::Shared;
 use crate::view;
 
@@ -36,7 +37,7 @@ impl GovernService {
     }
 
     /// The cell of a listing, and how many rows it may have.
-    async fn listed(&self, wire: &v1::ListRequest) -> Result<(Cell, usize), Failure> {
+    async fn listed(&self, wire: &v1::ListRequest) -> Result<(Moment, usize), Failure> {
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         Ok((past::cell(&self.shared, wire.at).await?, limit))
     }
@@ -74,8 +75,8 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, &["namespace"])?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
-        let read = past::blocking(self.shared.reads.clone(), move || {
-            let used = used_by_namespace(&cell);
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let used = used_by_namespace(cell);
             let view = |(namespace, limit): (&Arc<str>, &plenum_model::Quota)| v1::QuotaView {
                 namespace: namespace.to_string(),
                 limit: Some(limit.into()),

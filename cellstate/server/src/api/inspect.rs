@@ -61,7 +61,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let listed = past::blocking(self.shared.reads.clone(), move || Ok(list_machines(&cell, &filter, limit)));
+        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_machines(cell, &filter, limit)));
         Ok(Response::new(listed.await?))
     }
 
@@ -127,8 +127,7 @@ impl v1::inspect_server::Inspect for InspectService {
         past::reach(&self.shared, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
         let v1::GetTransactionRequest { session, number } = wire;
-        let found =
-            past::blocking(self.shared.reads.clone(), move || find_transaction(&history, session, number)).await?;
+        let found = past::blocking(&self.shared.reads, move || find_transaction(&history, session, number)).await?;
         Ok(Response::new(transaction(&self.shared, &cell, found, true)?))
     }
 
@@ -153,9 +152,9 @@ impl v1::inspect_server::Inspect for InspectService {
         let history = self.shared.feed.history().clone();
         let since = wire.since_micros;
         let revision = cell.revision().0;
-        let rows = past::blocking(self.shared.reads.clone(), move || {
+        let rows = cell.read(&self.shared.reads, move |cell| {
             let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
-            let rows = table.rows.into_iter().map(|row| conflict(&history, &cell, row)).collect();
+            let rows = table.rows.into_iter().map(|row| conflict(&history, cell, row)).collect();
             Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
         });
         Ok(Response::new(rows.await?))
@@ -239,8 +238,8 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         history_revision: shared.feed.history().newest_revision(),
         history_lag_bytes: shared.feed.lag_bytes(),
         history_given_up: shared.feed.given_up(),
-        log_kept_bytes: shared.keeper.kept_bytes(),
         log_bytes: shared.keeper.size_bytes(),
+        log_kept_bytes: shared.keeper.kept_bytes(),
         free_bytes: match shared.keeper.space() {
             Ok(plenum_journal::Space::Ok { free_bytes } | plenum_journal::Space::Low { free_bytes, .. }) => free_bytes,
             Err(_) => 0,
@@ -252,7 +251,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.
-    let counting = past::patiently(shared.reads.clone(), move || {
+    let counting = past::counting(&shared.reads, move || {
         count_rows(&cell, &mut status);
         Ok(status)
     });
@@ -305,10 +304,10 @@ async fn list_transactions(
     let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
-    let (names, known) = (shared.clone(), cell.clone());
-    let page = past::blocking(shared.reads.clone(), move || {
+    let names = shared.clone();
+    let read = cell.read(&shared.reads, move |cell| {
         let passes = |found: &LoggedTransaction| {
-            let own = scheduler_of(&names, &known, SessionId(found.outcome.session));
+            let own = scheduler_of(&names, cell, SessionId(found.outcome.session));
             (!refused || !found.outcome.refusals.is_empty())
                 && (scheduler.is_empty() || own == scheduler)
                 && filter.passes(|field| match field {
@@ -317,12 +316,12 @@ async fn list_transactions(
                 })
         };
         let revisions = after.saturating_add(1)..=to.0;
-        history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))
+        let page = history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))?;
+        let views = page.transactions.into_iter().map(|found| transaction(&names, cell, found, false));
+        let transactions = views.collect::<Result<Vec<_>, Failure>>()?;
+        Ok(v1::ListTransactionsResponse { revision: to.0, transactions, truncated: page.resume.is_some() })
     });
-    let page = page.await?;
-    let views: Result<Vec<_>, Failure> =
-        page.transactions.into_iter().map(|found| transaction(shared, &cell, found, false)).collect();
-    Ok(v1::ListTransactionsResponse { revision: to.0, transactions: views?, truncated: page.resume.is_some() })
+    read.await
 }
 
 /// The scheduler of a session, closed ones included, as far as the history goes.

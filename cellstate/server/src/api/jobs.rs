@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, AllocationRef, Cell, Command, Decision, Job, JobId, RejectionCode};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -14,9 +14,10 @@ use tonic::{Code, Request, Response, Status};
 use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
+use super::past::{self, Moment};
 use super::story::{self, Hero};
 use super::waiting::Reasons;
-use super::{allocations, past, principal};
+use super::{allocations, principal};
 use crate::agents::{NoLogs, Reading};
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
@@ -122,10 +123,10 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Who waits for a job asks often, and a job may have a million tasks.
-        let got = past::blocking(self.shared.reads.clone(), move || {
-            let job = job_named(&cell, &wire.namespace, &wire.name)?;
-            let mut view = view::job(&cell, job, &Counts::new(&cell));
-            view.waiting_reason = Reasons::new(&shared, wire.at, &cell).of(job);
+        let got = cell.read(&self.shared.reads, move |cell| {
+            let job = job_named(cell, &wire.namespace, &wire.name)?;
+            let mut view = view::job(cell, job, &Counts::new(cell));
+            view.waiting_reason = Reasons::new(&shared, wire.at, cell).of(job);
             let body = job.body.as_deref().filter(|_| reads_body);
             view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
             Ok(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) })
@@ -140,7 +141,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Looks at every task of what it shows.
-        let listed = past::blocking(self.shared.reads.clone(), move || Ok(list(&shared, &cell, &wire, &filter, limit)));
+        let listed = cell.read(&self.shared.reads, move |cell| Ok(list(&shared, cell, &wire, &filter, limit)));
         Ok(Response::new(listed.await?))
     }
 
@@ -216,10 +217,9 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
         let cell = past::cell(&self.shared, wire.at).await?;
-        if let Some(allocation) = cell.allocation(id) {
-            return Ok(Response::new(live(&self.shared, &cell, &allocation).await));
-        }
-        Ok(Response::new(ended(&self.shared, &cell, id).await?))
+        let is_live = cell.allocation(id).is_some();
+        let view = if is_live { live(&self.shared, cell, id).await } else { ended(&self.shared, cell, id).await };
+        Ok(Response::new(view?))
     }
 
     async fn job_history(
@@ -263,7 +263,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let machine = match found {
             Some(allocation) => allocation.row.machine,
             None => {
-                let ended = ended(&self.shared, &cell, id).await?;
+                let ended = ended(&self.shared, Moment::present(cell.clone()), id).await?;
                 let machine = plenum_model::MachineId::from_bits(ended.machine_id);
                 let machine = machine.and_then(|machine| cell.machine(machine));
                 let gone = || Failure::new(Code::Unavailable, "AGENT_GONE", "the machine that ran it was removed");
@@ -332,15 +332,15 @@ fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
 }
 
 /// The final row of an allocation that is not live in the cell.
-async fn ended(shared: &Arc<Shared>, cell: &Cell, id: AllocationId) -> Result<v1::AllocationView, Failure> {
-    past::reach(shared, cell.revision()).await?;
-    let (shared, cell) = (shared.clone(), cell.clone());
-    past::blocking(shared.reads.clone(), move || match ended::fate(&shared, &cell, id)? {
+async fn ended(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
+    past::reach(shared, moment.revision()).await?;
+    let known = shared.clone();
+    let read = moment.read(&shared.reads, move |cell| match ended::fate(&known, cell, id)? {
         Fate::Ended(row) => Ok(*row),
-        Fate::NeverWas => Err(never_was(id, &cell)),
+        Fate::NeverWas => Err(never_was(id, cell)),
         Fate::Retired(oldest) => Err(retired(id, oldest)),
-    })
-    .await
+    });
+    read.await
 }
 
 fn never_was(id: AllocationId, cell: &Cell) -> Failure {
@@ -354,16 +354,18 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
 }
 
 /// A live allocation's row, with the time of its grant where the picture or the history knows it.
-async fn live(shared: &Arc<Shared>, cell: &Cell, allocation: &AllocationRef<'_>) -> v1::AllocationView {
+async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
+    let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
     let created = shared.picture.time_of(allocation.row.created);
-    let mut view = view::allocation(cell, allocation, created);
+    let mut view = view::allocation(&moment, &allocation, created);
+    // It may have a turn, and what follows waits for one.
+    drop(moment);
     if created.is_none() {
         let (history, revision) = (shared.feed.history().clone(), view.created_revision);
         // Not refused when many read: a row without its time would look like one of 1970.
-        let read = past::patiently(shared.reads.clone(), move || {
-            history.entry(revision).map_err(|error| Failure::history(&error))
-        });
+        let read =
+            past::patiently(&shared.reads, move || history.entry(revision).map_err(|error| Failure::history(&error)));
         view.created_micros = read.await.map_or(0, |logged| logged.time_micros);
     }
-    view
+    Ok(view)
 }

@@ -1,12 +1,13 @@
 //! The cell as it is, or as it was.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_history::{History, ReadError};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use super::failure::Failure;
@@ -18,17 +19,54 @@ use crate::shared::Shared;
 /// How long a reader waits for the history to have what is durable.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether a moment was asked for.
 /// How far the clock of who says `now` may be ahead of the cell's.
 const CLOCKS_APART_MICROS_MAX: i64 = 5_000_000;
 
+/// Whether a moment was asked for.
 pub(super) fn is_asked(at: Option<v1::At>) -> bool {
     at.is_some_and(|at| at.revision > 0 || at.time_micros != 0)
 }
 
+/// The cell as it is, or was at a moment. One of the past was folded for its reader alone, and has its turn among the reads until it is
+/// let go of: so there are in memory at most as many as there are turns. Whoever holds one must not wait for another turn.
+pub(super) struct Moment {
+    cell: Cell,
+    turn: Option<Turn>,
+}
+
+impl Deref for Moment {
+    type Target = Cell;
+
+    fn deref(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+impl Moment {
+    /// The present: its picture is shared by all who read it.
+    pub(super) fn present(cell: Cell) -> Self {
+        Self { cell, turn: None }
+    }
+
+    /// Runs what reads much of it, or the disk, on a thread of its own: in the turn that it has, or in one that it waits for, which is
+    /// refused when too many do.
+    pub(super) async fn read<T: Send + 'static>(
+        self,
+        reads: &Reads,
+        work: impl FnOnce(&Cell) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let Self { cell, turn } = self;
+        let turn = match turn {
+            Some(turn) => turn,
+            None => reads.turn().await?,
+        };
+        Ok(turn.take(move || work(&cell)).await?.0)
+    }
+}
+
 /// The cell at a moment; neither revision nor time: now.
-pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cell, Failure> {
-    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(shared.snapshot().await) };
+pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
+    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(Moment::present(shared.snapshot().await)) };
     let now = shared.durable_revision();
     let revision = if at.revision > 0 { at.revision } else { revision_at(shared, at.time_micros).await? };
     if revision > now.0 {
@@ -39,39 +77,47 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Cel
         // The picture may be ahead by now; then the history has it.
         let cell = shared.snapshot().await;
         if cell.revision() == now {
-            return Ok(cell);
+            return Ok(Moment::present(cell));
         }
     }
     reach(shared, Revision(revision)).await?;
-    let shared = shared.clone();
-    blocking(shared.reads.clone(), move || fold(shared.feed.history(), revision)).await
+    let turn = shared.reads.turn().await?;
+    let history = shared.feed.history().clone();
+    let (cell, turn) = turn.take(move || fold(&history, revision)).await?;
+    Ok(Moment { cell, turn: Some(turn) })
 }
 
 async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {
     let now = shared.durable_revision();
+    // By the clock that the times of the log are of; it is never behind them.
+    let ahead_micros = micros.saturating_sub(shared.clock.now().micros);
+    if ahead_micros > CLOCKS_APART_MICROS_MAX {
+        let seconds = ahead_micros / 1_000_000;
+        let message = format!(
+            "expected a time up to now, found one that is yet to come: in {seconds} seconds by the cell's clock"
+        );
+        return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
+    }
     if micros >= shared.recent.read().time().micros {
         return Ok(now.0);
     }
     reach(shared, now).await?;
-    let shared = shared.clone();
-    blocking(shared.reads.clone(), move || {
-        shared.feed.history().revision_at_time(micros).map_err(|error| Failure::history(&error))
-    })
-    .await
+    let history = shared.feed.history().clone();
+    blocking(&shared.reads, move || history.revision_at_time(micros).map_err(|error| Failure::history(&error))).await
 }
 
 /// The cell, and the history up to it; of the present the history may lack the end, which is not waited for long.
 pub(super) async fn story(
     shared: &Arc<Shared>,
     at: Option<v1::At>,
-    cell: Cell,
+    moment: Moment,
     limit: u32,
     tell: impl FnOnce(&History, &Cell, usize) -> Result<v1::HistoryResponse, Failure> + Send + 'static,
 ) -> Result<v1::HistoryResponse, Failure> {
-    reach_for(shared, at, cell.revision()).await?;
+    reach_for(shared, at, moment.revision()).await?;
     let limit = listing::limit(limit, shared.settings.listing_rows);
     let history = shared.feed.history().clone();
-    blocking(shared.reads.clone(), move || tell(&history, &cell, limit)).await
+    moment.read(&shared.reads, move |cell| tell(&history, cell, limit)).await
 }
 
 /// Waits until the history has a revision. Who asks for the present is content with what it has by then.
@@ -89,64 +135,88 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
     }
     let message = match shared.feed.broken() {
         Some(why) => format!("the history takes nothing more until the server starts again: {why}"),
-    // By the clock that the times of the log are of; it is never behind them.
-    let ahead_micros = micros.saturating_sub(shared.clock.now().micros);
-    if ahead_micros > CLOCKS_APART_MICROS_MAX {
-        let seconds = ahead_micros / 1_000_000;
-        let message = format!(
-            "expected a time up to now, found one that is yet to come: in {seconds} seconds by the cell's clock"
-        );
-        return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
-    }
         None => format!("the history has not got revision {revision} yet; try again in a moment"),
     };
     Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))
 }
 
-/// Reads that are under way at a time: each has a thread, and may keep a picture of the cell.
+/// Reads that are under way at a time: each has a thread, and may keep a picture of the cell or a cell of the past.
 const READS_MAX: usize = 32;
 /// Reads that are under way or wait.
 const ADMITTED_MAX: usize = 256;
+/// Who counts the rows of the present at a time, which takes some milliseconds: no read of the past may keep them waiting.
+const COUNTS_MAX: usize = 2;
 
 /// Who reads much of the cell or the disk, on threads of their own.
 pub(crate) struct Reads {
     admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    counting: Arc<Semaphore>,
 }
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { admitted: Arc::new(Semaphore::new(ADMITTED_MAX)), running: Arc::new(Semaphore::new(READS_MAX)) }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { admitted: semaphore(ADMITTED_MAX), running: semaphore(READS_MAX), counting: semaphore(COUNTS_MAX) }
     }
+}
+
+impl Reads {
+    /// Waits for a turn. Refused when too many do.
+    async fn turn(&self) -> Result<Turn, Failure> {
+        let Ok(admitted) = self.admitted.clone().try_acquire_owned() else {
+            return Err(Failure::too_many_reads(ADMITTED_MAX));
+        };
+        Ok(Turn { _running: permit(&self.running).await?, _admitted: Some(admitted) })
+    }
+}
+
+/// One of the reads that are under way. It counts until its work is done, also where its caller left meanwhile.
+struct Turn {
+    _running: OwnedSemaphorePermit,
+    /// `None`: it would have waited however many do.
+    _admitted: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    /// Works on a thread of its own, and gives the turn back for more.
+    async fn take<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<(T, Self), Failure> {
+        let work = move || work().map(|done| (done, self));
+        tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {
+    semaphore.clone().acquire_owned().await.map_err(|_| Failure::ending())
 }
 
 /// Runs what reads the disk, or much of the cell, on a thread of its own. Refused when too many do.
 pub(super) async fn blocking<T: Send + 'static>(
-    reads: Arc<Reads>,
+    reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let Ok(admitted) = reads.admitted.clone().try_acquire_owned() else {
-        return Err(Failure::too_many_reads(ADMITTED_MAX));
-    };
-    patiently(reads, move || {
-        // A caller who leaves meanwhile counts until its read is done.
-        let _admitted = admitted;
-        work()
-    })
-    .await
+    Ok(reads.turn().await?.take(work).await?.0)
 }
 
 /// The same, but waits for its turn however many do.
 pub(super) async fn patiently<T: Send + 'static>(
-    reads: Arc<Reads>,
+    reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let running = reads.running.clone().acquire_owned().await.map_err(|_| Failure::ending())?;
-    let work = move || {
-        let _running = running;
-        work()
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
+    let turn = Turn { _running: permit(&reads.running).await?, _admitted: None };
+    Ok(turn.take(work).await?.0)
+}
+
+/// Counts rows of the present on a thread of its own. Waits for others that do, and for no reads of the past.
+pub(super) async fn counting<T: Send + 'static>(
+    reads: &Reads,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = Turn { _running: permit(&reads.counting).await?, _admitted: None };
+    Ok(turn.take(work).await?.0)
 }
 
 /// Why there is nothing to begin folding with.
@@ -196,20 +266,21 @@ mod tests {
         let mut all = tokio::task::JoinSet::new();
         for number in 0..ADMITTED_MAX {
             let (most, now, gate) = (most.clone(), now.clone(), gate.clone());
-            let read = blocking(reads.clone(), move || {
+            let work = move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 if number < READS_MAX {
                     gate.wait();
                 }
                 now.fetch_sub(1, Ordering::SeqCst);
                 Ok(())
-            });
-            all.spawn(read);
+            };
+            let reads = reads.clone();
+            all.spawn(async move { blocking(&reads, work).await });
         }
         while reads.admitted.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        let refused = blocking(reads.clone(), || Ok(())).await.unwrap_err();
+        let refused = blocking(&reads, || Ok(())).await.unwrap_err();
         assert_eq!(refused.code, "QUEUE_FULL");
         assert!(!refused.retry_after.is_zero());
         tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
@@ -217,6 +288,38 @@ mod tests {
             done.unwrap().unwrap();
         }
         assert_eq!(most.load(Ordering::SeqCst), READS_MAX);
-        blocking(reads, || Ok(())).await.unwrap();
+        blocking(&reads, || Ok(())).await.unwrap();
+    }
+
+    // A cell of the past was folded in one turn, then waited for another one to be read, and was in memory meanwhile: with many such
+    // readers there were far more cells than turns.
+    #[tokio::test]
+    async fn a_cell_of_the_past_keeps_its_turn_until_it_was_read() {
+        let reads = Reads::default();
+        let mut moments = Vec::new();
+        for _ in 0..READS_MAX {
+            let ((), turn) = reads.turn().await.unwrap().take(|| Ok(())).await.unwrap();
+            moments.push(Moment { cell: Cell::default(), turn: Some(turn) });
+        }
+        let another = tokio::time::timeout(Duration::from_millis(50), reads.turn()).await;
+        assert!(another.is_err(), "another one would be folded");
+        // Nobody waits for a second turn.
+        for moment in moments {
+            assert_eq!(moment.read(&reads, |cell| Ok(cell.revision())).await.unwrap(), Revision(0));
+        }
+        assert_eq!(reads.running.available_permits(), READS_MAX);
+        assert_eq!(reads.admitted.available_permits(), ADMITTED_MAX);
+    }
+
+    // `plenum status`, and with it the metrics, waited behind reads of the past, each of which takes seconds in a large cell.
+    #[tokio::test]
+    async fn the_present_is_counted_while_all_turns_are_taken_by_the_past() {
+        let reads = Reads::default();
+        let mut turns = Vec::new();
+        for _ in 0..READS_MAX {
+            turns.push(reads.turn().await.unwrap());
+        }
+        let counted = tokio::time::timeout(Duration::from_secs(60), counting(&reads, || Ok(7))).await;
+        assert_eq!(counted.unwrap().unwrap(), 7);
     }
 }
