@@ -1,6 +1,6 @@
 //! Stories of groups that ask for more than room: devices, ports, limits, spread, minimums.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use plenum_model::{Command, Constraint, Operator, Partition};
@@ -95,6 +95,53 @@ impl Scheduler for Counted {
         decision.commit(plan);
         decision
     }
+}
+
+/// Commits two jobs to the only machine, the one that came last first; and what it then takes of the GPUs there for spoken for.
+struct Backwards {
+    spoken_for: Rc<RefCell<Vec<u32>>>,
+}
+
+impl Scheduler for Backwards {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        let rooms = view.specials().device_rooms(view.cell(), 0);
+        let taken: Vec<u32> = rooms.iter().map(|room| u32::try_from(1000 - room.free_millis).unwrap()).collect();
+        let mut spoken_for = self.spoken_for.borrow_mut();
+        if spoken_for.is_empty() && taken.iter().any(|&millis| millis > 0) {
+            *spoken_for = taken;
+        }
+        for work in view.work().iter().rev().filter(|_| view.work().len() == 2) {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &[0]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+// Which devices the cell would choose was assumed in the order of the jobs' numbers, and not in that of the claims: then what was thought
+// to be free was not.
+#[test]
+fn devices_in_flight_are_those_that_the_cell_will_choose() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 16_000, &[], 2);
+    let spoken_for: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let seat = stage.seat(Backwards { spoken_for: Rc::clone(&spoken_for) });
+    stage.hold(seat);
+    let shares = [("first", 500), ("second", 700), ("third", 100)];
+    for (name, millis) in shares {
+        stage.submit(&JobBuilder::new(name, "batch").group("main", 1, 100).gpu(millis));
+        stage.advance(1_000_000);
+    }
+    assert_eq!(stage.cell().in_use(0).map(|used| used.devices.clone()).unwrap_or_default(), [0; 0], "it is held");
+    stage.release(seat);
+    let used = stage.cell().in_use(0).unwrap().devices.clone();
+    assert_eq!((used.as_slice(), spoken_for.borrow().as_slice()), ([700, 500].as_slice(), [700, 500].as_slice()));
 }
 
 /// A cell of machines with one GPU each, and what a decision judges there.

@@ -27,14 +27,12 @@ impl Sent {
     }
 }
 
-/// All unanswered transactions. Invariant: `promised`, `tasks`, `named` and `homes` are the sums over the claims of all `sent`.
+/// All unanswered transactions. Invariant: `promised`, `tasks` and `homes` are the sums over the claims of all `sent`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
     promised: BTreeMap<u32, Resources>,
     tasks: BTreeMap<(JobId, u16, u32), u32>,
-    /// Devices that claims name themselves: those of few.
-    named: BTreeMap<(JobId, u16, u32), Vec<Device>>,
     homes: BTreeMap<JobId, u32>,
 }
 
@@ -71,12 +69,11 @@ impl InFlight {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
     }
 
-    /// Each task that is claimed: its job and group, its machine, and the devices that were named for it.
+    /// Each task that is claimed, in the order in which the cell comes to it: its job and group, its machine, and the devices that were
+    /// named for it.
     pub(crate) fn placed(&self) -> impl Iterator<Item = ((JobId, u16), u32, &[Device])> {
-        self.tasks.iter().map(|(task, &machine)| {
-            let named = self.named.get(task).map(Vec::as_slice).unwrap_or_default();
-            ((task.0, task.1), machine, named)
-        })
+        let claims = self.sent.values().flat_map(|sent| &sent.claims);
+        claims.map(|claim| ((claim.job, claim.group), claim.machine, claim.devices.as_slice()))
     }
 
     /// What a plan claims, to be given to `add` once its number is known.
@@ -98,9 +95,6 @@ impl InFlight {
         // Far below any overflow: a window of transactions of 16,384 claims of at most 2^50 each.
         *promised = promised.checked_add(&claim.resources).unwrap_or(*promised);
         self.tasks.insert((claim.job, claim.group, claim.task), claim.machine);
-        if !claim.devices.is_empty() {
-            self.named.insert((claim.job, claim.group, claim.task), claim.devices.clone());
-        }
         if claim.shares_machine {
             self.homes.insert(claim.job, claim.machine);
         }
@@ -132,7 +126,6 @@ impl InFlight {
     fn count_again(&mut self) {
         self.promised.clear();
         self.tasks.clear();
-        self.named.clear();
         self.homes.clear();
         let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().cloned()).collect();
         claims.iter().for_each(|claim| self.promise(claim));

@@ -11,7 +11,8 @@ use crate::view::{View, Work};
 
 /// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
 ///
-/// Where a claim names no devices the cell chooses them at commit. Until then the same choice is assumed here, made with the same code.
+/// Where a claim names no devices the cell chooses them at commit. Until then the same choice is assumed here, made with the same code, and
+/// in the order in which the cell comes to the claims.
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
     machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
