@@ -30,7 +30,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) if !is_a_directory(error) => return Err(error.into()),
         Err(_) => {}
     }
-    let mut removal = Removal { root: open(CWD, path)?, next: 0 };
+    let mut removal = Removal { root: open(CWD, path)?, next: 0, changes: 0 };
     while removal.pass()? {}
     Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
 }
@@ -44,31 +44,33 @@ struct Removal {
     root: OwnedFd,
     /// The number of the next directory that is moved up.
     next: u32,
+    /// How much was removed or moved up. Each of both happens to a thing once for each level that it is below the root, at most.
+    changes: u64,
 }
 
 impl Removal {
     /// Removes what is in the root now, and moves up what is two levels deeper. True: there may be more.
     fn pass(&mut self) -> io::Result<bool> {
-        let (mut removed, mut first_error) = (false, None);
+        let (before, mut first_error) = (self.changes, None);
         // Read anew each time, from its beginning: entries come and go under the reading.
         for entry in Dir::read_from(&self.root)? {
             let entry = entry?;
             if is_itself_or_parent(entry.file_name().to_bytes()) {
                 continue;
             }
-            match self.remove_entry(entry.file_name()) {
-                Ok(()) => removed = true,
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
+            let outcome = self.remove_entry(entry.file_name());
+            first_error = first_error.or_else(|| outcome.err());
         }
         match first_error {
-            Some(error) if !removed => Err(error),
-            _ => Ok(removed),
+            // Of what can't be removed the rest was moved up: the next pass removes that.
+            Some(error) if self.changes == before => Err(error),
+            _ => Ok(self.changes > before),
         }
     }
 
     fn remove_entry(&mut self, name: &std::ffi::CStr) -> io::Result<()> {
         if remove_one(self.root.as_fd(), name)? {
+            self.changes += 1;
             return Ok(());
         }
         let directory = open(self.root.as_fd(), name)?;
@@ -83,13 +85,20 @@ impl Removal {
                 Ok(false) => self.move_up(directory.as_fd(), inner),
                 other => other.map(drop),
             };
-            first_error = first_error.or_else(|| outcome.err());
+            match outcome {
+                Ok(()) => self.changes += 1,
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
         }
         // A directory that is removed while it is open is freed at its closing, which takes ext4 some milliseconds.
         drop(directory);
         match first_error {
             Some(error) => Err(error),
-            None => Ok(unlinkat(&self.root, name, AtFlags::REMOVEDIR)?),
+            None => {
+                unlinkat(&self.root, name, AtFlags::REMOVEDIR)?;
+                self.changes += 1;
+                Ok(())
+            }
         }
     }
 
@@ -198,6 +207,44 @@ mod tests {
         remove_tree(&root).unwrap();
         assert!(!root.exists() && outside.join("dear").exists());
         remove_tree(&root).unwrap();
+    }
+
+    /// Whether a file could be made one that root may not remove either, or an ordinary one again.
+    fn make_immutable(file: &Path, flag: &str) -> bool {
+        let made = std::process::Command::new("chattr").arg(flag).arg(file).output();
+        made.is_ok_and(|made| made.status.success())
+    }
+
+    // What was moved out of a directory with something in it that can't be removed was left where it had been moved to, and so was all
+    // that lay below it.
+    #[test]
+    fn what_can_not_be_removed_keeps_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().join("task");
+        fs::create_dir_all(root.join("a/deep/deeper")).unwrap();
+        for file in ["a/locked", "a/deep/file", "a/deep/deeper/file"] {
+            fs::write(root.join(file), "x").unwrap();
+        }
+        let locked = root.join("a/locked");
+        if !make_immutable(&locked, "+i") {
+            use std::io::Write;
+            let _ = writeln!(
+                io::stderr(),
+                "LEFT OUT: files that can't be removed: needs root, and a file system with chattr"
+            );
+            return;
+        }
+        let removed = remove_tree(&root);
+        let left = |directory: &Path| {
+            let entries = fs::read_dir(directory).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let (at_root, beside) = (left(&root), left(&root.join("a")));
+        assert!(make_immutable(&locked, "-i"));
+        assert_eq!(removed.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!((at_root, beside), (vec!["a".to_owned()], vec!["locked".to_owned()]));
+        remove_tree(&root).unwrap();
+        assert!(!root.exists());
     }
 
     #[test]
