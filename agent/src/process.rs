@@ -1,6 +1,11 @@
 //! Processes, told apart from later ones that got the same number. It reads `/proc` and nothing else.
 
-use std::{collections::BTreeMap, fs, io, os::fd::OwnedFd, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::OwnedFd,
+    sync::OnceLock,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -8,7 +13,7 @@ use nix::{
 };
 use rustix::{
     io::Errno,
-    process::{PidfdFlags, pidfd_open},
+    process::{PidfdFlags, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,11 +114,27 @@ pub(crate) fn with_environment_entry(entry: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Sends SIGKILL to each of `pids`; those that are gone already don't matter.
-pub(crate) fn kill_each(pids: &[i32]) {
-    for &pid in pids.iter().filter(|&&pid| pid > 1) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+/// Sends SIGKILL to each process that `list` names, and gives how many there were. Those that are gone already don't matter.
+///
+/// A process may end after the listing and its number be given to another one, which must not be killed for it. So a handle is opened first,
+/// and what is listed still is killed by that. Without a descriptor left it is killed by its number: nothing else would ever end it.
+pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) -> usize {
+    let listed: Vec<i32> = list().into_iter().filter(|&pid| pid > 1).collect();
+    let handle = |&pid: &i32| match rustix::process::Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+    {
+        Some(Ok(handle)) => Some((pid, Some(handle))),
+        None | Some(Err(Errno::SRCH)) => None,
+        Some(Err(_)) => Some((pid, None)),
+    };
+    let handles: Vec<_> = listed.iter().filter_map(handle).collect();
+    let still: BTreeSet<i32> = if handles.is_empty() { BTreeSet::new() } else { list().into_iter().collect() };
+    for (pid, handle) in handles.into_iter().filter(|(pid, _)| still.contains(pid)) {
+        match handle {
+            Some(handle) => drop(pidfd_send_signal(handle, rustix::process::Signal::KILL)),
+            None => drop(kill(Pid::from_raw(pid), Signal::SIGKILL)),
+        }
     }
+    listed.len()
 }
 
 fn all_pids() -> impl Iterator<Item = i32> {
@@ -170,8 +191,26 @@ mod tests {
             std::thread::yield_now();
             found = with_environment_entry(&entry);
         }
-        kill_each(&[pid]);
+        assert_eq!(kill_listed(|| vec![pid]), 1);
         assert_eq!(found, [pid]);
         child.wait().unwrap();
+    }
+
+    // Between the listing and the signal a process may end, and its number be given to one that has nothing to do with it.
+    #[test]
+    fn what_is_not_listed_any_more_is_not_killed() {
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let listings = std::cell::Cell::new(0);
+        let once = || {
+            listings.set(listings.get() + 1);
+            if listings.get() == 1 { vec![pid] } else { Vec::new() }
+        };
+        assert_eq!((kill_listed(once), listings.get()), (1, 2));
+        // A signal that was sent shows at once: the kernel takes it as pending.
+        assert!(child.try_wait().unwrap().is_none() && Stat::read(pid).is_ok_and(|stat| !stat.dead));
+        assert_eq!(kill_listed(|| vec![pid]), 1);
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(kill_listed(|| vec![pid]), 1, "it is gone, which does no harm");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Controller, Version};
-use crate::process::kill_each;
+use crate::process::kill_listed;
 
 /// The period in which a quota of processor time is counted: 100 ms, the kernel's default.
 const CPU_PERIOD_MICROS: u64 = 100_000;
@@ -142,7 +142,7 @@ impl TaskCgroup {
             let _ = write(&directory.join("pids.max"), 0);
         }
         for directory in self.distinct_directories() {
-            kill_each(&pids_below(directory));
+            kill_listed(|| pids_below(directory));
         }
     }
 

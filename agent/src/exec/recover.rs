@@ -11,7 +11,7 @@ use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
-    process::{ProcessIdentity, boot_id, kill_each, with_environment_entry},
+    process::{ProcessIdentity, boot_id, kill_listed, with_environment_entry},
     removal::remove_tree,
     shim::{ShimSpec, unix_ms},
 };
@@ -209,11 +209,9 @@ fn kill_what_is_left(directory: &AllocationDirectory, spec: &ShimSpec) {
     // this agent has a directory of its own, so this names exactly one.
     let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
     loop {
-        let left = with_environment_entry(&mark);
-        if left.is_empty() {
+        if kill_listed(|| with_environment_entry(&mark)) == 0 {
             return;
         }
-        kill_each(&left);
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     directories::AllocationDirectory,
     driver::{Exit, Failure, FailureKind},
-    process::{descendants, kill_each},
+    process::{descendants, kill_listed},
 };
 
 /// What was to die and didn't is killed again after this long: it may have forked in between.
@@ -173,7 +173,7 @@ impl Supervisor<'_> {
         if let Some(cgroup) = &self.spec.cgroup {
             cgroup.kill();
         }
-        kill_each(&descendants(Pid::this().as_raw()));
+        kill_listed(|| descendants(Pid::this().as_raw()));
     }
 
     /// We are the subreaper: as long as anything of the task is left, it is or becomes a child of ours.
