@@ -1,5 +1,8 @@
 //! Stories of tasks that ask for GPUs, against the real core.
 
+use std::sync::Arc;
+
+use plenum_model::{Command, Resources, Revision};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -37,6 +40,37 @@ fn a_part_of_a_gpu_leaves_pairs_whole_that_others_ask_for() {
         assert_eq!((stage.placed(pairs), stage.placed(first)), (Vec::new(), vec![(0, 0, 1)]));
         assert_eq!(stage.placed(second), [(0, 0, beside)], "{policy:?}");
     }
+}
+
+/// Each name takes a number, of which there are 63: a model without one is of no worth that could be reckoned with, and is placed all the same.
+#[test]
+fn a_model_beyond_those_that_are_told_apart_is_placed_by_room() {
+    let mut stage = Stage::new();
+    stage.seat(Batch::default());
+    for number in 0..70 {
+        stage.submit(
+            &JobBuilder::new(&format!("slip{number}"), "batch")
+                .group("main", 1, 100)
+                .gpu_of(&format!("slip-{number}"), 500),
+        );
+    }
+    stage.advance(1_000_000);
+    let gpu = |index| Device { kind: "gpu".into(), index, millis: 1000, model: "real".into() };
+    stage.ask(
+        "agent",
+        Command::RegisterMachine {
+            name: "m0".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(16_000, 1 << 34),
+            attributes: Arc::default(),
+            devices: (0..2).map(gpu).collect(),
+            inventory: Vec::new(),
+            seen: Revision::default(),
+        },
+    );
+    let tasks = stage.submit(&JobBuilder::new("real", "batch").group("main", 5, 100).gpu_of("real", 500));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(tasks).len(), 4);
 }
 
 /// A machine of two GPUs, of which the first has 700 left that others ask for.
