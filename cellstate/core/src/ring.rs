@@ -102,6 +102,10 @@ pub(crate) struct Ring {
     floor: Revision,
 }
 
+// Each queue has an entry a change at most, and one more while that is noted: the next power of two. docs/benchmarks.md has the sums.
+const _: () = assert!(size_of::<Change>() == 48 && size_of::<(u64, MachineEvent)>() <= 104);
+const _: () = assert!(size_of::<(u64, Detail)>() <= 120 && size_of::<Device>() <= 40);
+
 /// What a grant took, or an end gave back, beyond the room of its shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Detail {
