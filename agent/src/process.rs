@@ -114,19 +114,35 @@ pub(crate) fn with_environment_entry(entry: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Handles of processes that are open at a time: few beside the descriptors that a process may have.
+const HANDLES_MAX: usize = 128;
+
 /// Sends SIGKILL to each process that `list` names, and gives how many there were. Those that are gone already don't matter.
 ///
 /// A process may end after the listing and its number be given to another one, which must not be killed for it. So a handle is opened first,
-/// and what is listed still is killed by that. Without a descriptor left it is killed by its number: nothing else would ever end it.
+/// and what is listed still is killed by that. Where there are more of them than handles can be had for, the rest is killed by number: nothing else
+/// would ever end it.
 pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) -> usize {
     let listed: Vec<i32> = list().into_iter().filter(|&pid| pid > 1).collect();
-    let handle = |&pid: &i32| match rustix::process::Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
-    {
-        Some(Ok(handle)) => Some((pid, Some(handle))),
-        None | Some(Err(Errno::SRCH)) => None,
-        Some(Err(_)) => Some((pid, None)),
-    };
-    let handles: Vec<_> = listed.iter().filter_map(handle).collect();
+    let (mut handles, mut room) = (Vec::new(), HANDLES_MAX);
+    for &pid in &listed {
+        let opened = rustix::process::Pid::from_raw(pid).filter(|_| room > 0);
+        match opened.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(handle)) => {
+                room -= 1;
+                handles.push((pid, Some(handle)));
+            }
+            Some(Err(Errno::SRCH)) => {}
+            Some(Err(_)) => {
+                // The second listing needs descriptors, too, and so does everybody else here.
+                room = 0;
+                let kept = handles.len() / 2;
+                handles[kept..].iter_mut().for_each(|(_, handle)| *handle = None);
+                handles.push((pid, None));
+            }
+            None => handles.push((pid, None)),
+        }
+    }
     let still: BTreeSet<i32> = if handles.is_empty() { BTreeSet::new() } else { list().into_iter().collect() };
     for (pid, handle) in handles.into_iter().filter(|(pid, _)| still.contains(pid)) {
         match handle {
@@ -212,5 +228,14 @@ mod tests {
         assert_eq!(kill_listed(|| vec![pid]), 1);
         assert!(!child.wait().unwrap().success());
         assert_eq!(kill_listed(|| vec![pid]), 1, "it is gone, which does no harm");
+    }
+
+    #[test]
+    fn more_processes_than_there_are_handles_for_are_all_killed() {
+        let sleep = |_| std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut children: Vec<_> = (0..HANDLES_MAX + 8).map(sleep).collect();
+        let pids: Vec<i32> = children.iter().map(|child| i32::try_from(child.id()).unwrap()).collect();
+        assert_eq!(kill_listed(|| pids.clone()), pids.len());
+        assert!(children.iter_mut().all(|child| !child.wait().unwrap().success()));
     }
 }
