@@ -44,7 +44,8 @@ struct Removal {
     root: OwnedFd,
     /// The number of the next directory that is moved up.
     next: u32,
-    /// How much was removed or moved up. Each of both happens to a thing once for each level that it is below the root, at most.
+    /// How much of the root was removed, and how much was moved up to it: what calls for another pass. What is removed deeper down does not: who
+    /// makes files there all the time would keep it going.
     changes: u64,
 }
 
@@ -85,10 +86,7 @@ impl Removal {
                 Ok(false) => self.move_up(directory.as_fd(), inner),
                 other => other.map(drop),
             };
-            match outcome {
-                Ok(()) => self.changes += 1,
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
+            first_error = first_error.or_else(|| outcome.err());
         }
         // A directory that is removed while it is open is freed at its closing, which takes ext4 some milliseconds.
         drop(directory);
@@ -110,7 +108,10 @@ impl Removal {
             let moved = format!("{MOVED_PREFIX}{}", self.next);
             self.next = self.next.wrapping_add(1);
             match renameat(directory, name, &self.root, moved) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.changes += 1;
+                    return Ok(());
+                }
                 // Somebody has that name.
                 Err(taken @ (Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR)) => error = taken,
                 Err(other) => return Err(other.into()),
