@@ -89,8 +89,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Mom
 
 async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {
     let now = shared.durable_revision();
-    // By the clock that the times of the log are of; it is never behind them.
-    let ahead_micros = micros.saturating_sub(shared.clock.now().micros);
+    let ahead_micros = micros.saturating_sub(shared.clock.latest_micros());
     if ahead_micros > CLOCKS_APART_MICROS_MAX {
         let seconds = ahead_micros / 1_000_000;
         let message = format!(

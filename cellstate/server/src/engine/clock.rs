@@ -26,6 +26,11 @@ impl Clock {
         self.start_micros
     }
 
+    /// The later of log time and the system's: behind that nothing is yet to come. A system that slept has a clock that went on.
+    pub(crate) fn latest_micros(&self) -> i64 {
+        self.now().micros.max(Self::new(LogTime::default()).start_micros)
+    }
+
     pub(crate) fn now(&self) -> LogTime {
         let elapsed = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
         LogTime::from_micros(self.start_micros.saturating_add(elapsed))
@@ -48,6 +53,15 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_the_system_has_had_is_not_yet_to_come() {
+        let slept = Clock { start: Instant::now(), start_micros: 1_000_000 };
+        let system = Clock::new(LogTime::default()).now().micros;
+        assert!(slept.now().micros < system && slept.latest_micros() >= system);
+        let ahead = Clock { start: Instant::now(), start_micros: system + 3_600_000_000 };
+        assert!(ahead.latest_micros() >= system + 3_600_000_000);
+    }
 
     #[test]
     fn log_time_goes_on_where_it_was_after_a_clock_was_set_back() {
