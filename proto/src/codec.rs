@@ -1,4 +1,4 @@
-//! How messages become the bytes of a stream: as [`tonic_prost::ProstCodec`] does it, in half the time for columns of numbers.
+//! How messages become the bytes of a stream: as `tonic_prost::ProstCodec` does it, in half the time for columns of numbers.
 //!
 //! A packed column is thousands of single bytes, and the buffers of a connection check their room for each. Here a message of a few
 //! kilobytes is written into a slice of its own first and copied once, and a message is read from one shared piece of memory, which is

@@ -65,6 +65,10 @@ impl Fields<'_> {
     fn field(&mut self) -> Result<Field, Malformed> {
         let start = self.at;
         let key = self.varint()?;
+        // As generated code has it: fields count from 1, and a key has 32 bits.
+        if key >> 3 == 0 || key > u64::from(u32::MAX) {
+            return Err(Malformed { at: start });
+        }
         let length = match key & 7 {
             0 => {
                 let content = self.at;
@@ -128,6 +132,9 @@ mod tests {
             &[8][..],
             &[8, 0x80][..],
             &[15, 1][..],
+            // Fields 0 and 2^29.
+            &[0, 0][..],
+            &[0x80, 0x80, 0x80, 0x80, 0x10, 0][..],
             &[0xff; 11][..],
             &[8, 128, 128, 128, 128, 128, 128, 128, 128, 128, 2][..],
         ] {
