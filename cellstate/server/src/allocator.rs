@@ -133,6 +133,8 @@ mod tests {
         let allocator = Allocator::for_command("no-test-has-this-word");
         assert!(!allocator.is_busy());
         assert_eq!(allocator.choice.load(Ordering::Relaxed), LIBRARY);
+        allocator.choice.store(BUSY, Ordering::Relaxed);
+        assert!(allocator.is_busy(), "the command line is not asked again");
         let allocator = Allocator::always();
         assert!(allocator.is_busy());
         assert_eq!(allocator.choice.load(Ordering::Relaxed), BUSY);
