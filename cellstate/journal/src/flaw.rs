@@ -19,6 +19,12 @@ pub enum Flaw {
     /// A file that must be there is not.
     #[error("the file is missing")]
     Missing,
+    /// The disk can't read it, or not all of it.
+    #[error("expected a file that can be read, found {error}")]
+    Unreadable {
+        /// What the system answered.
+        error: String,
+    },
     /// A file of zeros, with files of later numbers behind it.
     #[error("a segment that was never begun, with later ones behind it")]
     NotBegun,

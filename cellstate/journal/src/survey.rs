@@ -144,7 +144,11 @@ impl<'a> Surveyor<'a> {
                 // Named once: how many are missing shows in the names around.
                 self.missing(expected, number);
             }
-            self.segment(number)?;
+            match self.segment(number) {
+                // The past that it holds is lost, and that of the others is not.
+                Err(error) if number < self.log_from => self.unreadable(number, &error),
+                walked => walked?,
+            }
             expected = number.saturating_add(1);
         }
         if let Some(torn) = self.torn.take() {
@@ -160,6 +164,13 @@ impl<'a> Surveyor<'a> {
         self.something_follows(&self.name(found), 0, None);
         let revision = self.survey.tail.revision.saturating_add(1);
         self.survey.note(Damage { file: self.name(number), offset: 0, revision, flaw: Flaw::Missing, followed_by });
+    }
+
+    fn unreadable(&mut self, number: u64, error: &DiskError) {
+        self.gap = true;
+        let (file, flaw) = (self.name(number), Flaw::Unreadable { error: error.source.to_string() });
+        let revision = self.survey.tail.revision.saturating_add(1);
+        self.survey.note(Damage { file, offset: 0, revision, flaw, followed_by: None });
     }
 
     /// Whatever was doubtful before this place was durable: this was written after it.

@@ -97,7 +97,7 @@ pub struct KeptReport {
 /// the log can be opened all the same.
 ///
 /// # Errors
-/// As [`verify`].
+/// As [`verify`]. A kept segment that the disk can't read is no error, but damage.
 pub fn verify_kept(disk: &dyn Disk, expect: Option<CellId>) -> Result<KeptReport, OpenError> {
     let _lock = disk.lock(LOCK)?;
     let Entrance { identity, mark, .. } = enter(disk, expect)?;

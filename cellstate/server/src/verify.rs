@@ -77,7 +77,6 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
-    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell)), &mut audit);
     let history = open_history(dir, &report, &mut audit);
     let mut checkpoints = Checkpoints::of(history.as_ref(), &mut audit);
     let from_revision = begin(history.as_ref(), &report, &mut checkpoints, &mut audit);
@@ -90,6 +89,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
         }
     };
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
+    // Last: however much of the past is damaged, what is wrong with the present is listed.
+    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell)), &mut audit);
     Ok(audit.into_report(&report, from_revision))
 }
 
@@ -98,6 +99,7 @@ fn judge_log(report: &Report, audit: &mut Audit) {
     for damage in report.damages.iter() {
         audit.violation(Revision(damage.revision), LOG, damage.to_string());
     }
+    audit.unlisted(report.damages_unlisted);
     // One slot of the mark that is not whole is what a crash may leave.
     if report.mark_damages.len() > 1 {
         report.mark_damages.iter().for_each(|damage| audit.violation(Revision(0), LOG, damage.to_string()));
@@ -113,6 +115,7 @@ fn judge_kept(kept: Result<KeptReport, OpenError>, audit: &mut Audit) {
         Ok(kept) => {
             let violation = |damage: &Damage| audit.violation(Revision(damage.revision), LOG, damage.to_string());
             kept.damages.iter().for_each(violation);
+            audit.unlisted(kept.damages_unlisted);
         }
         Err(error) => audit.violation(Revision(0), LOG, told(&error)),
     }

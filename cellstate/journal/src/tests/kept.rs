@@ -3,7 +3,7 @@
 use super::crashes::seeds;
 use super::*;
 use crate::segment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn keeping() -> Options {
     Options { keep_released: true, ..options() }
@@ -207,6 +207,31 @@ fn all_that_is_wrong_with_kept_segments_is_listed_and_nothing_of_the_log() {
     let gone = disk.copy();
     gone.erase(&segment::kept_name(log_from - 1));
     assert_eq!(found(&gone), [(segment::kept_name(log_from - 1), 0)]);
+}
+
+#[test]
+fn a_kept_segment_that_cannot_be_read_is_listed_beside_what_is_wrong_with_others() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(journal);
+    let numbers = names_of_segments(&disk);
+    let kept: Vec<String> = numbers.keys().map(|number| segment::kept_name(*number)).collect();
+    let damaged = kept.iter().rfind(|name| disk.names().contains(name)).unwrap();
+    disk.flip_bit(damaged, 512 + 100, 1);
+    let mut unreadable = BTreeSet::new();
+    for failing in 0.. {
+        let disk = disk.fork();
+        disk.fail(SimOperation::Read, failing, std::io::ErrorKind::Other);
+        // Without what says which cell it is, or the log's own segment, nothing can be said.
+        let Ok(report) = verify_kept(&disk, Some(CELL)) else { continue };
+        let is_unreadable = |damage: &&Damage| matches!(damage.flaw, Flaw::Unreadable { .. });
+        let Some(found) = report.damages.iter().find(is_unreadable) else { break };
+        assert!(kept.contains(&found.file), "{found}");
+        assert!(report.damages.iter().any(|damage| damage.file == *damaged), "{failing}: {:?}", report.damages);
+        assert!(report.damages.len() <= 2, "{failing}: {:?}", report.damages);
+        unreadable.insert(found.file.clone());
+    }
+    let there: BTreeSet<String> = kept.into_iter().filter(|name| disk.names().contains(name)).collect();
+    assert_eq!(unreadable, there);
 }
 
 #[test]

@@ -78,6 +78,11 @@ impl Audit {
         }
     }
 
+    /// So many more violations, which were counted and not kept.
+    pub(super) fn unlisted(&mut self, violations: u64) {
+        self.unlisted += violations;
+    }
+
     pub(super) fn begin_with(&mut self, cell: Cell) {
         self.cell = cell;
     }
