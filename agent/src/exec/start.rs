@@ -333,20 +333,88 @@ fn after_shim(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>
 /// Sees to it that a start is never made, whether or not it was written down. Where it was made after all, that one is watched.
 ///
 /// # Errors
-/// When it can't be found out whether it was made.
+/// When it can't be found out whether it was made, or a shim could take it still.
 fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Result<Prepared> {
     let directory = options.directory.allocation(allocation);
     let exit = Exit { stop_requested: true, ended_unix_ms: unix_ms(), ..Exit::default() };
-    if durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record()).unwrap_or(false) {
+    let recorded = durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record());
+    if matches!(recorded, Ok(true)) {
         let _ = durable::write_atomically(&directory.exit(restart), &exit);
         return Ok(Prepared::Ended(exit));
     }
     match durable::read::<ShimSpec>(&directory.spec()) {
         // A shim that the earlier agent sent off took it after all.
-        Ok(Some(spec)) if spec.task.restart == restart => after_shim(options, &spec, None),
+        Ok(Some(spec)) if spec.task.restart == restart => match (recover::look(&directory, restart)?, recorded) {
+            // Such as on a full disk. Told to have ended, it might be started by that shim all the same.
+            (recover::Trace::None, Err(error)) => Err(error),
+            _ => after_shim(options, &spec, None),
+        },
         // Nobody wrote it down; of what is damaged nobody will ever know more.
         Ok(_) => Ok(Prepared::Ended(exit)),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Prepared::Ended(exit)),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeMap, fs};
+
+    use plenum_model::JobId;
+
+    use super::*;
+    use crate::{directories::AgentDirectory, exec::ShimProgram, isolation::Isolation};
+
+    // On a full disk a start that an earlier agent's shim could still take was told as ended.
+    #[test]
+    fn a_start_that_cannot_be_made_void_has_not_ended() {
+        let place = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            directory: AgentDirectory::new(place.path().to_owned()),
+            shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
+            cgroup: None,
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            ended_kept_max: 0,
+        };
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let task = TaskSpec {
+            allocation,
+            restart: 2,
+            job: JobId { slot: 3, generation: 1 },
+            job_version: 1,
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            cpu_millis: 0,
+            memory_bytes: 0,
+            pids_max: 0,
+            kill_timeout_ms: 0,
+            traces: None,
+        };
+        let spec = ShimSpec {
+            task,
+            boot_id: String::new(),
+            job_directory: place.path().join("job"),
+            cgroup: None,
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            open_files: None,
+        };
+        let directory = options.directory.allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        // A folder where the record is to be prepared: it can't be written.
+        let record = directory.record(2);
+        let prepared_in = record.with_file_name(format!("record-2.{}.tmp", std::process::id()));
+        fs::create_dir(&prepared_in).unwrap();
+        assert!(void(&options, allocation, 2).is_err());
+        assert!(!record.exists());
+        let other = void(&options, allocation, 1).unwrap();
+        assert!(matches!(other, Prepared::Ended(exit) if exit.stop_requested), "nobody can start that one any more");
+        fs::remove_dir(&prepared_in).unwrap();
+        let ended = void(&options, allocation, 2).unwrap();
+        assert!(matches!(ended, Prepared::Ended(exit) if exit.stop_requested));
+        assert!(record.exists());
     }
 }
