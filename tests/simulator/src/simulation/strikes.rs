@@ -1,0 +1,146 @@
+//! Faults, as they strike.
+
+use plenum_journal::SimOperation;
+use plenum_model::planted::{self, Bug};
+
+use super::Simulation;
+use crate::books::{Checked, Violation, hold};
+use crate::faults::Fault;
+use crate::report::Tally;
+use crate::rot;
+use crate::server;
+use crate::world::{Event, Party, Side, Sleeper};
+
+/// A disk that is full at once, or soon: a segment with what belongs to a log.
+const DISK_BYTES: u64 = 20_000;
+/// Bits that flip at a time, one after another.
+const FLIPS: usize = 4;
+
+impl Simulation {
+    pub(super) fn plan_strike(&mut self, fault: Fault) {
+        let every = self.world.mix.every_micros[fault as usize];
+        if every > 0 {
+            let pause = self.world.random.between(1, 2 * every);
+            self.world.agenda.after(pause, Event::Strikes(fault));
+        }
+    }
+
+    pub(super) fn strikes(&mut self, fault: Fault) {
+        if self.world.quiet {
+            return;
+        }
+        Tally::count(&mut self.world.tally.faults, fault);
+        self.plan_strike(fault);
+        let world = &mut self.world;
+        let (seat, agent) = (world.random.index(self.seats.len()), world.random.index(self.machines.len()));
+        let pause = world.random.between(10_000, 3_000_000);
+        world.tell(|| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Break => world.sever_any(),
+            Fault::Cut | Fault::CutOneWay => {
+                let party = if world.random.chance(500) { Party::Agent(agent) } else { Party::Scheduler(seat) };
+                let to = if world.random.chance(500) { Side::Client } else { Side::Server };
+                world.cut_off(party, 2 * pause, (fault == Fault::CutOneWay).then_some(to));
+            }
+            Fault::ClockJump => {
+                let ranges = [(-5_000_000, -1), (1, 90_000_000), (3_600_000_000, 7_300_000_000)];
+                let (least, most) = ranges[world.random.index(ranges.len())];
+                let micros = world.random.between(least, most);
+                self.server.iter_mut().for_each(|server| server.clock_jumps(world, micros));
+            }
+            Fault::ServerPause => self.pause(Sleeper::Server, 2 * pause),
+            Fault::SchedulerPause => self.pause(Sleeper::Scheduler(seat), 3 * pause),
+            Fault::AgentPause => self.pause(Sleeper::Agent(agent), 4 * pause),
+            Fault::SchedulerKill => {
+                self.seats[seat].kill(world);
+                world.agenda.after(pause, Event::SchedulerStarts { seat });
+            }
+            Fault::AgentKill => {
+                self.machines[agent].kill(world);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
+            Fault::Reboot => {
+                self.machines[agent].reboot(world, pause);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
+            _ => self.strikes_the_disk(fault, pause),
+        }
+    }
+
+    /// The server's process ends, and bits flip before it is started again. A log that is refused is repaired.
+    pub(super) fn rots(&mut self) -> Checked {
+        if self.world.quiet {
+            return Ok(());
+        }
+        Tally::count(&mut self.world.tally.faults, Fault::BitFlip);
+        self.plan_strike(Fault::BitFlip);
+        self.disk.kill();
+        self.bury_the_server();
+        for _ in 0..FLIPS {
+            let Some(place) = rot::Place::draw(&mut self.world.random, &self.disk) else { return Ok(()) };
+            let Some(verdict) = rot::judge(&self.disk, &place)? else { return Ok(()) };
+            self.world.tell(|| format!("disk: {place:?} flips: {verdict:?}"));
+            Tally::count(&mut self.world.tally.flips, verdict);
+            if verdict == rot::Verdict::Refused {
+                place.flip(&self.disk);
+                let started = server::start(&self.disk, self.lives + 1, &mut self.world);
+                place.flip(&self.disk);
+                self.disk.kill();
+                hold(started.is_err(), "invariant_damage_is_named", || format!("{place:?}: the server started"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The cell goes on from its newest backup, which may have been gone on from before.
+    pub(super) fn restores(&mut self) -> Checked {
+        if self.world.quiet {
+            return Ok(());
+        }
+        self.plan_strike(Fault::Restore);
+        let Some(backup) = self.world.backup.clone() else { return Ok(()) };
+        Tally::count(&mut self.world.tally.faults, Fault::Restore);
+        self.disk.kill();
+        self.bury_the_server();
+        self.incarnation += 1;
+        let seed = self.world.random.number();
+        let wrong = |facts: String| Violation { invariant: "invariant_a_backup_is_sound", facts };
+        self.disk = server::restore(&backup, self.incarnation, seed).map_err(|error| wrong(error.to_string()))?;
+        if planted::is(Bug::LyingDisk) {
+            self.disk.lie_about_syncs();
+        }
+        let revision = backup.checkpoint.revision;
+        let cell = backup.checkpoint.cell().map_err(wrong)?;
+        self.world.tell(|| format!("operator: restores revision {revision}, in incarnation {}", self.incarnation));
+        self.world.story.step(format!("! restored: {revision}"));
+        self.world.books.restored(cell, &backup.endings, self.incarnation)?;
+        self.world.checkpoint = Some(backup.checkpoint);
+        self.owner.restored(&mut self.world);
+        Ok(())
+    }
+
+    /// Something happens to the server's disk, or to its process while it writes.
+    fn strikes_the_disk(&mut self, fault: Fault, pause: i64) {
+        let world = &mut self.world;
+        let (at_once, steps, seed) = (world.random.chance(300), world.random.below(12), world.random.number());
+        match fault {
+            Fault::PowerCut if at_once => self.disk.crash(seed),
+            Fault::PowerCut => self.disk.crash_at_step(steps, seed),
+            Fault::ServerKill if at_once => self.disk.kill(),
+            Fault::ServerKill => self.disk.kill_at_step(steps),
+            Fault::DiskFails => {
+                let operations = [SimOperation::Sync, SimOperation::Write, SimOperation::Sync, SimOperation::Name];
+                let operation = operations[world.random.index(operations.len())];
+                self.disk.fail(operation, steps / 3, std::io::ErrorKind::Other);
+            }
+            Fault::DiskFull => {
+                // Less than there is by now, or soon: whatever would make a file grow fails.
+                self.disk.set_capacity(Some(DISK_BYTES));
+                world.agenda.after(4 * pause, Event::DiskHasRoom);
+            }
+            Fault::DiskSlow => world.slow_until_micros = world.now() + 4 * pause,
+            _ => {}
+        }
+        world.tell(|| format!("disk: {fault:?}, at once {at_once}, steps {steps}"));
+    }
+}
