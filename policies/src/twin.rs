@@ -39,7 +39,7 @@ pub(crate) fn machine(slot: u32, made: &Made) -> Machine {
         epoch: 1,
         capacity: Arc::new(made.resources),
         attributes: Arc::new([("rack".into(), made.rack.to_string().into())].into()),
-        devices: [].into(),
+        devices: Arc::default(),
         boot_id: "boot".into(),
         since: LogTime::default(),
         drain_deadline: None,

@@ -36,7 +36,7 @@ fn cell(cpu_millis: &[u64]) -> Cell {
         epoch: 1,
         capacity: Arc::new(Resources::new(cpu_millis, 1 << 30)),
         attributes: Arc::default(),
-        devices: [].into(),
+        devices: Arc::default(),
         boot_id: "boot".into(),
         since: LogTime::default(),
         drain_deadline: None,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room,
+    Cell, Deadline, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room,
 };
 
 use crate::CoreOptions;
@@ -301,7 +301,7 @@ impl Derived {
     /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is.
     fn note_drain(&mut self, machine: &Machine) {
         let deadline = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining);
-        self.drains.put(machine.id.slot, deadline);
+        self.drains.put(machine.id.slot, deadline.map(Deadline::time));
     }
 
     /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.

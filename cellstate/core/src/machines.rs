@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationState, Attributes, BootId, Device, Inventory, LogTime, Machine, MachineId, MachineState, Rejection,
-    RejectionCode, Resources, Revision, floor_of,
+    AllocationState, Attributes, BootId, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
+    Rejection, RejectionCode, Resources, Revision, floor_of,
 };
 
 use crate::derived::Derived;
@@ -56,7 +56,7 @@ impl Core {
             epoch: self.generation_after(0),
             capacity: Arc::new(*found.capacity),
             attributes: found.attributes.clone(),
-            devices: found.devices.as_slice().into(),
+            devices: Arc::new(found.devices.clone()),
             boot_id: found.boot_id.as_ref().into(),
             since: now,
             drain_deadline: None,
@@ -79,7 +79,7 @@ impl Core {
         let mut next = Machine {
             capacity: Arc::new(*found.capacity),
             attributes: found.attributes.clone(),
-            devices: found.devices.as_slice().into(),
+            devices: Arc::new(found.devices.clone()),
             boot_id: found.boot_id.as_ref().into(),
             ..(**machine).clone()
         };
@@ -186,6 +186,7 @@ impl Core {
     pub(crate) fn drain_machine(&mut self, id: MachineId, deadline: Option<LogTime>, now: LogTime) -> Handled {
         let machine = self.known(id)?;
         let answer = accepted(id.to_bits(), machine.epoch);
+        let deadline = deadline.and_then(Deadline::new);
         if machine.drain_deadline == deadline {
             return Ok(Verdict::Answer(answer));
         }

@@ -11,7 +11,7 @@ const MAKES: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Alike {
     capacities: Vec<Option<Arc<Resources>>>,
-    devices: Vec<Option<Arc<[Device]>>>,
+    devices: Vec<Option<Arc<Vec<Device>>>>,
 }
 
 impl Alike {

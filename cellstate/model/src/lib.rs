@@ -43,7 +43,7 @@ pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskPast,
     TaskRow, TaskState,
 };
-pub use machine::{BootId, Machine, MachineRow, MachineState};
+pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState};
 pub use paged::Paged;
 pub use prefetch::prefetch;
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};

@@ -17,7 +17,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
             epoch: 1,
             capacity: Arc::new(Resources::new(cpu_millis, 1 << 30)),
             attributes: Arc::default(),
-            devices: [].into(),
+            devices: Arc::default(),
             boot_id: "boot".into(),
             since: LogTime::default(),
             drain_deadline: None,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Command, Device, Inventory, LogTime, Machine, MachineId, MachineState, Revision,
-    TaskTraces, Transition,
+    AllocationState, Attributes, Command, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
+    Revision, TaskTraces, Transition,
 };
 
 use super::enums::Known;
@@ -261,7 +261,7 @@ impl From<&Machine> for v1::MachineChange {
             devices: list(&machine.devices),
             boot_id: machine.boot_id.to_string(),
             since_micros: machine.since.micros,
-            drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.micros),
+            drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.time().micros),
             registered_micros: machine.registered.micros,
             epoch_began: machine.epoch_began.0,
             cordoned: machine.cordoned,
@@ -293,7 +293,8 @@ impl TryFrom<v1::MachineChange> for Machine {
             devices: devices(wire.devices)?.into(),
             boot_id: names::text("boot_id", &wire.boot_id, TEXT_BYTES_MAX)?.as_ref().into(),
             since: LogTime { micros: wire.since_micros },
-            drain_deadline: bounds::optional_time("drain_deadline_micros", wire.drain_deadline_micros)?,
+            drain_deadline: bounds::optional_time("drain_deadline_micros", wire.drain_deadline_micros)?
+                .and_then(Deadline::new),
             registered: LogTime { micros: wire.registered_micros },
             epoch_began: Revision(wire.epoch_began),
             cordoned: wire.cordoned,

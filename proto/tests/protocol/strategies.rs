@@ -475,7 +475,7 @@ fn machine() -> impl Strategy<Value = Arc<Machine>> {
                 devices: devices.into(),
                 boot_id: boot_id.as_ref().into(),
                 since: times.0,
-                drain_deadline: times.1,
+                drain_deadline: times.1.and_then(Deadline::new),
                 registered: times.2,
                 epoch_began: Revision(times.3),
                 cordoned: times.3 % 2 == 1,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, AllocationStatus, Attributes, Cell, CellIdentity, Delta, Device, End, GrantExtra, Grants,
-    GroupShape, Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Move, Port,
-    Resources, SessionChange, SessionId, TakeOver, TaskChange, TaskState,
+    AllocationState, AllocationStatus, Attributes, Cell, CellIdentity, Deadline, Delta, Device, End, GrantExtra,
+    Grants, GroupShape, Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Move,
+    Port, Resources, SessionChange, SessionId, TakeOver, TaskChange, TaskState,
 };
 
 /// A cell, and all deltas that led to it.
@@ -80,10 +80,10 @@ impl World {
             epoch: known.map_or(1, |known| known.epoch + 1),
             capacity: Arc::new(Resources { disk_bytes: 1 << 40, ..Resources::new(64_000, 64 << 30) }),
             attributes: Arc::new(Attributes::from([("rack".into(), rack)])),
-            devices: [gpu].into(),
+            devices: vec![gpu].into(),
             boot_id: "boot".into(),
             since: empty.time,
-            drain_deadline: which.is_multiple_of(5).then_some(LogTime { micros: 99 }),
+            drain_deadline: Deadline::new(LogTime { micros: if which.is_multiple_of(5) { 99 } else { 0 } }),
             registered: known.map_or(empty.time, |known| known.registered),
             epoch_began: empty.revision,
             cordoned: false,

@@ -112,7 +112,7 @@ fn machine(slot: u32, capacity: Resources, rack: u32) -> Machine {
         epoch: 1,
         capacity: Arc::new(capacity),
         attributes: Arc::new([("rack".into(), rack.to_string().into())].into()),
-        devices: [].into(),
+        devices: Arc::default(),
         boot_id: "boot".into(),
         since: LogTime::default(),
         drain_deadline: None,

@@ -366,7 +366,7 @@ impl Twin {
             epoch: 1,
             capacity: Arc::new(*capacity),
             attributes: attributes.clone(),
-            devices: [].into(),
+            devices: Arc::default(),
             boot_id: boot_id.as_ref().into(),
             since: self.now,
             drain_deadline: None,

@@ -28,7 +28,7 @@ impl InUse {
     /// Derives it from scratch: `tenants` are the slots of live allocations there that have something of it.
     fn of(cell: &Cell, machine: u32, tenants: Vec<u32>) -> Self {
         let mut used = Self { tenants, ..Self::default() };
-        let known = cell.machine_in(machine).map(|machine| &*machine.devices).unwrap_or_default();
+        let known = cell.machine_in(machine).map_or(&[][..], |machine| &machine.devices);
         let extras = used.tenants.iter().filter_map(|&slot| cell.extra(slot));
         let mut devices = vec![0; known.len()];
         let mut add = |device: &Device, sign: i64| {

@@ -171,7 +171,7 @@ mod tests {
             epoch,
             capacity: Arc::default(),
             attributes: Arc::default(),
-            devices: [].into(),
+            devices: Arc::default(),
             boot_id: "boot".into(),
             since: LogTime::default(),
             drain_deadline: None,

@@ -250,7 +250,7 @@ mod tests {
             epoch: 1,
             capacity: Arc::default(),
             attributes: Arc::default(),
-            devices: [].into(),
+            devices: Arc::default(),
             boot_id: "boot".into(),
             since: LogTime::default(),
             drain_deadline: None,

@@ -60,7 +60,7 @@ fn beginning() -> Vec<Delta> {
         epoch: 1,
         capacity: Arc::new(Resources::new(4000, 1 << 30)),
         attributes: Arc::default(),
-        devices: [].into(),
+        devices: Arc::default(),
         boot_id: "boot".into(),
         since: LogTime::default(),
         drain_deadline: None,
