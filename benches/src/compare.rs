@@ -64,6 +64,9 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         if results.stopped {
             let _ = writeln!(text, "{run} was stopped before its end");
         }
+        for failed in &results.failed {
+            let _ = writeln!(text, "{run} has no figures of suite {}, which failed: {}", failed.suite, failed.error);
+        }
     }
     if a.quick != b.quick {
         let _ = writeln!(text, "one run is of the quick form, the other of the long one");
@@ -157,7 +160,6 @@ fn table(rows: &[[String; 7]]) -> String {
 mod tests {
     use super::*;
     use crate::figure::{Case, Parameters};
-    use crate::machine::Machine;
 
     fn results(value: f64, better: Better) -> Results {
         of_samples(vec![value], better)
@@ -166,16 +168,7 @@ mod tests {
     fn of_samples(samples: Vec<f64>, better: Better) -> Results {
         let case = Case { suite: "core", case: "machines=1", parameters: Parameters::new() };
         let figure = case.figure("claims_per_second", "1/s", better, samples).unwrap();
-        let machine = Machine::this().unwrap();
-        Results {
-            plenum: "0".into(),
-            machine,
-            seed: 1,
-            started: String::new(),
-            quick: true,
-            stopped: false,
-            figures: vec![figure],
-        }
+        Results::of(vec![figure])
     }
 
     fn regressions(old: f64, new: f64, better: Better) -> usize {

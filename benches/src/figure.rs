@@ -29,10 +29,28 @@ pub(crate) struct Results {
     /// Somebody stopped the run before its end: cases are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stopped: bool,
+    /// Suites that ended with an error: all their figures are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed: Vec<Failed>,
     pub(crate) figures: Vec<Figure>,
 }
 
 impl Results {
+    /// What a run of this machine leaves behind that measured these.
+    #[cfg(test)]
+    pub(crate) fn of(figures: Vec<Figure>) -> Self {
+        Self {
+            plenum: "0.1.0".into(),
+            machine: Machine::this().unwrap(),
+            seed: 1,
+            started: "2026-11-20T09:00:00Z".into(),
+            quick: true,
+            stopped: false,
+            failed: Vec::new(),
+            figures,
+        }
+    }
+
     /// Reads a run's folder, or the file itself.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
@@ -49,6 +67,13 @@ impl Results {
             .and_then(|()| std::fs::write(&file, text))
             .with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// A suite that gave no figures, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failed {
+    pub(crate) suite: String,
+    pub(crate) error: String,
 }
 
 /// Which way is good.
@@ -158,15 +183,7 @@ mod tests {
     #[test]
     fn results_are_read_as_they_were_written() {
         let folder = tempfile::tempdir().unwrap();
-        let results = Results {
-            plenum: "0.1.0".into(),
-            machine: Machine::this().unwrap(),
-            seed: 1,
-            started: "2026-11-20T09:00:00Z".into(),
-            quick: true,
-            stopped: false,
-            figures: vec![case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0]).unwrap()],
-        };
+        let results = Results::of(vec![case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0]).unwrap()]);
         results.write(folder.path()).unwrap();
         let read = Results::read(folder.path()).unwrap();
         assert_eq!(read.figures[0].key(), ("core", "machines=1", "claims_per_second", ""));

@@ -11,6 +11,7 @@
 //! | `interrupt` | Ctrl-C keeps what was measured |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
+//! | `runs` | a run: its suites one after the other |
 //! | `replay` | recorded jobs on the production core and policies |
 //! | `traces` | real traces, read from where their owner keeps them |
 
@@ -32,6 +33,7 @@ mod progress;
 mod random;
 mod replay;
 mod report;
+mod runs;
 mod suites;
 mod thread_time;
 mod traces;
@@ -39,13 +41,10 @@ mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::figure::Results;
-use crate::machine::Machine;
 use crate::progress::{print, say};
 
 /// The one that a server has.
@@ -174,7 +173,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 print(&format!("{:<8} {}", suite.name, suite.about))?;
             }
         }
-        Command::Run(options) => return run_suites(&options),
+        Command::Run(options) => return runs::run(&options),
         Command::Compare { a, b, threshold } => {
             let comparison = compare::compare(&Results::read(&a)?, &Results::read(&b)?, threshold / 100.0)?;
             print(comparison.text.trim_end())?;
@@ -195,42 +194,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve { dir, serving } => suites::serve(dir, serving)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn run_suites(options: &Run) -> anyhow::Result<ExitCode> {
-    let names = options.suites.join(" ");
-    anyhow::ensure!(
-        !cfg!(debug_assertions) || cfg!(test),
-        "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
-    );
-    interrupt::listen()?;
-    let began = Instant::now();
-    let machine = Machine::this()?;
-    let [one, five, _] = machine.load_average;
-    say(&format!("{names} on {} cores of {}, load average {one} {five}", machine.cores, machine.cpu_model));
-    let started = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
-    let mut figures = Vec::new();
-    for name in options.suites.iter().take_while(|_| !interrupt::asked()) {
-        let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
-        figures.extend((suite.run)(options).with_context(|| format!("suite {name}"))?);
-    }
-    let stopped = interrupt::asked();
-    anyhow::ensure!(!(stopped && figures.is_empty()), "stopped before anything was measured");
-    anyhow::ensure!(
-        !figures.is_empty(),
-        "no case of {names} has {:?} in its name",
-        options.case.as_deref().unwrap_or_default()
-    );
-    let plenum = env!("CARGO_PKG_VERSION").to_owned();
-    let results = Results { plenum, machine, seed: options.seed, started, quick: options.quick, stopped, figures };
-    let folder = options.folder();
-    results.write(&folder)?;
-    report::write(&results, &folder)?;
-    for figure in &results.figures {
-        print(&report::line(figure))?;
-    }
-    say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
-    Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::figure::number;
 /// One line of `/proc/…/stat`.
 struct Stat {
     name: String,
+    /// `Z`: it has ended, and nobody has waited for it.
+    state: String,
     parent: u32,
     ticks: u64,
 }
@@ -54,13 +56,20 @@ pub(crate) fn cpu_seconds_by_thread(process: u32) -> anyhow::Result<BTreeMap<Str
     Ok(threads)
 }
 
-/// A process and everything below it, as far as nobody was adopted.
+/// Whether a process is there and has not ended.
+pub(crate) fn runs(process: u32) -> bool {
+    stat(Path::new(&format!("/proc/{process}/stat"))).is_ok_and(|stat| stat.state != "Z")
+}
+
+/// A process and everything below it that runs, as far as nobody was adopted.
 pub(crate) fn tree(root: u32) -> anyhow::Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let name = entry?.file_name();
         let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if let Ok(stat) = stat(Path::new(&format!("/proc/{process}/stat"))) {
+        if let Ok(stat) = stat(Path::new(&format!("/proc/{process}/stat")))
+            && stat.state != "Z"
+        {
             parents.push((process, stat.parent));
         }
     }
@@ -95,7 +104,8 @@ fn parse(text: &str) -> Option<Stat> {
     let name = head.split_once('(')?.1.to_owned();
     let fields: Vec<&str> = tail.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some(Stat { name, parent: fields.get(1)?.parse().ok()?, ticks: ticks(11)? + ticks(12)? })
+    let state = (*fields.first()?).to_owned();
+    Some(Stat { name, state, parent: fields.get(1)?.parse().ok()?, ticks: ticks(11)? + ticks(12)? })
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ fn head(results: &Results) -> String {
     } else {
         form.to_owned()
     };
-    format!(
+    let mut page = format!(
         "# Figures of Plenum {}\n\n\
         Measured on {}, {} cores, {} of memory, Linux {}; load average {one}, {five}, {fifteen} at the start.\n\
         Started {}, seed {}, {form}. Values are medians; the range is that of all samples.\n",
@@ -124,7 +124,11 @@ fn head(results: &Results) -> String {
         machine.kernel,
         results.started,
         results.seed,
-    )
+    );
+    for failed in &results.failed {
+        let _ = write!(page, "\n**Suite `{}` failed**, its figures are missing: {}\n", failed.suite, failed.error);
+    }
+    page
 }
 
 fn table(figures: &[&Figure]) -> String {
@@ -236,7 +240,6 @@ pub(crate) fn three_digits(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::figure::{Better, Case};
-    use crate::machine::Machine;
 
     #[test]
     fn what_a_suite_left_is_part_of_both_pages() {
@@ -247,17 +250,7 @@ mod tests {
             let case = Case { suite: "trace", case: name, parameters: parameters(seed) };
             case.figure("wait_seconds", "s", Better::Lower, vec![1.0, 2.0, 3.0]).unwrap()
         };
-        let figures = vec![figure("policy=a", 1), figure("policy=b", 2)];
-        let machine = Machine::this().unwrap();
-        let results = Results {
-            plenum: "0".into(),
-            machine,
-            seed: 1,
-            started: String::new(),
-            quick: true,
-            stopped: false,
-            figures,
-        };
+        let results = Results::of(vec![figure("policy=a", 1), figure("policy=b", 2)]);
         std::fs::write(folder.path().join("trace-used.svg"), "<svg>used</svg>").unwrap();
         std::fs::write(folder.path().join("trace-verdicts.md"), "Verdicts: **met**\n").unwrap();
         std::fs::write(folder.path().join("other-plot.svg"), "<svg>other</svg>").unwrap();

@@ -115,21 +115,28 @@ fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f
 fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters) -> anyhow::Result<[Figure; 2]> {
     let dir = scratch.join("idle");
     let mut dev = Dev::start(plenum, &[], &dir, &scratch.join("idle.out"))?;
-    let processes = dev.processes()?;
+    dev.processes()?;
     std::thread::sleep(SETTLING);
+    let mut count = 0;
     let (mut memory, mut cpu) = (Vec::new(), Vec::new());
     let mut parts = serde_json::Map::new();
     for _ in 0..if options.quick { 2 } else { 6 } {
-        let (before, began) = (Used::by(&processes)?, Instant::now());
+        let (before, began) = (Used::by(&dev.processes()?)?, Instant::now());
         std::thread::sleep(IDLE_WINDOW);
+        // Looked up each time: parts of a cell start a process for a moment, and that one has no memory afterwards.
+        let processes = dev.processes()?;
         let cores = Used::by(&processes)?.since(&before) / began.elapsed().as_secs_f64();
         cpu.push(cores);
-        let mut total = 0;
+        let (mut total, mut looked_at) = (0, 0);
         for process in &processes {
-            let (name, bytes) = processes::proportional_bytes(*process)?;
-            total += bytes;
-            parts.insert(format!("{name} {process}"), json!(bytes));
+            if let Some((name, bytes)) = of_running(*process, processes::proportional_bytes)? {
+                total += bytes;
+                looked_at += 1;
+                parts.insert(format!("{name} {process}"), json!(bytes));
+            }
         }
+        ensure!(looked_at >= IDLE_PROCESSES, "expected {IDLE_PROCESSES} processes with memory, found {looked_at}");
+        count = looked_at;
         memory.push(number(total));
         say(&format!("idle: {:.1} MB, {cores:.4} of a core", number(total) / 1e6));
         if interrupt::asked() {
@@ -138,7 +145,7 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
     }
     dev.interrupt()?;
     let more = [
-        ("processes", json!(processes.len())),
+        ("processes", json!(count)),
         ("bytes_by_process", json!(parts)),
         ("seconds_per_sample", json!(IDLE_WINDOW.as_secs())),
         (
@@ -160,16 +167,25 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
 struct Used {
     /// By thread: exact, but gone with a thread that ends.
     nanos: BTreeMap<u32, u64>,
-    /// Of whole processes, in hundredths of a second.
-    seconds: f64,
+    /// By process, in hundredths of a second.
+    seconds: BTreeMap<u32, f64>,
+}
+
+/// What is asked about a process; `None` when it has ended meanwhile.
+fn of_running<T>(process: u32, ask: impl Fn(u32) -> anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match ask(process) {
+        Err(_) if !processes::runs(process) => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 impl Used {
+    /// Those that end meanwhile are left out.
     fn by(processes: &[u32]) -> anyhow::Result<Self> {
-        let mut used = Self { nanos: BTreeMap::new(), seconds: 0.0 };
+        let mut used = Self { nanos: BTreeMap::new(), seconds: BTreeMap::new() };
         for process in processes {
-            used.nanos.extend(processes::cpu_nanos(*process)?);
-            used.seconds += processes::cpu_seconds(*process)?;
+            used.nanos.extend(of_running(*process, processes::cpu_nanos)?.unwrap_or_default());
+            used.seconds.extend(of_running(*process, processes::cpu_seconds)?.map(|seconds| (*process, seconds)));
         }
         Ok(used)
     }
@@ -178,7 +194,9 @@ impl Used {
     fn since(&self, before: &Self) -> f64 {
         let of = |(thread, nanos): (&u32, &u64)| nanos.saturating_sub(before.nanos.get(thread).copied().unwrap_or(0));
         let nanos: u64 = self.nanos.iter().map(of).sum();
-        (number(nanos) / 1e9).max(self.seconds - before.seconds)
+        let of = |(process, seconds): (&u32, &f64)| seconds - before.seconds.get(process).unwrap_or(&0.0);
+        let seconds: f64 = self.seconds.iter().map(of).sum();
+        (number(nanos) / 1e9).max(seconds)
     }
 }
 
@@ -249,5 +267,31 @@ impl Drop for Dev {
         drop(self.child.kill());
         drop(self.child.wait());
         interrupt::ended(&self.child);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_used_nothing_and_is_no_error() {
+        let own = std::process::id();
+        let mut ended = Command::new("true").spawn().unwrap();
+        let id = ended.id();
+        // It has ended when nobody runs under its number but what is left to be waited for.
+        let began = Instant::now();
+        while processes::runs(id) {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!processes::tree(own).unwrap().contains(&id));
+        for _ in 0..2 {
+            let used = Used::by(&[own, id]).unwrap();
+            assert!(used.seconds.contains_key(&own) && used.since(&used) == 0.0);
+            assert!(of_running(id, processes::proportional_bytes).unwrap().is_none());
+            // Once as what is left, and once as nothing.
+            ended.wait().unwrap();
+        }
     }
 }

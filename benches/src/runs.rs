@@ -1,0 +1,125 @@
+//! One run: its suites one after the other. What one of them measured is written before the next one begins, and a suite that fails
+//! takes no figure of the others with it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+use crate::figure::{Failed, Figure, Results};
+use crate::machine::Machine;
+use crate::progress::{print, say};
+use crate::{Run, interrupt, report, suites};
+
+/// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early, or 1 when a suite failed and others have figures.
+///
+/// # Errors
+/// When nothing was measured, or what was measured cannot be written.
+pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
+    let names = options.suites.join(" ");
+    ensure!(
+        !cfg!(debug_assertions) || cfg!(test),
+        "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
+    );
+    interrupt::listen()?;
+    let began = Instant::now();
+    let machine = Machine::this()?;
+    let [one, five, _] = machine.load_average;
+    say(&format!("{names} on {} cores of {}, load average {one} {five}", machine.cores, machine.cpu_model));
+    let mut results = Results {
+        plenum: env!("CARGO_PKG_VERSION").to_owned(),
+        machine,
+        seed: options.seed,
+        started: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
+        quick: options.quick,
+        stopped: false,
+        failed: Vec::new(),
+        figures: Vec::new(),
+    };
+    let folder = options.folder();
+    each(&options.suites, &mut results, &folder, |name| {
+        let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
+        (suite.run)(options)
+    })?;
+    if results.figures.is_empty() {
+        if !results.failed.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
+        ensure!(!results.stopped, "stopped before anything was measured");
+        anyhow::bail!("no case of {names} has {:?} in its name", options.case.as_deref().unwrap_or_default());
+    }
+    report::write(&results, &folder)?;
+    for figure in &results.figures {
+        print(&report::line(figure))?;
+    }
+    say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
+    for Failed { suite, error } in &results.failed {
+        say(&format!("error: suite {suite}: {error}"));
+    }
+    Ok(if results.stopped {
+        ExitCode::from(interrupt::EXIT_CODE)
+    } else if results.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs suites by their names until Ctrl-C, and writes the results so far after each that measured something.
+fn each(
+    names: &[String],
+    results: &mut Results,
+    folder: &Path,
+    mut suite: impl FnMut(&str) -> anyhow::Result<Vec<Figure>>,
+) -> anyhow::Result<()> {
+    for name in names {
+        results.stopped = interrupt::asked();
+        if results.stopped {
+            break;
+        }
+        match suite(name) {
+            Ok(figures) => results.figures.extend(figures),
+            Err(error) => {
+                let error = format!("{error:#}");
+                say(&format!("error: suite {name}: {error}"));
+                results.failed.push(Failed { suite: name.clone(), error });
+            }
+        }
+        results.stopped = interrupt::asked();
+        if !results.figures.is_empty() {
+            results.write(folder)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::{Better, Case, Parameters};
+
+    #[test]
+    fn a_suite_that_fails_takes_no_figure_of_others_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["core", "commit", "dev"].map(str::to_owned);
+        let mut results = Results::of(Vec::new());
+        each(&names, &mut results, folder.path(), |name| {
+            match name {
+                "core" => {}
+                // What was measured before is on the disk by now.
+                _ => assert_eq!(Results::read(folder.path()).unwrap().figures.len(), 1),
+            }
+            ensure!(name != "commit", "no etcd");
+            let suite = if name == "core" { "core" } else { "dev" };
+            let case = Case { suite, case: "one", parameters: Parameters::new() };
+            Ok(vec![case.figure("seconds", "s", Better::Lower, vec![1.0])?])
+        })
+        .unwrap();
+
+        let written = Results::read(folder.path()).unwrap();
+        let suites: Vec<&str> = written.figures.iter().map(|figure| figure.suite.as_str()).collect();
+        assert_eq!(suites, ["core", "dev"]);
+        assert_eq!(written.failed, [Failed { suite: "commit".into(), error: "no etcd".into() }]);
+    }
+}
