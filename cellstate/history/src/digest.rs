@@ -209,7 +209,8 @@ fn note_slots(subjects: &mut Subjects, delta: &[u8], rest: &mut Vec<u8>) -> Resu
             _ => continue,
         };
         let message = content(delta, &field)?;
-        let mut group_row = 0;
+        // Where they are not written, they are 0.
+        let (mut group_row, mut job) = (0, 0);
         for column in fields(message) {
             let column = column?;
             if (field.number, column.number) == (TASKS, GROUP_ROW) {
@@ -217,12 +218,13 @@ fn note_slots(subjects: &mut Subjects, delta: &[u8], rest: &mut Vec<u8>) -> Resu
             } else if column.number == slots {
                 note_column(subjects, content(message, &column)?)?;
             } else if (field.number, column.number) == (GRANTS, GRANTED_JOB) {
-                subjects.about(Subject::Job(varint(message, &column)?));
+                job = varint(message, &column)?;
             }
         }
-        // Also where it is not written, because it is 0.
-        if field.number == TASKS {
-            subjects.about(Subject::GroupRow(group_row));
+        match field.number {
+            TASKS => subjects.about(Subject::GroupRow(group_row)),
+            GRANTS => subjects.about(Subject::Job(job)),
+            _ => {}
         }
     }
     Ok(())
@@ -238,10 +240,11 @@ fn is_number(change: &[u8]) -> bool {
 
 /// Whether a `SessionNumber` is as servers write it.
 fn is_session_number(bytes: &[u8]) -> bool {
-    fields(bytes).flatten().all(|field| match field.number {
-        DIGEST => bytes[field.whole.start] & 7 == FIXED_64,
-        _ => varint(bytes, &field).is_ok(),
-    }) && fields(bytes).all(|field| field.is_ok())
+    fields(bytes).all(|field| match field {
+        Ok(field) if field.number == DIGEST => bytes[field.whole.start] & 7 == FIXED_64,
+        Ok(field) => varint(bytes, &field).is_ok(),
+        Err(_) => false,
+    })
 }
 
 /// Notes the slots of a packed column.
@@ -431,7 +434,7 @@ mod tests {
         }
         let mut read = 0;
         for at in 0..bytes.len() {
-            for changed in [1, 2, 4, 0x7f, 0x80, 0xff] {
+            for changed in 1..=u8::MAX {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= changed;
                 if let Some(found) = by_hand(&bytes) {
@@ -441,6 +444,15 @@ mod tests {
             }
         }
         assert!(read > bytes.len(), "only {read} were read");
+    }
+
+    #[test]
+    fn a_grant_that_names_no_job_or_two_is_noted_as_generated_code_reads_it() {
+        for grants in [&[0x4a, 1, 5][..], &[0x08, 5, 0x08, 6][..]] {
+            let length = u8::try_from(grants.len()).unwrap();
+            let bytes = [&[0x42, length][..], grants].concat();
+            assert_eq!(by_hand(&bytes), Some(by_generated_code(&bytes)));
+        }
     }
 
     #[test]

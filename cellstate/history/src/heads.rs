@@ -273,7 +273,7 @@ mod tests {
         let bytes = decision().encode_to_vec();
         let mut read = 0;
         for at in 0..bytes.len() {
-            for changed in [0, 1, 4, 0x7f, 0x80, 0xff] {
+            for changed in 0..=u8::MAX {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= changed;
                 let Ok(found) = outcome(&bytes) else { continue };
@@ -314,7 +314,7 @@ mod tests {
         let bytes = batch.encode_to_vec();
         let mut read = 0;
         for at in 0..bytes.len() {
-            for changed in (0..8).map(|bit| 1 << bit).chain([0x7f, 0xff]) {
+            for changed in 1..=u8::MAX {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= changed;
                 let Ok(found) = entries(&bytes) else { continue };
