@@ -177,7 +177,7 @@ pub struct Damage {
     pub file: String,
     /// Byte offset of the record in it.
     pub offset: u64,
-    /// The first revision that is expected at that place; 0 where the record has none.
+    /// The first revision that is expected at that place; 0 where the record has none, or nobody knows it.
     pub revision: u64,
     /// What is wrong with it.
     pub flaw: Flaw,

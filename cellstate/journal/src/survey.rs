@@ -121,8 +121,8 @@ impl<'a> Surveyor<'a> {
         self.walk_through(numbers)
     }
 
-    /// Walks the kept segments that come before the oldest segment of the log, and that one, which shows whether they end where they
-    /// should.
+    /// Walks the kept segments that come before the oldest segment of the log; and the header of that one, which shows whether they end
+    /// where they should.
     pub(crate) fn walk_kept(mut self, log_from: u64) -> Result<Survey, DiskError> {
         self.log_from = log_from;
         let mut numbers = kept::numbers(self.disk)?;
@@ -169,7 +169,9 @@ impl<'a> Surveyor<'a> {
     fn unreadable(&mut self, number: u64, error: &DiskError) {
         self.gap = true;
         let (file, flaw) = (self.name(number), Flaw::Unreadable { error: error.source.to_string() });
-        let revision = self.survey.tail.revision.saturating_add(1);
+        // With which revision the oldest one begins, only itself would have told.
+        let known = number == 1 || !self.survey.segments.is_empty() || self.survey.frames > 0;
+        let revision = if known { self.survey.tail.revision.saturating_add(1) } else { 0 };
         self.survey.note(Damage { file, offset: 0, revision, flaw, followed_by: None });
     }
 
@@ -302,6 +304,10 @@ impl<'a> Surveyor<'a> {
 
     /// Walks the frames of a segment; without a tail when its header could not be read.
     fn frames(&mut self, number: u64, file: &dyn DiskFile, size: u64, tail: Option<Tail>) -> Result<(), DiskError> {
+        if self.log_from > 0 && number == self.log_from {
+            // Not what is looked at: see `walk_kept`.
+            return Ok(());
+        }
         self.scanner.enter(number, size, tail.unwrap_or(self.survey.tail));
         if tail.is_none() && self.survey.frames == 0 {
             // Which hash the first frame carries, only the header would have told.

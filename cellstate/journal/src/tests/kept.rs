@@ -234,6 +234,56 @@ fn a_kept_segment_that_cannot_be_read_is_listed_beside_what_is_wrong_with_others
     assert_eq!(unreadable, there);
 }
 
+// It was named with revision 1, which had been given up long before.
+#[test]
+fn with_which_revision_the_oldest_segment_begins_is_not_told_when_it_cannot_be_read() {
+    let (disk, mut journal, mut places) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    keeper.give_up(30);
+    for batch in 30..60 {
+        keeper.prepare().unwrap();
+        append_placed(&mut journal, batch, &mut places).unwrap();
+    }
+    drop((journal, keeper));
+    let oldest = disk.names().into_iter().filter_map(|name| segment::kept_number_in(&name)).min().unwrap();
+    assert!(oldest > 1);
+    let mut told = BTreeMap::new();
+    for failing in 0.. {
+        let disk = disk.fork();
+        disk.fail(SimOperation::Read, failing, std::io::ErrorKind::Other);
+        let Ok(report) = verify_kept(&disk, Some(CELL)) else { continue };
+        let Some(found) = report.damages.first() else { break };
+        let revision = told.entry(found.file.clone()).or_insert(found.revision);
+        *revision = found.revision.min(*revision);
+    }
+    assert!(told.len() > 1);
+    for (file, revision) in told {
+        assert_eq!(revision == 0, file == segment::kept_name(oldest), "{file} revision {revision}");
+    }
+}
+
+// All beyond the first thousand was counted here, and in the report of the log.
+#[test]
+fn of_a_log_with_more_damage_than_is_listed_nothing_is_counted_with_what_is_kept() {
+    let (disk, journal, mut places) = log_that_keeps(60);
+    drop(journal);
+    let large = Options { segment_bytes: 4 << 20, ..keeping() };
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), large).unwrap();
+    for batch in 30..2600 {
+        append_placed(&mut journal, batch, &mut places).unwrap();
+    }
+    let log_from = places[&2599].segment;
+    journal.keeper().release(label(2599).first_revision - 1);
+    journal.keeper().prepare().unwrap();
+    drop(journal);
+    assert!(!disk.names().contains(&segment::name(log_from - 1)), "the log begins with the large one");
+    let in_log: Vec<_> = places.values().filter(|place| place.segment == log_from).collect();
+    in_log.iter().step_by(2).for_each(|place| disk.flip_bit(&segment::name(log_from), place.offset + 100, 1));
+    assert!(verify(&disk, None, &mut |_| {}).unwrap().damages_unlisted > 100);
+    let kept = verify_kept(&disk, Some(CELL)).unwrap();
+    assert_eq!((kept.damages.len(), kept.damages_unlisted), (0, 0));
+}
+
 #[test]
 fn a_header_that_rots_gives_nothing_up_too_early() {
     let (disk, journal, places) = log_that_keeps(60);
