@@ -103,36 +103,62 @@ pub(super) fn list(
     let history = shared.feed.history();
     let mut times = Times::new(shared);
     let mut rows = Vec::new();
-    let mut folded_bytes = 0;
+    let mut stretch = Stretch::default();
     let mut to = at.0.min(history.newest_revision());
     while to >= history.oldest_revision().max(1) {
-        if rows.len() >= limit || folded_bytes >= FOLDED_BYTES_MAX {
+        if rows.len() >= limit || stretch.folded_bytes >= FOLDED_BYTES_MAX {
             return Ok((rows, true));
         }
-        // From one checkpoint to the next, the newest first; each forward.
-        let (mut cell, start) = match past::start(history, to - 1) {
+        // From checkpoint to checkpoint, the newest first; each stretch forward.
+        let (mut cell, start) = match past::start(history, stretch.begin(to, history.oldest_revision())) {
             Ok(found) => found,
             Err(past::Unstartable::Retired) => break,
             Err(past::Unstartable::Failed(failure)) => return Err(failure),
         };
         times.begins.clear();
+        let mut bytes = 0;
         // One more than is shown tells that there are more.
         let mut found = Newest::new(limit - rows.len() + 1);
         for logged in history.entries(start + 1, to).map_err(unreadable)? {
             let logged = logged.map_err(unreadable)?;
             let delta = delta_of(&logged)?;
             times.note(delta.revision, delta.time);
-            folded_bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
+            bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
             let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times));
             ends.filter(&passes).for_each(|row| found.push(row));
             cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
         }
         rows.extend(found.kept.into_iter().rev());
+        stretch.folded(to - start, bytes);
         to = start;
     }
     let more = rows.len() > limit;
     rows.truncate(limit);
     Ok((rows, more))
+}
+
+/// How far back a listing goes at a time: each time twice as far as the last, as long as that promises to stay within the bound. A quiet cell has
+/// a checkpoint a minute with hardly anything in between, and to restore one takes far longer than to fold that.
+#[derive(Default)]
+struct Stretch {
+    folded_bytes: u64,
+    /// What the next one has at least, in revisions.
+    revisions: u64,
+}
+
+impl Stretch {
+    /// The revision at or before which the stretch that ends with `to` begins, above the oldest one that is retained.
+    fn begin(&self, to: u64, oldest: u64) -> u64 {
+        to.saturating_sub(self.revisions).max(oldest).min(to - 1)
+    }
+
+    /// So many revisions of so many bytes were folded.
+    fn folded(&mut self, revisions: u64, bytes: u64) {
+        self.folded_bytes += bytes;
+        let left = u128::from(FOLDED_BYTES_MAX.saturating_sub(self.folded_bytes));
+        let within = left * u128::from(revisions) / u128::from(bytes.max(1));
+        self.revisions = u64::try_from(within).unwrap_or(u64::MAX).min(revisions.saturating_mul(2));
+    }
 }
 
 /// The last of a sequence that may be much longer: under load, many more end between two checkpoints than anybody asked for.
@@ -209,6 +235,42 @@ impl<'a> Times<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How many checkpoints a listing of all that ended restores, and how many bytes it folds, when there is a checkpoint each `apart` revisions.
+    fn listing(newest: u64, apart: u64, bytes_each: u64) -> (u64, u64) {
+        let (mut stretch, mut to, mut restored) = (Stretch::default(), newest, 0);
+        while to >= 1 && stretch.folded_bytes < FOLDED_BYTES_MAX {
+            let start = stretch.begin(to, 1) / apart * apart;
+            assert!(start < to);
+            stretch.folded(to - start, (to - start) * bytes_each);
+            (to, restored) = (start, restored + 1);
+        }
+        (restored, stretch.folded_bytes)
+    }
+
+    // Each checkpoint was restored: of a week in a quiet cell ten thousand, which took hours where the cell is large.
+    #[test]
+    fn a_listing_of_long_quiet_times_restores_few_checkpoints() {
+        assert_eq!(listing(100_000, 10, 100), (14, 10_000_000));
+    }
+
+    #[test]
+    fn a_listing_folds_little_more_than_its_bound() {
+        let apart = 1000;
+        for bytes_each in [100, 1000, 20_000] {
+            let (_, bytes) = listing(10_000_000, apart, bytes_each);
+            let most = FOLDED_BYTES_MAX + 2 * apart * bytes_each;
+            assert!((FOLDED_BYTES_MAX..=most).contains(&bytes), "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_stretch_at_the_oldest_revision_asks_for_what_is_not_retained() {
+        let mut stretch = Stretch::default();
+        stretch.folded(1000, 1);
+        assert_eq!(stretch.begin(5000, 10), 3000);
+        assert_eq!((stretch.begin(20, 10), stretch.begin(10, 10), stretch.begin(1, 0)), (10, 9, 0));
+    }
 
     #[test]
     fn of_many_rows_only_the_newest_are_kept() {

@@ -137,6 +137,28 @@ async fn an_ended_allocation_is_shown_as_it_was_at_its_end() {
     server.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn what_ended_over_many_checkpoints_is_listed_whole_the_newest_end_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut brisk = options(dir.path());
+    brisk.settings.checkpoint_interval = Duration::from_millis(5);
+    let server = Server::start(brisk).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        expected.insert(0, run_one(&channel, &mut session, &machine, &format!("job{number}")).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut jobs = Jobs::new(channel.clone());
+    let list = v1::ListAllocationsRequest { ended: true, ..Default::default() };
+    let ended = jobs.list_allocations(list).await.unwrap().into_inner();
+    assert_eq!(ended.allocations.iter().map(|row| row.id).collect::<Vec<_>>(), expected);
+    assert!(!ended.truncated);
+    server.shutdown().await.unwrap();
+}
+
 /// Nothing is kept longer than a checkpoint ago.
 fn forgetful(dir: &std::path::Path) -> ServerOptions {
     let mut forgetful = options(dir);
