@@ -14,6 +14,7 @@ mod inspect;
 mod jobs;
 mod listing;
 mod missed;
+mod names;
 pub(crate) mod past;
 mod session;
 mod story;

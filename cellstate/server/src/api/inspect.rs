@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order};
-use plenum_model::{Cell, Command, JobId, RejectionCode, SessionId};
+use plenum_model::{Cell, Command, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
 use super::story::{self, Hero};
-use super::{past, principal};
+use super::{names, past, principal};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::view;
@@ -128,7 +128,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let history = self.shared.feed.history().clone();
         let v1::GetTransactionRequest { session, number } = wire;
         let found = past::blocking(&self.shared.reads, move || find_transaction(&history, session, number)).await?;
-        Ok(Response::new(transaction(&self.shared, &cell, found, true)?))
+        Ok(Response::new(transaction(self.shared.feed.history(), &cell, found, true)?))
     }
 
     async fn list_conflicts(
@@ -304,10 +304,9 @@ async fn list_transactions(
     let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
-    let names = shared.clone();
     let read = cell.read(&shared.reads, move |cell| {
         let passes = |found: &LoggedTransaction| {
-            let own = scheduler_of(&names, cell, SessionId(found.outcome.session));
+            let own = names::scheduler(&history, cell, found.outcome.session);
             (!refused || !found.outcome.refusals.is_empty())
                 && (scheduler.is_empty() || own == scheduler)
                 && filter.passes(|field| match field {
@@ -317,29 +316,14 @@ async fn list_transactions(
         };
         let revisions = after.saturating_add(1)..=to.0;
         let page = history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))?;
-        let views = page.transactions.into_iter().map(|found| transaction(&names, cell, found, false));
+        let views = page.transactions.into_iter().map(|found| transaction(&history, cell, found, false));
         let transactions = views.collect::<Result<Vec<_>, Failure>>()?;
         Ok(v1::ListTransactionsResponse { revision: to.0, transactions, truncated: page.resume.is_some() })
     });
     read.await
 }
 
-/// The scheduler of a session, closed ones included, as far as the history goes.
-fn scheduler_of(shared: &Shared, cell: &Cell, session: SessionId) -> String {
-    if let Some(found) = cell.session(session) {
-        return found.scheduler.to_string();
-    }
-    match shared.feed.history().session(session.0) {
-        Ok(Lookup::Found(opened)) => opened.scheduler,
-        _ => String::new(),
-    }
-}
-
-fn find_transaction(
-    history: &plenum_history::History,
-    session: u64,
-    number: u64,
-) -> Result<LoggedTransaction, Failure> {
+fn find_transaction(history: &History, session: u64, number: u64) -> Result<LoggedTransaction, Failure> {
     let failed = |error| Failure::history(&error);
     let missing = |what: &str| {
         Failure::new(Code::NotFound, "NO_SUCH_TRANSACTION", format!("transaction txn-{session}-{number} {what}"))
@@ -361,7 +345,7 @@ fn find_transaction(
 
 /// A transaction as people read it, with names for what its refusals speak of.
 fn transaction(
-    shared: &Shared,
+    history: &History,
     cell: &Cell,
     found: LoggedTransaction,
     whole: bool,
@@ -374,7 +358,7 @@ fn transaction(
         return Err(Failure::internal(format!("revision {} is no transaction", found.revision)));
     };
     let mut view = v1::TransactionView {
-        scheduler: scheduler_of(shared, cell, SessionId(asked.session)),
+        scheduler: names::scheduler(history, cell, asked.session),
         principal: command.principal,
         base_revision: asked.base_revision,
         atomic: asked.atomic,
@@ -383,7 +367,6 @@ fn transaction(
         stops: u32::try_from(asked.stops.len()).unwrap_or(u32::MAX),
         ..v1::TransactionView::default()
     };
-    let history = shared.feed.history();
     let mut slots: BTreeSet<u32> = found.outcome.refusals.iter().map(|refusal| refusal.machine).collect();
     for refusal in &found.outcome.refusals {
         name_job(history, cell, refusal.job, &mut view);
@@ -396,39 +379,20 @@ fn transaction(
         view.transaction = Some(asked);
     }
     for slot in slots {
-        let name = machine_then(history, cell, slot, found.revision, found.time_micros);
+        let name = names::machine_then(history, cell, slot, found.revision, found.time_micros);
         view.machine_names.extend(name.map(|name| (slot, name)));
     }
     view.outcome = Some(found.outcome);
     Ok(view)
 }
 
-/// The name of the machine that was in a slot at a revision. A slot is given away again, and transactions speak of slots: a machine
-/// that came later is not the one that was meant, and a number is better than a wrong name.
-fn machine_then(history: &History, cell: &Cell, slot: u32, revision: u64, at_micros: i64) -> Option<String> {
-    if let Ok(Some(found)) = history.machine_name(slot, revision) {
-        return Some(found.name);
-    }
-    let machine = cell.machine_in(slot).filter(|machine| machine.registered.micros <= at_micros);
-    machine.map(|machine| machine.name.to_string())
-}
-
 fn name_job(history: &History, cell: &Cell, id: u64, view: &mut v1::TransactionView) {
     if view.job_names.contains_key(&id) {
         return;
     }
-    let (name, groups) = match JobId::from_bits(id).and_then(|id| cell.job(id)) {
-        Some(job) => {
-            let groups = job.shape.groups.iter().map(|group| group.name.to_string()).collect();
-            (format!("{}/{}", job.shape.namespace, job.shape.name), groups)
-        }
-        None => match history.job_name(id) {
-            Ok(Some(found)) => (format!("{}/{}", found.namespace, found.name), found.groups),
-            _ => return,
-        },
-    };
-    view.job_names.insert(id, name);
-    for (position, group) in Vec::into_iter(groups).enumerate() {
+    let Some(found) = names::job(history, cell, id) else { return };
+    view.job_names.insert(id, found.job);
+    for (position, group) in found.groups.into_iter().enumerate() {
         view.group_names.insert(format!("{id}/{position}"), group);
     }
 }
@@ -436,12 +400,9 @@ fn name_job(history: &History, cell: &Cell, id: u64, view: &mut v1::TransactionV
 fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
     let machine = row.group.machine.and_then(|slot| {
         let newest = history.entry(row.newest_revision).ok()?;
-        machine_then(history, cell, slot, row.newest_revision, newest.time_micros)
+        names::machine_then(history, cell, slot, row.newest_revision, newest.time_micros)
     });
-    let job = match JobId::from_bits(row.group.job).and_then(|id| cell.job(id)) {
-        Some(job) => Some(format!("{}/{}", job.shape.namespace, job.shape.name)),
-        None => history.job_name(row.group.job).ok().flatten().map(|name| format!("{}/{}", name.namespace, name.name)),
-    };
+    let job = names::job(history, cell, row.group.job).map(|found| found.job);
     v1::ConflictRow {
         loser: row.group.loser,
         winner: row.group.winner,

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use plenum_history::{History, Logged, Lookup, Order, Subject};
+use plenum_history::{History, Logged, Order, Subject};
 use plenum_model::{AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState};
 use plenum_proto::v1;
 use prost::Message;
 
 use super::ended::delta_of;
 use super::failure::Failure;
-use super::listing;
+use super::{listing, names};
 
 /// Most bytes of log that one story is read from.
 const READ_BYTES_MAX: u64 = 256 << 20;
@@ -116,26 +116,14 @@ impl Teller<'_> {
             principal: asked.principal,
             session,
             number,
-            scheduler: if session == 0 { String::new() } else { self.scheduler(session) },
+            scheduler: if session == 0 { String::new() } else { names::scheduler(self.history, self.cell, session) },
         })
     }
 
-    fn scheduler(&self, session: u64) -> String {
-        if let Some(found) = self.cell.session(plenum_model::SessionId(session)) {
-            return found.scheduler.to_string();
-        }
-        match self.history.session(session) {
-            Ok(Lookup::Found(opened)) => opened.scheduler,
-            _ => String::new(),
-        }
-    }
-
     /// The machine that was in a slot then.
-    fn machine_then(&self, slot: u32, revision: Revision) -> String {
-        if let Ok(Some(found)) = self.history.machine_name(slot, revision.0) {
-            return found.name;
-        }
-        self.cell.machine_in(slot).map_or_else(|| format!("in slot {slot}"), |machine| machine.name.to_string())
+    fn machine_then(&self, slot: u32, revision: Revision, time_micros: i64) -> String {
+        let found = names::machine_then(self.history, self.cell, slot, revision.0, time_micros);
+        found.unwrap_or_else(|| format!("in slot {slot}"))
     }
 
     fn job(&mut self, job: &Job, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
@@ -157,18 +145,18 @@ impl Teller<'_> {
             self.push(logged, word, format!("{}: {}", group, tasks_of(&tasks)))?;
         }
         for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
-            self.push(logged, "placed", self.placed(job, grants, delta.revision))?;
+            self.push(logged, "placed", self.placed(job, grants, delta))?;
         }
         Ok(())
     }
 
-    fn placed(&self, job: &Job, grants: &Grants, revision: Revision) -> String {
+    fn placed(&self, job: &Job, grants: &Grants, delta: &Delta) -> String {
         let group = job.shape.groups.get(usize::from(grants.group)).map_or("", |group| &group.name);
         let mut machines = grants.machines.clone();
         machines.sort_unstable();
         machines.dedup();
         let on = match machines[..] {
-            [only] => format!("machine {}", self.machine_then(only, revision)),
+            [only] => format!("machine {}", self.machine_then(only, delta.revision, delta.time.micros)),
             _ => format!("{} machines", machines.len()),
         };
         format!("{group}: {} on {on}", tasks_of(&grants.tasks))
@@ -193,8 +181,8 @@ impl Teller<'_> {
                 }
             }
             JobChange::Home { id, machine } if *id == job.id => {
-                let revision = Revision(logged.entry.revision);
-                let detail = machine.map_or_else(|| "none".to_owned(), |slot| self.machine_then(slot, revision));
+                let then = |slot| self.machine_then(slot, Revision(logged.entry.revision), logged.time_micros);
+                let detail = machine.map_or_else(|| "none".to_owned(), then);
                 self.push(logged, "home", detail)?;
             }
             JobChange::Launched { id, .. } if *id == job.id => self.push(logged, "launched", String::new())?,
@@ -212,7 +200,7 @@ impl Teller<'_> {
                 let machine = grants.machines.get(position).copied().unwrap_or_default();
                 let task = grants.tasks.get(position).copied().unwrap_or_default();
                 let (job, group) = self.names(grants.job, grants.group);
-                let machine = self.machine_then(machine, delta.revision);
+                let machine = self.machine_then(machine, delta.revision, delta.time.micros);
                 self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}"))?;
             }
             self.over = generation <= id.generation;
@@ -238,16 +226,9 @@ impl Teller<'_> {
     }
 
     fn names(&self, id: JobId, group: u16) -> (String, String) {
-        if let Some(job) = self.cell.job(id) {
-            let group = job.shape.groups.get(usize::from(group)).map_or("", |group| &group.name);
-            return (format!("{}/{}", job.shape.namespace, job.shape.name), group.to_owned());
-        }
-        match self.history.job_name(id.to_bits()) {
-            Ok(Some(mut name)) => {
-                let group = name.groups.get_mut(usize::from(group)).map(std::mem::take).unwrap_or_default();
-                (format!("{}/{}", name.namespace, name.name), group)
-            }
-            _ => (id.to_string(), String::new()),
+        match names::job(self.history, self.cell, id.to_bits()) {
+            Some(found) => (found.job, found.groups.into_iter().nth(group.into()).unwrap_or_default()),
+            None => (id.to_string(), String::new()),
         }
     }
 
