@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Sum, TaskState};
+use plenum_model::{
+    AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Sum, TaskState, UnknownId, UnknownTask,
+};
 use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
 use tonic::{Request, Response, Status};
@@ -105,9 +107,15 @@ impl v1::govern_server::Govern for GovernService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, &["name"])?;
         let (cell, limit) = self.listed(&wire).await?;
-        let rows = cell.partitions().map(|(name, partition)| partition_view(&cell, name, partition));
-        let (partitions, truncated) = page(rows, limit, |row| filter.passes(|_| Some(row.name.clone())));
-        Ok(Response::new(v1::ListPartitionsResponse { revision: cell.revision().0, partitions, truncated }))
+        let revision = cell.revision().0;
+        // Each looks at all machines.
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let named = cell.partitions().filter(|(name, _)| filter.passes(|_| Some(name.to_string())));
+            let rows = named.map(|(name, partition)| partition_view(cell, name, partition));
+            Ok(page(rows, limit, |_| true))
+        });
+        let (partitions, truncated) = read.await?;
+        Ok(Response::new(v1::ListPartitionsResponse { revision, partitions, truncated }))
     }
 
     async fn pause_scheduler(
@@ -126,23 +134,32 @@ impl v1::govern_server::Govern for GovernService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, &["name", "paused"])?;
         let (cell, limit) = self.listed(&wire).await?;
-        let passes = |row: &v1::SchedulerView| {
-            filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
-        };
-        let (schedulers, truncated) = page(scheduler_views(&self.shared, &cell).into_values(), limit, passes);
-        Ok(Response::new(v1::ListSchedulersResponse { revision: cell.revision().0, schedulers, truncated }))
+        let (shared, revision) = (self.shared.clone(), cell.revision().0);
+        // Looks at all jobs.
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let passes = |row: &v1::SchedulerView| {
+                filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
+            };
+            Ok(page(scheduler_views(&shared, cell).into_values(), limit, passes))
+        });
+        let (schedulers, truncated) = read.await?;
+        Ok(Response::new(v1::ListSchedulersResponse { revision, schedulers, truncated }))
     }
 
     async fn list_holds(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListHoldsResponse>, Status> {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, &["job"])?;
         let (cell, limit) = self.listed(&wire).await?;
-        let passes = |row: &v1::HoldView| {
-            (wire.namespace.is_empty() || row.namespace == wire.namespace) && filter.passes(|_| Some(row.job.clone()))
-        };
-        let rows = cell.holds().filter_map(|(job, hold)| hold_view(&cell, job, hold));
-        let (holds, truncated) = page(rows, limit, passes);
-        Ok(Response::new(v1::ListHoldsResponse { revision: cell.revision().0, holds, truncated }))
+        let revision = cell.revision().0;
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let passes = |row: &v1::HoldView| {
+                (wire.namespace.is_empty() || row.namespace == wire.namespace)
+                    && filter.passes(|_| Some(row.job.clone()))
+            };
+            Ok(page(cell.holds().filter_map(|(job, hold)| hold_view(cell, job, hold)), limit, passes))
+        });
+        let (holds, truncated) = read.await?;
+        Ok(Response::new(v1::ListHoldsResponse { revision, holds, truncated }))
     }
 
     async fn list_unknown_tasks(
@@ -152,23 +169,20 @@ impl v1::govern_server::Govern for GovernService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, &["machine", "job"])?;
         let (cell, limit) = self.listed(&wire).await?;
-        let rows = cell.unknown_tasks().map(|(id, task)| v1::UnknownTaskView {
-            machine: cell.machine_in(id.machine).map(|machine| machine.name.to_string()).unwrap_or_default(),
-            allocation: id.allocation.to_bits(),
-            task: Some((&*task.traces).into()),
-            since_micros: task.since.micros,
-            until_micros: task.until.map_or(0, |until| until.micros),
-            stopping: task.stopping,
+        let revision = cell.revision().0;
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let passes = |row: &v1::UnknownTaskView| {
+                let task = row.task.as_ref();
+                let job = || task.map(|task| task.job.clone());
+                let namespace = task.is_some_and(|task| task.namespace == wire.namespace);
+                (wire.namespace.is_empty() || namespace)
+                    && filter.passes(|field| if field == "job" { job() } else { Some(row.machine.clone()) })
+            };
+            let rows = cell.unknown_tasks().map(|(id, task)| unknown_view(cell, id, task));
+            Ok(page(rows, limit, passes))
         });
-        let passes = |row: &v1::UnknownTaskView| {
-            let task = row.task.as_ref();
-            let job = || task.map(|task| task.job.clone());
-            let namespace = task.is_some_and(|task| task.namespace == wire.namespace);
-            (wire.namespace.is_empty() || namespace)
-                && filter.passes(|field| if field == "job" { job() } else { Some(row.machine.clone()) })
-        };
-        let (tasks, truncated) = page(rows, limit, passes);
-        Ok(Response::new(v1::ListUnknownTasksResponse { revision: cell.revision().0, tasks, truncated }))
+        let (tasks, truncated) = read.await?;
+        Ok(Response::new(v1::ListUnknownTasksResponse { revision, tasks, truncated }))
     }
 
     async fn adopt_task(&self, request: Request<v1::AdoptTaskRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
@@ -261,6 +275,17 @@ fn hold_view(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
         deadline_micros: hold.deadline.micros,
         first_wait_revision: hold.first_wait.0,
     })
+}
+
+fn unknown_view(cell: &Cell, id: UnknownId, task: &UnknownTask) -> v1::UnknownTaskView {
+    v1::UnknownTaskView {
+        machine: cell.machine_in(id.machine).map(|machine| machine.name.to_string()).unwrap_or_default(),
+        allocation: id.allocation.to_bits(),
+        task: Some((&*task.traces).into()),
+        since_micros: task.since.micros,
+        until_micros: task.until.map_or(0, |until| until.micros),
+        stopping: task.stopping,
+    }
 }
 
 /// A job of a session's scheduler; or of anybody's, where an operator asks without a session.

@@ -13,8 +13,9 @@ use tonic::{Code, Request, Response, Status};
 use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
+use super::past::{self, Moment};
 use super::story::{self, Hero};
-use super::{names, past, principal};
+use super::{names, principal};
 use crate::metrics;
 use crate::shared::Shared;
 use crate::view;
@@ -123,12 +124,16 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<Response<v1::TransactionView>, Status> {
         let wire = request.into_inner();
-        let cell = self.shared.snapshot().await;
+        let cell = Moment::present(self.shared.snapshot().await);
         past::reach(&self.shared, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
         let v1::GetTransactionRequest { session, number } = wire;
-        let found = past::blocking(&self.shared.reads, move || find_transaction(&history, session, number)).await?;
-        Ok(Response::new(transaction(self.shared.feed.history(), &cell, found, true)?))
+        // Each of its machines is looked up in the history, too.
+        let read = cell.read(&self.shared.reads, move |cell| {
+            let found = find_transaction(&history, session, number)?;
+            transaction(&history, cell, found, true)
+        });
+        Ok(Response::new(read.await?))
     }
 
     async fn list_conflicts(
@@ -168,31 +173,9 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let mut response = v1::ListSessionsResponse { revision: cell.revision().0, ..Default::default() };
-        let known = self.shared.sessions.lock();
-        for session in cell.sessions() {
-            let connected = known.is_connected(session.id);
-            let passes = filter.passes(|field| match field {
-                "scheduler" => Some(session.scheduler.to_string()),
-                "principal" => Some(session.principal.to_string()),
-                _ => Some(connected.to_string()),
-            });
-            if !passes {
-                continue;
-            }
-            if response.sessions.len() == limit {
-                response.truncated = true;
-                break;
-            }
-            response.sessions.push(v1::SessionView {
-                id: session.id.0,
-                scheduler: session.scheduler.to_string(),
-                principal: session.principal.to_string(),
-                connected,
-                last_number: session.decided.back().map_or(0, |decided| decided.number),
-            });
-        }
-        Ok(Response::new(response))
+        let shared = self.shared.clone();
+        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_sessions(&shared, cell, &filter, limit)));
+        Ok(Response::new(listed.await?))
     }
 }
 
@@ -216,6 +199,34 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
             break;
         }
         response.machines.push(view::machine(cell, machine));
+    }
+    response
+}
+
+fn list_sessions(shared: &Shared, cell: &Cell, filter: &Filter, limit: usize) -> v1::ListSessionsResponse {
+    let mut response = v1::ListSessionsResponse { revision: cell.revision().0, ..Default::default() };
+    let known = shared.sessions.lock();
+    for session in cell.sessions() {
+        let connected = known.is_connected(session.id);
+        let passes = filter.passes(|field| match field {
+            "scheduler" => Some(session.scheduler.to_string()),
+            "principal" => Some(session.principal.to_string()),
+            _ => Some(connected.to_string()),
+        });
+        if !passes {
+            continue;
+        }
+        if response.sessions.len() == limit {
+            response.truncated = true;
+            break;
+        }
+        response.sessions.push(v1::SessionView {
+            id: session.id.0,
+            scheduler: session.scheduler.to_string(),
+            principal: session.principal.to_string(),
+            connected,
+            last_number: session.decided.back().map_or(0, |decided| decided.number),
+        });
     }
     response
 }
