@@ -12,10 +12,10 @@ use crate::machine::Machine;
 use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
 
-/// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early, or 1 when a suite failed and others have figures.
+/// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early with figures, or 1 when a suite failed.
 ///
 /// # Errors
-/// When nothing was measured, or what was measured cannot be written.
+/// When nothing was measured although no suite failed, or what was measured cannot be written.
 pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     let names = options.suites.join(" ");
     ensure!(

@@ -107,12 +107,12 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     rest.is_empty().then_some(bytes)
 }
 
-/// A time after the Unix epoch at which something ends: an optional one takes no more room than one that is there.
+/// A time at which something ends, and not the Unix epoch itself: so an optional one takes no more room than one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(NonZeroI64);
 
 impl Deadline {
-    /// A deadline at that time; `None` for the epoch itself, which stands for no deadline on the wire, too.
+    /// A deadline at that time; `None` at the epoch itself, which stands for no deadline on the wire, too.
     #[must_use]
     pub const fn new(time: LogTime) -> Option<Self> {
         match NonZeroI64::new(time.micros) {

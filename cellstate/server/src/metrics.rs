@@ -210,7 +210,8 @@ impl Metrics {
         name.to_owned()
     }
 
-    /// Everything, as Prometheus reads it. `depths` are queues as they are now, `extra` is text in the same format.
+    /// Everything, as Prometheus reads it. `depths` are queues as they are now, `gauges` other values as they are now: by name, each with
+    /// its labels as they are written.
     pub(crate) fn render(&self, depths: &[(&'static str, usize)], gauges: &[(&str, Vec<(String, f64)>)]) -> String {
         for (queue, depth) in depths {
             let depth = i64::try_from(*depth).unwrap_or(i64::MAX);

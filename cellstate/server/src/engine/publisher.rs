@@ -15,8 +15,7 @@ use crate::shared::Shared;
 /// Most batches that are taken at a time.
 const BATCHES_MAX: usize = 64;
 
-/// The publishing thread.
-/// What it is done with goes back to who made it, for its memory.
+/// The publishing thread. What it is done with goes back to who made it, for its memory.
 pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
     loop {
         match shared.published.receive(BATCHES_MAX, None) {
