@@ -10,7 +10,7 @@
 //! | [`allocator`] | where memory comes from |
 //!
 //! These are state machines without I/O: no clock, file, thread or connection. Around them stands a thin shell: `engine` has the
-//! threads, `api` gRPC and HTTP, `recovery`, `verify` and `backup` the directory.
+//! threads, `api` gRPC and HTTP, `recovery`, `verify` and `backup` the directory, `checkpoint` the history's pages.
 
 pub mod agents;
 pub mod allocator;
@@ -21,6 +21,7 @@ pub mod sync;
 
 mod api;
 mod backup;
+mod checkpoint;
 mod engine;
 mod error;
 mod frames;

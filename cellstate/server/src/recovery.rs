@@ -11,11 +11,9 @@ use std::sync::Arc;
 use plenum_history::{History, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
-use plenum_proto::pages;
-use plenum_proto::pages::PageError;
-use plenum_proto::sections::Sections;
 
 use crate::backup::restore::DRAFT;
+use crate::checkpoint;
 use crate::engine::step_back;
 use crate::error::ServerError;
 use crate::frames::frames_in;
@@ -29,8 +27,6 @@ use replay::{Log, Replayed};
 pub(crate) const LOG: &str = "log";
 /// The folder of the history.
 pub(crate) const HISTORY: &str = "history";
-/// Pages of a checkpoint that are read ahead.
-const PAGES_AHEAD: usize = 256;
 
 /// A directory that is open, with the cell that it holds.
 pub(crate) struct Opened {
@@ -149,39 +145,13 @@ pub(crate) fn read_options(dir: &Path, cell_id: &[u8]) -> Result<plenum_history:
     Ok(plenum_history::Options { frames: Some(frames), ..plenum_history::Options::new(cell_id.to_vec()) })
 }
 
-/// The cell that a checkpoint shows. A second thread reads the pages, while this one makes rows of them.
-pub(crate) fn checkpoint_cell(history: &History, revision: u64) -> Result<Cell, ServerError> {
-    let images = history.pages_at(revision).map_err(ServerError::ReadHistory)?;
-    let unfit = |error: PageError| ServerError::Checkpoint { revision, what: error.to_string() };
-    let (sender, read) = std::sync::mpsc::sync_channel(PAGES_AHEAD);
-    std::thread::scope(|scope| {
-        let reading = scope.spawn(move || {
-            for image in images {
-                let page = pages::read(image.map_err(ServerError::ReadHistory)?.bytes).map_err(unfit)?;
-                if sender.send(page).is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        let mut decoder = pages::Decoder::new(Sections::ALL);
-        for page in read {
-            decoder.add_read(page).map_err(unfit)?;
-        }
-        match reading.join() {
-            Ok(done) => done.and_then(|()| decoder.finish().map_err(unfit)),
-            Err(_) => Err(ServerError::Thread { name: "recovery", what: "it panicked while reading pages".to_owned() }),
-        }
-    })
-}
-
 /// The cell at a revision that the history has: the newest checkpoint before it, and the deltas up to it.
 pub(crate) fn cell_at(history: &History, revision: u64) -> Result<(Cell, u64), ServerError> {
     let start = match history.start_for(revision).map_err(ServerError::ReadHistory)? {
         StartingPoint::Empty => 0,
         StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
     };
-    let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
+    let cell = if start == 0 { Cell::default() } else { checkpoint::read(history, start)? };
     Ok((cell, start))
 }
 

@@ -14,9 +14,10 @@ use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
+use crate::checkpoint;
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, checkpoint_cell, read_options};
+use crate::recovery::{HISTORY, LOG, read_options};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -197,7 +198,7 @@ fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<Cel
         found = Some(checkpoint.revision);
         candidate = history.checkpoint_at_or_before(before).map_err(ServerError::ReadHistory)?;
     }
-    found.map(|revision| checkpoint_cell(history, revision)).transpose()
+    found.map(|revision| checkpoint::read(history, revision)).transpose()
 }
 
 /// Brings the audit to the state before the oldest frame of the log; the revision whose state it began with.
@@ -233,7 +234,7 @@ fn fold_history(
         StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
     };
     if start > 0 {
-        audit.begin_with(checkpoint_cell(history, start)?);
+        audit.begin_with(checkpoint::read(history, start)?);
     }
     fold_entries(history, start + 1..=before_log, checkpoints, audit)?;
     Ok(start)
@@ -271,7 +272,7 @@ impl<'a> Checkpoints<'a> {
         let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
         self.revisions.swap_remove(place);
         let Some(history) = self.history else { return };
-        match checkpoint_cell(history, revision) {
+        match checkpoint::read(history, revision) {
             Ok(cell) => audit.compare(&cell),
             Err(error) => audit.violation(Revision(revision), HISTORY, told(&error)),
         }

@@ -14,6 +14,7 @@ use plenum_proto::{delta, v1};
 use prost::Message;
 
 use super::BackupError;
+use crate::checkpoint;
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
@@ -95,7 +96,7 @@ fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
     }
     let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
     let start = opened.newest_checkpoint.map_or(0, |newest| newest.revision);
-    let mut cell = if start == 0 { Cell::default() } else { recovery::checkpoint_cell(&history, start)? };
+    let mut cell = if start == 0 { Cell::default() } else { checkpoint::read(&history, start)? };
     // Its batches may end before its newest checkpoint.
     if opened.newest_revision > start {
         for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {

@@ -5,19 +5,20 @@ use std::io::{self, BufReader};
 use std::path::Path;
 
 use plenum_core::invariants;
-use plenum_history::{History, PageImage, TablePages};
+use plenum_history::History;
 use plenum_journal::{CellId, ChainHash, Identity, RealDisk, Tail};
 use plenum_model::{Cell, INCARNATIONS_MAX};
-use plenum_proto::pages::{self, Table};
+use plenum_proto::pages;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 
 use super::file::Decoder;
 use super::folder::{self, Followed, Loss};
 use super::{BackupError, manifest};
+use crate::checkpoint;
 use crate::error::ServerError;
 use crate::options::Settings;
-use crate::recovery::{HISTORY, LOG, checkpoint_cell};
+use crate::recovery::{HISTORY, LOG};
 
 /// Where a new directory is built, inside itself: what is there before the end is not where a server looks for it.
 pub(crate) const DRAFT: &str = "restoring";
@@ -148,17 +149,10 @@ fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
     fs::create_dir_all(folder).map_err(failed(folder))?;
     let options = plenum_history::Options::new(cell.identity().cell_id.to_vec());
     let (history, _) = History::open(folder, options).map_err(ServerError::from)?;
-    let number_of = |table: Table| u8::try_from(i32::from(table)).expect("tables have small numbers");
-    let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
-    let images = pages::every(cell).map(|(table, number)| PageImage {
-        table: number_of(table),
-        number,
-        bytes: pages::encode_page(cell, table, number),
-    });
-    let written = history.checkpoint(cell.revision().0, cell.time().micros, &live, images);
+    let written = checkpoint::write(&history, cell, None);
     written.and_then(|_| history.persist()).map_err(ServerError::WriteHistory)?;
     // Read back: that it can be started from is what this is for.
-    let read = checkpoint_cell(&history, cell.revision().0)?;
+    let read = checkpoint::read(&history, cell.revision().0)?;
     match read.first_difference(cell) {
         None => Ok(()),
         Some(what) => Err(BackupError::NotSound { revision: cell.revision().0, what: what.to_string() }),

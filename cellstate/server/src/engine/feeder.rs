@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::RwLock;
-use plenum_history::{EncodedBatch, History, LogPlace, PageImage, TablePages, WriteError};
+use plenum_history::{EncodedBatch, History, LogPlace, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
 use plenum_model::{Cell, Revision};
-use plenum_proto::pages::{self, Table};
 use tokio::sync::watch;
 
+use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
@@ -385,7 +385,7 @@ impl Feeder<'_> {
             return Ok(());
         };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
-            self.image_bytes = take_checkpoint(history, &cell, self.before.as_ref())?;
+            self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
             self.before = Some(cell);
         }
         self.give_up();
@@ -471,24 +471,6 @@ fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
         bytes: batch.bytes().clone(),
         place: Some(LogPlace { segment, offset, bytes }),
     }
-}
-
-/// Writes a checkpoint of this cell: images of the pages that differ from those of the newest one. Gives their bytes.
-fn take_checkpoint(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<u64, WriteError> {
-    let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
-    let changed = before.map_or_else(|| pages::every(cell).collect(), |before| pages::changed(before, cell));
-    let images = changed.into_iter().map(|(table, number)| PageImage {
-        table: number_of(table),
-        number,
-        bytes: pages::encode_page(cell, table, number),
-    });
-    let info = history.checkpoint(cell.revision().0, cell.time().micros, &live, images)?;
-    tracing::debug!(revision = info.revision, images = info.images, bytes = info.image_bytes, "checkpoint");
-    Ok(info.image_bytes)
-}
-
-fn number_of(table: Table) -> u8 {
-    u8::try_from(i32::from(table)).expect("tables have small numbers")
 }
 
 #[cfg(test)]

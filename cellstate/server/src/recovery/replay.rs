@@ -17,7 +17,7 @@ use plenum_journal::{Claimed, Frame, Journal, Recovered};
 use plenum_model::{Cell, Delta, Revision};
 use plenum_proto::delta;
 
-use super::checkpoint_cell;
+use crate::checkpoint;
 use crate::error::ServerError;
 use crate::publish::{LoggedBatch, Mirror};
 
@@ -230,7 +230,7 @@ pub(crate) fn delta_of(batch: &LoggedBatch, revision: Revision) -> Result<Delta,
 
 /// Folds deltas into the checkpoint of a revision.
 fn fold(decoded: Receiver<Decoded>, history: &History, start: u64) -> Result<Replayed, ServerError> {
-    let cell = if start == 0 { Cell::default() } else { checkpoint_cell(history, start)? };
+    let cell = if start == 0 { Cell::default() } else { checkpoint::read(history, start)? };
     let checkpoint = (start > 0).then(|| cell.clone());
     let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
     let mut folded_bytes = 0;
