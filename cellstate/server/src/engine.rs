@@ -10,6 +10,7 @@
 
 mod backlog;
 mod clock;
+mod feed;
 mod feeder;
 mod journal;
 mod keeping;
@@ -25,7 +26,8 @@ use plenum_model::Cell;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use clock::Clock;
-pub(crate) use feeder::{Feed, step_back};
+pub(crate) use feed::Feed;
+pub(crate) use feeder::step_back;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
 

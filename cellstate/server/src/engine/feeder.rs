@@ -6,26 +6,18 @@
 //! between is retired, and said so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use parking_lot::RwLock;
-use plenum_history::{EncodedBatch, History, LogPlace, WriteError};
+use plenum_history::{EncodedBatch, LogPlace, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
-use plenum_model::{Cell, Revision};
-use tokio::sync::watch;
+use plenum_model::Cell;
 
 use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
 
-/// Batches that wait in memory, and their bytes. What does not fit is read from the log, which costs more than to keep it here: finding
-/// where to go on means to read a segment from its beginning. So a thread that got no time for a second shall not have to.
-const BATCHES_WAITING_MAX: usize = 8192;
-const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
 
@@ -49,118 +41,6 @@ const GATHERING: Duration = Duration::from_millis(5);
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The history, and the way into it.
-pub(crate) struct Feed {
-    history: History,
-    /// Never waited for: so a feeding thread that got no time for a while stops nobody.
-    batches: Sender<Option<Arc<LoggedBatch>>>,
-    received: Receiver<Option<Arc<LoggedBatch>>>,
-    closing: AtomicBool,
-    /// Nobody takes batches any more, or nobody ever did: none are put into the queue, where they would stay.
-    over: AtomicBool,
-    newest: watch::Sender<Revision>,
-    /// The last revision that was told: its batch is in the queue, or is to be read from the log. What is durable and not told yet is on
-    /// its way here, and would be read in vain.
-    told: AtomicU64,
-    /// Bytes of the log, counted from somewhere: up to its durable end, and up to what the history has got.
-    durable_bytes: AtomicU64,
-    fed_bytes: AtomicU64,
-    /// Revisions that were given up because the log had grown to its bound.
-    given_up: AtomicU64,
-    /// Why nothing more is written, if so. The log then keeps everything, and the next start feeds the history again.
-    broken: RwLock<Option<String>>,
-}
-
-impl Feed {
-    /// `lag_bytes` are those of batches that the log has, and the history has not.
-    pub(crate) fn new(history: History, lag_bytes: u64) -> Self {
-        let newest = watch::Sender::new(Revision(history.newest_revision()));
-        let (batches, received) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
-        Self {
-            history,
-            batches,
-            received,
-            closing: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-            newest,
-            told: AtomicU64::new(0),
-            durable_bytes: AtomicU64::new(lag_bytes),
-            fed_bytes: AtomicU64::new(0),
-            given_up: AtomicU64::new(0),
-            broken: RwLock::new(None),
-        }
-    }
-
-    pub(crate) fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// Why nothing more is written.
-    pub(crate) fn broken(&self) -> Option<String> {
-        self.broken.read().clone()
-    }
-
-    /// Bytes of durable batches that the history has not got yet.
-    pub(crate) fn lag_bytes(&self) -> u64 {
-        self.durable_bytes().saturating_sub(self.fed_bytes.load(Ordering::Relaxed))
-    }
-
-    fn durable_bytes(&self) -> u64 {
-        self.durable_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Revisions that were given up since the start, because the history was too far behind.
-    pub(crate) fn given_up(&self) -> u64 {
-        self.given_up.load(Ordering::Relaxed)
-    }
-
-    /// Tells of a durable batch, the next one. Never waits.
-    pub(crate) fn send(&self, batch: Arc<LoggedBatch>) {
-        let last = batch.last().0;
-        self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
-        // Otherwise, as with a full queue: it will be read from the log.
-        if self.lag_bytes() <= WAITING_BYTES_MAX && !self.over.load(Ordering::Acquire) {
-            drop(self.batches.try_send(Some(batch)));
-        }
-        self.told.fetch_max(last, Ordering::Release);
-    }
-
-    /// Nothing more is taken; what waits is let go of.
-    fn end(&self) {
-        self.over.store(true, Ordering::Release);
-        // One that is on its way into the queue meanwhile may stay.
-        while self.received.try_recv().is_ok() {}
-    }
-
-    /// Nothing more will come. Whoever waits for the history is not waited for.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        // If the queue is full, the feeding thread is awake.
-        drop(self.batches.try_send(None));
-    }
-
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    fn fed(&self, bytes: u64) {
-        self.fed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.newest.send_replace(Revision(self.history.newest_revision()));
-    }
-
-    /// The history had everything when the log's end was counted so.
-    fn caught_up(&self, durable_bytes: u64) {
-        self.fed_bytes.store(durable_bytes, Ordering::Relaxed);
-    }
-
-    /// Waits until the history has a revision; false when it did not come in time.
-    pub(crate) async fn reaches(&self, revision: Revision, patience: Duration) -> bool {
-        let mut newest = self.newest.subscribe();
-        let reached = newest.wait_for(|newest| *newest >= revision);
-        tokio::time::timeout(patience, reached).await.is_ok()
-    }
-}
 
 /// Takes a thread, and those that it starts, back behind all others.
 pub(crate) fn step_back() {
@@ -214,13 +94,13 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         reader: None,
         before,
         checkpoint_bytes: 0,
-        image_bytes: shared.feed.history.newest_checkpoint().map_or(0, |newest| newest.image_bytes),
+        image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
         checkpoint_due: None,
         retiring_due: None,
     };
     if let Err(error) = feeder.run() {
         tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
-        *shared.feed.broken.write() = Some(error.to_string());
+        shared.feed.breaks(error.to_string());
     }
     shared.feed.end();
 }
@@ -228,7 +108,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
 impl Feeder<'_> {
     fn run(&mut self) -> Result<(), FeedError> {
         // What the log had at the start was told to nobody.
-        self.shared.feed.told.fetch_max(self.shared.keeper.tail().revision, Ordering::Release);
+        self.shared.feed.tell(self.shared.keeper.tail().revision);
         let mut ending = None;
         loop {
             if self.shared.has_failed() {
@@ -259,12 +139,12 @@ impl Feeder<'_> {
 
     /// The batches that come next, as many as go in one round; none if there are none.
     fn next_batches(&mut self) -> Result<Vec<EncodedBatch>, FeedError> {
-        let mut next = self.shared.feed.history.newest_revision() + 1;
+        let mut next = self.shared.feed.history().newest_revision() + 1;
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while bytes < ROUND_BYTES {
             // Before the queue is looked at: what was told by now is in it, or did not fit.
-            let told = self.shared.feed.told.load(Ordering::Acquire);
-            let held = self.held.take().or_else(|| self.shared.feed.received.try_iter().flatten().next());
+            let told = self.shared.feed.told();
+            let held = self.held.take().or_else(|| self.shared.feed.take());
             let batch = match held {
                 // What was read from the log, and came from memory, too.
                 Some(held) if held.last().0 < next => continue,
@@ -319,7 +199,7 @@ impl Feeder<'_> {
     }
 
     fn leap_over_gap(&mut self, oldest: u64) -> Result<(), FeedError> {
-        let history = &self.shared.feed.history;
+        let history = self.shared.feed.history();
         let newest = history.newest_revision();
         match history.newest_checkpoint().filter(|info| info.revision > newest && info.revision + 1 >= oldest) {
             Some(_) => self.leap()?,
@@ -335,12 +215,8 @@ impl Feeder<'_> {
             std::thread::sleep(GATHERING);
             return;
         }
-        let received = &self.shared.feed.received;
         let due = self.checkpoint_due.into_iter().chain(self.retiring_due).min();
-        let received = due.map_or_else(
-            || received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            |due| received.recv_deadline(due),
-        );
+        let received = self.shared.feed.wait(due);
         if let Ok(batch) = received {
             self.held = batch;
             if !self.shared.feed.is_closing() {
@@ -353,7 +229,7 @@ impl Feeder<'_> {
 
     fn feed(&mut self, batches: Vec<EncodedBatch>) -> Result<(), FeedError> {
         let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
-        self.shared.feed.history.append(&batches)?;
+        self.shared.feed.history().append(&batches)?;
         self.shared.feed.fed(bytes);
         self.checkpoint_due.get_or_insert_with(|| Instant::now() + self.settings.checkpoint_interval);
         Ok(())
@@ -376,7 +252,7 @@ impl Feeder<'_> {
 
     /// Writes images of the pages that changed, of the picture as it is.
     fn checkpoint(&mut self) -> Result<(), FeedError> {
-        let history = &self.shared.feed.history;
+        let history = self.shared.feed.history();
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
         self.checkpoint_due = None;
         let ask = || self.shared.ingress.want_snapshot();
@@ -403,9 +279,9 @@ impl Feeder<'_> {
 
     /// Goes on from a checkpoint of the present: what lies between is retired.
     fn leap(&mut self) -> Result<(), FeedError> {
-        let before = self.shared.feed.history.newest_revision();
+        let before = self.shared.feed.history().newest_revision();
         self.checkpoint()?;
-        let history = &self.shared.feed.history;
+        let history = self.shared.feed.history();
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
             history.leap_to(info.revision)?;
@@ -414,7 +290,7 @@ impl Feeder<'_> {
         if now > before {
             let from = before + 1;
             tracing::warn!(from, to = now, "the history was too far behind: what is before can not be read any more");
-            self.shared.feed.given_up.fetch_add(now - before, Ordering::Relaxed);
+            self.shared.feed.gave_up(now - before);
         }
         self.reader = None;
         self.shared.feed.caught_up(self.checkpoint_bytes);
@@ -426,12 +302,12 @@ impl Feeder<'_> {
     /// The last round: what is there becomes durable, and the next start has little to do.
     fn end(&mut self) -> Result<(), FeedError> {
         self.checkpoint()?;
-        Ok(self.shared.feed.history.persist()?)
+        Ok(self.shared.feed.history().persist()?)
     }
 
     /// Lets go of what is not needed any more: segments of the log, and old history.
     fn give_up(&mut self) {
-        let history = &self.shared.feed.history;
+        let history = self.shared.feed.history();
         let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
         self.shared.keeper.release(history.durable_revision().min(checkpoint));
         let oldest = history.oldest_revision();

@@ -1,0 +1,165 @@
+//! The history, and the way of batches into it: nobody waits there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::RwLock;
+use plenum_history::History;
+use plenum_model::Revision;
+use tokio::sync::watch;
+
+use crate::publish::LoggedBatch;
+
+/// Batches that wait in memory, and their bytes. What does not fit is read from the log, which costs more than to keep it here: finding
+/// where to go on means to read a segment from its beginning. So a thread that got no time for a second shall not have to.
+const BATCHES_WAITING_MAX: usize = 8192;
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+
+/// The history, and the way into it.
+pub(crate) struct Feed {
+    history: History,
+    /// Never waited for: so a feeding thread that got no time for a while stops nobody.
+    batches: Sender<Option<Arc<LoggedBatch>>>,
+    received: Receiver<Option<Arc<LoggedBatch>>>,
+    closing: AtomicBool,
+    /// Nobody takes batches any more, or nobody ever did: none are put into the queue, where they would stay.
+    over: AtomicBool,
+    newest: watch::Sender<Revision>,
+    /// The last revision that was told: its batch is in the queue, or is to be read from the log. What is durable and not told yet is on
+    /// its way here, and would be read in vain.
+    told: AtomicU64,
+    /// Bytes of the log, counted from somewhere: up to its durable end, and up to what the history has got.
+    durable_bytes: AtomicU64,
+    fed_bytes: AtomicU64,
+    /// Revisions that were given up because the log had grown to its bound.
+    given_up: AtomicU64,
+    /// Why nothing more is written, if so. The log then keeps everything, and the next start feeds the history again.
+    broken: RwLock<Option<String>>,
+}
+
+impl Feed {
+    /// `lag_bytes` are those of batches that the log has, and the history has not.
+    pub(crate) fn new(history: History, lag_bytes: u64) -> Self {
+        let newest = watch::Sender::new(Revision(history.newest_revision()));
+        let (batches, received) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+        Self {
+            history,
+            batches,
+            received,
+            closing: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            newest,
+            told: AtomicU64::new(0),
+            durable_bytes: AtomicU64::new(lag_bytes),
+            fed_bytes: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            broken: RwLock::new(None),
+        }
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Why nothing more is written.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.broken.read().clone()
+    }
+
+    /// Bytes of durable batches that the history has not got yet.
+    pub(crate) fn lag_bytes(&self) -> u64 {
+        self.durable_bytes().saturating_sub(self.fed_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the log up to its durable end, counted from somewhere.
+    pub(super) fn durable_bytes(&self) -> u64 {
+        self.durable_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Revisions that were given up since the start, because the history was too far behind.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a durable batch, the next one. Never waits.
+    pub(crate) fn send(&self, batch: Arc<LoggedBatch>) {
+        let last = batch.last().0;
+        self.durable_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
+        // Otherwise, as with a full queue: it will be read from the log.
+        if self.lag_bytes() <= WAITING_BYTES_MAX && !self.over.load(Ordering::Acquire) {
+            drop(self.batches.try_send(Some(batch)));
+        }
+        self.tell(last);
+    }
+
+    /// What is up to this revision is in the queue, or in the log.
+    pub(super) fn tell(&self, revision: u64) {
+        self.told.fetch_max(revision, Ordering::Release);
+    }
+
+    /// The last revision that was told.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// The next batch in the queue, if there is one.
+    pub(super) fn take(&self) -> Option<Arc<LoggedBatch>> {
+        self.received.try_iter().flatten().next()
+    }
+
+    /// The same, but waits for one, at most until then; `None` when nothing more will come.
+    pub(super) fn wait(&self, until: Option<Instant>) -> Result<Option<Arc<LoggedBatch>>, RecvTimeoutError> {
+        match until {
+            Some(until) => self.received.recv_deadline(until),
+            None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Nothing more is taken; what waits is let go of.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        // One that is on its way into the queue meanwhile may stay.
+        while self.received.try_recv().is_ok() {}
+    }
+
+    /// Nothing more will come. Whoever waits for the history is not waited for.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        // If the queue is full, the feeding thread is awake.
+        drop(self.batches.try_send(None));
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// The history has got so many bytes more.
+    pub(super) fn fed(&self, bytes: u64) {
+        self.fed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.newest.send_replace(Revision(self.history.newest_revision()));
+    }
+
+    /// So many revisions were given up.
+    pub(super) fn gave_up(&self, revisions: u64) {
+        self.given_up.fetch_add(revisions, Ordering::Relaxed);
+    }
+
+    /// Nothing more is written, because of this.
+    pub(super) fn breaks(&self, why: String) {
+        *self.broken.write() = Some(why);
+    }
+
+    /// The history had everything when the log's end was counted so.
+    pub(super) fn caught_up(&self, durable_bytes: u64) {
+        self.fed_bytes.store(durable_bytes, Ordering::Relaxed);
+    }
+
+    /// Waits until the history has a revision; false when it did not come in time.
+    pub(crate) async fn reaches(&self, revision: Revision, patience: Duration) -> bool {
+        let mut newest = self.newest.subscribe();
+        let reached = newest.wait_for(|newest| *newest >= revision);
+        tokio::time::timeout(patience, reached).await.is_ok()
+    }
+}
