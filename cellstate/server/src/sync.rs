@@ -157,7 +157,7 @@ impl SyncSession {
     }
 
     /// Hands over what was asked for by [`Step::NeedMissed`]: whole deltas from the next revision on, without gaps; as many as go into
-    /// a message, or none if they are not to be had any more.
+    /// a message, or none if they are not to be had any more. Those that [`Recent`] has not got yet are left out.
     pub fn missed(&mut self, deltas: Vec<Bytes>) {
         self.missed = Some(deltas);
     }
@@ -281,7 +281,13 @@ impl SyncSession {
     }
 
     /// Goes on where deltas are not recent any more.
-    fn catch_up(&mut self, position: Revision, missed: Option<Vec<Bytes>>, recent: &Recent) -> Step {
+    fn catch_up(&mut self, position: Revision, mut missed: Option<Vec<Bytes>>, recent: &Recent) -> Step {
+        if let Some(deltas) = &mut missed {
+            // The log has what is durable a moment before it is shown. A watcher that was told of it would be ahead of what is recent,
+            // where nothing continues.
+            let shown = recent.newest().0.saturating_sub(position.0);
+            deltas.truncate(usize::try_from(shown).unwrap_or(usize::MAX));
+        }
         match missed {
             None if self.joins => Step::NeedMissed(position),
             None => {

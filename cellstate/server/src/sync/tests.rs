@@ -22,6 +22,8 @@ struct Source {
     machines: u32,
     /// What is kept for long; nothing in a source that forgets.
     log: Option<Vec<Arc<LoggedBatch>>>,
+    /// What is durable, and not shown yet; `None`: it is shown at once.
+    unshown: Option<Vec<Arc<LoggedBatch>>>,
 }
 
 impl Source {
@@ -32,6 +34,7 @@ impl Source {
             mirror: Mirror::new(Cell::default()),
             machines: 0,
             log: None,
+            unshown: None,
         };
         source.commit(Command::OpenServer(identity()));
         source
@@ -46,7 +49,10 @@ impl Source {
                 Output::Publish(published) => {
                     self.mirror.fold(&published.batch, &published.deltas).unwrap();
                     self.log.iter_mut().for_each(|log| log.push(published.batch.clone()));
-                    self.recent.push(published.batch);
+                    match &mut self.unshown {
+                        Some(unshown) => unshown.push(published.batch),
+                        None => self.recent.push(published.batch),
+                    }
                 }
                 Output::Answer { .. } | Output::Snapshot(_) => {}
             }
@@ -72,11 +78,16 @@ impl Source {
 
     /// Two deltas after a revision.
     fn missed(&self, after: Revision) -> Vec<Bytes> {
+        self.logged(after).into_iter().take(2).collect()
+    }
+
+    /// All deltas after a revision.
+    fn logged(&self, after: Revision) -> Vec<Bytes> {
         let later = |batch: &Arc<LoggedBatch>| {
             let revisions = batch.revisions().filter(|revision| *revision > after);
             revisions.filter_map(|revision| batch.delta(revision)).collect::<Vec<_>>()
         };
-        self.log.iter().flatten().flat_map(later).take(2).collect()
+        self.log.iter().flatten().flat_map(later).collect()
     }
 
     fn watch(&self, resume: Resume) -> SyncSession {
@@ -228,6 +239,30 @@ fn a_snapshot_that_is_read_slowly_is_continued() {
     (0..50).for_each(|_| source.machine());
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!((session.resyncs(), session.position()), (1, Some(source.recent.newest())));
+}
+
+/// It was told what was durable and not shown yet, was ahead of all that is recent by then, and began anew, with a whole snapshot.
+#[test]
+fn a_watcher_that_catches_up_is_told_no_more_than_is_shown() {
+    let mut source = Source { log: Some(Vec::new()), ..Source::new(500) };
+    let (lending, mut watcher) = (Lending::default(), Watcher::default());
+    let mut session = begun(&mut source, &lending, &mut watcher);
+    (0..50).for_each(|_| source.machine());
+    source.unshown = Some(Vec::new());
+    (0..2).for_each(|_| source.machine());
+    loop {
+        match session.poll(0, &source.recent) {
+            Step::Send(message) => watcher.take(message),
+            Step::NeedMissed(after) => session.missed(source.logged(after)),
+            Step::Wait { .. } => break,
+            other => panic!("it has a snapshot, and asked for nothing: {other:?}"),
+        }
+    }
+    assert_eq!((session.resyncs(), session.position()), (0, Some(source.recent.newest())));
+    source.unshown.take().into_iter().flatten().for_each(|batch| source.recent.push(batch));
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (0, None));
 }
 
 #[test]
