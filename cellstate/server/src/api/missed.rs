@@ -54,12 +54,13 @@ impl Message {
         Self { deltas: Vec::new(), bytes_left: shared.settings.sync.message_bytes }
     }
 
-    /// Takes a delta; false when it is full. The first one goes in however large it is.
-    fn add(&mut self, delta: Bytes) -> bool {
+    /// Takes a copy of a delta, which may be little of the frame or block that it stands in: a watcher that does not read on holds what is
+    /// on its way to it. False when it is full. The first one goes in however large it is.
+    fn add(&mut self, delta: &[u8]) -> bool {
         let fits = self.deltas.is_empty() || (delta.len() <= self.bytes_left && self.deltas.len() < REVISIONS_MAX);
         if fits {
             self.bytes_left = self.bytes_left.saturating_sub(delta.len());
-            self.deltas.push(delta);
+            self.deltas.push(Bytes::copy_from_slice(delta));
         }
         fits
     }
@@ -72,7 +73,7 @@ fn from_log(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavailable>
     while let Some(frame) = reader.next_frame()? {
         let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
         let mut later = batch.revisions().filter(|revision| *revision > after);
-        if !later.all(|revision| message.add(batch.delta(revision).unwrap_or_default())) {
+        if !later.all(|revision| message.add(&batch.delta(revision).unwrap_or_default())) {
             break;
         }
     }
@@ -84,9 +85,25 @@ fn from_history(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavaila
     let history = shared.feed.history();
     let last = history.newest_revision().min(after.0 + REVISIONS_MAX as u64);
     for logged in history.entries(after.next().0, last)? {
-        if !message.add(logged?.entry.delta) {
+        if !message.add(&logged?.entry.delta) {
             break;
         }
     }
     Ok(message.deltas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A message of a few small deltas held all frames in memory that they stand in, up to its 4096 revisions, until its watcher read it.
+    #[test]
+    fn a_message_holds_its_deltas_and_not_the_frames_that_they_stand_in() {
+        let mut message = Message { deltas: Vec::new(), bytes_left: 100 };
+        let frames: Vec<Bytes> = (0..3).map(|_| Bytes::from(vec![7; 1 << 20])).collect();
+        let taken: Vec<bool> = frames.iter().map(|frame| message.add(&frame.slice(5..45))).collect();
+        assert_eq!(taken, [true, true, false]);
+        assert_eq!(message.deltas, [&[7; 40][..]; 2]);
+        assert!(frames.iter().all(Bytes::is_unique));
+    }
 }

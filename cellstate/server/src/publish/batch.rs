@@ -26,6 +26,10 @@ const DELTA: u64 = 4;
 /// Of `Decision`.
 const OUTCOME: u64 = 2;
 
+/// Deltas that are less of their batch than one byte of so many are copied out of it: a watcher that does not read on holds what is on its
+/// way to it, and of a batch whose transactions were large and refused that would be nearly all for nothing. Most are more of theirs.
+const HELD_PER_BYTE: usize = 4;
+
 /// Where the pieces of one entry stand in its batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Entry {
@@ -202,18 +206,32 @@ impl LoggedBatch {
         Some(self.bytes.slice(self.entry(revision)?.delta.clone()))
     }
 
-    /// The deltas for watchers of these sections, in order. Made once for each set of sections.
+    /// The deltas for watchers of these sections, in order. Made once for each set of sections. Whoever holds them holds at most
+    /// [`HELD_PER_BYTE`] times their bytes.
     #[must_use]
     pub fn deltas(&self, sections: Sections) -> Arc<[Bytes]> {
         let mut made = self.cut.lock();
         if let Some((_, deltas)) = made.iter().find(|(of, _)| *of == sections) {
             return deltas.clone();
         }
-        let deltas: Arc<[Bytes]> =
+        let deltas: Vec<Bytes> =
             self.entries.iter().map(|entry| cut(sections, self.bytes.slice(entry.delta.clone()))).collect();
+        let bytes: usize = deltas.iter().map(Bytes::len).sum();
+        let are_little = bytes.saturating_mul(HELD_PER_BYTE) < self.bytes.len();
+        let deltas: Arc<[Bytes]> = if are_little { together(&deltas, bytes) } else { deltas }.into();
         made.push((sections, deltas.clone()));
         deltas
     }
+}
+
+/// A copy of pieces, all in one memory of so many bytes.
+fn together(pieces: &[Bytes], bytes: usize) -> Vec<Bytes> {
+    let mut all = BytesMut::with_capacity(bytes);
+    let taken = pieces.iter().map(|piece| {
+        all.extend_from_slice(piece);
+        all.split().freeze()
+    });
+    taken.collect()
 }
 
 impl fmt::Debug for LoggedBatch {
@@ -286,6 +304,24 @@ mod tests {
         assert_eq!(batch.decided(Revision(301)).unwrap(), "decided");
         assert_eq!(batch.delta(Revision(302)), None);
         assert_eq!(batch.deltas(Sections::ALL).len(), 2);
+    }
+
+    // A watcher that did not read on held, with a message of some small deltas, all batches in memory that they stood in.
+    #[test]
+    fn deltas_that_are_little_of_a_batch_do_not_hold_it() {
+        for (asked_bytes, holds) in [(1000, false), (0, true)] {
+            let mut encoder = BatchEncoder::default();
+            encoder.begin(LogTime::default());
+            (1..=3).for_each(|revision| {
+                encoder.add(Revision(revision), &vec![1; asked_bytes], b"", b"a delta of some bytes")
+            });
+            let bytes = encoder.finish();
+            let batch = LoggedBatch::parse(bytes.clone()).unwrap();
+            let deltas = batch.deltas(Sections::ALL);
+            drop(batch);
+            assert_eq!(*deltas, [&b"a delta of some bytes"[..]; 3]);
+            assert_eq!(!bytes.is_unique(), holds);
+        }
     }
 
     #[test]
