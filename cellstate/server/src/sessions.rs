@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, SessionId};
+use plenum_model::{Cell, Delta, SessionChange, SessionId};
 
 #[derive(Clone, Copy, Debug)]
 enum Standing {
@@ -44,10 +44,25 @@ impl Sessions {
         self.owners.insert(session, owner);
     }
 
-    /// The opening of a session is durable. Whoever asked for it may be gone by now: then nobody else would ever count it as alone.
-    pub(crate) fn published(&mut self, session: SessionId, owner: Owner, now_micros: i64) {
-        self.standings.entry(session).or_insert(Standing::Alone(now_micros));
-        self.owners.entry(session).or_insert(owner);
+    /// Takes what is published, in order: it comes later than the answers, and who asked may be gone by then. A session whose opener left
+    /// nobody else would ever count as alone. One that was closed meanwhile is known again from its opening to its closing.
+    pub(crate) fn published(&mut self, delta: &Delta, now_micros: i64) {
+        for change in &delta.sessions {
+            match change {
+                SessionChange::Opened { principal, namespace, .. } => {
+                    let session = SessionId(delta.revision.0);
+                    let owner = Owner { principal: principal.clone(), namespace: namespace.clone() };
+                    self.standings.entry(session).or_insert(Standing::Alone(now_micros));
+                    self.owners.entry(session).or_insert(owner);
+                }
+                SessionChange::Closed(session) => {
+                    self.closed(*session);
+                    // It will not grow old. Its streams, if any, end by themselves.
+                    self.standings.remove(session);
+                }
+                SessionChange::Number { .. } => {}
+            }
+        }
     }
 
     /// A session was closed.
@@ -103,6 +118,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::{LogTime, Revision};
 
     #[test]
     fn a_session_is_its_owners_until_it_is_closed() {
@@ -122,14 +138,34 @@ mod tests {
     fn a_session_whose_opener_is_gone_grows_old_too() {
         let mut sessions = Sessions::default();
         let (one, other) = (SessionId(1), SessionId(2));
-        let owner = Owner { principal: "ann".into(), namespace: "a".into() };
-        sessions.published(one, owner.clone(), 10);
-        assert_eq!(sessions.owner(one), Some(&owner));
+        sessions.published(&changed(1, opened()), 10);
+        assert_eq!(sessions.owner(one).map(|owner| &*owner.principal), Some("ann"));
         // One whose stream was quicker is not alone.
         sessions.connected(other);
-        sessions.published(other, owner, 10);
+        sessions.published(&changed(2, opened()), 10);
         assert_eq!((sessions.overdue(109, 100), sessions.overdue(110, 100)), (vec![], vec![one]));
         assert!(sessions.is_connected(other));
+    }
+
+    /// Its opening was published after it had been closed: it was known again, grew old, and was closed once more.
+    #[test]
+    fn a_session_that_was_closed_before_its_opening_is_published_stays_closed() {
+        let (mut sessions, session) = (Sessions::default(), SessionId(1));
+        sessions.opened(session, Owner { principal: "ann".into(), namespace: "a".into() });
+        sessions.seen(session, 0);
+        sessions.closed(session);
+        sessions.published(&changed(1, opened()), 10);
+        sessions.published(&changed(2, SessionChange::Closed(session)), 20);
+        assert_eq!(sessions.owner(session), None);
+        assert_eq!(sessions.overdue(1000, 100), []);
+    }
+
+    fn opened() -> SessionChange {
+        SessionChange::Opened { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() }
+    }
+
+    fn changed(revision: u64, change: SessionChange) -> Delta {
+        Delta { sessions: vec![change], ..Delta::new(Revision(revision), LogTime::default()) }
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use plenum_model::{Delta, SessionChange, SessionId};
+use plenum_model::{Delta, SessionChange};
 
 use super::backlog::Received;
 use crate::commit::Published;
 use crate::error::ServerError;
 use crate::publish::losses;
-use crate::sessions::Owner;
 use crate::shared::Shared;
 
 /// Most batches that are taken at a time.
@@ -46,18 +45,16 @@ fn fold(shared: &Arc<Shared>, published: Published) -> Result<Vec<Delta>, Server
     shared.metrics.decided(&published.transactions, &losses);
     let now = shared.clock.monotonic_micros();
     shared.hub.fold(&published.deltas, now);
-    note_opened(shared, &published.deltas, now);
+    note_sessions(shared, &published.deltas, now);
     shared.feed.send(published.batch);
     Ok(published.deltas)
 }
 
-/// Sessions that were opened, whether or not who asked for them is still there.
-fn note_opened(shared: &Shared, deltas: &[Delta], now_micros: i64) {
-    for delta in deltas {
-        for change in &delta.sessions {
-            let SessionChange::Opened { principal, namespace, .. } = change else { continue };
-            let owner = Owner { principal: principal.clone(), namespace: namespace.clone() };
-            shared.sessions.lock().published(SessionId(delta.revision.0), owner, now_micros);
-        }
+/// Sessions that were opened and closed, whether or not who asked for it is still there.
+fn note_sessions(shared: &Shared, deltas: &[Delta], now_micros: i64) {
+    // Each transaction's delta has its number; connections are not to be kept from the books for those.
+    let opens_or_closes = |change: &SessionChange| !matches!(change, SessionChange::Number { .. });
+    for delta in deltas.iter().filter(|delta| delta.sessions.iter().any(opens_or_closes)) {
+        shared.sessions.lock().published(delta, now_micros);
     }
 }
