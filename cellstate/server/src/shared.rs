@@ -10,7 +10,7 @@ use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
-use crate::agents::Hub;
+use crate::agents::{Hub, LogRelay};
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
@@ -99,7 +99,8 @@ impl Shared {
         let clock = Clock::new(time);
         let term = settings.lease + settings.lease_margin;
         let term_micros = i64::try_from(term.as_micros()).unwrap_or(i64::MAX);
-        let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), settings.log_readers);
+        let logs = LogRelay::new(identity.term, settings.log_readers);
+        let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), logs);
         let sessions = Sessions::of_cell(cell, clock.monotonic_micros());
         Self {
             clock,

@@ -45,14 +45,14 @@ enum Index {
 }
 
 impl Hub {
-    pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, log_readers: usize) -> Self {
+    pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, logs: LogRelay) -> Self {
         Self {
             books: Mutex::new(Books { index: Index::NotNeeded, folded: cell.revision(), followed: BTreeMap::new() }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
             registering: Mutex::new(BTreeMap::new()),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
-            logs: LogRelay::new(log_readers),
+            logs,
             reports: Reports::default(),
         }
     }
@@ -246,7 +246,7 @@ mod tests {
     /// was given to begin with; it was never started.
     #[test]
     fn a_stream_that_begins_late_asks_for_a_picture_of_all_that_was_folded() {
-        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         hub.fold(
             &[Delta::new(Revision(1), LogTime::from_micros(1)), Delta::new(Revision(2), LogTime::from_micros(1))],
             0,
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_index_that_is_made_late_has_what_came_by_meanwhile_and_nothing_twice() {
-        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         hub.fold(&[granted(1, 0, 3)], 0);
         assert_eq!(hub.needs_index(), Some(Revision(1)));
         hub.fold(&[granted(2, 1, 3)], 0);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_index_that_nobody_makes_keeps_no_more_than_its_bound() {
-        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         assert_eq!(hub.needs_index(), Some(Revision(0)));
         let mut large = granted(1, 0, 3);
         large.grants[0].slots = vec![0; MEANWHILE_ROWS_MAX + 1];
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn one_instance_registers_a_name_at_a_time() {
-        let hub = Hub::new(&Cell::default(), 1, 0, 1);
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         let first = hub.registering("m1", "a");
         assert!(first.is_some() && hub.registering("m1", "b").is_none() && hub.registering("m2", "b").is_some());
         drop(hub.registering("m1", "a").expect("the same one may ask again"));

@@ -72,6 +72,14 @@ impl AgentsService {
         let logs = &self.shared.hub.logs;
         let mut allowed = None;
         while let Some(chunk) = chunks.message().await? {
+            if let Some(other) = sending.filter(|request| *request != chunk.request) {
+                // Whose end would come with the call's, and nobody would know.
+                let found = chunk.request;
+                let message = format!(
+                    "request: expected {other}, whose end has not come, found {found}; each has a call of its own"
+                );
+                return Err(Failure::invalid(message).into());
+            }
             let Some(writing) = logs.writing(chunk.request) else {
                 let message = format!("request {}: nobody reads it any more", chunk.request);
                 return Err(Failure::new(Code::Cancelled, "READER_GONE", message).into());

@@ -279,7 +279,7 @@ impl v1::jobs_server::Jobs for JobsService {
         };
         let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
             let (status, code) = match &no_logs {
-                NoLogs::TooMany(_) => (Code::ResourceExhausted, "TOO_MANY_READERS"),
+                NoLogs::TooMany(_) | NoLogs::AgentBusy => (Code::ResourceExhausted, "TOO_MANY_READERS"),
                 NoLogs::AgentGone => (Code::Unavailable, "AGENT_GONE"),
             };
             Failure::new(status, code, no_logs.to_string())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use plenum_proto::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use tonic::transport::Channel;
 
 use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
 
@@ -282,6 +283,75 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
     assert!(told.message().await.unwrap().unwrap().full);
     let _reader = jobs.logs(ask).await.unwrap();
     assert!(!asked_of(&mut told).await.follow);
+    server.shutdown().await.unwrap();
+}
+
+/// A machine whose agent follows, and an allocation there.
+async fn followed(channel: &Channel) -> (u64, tonic::Streaming<v1::Assignments>) {
+    let machine = register(channel, "m1", 4000).await;
+    let crunch = submit(channel, job("crunch", 1)).await;
+    let mut session = Session::open(channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    (allocation, follow(channel, &machine).await)
+}
+
+async fn follow(channel: &Channel, machine: &v1::RegisterResponse) -> tonic::Streaming<v1::Assignments> {
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    assert!(told.message().await.unwrap().unwrap().full);
+    told
+}
+
+// Numbers began anew with each server. A chunk of the one before could go to another log's reader; and an agent that had not yet done
+// with a number did not answer the reader that had it now, who waited for ever.
+#[tokio::test]
+async fn a_reader_of_a_log_has_a_number_that_no_earlier_server_gave() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (allocation, mut told) = followed(&channel).await;
+    let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
+    let _reader = v1::jobs_client::JobsClient::new(channel.clone()).logs(ask).await.unwrap();
+    let first = asked_of(&mut told).await;
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut told = follow(&channel, &register(&channel, "m1", 4000).await).await;
+    let _reader = v1::jobs_client::JobsClient::new(channel.clone()).logs(ask).await.unwrap();
+    assert_ne!(asked_of(&mut told).await.request, first.request);
+    server.shutdown().await.unwrap();
+}
+
+// A call knew only the request that it had sent of last: who read the one before was told of no end.
+#[tokio::test]
+async fn a_call_answers_one_reader_of_a_log_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (allocation, mut told) = followed(&channel).await;
+    let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut one = jobs.logs(ask).await.unwrap().into_inner();
+    let mut other = jobs.logs(ask).await.unwrap().into_inner();
+    let (first, second) = (asked_of(&mut told).await.request, asked_of(&mut told).await.request);
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let chunk = |request, end| v1::SendLogsRequest { request, data: "part".into(), end, ..Default::default() };
+    let mixed = agents.send_logs(tokio_stream::iter([chunk(first, false), chunk(second, false)]));
+    let refused = tokio::time::timeout(Duration::from_secs(60), mixed).await.unwrap().unwrap_err();
+    assert_eq!(code(&refused), "INVALID_REQUEST");
+    assert_eq!(one.message().await.unwrap().unwrap().data, "part");
+    assert_eq!(code(&one.message().await.unwrap_err()), "AGENT_GONE");
+    // Nobody has answered the other one yet. One after the other is as good as a call for each.
+    let third = jobs.logs(ask).await.unwrap().into_inner();
+    let in_turn = [chunk(second, true), chunk(asked_of(&mut told).await.request, true)];
+    agents.send_logs(tokio_stream::iter(in_turn)).await.unwrap();
+    for reader in [&mut other, &mut { third }] {
+        assert_eq!(reader.message().await.unwrap().unwrap().data, "part");
+        assert!(reader.message().await.unwrap().is_none());
+    }
     server.shutdown().await.unwrap();
 }
 
