@@ -44,6 +44,16 @@ enum Index {
     Made(WantedIndex, Revision),
 }
 
+impl Index {
+    /// What came by since it is being made; `None` if it is not to be made of this cell.
+    fn deltas_to_add(&self, cell: &Cell) -> Option<&[Delta]> {
+        match self {
+            Self::Making { since, meanwhile, .. } if cell.revision() >= *since => Some(meanwhile),
+            _ => None,
+        }
+    }
+}
+
 impl Hub {
     pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, logs: LogRelay) -> Self {
         Self {
@@ -113,14 +123,20 @@ impl Hub {
         }
     }
 
-    /// Makes the index of a snapshot, if it is one of those that [`Hub::needs_index`] asked for last.
+    /// Makes the index of a snapshot, if it is one of those that [`Hub::needs_index`] asked for last. Not for a connection's thread: all
+    /// allocations are looked at. Nobody else waits for that, the publishing thread least of all.
     pub(crate) fn make_index(&self, cell: &Cell) {
-        let mut books = self.books.lock();
-        let Index::Making { since, meanwhile, .. } = &books.index else { return };
-        if cell.revision() < *since {
+        self.make_index_by(cell, WantedIndex::of_cell);
+    }
+
+    fn make_index_by(&self, cell: &Cell, make: impl FnOnce(&Cell) -> WantedIndex) {
+        if self.books.lock().index.deltas_to_add(cell).is_none() {
             return;
         }
-        let mut index = WantedIndex::of_cell(cell);
+        let mut index = make(cell);
+        let mut books = self.books.lock();
+        // Others may have made it by now, or it was given up and begun anew.
+        let Some(meanwhile) = books.index.deltas_to_add(cell) else { return };
         let after = meanwhile.iter().filter(|delta| delta.revision > cell.revision());
         after.for_each(|delta| index.fold(delta, |_| {}));
         books.index = Index::Made(index, cell.revision());
@@ -282,6 +298,37 @@ mod tests {
         hub.fold(&[granted(3, 2, 3)], 0);
         let Index::Made(index, _) = &hub.books.lock().index else { panic!("it was made") };
         assert_eq!(index.on(3), [1, 2]);
+    }
+
+    // It was made under the lock of the books, on a connection's thread: the publishing thread and other agents' streams stood still.
+    #[test]
+    fn nobody_waits_while_an_index_is_made() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        hub.make_index_by(&Cell::default(), |cell| {
+            assert_eq!(hub.needs_index(), Some(Revision(0)));
+            hub.fold(&[granted(1, 0, 3)], 0);
+            WantedIndex::of_cell(cell)
+        });
+        assert_eq!(hub.needs_index(), None);
+        // Another one who made it meanwhile comes too late.
+        hub.make_index_by(&Cell::default(), |_| panic!("it is made"));
+        let Index::Made(index, _) = &hub.books.lock().index else { panic!("it was made") };
+        assert_eq!(index.on(3), [0]);
+    }
+
+    #[test]
+    fn an_index_that_is_given_up_while_it_is_made_is_not_used() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        hub.make_index_by(&Cell::default(), |cell| {
+            let mut large = granted(1, 0, 3);
+            large.grants[0].slots = vec![0; MEANWHILE_ROWS_MAX + 1];
+            hub.fold(&[large], 0);
+            assert_eq!(hub.needs_index(), Some(Revision(1)));
+            WantedIndex::of_cell(cell)
+        });
+        assert_eq!(hub.needs_index(), Some(Revision(1)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
-use super::principal;
+use super::{past, principal};
 use crate::agents::{Follower, parts};
 use crate::authorise::Principal;
 use crate::shared::Shared;
@@ -299,8 +299,19 @@ impl v1::agents_server::Agents for AgentsService {
 async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
     let machine = follower.machine();
     while let Some(revision) = shared.hub.needs_index() {
-        let cell = shared.snapshot_of(revision).await;
-        shared.hub.make_index(&cell);
+        let (cell, making) = (shared.snapshot_of(revision).await, shared.clone());
+        let made = past::counting(&shared.reads, move || {
+            making.hub.make_index(&cell);
+            Ok(())
+        });
+        if let Err(failure) = made.await {
+            drop(out.send(Err(failure.into_status())).await);
+            return;
+        }
+    }
+    // The agent may be back by now: its next stream is the one that is asked for logs.
+    if out.is_closed() {
+        return;
     }
     let mut changes = shared.hub.follow(machine);
     let mut asked = shared.hub.logs.agent(machine);

@@ -209,7 +209,8 @@ pub(super) async fn patiently<T: Send + 'static>(
     Ok(turn.take(work).await?.0)
 }
 
-/// Counts rows of the present on a thread of its own. Waits for others that do, and for no reads of the past.
+/// Counts rows of the present on a thread of its own, or looks at all of them for an index. Waits for others that do, and for no reads of
+/// the past.
 pub(super) async fn counting<T: Send + 'static>(
     reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
