@@ -80,16 +80,32 @@ pub(super) enum Arrival {
     },
 }
 
+/// Where the cell is, and who calls it.
+#[derive(Clone)]
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    principal: Principal,
+}
+
+impl Connector {
+    /// A client with a connection of its own, which connects when there is something to say, and again whenever the connection broke.
+    pub(super) fn client(&self) -> Client {
+        AgentsClient::with_interceptor(self.endpoint.connect_lazy(), self.principal.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
 pub(super) struct Calls {
+    connector: Connector,
     client: Client,
     instance: String,
-    cell: Arc<Mutex<Option<MetadataValue<Ascii>>>>,
     arrivals: mpsc::Sender<Arrival>,
     following: Option<JoinHandle<()>>,
 }
 
 impl Calls {
-    /// Connects when there is something to say, and again whenever the connection broke.
+    /// Calls of a machine's agent.
     pub(super) fn new(
         server: &str,
         machine: &str,
@@ -97,31 +113,28 @@ impl Calls {
         arrivals: mpsc::Sender<Arrival>,
     ) -> Result<Self, AgentError> {
         let wrong = |message: String| AgentError::Address { address: server.to_owned(), message };
-        let channel = Endpoint::from_shared(server.to_owned())
+        let endpoint = Endpoint::from_shared(server.to_owned())
             .map_err(|error| wrong(error.to_string()))?
             .connect_timeout(CONNECT_WITHIN)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(ALIVE_EVERY)
-            .keep_alive_timeout(ALIVE_WITHIN)
-            .connect_lazy();
+            .keep_alive_timeout(ALIVE_WITHIN);
         let principal = format!("agent/{machine}").parse().map_err(|_| wrong("the machine's name".to_owned()))?;
         let value = instance.parse().map_err(|_| wrong("the agent's instance".to_owned()))?;
-        let cell = Arc::default();
-        let principal = Principal { principal, instance: value, cell: Arc::clone(&cell) };
-        let client = AgentsClient::with_interceptor(channel, principal)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { client, instance, cell, arrivals, following: None })
+        let principal = Principal { principal, instance: value, cell: Arc::default() };
+        let connector = Connector { endpoint, principal };
+        Ok(Self { client: connector.client(), connector, instance, arrivals, following: None })
     }
 
     /// From now on calls are meant for this cell, by its id in hexadecimal; with an empty one, for whoever answers.
     pub(super) fn mean(&self, cell_id: &str) {
         let value = if cell_id.is_empty() { None } else { cell_id.parse().ok() };
-        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        *self.connector.principal.cell.lock().unwrap_or_else(PoisonError::into_inner) = value;
     }
 
-    pub(super) fn client(&self) -> Client {
-        self.client.clone()
+    /// For what must not wait for these calls, nor they for it.
+    pub(super) fn connector(&self) -> Connector {
+        self.connector.clone()
     }
 
     pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
@@ -251,11 +264,13 @@ fn other_cell(status: &RpcStatus) -> String {
 }
 
 /// The cell's own code of an error.
-fn code_of(status: &RpcStatus) -> Option<&str> {
+pub(super) fn code_of(status: &RpcStatus) -> Option<&str> {
     status.metadata().get(plenum_proto::error::CODE_KEY)?.to_str().ok()
 }
 
-async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, RpcStatus>>) -> Result<T, RpcStatus> {
+pub(super) async fn within<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, RpcStatus>>,
+) -> Result<T, RpcStatus> {
     match timeout(CALL_WITHIN, call).await {
         Ok(answer) => answer.map(tonic::Response::into_inner),
         Err(_) => Err(RpcStatus::deadline_exceeded(format!("no answer within {} s", CALL_WITHIN.as_secs()))),

@@ -15,8 +15,9 @@ use tokio::{
     task::AbortHandle,
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 
-use super::calls::Client;
+use super::calls::{Connector, code_of, within};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs,
@@ -29,6 +30,8 @@ const CHUNK_BYTES_MAX: usize = 32 << 10;
 const CHUNKS_MAX: usize = 4;
 /// How soon a reader who follows sees a new line. Only looked for while somebody follows.
 const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
+/// What the cell says of a request whose reader has left.
+const READER_GONE: &str = "READER_GONE";
 /// Who reads of an allocation that is not here may have been faster than the word that it is wanted. Longer than that takes.
 const AWAITED_FOR: Duration = Duration::from_secs(2);
 
@@ -51,13 +54,13 @@ struct Upload {
 
 pub(super) struct LogUploads {
     directory: AgentDirectory,
-    client: Client,
+    connector: Connector,
     running: BTreeMap<u64, Upload>,
 }
 
 impl LogUploads {
-    pub(super) fn new(directory: AgentDirectory, client: Client) -> Self {
-        Self { directory, client, running: BTreeMap::new() }
+    pub(super) fn new(directory: AgentDirectory, connector: Connector) -> Self {
+        Self { directory, connector, running: BTreeMap::new() }
     }
 
     /// To be called whenever something may have changed of the allocations that are here.
@@ -89,8 +92,7 @@ impl LogUploads {
             return;
         }
         let (chunks, sent) = mpsc::channel(CHUNKS_MAX);
-        let mut client = self.client.clone();
-        let (asked, directory) = (*asked, self.directory.clone());
+        let (asked, directory, connector) = (*asked, self.directory.clone(), self.connector.clone());
         let too_many = self.running.len() >= UPLOADS_MAX;
         let (standing, watched) = watch::channel(Standing::Unknown);
         let upload = tokio::spawn(async move {
@@ -104,16 +106,31 @@ impl LogUploads {
                 let last = v1::SendLogsRequest { request: asked.request, data: Bytes::new(), end: true, error };
                 let _ = chunks.send(last).await;
             };
+            // On a connection of its own: what a reader leaves unread fills its window, and reports and other readers would wait behind it.
+            let mut client = connector.client();
             // The reader is dropped when the cell ends the call.
             let call = client.send_logs(ReceiverStream::new(sent));
             let (_, answer) = tokio::join!(reading, call);
             if let Err(status) = answer {
-                tracing::debug!(message = status.message(), "a reader of logs left");
+                broke_off(&connector, asked.request, &status).await;
             }
         });
         self.running
             .insert(asked.request, Upload { allocation: asked.allocation, standing, task: upload.abort_handle() });
     }
+}
+
+/// A call ended early. Where the reader has not left, it is told: the cell may have heard nothing of the call.
+async fn broke_off(connector: &Connector, request: u64, status: &Status) {
+    if code_of(status) == Some(READER_GONE) {
+        tracing::debug!(message = status.message(), "a reader of logs left");
+        return;
+    }
+    tracing::warn!(code = ?status.code(), message = status.message(), "a log could not be sent");
+    let error = format!("the machine's agent could not send it: {}", status.message());
+    let last = v1::SendLogsRequest { request, data: Bytes::new(), end: true, error };
+    // A cell that can't be reached at all has told its readers that the agent is gone.
+    drop(within(connector.client().send_logs(tokio_stream::iter([last]))).await);
 }
 
 async fn send(
@@ -123,6 +140,11 @@ async fn send(
     standing: &watch::Receiver<Standing>,
 ) -> Result<(), String> {
     let allocation = AllocationId::from_bits(asked.allocation).ok_or("expected an allocation's id")?;
+    // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
+    let first = v1::SendLogsRequest { request: asked.request, ..v1::SendLogsRequest::default() };
+    if chunks.send(first).await.is_err() {
+        return Ok(());
+    }
     let files = directory.allocation(allocation);
     let stream = if asked.stderr { "stderr" } else { "stdout" };
     let nothing_kept = || Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));

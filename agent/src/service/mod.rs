@@ -221,7 +221,7 @@ impl Agent {
             reconciler: AgentReconciler::new(settings, remembered.incarnation, remembered.revision),
             driver,
             events,
-            log_uploads: LogUploads::new(directory.clone(), calls.client()),
+            log_uploads: LogUploads::new(directory.clone(), calls.connector()),
             directory,
             calls,
             arrivals,

@@ -1,7 +1,7 @@
 //! A whole agent, as a process, against a cell that is played by the test.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -28,6 +28,12 @@ struct Heard {
     registrations: Vec<v1::RegisterRequest>,
     transitions: Vec<v1::Transition>,
     logs: BTreeMap<u64, (Vec<u8>, Option<String>)>,
+    /// Requests that were answered at all.
+    answered: BTreeSet<u64>,
+    /// Requests of which the next call is refused.
+    refused: BTreeSet<u64>,
+    /// Requests whose readers read nothing.
+    stalled: BTreeSet<u64>,
     follower: Option<mpsc::Sender<Result<v1::Assignments, Status>>>,
     cell_id: u8,
     /// What a registration offers, above 1.
@@ -91,7 +97,15 @@ impl Agents for Cell {
     ) -> Result<Response<v1::SendLogsResponse>, Status> {
         let mut stream = request.into_inner();
         while let Some(chunk) = stream.message().await? {
+            if self.0.lock().unwrap().refused.remove(&chunk.request) {
+                return Err(Status::internal("trouble"));
+            }
+            let stalls = self.0.lock().unwrap().stalled.contains(&chunk.request);
+            if stalls && !chunk.data.is_empty() {
+                std::future::pending::<()>().await;
+            }
             let mut heard = self.0.lock().unwrap();
+            heard.answered.insert(chunk.request);
             let log = heard.logs.entry(chunk.request).or_default();
             log.0.extend_from_slice(&chunk.data);
             if chunk.end {
@@ -295,6 +309,60 @@ async fn following_a_log_of_which_nothing_comes_ends() {
         let error = stage.until("an answer", |heard| heard.logs.get(&request)?.1.clone()).await;
         assert!(error.starts_with(&format!("alloc-{slot}-1: nothing of it is kept")), "{error}");
     }
+    assert!(agent.terminate().await.success());
+}
+
+// The cell knew of no call that answered the reader before the first line came, and if that one broke off, nobody told the reader.
+#[tokio::test]
+async fn who_follows_a_log_is_answered_before_there_is_a_line() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "sleep 1000")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    follower.send(followed(1, 1)).await.unwrap();
+    stage.until("an answer", |heard| heard.answered.contains(&1).then_some(())).await;
+    assert!(agent.terminate().await.success());
+}
+
+// A call that failed was taken for a reader that had left. The reader waited for ever.
+#[tokio::test]
+async fn a_reader_is_told_when_its_log_can_not_be_sent() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "echo hello; sleep 1000")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    stage.cell.0.lock().unwrap().refused.insert(7);
+    follower.send(followed(7, 1)).await.unwrap();
+    let error = stage.until("an answer", |heard| heard.logs.get(&7)?.1.clone()).await;
+    assert_eq!(error, "the machine's agent could not send it: trouble");
+    assert!(agent.terminate().await.success());
+}
+
+// What the agent sent to readers that read nothing filled the window of its only connection: its reports did not get through, its lease
+// ran out, and readers of other logs waited for ever.
+#[tokio::test]
+async fn readers_who_do_not_read_keep_nobody_else_waiting() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    // More than HTTP/2 takes of it, a mebibyte a connection, and no faster than a follower reads it.
+    let loud =
+        assignment(1, "for i in $(seq 30); do head -c 100000 /dev/zero; sleep 0.05; done; touch done; sleep 1000");
+    follower.send(full(vec![loud.clone()])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    stage.cell.0.lock().unwrap().stalled.extend(11..14);
+    for request in 11..14 {
+        follower.send(followed(request, 1)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let quiet = assignment(2, "echo hello");
+    follower.send(Ok(v1::Assignments { wanted: vec![quiet], ..v1::Assignments::default() })).await.unwrap();
+    stage.reported(2, v1::AllocationState::Complete).await;
+    follower.send(followed(2, 2)).await.unwrap();
+    let log = stage.until("a log", |heard| heard.logs.get(&2).filter(|log| log.1.is_some()).cloned()).await;
+    assert_eq!(log, (b"hello\n".to_vec(), Some(String::new())));
     assert!(agent.terminate().await.success());
 }
 
