@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
@@ -36,9 +37,10 @@ impl Shape {
         Manner { claims, in_flight, mirrors, pace: Pace::Closed }
     }
 
-    /// Nobody else is at work: an idle cell with one client.
+    /// Nobody else is at work: an idle cell with one client, and one claim. Agents may rest then: what so few claims stop leaves room enough
+    /// for those that come.
     pub(crate) fn is_idle(&self) -> bool {
-        self.streams == 1 && self.in_flight == 1
+        (self.claims, self.streams, self.in_flight) == (1, 1, 1)
     }
 }
 
@@ -137,6 +139,8 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
     let threads: serde_json::Map<_, _> =
         threads.filter(|(_, used)| *used > 0.0).map(|(name, used)| (name.clone(), cores(used))).collect();
     let all = load.counters().since(all_before);
+    let refusal = load.other_refusal().unwrap_or_default();
+    ensure!(all.granted > 0, "not one of {} claims was granted: {refusal}", all.refused);
     let parameters = [
         ("cores_of_clients", cores(client - cpu_before[0])),
         ("cores_of_server", cores(served - cpu_before[1])),
