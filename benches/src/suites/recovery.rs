@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::json;
 
 use super::commit::cell::{self, Serving};
@@ -102,18 +102,20 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
     Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
 }
 
-/// Bytes that the server has for each machine, between half of them and all of them. The first half has a part of the load first, so that
-/// all tables with a bound are full.
+/// Bytes that the server has for each machine: what it has more with all machines than with half of them. Both have the same part of the load
+/// afterwards, so that all tables with a bound are full of the same.
 async fn machines(dir: &Path, shape: Shape, seed: u64) -> anyhow::Result<f64> {
     let half = shape.size.machines / 2;
-    let mut ground = Ground::empty(dir, Size { machines: half, ..shape.size }, Serving::usual(), seed).await?;
-    ground.fill(shape.size.live / 100 * PART_PERCENT).await?;
-    let before = memory(&ground).await?;
-    let registered = cell::register(ground.address(), "second", half, 100).await?;
-    ensure!(registered.len() == half as usize, "{} machines were registered", registered.len());
-    let after = memory(&ground).await?;
-    drop(ground.kill().await?);
-    Ok((after - before) / f64::from(half))
+    let mut of_half_and_all = [0.0; 2];
+    for (machines, bytes) in [half, 2 * half].into_iter().zip(&mut of_half_and_all) {
+        let mut ground = Ground::empty(dir, Size { machines, ..shape.size }, Serving::usual(), seed).await?;
+        ground.fill(shape.size.live / 100 * PART_PERCENT).await?;
+        *bytes = memory(&ground).await?;
+        drop(ground.kill().await?);
+        std::fs::remove_dir_all(dir)?;
+    }
+    let [of_half, of_all] = of_half_and_all;
+    Ok((of_all - of_half) / f64::from(half))
 }
 
 /// The server's memory when nothing is under way.
@@ -176,7 +178,7 @@ impl Measured {
             (
                 "bytes",
                 json!(
-                    "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it grew by, all of its copies included, between a part of the machines or allocations and all of them"
+                    "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it has more, all of its copies included, with all allocations than with a part of them, and with all machines than with half of them"
                 ),
             ),
             ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),

@@ -3,13 +3,16 @@
 //! Bounded: the oldest change is forgotten first, and a base older than that is *stale*. Not part of the cell: it begins empty
 //! when a server opens, in production as in replay.
 
-use std::collections::{BTreeSet, VecDeque};
+mod by_number;
+
+use std::collections::BTreeSet;
 
 use plenum_model::{
     AllocationId, AllocationRow, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision,
     Room, SessionId, TakeOver, TransactionId,
 };
 
+use self::by_number::ByNumber;
 use crate::lifecycle::WARM_AHEAD;
 
 /// No earlier change.
@@ -96,9 +99,9 @@ pub(crate) struct Ring {
     /// By machine slot: its newest change.
     heads: Vec<u64>,
     /// Details of changes of machines, by number.
-    events: VecDeque<(u64, MachineEvent)>,
+    events: ByNumber<MachineEvent>,
     /// What few grants and ends have beyond room, by number.
-    details: VecDeque<(u64, Detail)>,
+    details: ByNumber<Detail>,
     floor: Revision,
 }
 
@@ -139,8 +142,8 @@ impl Ring {
             next: 0,
             next_place: 0,
             heads: Vec::new(),
-            events: VecDeque::new(),
-            details: VecDeque::new(),
+            events: ByNumber::new(),
+            details: ByNumber::new(),
             floor,
         }
     }
@@ -178,17 +181,15 @@ impl Ring {
 
     /// The next change has these details.
     fn note_detail(&mut self, detail: Detail) {
-        while self.details.front().is_some_and(|&(number, _)| self.get(number).is_none()) {
-            self.details.pop_front();
-        }
+        self.details.forget_below(self.oldest());
         if detail != Detail::default() {
-            self.details.push_back((self.next, detail));
+            self.details.push(self.next, detail);
         }
     }
 
-    fn detail(&self, number: u64) -> Option<&Detail> {
-        let found = self.details.binary_search_by_key(&number, |&(number, _)| number).ok()?;
-        Some(&self.details[found].1)
+    /// The number of the oldest change that it knows.
+    fn oldest(&self) -> u64 {
+        self.next - self.changes.len() as u64
     }
 
     /// Brings the newest changes of these machines into the cache.
@@ -252,10 +253,8 @@ impl Ring {
 
     /// A machine itself changed.
     pub(crate) fn note_machine(&mut self, revision: Revision, machine: u32, event: MachineEvent) {
-        while self.events.front().is_some_and(|&(number, _)| self.get(number).is_none()) {
-            self.events.pop_front();
-        }
-        self.events.push_back((self.next, event));
+        self.events.forget_below(self.oldest());
+        self.events.push(self.next, event);
         let change = Change {
             revision,
             previous: NONE,
@@ -277,11 +276,9 @@ impl Ring {
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
             if change.kind == ChangeKind::Machine {
-                if let Ok(found) = self.events.binary_search_by_key(&number, |&(number, _)| number) {
-                    since.events.push((change.revision, self.events[found].1));
-                }
+                since.events.extend(self.events.get(number).map(|event| (change.revision, *event)));
             } else {
-                if let Some(detail) = self.detail(number) {
+                if let Some(detail) = self.details.get(number) {
                     since.details.push((since.changes.len(), detail));
                 }
                 since.changes.push(change);
@@ -332,8 +329,7 @@ impl Ring {
             }
             match change.kind {
                 ChangeKind::Machine => {
-                    let event = self.events.binary_search_by_key(&number, |&(number, _)| number);
-                    let holder = event.ok().and_then(|place| self.events[place].1.holder);
+                    let holder = self.events.get(number).and_then(|event| event.holder);
                     if holder.is_none_or(|holder| holder.scheduler != Some(scheduler)) {
                         return Some(true);
                     }
