@@ -165,6 +165,8 @@ impl Ring {
             self.changes[place] = change;
         }
         self.next += 1;
+        self.events.forget_below(self.oldest());
+        self.details.forget_below(self.oldest());
         self.next_place = if self.next_place + 1 == self.capacity { 0 } else { self.next_place + 1 };
     }
 
@@ -181,7 +183,6 @@ impl Ring {
 
     /// The next change has these details.
     fn note_detail(&mut self, detail: Detail) {
-        self.details.forget_below(self.oldest());
         if detail != Detail::default() {
             self.details.push(self.next, detail);
         }
@@ -253,7 +254,6 @@ impl Ring {
 
     /// A machine itself changed.
     pub(crate) fn note_machine(&mut self, revision: Revision, machine: u32, event: MachineEvent) {
-        self.events.forget_below(self.oldest());
         self.events.push(self.next, event);
         let change = Change {
             revision,
@@ -414,5 +414,39 @@ impl Since<'_> {
             (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= event.grown.0[dimension]);
         }
         room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANT: Change = Change {
+        revision: Revision(2),
+        previous: NONE,
+        session: 1,
+        number: 1,
+        slot: 0,
+        generation: 1,
+        shape: 0,
+        scheduler: 0,
+        kind: ChangeKind::Take,
+    };
+
+    #[test]
+    fn what_changed_of_machines_is_forgotten_when_only_grants_come() {
+        let mut ring = Ring::new(1000, Revision(0));
+        for machine in 0..1000 {
+            ring.note_machine(
+                Revision(1),
+                machine,
+                MachineEvent { word: "registered", grown: Room::default(), holder: None },
+            );
+        }
+        assert_eq!(ring.since(999, Revision(0)).events.len(), 1);
+        (0..999).for_each(|machine| ring.push(machine, GRANT));
+        assert_eq!((ring.events.len(), ring.since(999, Revision(0)).events.len()), (1, 1));
+        ring.push(0, GRANT);
+        assert_eq!((ring.events.len(), ring.since(999, Revision(0)).events.len()), (0, 0));
     }
 }

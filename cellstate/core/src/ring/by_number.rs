@@ -22,7 +22,11 @@ impl<T> ByNumber<T> {
     }
 
     /// Lets go of all below a number, and of their memory when most of it is theirs.
+    #[inline]
     pub(super) fn forget_below(&mut self, number: u64) {
+        if self.values.front().is_none_or(|&(oldest, _)| oldest >= number) {
+            return;
+        }
         while self.values.front().is_some_and(|&(oldest, _)| oldest < number) {
             self.values.pop_front();
         }
@@ -30,6 +34,11 @@ impl<T> ByNumber<T> {
         if self.values.capacity() > PLACES_MIN.max(self.values.len() * 4) {
             self.values.shrink_to(PLACES_MIN.max(self.values.len() * 2));
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&T> {

@@ -148,6 +148,10 @@ impl Leases {
         let until_micros = now_micros.saturating_add(self.term_micros);
         let slot = machine.slot as usize;
         if slot >= self.by_slot.len() {
+            if slot >= self.by_slot.capacity() {
+                // Room for an eighth more, and not for as many again: half of it would be for nobody.
+                self.by_slot.reserve_exact(slot + 1 - self.by_slot.len() + slot / 8);
+            }
             self.by_slot.resize(slot + 1, Lease::default());
         }
         self.by_slot[slot] = Lease { until_micros, generation: machine.generation, epoch, holder };
