@@ -26,8 +26,17 @@ struct Shape {
     tail_mib: u64,
 }
 
-const QUICK: Shape = Shape { size: Size { machines: 10_000, live: 1_000_000 }, tail_mib: 32 };
-const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: 1_000_000 }, tail_mib: 256 };
+const QUICK: Shape = Shape { size: Size { machines: 10_000, live: LIVE }, tail_mib: 32 };
+const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: LIVE }, tail_mib: 256 };
+
+/// How memory is measured.
+const BYTES: &str = "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it has more, all of its copies included, with all allocations than with a part of them, and with many machines than with few";
+
+/// Live allocations of a full cell.
+const LIVE: u32 = 1_000_000;
+
+/// What a machine costs shows in a large cell only: in a small one it is less than what a server has anyway, which differs from start to start.
+const FEW_AND_MANY: [u32; 2] = [10_000, 100_000];
 
 /// No checkpoint is written on the way to a tail.
 const RARELY: Serving = Serving::checkpoint_after(1 << 40);
@@ -50,6 +59,17 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let (folder, file_system) = scratch(options)?;
     let runtime = runtime()?;
     let mut figures = Vec::new();
+    let [few, many] = FEW_AND_MANY;
+    let name = format!("machines={many} over machines={few}");
+    if options.has_case(&name) {
+        say(&name);
+        let dir = tempfile::tempdir_in(folder.path())?;
+        let samples = runtime.block_on(machines(options, dir.path())).with_context(|| name.clone())?;
+        let parameters = [("live_allocations", json!(LIVE / 100 * PART_PERCENT)), ("bytes", json!(BYTES))];
+        let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let case = Case { suite: NAME, case: &name, parameters };
+        figures.push(case.figure("bytes_per_machine", "B", Better::Lower, samples)?);
+    }
     let further = if options.quick { None } else { Some(FURTHER) };
     for shape in [QUICK].into_iter().chain(further).filter(|shape| options.has_case(&shape.name())) {
         say(&shape.name());
@@ -62,7 +82,6 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
 
 /// What one case gave.
 struct Measured {
-    bytes_per_machine: Vec<f64>,
     bytes_per_allocation: f64,
     tail_bytes: u64,
     revisions: u64,
@@ -71,15 +90,6 @@ struct Measured {
 
 async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
     let samples = if options.quick { 1 } else { 5 };
-    let mut bytes_per_machine = Vec::new();
-    for sample in 0..samples {
-        let bytes = machines(&dir.join(format!("machines-{sample}")), shape, options.seed).await?;
-        say(&format!("{bytes:.0} bytes a machine"));
-        bytes_per_machine.push(bytes.max(1.0));
-        if interrupt::asked() {
-            break;
-        }
-    }
     let cell = dir.join("cell");
     let mut ground = Ground::empty(&cell, shape.size, Serving::usual(), options.seed).await?;
     let part = shape.size.live / 100 * PART_PERCENT;
@@ -99,23 +109,33 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
             break;
         }
     }
-    Ok(Measured { bytes_per_machine, bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
+    Ok(Measured { bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
 }
 
-/// Bytes that the server has for each machine: what it has more with all machines than with half of them. Both have the same part of the load
-/// afterwards, so that all tables with a bound are full of the same.
-async fn machines(dir: &Path, shape: Shape, seed: u64) -> anyhow::Result<f64> {
-    let half = shape.size.machines / 2;
-    let mut of_half_and_all = [0.0; 2];
-    for (machines, bytes) in [half, 2 * half].into_iter().zip(&mut of_half_and_all) {
-        let mut ground = Ground::empty(dir, Size { machines, ..shape.size }, Serving::usual(), seed).await?;
-        ground.fill(shape.size.live / 100 * PART_PERCENT).await?;
-        *bytes = memory(&ground).await?;
-        drop(ground.kill().await?);
-        std::fs::remove_dir_all(dir)?;
+/// Bytes that the server has for each machine: what it has more with many of them than with few. Both cells have the same load afterwards, so
+/// that all tables with a bound are full of the same.
+async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
+    let [few, many] = FEW_AND_MANY;
+    let mut samples = Vec::new();
+    for _ in 0..if options.quick { 1 } else { 5 } {
+        let mut of_few_and_many = [0.0; 2];
+        for (machines, bytes) in [few, many].into_iter().zip(&mut of_few_and_many) {
+            let dir = dir.join("cell");
+            let mut ground = Ground::empty(&dir, Size { machines, live: LIVE }, Serving::usual(), options.seed).await?;
+            ground.fill(LIVE / 100 * PART_PERCENT).await?;
+            *bytes = memory(&ground).await?;
+            drop(ground.kill().await?);
+            std::fs::remove_dir_all(dir)?;
+        }
+        let [of_few, of_many] = of_few_and_many;
+        let bytes = (of_many - of_few) / f64::from(many - few);
+        say(&format!("{bytes:.0} bytes a machine"));
+        samples.push(bytes.max(1.0));
+        if interrupt::asked() {
+            break;
+        }
     }
-    let [of_half, of_all] = of_half_and_all;
-    Ok((of_all - of_half) / f64::from(half))
+    Ok(samples)
 }
 
 /// The server's memory when nothing is under way.
@@ -175,12 +195,7 @@ impl Measured {
                     "from the start of the process to its first connection; its files are in the page cache; the history lacks what was under way"
                 ),
             ),
-            (
-                "bytes",
-                json!(
-                    "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it has more, all of its copies included, with all allocations than with a part of them, and with all machines than with half of them"
-                ),
-            ),
+            ("bytes", json!(BYTES)),
             ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),
         ];
         let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -189,7 +204,6 @@ impl Measured {
         Ok(vec![
             case.figure("recovery_seconds", "s", Better::Lower, self.recovery_seconds)?,
             case.figure("bytes_per_allocation", "B", Better::Lower, vec![self.bytes_per_allocation.max(1.0)])?,
-            case.figure("bytes_per_machine", "B", Better::Lower, self.bytes_per_machine)?,
         ])
     }
 }
