@@ -207,7 +207,7 @@ impl LoggedBatch {
     }
 
     /// The deltas for watchers of these sections, in order. Made once for each set of sections. Whoever holds them holds at most
-    /// [`HELD_PER_BYTE`] times their bytes.
+    /// four times their bytes.
     #[must_use]
     pub fn deltas(&self, sections: Sections) -> Arc<[Bytes]> {
         let mut made = self.cut.lock();
