@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 use mimalloc::MiMalloc;
 
 /// What is read of a command line, in bytes: the command is among its first words.
@@ -81,6 +81,14 @@ fn has_word(line: &[u8], command: &str) -> bool {
 fn be_lean() {
     // SAFETY: it sets a number.
     unsafe { mi_option_set_default(ARENA_EAGER_COMMIT, 0) };
+}
+
+/// Gives memory back to the system that mimalloc keeps for this thread's next needs, and what no thread has. Does nothing in a process that takes
+/// none from it.
+#[allow(unsafe_code, reason = "the allocator has no other way to be asked")]
+pub(crate) fn give_back() {
+    // SAFETY: it touches nothing that is handed out.
+    unsafe { mi_collect(true) };
 }
 
 #[allow(unsafe_code, reason = "an allocator is made of it")]

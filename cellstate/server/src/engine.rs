@@ -17,6 +17,7 @@ mod keeping;
 mod picture;
 mod publisher;
 mod resolver;
+mod rest;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,6 +37,7 @@ use crate::error::ServerError;
 use crate::shared::Shared;
 use journal::Writer;
 use resolver::Resolver;
+use rest::Rest;
 
 /// The running threads, in the order in which they end.
 pub(crate) struct Threads {
@@ -68,6 +70,7 @@ pub(crate) fn start(
         published: None,
         last_revisions: 0,
         bytes_since_snapshot: 0,
+        rest: Rest::last(),
     };
     let with = |shared: &Arc<Shared>| shared.clone();
     let publisher = spawn("publisher", shared, {

@@ -13,6 +13,7 @@ use plenum_history::{EncodedBatch, LogPlace, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
 use plenum_model::Cell;
 
+use super::rest::Rest;
 use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
@@ -77,6 +78,7 @@ struct Feeder<'a> {
     checkpoint_due: Option<Instant>,
     /// When more is to be cleared away.
     retiring_due: Option<Instant>,
+    rest: Rest,
 }
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
@@ -97,6 +99,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
         checkpoint_due: None,
         retiring_due: None,
+        rest: Rest::new(),
     };
     if let Err(error) = feeder.run() {
         tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
@@ -215,9 +218,10 @@ impl Feeder<'_> {
             std::thread::sleep(GATHERING);
             return;
         }
-        let due = self.checkpoint_due.into_iter().chain(self.retiring_due).min();
+        let due = [self.checkpoint_due, self.retiring_due, self.rest.due()].into_iter().flatten().min();
         let received = self.shared.feed.wait(due);
         if let Ok(batch) = received {
+            self.rest.works();
             self.held = batch;
             if !self.shared.feed.is_closing() {
                 std::thread::sleep(GATHERING);
@@ -225,6 +229,7 @@ impl Feeder<'_> {
         } else if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
             self.give_up();
         }
+        self.rest.give_back_when_due();
     }
 
     fn feed(&mut self, batches: Vec<EncodedBatch>) -> Result<(), FeedError> {
@@ -252,6 +257,7 @@ impl Feeder<'_> {
 
     /// Writes images of the pages that changed, of the picture as it is.
     fn checkpoint(&mut self) -> Result<(), FeedError> {
+        self.rest.works();
         let history = self.shared.feed.history();
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
         self.checkpoint_due = None;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 use plenum_journal::{AppendError, BatchLabel, Journal};
 
+use super::rest::Rest;
 use crate::commit::Batch;
 use crate::error::ServerError;
 use crate::shared::Shared;
@@ -83,7 +84,19 @@ impl Writer {
 
 /// The journal's thread.
 pub(crate) fn run(writer: &Writer, shared: &Shared, batches: &Receiver<Batch>) {
-    for batch in batches {
-        shared.ingress.written(writer.write(&batch));
+    let mut rest = Rest::new();
+    loop {
+        let received = match rest.due() {
+            Some(due) => batches.recv_deadline(due),
+            None => batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(batch) => {
+                rest.works();
+                shared.ingress.written(writer.write(&batch));
+            }
+            Err(RecvTimeoutError::Timeout) => rest.give_back_when_due(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }

@@ -6,6 +6,7 @@ use crossbeam_channel::Sender;
 use plenum_model::{Delta, SessionChange};
 
 use super::backlog::Received;
+use super::rest::Rest;
 use crate::commit::Published;
 use crate::error::ServerError;
 use crate::publish::losses;
@@ -16,9 +17,11 @@ const BATCHES_MAX: usize = 64;
 
 /// The publishing thread. What it is done with goes back to who made it, for its memory.
 pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
+    let mut rest = Rest::new();
     loop {
-        match shared.published.receive(BATCHES_MAX, None) {
+        match shared.published.receive(BATCHES_MAX, rest.due()) {
             Received::Items(batches) => {
+                rest.works();
                 for published in batches {
                     match fold(shared, published) {
                         Ok(deltas) => drop(done.try_send(deltas)),
@@ -29,7 +32,7 @@ pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
                     }
                 }
             }
-            Received::TimedOut => {}
+            Received::TimedOut => rest.give_back_when_due(),
             Received::Closed => {
                 shared.feed.close();
                 return;

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use plenum_model::{Delta, LogTime};
 
 use super::journal::Writer;
+use super::rest::Rest;
 use crate::commit::{Batch, Committer, Input, Output, Published};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Arrival, Taken, Ticket};
@@ -43,6 +44,7 @@ pub(crate) struct Resolver {
     pub(crate) last_revisions: u64,
     /// Written since a snapshot was taken last.
     pub(crate) bytes_since_snapshot: usize,
+    pub(super) rest: Rest,
 }
 
 impl Resolver {
@@ -52,8 +54,13 @@ impl Resolver {
         let mut pending: VecDeque<Arrival> = VecDeque::new();
         loop {
             let room = pending.is_empty() && self.committer.has_room();
+            let waits = pending.is_empty() && !self.committer.is_writing();
+            let until = if waits { self.rest_at().into_iter().chain(self.wake_at()).min() } else { self.wake_at() };
             let Taken { written, stopping, drained } =
-                self.shared.ingress.take(room.then_some(&mut pending), self.committer.is_writing(), self.wake_at());
+                self.shared.ingress.take(room.then_some(&mut pending), self.committer.is_writing(), until);
+            if !pending.is_empty() || self.committer.is_writing() {
+                self.rest.works();
+            }
             if let Some(durable) = written {
                 self.written(durable);
             }
@@ -68,6 +75,16 @@ impl Resolver {
             self.shared.picture.show(self.committer.undurable_cell().clone());
         }
         self.shared.picture.close();
+    }
+
+    /// When memory is to be given back, as nothing is left to do. Does so if it is time: in pieces, as somebody may ask meanwhile.
+    fn rest_at(&mut self) -> Option<Instant> {
+        let due = self.rest.due();
+        if self.rest.is_due() && self.shared.recent.write().pack() {
+            self.rest.give_back_when_due();
+            return None;
+        }
+        due
     }
 
     /// When something is due without anybody asking.

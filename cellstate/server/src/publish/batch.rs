@@ -40,13 +40,15 @@ struct Entry {
 
 /// Decided commands of consecutive revisions that became durable together: an encoded `LogBatch`, with a table of its pieces.
 ///
-/// All pieces share its memory.
+/// All pieces share its memory, which may be that of other batches, too.
 pub struct LoggedBatch {
     first: Revision,
     time: LogTime,
     core_version: u32,
     core_options: Range<usize>,
     bytes: Bytes,
+    /// Of the memory that whoever has a piece holds.
+    held_bytes: usize,
     entries: Vec<Entry>,
     /// Deltas without the sections that somebody did not ask for, made when first wanted: each once, whoever watches.
     cut: Mutex<Vec<(Sections, Arc<[Bytes]>)>>,
@@ -85,6 +87,7 @@ impl LoggedBatch {
             core_version: 0,
             core_options: 0..0,
             bytes: bytes.clone(),
+            held_bytes: bytes.len(),
             entries: Vec::new(),
             cut: Mutex::new(Vec::new()),
         };
@@ -217,17 +220,34 @@ impl LoggedBatch {
         let deltas: Vec<Bytes> =
             self.entries.iter().map(|entry| cut(sections, self.bytes.slice(entry.delta.clone()))).collect();
         let bytes: usize = deltas.iter().map(Bytes::len).sum();
-        let are_little = bytes.saturating_mul(HELD_PER_BYTE) < self.bytes.len();
+        let are_little = bytes.saturating_mul(HELD_PER_BYTE) < self.held_bytes;
         let deltas: Arc<[Bytes]> = if are_little { together(&deltas, bytes) } else { deltas }.into();
         made.push((sections, deltas.clone()));
         deltas
     }
 }
 
+/// Copies of batches, one behind the other in one memory of their size. What was cut from them is made again when it is wanted.
+pub(super) fn packed<'a>(batches: impl Iterator<Item = &'a LoggedBatch> + Clone) -> Vec<LoggedBatch> {
+    let held_bytes = batches.clone().map(|batch| batch.bytes.len()).sum();
+    let copies = together(batches.clone().map(|batch| &batch.bytes), held_bytes);
+    let moved = batches.zip(copies).map(|(batch, bytes)| LoggedBatch {
+        first: batch.first,
+        time: batch.time,
+        core_version: batch.core_version,
+        core_options: batch.core_options.clone(),
+        bytes,
+        held_bytes,
+        entries: batch.entries.clone(),
+        cut: Mutex::new(Vec::new()),
+    });
+    moved.collect()
+}
+
 /// A copy of pieces, all in one memory of so many bytes.
-fn together(pieces: &[Bytes], bytes: usize) -> Vec<Bytes> {
+fn together<'a>(pieces: impl IntoIterator<Item = &'a Bytes>, bytes: usize) -> Vec<Bytes> {
     let mut all = BytesMut::with_capacity(bytes);
-    let taken = pieces.iter().map(|piece| {
+    let taken = pieces.into_iter().map(|piece| {
         all.extend_from_slice(piece);
         all.split().freeze()
     });

@@ -1,0 +1,93 @@
+//! When a thread has had nothing to do for so long that it gives memory back.
+//!
+//! What a thread gave up, or another thread took from it, its part of the allocator keeps for what it needs next, and no other thread can
+//! give that back. A thread does so once when it has waited for a while, and not again before it has worked: under load nothing is given back
+//! that would have to be taken again.
+
+use std::time::{Duration, Instant};
+
+/// After so long without work. Giving back takes some milliseconds after much work, and less than one after little.
+const AFTER: Duration = Duration::from_secs(1);
+
+/// The thread that takes most of the memory rests when the others do already: what they gave back goes to the system with its own, as only
+/// one thread at a time can tell the system, and another one that would like to goes on without.
+const LAST_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Works,
+    Waits { until: Instant },
+    Rests,
+}
+
+/// Whether a thread works, waits for work, or has done what is to be done when none comes.
+#[derive(Debug)]
+pub(super) struct Rest {
+    state: State,
+    after: Duration,
+}
+
+impl Rest {
+    pub(super) fn new() -> Self {
+        Self { state: State::Works, after: AFTER }
+    }
+
+    /// For the thread that rests after all others.
+    pub(super) fn last() -> Self {
+        Self { state: State::Works, after: LAST_AFTER }
+    }
+
+    /// There was something to do.
+    pub(super) fn works(&mut self) {
+        self.state = State::Works;
+    }
+
+    /// Until when the thread, which has nothing to do, shall wait at most: it is to rest then. `None` if it does already.
+    pub(super) fn due(&mut self) -> Option<Instant> {
+        if matches!(self.state, State::Works) {
+            self.state = State::Waits { until: Instant::now() + self.after };
+        }
+        match self.state {
+            State::Waits { until } => Some(until),
+            State::Works | State::Rests => None,
+        }
+    }
+
+    /// Whether it has waited for so long.
+    pub(super) fn is_due(&self) -> bool {
+        matches!(self.state, State::Waits { until } if until <= Instant::now())
+    }
+
+    /// It has given back what it had to.
+    pub(super) fn rests(&mut self) {
+        self.state = State::Rests;
+    }
+
+    /// Gives memory back, if it is time.
+    pub(super) fn give_back_when_due(&mut self) {
+        if self.is_due() {
+            crate::allocator::give_back();
+            self.rests();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_rests_once_after_it_worked() {
+        let mut rest = Rest { state: State::Works, after: Duration::from_millis(20) };
+        assert!(!rest.is_due(), "it has not waited");
+        let due = rest.due().unwrap();
+        assert_eq!(rest.due(), Some(due), "waiting on does not begin anew");
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        assert!(rest.is_due());
+        rest.give_back_when_due();
+        assert_eq!((rest.due(), rest.is_due()), (None, false));
+        rest.works();
+        assert!(rest.due().unwrap() > due);
+        assert!(Rest::last().after > Rest::new().after);
+    }
+}
