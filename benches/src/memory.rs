@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use libmimalloc_sys::{mi_collect, mi_heap_area_t, mi_heap_t, mi_heap_visit_blocks};
+use libmimalloc_sys::{mi_heap_area_t, mi_heap_t, mi_heap_visit_blocks};
 
 #[allow(unsafe_code, reason = "takes nothing, and gives what lives as long as the process")]
 unsafe extern "C" {
@@ -36,13 +36,6 @@ unsafe extern "C" fn add(
     // `used` counts blocks, though the binding says bytes.
     *sum += area.used as u64 * area.block_size as u64;
     true
-}
-
-/// Gives memory back to the system that this process freed and its allocator keeps for later, as far as it can.
-#[allow(unsafe_code, reason = "the allocator has no other way to ask")]
-pub(crate) fn give_back() {
-    // SAFETY: it touches nothing that is handed out.
-    unsafe { mi_collect(true) };
 }
 
 #[cfg(test)]

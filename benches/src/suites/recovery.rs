@@ -30,7 +30,7 @@ const QUICK: Shape = Shape { size: Size { machines: 10_000, live: LIVE }, tail_m
 const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: LIVE }, tail_mib: 256 };
 
 /// How memory is measured.
-const BYTES: &str = "proportional set size of the server, nothing under way, after its allocator gave back what it kept for later: what it has more, all of its copies included, with all allocations than with a part of them, and with many machines than with few";
+const BYTES: &str = "proportional set size of the server, when nothing has been under way for four seconds, so that its threads gave back what they did not need: what it has more, all of its copies included, with all allocations than with a part of them, and with many machines than with few";
 
 /// Live allocations of a full cell.
 const LIVE: u32 = 1_000_000;
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         say(&name);
         let dir = tempfile::tempdir_in(folder.path())?;
         let samples = runtime.block_on(machines(options, dir.path())).with_context(|| name.clone())?;
-        let parameters = [("live_allocations", json!(LIVE / 100 * PART_PERCENT)), ("bytes", json!(BYTES))];
+        let parameters = [("live_allocations", json!(LIVE)), ("bytes", json!(BYTES))];
         let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let case = Case { suite: NAME, case: &name, parameters };
         figures.push(case.figure("bytes_per_machine", "B", Better::Lower, samples)?);
@@ -113,7 +113,7 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
 }
 
 /// Bytes that the server has for each machine: what it has more with many of them than with few. Both cells have the same load afterwards, so
-/// that all tables with a bound are full of the same.
+/// that all tables with a bound are full of the same: a part of the load would leave the newest batches short of theirs.
 async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
     let [few, many] = FEW_AND_MANY;
     let mut samples = Vec::new();
@@ -122,7 +122,7 @@ async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
         for (machines, bytes) in [few, many].into_iter().zip(&mut of_few_and_many) {
             let dir = dir.join("cell");
             let mut ground = Ground::empty(&dir, Size { machines, live: LIVE }, Serving::usual(), options.seed).await?;
-            ground.fill(LIVE / 100 * PART_PERCENT).await?;
+            ground.fill(LIVE).await?;
             *bytes = memory(&ground).await?;
             drop(ground.kill().await?);
             std::fs::remove_dir_all(dir)?;

@@ -17,10 +17,9 @@ use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_proto::v1::session_response::Tell;
 use plenum_proto::{pages, v1};
 use plenum_server::ServerOptions;
-use tokio::signal::unix::SignalKind;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{memory, processes};
+use crate::processes;
 
 /// How long a server may take to start, recovery included.
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -34,8 +33,8 @@ const TASK_MEMORY_BYTES: i64 = 64 << 20;
 /// The term of leases: agents of a large cell report one after the other, and on a busy machine late. A lease that is lost would stop
 /// the load; how long it would have lasted changes nothing that is measured.
 const LEASE: Duration = Duration::from_secs(900);
-/// How long the server's allocator has for giving back: some hundred times what it takes.
-const GIVING_BACK: Duration = Duration::from_secs(1);
+/// How long a server has nothing to do before its memory is measured: its threads give back what they do not need within two seconds.
+const RESTING: Duration = Duration::from_secs(4);
 /// Racks that machines stand in.
 const RACKS: u32 = 1000;
 /// Machines that register at a time.
@@ -86,16 +85,7 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
         options.settings.checkpoint_bytes = bytes;
         options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);
     }
-    runtime.block_on(async {
-        // Before the server says that it serves: without a handler the signal would end it.
-        let mut asked = tokio::signal::unix::signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
-        tokio::spawn(async move {
-            while asked.recv().await.is_some() {
-                memory::give_back();
-            }
-        });
-        plenum_server::run(options).await.context("the server ended")
-    })
+    runtime.block_on(async { plenum_server::run(options).await.context("the server ended") })
 }
 
 /// A server that runs.
@@ -138,11 +128,9 @@ impl CellProcess {
         self.child.id()
     }
 
-    /// Its memory (proportional set size), after its allocator gave back what it only kept for later.
+    /// Its memory (proportional set size) when it has rested.
     pub(crate) async fn memory_bytes(&self) -> anyhow::Result<u64> {
-        let process = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGUSR1).context("cannot signal the server")?;
-        tokio::time::sleep(GIVING_BACK).await;
+        tokio::time::sleep(RESTING).await;
         Ok(processes::proportional_bytes(self.child.id())?.1)
     }
 
