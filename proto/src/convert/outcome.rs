@@ -71,7 +71,7 @@ pub fn encode(decision: &Decision, out: &mut BytesMut) {
     let placed = placements.iter().map(Granted::bytes).sum::<usize>();
     let numbers = head.iter().chain(&tail).map(|&(_, number)| number_bytes(number)).sum::<usize>();
     let bytes = numbers + placed + after.as_ref().map_or(0, Message::encoded_len);
-    out.reserve(bytes + 8);
+    out.reserve(bytes + 16);
     put_length(out, OUTCOME, bytes);
     head.iter().for_each(|&(field, number)| put_number(out, field, number));
     placements.into_iter().for_each(|granted| granted.put(out));

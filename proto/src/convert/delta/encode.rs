@@ -186,7 +186,7 @@ fn put_grants(grants: &Grants, out: &mut BytesMut) {
     let bytes = numbers.iter().chain(&transaction).map(|&(_, number)| number_bytes(number)).sum::<usize>()
         + columns.iter().map(Column::bytes).sum::<usize>()
         + extras.iter().map(message_bytes).sum::<usize>();
-    out.reserve(bytes + 8);
+    out.reserve(bytes + 16);
     put_length(out, 8, bytes);
     numbers.iter().for_each(|&(field, number)| put_number(out, field, number));
     columns.into_iter().for_each(|column| column.put(out));
@@ -210,7 +210,7 @@ fn put_moves(moves: &[Move], out: &mut BytesMut) {
         + ready.bytes()
         + restarts.bytes()
         + reasons.iter().map(message_bytes).sum::<usize>();
-    out.reserve(bytes + 8);
+    out.reserve(bytes + 16);
     put_length(out, 9, bytes);
     slots.put(out);
     states.put(out);
@@ -228,7 +228,7 @@ fn put_ends(ends: &[End], out: &mut BytesMut) {
     let states = Column::new(2, ends.iter().map(|end| end.state as u32));
     let exit_codes = Column::new(3, ends.iter().map(|end| zigzag(end.exit_code)));
     let bytes = slots.bytes() + states.bytes() + exit_codes.bytes() + reasons.iter().map(message_bytes).sum::<usize>();
-    out.reserve(bytes + 8);
+    out.reserve(bytes + 16);
     put_length(out, 10, bytes);
     slots.put(out);
     states.put(out);

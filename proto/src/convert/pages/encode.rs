@@ -134,7 +134,8 @@ fn groups(cell: &Cell, range: Range<u32>) -> v1::GroupPage {
 
 /// The columns of a `TaskPage`.
 fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
-    let rows: Vec<_> = range.filter_map(|row| cell.task_row(row)).collect();
+    let mut rows = Vec::with_capacity(range.len());
+    rows.extend(range.filter_map(|row| cell.task_row(row)));
     let mut out = BytesMut::with_capacity(8 * rows.len());
     Column::new(1, rows.iter().map(|row| row.allocation)).put(&mut out);
     Column::new(2, rows.iter().map(|row| row.attempts)).put(&mut out);
@@ -145,8 +146,12 @@ fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
 
 /// The columns of an `AllocationPage`.
 fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
-    let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) =
-        range.clone().filter_map(|slot| cell.allocation_image(slot)).unzip();
+    let mut rows: Vec<AllocationRow> = Vec::with_capacity(range.len());
+    let mut statuses: Vec<AllocationStatus> = Vec::with_capacity(range.len());
+    for (row, status) in range.clone().filter_map(|slot| cell.allocation_image(slot)) {
+        rows.push(row);
+        statuses.push(status);
+    }
     let mut out = BytesMut::with_capacity(48 * rows.len());
     Column::new(1, rows.iter().map(|row| row.generation)).put(&mut out);
     Column::new(2, statuses.iter().map(|status| status.state as u32)).put(&mut out);

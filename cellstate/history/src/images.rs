@@ -1,0 +1,127 @@
+//! Reading the images of a checkpoint: of each page the newest one in its set.
+use crate::checkpoint::{PageImage, TablePages, info};
+use crate::error::{ReadError, StoreError};
+use crate::history::History;
+use crate::keys::{self, ImageKey};
+use crate::store::{SealedRow, Snapshot, damaged};
+
+impl History {
+    /// The pages of a checkpoint, ordered by table and number: of each its newest image at or before it. Holds one page
+    /// at a time. To be used up soon: while it lives, retired images keep their room.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Retired`] or [`ReadError::NotThere`] if there is no checkpoint at exactly this revision,
+    /// [`ReadError::Store`].
+    pub fn pages_at(&self, checkpoint_revision: u64) -> Result<PagesAt, ReadError> {
+        let snapshot = self.store().snapshot();
+        let key = keys::checkpoint(checkpoint_revision);
+        let found = snapshot.first_page(key.clone()..=key)?;
+        let (newest, oldest, floor) = {
+            let view = self.view();
+            (view.newest, view.oldest(), view.floor)
+        };
+        if checkpoint_revision < floor {
+            return Err(ReadError::Retired { asked: checkpoint_revision, oldest });
+        }
+        let Some(row) = found else { return Err(ReadError::NotThere { asked: checkpoint_revision, newest }) };
+        let info = info(row)?;
+        let mut live = info.live;
+        live.sort_by_key(|table| table.table);
+        Ok(PagesAt {
+            images: Images { snapshot, set: info.set.began, revision: checkpoint_revision, scan: None },
+            live,
+            table: 0,
+            page: 0,
+            failed: false,
+        })
+    }
+}
+
+/// The pages of a checkpoint. See [`History::pages_at`].
+pub struct PagesAt {
+    images: Images,
+    live: Vec<TablePages>,
+    /// Where it stands: position in `live`, and number of the next page.
+    table: usize,
+    page: u32,
+    failed: bool,
+}
+
+/// Images that are passed over, before the next page's is looked up: a look-up takes as long as some five of them.
+const PASSED_MAX: usize = 8;
+
+/// Images of a set in the order of pages: of each its newest one up to a revision.
+struct Images {
+    snapshot: Snapshot,
+    set: u64,
+    revision: u64,
+    /// All images from some page on; none before the first one is asked for, and behind a page that has too many.
+    scan: Option<Scan>,
+}
+
+type Scan = std::iter::Peekable<Box<dyn Iterator<Item = Result<SealedRow, StoreError>> + Send>>;
+
+impl Images {
+    /// The image of a page that comes after all that were asked for before.
+    fn of(&mut self, table: u8, page: u32) -> Result<PageImage, StoreError> {
+        let set = self.set;
+        let key = |revision| ImageKey { set, table, page, revision }.encode();
+        let (first, last) = (key(0), key(self.revision));
+        let found = match self.pass(&first, &last)? {
+            Passed::All(newest) => newest.map(|row| row.open()).transpose()?,
+            Passed::TooMany => {
+                self.scan = None;
+                self.snapshot.last_image(set, first..=last.clone())?.map(|row| row.value)
+            }
+        };
+        match found {
+            Some(bytes) => Ok(PageImage { table, number: page, bytes }),
+            None => Err(damaged(ImageKey::shelf(set), &last, "it has no image up to that revision")),
+        }
+    }
+
+    /// Passes all images up to `last`, and gives the newest one from `first` on.
+    fn pass(&mut self, first: &[u8], last: &[u8]) -> Result<Passed, StoreError> {
+        let scan = self.scan.get_or_insert_with(|| {
+            let keys = first.to_vec()..=ImageKey::last_of(self.set).encode();
+            let rows: Box<dyn Iterator<Item = _> + Send> = Box::new(self.snapshot.images(self.set, keys));
+            rows.peekable()
+        });
+        let is_next = |row: &Result<SealedRow, StoreError>| row.as_ref().map_or(true, |row| *row.key <= *last);
+        let mut newest = None;
+        for _ in 0..=PASSED_MAX {
+            match scan.next_if(is_next).transpose()? {
+                Some(row) => newest = Some(row).filter(|row| *row.key >= *first),
+                None => return Ok(Passed::All(newest)),
+            }
+        }
+        Ok(Passed::TooMany)
+    }
+}
+
+/// What was found on the way.
+enum Passed {
+    All(Option<SealedRow>),
+    /// There are more of them than it is worth to pass.
+    TooMany,
+}
+
+impl Iterator for PagesAt {
+    type Item = Result<PageImage, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(table) = self.live.get(self.table).filter(|_| !self.failed) {
+            if self.page >= table.pages {
+                self.table += 1;
+                self.page = 0;
+                continue;
+            }
+            let image = self.images.of(table.table, self.page);
+            self.page += 1;
+            self.failed = image.is_err();
+            return Some(image.map_err(ReadError::from));
+        }
+        None
+    }
+}

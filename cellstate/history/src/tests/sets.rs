@@ -1,0 +1,153 @@
+//! Images come in sets, and go as such.
+use super::*;
+use crate::keys::{self, ImageKey, Shelf};
+use crate::records::CheckpointRecord;
+use crate::{ReadError, WriteError};
+
+fn retire_all(history: &History, keep_from: u64) {
+    while !history.retire(keep_from).unwrap().done {}
+}
+
+/// Images that the store has of sets from one on to another.
+fn images_of_sets(history: &History, sets: std::ops::RangeInclusive<u64>) -> usize {
+    let keys = ImageKey::first_of(*sets.start()).encode()..=ImageKey::last_of(*sets.end()).encode();
+    history.store().rows(Shelf::Images, keys).count()
+}
+
+/// Images of formats up to 4.
+fn old_images(history: &History) -> usize {
+    let keys = ImageKey::first_of(0).encode()..=ImageKey::last_of(0).encode();
+    history.store().rows(Shelf::Pages, keys).count()
+}
+
+fn all(text: &str) -> impl Iterator<Item = PageImage> {
+    (0..3).map(move |number| page(1, number, text))
+}
+
+#[test]
+fn a_set_goes_when_the_floor_is_in_a_later_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 180, 200)).unwrap();
+    let live = [pages(1, 3)];
+    history.checkpoint_of_all(30, 0, &live, all("a")).unwrap();
+    history.checkpoint(60, 0, &live, [page(1, 1, "b")]).unwrap();
+    history.checkpoint_of_all(90, 0, &live, all("c")).unwrap();
+    history.checkpoint(120, 0, &live, [page(1, 2, "d")]).unwrap();
+    assert_eq!((images_of_sets(&history, 1..=89), images_of_sets(&history, 90..=180)), (4, 4));
+
+    retire_all(&history, 70);
+    assert_eq!(history.oldest_revision(), 60);
+    assert_eq!(images_of_sets(&history, 1..=89), 4, "the checkpoint at 60 needs images of 30");
+    assert_eq!(images(&history, 60), ["1/0=a", "1/1=b", "1/2=a"]);
+
+    retire_all(&history, 130);
+    assert_eq!(history.oldest_revision(), 120);
+    assert_eq!((images_of_sets(&history, 1..=89), images_of_sets(&history, 90..=180)), (0, 4));
+    assert_eq!(images(&history, 120), ["1/0=c", "1/1=c", "1/2=d"]);
+    drop(history);
+    assert_eq!(images(&open(folder.path()).0, 120), ["1/0=c", "1/1=c", "1/2=d"]);
+}
+
+#[test]
+fn a_set_begins_when_most_pages_changed_or_what_was_added_weighs_as_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    assert!(history.wants_all_pages(0, 100), "there is none to add to");
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(1, 3)];
+    history.checkpoint_of_all(10, 0, &live, all("1234")).unwrap();
+    assert!(!history.wants_all_pages(49, 100));
+    assert!(history.wants_all_pages(50, 100));
+    history.checkpoint(20, 0, &live, [page(1, 0, "12345678901")]).unwrap();
+    assert!(!history.wants_all_pages(1, 100));
+    drop(history);
+    let (history, _) = open(folder.path());
+    assert!(!history.wants_all_pages(1, 100));
+    history.checkpoint(30, 0, &live, [page(1, 0, "1")]).unwrap();
+    assert!(history.wants_all_pages(1, 100));
+    history.checkpoint_of_all(40, 0, &live, all("1")).unwrap();
+    assert!(!history.wants_all_pages(1, 100));
+}
+
+#[test]
+fn a_set_that_lacks_a_page_is_refused_and_the_one_before_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(1, 3)];
+    history.checkpoint_of_all(10, 0, &live, all("a")).unwrap();
+    let missing = history.checkpoint_of_all(20, 0, &live, all("b").take(2)).unwrap_err();
+    assert!(matches!(missing, WriteError::PageMissing { revision: 20, table: 1, page: 2 }), "{missing}");
+    history.checkpoint(30, 0, &live, [page(1, 0, "c")]).unwrap();
+    assert_eq!(images(&history, 30), ["1/0=c", "1/1=a", "1/2=a"]);
+    history.checkpoint_of_all(40, 0, &live, all("d")).unwrap();
+    assert_eq!(images(&history, 40), ["1/0=d", "1/1=d", "1/2=d"]);
+    retire_all(&history, 90);
+    assert_eq!(images_of_sets(&history, 1..=39), 0, "images of the refused set are gone, too");
+}
+
+#[test]
+fn who_reads_a_checkpoint_while_it_is_retired_gets_all_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(1, 3)];
+    history.checkpoint_of_all(10, 0, &live, all("a")).unwrap();
+    let mut reader = history.pages_at(10).unwrap();
+    for revision in [60, 70, 80] {
+        history.checkpoint_of_all(revision, 0, &live, all("b")).unwrap();
+        retire_all(&history, revision);
+        history.persist().unwrap();
+        assert!(matches!(history.pages_at(10), Err(ReadError::Retired { asked: 10, .. })));
+        assert_eq!(&reader.next().unwrap().unwrap().bytes[..], b"a");
+    }
+    assert!(reader.next().is_none());
+}
+
+#[test]
+fn images_of_older_formats_are_read_until_a_set_follows_and_go_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(1, 3)];
+    let mut changes = history.store().changes();
+    for (number, revision, text) in [(0, 10, "a"), (1, 10, "b"), (2, 10, "c"), (1, 20, "B")] {
+        let key = ImageKey { set: 0, table: 1, page: number, revision };
+        changes.put(Shelf::Pages, key.encode(), text.as_bytes());
+    }
+    let record = CheckpointRecord { tables: vec![1], pages: vec![3], ..Default::default() };
+    changes.put_message(Shelf::Pages, keys::checkpoint(10), &record);
+    changes.put_message(Shelf::Pages, keys::checkpoint(20), &record);
+    changes.commit().unwrap();
+    drop(history);
+
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_checkpoint.unwrap().revision, 20);
+    history.append(&batches(1, 90, 0)).unwrap();
+    assert_eq!(images(&history, 10), ["1/0=a", "1/1=b", "1/2=c"]);
+    assert_eq!(images(&history, 20), ["1/0=a", "1/1=B", "1/2=c"]);
+    assert!(history.wants_all_pages(0, 3));
+    let missing = history.checkpoint(30, 0, &live, [page(1, 0, "A")]).unwrap_err();
+    assert!(matches!(missing, WriteError::PageMissing { revision: 30, page: 1, .. }), "{missing}");
+    retire_all(&history, 25);
+    assert_eq!((history.oldest_revision(), old_images(&history)), (20, 4));
+    history.checkpoint_of_all(30, 0, &live, all("new")).unwrap();
+    assert_eq!(images(&history, 20), ["1/0=a", "1/1=B", "1/2=c"]);
+    retire_all(&history, 40);
+    assert_eq!((history.oldest_revision(), old_images(&history)), (30, 0));
+    assert_eq!(images(&history, 30), ["1/0=new", "1/1=new", "1/2=new"]);
+}
+
+#[test]
+fn the_key_of_an_image_says_set_page_and_revision() {
+    for set in [0, 1, u64::MAX] {
+        let key = ImageKey { set, table: 6, page: 70_000, revision: 9 };
+        assert_eq!(ImageKey::decode(&key.encode()), Some(key));
+        assert!(ImageKey::first_of(set).encode() < key.encode() && key.encode() < ImageKey::last_of(set).encode());
+        let described = keys::describe(ImageKey::shelf(set), &key.encode());
+        assert!(described.contains("page 70000 of table 6 at revision 9"), "{described}");
+    }
+    assert!(ImageKey::last_of(7).encode() < ImageKey::first_of(8).encode());
+    assert_eq!([0, 13, 15, 20, 22].map(|length| ImageKey::decode(&vec![1; length])), [None; 5]);
+}
