@@ -97,15 +97,16 @@ impl History {
         let mut changes = self.store().changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });
-        let summary =
-            SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter: writer.subjects.filter().into() };
-        changes.put_message(Shelf::Index, keys::summary(first), &summary);
+        let filter = Bytes::from(writer.subjects.filter());
+        let filter_bytes = filter.len() as u64;
+        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter };
+        changes.put_message(Shelf::Filters, keys::block(first), &summary);
         if !conflicts.is_empty() {
             changes.put(Shelf::Index, keys::conflicts(first), &conflicts);
         }
         rows.into_iter().for_each(|(key, value)| changes.put(Shelf::Index, key, &value));
         let block = match &writer.gathering_range {
-            Some(range) => block::placed(range, &batches),
+            Some(range) => block::placed(range, &batches, filter_bytes),
             None => block::compressed(batches),
         };
         changes.put(Shelf::Blocks, keys::block(first), &block);
@@ -126,7 +127,7 @@ impl History {
     /// Starts to move rows and blocks to tables when enough of them wait in memory.
     fn rotate_when_due(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if writer.rows_waiting_bytes >= self.options().memtable_bytes {
-            self.rotate(writer, &[Shelf::Index, Shelf::Blocks])?;
+            self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
         }
         Ok(())
     }
@@ -138,8 +139,8 @@ impl History {
         if let Some(durable) = writer.rotated_to.take() {
             self.change_view(|view| view.durable = view.durable.max(durable));
         }
-        if shelves.contains(&Shelf::Pages) {
-            writer.pages_waiting_bytes = 0;
+        if shelves.contains(&Shelf::Images) {
+            writer.images_waiting_bytes = 0;
         }
         if shelves.contains(&Shelf::Blocks) {
             writer.rows_waiting_bytes = 0;
@@ -192,7 +193,7 @@ impl History {
             changes.put_message(Shelf::Index, key, &NumberRecord { number: info.revision });
         }
         changes.commit()?;
-        self.rotate(&mut writer, &[Shelf::Index, Shelf::Blocks])?;
+        self.rotate(&mut writer, &Shelf::ABOUT_BLOCKS)?;
         self.store().catch_up()?;
         writer.rotated_to = None;
         writer.time_micros = writer.time_micros.max(info.time_micros);

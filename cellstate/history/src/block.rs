@@ -29,7 +29,7 @@ pub(crate) struct BlockHead {
     /// When its first and its last batch were decided.
     pub(crate) time_micros: i64,
     pub(crate) newest_time_micros: i64,
-    /// Bytes that it takes in tables, about.
+    /// Bytes that it takes in tables, about, its filter included.
     pub(crate) stored_bytes: u64,
 }
 
@@ -49,17 +49,17 @@ impl StoredBlock {
     pub(crate) fn from_row(row: Row) -> Result<Self, StoreError> {
         let Some(placed) = row.value.strip_prefix(&PLACED) else { return Ok(Self::Whole(Block::from_row(row)?)) };
         let record: PlacedRecord = decode(Shelf::Blocks, &row.key, row.value.slice_ref(placed))?;
-        let key = <[u8; 8]>::try_from(row.key.as_slice()).map(u64::from_be_bytes).ok();
-        let Some(first) = key.filter(|first| *first <= record.last) else {
+        let first = first_of(Shelf::Blocks, &row.key)?;
+        if first > record.last {
             return Err(damaged(Shelf::Blocks, &row.key, "it ends before it begins"));
-        };
+        }
         let place = LogPlace { segment: record.segment, offset: record.offset, bytes: record.frame_bytes };
         let head = BlockHead {
             first,
             last: record.last,
             time_micros: record.time_micros,
             newest_time_micros: record.newest_time_micros,
-            stored_bytes: row.value.len() as u64,
+            stored_bytes: (row.value.len() as u64).saturating_add(record.filter_bytes),
         };
         Ok(Self::Placed(head, LogRange { place, first, last: record.last }))
     }
@@ -162,7 +162,7 @@ impl Block {
 }
 
 /// A block that stands in the log as the value of a row.
-pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord]) -> Vec<u8> {
+pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord], filter_bytes: u64) -> Vec<u8> {
     let record = PlacedRecord {
         last: range.last,
         segment: range.place.segment,
@@ -171,6 +171,7 @@ pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord]) -> Vec<u8> {
         bytes: batches.iter().map(|batch| batch.bytes.len() as u64).sum(),
         time_micros: batches.first().map_or(i64::MIN, |batch| batch.time_micros),
         newest_time_micros: batches.last().map_or(i64::MIN, |batch| batch.time_micros),
+        filter_bytes,
     };
     let mut value = PLACED.to_vec();
     value.extend_from_slice(&record.encode_to_vec());
@@ -239,6 +240,13 @@ impl History {
 /// The first revision of the block whose time row this is, with its time.
 pub(crate) fn time_row(row: &Row) -> Result<(i64, u64), StoreError> {
     keys::time_of(&row.key).ok_or_else(|| damaged(Shelf::Index, &row.key, "its key is too short"))
+}
+
+/// The first revision of a block, by its key.
+pub(crate) fn first_of(shelf: Shelf, key: &[u8]) -> Result<u64, StoreError> {
+    let key_bytes =
+        <[u8; 8]>::try_from(key).map_err(|_| damaged(shelf, key, "its key has no length that a block's has"))?;
+    Ok(u64::from_be_bytes(key_bytes))
 }
 
 /// The `position`th number of a row's key.

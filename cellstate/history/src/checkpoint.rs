@@ -1,5 +1,9 @@
 //! Checkpoints: images of the pages that changed, and a record that says that all are there.
 //!
+//! A set begins with images of all pages; later checkpoints add images of what changed, until a new one is worth it. Nothing outside of a
+//! set is needed to read its checkpoints: so sets are retired as wholes, which costs nothing, and images of different sets are never
+//! merged.
+//!
 //! An image is the truth about its page at its revision, whether a record follows or not. So images are written in
 //! pieces, and only the record makes them a checkpoint: a crash before it leaves the one before valid, and images that
 //! are merely true.
@@ -8,7 +12,7 @@ use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{CheckpointRecord, NumberRecord};
-use crate::store::{IMAGE_BYTES_MAX, Row, SealedRow, Snapshot, Store, damaged, decode};
+use crate::store::{IMAGE_BYTES_MAX, Row, Store, damaged, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -53,6 +57,19 @@ pub struct CheckpointInfo {
     pub images: u64,
     /// The bytes of these images.
     pub image_bytes: u64,
+    /// Where its images are.
+    pub(crate) set: ImageSet,
+}
+
+/// Images that come and go together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ImageSet {
+    /// The checkpoint that it began with. 0: formats up to 4, which had no sets.
+    pub(crate) began: u64,
+    /// Bytes of the images of all pages that it began with.
+    pub(crate) whole_bytes: u64,
+    /// Bytes of all images that were added since.
+    pub(crate) added_bytes: u64,
 }
 
 /// What the cell at a revision is made from.
@@ -65,6 +82,32 @@ pub enum StartingPoint {
 }
 
 impl History {
+    /// Whether the next checkpoint should have images of all pages, and begin a set with them: when there is none to add to, when most
+    /// pages have changed, or when what was added comes to as much as the set began with. So what is written is at most some
+    /// twice of what changes.
+    #[must_use]
+    pub fn wants_all_pages(&self, changed: usize, all: usize) -> bool {
+        self.newest_checkpoint().is_none_or(|CheckpointInfo { set, .. }| {
+            set.began == 0 || changed.saturating_mul(2) >= all || set.added_bytes >= set.whole_bytes
+        })
+    }
+
+    /// Records the cell as it is at `revision`: images of all its pages, in any order, and how many each table has. Otherwise as
+    /// [`History::checkpoint`].
+    ///
+    /// # Errors
+    ///
+    /// As [`History::checkpoint`]; [`WriteError::PageMissing`] of any page.
+    pub fn checkpoint_of_all(
+        &self,
+        revision: u64,
+        time_micros: i64,
+        live: &[TablePages],
+        pages: impl IntoIterator<Item = PageImage>,
+    ) -> Result<CheckpointInfo, WriteError> {
+        self.add_checkpoint(None, revision, time_micros, live, pages)
+    }
+
     /// Records the cell as it is at `revision`: images of all pages that changed since the last checkpoint (of all
     /// pages, at the first), in any order, and how many pages each table has. Waits until the checkpoint is durable.
     ///
@@ -83,14 +126,31 @@ impl History {
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
     ) -> Result<CheckpointInfo, WriteError> {
+        let before = self.newest_checkpoint().filter(|before| before.set.began > 0);
+        self.add_checkpoint(before, revision, time_micros, live, pages)
+    }
+
+    /// Adds a checkpoint to the set of the one before, or begins one.
+    fn add_checkpoint(
+        &self,
+        before: Option<CheckpointInfo>,
+        revision: u64,
+        time_micros: i64,
+        live: &[TablePages],
+        pages: impl IntoIterator<Item = PageImage>,
+    ) -> Result<CheckpointInfo, WriteError> {
         let mut writer = self.writer();
         self.check_checkpoint(revision, live)?;
-        let mut missing = new_pages(self.newest_checkpoint().as_ref(), live);
-        let (images, image_bytes) = self.write_images(&mut writer, revision, live, pages, &mut missing)?;
+        let mut missing = new_pages(before.as_ref(), live);
+        let fresh = ImageSet { began: revision, ..ImageSet::default() };
+        let mut set = before.map_or(fresh, |before| before.set);
+        let (images, image_bytes) = self.write_images(&mut writer, (set.began, revision), live, pages, &mut missing)?;
         if let Some((table, page)) = missing.pop_first() {
             return Err(WriteError::PageMissing { revision, table, page });
         }
-        let info = CheckpointInfo { revision, time_micros, live: live.to_vec(), images, image_bytes };
+        let sum = if set.began == revision { &mut set.whole_bytes } else { &mut set.added_bytes };
+        *sum = sum.saturating_add(image_bytes);
+        let info = CheckpointInfo { revision, time_micros, live: live.to_vec(), images, image_bytes, set };
         let mut changes = self.store().changes();
         changes.put_message(Shelf::Pages, keys::checkpoint(revision), &record(&info));
         let begins = self.view().base.is_none();
@@ -107,7 +167,7 @@ impl History {
             self.close_block(&mut writer)?;
             self.rotate(&mut writer, &Shelf::ALL)?;
         } else {
-            self.rotate(&mut writer, &[Shelf::Pages])?;
+            self.rotate(&mut writer, &[Shelf::Images, Shelf::Pages])?;
         }
         self.store().catch_up()?;
         if begins {
@@ -142,7 +202,7 @@ impl History {
     fn write_images(
         &self,
         writer: &mut Writer,
-        revision: u64,
+        (set, revision): (u64, u64),
         live: &[TablePages],
         pages: impl IntoIterator<Item = PageImage>,
         missing: &mut BTreeSet<(u8, u32)>,
@@ -161,20 +221,20 @@ impl History {
                 return Err(WriteError::Malformed { revision, what });
             }
             missing.remove(&(page.table, page.number));
-            let key = ImageKey { table: page.table, page: page.number, revision };
-            changes.put(Shelf::Pages, key.encode(), &page.bytes);
+            let key = ImageKey { set, table: page.table, page: page.number, revision };
+            changes.put(Shelf::Images, key.encode(), &page.bytes);
             images += 1;
             image_bytes += page.bytes.len() as u64;
             if changes.bytes() >= COMMIT_BYTES {
                 let full = std::mem::replace(&mut changes, self.store().changes());
-                writer.pages_waiting_bytes += full.bytes();
+                writer.images_waiting_bytes += full.bytes();
                 full.commit()?;
-                if writer.pages_waiting_bytes >= self.options().memtable_bytes {
-                    self.rotate(writer, &[Shelf::Pages])?;
+                if writer.images_waiting_bytes >= self.options().memtable_bytes {
+                    self.rotate(writer, &[Shelf::Images])?;
                 }
             }
         }
-        writer.pages_waiting_bytes += changes.bytes();
+        writer.images_waiting_bytes += changes.bytes();
         changes.commit()?;
         Ok((images, image_bytes))
     }
@@ -210,123 +270,6 @@ impl History {
         }
         Err(ReadError::Retired { asked: revision, oldest })
     }
-
-    /// The pages of a checkpoint, ordered by table and number: of each its newest image at or before it. Holds one page
-    /// at a time. To be used up soon: while it lives, retired images keep their room.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Retired`] or [`ReadError::NotThere`] if there is no checkpoint at exactly this revision,
-    /// [`ReadError::Store`].
-    pub fn pages_at(&self, checkpoint_revision: u64) -> Result<PagesAt, ReadError> {
-        let snapshot = self.store().snapshot();
-        let key = keys::checkpoint(checkpoint_revision);
-        let found = snapshot.first_page(key.clone()..=key)?;
-        let (newest, oldest, floor) = {
-            let view = self.view();
-            (view.newest, view.oldest(), view.floor)
-        };
-        if checkpoint_revision < floor {
-            return Err(ReadError::Retired { asked: checkpoint_revision, oldest });
-        }
-        let Some(row) = found else { return Err(ReadError::NotThere { asked: checkpoint_revision, newest }) };
-        let info = info(row)?;
-        let mut live = info.live;
-        live.sort_by_key(|table| table.table);
-        Ok(PagesAt {
-            images: Images { snapshot, revision: checkpoint_revision, scan: None },
-            live,
-            table: 0,
-            page: 0,
-            failed: false,
-        })
-    }
-}
-
-/// The pages of a checkpoint. See [`History::pages_at`].
-pub struct PagesAt {
-    images: Images,
-    live: Vec<TablePages>,
-    /// Where it stands: position in `live`, and number of the next page.
-    table: usize,
-    page: u32,
-    failed: bool,
-}
-
-/// Images that are passed over, before the next page's is looked up: a look-up takes as long as some five of them.
-const PASSED_MAX: usize = 8;
-
-/// Images in the order of pages: of each its newest one up to a revision.
-struct Images {
-    snapshot: Snapshot,
-    revision: u64,
-    /// All images from some page on; none before the first one is asked for, and behind a page that has too many.
-    scan: Option<Scan>,
-}
-
-type Scan = std::iter::Peekable<Box<dyn Iterator<Item = Result<SealedRow, StoreError>> + Send>>;
-
-impl Images {
-    /// The image of a page that comes after all that were asked for before.
-    fn of(&mut self, table: u8, page: u32) -> Result<PageImage, StoreError> {
-        let key = |revision| ImageKey { table, page, revision }.encode();
-        let (first, last) = (key(0), key(self.revision));
-        let found = match self.pass(&first, &last)? {
-            Passed::All(newest) => newest.map(|row| row.open()).transpose()?,
-            Passed::TooMany => {
-                self.scan = None;
-                self.snapshot.last_page(first..=last.clone())?.map(|row| row.value)
-            }
-        };
-        match found {
-            Some(bytes) => Ok(PageImage { table, number: page, bytes }),
-            None => Err(damaged(Shelf::Pages, &last, "it has no image up to that revision")),
-        }
-    }
-
-    /// Passes all images up to `last`, and gives the newest one from `first` on.
-    fn pass(&mut self, first: &[u8], last: &[u8]) -> Result<Passed, StoreError> {
-        let scan = self.scan.get_or_insert_with(|| {
-            let end = ImageKey { table: u8::MAX, page: u32::MAX, revision: u64::MAX };
-            let rows: Box<dyn Iterator<Item = _> + Send> = Box::new(self.snapshot.pages(first.to_vec()..=end.encode()));
-            rows.peekable()
-        });
-        let is_next = |row: &Result<SealedRow, StoreError>| row.as_ref().map_or(true, |row| *row.key <= *last);
-        let mut newest = None;
-        for _ in 0..=PASSED_MAX {
-            match scan.next_if(is_next).transpose()? {
-                Some(row) => newest = Some(row).filter(|row| *row.key >= *first),
-                None => return Ok(Passed::All(newest)),
-            }
-        }
-        Ok(Passed::TooMany)
-    }
-}
-
-/// What was found on the way.
-enum Passed {
-    All(Option<SealedRow>),
-    /// There are more of them than it is worth to pass.
-    TooMany,
-}
-
-impl Iterator for PagesAt {
-    type Item = Result<PageImage, ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while let Some(table) = self.live.get(self.table).filter(|_| !self.failed) {
-            if self.page >= table.pages {
-                self.table += 1;
-                self.page = 0;
-                continue;
-            }
-            let image = self.images.of(table.table, self.page);
-            self.page += 1;
-            self.failed = image.is_err();
-            return Some(image.map_err(ReadError::from));
-        }
-        None
-    }
 }
 
 /// The newest complete checkpoint of a store, at or before a revision.
@@ -348,10 +291,13 @@ fn record(info: &CheckpointInfo) -> CheckpointRecord {
         image_bytes: info.image_bytes,
         tables: info.live.iter().map(|table| u32::from(table.table)).collect(),
         pages: info.live.iter().map(|table| table.pages).collect(),
+        set: info.set.began,
+        whole_bytes: info.set.whole_bytes,
+        added_bytes: info.set.added_bytes,
     }
 }
 
-fn info(row: Row) -> Result<CheckpointInfo, StoreError> {
+pub(crate) fn info(row: Row) -> Result<CheckpointInfo, StoreError> {
     let revision = key_number(Shelf::Pages, &row.key, 0)?;
     let record: CheckpointRecord = decode(Shelf::Pages, &row.key, row.value)?;
     let columns = || damaged(Shelf::Pages, &row.key, "its columns don't match");
@@ -368,5 +314,6 @@ fn info(row: Row) -> Result<CheckpointInfo, StoreError> {
         live,
         images: record.images,
         image_bytes: record.image_bytes,
+        set: ImageSet { began: record.set, whole_bytes: record.whole_bytes, added_bytes: record.added_bytes },
     })
 }

@@ -247,13 +247,24 @@ fn is_session_number(bytes: &[u8]) -> bool {
     })
 }
 
+/// Slots that are noted together.
+const SLOTS_TOGETHER: usize = 64;
+
 /// Notes the slots of a packed column.
 fn note_column(subjects: &mut Subjects, column: &[u8]) -> Result<(), Unusual> {
+    let (mut together, mut count) = ([0; SLOTS_TOGETHER], 0);
     let mut rest = column;
     loop {
+        if count == together.len() {
+            subjects.about_slots(&together);
+            count = 0;
+        }
         // Slots of a large cell have three bytes, and the processor guesses so.
         let (slot, after) = match *rest {
-            [] => return Ok(()),
+            [] => {
+                subjects.about_slots(&together[..count]);
+                return Ok(());
+            }
             [a, ref after @ ..] if a < 0x80 => (u32::from(a), after),
             [a, b, ref after @ ..] if b < 0x80 => (seven(a) | u32::from(b) << 7, after),
             [a, b, c, ref after @ ..] if c < 0x80 => (seven(a) | seven(b) << 7 | u32::from(c) << 14, after),
@@ -266,7 +277,8 @@ fn note_column(subjects: &mut Subjects, column: &[u8]) -> Result<(), Unusual> {
             }
             _ => return Err(Unusual),
         };
-        subjects.about(Subject::AllocationSlot(slot));
+        together[count] = slot;
+        count += 1;
         rest = after;
     }
 }

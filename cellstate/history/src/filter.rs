@@ -98,6 +98,20 @@ impl Subjects {
         self.all.insert(hash);
     }
 
+    /// Notes slots of allocations, all at once: hashes of some that are there together are made beside each other, and those that come
+    /// one by one wait for each other. Each counts.
+    #[inline]
+    pub(crate) fn about_slots(&mut self, slots: &[u32]) {
+        if self.unmarked.len() + slots.len() > UNMARKED_MAX {
+            self.mark();
+        }
+        self.unmarked.extend(slots.iter().map(|slot| Subject::AllocationSlot(*slot).hash()));
+        self.count += slots.len();
+        self.last = None;
+        #[cfg(test)]
+        self.all.extend(slots.iter().map(|slot| Subject::AllocationSlot(*slot).hash()));
+    }
+
     /// Marks what was noted.
     #[cold]
     fn mark(&mut self) {
@@ -129,7 +143,9 @@ impl Subjects {
             low.iter_mut().zip(high).for_each(|(low, high)| *low |= *high);
             words.truncate(half);
         }
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+        let mut bytes = Vec::with_capacity(8 * words.len());
+        words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        bytes
     }
 
     /// The hashes of all that was noted.

@@ -79,9 +79,9 @@ pub(crate) struct Writer {
     pub(crate) time_micros: i64,
     /// Bytes of all batches that are in blocks.
     pub(crate) bytes_so_far: u64,
-    /// Bytes in memory that no table has, of the index and the blocks, and of the pages.
+    /// Bytes in memory that no table has, of the index and the blocks, and of the images.
     pub(crate) rows_waiting_bytes: u64,
-    pub(crate) pages_waiting_bytes: u64,
+    pub(crate) images_waiting_bytes: u64,
     /// Bytes of batches whose rows no table has.
     pub(crate) log_waiting_bytes: u64,
     /// What becomes durable when the store has caught up.
@@ -113,7 +113,7 @@ impl History {
             time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
             bytes_so_far: bytes_so_far(&store)?,
             rows_waiting_bytes: 0,
-            pages_waiting_bytes: 0,
+            images_waiting_bytes: 0,
             log_waiting_bytes: 0,
             rotated_to: None,
             cleaning: Cleaning::default(),

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
-/// and filters are made otherwise.
-const FORMAT: u32 = 4;
+/// and filters are made otherwise; since 5, page images are in sets.
+const FORMAT: u32 = 5;
 /// Those whose rows are read as they are. Opening raises them, as what is written from then on is of the newest.
 const READ_FORMATS: std::ops::Range<u32> = 2..FORMAT;
 

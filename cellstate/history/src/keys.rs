@@ -6,20 +6,29 @@ use std::fmt::Write;
 pub(crate) enum Shelf {
     /// Blocks by first revision: ascending, so that tables never overlap and are never merged.
     Blocks,
+    /// Filters of blocks by first revision: ascending as blocks are, and most of what is written about them.
+    Filters,
     /// Small rows.
     Index,
-    /// Page images, and the records of checkpoints.
+    /// Page images by set: ascending from set to set, so that tables of different sets never overlap.
+    Images,
+    /// The records of checkpoints; and the page images of formats up to 4.
     Pages,
 }
 
 impl Shelf {
-    /// In the order in which they go to tables: rows before the blocks that they are about.
-    pub(crate) const ALL: [Self; 3] = [Self::Index, Self::Blocks, Self::Pages];
+    /// In the order in which they go to tables: rows before the blocks that they are about, and images before the record that says that
+    /// all are there.
+    pub(crate) const ALL: [Self; 5] = [Self::Index, Self::Filters, Self::Blocks, Self::Images, Self::Pages];
+    /// Blocks, and all rows about them.
+    pub(crate) const ABOUT_BLOCKS: [Self; 3] = [Self::Index, Self::Filters, Self::Blocks];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Blocks => "blocks",
+            Self::Filters => "filters",
             Self::Index => "index",
+            Self::Images => "images",
             Self::Pages => "pages",
         }
     }
@@ -74,7 +83,7 @@ pub(crate) fn time_of(key: &[u8]) -> Option<(i64, u64)> {
     Some(((number_at(key, 0)? ^ (1 << 63)).cast_signed(), number_at(key, 1)?))
 }
 
-/// What the block from a revision on is about.
+/// What the block from a revision on is about, in the index of formats up to 4. Later ones have it among the filters, by the block's key.
 pub(crate) fn summary(first: u64) -> Vec<u8> {
     key(SUMMARY, &[first])
 }
@@ -109,8 +118,9 @@ pub(crate) fn checkpoint(revision: u64) -> Vec<u8> {
 /// A key that no row has.
 pub(crate) fn of_nothing(shelf: Shelf) -> Vec<u8> {
     match shelf {
-        Shelf::Blocks => block(0),
+        Shelf::Blocks | Shelf::Filters => block(0),
         Shelf::Index => vec![0],
+        Shelf::Images => ImageKey::first_of(0).encode(),
         Shelf::Pages => checkpoint(0),
     }
 }
@@ -118,28 +128,46 @@ pub(crate) fn of_nothing(shelf: Shelf) -> Vec<u8> {
 /// An image of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ImageKey {
+    /// The checkpoint that its set began with. 0: formats up to 4, which had no sets.
+    pub(crate) set: u64,
     pub(crate) table: u8,
     pub(crate) page: u32,
     pub(crate) revision: u64,
 }
 
 impl ImageKey {
+    /// Comes before all images of a set.
+    pub(crate) const fn first_of(set: u64) -> Self {
+        Self { set, table: 0, page: 0, revision: 0 }
+    }
+
+    /// Comes after all images of a set.
+    pub(crate) const fn last_of(set: u64) -> Self {
+        Self { set, table: u8::MAX, page: u32::MAX, revision: u64::MAX }
+    }
+
+    /// Where images of this set are.
+    pub(crate) const fn shelf(set: u64) -> Shelf {
+        if set == 0 { Shelf::Pages } else { Shelf::Images }
+    }
+
     pub(crate) fn encode(self) -> Vec<u8> {
-        let mut key = vec![IMAGE, self.table];
+        let mut key = if self.set == 0 { vec![IMAGE] } else { self.set.to_be_bytes().to_vec() };
+        key.push(self.table);
         key.extend_from_slice(&self.page.to_be_bytes());
         key.extend_from_slice(&self.revision.to_be_bytes());
         key
     }
 
     pub(crate) fn decode(key: &[u8]) -> Option<Self> {
-        if key.len() != 14 || key[0] != IMAGE {
-            return None;
-        }
-        Some(Self {
-            table: key[1],
-            page: u32::from_be_bytes(key[2..6].try_into().ok()?),
-            revision: u64::from_be_bytes(key[6..14].try_into().ok()?),
-        })
+        let (set, rest) = match key.len() {
+            14 if key[0] == IMAGE => (0, &key[1..]),
+            21 => (u64::from_be_bytes(key[..8].try_into().ok()?), &key[8..]),
+            _ => return None,
+        };
+        let page = u32::from_be_bytes(rest[1..5].try_into().ok()?);
+        let revision = u64::from_be_bytes(rest[5..].try_into().ok()?);
+        Some(Self { set, table: rest[0], page, revision })
     }
 }
 
@@ -147,12 +175,13 @@ impl ImageKey {
 pub(crate) fn describe(shelf: Shelf, key: &[u8]) -> String {
     let number = |position| number_at(key, position).unwrap_or_default();
     match (shelf, key.first().copied()) {
-        (Shelf::Blocks, _) if key.len() == 8 => {
+        (Shelf::Blocks | Shelf::Filters, _) if key.len() == 8 => {
             let first = key.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-            format!("the block from revision {first} on")
+            let what = if shelf == Shelf::Filters { "filter of the block" } else { "block" };
+            format!("the {what} from revision {first} on")
         }
         (Shelf::Pages, Some(CHECKPOINT)) => format!("the checkpoint at revision {}", number(0)),
-        (Shelf::Pages, _) => match ImageKey::decode(key) {
+        (Shelf::Pages | Shelf::Images, _) => match ImageKey::decode(key) {
             Some(image) => format!("page {} of table {} at revision {}", image.page, image.table, image.revision),
             None => hex(key),
         },

@@ -7,7 +7,8 @@
 //!   [`History::walk`]). Where the log keeps its segments, a block is a place in one of them ([`Frames`]); otherwise one compressed value;
 //! - **page images**: pages of the cell state as they were at a checkpoint ([`History::checkpoint`]). The newest image
 //!   of each page at or before a revision, and the deltas from there on, give the cell at that revision: recovery,
-//!   `--at` and what-if all start from [`History::start_for`];
+//!   `--at` and what-if all start from [`History::start_for`]. Images come in sets: one begins with images of all pages, those that
+//!   changed later are added, and it goes as a whole;
 //! - **index rows**: a few for each block (its filter, its conflicts, its time), and names of sessions, jobs and machines
 //!   that outlive them. None for each claim: a store takes a microsecond for a row, and the core a quarter of that for a claim.
 //!
@@ -30,6 +31,7 @@ mod frames;
 mod heads;
 mod history;
 mod identity;
+mod images;
 mod keys;
 mod names;
 mod options;
@@ -47,13 +49,14 @@ mod walk;
 mod tests;
 
 pub use batch::{ConflictNote, EncodedBatch, LOSSES_MAX, Loss};
-pub use checkpoint::{CheckpointInfo, PageImage, PagesAt, StartingPoint, TablePages};
+pub use checkpoint::{CheckpointInfo, PageImage, StartingPoint, TablePages};
 pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, GroupBy};
 pub use entries::{Entries, Logged};
 pub use error::{OpenError, ReadError, StoreError, WriteError};
 pub use filter::Subject;
 pub use frames::{Frames, FramesError, LogPlace, LogRange};
 pub use history::History;
+pub use images::PagesAt;
 pub use names::{JobName, MachineName};
 pub use options::{JournalSetAside, Opened, Options};
 pub use retire::Retirement;

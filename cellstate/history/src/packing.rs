@@ -1,5 +1,5 @@
 //! Compressing values as a whole, before they are stored: once, and not again whenever tables are merged.
-use std::borrow::Cow;
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 /// Bytes that a compressed one can stand for at most: LZ4 adds at most 255 to the length of a match with each.
 const EXPANDED_MOST: usize = 255;
@@ -25,15 +25,34 @@ pub(crate) fn expanded(value: &[u8], bytes_max: usize) -> Result<Vec<u8>, String
     lz4_flex::decompress(rest, bytes).map_err(|error| error.to_string())
 }
 
-/// A page image as it is stored: compressed where that pays.
-pub(crate) fn packed(image: &[u8]) -> Cow<'_, [u8]> {
-    let must = image.first() == Some(&PACKED);
-    if image.len() < PACKED_LEAST && !must {
-        return image.into();
+/// Bytes before compressed ones: the mark, and how many they were.
+const HEAD_BYTES: usize = 5;
+
+/// Compresses page images, one after the other: most are small, and a table for each of them would take longer than its compression.
+#[derive(Default)]
+pub(crate) struct Packer {
+    table: CompressTable,
+}
+
+impl Packer {
+    /// Appends a page image as it is stored: compressed where that pays.
+    pub(crate) fn pack(&mut self, image: &[u8], out: &mut Vec<u8>) {
+        let must = image.first() == Some(&PACKED);
+        let begin = out.len();
+        if image.len() >= PACKED_LEAST || must {
+            out.push(PACKED);
+            out.extend_from_slice(&u32::try_from(image.len()).expect("images have a bound").to_le_bytes());
+            out.resize(begin + HEAD_BYTES + get_maximum_output_size(image.len()), 0);
+            let packed = compress_into_with_table(image, &mut out[begin + HEAD_BYTES..], &mut self.table);
+            let packed = HEAD_BYTES + packed.expect("there is room for the most that it can become");
+            out.truncate(begin + packed);
+            if packed < image.len() || must {
+                return;
+            }
+            out.truncate(begin);
+        }
+        out.extend_from_slice(image);
     }
-    let mut packed = vec![PACKED];
-    packed.extend_from_slice(&compressed(image));
-    if packed.len() < image.len() || must { packed.into() } else { image.into() }
 }
 
 /// A stored page image as it was given; `None` if it is that already.
@@ -50,11 +69,15 @@ mod tests {
     #[test]
     fn images_are_unpacked_as_they_were_packed() {
         let random: Vec<u8> = (0_u32..4096).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2] | 1).collect();
-        let images = [vec![], vec![0], vec![0; 5000], vec![8; 5000], vec![8, 3, 0], random];
+        let large = vec![9; 70_000];
+        let images = [vec![], vec![0], vec![0; 5000], large, vec![8; 5000], vec![8, 3, 0], random];
+        let mut packer = Packer::default();
         for image in images {
-            let stored = packed(&image);
+            let mut stored = vec![7; 3];
+            packer.pack(&image, &mut stored);
+            let stored = &stored[3..];
             assert!(stored.len() <= image.len().max(16));
-            let found = unpacked(&stored, 1 << 20).map(Result::unwrap).unwrap_or_else(|| stored.to_vec());
+            let found = unpacked(stored, 1 << 20).map(Result::unwrap).unwrap_or_else(|| stored.to_vec());
             assert_eq!(found, image);
         }
     }
@@ -66,6 +89,8 @@ mod tests {
         claims.push(0);
         assert!(unpacked(&claims, usize::MAX).unwrap().is_err());
         assert!(unpacked(&[PACKED], 100).unwrap().is_err());
-        assert!(unpacked(&packed(&[7; 1000]), 999).unwrap().is_err());
+        let mut packed = Vec::new();
+        Packer::default().pack(&[7; 1000], &mut packed);
+        assert!(unpacked(&packed, 999).unwrap().is_err());
     }
 }

@@ -34,6 +34,7 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
         time_row(&row()).is_ok(),
         key_number(Shelf::Index, key, 1).is_ok(),
         ImageKey::decode(key).is_some_and(|image| image.encode() == key),
+        ImageKey::decode(key).is_some_and(|image| !describe(ImageKey::shelf(image.set), key).is_empty()),
         decode::<CheckpointRecord>(Shelf::Pages, key, value.clone()).is_ok(),
         decode::<ConflictsRecord>(Shelf::Index, key, value.clone()).is_ok(),
         decode::<JobRecord>(Shelf::Index, key, value.clone()).is_ok(),

@@ -47,6 +47,9 @@ pub(crate) struct PlacedRecord {
     /// When its last batch was decided.
     #[prost(int64, tag = "7")]
     pub(crate) newest_time_micros: i64,
+    /// Of its filter.
+    #[prost(uint64, tag = "8")]
+    pub(crate) filter_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -63,7 +66,7 @@ pub(crate) struct TimeRecord {
     pub(crate) bytes_so_far: u64,
 }
 
-/// One for each block, by its first revision.
+/// The filter of a block, by its first revision.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SummaryRecord {
     #[prost(uint64, tag = "1")]
@@ -173,6 +176,15 @@ pub(crate) struct CheckpointRecord {
     pub(crate) tables: Vec<u32>,
     #[prost(uint32, repeated, tag = "5")]
     pub(crate) pages: Vec<u32>,
+    /// The checkpoint that the set of its images began with. 0: formats up to 4, which had no sets.
+    #[prost(uint64, tag = "6")]
+    pub(crate) set: u64,
+    /// Bytes of the images that its set began with.
+    #[prost(uint64, tag = "7")]
+    pub(crate) whole_bytes: u64,
+    /// Bytes of all images that came to it since.
+    #[prost(uint64, tag = "8")]
+    pub(crate) added_bytes: u64,
 }
 
 /// The head of a `LogBatch`.

@@ -1,20 +1,20 @@
 //! Retention: what is too old, or too much, leaves.
 //!
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
-//! is left. It moves first, and readers obey it at once; rows, images and tables are cleared away after, piece by
-//! piece.
+//! is left. It moves first, and readers obey it at once; rows, and tables of blocks and images, are cleared away
+//! after, piece by piece.
 use crate::block::{BlockHead, key_number, oldest_block_from, stored_block_holding, time_row};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{LeaverRecord, NumberRecord, TimeRecord};
-use crate::store::{Changes, damaged, decode};
+use crate::store::{Changes, decode};
 
 /// About so many rows are removed in one call.
 const ROWS_PER_CALL: usize = 4_096;
-/// About so many pages are looked at in one call.
-const PAGES_PER_CALL: usize = 1_024;
+/// So many images of formats up to 4 are removed in one call.
+const OLD_IMAGES_PER_CALL: usize = 1_024;
 /// Rows of blocks that one call to `retention_floor` looks at.
 const FLOOR_ROWS_MAX: usize = 4_096;
 /// Removed rows keep their room until tables are merged. That is forced when there are more of them than rows that are
@@ -39,12 +39,12 @@ pub(crate) struct Cleaning {
     /// The revision from which on there may be leavers. Without it, each call would begin at the marks that removed rows
     /// leave.
     leavers_from: u64,
-    /// The page to look at next, and for which floor all have been looked at.
-    next_page: Option<(u8, u32)>,
-    pages_done_for: u64,
+    /// The floor up to which images have been let go.
+    images_done_for: u64,
+    /// Whether images of formats up to 4 were removed, and may still be in tables.
+    removed_old_images: bool,
     /// Rows that were removed, and are still in tables.
     removed_index_rows: u64,
-    removed_page_rows: u64,
     /// Bytes of blocks that were let go, and are still in tables.
     undropped_bytes: u64,
 }
@@ -119,11 +119,11 @@ impl History {
         }
         let rows_done = self.clear_leavers(&mut writer, floor)?;
         let blocks_done = rows_done && self.clear_blocks(&mut writer, floor)?;
-        let pages_done = blocks_done && self.clear_pages(&mut writer, floor)?;
-        if pages_done {
+        let images_done = blocks_done && self.clear_images(&mut writer, floor)?;
+        if images_done {
             self.give_back_room(&mut writer)?;
         }
-        Ok(Retirement { oldest, done: pages_done })
+        Ok(Retirement { oldest, done: images_done })
     }
 
     /// Removes the names of what left before the floor. True when none of them is left.
@@ -174,7 +174,7 @@ impl History {
         writer.cleaning.removed_index_rows += removed as u64;
         if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
             // Tables leave without a trace in fjall's journal: the rows that say why must be in tables before.
-            self.rotate(writer, &[Shelf::Index, Shelf::Blocks])?;
+            self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
             self.store().catch_up()?;
             self.note_durable(writer);
             self.store().drop_blocks_before(cleaned)?;
@@ -183,67 +183,50 @@ impl History {
         Ok(true)
     }
 
-    /// Removes images that no revision from the floor on is made from. True when all pages were looked at.
-    fn clear_pages(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
-        if writer.cleaning.pages_done_for == floor {
+    /// Lets go of the sets of images before the one that the floor's checkpoint is in. True when none of them is left.
+    fn clear_images(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
+        if writer.cleaning.images_done_for == floor {
             return Ok(true);
         }
-        let mut changes = self.store().changes();
-        let mut next = writer.cleaning.next_page.unwrap_or((0, 0));
-        for _ in 0..PAGES_PER_CALL {
-            let Some((table, page)) = self.page_from(next)? else {
-                writer.cleaning.next_page = None;
-                writer.cleaning.pages_done_for = floor;
-                for row in self.store().rows(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(floor - 1)) {
-                    changes.remove(Shelf::Pages, row?.key);
-                    writer.cleaning.removed_page_rows += 1;
-                }
-                writer.pages_waiting_bytes += changes.bytes();
-                changes.commit()?;
-                return Ok(true);
-            };
-            let key = |revision| ImageKey { table, page, revision }.encode();
-            // All but the last one up to the floor.
-            for row in self.store().rows(Shelf::Pages, key(0)..=key(floor)).rev().skip(1) {
-                changes.remove(Shelf::Pages, row?.key);
-                writer.cleaning.removed_page_rows += 1;
+        let set = at_or_before(self.store(), floor)?.map_or(0, |checkpoint| checkpoint.set.began);
+        if set > 0 {
+            self.store().drop_images_before(set)?;
+            if !self.clear_old_images(writer)? {
+                return Ok(false);
             }
-            next = match (page.checked_add(1), table.checked_add(1)) {
-                (Some(page), _) => (table, page),
-                (None, Some(table)) => (table, 0),
-                (None, None) => (table, page),
-            };
         }
-        writer.cleaning.next_page = Some(next);
-        writer.pages_waiting_bytes += changes.bytes();
+        let mut changes = self.store().changes();
+        for row in self.store().rows(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(floor - 1)) {
+            changes.remove(Shelf::Pages, row?.key);
+        }
         changes.commit()?;
-        Ok(false)
+        writer.cleaning.images_done_for = floor;
+        Ok(true)
     }
 
-    /// The first page with an image, from this one on.
-    fn page_from(&self, (table, page): (u8, u32)) -> Result<Option<(u8, u32)>, StoreError> {
-        let end = ImageKey { table: u8::MAX, page: u32::MAX, revision: u64::MAX }.encode();
-        let Some(row) = self.store().first(Shelf::Pages, ImageKey { table, page, revision: 0 }.encode()..=end)? else {
-            return Ok(None);
-        };
-        let key =
-            ImageKey::decode(&row.key).ok_or_else(|| damaged(Shelf::Pages, &row.key, "its key has another form"))?;
-        Ok(Some((key.table, key.page)))
+    /// Removes images of formats up to 4, which stand in no set. True when none is left.
+    fn clear_old_images(&self, writer: &mut Writer) -> Result<bool, StoreError> {
+        let mut changes = self.store().changes();
+        let old = ImageKey::first_of(0).encode()..=ImageKey::last_of(0).encode();
+        for row in self.store().rows(Shelf::Pages, old).take(OLD_IMAGES_PER_CALL) {
+            changes.remove(Shelf::Pages, row?.key);
+            writer.cleaning.removed_old_images = true;
+        }
+        let done = changes.bytes() == 0;
+        changes.commit()?;
+        if done && std::mem::take(&mut writer.cleaning.removed_old_images) {
+            self.rotate(writer, &[Shelf::Pages])?;
+            self.store().compact(Shelf::Pages)?;
+        }
+        Ok(done)
     }
 
     fn give_back_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        let is_due = |shelf, removed: u64| {
-            removed >= REMOVED_ROWS_MIN && removed.saturating_mul(2) >= self.store().rows_about(shelf)
-        };
-        if is_due(Shelf::Index, writer.cleaning.removed_index_rows) {
-            self.rotate(writer, &[Shelf::Index, Shelf::Blocks])?;
+        let removed = writer.cleaning.removed_index_rows;
+        if removed >= REMOVED_ROWS_MIN && removed.saturating_mul(2) >= self.store().rows_about(Shelf::Index) {
+            self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
             self.store().compact(Shelf::Index)?;
             writer.cleaning.removed_index_rows = 0;
-        }
-        if is_due(Shelf::Pages, writer.cleaning.removed_page_rows) {
-            self.rotate(writer, &[Shelf::Pages])?;
-            self.store().compact(Shelf::Pages)?;
-            writer.cleaning.removed_page_rows = 0;
         }
         Ok(())
     }

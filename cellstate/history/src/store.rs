@@ -13,9 +13,9 @@
 //!
 //! Each value carries a checksum over its key and itself, so that a row in the wrong place is seen, too.
 use crate::error::{OpenError, StoreError};
-use crate::keys::{self, Shelf};
+use crate::keys::{self, ImageKey, Shelf};
 use crate::options::{JournalSetAside, Options};
-use crate::packing;
+use crate::packing::{self, Packer};
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
 use fjall::{
@@ -64,8 +64,9 @@ pub(crate) struct Row {
     pub(crate) value: Bytes,
 }
 
-/// A row of the pages that may be passed over: it was not looked at whether it is damaged.
+/// A row of images that may be passed over: it was not looked at whether it is damaged.
 pub(crate) struct SealedRow {
+    shelf: Shelf,
     pub(crate) key: fjall::Slice,
     value: fjall::Slice,
 }
@@ -73,7 +74,7 @@ pub(crate) struct SealedRow {
 impl SealedRow {
     /// Its value without checksum.
     pub(crate) fn open(&self) -> Result<Bytes, StoreError> {
-        unseal(Shelf::Pages, &self.key, &self.value)
+        unseal(self.shelf, &self.key, &self.value)
     }
 }
 
@@ -81,7 +82,9 @@ impl SealedRow {
 pub(crate) struct Store {
     database: Database,
     index: Keyspace,
+    filters: Keyspace,
     blocks: Keyspace,
+    images: Keyspace,
     pages: Keyspace,
     /// Committed since fjall's journal was synced last.
     unsynced_bytes: AtomicU64,
@@ -110,6 +113,8 @@ impl Store {
         match shelf {
             Shelf::Index => &self.index,
             Shelf::Blocks => &self.blocks,
+            Shelf::Filters => &self.filters,
+            Shelf::Images => &self.images,
             Shelf::Pages => &self.pages,
         }
     }
@@ -146,12 +151,12 @@ impl Store {
 
     /// All shelves as they are now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { snapshot: self.database.snapshot(), pages: self.pages.clone() }
+        Snapshot { snapshot: self.database.snapshot(), images: self.images.clone(), pages: self.pages.clone() }
     }
 
     /// Changes that take effect together.
     pub(crate) fn changes(&self) -> Changes<'_> {
-        Changes { store: self, batch: self.database.batch(), bytes: 0 }
+        Changes { store: self, batch: self.database.batch(), bytes: 0, packer: Packer::default(), sealed: Vec::new() }
     }
 
     /// Starts to move what waits in memory to tables, for these shelves, in this order.
@@ -203,11 +208,18 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the tables that hold nothing but blocks that begin before `first`. The rest of them stays.
+    /// Deletes the tables that hold nothing but blocks that begin before `first`, or filters of such. The rest of them stays.
     pub(crate) fn drop_blocks_before(&self, first: u64) -> Result<(), StoreError> {
         let Some(last_dropped) = first.checked_sub(1) else { return Ok(()) };
-        let dropped = self.blocks.tree.drop_range(keys::block(0)..=keys::block(last_dropped));
-        dropped.map_err(|error| StoreError::Failed(error.into()))
+        let keys = keys::block(0)..=keys::block(last_dropped);
+        drop_tables(&self.blocks, keys.clone())?;
+        drop_tables(&self.filters, keys)
+    }
+
+    /// Deletes the tables that hold nothing but images of sets before this one. The rest of them stays.
+    pub(crate) fn drop_images_before(&self, set: u64) -> Result<(), StoreError> {
+        let Some(last_dropped) = set.checked_sub(1).filter(|last| *last > 0) else { return Ok(()) };
+        drop_tables(&self.images, ImageKey::first_of(1).encode()..=ImageKey::last_of(last_dropped).encode())
     }
 
     /// Merges all tables of a shelf, so that the room of removed rows is given back.
@@ -240,6 +252,7 @@ impl Store {
 /// All shelves as they were at one moment. While it lives, nothing that it sees is cleared away.
 pub(crate) struct Snapshot {
     snapshot: fjall::Snapshot,
+    images: Keyspace,
     pages: Keyspace,
 }
 
@@ -249,20 +262,31 @@ impl Snapshot {
         self.snapshot.range(&self.pages, keys).next().map(|guard| row(Shelf::Pages, guard)).transpose()
     }
 
-    /// The rows of a range of keys of the pages, rising.
-    pub(crate) fn pages(
+    /// The keyspace of images of a set.
+    fn images_of(&self, set: u64) -> (Shelf, &Keyspace) {
+        match ImageKey::shelf(set) {
+            Shelf::Images => (Shelf::Images, &self.images),
+            shelf => (shelf, &self.pages),
+        }
+    }
+
+    /// The images of a set in a range of keys, rising.
+    pub(crate) fn images(
         &self,
+        set: u64,
         keys: RangeInclusive<Vec<u8>>,
     ) -> impl Iterator<Item = Result<SealedRow, StoreError>> + use<> {
-        self.snapshot.range(&self.pages, keys).map(|guard| {
+        let (shelf, keyspace) = self.images_of(set);
+        self.snapshot.range(keyspace, keys).map(move |guard| {
             let (key, value) = guard.into_inner()?;
-            Ok(SealedRow { key, value })
+            Ok(SealedRow { shelf, key, value })
         })
     }
 
-    /// The last row of a range of keys of the pages.
-    pub(crate) fn last_page(&self, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
-        self.snapshot.range(&self.pages, keys).next_back().map(|guard| row(Shelf::Pages, guard)).transpose()
+    /// The last image of a set in a range of keys.
+    pub(crate) fn last_image(&self, set: u64, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
+        let (shelf, keyspace) = self.images_of(set);
+        self.snapshot.range(keyspace, keys).next_back().map(|guard| row(shelf, guard)).transpose()
     }
 }
 
@@ -271,15 +295,25 @@ pub(crate) struct Changes<'a> {
     store: &'a Store,
     batch: OwnedWriteBatch,
     bytes: u64,
+    packer: Packer,
+    /// The value that is being made, with its checksum.
+    sealed: Vec<u8>,
 }
 
 impl Changes<'_> {
     /// Writes a row.
     pub(crate) fn put(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>, value: &[u8]) {
         let key = key.into();
-        let sealed = if shelf == Shelf::Pages { seal(&key, &packing::packed(value)) } else { seal(&key, value) };
-        self.bytes += (key.len() + sealed.len()) as u64;
-        self.batch.insert(self.store.keyspace(shelf), key, sealed);
+        self.sealed.clear();
+        if has_images(shelf) {
+            self.packer.pack(value, &mut self.sealed);
+        } else {
+            self.sealed.extend_from_slice(value);
+        }
+        let checksum = checksum(&key, &self.sealed);
+        self.sealed.extend_from_slice(&checksum.to_be_bytes());
+        self.bytes += (key.len() + self.sealed.len()) as u64;
+        self.batch.insert(self.store.keyspace(shelf), key, self.sealed.as_slice());
     }
 
     /// Writes a row that is a message.
@@ -301,7 +335,7 @@ impl Changes<'_> {
 
     /// Puts the changes into effect. They survive a crash of this process, but not yet a power cut.
     pub(crate) fn commit(self) -> Result<(), StoreError> {
-        let Self { store, batch, bytes } = self;
+        let Self { store, batch, bytes, .. } = self;
         store.catch_up_on_tables()?;
         batch.commit()?;
         let unsynced = store.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -391,19 +425,12 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
         .worker_threads(1)
         .open()?;
     let keyspace = |shelf: Shelf| {
-        // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written. Of the index four fifths
-        // are filters, which nothing makes smaller, and each table of its first levels is soon merged with others: what it has besides is
-        // compressed where it stays.
-        let compression = match shelf {
-            Shelf::Index => {
-                CompressionPolicy::new([CompressionType::None, CompressionType::None, CompressionType::Lz4])
-            }
-            Shelf::Blocks | Shelf::Pages => CompressionPolicy::disabled(),
-        };
         database.keyspace(shelf.name(), || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(u64::MAX)
-                .data_block_compression_policy(compression)
+                // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written. Nothing makes
+                // filters smaller.
+                .data_block_compression_policy(CompressionPolicy::disabled())
                 .compaction_strategy(std::sync::Arc::new(
                     fjall::compaction::Leveled::default()
                         .with_table_target_size(TABLE_BYTES)
@@ -411,8 +438,9 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
                 ))
         })
     };
-    let (index, blocks, pages) = (keyspace(Shelf::Index)?, keyspace(Shelf::Blocks)?, keyspace(Shelf::Pages)?);
-    Ok(Store { index, blocks, pages, database, unsynced_bytes: AtomicU64::new(0) })
+    let (index, filters, blocks) = (keyspace(Shelf::Index)?, keyspace(Shelf::Filters)?, keyspace(Shelf::Blocks)?);
+    let (images, pages) = (keyspace(Shelf::Images)?, keyspace(Shelf::Pages)?);
+    Ok(Store { index, filters, blocks, images, pages, database, unsynced_bytes: AtomicU64::new(0) })
 }
 
 /// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
@@ -437,9 +465,19 @@ fn set_journal_aside(folder: &Path, store: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// Deletes the tables that have no key outside of a range.
+fn drop_tables(keyspace: &Keyspace, keys: RangeInclusive<Vec<u8>>) -> Result<(), StoreError> {
+    keyspace.tree.drop_range(keys).map_err(|error| StoreError::Failed(error.into()))
+}
+
 fn row(shelf: Shelf, guard: fjall::Guard) -> Result<Row, StoreError> {
     let (key, sealed) = guard.into_inner()?;
     Ok(Row { value: unseal(shelf, &key, &sealed)?, key: key.to_vec() })
+}
+
+/// Whether values of a shelf may be compressed images.
+fn has_images(shelf: Shelf) -> bool {
+    matches!(shelf, Shelf::Images | Shelf::Pages)
 }
 
 /// Decodes a row's value.
@@ -459,17 +497,10 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(value.len() + 4);
-    sealed.extend_from_slice(value);
-    sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
-    sealed
-}
-
 fn unseal(shelf: Shelf, key: &[u8], sealed: &[u8]) -> Result<Bytes, StoreError> {
     match sealed.split_last_chunk() {
         Some((value, found)) if u32::from_be_bytes(*found) == checksum(key, value) => {
-            let unpacked = if shelf == Shelf::Pages { packing::unpacked(value, IMAGE_BYTES_MAX) } else { None };
+            let unpacked = if has_images(shelf) { packing::unpacked(value, IMAGE_BYTES_MAX) } else { None };
             match unpacked {
                 Some(unpacked) => unpacked.map(Bytes::from).map_err(|what| damaged(shelf, key, &what)),
                 None => Ok(Bytes::copy_from_slice(value)),

@@ -1,5 +1,5 @@
 //! Finding what the log says about something, block by block, without reading those that say nothing.
-use crate::block::{Block, key_number, stored_block_holding};
+use crate::block::{Block, first_of, key_number, stored_block_holding};
 use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
 use crate::filter::{Filter, Subject};
@@ -103,14 +103,18 @@ impl Walk {
             return Ok(gathering);
         }
         let store = self.history.store();
-        match store.last(Shelf::Index, keys::summary(0)..=keys::summary(next))?.map(summary_of).transpose()? {
-            Some(summary) if summary.last >= next => Ok(Some(summary)),
-            // Its summary was retired or damaged: the block tells, or says what is wrong.
-            _ => {
-                let block = self.history.block_holding(next)?;
-                Ok(Some(bare(&block)))
+        let shelves = [
+            (Shelf::Filters, keys::block(0)..=keys::block(next)),
+            (Shelf::Index, keys::summary(0)..=keys::summary(next)),
+        ];
+        for (shelf, keys) in shelves {
+            let found = store.last(shelf, keys)?.map(|row| summary_of(shelf, row)).transpose()?;
+            if let Some(summary) = found.filter(|summary| summary.last >= next) {
+                return Ok(Some(summary));
             }
         }
+        // Its summary was retired: the block tells, or says what is wrong.
+        Ok(Some(bare(&self.history.block_holding(next)?)))
     }
 }
 
@@ -119,11 +123,15 @@ fn bare(block: &Block) -> BlockSummary {
     BlockSummary { first: block.first, last: block.last, time_micros, filter: None }
 }
 
-fn summary_of(row: Row) -> Result<BlockSummary, StoreError> {
-    let first = key_number(Shelf::Index, &row.key, 0)?;
-    let record: SummaryRecord = decode(Shelf::Index, &row.key, row.value)?;
+/// What a row of the filters says, or one of the index of formats up to 4.
+fn summary_of(shelf: Shelf, row: Row) -> Result<BlockSummary, StoreError> {
+    let first = match shelf {
+        Shelf::Filters => first_of(shelf, &row.key)?,
+        _ => key_number(shelf, &row.key, 0)?,
+    };
+    let record: SummaryRecord = decode(shelf, &row.key, row.value)?;
     let filter = Filter::of(record.filter, record.old_filter)
-        .ok_or_else(|| damaged(Shelf::Index, &row.key, "its filter has no size that a filter has"))?;
+        .ok_or_else(|| damaged(shelf, &row.key, "its filter has no size that a filter has"))?;
     Ok(BlockSummary { first, last: record.last, time_micros: record.time_micros, filter: Some(filter) })
 }
 

@@ -10,17 +10,23 @@ use crate::error::ServerError;
 /// Pages that are read ahead.
 const PAGES_AHEAD: usize = 256;
 
-/// Writes a checkpoint of this cell: images of the pages that differ from those `before`, the cell of the newest checkpoint; without it of
-/// all.
+/// Writes a checkpoint of this cell: images of the pages that differ from those `before`, the cell of the newest checkpoint; without it, or
+/// when the history wants them, of all.
 pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<CheckpointInfo, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
-    let changed = before.map_or_else(|| pages::every(cell).collect(), |before| pages::changed(before, cell));
-    let images = changed.into_iter().map(|(table, number)| PageImage {
+    let all = live.iter().map(|table| table.pages as usize).sum();
+    let changed = before.map(|before| pages::changed(before, cell));
+    let changed = changed.filter(|changed| !history.wants_all_pages(changed.len(), all));
+    let image = |(table, number): (Table, u32)| PageImage {
         table: number_of(table),
         number,
         bytes: pages::encode_page(cell, table, number),
-    });
-    let info = history.checkpoint(cell.revision().0, cell.time().micros, &live, images)?;
+    };
+    let (revision, micros) = (cell.revision().0, cell.time().micros);
+    let info = match changed {
+        Some(changed) => history.checkpoint(revision, micros, &live, changed.into_iter().map(image))?,
+        None => history.checkpoint_of_all(revision, micros, &live, pages::every(cell).map(image))?,
+    };
     tracing::debug!(revision = info.revision, images = info.images, bytes = info.image_bytes, "checkpoint");
     Ok(info)
 }

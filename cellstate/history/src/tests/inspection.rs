@@ -1,5 +1,6 @@
 //! Transactions, sessions, conflicts, names, and finding what the log says about something.
 use super::*;
+use crate::keys::Shelf;
 use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Order, Subject};
 
 /// Sessions 1 (batch) and 2 (service), then transactions: odd numbers of 1, even ones of 2; every fifth lost claims.
@@ -244,4 +245,47 @@ fn a_batch_that_a_crash_took_is_not_shown() {
     assert_eq!(history.session(7).unwrap(), Lookup::NeverWas);
     assert!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5).unwrap().rows.is_empty());
     history.check_against_log(6).unwrap();
+}
+
+/// How many blocks there are, and how many of them may tell of a job.
+fn blocks_about(history: &History, job: u64) -> (usize, usize) {
+    let (blocks, telling) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let mut walk = history.walk(0..=u64::MAX, Order::OldestFirst);
+    let wanted = |summary: &crate::BlockSummary| {
+        blocks.set(blocks.get() + 1);
+        telling.set(telling.get() + usize::from(summary.may_tell_of(crate::Subject::Job(job))));
+        false
+    };
+    assert!(walk.next(wanted).unwrap().is_none());
+    (blocks.get(), telling.get())
+}
+
+#[test]
+fn filters_of_older_formats_are_looked_for_in_the_index() {
+    use crate::keys::{block, summary};
+    use crate::records::SummaryRecord;
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 300, 300)).unwrap();
+    history.persist().unwrap();
+    let (blocks, telling) = blocks_about(&history, 7);
+    assert!(blocks > 5 && telling == 0, "{telling} of {blocks} blocks may tell of a job that never was");
+
+    let store = history.store();
+    let filters: Vec<_> = store.rows(Shelf::Filters, block(0)..=block(u64::MAX)).map(Result::unwrap).collect();
+    assert_eq!(filters.len(), blocks);
+    let mut changes = store.changes();
+    for row in filters {
+        let first = u64::from_be_bytes(row.key.as_slice().try_into().unwrap());
+        let record: SummaryRecord = crate::store::decode(Shelf::Filters, &row.key, row.value).unwrap();
+        changes.put_message(Shelf::Index, summary(first), &record);
+        changes.remove(Shelf::Filters, row.key);
+    }
+    changes.commit().unwrap();
+    assert_eq!(blocks_about(&history, 7), (blocks, 0));
+    // Newer ones are among the filters again.
+    history.append(&batches(301, 600, 300)).unwrap();
+    history.persist().unwrap();
+    let (all, telling) = blocks_about(&history, 7);
+    assert!(all > blocks + 5 && telling == 0, "{telling} of {all} blocks");
 }

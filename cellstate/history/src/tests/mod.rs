@@ -7,6 +7,7 @@ mod feeding;
 mod inspection;
 mod placed;
 mod retention;
+mod sets;
 mod twin;
 
 use crate::{EncodedBatch, History, Opened, Options, PageImage, TablePages};

@@ -1,5 +1,6 @@
 //! What is too old leaves, and what is needed stays.
 use super::*;
+use crate::keys::{self, Shelf};
 use crate::{GroupBy, Lookup, Order, ReadError, StartingPoint};
 
 fn retire_all(history: &History, keep_from: u64) -> u64 {
@@ -102,6 +103,9 @@ fn room_is_given_back() {
     assert_eq!(retire_all(&history, 5_700), 5_400);
     let rest = history.disk_bytes();
     assert!(rest < full / 4, "{rest} of {full} bytes are left");
+    let filters = history.store().rows(Shelf::Filters, keys::block(0)..=keys::block(u64::MAX));
+    let oldest = filters.map(|row| crate::block::first_of(Shelf::Filters, &row.unwrap().key).unwrap()).min();
+    assert!(oldest > Some(5_000), "filters go with their blocks: {oldest:?}");
     drop(history);
     let (history, opened) = open(folder.path());
     assert_eq!((opened.oldest_revision, opened.newest_revision), (5_400, 6_000));

@@ -71,16 +71,21 @@ impl Twin {
         history.append(&missing.collect::<Vec<_>>()).unwrap();
     }
 
-    /// A checkpoint of the present, with images of what changed.
+    /// A checkpoint of the present, with images of what changed, or of all where that is wanted.
     fn checkpoint(&mut self, history: &History) {
         let (revision, now) = (self.newest(), self.pictures.last().unwrap().clone());
         let live: Vec<TablePages> = TABLES.iter().map(|(table, count)| pages(*table, *count)).collect();
         let all = TABLES.iter().flat_map(|(table, count)| (0..*count).map(|number| (*table, number)));
         let text = |picture: &Picture, key| picture.get(&key).cloned().unwrap_or_default();
-        let changed =
-            all.filter(|key| self.imaged.as_ref().is_none_or(|before| text(before, *key) != text(&now, *key)));
-        let images: Vec<PageImage> = changed.map(|key| page(key.0, key.1, &text(&now, key))).collect();
-        history.checkpoint(revision, 0, &live, images).unwrap();
+        let image = |key: (u8, u32)| page(key.0, key.1, &text(&now, key));
+        let changes =
+            |key: &(u8, u32)| self.imaged.as_ref().is_none_or(|before| text(before, *key) != text(&now, *key));
+        let changed: Vec<PageImage> = all.clone().filter(changes).map(image).collect();
+        if history.wants_all_pages(changed.len(), all.clone().count()) {
+            history.checkpoint_of_all(revision, 0, &live, all.map(image)).unwrap();
+        } else {
+            history.checkpoint(revision, 0, &live, changed).unwrap();
+        }
         self.imaged = Some(now);
     }
 

@@ -253,7 +253,8 @@ async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
     tight.settings.log_bytes_max = 0;
     let server = Server::start(tight).await.unwrap();
     let channel = connect(&server).await;
-    let after = until(&channel, |status| status.history_revision >= status.revision).await;
+    let told = |status: &v1::StatusResponse| status.history_revision >= status.revision && status.history_given_up > 0;
+    let after = until(&channel, told).await;
     assert!(after.oldest_revision > before && after.history_given_up >= before, "{after:?}");
     let mut inspect = Inspect::new(channel.clone());
     let at = v1::ListRequest { at: Some(v1::At { revision: before - 10, time_micros: 0 }), ..Default::default() };
