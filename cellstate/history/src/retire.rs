@@ -41,8 +41,6 @@ pub(crate) struct Cleaning {
     leavers_from: u64,
     /// The floor up to which images have been let go.
     images_done_for: u64,
-    /// Whether images of formats up to 4 were removed, and may still be in tables.
-    removed_old_images: bool,
     /// Rows that were removed, and are still in tables.
     removed_index_rows: u64,
     /// Bytes of blocks that were let go, and are still in tables.
@@ -208,13 +206,13 @@ impl History {
     fn clear_old_images(&self, writer: &mut Writer) -> Result<bool, StoreError> {
         let mut changes = self.store().changes();
         let old = ImageKey::first_of(0).encode()..=ImageKey::last_of(0).encode();
-        for row in self.store().rows(Shelf::Pages, old).take(OLD_IMAGES_PER_CALL) {
+        for row in self.store().rows(Shelf::Pages, old.clone()).take(OLD_IMAGES_PER_CALL) {
             changes.remove(Shelf::Pages, row?.key);
-            writer.cleaning.removed_old_images = true;
         }
         let done = changes.bytes() == 0;
         changes.commit()?;
-        if done && std::mem::take(&mut writer.cleaning.removed_old_images) {
+        // The tables tell, as nothing else would remember it after a restart, or once a reader has gone that needed them.
+        if done && self.store().has_tables_from(Shelf::Pages, old.start()) {
             self.rotate(writer, &[Shelf::Pages])?;
             self.store().compact(Shelf::Pages)?;
         }

@@ -222,9 +222,15 @@ impl Store {
         drop_tables(&self.images, ImageKey::first_of(1).encode()..=ImageKey::last_of(last_dropped).encode())
     }
 
-    /// Merges all tables of a shelf, so that the room of removed rows is given back.
+    /// Merges all tables of a shelf, so that the room of removed rows is given back: of those that were rotated, too, for which it waits.
     pub(crate) fn compact(&self, shelf: Shelf) -> Result<(), StoreError> {
+        self.catch_up()?;
         Ok(self.keyspace(shelf).major_compact()?)
+    }
+
+    /// Whether a shelf has tables with rows from this key on, removed ones and their marks too.
+    pub(crate) fn has_tables_from(&self, shelf: Shelf, key: &[u8]) -> bool {
+        self.keyspace(shelf).tree.current_version().iter_tables().any(|table| **table.metadata.key_range.max() >= *key)
     }
 
     /// Rows of a shelf, removed ones and their marks counted too.
@@ -243,9 +249,14 @@ impl Store {
         }
     }
 
+    /// Bytes of a shelf's tables.
+    pub(crate) fn bytes_in_tables(&self, shelf: Shelf) -> u64 {
+        self.keyspace(shelf).disk_space()
+    }
+
     /// Bytes on disk, without fjall's journal.
     pub(crate) fn table_bytes(&self) -> u64 {
-        Shelf::ALL.iter().map(|shelf| self.keyspace(*shelf).disk_space()).sum()
+        Shelf::ALL.iter().map(|shelf| self.bytes_in_tables(*shelf)).sum()
     }
 }
 

@@ -139,6 +139,50 @@ fn images_of_older_formats_are_read_until_a_set_follows_and_go_then() {
     assert_eq!(images(&history, 30), ["1/0=new", "1/1=new", "1/2=new"]);
 }
 
+/// Images of format 4, in tables, and a set after them that the floor has come to.
+fn with_old_images_behind_the_floor(history: &History) {
+    history.append(&batches(1, 90, 0)).unwrap();
+    let store = history.store();
+    let mut changes = store.changes();
+    for (number, seed) in (0..3_000).zip(1_u32..) {
+        let noise: Vec<u8> =
+            (0..300_u32).map(|at| (at + 1).wrapping_mul(seed).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        changes.put(Shelf::Pages, ImageKey { set: 0, table: 1, page: number, revision: 10 }.encode(), &noise);
+    }
+    let record = CheckpointRecord { tables: vec![1], pages: vec![3_000], ..Default::default() };
+    changes.put_message(Shelf::Pages, keys::checkpoint(10), &record);
+    changes.commit().unwrap();
+    history.persist().unwrap();
+    assert!(store.bytes_in_tables(Shelf::Pages) > 500_000);
+    history.checkpoint_of_all(30, 0, &[pages(1, 3)], all("new")).unwrap();
+}
+
+#[test]
+fn the_room_of_images_of_older_formats_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    with_old_images_behind_the_floor(&history);
+    retire_all(&history, 40);
+    let rest = history.store().bytes_in_tables(Shelf::Pages);
+    assert!(rest < 50_000, "{rest} bytes are left");
+}
+
+#[test]
+fn the_room_of_images_of_older_formats_is_given_back_after_an_end_between_removing_and_merging() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    with_old_images_behind_the_floor(&history);
+    while old_images(&history) > 0 {
+        assert!(!history.retire(40).unwrap().done);
+    }
+    history.persist().unwrap();
+    drop(history);
+    let (history, _) = open(folder.path());
+    retire_all(&history, 40);
+    let rest = history.store().bytes_in_tables(Shelf::Pages);
+    assert!(rest < 50_000, "{rest} bytes are left");
+}
+
 #[test]
 fn the_key_of_an_image_says_set_page_and_revision() {
     for set in [0, 1, u64::MAX] {
