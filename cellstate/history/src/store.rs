@@ -6,6 +6,8 @@
 //! - A torn tail of its journal makes it refuse to open, and damage in the middle makes it forget silently what
 //!   follows. So its journal is never relied on: durable is what is in *tables*, and a journal that can't be read is
 //!   set aside. What is lost by that is fed again from the log.
+//! - When its journal has grown it rotates memtables by itself, in any order. So rows that must not be without others are written when
+//!   those are in tables.
 //! - Its worker merges tables only after it has written one, one step each time. Who waits for merges reminds it.
 //! - Its commits sleep without end when tables or memtables pile up, even when the worker that should clear them has
 //!   died. So we wait ourselves, before, with an eye on the database's health, and for a bounded time.
@@ -236,6 +238,13 @@ impl Store {
     /// Rows of a shelf, removed ones and their marks counted too.
     pub(crate) fn rows_about(&self, shelf: Shelf) -> u64 {
         self.keyspace(shelf).approximate_len() as u64
+    }
+
+    /// Whether nothing of a shelf is only in memory and in the journal.
+    #[cfg(test)]
+    pub(crate) fn is_all_in_tables(&self, shelf: Shelf) -> bool {
+        let keyspace = self.keyspace(shelf);
+        keyspace.tree.active_memtable().is_empty() && keyspace.sealed_memtable_count() == 0
     }
 
     /// Waits until the worker has had nothing to do for a while.

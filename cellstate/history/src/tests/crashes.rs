@@ -1,7 +1,9 @@
 //! What a crash leaves, and what damage does.
 use super::*;
+use crate::keys::Shelf;
 use crate::{OpenError, ReadError, StoreError, WriteError};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn journals(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder.join("store")).unwrap().map(|entry| entry.unwrap().path());
@@ -176,6 +178,33 @@ fn a_crash_within_a_checkpoint_leaves_the_one_before() {
     history.append(&batches(1, 30, 0)).unwrap();
     history.checkpoint(30, 0, &[pages(1, 300)], (0..300).map(|number| page(1, number, "newer"))).unwrap();
     assert!(images(&history, 30).iter().all(|image| image.ends_with("=newer")));
+}
+
+/// The store has memtables written by itself, too, when its journal has grown: in any order, so that a record could be in a table, and the
+/// images of its checkpoint only in the journal, which a power cut tears.
+#[test]
+fn images_are_in_tables_before_a_record_says_that_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    let watched = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while watched.load(Ordering::Relaxed) < 30 {
+                let found = history.checkpoint_at_or_before(u64::MAX).unwrap().map_or(0, |info| info.revision);
+                if found > watched.load(Ordering::Relaxed) {
+                    assert!(history.store().is_all_in_tables(Shelf::Images), "images of {found} are not in tables");
+                    watched.store(found, Ordering::Relaxed);
+                }
+            }
+        });
+        for revision in 1..=30 {
+            history.checkpoint(revision, 0, &[pages(1, 20)], (0..20).map(|number| page(1, number, "x"))).unwrap();
+            while watched.load(Ordering::Relaxed) < revision && !watcher.is_finished() {
+                std::thread::yield_now();
+            }
+        }
+    });
 }
 
 #[test]
