@@ -37,6 +37,8 @@ use std::time::Duration;
 const STORE_FOLDER: &str = "store";
 /// Where a store is made: fjall can't open one whose making was cut off, so that name tells that it may go.
 const UNFINISHED_FOLDER: &str = "store.new";
+/// Where fjall has its keyspaces.
+const KEYSPACES_FOLDER: &str = "keyspaces";
 const SET_ASIDE_FOLDER: &str = "journal-set-aside";
 
 /// The least that fjall takes.
@@ -460,6 +462,8 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
     };
     let (index, filters, blocks) = (keyspace(Shelf::Index)?, keyspace(Shelf::Filters)?, keyspace(Shelf::Blocks)?);
     let (images, pages) = (keyspace(Shelf::Images)?, keyspace(Shelf::Pages)?);
+    // Fjall syncs what is in the folder of a keyspace, and not that there is one.
+    File::open(path.join(KEYSPACES_FOLDER))?.sync_all()?;
     Ok(Store { index, filters, blocks, images, pages, database, unsynced_bytes: AtomicU64::new(0) })
 }
 

@@ -65,6 +65,55 @@ fn a_store_whose_making_was_cut_off_is_made_anew() {
     assert!(!folder.path().join("store.new").exists());
 }
 
+/// A store of a format before 5, which lacks two shelves, as a crash leaves it while they are made.
+#[test]
+fn shelves_whose_making_was_cut_off_are_made_anew() {
+    let without = |shelves: &[Shelf]| {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let (history, _) = open(folder.path());
+            history.append(&batches(1, 90, 200)).unwrap();
+            history.persist().unwrap();
+        }
+        let database = fjall::Database::builder(folder.path().join("store")).open().unwrap();
+        for shelf in shelves {
+            let keyspace = database.keyspace(shelf.name(), fjall::KeyspaceCreateOptions::default).unwrap();
+            database.delete_keyspace(keyspace).unwrap();
+        }
+        folder
+    };
+    let goes_on = |folder: &Path| {
+        let (history, opened) = open(folder);
+        assert_eq!((opened.newest_revision, opened.journal_set_aside.is_none()), (90, true));
+        feed_again_and_check(&history, 300);
+        history.checkpoint(300, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+        drop(history);
+        assert_eq!(images(&open(folder).0, 300), ["1/0=x"]);
+    };
+    for shelves in [&[Shelf::Filters, Shelf::Images][..], &[Shelf::Images]] {
+        goes_on(without(shelves).path());
+        // Its folder is there, and perhaps some of its files; nothing says which keyspace it is.
+        for tables in ["", "tables"] {
+            let folder = without(shelves);
+            std::fs::create_dir_all(folder.path().join("store/keyspaces/6").join(tables)).unwrap();
+            goes_on(folder.path());
+        }
+    }
+    // It is said which one it is; but its folder is gone, or lacks what it begins with.
+    for lost in [None, Some("current")] {
+        let folder = without(&[]);
+        let keyspaces = std::fs::read_dir(folder.path().join("store/keyspaces")).unwrap();
+        let newest = keyspaces.map(|entry| entry.unwrap().path()).max().unwrap();
+        match lost {
+            None => std::fs::remove_dir_all(newest).unwrap(),
+            Some(file) => std::fs::remove_file(newest.join(file)).unwrap(),
+        }
+        let (history, opened) = open(folder.path());
+        assert!(opened.newest_checkpoint.is_none() && opened.newest_revision == 90);
+        feed_again_and_check(&history, 300);
+    }
+}
+
 /// Set in the process that is to be killed: the folder it writes to.
 const VICTIM: &str = "PLENUM_HISTORY_TEST_VICTIM";
 
