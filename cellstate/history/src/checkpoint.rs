@@ -1,8 +1,8 @@
 //! Checkpoints: images of the pages that changed, and a record that says that all are there.
 //!
 //! A set begins with images of all pages; later checkpoints add images of what changed, until a new one is worth it. Nothing outside of a
-//! set is needed to read its checkpoints: so sets are retired as wholes, which costs nothing, and images of different sets are never
-//! merged.
+//! set is needed to read its checkpoints: so sets are retired as wholes, which costs nothing, and as they follow each other their tables
+//! are hardly ever merged.
 //!
 //! An image is the truth about its page at its revision, whether a record follows or not. So images are written in
 //! pieces, and only the record makes them a checkpoint: a crash before it leaves the one before valid, and images that

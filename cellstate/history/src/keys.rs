@@ -10,7 +10,7 @@ pub(crate) enum Shelf {
     Filters,
     /// Small rows.
     Index,
-    /// Page images by set: ascending from set to set, so that tables of different sets never overlap.
+    /// Page images by set: ascending from set to set, so that tables of different sets do not overlap, but for one at each end.
     Images,
     /// The records of checkpoints; and the page images of formats up to 4.
     Pages,

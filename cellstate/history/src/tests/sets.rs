@@ -3,6 +3,7 @@ use super::*;
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::CheckpointRecord;
 use crate::{ReadError, WriteError};
+use std::collections::BTreeSet;
 
 fn retire_all(history: &History, keep_from: u64) {
     while !history.retire(keep_from).unwrap().done {}
@@ -194,4 +195,96 @@ fn the_key_of_an_image_says_set_page_and_revision() {
     }
     assert!(ImageKey::last_of(7).encode() < ImageKey::first_of(8).encode());
     assert_eq!([0, 13, 15, 20, 22].map(|length| ImageKey::decode(&vec![1; length])), [None; 5]);
+}
+
+/// Pages of ten numbers, as checkpoints are to show them: each of text that tells its number and when it changed.
+type Picture = [u64; 10];
+
+fn image_of(picture: &Picture, number: usize) -> PageImage {
+    page(1, u32::try_from(number).unwrap(), &format!("{number} of {} {}", picture[number], "x".repeat(200)))
+}
+
+/// All checkpoints from the floor on show what they were given, and the newest one that was durable is there.
+fn check_after_power_cut(from: &Path, given: &[(u64, Picture)], durable: u64, floor: u64) {
+    let (history, opened) = open(from);
+    let newest = opened.newest_checkpoint.map_or(0, |info| info.revision);
+    assert!(newest >= durable, "the newest checkpoint is {newest}, and {durable} was durable");
+    let oldest = history.oldest_revision();
+    assert!(oldest >= floor && (oldest <= newest || oldest == 1), "from {oldest}, {floor}, to {newest}");
+    let left = given.iter().filter(|(revision, _)| (floor..=newest).contains(revision) && *revision >= oldest);
+    for (revision, picture) in left {
+        let expected: Vec<PageImage> = (0..10).map(|number| image_of(picture, number)).collect();
+        let found: Vec<PageImage> = history.pages_at(*revision).unwrap().map(Result::unwrap).collect();
+        assert_eq!(found, expected, "at {revision}");
+    }
+    while !history.retire(newest).unwrap().done {}
+}
+
+#[test]
+fn a_power_cut_at_any_time_leaves_all_checkpoints_from_the_floor_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history");
+    let (mut history, _) = open(&path);
+    history.append(&batches(1, 600, 0)).unwrap();
+    history.persist().unwrap();
+    let (mut picture, mut changed, mut given, mut durable) = (Picture::default(), BTreeSet::new(), vec![], 0);
+    let mut random = 7_u64;
+    let mut below = |end: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % end
+    };
+    let mut cuts = 0;
+    for revision in (3..=180).step_by(3) {
+        for number in (0..10).filter(|_| below(4) == 0) {
+            picture[number] = revision;
+            changed.insert(number);
+        }
+        given.push((revision, picture));
+        let (whole, fails, cut) = (history.wants_all_pages(changed.len(), 10), below(8) == 0, below(12));
+        let numbers = if whole { (0..10).collect() } else { changed.clone() };
+        let floor = history.oldest_revision();
+        let power_cut = |history: &History, cuts: &mut u32, given: &[(u64, Picture)], durable, floor| {
+            let copy = copies.path().join(cuts.to_string());
+            *cuts += 1;
+            copy_of(history, &path, &copy);
+            for entry in std::fs::read_dir(copy.join("store")).unwrap() {
+                let file = entry.unwrap().path();
+                if file.extension().is_some_and(|extension| extension == "jnl") && cuts.is_multiple_of(2) {
+                    std::fs::write(&file, [9; 100]).unwrap();
+                }
+            }
+            check_after_power_cut(&copy, given, durable, floor);
+        };
+        let images = numbers.into_iter().zip(0..).map(|(number, position)| {
+            if position == cut {
+                power_cut(&history, &mut cuts, &given, durable, floor);
+            }
+            image_of(&picture, number)
+        });
+        // What fails lacks a page, or has one too many.
+        let live = [pages(1, if fails && whole { 11 } else { 10 })];
+        let written = if whole {
+            history.checkpoint_of_all(revision, 0, &live, images)
+        } else if fails {
+            history.checkpoint(revision, 0, &live, images.chain([page(1, 99, "")]))
+        } else {
+            history.checkpoint(revision, 0, &live, images)
+        };
+        if written.is_ok() {
+            durable = revision;
+            changed.clear();
+        } else {
+            given.pop();
+        }
+        if below(3) == 0 {
+            history.retire(revision.saturating_sub(30)).unwrap();
+            power_cut(&history, &mut cuts, &given, durable, history.oldest_revision());
+        }
+        if below(15) == 0 {
+            drop(history);
+            history = open(&path).0;
+        }
+    }
+    assert!(cuts > 20, "{cuts}");
 }
