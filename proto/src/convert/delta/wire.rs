@@ -67,8 +67,9 @@ pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) 
     put_varint(out, bytes as u64);
 }
 
-/// Numbers below are written as a word.
+/// Numbers below are written as a word, in columns of at least so many bytes: those of deltas are mostly short.
 const WORD_END: u64 = 1 << 56;
+const WORDS_LEAST_BYTES: usize = 64;
 
 /// The varint of a number below [`WORD_END`], lowest byte first, and its length: seven bits of each byte, without a branch, as the
 /// lengths of numbers in a column are hard to guess.
@@ -87,17 +88,13 @@ pub(in super::super) struct Column<I> {
     field: u8,
     numbers: I,
     bytes: usize,
-    /// All bits that are set in any number.
-    bits: u64,
 }
 
 impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     /// Measures.
     pub(in super::super) fn new(field: u8, numbers: I) -> Self {
-        let numbers_of = numbers.clone().map(Into::into);
-        let (bytes, bits) =
-            numbers_of.fold((0, 0), |(bytes, bits), number: u64| (bytes + varint_bytes(number), bits | number));
-        Self { field, numbers, bytes, bits }
+        let bytes = numbers.clone().map(|number| varint_bytes(number.into())).sum();
+        Self { field, numbers, bytes }
     }
 
     /// Bytes of the whole field, whose number is below 16.
@@ -113,30 +110,44 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
         }
         put_length(out, self.field, self.bytes);
         let begin = out.len();
-        // Room is made, for a word more than is needed, so that each number is a store: a call for each of them costs five times as much.
-        out.put_bytes(0, self.bytes + size_of::<u64>());
-        let rest = &mut out[begin..];
-        if self.bits < 0x80 {
-            rest.iter_mut().zip(self.numbers).for_each(|(byte, number)| *byte = number.into() as u8);
-        } else if self.bits < WORD_END {
-            let mut at = 0;
-            for number in self.numbers {
-                let (word, bytes) = word(number.into());
-                rest[at..at + size_of::<u64>()].copy_from_slice(&word.to_le_bytes());
-                at += bytes;
-            }
-        } else {
-            let mut rest = rest.iter_mut();
-            for number in self.numbers {
-                let mut number: u64 = number.into();
-                while number >= 0x80 {
-                    *rest.next().expect("measured") = number as u8 | 0x80;
-                    number >>= 7;
-                }
-                *rest.next().expect("measured") = number as u8;
+        // Room is made, so that each number is a store: a call for each of them costs five times as much.
+        if self.bytes >= WORDS_LEAST_BYTES {
+            let bits = self.numbers.clone().fold(0, |bits, number| bits | number.into());
+            if bits < WORD_END {
+                let end = begin + self.bytes;
+                out.put_bytes(0, self.bytes + size_of::<u64>());
+                self.put_words(bits, &mut out[begin..]);
+                return out.truncate(end);
             }
         }
-        out.truncate(begin + self.bytes);
+        out.put_bytes(0, self.bytes);
+        let mut rest = &mut out[begin..];
+        for number in self.numbers {
+            let mut number: u64 = number.into();
+            while number >= 0x80 {
+                let (byte, more) = rest.split_first_mut().expect("measured");
+                *byte = number as u8 | 0x80;
+                rest = more;
+                number >>= 7;
+            }
+            let (byte, more) = rest.split_first_mut().expect("measured");
+            *byte = number as u8;
+            rest = more;
+        }
+    }
+
+    /// Writes numbers, all of whose bits are below [`WORD_END`], where there is room for a word more than they take.
+    #[allow(clippy::cast_possible_truncation, reason = "takes numbers of one byte")]
+    fn put_words(self, bits: u64, room: &mut [u8]) {
+        if bits < 0x80 {
+            return room.iter_mut().zip(self.numbers).for_each(|(byte, number)| *byte = number.into() as u8);
+        }
+        let mut at = 0;
+        for number in self.numbers {
+            let (word, bytes) = word(number.into());
+            room[at..at + size_of::<u64>()].copy_from_slice(&word.to_le_bytes());
+            at += bytes;
+        }
     }
 }
 
@@ -177,6 +188,8 @@ mod tests {
             numbers.extend(ends);
             assert_eq!(by_hand(&ends), by_generated_code(&ends), "{ends:?}");
             assert_eq!(by_hand(&numbers), by_generated_code(&numbers), "up to {bits} bits");
+            let long = ends.repeat(100);
+            assert_eq!(by_hand(&long), by_generated_code(&long), "{ends:?}, many times");
         }
         assert_eq!(by_hand(&[]), by_generated_code(&[]));
     }
