@@ -129,6 +129,13 @@ pub trait DiskFile: Send + Sync {
     /// How much was written is then unknown.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
+    /// Makes a range read as zeros and takes its room, without writing it; grows the file when needed. False where the file
+    /// system knows no such thing: nothing was changed then.
+    ///
+    /// # Errors
+    /// When there is no room, or the disk refuses; what the range holds is then unknown.
+    fn zero(&self, offset: u64, bytes: u64) -> Result<bool, DiskError>;
+
     /// Makes everything written so far durable, as `fdatasync` does.
     ///
     /// # Errors

@@ -66,9 +66,9 @@ pub(crate) fn begin(buffer: &mut Vec<u8>) {
     buffer.resize(HEAD, 0);
 }
 
-/// Completes a frame that was begun and filled: pads it, writes the head, and gives its hash for the next one.
+/// Completes a frame that was begun and filled: pads it and writes the head. Its [`hash`] is for the next one.
 /// The payload length must fit in 32 bits; `Journal` bounds it far below.
-pub(crate) fn seal(buffer: &mut Vec<u8>, label: &FrameLabel) -> ChainHash {
+pub(crate) fn seal(buffer: &mut Vec<u8>, label: &FrameLabel) {
     let payload = u32::try_from(buffer.len() - HEAD).expect("Journal bounds a frame below 4 GiB");
     let whole = whole_sectors(count(buffer.len()));
     buffer.resize(index(whole), 0);
@@ -83,7 +83,6 @@ pub(crate) fn seal(buffer: &mut Vec<u8>, label: &FrameLabel) -> ChainHash {
     put(buffer, HEAD_CRC_AT, &head_crc.to_le_bytes());
     let crc = frame_crc(buffer);
     put(buffer, FRAME_CRC_AT, &crc.to_le_bytes());
-    hash(buffer)
 }
 
 /// The hash by which the next frame names this one.

@@ -2,7 +2,7 @@
 
 use crate::archive::FramePlace;
 use crate::disk::{DiskError, DiskFile};
-use crate::format::{count, index};
+use crate::format::{ChainHash, count, index};
 use crate::frame::{self, FRAME_HEAD_BYTES, FrameLabel, frame_bytes};
 use crate::identity::Identity;
 use crate::mark::HighWater;
@@ -10,6 +10,7 @@ use crate::scan::Tail;
 use crate::segment::{FIRST_FRAME_AT, SegmentHeader};
 use crate::shelf::{Keeper, PrepareError, Segment, Shelf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use thiserror::Error;
 
 /// What a batch is called in the log.
@@ -82,11 +83,40 @@ pub enum AppendError {
 }
 
 /// A frame that is written and not synced.
-#[derive(Clone, Copy)]
 struct InFlight {
-    tail: Tail,
+    term: u64,
     first_revision: u64,
+    last_revision: u64,
     bytes: u64,
+    hash: Hashing,
+}
+
+/// The hash of a frame, which only the next one needs.
+enum Hashing {
+    /// It is small, and hashed in less time than a thread takes to start.
+    Later,
+    /// It is hashed while the disk writes it.
+    Beside(JoinHandle<ChainHash>),
+}
+
+impl Hashing {
+    const BESIDE_FROM_BYTES: usize = 512 * 1024;
+
+    fn begin(frame: &Arc<Vec<u8>>) -> Self {
+        if frame.len() < Hashing::BESIDE_FROM_BYTES {
+            return Hashing::Later;
+        }
+        let frame = Arc::clone(frame);
+        let started = std::thread::Builder::new().name("hash".to_owned()).spawn(move || frame::hash(&frame));
+        started.map_or(Hashing::Later, Hashing::Beside)
+    }
+
+    fn end(self, frame: &[u8]) -> ChainHash {
+        match self {
+            Hashing::Later => frame::hash(frame),
+            Hashing::Beside(thread) => thread.join().unwrap_or_else(|_| frame::hash(frame)),
+        }
+    }
 }
 
 /// The log, open for appending. There is one per directory; readers and the background use [`Keeper`].
@@ -98,13 +128,17 @@ pub struct Journal {
     segment_bytes: u64,
     /// Where the next frame goes.
     offset: u64,
+    /// How many frames this process synced in the segment.
+    frames: u64,
+    /// How many bytes they have.
+    frames_bytes: u64,
     /// The durable end.
     tail: Tail,
     in_flight: Option<InFlight>,
     /// Set by the first failure, and never cleared.
     failed: Option<(u64, Arc<DiskError>)>,
-    /// The frame being built; kept, so that appending does not allocate.
-    buffer: Vec<u8>,
+    /// The frame that was built last; its room is used again.
+    buffer: Arc<Vec<u8>>,
 }
 
 /// Where appending begins.
@@ -119,8 +153,22 @@ pub(crate) struct Place {
 impl Journal {
     pub(crate) fn new(shelf: Arc<Shelf>, identity: Identity, place: Place) -> Self {
         let Place { file, segment, segment_bytes, offset, tail } = place;
-        let (in_flight, failed, buffer) = (None, None, Vec::new());
-        Journal { shelf, identity, file, segment, segment_bytes, offset, tail, in_flight, failed, buffer }
+        let (in_flight, failed, buffer) = (None, None, Arc::default());
+        let (frames, frames_bytes) = (0, 0);
+        Journal {
+            shelf,
+            identity,
+            file,
+            segment,
+            segment_bytes,
+            offset,
+            frames,
+            frames_bytes,
+            tail,
+            in_flight,
+            failed,
+            buffer,
+        }
     }
 
     /// Appends a batch, given in pieces that are copied once, and makes it durable. Readers see it then.
@@ -156,15 +204,11 @@ impl Journal {
     pub fn append_with(&mut self, label: BatchLabel, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), AppendError> {
         self.check_alive()?;
         self.check_label(&label)?;
-        let mut buffer = std::mem::take(&mut self.buffer);
+        // Nobody else has it: the frame before is synced.
+        let mut buffer = Arc::try_unwrap(std::mem::take(&mut self.buffer)).unwrap_or_default();
         frame::begin(&mut buffer);
         fill(&mut buffer);
-        let written = self.write(&label, &mut buffer);
-        // What was too large is not kept either.
-        if !matches!(written, Err(AppendError::TooLarge { .. })) {
-            self.buffer = buffer;
-        }
-        written
+        self.write(&label, buffer)
     }
 
     /// Makes the batch in flight durable, shows it to readers and notes it for the high-water mark. Without one,
@@ -174,12 +218,14 @@ impl Journal {
     /// [`AppendError::OutcomeUnknown`], from now on.
     pub fn sync(&mut self) -> Result<Tail, AppendError> {
         self.check_alive()?;
-        if let Some(InFlight { tail, first_revision, bytes }) = self.in_flight {
-            self.file.sync().map_err(|failed| self.fail(tail.revision, failed))?;
-            self.in_flight = None;
+        if let Some(InFlight { term, first_revision, last_revision, bytes, hash }) = self.in_flight.take() {
+            self.file.sync().map_err(|failed| self.fail(last_revision, failed))?;
+            let tail = Tail { revision: last_revision, term, hash: hash.end(&self.buffer) };
             self.tail = tail;
             let place = FramePlace { segment: self.segment, offset: self.offset, bytes };
             self.offset += bytes;
+            self.frames += 1;
+            self.frames_bytes += bytes;
             self.shelf.set_tail(tail, first_revision, place);
         }
         Ok(self.tail)
@@ -233,7 +279,7 @@ impl Journal {
 
     fn check_label(&self, label: &BatchLabel) -> Result<(), AppendError> {
         if let Some(in_flight) = &self.in_flight {
-            return Err(AppendError::InFlight { last_revision: in_flight.tail.revision });
+            return Err(AppendError::InFlight { last_revision: in_flight.last_revision });
         }
         let expected = self.tail.revision.saturating_add(1);
         if label.first_revision != expected {
@@ -248,7 +294,7 @@ impl Journal {
         Ok(())
     }
 
-    fn write(&mut self, label: &BatchLabel, buffer: &mut Vec<u8>) -> Result<(), AppendError> {
+    fn write(&mut self, label: &BatchLabel, mut buffer: Vec<u8>) -> Result<(), AppendError> {
         let filled = count(buffer.len());
         let payload_bytes = filled.checked_sub(FRAME_HEAD_BYTES).expect("fill only appends to the buffer");
         self.check_size(payload_bytes)?;
@@ -258,10 +304,12 @@ impl Journal {
         }
         let &BatchLabel { term, first_revision, last_revision } = label;
         let label = FrameLabel { segment: self.segment, term, first_revision, last_revision, previous: self.tail.hash };
-        let hash = frame::seal(buffer, &label);
+        frame::seal(&mut buffer, &label);
         debug_assert_eq!(buffer.len(), index(bytes), "a frame has the size it was given room for");
-        self.file.write_at(self.offset, buffer).map_err(|failed| self.fail(last_revision, failed))?;
-        self.in_flight = Some(InFlight { tail: Tail { revision: last_revision, term, hash }, first_revision, bytes });
+        self.buffer = Arc::new(buffer);
+        let hash = Hashing::begin(&self.buffer);
+        self.file.write_at(self.offset, &self.buffer).map_err(|failed| self.fail(last_revision, failed))?;
+        self.in_flight = Some(InFlight { term, first_revision, last_revision, bytes, hash });
         Ok(())
     }
 
@@ -274,11 +322,13 @@ impl Journal {
         let segment = Segment { number, first_revision: self.tail.revision.saturating_add(1), bytes };
         let begun = begin(&*file, &self.identity, &segment, self.tail);
         begun.map_err(|failed| self.fail(last_revision, failed))?;
-        self.shelf.begun(segment);
+        self.shelf.begun(segment, self.frames_bytes.checked_div(self.frames).unwrap_or(0));
         self.file = file;
         self.segment = number;
         self.segment_bytes = bytes;
         self.offset = FIRST_FRAME_AT;
+        self.frames = 0;
+        self.frames_bytes = 0;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::recovery::{LOCK, OpenError};
 use crate::scan::Tail;
 use crate::segment;
-use crate::shelf::{Segment, make_segment};
+use crate::shelf::{Fill, Segment, make_segment};
 
 /// Segments of a planted log are numbered from here on. In the first segment ever, the header has nothing to be trusted with: there is
 /// nothing before it. From the second on, the oldest header says what came before.
@@ -31,7 +31,7 @@ pub fn plant(disk: &dyn Disk, identity: Identity, tail: Tail, options: &Options)
         return Err(OpenError::NotEmpty { directory: disk.place(), found });
     }
     let first_revision = tail.revision.saturating_add(1);
-    let bytes = make_segment(disk, FIRST_NUMBER, options.segment_bytes)?;
+    let bytes = make_segment(disk, FIRST_NUMBER, options.segment_bytes, Fill::Written)?;
     let file = disk.open(&segment::name(FIRST_NUMBER), OpenMode::Existing)?;
     begin(&*file, &identity, &Segment { number: FIRST_NUMBER, first_revision, bytes }, tail)?;
     MarkFile::create(disk, identity.cell, Mark { revision: tail.revision, hash: tail.hash })?;

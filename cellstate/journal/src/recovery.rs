@@ -14,7 +14,7 @@ use crate::options::{Options, OptionsError};
 use crate::reader::Frame;
 use crate::scan::Tail;
 use crate::segment::{self, FIRST_FRAME_AT};
-use crate::shelf::{Segment, Shelf, ShelfState, make_segment};
+use crate::shelf::{Fill, Segment, Shelf, ShelfState, make_segment};
 use crate::survey::{Survey, Surveyor};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -466,7 +466,7 @@ fn settle(
     } else {
         let bytes = match ready.take() {
             Some((_, bytes)) => bytes,
-            None => make_segment(disk, 1, options.segment_bytes)?,
+            None => make_segment(disk, 1, options.segment_bytes, Fill::Written)?,
         };
         let first = Segment { number: 1, first_revision: 1, bytes };
         let file = disk.open(&segment::name(1), OpenMode::Existing)?;
@@ -481,6 +481,7 @@ fn settle(
         kept: kept::list(disk, identity.cell, &oldest)?,
         segments,
         ready,
+        fill: Fill::Written,
         tail,
         released_revision: 0,
         wanted_from: 0,

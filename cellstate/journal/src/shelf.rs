@@ -85,6 +85,8 @@ pub(crate) struct ShelfState {
     /// Number and size of the file that is made and not begun: always one after the last segment. It stays here
     /// until its header is durable; otherwise the background could make it a second time, over the first.
     pub(crate) ready: Option<(u64, u64)>,
+    /// How the file after it is made.
+    pub(crate) fill: Fill,
     pub(crate) tail: Tail,
     pub(crate) released_revision: u64,
     /// Released segments that stay, oldest first; all are older than the log's.
@@ -225,9 +227,10 @@ impl Shelf {
         Ok((number, bytes, file.map_err(|source| PrepareError::new(number, source))?))
     }
 
-    /// The next segment is begun: its header is durable.
-    pub(crate) fn begun(&self, segment: Segment) {
+    /// The next segment is begun: its header is durable. `frame_bytes` is the mean frame of the one before.
+    pub(crate) fn begun(&self, segment: Segment, frame_bytes: u64) {
         let mut state = self.state();
+        state.fill = Fill::for_frames(frame_bytes);
         state.ready = None;
         state.segments.push_back(segment);
     }
@@ -317,20 +320,20 @@ impl Shelf {
             return Ok(());
         }
         let _turn = self.turn();
-        let (number, is_ready) = {
+        let (number, is_ready, fill) = {
             let state = self.state();
-            (state.next_number(), state.ready.is_some())
+            (state.next_number(), state.ready.is_some(), state.fill)
         };
         if is_ready {
             return Ok(());
         }
-        let made = self.make(number).map_err(|source| PrepareError::new(number, source))?;
+        let made = self.make(number, fill).map_err(|source| PrepareError::new(number, source))?;
         self.state().ready = Some((number, made));
         Ok(())
     }
 
     /// Makes a file of zeros under the name of a segment; its size. Durable when it has the name.
-    fn make(&self, number: u64) -> Result<u64, DiskError> {
+    fn make(&self, number: u64, fill: Fill) -> Result<u64, DiskError> {
         if let Some(released) = self.take_recyclable(0) {
             self.unless_gone(released, self.disk.rename(&released.name(), segment::SPARE))?;
             tracing::debug!(from = released.segment.number, to = number, "segment recycled");
@@ -338,7 +341,7 @@ impl Shelf {
         // Durable before its content goes: the log must not be seen to begin with zeros. Also where nothing was
         // renamed now, because an earlier try may have ended here.
         self.disk.sync_dir()?;
-        make_segment(&*self.disk, number, self.options.segment_bytes)
+        make_segment(&*self.disk, number, self.options.segment_bytes, fill)
     }
 
     fn size_bytes(&self) -> u64 {
@@ -348,43 +351,71 @@ impl Shelf {
     }
 }
 
+/// How a file becomes one of zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Zeros are written. A later write changes nothing but data, so that its sync waits for nothing else.
+    Written,
+    /// The file system notes that the blocks are zeros. A later write changes that note, which its sync waits for; but
+    /// the disk writes everything once, and not twice.
+    Noted,
+}
+
+impl Fill {
+    /// From this mean frame on, a sync that waits for the note costs less than zeros in its place: both take 100 µs on a disk of
+    /// 2.5 GB/s.
+    const NOTED_FROM_BYTES: u64 = 256 * 1024;
+
+    /// What suits the next segment, when it gets such frames.
+    fn for_frames(mean_bytes: u64) -> Self {
+        if mean_bytes < Fill::NOTED_FROM_BYTES { Fill::Written } else { Fill::Noted }
+    }
+}
+
 /// Zeros of a segment that are written between two syncs. Beside 64 MiB at once one of the log's own takes 40 ms, beside 1 MiB 1.2 ms
 /// in one of a hundred.
 const SYNCED_BYTES: u64 = 512 * 1024;
 
 const _: () = assert!(SYNCED_BYTES.is_multiple_of(CHUNK_BYTES));
 
-/// Fills the spare file with zeros and gives it a segment's name; its size. On failure the spare is removed: its
+/// Makes the spare a file of zeros and gives it a segment's name; its size. On failure the spare is removed: its
 /// room is needed more than its blocks.
-pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64) -> Result<u64, DiskError> {
-    let fill = || {
+pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64, fill: Fill) -> Result<u64, DiskError> {
+    let make = || {
         let mut file = disk.open(segment::SPARE, OpenMode::Create)?;
         if file.size_bytes()? > bytes {
             // Of a larger setting: begun anew, so that all files have the size they should have.
             disk.remove(segment::SPARE)?;
             file = disk.open(segment::SPARE, OpenMode::Create)?;
         }
-        let zeros = vec![0; index(bytes.min(CHUNK_BYTES))];
-        let mut offset = 0;
-        while offset < bytes {
-            let length = count(zeros.len()).min(bytes - offset);
-            file.write_at(offset, &zeros[..index(length)])?;
-            offset += length;
-            // A sync of the log itself waits for what is before it on the disk: for a whole segment of zeros that is 40 ms.
-            if offset.is_multiple_of(SYNCED_BYTES) {
-                file.sync()?;
-            }
+        if fill == Fill::Written || !file.zero(0, bytes)? {
+            write_zeros(&*file, bytes)?;
         }
         file.sync()?;
         disk.rename(segment::SPARE, &segment::name(number))?;
         disk.sync_dir()
     };
-    fill().inspect_err(|_| {
+    make().inspect_err(|_| {
         if let Err(also) = disk.remove(segment::SPARE) {
             tracing::debug!(cause = %also, "the spare file is not there to be removed");
         }
     })?;
     Ok(bytes)
+}
+
+fn write_zeros(file: &dyn DiskFile, bytes: u64) -> Result<(), DiskError> {
+    let zeros = vec![0; index(bytes.min(CHUNK_BYTES))];
+    let mut offset = 0;
+    while offset < bytes {
+        let length = count(zeros.len()).min(bytes - offset);
+        file.write_at(offset, &zeros[..index(length)])?;
+        offset += length;
+        // A sync of the log itself waits for what is before it on the disk: for a whole segment of zeros that is 40 ms.
+        if offset.is_multiple_of(SYNCED_BYTES) {
+            file.sync()?;
+        }
+    }
+    Ok(())
 }
 
 /// The side of an open log that is not the commit path: for background threads and readers. Clones share it.

@@ -2,7 +2,8 @@
 
 use super::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode};
 use crate::format::count;
-use rustix::fs::{Advice, FlockOperation, fadvise, fdatasync, flock, fstatvfs};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, fdatasync, flock, fstatvfs};
+use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -117,7 +118,7 @@ impl Disk for RealDisk {
         let file = options().create(true).open(&path).map_err(failed("opening", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 return Err(LockError::Held { path: path.display().to_string(), owner: owner_in(&file) });
             }
             Err(other) => return Err(failed("locking", &path)(other.into()).into()),
@@ -161,6 +162,14 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.file.write_all_at(bytes, offset).map_err(failed("write", &self.path))
+    }
+
+    fn zero(&self, offset: u64, bytes: u64) -> Result<bool, DiskError> {
+        match fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, bytes) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(other) => Err(failed("allocation", &self.path)(other.into())),
+        }
     }
 
     fn sync(&self) -> Result<(), DiskError> {

@@ -137,6 +137,11 @@ impl SimDisk {
         self.state().lies_about_syncs = true;
     }
 
+    /// Lets [`DiskFile::zero`] do nothing, as file systems do that can only write zeros.
+    pub fn refuse_to_zero(&self) {
+        self.state().refuses_to_zero = true;
+    }
+
     /// Bit rot: flips one bit, on the disk and in memory.
     ///
     /// # Panics
@@ -360,6 +365,13 @@ impl DiskFile for SimFile {
             }
             Err(kind.into())
         })
+    }
+
+    fn zero(&self, offset: u64, bytes: u64) -> Result<bool, DiskError> {
+        if self.disk.state().refuses_to_zero {
+            return Ok(false);
+        }
+        self.write_at(offset, &vec![0; index(bytes)]).map(|()| true)
     }
 
     fn sync(&self) -> Result<(), DiskError> {

@@ -34,6 +34,22 @@ fn a_log_on_real_files_survives_a_restart_and_is_recycled() {
 }
 
 #[test]
+fn a_range_of_a_real_file_is_made_zeros_and_keeps_its_room() {
+    let home = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let file = real(home.path()).open("file", OpenMode::Create).unwrap();
+    file.write_at(0, &[7; 10_000]).unwrap();
+    file.sync().unwrap();
+    let mut bytes = [1; 20_000];
+    if file.zero(512, 19_488).unwrap() {
+        file.read_at(0, &mut bytes).unwrap();
+        assert_eq!((&bytes[..512], &bytes[512..]), (&[7; 512][..], &[0; 19_488][..]));
+        assert_eq!(file.size_bytes().unwrap(), 20_000);
+    } else {
+        assert_eq!(file.size_bytes().unwrap(), 10_000, "a file system that knows no such thing changes nothing");
+    }
+}
+
+#[test]
 fn looking_at_a_directory_that_is_not_there_makes_none() {
     let home = tempfile::tempdir().unwrap();
     let directory = home.path().join("mistyped");

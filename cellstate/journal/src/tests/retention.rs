@@ -50,6 +50,57 @@ fn old_frames_of_a_recycled_segment_are_never_taken_for_new_ones() {
     assert_eq!(read_all(&journal), 13);
 }
 
+/// A log whose frames have that size, of eight segments of four frames; how many writes it took to make each segment but the first: the
+/// second before anything was appended, the others when the one before was begun.
+fn writes_for_segments(disk: &SimDisk, frame_bytes: u64) -> Vec<u64> {
+    let options = Options { segment_bytes: 4 * frame_bytes + 512, frame_bytes_max: frame_bytes, ..options() };
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), options.clone()).unwrap();
+    let payload = vec![7; usize::try_from(journal.payload_bytes_max()).unwrap()];
+    let keeper = journal.keeper();
+    let mut writes = Vec::new();
+    for batch in 0..32 {
+        if batch == 0 || (batch > 4 && batch % 4 == 1) {
+            let before = disk.counts().writes;
+            keeper.prepare().unwrap();
+            writes.push(disk.counts().writes - before);
+        }
+        journal.append_and_sync(label(batch), &[&payload]).unwrap();
+        keeper.release(label(batch).last_revision);
+    }
+    drop((journal, keeper));
+    let (journal, recovered) = Journal::open(Arc::new(disk.clone()), options).unwrap();
+    assert_eq!(recovered.tail.revision, 96);
+    assert_eq!(recovered.cut, None, "nothing of the earlier use is taken for a torn write");
+    let mut reader = journal.keeper().reader(recovered.oldest_revision).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        assert!(frame.payload == payload);
+    }
+    writes
+}
+
+const LARGE: u64 = 256 * 1024;
+
+#[test]
+fn segments_for_large_frames_are_not_filled_with_zeros_that_would_be_written_over() {
+    let writes = writes_for_segments(&SimDisk::new(1), LARGE);
+    assert!(writes[0] > 1, "what frames come is not known yet: {writes:?}");
+    assert!(writes[1..].iter().all(|writes| *writes == 1), "{writes:?}");
+}
+
+#[test]
+fn segments_for_small_frames_are_filled_with_zeros_so_that_syncs_are_short() {
+    let writes = writes_for_segments(&SimDisk::new(1), LARGE - 512);
+    assert!(writes.iter().all(|writes| *writes > 1), "{writes:?}");
+}
+
+#[test]
+fn where_a_file_system_can_not_note_zeros_they_are_written() {
+    let disk = SimDisk::new(1);
+    disk.refuse_to_zero();
+    let writes = writes_for_segments(&disk, LARGE);
+    assert!(writes.iter().all(|writes| *writes > 1), "{writes:?}");
+}
+
 #[test]
 fn only_whole_segments_below_the_released_revision_go() {
     for released in 0..60 {

@@ -177,6 +177,7 @@ pub(super) struct State {
     pub(super) locked: bool,
     pub(super) keeps_cache: bool,
     pub(super) lies_about_syncs: bool,
+    pub(super) refuses_to_zero: bool,
 }
 
 impl State {
@@ -198,6 +199,7 @@ impl State {
             locked: false,
             keeps_cache: false,
             lies_about_syncs: false,
+            refuses_to_zero: false,
         }
     }
 
