@@ -20,8 +20,21 @@ pub(in super::super) fn varint_bytes(number: u64) -> usize {
 }
 
 /// Writes a number.
+#[inline]
+pub(in super::super) fn put_varint(out: &mut BytesMut, number: u64) {
+    if number < WORD_END {
+        // A whole word, and what is not of the number cut off again: to copy a length that is not known takes a call.
+        let (word, bytes) = word(number);
+        let end = out.len() + bytes;
+        out.put_slice(&word.to_le_bytes());
+        out.truncate(end);
+    } else {
+        put_long_varint(out, number);
+    }
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "takes seven bits at a time")]
-pub(in super::super) fn put_varint(out: &mut BytesMut, mut number: u64) {
+fn put_long_varint(out: &mut BytesMut, mut number: u64) {
     let mut bytes = [0; VARINT_BYTES_MAX];
     let mut length = 0;
     while number >= 0x80 {
@@ -67,9 +80,10 @@ pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) 
     put_varint(out, bytes as u64);
 }
 
-/// Numbers below are written as a word, in columns of at least so many bytes: those of deltas are mostly short.
+/// Numbers below are written as a word.
 const WORD_END: u64 = 1 << 56;
-const WORDS_LEAST_BYTES: usize = 64;
+/// Columns of so many bytes are written into room that is made at once, without a call.
+const SHORT_BYTES: usize = 24;
 
 /// The varint of a number below [`WORD_END`], lowest byte first, and its length: seven bits of each byte, without a branch, as the
 /// lengths of numbers in a column are hard to guess.
@@ -111,14 +125,16 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
         put_length(out, self.field, self.bytes);
         let begin = out.len();
         // Room is made, so that each number is a store: a call for each of them costs five times as much.
-        if self.bytes >= WORDS_LEAST_BYTES {
-            let bits = self.numbers.clone().fold(0, |bits, number| bits | number.into());
-            if bits < WORD_END {
-                let end = begin + self.bytes;
+        let bits = self.numbers.clone().fold(0, |bits, number| bits | number.into());
+        if bits < WORD_END {
+            let end = begin + self.bytes;
+            if self.bytes <= SHORT_BYTES {
+                out.put_slice(&[0; SHORT_BYTES + size_of::<u64>()]);
+            } else {
                 out.put_bytes(0, self.bytes + size_of::<u64>());
-                self.put_words(bits, &mut out[begin..]);
-                return out.truncate(end);
             }
+            self.put_words(bits, &mut out[begin..]);
+            return out.truncate(end);
         }
         out.put_bytes(0, self.bytes);
         let mut rest = &mut out[begin..];
