@@ -126,9 +126,9 @@ pub struct DecisionMetadata {
     /// Which attempt at this work it is, from 1.
     pub attempt: u32,
     /// The policy's name.
-    pub policy: Arc<str>,
+    pub policy: Box<str>,
     /// A digest of the policy's configuration.
-    pub configuration: Arc<[u8]>,
+    pub configuration: Box<[u8]>,
     /// Of the policy's randomness.
     pub seed: u64,
     /// Own transactions in flight that it took as granted.

@@ -268,7 +268,7 @@ pub(crate) fn transaction() -> impl Strategy<Value = Transaction> {
             dry_run: flags.2,
             decision: DecisionMetadata {
                 attempt: decision.0,
-                policy: decision.1,
+                policy: (*decision.1).into(),
                 configuration: decision.2.into(),
                 seed: decision.3,
                 assumed: decision.4,

@@ -1,7 +1,5 @@
 //! A transaction in the making.
 
-use std::sync::Arc;
-
 use plenum_model::{
     AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
     TakeOver, Transaction,
@@ -17,8 +15,8 @@ pub struct Plan {
     placements: Vec<Placed>,
     stops: Vec<AllocationId>,
     guards: Vec<Guard>,
-    policy: Arc<str>,
-    configuration: Arc<[u8]>,
+    policy: Box<str>,
+    configuration: Box<[u8]>,
     tag: u64,
 }
 
@@ -275,6 +273,7 @@ mod tests {
     use plenum_model::{GroupShape, Job, JobShape, JobState, LogTime};
 
     use super::*;
+    use std::sync::Arc;
 
     fn work() -> Work {
         let shape = JobShape { groups: vec![GroupShape::default()], ..JobShape::default() };
