@@ -140,18 +140,24 @@ impl Ingress {
         Self { state: Mutex::new(state), arrived: Condvar::new(), is_written: AtomicBool::new(false) }
     }
 
-    /// Queues a request of somebody.
-    pub(crate) fn push(&self, asked: Asked, reply: Option<Reply>) -> Result<(), NotQueued> {
-        let principal = asked.request().principal.clone();
-        let bytes = asked.encoded_bytes();
+    /// Queues requests of somebody, in this order. Gives who waits for those that were not queued.
+    pub(crate) fn push_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, NotQueued)> {
+        let since = Instant::now();
         let mut state = self.state.lock();
-        if state.stopping {
-            return Err(NotQueued::Stopping);
+        let mut refused = Vec::new();
+        for (asked, reply) in requests {
+            if state.stopping {
+                refused.push((reply, NotQueued::Stopping));
+                continue;
+            }
+            let (principal, bytes) = (asked.request().principal.clone(), asked.encoded_bytes());
+            let queued = state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since });
+            if let Err((full, Arrival { reply: Some(reply), .. })) = queued {
+                refused.push((reply, NotQueued::Full(full)));
+            }
         }
-        let arrival = Arrival { asked, reply, since: Instant::now() };
-        let queued = state.queue.push(&principal, bytes, arrival);
         self.wake(&state);
-        queued.map_err(|(full, _)| NotQueued::Full(full))
+        refused
     }
 
     /// Queues a request of the server itself, before all others.

@@ -212,11 +212,27 @@ impl Shared {
     }
 
     /// Queues a request. Refused while there is no room on the disk, when too much waits already, and when it could come to more than
-    /// a frame of the log holds: decided, it could not be written.
+    /// a frame of the log holds.
     pub(crate) fn submit(&self, asked: Asked, reply: Reply) -> Result<(), Failure> {
+        self.check_size(&asked)?;
+        self.submit_all(std::iter::once((asked, reply))).pop().map_or(Ok(()), |(_, failure)| Err(failure))
+    }
+
+    /// Queues requests of checked size, in this order, for which the queue is locked once. Gives who waits for those that were refused.
+    pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, Failure)> {
         if let Some(low) = self.space.low() {
-            return Err(Failure::read_only(&low));
+            return requests.map(|(_, reply)| (reply, Failure::read_only(&low))).collect();
         }
+        let failure = |refused| match refused {
+            NotQueued::Full(full) => Failure::queue_full(full),
+            NotQueued::Stopping => Failure::ending(),
+        };
+        let refused = self.ingress.push_all(requests).into_iter();
+        refused.map(|(reply, refused)| (reply, failure(refused))).collect()
+    }
+
+    /// A request that could come to more than a frame of the log holds is refused: decided, it could not be written.
+    pub(crate) fn check_size(&self, asked: &Asked) -> Result<(), Failure> {
         let (most, found) = (self.settings.logged_bytes_max(), asked.logged_bytes_max());
         if found > most {
             let message = format!(
@@ -224,10 +240,7 @@ impl Shared {
             );
             return Err(Failure::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
         }
-        self.ingress.push(asked, Some(reply)).map_err(|refused| match refused {
-            NotQueued::Full(full) => Failure::queue_full(full),
-            NotQueued::Stopping => Failure::ending(),
-        })
+        Ok(())
     }
 
     /// Asks, and waits for the durable answer: what was decided, and the revision it was judged on.

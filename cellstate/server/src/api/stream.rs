@@ -48,6 +48,8 @@ pub(super) struct Watcher {
     /// Comes back with answers.
     answers: mpsc::UnboundedSender<(u64, Told)>,
     outstanding: usize,
+    /// Not queued yet: those that came together are queued together.
+    taken: Vec<(Asked, Reply)>,
 }
 
 impl Drop for Watcher {
@@ -87,7 +89,7 @@ impl Watcher {
         let now = shared.clock.monotonic_micros();
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now);
-        Ok(Self { shared, owner, sync, answers, outstanding: 0 })
+        Ok(Self { shared, owner, sync, answers, outstanding: 0, taken: Vec::new() })
     }
 
     /// Serves until either side ends. `inbound` is missing for those who only watch.
@@ -193,6 +195,7 @@ impl Watcher {
                     break;
                 }
                 Err(status) => {
+                    self.submit();
                     let failure = self.unreadable(&status);
                     drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
                     return Err(Gone);
@@ -202,7 +205,22 @@ impl Watcher {
             let goes_on = taken < HANDFUL_MAX && self.unsent() < self.shared.settings.outstanding;
             message = if goes_on { at_hand(next(inbound)).await } else { None };
         }
+        self.submit();
         Ok(())
+    }
+
+    /// Queues what was taken.
+    fn submit(&mut self) {
+        if self.taken.is_empty() {
+            return;
+        }
+        self.outstanding += self.taken.len();
+        for (reply, failure) in self.shared.submit_all(self.taken.drain(..)) {
+            self.outstanding -= 1;
+            if let Reply::Session { number, .. } = reply {
+                self.sync.error(Revision(0), error(number, &failure));
+            }
+        }
     }
 
     /// Outcomes, as many as there are, or one other message; and what comes after them.
@@ -228,7 +246,7 @@ impl Watcher {
 
     /// Requests whose answers have not gone out: not decided yet, or decided or refused and not taken by the connection.
     fn unsent(&self) -> usize {
-        self.outstanding + self.sync.answers_waiting()
+        self.taken.len() + self.outstanding + self.sync.answers_waiting()
     }
 
     fn step(&mut self) -> Step {
@@ -290,8 +308,8 @@ impl Watcher {
             return Err(Failure::invalid(message));
         }
         let number = content.id.number;
-        self.shared.submit(asked, Reply::Session { number, to: self.answers.clone() })?;
-        self.outstanding += 1;
+        self.shared.check_size(&asked)?;
+        self.taken.push((asked, Reply::Session { number, to: self.answers.clone() }));
         Ok(())
     }
 

@@ -32,7 +32,12 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> LogTime {
-        let elapsed = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.at(Instant::now())
+    }
+
+    /// Log time at an instant.
+    pub(crate) fn at(&self, instant: Instant) -> LogTime {
+        let elapsed = i64::try_from(instant.saturating_duration_since(self.start).as_micros()).unwrap_or(i64::MAX);
         LogTime::from_micros(self.start_micros.saturating_add(elapsed))
     }
 

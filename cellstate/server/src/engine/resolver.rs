@@ -134,9 +134,11 @@ impl Resolver {
 
     /// Decides one request. Whoever waits for the batch in flight does not wait for those that come after it, too.
     fn decide(&mut self, arrival: Arrival) {
-        self.shared.metrics.queued(arrival.since.elapsed());
+        // Read once: to read the clock takes as long as to judge a claim.
+        let now = Instant::now();
+        self.shared.metrics.queued(now.saturating_duration_since(arrival.since));
         let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
-        self.committer.handle(self.shared.clock.now(), Input::Request { ticket, asked: arrival.asked });
+        self.committer.handle(self.shared.clock.at(now), Input::Request { ticket, asked: arrival.asked });
         if let Some(durable) = self.shared.ingress.take_written() {
             self.written(durable);
         }
@@ -154,16 +156,20 @@ impl Resolver {
         if !alone && let Some(batch) = self.committer.next_batch(least_bytes) {
             self.hand_over(batch);
         }
+        // Of all answers of a batch: they go out within a fraction of what they waited.
+        let mut now = None;
         while let Some(output) = self.committer.poll_from(least_bytes) {
             match output {
                 Output::Publish(published) => {
+                    now = None;
                     self.tell_published();
                     self.shared.show(published.batch.clone());
                     self.published = Some(published);
                 }
                 Output::Snapshot(cell) => self.shared.picture.show(*cell),
                 Output::Answer { ticket, at, answer } => {
-                    self.shared.metrics.answered(ticket.since.elapsed());
+                    let now = *now.get_or_insert_with(Instant::now);
+                    self.shared.metrics.answered(now.saturating_duration_since(ticket.since));
                     let batch = self.published.as_ref().map(|published| &*published.batch);
                     let spent = ticket.reply.send(Answered { at, answer }, batch);
                     spent.into_iter().for_each(|answer| self.committer.reuse_answer(answer));
