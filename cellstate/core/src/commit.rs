@@ -27,7 +27,7 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::OtherIncarnation, message));
         }
-        let Some(session) = self.cell.session(txn.id.session).cloned() else {
+        let Some(session) = self.cell.session(txn.id.session) else {
             return Err(no_such_session(txn.id.session));
         };
         match session.standing(txn.id.number) {
@@ -61,7 +61,7 @@ impl Core {
             epochs_began: &self.derived.epochs_began,
             newest_epoch: self.derived.newest_epoch,
             opened: self.derived.opened,
-            session: &session,
+            session,
             now,
         }
         .resolve(txn);
@@ -72,6 +72,8 @@ impl Core {
             self.derived.allocation_slots = untouched;
             return Ok(Verdict::Answer(Decision::Outcome(Box::new(outcome))));
         }
+        // There is one: room for four would be made else.
+        delta.sessions.reserve_exact(1);
         delta.sessions.push(SessionChange::Number { session: txn.id.session, number: txn.id.number, digest });
         Ok(Verdict::Change(Decision::Outcome(Box::new(outcome)), delta))
     }
@@ -154,6 +156,7 @@ impl Core {
         }
         let mut ports = Vec::new();
         let mut placements = Vec::with_capacity(txn.placements.len());
+        delta.grants.reserve_exact(resolution.granted.iter().filter(|granted| !granted.is_empty()).count());
         for ((number, placement), granted) in (0..).zip(&txn.placements).zip(&resolution.granted) {
             let grants = delta.grants.len();
             if !granted.is_empty() {

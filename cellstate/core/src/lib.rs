@@ -189,8 +189,9 @@ impl Core {
         });
         self.cell.warm(small.clone().flat_map(|txn| txn.stops.iter().map(|stop| stop.slot)));
         for placement in small.flat_map(|txn| &txn.placements).filter(|placement| placement.machines.len() <= SMALL) {
-            let group = self.cell.job(placement.job).and_then(|job| self.cell.group(job, placement.group));
-            if let Some(group) = group {
+            let Some(job) = self.cell.job(placement.job) else { continue };
+            self.cell.warm_shape(job, placement.group);
+            if let Some(group) = self.cell.group(job, placement.group) {
                 self.cell.warm_claims(group, &placement.machines, &placement.tasks);
             }
         }

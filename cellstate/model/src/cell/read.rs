@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cell, JobSlot, MachineSlot, page_rows};
+use crate::prefetch::prefetch;
 use crate::{
     AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity,
     DIMENSIONS, GroupRow, Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room,
@@ -339,6 +340,21 @@ impl Cell {
             self.machine_slots.prefetch(machine);
             self.machines.prefetch(machine);
         });
+    }
+
+    /// Brings what a placement is judged by into the cache: what its job's group declares, and who places it.
+    #[inline]
+    pub fn warm_shape(&self, job: &Job, group: u16) {
+        if let Some(shape) = job.shape.groups.get(usize::from(group)) {
+            prefetch(&shape.resources);
+            prefetch(&shape.constraints);
+            prefetch(&shape.spread);
+            prefetch(&shape.devices);
+            prefetch(&shape.min);
+        }
+        if let Some(first) = job.shape.scheduler.as_bytes().first() {
+            prefetch(first);
+        }
     }
 
     /// Brings what a grant will touch into the cache: machines, and tasks of a group.
