@@ -30,6 +30,9 @@ pub(super) const HANDFULS_MAX: usize = 4;
 /// Outcomes in one of them: for more it is not worth having the first ones wait.
 const HANDFUL_MAX: usize = 32;
 
+/// Requests of so many bytes are queued before others are looked at: from then on the queue's bounds hold for them.
+const TAKEN_BYTES_MAX: usize = 64 << 10;
+
 /// Where messages go: several small ones at a time, or one that may be large.
 pub(super) type Out = mpsc::Sender<Vec<Result<Response, Status>>>;
 
@@ -50,6 +53,7 @@ pub(super) struct Watcher {
     outstanding: usize,
     /// Not queued yet: those that came together are queued together.
     taken: Vec<(Asked, Reply)>,
+    taken_bytes: usize,
 }
 
 impl Drop for Watcher {
@@ -89,7 +93,7 @@ impl Watcher {
         let now = shared.clock.monotonic_micros();
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now);
-        Ok(Self { shared, owner, sync, answers, outstanding: 0, taken: Vec::new() })
+        Ok(Self { shared, owner, sync, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
     }
 
     /// Serves until either side ends. `inbound` is missing for those who only watch.
@@ -214,6 +218,7 @@ impl Watcher {
         if self.taken.is_empty() {
             return;
         }
+        self.taken_bytes = 0;
         self.outstanding += self.taken.len();
         for (reply, failure) in self.shared.submit_all(self.taken.drain(..)) {
             self.outstanding -= 1;
@@ -309,7 +314,11 @@ impl Watcher {
         }
         let number = content.id.number;
         self.shared.check_size(&asked)?;
+        self.taken_bytes += asked.encoded_bytes();
         self.taken.push((asked, Reply::Session { number, to: self.answers.clone() }));
+        if self.taken_bytes >= TAKEN_BYTES_MAX {
+            self.submit();
+        }
         Ok(())
     }
 
