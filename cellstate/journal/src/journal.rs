@@ -91,7 +91,7 @@ struct InFlight {
     hash: Hashing,
 }
 
-/// The hash of a frame, which only the next one needs.
+/// The hash of a frame, by which the next one names it: needed when it is durable, and not before it is written.
 enum Hashing {
     /// It is small, and hashed in less time than a thread takes to start.
     Later,

@@ -23,7 +23,7 @@ use crate::format::{
 /// Where the first frame of a segment stands.
 pub(crate) const FIRST_FRAME_AT: u64 = SECTOR_BYTES;
 
-/// The file that is being filled with zeros, to become the next segment.
+/// The file that is being made one of zeros, to become the next segment.
 pub(crate) const SPARE: &str = "spare.tmp";
 
 const MAGIC: [u8; 8] = *b"PLENUMSG";

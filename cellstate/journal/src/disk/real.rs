@@ -3,7 +3,7 @@
 use super::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode};
 use crate::format::count;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, fdatasync, flock, fstatvfs};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -165,7 +165,8 @@ impl DiskFile for RealFile {
     }
 
     fn zero(&self, offset: u64, bytes: u64) -> Result<bool, DiskError> {
-        match fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, bytes) {
+        // Unlike a sync it may be repeated.
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::ZERO_RANGE, offset, bytes)) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
             Err(other) => Err(failed("allocation", &self.path)(other.into())),

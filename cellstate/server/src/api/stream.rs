@@ -215,12 +215,14 @@ impl Watcher {
 
     /// Queues what was taken.
     fn submit(&mut self) {
-        if self.taken.is_empty() {
+        // Its room is not kept: there may be thousands of streams that have nothing to ask for now.
+        let taken = std::mem::take(&mut self.taken);
+        if taken.is_empty() {
             return;
         }
         self.taken_bytes = 0;
-        self.outstanding += self.taken.len();
-        for (reply, failure) in self.shared.submit_all(self.taken.drain(..)) {
+        self.outstanding += taken.len();
+        for (reply, failure) in self.shared.submit_all(taken.into_iter()) {
             self.outstanding -= 1;
             if let Reply::Session { number, .. } = reply {
                 self.sync.error(Revision(0), error(number, &failure));
@@ -291,6 +293,8 @@ impl Watcher {
         match message.ask {
             Some(Ask::Commit(transaction)) => {
                 if let Err(failure) = self.commit(&transaction) {
+                    // Those before it are refused first, if they are.
+                    self.submit();
                     self.refuse(number_of(&transaction), &failure);
                 }
             }

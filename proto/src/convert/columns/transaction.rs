@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use plenum_model::{AllocationId, ConflictCheck, Revision, Transaction};
 
+use super::super::delta::wire::VARINT_BYTES_MAX;
 use super::super::enums::Known;
 use super::super::transaction::transaction_id;
 use super::unpack;
+use crate::bounds::ASSUMED_MAX;
 use crate::fields::{Field, fields, number as varint};
 use crate::v1;
 
@@ -20,7 +22,7 @@ const DELIMITED: u8 = 2;
 /// when generated code is to read it, or when it breaks a rule.
 ///
 /// Only what nearly every transaction consists of is read here: what guards, extras and groups of an early protobuf mean, and how deep a
-/// message may be, stays generated code's to say. How many there may be of everything was checked before.
+/// message may be, stays generated code's to say. How much a long one asks for was checked before.
 pub(in super::super) fn transaction(bytes: &[u8]) -> Option<(Transaction, Range<usize>)> {
     let mut read = Transaction::default();
     let (mut session, mut number, mut check, mut stops) = (0, 0, 0, Vec::new());
@@ -87,7 +89,7 @@ fn decision(bytes: &[u8]) -> Option<v1::DecisionMetadata> {
             (2, DELIMITED) => read.policy = str::from_utf8(content).ok()?.to_owned(),
             (3, DELIMITED) => read.configuration = Bytes::copy_from_slice(content),
             (4, NUMBER) => read.seed = varint(content)?,
-            (5, DELIMITED) => unpack(content, &mut read.assumed)?,
+            (5, DELIMITED) if content.len() <= ASSUMED_MAX * VARINT_BYTES_MAX => unpack(content, &mut read.assumed)?,
             (6, NUMBER) => read.queued_micros = varint(content)?.cast_signed(),
             (7, NUMBER) => read.deciding_micros = varint(content)?.cast_signed(),
             _ => return None,
@@ -173,6 +175,18 @@ mod tests {
         for message in broken {
             let bytes = message.encode_to_vec();
             assert_eq!((transaction(&bytes), by_generated_code(&bytes)), (None, None), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn far_too_many_transactions_in_flight_are_not_unpacked_here() {
+        let with = |assumed| {
+            let decision = v1::DecisionMetadata { assumed: vec![1; assumed], ..Default::default() };
+            v1::Transaction { decision: Some(decision), ..plain() }.encode_to_vec()
+        };
+        assert!(transaction(&with(256)).is_some());
+        for assumed in [257, 100_000] {
+            assert_eq!((transaction(&with(assumed)), by_generated_code(&with(assumed))), (None, None));
         }
     }
 
