@@ -10,16 +10,12 @@ use plenum_server::{ServerError, ServerOptions};
 use super::{causes, config, config::ServerFile, state_folder, trace};
 use crate::{cli, failure::Failure, parent};
 
-/// Threads that serve connections. Deciding, syncing and folding have threads of their own.
-const THREADS: usize = 2;
-
 /// Runs the cell state's server until it is asked to end.
 pub(crate) fn server(flags: &cli::Server) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
     let options = options(flags, config::read(flags.config.as_deref())?)?;
     trace::begin();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::io("cannot start the event loop", &error))?;
+    let runtime = plenum_server::event_loop().map_err(|error| Failure::io("cannot start the event loop", &error))?;
     let address = address_file(&options.dir);
     let result = runtime.block_on(plenum_server::run(options)).map_err(|error| failure(&error));
     if result.is_ok() {

@@ -49,5 +49,5 @@ pub use error::ServerError;
 pub use frames::frames_in;
 pub use ingress::QueueBounds;
 pub use options::{ServerOptions, Settings};
-pub use server::{Handle, Server, run};
+pub use server::{Handle, Server, event_loop, run};
 pub use verify::{VerifyReport, Violation, verify};

@@ -25,7 +25,24 @@ const RELEASE_LOOKS_MAX: u32 = 2000;
 /// The file that holds the address.
 const ADDRESS: &str = "address";
 
-/// Runs a server until SIGTERM or SIGINT, or until it fails. Needs a tokio runtime; its threads are its own.
+/// Threads that serve connections, at least and at most: one that is busy with a large answer must not stop all others, and the thread that
+/// decides can be kept busy by some few.
+const SERVING_THREADS: std::ops::RangeInclusive<usize> = 2..=16;
+
+/// The event loop that a server runs on: on half of the cores. Deciding, syncing, publishing and the history have threads of their own.
+///
+/// # Errors
+/// The system's, when threads can't be started.
+pub fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(serving_threads(cores)).enable_all().build()
+}
+
+fn serving_threads(cores: usize) -> usize {
+    (cores / 2).clamp(*SERVING_THREADS.start(), *SERVING_THREADS.end())
+}
+
+/// Runs a server until SIGTERM or SIGINT, or until it fails. Needs a tokio runtime, such as [`event_loop`]; its other threads are its own.
 ///
 /// # Errors
 /// Why it did not start, or ended by itself.
@@ -242,4 +259,14 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ServerError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| ServerError::Thread { name: "blocking", what: error.to_string() })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::serving_threads;
+
+    #[test]
+    fn connections_are_served_by_half_of_the_cores_and_never_by_one_thread_alone() {
+        assert_eq!([1, 2, 4, 5, 6, 16, 32, 192].map(serving_threads), [2, 2, 2, 2, 3, 8, 16, 16]);
+    }
 }

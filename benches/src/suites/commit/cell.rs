@@ -23,8 +23,6 @@ use crate::processes;
 
 /// How long a server may take to start, recovery included.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-/// Threads that serve connections, as `plenum server` has.
-const THREADS: usize = 2;
 /// Largest message that is taken.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What each task gets.
@@ -77,7 +75,7 @@ impl Serving {
 /// Runs the server.
 pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
+    let runtime = plenum_server::event_loop()?;
     let mut options = ServerOptions::new(dir);
     options.settings.history = !serving.no_history;
     options.settings.lease = LEASE;
