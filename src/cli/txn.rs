@@ -89,6 +89,13 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         for reason in reasons {
             text.push_str(&format!("\nmore: plenum explain {reason}"));
         }
+        let divergences = outcome.divergences.len();
+        if divergences > 0 {
+            text.push_str(&format!(
+                "\ndivergence: {divergences} of these could be seen at revision {}; a scheduler that asks all the same has a bug, or the cell has",
+                view.base_revision
+            ));
+        }
         text.push('\n');
     }
     text
@@ -111,6 +118,7 @@ mod tests {
             outcome: TransactionOutcome::Refused.into(),
             refusals: vec![refusal.clone(), refusal],
             claims: 1,
+            divergences: vec![1],
             ..Outcome::default()
         };
         let view = TransactionView {
@@ -127,6 +135,7 @@ mod tests {
             "misfit",
             "and 1 more",
             "explain TASK_TAKEN",
+            "divergence: 1 of these could be seen at revision 38",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -82,6 +82,7 @@ impl Row for TransactionView {
             "granted": outcome.granted,
             "stops": self.stops,
             "refusals": refusals,
+            "divergences": outcome.divergences,
             "decision": decision,
         })
     }

@@ -58,6 +58,7 @@ pub(crate) struct Metrics {
     transactions: Family<TransactionLabels, Counter>,
     claims: Family<ClaimLabels, Counter>,
     conflicts: Family<ConflictLabels, Counter>,
+    divergences: Counter,
     staleness: Histogram,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     /// Of `stages`, looked up once.
@@ -88,6 +89,7 @@ impl Metrics {
             transactions: Family::default(),
             claims: Family::default(),
             conflicts: Family::default(),
+            divergences: Counter::default(),
             staleness: Histogram::new(exponential_buckets(1.0, 4.0, 12)),
             stages,
             sync: durations(),
@@ -102,6 +104,11 @@ impl Metrics {
         registry.register("transactions", "Transactions that were decided", metrics.transactions.clone());
         registry.register("claims", "Claims that were decided, refused ones by kind", metrics.claims.clone());
         registry.register("conflicts", "Claims that lost a race", metrics.conflicts.clone());
+        registry.register(
+            "divergences",
+            "Claims that were refused for what their scheduler had seen: planner and committer disagree, a bug",
+            metrics.divergences.clone(),
+        );
         registry.register(
             "transaction_staleness_revisions",
             "Revisions between base and decision of transactions that lost claims",
@@ -185,6 +192,9 @@ impl Metrics {
         for refusal in &lost.refusals {
             let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "refused", kind: kind(refusal.kind()) };
             self.claims.get_or_create(&labels).inc();
+        }
+        if let Some(divergence) = &lost.divergence {
+            self.divergences.inc_by(divergence.claims);
         }
         let Some(note) = &lost.conflicts else { return };
         self.staleness.observe(f64::from(u32::try_from(note.staleness_revisions).unwrap_or(u32::MAX)));

@@ -15,6 +15,6 @@ pub use mirror::{Mirror, MirrorError};
 pub use recent::Recent;
 
 pub(crate) use batch::BatchEncoder;
-pub(crate) use losses::{Losses, losses};
+pub(crate) use losses::{Divergence, Losses, losses};
 pub(crate) use sections::cut;
 pub(crate) use times::Times;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_history::ConflictNote;
-use plenum_model::Revision;
+use plenum_model::{Revision, SessionId, TransactionId};
 use plenum_proto::fields::fields;
 use plenum_proto::v1;
 use prost::Message;
@@ -18,6 +18,40 @@ pub(crate) struct Losses {
     pub(crate) refusals: Vec<v1::Refusal>,
     /// Those that it lost to somebody.
     pub(crate) conflicts: Option<ConflictNote>,
+    /// Those that it could have known of.
+    pub(crate) divergence: Option<Divergence>,
+}
+
+/// Claims that were refused for what their scheduler had seen: planner and committer disagree, although they judge with the same code. The
+/// log has all that is needed to decide it again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Divergence {
+    pub(crate) transaction: TransactionId,
+    pub(crate) revision: u64,
+    pub(crate) base_revision: u64,
+    /// How many.
+    pub(crate) claims: u64,
+    /// Why the first one was refused.
+    pub(crate) reason: &'static str,
+}
+
+impl Divergence {
+    fn of_outcome(outcome: &v1::Outcome, base_revision: u64) -> Option<Self> {
+        // A claim at the very end of a job's backoff may be too early without a bug: log time stands still after a start with a clock
+        // that was set back.
+        let is_early = |refusal: &v1::Refusal| refusal.reason() == v1::RefusalReason::NotWanted;
+        let position = |position: &u32| usize::try_from(*position).ok();
+        let divergent = outcome.divergences.iter().filter_map(position).filter_map(|at| outcome.refusals.get(at));
+        let mut divergent = divergent.filter(|refusal| !is_early(refusal)).peekable();
+        let reason = divergent.peek()?.reason().as_str_name();
+        Some(Self {
+            transaction: TransactionId { session: SessionId(outcome.session), number: outcome.number },
+            revision: outcome.revision,
+            base_revision,
+            claims: divergent.count() as u64,
+            reason,
+        })
+    }
 }
 
 /// The losses of a batch, by its own bytes.
@@ -28,7 +62,8 @@ pub(crate) fn losses(published: &Published) -> Result<Vec<Losses>, MirrorError> 
         let asked = asked(&published.batch, note.revision)?.unwrap_or_default();
         let deciding_micros = asked.decision.map_or(0, |decision| decision.deciding_micros);
         let conflicts = ConflictNote::of_outcome(&outcome, &note.scheduler, asked.base_revision, deciding_micros);
-        losses.push(Losses { scheduler: note.scheduler.clone(), refusals: outcome.refusals, conflicts });
+        let divergence = Divergence::of_outcome(&outcome, asked.base_revision);
+        losses.push(Losses { scheduler: note.scheduler.clone(), refusals: outcome.refusals, conflicts, divergence });
     }
     Ok(losses)
 }
@@ -97,5 +132,28 @@ mod tests {
         let conflicts = lost[0].conflicts.as_ref().unwrap();
         assert_eq!((lost.len(), &lost[0].refusals), (1, &vec![refusal]));
         assert_eq!((conflicts.staleness_revisions, conflicts.deciding_micros, conflicts.claims), (3, 70, 101));
+    }
+
+    #[test]
+    fn a_divergence_names_its_transaction_and_leaves_out_claims_that_came_a_moment_early() {
+        let refusal = |reason: v1::RefusalReason| v1::Refusal { reason: reason.into(), ..Default::default() };
+        let outcome = |divergences| v1::Outcome {
+            session: 4,
+            number: 5,
+            revision: 9,
+            refusals: vec![
+                refusal(v1::RefusalReason::NotWanted),
+                refusal(v1::RefusalReason::Constraint),
+                refusal(v1::RefusalReason::NoRoom),
+            ],
+            divergences,
+            ..Default::default()
+        };
+        let transaction = TransactionId { session: SessionId(4), number: 5 };
+        let reason = v1::RefusalReason::Constraint.as_str_name();
+        let expected = Divergence { transaction, revision: 9, base_revision: 6, claims: 2, reason };
+        assert_eq!(Divergence::of_outcome(&outcome(vec![0, 1, 2]), 6), Some(expected));
+        assert_eq!(Divergence::of_outcome(&outcome(vec![0]), 6), None, "it came too early");
+        assert_eq!(Divergence::of_outcome(&outcome(Vec::new()), 6), None);
     }
 }

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
 use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::stalled::shows;
 
 #[tokio::test]
 async fn a_lost_race_is_listed_with_who_won_it() {
@@ -44,6 +45,30 @@ async fn a_lost_race_is_listed_with_who_won_it() {
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));
     assert_eq!(status.allocated.unwrap().cpu_millis, 1000);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_that_could_be_seen_at_the_base_is_counted_as_a_divergence_and_a_lost_race_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 2000).await;
+    let (one, other) = (submit(&channel, job("one", 2)).await.job, submit(&channel, job("other", 1)).await.job);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let base = session.cell.revision().0;
+    let fills = session.transaction(1, vec![placement(one, vec![0, 0], vec![0, 1])]);
+    assert_eq!(session.commit(fills).await.unwrap().granted, 2);
+    let old = session.transaction(2, vec![placement(other, vec![0], vec![0])]);
+    let raced = session.commit(v1::Transaction { base_revision: base, ..old }).await.unwrap();
+    assert_eq!((raced.refusals[0].kind(), raced.divergences), (v1::RefusalKind::Conflict, Vec::new()));
+    let full = session.transaction(3, vec![placement(other, vec![0], vec![0])]);
+    let divergent = session.commit(full).await.unwrap();
+    assert_eq!((divergent.refusals[0].kind(), divergent.divergences), (v1::RefusalKind::Misfit, vec![0]));
+    shows(&server, "plenum_divergences_total 1").await;
+    let get = v1::GetTransactionRequest { session: divergent.session, number: 3 };
+    let kept = v1::inspect_client::InspectClient::new(channel).get_transaction(get).await.unwrap().into_inner();
+    assert_eq!(kept.outcome.unwrap().divergences, [0], "it can be looked at later");
     server.shutdown().await.unwrap();
 }
 

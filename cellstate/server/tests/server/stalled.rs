@@ -61,7 +61,7 @@ async fn stalled(server: &Handle, channel: &Channel) -> Session {
 }
 
 /// Waits until the server's metrics have this line.
-async fn shows(server: &Handle, line: &str) {
+pub(crate) async fn shows(server: &Handle, line: &str) {
     let shown = async {
         while !page(server.address(), "/metrics").await.lines().any(|found| found == line) {
             tokio::time::sleep(Duration::from_millis(10)).await;
