@@ -276,10 +276,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 }
 
-/// What people are told of a job that was refused.
+/// What people are told of a job that was refused. Not how often: a reason stays the same as long as it is the same.
 fn refused(standing: &Standing) -> String {
-    let Standing { refused, why_refused, .. } = standing;
-    format!("refused {refused} times in a row, tried again in a moment; last: {why_refused}")
+    format!("refused at the commit, and tried again in a moment: {}", standing.why_refused)
 }
 
 /// Tasks of each group that were offered and not claimed.
