@@ -79,9 +79,18 @@ impl Asked {
     /// Names the field that breaks a rule.
     pub fn commit(principal: &Arc<str>, namespace: &Arc<str>, transaction: &Bytes) -> Result<Self, Invalid> {
         let command = plenum_proto::transaction::commit(transaction.clone())?;
+        Ok(Self::committing(principal, namespace, command, transaction))
+    }
+
+    /// The same, with the command that those bytes were checked to be.
+    pub(crate) fn committing(
+        principal: &Arc<str>,
+        namespace: &Arc<str>,
+        command: Command,
+        transaction: &Bytes,
+    ) -> Self {
         let encoded = plenum_proto::command::encode_commit(principal, namespace, transaction);
-        let request = Request { principal: principal.clone(), namespace: namespace.clone(), command };
-        Ok(Self { request, encoded })
+        Self { request: Request { principal: principal.clone(), namespace: namespace.clone(), command }, encoded }
     }
 
     /// A request of the server itself.

@@ -49,6 +49,33 @@ impl CellService {
             }
         }))))
     }
+
+    /// Decides a transaction that came as these bytes. They are judged before they are decoded: a few bytes may stand for a hundred in
+    /// memory.
+    pub(super) async fn commit_encoded(
+        &self,
+        request: Request<session::Encoded>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let principal = principal(&request)?;
+        let session::Encoded(encoded) = request.into_inner();
+        let command = plenum_proto::transaction::commit(encoded.clone()).map_err(Failure::from)?;
+        let Command::Commit(transaction, _) = &command else {
+            return Err(Failure::internal("a transaction became another request").into());
+        };
+        let session = transaction.id.session;
+        of_this_incarnation(&self.shared, transaction.incarnation)?;
+        let namespace = usable(&self.shared, &principal, session).await?;
+        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
+        self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
+        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        match self.shared.decision(answered)?.decision {
+            Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
+            Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
+            Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -82,23 +109,9 @@ impl v1::cell_server::Cell for CellService {
         Ok(Response::new(v1::OpenResponse { session: session.0, incarnation, revision }))
     }
 
-    async fn commit(&self, request: Request<v1::Transaction>) -> Result<Response<v1::Outcome>, Status> {
-        let principal = principal(&request)?;
-        let transaction = request.into_inner();
-        let session = SessionId(transaction.session);
-        of_this_incarnation(&self.shared, transaction.incarnation)?;
-        let namespace = usable(&self.shared, &principal, session).await?;
-        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let encoded = bytes::Bytes::from(prost::Message::encode_to_vec(&transaction));
-        let asked = Asked::commit(principal.text(), &namespace, &encoded).map_err(Failure::from)?;
-        self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
-        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        match self.shared.decision(answered)?.decision {
-            Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
-            Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
-            Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),
-        }
+    /// Never called: [`super::session::CellServer`] takes these calls, too, and serves them by [`CellService::commit_encoded`].
+    async fn commit(&self, _: Request<v1::Transaction>) -> Result<Response<v1::Outcome>, Status> {
+        Err(Failure::internal("transactions are served elsewhere").into())
     }
 
     async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::ChangeResponse>, Status> {

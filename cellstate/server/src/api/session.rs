@@ -1,24 +1,61 @@
-//! The streams of sessions, served by bytes: a transaction goes into the log as it came, and its outcome comes back as it was logged.
+//! Transactions, served by bytes: one goes into the log as it came, and on a session's stream its outcome comes back as it was logged.
+//! Nothing that could be too much is decoded before it was counted.
 //!
-//! On the wire these are `SessionRequest` and `SessionResponse`: a message within a message is bytes with a length, and is left so here.
+//! On the wire the messages of a stream these are `SessionRequest` and `SessionResponse`: a message within a message is bytes with a length, and is left so here.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use plenum_proto::{codec::Codec, v1};
+use prost::DecodeError;
+use prost::encoding::{DecodeContext, WireType};
 use tokio_stream::Stream;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 use v1::cell_server::{CellServer as Generated, SERVICE_NAME};
 
 use super::cell::CellService;
 
-/// The method that is served here; the others are by the generated code.
+/// The methods that are served here; the others are by the generated code.
 const SESSION: &str = "/plenum.v1.Cell/Session";
+const COMMIT: &str = "/plenum.v1.Cell/Commit";
+
+/// A message as it came.
+#[derive(Debug, Default)]
+pub(super) struct Encoded(pub(super) Bytes);
+
+impl prost::Message for Encoded {
+    fn encode_raw(&self, into: &mut impl BufMut) {
+        into.put_slice(&self.0);
+    }
+
+    /// Fields are left alone.
+    fn merge_field(
+        &mut self,
+        number: u32,
+        kind: WireType,
+        from: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        prost::encoding::skip_field(kind, number, from, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn decode(mut from: impl Buf) -> Result<Self, DecodeError> {
+        Ok(Self(from.copy_to_bytes(from.remaining())))
+    }
+}
 
 /// A `SessionRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -130,14 +167,36 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path() != SESSION {
-            return self.generated.call(request);
+        let most = Some(self.message_bytes_max);
+        match request.uri().path() {
+            SESSION => {
+                let sessions = Sessions(self.service.clone());
+                Box::pin(async move {
+                    let mut grpc = Grpc::new(Codec::default()).apply_max_message_size_config(most, None);
+                    Ok(grpc.streaming(sessions, request).await)
+                })
+            }
+            COMMIT => {
+                let commits = Commits(self.service.clone());
+                Box::pin(async move {
+                    let mut grpc = Grpc::new(Codec::default()).apply_max_message_size_config(most, None);
+                    Ok(grpc.unary(commits, request).await)
+                })
+            }
+            _ => self.generated.call(request),
         }
-        let (sessions, most) = (Sessions(self.service.clone()), self.message_bytes_max);
-        Box::pin(async move {
-            let mut grpc = Grpc::new(Codec::default()).apply_max_message_size_config(Some(most), None);
-            Ok(grpc.streaming(sessions, request).await)
-        })
+    }
+}
+
+struct Commits(Arc<CellService>);
+
+impl UnaryService<Encoded> for Commits {
+    type Response = v1::Outcome;
+    type Future = BoxFuture<tonic::Response<v1::Outcome>, Status>;
+
+    fn call(&mut self, request: tonic::Request<Encoded>) -> Self::Future {
+        let service = self.0.clone();
+        Box::pin(async move { service.commit_encoded(request).await })
     }
 }
 
