@@ -97,8 +97,9 @@ async fn authorise(
     match judged {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
+            let uri = request.uri().clone();
             let mut response = next.run(request).await;
-            name_too_large(response.headers_mut(), shared.settings.message_bytes_max);
+            say_what_was_unreadable(response.headers_mut(), uri.path(), shared.settings.message_bytes_max);
             response
         }
         Err(denied) => {
@@ -119,18 +120,23 @@ fn forbidden(request: &axum::extract::Request, refusal: String) -> axum::respons
     response
 }
 
-/// A message over the limit is answered by the transport, as out of range and without a code of ours: that is put right.
-fn name_too_large(headers: &mut axum::http::HeaderMap, most: usize) {
+/// A message that can't be read is answered by the transport, without a code of ours: over the limit as out of range, and one that is
+/// none of the method's as a fault of the server. That is put right: what fails here by itself always has a code.
+fn say_what_was_unreadable(headers: &mut axum::http::HeaderMap, method: &str, most: usize) {
     const STATUS: &str = "grpc-status";
-    let out_of_range = headers.get(STATUS).is_some_and(|status| status == "11");
-    if !out_of_range || headers.contains_key(failure::CODE) {
+    if !headers.contains_key(STATUS) || headers.contains_key(failure::CODE) {
         return;
     }
-    let failure = Failure::message_too_large(most).into_status();
+    let Some(status) = tonic::Status::from_header_map(headers) else { return };
+    let failure = match status.code() {
+        tonic::Code::OutOfRange => Failure::message_too_large(most),
+        tonic::Code::Internal => Failure::unreadable(format_args!("the message that {method} takes"), status.message()),
+        _ => return,
+    };
     headers.remove(STATUS);
     headers.remove("grpc-message");
     // What is written here is all ASCII.
-    let _ = failure.add_header(headers);
+    let _ = failure.into_status().add_header(headers);
 }
 
 /// Refuses what was meant for another cell. Addresses are given again, ids are small numbers, and epochs begin at 1: without this,

@@ -35,7 +35,7 @@ impl Failure {
         Self { status, code, message: message.into(), retry_after: Duration::ZERO }
     }
 
-    pub(super) fn retry(self, retry_after: Duration) -> Self {
+    pub(crate) fn retry(self, retry_after: Duration) -> Self {
         Self { retry_after, ..self }
     }
 
@@ -60,6 +60,11 @@ impl Failure {
     pub(crate) fn message_too_large(most: usize) -> Self {
         let message = format!("a message may have at most {most} bytes; send less at once");
         Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+    }
+
+    /// The bytes of a message are not what was expected, but what was found.
+    pub(super) fn unreadable(expected: impl std::fmt::Display, found: &str) -> Self {
+        Self::invalid(format!("expected {expected}, found what can't be read as it: {found}"))
     }
 
     /// Too many read much of the cell or the disk already.

@@ -284,7 +284,7 @@ impl Watcher {
     fn unreadable(&self, status: &Status) -> Option<Failure> {
         match status.code() {
             Code::OutOfRange => Some(Failure::message_too_large(self.shared.settings.message_bytes_max)),
-            Code::Internal => Some(Failure::invalid(format!("expected a SessionRequest, found {}", status.message()))),
+            Code::Internal => Some(Failure::unreadable("a SessionRequest", status.message())),
             _ => None,
         }
     }

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use plenum_model::Cell;
-use plenum_proto::v1;
+use plenum_proto::{codec::Codec, v1};
 use plenum_server::Server;
+use prost::encoding::{DecodeContext, WireType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
+use crate::inspection::page;
 
 /// The status and the stable code of a refusal.
 fn refusal(status: &Status) -> (Code, String) {
@@ -24,8 +28,117 @@ fn of(status: Code, code: &str) -> (Code, String) {
     (status, code.to_owned())
 }
 
-async fn hello(channel: &tonic::transport::Channel, hello: v1::Hello) -> (Code, String) {
+async fn hello(channel: &Channel, hello: v1::Hello) -> (Code, String) {
     refusal(&Session::hello(channel, hello, Cell::default()).await.err().expect("it is refused"))
+}
+
+/// What bad input must leave as it is: revision, sessions, and requests that wait.
+async fn standing(server: &plenum_server::Handle, channel: &Channel) -> (u64, u64, bool) {
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let metrics = page(server.address(), "/metrics").await;
+    let nothing_waits = metrics.lines().any(|line| line == "plenum_queue_depth{queue=\"requests\"} 0");
+    (status.revision, status.sessions, nothing_waits)
+}
+
+/// A message of bytes that are none of any message.
+#[derive(Debug, Default)]
+struct Nonsense;
+
+impl Nonsense {
+    /// A field with the number 0, which there is not.
+    const BYTES: &[u8] = &[0, 0];
+}
+
+impl prost::Message for Nonsense {
+    fn encode_raw(&self, into: &mut impl bytes::BufMut) {
+        into.put_slice(Self::BYTES);
+    }
+
+    fn merge_field(
+        &mut self,
+        number: u32,
+        kind: WireType,
+        from: &mut impl bytes::Buf,
+        context: DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        prost::encoding::skip_field(kind, number, from, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        Self::BYTES.len()
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_bad_input_and_no_fault_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let before = standing(&server, &channel).await;
+    let methods = ["Cell/Open", "Cell/Commit", "Jobs/Submit", "Inspect/Status", "Govern/SetQuota", "Agents/Report"];
+    for method in methods {
+        let path = format!("/plenum.v1.{method}");
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let codec = Codec::<Nonsense, Nonsense>::default();
+        let sent = client.unary(tonic::Request::new(Nonsense), path.parse().unwrap(), codec).await;
+        let refused = sent.unwrap_err();
+        assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"), "{path}: {refused}");
+        let expected = if method == "Cell/Commit" { "a Transaction" } else { &path };
+        assert!(refused.message().contains("expected") && refused.message().contains(expected), "{refused}");
+    }
+    // Streams down, and streams up.
+    for method in ["Cell/Watch", "Agents/Follow", "Agents/SendLogs", "Cell/Session"] {
+        let path = format!("/plenum.v1.{method}");
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let codec = Codec::<Nonsense, Nonsense>::default();
+        let nonsense = tonic::Request::new(tokio_stream::once(Nonsense));
+        let refused = match client.streaming(nonsense, path.parse().unwrap(), codec).await {
+            Ok(answer) => answer.into_inner().message().await.unwrap_err(),
+            Err(refused) => refused,
+        };
+        assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"), "{path}: {refused}");
+    }
+    assert_eq!(standing(&server, &channel).await, before);
+    server.shutdown().await.unwrap();
+}
+
+/// A request on a session's stream, or bytes that are none.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Asked {
+    #[prost(message, optional, tag = "1")]
+    hello: Option<v1::Hello>,
+    /// Where a message belongs.
+    #[prost(uint64, tag = "3")]
+    nonsense: u64,
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let hello = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..Default::default() };
+    let asks = [Asked { hello: Some(hello), nonsense: 0 }, Asked { hello: None, nonsense: 9 }];
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec = Codec::<Asked, v1::SessionResponse>::default();
+    let asks = tonic::Request::new(tokio_stream::iter(asks).chain(tokio_stream::pending()));
+    let path = "/plenum.v1.Cell/Session".parse().unwrap();
+    let mut told = client.streaming(asks, path, codec).await.unwrap().into_inner();
+    let ended = loop {
+        match told.message().await {
+            Ok(message) => assert!(message.is_some(), "it ends with a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
@@ -124,7 +237,7 @@ async fn a_million_claims_at_once_are_refused_by_their_count() {
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let revision = session.cell.revision();
+    let before = standing(&server, &channel).await;
     let many = session.transaction(7, vec![placement(1 << 32, vec![0; 1_000_000], (0..1_000_000).collect())]);
     let error = session.commit(many.clone()).await.unwrap_err();
     assert_eq!((error.number, on_stream(&error)), (7, of(Code::InvalidArgument, "INVALID_REQUEST")));
@@ -132,7 +245,8 @@ async fn a_million_claims_at_once_are_refused_by_their_count() {
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let refused = client.commit(many).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
-    assert_eq!(session.cell.revision(), revision);
+    assert!(refused.message().contains("at most 16384 claims"), "{refused}");
+    assert_eq!(standing(&server, &channel).await, before);
     server.shutdown().await.unwrap();
 }
 
@@ -281,5 +395,34 @@ async fn connections_that_say_nothing_or_nonsense_are_ended_and_give_their_place
     assert_eq!(refusal(&other), of(Code::InvalidArgument, "INVALID_REQUEST"));
     let session = Session::open(&channel, "batch").await.unwrap();
     assert_eq!(session.cell.sessions().count(), 1, "none of them opened a session");
+    server.shutdown().await.unwrap();
+}
+
+/// What every connection of HTTP/2 begins with, and an empty SETTINGS frame.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+#[tokio::test]
+async fn garbage_behind_a_greeting_ends_its_connection_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.connections = 3;
+    let server = Server::start(short).await.unwrap();
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let before = standing(&server, &channel).await;
+    // Frames of impossible lengths; a block of headers that can't be unpacked; a message for a stream that was never opened.
+    let impossible = [0xff; 4096].as_slice();
+    let headers = [0, 0, 4, 1, 4, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff].as_slice();
+    let unopened = [0, 0, 1, 0, 0, 0, 0, 0, 7, 0].as_slice();
+    // More often than there are places: none of them keeps its own.
+    for garbage in [impossible, headers, unopened].repeat(4) {
+        let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(&[PREFACE, SETTINGS, garbage].concat()).await.unwrap();
+        ends(stream).await;
+    }
+    assert_eq!(standing(&server, &channel).await, before);
+    let transaction = session.transaction(1, Vec::new());
+    session.commit(transaction).await.unwrap();
     server.shutdown().await.unwrap();
 }
