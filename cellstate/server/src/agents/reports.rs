@@ -1,5 +1,7 @@
 //! What agents report, gathered: one command for all that came in while the one before was on its way.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use plenum_model::{Command, Transition};
 use plenum_proto::bounds::TRANSITIONS_MAX;
@@ -12,6 +14,8 @@ use crate::shared::Shared;
 
 /// Transitions that wait, of all agents.
 const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
+/// When an agent tries again: by then some commands of reports are done with.
+const FULL_RETRY: Duration = Duration::from_millis(100);
 /// Whom the log names for them.
 const PRINCIPAL: &str = "agents";
 
@@ -39,7 +43,7 @@ impl Reports {
             let mut waiting = self.waiting.lock();
             if waiting.transitions + transitions.len() > WAITING_MAX {
                 let message = format!("{WAITING_MAX} transitions wait already; report again later");
-                return Err(Failure::new(Code::ResourceExhausted, "QUEUE_FULL", message));
+                return Err(Failure::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(FULL_RETRY));
             }
             waiting.transitions += transitions.len();
             waiting.reports.push((transitions, waiter));
@@ -77,5 +81,30 @@ impl Reports {
         }
         waiting.transitions -= transitions.len();
         (transitions, waiters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_report_that_there_is_no_room_for_is_told_when_to_come_again() {
+        let reports = Reports::default();
+        reports.waiting.lock().transitions = WAITING_MAX - 1;
+        let transition = Transition {
+            allocation: plenum_model::AllocationId { slot: 0, generation: 1 },
+            machine: plenum_model::MachineId { slot: 0, generation: 1 },
+            epoch: 1,
+            state: plenum_model::AllocationState::Running,
+            ready: false,
+            exit_code: 0,
+            restarts: 0,
+            reason: "".into(),
+        };
+        let full = reports.report(vec![transition; 2]).await.unwrap_err();
+        assert_eq!((full.status, full.code, full.retry_after), (Code::ResourceExhausted, "QUEUE_FULL", FULL_RETRY));
+        let waiting = reports.waiting.lock();
+        assert_eq!((waiting.transitions, waiting.reports.len()), (WAITING_MAX - 1, 0), "it takes no room");
     }
 }

@@ -27,6 +27,9 @@ const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priori
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
 
+/// When a reader of logs too many tries again: nobody tells it that another one is done.
+const READERS_RETRY: Duration = Duration::from_secs(1);
+
 /// `plenum.v1.Jobs`.
 pub(super) struct JobsService {
     shared: Arc<Shared>,
@@ -278,11 +281,13 @@ impl v1::jobs_server::Jobs for JobsService {
             ..Default::default()
         };
         let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
-            let (status, code) = match &no_logs {
-                NoLogs::TooMany(_) | NoLogs::AgentBusy => (Code::ResourceExhausted, "TOO_MANY_READERS"),
-                NoLogs::AgentGone => (Code::Unavailable, "AGENT_GONE"),
-            };
-            Failure::new(status, code, no_logs.to_string())
+            let message = no_logs.to_string();
+            match no_logs {
+                NoLogs::TooMany(_) | NoLogs::AgentBusy => {
+                    Failure::new(Code::ResourceExhausted, "TOO_MANY_READERS", message).retry(READERS_RETRY)
+                }
+                NoLogs::AgentGone => Failure::new(Code::Unavailable, "AGENT_GONE", message),
+            }
         })?;
         Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))
     }

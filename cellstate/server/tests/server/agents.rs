@@ -415,3 +415,20 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     assert_eq!(code(&agents.register(registration(holder)).await.unwrap_err()), "MACHINE_TAKEN");
     server.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_reader_of_logs_too_many_is_told_when_to_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.log_readers = 1;
+    let server = plenum_server::Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    let (allocation, _told) = followed(&channel).await;
+    let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let _reader = jobs.logs(ask).await.unwrap();
+    let refused = jobs.logs(ask).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "TOO_MANY_READERS"));
+    assert_eq!(refused.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
+    server.shutdown().await.unwrap();
+}

@@ -51,12 +51,23 @@ impl Session {
         Ok(session)
     }
 
+    /// One of the scheduler that the principal `scheduler/NAME` is.
+    pub(crate) async fn open_own(channel: &Channel, scheduler: &str) -> Result<Self, Status> {
+        let hello =
+            v1::Hello { scheduler: scheduler.to_owned(), namespace: "default".to_owned(), ..Default::default() };
+        Self::greeted_as(&format!("scheduler/{scheduler}"), channel, hello, Cell::default()).await
+    }
+
     /// One that has read the welcome, and nothing else.
     pub(crate) async fn greeted(channel: &Channel, hello: v1::Hello, cell: Cell) -> Result<Self, Status> {
+        Self::greeted_as("local", channel, hello, cell).await
+    }
+
+    async fn greeted_as(principal: &str, channel: &Channel, hello: v1::Hello, cell: Cell) -> Result<Self, Status> {
         let mut client = v1::cell_client::CellClient::new(channel.clone());
         let (asks, asked) = mpsc::channel(64);
         asks.send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) }).await.unwrap();
-        let mut tells = client.session(ReceiverStream::new(asked)).await?.into_inner();
+        let mut tells = client.session(as_principal(principal, ReceiverStream::new(asked))).await?.into_inner();
         let Some(v1::SessionResponse { tell: Some(Tell::Welcome(welcome)) }) = tells.message().await? else {
             panic!("a welcome comes first");
         };

@@ -6,6 +6,7 @@ mod backups;
 mod bad_input;
 mod client;
 mod commits;
+mod crowded;
 mod decisions;
 mod directory;
 mod formats;
