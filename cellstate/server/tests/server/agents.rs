@@ -8,6 +8,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
+use crate::inspection::page;
 
 fn report(machine: &v1::RegisterResponse, transitions: Vec<v1::Transition>) -> v1::ReportRequest {
     v1::ReportRequest { machine: machine.machine, epoch: machine.epoch, transitions, telemetry: None }
@@ -413,6 +414,45 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     };
     assert_eq!(successor.machine, machine.machine);
     assert_eq!(code(&agents.register(registration(holder)).await.unwrap_err()), "MACHINE_TAKEN");
+    server.shutdown().await.unwrap();
+}
+
+/// The segments of a log, byte for byte.
+fn log_of(dir: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "segment")).collect();
+    segments.sort();
+    assert!(!segments.is_empty());
+    segments.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn what_machines_use_can_be_read_and_moves_neither_the_revision_nor_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machines = [register(&channel, "m1", 4000).await, register(&channel, "m2", 4000).await];
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let before = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let logged = log_of(dir.path());
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    for round in 1..=20 {
+        for (number, machine) in (1..).zip(&machines) {
+            let used = v1::Resources { cpu_millis: round * number, memory_bytes: round << 20, ..Default::default() };
+            let telemetry = Some(v1::MachineTelemetry { used: Some(used), tasks: 3 });
+            let said = v1::ReportRequest { telemetry, ..report(machine, Vec::new()) };
+            let answer = agents.report(said).await.unwrap().into_inner();
+            assert_eq!((answer.revision, answer.register), (before.revision, false));
+        }
+    }
+    let after = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((after.revision, after.log_bytes), (before.revision, before.log_bytes));
+    assert!(log_of(dir.path()) == logged, "nothing of it is logged");
+    // The last of each machine, added up.
+    let metrics = page(server.address(), "/metrics").await;
+    let used = |line: &str| metrics.lines().any(|found| found == line);
+    assert!(used("plenum_machine_resource_used{resource=\"cpu_millis\"} 60"), "{metrics}");
+    assert!(used("plenum_machine_resource_used{resource=\"memory_bytes\"} 41943040"), "{metrics}");
     server.shutdown().await.unwrap();
 }
 
