@@ -29,8 +29,8 @@ const LOG_BYTES_PER_IMAGE_BYTE: u64 = 4;
 const SPARED_IMAGES: u64 = 4;
 /// … but not until more log than this would have to be read at a start. That takes a second or so.
 const SPARED_LOG_BYTES: u64 = 256 << 20;
-/// When half of the log's bound waits, checkpoints wait so many times longer.
-const SPARING_FACTOR: u64 = 4;
+/// When half of the log's bound waits, checkpoints wait so many times longer, by bytes and by time.
+const SPARING_FACTOR: u32 = 4;
 
 /// How much less of the processor the feeding thread gets when others want it, too: they have ten times its weight.
 const NICE: i32 = 10;
@@ -74,8 +74,8 @@ struct Feeder<'a> {
     checkpoint_bytes: u64,
     /// Of the newest checkpoint.
     image_bytes: u64,
-    /// When a checkpoint is written of however little; none is due while nothing has changed.
-    checkpoint_due: Option<Instant>,
+    /// When the first batch since the newest checkpoint was fed: after a while one is written of however little.
+    changed_since: Option<Instant>,
     /// When more is to be cleared away.
     retiring_due: Option<Instant>,
     rest: Rest,
@@ -97,7 +97,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         before,
         checkpoint_bytes: 0,
         image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
-        checkpoint_due: None,
+        changed_since: None,
         retiring_due: None,
         rest: Rest::new(),
     };
@@ -218,7 +218,8 @@ impl Feeder<'_> {
             std::thread::sleep(GATHERING);
             return;
         }
-        let due = [self.checkpoint_due, self.retiring_due, self.rest.due()].into_iter().flatten().min();
+        let checkpoint_due = self.changed_since.map(|since| since + self.pace().interval);
+        let due = [checkpoint_due, self.retiring_due, self.rest.due()].into_iter().flatten().min();
         let received = self.shared.feed.wait(due);
         if let Ok(batch) = received {
             self.rest.works();
@@ -236,23 +237,21 @@ impl Feeder<'_> {
         let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
         self.shared.feed.history().append(&batches)?;
         self.shared.feed.fed(bytes);
-        self.checkpoint_due.get_or_insert_with(|| Instant::now() + self.settings.checkpoint_interval);
+        self.changed_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
     /// Writes a checkpoint when the log since the last one, fed or not, is worth it; or when the last one is old.
     fn checkpoint_when_due(&mut self) -> Result<(), FeedError> {
-        let spared = if self.is_far_behind() { SPARING_FACTOR } else { 1 };
-        let enough = enough_log_bytes(self.settings.checkpoint_bytes, self.image_bytes) * spared;
-        let since = self.shared.feed.durable_bytes().saturating_sub(self.checkpoint_bytes);
-        if since >= enough || self.checkpoint_due.is_some_and(|due| due <= Instant::now()) {
+        let since_bytes = self.shared.feed.durable_bytes().saturating_sub(self.checkpoint_bytes);
+        if self.pace().is_due(since_bytes, self.changed_since.map(|since| since.elapsed())) {
             self.checkpoint()?;
         }
         Ok(())
     }
 
-    fn is_far_behind(&self) -> bool {
-        self.shared.feed.lag_bytes() > self.settings.log_bytes_max / 2
+    fn pace(&self) -> Pace {
+        Pace::new(self.settings, self.image_bytes, self.shared.feed.lag_bytes())
     }
 
     /// Writes images of the pages that changed, of the picture as it is.
@@ -260,7 +259,7 @@ impl Feeder<'_> {
         self.rest.works();
         let history = self.shared.feed.history();
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
-        self.checkpoint_due = None;
+        self.changed_since = None;
         let ask = || self.shared.ingress.want_snapshot();
         let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else {
             self.give_up();
@@ -277,7 +276,7 @@ impl Feeder<'_> {
     /// Gives up what the history has not got, when the log that keeps it has grown to its bound.
     fn leap_when_due(&mut self) -> Result<(), FeedError> {
         let log_bytes = self.shared.keeper.size_bytes();
-        if log_bytes <= self.settings.log_bytes_max || !self.is_far_behind() {
+        if log_bytes <= self.settings.log_bytes_max || !is_far_behind(self.settings, self.shared.feed.lag_bytes()) {
             return Ok(());
         }
         self.leap()
@@ -337,6 +336,34 @@ impl Feeder<'_> {
     }
 }
 
+/// How often checkpoints are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    /// After so many bytes of log …
+    log_bytes: u64,
+    /// … or so long after something has changed.
+    interval: Duration,
+}
+
+impl Pace {
+    /// After a checkpoint of so many bytes of images, for a history that is so far behind: it writes fewer of them while it has batches to
+    /// write.
+    fn new(settings: &Settings, image_bytes: u64, lag_bytes: u64) -> Self {
+        let spared = if is_far_behind(settings, lag_bytes) { SPARING_FACTOR } else { 1 };
+        let log_bytes = enough_log_bytes(settings.checkpoint_bytes, image_bytes).saturating_mul(spared.into());
+        Self { log_bytes, interval: settings.checkpoint_interval.saturating_mul(spared) }
+    }
+
+    /// Whether one is to be written, so many bytes after the one before; `changed` is for how long it lacks something, if it does.
+    fn is_due(&self, since_bytes: u64, changed: Option<Duration>) -> bool {
+        since_bytes >= self.log_bytes || changed.is_some_and(|changed| changed >= self.interval)
+    }
+}
+
+fn is_far_behind(settings: &Settings, lag_bytes: u64) -> bool {
+    lag_bytes > settings.log_bytes_max / 2
+}
+
 /// After how much log a checkpoint is worth writing when the one before took so many bytes of images.
 fn enough_log_bytes(least: u64, image_bytes: u64) -> u64 {
     let fourfold = image_bytes.saturating_mul(LOG_BYTES_PER_IMAGE_BYTE);
@@ -363,5 +390,21 @@ mod tests {
     fn checkpoints_are_as_rare_as_a_quick_start_allows() {
         let enough = |image_mib: u64| enough_log_bytes(8 << 20, image_mib << 20) >> 20;
         assert_eq!([0, 1, 10, 16, 45, 64, 100].map(enough), [8, 16, 160, 256, 256, 256, 400]);
+    }
+    /// The time alone asked for checkpoints as often as ever, however far behind the history was.
+    #[test]
+    fn a_history_that_is_far_behind_writes_fewer_images_whatever_asks_for_them() {
+        let settings = Settings::default();
+        let far = settings.log_bytes_max / 2;
+        let usual = Pace::new(&settings, 1 << 20, far);
+        assert_eq!(usual, Pace { log_bytes: 16 << 20, interval: Duration::from_secs(60) });
+        let spared = Pace::new(&settings, 1 << 20, far + 1);
+        assert_eq!(spared, Pace { log_bytes: 64 << 20, interval: Duration::from_secs(240) });
+        let minute = Some(Duration::from_secs(60));
+        assert!(usual.is_due(16 << 20, None) && usual.is_due(1, minute));
+        assert!(!usual.is_due((16 << 20) - 1, Some(Duration::from_secs(59))), "neither is enough");
+        assert!(!spared.is_due(16 << 20, minute));
+        assert!(spared.is_due(64 << 20, None) && spared.is_due(1, minute.map(|minute| minute * 4)));
+        assert!(!usual.is_due(0, None), "nothing has changed");
     }
 }
