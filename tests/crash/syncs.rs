@@ -3,7 +3,7 @@
 //! Each story crashes one cell again and again: the run that crashes at sync n began with what the crash at sync n-1 left.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -19,8 +19,8 @@ use crate::stage::Stage;
 
 /// Kills in the making of a cell; `cargo xtask crash --makings N` does more.
 const MAKINGS: u64 = 12;
-/// Syncs of a start with an existing cell and of the work after it; `cargo xtask crash --syncs N` does more.
-const SYNCS: u64 = 40;
+/// Syncs of a start with an existing cell and of the work after it, each of which kills twice; `cargo xtask crash --syncs N` does more.
+const SYNCS: u64 = 24;
 /// Writes torn; `cargo xtask crash --tears N` does more.
 const TEARS: u64 = 30;
 /// Transactions answered at most in one run.
@@ -29,7 +29,7 @@ const ANSWERED: usize = 100_000;
 /// Gives a verdict on the n-th call of those that are looked at, and lets all others pass.
 pub(super) fn at(
     n: u64,
-    looks: fn(&Call) -> bool,
+    looks: impl Fn(&Call) -> bool + Send,
     verdict: impl Fn(&Call) -> Verdict + Send,
 ) -> impl FnMut(&Call) -> Verdict + Send {
     let mut seen = 0;
@@ -86,23 +86,63 @@ fn syncs_of_the_making() -> u64 {
     count.load(Ordering::SeqCst)
 }
 
+/// What a server syncs once its cell is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Synced {
+    Segment,
+    Mark,
+    History,
+    Folder,
+    Other,
+}
+
+impl Synced {
+    /// Each run syncs all of these again and again.
+    const ALWAYS: [Self; 4] = [Self::Segment, Self::Mark, Self::History, Self::Folder];
+
+    fn of(call: &Call) -> Self {
+        if call.path.components().any(|part| part.as_os_str() == "history") {
+            Self::History
+        } else if call.path.is_dir() {
+            Self::Folder
+        } else if call.is_of(".segment") {
+            Self::Segment
+        } else if call.is_of("MARK") {
+            Self::Mark
+        } else {
+            Self::Other
+        }
+    }
+}
+
 #[test]
 fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
     let syncs = budget("SYNCS", SYNCS);
     let mut cell = CrashCell::new(2);
     cell.start().process.kill();
-    let files = Arc::new(Mutex::new(BTreeSet::new()));
-    for n in 1..=syncs {
-        let files = files.clone();
-        let judge = at(n, is_sync, move |call| {
-            files.lock().unwrap().insert(call.path.extension().unwrap_or_default().to_owned());
-            if n % 2 == 0 { Verdict::KillAfter } else { Verdict::Kill }
-        });
-        run_until_it_dies(&mut cell, judge);
+    let hits = Arc::new(Mutex::new(BTreeMap::<_, u64>::new()));
+    // Each of the first ones, and then each kind of file when it is first synced: which kinds are early depends on the run before.
+    let each = (1..=syncs).map(|n| (n, None));
+    let kinds = Synced::ALWAYS.map(|kind| (1, Some(kind)));
+    for (n, kind) in each.chain(kinds) {
+        for verdict in [Verdict::Kill, Verdict::KillAfter] {
+            let hits = hits.clone();
+            let looks = move |call: &Call| is_sync(call) && kind.is_none_or(|kind| kind == Synced::of(call));
+            let judge = at(n, looks, move |call| {
+                *hits.lock().unwrap().entry((Synced::of(call), verdict == Verdict::KillAfter)).or_default() += 1;
+                verdict
+            });
+            run_until_it_dies(&mut cell, judge);
+        }
     }
     let summary = cell.conclude();
-    eprintln!("{syncs} kills at syncs, of files {:?}: {summary:?}", files.lock().unwrap());
-    assert!(summary.decided as u64 > syncs, "there was load: {summary:?}");
+    let hits = hits.lock().unwrap();
+    let kills = hits.values().sum::<u64>();
+    eprintln!("{kills} kills at syncs, before (false) and after (true) those of {hits:?}: {summary:?}");
+    assert_eq!(kills, 2 * (syncs + Synced::ALWAYS.len() as u64), "each died where it should");
+    let both_ways = |kind: &Synced| [false, true].iter().all(|after| hits.contains_key(&(*kind, *after)));
+    assert!(Synced::ALWAYS.iter().all(both_ways), "before and after a sync of each kind of file: {hits:?}");
+    assert!(summary.decided as u64 > kills, "there was load: {summary:?}");
 }
 
 /// Starts the server, works with it until it dies as the judge wants it, and looks what is left when it is next started.

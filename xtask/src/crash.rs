@@ -22,7 +22,7 @@ pub(crate) struct Rounds {
     /// Kill the server at random, so often.
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
-    /// Kill it at each of the first N syncs of a run, before or after the sync.
+    /// Kill it at each of the first N syncs of a run, once before the sync and once after it.
     #[arg(long, value_name = "N")]
     syncs: Option<u64>,
     /// Kill it at N of the syncs of the making of a cell.
