@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
 /// How many rounds of each story: only those that are named, and the others not at all. None named: all, as in the gate.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Rounds {
-    /// Kill the server at random, so often.
+    /// Kill the server under load, so often; a fifth as many are killed while they start, besides.
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
     /// Kill it at each of the first N syncs of a run, once before the sync and once after it.
