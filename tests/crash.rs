@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `client`, `agent`, `picture`, `dice` | whoever works with the cell, and remembers what it was told |
 //! | `load` | all of them, and what must hold of a cell that came back |
+//! | `log` | what the cell's log says of transactions, beside what was told |
 //! | `cell` | the server, started again and again |
 //! | `volume` | a file system of the test's own, whose power can be cut |
 //! | `warden` | stands between a server and its kernel |
@@ -20,6 +21,7 @@ mod cell;
 mod client;
 mod dice;
 mod load;
+mod log;
 mod picture;
 mod volume;
 mod warden;

@@ -135,6 +135,14 @@ impl Rivals {
         Ok(answer.allocations)
     }
 
+    pub(crate) fn transactions(
+        &self,
+        request: v1::ListTransactionsRequest,
+    ) -> Result<v1::ListTransactionsResponse, Status> {
+        let mut inspect = v1::inspect_client::InspectClient::new(self.channel.clone());
+        Ok(self.runtime.block_on(inspect.list_transactions(request))?.into_inner())
+    }
+
     pub(crate) fn transaction(&self, session: u64, number: u64) -> Result<v1::TransactionView, Status> {
         let mut inspect = v1::inspect_client::InspectClient::new(self.channel.clone());
         let request = v1::GetTransactionRequest { session, number };

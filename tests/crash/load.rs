@@ -19,6 +19,7 @@ use super::{
     agent::{self, Agent},
     client::{Answer, Client, FULL_MACHINE, Field, RUNNING, SCHEDULER, Said, Ticks},
     dice::Dice,
+    log,
     picture::Picture,
 };
 use crate::rivals::Rivals;
@@ -32,7 +33,7 @@ const MACHINE_TASKS: i64 = 1_000_000;
 const JOB_TASKS: u32 = 1_000;
 /// Fewer left of them: time for another job.
 const JOB_TASKS_LEAST: u32 = 400;
-/// Transactions of a client that are read back after each crash.
+/// Transactions of a client that are asked for by their numbers after each crash.
 const READ_BACK: usize = 3;
 
 /// Everybody who has to do with the cell.
@@ -73,6 +74,10 @@ impl Load {
             dice: Dice::new(seed),
             seen: 0,
         }
+    }
+
+    pub(super) fn clients(&mut self) -> &mut [Client] {
+        &mut self.clients
     }
 
     pub(crate) fn dice(&mut self) -> &mut Dice {
@@ -228,7 +233,7 @@ impl Load {
                 assert_eq!(view.outcome.as_ref(), Some(&**outcome), "what was acknowledged is what is in the log");
             }
         }
-        Ok(())
+        log::newest_are_as_told(&rivals, &self.clients)
     }
 
     /// What mirrors showed before the crash is what the cell says now of that revision.
@@ -247,7 +252,8 @@ impl Load {
         Ok(())
     }
 
-    /// At the end, when all is answered: no two revisions alike, real time is kept, and all mirrors are the same.
+    /// At the end, when all is answered: the log says of each transaction what was told and has no other, no two revisions are alike,
+    /// real time is kept, and all mirrors are the same.
     pub(crate) fn conclude(&mut self, address: &str) -> Summary {
         let fresh = self.runtime.block_on(snapshot(address)).unwrap();
         let mut decided: Vec<(&Said, u64, &v1::Outcome)> = Vec::new();
@@ -263,6 +269,8 @@ impl Load {
             }
         }
         summary.decided = decided.len();
+        let logged = log::all_are_as_told(&Rivals::new(address), &self.clients).unwrap();
+        assert_eq!(logged, decided.len(), "the log holds what was acknowledged, each once");
         summary.refusals = decided.iter().map(|(_, _, outcome)| outcome.refusals.len()).sum();
         let revisions: BTreeSet<u64> = decided.iter().map(|(_, _, outcome)| outcome.revision).collect();
         assert_eq!(revisions.len(), decided.len(), "each transaction has a revision of its own");
