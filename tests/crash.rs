@@ -20,9 +20,9 @@ mod agent;
 mod cell;
 mod client;
 mod dice;
-mod load;
+pub(crate) mod load;
 mod log;
-mod picture;
+pub(crate) mod picture;
 mod volume;
 mod warden;
 

@@ -1,5 +1,7 @@
 //! Parts that are stopped for longer than their leases, and go on: nobody starts a task twice, and whoever watched catches up.
 
+mod watcher;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},

@@ -369,7 +369,7 @@ async fn follow(mut picture: Picture, address: String, mut ending: watch::Receiv
 }
 
 /// The cell as it is now.
-async fn snapshot(address: &str) -> Result<Cell, Status> {
+pub(crate) async fn snapshot(address: &str) -> Result<Cell, Status> {
     let mut picture = Picture::default();
     catch_up(&mut picture, address, 1).await?;
     Ok(picture.cell().clone())
@@ -385,7 +385,7 @@ async fn catch_up(picture: &mut Picture, address: &str, revision: u64) -> Result
     Ok(())
 }
 
-async fn watched(address: &str, hello: v1::Hello) -> Result<tonic::Streaming<v1::SessionResponse>, Status> {
+pub(crate) async fn watched(address: &str, hello: v1::Hello) -> Result<tonic::Streaming<v1::SessionResponse>, Status> {
     let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(CellClient::new(channel).max_decoding_message_size(64 << 20).watch(hello).await?.into_inner())
