@@ -4,8 +4,8 @@ use std::path::PathBuf;
 /// What to do about a history that is damaged.
 macro_rules! remedy {
     () => {
-        "stop the server, move the history folder away and start again: history is rebuilt from the log, \
-         as far as the log is retained"
+        "keep a copy of the directory; if the log in it still begins at revision 1, stop the server, move the history folder away and start \
+         again: history is rebuilt from the log; otherwise restore from a backup"
     };
 }
 
@@ -178,7 +178,10 @@ pub enum WriteError {
         page: u32,
     },
     /// The history has revisions that the log doesn't have.
-    #[error("the history has revisions up to {history}, and the log ends at {log}; {}", remedy!())]
+    #[error(
+        "the history has revisions up to {history}, and the log ends at {log}: the log has lost its end. Keep the history, which has it: \
+         `plenum restore --from DIR --dir NEW --accept-loss` goes on from there"
+    )]
     AheadOfLog {
         /// The newest revision of which the history has a trace.
         history: u64,

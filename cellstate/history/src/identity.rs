@@ -3,6 +3,7 @@ use crate::error::OpenError;
 use crate::keys::hex;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
@@ -48,7 +49,8 @@ fn check(folder: &Path, text: &str, cell_id: &[u8]) -> Result<u32, OpenError> {
 
 fn create(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     let failed = |source| OpenError::Folder { path: folder.to_owned(), source };
-    fs::create_dir_all(folder).map_err(failed)?;
+    // What jobs are given, their environment too, stands in it.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     for entry in fs::read_dir(folder).map_err(failed)? {
         if entry.map_err(failed)?.file_name() != UNFINISHED {
             return Err(OpenError::NotAHistory { path: folder.to_owned() });

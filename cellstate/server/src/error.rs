@@ -59,6 +59,15 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is a history without a log: the log is what a cell is, and a new one beside it would be another cell.
+    #[error(
+        "{} has a history, and no log; put the folder `log` back, or restore a backup into another directory",
+        path.display()
+    )]
+    NoLog {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The log could not be opened: locked by another server, of another cell or version, or damaged.
     #[error(transparent)]
     OpenJournal(#[from] plenum_journal::OpenError),
@@ -97,7 +106,7 @@ pub enum ServerError {
     },
     /// A page of a checkpoint makes no sense.
     #[error(
-        "the checkpoint at revision {revision} can't be read: {what}; move the history folder away, if the log still begins at revision 1"
+        "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, and move the history folder away if the log still begins at revision 1"
     )]
     Checkpoint {
         /// Its revision.
@@ -159,6 +168,8 @@ impl ServerError {
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
+            // The log has lost its end, and the history has it.
+            Self::WriteHistory(plenum_history::WriteError::AheadOfLog { .. }) | Self::NoLog { .. } => "DAMAGED_LOG",
             Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
                 "DAMAGED_HISTORY"
             }
@@ -190,6 +201,7 @@ mod tests {
         let failed = ServerError::WriteHistory(WriteError::Store(StoreError::Poisoned));
         assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
         let ahead = ServerError::WriteHistory(WriteError::AheadOfLog { history: 9, log: 8 });
-        assert_eq!(ahead.code(), "DAMAGED_HISTORY");
+        assert_eq!(ahead.code(), "DAMAGED_LOG", "the history has what the log lost");
+        assert!(ahead.to_string().contains("accept-loss") || std::error::Error::source(&ahead).is_some());
     }
 }

@@ -49,8 +49,11 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     if draft.exists() && !options.dir.join(LOG).exists() {
         return Err(ServerError::HalfRestored { path: options.dir.clone() });
     }
-    let claimed = claim_journal(options, &options.dir.join(LOG))?;
     let folder = options.dir.join(HISTORY);
+    if is_absent(&options.dir.join(LOG)) && !is_absent(&folder) {
+        return Err(ServerError::NoLog { path: options.dir.clone() });
+    }
+    let claimed = claim_journal(options, &options.dir.join(LOG))?;
     let (log, history) = if folder.is_dir() {
         match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
             Ok(history) => {
@@ -66,7 +69,6 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         rejoin_kept(&claimed)?;
         // Nothing is made beside a log that is not sound.
         let (journal, recovered) = claimed.open(&mut |_| {})?;
-        std::fs::create_dir_all(&folder).map_err(|source| ServerError::Directory { path: folder.clone(), source })?;
         let history = open_history(&folder, history_options(recovered.identity, options)?)?;
         (Log::Open(Box::new((journal, recovered))), history)
     };
@@ -79,6 +81,12 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
+}
+
+/// Whether there is no such folder, or nothing in it.
+fn is_absent(folder: &Path) -> bool {
+    std::fs::read_dir(folder)
+        .map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |mut entries| entries.next().is_none())
 }
 
 fn claim_journal(options: &ServerOptions, log: &Path) -> Result<Claimed, ServerError> {

@@ -146,7 +146,6 @@ fn build(cell: &Cell, manifest: &v1::BackupManifest, incarnation: u64, draft: &P
 }
 
 fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
-    fs::create_dir_all(folder).map_err(failed(folder))?;
     let options = plenum_history::Options::new(cell.identity().cell_id.to_vec());
     let (history, _) = History::open(folder, options).map_err(ServerError::from)?;
     let written = checkpoint::write(&history, cell, None);

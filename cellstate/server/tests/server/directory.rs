@@ -17,6 +17,32 @@ async fn a_second_server_on_one_directory_is_refused() {
     start(dir.path()).await.shutdown().await.unwrap();
 }
 
+/// A new log would be another cell's, and the history's own way back would be gone.
+#[tokio::test]
+async fn a_history_without_its_log_becomes_no_new_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+    let (log, aside) = (dir.path().join("log"), dir.path().join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    let refused = Server::start(options(dir.path())).await.err().unwrap();
+    assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
+    assert!(refused.to_string().contains("has a history, and no log"), "{refused}");
+    assert!(!log.exists(), "nothing was made");
+    std::fs::rename(&aside, &log).unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_else_may_look_into_a_cell_s_folders() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+    for folder in ["log", "history"] {
+        let mode = std::fs::metadata(dir.path().join(folder)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{folder}: {mode:o}");
+    }
+}
+
 #[tokio::test]
 async fn a_directory_of_another_cell_is_refused() {
     let dir = tempfile::tempdir().unwrap();

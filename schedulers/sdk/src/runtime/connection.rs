@@ -9,8 +9,9 @@ use crate::scheduler::Scheduler;
 use crate::wire::{chain, decode_delta, mirror_decoder};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
-/// `FAILED_PRECONDITION`, `ABORTED`.
-const SESSION_IS_OVER: [i32; 3] = [5, 9, 10];
+/// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's or its revision is yet to come:
+/// `PERMISSION_DENIED`, `OUT_OF_RANGE`. What was seen is remembered: a new session is not begun with a cell that is behind it.
+const SESSION_IS_OVER: [i32; 5] = [5, 7, 9, 10, 11];
 
 /// What a cell of small segments says of a transaction of many claims.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
@@ -112,8 +113,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return self.leave("the server is behind".into(), wait, outputs);
         }
         if !same_cell || offered.incarnation != self.seen.incarnation {
+            let resumes = self.session.0 != 0;
             self.end_session();
             self.seen = offered;
+            if resumes && !same_cell {
+                // The session of this number is somebody else's there.
+                return self.leave("it is another cell now".into(), 0, outputs);
+            }
         }
         self.see(welcome.revision);
         self.attempts = 0;

@@ -101,7 +101,7 @@ fn a_broken_connection_goes_on_with_what_the_mirror_has() {
 
 #[test]
 fn a_session_that_the_server_no_longer_knows_is_given_up() {
-    for status in [5, 9, 10] {
+    for status in [5, 7, 9, 10, 11] {
         let mut runtime = at_five();
         lose(&mut runtime, 14);
         greeting(&mut runtime);
@@ -120,6 +120,32 @@ fn a_server_of_the_same_incarnation_that_offers_less_is_refused() {
     assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: (1, 4) }));
     assert!(is_left(&outputs));
     assert_eq!(runtime.mirror().unwrap().revision(), Revision(5), "what was seen is not forgotten");
+}
+
+/// A folder was wiped, and its server started again: there, the number is of a scheduler that came before.
+#[test]
+fn a_session_of_another_cell_is_not_taken_over_for_having_the_same_number() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    let Tell::Welcome(other) = welcome(2, 1, 9) else { panic!("a welcome") };
+    let other = |session| Tell::Welcome(v1::Welcome { cell_id: vec![9; 16].into(), session, ..other.clone() });
+    assert!(is_left(&receive(&mut runtime, other(2))));
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.incarnation, hello.revision), (0, 0, 0));
+    let outputs = receive(&mut runtime, other(3));
+    assert_eq!(outputs, [Output::Notice(Notice::Session { session: SessionId(3), resumed: false })]);
+}
+
+#[test]
+fn after_a_session_was_refused_a_cell_that_is_behind_is_still_not_believed() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    lose(&mut runtime, 11);
+    assert_eq!(greeting(&mut runtime).session, 0);
+    let outputs = receive(&mut runtime, welcome(3, 1, 4));
+    assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: (1, 4) }));
 }
 
 #[test]
