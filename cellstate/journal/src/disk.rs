@@ -7,7 +7,7 @@ mod real;
 mod sim;
 
 pub use real::RealDisk;
-pub use sim::{SimCounts, SimDisk, SimOperation};
+pub use sim::{SimCounts, SimDisk, SimOperation, SimStrikes};
 
 use std::io;
 use thiserror::Error;

@@ -55,7 +55,9 @@ mod verify;
 mod tests;
 
 pub use archive::{Archive, FramePlace, FrameRange, FramesRead};
-pub use disk::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, RealDisk, SimCounts, SimDisk, SimOperation};
+pub use disk::{
+    Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode, RealDisk, SimCounts, SimDisk, SimOperation, SimStrikes,
+};
 pub use flaw::{Damage, Flaw, Proof};
 pub use format::{CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES};
 pub use identity::Identity;

@@ -99,14 +99,16 @@ impl Machine {
         self.turn(world)
     }
 
-    /// The agent's process is killed; its tasks go on.
-    pub(crate) fn kill(&mut self, world: &mut World) {
-        if self.reconciler.take().is_some() {
-            world.tell(|| format!("{}: the agent is killed", self.name));
-            (self.register, self.report, self.follow) = (None, None, None);
-            let party = self.party();
-            world.drop_connections(Side::Client, |of| of == party);
+    /// The agent's process is killed, if there is one; its tasks go on.
+    pub(crate) fn kill(&mut self, world: &mut World) -> bool {
+        if self.reconciler.take().is_none() {
+            return false;
         }
+        world.tell(|| format!("{}: the agent is killed", self.name));
+        (self.register, self.report, self.follow) = (None, None, None);
+        let party = self.party();
+        world.drop_connections(Side::Client, |of| of == party);
+        true
     }
 
     /// The machine boots, which takes a while: the agent and all tasks are gone.

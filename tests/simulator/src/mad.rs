@@ -40,6 +40,7 @@ impl Mad {
             }
             return;
         }
+        world.tally.mad_acts += 1;
         let pause = world.random.between(1, 2 * world.mix.mad_every_micros);
         world.agenda.after(pause, Event::MadActs { mad: self.number });
         match (self.connection, self.session) {

@@ -68,14 +68,22 @@ pub struct Tally {
     pub ends: BTreeMap<String, u64>,
     /// What operators, gangs and restores brought about, by name.
     pub governed: BTreeMap<String, u64>,
-    /// Faults that struck, by kind.
+    /// Faults that struck, by kind: those that did something, and not what was armed and never came to it.
     pub faults: BTreeMap<String, u64>,
+    /// Files of which a power cut kept a part of what was not synced, and lost another.
+    pub torn_writes: u64,
+    /// What mad schedulers did.
+    pub mad_acts: u64,
     /// What became of flipped bits.
     pub flips: BTreeMap<String, u64>,
     /// Connections that broke.
     pub breaks: u64,
     /// Messages that never arrived.
     pub messages_lost: u64,
+    /// Messages, and ends of connections, that took up to seconds.
+    pub messages_stuck: u64,
+    /// Messages that waited for the end of a cut.
+    pub messages_held: u64,
     /// Sessions that went on after a broken connection.
     pub resumed: u64,
     /// Mirrors that fell too far behind and were begun anew.
@@ -123,6 +131,10 @@ impl Tally {
             (&mut self.ports, other.ports),
             (&mut self.breaks, other.breaks),
             (&mut self.messages_lost, other.messages_lost),
+            (&mut self.messages_stuck, other.messages_stuck),
+            (&mut self.messages_held, other.messages_held),
+            (&mut self.torn_writes, other.torn_writes),
+            (&mut self.mad_acts, other.mad_acts),
             (&mut self.resumed, other.resumed),
             (&mut self.resyncs, other.resyncs),
             (&mut self.mirrors_compared, other.mirrors_compared),
@@ -170,6 +182,11 @@ impl Tally {
             ("a batch that waited for room", self.waits_for_room),
             ("a recovery from a checkpoint", self.from_checkpoints),
             ("a transaction that was answered again", self.repeated),
+            ("a write that was torn", self.torn_writes),
+            ("an act of a mad scheduler", self.mad_acts),
+            ("a message that was lost", self.messages_lost),
+            ("a message that was stuck", self.messages_stuck),
+            ("a message that was held back", self.messages_held),
             ("a session that went on", self.resumed),
             ("a mirror that fell behind", self.resyncs),
             ("a lease that ran out", self.expiries),
@@ -250,11 +267,24 @@ impl fmt::Display for Tally {
             self.waits_for_room,
             self.answers_from_history
         )?;
-        writeln!(f, "faults: {}; flipped bits: {}", list(&self.faults), list(&self.flips))?;
         writeln!(
             f,
-            "connections: {} broke, {} messages lost, {} sessions resumed, {} resyncs, {} mirrors compared",
-            self.breaks, self.messages_lost, self.resumed, self.resyncs, self.mirrors_compared
+            "faults that struck: {}; flipped bits: {}; {} torn writes, {} acts of mad schedulers",
+            list(&self.faults),
+            list(&self.flips),
+            self.torn_writes,
+            self.mad_acts
+        )?;
+        writeln!(
+            f,
+            "connections: {} broke, {} messages lost, {} stuck, {} held back, {} sessions resumed, {} resyncs, {} mirrors compared",
+            self.breaks,
+            self.messages_lost,
+            self.messages_stuck,
+            self.messages_held,
+            self.resumed,
+            self.resyncs,
+            self.mirrors_compared
         )?;
         writeln!(
             f,

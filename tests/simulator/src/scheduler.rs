@@ -59,14 +59,16 @@ impl Seat {
         self.give(world, Input::Start)
     }
 
-    /// Its process is killed.
-    pub(crate) fn kill(&mut self, world: &mut World) {
-        if self.runtime.take().is_some() {
-            world.tell(|| format!("{}: killed", self.name));
-            self.connection = None;
-            let party = self.party();
-            world.drop_connections(Side::Client, |of| of == party);
+    /// Its process is killed, if there is one.
+    pub(crate) fn kill(&mut self, world: &mut World) -> bool {
+        if self.runtime.take().is_none() {
+            return false;
         }
+        world.tell(|| format!("{}: killed", self.name));
+        self.connection = None;
+        let party = self.party();
+        world.drop_connections(Side::Client, |of| of == party);
+        true
     }
 
     pub(crate) fn connects(&mut self, world: &mut World, life: u64) -> Checked {

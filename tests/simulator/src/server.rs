@@ -21,6 +21,7 @@ use prost::Message as _;
 
 use crate::books::{Checked, Violation};
 use crate::checkpoint::{Backup, Checkpoint};
+use crate::faults::Fault;
 use crate::world::{ConnectionId, Event, World};
 use streams::{Following, Watching};
 
@@ -175,6 +176,9 @@ impl Server {
         match self.journal.append(label, &[&batch.bytes]) {
             Ok(()) => {
                 let slow = world.slow_until_micros > world.now();
+                if slow {
+                    world.struck(Fault::DiskSlow);
+                }
                 let (least, most) = if slow { (500_000, 4_000_000) } else { (0, world.mix.sync_micros_max) };
                 let sync_micros = world.random.between(least, most);
                 world.agenda.after(sync_micros, Event::ServerSynced { life: self.life });

@@ -210,6 +210,7 @@ impl Simulation {
             let Some(event) = self.world.agenda.take() else { break };
             self.comes(event)?;
             if self.phase == Phase::Over {
+                self.count_disk_faults();
                 return Ok(());
             }
             hold(
@@ -260,6 +261,13 @@ impl Simulation {
         if let Event::GoesOn(sleeper) = event {
             self.world.tell(|| format!("{sleeper:?} goes on"));
             let missed = self.asleep.remove(&sleeper).unwrap_or_default();
+            if !missed.is_empty() {
+                self.world.struck(match sleeper {
+                    Sleeper::Server => Fault::ServerPause,
+                    Sleeper::Scheduler(_) => Fault::SchedulerPause,
+                    Sleeper::Agent(_) => Fault::AgentPause,
+                });
+            }
             return missed.into_iter().try_for_each(|event| {
                 self.happens(event)?;
                 self.bury_the_server();

@@ -136,6 +136,10 @@ struct Cut {
     until_micros: i64,
     /// What is sent arrives afterwards, as what a transport sends again; otherwise the connection breaks.
     holds: bool,
+    /// Which fault it is.
+    fault: Fault,
+    /// Something was sent that it kept from arriving.
+    met: bool,
 }
 
 #[derive(Debug)]
@@ -220,9 +224,15 @@ impl World {
         }
     }
 
+    /// A fault did something: what is planned or armed does not count before.
+    pub(crate) fn struck(&mut self, fault: Fault) {
+        Tally::count(&mut self.tally.faults, fault);
+    }
+
     fn delay(&mut self) -> i64 {
         let most = if self.quiet { 2_000 } else { self.mix.delay_micros_max };
         if !self.quiet && self.random.chance(self.mix.stuck_thousandths) {
+            self.tally.messages_stuck += 1;
             return self.random.between(most, STUCK_MICROS_MAX);
         }
         self.random.between(20, most.max(20))
@@ -259,7 +269,11 @@ impl World {
     pub(crate) fn send(&mut self, id: ConnectionId, to: Side, message: Message) {
         let Some(party) = self.connections.get(&id).map(|connection| connection.party) else { return };
         let now = self.now();
-        let cut = self.cut.get(&(party, to)).copied().filter(|cut| cut.until_micros > now);
+        let cut = self.cut.get_mut(&(party, to)).filter(|cut| cut.until_micros > now);
+        let cut = cut.map(|cut| Cut { met: std::mem::replace(&mut cut.met, true), ..*cut });
+        if let Some(cut) = cut.filter(|cut| !cut.met) {
+            self.struck(cut.fault);
+        }
         if cut.is_some_and(|cut| !cut.holds) {
             self.tally.messages_lost += 1;
             // A stream has no holes: once something is lost, nothing after it arrives.
@@ -268,6 +282,7 @@ impl World {
             }
             return self.sever(id);
         }
+        self.tally.messages_held += u64::from(cut.is_some());
         let at = cut.map_or(now, |cut| cut.until_micros) + self.delay();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.open[to as usize] {
@@ -356,6 +371,7 @@ impl World {
         if let Some(id) = self.connections.keys().nth(chosen).copied() {
             let line = self.connections.get(&id).map(|connection| (connection.party, connection.purpose));
             self.tell(|| format!("network: {line:?} breaks"));
+            self.struck(Fault::Break);
             self.sever(id);
         }
     }
@@ -363,7 +379,8 @@ impl World {
     /// Cuts a party off for a while, or one way only: `to` does not get what is sent.
     pub(crate) fn cut_off(&mut self, party: Party, micros: i64, to: Option<Side>) {
         let until_micros = self.now() + micros;
-        let cut = Cut { until_micros, holds: self.random.chance(400) };
+        let fault = if to.is_some() { Fault::CutOneWay } else { Fault::Cut };
+        let cut = Cut { until_micros, holds: self.random.chance(400), fault, met: false };
         self.tell(|| format!("network: {party:?} is cut off ({to:?}) for {} ms, {cut:?}", micros / 1000));
         for side in [Side::Client, Side::Server] {
             if to.is_none_or(|to| to == side) {

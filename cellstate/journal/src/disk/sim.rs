@@ -43,6 +43,21 @@ pub struct SimCounts {
     pub names: u64,
 }
 
+/// How often what was armed struck since the disk was made. What never comes to its step does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SimStrikes {
+    /// Operations that failed: see [`SimDisk::fail`].
+    pub failures: u64,
+    /// Power cuts within a step: see [`SimDisk::crash_at_step`].
+    pub crashes_in_steps: u64,
+    /// Ends of the process within a step: see [`SimDisk::kill_at_step`].
+    pub kills_in_steps: u64,
+    /// Writes that found no room.
+    pub full: u64,
+    /// Files of which a power cut kept a part of what was not synced, and lost another.
+    pub torn_writes: u64,
+}
+
 /// A handle on one simulated disk; clones share it. A handle belongs to one life of the machine: after a crash or
 /// a kill its operations fail, as those of a dead process would, and [`SimDisk::reboot`] gives a live one. What
 /// injects faults and looks inside works from any handle.
@@ -209,6 +224,12 @@ impl SimDisk {
     #[must_use]
     pub fn counts(&self) -> SimCounts {
         self.state().counts
+    }
+
+    /// How often which fault struck.
+    #[must_use]
+    pub fn strikes(&self) -> SimStrikes {
+        self.state().strikes
     }
 
     /// Runs one operation: counts it, refuses dead handles, and lets armed faults strike.

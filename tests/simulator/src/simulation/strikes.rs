@@ -29,7 +29,6 @@ impl Simulation {
         if self.world.quiet {
             return;
         }
-        Tally::count(&mut self.world.tally.faults, fault);
         self.plan_strike(fault);
         let world = &mut self.world;
         let (seat, agent) = (world.random.index(self.seats.len()), world.random.index(self.machines.len()));
@@ -46,20 +45,28 @@ impl Simulation {
                 let ranges = [(-5_000_000, -1), (1, 90_000_000), (3_600_000_000, 7_300_000_000)];
                 let (least, most) = ranges[world.random.index(ranges.len())];
                 let micros = world.random.between(least, most);
-                self.server.iter_mut().for_each(|server| server.clock_jumps(world, micros));
+                if let Some(server) = &mut self.server {
+                    server.clock_jumps(world, micros);
+                    world.struck(fault);
+                }
             }
             Fault::ServerPause => self.pause(Sleeper::Server, 2 * pause),
             Fault::SchedulerPause => self.pause(Sleeper::Scheduler(seat), 3 * pause),
             Fault::AgentPause => self.pause(Sleeper::Agent(agent), 4 * pause),
             Fault::SchedulerKill => {
-                self.seats[seat].kill(world);
+                if self.seats[seat].kill(world) {
+                    world.struck(fault);
+                }
                 world.agenda.after(pause, Event::SchedulerStarts { seat });
             }
             Fault::AgentKill => {
-                self.machines[agent].kill(world);
+                if self.machines[agent].kill(world) {
+                    world.struck(fault);
+                }
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
             Fault::Reboot => {
+                world.struck(fault);
                 self.machines[agent].reboot(world, pause);
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
@@ -72,7 +79,6 @@ impl Simulation {
         if self.world.quiet {
             return Ok(());
         }
-        Tally::count(&mut self.world.tally.faults, Fault::BitFlip);
         self.plan_strike(Fault::BitFlip);
         self.disk.kill();
         self.bury_the_server();
@@ -80,6 +86,7 @@ impl Simulation {
             let Some(place) = rot::Place::draw(&mut self.world.random, &self.disk) else { return Ok(()) };
             let Some(verdict) = rot::judge(&self.disk, &place)? else { return Ok(()) };
             self.world.tell(|| format!("disk: {place:?} flips: {verdict:?}"));
+            self.world.struck(Fault::BitFlip);
             Tally::count(&mut self.world.tally.flips, verdict);
             if verdict == rot::Verdict::Refused {
                 place.flip(&self.disk);
@@ -99,7 +106,8 @@ impl Simulation {
         }
         self.plan_strike(Fault::Restore);
         let Some(backup) = self.world.backup.clone() else { return Ok(()) };
-        Tally::count(&mut self.world.tally.faults, Fault::Restore);
+        self.world.struck(Fault::Restore);
+        self.count_disk_faults();
         self.disk.kill();
         self.bury_the_server();
         self.incarnation += 1;
@@ -119,10 +127,28 @@ impl Simulation {
         Ok(())
     }
 
+    /// What was armed at the disk, and struck: before that one is put away.
+    pub(super) fn count_disk_faults(&mut self) {
+        let strikes = self.disk.strikes();
+        let tally = &mut self.world.tally;
+        tally.torn_writes += strikes.torn_writes;
+        for (fault, count) in [
+            (Fault::PowerCut, strikes.crashes_in_steps),
+            (Fault::ServerKill, strikes.kills_in_steps),
+            (Fault::DiskFails, strikes.failures),
+            (Fault::DiskFull, strikes.full),
+        ] {
+            *tally.faults.entry(format!("{fault:?}")).or_default() += count;
+        }
+    }
+
     /// Something happens to the server's disk, or to its process while it writes.
     fn strikes_the_disk(&mut self, fault: Fault, pause: i64) {
         let world = &mut self.world;
         let (at_once, steps, seed) = (world.random.chance(300), world.random.below(12), world.random.number());
+        if at_once && self.server.is_some() && matches!(fault, Fault::PowerCut | Fault::ServerKill) {
+            world.struck(fault);
+        }
         match fault {
             Fault::PowerCut if at_once => self.disk.crash(seed),
             Fault::PowerCut => self.disk.crash_at_step(steps, seed),

@@ -1,6 +1,6 @@
 //! What the simulated disk knows: for each file what is durable, what is shown, and what is in between.
 
-use super::{SimCounts, SimOperation};
+use super::{SimCounts, SimOperation, SimStrikes};
 use crate::format::{SECTOR_BYTES, Sector, count, index};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -105,7 +105,8 @@ impl File {
         self.cached.clone_from(&self.durable);
     }
 
-    fn lose_power(&mut self, random: &mut Random) {
+    /// What was not synced is kept or lost; whether it was torn: some of it is there, and some is not.
+    fn lose_power(&mut self, random: &mut Random) -> bool {
         let fate = match random.below(4) {
             0 => Fate::AllLost,
             1 => Fate::AllKept,
@@ -114,6 +115,7 @@ impl File {
         };
         let pending = std::mem::take(&mut self.pending);
         let first_lost = random.below(count(pending.len()) + 1);
+        let (mut kept, mut lost) = (false, false);
         for (place, (number, versions)) in (0..).zip(pending) {
             let version = match fate {
                 Fate::AllLost => None,
@@ -122,11 +124,13 @@ impl File {
                 Fate::EachAtRandom => versions.get(index(random.below(count(versions.len()) + 1))),
                 Fate::Prefix => versions.last().filter(|_| place < first_lost),
             };
+            (kept, lost) = (kept || version.is_some(), lost || version.is_none());
             if let Some(sector) = version {
                 self.keep(number, sector);
             }
         }
         self.forget_cached();
+        kept && lost
     }
 }
 
@@ -174,6 +178,7 @@ pub(super) struct State {
     pub(super) faults: Vec<(SimOperation, u64, io::ErrorKind)>,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) counts: SimCounts,
+    pub(super) strikes: SimStrikes,
     pub(super) locked: bool,
     pub(super) keeps_cache: bool,
     pub(super) lies_about_syncs: bool,
@@ -196,6 +201,7 @@ impl State {
             faults: Vec::new(),
             capacity_bytes: None,
             counts: SimCounts::default(),
+            strikes: SimStrikes::default(),
             locked: false,
             keeps_cache: false,
             lies_about_syncs: false,
@@ -242,6 +248,7 @@ impl State {
             *before -= 1;
             true
         });
+        self.strikes.failures += u64::from(struck.is_some());
         struck
     }
 
@@ -256,13 +263,17 @@ impl State {
         match &mut self.crash_at {
             Some((0, seed)) => {
                 let seed = *seed;
+                self.strikes.crashes_in_steps += 1;
                 self.crash(seed);
             }
             Some((steps_before, _)) => *steps_before -= 1,
             None => {}
         }
         match &mut self.kill_at {
-            Some(0) => self.end_life(),
+            Some(0) => {
+                self.strikes.kills_in_steps += 1;
+                self.end_life();
+            }
             Some(steps_before) => *steps_before -= 1,
             None => {}
         }
@@ -289,7 +300,7 @@ impl State {
         self.names.clone_from(&self.durable_names);
         self.free_nameless();
         for file in self.files.values_mut() {
-            file.lose_power(&mut self.random);
+            self.strikes.torn_writes += u64::from(file.lose_power(&mut self.random));
         }
     }
 
@@ -374,9 +385,11 @@ impl State {
     }
 
     /// Full, when that write would make the files grow beyond the capacity. Blocks that exist can be overwritten.
-    pub(super) fn is_too_small_for(&self, inode: u64, offset: u64, bytes: usize) -> Option<io::ErrorKind> {
+    pub(super) fn is_too_small_for(&mut self, inode: u64, offset: u64, bytes: usize) -> Option<io::ErrorKind> {
         let present = self.files.get(&inode).map_or(0, |file| count(file.cached.len()));
         let growth = offset.saturating_add(count(bytes)).saturating_sub(present);
-        (growth > self.free_bytes()).then_some(io::ErrorKind::StorageFull)
+        let is_full = growth > self.free_bytes();
+        self.strikes.full += u64::from(is_full);
+        is_full.then_some(io::ErrorKind::StorageFull)
     }
 }

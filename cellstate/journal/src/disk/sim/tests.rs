@@ -101,3 +101,43 @@ fn a_full_disk_refuses_growth_but_not_overwriting() {
     log.write_at(1000, &[2; 24]).unwrap();
     assert_eq!(disk.free_bytes().unwrap(), 0);
 }
+
+#[test]
+fn what_is_armed_counts_when_it_strikes() {
+    let disk = SimDisk::new(0);
+    let log = file(&disk, "log");
+    disk.fail(SimOperation::Write, 1, io::ErrorKind::Other);
+    disk.fail(SimOperation::Sync, 0, io::ErrorKind::Other);
+    disk.kill_at_step(2);
+    log.write_at(0, &[1; 8]).unwrap();
+    assert_eq!(disk.strikes(), SimStrikes::default());
+    assert!(log.write_at(0, &[1; 8]).is_err());
+    assert_eq!(disk.strikes(), SimStrikes { failures: 1, ..SimStrikes::default() });
+    disk.set_capacity(Some(8));
+    assert!(log.write_at(0, &[1; 9]).is_err());
+    let (failures, full, kills_in_steps) = (1, 1, 1);
+    // Nobody syncs any more: that failure never strikes.
+    assert_eq!(disk.strikes(), SimStrikes { failures, full, kills_in_steps, ..SimStrikes::default() });
+    disk.crash_at_step(0, 1);
+    assert!(disk.reboot().sync_dir().is_err());
+    assert_eq!(disk.strikes().crashes_in_steps, 1);
+}
+
+#[test]
+fn a_write_is_torn_when_a_part_of_it_is_lost() {
+    let mut torn = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let disk = SimDisk::new(0);
+        let log = file(&disk, "log");
+        log.write_at(0, &[0; 2048]).unwrap();
+        log.sync().unwrap();
+        disk.sync_dir().unwrap();
+        log.write_at(0, &[7; 2048]).unwrap();
+        disk.crash(seed);
+        let image = disk.image("log").unwrap();
+        let is_torn = image.contains(&0) && image.contains(&7);
+        assert_eq!(disk.strikes().torn_writes, u64::from(is_torn), "seed {seed}");
+        torn.insert(is_torn);
+    }
+    assert_eq!(torn.len(), 2, "some were torn, and some were not");
+}
