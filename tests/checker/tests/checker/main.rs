@@ -6,12 +6,13 @@
 //! | `traffic` | clients that make conflicts on purpose, from a seed |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
-//! | `client`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
+//! | `client`, `scenes`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
 #![allow(clippy::unwrap_used)]
 
 mod bench;
 mod client;
 mod forged;
 mod green;
+mod scenes;
 mod served;
 mod traffic;
