@@ -1,7 +1,9 @@
 //! Bugs that are put into what was decided, all in one place: see `plenum_model::planted`. Without that feature, nothing.
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Decision, DeviceRoom, JobChange, LogTime, Machine, Obstacle, RefusalKind, RefusalReason};
+use plenum_model::{
+    Decision, DeviceRoom, JobChange, LogTime, Machine, Obstacle, RefusalKind, RefusalReason, TransactionOutcome,
+};
 
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
@@ -39,6 +41,22 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
         {
             let conflicts = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Conflict);
             conflicts.for_each(|refusal| refusal.culprits.clear());
+        }
+        if planted::is(Bug::DeniesConflicts)
+            && let Decision::Outcome(outcome) = decision
+        {
+            let conflicts = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Conflict);
+            conflicts.for_each(|refusal| {
+                refusal.kind = RefusalKind::Misfit;
+                refusal.culprits.clear();
+                refusal.culprits_total = 0;
+            });
+        }
+        if planted::is(Bug::CallsPartsRefused)
+            && let Decision::Outcome(outcome) = decision
+            && outcome.outcome == TransactionOutcome::Partial
+        {
+            outcome.outcome = TransactionOutcome::Refused;
         }
         if planted::strikes(Bug::DecidesByHiddenState, 7) {
             delta.moves.iter_mut().for_each(|change| change.restarts += 1);

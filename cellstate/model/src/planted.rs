@@ -1,8 +1,8 @@
 //! Bugs put in on purpose: each checker is shown to find its own.
 //!
 //! They are there only under the feature `planted-bugs`, which no production binary has; without it [`is`] is `false` at compile
-//! time, and nothing of them is left. With it, one bug can be planted by name in the thread that runs a simulation. So one build
-//! has all of them, and each run has at most one.
+//! time, and nothing of them is left. With it, one bug can be planted by name in the thread that runs a simulation, or in all threads
+//! of a process that runs a server. So one build has all of them, and each run has at most one.
 //!
 //! Beside them, rare paths are marked, so that a report can show that each was taken.
 //!
@@ -69,11 +69,33 @@ pub enum Bug {
     NeverTriesAgain,
     /// Agents report that a task is gone when they have told it to stop.
     HastyReceipts,
+    /// A transaction that took effect in part is said to be refused.
+    CallsPartsRefused,
+    /// A claim that lost its room to others is said never to have fitted.
+    DeniesConflicts,
+    /// A number that is repeated is answered by what the cell is now.
+    AnswersAnew,
+    /// A batch that was decided is not written.
+    LosesBatches,
+    /// A batch that became durable is not shown.
+    ForgetsToPublish,
+    /// What is written is not what is shown.
+    LogsAnotherTime,
+    /// Watchers are not told of some revisions.
+    LeavesOutDeltas,
+    /// Deltas are kept for watchers that do not read, however many they are.
+    KeepsAllForWatchers,
+    /// Changes are taken although there is no room on the disk.
+    OverlooksFullDisks,
+    /// A damaged log is refused without a word about where.
+    HidesDamage,
+    /// A start makes another cell of its log than the one that wrote it.
+    RecoversAnother,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 40] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::BlamesNobody,
@@ -103,6 +125,17 @@ impl Bug {
         Self::RevivesTheLeaving,
         Self::NeverTriesAgain,
         Self::HastyReceipts,
+        Self::CallsPartsRefused,
+        Self::DeniesConflicts,
+        Self::AnswersAnew,
+        Self::LosesBatches,
+        Self::ForgetsToPublish,
+        Self::LogsAnotherTime,
+        Self::LeavesOutDeltas,
+        Self::KeepsAllForWatchers,
+        Self::OverlooksFullDisks,
+        Self::HidesDamage,
+        Self::RecoversAnother,
     ];
 }
 
@@ -112,9 +145,13 @@ mod there {
     use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
     use std::fmt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::Bug;
     use crate::Delta;
+
+    /// The bug of all threads, as its number from 1 on; 0 for none.
+    static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
     thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
@@ -139,16 +176,22 @@ mod there {
         ASKED.set(0);
     }
 
+    /// Plants a bug in all threads, or none, until the next call: for servers, which have many. Whoever calls it has the process for
+    /// himself.
+    pub fn plant_everywhere(bug: Option<Bug>) {
+        EVERYWHERE.store(bug.map_or(0, |bug| bug as usize + 1), Ordering::SeqCst);
+    }
+
     /// Whether this bug is planted in this thread.
     #[must_use]
     pub fn is(bug: Bug) -> bool {
-        PLANTED.get() == Some(bug)
+        PLANTED.get() == Some(bug) || EVERYWHERE.load(Ordering::Relaxed) == bug as usize + 1
     }
 
     /// Whether any bug is planted in this thread: then what the core asserts of itself is left to the checkers outside.
     #[must_use]
     pub fn any() -> bool {
-        PLANTED.get().is_some()
+        PLANTED.get().is_some() || EVERYWHERE.load(Ordering::Relaxed) > 0
     }
 
     /// Whether this bug is planted and strikes now: once in so many questions.
@@ -172,6 +215,17 @@ mod there {
         Cow::Owned(clouded)
     }
 
+    /// A delta as a start reads it: see [`Bug::RecoversAnother`].
+    #[must_use]
+    pub fn recovered(delta: &Delta) -> Cow<'_, Delta> {
+        if !is(Bug::RecoversAnother) {
+            return Cow::Borrowed(delta);
+        }
+        let mut other = delta.clone();
+        other.moves.iter_mut().for_each(|change| change.restarts += 1);
+        Cow::Owned(other)
+    }
+
     impl fmt::Display for Bug {
         fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
             fmt::Debug::fmt(self, to)
@@ -189,7 +243,7 @@ mod there {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use there::{any, clouded, is, plant, strikes, taken, took};
+pub use there::{any, clouded, is, plant, plant_everywhere, recovered, strikes, taken, took};
 
 /// Whether this bug is planted: never, without the feature.
 #[cfg(not(feature = "planted-bugs"))]
@@ -220,6 +274,14 @@ pub const fn strikes(_bug: Bug, _once_in: u64) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn clouded(delta: &crate::Delta) -> std::borrow::Cow<'_, crate::Delta> {
+    std::borrow::Cow::Borrowed(delta)
+}
+
+/// The delta itself, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+#[inline(always)]
+pub const fn recovered(delta: &crate::Delta) -> std::borrow::Cow<'_, crate::Delta> {
     std::borrow::Cow::Borrowed(delta)
 }
 

@@ -32,9 +32,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_core::{Core, Decided};
+use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision, TransactionOutcome};
 use plenum_proto::Invalid;
 
+use crate::planted_bugs;
 use crate::publish::LoggedBatch;
 use building::Building;
 pub(crate) use room::{reports_within, stops_within};
@@ -372,8 +374,11 @@ impl<T> Committer<T> {
             // What is decided later belongs to a later batch: a page that it changes is copied then.
             self.snapshot = Snapshot::Taken(Box::new(self.core.cell().clone()));
         }
+        if planted::strikes(Bug::LosesBatches, 7) {
+            return None;
+        }
         let (first, last) = (published.batch.first(), published.batch.last());
-        let bytes = published.batch.bytes().clone();
+        let bytes = planted_bugs::logged(&published.batch);
         self.in_flight = Some(published);
         Some(Batch { term: self.core.cell().identity().term, first, last, bytes })
     }
@@ -465,6 +470,9 @@ impl<T> Committer<T> {
 
     fn durable_now(&mut self) {
         let Some(published) = self.in_flight.take() else { return };
+        if planted::strikes(Bug::ForgetsToPublish, 7) {
+            return;
+        }
         self.durable = published.batch.last();
         self.outputs.push_back(Output::Publish(published));
         self.show_snapshot();

@@ -30,6 +30,7 @@ mod listen;
 mod metrics;
 mod notes;
 mod options;
+mod planted_bugs;
 mod recovery;
 mod server;
 mod sessions;

@@ -30,6 +30,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Revision, SessionId};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
@@ -320,6 +321,10 @@ impl SyncSession {
             let cut = batch.deltas(self.sections);
             let skipped = usize::try_from(reached.next().0 - batch.first().0).unwrap_or(usize::MAX);
             for delta in cut.iter().skip(skipped) {
+                if planted::strikes(Bug::LeavesOutDeltas, 7) {
+                    reached = reached.next();
+                    continue;
+                }
                 if bytes > 0 && bytes + delta.len() > self.options.message_bytes {
                     return (deltas, reached);
                 }

@@ -392,6 +392,11 @@ impl Books {
         if !self.earlier.is_empty() && self.earlier.contains(&(id, at, encoded().into())) {
             return Ok(());
         }
+        if let Some(first) = self.told.get(&id) {
+            hold(first == outcome, "invariant_a_repeated_number_gets_the_same_answer", || {
+                format!("{id}: first {first:?}, then {outcome:?}")
+            })?;
+        }
         hold(self.decided.get(&id) == Some(&at), name, || {
             format!("{id} was told to be decided at {at}, and is in the log at {:?}", self.decided.get(&id))
         })?;
@@ -400,10 +405,8 @@ impl Books {
         hold(logged == Some(Decision::Outcome(Box::new(outcome.clone()))), name, || {
             format!("{id}: told {outcome:?}, logged {logged:?}")
         })?;
-        let first = self.told.entry(id).or_insert_with(|| outcome.clone());
-        hold(first == outcome, "invariant_a_repeated_number_gets_the_same_answer", || {
-            format!("{id}: first {first:?}, then {outcome:?}")
-        })
+        self.told.entry(id).or_insert_with(|| outcome.clone());
+        Ok(())
     }
 
     /// A mirror shows what the cell was at its revision, in the sections that mirrors have. Nothing where that is too long ago.

@@ -10,6 +10,7 @@ use plenum_journal::{AppendError, BatchLabel, Journal};
 use super::rest::Rest;
 use crate::commit::Batch;
 use crate::error::ServerError;
+use crate::planted_bugs;
 use crate::shared::Shared;
 
 /// How long to wait for room before trying again.
@@ -33,8 +34,9 @@ impl Writer {
     /// and nothing that was decided may be forgotten. Only a server that stops does not wait: what was not written has not been
     /// answered either.
     pub(crate) fn write(&self, batch: &Batch) -> bool {
-        let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
         let mut journal = self.journal.lock();
+        let Some(batch) = planted_bugs::due(batch, journal.tail().revision) else { return true };
+        let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
         let mut told: Option<Instant> = None;
         loop {
             let began = Instant::now();

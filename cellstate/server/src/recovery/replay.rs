@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use bytes::BytesMut;
 use plenum_history::History;
 use plenum_journal::{Claimed, Frame, Journal, Recovered};
-use plenum_model::{Cell, Delta, Revision};
+use plenum_model::{Cell, Delta, Revision, planted};
 use plenum_proto::delta;
 
 use crate::checkpoint;
 use crate::error::ServerError;
+use crate::planted_bugs;
 use crate::publish::{LoggedBatch, Mirror};
 
 /// Batches go from thread to thread in pieces of about so many bytes: one by one, waking each other would cost more than the work.
@@ -89,7 +90,7 @@ fn panicked(when: &str) -> ServerError {
 /// Shows the batches from a revision on.
 fn walk(log: Log, from: u64, mut pieces: Pieces) -> Result<(Journal, Recovered), ServerError> {
     let (journal, recovered) = match log {
-        Log::Unread(claimed) => claimed.open(&mut |frame| pieces.add(frame))?,
+        Log::Unread(claimed) => claimed.open(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?,
         Log::Open(open) => {
             let (journal, recovered) = *open;
             let keeper = journal.keeper();
@@ -259,5 +260,5 @@ fn warm(cell: &Cell, delta: &Delta) {
 }
 
 fn advance(mirror: &mut Mirror, delta: &Delta) -> Result<(), ServerError> {
-    mirror.advance(delta).map_err(|error| ServerError::unfoldable(delta.revision, &error))
+    mirror.advance(&planted::recovered(delta)).map_err(|error| ServerError::unfoldable(delta.revision, &error))
 }

@@ -1,20 +1,30 @@
-//! Bugs in the core, each found by the property that is there for it. Needs the feature `planted-bugs`: `cargo xtask test --only simulator`.
+//! Bugs in the core and in the server, each found by the property that is there for it. Needs the feature `planted-bugs`: `cargo xtask test --only simulator`.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../checker/bench.rs"]
 mod bench;
+#[path = "../checker/client.rs"]
+mod client;
+#[path = "../checker/scenes.rs"]
+mod scenes;
+mod served;
 #[path = "../checker/traffic.rs"]
 mod traffic;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{PoisonError, RwLock};
 
 use plenum_checker::{Violation, check};
 use plenum_model::planted::{self, Bug};
 
 use crate::traffic::Traffic;
 
+/// A server has threads of its own, so its bug is planted in all of them: nobody else may be at work then.
+static PLANTING: RwLock<()> = RwLock::new(());
+
 /// Runs traffic on a core with a bug, until the wanted violation is there; fails when it never is.
 fn is_found(bug: Bug, wanted: impl Fn(&Violation) -> bool) {
+    let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
     let mut others = Vec::new();
     for seed in 0..12 {
         planted::plant(Some(bug));

@@ -8,6 +8,9 @@ use plenum_simulator::run_with;
 /// Seeds within which a planted bug is found.
 const SEEDS: Range<u64> = 0..120;
 
+/// Bugs in what is not simulated, a server's threads, its start and its memory: they have their tests in `tests/checker`, `planted`.
+const OUTSIDE: &[Bug] = &[Bug::KeepsAllForWatchers, Bug::OverlooksFullDisks, Bug::HidesDamage, Bug::RecoversAnother];
+
 /// Tries seeds until this checker fails. Others may fail before: the cell is then broken in more than one way.
 fn is_found(bug: Bug, invariant: &str) {
     let mut others = std::collections::BTreeMap::<String, u64>::new();
@@ -32,7 +35,8 @@ macro_rules! found {
         #[test]
         fn every_planted_bug_has_its_test() {
             let tested = [$(Bug::$bug),*];
-            let untested: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !tested.contains(bug)).collect();
+            let tested = |bug: &Bug| tested.contains(bug) || OUTSIDE.contains(bug);
+            let untested: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !tested(bug)).collect();
             assert!(untested.is_empty(), "{untested:?}");
         }
     };
@@ -68,5 +72,14 @@ found! {
     room_that_leaks_is_found: LeaksRoom by "invariant_used_equals_the_sum_of_live_allocations";
     two_allocations_of_a_task_are_found: RevivesTheLeaving by "invariant_one_allocation_per_task_is_not_leaving";
     a_task_that_never_runs_again_is_found: NeverTriesAgain by "invariant_everything_that_fits_runs_once_faults_stop";
+    a_refused_transaction_with_an_effect_is_found: CallsPartsRefused by "invariant_refused_has_no_effect";
+    a_conflict_that_is_denied_is_found:
+        DeniesConflicts by "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
+    another_answer_to_a_repeated_number_is_found:
+        AnswersAnew by "invariant_a_repeated_number_gets_the_same_answer";
+    a_batch_that_is_not_written_is_found: LosesBatches by "invariant_revisions_have_no_gaps";
+    a_batch_that_is_not_shown_is_found: ForgetsToPublish by "invariant_published_without_gaps";
+    a_log_that_is_not_what_was_shown_is_found: LogsAnotherTime by "invariant_the_log_is_a_prefix_of_what_was_sent";
+    deltas_that_are_left_out_are_found: LeavesOutDeltas by "invariant_no_notice_is_a_bug";
     receipts_for_what_still_runs_are_found: HastyReceipts by "invariant_what_runs_is_live";
 }

@@ -1,0 +1,80 @@
+//! Bugs in a real server: of its streams, its log, its disk and its start.
+
+use std::sync::PoisonError;
+
+use plenum_checker::properties::{
+    property_a_full_disk_only_refuses, property_acknowledged_is_durable, property_damage_is_named,
+    property_revisions_have_no_gaps, property_slow_watchers_cost_nobody,
+};
+use plenum_checker::{Chronicle, Violation};
+use plenum_model::planted::{self, Bug};
+
+use crate::PLANTING;
+use crate::scenes::{damaged_log, followed, full_disk, killed, slow_watchers};
+
+struct Planted;
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        planted::plant_everywhere(None);
+    }
+}
+
+/// Plays a scene on a server with a bug, alone in this process.
+fn with<T>(bug: Bug, scene: impl Future<Output = T>) -> T {
+    let _alone = PLANTING.write().unwrap_or_else(PoisonError::into_inner);
+    planted::plant_everywhere(Some(bug));
+    let _planted = Planted;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(scene)
+}
+
+#[test]
+fn revisions_that_a_watcher_is_not_told_of_are_found_as_gaps() {
+    let recording = with(Bug::LeavesOutDeltas, followed());
+    let found = property_revisions_have_no_gaps(&[recording]);
+    assert!(matches!(&found[..], [Violation::Gap { what, .. }, ..] if what.contains("was expected")), "{found:?}");
+}
+
+#[test]
+fn answers_before_the_sync_are_found_as_lost() {
+    let evidence = with(Bug::AnswersBeforeSync, killed());
+    let chronicles = Chronicle::of(&evidence.recordings).unwrap();
+    let decided: Vec<_> = evidence.decided().collect();
+    let found = property_acknowledged_is_durable(&chronicles[0], &decided);
+    assert!(matches!(&found[..], [Violation::Lost { .. }, ..]), "{found:?}");
+}
+
+#[test]
+fn a_full_disk_that_goes_on_acknowledging_is_found() {
+    let (events, _) = with(Bug::OverlooksFullDisks, full_disk());
+    let found = property_a_full_disk_only_refuses(&events);
+    let acknowledged = |found: &Violation| matches!(found, Violation::FullDisk { what } if what.contains("Outcome("));
+    assert!(found.iter().any(acknowledged), "{found:?}");
+}
+
+#[test]
+fn damage_that_is_not_named_is_found() {
+    let (chronicle, damages) = with(Bug::HidesDamage, damaged_log(true));
+    let found = property_damage_is_named(&chronicle, &damages);
+    let unnamed =
+        |found: &Violation| matches!(found, Violation::DamageUnnamed { what, .. } if what.contains("failed without"));
+    assert!(found.iter().any(unnamed), "{found:?}");
+}
+
+#[test]
+fn a_log_that_becomes_another_cell_is_found() {
+    let (chronicle, damages) = with(Bug::RecoversAnother, damaged_log(false));
+    let found = property_damage_is_named(&chronicle, &damages);
+    let other = |found: &Violation| matches!(found, Violation::DamageUnnamed { what, .. } if what.contains("came back as another one"));
+    assert!(found.iter().any(other), "{found:?}");
+}
+
+#[test]
+fn deltas_that_are_kept_for_who_does_not_read_are_found() {
+    let (chronicle, run) = with(Bug::KeepsAllForWatchers, slow_watchers());
+    let found = property_slow_watchers_cost_nobody(&chronicle, &run);
+    let kept =
+        |found: &Violation| matches!(found, Violation::SlowWatcher { what, .. } if what.contains("not begun anew"));
+    assert!(found.iter().any(kept), "{found:?}");
+}
