@@ -483,6 +483,9 @@ pub(crate) enum Machine {
     Remove {
         /// The machine's name
         name: String,
+        /// Even if its agent is there: what it runs may be started elsewhere while it still runs
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -52,8 +52,8 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             let answer = connection.govern().adopt_task(request).await?.into_inner();
             tell_change(context, &answer, &id, "adopted: it runs until it ends by itself", "is adopted already")
         }
-        Machine::Remove { name } => {
-            let request = RemoveMachineRequest { name: name.clone() };
+        Machine::Remove { name, force } => {
+            let request = RemoveMachineRequest { name: name.clone(), force };
             let answer = connection.inspect().remove_machine(request).await?.into_inner();
             tell_change(context, &answer, &name, "removed", "is gone already")
         }

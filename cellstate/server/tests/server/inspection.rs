@@ -299,7 +299,11 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
     let transaction = session.transaction(1, vec![placement(job, vec![0, 0], vec![0, 1])]);
     session.commit(transaction).await.unwrap();
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    inspect.remove_machine(v1::RemoveMachineRequest { name: "first".into() }).await.unwrap();
+    let remove = |force| v1::RemoveMachineRequest { name: "first".into(), force };
+    let refused = inspect.remove_machine(remove(false)).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::FailedPrecondition, "MACHINE_ALIVE"));
+    assert!(refused.message().contains("live allocations: 1"), "{refused}");
+    inspect.remove_machine(remove(true)).await.unwrap();
     let get = v1::GetTransactionRequest { session: session.welcome.session, number: 1 };
     let second = register(&channel, "second", 1000).await;
     assert_eq!(second.machine & u64::from(u32::MAX), first.machine & u64::from(u32::MAX), "it got the same slot");
