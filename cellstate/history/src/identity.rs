@@ -9,8 +9,9 @@ use std::path::Path;
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
 /// and filters are made otherwise; since 5, page images are in sets.
 const FORMAT: u32 = 5;
-/// Those whose rows are read as they are. Opening raises them, as what is written from then on is of the newest.
-const READ_FORMATS: std::ops::Range<u32> = 2..FORMAT;
+/// Those whose rows are read as they are; the last one is written. Opening an older one raises it, as what is written from then on is of
+/// the newest.
+pub const FORMATS: std::ops::RangeInclusive<u32> = 2..=FORMAT;
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity.new";
@@ -35,7 +36,7 @@ pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
 fn check(folder: &Path, text: &str, cell_id: &[u8]) -> Result<u32, OpenError> {
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let found = value("format ").ok_or_else(|| damaged(folder, "its identity file names no format"))?;
-    let format = found.parse().ok().filter(|format| *format == FORMAT || READ_FORMATS.contains(format));
+    let format = found.parse().ok().filter(|format| FORMATS.contains(format));
     let Some(format) = format else {
         return Err(OpenError::OtherFormat { path: folder.to_owned(), expected: FORMAT, found: found.to_owned() });
     };

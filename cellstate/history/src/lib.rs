@@ -56,6 +56,7 @@ pub use error::{OpenError, ReadError, StoreError, WriteError};
 pub use filter::Subject;
 pub use frames::{Frames, FramesError, LogPlace, LogRange};
 pub use history::History;
+pub use identity::FORMATS;
 pub use images::PagesAt;
 pub use names::{JobName, MachineName};
 pub use options::{JournalSetAside, Opened, Options};

@@ -1,50 +1,20 @@
-//! Files of each format version, as they were written when it was made, are opened by every later version. `BLESS=1 cargo test -p
-//! plenum-server --test server formats` writes them anew: only together with a new version, next to the old ones.
+//! Files of each format version, as they were written when it was made, are opened by every later version. The fixtures are folders that
+//! are named after their formats. With a new format, `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats` makes
+//! one more beside them, and leaves those that are there as they are.
+
+mod shown;
+mod writing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plenum_proto::v1;
 use plenum_server::{RestoreOptions, Server, check_backup, restore, verify};
 
 use crate::client::{Session, connect, job, options, placement, register, submit};
+use shown::{Count, Shown};
 
-/// What the fixtures show: kept beside them, so that it need not be computed by what is tested.
-#[derive(Debug, PartialEq, Eq)]
-struct Shown {
-    revision: u64,
-    live: u32,
-    machines: usize,
-    jobs: usize,
-}
-
-impl Shown {
-    fn of(cell: &plenum_model::Cell) -> Self {
-        let (live, machines, jobs) = (cell.live(), cell.machines().count(), cell.jobs().count());
-        Self { revision: cell.revision().0, live, machines, jobs }
-    }
-
-    fn read(text: &str) -> Self {
-        let number = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().parse::<u64>().unwrap()
-        };
-        Self {
-            revision: number("revision"),
-            live: u32::try_from(number("live")).unwrap(),
-            machines: usize::try_from(number("machines")).unwrap(),
-            jobs: usize::try_from(number("jobs")).unwrap(),
-        }
-    }
-
-    fn write(&self) -> String {
-        let Self { revision, live, machines, jobs } = self;
-        format!("revision {revision}\nlive {live}\nmachines {machines}\njobs {jobs}\n")
-    }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/golden").join(name)
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/golden/formats")
 }
 
 fn small(dir: &Path) -> plenum_server::ServerOptions {
@@ -52,37 +22,6 @@ fn small(dir: &Path) -> plenum_server::ServerOptions {
     small.settings.segment_bytes = 64 << 10;
     small.cell_id = Some([0xce; 16]);
     small
-}
-
-/// A cell in which something of each table stands, written by this version.
-async fn write_fixtures() {
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path().join("cell");
-    let server = Server::start(small(&dir)).await.unwrap();
-    let channel = connect(&server).await;
-    register(&channel, "m1", 64_000).await;
-    register(&channel, "m2", 2_000).await;
-    let first = submit(&channel, job("first", 4)).await.job;
-    submit(&channel, job("second", 1)).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(first, vec![0, 0, 1], vec![0, 1, 2])]);
-    assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
-    let shown = Shown::of(&session.cell);
-    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
-    let mut backup = Vec::new();
-    while let Some(chunk) = chunks.message().await.unwrap() {
-        backup.extend_from_slice(&chunk.data);
-    }
-    drop((session, channel));
-    server.shutdown().await.unwrap();
-    let target = fixture("cell-1");
-    if target.exists() {
-        fs::remove_dir_all(&target).unwrap();
-    }
-    copy(&dir, &target);
-    fs::write(fixture("backup-1"), backup).unwrap();
-    fs::write(fixture("shown-1.txt"), shown.write()).unwrap();
 }
 
 /// Copies a folder, without what only a running server has.
@@ -99,25 +38,36 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The fixtures in a folder of their own, because opening writes.
-async fn fixtures() -> (tempfile::TempDir, Shown) {
-    if std::env::var_os("BLESS").is_some() {
-        write_fixtures().await;
-    }
-    let temporary = tempfile::tempdir().unwrap();
-    copy(&fixture("cell-1"), &temporary.path().join("cell"));
-    let shown = Shown::read(&fs::read_to_string(fixture("shown-1.txt")).unwrap());
-    (temporary, shown)
+/// The version in the head of a file.
+fn version_in(file: &Path, magic: &[u8]) -> u32 {
+    let bytes = fs::read(file).unwrap();
+    let rest = bytes.strip_prefix(magic).unwrap_or_else(|| panic!("{file:?}"));
+    u32::from_le_bytes(rest[..4].try_into().unwrap())
+}
+
+/// Whose formats a fixture has, by what stands in its files.
+fn name_of(fixture: &Path) -> String {
+    let log = version_in(&fixture.join("cell/log/CELL"), b"PLENUMID");
+    let backup = version_in(&fixture.join("backup"), b"PLENUMBK");
+    format!("log-{log}-history-{}-backup-{backup}", history_format(&fixture.join("cell")))
+}
+
+fn history_format(cell: &Path) -> u32 {
+    let text = fs::read_to_string(cell.join("history/identity")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("format ")).unwrap().parse().unwrap()
 }
 
 /// Starts a server there, and checks that it shows what was written and goes on.
-async fn assert_goes_on(dir: &Path, shown: &Shown) {
+async fn assert_goes_on(dir: &Path, shown: &Shown, tells_the_past: bool) {
     let server = Server::start(small(dir)).await.unwrap();
     let channel = connect(&server).await;
+    if tells_the_past {
+        shown.assert_is_told(&channel).await;
+    }
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let now = Shown::of(&session.cell);
-    assert!(now.revision > shown.revision);
-    assert_eq!(Shown { revision: shown.revision, ..now }, *shown);
+    let (now, then) = (Count::of(&session.cell), shown.newest());
+    assert!(now.revision > then.revision);
+    assert_eq!(Count { revision: then.revision, ..now }, then);
     register(&channel, "m1", 64_000).await;
     let known = session.cell.jobs().find(|job| &*job.shape.name == "second").unwrap().id.to_bits();
     let last = submit(&channel, job("third", 1)).await.revision;
@@ -126,27 +76,72 @@ async fn assert_goes_on(dir: &Path, shown: &Shown) {
     assert_eq!(session.commit(transaction).await.unwrap().granted, 1);
     drop((session, channel));
     server.shutdown().await.unwrap();
+    assert_sound(dir);
+}
+
+fn assert_sound(dir: &Path) {
     let report = verify(dir).unwrap();
     assert!(report.is_sound(), "{report:#?}");
 }
 
-#[tokio::test]
-async fn log_history_and_backup_of_version_one_are_opened_and_go_on() {
-    let (temporary, shown) = fixtures().await;
+async fn assert_is_opened_and_goes_on(fixture: &Path) {
+    let shown = Shown::read(&fs::read_to_string(fixture.join("shown.txt")).unwrap());
+    // In a folder of its own, because opening writes.
+    let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("cell");
-    let report = verify(&dir).unwrap();
-    assert!(report.is_sound(), "{report:#?}");
-    assert_goes_on(&dir, &shown).await;
+    copy(&fixture.join("cell"), &dir);
+    assert_sound(&dir);
+    assert_goes_on(&dir, &shown, true).await;
+    // Rows of its version are still there, beside those of ours.
+    let server = Server::start(small(&dir)).await.unwrap();
+    shown.assert_is_told(&connect(&server).await).await;
+    server.shutdown().await.unwrap();
 
-    let manifest = check_backup(&fixture("backup-1")).unwrap();
-    assert_eq!(manifest.revision, shown.revision);
+    let backup = fixture.join("backup");
+    assert_eq!(check_backup(&backup).unwrap().revision, shown.newest().revision);
     let restored = temporary.path().join("restored");
-    restore(&fixture("backup-1"), &restored, &RestoreOptions::default()).unwrap();
-    assert_goes_on(&restored, &shown).await;
+    restore(&backup, &restored, &RestoreOptions::default()).unwrap();
+    assert_goes_on(&restored, &shown, false).await;
     // The log alone holds everything, too, as long as it begins with the first revision.
     let log = temporary.path().join("log-only");
-    copy(&fixture("cell-1").join("log"), &log.join("log"));
-    assert_goes_on(&log, &shown).await;
+    copy(&fixture.join("cell/log"), &log.join("log"));
+    assert_goes_on(&log, &shown, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn log_history_and_backup_of_each_version_are_opened_and_go_on() {
+    let mut formats = Vec::new();
+    // Beside each other: most of the time they wait for the disk.
+    let mut checks = tokio::task::JoinSet::new();
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let fixture = entry.unwrap().path();
+        assert_eq!(fixture.file_name().unwrap().to_str(), Some(name_of(&fixture).as_str()));
+        formats.push(history_format(&fixture.join("cell")));
+        checks.spawn(async move {
+            println!("{}", fixture.display());
+            assert_is_opened_and_goes_on(&fixture).await;
+        });
+    }
+    checks.join_all().await;
+    formats.sort_unstable();
+    formats.dedup();
+    assert_eq!(formats, plenum_history::FORMATS.collect::<Vec<_>>(), "each format that is read has a fixture");
+}
+
+#[tokio::test]
+async fn the_formats_that_are_written_now_have_a_fixture() {
+    let temporary = tempfile::tempdir().unwrap();
+    writing::write_fixture(temporary.path()).await;
+    let name = name_of(temporary.path());
+    let fixture = fixtures().join(&name);
+    if std::env::var_os("BLESS").is_some() && !fixture.exists() {
+        copy(temporary.path(), &fixture);
+    }
+    assert!(
+        fixture.exists(),
+        "{name} is not in {:?}: make it with `BLESS=1 cargo nextest run -p plenum-server --test server formats::the_formats`",
+        fixtures()
+    );
 }
 
 #[tokio::test]

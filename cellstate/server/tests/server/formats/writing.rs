@@ -1,0 +1,93 @@
+//! How a fixture is made.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::Server;
+use tonic::transport::Channel;
+
+use super::shown::Shown;
+use super::{copy, small};
+use crate::client::{Session, connect, job, placement, register, submit};
+
+/// Longer than the interval of checkpoints, so that there is one after each step: sets of images, and what is added to them.
+const STEP: Duration = Duration::from_millis(150);
+
+/// A cell in which something of each table stands, as this version writes it, in a folder: `cell`, `backup` and `shown.txt`. It is
+/// started twice, so that there are checkpoints and blocks of two runs.
+pub(super) async fn write_fixture(folder: &Path) {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let mut settings = small(&dir);
+    settings.settings.checkpoint_interval = STEP / 3;
+    let mut shown = Shown::default();
+
+    let server = Server::start(settings.clone()).await.unwrap();
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let machine = register(&channel, "m1", 64_000).await;
+    step(&mut session, machine.revision, &mut shown).await;
+    let other = register(&channel, "m2", 2_000).await.revision;
+    step(&mut session, other, &mut shown).await;
+    let first = submit(&channel, job("first", 6)).await;
+    step(&mut session, first.revision, &mut shown).await;
+    let second = submit(&channel, job("second", 1)).await.revision;
+    step(&mut session, second, &mut shown).await;
+    let stale = session.transaction(2, vec![placement(first.job, vec![1], vec![3])]);
+    let transaction = session.transaction(1, vec![placement(first.job, vec![0, 1, 1], vec![0, 1, 2])]);
+    let granted = session.commit(transaction).await.unwrap();
+    assert_eq!(granted.granted, 3);
+    step(&mut session, granted.revision, &mut shown).await;
+    // A lost race, for what is kept about conflicts.
+    let lost = session.commit(stale).await.unwrap();
+    assert_eq!((lost.granted, lost.refusals[0].kind()), (0, v1::RefusalKind::Conflict));
+    step(&mut session, lost.revision, &mut shown).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+
+    let server = Server::start(settings).await.unwrap();
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let ended = granted.placements[0].allocations[0];
+    for state in [v1::AllocationState::Running, v1::AllocationState::Complete] {
+        let next = session.cell.revision().0 + 1;
+        report(&channel, &machine, ended, state).await;
+        step(&mut session, next, &mut shown).await;
+    }
+    let transaction = session.transaction(1, vec![placement(first.job, vec![0, 0], vec![3, 4])]);
+    let granted = session.commit(transaction).await.unwrap();
+    assert_eq!(granted.granted, 2);
+    step(&mut session, granted.revision, &mut shown).await;
+    shown.note_story(&channel).await;
+    fs::write(folder.join("backup"), backup(&channel).await).unwrap();
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    copy(&dir, &folder.join("cell"));
+    fs::write(folder.join("shown.txt"), shown.write()).unwrap();
+}
+
+/// Notes what the cell is once the mirror has a revision, and leaves time for a checkpoint.
+async fn step(session: &mut Session, revision: u64, shown: &mut Shown) {
+    session.reach(revision).await;
+    shown.note(session);
+    tokio::time::sleep(STEP).await;
+}
+
+async fn report(channel: &Channel, machine: &v1::RegisterResponse, allocation: u64, state: v1::AllocationState) {
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let transition = v1::Transition { allocation, state: state.into(), ..Default::default() };
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    agents.report(v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None }).await.unwrap();
+}
+
+async fn backup(channel: &Channel) -> Vec<u8> {
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
+    let mut backup = Vec::new();
+    while let Some(chunk) = chunks.message().await.unwrap() {
+        backup.extend_from_slice(&chunk.data);
+    }
+    backup
+}
