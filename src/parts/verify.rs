@@ -44,6 +44,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "conflicts": report.conflicts,
         "live_allocations": report.live_allocations,
         "torn": report.torn,
+        "mark": report.mark,
         "violations": report.violations.iter().map(violation).collect::<Vec<_>>(),
         "violations_unlisted": report.violations_unlisted,
     })
@@ -61,6 +62,12 @@ fn text(report: &VerifyReport) -> String {
     ];
     if let Some(torn) = &report.torn {
         pairs.push(("torn write", format!("{torn} (promised to nobody; the next start cuts it off)")));
+    }
+    if let Some(mark) = &report.mark {
+        pairs.push((
+            "high-water mark",
+            format!("{mark} (a crash may leave this; the other place of the mark is whole)"),
+        ));
     }
     let mut text = output::fields(&pairs);
     for violation in &report.violations {

@@ -19,6 +19,9 @@ pub enum Flaw {
     /// A file that must be there is not.
     #[error("the file is missing")]
     Missing,
+    /// Zeros where the log begins. Segments are made ahead, so this one may be whole: then the one that was written to is gone.
+    #[error("expected the beginning of the log, found zeros: what it had is lost, or the segment before it is missing")]
+    Blank,
     /// The disk can't read it, or not all of it.
     #[error("expected a file that can be read, found {error}")]
     Unreadable {

@@ -210,9 +210,14 @@ impl<'a> Surveyor<'a> {
         self.survey.note(Damage { file: self.name(number), offset: 0, revision, flaw, followed_by });
     }
 
+    /// Whether there was nothing before, whole or damaged.
+    fn is_first(&self) -> bool {
+        self.survey.segments.is_empty() && self.survey.damages.is_empty() && self.torn.is_none()
+    }
+
     fn not_begun(&mut self, number: u64, file: &dyn DiskFile, size: u64) -> Result<(), DiskError> {
         match first_data(file, 0, size)? {
-            None if self.survey.segments.is_empty() && number != 1 => self.at_header(number, Flaw::Missing, None),
+            None if number != 1 && self.is_first() => self.at_header(number, Flaw::Blank, None),
             None => self.survey.ready = Some((number, size)),
             // The header is durable before the first frame is written, so a crash cannot leave this.
             Some(data_at) => {

@@ -49,6 +49,8 @@ pub struct VerifyReport {
     pub live_allocations: u64,
     /// What the next start will cut off the log: a write that nobody was promised, torn by a crash. No violation.
     pub torn: Option<String>,
+    /// Of the two places of the high-water mark one that is not whole: what a crash may leave, and the other one counts. No violation.
+    pub mark: Option<String>,
     /// All that is wrong, at most 1000.
     pub violations: Vec<Violation>,
     /// How many more there are.

@@ -169,6 +169,25 @@ fn a_missing_segment_is_found_wherever_it_was() {
 }
 
 #[test]
+fn a_segment_that_waits_to_be_used_is_not_blamed_for_what_became_of_the_one_before_it() {
+    let (disk, journal) = log_of(1);
+    journal.keeper().prepare().unwrap();
+    drop(journal);
+    let names = segments_of(&disk);
+    assert_eq!(names.len(), 2);
+    let found = |disk: &SimDisk| verify(disk, None, &mut |_| {}).unwrap().damages;
+    let copy = disk.copy();
+    copy.erase(&names[0]);
+    let damages = found(&copy);
+    assert_eq!((damages.len(), &damages[0].file, &damages[0].flaw), (1, &names[1], &Flaw::Blank));
+    assert!(damages[0].to_string().contains("or the segment before it is missing"), "{}", damages[0]);
+    let copy = disk.copy();
+    copy.flip_bit(&names[0], 9, 1);
+    let damages = found(&copy);
+    assert!(!damages.is_empty() && damages.iter().all(|damage| damage.file == names[0]), "{damages:?}");
+}
+
+#[test]
 fn a_log_that_ends_before_its_mark_is_refused() {
     let disk = damaged_log(true);
     let names = segments_of(&disk);

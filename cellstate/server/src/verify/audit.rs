@@ -294,6 +294,7 @@ impl Audit {
             conflicts: self.conflicts,
             live_allocations: self.cell.live().into(),
             torn: log.torn.as_ref().map(|cut| cut.damage.to_string()),
+            mark: log.mark_damages.first().map(ToString::to_string),
             violations: self.violations,
             violations_unlisted: self.unlisted,
         }

@@ -33,6 +33,21 @@ async fn a_history_without_its_log_becomes_no_new_cell() {
 }
 
 #[tokio::test]
+async fn a_place_of_the_mark_that_is_not_whole_is_told_by_verify_and_is_no_violation() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+    let sound = plenum_server::verify(dir.path()).unwrap();
+    assert_eq!((sound.is_sound(), &sound.mark), (true, &None));
+    let mark = dir.path().join("log/MARK");
+    let mut bytes = std::fs::read(&mark).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&mark, bytes).unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+    assert!(report.mark.unwrap().contains("MARK"));
+}
+
+#[tokio::test]
 async fn nobody_else_may_look_into_a_cell_s_folders() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
