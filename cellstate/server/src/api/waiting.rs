@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, NotWanted, Sum, TaskState, group_is_wanted};
+use plenum_model::{Cell, GroupShape, Job, JobKind, NotWanted, Sum, TaskState, group_is_wanted};
 use plenum_proto::v1;
 
 use super::govern::used_by_namespace;
@@ -52,7 +52,16 @@ impl<'a> Reasons<'a> {
             };
             reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
         }
+        if reasons.is_empty() && self.asks_for_nothing(job) {
+            return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", job.shape.name);
+        }
         reasons.join("; ")
+    }
+
+    /// A job that has nothing to do, and is not over: it waits to be scaled.
+    fn asks_for_nothing(&self, job: &Job) -> bool {
+        let counts = (0_u16..).zip(&job.shape.groups).map(|(group, _)| self.cell.group(job, group));
+        job.shape.kind != JobKind::Recurring && counts.into_iter().all(|row| row.is_none_or(|row| row.count == 0))
     }
 
     /// What operators laid down that stands in the way: no scheduler can do anything about that.
