@@ -192,6 +192,9 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording) -> io:
     Ok(match spawned {
         Ok((shim, child)) => Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) })),
         Err(error) => {
+            // What the machine lacks, its operator has to mend: tasks go on failing here.
+            let (allocation, directory) = (task.allocation, options.directory.root().display());
+            tracing::warn!(%allocation, %error, %directory, "a task could not be set up on this machine");
             let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
             Prepared::Ended(Exit::failed(failure, unix_ms()))
         }
@@ -323,6 +326,8 @@ fn after_shim(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>
         recover::Trace::None => {
             recover::remove_cgroup(spec);
             let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
+            let allocation = spec.task.allocation;
+            tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
             let failure =
                 Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
             Prepared::Ended(Exit::failed(failure, unix_ms()))

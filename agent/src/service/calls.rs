@@ -141,13 +141,14 @@ impl Calls {
         let machine = Some(registered_machine(machine, inventory));
         let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone() };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
+        let server = self.connector.endpoint.uri().to_string();
         drop(tokio::spawn(async move {
             let arrival = match within(client.register(request)).await {
                 Ok(response) => Arrival::Registered(response),
                 Err(status) if code_of(&status) == Some(MACHINE_TAKEN) => Arrival::Taken(status.message().to_owned()),
                 Err(status) if code_of(&status) == Some(OTHER_CELL) => Arrival::OtherCell(other_cell(&status)),
                 Err(status) => {
-                    tracing::warn!(code = ?status.code(), message = status.message(), "can't register");
+                    tracing::warn!(server, code = ?status.code(), message = status.message(), "can't register");
                     Arrival::Input(Input::RegisterFailed)
                 }
             };
