@@ -1,0 +1,304 @@
+//! What else the core decides: guards, minimums, quotas and partitions; who makes way for whom; what comes with time.
+
+use plenum_proto::v1;
+use v1::command::Ask;
+
+use super::races::{Situation, hold};
+use super::stage::{Stage, cpu, gpu, placement, port, runs_unknown};
+
+pub(super) const OTHERS: &[Situation] = &[
+    ("guards that fail, and guards that hold", |stage| {
+        let (_, slot) = stage.machine(|machine| {
+            machine.attributes.insert("disk".to_owned(), "ssd".to_owned());
+        });
+        let job = stage.job("batch", |_| {});
+        let version = |version| {
+            let fact = v1::guard::Fact::JobVersion(v1::JobVersionGuard { job, version });
+            v1::Guard { fact: Some(fact) }
+        };
+        let machine = stage.machine_id(slot).0;
+        let disk = |value: &str| {
+            let (attribute, value) = ("disk".to_owned(), value.to_owned());
+            v1::Guard { fact: Some(v1::guard::Fact::Attribute(v1::AttributeGuard { machine, attribute, value })) }
+        };
+        let mut whole = stage.transaction("batch", vec![placement(job, &[slot], &[0])]);
+        whole.guards = vec![version(2)];
+        stage.ask(Ask::Commit(whole));
+        stage.claim("batch", v1::Placement { guards: vec![disk("hdd")], ..placement(job, &[slot], &[0]) });
+        stage.claim("batch", v1::Placement { guards: vec![version(1), disk("ssd")], ..placement(job, &[slot], &[0]) });
+    }),
+    ("minimums that are missed: of a placement, of a gang, of a whole", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let large = |job: &mut v1::JobShape| job.groups[0].resources = Some(cpu(1500));
+        let (job, alone) = (stage.job("batch", large), stage.job("batch", |_| {}));
+        let gang = stage.job("batch", |job| {
+            large(job);
+            job.groups[0].min = 2;
+        });
+        stage.claim("batch", v1::Placement { min: 2, ..placement(job, &[slot, slot], &[0, 1]) });
+        stage.place("batch", gang, &[slot, slot], &[0, 1]);
+        let missed = v1::Placement { min: 2, ..placement(job, &[slot, slot], &[0, 1]) };
+        let mut whole = stage.transaction("batch", vec![missed, placement(alone, &[slot], &[0])]);
+        whole.atomic = true;
+        stage.ask(Ask::Commit(whole));
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+    }),
+    ("a quota, and none", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        let quota = |namespace: &str, limit: Option<i64>| {
+            let limit = limit.map(|cpu| v1::Quota { cpu_millis: Some(cpu), ..Default::default() });
+            Ask::SetQuota(v1::SetQuota { namespace: namespace.to_owned(), limit })
+        };
+        stage.ask(quota("default", Some(700)));
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        hold(stage, job, slot, 300);
+        stage.ask(quota("second", Some(700)));
+        stage.ask(quota("third", Some(700)));
+        stage.ask(quota("third", None));
+        stage.ask(quota("default", None));
+        stage.place("batch", job, &[slot], &[1]);
+    }),
+    ("a partition for others, and none", |stage| {
+        let (_, slot) = stage.machine(|machine| {
+            machine.attributes.insert("rack".to_owned(), "r1".to_owned());
+        });
+        let (job, others) = (stage.job("batch", |_| {}), stage.job("service", |_| {}));
+        let (operator, values) = (v1::Operator::Equal.into(), vec!["r1".to_owned()]);
+        let rule = v1::Constraint { attribute: "rack".to_owned(), operator, values };
+        let partition = |machines, schedulers| {
+            Ask::SetPartition(v1::SetPartition { name: "east".to_owned(), machines, schedulers })
+        };
+        stage.ask(partition(vec![rule], vec!["service".to_owned()]));
+        stage.place("batch", job, &[slot], &[0]);
+        stage.place("service", others, &[slot], &[0]);
+        stage.ask(partition(Vec::new(), Vec::new()));
+        stage.ask(partition(Vec::new(), Vec::new()));
+        stage.place("batch", job, &[slot], &[0]);
+    }),
+    ("what is another scheduler's", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let others = stage.job("service", |_| {});
+        stage.place("batch", others, &[slot], &[0]);
+        stage.place("service", others, &[slot], &[0]);
+        let mut stops = stage.transaction("batch", Vec::new());
+        stops.stops = vec![stage.allocation(others, 0)];
+        stage.ask(Ask::Commit(stops));
+    }),
+    ("claims that contradict their job or themselves", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        let other = Some(v1::Resources { cpu_millis: 123, ..Default::default() });
+        stage.claim("batch", v1::Placement { resources: other, ..placement(job, &[slot], &[0]) });
+        stage.claim("batch", v1::Placement { group: 7, ..placement(job, &[slot], &[0]) });
+        let twice = vec![placement(job, &[slot], &[0]), placement(job, &[slot], &[0])];
+        let twice = stage.transaction("batch", twice);
+        stage.ask(Ask::Commit(twice));
+        stage.place("batch", job, &[slot + 9], &[1]);
+        let names = v1::ClaimExtras { devices: vec![gpu(0, 100)], ..Default::default() };
+        stage.claim("batch", v1::Placement { extras: vec![names], ..placement(job, &[slot], &[1]) });
+    }),
+    ("a single instance that its own transaction stops", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| job.groups[0].single_instance = true);
+        stage.place("batch", job, &[slot], &[0]);
+        let mut again = stage.transaction("batch", vec![placement(job, &[slot], &[0])]);
+        again.stops = vec![stage.allocation(job, 0)];
+        stage.ask(Ask::Commit(again));
+    }),
+    ("room, devices and ports of victims", |stage| {
+        let (_, slot) = stage.machine(|machine| machine.devices = vec![gpu(0, 1000), gpu(1, 1000)]);
+        let wants = |priority| {
+            move |job: &mut v1::JobShape| {
+                job.priority = priority;
+                job.groups[0].resources = Some(cpu(1000));
+                job.groups[0].devices = vec![gpu(0, 1000)];
+                job.groups[0].ports = vec![v1::Port { name: "any".to_owned(), number: 0 }];
+            }
+        };
+        let (low, even, high) =
+            (stage.job("batch", wants(10)), stage.job("service", wants(10)), stage.job("service", wants(90)));
+        stage.place("batch", low, &[slot, slot], &[0, 1]);
+        let victims = |stage: &Stage<'_>| {
+            let victim = |task| v1::Preemption { machine: slot, victim: stage.allocation(low, task) };
+            vec![victim(0), victim(1)]
+        };
+        let preemptions = victims(stage);
+        stage.claim("service", v1::Placement { preemptions, ..placement(even, &[slot], &[0]) });
+        let (preemptions, evicted) = (victims(stage), stage.allocation(low, 0));
+        stage.claim("service", v1::Placement { preemptions, ..placement(high, &[slot], &[0]) });
+        stage.place("service", high, &[slot], &[1]);
+        stage.report(evicted, v1::AllocationState::Evicted);
+        stage.report(stage.allocation(high, 0), v1::AllocationState::Running);
+    }),
+    ("room, a device and a port of one that its own transaction stops", |stage| {
+        let (_, slot) = stage.machine(|machine| machine.devices = vec![gpu(0, 1000)]);
+        let wants = |job: &mut v1::JobShape| {
+            job.groups[0].resources = Some(cpu(1500));
+            job.groups[0].devices = vec![gpu(0, 1000)];
+            job.groups[0].ports = vec![port(8080)];
+        };
+        let (first, second) = (stage.job("batch", wants), stage.job("batch", wants));
+        stage.place("batch", first, &[slot], &[0]);
+        let leaves = stage.allocation(first, 0);
+        let take_overs = vec![v1::TakeOver { victim: leaves, ..Default::default() }];
+        let extras = vec![v1::ClaimExtras { take_overs, devices: vec![gpu(0, 1000)], ports: vec![port(8080)] }];
+        let successor = v1::Placement { extras, ..placement(second, &[slot], &[0]) };
+        let mut replaces = stage.transaction("batch", vec![successor]);
+        replaces.stops = vec![leaves];
+        let mut tried = replaces.clone();
+        (tried.dry_run, tried.number) = (true, tried.number + 100);
+        stage.ask(Ask::Commit(tried));
+        stage.ask(Ask::Commit(replaces));
+        let mut idle = stage.transaction("batch", Vec::new());
+        idle.stops = vec![leaves];
+        stage.ask(Ask::Commit(idle));
+        stage.report(leaves, v1::AllocationState::Stopped);
+    }),
+    ("a spare machine where the first one was lost", |stage| {
+        let (first, second) = (stage.machine(|_| {}).1, stage.machine(|_| {}).1);
+        let large = |job: &mut v1::JobShape| job.groups[0].resources = Some(cpu(1500));
+        let (job, others) = (stage.job("batch", large), stage.job("service", large));
+        stage.place("service", others, &[first], &[0]);
+        stage.claim("batch", v1::Placement { alternates: vec![first, second], ..placement(job, &[first], &[0]) });
+        stage.claim("batch", v1::Placement { alternates: vec![first, second], ..placement(job, &[first], &[1]) });
+    }),
+    ("holds: used, lost to an earlier one, overdue and given back", |stage| {
+        let (first, second) = (stage.machine(|_| {}).1, stage.machine(|_| {}).1);
+        let early = stage.job("gang", |job| {
+            job.priority = 90;
+            job.groups[0].resources = Some(cpu(1000));
+        });
+        let late = stage.job("service", |_| {});
+        hold(stage, late, first, 1500);
+        hold(stage, early, first, 1500);
+        hold(stage, late, first, 1500);
+        hold(stage, late, second, 5000);
+        stage.place("gang", early, &[first, first], &[0, 1]);
+        hold(stage, late, second, 1500);
+        stage.pass(100);
+        hold(stage, late, second, 1500);
+        let (resources, deadline_micros) = (Some(cpu(500)), stage.time + 60_000_000);
+        let back = v1::TakeHold { job: late, machines: Vec::new(), resources, deadline_micros };
+        stage.ask(Ask::TakeHold(back));
+    }),
+    ("launches: each instant once, and in order", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let parent = stage.job("cron", |job| job.kind = v1::JobKind::Recurring.into());
+        let plain = stage.job("batch", |_| {});
+        let mut launch = |parent, instant_micros| stage.ask(Ask::Launch(v1::Launch { parent, instant_micros }));
+        let first = launch(parent, 60_000_000);
+        for (parent, instant) in [(parent, 60_000_000), (parent, 30_000_000), (plain, 60_000_000), (1 << 32 | 77, 1)] {
+            launch(parent, instant);
+        }
+        let second = launch(parent, 120_000_000);
+        for child in [first, second] {
+            stage.place("batch", child, &[slot, slot], &[0, 1]);
+        }
+        stage.place("cron", parent, &[slot], &[0]);
+        stage.report(stage.allocation(first, 0), v1::AllocationState::Complete);
+        stage.report(stage.allocation(first, 1), v1::AllocationState::Complete);
+    }),
+    ("tasks that a restored cell does not know: adopted, told to stop, ended", |stage| {
+        let (mut machine, slot) = stage.machine(|_| {});
+        stage.incarnation = 2;
+        stage.start();
+        let one = runs_unknown(v1::TaskTraces::default());
+        let other = v1::InventoryItem { allocation: one.allocation + 1, ..one.clone() };
+        machine.inventory = vec![one.clone(), other.clone()];
+        stage.ask(Ask::RegisterMachine(machine.clone()));
+        let id = stage.machine_id(slot).0;
+        let adopt = |allocation| Ask::AdoptUnknown(v1::AdoptUnknown { machine: id, allocation });
+        for allocation in [one.allocation, one.allocation, 1 << 32 | 70] {
+            stage.ask(adopt(allocation));
+        }
+        stage.pass(100);
+        stage.ask(adopt(other.allocation));
+        machine.inventory = vec![one];
+        machine.seen_revision = stage.cell().revision().0;
+        stage.ask(Ask::RegisterMachine(machine));
+    }),
+    ("a machine is drained by its deadline", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        stage.place("batch", job, &[slot], &[0]);
+        let leaves = stage.allocation(job, 0);
+        let (machine, deadline_micros) = (stage.machine_id(slot).0, stage.time + 20_000_000);
+        stage.ask(Ask::DrainMachine(v1::DrainMachine { machine, deadline_micros }));
+        stage.pass(30);
+        stage.report(leaves, v1::AllocationState::Stopped);
+        stage.ask(Ask::DrainMachine(v1::DrainMachine { machine, deadline_micros: 0 }));
+        stage.place("batch", job, &[slot], &[0]);
+    }),
+    ("what a machine ran is lost, and the machine comes back", |stage| {
+        let (mut registration, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| {
+            job.kind = v1::JobKind::Forever.into();
+            job.same_machine = true;
+        });
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        stage.report(stage.allocation(job, 0), v1::AllocationState::Running);
+        let (machine, epoch) = stage.machine_id(slot);
+        stage.ask(Ask::ExpireMachine(v1::ExpireMachine { machine, epoch: epoch + 1 }));
+        stage.ask(Ask::ExpireMachine(v1::ExpireMachine { machine, epoch }));
+        for _ in 0..4 {
+            stage.pass(60);
+        }
+        registration.boot_id = "boot-2".to_owned();
+        stage.ask(Ask::RegisterMachine(registration.clone()));
+        registration.seen_revision = stage.cell().revision().0;
+        stage.ask(Ask::RegisterMachine(registration));
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine }));
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine }));
+    }),
+    ("failures, to the last attempt", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let retry = v1::RetryPolicy { attempts: 1, delay_micros: 5_000_000 };
+        let job = stage.job("batch", |job| job.groups[0].retry = Some(retry));
+        for _ in 0..2 {
+            stage.place("batch", job, &[slot], &[0]);
+            stage.report(stage.allocation(job, 0), v1::AllocationState::Failed);
+            stage.pass(10);
+        }
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1 }));
+    }),
+    ("transactions that are not decided", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        let first = stage.transaction("batch", vec![placement(job, &[slot], &[0])]);
+        stage.ask(Ask::Commit(first.clone()));
+        stage.ask(Ask::Commit(first.clone()));
+        stage.ask(Ask::Commit(v1::Transaction { atomic: true, ..first.clone() }));
+        let next = |number| v1::Transaction { number, ..first.clone() };
+        stage.ask(Ask::Commit(v1::Transaction { base_revision: 1 << 40, ..next(2) }));
+        stage.ask(Ask::Commit(v1::Transaction { incarnation: 9, ..next(2) }));
+        let skipped = stage.transaction("batch", Vec::new());
+        let last = stage.transaction("batch", Vec::new());
+        stage.ask(Ask::Commit(last));
+        stage.ask(Ask::Commit(skipped));
+        for paused in [true, false] {
+            stage.ask(Ask::PauseScheduler(v1::PauseScheduler { scheduler: "batch".to_owned(), paused }));
+            stage.place("batch", job, &[slot], &[1]);
+        }
+        let session = stage.session("batch");
+        for _ in 0..2 {
+            stage.ask(Ask::CloseSession(v1::CloseSession { session }));
+        }
+    }),
+    ("what is asked of nobody", |stage| {
+        let none = 1 << 32 | 77;
+        let job = stage.job("batch", |_| {});
+        stage.ask(Ask::StopJob(v1::StopJob { job: none }));
+        stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: none }));
+        stage.ask(Ask::CordonMachine(v1::CordonMachine { machine: none, cordoned: true }));
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 5, count: 1 }));
+        stage.job("batch", |shape| {
+            shape.name = "job-0".to_owned();
+            shape.priority = 10;
+        });
+        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.report(none, v1::AllocationState::Complete);
+    }),
+];
