@@ -1,6 +1,8 @@
 //! The last lines that tasks printed, for the end of a run.
 
-use plenum_proto::v1::{AllocationState, AllocationView, JobShape, ListAllocationsRequest, ListRequest, LogsRequest};
+use plenum_proto::v1::{
+    AllocationState, AllocationView, JobShape, JobView, ListAllocationsRequest, ListRequest, LogsRequest,
+};
 
 use crate::{connect::Connection, failure::Failure};
 
@@ -15,12 +17,18 @@ pub(super) fn final_groups(shape: &JobShape) -> Vec<&str> {
     shape.groups.iter().map(|group| group.name.as_str()).filter(|name| is_final(name)).collect()
 }
 
-/// All allocations of a job, ended ones too.
-pub(super) async fn allocations(connection: &Connection, shape: &JobShape) -> Result<Vec<AllocationView>, Failure> {
-    let list = ListRequest { namespace: shape.namespace.clone(), ..ListRequest::default() };
-    let request =
-        ListAllocationsRequest { list: Some(list), job: shape.name.clone(), machine: String::new(), ended: true };
-    Ok(connection.jobs().list_allocations(request).await?.into_inner().allocations)
+/// All allocations of a job as it is now, ended ones too. What its name did before, in the same cell, was told then.
+pub(super) async fn allocations(connection: &Connection, job: &JobView) -> Result<Vec<AllocationView>, Failure> {
+    let shape = job.shape.clone().unwrap_or_default();
+    let list = ListRequest { namespace: shape.namespace, ..ListRequest::default() };
+    let request = ListAllocationsRequest { list: Some(list), job: shape.name, machine: String::new(), ended: true };
+    let mut allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+    allocations.retain(|allocation| is_of(job, allocation));
+    Ok(allocations)
+}
+
+fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
+    (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
 /// The last lines that a group's tasks printed, in the order of the tasks; of each task, its successful allocation.
@@ -96,6 +104,13 @@ mod tests {
         };
         let groups = vec![group("split", &[]), group("map", &["split"]), group("check", &["split"])];
         assert_eq!(final_groups(&JobShape { groups, ..JobShape::default() }), ["map", "check"]);
+    }
+
+    #[test]
+    fn what_a_job_of_the_same_name_or_an_earlier_version_printed_is_not_told_again() {
+        let job = JobView { id: 7, version: 2, ..JobView::default() };
+        let of = |job_id, job_version| AllocationView { job_id, job_version, ..AllocationView::default() };
+        assert_eq!([of(7, 2), of(7, 1), of(6, 2)].map(|allocation| is_of(&job, &allocation)), [true, false, false]);
     }
 
     #[test]

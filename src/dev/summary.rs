@@ -31,7 +31,7 @@ pub(super) async fn print(
 ) -> Result<(), Failure> {
     for job in jobs {
         let Some(shape) = &job.shape else { continue };
-        let allocations = logs::allocations(connection, shape).await?;
+        let allocations = logs::allocations(connection, job).await?;
         if job.state() == JobState::JobComplete {
             for group in logs::final_groups(shape) {
                 let text = logs::last_lines(connection, group, &allocations).await?;
