@@ -1,5 +1,7 @@
 //! The connection from a command to its cell, and where the cell's address comes from.
 
+mod patience;
+
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -10,8 +12,9 @@ use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
 };
 use serde::Deserialize;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use self::patience::{Patience, PatientChannel};
 use crate::failure::{Failure, innermost};
 
 /// Where a cell listens when nobody says otherwise.
@@ -27,7 +30,7 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(20);
 /// A connection to a cell; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    channel: Channel,
+    channel: PatientChannel,
 }
 
 impl Connection {
@@ -49,22 +52,36 @@ impl Connection {
             .connect()
             .await
             .map_err(|error| Failure::unreachable(address, &innermost(&error)))?;
-        Ok(Self { channel })
+        Ok(Self { channel: PatientChannel { channel, patience: None } })
     }
 
-    pub(crate) fn jobs(&self) -> JobsClient<Channel> {
+    /// Says so when the server does not answer a call, and gives the call up in the end. Streams may take as long as they like.
+    pub(crate) fn impatient(self, address: &str) -> Self {
+        self.with_patience(Some(Patience::with(address)))
+    }
+
+    /// For who has a time limit of its own.
+    pub(crate) fn patient(self) -> Self {
+        self.with_patience(None)
+    }
+
+    fn with_patience(self, patience: Option<Patience>) -> Self {
+        Self { channel: PatientChannel { patience, ..self.channel } }
+    }
+
+    pub(crate) fn jobs(&self) -> JobsClient<PatientChannel> {
         JobsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    pub(crate) fn inspect(&self) -> InspectClient<Channel> {
+    pub(crate) fn inspect(&self) -> InspectClient<PatientChannel> {
         InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    pub(crate) fn govern(&self) -> GovernClient<Channel> {
+    pub(crate) fn govern(&self) -> GovernClient<PatientChannel> {
         GovernClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    pub(crate) fn cell(&self) -> CellClient<Channel> {
+    pub(crate) fn cell(&self) -> CellClient<PatientChannel> {
         CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }
@@ -131,6 +148,8 @@ impl Preferences {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
@@ -150,6 +169,26 @@ mod tests {
         let status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
         let failure = Failure::from(status);
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
+    }
+
+    // A command said nothing for as long as a stopped server took its connection.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_told_and_given_up() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let (told_after, given_up_after) = (Duration::from_millis(20), Duration::from_millis(200));
+        let patience = Patience { told_after, given_up_after, ..Patience::with(&address) };
+        let told = patience.told.clone();
+        let connection = Connection::open(&address).await.unwrap().with_patience(Some(patience));
+        let mut jobs = connection.jobs();
+        let following = jobs.logs(plenum_proto::v1::LogsRequest::default());
+        assert!(tokio::time::timeout(2 * given_up_after, following).await.is_err(), "a stream is not cut");
+        assert!(!told.load(Relaxed));
+        let status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
+        let failure = Failure::from(status);
+        assert_eq!((failure.code.as_str(), failure.exit), ("UNAVAILABLE", crate::failure::EXIT_FAILED));
+        assert!(failure.message.contains(&address) && failure.message.contains("within 200.0ms"), "{failure}");
+        assert!(told.load(Relaxed));
     }
 
     #[test]

@@ -201,6 +201,20 @@ fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
 const LATE: &str = "name = \"late\"\nscheduler = \"batch\"\n[group.main]\ncount = 3\ncommand = [\"/bin/true\"]\n\
                     resources = { cpu = \"50m\", memory = \"16MiB\" }\n";
 
+// A stopped server hung every command without a word.
+#[test]
+fn who_asks_a_server_that_is_stopped_is_told_what_is_waited_for() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    server.process.signal(Signal::SIGSTOP);
+    let mut asking = stage.start("asking", &["--addr", &server.address, "-o", "json", "job", "list"]);
+    let told = format!("the server at {} accepts connections and does not answer; still waiting\n", server.address);
+    eventually("the one who asks is told", || (stage.text("asking.err") == told).then_some(()));
+    server.process.signal(Signal::SIGCONT);
+    assert_eq!(asking.ended().code(), Some(0));
+    assert_eq!(stage.text("asking.err"), told, "once");
+}
+
 fn running(allocation: u64, ready: bool) -> v1::Transition {
     let state = v1::AllocationState::Running.into();
     v1::Transition { allocation, state, ready, ..v1::Transition::default() }

@@ -79,7 +79,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     warn_unattended(&connection, &shape.scheduler).await;
     if wait {
         let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
-        return wait_for(context, &connection, &job, answer.revision, deadline).await;
+        return wait_for(context, &connection.patient(), &job, answer.revision, deadline).await;
     }
     let object = json!({
         "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,

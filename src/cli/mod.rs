@@ -62,7 +62,7 @@ impl Context {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        Connection::open(&self.address).await
+        Ok(Connection::open(&self.address).await?.impatient(&self.address))
     }
 
     /// The namespace of something named on the command line.

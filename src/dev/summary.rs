@@ -8,7 +8,7 @@ use super::{logs, progress::Progress};
 use crate::{
     connect::Connection,
     failure::Failure,
-    output::{self, Row, allocation_id, job_state, span},
+    output::{self, Row, allocation_id, job_state, span_of},
 };
 
 /// Failed tasks of a job that are told one by one, and lines of each one's standard error.
@@ -93,12 +93,12 @@ fn text(jobs: &[JobView], times: Times, transactions: u64, conflicts: u64) -> St
     let done: u64 = groups().map(|group| u64::from(group.done)).sum();
     let attempts: u64 = groups().map(|group| u64::from(group.attempts)).sum();
     let ended: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.name(), job_state(job.state()))).collect();
-    let took = |time: Duration| span(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
-    let first = times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", took(time)));
+    let first =
+        times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", span_of(time)));
     format!(
         "{} in {}\n{} run in {}{first}; {}, {conflicts} with conflicts",
         ended.join(", "),
-        took(times.whole),
+        span_of(times.whole),
         counted(done, "task"),
         counted(attempts, "allocation"),
         counted(transactions, "transaction"),

@@ -1,5 +1,7 @@
 //! Amounts and times: integers with units for programs, short words for people.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use plenum_proto::v1::{ResourceName, Resources};
 use serde_json::{Value, json};
@@ -38,6 +40,11 @@ pub(crate) fn span(micros: i64) -> String {
         7200..=172_799 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
+}
+
+/// The same, of a length of time.
+pub(crate) fn span_of(time: Duration) -> String {
+    span(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// The wall clock. Only for telling people how old something is.
