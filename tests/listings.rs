@@ -211,6 +211,10 @@ fn what_is_left_out_is_said() {
         assert_eq!(told.code(), Some(0), "{told}");
         assert!(told.err.contains("there are more allocations"), "{told}");
     }
+    for (format, limit, is_told) in [("table", "3", true), ("name", "0", true), ("name", "2", false)] {
+        let told = stage.run(&["--addr", &server.address, "-o", format, "alloc", "list", "--limit", limit]);
+        assert_eq!((told.code(), told.err.contains("the server lists 2 at once")), (Some(0), is_told), "{told}");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
 /// Says so to people where there are more allocations of what is shown than the server lists.
 pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) {
     if listed.truncated && matches!(context.format, Format::Table | Format::Wide) {
-        output::tell("there are more allocations; see them with `plenum alloc list`, --limit and --filter");
+        output::tell("there are more allocations; see them with `plenum alloc list` and --filter");
     }
 }
 
@@ -37,8 +37,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.allocations, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.allocations, answer.truncated, listing.limit))
             })
             .await
         }

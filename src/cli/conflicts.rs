@@ -27,7 +27,8 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
             }
             format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
         };
-        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && command.limit == 0 })
+        let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
+        Ok(Listed { revision: answer.revision, text, missing })
     })
     .await
 }

@@ -20,8 +20,7 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.govern().list_quotas(request).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.quotas, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.quotas, answer.truncated, listing.limit))
             })
             .await
         }
@@ -65,8 +64,7 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.govern().list_partitions(request).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.partitions, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.partitions, answer.truncated, listing.limit))
             })
             .await
         }
@@ -92,8 +90,7 @@ pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<
             watch::print(context.format, listing.watch, async || {
                 let request = without_namespace(context, &listing);
                 let answer = connection.govern().list_schedulers(request).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.schedulers, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.schedulers, answer.truncated, listing.limit))
             })
             .await
         }
@@ -123,8 +120,7 @@ pub(super) async fn hold(context: &Context, command: Holds) -> Result<(), Failur
     watch::print(context.format, listing.watch, async || {
         let request = list_request(context, &listing);
         let answer = connection.govern().list_holds(request).await?.into_inner();
-        let text = output::listing(context.format, answer.revision, &answer.holds, answer.truncated);
-        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+        Ok(Listed::of(context.format, answer.revision, &answer.holds, answer.truncated, listing.limit))
     })
     .await
 }

@@ -35,7 +35,8 @@ pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
         return;
     }
     if story.truncated {
-        output::tell("there are older events; see them with --limit");
+        let oldest = story.events.iter().map(|event| event.revision).min().unwrap_or_default();
+        output::tell(&format!("there are older events; see them with --at {oldest}"));
     }
     if story.oldest_revision > 0 {
         output::tell(&format!("nothing from before revision {} is retained", story.oldest_revision));

@@ -220,8 +220,7 @@ async fn list(context: &Context, listing: &Listing) -> Result<(), Failure> {
     let connection = context.connect().await?;
     watch::print(context.format, listing.watch, async || {
         let answer = connection.jobs().list(list_request(context, listing)).await?.into_inner();
-        let text = output::listing(context.format, answer.revision, &answer.jobs, answer.truncated);
-        Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+        Ok(Listed::of(context.format, answer.revision, &answer.jobs, answer.truncated, listing.limit))
     })
     .await
 }

@@ -26,8 +26,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.inspect().list_machines(request).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.machines, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.machines, answer.truncated, listing.limit))
             })
             .await
         }

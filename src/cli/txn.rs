@@ -32,8 +32,7 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
-                let text = output::listing(context.format, answer.revision, &answer.transactions, answer.truncated);
-                Ok(Listed { revision: answer.revision, text, truncated: answer.truncated && listing.limit == 0 })
+                Ok(Listed::of(context.format, answer.revision, &answer.transactions, answer.truncated, listing.limit))
             })
             .await
         }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     failure::Failure,
-    output::{self, Format},
+    output::{self, Format, Row},
 };
 
 /// How often a watched listing is asked for again.
@@ -17,8 +17,24 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Listed {
     pub(super) revision: u64,
     pub(super) text: String,
-    /// There are more rows than were listed, and nobody asked for so few.
-    pub(super) truncated: bool,
+    /// What people are told about rows that are missing without their having asked for so few.
+    pub(super) missing: Option<String>,
+}
+
+impl Listed {
+    /// Rows that were answered when `limit` were asked for; 0: as many as the server likes.
+    pub(super) fn of<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool, limit: u32) -> Self {
+        let text = output::listing(format, revision, rows, truncated);
+        Self { revision, text, missing: missing(rows.len(), truncated, limit, "--filter") }
+    }
+}
+
+/// A greater --limit gives no more rows than the server's own, so that only asking for less helps.
+pub(super) fn missing(rows: usize, truncated: bool, limit: u32, narrow: &str) -> Option<String> {
+    let is_short = limit == 0 || usize::try_from(limit).is_ok_and(|limit| rows < limit);
+    (truncated && is_short).then(|| {
+        format!("there are more rows; the server lists {rows} at once (`listing_rows`): narrow the list with {narrow}")
+    })
 }
 
 /// Prints a listing; with `watch`, again each time its revision has changed, until the process is interrupted.
@@ -33,9 +49,10 @@ pub(super) async fn print(
         if shown != Some(listed.revision) {
             shown = Some(listed.revision);
             output::print(&framed(format, watch, listed.text))?;
-            let is_for_people = matches!(format, Format::Table | Format::Wide);
-            if listed.truncated && is_for_people {
-                output::tell("there are more rows; list them with --limit, or narrow the list with --filter");
+            // Programs that read JSON find `truncated` in it; names have no room for it.
+            let is_untold = matches!(format, Format::Table | Format::Wide | Format::Name);
+            if let Some(missing) = listed.missing.filter(|_| is_untold) {
+                output::tell(&missing);
             }
         }
         if !watch {
@@ -56,5 +73,18 @@ fn framed(format: Format, watch: bool, text: String) -> String {
         Format::Yaml => format!("---\n{text}"),
         Format::Table | Format::Wide if io::stdout().is_terminal() => format!("\x1b[H\x1b[2J{text}"),
         _ => format!("{text}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // With a --limit above the server's own bound, rows were missing and nothing said so.
+    #[test]
+    fn missing_rows_are_told_unless_so_few_were_asked_for() {
+        let told = |rows, truncated, limit| missing(rows, truncated, limit, "--filter").is_some();
+        assert!(told(2, true, 0) && told(2, true, 3));
+        assert!(!told(2, true, 2) && !told(2, false, 3) && !told(0, false, 0));
     }
 }
