@@ -69,6 +69,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
                     "scheduler",
                     "resources",
                     "transaction",
+                    "ports",
                     "revision",
                     "reason",
                 ];

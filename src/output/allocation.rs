@@ -43,11 +43,28 @@ pub(super) fn is_live(state: AllocationState) -> bool {
     matches!(state, Granted | Starting | Running | Stopping | Evicting | Lost)
 }
 
+/// What it ended with. The wire has 0 also where nothing could be told: of a task that failed, nobody saw an end that had a code, and of a
+/// lost one nobody saw any.
+pub(crate) fn exit_code(allocation: &AllocationView) -> Option<i32> {
+    let is_unknown = match allocation.state() {
+        AllocationState::Failed => allocation.exit_code == 0,
+        AllocationState::EndedLost => true,
+        state => is_live(state),
+    };
+    (!is_unknown).then_some(allocation.exit_code)
+}
+
+/// `http=20000, metrics=20001`
+fn ports(allocation: &AllocationView) -> String {
+    let ports: Vec<String> = allocation.ports.iter().map(|port| format!("{}={}", port.name, port.number)).collect();
+    or_dash(&ports.join(", "))
+}
+
 impl Row for AllocationView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
             &["ID", "JOB", "TASK", "MACHINE", "STATE", "ATTEMPT", "RESTARTS", "EXIT", "AGE"],
-            &["NAMESPACE", "SCHEDULER", "RESOURCES", "TRANSACTION", "REVISION", "REASON"],
+            &["NAMESPACE", "SCHEDULER", "RESOURCES", "PORTS", "TRANSACTION", "REVISION", "REASON"],
         )
     }
 
@@ -60,11 +77,12 @@ impl Row for AllocationView {
             state_name(self.state()).to_owned(),
             self.attempt.to_string(),
             self.restarts.to_string(),
-            if is_live(self.state()) { "-".to_owned() } else { self.exit_code.to_string() },
+            exit_code(self).map_or_else(|| "-".to_owned(), |code| code.to_string()),
             ago(self.created_micros),
             self.namespace.clone(),
             or_dash(&self.scheduler),
             quantity::short_resources(self.resources.as_ref()),
+            ports(self),
             transaction_id(self.session, self.number),
             self.created_revision.to_string(),
             or_dash(&self.reason),
@@ -72,7 +90,6 @@ impl Row for AllocationView {
     }
 
     fn to_json(&self) -> Value {
-        let is_live = is_live(self.state());
         let mut object = json!({
             "id": self.name(),
             "namespace": self.namespace,
@@ -92,7 +109,7 @@ impl Row for AllocationView {
             "transaction": transaction_id(self.session, self.number),
             "created_revision": self.created_revision,
             "created_at": json_time(self.created_micros),
-            "exit_code": if is_live { Value::Null } else { json!(self.exit_code) },
+            "exit_code": exit_code(self),
             "reason": or_null(&self.reason),
             "ended_revision": if self.ended_revision == 0 { Value::Null } else { json!(self.ended_revision) },
             "ended_at": json_time(self.ended_micros),
@@ -106,5 +123,41 @@ impl Row for AllocationView {
 
     fn name(&self) -> String {
         allocation_id(self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::{Port, Resources};
+
+    use super::*;
+
+    // A task whose shim was killed, or that never started, was shown as failed with exit code 0.
+    #[test]
+    fn what_failed_without_an_exit_code_has_none() {
+        let ended = |state: AllocationState, exit_code| {
+            let view = AllocationView { state: state.into(), exit_code, ..AllocationView::default() };
+            (view.cells()[7].clone(), view.to_json()["exit_code"].clone())
+        };
+        let none = ("-".to_owned(), Value::Null);
+        assert_eq!(ended(AllocationState::Failed, 0), none);
+        assert_eq!(ended(AllocationState::EndedLost, 0), none);
+        assert_eq!(ended(AllocationState::Running, 0), none);
+        assert_eq!(ended(AllocationState::Failed, 3), ("3".to_owned(), json!(3)));
+        assert_eq!(ended(AllocationState::Complete, 0), ("0".to_owned(), json!(0)));
+    }
+
+    #[test]
+    fn people_see_ports_and_which_amount_is_which() {
+        let port = |name: &str, number| Port { name: name.to_owned(), number };
+        let resources =
+            Resources { cpu_millis: 100, memory_bytes: 16 << 20, disk_bytes: 10 << 20, ..Default::default() };
+        let ports = vec![port("http", 20_000), port("metrics", 20_001)];
+        let view = AllocationView { ports, resources: Some(resources), ..AllocationView::default() };
+        let cells = view.cells();
+        assert_eq!(cells[11..13], ["cpu 100m, memory 16MiB, disk 10MiB", "http=20000, metrics=20001"]);
+        assert_eq!(AllocationView::default().cells()[12], "-");
+        let (narrow, wide) = AllocationView::titles();
+        assert_eq!(cells.len(), narrow.len() + wide.len());
     }
 }

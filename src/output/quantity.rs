@@ -83,12 +83,12 @@ pub(super) fn json_resources(resources: Option<&Resources>) -> Value {
     object
 }
 
-/// Amounts for people: `500m 64MiB`.
+/// Amounts for people: `cpu 500m, memory 64MiB`.
 pub(super) fn short_resources(resources: Option<&Resources>) -> String {
     let Some(resources) = resources else { return "-".to_owned() };
-    let mut text = format!("{} {}", cpu(resources.cpu_millis), bytes(resources.memory_bytes));
+    let mut text = format!("cpu {}, memory {}", cpu(resources.cpu_millis), bytes(resources.memory_bytes));
     if resources.disk_bytes > 0 {
-        text.push_str(&format!(" {}", bytes(resources.disk_bytes)));
+        text.push_str(&format!(", disk {}", bytes(resources.disk_bytes)));
     }
     text
 }
