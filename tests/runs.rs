@@ -104,6 +104,8 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+    assert_eq!((logs(&["--tail", "1"]).as_str(), logs(&["--tail", "0"]).as_str()), ("well done\n", ""));
+    assert_eq!(logs(&["--tail", "0", "-f"]), "", "it prints nothing new any more");
 #[test]
 fn who_waits_for_a_job_waits_through_a_restart_of_the_cell() {
     let stage = Stage::new();

@@ -419,9 +419,9 @@ pub(crate) enum Alloc {
         /// Standard error instead of standard output
         #[arg(long)]
         stderr: bool,
-        /// Only the last lines
-        #[arg(long, value_name = "LINES", default_value_t = 0, hide_default_value = true)]
-        tail: u32,
+        /// Only the last lines; with 0 none, or with -f only new ones
+        #[arg(long, value_name = "LINES")]
+        tail: Option<u32>,
     },
     /// Stops an allocation; its task is placed again if its job still wants it
     Stop {
