@@ -192,6 +192,14 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     assert_eq!(drained.code(), Some(0), "{drained}");
     assert_eq!(drained.json(), json!({"name": "m1", "state": "drained"}));
     assert!(drained.err.contains("m1: 2 tasks left, stopped in"), "{drained}");
+    // Who waits for it may leave.
+    let drain = ["--addr", &cell.server.address, "machine", "drain", "m1", "--deadline", "10m"];
+    let mut leaving = cell.stage.start("leaving", &drain);
+    eventually("somebody waits", || cell.stage.text("leaving.err").contains("2 tasks left").then_some(()));
+    leaving.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(leaving.ended().code(), Some(130));
+    assert!(cell.stage.text("leaving.err").contains("the drain of m1 goes on"), "{}", cell.stage.text("leaving.err"));
+
     let ended = cell.ask(&["alloc", "list", "--job", "job", "--all"]);
     let reasons: Vec<_> =
         ended["items"].as_array().unwrap().iter().map(|each| (&each["state"], &each["reason"])).collect();

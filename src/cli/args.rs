@@ -456,7 +456,7 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
     },
-    /// Moves everything away by a deadline, and waits until the machine is empty
+    /// Takes no more tasks, lets those that are there go on until a deadline, stops what is left then, and waits until it is empty
     Drain {
         /// The machine's name
         name: String,

@@ -17,12 +17,26 @@ use crate::{
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 
-/// Waits until nothing is left on a machine that is drained since revision `since`. Interrupting the command leaves the drain as it is.
+/// What shells end with after Ctrl-C.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Waits until nothing is left on a machine that is drained since revision `since`. Interrupting the command leaves the drain as it is, and
+/// says so.
 ///
 /// # Errors
 ///
 /// When somebody ended the drain.
 pub(super) async fn wait(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+    tokio::select! {
+        ended = until_empty(context, connection, name, since) => ended,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            output::tell(&format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"));
+            std::process::exit(EXIT_INTERRUPTED)
+        }
+    }
+}
+
+async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
     let mut told = None;
     loop {
