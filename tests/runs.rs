@@ -90,6 +90,9 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!((good.code(), good.json()["state"].as_str()), (Some(0), Some("complete")), "{good}");
     let bad = run("bad", "\"/bin/false\"", &[]);
     assert_eq!((bad.code(), bad.json()["state"].as_str()), (Some(1), Some("failed")), "{bad}");
+    let worse = stage.file("worse.toml", &once("worse", "\"/bin/false\""));
+    let worse = stage.run(&["--addr", &dev.address, "job", "run", &worse, "--wait"]);
+    assert_eq!((worse.code(), worse.out.as_str()), (Some(1), "job worse failed: task main[0] failed: exit code 1\n"));
     let long = run("long", "\"/bin/sleep\", \"1000\"", &["--timeout", "300ms"]);
     assert_eq!((long.code(), long.error()["code"].as_str()), (Some(3), Some("TIME_LIMIT")), "{long}");
 
@@ -101,11 +104,11 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!(stage.ask(&dev.address, &["alloc", "show", &id])["exit_code"], 0);
     let logs = |more: &[&str]| stage.run(&[&["--addr", &dev.address, "alloc", "logs", &id], more].concat()).out;
     assert_eq!((logs(&[]).as_str(), logs(&["--stderr"]).as_str()), ("well done\n", "indeed\n"));
+    assert_eq!((logs(&["--tail", "1"]).as_str(), logs(&["--tail", "0"]).as_str()), ("well done\n", ""));
+    assert_eq!(logs(&["--tail", "0", "-f"]), "", "it prints nothing new any more");
     assert_eq!(dev.stop().code(), Some(0));
 }
 
-    assert_eq!((logs(&["--tail", "1"]).as_str(), logs(&["--tail", "0"]).as_str()), ("well done\n", ""));
-    assert_eq!(logs(&["--tail", "0", "-f"]), "", "it prints nothing new any more");
 #[test]
 fn who_waits_for_a_job_waits_through_a_restart_of_the_cell() {
     let stage = Stage::new();

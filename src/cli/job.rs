@@ -136,7 +136,7 @@ async fn wait_for(
         let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
         // A picture from before the submission may show the end of an earlier run of the job.
         if has_ended && revision >= since {
-            let text = || format!("job {} {}\n", job.name, output::job_state(state));
+            let text = || ended_text(&job.name, &view);
             let printed = output::object(context.format, &view.to_json(), &job.name, text);
             output::print_and_go_on(printed.as_bytes())?;
             point_to_logs(context, connection, job, &view).await;
@@ -145,6 +145,12 @@ async fn wait_for(
         }
         rest(job, state, &mut period, deadline).await?;
     }
+}
+
+/// How a job ended, and why where it failed: its first failed task.
+fn ended_text(name: &str, view: &JobView) -> String {
+    let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
+    format!("job {name} {}{why}\n", output::job_state(view.state()))
 }
 
 /// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts.
@@ -315,6 +321,14 @@ pub(super) fn tell_change(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_failed_says_why() {
+        let mut view = JobView { state: JobState::JobFailed.into(), ..JobView::default() };
+        assert_eq!(ended_text("p1", &view), "job p1 failed\n");
+        view.reason = "task work[0] failed: exit code 3".to_owned();
+        assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
+    }
 
     #[test]
     fn who_waits_for_a_scheduler_is_told_what_to_do() {
