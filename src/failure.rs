@@ -96,9 +96,14 @@ impl From<Status> for Failure {
         } else if message.is_empty() {
             message = format!("the cell answered {}", status.code().description().to_lowercase());
         }
+        if code == "INSTANT_PASSED" {
+            message = with_times(&message);
+        }
         let failure = Self::new(&code, message);
+        // A cell that answers about somebody who does not is there.
+        let is_of_others = matches!(code.as_str(), "AGENT_GONE" | "NO_LOGS");
         match grpc_code {
-            Code::Unavailable => failure.with_hint("the cell may be starting or gone; try again"),
+            Code::Unavailable if !is_of_others => failure.with_hint("the cell may be starting or gone; try again"),
             Code::DeadlineExceeded => failure.with_exit(EXIT_UNFINISHED),
             _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
             _ => failure,
@@ -119,6 +124,22 @@ pub(crate) fn innermost(error: &dyn Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+/// The message with each "N µs", as the cell counts instants, written as a time.
+fn with_times(message: &str) -> String {
+    let mut parts = message.split(" µs");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = text.len() - text.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let time = text[digits..].parse().ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        match time {
+            Some(time) => text.replace_range(digits.., &time.to_string()),
+            None => text.push_str(" µs"),
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// The name of a status in `google.rpc.Code`.
@@ -156,6 +177,26 @@ mod tests {
             Failure::from(Status::not_found("")).message,
             "the cell answered some requested entity was not found"
         );
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_is_not_the_cell() {
+        let of = |code: &'static str| {
+            let mut status = Status::unavailable("no");
+            status.metadata_mut().insert(CODE_METADATA, code.parse().unwrap());
+            Failure::from(status).hint.unwrap()
+        };
+        assert_eq!(of("AGENT_GONE"), "`plenum explain AGENT_GONE` tells more");
+        assert!(of("SERVER_ENDING").contains("the cell may be"));
+    }
+
+    #[test]
+    fn instants_are_told_as_times() {
+        assert_eq!(
+            with_times("nightly was launched for 3000000 µs; expected a later instant, found 2500000 µs"),
+            "nightly was launched for 1970-01-01T00:00:03Z; expected a later instant, found 1970-01-01T00:00:02.5Z"
+        );
+        assert_eq!(with_times("it took some µs"), "it took some µs");
     }
 
     #[test]

@@ -165,7 +165,13 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
     cell.stands("before", 1, 0);
     cell.stands("after", 0, 2);
     let again = cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", "batch"]);
-    assert!(again.out.contains("batch: is paused already"), "{again}");
+    assert!(again.out.contains("batch: is paused already") && again.err.is_empty(), "{again}");
+    let pause = |name: &str| cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", name]);
+    pause("bacth").says(0, &["has never seen a scheduler named \"bacth\""]);
+    pause("a b").says(2, &["error[USAGE]"]);
+    let quota = |more: &[&str]| cell.stage.run(&[&["--addr", &cell.server.address, "quota"], more].concat());
+    quota(&["set", "A B", "--cpu", "1"]).says(2, &["error[USAGE]", "the namespace `A B`"]);
+    quota(&["remove", "A B"]).says(2, &["error[USAGE]"]);
     assert_eq!(cell.ask(&["scheduler", "resume", "batch"])["changed"], true);
     cell.stands("after", 2, 0);
     assert_eq!(batch()["state"], "connected");
@@ -186,12 +192,6 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     assert!(late["waiting_reason"].is_string(), "{late:#}");
     cell.stands("job", 2, 0);
 
-    // An earlier deadline, and this time somebody waits for it.
-    let drained =
-        cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "machine", "drain", "m1", "--deadline", "3s"]);
-    assert_eq!(drained.code(), Some(0), "{drained}");
-    assert_eq!(drained.json(), json!({"name": "m1", "state": "drained"}));
-    assert!(drained.err.contains("m1: 2 tasks left, stopped in"), "{drained}");
     // Who waits for it may leave.
     let drain = ["--addr", &cell.server.address, "machine", "drain", "m1", "--deadline", "10m"];
     let mut leaving = cell.stage.start("leaving", &drain);
@@ -200,6 +200,12 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     assert_eq!(leaving.ended().code(), Some(130));
     assert!(cell.stage.text("leaving.err").contains("the drain of m1 goes on"), "{}", cell.stage.text("leaving.err"));
 
+    // An earlier deadline, and this time somebody waits for it.
+    let drained =
+        cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "machine", "drain", "m1", "--deadline", "3s"]);
+    assert_eq!(drained.code(), Some(0), "{drained}");
+    assert_eq!(drained.json(), json!({"name": "m1", "state": "drained"}));
+    assert!(drained.err.contains("m1: 2 tasks left, stopped in"), "{drained}");
     let ended = cell.ask(&["alloc", "list", "--job", "job", "--all"]);
     let reasons: Vec<_> =
         ended["items"].as_array().unwrap().iter().map(|each| (&each["state"], &each["reason"])).collect();

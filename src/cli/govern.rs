@@ -25,6 +25,7 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
             .await
         }
         Quotas::Set { name, limits } => {
+            named("namespace", &name)?;
             let connection = context.connect().await?;
             let limit = Some(quota_of(&connection, &limits).await?);
             let request = SetQuota { namespace: name.clone(), limit };
@@ -32,11 +33,17 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
             tell_change(context, &answer, &name, "has this quota from now on", "has this quota already")
         }
         Quotas::Remove { name } => {
+            named("namespace", &name)?;
             let request = SetQuota { namespace: name.clone(), limit: None };
             let answer = context.connect().await?.govern().set_quota(request).await?.into_inner();
             tell_change(context, &answer, &name, "has no quota any more", "has no quota")
         }
     }
+}
+
+/// Wrong usage, where a name can't be one.
+fn named(what: &str, name: &str) -> Result<(), Failure> {
+    job_file::name_fault(name).map_or(Ok(()), |fault| Err(Failure::usage(format!("the {what} {fault}"))))
 }
 
 /// The whole quota: what is not named is not limited.
@@ -104,14 +111,29 @@ fn without_namespace(context: &Context, listing: &Listing) -> ListRequest {
 }
 
 async fn pause(context: &Context, name: String, paused: bool) -> Result<(), Failure> {
+    named("scheduler's name", &name)?;
+    let connection = context.connect().await?;
+    // Asked before: whoever is paused is known from then on.
+    if paused && !is_known(&connection, &name).await {
+        output::tell(&format!(
+            "warning: this cell has never seen a scheduler named \"{name}\"; one that comes is paused \
+             (`plenum scheduler resume {name}` ends that)"
+        ));
+    }
     let request = PauseScheduler { scheduler: name.clone(), paused };
-    let answer = context.connect().await?.govern().pause_scheduler(request).await?.into_inner();
+    let answer = connection.govern().pause_scheduler(request).await?.into_inner();
     let (done, idle) = if paused {
         ("paused: its transactions are refused, what it placed runs on", "is paused already")
     } else {
         ("resumed", "is not paused")
     };
     tell_change(context, &answer, &name, done, idle)
+}
+
+/// True where the cell has seen a scheduler of this name, or where that can't be found out.
+async fn is_known(connection: &Connection, name: &str) -> bool {
+    let request = ListRequest { filter: format!("name={name}"), ..ListRequest::default() };
+    connection.govern().list_schedulers(request).await.map_or(true, |answer| !answer.into_inner().schedulers.is_empty())
 }
 
 pub(super) async fn hold(context: &Context, command: Holds) -> Result<(), Failure> {

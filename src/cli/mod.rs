@@ -14,7 +14,7 @@ mod target;
 mod txn;
 mod watch;
 
-use std::process::ExitCode;
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use serde_json::json;
@@ -132,13 +132,29 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
         Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
-        Command::Verify { dir } => parts::verify(context.format, dir),
+        Command::Verify { dir } => parts::verify(context.format, dir.clone()).map_err(|why| unreadable(dir, why)),
         Command::Backup { out, dir } => parts::backup(&context, &out, dir.as_deref()),
-        Command::Restore(flags) => parts::restore(&context, &flags),
+        Command::Restore(flags) => parts::restore(&context, &flags).map_err(|failure| match failure.code.as_str() {
+            "DIRECTORY_LOCKED" => {
+                failure.with_hint("its server runs: back that cell up with `plenum backup`, or stop it first")
+            }
+            _ => failure,
+        }),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
         Command::Completion { shell } => completion(shell),
         Command::Version => version(context.format),
         asking => block_on(ask(&context, asking))?,
+    }
+}
+
+/// That one may not look into a folder does not mean that nothing is there.
+fn unreadable(dir: Option<PathBuf>, failure: Failure) -> Failure {
+    let looked = dir.filter(|_| failure.code == "BAD_DIRECTORY").map(|dir| (dir.join("log").metadata(), dir));
+    match looked {
+        Some((Err(error), dir)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Failure::io(format!("cannot read {}", dir.display()), &error).with_hint("verify it as its server's user")
+        }
+        _ => failure,
     }
 }
 
