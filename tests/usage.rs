@@ -210,6 +210,24 @@ fn a_slip_in_a_configuration_is_told_with_its_line() {
 }
 
 #[test]
+fn each_setting_is_in_the_table_of_its_part() {
+    let page = include_str!("../docs/operating.md");
+    let stage = Stage::new();
+    let file = stage.file("part.toml", "no_such_field = 1\n");
+    for part in ["server", "agent"] {
+        let told = stage.run(&[part, "--config", &file]).says(1, &["expected one of"]).err.clone();
+        let known = told.split("expected one of").nth(1).unwrap();
+        let mut known: Vec<&str> = known.split('`').skip(1).step_by(2).take_while(|word| !word.contains(' ')).collect();
+        let table = page.split(&format!("| the {part}'s field |")).nth(1).unwrap().split("\n\n").next().unwrap();
+        let rows = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        let mut rows: Vec<&str> = rows.collect();
+        known.sort_unstable();
+        rows.sort_unstable();
+        assert_eq!(rows, known, "the fields of the {part}'s file, in docs/operating.md");
+    }
+}
+
+#[test]
 fn a_scheduler_that_nobody_knows_is_told() {
     let stage = Stage::new();
     stage.run(&["scheduler", "astrology"]).says(1, &["error[NO_SUCH_SCHEDULER]", "astrology", "batch"]);
