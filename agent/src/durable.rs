@@ -55,7 +55,12 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(invalid(path, format!("expected at most {FILE_BYTES_MAX} bytes")));
     }
-    serde_json::from_slice(&text).map(Some).map_err(|error| invalid(path, error.to_string()))
+    parse(&text).map(Some).map_err(|error| invalid(path, error.to_string()))
+}
+
+/// Reads the content of such a file.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(text)
 }
 
 fn invalid(path: &Path, what: String) -> io::Error {

@@ -14,6 +14,7 @@ pub mod isolation;
 pub mod logs;
 pub mod machine;
 mod open_files;
+pub mod probe;
 pub mod process;
 pub mod reconciler;
 pub mod removal;

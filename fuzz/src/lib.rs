@@ -33,19 +33,44 @@ mod job_file;
 #[path = "../../src/cli/at.rs"]
 mod at;
 
+#[allow(dead_code, reason = "only a part of it is fed")]
+#[path = "../../src/parts/config.rs"]
+mod config;
+
 /// What the parsers of the command line know of its failures.
 mod failure {
+    use std::fmt;
+
     /// Stands for the binary's own.
     #[derive(Debug)]
-    pub(crate) struct Failure(String);
+    #[allow(dead_code, reason = "the parsers' own tests look at it, where they run")]
+    pub(crate) struct Failure {
+        pub(crate) code: &'static str,
+        pub(crate) message: String,
+    }
 
     impl Failure {
+        pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+            Self { code, message: message.into() }
+        }
+
+        pub(crate) fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+            Self::new("IO", format!("{}: {error}", what.into()))
+        }
+
         pub(crate) fn usage(what: impl Into<String>) -> Self {
-            Self(what.into())
+            Self::new("USAGE", what)
         }
 
         pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
-            Self(format!("{}; {}", self.0, hint.into()))
+            let message = format!("{}; {}", self.message, hint.into());
+            Self { message, ..self }
+        }
+    }
+
+    impl fmt::Display for Failure {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.message)
         }
     }
 }

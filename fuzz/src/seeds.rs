@@ -1,5 +1,8 @@
 //! Valid inputs, from which the corpus is made. The same each time: no seed comes from a clock.
 
+mod files;
+mod session;
+
 use bytes::{Bytes, BytesMut};
 use plenum_proto::{command, delta, log, pages, v1};
 use proptest::strategy::{Strategy, ValueTree};
@@ -34,13 +37,27 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         }
         "job" => jobs(),
         "agent" => agents(),
+        "session_request" => session::requests(),
+        "session_responses" => session::responses(),
+        "assignments" => session::assignments(),
+        "records" => files::records(),
+        "filter" => texts(&[
+            "name=web",
+            "state!=ready",
+            "name=web,state!=ready",
+            "attr.rack=r1",
+            " job = a , attr.disk != ssd ",
+            "attr.a=b!=c",
+            ",,name=,",
+        ]),
+        "configuration" => texts(files::CONFIGURATIONS),
         "pages" => worlds().iter().map(snapshot).collect(),
         "batch" => worlds().iter().map(batch).collect(),
         "log" => logs(),
-        "frames" => vec![b"\x02payload of sixteen".to_vec(), vec![1; 60], vec![200; 1700]],
+        "frames" => frames(),
         "history" => history(),
-        "backup" => backups().into_iter().map(|(whole, _)| whole).collect(),
-        "sealed_backup" => backups().into_iter().map(|(_, records)| records).collect(),
+        "backup" => files::backups().into_iter().map(|(whole, _)| whole).collect(),
+        "sealed_backup" => files::backups().into_iter().map(|(_, records)| records).collect(),
         "job_file" => job_files(),
         "moment" => texts(&[
             "1",
@@ -171,6 +188,29 @@ fn logs() -> Vec<Vec<u8>> {
     files.map(|(number, (_, image))| [&[u8::try_from(number).unwrap_or(0)], image.as_slice()].concat()).collect()
 }
 
+/// Payloads, each behind its length in eights.
+fn frames() -> Vec<Vec<u8>> {
+    let of = |lengths: &[u8]| {
+        let payload = |length: &u8| [vec![*length], vec![*length; usize::from(*length) * 8]].concat();
+        lengths.iter().flat_map(payload).collect::<Vec<u8>>()
+    };
+    vec![
+        b"\x02payload of sixteen".to_vec(),
+        vec![1; 60],
+        vec![200; 1700],
+        // Of nothing; around a sector, whose end a frame may share; around a segment's end, which it must not cross.
+        of(&[0, 0, 0]),
+        of(&[50, 51, 52, 53, 54]),
+        of(&[63, 64, 65, 64]),
+        of(&[127, 126, 120, 110, 1]),
+        of(&[150, 150, 150, 150]),
+        // Larger than any frame, between two that are not.
+        of(&[1, 255, 1]),
+        // Cut in the middle, as what is behind the last length.
+        b"\x01whole one\x09not whole".to_vec(),
+    ]
+}
+
 fn history() -> Vec<Vec<u8>> {
     let row = |key: &[u8], value: &[u8]| [&[u8::try_from(key.len()).unwrap_or(0)], key, value].concat();
     let mut inputs = vec![row(&[1; 14], &[8, 1]), row(&[2, 0, 0, 0, 0, 0, 0, 0, 9], &[8, 7, 16, 9])];
@@ -191,34 +231,6 @@ fn history() -> Vec<Vec<u8>> {
         inputs.push(row(&1_u64.to_be_bytes(), &[&length.to_le_bytes()[..], &literals].concat()));
     }
     inputs
-}
-
-/// Whole files, and what the sealing target makes the same of.
-fn backups() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut all = Vec::new();
-    for world in worlds().iter().take(3) {
-        let images: Vec<Bytes> = pages::every(&world.cell)
-            .map(|(table, number)| pages::encode_page(&world.cell, table, number))
-            .filter(|page| page.len() < 256)
-            .collect();
-        let manifest =
-            v1::BackupManifest { pages: images.len() as u64, ..v1::BackupManifest::default() }.encode_to_vec();
-        let records =
-            [(1, manifest)].into_iter().chain(images.iter().map(|page| (2, page.to_vec()))).chain([(3, Vec::new())]);
-        let mut whole = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
-        let mut bare = Vec::new();
-        for (kind, content) in records {
-            whole.push(kind);
-            whole.extend_from_slice(&u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
-            whole.extend_from_slice(&content);
-            let seal = *blake3::hash(&whole).as_bytes();
-            whole.extend_from_slice(&seal[..16]);
-            bare.extend_from_slice(&[kind, u8::try_from(content.len()).unwrap_or(0)]);
-            bare.extend_from_slice(&content);
-        }
-        all.push((whole, bare));
-    }
-    all
 }
 
 const JOB: &str = r#"name = "word-count"

@@ -1,6 +1,7 @@
 //! What is fed.
 
 mod disk;
+mod stream;
 mod text;
 mod wire;
 
@@ -27,6 +28,24 @@ pub const TARGETS: &[Target] = &[
     Target { name: "job", about: "submitted jobs", run: wire::job, briefly: 4000 },
     Target { name: "agent", about: "registrations and reports of agents", run: wire::agent, briefly: 4000 },
     Target {
+        name: "session_request",
+        about: "messages of a session, as the server takes them",
+        run: stream::session_request,
+        briefly: 4000,
+    },
+    Target {
+        name: "session_responses",
+        about: "what a scheduler is told, by its runtime",
+        run: stream::session_responses,
+        briefly: 400,
+    },
+    Target {
+        name: "assignments",
+        about: "what an agent is told, by its state machine",
+        run: stream::assignments,
+        briefly: 1500,
+    },
+    Target {
         name: "batch",
         about: "batches of the log, read twice: by hand and by generated code",
         run: wire::batch,
@@ -35,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "log", about: "files of a log: identity, mark, segments", run: disk::log, briefly: 400 },
     Target { name: "frames", about: "frames of a log whose checksums are right", run: disk::frames, briefly: 400 },
     Target { name: "history", about: "rows of the history, unsealed", run: disk::history, briefly: 4000 },
+    Target { name: "records", about: "files of an agent's directory", run: disk::records, briefly: 4000 },
     Target { name: "backup", about: "backup files", run: disk::backup, briefly: 400 },
     Target {
         name: "sealed_backup",
@@ -49,6 +69,13 @@ pub const TARGETS: &[Target] = &[
         briefly: 1500,
     },
     Target { name: "moment", about: "revisions and times of --at", run: text::moment, briefly: 4000 },
+    Target { name: "filter", about: "filters of listings", run: text::filter, briefly: 4000 },
+    Target {
+        name: "configuration",
+        about: "configuration files of servers and agents",
+        run: text::configuration,
+        briefly: 4000,
+    },
     Target { name: "ids", about: "ids and names, as people type them", run: text::ids, briefly: 4000 },
 ];
 

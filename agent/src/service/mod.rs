@@ -94,7 +94,7 @@ pub enum AgentError {
 
 /// What an agent remembers of its cell, over restarts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Remembered {
+pub(crate) struct Remembered {
     /// In hexadecimal; empty: no cell yet.
     cell_id: String,
     incarnation: u64,

@@ -16,6 +16,7 @@ mod listing;
 mod missed;
 mod names;
 pub(crate) mod past;
+pub mod probe;
 mod session;
 mod story;
 mod stream;

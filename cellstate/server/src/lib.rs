@@ -42,6 +42,7 @@ mod view;
 /// What is written is what the core decided: both must mean the same by a version.
 const _: () = assert!(plenum_core::CORE_VERSION == plenum_proto::log::CORE_VERSION);
 
+pub use api::probe;
 pub use backup::{
     BackupError, FILE_VERSION, Loss, LostRevision, RestoreOptions, Restored, back_up_folder, check as check_backup,
     read_backup, restore,

@@ -95,6 +95,11 @@ pub(super) fn history(input: &[u8]) -> bool {
     plenum_history::probe::row(key, &Bytes::copy_from_slice(value)) > 2
 }
 
+/// What an agent and its shims leave for each other.
+pub(super) fn records(input: &[u8]) -> bool {
+    plenum_agent::probe::record(input) > 0
+}
+
 fn check_backup(bytes: &[u8]) -> bool {
     let file = tempfile::NamedTempFile::new().expect("temporary files can be made");
     std::fs::write(file.path(), bytes).expect("temporary files can be written");

@@ -1,8 +1,11 @@
 //! What people write.
 
+use std::time::Duration;
+
 use plenum_model::{AllocationId, TransactionId};
 
 use crate::at::parse_at;
+use crate::config::{AgentFile, ServerFile};
 use crate::job_file::{JobFile, duration_micros, name_fault};
 
 /// Both formats, whatever the text looks like.
@@ -43,4 +46,27 @@ pub(super) fn ids(input: &[u8]) -> bool {
     let is_name = name_fault(text).is_none();
     assert_eq!(is_name, plenum_model::is_name(text, false));
     allocation.is_some() || transaction.is_some() || is_name
+}
+
+pub(super) fn filter(input: &[u8]) -> bool {
+    std::str::from_utf8(input).is_ok_and(plenum_server::probe::filter)
+}
+
+/// A file may be of a server or of an agent; both are read with the bounds that flags have.
+pub(super) fn configuration(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    let server = toml::from_str::<ServerFile>(text);
+    if let Ok(file) = &server {
+        let times = [file.lease, file.session_linger, file.retain, file.unknown_after];
+        let is_time = |time: &Duration| i64::try_from(time.as_micros()).is_ok();
+        assert!(times.iter().flatten().all(is_time), "a time that no clock has: {times:?}");
+    }
+    let agent = toml::from_str::<AgentFile>(text);
+    if let Ok(file) = &agent {
+        let _ = file.check();
+        if let Ok(all) = file.each_device() {
+            assert!(all.len() <= 64 * file.devices.len(), "more devices than a machine has");
+        }
+    }
+    server.is_ok() || agent.is_ok()
 }

@@ -8,6 +8,8 @@ use plenum_proto::{
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
 
+use super::stream::messages;
+
 fn owned(input: &[u8]) -> Bytes {
     Bytes::copy_from_slice(input)
 }
@@ -45,15 +47,7 @@ pub(super) fn decision(input: &[u8]) -> bool {
 
 /// An input is a row of length-delimited pages.
 pub(super) fn pages(input: &[u8]) -> bool {
-    let mut rest = owned(input);
-    let mut all = Vec::new();
-    while let Ok(length) = prost::decode_length_delimiter(&mut rest) {
-        if length > rest.len() {
-            break;
-        }
-        all.push(rest.split_to(length));
-    }
-    let Ok(cell) = images::restore(all) else { return false };
+    let Ok(cell) = images::restore(messages(input)) else { return false };
     let again = images::every(&cell).map(|(table, number)| images::encode_page(&cell, table, number));
     let again = images::restore(again.collect::<Vec<_>>()).expect("the pages of a cell are a cell");
     assert_eq!(cell.first_difference(&again).map(|difference| difference.to_string()), None);

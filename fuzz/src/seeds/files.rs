@@ -1,0 +1,139 @@
+//! Files of parts: backups, an agent's records, configurations.
+
+use bytes::Bytes;
+use plenum_agent::driver::{Exit, Failure, FailureKind, TaskSpec};
+use plenum_agent::isolation::Isolation;
+use plenum_agent::process::ProcessIdentity;
+use plenum_model::{AllocationId, JobId};
+use plenum_proto::{pages, v1};
+use prost::Message;
+use serde_json::json;
+
+use super::worlds;
+
+/// Its kind and its content.
+type Record = (u8, Vec<u8>);
+
+/// Whole files, and what the sealing target makes the same of.
+pub(super) fn backups() -> Vec<(Vec<u8>, Vec<u8>)> {
+    const MANIFEST: u8 = 1;
+    const PAGE: u8 = 2;
+    const END: u8 = 3;
+    let mut all = Vec::new();
+    for (number, world) in worlds().iter().enumerate() {
+        let images: Vec<Bytes> = pages::every(&world.cell)
+            .map(|(table, number)| pages::encode_page(&world.cell, table, number))
+            .filter(|page| page.len() < 256)
+            .collect();
+        let identity = v1::BackupManifest {
+            plenum_version: "0.1.0".to_owned(),
+            core_version: 1,
+            cell_id: b"a cell of a test".to_vec().into(),
+            incarnation: 1,
+            term: 1,
+            revision: world.cell.revision().0,
+            time_micros: world.cell.time().micros,
+            frame_hash: vec![7; 32].into(),
+            pages: 0,
+        };
+        let whole = |pages: u64| match number {
+            0..3 => v1::BackupManifest { pages, ..v1::BackupManifest::default() },
+            _ => v1::BackupManifest { pages, ..identity.clone() },
+        };
+        let manifest = (MANIFEST, whole(images.len() as u64).encode_to_vec());
+        let all_pages = images.iter().map(|page| (PAGE, page.to_vec()));
+        let mut records = vec![manifest];
+        records.extend(all_pages);
+        records.push((END, Vec::new()));
+        all.push(sealed(&records));
+        if number == 3 {
+            // One page less than was announced; one twice; the end in the middle; another beginning; no end.
+            let changes: [fn(&mut Vec<Record>); 5] = [
+                |records| drop(records.remove(1)),
+                |records| records.insert(1, records[1].clone()),
+                |records| records.insert(2, (END, Vec::new())),
+                |records| records.insert(2, records[0].clone()),
+                |records| drop(records.pop()),
+            ];
+            for change in changes {
+                let mut changed = records.clone();
+                change(&mut changed);
+                all.push(sealed(&changed));
+            }
+        }
+    }
+    // Of a cell without anything; of nothing at all; with a kind of record that is none.
+    let empty = (MANIFEST, v1::BackupManifest::default().encode_to_vec());
+    all.push(sealed(&[empty.clone(), (END, Vec::new())]));
+    all.push(sealed(&[]));
+    all.push(sealed(&[empty, (9, b"of a later version".to_vec()), (END, Vec::new())]));
+    all
+}
+
+fn sealed(records: &[Record]) -> (Vec<u8>, Vec<u8>) {
+    let mut whole = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
+    let mut bare = Vec::new();
+    for (kind, content) in records {
+        whole.push(*kind);
+        whole.extend_from_slice(&u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
+        whole.extend_from_slice(content);
+        let seal = *blake3::hash(&whole).as_bytes();
+        whole.extend_from_slice(&seal[..16]);
+        bare.extend_from_slice(&[*kind, u8::try_from(content.len()).unwrap_or(0)]);
+        bare.extend_from_slice(content);
+    }
+    (whole, bare)
+}
+
+pub(super) fn records() -> Vec<Vec<u8>> {
+    let boot_id = "c2b6e0f4-6c0c-4d0b-9a55-0d3c2d3b1f11";
+    let task = TaskSpec {
+        allocation: AllocationId { slot: 7, generation: 1 },
+        restart: 2,
+        job: JobId { slot: 3, generation: 1 },
+        job_version: 1,
+        command: ["/bin/sh", "-c", "true"].map(str::to_owned).into(),
+        env: [("LC_ALL".to_owned(), "C".to_owned())].into(),
+        cpu_millis: 500,
+        memory_bytes: 1 << 26,
+        pids_max: 64,
+        kill_timeout_ms: 10_000,
+        traces: None,
+    };
+    let traced = TaskSpec { traces: Some(Box::default()), ..task.clone() };
+    let spec = |task: TaskSpec| {
+        json!({
+            "task": task,
+            "boot_id": boot_id,
+            "job_directory": "/var/lib/plenum/jobs/1",
+            "cgroup": { "version": "V2", "directories": { "cpu": "/sys/fs/cgroup/plenum/alloc-7-1" } },
+            "isolation": Isolation::default(),
+            "log_file_bytes_max": 1 << 20,
+            "open_files": 1024,
+        })
+    };
+    let failure = Some(Failure::new(FailureKind::OutOfMemory, "it used more than 64 MiB"));
+    let exit = Exit { code: Some(3), started_unix_ms: Some(1_800_000_000_000), ..Exit::default() };
+    let all = [
+        spec(task),
+        spec(traced),
+        json!(ProcessIdentity { pid: 4711, start_ticks: 99, boot_id: boot_id.to_owned() }),
+        json!(exit),
+        json!(Exit { signal: Some(9), stop_requested: true, oom_kills: 2, failure, ..Exit::default() }),
+        json!({ "cell_id": "00112233445566778899aabbccddeeff", "incarnation": 3, "revision": 4711 }),
+        json!(Isolation::default()),
+        json!(boot_id),
+    ];
+    all.iter().map(|record| record.to_string().into_bytes()).collect()
+}
+
+pub(super) const CONFIGURATIONS: &[&str] = &[
+    "",
+    "dir = \"/var/lib/plenum\"\nlisten = \"127.0.0.1:7171\"\nlease = \"15s\"\nretain = \"30d\"\nretain_bytes = 1073741824\n",
+    "listen = \"[::1]:0\"\ncustom_resources = [\"licences\"]\nsession_linger = \"1h30m\"\nunknown_after = \"15m\"\nlease = \"-1s\"\n",
+    "segment_bytes = 262144\nreserve_bytes = 1048576\nrecent_bytes = 1048576\nconnections = 100\nlisting_rows = 10\n",
+    "addr = \"http://127.0.0.1:7171\"\nname = \"m1\"\nshare = 2\npids_max = 64\nno_isolation = true\n[attributes]\nrack = \"r1\"\n",
+    "[devices.gpu]\ncount = 8\nmodel = \"a100\"\n[devices.fpga]\ncount = 64\n",
+    "share = 0\nlog_file_bytes_max = 4095\nended_kept_max = 0\n",
+    "lisen = \"127.0.0.1:7171\"\n",
+];

@@ -1,0 +1,124 @@
+//! What goes over the streams of sessions and agents.
+
+use plenum_model::Delta;
+use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
+use prost::Message;
+
+use super::{encoded, some, strategies, world::World, worlds};
+
+/// A row of messages, each behind its length.
+fn row(messages: &[impl Message]) -> Vec<u8> {
+    messages.iter().flat_map(Message::encode_length_delimited_to_vec).collect()
+}
+
+pub(super) fn requests() -> Vec<Vec<u8>> {
+    let ask = |ask: Ask| v1::SessionRequest { ask: Some(ask) }.encode_to_vec();
+    let (scheduler, namespace) = ("batch".to_owned(), "default".to_owned());
+    let first = v1::Hello { scheduler, namespace, ..v1::Hello::default() };
+    let sections = vec![v1::Section::Bodies.into()];
+    let again = v1::Hello { session: 7, incarnation: 1, revision: 4711, sections, ..first.clone() };
+    let note = v1::PassedOverNote { job: 1 << 32 | 7, reason: "no room".to_owned(), ..v1::PassedOverNote::default() };
+    let notes = v1::PassedOver { notes: vec![note] };
+    let mut inputs = vec![ask(Ask::Hello(first)), ask(Ask::Hello(again)), ask(Ask::PassedOver(notes))];
+    inputs.extend(some(strategies::transaction(), |transaction| ask(Ask::Commit((&transaction).into())).into()));
+    inputs
+}
+
+pub(super) fn responses() -> Vec<Vec<u8>> {
+    let worlds = worlds();
+    let mut inputs: Vec<Vec<u8>> = worlds.iter().take(4).map(|world| row(&from_the_beginning(world))).collect();
+    inputs.extend(worlds.iter().take(4).map(|world| row(&by_snapshot(world))));
+    // Behind the server's memory: it begins anew in the middle of the stream.
+    inputs.push(row(&[from_the_beginning(&worlds[0]), by_snapshot(&worlds[1])].concat()));
+    // A snapshot that is broken off, and one that nobody announced.
+    let mut broken = by_snapshot(&worlds[1]);
+    broken.truncate(2);
+    inputs.push(row(&[broken, from_the_beginning(&worlds[1])].concat()));
+    inputs.push(row(&by_snapshot(&worlds[2])[1..]));
+    inputs
+}
+
+fn told(tell: Tell) -> v1::SessionResponse {
+    v1::SessionResponse { tell: Some(tell) }
+}
+
+fn welcome(revision: u64, snapshot: bool) -> v1::SessionResponse {
+    let cell_id = b"a cell of a test".to_vec().into();
+    told(Tell::Welcome(v1::Welcome { session: 2, incarnation: 1, term: 1, revision, snapshot, cell_id }))
+}
+
+fn deltas(deltas: &[Delta]) -> v1::SessionResponse {
+    told(Tell::Deltas(v1::Deltas { deltas: deltas.iter().map(encoded).collect() }))
+}
+
+fn from_the_beginning(world: &World) -> Vec<v1::SessionResponse> {
+    let revision = world.cell.revision().0;
+    let outcome = v1::TransactionOutcome::Committed.into();
+    let outcome = v1::Outcome { session: 2, number: 1, revision, outcome, ..v1::Outcome::default() };
+    let (status, code, message) = (8, "RESOURCE_EXHAUSTED".to_owned(), "later".to_owned());
+    let error = v1::RequestError { number: 2, status, code, message, retry_after_micros: 1000 };
+    vec![
+        welcome(0, false),
+        deltas(&world.deltas),
+        told(Tell::Outcome(outcome)),
+        told(Tell::Heartbeat(v1::Heartbeat { revision, time_micros: world.cell.time().micros })),
+        told(Tell::Error(error)),
+    ]
+}
+
+fn by_snapshot(world: &World) -> Vec<v1::SessionResponse> {
+    let revision = world.cell.revision().0;
+    let pages = plenum_proto::pages::every(&world.cell);
+    let mut pages: Vec<_> =
+        pages.map(|(table, number)| plenum_proto::pages::encode_page(&world.cell, table, number)).collect();
+    let rest = pages.split_off(pages.len() / 2);
+    let part = |pages, last| told(Tell::Snapshot(v1::SnapshotPart { revision, pages, last }));
+    vec![welcome(revision, true), part(pages, false), part(rest, true)]
+}
+
+pub(super) fn assignments() -> Vec<Vec<u8>> {
+    let full =
+        |wanted: Vec<v1::Assignment>| v1::Assignments { revision: 5, full: true, wanted, ..v1::Assignments::default() };
+    let one = assignment(7, v1::AllocationState::Granted);
+    let next = v1::Assignment { takes_over: vec![1 << 32 | 7], ..assignment(8, v1::AllocationState::Granted) };
+    let more = v1::Assignments { revision: 6, wanted: vec![next.clone()], ..v1::Assignments::default() };
+    let ending = v1::Assignments { stop: vec![1 << 32 | 7], keep: vec![1 << 32 | 9], ..more.clone() };
+    let wrong = v1::Assignment { body: None, takes_over: vec![0], ..one.clone() };
+    let nobody = v1::Assignment { allocation: 0, ..one.clone() };
+    vec![
+        row(&[full(Vec::new())]),
+        row(&[full(vec![one.clone()])]),
+        row(&[full(vec![one.clone(), next.clone()])]),
+        row(&[full(vec![one.clone()]), more.clone(), ending.clone()]),
+        row(&[ending, full(vec![assignment(7, v1::AllocationState::Running)])]),
+        row(&[full(vec![one.clone(), one.clone()]), full(Vec::new()), full(vec![one])]),
+        row(&[full(vec![wrong, nobody]), more]),
+    ]
+}
+
+fn assignment(slot: u64, state: v1::AllocationState) -> v1::Assignment {
+    let resources = v1::Resources { cpu_millis: 500, memory_bytes: 1 << 26, ..v1::Resources::default() };
+    let body = v1::GroupBody {
+        name: "map".to_owned(),
+        command: ["/bin/sh", "-c", "true"].map(str::to_owned).into(),
+        env: [("LC_ALL".to_owned(), "C".to_owned())].into(),
+        restart: Some(v1::RestartPolicy { attempts: 2, delay_micros: 1, within_micros: 5_000_000 }),
+        kill_timeout_micros: 10_000_000,
+        ..v1::GroupBody::default()
+    };
+    v1::Assignment {
+        allocation: 1 << 32 | slot,
+        namespace: "default".to_owned(),
+        job: "word-count".to_owned(),
+        job_id: 1 << 32 | 3,
+        job_version: 1,
+        group: "map".to_owned(),
+        resources: Some(resources),
+        body: Some(body),
+        ports: vec![v1::Port { name: "http".to_owned(), number: 8080 }],
+        devices: vec![v1::Device { kind: "gpu".to_owned(), index: 1, millis: 1000, model: "a100".to_owned() }],
+        state: state.into(),
+        group_count: 8,
+        ..v1::Assignment::default()
+    }
+}
