@@ -18,6 +18,15 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
+/// Machines by state, and how many of them should be given up and are not.
+fn machines(status: &StatusResponse) -> String {
+    let counted = counts(&status.machines);
+    match status.machines_held_back {
+        0 => counted,
+        held => format!("{counted}; {held} NOT GIVEN UP YET: too many vanished within a minute"),
+    }
+}
+
 /// What people read.
 pub(crate) fn status_text(status: &StatusResponse) -> String {
     let capacity = status.capacity.clone().unwrap_or_default();
@@ -32,7 +41,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
         ),
         ("revision", format!("{} (readable from {})", status.revision, status.oldest_revision)),
-        ("machines", counts(&status.machines)),
+        ("machines", machines(status)),
         ("cpu", part(|amount| amount.cpu_millis, cpu)),
         ("memory", part(|amount| amount.memory_bytes, bytes)),
         ("jobs", counts(&status.jobs)),
@@ -69,6 +78,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "time": json_time(status.time_micros),
         "version": status.version,
         "machines": status.machines,
+        "machines_held_back": status.machines_held_back,
         "jobs": status.jobs,
         "allocations": status.allocations,
         "capacity": quantity::json_resources(status.capacity.as_ref()),
@@ -92,4 +102,19 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
 /// The cell's id, as people write it.
 pub(crate) fn cell_name(status: &StatusResponse) -> String {
     hex(&status.cell_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_that_should_be_given_up_and_are_not_stand_out() {
+        let machines = BTreeMap::from([("ready".to_owned(), 7), ("unreachable".to_owned(), 3)]);
+        let mut status = StatusResponse { machines, ..StatusResponse::default() };
+        assert!(!status_text(&status).contains("NOT GIVEN UP"));
+        status.machines_held_back = 2;
+        let alarm = "7 ready, 3 unreachable; 2 NOT GIVEN UP YET: too many vanished within a minute";
+        assert!(status_text(&status).contains(alarm), "{}", status_text(&status));
+    }
 }

@@ -63,6 +63,19 @@ impl Core {
         retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).chain(swept).min()
     }
 
+    /// Since when, or from when on, machines wait to be given up because as many as may be were within a minute; `None`: none does.
+    #[must_use]
+    pub fn held_back_since(&self) -> Option<LogTime> {
+        let (first, _) = self.derived.losses.first()?;
+        (!self.may_give_up() && !self.is_giving_up_first()).then_some(first)
+    }
+
+    /// Machines that wait so at `now`: an operator has to look, as it is rather the network that failed. Counted by walking them.
+    #[must_use]
+    pub fn held_back(&self, now: LogTime) -> usize {
+        if self.held_back_since().is_some() { self.derived.losses.count_until(now) } else { 0 }
+    }
+
     /// Lets what is due at `now` happen.
     ///
     /// A tick that changes nothing is not logged. So it may only forget what it would find again: which entries are left must

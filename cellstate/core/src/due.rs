@@ -17,6 +17,11 @@ impl Due {
         self.times.first().copied()
     }
 
+    /// So many machines are due by then.
+    pub(crate) fn count_until(&self, time: LogTime) -> usize {
+        self.times.range(..=(time, u32::MAX)).count()
+    }
+
     /// From now on a machine is due then, or never.
     pub(crate) fn put(&mut self, slot: u32, time: Option<LogTime>) {
         let before = match time {
@@ -43,6 +48,7 @@ mod tests {
         due.put(2, Some(LogTime::from_micros(4)));
         due.put(2, Some(LogTime::from_micros(6)));
         assert_eq!(due.first(), Some((LogTime::from_micros(5), 1)));
+        assert_eq!([4, 5, 6].map(|micros| due.count_until(LogTime::from_micros(micros))), [0, 1, 2]);
         due.put(1, None);
         due.put(1, None);
         assert_eq!(due.first(), Some((LogTime::from_micros(6), 2)));

@@ -335,6 +335,18 @@ impl<T> Committer<T> {
         (in_this_batch && self.has_room()).then_some(due)
     }
 
+    /// As [`Core::held_back_since`] has it.
+    #[must_use]
+    pub fn held_back_since(&self) -> Option<LogTime> {
+        self.core.held_back_since()
+    }
+
+    /// As [`Core::held_back`] has it.
+    #[must_use]
+    pub fn held_back(&self, now: LogTime) -> usize {
+        self.core.held_back(now)
+    }
+
     /// Takes what happened. `now` may be any clock's: log time never goes backwards, whatever it says.
     pub fn handle(&mut self, now: LogTime, input: Input<T>) {
         if self.failed {

@@ -12,6 +12,7 @@ mod backlog;
 mod clock;
 mod feed;
 mod feeder;
+mod held_back;
 mod journal;
 mod keeping;
 mod picture;
@@ -29,6 +30,7 @@ pub(crate) use backlog::Backlog;
 pub(crate) use clock::Clock;
 pub(crate) use feed::Feed;
 pub(crate) use feeder::step_back;
+pub(crate) use held_back::HeldBack;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
 

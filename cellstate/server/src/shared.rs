@@ -15,7 +15,7 @@ use crate::agents::{Hub, LogRelay};
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
-use crate::engine::{Backlog, Clock, Feed, Keeping, Picture, SpaceWatch};
+use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Ingress, NotQueued, Reply};
 use crate::metrics::Metrics;
@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
     pub(crate) space: SpaceWatch,
+    pub(crate) held_back: HeldBack,
     pub(crate) hub: Hub,
     pub(crate) notes: Mutex<Notes>,
     pub(crate) sessions: Mutex<Sessions>,
@@ -115,6 +116,7 @@ impl Shared {
             keeper,
             keeping: Keeping::default(),
             space: SpaceWatch::new(log_path),
+            held_back: HeldBack::default(),
             hub,
             notes: Mutex::new(Notes::new(settings.notes)),
             sessions: Mutex::new(sessions),

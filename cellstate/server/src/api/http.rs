@@ -83,6 +83,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ] {
         gauges.push((name, amounts.map(amount_values).unwrap_or_default()));
     }
+    gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.extend(log_gauges(&shared, &status));
     gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use plenum_model::{Delta, LogTime};
 
+use super::held_back::Change;
 use super::journal::Writer;
 use super::rest::Rest;
 use crate::commit::{Batch, Committer, Input, Output, Published};
@@ -92,7 +93,9 @@ impl Resolver {
         let due = if self.shared.space.is_read_only() {
             Some(Instant::now() + READ_ONLY_PAUSE)
         } else {
-            self.committer.next_due().map(|due| self.shared.clock.instant_of(due))
+            let alarm = self.committer.held_back_since().filter(|_| self.shared.held_back.machines() == 0);
+            let due = self.committer.next_due().into_iter().chain(alarm).min();
+            due.map(|due| self.shared.clock.instant_of(due))
         };
         self.shared.picture.due(self.bytes_since_snapshot).into_iter().chain(due).min()
     }
@@ -122,6 +125,9 @@ impl Resolver {
             if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
                 self.committer.handle(now, Input::Tick);
             }
+            let since = self.committer.held_back_since();
+            let change = self.shared.held_back.look(now, since, || self.committer.held_back(now));
+            change.into_iter().for_each(Change::log);
             self.take_snapshot(now);
             let few = self.committer.building_requests().max(self.last_revisions) <= ALONE_REQUESTS;
             let alone = drained && pending.is_empty() && few;

@@ -7,7 +7,8 @@ use plenum_proto::v1::{self, agents_client::AgentsClient, govern_client::GovernC
 use plenum_server::{Handle, RestoreOptions, Server, restore};
 use tonic::transport::Channel;
 
-use crate::client::{code, connect, options, register, start};
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::inspection::page;
 
 fn machine(boot_id: &str, inventory: Vec<v1::InventoryItem>) -> v1::RegisterMachine {
     v1::RegisterMachine {
@@ -198,4 +199,43 @@ async fn a_relay_and_an_agent_that_registers_are_not_both_told_that_a_machine_is
         server.shutdown().await.unwrap();
     }
     assert_eq!(winners.iter().sum::<u32>(), 12);
+}
+
+/// One may be given up a minute, of so few. The others waited, and nothing told.
+#[tokio::test]
+async fn machines_that_vanish_together_raise_an_alarm_until_they_are_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(150);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let server = plenum_server::Server::start(quick).await.unwrap();
+    let channel = connect(&server).await;
+    for name in ["m1", "m2", "m3"] {
+        register(&channel, name, 4000).await;
+    }
+    let mut fragile = job("fragile", 3);
+    fragile.shape.as_mut().unwrap().groups[0].lost_after_micros = 1000;
+    let job = submit(&channel, fragile).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(job, vec![0, 1, 2], vec![0, 1, 2])]);
+    assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
+    held_back(&server, &channel, 2).await;
+    for name in ["m1", "m2", "m3"] {
+        register(&channel, name, 4000).await;
+    }
+    held_back(&server, &channel, 0).await;
+    server.shutdown().await.unwrap();
+}
+
+/// Waits until so many machines wait to be given up.
+async fn held_back(server: &plenum_server::Handle, channel: &Channel, expected: u64) {
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let reached = async {
+        while inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().machines_held_back != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("it comes to that");
+    let metrics = page(server.address(), "/metrics").await;
+    assert!(metrics.lines().any(|line| line == format!("plenum_machines_held_back {expected}")), "{metrics}");
 }
