@@ -104,10 +104,12 @@ impl Shared {
         let logs = LogRelay::new(identity.term, settings.log_readers);
         let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), logs);
         let sessions = Sessions::of_cell(cell, clock.monotonic_micros());
+        let mut recent = Recent::new(revision, time, settings.recent_bytes);
+        recent.compacted(Revision(feed.history().oldest_revision()));
         Self {
             clock,
             ingress: Ingress::new(settings.queue),
-            recent: RwLock::new(Recent::new(revision, time, settings.recent_bytes)),
+            recent: RwLock::new(recent),
             newest: AtomicU64::new(revision.0),
             durable: watch::Sender::new(revision),
             published: Backlog::new(settings.backlog_bytes),

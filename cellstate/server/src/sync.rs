@@ -265,7 +265,11 @@ impl SyncSession {
         // Also between deltas: a busy watcher behind a slow line needs to know how old its mirror is.
         if now_micros >= self.heartbeat_due_micros {
             self.heartbeat_due_micros = now_micros.saturating_add(self.options.heartbeat_micros);
-            let heartbeat = v1::Heartbeat { revision: recent.newest().0, time_micros: recent.time().micros };
+            let heartbeat = v1::Heartbeat {
+                revision: recent.newest().0,
+                time_micros: recent.time().micros,
+                oldest_revision: recent.oldest_readable().0,
+            };
             self.missed = missed;
             return Step::Send(response(Tell::Heartbeat(heartbeat)));
         }

@@ -61,7 +61,11 @@ fn from_the_beginning(world: &World) -> Vec<v1::SessionResponse> {
         welcome(0, false),
         deltas(&world.deltas),
         told(Tell::Outcome(outcome)),
-        told(Tell::Heartbeat(v1::Heartbeat { revision, time_micros: world.cell.time().micros })),
+        told(Tell::Heartbeat(v1::Heartbeat {
+            revision,
+            time_micros: world.cell.time().micros,
+            ..v1::Heartbeat::default()
+        })),
         told(Tell::Error(error)),
     ]
 }

@@ -325,7 +325,11 @@ impl Stage {
         if let Some(link) = &mut self.seats[seat.0].link
             && link.session.is_some()
         {
-            link.to_scheduler.push_back(tell(Tell::Heartbeat(v1::Heartbeat { revision, time_micros })));
+            link.to_scheduler.push_back(tell(Tell::Heartbeat(v1::Heartbeat {
+                revision,
+                time_micros,
+                ..v1::Heartbeat::default()
+            })));
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use plenum_history::{EncodedBatch, LogPlace, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
-use plenum_model::Cell;
+use plenum_model::{Cell, Revision};
 
 use super::rest::Rest;
 use crate::checkpoint;
@@ -329,7 +329,11 @@ impl Feeder<'_> {
             }
             Err(error) => tracing::warn!(error, "old history could not be cleared away"),
         }
-        self.shared.keeper.give_up(history.oldest_revision());
+        let oldest = history.oldest_revision();
+        self.shared.keeper.give_up(oldest);
+        if Revision(oldest) > self.shared.recent.read().oldest_readable() {
+            self.shared.recent.write().compacted(Revision(oldest));
+        }
         if let Err(error) = self.shared.keeper.prepare() {
             tracing::warn!(%error, "segments of the log could not be given back");
         }

@@ -23,13 +23,15 @@ pub struct Recent {
     bytes_max: usize,
     newest: Revision,
     time: LogTime,
+    /// The oldest revision that can be read of the history; 0 where that is not known.
+    oldest_readable: Revision,
 }
 
 impl Recent {
     /// Nothing yet, after a revision and its time. Holds at most `bytes_max`, but always the last batch.
     #[must_use]
     pub fn new(newest: Revision, time: LogTime, bytes_max: usize) -> Self {
-        Self { batches: VecDeque::new(), packed: 0, bytes: 0, bytes_max, newest, time }
+        Self { batches: VecDeque::new(), packed: 0, bytes: 0, bytes_max, newest, time, oldest_readable: Revision(0) }
     }
 
     /// Takes the next durable batch, and lets the oldest ones go that have no room any more.
@@ -82,6 +84,17 @@ impl Recent {
     #[must_use]
     pub fn time(&self) -> LogTime {
         self.time
+    }
+
+    /// The oldest revision that can be read of the history, for watchers to be told; 0 where nobody has said.
+    #[must_use]
+    pub fn oldest_readable(&self) -> Revision {
+        self.oldest_readable
+    }
+
+    /// The history was compacted: nothing before this revision can be read any more.
+    pub fn compacted(&mut self, oldest_readable: Revision) {
+        self.oldest_readable = self.oldest_readable.max(oldest_readable);
     }
 
     /// Whether the deltas after a revision are all here, none included.

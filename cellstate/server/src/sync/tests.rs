@@ -334,6 +334,22 @@ fn who_wants_outcomes_alone_gets_them_at_once_and_never_a_snapshot_or_a_delta() 
 }
 
 #[test]
+fn a_heartbeat_tells_what_can_be_read_of_the_past() {
+    let mut source = Source::new(1 << 20);
+    (0..5).for_each(|_| source.machine());
+    let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());
+    drain(&mut session, &source, &mut watcher, 0);
+    for (second, (oldest, expected)) in (1..).zip([(1, 1), (4, 4), (2, 4)]) {
+        source.recent.compacted(Revision(oldest));
+        let Step::Send(message) = session.poll(second * 1_000_000, &source.recent) else {
+            panic!("a heartbeat is due")
+        };
+        let Some(Tell::Heartbeat(beat)) = message.tell else { panic!("it is a heartbeat") };
+        assert_eq!((beat.revision, beat.oldest_revision), (source.recent.newest().0, expected));
+    }
+}
+
+#[test]
 fn a_heartbeat_tells_the_revision_in_time_and_not_more_often() {
     let mut source = Source::new(1 << 20);
     let (mut session, mut watcher) = (source.watch(Resume::default()), Watcher::default());

@@ -6,6 +6,7 @@ use plenum_proto::v1;
 use plenum_server::{Server, ServerOptions};
 use tonic::Code;
 use tonic::transport::Channel;
+use v1::session_response::Tell;
 
 use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
 
@@ -164,6 +165,7 @@ fn forgetful(dir: &std::path::Path) -> ServerOptions {
     let mut forgetful = options(dir);
     forgetful.settings.retain = Duration::ZERO;
     forgetful.settings.checkpoint_interval = Duration::from_millis(20);
+    forgetful.settings.sync.heartbeat_micros = 10_000;
     forgetful
 }
 
@@ -183,6 +185,18 @@ async fn what_is_retired_is_told_from_what_never_was() {
         register(&channel, &format!("more{}", round % 7), 1000).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // Who follows the cell hears of it without asking.
+    let told = async {
+        loop {
+            if let Some(Tell::Heartbeat(beat)) = session.next().await.unwrap()
+                && beat.oldest_revision > last
+            {
+                return beat.oldest_revision;
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await.expect("a heartbeat tells it");
+    assert!(told <= status(&channel).await.oldest_revision);
 
     let mut jobs = Jobs::new(channel.clone());
     let get = |allocation| v1::GetAllocationRequest { allocation, at: None };

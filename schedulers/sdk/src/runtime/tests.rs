@@ -151,7 +151,7 @@ fn after_a_session_was_refused_a_cell_that_is_behind_is_still_not_believed() {
 #[test]
 fn a_revision_that_only_a_heartbeat_told_of_counts_as_seen() {
     let mut runtime = at_five();
-    receive(&mut runtime, Tell::Heartbeat(v1::Heartbeat { revision: 9, time_micros: 7 }));
+    receive(&mut runtime, Tell::Heartbeat(v1::Heartbeat { revision: 9, time_micros: 7, ..v1::Heartbeat::default() }));
     lose(&mut runtime, 14);
     greeting(&mut runtime);
     assert!(is_left(&receive(&mut runtime, welcome(2, 1, 8))));

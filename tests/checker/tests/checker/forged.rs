@@ -83,7 +83,7 @@ fn a_server_that_offers_less_than_was_seen_is_a_gap() {
 #[test]
 fn a_server_that_says_it_is_behind_what_it_told_is_a_gap() {
     let mut evidence = run();
-    let heartbeat = v1::Heartbeat { revision: 20, time_micros: 0 };
+    let heartbeat = v1::Heartbeat { revision: 20, ..v1::Heartbeat::default() };
     evidence.recordings[0].events.push(Event::Heartbeat(heartbeat));
     assert!(gaps(&evidence.recordings)[0].contains("the cell is said to be at 20"));
 }
