@@ -219,3 +219,20 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     let machine = cell.ask(&["machine", "show", "m1"]);
     assert_eq!((&machine["state"], &machine["drain_deadline"]), (&json!("ready"), &Value::Null));
 }
+
+#[test]
+fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell() {
+    let mut cell = Governed::new();
+    cell.submit("job", 1);
+    cell.stands("job", 1, 0);
+    let (port, address) = (cell.server.port(), cell.server.address.clone());
+    let mut waiting = cell.stage.start("waiting", &["--addr", &address, "machine", "drain", "m1"]);
+    let told = |stage: &Stage, words: &str| stage.text("waiting.err").contains(words).then_some(());
+    eventually("somebody waits", || told(&cell.stage, "1 task left"));
+    cell.server.process.kill();
+    eventually("the one who waits has noticed", || told(&cell.stage, "does not answer"));
+    cell.server = cell.stage.server("cell", Some(port), &[]);
+    cell.ask(&["machine", "undrain", "m1"]);
+    assert_eq!(waiting.ended().code(), Some(1));
+    assert!(cell.stage.text("waiting.err").contains("NOT_DRAINING"), "{}", cell.stage.text("waiting.err"));
+}

@@ -6,7 +6,7 @@ use plenum_proto::v1::{GetMachineRequest, MachineState, MachineView};
 use serde_json::json;
 use tonic::Code;
 
-use super::Context;
+use super::{Context, job::found};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -39,18 +39,18 @@ pub(super) async fn wait(context: &Context, connection: &Connection, name: &str,
 async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
     let mut told = None;
+    let mut silent_since = None;
     loop {
         let request = GetMachineRequest { name: name.to_owned(), at: None };
-        let (revision, view) = match connection.inspect().get_machine(request).await {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                (answer.revision, answer.machine.unwrap_or_default())
-            }
+        let answer = match connection.inspect().get_machine(request).await {
+            Ok(answer) => Ok(answer.into_inner()),
             // Removed: there is nothing left of it.
             Err(status) if status.code() == Code::NotFound => return done(context, name, "removed"),
-            Err(status) => return Err(status.into()),
+            Err(status) => Err(status.into()),
         };
-        if revision >= since {
+        // The drain goes on while the cell is away.
+        if let Some(answer) = found(answer, &mut silent_since)?.filter(|answer| answer.revision >= since) {
+            let view = answer.machine.unwrap_or_default();
             if view.drain_deadline_micros == 0 {
                 return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
                     .with_hint(format!("see `plenum machine show {name}`")));

@@ -167,9 +167,9 @@ async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: O
     Ok(())
 }
 
-/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart. The job has been
+/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart. What is waited for has been
 /// accepted: that its cell does not answer says nothing about it.
-fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
+pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
     match answer {
         Ok(found) => {
             *silent_since = None;
