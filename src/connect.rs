@@ -23,8 +23,8 @@ pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
 /// The largest answer that a command takes. A listing of 100,000 allocations takes about 20 MiB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A cell that is gone without a word is noticed within twice this while something is asked of it: whoever follows a log or a listing
-/// would wait for ever. Long enough for a cell that is only slow.
+/// A cell that is gone without a word is asked after so long, and noticed after three and a half times this, while something is asked of
+/// it: whoever follows a log would wait for ever. Longer than [`patience`] with one answer, which says more about it.
 const ALIVE_WITHIN: Duration = Duration::from_secs(20);
 
 /// A connection to a cell; cheap to clone.
@@ -46,7 +46,7 @@ impl Connection {
     async fn open_patiently(address: &str, alive_within: Duration) -> Result<Self, Failure> {
         let channel = endpoint(address)?
             .http2_keep_alive_interval(alive_within)
-            .keep_alive_timeout(alive_within)
+            .keep_alive_timeout(alive_within * 5 / 2)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .connect()
@@ -169,6 +169,7 @@ mod tests {
         let status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
         let failure = Failure::from(status);
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
+        assert!(failure.message.starts_with("the connection to the cell broke: "), "{failure}");
     }
 
     // A command said nothing for as long as a stopped server took its connection.

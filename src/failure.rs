@@ -85,7 +85,8 @@ impl Error for Failure {}
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
-        let by_transport = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal);
+        let by_transport =
+            matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal | Code::Unavailable);
         let broke = by_transport && status.source().is_some() && status.metadata().get(CODE_METADATA).is_none();
         let grpc_code = if broke { Code::Unavailable } else { status.code() };
         let code = status.metadata().get(CODE_METADATA).and_then(|code| code.to_str().ok());
