@@ -1,7 +1,7 @@
 //! `plenum alloc`: list, show, read the logs of, and stop allocations.
 
 use plenum_proto::v1::{
-    AllocationHistoryRequest, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, LogsRequest,
+    AllocationHistoryRequest, At, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, LogsRequest,
     StopAllocationRequest,
 };
 
@@ -42,42 +42,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             })
             .await
         }
-        Alloc::Show { id, at, history } => {
-            let (connection, allocation) = (context.connect().await?, target::allocation(&id)?);
-            let request = GetAllocationRequest { allocation, at };
-            let view = connection.jobs().get_allocation(request).await?.into_inner();
-            let mut object = view.to_json();
-            let mut events = String::new();
-            if history {
-                let request = AllocationHistoryRequest { allocation, at, limit: 0 };
-                let story = connection.jobs().allocation_history(request).await?.into_inner();
-                object["history"] = history::to_json(&story);
-                events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
-                history::tell_what_is_missing(context, &story);
-            }
-            let text = || {
-                let titles = [
-                    "id",
-                    "job",
-                    "task",
-                    "machine",
-                    "state",
-                    "attempt",
-                    "restarts",
-                    "exit code",
-                    "age",
-                    "namespace",
-                    "scheduler",
-                    "resources",
-                    "ports",
-                    "transaction",
-                    "revision",
-                    "reason",
-                ];
-                output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
-            };
-            output::print(&output::object(context.format, &object, &view.name(), text))
-        }
+        Alloc::Show { id, at, history } => show(context, &id, at, history).await,
         Alloc::Logs { id, follow, stderr, tail } => {
             let (connection, allocation) = (context.connect().await?, target::allocation(&id)?);
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
@@ -101,6 +66,44 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             tell_change(context, &answer, &id, "stopping", "is leaving or has ended already")
         }
     }
+}
+
+/// One allocation, with its story if that is asked for.
+async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Result<(), Failure> {
+    let (connection, allocation) = (context.connect().await?, target::allocation(id)?);
+    let request = GetAllocationRequest { allocation, at };
+    let view = connection.jobs().get_allocation(request).await?.into_inner();
+    let mut object = view.to_json();
+    let mut events = String::new();
+    if history {
+        let request = AllocationHistoryRequest { allocation, at, limit: 0 };
+        let story = connection.jobs().allocation_history(request).await?.into_inner();
+        object["history"] = history::to_json(&story);
+        events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
+        history::tell_what_is_missing(context, &story);
+    }
+    let text = || {
+        let titles = [
+            "id",
+            "job",
+            "task",
+            "machine",
+            "state",
+            "attempt",
+            "restarts",
+            "exit code",
+            "age",
+            "namespace",
+            "scheduler",
+            "resources",
+            "ports",
+            "transaction",
+            "revision",
+            "reason",
+        ];
+        output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
+    };
+    output::print(&output::object(context.format, &object, &view.name(), text))
 }
 
 /// The last line that was printed so far: the protocol can ask for no less, as no lines are all of them.

@@ -95,7 +95,8 @@ pub enum OpenError {
     },
     /// The log is damaged in a way that no crash leaves behind.
     #[error(
-        "{directory}: the log is damaged: {damage} ({others} more); nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
+        "{directory}: the log is damaged: {damage}{}; nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --accept-loss`",
+        beside(*others)
     )]
     Damaged {
         /// The directory.
@@ -342,6 +343,11 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
 /// When it is no cell, or its identity can't be read.
 pub fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
     enter(disk, None).map(|entrance| entrance.identity)
+}
+
+/// That there is more damage than was named.
+fn beside(others: u64) -> String {
+    if others == 0 { String::new() } else { format!(" ({others} more)") }
 }
 
 /// Reads identity and mark.
