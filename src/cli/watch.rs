@@ -33,7 +33,7 @@ impl Listed {
 pub(super) fn missing(rows: usize, truncated: bool, limit: u32, narrow: &str) -> Option<String> {
     let is_short = limit == 0 || usize::try_from(limit).is_ok_and(|limit| rows < limit);
     (truncated && is_short).then(|| {
-        format!("there are more rows; the server lists {rows} at once (`listing_rows`): narrow the list with {narrow}")
+        format!("there are more rows than the {rows} that the server told at once: narrow the list with {narrow}")
     })
 }
 

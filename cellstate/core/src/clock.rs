@@ -66,8 +66,10 @@ impl Core {
     /// Since when, or from when on, machines wait to be given up because as many as may be were within a minute; `None`: none does.
     #[must_use]
     pub fn held_back_since(&self) -> Option<LogTime> {
-        let (first, _) = self.derived.losses.first()?;
-        (!self.may_give_up() && !self.is_giving_up_first()).then_some(first)
+        let ((first, _), oldest) = (self.derived.losses.first()?, self.derived.given_up.first()?);
+        // What was given up longer ago stays in the list until the next tick, and holds nobody back.
+        let counts = oldest.plus_micros(MINUTE_MICROS) > first;
+        (counts && !self.may_give_up() && !self.is_giving_up_first()).then_some(first)
     }
 
     /// Machines that wait so at `now`: an operator has to look, as it is rather the network that failed. Counted by walking them.

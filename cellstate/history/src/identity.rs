@@ -3,7 +3,7 @@ use crate::error::OpenError;
 use crate::keys::hex;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Raised when rows mean something else than before. Since 3, page images may be compressed; since 4, blocks may be places in the log,
@@ -19,6 +19,7 @@ const UNFINISHED: &str = "identity.new";
 /// Makes sure that `folder` is the history of the cell, in our format. An absent or empty folder becomes it.
 pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     let path = folder.join(FILE);
+    keep_private(folder);
     match fs::read_to_string(&path) {
         Ok(text) => match check(folder, &text, cell_id)? {
             FORMAT => Ok(()),
@@ -29,6 +30,14 @@ pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
             Err(damaged(folder, "its identity file is not text"))
         }
         Err(source) => Err(OpenError::Folder { path, source }),
+    }
+}
+
+/// Earlier versions made the folder for everybody to read. Where that can't be changed, on a file system that is only read, it stays.
+fn keep_private(folder: &Path) {
+    let is_open = fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
+    if is_open {
+        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
     }
 }
 

@@ -165,6 +165,12 @@ impl ServerError {
             },
             Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) => "OTHER_CELL",
             Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) => "OTHER_FORMAT",
+            Self::OpenHistory(plenum_history::OpenError::Folder { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                "NO_SPACE"
+            }
+            Self::OpenHistory(plenum_history::OpenError::Folder { .. }) => "BAD_DIRECTORY",
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
@@ -202,6 +208,14 @@ mod tests {
         assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
         let ahead = ServerError::WriteHistory(WriteError::AheadOfLog { history: 9, log: 8 });
         assert_eq!(ahead.code(), "DAMAGED_LOG", "the history has what the log lost");
-        assert!(ahead.to_string().contains("accept-loss") || std::error::Error::source(&ahead).is_some());
+        let told = std::error::Error::source(&ahead).map(ToString::to_string).unwrap_or_default();
+        assert!(told.contains("Keep the history") && told.contains("--accept-loss"), "{told}");
+        let path = std::path::PathBuf::from("history");
+        let folder = |kind: std::io::ErrorKind| {
+            ServerError::OpenHistory(plenum_history::OpenError::Folder { path: path.clone(), source: kind.into() })
+                .code()
+        };
+        assert_eq!(folder(std::io::ErrorKind::PermissionDenied), "BAD_DIRECTORY");
+        assert_eq!(folder(std::io::ErrorKind::StorageFull), "NO_SPACE");
     }
 }

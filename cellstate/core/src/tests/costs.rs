@@ -286,3 +286,22 @@ fn a_crowded_machine_that_comes_back_meanwhile_keeps_the_rest() {
     assert_eq!(large.tick_all(), 0);
     assert_eq!(large.in_state(AllocationState::Lost), 100);
 }
+
+#[test]
+fn a_machine_that_was_given_up_an_hour_ago_holds_nobody_back() {
+    let (mut large, machines) = crowded_machines();
+    let [one, other] = machines[..] else { panic!("two machines") };
+    let lose = |large: &mut Large, machine| {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+        assert_eq!(large.core.held_back_since(), None);
+        large.now = large.now.plus_micros(60_000_000);
+        while large.core.next_due().is_some_and(|due| due <= large.now) {
+            assert_eq!(large.core.held_back_since(), None);
+            large.ask(Command::Tick);
+        }
+    };
+    lose(&mut large, one);
+    large.now = large.now.plus_micros(3_600_000_000);
+    lose(&mut large, other);
+    assert_eq!(large.in_state(AllocationState::Lost), 500);
+}

@@ -1,7 +1,8 @@
 //! Transactions, served by bytes: one goes into the log as it came, and on a session's stream its outcome comes back as it was logged.
 //! Nothing that could be too much is decoded before it was counted.
 //!
-//! On the wire the messages of a stream these are `SessionRequest` and `SessionResponse`: a message within a message is bytes with a length, and is left so here.
+//! On the wire the messages of a stream are `SessionRequest` and `SessionResponse`: a message within a message is bytes with a length, and is
+//! left so here.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -52,6 +52,9 @@ async fn nobody_else_may_look_into_a_cell_s_folders() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     start(dir.path()).await.shutdown().await.unwrap();
+    // As an earlier version left it.
+    std::fs::set_permissions(dir.path().join("history"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
     for folder in ["log", "history"] {
         let mode = std::fs::metadata(dir.path().join(folder)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o700, "{folder}: {mode:o}");

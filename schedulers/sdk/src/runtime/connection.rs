@@ -9,9 +9,9 @@ use crate::scheduler::Scheduler;
 use crate::wire::{chain, decode_delta, mirror_decoder};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
-/// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's or its revision is yet to come:
-/// `PERMISSION_DENIED`, `OUT_OF_RANGE`. What was seen is remembered: a new session is not begun with a cell that is behind it.
-const SESSION_IS_OVER: [i32; 5] = [5, 7, 9, 10, 11];
+/// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's: `PERMISSION_DENIED`. Not `OUT_OF_RANGE`: a
+/// cell that is behind what was seen shall not have a new session written into its log, which would let it catch up.
+const SESSION_IS_OVER: [i32; 4] = [5, 7, 9, 10];
 
 /// What a cell of small segments says of a transaction of many claims.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
