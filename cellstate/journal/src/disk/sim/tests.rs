@@ -22,18 +22,24 @@ fn what_was_synced_survives_every_power_cut() {
     }
 }
 
+/// Four durable sectors of zeros that were being overwritten with sevens, and what is left of them.
+fn crashed_while_writing(seed: u64) -> (SimDisk, Vec<u8>) {
+    let disk = SimDisk::new(0);
+    let log = file(&disk, "log");
+    log.write_at(0, &[0; 2048]).unwrap();
+    log.sync().unwrap();
+    disk.sync_dir().unwrap();
+    log.write_at(0, &[7; 2048]).unwrap();
+    disk.crash(seed);
+    let image = disk.image("log").unwrap();
+    (disk, image)
+}
+
 #[test]
 fn unsynced_sectors_are_lost_kept_and_torn_depending_on_the_seed() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..1000 {
-        let disk = SimDisk::new(0);
-        let log = file(&disk, "log");
-        log.write_at(0, &[0; 2048]).unwrap();
-        log.sync().unwrap();
-        disk.sync_dir().unwrap();
-        log.write_at(0, &[7; 2048]).unwrap();
-        disk.crash(seed);
-        let image = disk.image("log").unwrap();
+        let (_, image) = crashed_while_writing(seed);
         seen.insert([image[0], image[512], image[1024], image[1536]]);
     }
     assert_eq!(seen.len(), 16, "each of the four sectors is kept or lost on its own: {seen:?}");
@@ -127,14 +133,7 @@ fn what_is_armed_counts_when_it_strikes() {
 fn a_write_is_torn_when_a_part_of_it_is_lost() {
     let mut torn = std::collections::BTreeSet::new();
     for seed in 0..50 {
-        let disk = SimDisk::new(0);
-        let log = file(&disk, "log");
-        log.write_at(0, &[0; 2048]).unwrap();
-        log.sync().unwrap();
-        disk.sync_dir().unwrap();
-        log.write_at(0, &[7; 2048]).unwrap();
-        disk.crash(seed);
-        let image = disk.image("log").unwrap();
+        let (disk, image) = crashed_while_writing(seed);
         let is_torn = image.contains(&0) && image.contains(&7);
         assert_eq!(disk.strikes().torn_writes, u64::from(is_torn), "seed {seed}");
         torn.insert(is_torn);
