@@ -144,12 +144,11 @@ fn say_what_was_unreadable(headers: &mut axum::http::HeaderMap, method: &str, mo
 /// what an agent tells of its tasks would be believed of those that have the same numbers here.
 fn meant_for_another(headers: &axum::http::HeaderMap, cell_id: &[u8]) -> Option<tonic::Status> {
     let meant = headers.get(CELL)?.to_str().unwrap_or("?");
-    let own: String = cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let own = failure::hexadecimal(cell_id);
     if meant == own {
         return None;
     }
-    let message = format!("this is cell {own}, and the call is meant for another one; name that one's address");
-    let mut status = Failure::new(tonic::Code::Aborted, "OTHER_CELL", message).into_status();
+    let mut status = Failure::other_cell(cell_id).into_status();
     if let Ok(own) = own.parse() {
         status.metadata_mut().insert(CELL, own);
     }

@@ -22,6 +22,7 @@
 
 mod lent;
 mod pages;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use v1::session_response::Tell;
 use crate::publish::{Recent, cut};
 pub use lent::{Lending, LendingBounds, Lent};
 use pages::PageWalk;
+pub use seen::{Unknown, check};
 
 /// Settings of a watcher's stream.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,8 @@ pub enum Input {
     Disconnected {
         /// The gRPC code of the server's answer; 0 where there was none.
         status: i32,
+        /// Its stable code, of the metadata `plenum-code`; empty where there was none.
+        code: String,
         /// For people.
         reason: String,
     },
@@ -80,12 +82,12 @@ pub enum Notice {
         /// Until the next attempt.
         retry_micros: i64,
     },
-    /// The server offers an older state of the cell than was seen before: it is not followed.
+    /// The server has an older state of the cell than was seen before: it is not followed.
     Behind {
         /// Incarnation and revision that were seen.
         seen: (u64, u64),
-        /// What is offered.
-        offered: (u64, u64),
+        /// What it offered; `None` where it refused by itself.
+        offered: Option<(u64, u64)>,
     },
     /// The mirror could not be kept, and is fetched anew.
     Mirror {
@@ -113,12 +115,20 @@ impl fmt::Display for Notice {
             Self::Lost { reason, retry_micros } => {
                 write!(f, "no connection to the cell: {reason}; next attempt in {} ms", retry_micros / 1000)
             }
-            Self::Behind { seen, offered } => write!(
-                f,
-                "this server offers incarnation {}, revision {}, and incarnation {}, revision {} was seen before: \
-                 it lost data, or is another one",
-                offered.0, offered.1, seen.0, seen.1
-            ),
+            Self::Behind { seen, offered } => {
+                match offered {
+                    Some(offered) => {
+                        write!(f, "this server offers incarnation {}, revision {}, and ", offered.0, offered.1)?;
+                    }
+                    None => f.write_str("this server has less than was seen: ")?,
+                }
+                write!(
+                    f,
+                    "incarnation {}, revision {} was seen before: it lost data, or is another one; start the right one, \
+                     or, to go on with less, restore the cell or start this scheduler anew",
+                    seen.0, seen.1
+                )
+            }
             Self::Mirror { reason } => write!(f, "the mirror is fetched anew: {reason}"),
             Self::Plan(error) => error.fmt(f),
             Self::Rejected { number, reason } => write!(f, "transaction {number} was not executed: {reason}"),
@@ -147,6 +157,13 @@ struct Seen {
     cell_id: Vec<u8>,
     incarnation: u64,
     revision: u64,
+}
+
+impl Seen {
+    /// What no later state of the cell is below.
+    const fn standing(&self) -> (u64, u64) {
+        (self.incarnation, self.revision)
+    }
 }
 
 /// Runs a [`Scheduler`] against a cell.
@@ -232,7 +249,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Input::Start => outputs.push(Output::ConnectAfter { micros: 0 }),
             Input::Connected => self.greet(&mut outputs),
             Input::Received(message) => self.receive(now_micros, message, &mut outputs),
-            Input::Disconnected { status, reason } => self.lose(status, reason, &mut outputs),
+            Input::Disconnected { status, code, reason } => self.lose(status, &code, reason, &mut outputs),
             Input::Tick => {
                 self.told_wake_micros = None;
                 if self.wake_micros.is_some_and(|wake| wake <= now_micros) {

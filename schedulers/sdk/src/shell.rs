@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use plenum_proto::error::CODE_KEY;
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -192,7 +193,7 @@ impl<S: Scheduler> Shell<S> {
             Link::Up { called, .. } => tokio::select! {
                 message = called.receives.message() => match message {
                     Ok(Some(message)) => Input::Received(message),
-                    Ok(None) => Input::Disconnected { status: 0, reason: "the cell ended the stream".into() },
+                    Ok(None) => gone("the cell ended the stream"),
                     Err(status) => disconnected(&status),
                 },
                 () = tick => {
@@ -225,8 +226,7 @@ impl<S: Scheduler> Shell<S> {
         while let Some(next) = input.take() {
             for output in self.runtime.handle(monotonic_micros(), next) {
                 if !self.carry_out(output) {
-                    let reason = "too much waits to be sent".into();
-                    input = Some(Input::Disconnected { status: 0, reason });
+                    input = Some(gone("too much waits to be sent"));
                 }
             }
         }
@@ -289,5 +289,12 @@ fn with_principal<T>(mut request: Request<T>, principal: Option<&MetadataValue<A
 }
 
 fn disconnected(status: &Status) -> Input {
-    Input::Disconnected { status: i32::from(status.code()), reason: format!("{}: {}", status.code(), status.message()) }
+    let code = status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("").to_owned();
+    let reason = format!("{}: {}", status.code(), status.message());
+    Input::Disconnected { status: i32::from(status.code()), code, reason }
+}
+
+/// A connection that ends without an answer.
+fn gone(reason: &str) -> Input {
+    Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned() }
 }

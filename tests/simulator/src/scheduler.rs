@@ -107,7 +107,7 @@ impl Seat {
             Message::Refused { status, reason } => {
                 world.hang_up(id, Side::Client);
                 self.connection = None;
-                self.give(world, Input::Disconnected { status, reason })
+                self.give(world, Input::Disconnected { status, code: String::new(), reason })
             }
             _ => Ok(()),
         }
@@ -139,7 +139,8 @@ impl Seat {
             return Ok(());
         }
         self.connection = None;
-        self.give(world, Input::Disconnected { status: UNAVAILABLE, reason: "the connection broke".into() })
+        let (code, reason) = (String::new(), "the connection broke".into());
+        self.give(world, Input::Disconnected { status: UNAVAILABLE, code, reason })
     }
 
     fn give(&mut self, world: &mut World, input: Input) -> Checked {

@@ -175,8 +175,8 @@ async fn serve_session(
     let Ok(Some(session::Request { ask: Some(SessionAsk::Hello(hello)) })) = first else {
         return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
     };
+    Watcher::check(&shared, &principal, &hello)?;
     let (session, namespace) = if hello.session == 0 {
-        Watcher::check(&shared, &principal, &hello)?;
         let session = open_session(&shared, &principal, &hello.namespace, &hello.scheduler).await?;
         (session, plenum_proto::names::optional_name("namespace", &hello.namespace)?)
     } else {

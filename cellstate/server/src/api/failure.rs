@@ -56,6 +56,13 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "READ_ONLY", low.to_string()).retry(Duration::from_secs(1))
     }
 
+    /// It was meant for another cell than this one.
+    pub(super) fn other_cell(own: &[u8]) -> Self {
+        let own = hexadecimal(own);
+        let message = format!("this is cell {own}, and the call is meant for another one; name that one's address");
+        Self::new(Code::Aborted, "OTHER_CELL", message)
+    }
+
     /// A message is above the bound of the transport.
     pub(crate) fn message_too_large(most: usize) -> Self {
         let message = format!("a message may have at most {most} bytes; send less at once");
@@ -134,6 +141,11 @@ impl Failure {
         }
         status
     }
+}
+
+/// The id of a cell, as people see it.
+pub(super) fn hexadecimal(cell_id: &[u8]) -> String {
+    cell_id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The few messages of `google.rpc` and `google.protobuf` that say when to try again.

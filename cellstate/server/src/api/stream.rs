@@ -23,7 +23,7 @@ use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
 use crate::shared::{Decided, Shared};
-use crate::sync::{Lent, Resume, Step, SyncSession};
+use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
 pub(super) const HANDFULS_MAX: usize = 4;
@@ -63,22 +63,19 @@ impl Drop for Watcher {
 }
 
 impl Watcher {
-    /// The sections that a stream is to tell, or why there can be none. To be asked before a session is opened for it, too: one that was
-    /// opened for a stream that is refused is nobody's.
+    /// The sections that a stream is to tell, or why there can be none. To be asked before a session is looked for or opened for it, too:
+    /// one that was opened for a stream that is refused is nobody's, and that one is missing here says nothing to who means another cell.
     pub(super) fn check(shared: &Shared, principal: &Principal, hello: &v1::Hello) -> Result<Sections, Failure> {
         let sections = Sections::from_wire(&hello.sections)?;
         if sections.has(v1::Section::Bodies) && !principal.may_read_bodies() {
             let message = format!("{} may not read what jobs do; leave BODIES out", principal.text());
             return Err(Failure::new(Code::PermissionDenied, "NOT_PERMITTED", message));
         }
-        let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
         let newest = shared.recent.read().newest();
-        if resume.incarnation == shared.identity.incarnation && resume.revision > newest {
-            // Whoever saw a revision that is not here saw another history: a snapshot would make them forget it.
-            let message =
-                format!("revision: expected at most {newest}, found {}; it is of another log", resume.revision);
-            return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
-        }
+        sync::check(hello, &shared.identity, newest).map_err(|unknown| match unknown {
+            sync::Unknown::Cell => Failure::other_cell(&shared.identity.cell_id),
+            sync::Unknown::Future { .. } => Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", unknown.to_string()),
+        })?;
         Ok(sections)
     }
 

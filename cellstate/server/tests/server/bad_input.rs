@@ -284,6 +284,24 @@ async fn who_watches_from_the_future_is_told_so() {
     // Nor is a session opened for a stream that there will not be.
     let anew = v1::Hello { session: 0, scheduler: "batch".into(), namespace: "default".into(), ..future.clone() };
     assert_eq!(hello(&channel, anew.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    // Whatever became of the mirror and of the session, which a cell that was put back may not know: what was seen counts.
+    let newest = session.cell.revision().0;
+    let seen = v1::Hello {
+        cell_id: session.welcome.cell_id.clone(),
+        seen_incarnation: session.welcome.incarnation,
+        seen_revision: newest + 1,
+        ..v1::Hello { revision: 0, incarnation: 0, ..anew.clone() }
+    };
+    let told = Session::hello(&channel, seen.clone(), Cell::default()).await.err().expect("it is refused");
+    assert_eq!(refusal(&told), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let expected = format!("seen_revision: expected at most {newest}, found {}; it is of another log", newest + 1);
+    assert_eq!(told.message(), expected);
+    let unknown = v1::Hello { session: 1 << 40, incarnation: session.welcome.incarnation, ..seen.clone() };
+    assert_eq!(hello(&channel, unknown).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let later = v1::Hello { seen_incarnation: session.welcome.incarnation + 1, seen_revision: 1, ..seen.clone() };
+    assert_eq!(hello(&channel, later).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let elsewhere = v1::Hello { cell_id: vec![1; 16].into(), ..seen.clone() };
+    assert_eq!(hello(&channel, elsewhere.clone()).await, of(Code::Aborted, "OTHER_CELL"));
     let nonsense = v1::Hello { revision: 0, sections: vec![99], ..anew };
     assert_eq!(hello(&channel, nonsense).await, of(Code::InvalidArgument, "INVALID_REQUEST"));
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
@@ -292,6 +310,10 @@ async fn who_watches_from_the_future_is_told_so() {
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
     assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let watching = client.watch(elsewhere).await.unwrap_err();
+    assert_eq!(refusal(&watching), of(Code::Aborted, "OTHER_CELL"));
+    // Who saw no more than there is gets what it asks for.
+    Session::hello(&channel, v1::Hello { seen_revision: newest, ..seen }, Cell::default()).await.unwrap();
     server.shutdown().await.unwrap();
 }
 

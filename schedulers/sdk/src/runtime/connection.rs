@@ -13,6 +13,12 @@ use crate::wire::{chain, decode_delta, mirror_decoder};
 /// cell that is behind what was seen shall not have a new session written into its log, which would let it catch up.
 const SESSION_IS_OVER: [i32; 4] = [5, 7, 9, 10];
 
+/// Refuses who is ahead of the server.
+const OUT_OF_RANGE: i32 = 11;
+
+/// What a server of another cell says.
+const OTHER_CELL: &str = "OTHER_CELL";
+
 /// What a cell of small segments says of a transaction of many claims.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
@@ -28,15 +34,27 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             incarnation: if self.session.0 == 0 { 0 } else { self.seen.incarnation },
             revision: self.mirror.revision().0,
             sections: Vec::new(),
+            cell_id: self.seen.cell_id.clone().into(),
+            seen_incarnation: self.seen.incarnation,
+            seen_revision: self.seen.revision,
         })));
     }
 
     /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
-    pub(super) fn lose(&mut self, status: i32, reason: String, outputs: &mut Vec<Output>) {
-        if matches!(self.link, Link::Greeting) && SESSION_IS_OVER.contains(&status) {
+    pub(super) fn lose(&mut self, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
+        let refused = matches!(self.link, Link::Greeting);
+        if refused && SESSION_IS_OVER.contains(&status) {
             self.end_session();
         }
-        self.reconnect(reason, 0, outputs);
+        if refused && code == OTHER_CELL {
+            // What was seen is nothing of that one.
+            self.seen = Seen::default();
+        }
+        let is_behind = refused && status == OUT_OF_RANGE;
+        if is_behind {
+            outputs.push(Output::Notice(Notice::Behind { seen: self.seen.standing(), offered: None }));
+        }
+        self.reconnect(reason, if is_behind { self.settings.reconnect.most_micros } else { 0 }, outputs);
     }
 
     /// Forgets the session, and with it all transactions in flight: none of them can be decided any more.
@@ -105,9 +123,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let offered =
             Seen { cell_id: welcome.cell_id.to_vec(), incarnation: welcome.incarnation, revision: welcome.revision };
         let same_cell = self.seen.cell_id == offered.cell_id;
-        let standing = |seen: &Seen| (seen.incarnation, seen.revision);
-        if same_cell && standing(&offered) < standing(&self.seen) && self.offers_less(welcome) {
-            let (seen, offered) = (standing(&self.seen), standing(&offered));
+        if same_cell && offered.standing() < self.seen.standing() && self.offers_less(welcome) {
+            let (seen, offered) = (self.seen.standing(), Some(offered.standing()));
             outputs.push(Output::Notice(Notice::Behind { seen, offered }));
             let wait = self.settings.reconnect.most_micros;
             return self.leave("the server is behind".into(), wait, outputs);

@@ -77,8 +77,12 @@ fn at_five() -> SchedulerRuntime<Idle> {
 }
 
 fn lose(runtime: &mut SchedulerRuntime<Idle>, status: i32) {
-    let outputs = runtime.handle(0, Input::Disconnected { status, reason: "gone".into() });
+    let outputs = refuse(runtime, status, "");
     assert!(matches!(outputs.as_slice(), [Output::Notice(Notice::Lost { .. }), Output::ConnectAfter { .. }]));
+}
+
+fn refuse(runtime: &mut SchedulerRuntime<Idle>, status: i32, code: &str) -> Vec<Output> {
+    runtime.handle(0, Input::Disconnected { status, code: code.into(), reason: "gone".into() })
 }
 
 fn is_left(outputs: &[Output]) -> bool {
@@ -117,7 +121,7 @@ fn a_server_of_the_same_incarnation_that_offers_less_is_refused() {
     lose(&mut runtime, 14);
     greeting(&mut runtime);
     let outputs = receive(&mut runtime, welcome(2, 1, 4));
-    assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: (1, 4) }));
+    assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: Some((1, 4)) }));
     assert!(is_left(&outputs));
     assert_eq!(runtime.mirror().unwrap().revision(), Revision(5), "what was seen is not forgotten");
 }
@@ -144,10 +148,37 @@ fn a_server_that_has_not_come_so_far_is_asked_for_the_same_session_again() {
     lose(&mut runtime, 14);
     for _ in 0..10 {
         greeting(&mut runtime);
-        lose(&mut runtime, 11);
+        let outputs = refuse(&mut runtime, 11, "NO_SUCH_REVISION");
+        assert_eq!(outputs[0], Output::Notice(Notice::Behind { seen: (1, 5), offered: None }));
+        assert!(matches!(outputs[2], Output::ConnectAfter { micros: 2_000_000.. }), "{outputs:?}");
     }
     let hello = greeting(&mut runtime);
     assert_eq!((hello.session, hello.revision), (2, 5));
+}
+
+/// A server that was put back to before the session began does not know it, and a new one was opened there.
+#[test]
+fn who_begins_a_new_session_still_says_what_was_seen_in_the_old_one() {
+    let seen = |hello: &v1::Hello| (hello.cell_id.to_vec(), hello.seen_incarnation, hello.seen_revision);
+    let mut runtime = begun();
+    assert_eq!(seen(&greeting(&mut runtime)), (vec![], 0, 0));
+    let mut runtime = at_five();
+    receive(&mut runtime, Tell::Heartbeat(v1::Heartbeat { revision: 9, time_micros: 7, ..v1::Heartbeat::default() }));
+    lose(&mut runtime, 14);
+    assert_eq!(seen(&greeting(&mut runtime)), (vec![1; 16], 1, 9));
+    refuse(&mut runtime, 5, "NO_SUCH_SESSION");
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.revision, seen(&hello)), (0, 0, (vec![1; 16], 1, 9)));
+}
+
+#[test]
+fn what_was_seen_of_one_cell_is_not_asked_of_another() {
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    refuse(&mut runtime, 10, "OTHER_CELL");
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.cell_id.len(), hello.seen_incarnation, hello.seen_revision), (0, 0, 0, 0));
 }
 
 #[test]
@@ -223,7 +254,8 @@ fn attempts_to_connect_become_rarer_up_to_a_bound() {
     let mut waits = Vec::new();
     for _ in 0..12 {
         greeting(&mut runtime);
-        let outputs = runtime.handle(0, Input::Disconnected { status: 14, reason: "refused".into() });
+        let outputs =
+            runtime.handle(0, Input::Disconnected { status: 14, code: String::new(), reason: "refused".into() });
         let Some(Output::ConnectAfter { micros }) = outputs.last() else { panic!("{outputs:?}") };
         waits.push(*micros);
     }

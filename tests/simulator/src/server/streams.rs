@@ -8,7 +8,7 @@ use plenum_proto::sections::Sections;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_server::agents::Follower;
 use plenum_server::commit::Asked;
-use plenum_server::sync::{Lent, Resume, Step, SyncOptions, SyncSession};
+use plenum_server::sync::{self, Lent, Resume, Step, SyncOptions, SyncSession};
 use prost::Message as _;
 
 use super::{Server, Ticket};
@@ -23,6 +23,7 @@ const NOT_FOUND: i32 = 5;
 const INVALID_ARGUMENT: i32 = 3;
 const FAILED_PRECONDITION: i32 = 9;
 const ABORTED: i32 = 10;
+const OUT_OF_RANGE: i32 = 11;
 
 /// A scheduler's stream.
 pub(super) struct Watching {
@@ -60,6 +61,11 @@ impl Server {
     }
 
     fn hello(&mut self, world: &mut World, id: ConnectionId, hello: v1::Hello) -> Checked {
+        if let Err(unknown) = sync::check(&hello, &self.identity, self.recent.newest()) {
+            let status = if matches!(unknown, sync::Unknown::Cell) { ABORTED } else { OUT_OF_RANGE };
+            self.refuse(world, id, status, &unknown.to_string());
+            return Ok(());
+        }
         if hello.session == 0 {
             match command::open_session(&Self::principal(), &hello.namespace, &hello.scheduler) {
                 Ok(request) => self.ask(Some(Ticket::Session { connection: id, hello }), Asked::new(request)),

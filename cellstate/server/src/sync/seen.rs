@@ -1,0 +1,97 @@
+//! Whether this is the cell that a watcher has dealt with, and has come as far as it saw: judged before anything is opened for it.
+//!
+//! Whoever saw a revision that is not here saw another history, of a copy that went on while this one did not. A snapshot would make
+//! them forget it, and a session that is opened for them is written into the log: each attempt would bring this cell nearer to being
+//! taken for the other one.
+
+use plenum_model::{CellIdentity, Revision};
+use plenum_proto::v1;
+
+/// Why a watcher is not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// It has dealt with another cell.
+    #[error("another cell is meant")]
+    Cell,
+    /// It has seen more of this one than there is.
+    #[error("{field}: expected at most {newest}, found {found}; it is of another log")]
+    Future {
+        /// The field that says so.
+        field: &'static str,
+        /// The newest that there is.
+        newest: u64,
+        /// What was seen.
+        found: u64,
+    },
+}
+
+/// Judges a greeting by what it says was seen, and by what its mirror has. What it does not say is not judged.
+///
+/// # Errors
+/// When another cell was seen, or more of this one than it has.
+pub fn check(hello: &v1::Hello, identity: &CellIdentity, newest: Revision) -> Result<(), Unknown> {
+    if !hello.cell_id.is_empty() && hello.cell_id != identity.cell_id[..] {
+        return Err(Unknown::Cell);
+    }
+    let own = identity.incarnation;
+    let future =
+        |field, newest, found| if found > newest { Err(Unknown::Future { field, newest, found }) } else { Ok(()) };
+    // A later life than the one that was seen begins anew: what there was before says nothing of its revisions.
+    future("seen_incarnation", own, hello.seen_incarnation)?;
+    if hello.incarnation == own {
+        future("revision", newest.0, hello.revision)?;
+    }
+    if hello.seen_incarnation == own {
+        future("seen_revision", newest.0, hello.seen_revision)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cell in its third life, at revision 50.
+    fn judged(hello: &v1::Hello) -> Result<(), Unknown> {
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 3, ..CellIdentity::default() };
+        check(hello, &identity, Revision(50))
+    }
+
+    fn seen(cell_id: &[u8], incarnation: u64, revision: u64) -> v1::Hello {
+        v1::Hello {
+            cell_id: cell_id.to_vec().into(),
+            seen_incarnation: incarnation,
+            seen_revision: revision,
+            ..v1::Hello::default()
+        }
+    }
+
+    #[test]
+    fn who_has_seen_nothing_or_what_is_here_is_served() {
+        assert_eq!(judged(&v1::Hello::default()), Ok(()));
+        assert_eq!(judged(&seen(&[7; 16], 3, 50)), Ok(()));
+        assert_eq!(judged(&seen(&[7; 16], 2, 5000)), Ok(()), "an earlier life had revisions of its own");
+        assert_eq!(judged(&seen(&[], 0, 5000)), Ok(()), "a revision of no incarnation says nothing");
+    }
+
+    #[test]
+    fn who_has_seen_another_cell_is_not() {
+        for other in [&[8; 16][..], &[7; 15], b"x"] {
+            assert_eq!(judged(&seen(other, 3, 50)), Err(Unknown::Cell));
+        }
+    }
+
+    #[test]
+    fn who_has_seen_the_future_is_told_what_is_expected_and_found() {
+        let told = |hello: &v1::Hello| judged(hello).unwrap_err().to_string();
+        assert_eq!(told(&seen(&[], 3, 51)), "seen_revision: expected at most 50, found 51; it is of another log");
+        assert_eq!(told(&seen(&[], 4, 1)), "seen_incarnation: expected at most 3, found 4; it is of another log");
+        let mirror = v1::Hello { incarnation: 3, revision: 60, ..v1::Hello::default() };
+        assert_eq!(told(&mirror), "revision: expected at most 50, found 60; it is of another log");
+        assert_eq!(
+            judged(&v1::Hello { incarnation: 2, ..mirror }),
+            Ok(()),
+            "its mirror is of no use, and it gets another"
+        );
+    }
+}
