@@ -1,7 +1,9 @@
 //! What happened to a job, an allocation or a machine, and who asked for it: read from the log, the newest events first, from the few
 //! blocks that tell of it.
 
-use std::collections::BTreeMap;
+mod ends;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{History, Logged, Order, Subject};
 use plenum_model::{AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState};
@@ -10,9 +12,10 @@ use prost::Message;
 
 use super::ended::delta_of;
 use super::failure::Failure;
-use super::{listing, names};
+use super::{listing, names, past};
 
-/// Most bytes of log that one story is read from.
+/// Most bytes of log that one story is read from; of a job twice, as what became of its allocations is looked for once it is known which
+/// they were.
 const READ_BYTES_MAX: u64 = 256 << 20;
 
 /// Whom a story is about.
@@ -31,7 +34,7 @@ pub(super) fn tell(
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
     let subjects = subjects(hero);
-    let mut teller = Teller { history, cell, events: Vec::new(), machines: Vec::new(), over: false, tenant: None };
+    let mut teller = Teller::new(history, cell);
     if let Hero::Allocation(id) = hero {
         teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
     }
@@ -58,10 +61,13 @@ pub(super) fn tell(
         }
     }
     teller.finish_machines();
-    let mut events = teller.events;
-    truncated |= events.len() > limit;
-    events.truncate(limit);
+    let mut events = std::mem::take(&mut teller.events);
     events.reverse();
+    if let Hero::Job(job) = hero {
+        truncated |= teller.add_ends(job, *walk.rest().end(), up_to, &mut events)?;
+    }
+    truncated |= events.len() > limit;
+    events.drain(..events.len().saturating_sub(limit));
     let oldest = history.oldest_revision();
     let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
     Ok(v1::HistoryResponse { revision: up_to, events, truncated, oldest_revision })
@@ -89,9 +95,38 @@ struct Teller<'a> {
     over: bool,
     /// Whose the slot is, at the revision that is looked at.
     tenant: Option<u32>,
+    /// Where tasks of the job were placed.
+    slots: BTreeSet<u32>,
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
+    fn new(history: &'a History, cell: &'a Cell) -> Self {
+        let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { history, cell, events, machines, over: false, tenant: None, slots }
+    }
+
+    /// Adds what became of the job's allocations to what else happened to it above a revision. True if so much would have had to be read
+    /// that the older events were left.
+    fn add_ends(&self, job: &Job, from: u64, up_to: u64, events: &mut Vec<v1::HistoryEvent>) -> Result<bool, Failure> {
+        // Those that were granted before are in the cell of then.
+        let then = if self.over { Cell::default() } else { self.then(from)? };
+        let (ends, left_before) = ends::tell(self, job, then, from.saturating_add(1)..=up_to)?;
+        // Whatever else happened in the same revision, it followed from them.
+        let rest = std::mem::replace(events, ends);
+        events.extend(rest);
+        events.sort_by_key(|event| event.revision);
+        events.retain(|event| left_before.is_none_or(|revision| event.revision > revision));
+        Ok(left_before.is_some())
+    }
+
+    /// The cell at a revision, or at the oldest one that is retained.
+    fn then(&self, revision: u64) -> Result<Cell, Failure> {
+        if revision == 0 {
+            return Ok(Cell::default());
+        }
+        past::fold(self.history, revision.max(self.history.oldest_revision()))
+    }
+
     fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {
         let event = self.event(logged, event, detail)?;
         self.events.push(event);
@@ -129,7 +164,10 @@ impl Teller<'_> {
     fn job(&mut self, job: &Job, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
         // What became of the job follows from what became of its tasks.
         for change in delta.jobs.iter().rev() {
-            self.job_change(job, logged, change)?;
+            // Where tasks end, a group changes by when it is tried again, and not by how many of its tasks are wanted.
+            if delta.ends.is_empty() || !matches!(change, JobChange::Group { .. }) {
+                self.job_change(job, logged, change)?;
+            }
         }
         let mut by_state: BTreeMap<(u32, u8), Vec<u32>> = BTreeMap::new();
         let rows = job.group_base..job.group_base.saturating_add(u32::try_from(job.shape.groups.len()).unwrap_or(0));
@@ -142,9 +180,12 @@ impl Teller<'_> {
         for ((group, state), tasks) in by_state.into_iter().rev() {
             let Some(word) = TaskState::from_number(state.into()).and_then(task_word) else { continue };
             let group = job.shape.groups.get(group as usize).map_or("", |group| &group.name);
-            self.push(logged, word, format!("{}: {}", group, tasks_of(&tasks)))?;
+            // Each failed attempt is told by itself.
+            let finally = if word == "failed" { ", for good" } else { "" };
+            self.push(logged, word, format!("{group}: {}{finally}", tasks_of(&tasks)))?;
         }
         for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
+            self.slots.extend(&grants.slots);
             self.push(logged, "placed", self.placed(job, grants, delta))?;
         }
         Ok(())
@@ -152,14 +193,17 @@ impl Teller<'_> {
 
     fn placed(&self, job: &Job, grants: &Grants, delta: &Delta) -> String {
         let group = job.shape.groups.get(usize::from(grants.group)).map_or("", |group| &group.name);
-        let mut machines = grants.machines.clone();
-        machines.sort_unstable();
-        machines.dedup();
-        let on = match machines[..] {
-            [only] => format!("machine {}", self.machine_then(only, delta.revision, delta.time.micros)),
-            _ => format!("{} machines", machines.len()),
-        };
+        let on = self.on_machines(grants.machines.iter().copied(), delta.revision.0, delta.time.micros);
         format!("{group}: {} on {on}", tasks_of(&grants.tasks))
+    }
+
+    /// The machine by its name, or how many they are.
+    fn on_machines(&self, slots: impl Iterator<Item = u32>, revision: u64, time_micros: i64) -> String {
+        let slots: Vec<u32> = slots.collect::<BTreeSet<u32>>().into_iter().collect();
+        match slots[..] {
+            [only] => format!("machine {}", self.machine_then(only, Revision(revision), time_micros)),
+            _ => format!("{} machines", slots.len()),
+        }
     }
 
     fn job_change(&mut self, job: &Job, logged: &Logged, change: &JobChange) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ mod formats;
 mod govern;
 mod history;
 mod inspection;
+mod job_stories;
 mod kept;
 mod returns;
 mod stalled;

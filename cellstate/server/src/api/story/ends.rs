@@ -1,0 +1,164 @@
+//! What became of a job's allocations: those that were told to stop, were lost or ended. Deltas speak of slots there; whose a slot was
+//! is told by the grant before, or by the cell of then where the grant is older than the story.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use plenum_history::{BlockSummary, Logged, Order, Subject};
+use plenum_model::{AllocationId, AllocationState, Cell, Delta, End, Job, JobKind, Move};
+use plenum_proto::v1;
+
+use super::super::ended::delta_of;
+use super::super::failure::Failure;
+use super::super::listing;
+use super::{READ_BYTES_MAX, Teller, tasks_of};
+
+/// What became of an allocation, before it is known whose its slot was.
+struct Change {
+    revision: u64,
+    state: AllocationState,
+    words: String,
+}
+
+/// A task's stay in a slot.
+#[derive(Clone, Copy)]
+struct Tenant {
+    id: AllocationId,
+    group: u16,
+    task: u32,
+    machine: u32,
+}
+
+/// Events of a job's allocations in these revisions, before which the cell was `then`; and, if all that is allowed was read before the
+/// first of them, the revision above which the events are.
+pub(super) fn tell(
+    teller: &Teller<'_>,
+    job: &Job,
+    mut then: Cell,
+    revisions: RangeInclusive<u64>,
+) -> Result<(Vec<v1::HistoryEvent>, Option<u64>), Failure> {
+    let mut slots = teller.slots.clone();
+    slots.extend(then.allocations().filter(|found| found.row.job() == job.id).map(|found| found.id.slot));
+    let mut ends =
+        Ends { teller, job, slots, pending: BTreeMap::new(), told: BTreeMap::new(), causes: BTreeMap::new() };
+    let mut walk = teller.history.walk(revisions, Order::NewestFirst);
+    let mut left_before = None;
+    loop {
+        if walk.read_bytes() > READ_BYTES_MAX && !walk.rest().is_empty() {
+            left_before = Some(*walk.rest().end());
+            break;
+        }
+        let about =
+            |block: &BlockSummary| ends.slots.iter().any(|slot| block.may_tell_of(Subject::AllocationSlot(*slot)));
+        let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
+        for logged in &entries {
+            ends.look_at(logged, &delta_of(logged)?)?;
+        }
+    }
+    if let Some(revision) = left_before {
+        then = teller.then(revision)?;
+    }
+    ends.settle(&then);
+    Ok((ends.events(), left_before))
+}
+
+/// Gathers what became of allocations, the newest first.
+struct Ends<'a> {
+    teller: &'a Teller<'a>,
+    job: &'a Job,
+    /// Where the job's allocations were.
+    slots: BTreeSet<u32>,
+    /// By slot: what happened there, not yet known to whom.
+    pending: BTreeMap<u32, Vec<Change>>,
+    /// What happened to tasks of one group in one revision in the same way is one event.
+    told: BTreeMap<(u64, u16, &'static str, String), Vec<Tenant>>,
+    /// What made it happen, by revision.
+    causes: BTreeMap<u64, v1::HistoryEvent>,
+}
+
+impl Ends<'_> {
+    fn look_at(&mut self, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
+        // Backwards, a delta's grants come first: it ends before it grants.
+        for grants in &delta.grants {
+            for (position, slot) in grants.slots.iter().enumerate() {
+                let Some(changes) = self.pending.remove(slot).filter(|_| grants.job == self.job.id) else { continue };
+                let column = |values: &[u32]| values.get(position).copied().unwrap_or_default();
+                let id = AllocationId { slot: *slot, generation: column(&grants.generations) };
+                let (task, machine) = (column(&grants.tasks), column(&grants.machines));
+                self.attribute(changes, Tenant { id, group: grants.group, task, machine });
+            }
+        }
+        let (ends, moves) = (delta.ends.iter().map(of_end), delta.moves.iter().map(of_move));
+        for (slot, state, words) in moves.chain(ends) {
+            if !self.slots.contains(&slot) || !self.is_told(state) {
+                continue;
+            }
+            let revision = logged.entry.revision;
+            if !self.causes.contains_key(&revision) {
+                self.causes.insert(revision, self.teller.event(logged, "", String::new())?);
+            }
+            self.pending.entry(slot).or_default().push(Change { revision, state, words });
+        }
+        Ok(())
+    }
+
+    /// That a task is done is told among what became of the job's tasks.
+    fn is_told(&self, state: AllocationState) -> bool {
+        let is_done = state == AllocationState::Complete && self.job.shape.kind == JobKind::ToCompletion;
+        (state.is_leaving() || state.is_end()) && !is_done
+    }
+
+    fn attribute(&mut self, changes: Vec<Change>, tenant: Tenant) {
+        for Change { revision, state, words } in changes {
+            let word = listing::allocation_word(v1::AllocationState::from(state).into());
+            self.told.entry((revision, tenant.group, word, words)).or_default().push(tenant);
+        }
+    }
+
+    /// What is still pending happened to those who were there before.
+    fn settle(&mut self, then: &Cell) {
+        for (slot, changes) in std::mem::take(&mut self.pending) {
+            let Some(found) = then.allocation_in(slot).filter(|found| found.row.job() == self.job.id) else { continue };
+            let (group, task, machine) = (found.row.group, found.row.task, found.row.machine);
+            self.attribute(changes, Tenant { id: found.id, group, task, machine });
+        }
+    }
+
+    fn events(self) -> Vec<v1::HistoryEvent> {
+        let Self { teller, job, told, causes, .. } = self;
+        let mut events = Vec::with_capacity(told.len());
+        for ((revision, group, word, words), tenants) in told {
+            let Some(mut event) = causes.get(&revision).cloned() else { continue };
+            let group = job.shape.groups.get(usize::from(group)).map_or("", |group| &group.name);
+            let machines = tenants.iter().map(|tenant| tenant.machine);
+            let on = teller.on_machines(machines, revision, event.time_micros);
+            let tasks: Vec<u32> = tenants.iter().map(|tenant| tenant.task).collect();
+            let (which, colon) = (only_id(&tenants), if words.is_empty() { "" } else { ": " });
+            word.clone_into(&mut event.event);
+            event.detail = format!("{group}: {}{which} on {on}{colon}{words}", tasks_of(&tasks));
+            events.push(event);
+        }
+        events
+    }
+}
+
+/// The one allocation that it is about: more of it is told by its own story.
+fn only_id(tenants: &[Tenant]) -> String {
+    match tenants {
+        [only] => format!(" ({})", only.id),
+        _ => String::new(),
+    }
+}
+
+/// An exit code is told where there may have been one, and once.
+fn of_end(end: &End) -> (u32, AllocationState, String) {
+    let has_none = matches!(end.state, AllocationState::Failed | AllocationState::EndedLost) && end.exit_code == 0;
+    let code = format!("exit code {}", end.exit_code);
+    let reason = end.reason.as_deref().filter(|reason| *reason != code && !reason.is_empty());
+    let facts: Vec<&str> = (!has_none).then_some(code.as_str()).into_iter().chain(reason).collect();
+    (end.slot, end.state, facts.join(": "))
+}
+
+fn of_move(change: &Move) -> (u32, AllocationState, String) {
+    (change.slot, change.status.state, change.reason.as_deref().unwrap_or_default().to_owned())
+}

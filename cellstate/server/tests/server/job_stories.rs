@@ -1,0 +1,176 @@
+//! What a job's story tells of its tasks: their stops, losses and failures, with cause and exit code.
+
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::Server;
+use tonic::transport::Channel;
+use v1::AllocationState as State;
+
+use crate::client::{Session, connect, job, options, placement, register, start, submit};
+
+type Jobs = v1::jobs_client::JobsClient<Channel>;
+type Inspect = v1::inspect_client::InspectClient<Channel>;
+
+/// Places a task of a job on the machine in slot 0.
+async fn place(session: &mut Session, job: &v1::SubmitResponse, task: u32) -> u64 {
+    session.reach(job.revision).await;
+    let number = session.cell.revision().0;
+    let transaction = session.transaction(number, vec![placement(job.job, vec![0], vec![task])]);
+    session.commit(transaction).await.unwrap().placements[0].allocations[0]
+}
+
+async fn report(
+    channel: &Channel,
+    machine: &v1::RegisterResponse,
+    allocation: u64,
+    state: State,
+    exit_code: i32,
+    reason: &str,
+) {
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let transition =
+        v1::Transition { allocation, state: state.into(), exit_code, reason: reason.to_owned(), ..Default::default() };
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    agents.report(v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None }).await.unwrap();
+}
+
+async fn stop(channel: &Channel, allocation: u64) {
+    Jobs::new(channel.clone()).stop_allocation(v1::StopAllocationRequest { allocation }).await.unwrap();
+}
+
+async fn story(channel: &Channel, name: &str, revision: u64, limit: u32) -> v1::HistoryResponse {
+    let at = (revision > 0).then_some(v1::At { revision, time_micros: 0 });
+    let ask = v1::JobHistoryRequest { name: name.to_owned(), at, limit, ..Default::default() };
+    Jobs::new(channel.clone()).job_history(ask).await.unwrap().into_inner()
+}
+
+/// A story as a reader would see it.
+fn lines(story: &v1::HistoryResponse) -> Vec<String> {
+    let line = |event: &v1::HistoryEvent| format!("{} {} by {}", event.event, event.detail, event.command);
+    story.events.iter().map(line).collect()
+}
+
+fn name_of(allocation: u64) -> String {
+    format!("alloc-{}-{}", allocation & u64::from(u32::MAX), allocation >> 32)
+}
+
+/// It told only that a task waits again, if that: of stops and losses, their causes and exit codes nothing.
+#[tokio::test]
+async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let work = submit(&channel, job("work", 1)).await;
+    let stopped = place(&mut session, &work, 0).await;
+    report(&channel, &machine, stopped, State::Running, 0, "").await;
+    stop(&channel, stopped).await;
+    report(&channel, &machine, stopped, State::Stopped, 143, "").await;
+    // Another job's task comes into the same slot: what becomes of it is not told here.
+    let other = submit(&channel, job("other", 1)).await;
+    let foreign = place(&mut session, &other, 0).await;
+    assert_eq!(foreign & u64::from(u32::MAX), stopped & u64::from(u32::MAX), "it got the same slot");
+    stop(&channel, foreign).await;
+    report(&channel, &machine, foreign, State::Stopped, 7, "").await;
+    let failed = place(&mut session, &work, 0).await;
+    report(&channel, &machine, failed, State::Failed, 3, "exit code 3").await;
+    let lost = place(&mut session, &work, 0).await;
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    Inspect::new(channel.clone()).remove_machine(remove).await.unwrap();
+
+    let whole = story(&channel, "work", 0, 0).await;
+    let [stopped, failed, lost] = [stopped, failed, lost].map(name_of);
+    let expected = [
+        "submitted version 1 by submit-job".to_owned(),
+        "placed work: task 0 on machine m1 by transaction".to_owned(),
+        "running  by transaction".to_owned(),
+        format!("stopping work: task 0 ({stopped}) on machine m1: stopped by a request by stop-allocation"),
+        format!("stopped work: task 0 ({stopped}) on machine m1: exit code 143: stopped by a request by report-status"),
+        "placed work: task 0 on machine m1 by transaction".to_owned(),
+        format!("failed work: task 0 ({failed}) on machine m1: exit code 3 by report-status"),
+        "waiting work: task 0 by report-status".to_owned(),
+        "placed work: task 0 on machine m1 by transaction".to_owned(),
+        format!("lost work: task 0 ({lost}) on machine m1: the machine was removed by remove-machine"),
+    ];
+    assert_eq!(lines(&whole), expected);
+
+    // With a limit it is the end of that, at a revision its beginning.
+    for count in 1..=expected.len() {
+        let newest = story(&channel, "work", 0, u32::try_from(count).unwrap()).await;
+        assert_eq!(lines(&newest), expected[expected.len() - count..]);
+        assert_eq!(newest.truncated, count < expected.len());
+    }
+    for revision in whole.events[0].revision..=whole.revision {
+        let then = story(&channel, "work", revision, 0).await;
+        let until = whole.events.iter().take_while(|event| event.revision <= revision).count();
+        assert_eq!(lines(&then), expected[..until]);
+    }
+    server.shutdown().await.unwrap();
+}
+
+/// Of tasks that were placed long before, only the cell of then tells which slots they were in.
+#[tokio::test]
+async fn ends_of_tasks_are_told_also_where_the_limit_leaves_their_beginning_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let work = submit(&channel, job("work", 2)).await;
+    let old = place(&mut session, &work, 0).await;
+    // More than a block of the history has.
+    let mut inspect = Inspect::new(channel.clone());
+    for round in 0..1100 {
+        inspect.cordon_machine(v1::CordonRequest { name: "m1".into(), cordoned: round % 2 == 0 }).await.unwrap();
+    }
+    let young = place(&mut session, &work, 1).await;
+    stop(&channel, old).await;
+    report(&channel, &machine, old, State::Stopped, 0, "").await;
+
+    let newest = story(&channel, "work", 0, 3).await;
+    let expected = [
+        "placed work: task 1 on machine m1 by transaction".to_owned(),
+        format!("stopping work: task 0 ({}) on machine m1: stopped by a request by stop-allocation", name_of(old)),
+        format!(
+            "stopped work: task 0 ({}) on machine m1: exit code 0: stopped by a request by report-status",
+            name_of(old)
+        ),
+    ];
+    assert_eq!(lines(&newest), expected);
+    assert!(newest.truncated);
+    // And of those that are still there nothing is told yet.
+    assert!(!lines(&newest).concat().contains(&name_of(young)));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn tasks_that_are_lost_together_are_one_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(150);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let server = Server::start(quick).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut fragile = job("work", 3);
+    fragile.shape.as_mut().unwrap().groups[0].lost_after_micros = 1000;
+    let work = submit(&channel, fragile).await;
+    session.reach(work.revision).await;
+    let transaction = session.transaction(1, vec![placement(work.job, vec![0; 3], vec![0, 1, 2])]);
+    assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
+    let told = async {
+        loop {
+            let story = story(&channel, "work", 0, 0).await;
+            if let Some(lost) = lines(&story).into_iter().find(|line| line.starts_with("lost")) {
+                return lost;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await.expect("they are lost");
+    assert_eq!(told, "lost work: 3 tasks on machine m1: m1 is unreachable by tick");
+    server.shutdown().await.unwrap();
+}
