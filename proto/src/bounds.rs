@@ -20,6 +20,8 @@ pub const TEXT_BYTES_MAX: usize = 255;
 pub const NAME_BYTES_MAX: usize = 63;
 /// Entries of a list in a group, a machine's devices, or what one claim asks for beyond resources.
 pub const LIST_MAX: usize = 64;
+/// Devices of a machine.
+pub const DEVICES_MAX: usize = 256;
 /// Attributes of a machine.
 pub const ATTRIBUTES_MAX: usize = 256;
 /// Rules of one group about spread: the core keeps counts for each.

@@ -10,21 +10,33 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use crate::census::Census;
+
 /// Messages up to this size, in bytes, are written apart first; each stream keeps as much. Of larger ones most is pages and
 /// deltas, which are copied whole anyway.
 const APART_MAX: usize = 32 * 1024;
 
 /// The codec of all services: messages `T` are sent, messages `U` received.
 ///
-/// What the fields of type `bytes` of a received message hold is shared with the message as it came.
+/// What the fields of type `bytes` of a received message hold is shared with the message as it came. A request that has lists is counted
+/// before it is decoded.
 #[derive(Clone, Debug)]
 pub struct Codec<T, U> {
+    census: Option<&'static Census>,
     messages: PhantomData<(T, U)>,
 }
 
-impl<T, U> Default for Codec<T, U> {
+impl<T, U: 'static> Default for Codec<T, U> {
     fn default() -> Self {
-        Self { messages: PhantomData }
+        Self { census: Census::of::<U>(), messages: PhantomData }
+    }
+}
+
+impl<T, U> Codec<T, U> {
+    /// For a type of one's own, whose messages are those of this census on the wire.
+    #[must_use]
+    pub fn counted(census: &'static Census) -> Self {
+        Self { census: Some(census), messages: PhantomData }
     }
 }
 
@@ -43,7 +55,7 @@ where
     }
 
     fn decoder(&mut self) -> Reader<U> {
-        Reader { message: PhantomData }
+        Reader { census: self.census, message: PhantomData }
     }
 }
 
@@ -79,6 +91,7 @@ impl<T: Message> Encoder for Writer<T> {
 /// Reads messages.
 #[derive(Debug)]
 pub struct Reader<U> {
+    census: Option<&'static Census>,
     message: PhantomData<U>,
 }
 
@@ -88,6 +101,9 @@ impl<U: Message + Default> Decoder for Reader<U> {
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let message = from.copy_to_bytes(from.remaining());
+        if let Some(census) = self.census {
+            census.check(&message)?;
+        }
         U::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -12,9 +12,9 @@ const QUOTED_MAX: usize = 80;
 
 /// A message that breaks a rule of the protocol. Nothing of it took effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: expected {expected}, found {found}")]
+#[error("{field}{}expected {expected}, found {found}", if field.is_empty() { "" } else { ": " })]
 pub struct Invalid {
-    /// The path of the field, such as `placements[2].tasks`.
+    /// The path of the field, such as `placements[2].tasks`; empty for the whole message.
     pub field: String,
     /// What would have been right.
     pub expected: String,

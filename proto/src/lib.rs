@@ -15,11 +15,13 @@
 //! | [`pages`] | page images of a whole cell |
 //! | [`log`] | batches of the log |
 //! | [`codec`] | messages of a stream |
+//! | [`census`] | what is in a request, counted before it is decoded |
 //! | [`fields`] | pieces of encoded messages, for what need not be decoded |
 //!
 //! Must not know: the state of a cell beyond its rows, clocks, connections, files.
 
 pub mod bounds;
+pub mod census;
 pub mod codec;
 pub mod error;
 pub mod fields;

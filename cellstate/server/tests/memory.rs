@@ -1,5 +1,5 @@
-//! A transaction that asks for far too much is refused before it is expanded: 4 MiB of it would stand for hundreds in memory. Counted by an
-//! allocator of this test's own, which is why it is alone in its binary.
+//! A request that asks for far too much is refused before it is expanded: 4 MiB of it would stand for hundreds in memory. Counted by an
+//! allocator of this test's own, which is why it is alone in its binary: one test, since others would be counted with it.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -75,64 +75,99 @@ impl prost::Message for Encoded {
     }
 }
 
-/// A transaction of these placements, again and again.
-fn repeated(placement: &[u8]) -> Encoded {
-    let field = [&[7 << 3 | 2, u8::try_from(placement.len()).unwrap()], placement].concat();
-    Encoded(field.repeat(MESSAGE_BYTES / field.len()).into())
+/// A message of this field, again and again.
+fn repeated(number: u8, content: &[u8]) -> Vec<u8> {
+    let field = [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat();
+    field.repeat(MESSAGE_BYTES / field.len())
 }
 
-/// As the request of a session's stream.
-fn on_stream(transaction: &Encoded) -> Encoded {
-    let mut request = vec![2 << 3 | 2];
-    prost::encoding::encode_varint(transaction.0.len() as u64, &mut request);
-    request.extend_from_slice(&transaction.0);
-    Encoded(request.into())
+/// A message with this one in a field.
+fn within(number: u8, message: &[u8]) -> Vec<u8> {
+    let mut outer = vec![number << 3 | 2];
+    prost::encoding::encode_varint(message.len() as u64, &mut outer);
+    outer.extend_from_slice(message);
+    outer
+}
+
+type Client = tonic::client::Grpc<tonic::transport::Channel>;
+
+async fn called(client: &mut Client, path: &str, request: Vec<u8>) -> tonic::Status {
+    client.ready().await.unwrap();
+    let request = tonic::Request::new(Encoded(request.into()));
+    // No answer is read: each is an error.
+    let codec = Codec::<Encoded, Encoded>::default();
+    client.unary(request, path.parse().unwrap(), codec).await.expect_err("it is refused")
+}
+
+/// The status with which a stream ends, or that of the error which it is told.
+async fn asked(client: &mut Client, request: Vec<u8>) -> (Code, String) {
+    let hello = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..Default::default() };
+    let hello = v1::SessionRequest { ask: Some(v1::session_request::Ask::Hello(hello)) };
+    let asks = [prost::Message::encode_to_vec(&hello), request].map(|ask| Encoded(ask.into()));
+    client.ready().await.unwrap();
+    let path = "/plenum.v1.Cell/Session".parse().unwrap();
+    let codec = Codec::<Encoded, v1::SessionResponse>::default();
+    let told = client.streaming(tonic::Request::new(tokio_stream::iter(asks)), path, codec).await.unwrap();
+    let mut told = told.into_inner();
+    loop {
+        match told.message().await {
+            Ok(told) => {
+                let told = told.expect("it is refused before the stream ends");
+                if let Some(v1::session_response::Tell::Error(error)) = told.tell {
+                    return (error.status.into(), error.message);
+                }
+            }
+            Err(status) => return (status.code(), status.message().to_owned()),
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_million_claims_at_once_are_refused_before_they_are_expanded() {
+async fn millions_of_entries_at_once_are_refused_before_they_are_expanded() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = ServerOptions::new(dir.path());
     options.settings.reserve_bytes = Some(0);
     let server = Server::start(options).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
-    let channel = endpoint.connect().await.unwrap();
-    let mut client = tonic::client::Grpc::new(channel);
-    let hello = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..Default::default() };
-    let hello = v1::SessionRequest { ask: Some(v1::session_request::Ask::Hello(hello)) };
-    let hello = Bytes::from(prost::Message::encode_to_vec(&hello));
+    let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
 
     // Empty placements, of two bytes each; and as many claims as there is room for, each in a placement of its own.
     let claim = [5 << 3 | 2, 1, 0, 6 << 3 | 2, 1, 0];
-    for placement in [[].as_slice(), claim.as_slice()] {
-        let transaction = repeated(placement);
-        let asks = [Encoded(hello.clone()), on_stream(&transaction)];
+    let transactions = [repeated(7, &[]), repeated(7, &claim)];
+    let mut calls: Vec<(&str, Vec<u8>)> = transactions.iter().map(|it| ("Cell/Commit", it.clone())).collect();
+    calls.extend([
+        // Groups, constraints of one group, and arguments.
+        ("Jobs/Submit", within(1, &within(1, &repeated(7, &[])))),
+        ("Jobs/Submit", within(1, &within(1, &within(7, &repeated(5, &[]))))),
+        ("Jobs/Submit", within(1, &within(2, &within(1, &repeated(3, &[]))))),
+        ("Agents/Register", within(1, &repeated(6, &[5 << 3 | 2, 0]))),
+        ("Agents/Report", repeated(3, &[])),
+        ("Agents/ReportMany", repeated(10, &[])),
+        ("Govern/SetPartition", repeated(2, &[])),
+    ]);
+    for (method, request) in calls {
         let before = HELD.load(Ordering::Relaxed);
         MOST.store(before, Ordering::Relaxed);
-
-        client.ready().await.unwrap();
-        let path = "/plenum.v1.Cell/Commit".parse().unwrap();
-        let request = tonic::Request::new(transaction);
-        let refused = client.unary(request, path, Codec::<Encoded, v1::Outcome>::default()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
-        assert!(refused.message().contains("expected at most"), "{refused}");
-
-        client.ready().await.unwrap();
-        let path = "/plenum.v1.Cell/Session".parse().unwrap();
-        let codec = Codec::<Encoded, v1::SessionResponse>::default();
-        let told = client.streaming(tonic::Request::new(tokio_stream::iter(asks)), path, codec).await.unwrap();
-        let mut told = told.into_inner();
-        let refused = loop {
-            let told = told.message().await.unwrap().expect("it is refused before the stream ends");
-            if let Some(v1::session_response::Tell::Error(error)) = told.tell {
-                break error;
-            }
-        };
-        assert_eq!(Code::from(refused.status), Code::InvalidArgument, "{}", refused.message);
-        assert!(refused.message.contains("expected at most"), "{}", refused.message);
-
-        let most = MOST.load(Ordering::Relaxed) - before;
-        assert!(most < COPIES * MESSAGE_BYTES, "{most} bytes were held for {MESSAGE_BYTES} of bad input");
+        let refused = called(&mut client, &format!("/plenum.v1.{method}"), request).await;
+        let code = refused.metadata().get("plenum-code").map(|code| code.to_str().unwrap());
+        assert_eq!((refused.code(), code), (Code::InvalidArgument, Some("INVALID_REQUEST")), "{refused}");
+        assert!(refused.message().contains("expected at most"), "{method}: {refused}");
+        held_little_since(before, method);
+    }
+    let asks =
+        transactions.map(|transaction| within(2, &transaction)).into_iter().chain([within(3, &repeated(1, &[]))]);
+    for request in asks {
+        let before = HELD.load(Ordering::Relaxed);
+        MOST.store(before, Ordering::Relaxed);
+        let (code, message) = asked(&mut client, request).await;
+        assert_eq!(code, Code::InvalidArgument, "{message}");
+        assert!(message.contains("expected at most"), "{message}");
+        held_little_since(before, "Cell/Session");
     }
     server.shutdown().await.unwrap();
+}
+
+fn held_little_since(before: usize, method: &str) {
+    let most = MOST.load(Ordering::Relaxed) - before;
+    assert!(most < COPIES * MESSAGE_BYTES, "{method}: {most} bytes were held for {MESSAGE_BYTES} of bad input");
 }

@@ -11,12 +11,9 @@ use plenum_model::{
 use super::enums::Known;
 use super::resources::{list, resources};
 use super::{each, required};
-use crate::bounds::{self, ATTRIBUTES_MAX, REPORTED_MACHINES_MAX, TEXT_BYTES_MAX, TRANSITIONS_MAX};
+use crate::bounds::{self, ATTRIBUTES_MAX, DEVICES_MAX, REPORTED_MACHINES_MAX, TEXT_BYTES_MAX, TRANSITIONS_MAX};
 use crate::error::{Invalid, Within};
 use crate::{names, v1};
-
-/// Devices of a machine.
-const DEVICES_MAX: usize = 256;
 
 /// The command of an agent that reports for service.
 ///

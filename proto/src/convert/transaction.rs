@@ -14,8 +14,9 @@ use super::enums::Known;
 use super::resources::{devices, list, ports, take_overs};
 use super::{each, required};
 use crate::bounds::{self, ASSUMED_MAX, CONFIGURATION_BYTES_MAX, COUNT_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::census::{TRANSACTION, UNCOUNTED_BYTES_MAX};
 use crate::error::{Invalid, Within, quoted};
-use crate::fields::{Field, Malformed, fields};
+use crate::fields::fields;
 use crate::{names, v1};
 
 /// The command of an encoded transaction that came in, with the digest of its content.
@@ -24,8 +25,8 @@ use crate::{names, v1};
 /// When the bytes are no transaction, and with the name of the field that breaks a rule. One that asks for far too much is refused
 /// before it is decoded: a few bytes of it may stand for a hundred in memory.
 pub fn commit(encoded: Bytes) -> Result<Command, Invalid> {
-    // One that is shorter can't be above a bound, and is well formed if it can be read.
-    let is_short = encoded.len() <= CLAIMS_MAX;
+    // A short one can't be far above a bound, and is well formed if it can be read.
+    let is_short = encoded.len() <= UNCOUNTED_BYTES_MAX;
     if !is_short {
         check_before_decoding(&encoded)?;
     }
@@ -95,68 +96,18 @@ fn first_bytes(hash: &blake3::Hash) -> u64 {
     u64::from_le_bytes(*first)
 }
 
-/// Fields of `Transaction`, `Placement` and `ClaimExtras`, as far as they are looked at before decoding.
-const PLACEMENTS: u64 = 7;
-const STOPS: u64 = 8;
-const GUARDS: u64 = 9;
+/// The field that is no content.
 const DECISION: u64 = 11;
-const MACHINES: u64 = 5;
-const TASKS: u64 = 6;
-const EXTRAS: u64 = 9;
-const ALTERNATES: u64 = 11;
 
-/// Messages within all placements of a transaction: some dozens of bytes each when decoded.
-const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
-
-/// Counts what is asked for. A transaction that is shorter than its bound can't be above it.
+/// Counts what is asked for.
 ///
-/// Its fields are walked at any length: what was logged is cut by its fields later, which knows no groups (they are of an early protobuf).
+/// The fields of a short one are walked all the same: what was logged is cut by its fields later, which knows no groups (they are of an
+/// early protobuf).
 fn check_before_decoding(encoded: &[u8]) -> Result<(), Invalid> {
-    let malformed =
-        |found: Malformed| Invalid::new("", "fields of a Transaction", format_args!("others at byte {}", found.at));
-    if encoded.len() <= CLAIMS_MAX {
-        return fields(encoded).try_for_each(|field| field.map(drop)).map_err(malformed);
+    if encoded.len() > UNCOUNTED_BYTES_MAX {
+        return TRANSACTION.check(encoded);
     }
-    let (mut placements, mut claims, mut tasks, mut alternates, mut entries, mut stops, mut guards) =
-        (0, 0, 0, 0, 0, 0, 0);
-    for field in fields(encoded) {
-        let field = field.map_err(malformed)?;
-        match field.number {
-            PLACEMENTS => {
-                placements += 1;
-                let placement = &encoded[field.content];
-                for field in fields(placement) {
-                    let field = field.map_err(malformed)?;
-                    match field.number {
-                        MACHINES => claims += numbers(placement, &field),
-                        TASKS => tasks += numbers(placement, &field),
-                        ALTERNATES => alternates += numbers(placement, &field),
-                        EXTRAS => entries += 1 + fields(&placement[field.content]).count(),
-                        _ => entries += 1,
-                    }
-                }
-            }
-            STOPS => stops += numbers(encoded, &field),
-            GUARDS => guards += 1,
-            _ => {}
-        }
-    }
-    bounds::at_most("placements", "placements", placements, CLAIMS_MAX)?;
-    bounds::at_most("placements", "claims in a transaction", claims, CLAIMS_MAX)?;
-    bounds::at_most("placements", "tasks in a transaction", tasks, CLAIMS_MAX)?;
-    bounds::at_most("placements", "alternates in a transaction", alternates, CLAIMS_MAX)?;
-    bounds::at_most("placements", "entries in all placements", entries, ENTRIES_MAX)?;
-    bounds::at_most("guards", "guards in a transaction", guards, CLAIMS_MAX)?;
-    bounds::at_most("stops", "stops in a transaction", stops, CLAIMS_MAX)
-}
-
-/// How many numbers a field of a column has: a packed one ends each with a byte below 128, an unpacked one is a number itself.
-fn numbers(message: &[u8], field: &Field) -> usize {
-    if field.is_delimited(message) {
-        message[field.content.clone()].iter().filter(|&&byte| byte < 0x80).count()
-    } else {
-        1
-    }
+    fields(encoded).try_for_each(|field| field.map(drop)).map_err(|found| TRANSACTION.malformed(found))
 }
 
 impl From<&Transaction> for v1::Transaction {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
-use plenum_proto::{codec::Codec, v1};
+use plenum_proto::{census, codec::Codec, v1};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
 use tokio_stream::Stream;
@@ -173,7 +173,8 @@ where
             SESSION => {
                 let sessions = Sessions(self.service.clone());
                 Box::pin(async move {
-                    let mut grpc = Grpc::new(Codec::default()).apply_max_message_size_config(most, None);
+                    let codec = Codec::counted(&census::SESSION);
+                    let mut grpc = Grpc::new(codec).apply_max_message_size_config(most, None);
                     Ok(grpc.streaming(sessions, request).await)
                 })
             }

@@ -281,6 +281,7 @@ impl Watcher {
     fn unreadable(&self, status: &Status) -> Option<Failure> {
         match status.code() {
             Code::OutOfRange => Some(Failure::message_too_large(self.shared.settings.message_bytes_max)),
+            Code::InvalidArgument => Some(Failure::invalid(status.message())),
             Code::Internal => Some(Failure::unreadable("a SessionRequest", status.message())),
             _ => None,
         }

@@ -1,0 +1,171 @@
+//! Whether all is counted that has to be, and told as it is.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::*;
+use crate::fields::number;
+use crate::{FILE_DESCRIPTOR_SET, v1};
+
+fn told(census: &Census, message: &impl Message) -> String {
+    census.check(&message.encode_to_vec()).unwrap_err().to_string()
+}
+
+fn census(name: &str) -> &'static Census {
+    requests::ALL.iter().find(|(known, ..)| *known == name).map(|(.., census)| *census).unwrap()
+}
+
+#[test]
+fn what_is_too_much_is_told_by_its_field_and_its_count() {
+    let groups = vec![v1::GroupShape::default(); 9000];
+    let shape = v1::JobShape { groups, ..v1::JobShape::default() };
+    let spec = v1::JobSpec { shape: Some(shape), body: None };
+    let submit = v1::SubmitRequest { spec: Some(spec.clone()) };
+    let expected = "spec.shape.groups: expected at most 64 groups, found 9000";
+    assert_eq!(told(census("SubmitRequest"), &submit), expected);
+    let reports = v1::ReportManyRequest { machines: vec![1; 20_000], ..v1::ReportManyRequest::default() };
+    assert_eq!(told(census("ReportManyRequest"), &reports), "machines: expected at most 4096 machines, found 20000");
+    let notes = vec![v1::PassedOverNote::default(); 70_000];
+    let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes });
+    let expected = "passed_over.notes: expected at most 65536 notes, found 70000";
+    assert_eq!(told(&SESSION, &v1::SessionRequest { ask: Some(ask) }), expected);
+}
+
+/// Decoding joins the pieces of a message that there is once.
+#[test]
+fn a_message_in_pieces_is_counted_as_one() {
+    let groups = vec![v1::GroupShape { name: "a".repeat(200), ..v1::GroupShape::default() }; 40];
+    let shape = v1::JobShape { groups, ..v1::JobShape::default() };
+    let piece = v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: None }) }.encode_to_vec();
+    let census = census("SubmitRequest");
+    assert_eq!(census.check(&piece.repeat(1)), Ok(()));
+    let told = census.check(&piece.repeat(3)).unwrap_err().to_string();
+    assert_eq!(told, "spec.shape.groups: expected at most 64 groups, found 120");
+}
+
+#[test]
+fn bytes_that_are_no_message_are_told_from_one() {
+    let mut bytes = vec![0x0a, 2, 0x0b, 0];
+    bytes.resize(UNCOUNTED_BYTES_MAX + 1, 0);
+    let told = census("SubmitRequest").check(&bytes).unwrap_err().to_string();
+    assert_eq!(told, "expected fields of a SubmitRequest, found others at byte 0");
+}
+
+/// The descriptor of a field, as far as it is looked at.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    number: u64,
+    name: String,
+    repeated: bool,
+    kind: u64,
+    of: String,
+}
+
+const STRING: u64 = 9;
+const MESSAGE: u64 = 11;
+const BYTES: u64 = 12;
+
+fn texts(message: &[u8], of: u64) -> Vec<&[u8]> {
+    fields(message).flatten().filter(|field| field.number == of).map(|field| &message[field.content]).collect()
+}
+
+fn text(message: &[u8], of: u64) -> String {
+    texts(message, of).first().map_or(String::new(), |found| String::from_utf8_lossy(found).into_owned())
+}
+
+/// All messages of the protocol by name, and the names of those that methods take.
+fn protocol() -> (BTreeMap<String, Vec<Known>>, Vec<String>) {
+    let (mut messages, mut taken) = (BTreeMap::new(), Vec::new());
+    for file in texts(FILE_DESCRIPTOR_SET, 1).into_iter().filter(|file| text(file, 2) == "plenum.v1") {
+        for message in texts(file, 4) {
+            let value = |field: &[u8], of| texts(field, of).first().and_then(|found| number(found)).unwrap_or(0);
+            let known = texts(message, 2).into_iter().map(|field| Known {
+                number: value(field, 3),
+                name: text(field, 1),
+                repeated: value(field, 4) == 3,
+                kind: value(field, 5),
+                of: text(field, 6).trim_start_matches(".plenum.v1.").to_owned(),
+            });
+            messages.insert(text(message, 1), known.collect());
+        }
+        for method in texts(file, 6).into_iter().flat_map(|service| texts(service, 2)) {
+            taken.push(text(method, 2).trim_start_matches(".plenum.v1.").to_owned());
+        }
+    }
+    (messages, taken)
+}
+
+/// Lists of messages or of texts that a census does not count, by their paths.
+fn uncounted(messages: &BTreeMap<String, Vec<Known>>, message: &str, shape: Option<&Shape>, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in messages.get(message).into_iter().flatten() {
+        let part = shape.and_then(|shape| shape.parts.iter().find(|(number, _)| *number == field.number));
+        let path = format!("{path}.{}", field.name);
+        let by_others = shape.is_some_and(|shape| shape.others.is_some());
+        match part {
+            Some((_, Part::Entry(_))) if field.kind != MESSAGE || !messages.contains_key(&field.of) => {}
+            Some((_, Part::Within(_, inner) | Part::Once(inner))) => {
+                found.extend(uncounted(messages, &field.of, Some(inner), &path));
+            }
+            // What is in an entry whose own fields are not counted.
+            Some((_, Part::Entry(_))) => found.extend(uncounted(messages, &field.of, None, &path)),
+            _ if by_others => found.extend(uncounted(messages, &field.of, None, &path)),
+            _ if field.repeated && [STRING, MESSAGE, BYTES].contains(&field.kind) => found.push(path),
+            _ if field.kind == MESSAGE => found.extend(uncounted(messages, &field.of, None, &path)),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn whatever_a_method_takes_has_no_list_that_is_not_counted() {
+    let (messages, taken) = protocol();
+    assert!(messages.len() > 100 && taken.len() > 30, "{} and {}", messages.len(), taken.len());
+    let mut found = Vec::new();
+    for name in taken {
+        let shape = requests::ALL.iter().find(|(known, ..)| *known == name).map(|(.., census)| &census.shape);
+        found.extend(uncounted(&messages, &name, shape, &name));
+    }
+    // Counted where their columns are read.
+    let (transactions, found): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|path| path.starts_with("Transaction.") || path.starts_with("SessionRequest.commit."));
+    assert_eq!((found, transactions.is_empty()), (vec![], false));
+    assert_eq!(uncounted(&messages, "Transaction", Some(&TRANSACTION.shape), "Transaction"), [""; 0]);
+}
+
+#[test]
+fn each_census_counts_fields_that_there_are() {
+    fn check(messages: &BTreeMap<String, Vec<Known>>, message: &str, shape: &Shape, totals: usize) {
+        for (number, part) in shape.parts {
+            let known = messages[message].iter().find(|field| field.number == *number);
+            let known = known.unwrap_or_else(|| panic!("{message} has no field {number}"));
+            let is_message = known.kind == MESSAGE;
+            match part {
+                Part::Entry(total) => assert!(known.repeated && *total < totals, "{message}.{}", known.name),
+                Part::Numbers(total) => {
+                    assert!(
+                        known.repeated && known.kind != STRING && !is_message && *total < totals,
+                        "{message}.{}",
+                        known.name
+                    );
+                }
+                Part::Within(total, inner) => {
+                    assert!(known.repeated && is_message && *total < totals, "{message}.{}", known.name);
+                    check(messages, &known.of, inner, totals);
+                }
+                Part::Once(inner) => {
+                    assert!(!known.repeated && is_message, "{message}.{}", known.name);
+                    check(messages, &known.of, inner, totals);
+                }
+            }
+        }
+    }
+    let (messages, _) = protocol();
+    for (name, _, census) in &requests::ALL {
+        check(&messages, name, &census.shape, census.totals.len());
+    }
+    check(&messages, "Transaction", &TRANSACTION.shape, TRANSACTION.totals.len());
+}
