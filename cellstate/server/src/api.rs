@@ -129,11 +129,8 @@ fn say_what_was_unreadable(headers: &mut axum::http::HeaderMap, method: &str, mo
         return;
     }
     let Some(status) = tonic::Status::from_header_map(headers) else { return };
-    let failure = match status.code() {
-        tonic::Code::OutOfRange => Failure::message_too_large(most),
-        tonic::Code::Internal => Failure::unreadable(format_args!("the message that {method} takes"), status.message()),
-        _ => return,
-    };
+    let expected = format_args!("the message that {method} takes");
+    let Some(failure) = Failure::unreadable(expected, most, &status) else { return };
     headers.remove(STATUS);
     headers.remove("grpc-message");
     // What is written here is all ASCII.

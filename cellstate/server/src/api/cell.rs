@@ -17,7 +17,7 @@ use super::govern::held_job;
 use super::jobs::change;
 use super::principal;
 use super::session::{self, Ask as SessionAsk};
-use super::stream::{HANDFULS_MAX, Out, Owner, Watcher};
+use super::stream::{HANDFULS_MAX, Out, Owner, Watcher, unreadable};
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
 use crate::sessions::Owner as SessionOwner;
@@ -171,9 +171,14 @@ async fn serve_session(
     let patience = shared.settings.greeting;
     let first = tokio::time::timeout(patience, inbound.message()).await;
     let late = |_| Failure::new(Code::DeadlineExceeded, "NO_HELLO", format!("no hello came within {patience:?}"));
-    let first = first.map_err(late)?;
-    let Ok(Some(session::Request { ask: Some(SessionAsk::Hello(hello)) })) = first else {
-        return Err(Failure::invalid("ask: expected hello first, found something else, or nothing"));
+    let not_hello = |found: &str| Failure::invalid(format!("ask: expected hello first, found {found}"));
+    let hello = match first.map_err(late)? {
+        Ok(Some(session::Request { ask: Some(SessionAsk::Hello(hello)) })) => hello,
+        Ok(Some(session::Request { ask: Some(SessionAsk::Commit(_)) })) => return Err(not_hello("commit")),
+        Ok(Some(session::Request { ask: Some(SessionAsk::PassedOver(_)) })) => return Err(not_hello("passed_over")),
+        Ok(Some(session::Request { ask: None })) => return Err(not_hello("a message that asks for nothing known")),
+        Ok(None) => return Err(not_hello("the end of the stream")),
+        Err(status) => return Err(unreadable(&shared, &status).unwrap_or_else(|| not_hello("nothing"))),
     };
     Watcher::check(&shared, &principal, &hello)?;
     let (session, namespace) = if hello.session == 0 {

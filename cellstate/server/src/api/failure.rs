@@ -63,15 +63,26 @@ impl Failure {
         Self::new(Code::Aborted, "OTHER_CELL", message)
     }
 
-    /// A message is above the bound of the transport.
-    pub(crate) fn message_too_large(most: usize) -> Self {
-        let message = format!("a message may have at most {most} bytes; send less at once");
-        Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
+    /// What to say of a message that the transport or the codec did not take, by the status that they gave it; `None` for any other status.
+    pub(super) fn unreadable(expected: impl std::fmt::Display, most: usize, status: &Status) -> Option<Self> {
+        match status.code() {
+            Code::OutOfRange => Some(Self::message_too_large(most, status.message())),
+            Code::Internal => {
+                let found = status.message();
+                Some(Self::invalid(format!("expected {expected}, found what can't be read as it: {found}")))
+            }
+            // There is too much of something in it: said where it was counted.
+            Code::InvalidArgument => Some(Self::invalid(status.message())),
+            _ => None,
+        }
     }
 
-    /// The bytes of a message are not what was expected, but what was found.
-    pub(super) fn unreadable(expected: impl std::fmt::Display, found: &str) -> Self {
-        Self::invalid(format!("expected {expected}, found what can't be read as it: {found}"))
+    /// A message is above the bound of the transport, which says how many bytes it found, and no more.
+    fn message_too_large(most: usize, told: &str) -> Self {
+        let digits = told.split_once("found ").map_or("", |(_, after)| after.split(' ').next().unwrap_or(""));
+        let found = digits.parse::<u64>().map_or_else(|_| "more".to_owned(), |bytes| format!("one of {bytes}"));
+        let message = format!("expected a message of at most {most} bytes, found {found}; send less at once");
+        Self::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message)
     }
 
     /// Too many read much of the cell or the disk already.

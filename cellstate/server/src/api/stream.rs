@@ -197,7 +197,7 @@ impl Watcher {
                 }
                 Err(status) => {
                     self.submit();
-                    let failure = self.unreadable(&status);
+                    let failure = unreadable(&self.shared, &status);
                     drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
                     return Err(Gone);
                 }
@@ -275,16 +275,6 @@ impl Watcher {
     fn instant_of(&self, micros: i64) -> tokio::time::Instant {
         let left = micros.saturating_sub(self.shared.clock.monotonic_micros());
         tokio::time::Instant::now() + Duration::from_micros(u64::try_from(left).unwrap_or(0))
-    }
-
-    /// What to say of a message that could not be taken; nothing where the other side is gone.
-    fn unreadable(&self, status: &Status) -> Option<Failure> {
-        match status.code() {
-            Code::OutOfRange => Some(Failure::message_too_large(self.shared.settings.message_bytes_max)),
-            Code::InvalidArgument => Some(Failure::invalid(status.message())),
-            Code::Internal => Some(Failure::unreadable("a SessionRequest", status.message())),
-            _ => None,
-        }
     }
 
     fn asked(&mut self, message: Request) {
@@ -391,6 +381,11 @@ fn number_of(transaction: &[u8]) -> u64 {
     const NUMBER: u64 = 2;
     let field = fields(transaction).flatten().find(|field| field.number == NUMBER);
     field.and_then(|field| number(&transaction[field.content])).unwrap_or(0)
+}
+
+/// What to say of a message that could not be taken; nothing where the other side is gone.
+pub(super) fn unreadable(shared: &Shared, status: &Status) -> Option<Failure> {
+    Failure::unreadable("a SessionRequest", shared.settings.message_bytes_max, status)
 }
 
 /// What is there without waiting.

@@ -138,6 +138,15 @@ async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
     };
     assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
+    // The first message as those that follow.
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let asks = tonic::Request::new(tokio_stream::iter([Asked { hello: None, nonsense: 9 }]));
+    let path = "/plenum.v1.Cell/Session".parse().unwrap();
+    let codec = Codec::<Asked, v1::SessionResponse>::default();
+    let ended = client.streaming(asks, path, codec).await.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
     server.shutdown().await.unwrap();
 }
 
@@ -265,6 +274,14 @@ async fn a_message_above_the_bound_ends_its_stream_with_the_reason() {
         }
     };
     assert_eq!(refusal(&ended), of(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    // The first one as those that follow.
+    let large = v1::Hello { scheduler: "x".repeat(5_000_000), ..Default::default() };
+    let refused = Session::hello(&channel, large, Cell::default()).await.err().expect("it is refused");
+    assert_eq!(refusal(&refused), of(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
+    for told in [&ended, &refused] {
+        let expected = "expected a message of at most 4194304 bytes, found one of 5";
+        assert!(told.message().starts_with(expected) && told.message().ends_with("; send less at once"), "{told}");
+    }
     server.shutdown().await.unwrap();
 }
 
