@@ -1,4 +1,4 @@
-//! Tasks that run and that a restored cell has never heard of: listed, adopted, or stopped after a time.
+//! Tasks that run and that a restored cell has never heard of: listed, adopted, stopped on request or after a time.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ kill_timeout = "1s"
 }
 
 #[test]
-fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when_not() {
+fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after_its_time() {
     let stage = Stage::new();
     let server = stage.server("cell", None, &[]);
     let (address, port) = (server.address.clone(), server.port());
@@ -29,7 +29,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when
     eventually("the machine is there", || machine().filter(|machine| machine["state"] == "ready"));
     let backup = stage.word("before.backup");
     stage.ask(&address, &["backup", "--out", &backup]);
-    for name in ["kept", "left"] {
+    for name in ["kept", "left", "unwanted"] {
         stage.submit(&address, &format!("{name}.toml"), &job(name));
         eventually(&format!("{name} runs"), || {
             let job = stage.try_ask(&address, &["job", "show", name]).ok()?;
@@ -37,7 +37,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when
         });
     }
     let processes = |name: &str| stage.processes(&format!("end-{name}")).len();
-    assert!(processes("kept") > 0 && processes("left") > 0);
+    assert!(processes("kept") > 0 && processes("left") > 0 && processes("unwanted") > 0);
     drop(server);
 
     stage.run(&["restore", "--from", &backup, "--dir", &stage.word("restored")]).says(0, &[]);
@@ -51,7 +51,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when
             (tasks.len() == count && machine["unknown_tasks"] == count).then_some(tasks)
         })
     };
-    let tasks = unknown(2);
+    let tasks = unknown(3);
     let of = |tasks: &[Value], name: &str| tasks.iter().find(|task| task["job"] == name).unwrap().clone();
     let (kept, left) = (of(&tasks, "kept"), of(&tasks, "left"));
     let id = kept["allocation"].as_str().unwrap();
@@ -59,7 +59,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when
     let named = (&kept["machine"], &kept["namespace"], &kept["group"], &kept["task_index"]);
     assert_eq!(named, (&json!("m1"), &json!("default"), &json!("wait"), &json!(0)));
     assert_eq!((&kept["adopted"], &kept["resources"]["cpu_millis"]), (&json!(false), &json!(100)));
-    assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 200, "they have their room");
+    assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 300, "they have their room");
 
     let adopted = stage.ask(&address, &["machine", "adopt", "m1", id]);
     assert_eq!((&adopted["name"], &adopted["changed"]), (&json!(id), &json!(true)));
@@ -69,6 +69,17 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_after_its_time_when
     for words in ["UNKNOWN TASK", "FATE", "adopted", "kept", "wait[0]"] {
         assert!(text.contains(words), "expected {words:?} in:\n{text}");
     }
+
+    // Who adopted one may change their mind.
+    let unwanted = of(&tasks, "unwanted");
+    let unwanted = unwanted["allocation"].as_str().unwrap();
+    stage.ask(&address, &["machine", "adopt", "m1", unwanted]);
+    let stopped = stage.ask(&address, &["alloc", "stop", unwanted]);
+    assert_eq!((&stopped["name"], &stopped["changed"]), (&json!(unwanted), &json!(true)));
+    eventually("it is stopped", || (processes("unwanted") == 0).then_some(()));
+    let tasks = unknown(2);
+    assert!(tasks.iter().all(|task| task["job"] != "unwanted"), "{tasks:#?}");
+    stage.run(&["--addr", &address, "alloc", "stop", unwanted]).says(1, &["has ended"]);
 
     // The other one's time ends, its agent stops it, and with the receipt it goes off the list.
     let tasks = unknown(1);

@@ -423,7 +423,7 @@ pub(crate) enum Alloc {
         #[arg(long, value_name = "LINES")]
         tail: Option<u32>,
     },
-    /// Stops an allocation; its task is placed again if its job still wants it
+    /// Stops an allocation; its task is placed again if its job still wants it. Also a task that the cell does not know, as after a restore
     Stop {
         /// Such as alloc-4-1
         id: String,
@@ -472,7 +472,7 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
     },
-    /// Lets a task that the cell does not know, as after a restore, run on until it ends by itself
+    /// Lets a task that the cell does not know, as after a restore, run on until it ends by itself, or `plenum alloc stop` stops it
     Adopt {
         /// The machine's name
         name: String,

@@ -235,8 +235,7 @@ impl Core {
 
     pub(crate) fn stop_allocation(&mut self, id: AllocationId, now: LogTime) -> Handled {
         let Some(found) = self.cell.allocation(id) else {
-            let message = format!("{id} has ended, or never was");
-            return Err(Rejection::new(RejectionCode::NoSuchAllocation, message));
+            return self.stop_unknown(id, now);
         };
         if found.status.state.is_leaving() {
             return Ok(Verdict::Answer(accepted(id.to_bits(), 0)));

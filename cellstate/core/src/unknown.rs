@@ -123,6 +123,26 @@ impl Core {
         tasks.map(|(id, task)| (id, stopping(task).filter(|_| !planted::is(Bug::FreesUnknownTasks)))).collect()
     }
 
+    /// Tells an unknown task to stop, adopted or not, by what its agent calls it. It is not looked for by machine, as who asks knows of none;
+    /// should it be on several, all of them are meant.
+    pub(crate) fn stop_unknown(&mut self, allocation: AllocationId, now: LogTime) -> Handled {
+        let answer = accepted(allocation.to_bits(), 0);
+        let mut delta = self.draft(now);
+        let mut is_there = false;
+        for (id, task) in self.cell.unknown_tasks().filter(|(id, _)| id.allocation == allocation) {
+            is_there = true;
+            if !task.stopping {
+                let stopping = UnknownTask { until: Some(delta.time), stopping: true, ..(**task).clone() };
+                delta.unknown.push((id, Some(Arc::new(stopping))));
+            }
+        }
+        if !is_there {
+            let message = format!("{allocation} has ended, or never was");
+            return Err(Rejection::new(RejectionCode::NoSuchAllocation, message));
+        }
+        Ok(if delta.unknown.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
+    }
+
     /// Lets an unknown task run on until it ends by itself.
     pub(crate) fn adopt_unknown(&mut self, machine: MachineId, allocation: AllocationId, now: LogTime) -> Handled {
         let machine = self.known(machine)?;

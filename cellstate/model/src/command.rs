@@ -53,7 +53,7 @@ pub enum Command {
         /// Tasks.
         count: u32,
     },
-    /// Stops one allocation; its task waits again.
+    /// Stops one allocation; its task waits again. Of what the cell does not know, the task that an agent calls so.
     StopAllocation(AllocationId),
     /// An agent reports for service.
     RegisterMachine {

@@ -267,6 +267,39 @@ fn after_a_restore_unknown_tasks_wait_for_adoption_and_are_told_to_stop() {
     );
 }
 
+/// Who had adopted one could not stop it any more: no command knew it, and it ran until it ended by itself.
+#[test]
+fn an_unknown_task_is_stopped_by_request_whether_adopted_or_not() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        adopt m1 alloc-9-4
+        stopid alloc-9-4
+        stopid alloc-9-4
+        unknown? m1
+        adopt m1 alloc-9-4
+        stopid alloc-7-1
+        due?
+        restart
+        unknown? m1
+        receipt m1 alloc-7-1
+        receipt m1 alloc-9-4
+        unknown? m1
+        stopid alloc-9-4
+        ",
+        "
+        m1 alloc-7-1 until 900; alloc-9-4 stopping; free 2000
+        NO_SUCH_TASK: alloc-9-4 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        due never
+        m1 alloc-7-1 stopping; alloc-9-4 stopping; free 2000
+        m1 free 4000
+        NO_SUCH_ALLOCATION: alloc-9-4 has ended, or never was
+        ",
+    );
+}
+
 #[test]
 fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
     check(

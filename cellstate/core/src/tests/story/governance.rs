@@ -42,6 +42,7 @@ impl Player {
                 let (machine, allocation) = (self.machine_id(words[1]), task_id(words[2]));
                 self.ask_aloud(Command::AdoptUnknown { machine, allocation });
             }
+            "stopid" => self.ask_aloud(Command::StopAllocation(task_id(words[1]))),
             "receipt" => self.receipt(words[1], task_id(words[2])),
             "unknown?" => self.show_unknown(words[1]),
             "launch" => {

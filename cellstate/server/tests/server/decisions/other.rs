@@ -218,6 +218,21 @@ pub(super) const OTHERS: &[Situation] = &[
         machine.seen_revision = stage.cell().revision().0;
         stage.ask(Ask::RegisterMachine(machine));
     }),
+    ("tasks that a restored cell does not know are stopped by request", |stage| {
+        let (mut machine, slot) = stage.machine(|_| {});
+        stage.incarnation = 2;
+        stage.start();
+        let one = runs_unknown(v1::TaskTraces::default());
+        let other = v1::InventoryItem { allocation: one.allocation + 1, ..one.clone() };
+        machine.inventory = vec![one.clone(), other.clone()];
+        stage.ask(Ask::RegisterMachine(machine));
+        let machine = stage.machine_id(slot).0;
+        stage.ask(Ask::AdoptUnknown(v1::AdoptUnknown { machine, allocation: one.allocation }));
+        for allocation in [one.allocation, one.allocation, other.allocation, other.allocation + 1] {
+            stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation }));
+        }
+        stage.pass(1000);
+    }),
     ("a machine is drained by its deadline", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
