@@ -26,7 +26,9 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.inspect().list_machines(request).await?.into_inner();
-                Ok(Listed::of(context.format, answer.revision, &answer.machines, answer.truncated, listing.limit))
+                let rows = &answer.machines;
+                let listed = Listed::of(context.format, answer.revision, rows, answer.truncated, listing.limit);
+                Ok(Listed { hint: where_unknown(rows), ..listed })
             })
             .await
         }
@@ -57,6 +59,12 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             tell_change(context, &answer, &name, "removed", "is gone already")
         }
     }
+}
+
+/// Where tasks run that the cell does not know, and how to see them.
+fn where_unknown(rows: &[MachineView]) -> Option<String> {
+    let first = rows.iter().find(|row| row.unknown_tasks > 0)?;
+    Some(format!("unknown: tasks that the cell does not know; `plenum machine show {}` lists those of {0}", first.name))
 }
 
 async fn show(

@@ -19,13 +19,15 @@ pub(super) struct Listed {
     pub(super) text: String,
     /// What people are told about rows that are missing without their having asked for so few.
     pub(super) missing: Option<String>,
+    /// What else people are told about rows that they see.
+    pub(super) hint: Option<String>,
 }
 
 impl Listed {
     /// Rows that were answered when `limit` were asked for; 0: as many as the server likes.
     pub(super) fn of<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool, limit: u32) -> Self {
         let text = output::listing(format, revision, rows, truncated);
-        Self { revision, text, missing: missing(rows.len(), truncated, limit, "--filter") }
+        Self { revision, text, missing: missing(rows.len(), truncated, limit, "--filter"), hint: None }
     }
 }
 
@@ -53,6 +55,9 @@ pub(super) async fn print(
             let is_untold = matches!(format, Format::Table | Format::Wide | Format::Name);
             if let Some(missing) = listed.missing.filter(|_| is_untold) {
                 output::tell(&missing);
+            }
+            if let Some(hint) = listed.hint.filter(|_| matches!(format, Format::Table | Format::Wide)) {
+                output::tell(&hint);
             }
         }
         if !watch {

@@ -34,7 +34,10 @@ impl Row for MachineView {
             state_name(self.state()).to_owned(),
             part(self, |amount| amount.cpu_millis, cpu),
             part(self, |amount| amount.memory_bytes, bytes),
-            self.allocations.to_string(),
+            match self.unknown_tasks {
+                0 => self.allocations.to_string(),
+                unknown => format!("{} +{unknown} unknown", self.allocations),
+            },
             ago(self.registered_micros),
             machine_id(self.id),
             self.epoch.to_string(),

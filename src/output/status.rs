@@ -27,6 +27,21 @@ fn machines(status: &StatusResponse) -> String {
     }
 }
 
+/// Tasks that run and the cell does not know, what becomes of them, and how to see them.
+fn unknown(status: &StatusResponse) -> String {
+    let of = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (adopted, stopping) = (status.unknown_adopted, status.unknown_stopping);
+    let waiting = status.unknown_tasks.saturating_sub(adopted.saturating_add(stopping));
+    let fates = [(waiting, "to be stopped unless adopted"), (adopted, "adopted"), (stopping, "stopping")];
+    let fates = fates.iter().filter(|(count, _)| *count > 0).map(|(count, fate)| format!("{count} {fate}"));
+    format!(
+        "{} on {} ({}): `plenum machine list` tells where, `plenum machine show NAME` which",
+        of(status.unknown_tasks, "task"),
+        of(status.unknown_machines, "machine"),
+        fates.collect::<Vec<_>>().join(", ")
+    )
+}
+
 /// What people read.
 pub(crate) fn status_text(status: &StatusResponse) -> String {
     let capacity = status.capacity.clone().unwrap_or_default();
@@ -58,6 +73,9 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             ),
         ),
     ];
+    if status.unknown_tasks > 0 {
+        pairs.push(("unknown", unknown(status)));
+    }
     if status.history_given_up > 0 {
         let what = format!("{} revisions were given up: it was too far behind", status.history_given_up);
         pairs.push(("history", what));
@@ -79,6 +97,10 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "version": status.version,
         "machines": status.machines,
         "machines_held_back": status.machines_held_back,
+        "unknown_tasks": status.unknown_tasks,
+        "unknown_machines": status.unknown_machines,
+        "unknown_adopted": status.unknown_adopted,
+        "unknown_stopping": status.unknown_stopping,
         "jobs": status.jobs,
         "allocations": status.allocations,
         "capacity": quantity::json_resources(status.capacity.as_ref()),
@@ -107,6 +129,20 @@ pub(crate) fn cell_name(status: &StatusResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // They have their room and were in no number: a full cell seemed to run nothing.
+    #[test]
+    fn tasks_that_the_cell_does_not_know_are_counted_with_what_becomes_of_them() {
+        let mut status = StatusResponse::default();
+        assert!(!status_text(&status).contains("unknown"));
+        (status.unknown_tasks, status.unknown_machines) = (1, 1);
+        let one = "1 task on 1 machine (1 to be stopped unless adopted): `plenum machine list` tells where";
+        assert!(status_text(&status).contains(one), "{}", status_text(&status));
+        (status.unknown_tasks, status.unknown_machines) = (6, 2);
+        (status.unknown_adopted, status.unknown_stopping) = (1, 2);
+        let many = "6 tasks on 2 machines (3 to be stopped unless adopted, 1 adopted, 2 stopping)";
+        assert!(status_text(&status).contains(many), "{}", status_text(&status));
+    }
 
     #[test]
     fn machines_that_should_be_given_up_and_are_not_stand_out() {

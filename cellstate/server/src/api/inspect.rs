@@ -307,6 +307,13 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
         let word = listing::allocation_word(v1::AllocationState::from(state).into());
         *status.allocations.entry(word.to_owned()).or_default() += count;
     }
+    let mut machine = None;
+    for (id, task) in cell.unknown_tasks() {
+        status.unknown_tasks += 1;
+        status.unknown_machines += u64::from(machine.replace(id.machine) != Some(id.machine));
+        status.unknown_adopted += u64::from(task.until.is_none());
+        status.unknown_stopping += u64::from(task.stopping);
+    }
     status.capacity = Some(capacity);
     status.allocated = Some(allocated);
 }
