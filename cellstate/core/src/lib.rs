@@ -224,7 +224,7 @@ impl Core {
             Command::ExpireMachine { machine, epoch } => self.expire_machine(*machine, *epoch, now),
             Command::ReportStatus(transitions) => Ok(self.report_status(transitions, now)),
             Command::CordonMachine { machine, cordoned } => self.cordon_machine(*machine, *cordoned, now),
-            Command::RemoveMachine(machine) => self.remove_machine(*machine, now),
+            Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive, now),
             Command::Tick => Ok(self.tick(now)),
             Command::DrainMachine { machine, deadline } => self.drain_machine(*machine, *deadline, now),
             Command::Launch { parent, instant_micros } => self.launch(*parent, *instant_micros, now),

@@ -202,9 +202,21 @@ impl Core {
         Ok(Verdict::Change(answer, delta))
     }
 
-    /// Takes a machine out of the cell. What it ran is lost, and its room with it.
-    pub(crate) fn remove_machine(&mut self, id: MachineId, now: LogTime) -> Handled {
+    /// Takes a machine out of the cell. What it ran is lost, and its room with it: it would be placed elsewhere while it still runs there,
+    /// as long as its agent is there.
+    pub(crate) fn remove_machine(&mut self, id: MachineId, unless_alive: bool, now: LogTime) -> Handled {
         let machine = self.known(id)?;
+        let runs = self.cell.machine_row(id.slot).map_or(0, |row| row.allocations);
+        let is_there = matches!(machine.state, MachineState::Ready | MachineState::Draining | MachineState::Cordoned);
+        if unless_alive && is_there && runs > 0 {
+            let tasks = if runs == 1 { "1 task".to_owned() } else { format!("{runs} tasks") };
+            let message = format!(
+                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; drain it first, or stop its agent \
+                 and wait until it is unreachable (`--force` removes it all the same)",
+                machine.name
+            );
+            return Err(Rejection::new(RejectionCode::MachineAlive, message));
+        }
         let mut delta = self.draft(now);
         let gone = Machine { state: MachineState::Gone, capacity: Arc::default(), since: now, ..(*machine).clone() };
         delta.machines.push(Arc::new(gone));

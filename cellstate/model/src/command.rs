@@ -96,7 +96,12 @@ pub enum Command {
         deadline: Option<LogTime>,
     },
     /// Takes a machine out of the cell, with all that it ran.
-    RemoveMachine(MachineId),
+    RemoveMachine {
+        /// Which.
+        machine: MachineId,
+        /// Not while its agent is there and it runs something.
+        unless_alive: bool,
+    },
     /// Lets time pass: what is due happens.
     Tick,
     /// Creates the child of a recurring job for an instant.
@@ -267,6 +272,7 @@ rejection_codes! {
     JobChanged = "JOB_CHANGED", "A live job's shape cannot be replaced yet.";
     NoSuchAllocation = "NO_SUCH_ALLOCATION", "Ended, or never was.";
     NoSuchMachine = "NO_SUCH_MACHINE", "Removed, or never registered.";
+    MachineAlive = "MACHINE_ALIVE", "Its agent is there, and it runs something.";
     StaleEpoch = "STALE_EPOCH", "The machine has begun another epoch.";
     LimitReached = "LIMIT_REACHED", "A bound of the cell.";
     InvalidRequest = "INVALID_REQUEST", "It contradicts itself.";

@@ -170,7 +170,9 @@ fn ask(command: &Command) -> Ask {
             machine: machine.to_bits(),
             deadline_micros: deadline.map_or(0, |deadline| deadline.micros),
         }),
-        Command::RemoveMachine(machine) => Ask::RemoveMachine(v1::RemoveMachine { machine: machine.to_bits() }),
+        Command::RemoveMachine { machine, unless_alive } => {
+            Ask::RemoveMachine(v1::RemoveMachine { machine: machine.to_bits(), unless_alive: *unless_alive })
+        }
         Command::Launch { parent, instant_micros } => {
             Ask::Launch(v1::Launch { parent: parent.to_bits(), instant_micros: *instant_micros })
         }
@@ -240,7 +242,10 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
             machine: bounds::machine("drain_machine.machine", wire.machine)?,
             deadline: bounds::optional_time("drain_machine.deadline_micros", wire.deadline_micros)?,
         },
-        Ask::RemoveMachine(wire) => Command::RemoveMachine(bounds::machine("remove_machine.machine", wire.machine)?),
+        Ask::RemoveMachine(wire) => Command::RemoveMachine {
+            machine: bounds::machine("remove_machine.machine", wire.machine)?,
+            unless_alive: wire.unless_alive,
+        },
         Ask::Tick(v1::Tick {}) => Command::Tick,
         Ask::Launch(wire) => {
             Command::Launch { parent: bounds::job("launch.parent", wire.parent)?, instant_micros: wire.instant_micros }

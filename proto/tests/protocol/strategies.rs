@@ -371,7 +371,8 @@ fn short_command() -> impl Strategy<Value = Command> {
         (machine_id(), any::<bool>()).prop_map(|(machine, cordoned)| Command::CordonMachine { machine, cordoned }),
         (machine_id(), option::of(positive_time()))
             .prop_map(|(machine, deadline)| Command::DrainMachine { machine, deadline }),
-        machine_id().prop_map(Command::RemoveMachine),
+        (machine_id(), any::<bool>())
+            .prop_map(|(machine, unless_alive)| Command::RemoveMachine { machine, unless_alive }),
         Just(Command::Tick),
         (job_id(), any::<i64>()).prop_map(|(parent, instant_micros)| Command::Launch { parent, instant_micros }),
         hold.prop_map(|(job, machines, resources, deadline)| Command::TakeHold { job, machines, resources, deadline }),

@@ -279,7 +279,7 @@ impl Stage {
     /// A machine is taken out of the cell, with all that it ran.
     pub fn remove(&mut self, slot: u32) {
         let id: MachineId = self.cell().machine_in(slot).expect("a machine of the test").id;
-        self.ask("operator", Command::RemoveMachine(id));
+        self.ask("operator", Command::RemoveMachine { machine: id, unless_alive: false });
         self.settle();
     }
 

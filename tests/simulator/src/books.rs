@@ -299,9 +299,11 @@ impl Books {
                 Command::RegisterMachine { name, boot_id, .. } => {
                     machine.is_some_and(|machine| machine.name == *name && machine.boot_id != boot_id.as_ref().into())
                 }
-                Command::RemoveMachine(removed) => {
+                Command::RemoveMachine { machine: removed, unless_alive } => {
                     self.removed.insert(id);
-                    machine.is_some_and(|machine| machine.id == *removed)
+                    machine.is_some_and(|machine| {
+                        machine.id == *removed && !(*unless_alive && machine.state != MachineState::Unreachable)
+                    })
                 }
                 _ => false,
             };
@@ -334,7 +336,7 @@ impl Books {
                         machine.name == *name && (machine.boot_id != boot_id.as_ref().into() || !runs)
                     })
                 }
-                Command::RemoveMachine(removed) => {
+                Command::RemoveMachine { machine: removed, .. } => {
                     self.removed.insert(id.allocation);
                     machine.is_some_and(|machine| machine.id == *removed)
                 }

@@ -230,7 +230,7 @@ impl Owner {
                 let cordoned = machine.state == MachineState::Ready;
                 Some(Command::CordonMachine { machine: machine.id, cordoned })
             }
-            _ => Some(Command::RemoveMachine(machine?.id)),
+            _ => Some(Command::RemoveMachine { machine: machine?.id, unless_alive: count % 2 == 1 }),
         }
     }
 

@@ -196,7 +196,7 @@ fn the_tasks_of_a_job_that_is_stopped_are_stopped_in_steps() {
     large.ask(Command::StopJob(job));
     assert_eq!(large.in_state(AllocationState::Stopping), 100);
     // What ends meanwhile need not be stopped.
-    large.ask(Command::RemoveMachine(machines[19]));
+    large.ask(Command::RemoveMachine { machine: machines[19], unless_alive: false });
     assert_eq!(large.tick_all(), 9);
     assert_eq!(large.in_state(AllocationState::Stopping), 950);
 }

@@ -72,6 +72,46 @@ fn a_removed_machine_takes_what_it_ran_with_it() {
     );
 }
 
+/// It was judged by a picture of before: a machine that came back in between was removed, and what it ran was placed a second time.
+#[test]
+fn a_machine_that_is_there_and_runs_something_is_removed_only_by_who_says_so() {
+    let alive = "MACHINE_ALIVE: m1 is there, and runs 1 task: what it runs would count as lost at once, and run twice; drain it first, \
+                 or stop its agent and wait until it is unreachable (`--force` removes it all the same)";
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        remove m1 unless-alive
+        expire m1
+        machine m1 cpu=1000
+        remove m1 unless-alive
+        cordon m1
+        remove m1 unless-alive
+        remove m2 unless-alive
+        expire m1
+        remove m1 unless-alive
+        show web[0]
+        machine m3 cpu=1000
+        service: claim web[0]@m3
+        remove m3
+        show web[0]
+        ",
+        &format!(
+            "
+            service: committed; web[0] granted
+            {alive}
+            {alive}
+            {alive}
+            web[0] gone
+            service: committed; web[0] granted
+            web[0] gone
+            "
+        ),
+    );
+}
+
 #[test]
 fn a_cordon_outlives_the_lease() {
     check(

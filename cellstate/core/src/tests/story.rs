@@ -140,8 +140,9 @@ impl Player {
                 self.done(Command::ExpireMachine { machine: machine.id, epoch: machine.epoch });
             }
             "remove" => {
-                let id = self.core.cell().machine_named(words[1]).expect("a machine").id;
-                self.done(Command::RemoveMachine(id));
+                let machine = self.core.cell().machine_named(words[1]).expect("a machine").id;
+                let unless_alive = words.get(2) == Some(&"unless-alive");
+                self.ask_aloud(Command::RemoveMachine { machine, unless_alive });
             }
             "wait" => {
                 let seconds: i64 = words[1].parse().expect("seconds");

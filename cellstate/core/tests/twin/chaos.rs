@@ -122,7 +122,9 @@ impl Chaos {
     fn expire_or_remove(&self, dice: &mut Dice) -> Command {
         let machines: Vec<_> = self.core.cell().machines().cloned().collect();
         match dice.pick(&machines) {
-            Some(machine) if dice.once_in(3) => Command::RemoveMachine(machine.id),
+            Some(machine) if dice.once_in(3) => {
+                Command::RemoveMachine { machine: machine.id, unless_alive: dice.once_in(4) }
+            }
             Some(machine) => Command::ExpireMachine { machine: machine.id, epoch: machine.epoch },
             None => Command::Tick,
         }

@@ -39,7 +39,11 @@ pub(crate) fn command(twin: &Twin, number: u64) -> (Request, i64) {
             Command::ExpireMachine { machine, epoch: epoch + dice.roll(5) / 4 }
         }
         15 => Command::CordonMachine { machine: machine(twin, &mut dice), cordoned: dice.once_in(3) },
-        17 if dice.once_in(3) => Command::RemoveMachine(machine(twin, &mut dice)),
+        17 if dice.once_in(3) => {
+            let machine = machine(twin, &mut dice);
+            // Drawn from what is there, so that all that follows stays as it was.
+            Command::RemoveMachine { machine, unless_alive: twin.live.allocations.len() % 2 == 1 }
+        }
         16..=17 => Command::Tick,
         18..=24 => Command::ReportStatus((0..1 + dice.roll(6)).map(|_| transition(twin, &mut dice)).collect()),
         _ => commit(twin, &mut dice),

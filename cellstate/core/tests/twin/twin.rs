@@ -121,7 +121,7 @@ impl Twin {
             Command::RegisterMachine { .. } => self.register(&request.command, decided),
             Command::ExpireMachine { machine, epoch } => self.expire(*machine, *epoch),
             Command::CordonMachine { machine, cordoned } => self.cordon(*machine, *cordoned),
-            Command::RemoveMachine(id) => self.remove_machine(*id),
+            Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive),
             Command::ReportStatus(transitions) => self.report(transitions),
             Command::Tick => self.tick(decided),
             other => panic!("{other:?} is not told"),
@@ -420,9 +420,10 @@ impl Twin {
         }
     }
 
-    fn remove_machine(&mut self, id: MachineId) -> Expected {
-        if self.known(id).is_none() {
-            return Expected::Rejected(RejectionCode::NoSuchMachine);
+    fn remove_machine(&mut self, id: MachineId, unless_alive: bool) -> Expected {
+        let Some(machine) = self.known(id) else { return Expected::Rejected(RejectionCode::NoSuchMachine) };
+        if unless_alive && machine.state != MachineState::Unreachable && !self.live_on(id.slot).is_empty() {
+            return Expected::Rejected(RejectionCode::MachineAlive);
         }
         self.events.push((self.next(), id.slot));
         let ends = self.live_on(id.slot).into_iter().map(|id| (id, AllocationState::EndedLost)).collect();

@@ -241,6 +241,7 @@ impl From<Rejection> for Failure {
             RejectionCode::NumberRetired
             | RejectionCode::JobOver
             | RejectionCode::JobChanged
+            | RejectionCode::MachineAlive
             | RejectionCode::InstantPassed
             | RejectionCode::NoRoomToHold
             | RejectionCode::StaleEpoch => Code::FailedPrecondition,

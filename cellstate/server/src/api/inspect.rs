@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order};
-use plenum_model::{Cell, Command, MachineId, MachineState, RejectionCode};
+use plenum_model::{Cell, Command, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,22 +40,6 @@ pub(super) fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<pl
         let message = format!("there is no machine {name:?} at revision {}", cell.revision());
         Failure::not_found(RejectionCode::NoSuchMachine, message)
     })
-}
-
-/// The machine of this name, if it is to be removed: what it runs would be placed elsewhere while it still runs there, as long as its
-/// agent is there.
-fn removable(cell: &Cell, name: &str, force: bool) -> Result<MachineId, Failure> {
-    let machine = machine_named(cell, name)?;
-    let runs = cell.machine_row(machine.id.slot).map_or(0, |row| row.allocations);
-    let is_there = matches!(machine.state, MachineState::Ready | MachineState::Draining | MachineState::Cordoned);
-    if runs > 0 && is_there && !force {
-        let message = format!(
-            "{name} is there, and runs tasks (live allocations: {runs}): they would count as lost at once, and run twice; drain it first, or stop \
-             its agent and wait until it is unreachable (`--force` removes it all the same)"
-        );
-        return Err(Failure::new(Code::FailedPrecondition, "MACHINE_ALIVE", message));
-    }
-    Ok(machine.id)
 }
 
 #[tonic::async_trait]
@@ -123,8 +107,8 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::ChangeResponse>, Status> {
         let principal = principal(&request)?;
         let v1::RemoveMachineRequest { name, force } = request.get_ref();
-        let machine = removable(&self.shared.snapshot().await, name, *force)?;
-        let command = Command::RemoveMachine(machine);
+        let machine = machine_named(&self.shared.snapshot().await, name)?.id;
+        let command = Command::RemoveMachine { machine, unless_alive: !force };
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
         Ok(Response::new(change(decided)?))
     }

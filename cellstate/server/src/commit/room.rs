@@ -55,7 +55,7 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
             let gone = group.count.saturating_sub(*count).min(group.tasks_in(TaskState::Live));
             (gone as usize, "scale it down in smaller steps")
         }
-        Command::RemoveMachine(machine) => {
+        Command::RemoveMachine { machine, .. } => {
             let machine = cell.machine(*machine)?;
             let row = cell.machine_row(machine.id.slot)?;
             (row.allocations.into(), "stop some of its allocations first")

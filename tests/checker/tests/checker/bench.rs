@@ -174,7 +174,8 @@ impl Bench {
     }
 
     pub(crate) fn remove(&mut self, machine: u64) {
-        self.ask(Command::RemoveMachine(MachineId::from_bits(machine).unwrap()));
+        let machine = MachineId::from_bits(machine).unwrap();
+        self.ask(Command::RemoveMachine { machine, unless_alive: false });
     }
 
     /// What its agent has traces of: all that was granted there, in the state in which the cell thinks it is, or running.

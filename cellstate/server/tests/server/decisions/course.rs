@@ -131,7 +131,9 @@ impl Course {
             18 => {
                 Ask::CordonMachine(v1::CordonMachine { machine: self.machine(cell).0, cordoned: self.dice.once_in(5) })
             }
-            19 if self.dice.once_in(6) => Ask::RemoveMachine(v1::RemoveMachine { machine: self.machine(cell).0 }),
+            19 if self.dice.once_in(6) => {
+                Ask::RemoveMachine(v1::RemoveMachine { machine: self.machine(cell).0, unless_alive: false })
+            }
             19 => self.drain(cell),
             20 | 21 => Ask::Tick(v1::Tick {}),
             22 => self.govern(cell),

@@ -264,8 +264,8 @@ pub(super) const OTHERS: &[Situation] = &[
         registration.seen_revision = stage.cell().revision().0;
         stage.ask(Ask::RegisterMachine(registration));
         stage.place("batch", job, &[slot, slot], &[0, 1]);
-        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine }));
-        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine }));
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine, unless_alive: false }));
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine, unless_alive: false }));
     }),
     ("failures, to the last attempt", |stage| {
         let (_, slot) = stage.machine(|_| {});
@@ -315,5 +315,15 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.ask(Ask::StopJob(v1::StopJob { job }));
         stage.ask(Ask::StopJob(v1::StopJob { job }));
         stage.report(none, v1::AllocationState::Complete);
+    }),
+    ("a machine that is removed unless it is alive", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        stage.place("batch", job, &[slot], &[0]);
+        let (machine, epoch) = stage.machine_id(slot);
+        for _ in 0..2 {
+            stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine, unless_alive: true }));
+            stage.ask(Ask::ExpireMachine(v1::ExpireMachine { machine, epoch }));
+        }
     }),
 ];

@@ -88,7 +88,7 @@ pub(super) const RACES: &[Situation] = &[
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
         stage.look();
-        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine: stage.machine_id(slot).0 }));
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine: stage.machine_id(slot).0, unless_alive: false }));
         stage.lose(placement(job, &[slot], &[0]));
     }),
     ("a machine that was cordoned", |stage| {
