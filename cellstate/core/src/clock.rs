@@ -72,10 +72,15 @@ impl Core {
         (counts && !self.may_give_up() && !self.is_giving_up_first()).then_some(first)
     }
 
-    /// Machines that wait so at `now`: an operator has to look, as it is rather the network that failed. Counted by walking them.
+    /// From when on each machine waits so, in order: an operator has to look, as it is rather the network that failed.
+    pub fn held_back(&self) -> impl Iterator<Item = LogTime> {
+        self.held_back_since().into_iter().flat_map(|_| self.derived.losses.times())
+    }
+
+    /// A number that is another one whenever those times may be others, while some machine waits.
     #[must_use]
-    pub fn held_back(&self, now: LogTime) -> usize {
-        if self.held_back_since().is_some() { self.derived.losses.count_until(now) } else { 0 }
+    pub const fn held_back_changes(&self) -> u64 {
+        self.derived.losses.changes()
     }
 
     /// Lets what is due at `now` happen.

@@ -9,6 +9,7 @@ use plenum_model::LogTime;
 pub(crate) struct Due {
     times: BTreeSet<(LogTime, u32)>,
     of: BTreeMap<u32, LogTime>,
+    changes: u64,
 }
 
 impl Due {
@@ -17,9 +18,14 @@ impl Due {
         self.times.first().copied()
     }
 
-    /// So many machines are due by then.
-    pub(crate) fn count_until(&self, time: LogTime) -> usize {
-        self.times.range(..=(time, u32::MAX)).count()
+    /// When machines are due, in order.
+    pub(crate) fn times(&self) -> impl Iterator<Item = LogTime> {
+        self.times.iter().map(|(time, _)| *time)
+    }
+
+    /// How often anything changed: as long as that stays, so do the times.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// From now on a machine is due then, or never.
@@ -29,6 +35,7 @@ impl Due {
             None => self.of.remove(&slot),
         };
         if before != time {
+            self.changes += 1;
             if let Some(before) = before {
                 self.times.remove(&(before, slot));
             }
@@ -48,9 +55,10 @@ mod tests {
         due.put(2, Some(LogTime::from_micros(4)));
         due.put(2, Some(LogTime::from_micros(6)));
         assert_eq!(due.first(), Some((LogTime::from_micros(5), 1)));
-        assert_eq!([4, 5, 6].map(|micros| due.count_until(LogTime::from_micros(micros))), [0, 1, 2]);
+        assert_eq!(due.times().map(|time| time.micros).collect::<Vec<_>>(), [5, 6]);
         due.put(1, None);
         due.put(1, None);
+        assert_eq!(due.changes(), 4, "the last one changed nothing");
         assert_eq!(due.first(), Some((LogTime::from_micros(6), 2)));
         due.put(2, None);
         assert_eq!(due.first(), None);

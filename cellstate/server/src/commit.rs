@@ -342,9 +342,14 @@ impl<T> Committer<T> {
     }
 
     /// As [`Core::held_back`] has it.
+    pub fn held_back(&self) -> impl Iterator<Item = LogTime> {
+        self.core.held_back()
+    }
+
+    /// As [`Core::held_back_changes`] has it.
     #[must_use]
-    pub fn held_back(&self, now: LogTime) -> usize {
-        self.core.held_back(now)
+    pub fn held_back_changes(&self) -> u64 {
+        self.core.held_back_changes()
     }
 
     /// Takes what happened. `now` may be any clock's: log time never goes backwards, whatever it says.

@@ -250,7 +250,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         history_revision: shared.feed.history().newest_revision(),
         history_lag_bytes: shared.feed.lag_bytes(),
         history_given_up: shared.feed.given_up(),
-        machines_held_back: shared.held_back.machines() as u64,
+        machines_held_back: shared.held_back.machines(shared.clock.now()) as u64,
         log_bytes: shared.keeper.size_bytes(),
         log_kept_bytes: shared.keeper.kept_bytes(),
         free_bytes: match shared.keeper.space() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use plenum_model::{Delta, LogTime};
 
-use super::held_back::Change;
+use super::held_back::{Change, Seen};
 use super::journal::Writer;
 use super::rest::Rest;
 use crate::commit::{Batch, Committer, Input, Output, Published};
@@ -93,7 +93,8 @@ impl Resolver {
         let due = if self.shared.space.is_read_only() {
             Some(Instant::now() + READ_ONLY_PAUSE)
         } else {
-            let alarm = self.committer.held_back_since().filter(|_| self.shared.held_back.machines() == 0);
+            let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
+            let alarm = self.shared.held_back.due(since, changes);
             let due = self.committer.next_due().into_iter().chain(alarm).min();
             due.map(|due| self.shared.clock.instant_of(due))
         };
@@ -125,8 +126,8 @@ impl Resolver {
             if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
                 self.committer.handle(now, Input::Tick);
             }
-            let since = self.committer.held_back_since();
-            let change = self.shared.held_back.look(now, since, || self.committer.held_back(now));
+            let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
+            let change = self.shared.held_back.look(now, Seen { since, changes, times: self.committer.held_back() });
             change.into_iter().for_each(Change::log);
             self.take_snapshot(now);
             let few = self.committer.building_requests().max(self.last_revisions) <= ALONE_REQUESTS;

@@ -213,12 +213,17 @@ async fn machines_that_vanish_together_raise_an_alarm_until_they_are_back() {
     for name in ["m1", "m2", "m3"] {
         register(&channel, name, 4000).await;
     }
-    let mut fragile = job("fragile", 3);
-    fragile.shape.as_mut().unwrap().groups[0].lost_after_micros = 1000;
-    let job = submit(&channel, fragile).await.job;
+    let mut jobs = Vec::new();
+    for (name, tasks, lost_after_micros) in [("fragile", 2, 1000), ("patient", 1, 2_000_000)] {
+        let mut job = job(name, tasks);
+        job.shape.as_mut().unwrap().groups[0].lost_after_micros = lost_after_micros;
+        jobs.push(submit(&channel, job).await.job);
+    }
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(job, vec![0, 1, 2], vec![0, 1, 2])]);
-    assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
+    let placements = vec![placement(jobs[0], vec![0, 1], vec![0, 1]), placement(jobs[1], vec![2], vec![0])];
+    assert_eq!(session.commit(session.transaction(1, placements)).await.unwrap().granted, 3);
+    held_back(&server, &channel, 1).await;
+    // Nothing happens meanwhile but that time passes.
     held_back(&server, &channel, 2).await;
     for name in ["m1", "m2", "m3"] {
         register(&channel, name, 4000).await;
