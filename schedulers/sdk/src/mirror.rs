@@ -12,6 +12,7 @@ pub(crate) struct Mirror {
     cell: Option<Cell>,
     changed: Changed,
     clock: Clock,
+    oldest_readable: Option<Revision>,
 }
 
 /// Machines that changed.
@@ -47,6 +48,7 @@ impl Mirror {
         self.cell = None;
         self.changed = Changed::All;
         self.clock = Clock::default();
+        self.oldest_readable = None;
     }
 
     /// Starts anew from a snapshot.
@@ -95,6 +97,16 @@ impl Mirror {
         if time.micros >= self.log_time(now_micros).micros {
             self.clock = Clock { log_micros: time.micros, local_micros: now_micros };
         }
+    }
+
+    /// The server said what the oldest revision is that can be read; 0 is said by one that doesn't tell.
+    pub(crate) fn heard_of_oldest(&mut self, revision: u64) {
+        self.oldest_readable = Some(Revision(revision)).filter(|revision| revision.0 > 0).or(self.oldest_readable);
+    }
+
+    /// The oldest revision that can be read, as far as the server has said.
+    pub(crate) const fn oldest_readable(&self) -> Option<Revision> {
+        self.oldest_readable
     }
 
     /// Log time now. Behind the cell's own by the time that messages take and a little more, and so hardly ever ahead of it, as long

@@ -290,6 +290,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.mirror.cell()
     }
 
+    /// The oldest revision of the cell that can still be read, as [`View::oldest_readable`](crate::View::oldest_readable) has it.
+    #[must_use]
+    pub const fn oldest_readable(&self) -> Option<plenum_model::Revision> {
+        self.mirror.oldest_readable()
+    }
+
     /// The scheduler.
     #[must_use]
     pub const fn scheduler(&self) -> &S {

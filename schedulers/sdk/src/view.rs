@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources, Room,
-    Special,
+    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources,
+    Revision, Room, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -43,6 +43,7 @@ impl Work {
 pub struct View<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) now: LogTime,
+    pub(crate) oldest_readable: Option<Revision>,
     pub(crate) work: &'a [Work],
     pub(crate) in_flight: &'a InFlight,
     pub(crate) changed: Option<&'a [u32]>,
@@ -63,6 +64,14 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn now(&self) -> LogTime {
         self.now
+    }
+
+    /// The oldest revision of the cell that can still be read (`At` of requests, `--at` of the command line), as of the last heartbeat: what
+    /// is older is retired. It rises as the history is compacted; who needs an older one for long reads it before. `None` until the first
+    /// heartbeat that tells, within a second or two of a session's begin.
+    #[must_use]
+    pub const fn oldest_readable(&self) -> Option<Revision> {
+        self.oldest_readable
     }
 
     /// What this scheduler may place now: highest priority first, then the job that was submitted first, then groups in their

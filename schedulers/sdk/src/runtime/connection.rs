@@ -110,6 +110,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Some(Tell::Heartbeat(beat)) => {
                 self.see(beat.revision);
                 self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
+                self.mirror.heard_of_oldest(beat.oldest_revision);
             }
             Some(Tell::Error(error)) => self.reject(now_micros, error, outputs),
         }

@@ -138,6 +138,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let view = View {
             cell,
             now: self.mirror.log_time(now_micros),
+            oldest_readable: self.mirror.oldest_readable(),
             work: &gathered.work,
             in_flight: &self.in_flight,
             changed: self.mirror.changed(),

@@ -190,6 +190,58 @@ fn a_revision_that_only_a_heartbeat_told_of_counts_as_seen() {
     assert!(is_left(&receive(&mut runtime, welcome(2, 1, 8))));
 }
 
+/// Decides whenever it can, and remembers what it was shown.
+#[derive(Default)]
+struct Curious {
+    oldest: Vec<Option<u64>>,
+}
+
+impl Scheduler for Curious {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        self.oldest.push(view.oldest_readable().map(|revision| revision.0));
+        let mut decision = Decision::default();
+        decision.again_after(1);
+        decision
+    }
+}
+
+#[test]
+fn heartbeats_tell_which_revisions_can_still_be_read() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Curious::default()).unwrap();
+    let mut now = 0;
+    let mut give = |runtime: &mut SchedulerRuntime<Curious>, input: Input| {
+        now += 10_000;
+        runtime.handle(now, input);
+    };
+    let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
+    let beat = |oldest_revision| Tell::Heartbeat(v1::Heartbeat { revision: 5, time_micros: 7, oldest_revision });
+    give(&mut runtime, Input::Start);
+    give(&mut runtime, Input::Connected);
+    give(&mut runtime, told(welcome(2, 1, 0)));
+    give(&mut runtime, told(deltas(1..=5)));
+    assert_eq!((runtime.oldest_readable(), runtime.scheduler().oldest.last()), (None, Some(&None)));
+    // An earlier version of the server does not tell.
+    for (said, known) in [(3, 3), (4, 4), (0, 4)] {
+        give(&mut runtime, told(beat(said)));
+        give(&mut runtime, Input::Tick);
+        assert_eq!(runtime.oldest_readable(), Some(Revision(known)));
+        assert_eq!(runtime.scheduler().oldest.last(), Some(&Some(known)));
+    }
+    // Of another cell nothing is known.
+    give(&mut runtime, Input::Disconnected { status: 14, code: String::new(), reason: "gone".into() });
+    give(&mut runtime, Input::Connected);
+    give(&mut runtime, Input::Disconnected { status: 10, code: "OTHER_CELL".into(), reason: "another".into() });
+    assert_eq!(runtime.oldest_readable(), None);
+}
+
 #[test]
 fn a_later_incarnation_is_another_life_and_begins_anew() {
     let mut runtime = at_five();
