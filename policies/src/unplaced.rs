@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plenum_model::{Cell, MachineState, Obstacle, Requirement, Resource, Room};
+use plenum_model::{Cell, MachineState, Obstacle, Requirement, Resource, Room, agreeing};
 
 use crate::columns::Columns;
 
@@ -128,19 +128,27 @@ impl fmt::Display for Unplaced {
             parts.push(format!("fits on {}", self.fitting));
         }
         for (resource, lack) in &self.lacks {
-            parts.push(format!("{} lack {resource} by at least {}", lack.machines, lack.short_by_least));
+            let lacks = agreeing(lack.machines.into(), "lacks", "lack");
+            parts.push(format!("{} {lacks} {resource} by at least {}", lack.machines, lack.short_by_least));
         }
-        let counted = [
-            (self.constraint, "fail a constraint"),
-            (self.other_machine, "are not the one that the job's tasks share"),
-            (self.full, "have as many allocations as they can"),
-            (self.special, "are ruled out by limits, devices or ports"),
+        let told = [
+            (self.constraint, "fails a constraint", "fail a constraint"),
+            (
+                self.other_machine,
+                "is not the one that the job's tasks share",
+                "are not the one that the job's tasks share",
+            ),
+            (self.full, "has as many allocations as it can", "have as many allocations as they can"),
+            (self.special, "is ruled out by limits, devices or ports", "are ruled out by limits, devices or ports"),
         ];
-        parts.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-        for (state, count) in &self.not_ready {
-            parts.push(format!("{count} are {}", format!("{state:?}").to_lowercase()));
+        let counted = told.iter().filter(|(count, ..)| *count > 0);
+        parts.extend(counted.map(|&(count, one, several)| format!("{count} {}", agreeing(count.into(), one, several))));
+        for (state, &count) in &self.not_ready {
+            let are = agreeing(count.into(), "is", "are");
+            parts.push(format!("{count} {are} {}", format!("{state:?}").to_lowercase()));
         }
-        write!(f, "of {} machines {}", self.machines, parts.join(", "))?;
+        let of = agreeing(self.machines.into(), "machine", "machines");
+        write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;
         if let Some(nearest) = &self.nearest {
             let Nearest { machine, resource, short_by, fits_empty } = nearest;
             let empty = if *fits_empty { "" } else { ", and too small even when empty" };

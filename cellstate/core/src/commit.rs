@@ -6,7 +6,8 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
     AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
-    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, floor_of,
+    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, counted,
+    floor_of,
 };
 
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
@@ -92,8 +93,9 @@ impl Core {
         }
         let unequal = |placement: &&Placement| placement.machines.len() != placement.tasks.len();
         if let Some(placement) = txn.placements.iter().find(unequal) {
-            let (machines, tasks) = (placement.machines.len(), placement.tasks.len());
-            let message = format!("columns of a placement differ in length: {machines} machines, {tasks} tasks");
+            let [machines, tasks] = [(&placement.machines, "machine"), (&placement.tasks, "task")]
+                .map(|(column, noun)| counted(column.len() as u64, noun));
+            let message = format!("columns of a placement differ in length: {machines}, {tasks}");
             return Err(Rejection::new(RejectionCode::InvalidRequest, message));
         }
         if txn.placements.iter().any(|placement| !placement.preemptions.is_empty()) {

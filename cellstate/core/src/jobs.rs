@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, Job, JobChange, JobId, JobKind, JobShape,
-    JobState, LogTime, Move, Rejection, RejectionCode, TaskState,
+    JobState, LogTime, Move, Rejection, RejectionCode, TaskState, agreeing, counted,
 };
 
 use crate::derived::rows;
@@ -76,7 +76,8 @@ impl Core {
         if there + more <= u64::from(most) {
             return Ok(());
         }
-        let message = format!("at most {most} tasks in the cell: {there} are there, and {more} more are asked for");
+        let (are, more) = (agreeing(there, "is", "are"), format!("{more} more {}", agreeing(more, "is", "are")));
+        let message = format!("at most {most} tasks in the cell: {there} {are} there, and {more} asked for");
         Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
@@ -98,8 +99,10 @@ impl Core {
         if left == 0 {
             return Ok(());
         }
+        let (are, they_are) = (agreeing(left.into(), "is", "are"), agreeing(left.into(), "it is", "they are"));
+        let left = counted(left.into(), "allocation");
         let message =
-            format!("{left} allocations of {} are still stopping; submit it again when they are gone", job.shape.name);
+            format!("{left} of {} {are} still stopping; submit it again when {they_are} gone", job.shape.name);
         Err(Rejection::new(RejectionCode::JobChanged, message))
     }
 
@@ -194,8 +197,10 @@ impl Core {
     fn no_instance_leaves(&self, row: u32, count: u32) -> Result<(), Rejection> {
         let grows = self.cell.groups().get(row).filter(|group| group.single_instance && count > group.count);
         let Some(leaving) = grows.map(|group| group.leaving).filter(|&leaving| leaving > 0) else { return Ok(()) };
+        let (are, they_have) = (agreeing(leaving.into(), "is", "are"), agreeing(leaving.into(), "it has", "they have"));
+        let leaving = counted(leaving.into(), "task");
         let message = format!(
-            "{leaving} tasks of this group are still leaving, and it has single instances; scale it up when they have ended"
+            "{leaving} of this group {are} still leaving, and it has single instances; scale it up when {they_have} ended"
         );
         Err(Rejection::new(RejectionCode::JobChanged, message))
     }

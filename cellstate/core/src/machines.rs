@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_model::rare;
 use plenum_model::{
     AllocationState, Attributes, BootId, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Rejection, RejectionCode, Resources, Revision, floor_of,
+    Rejection, RejectionCode, Resources, Revision, counted, floor_of,
 };
 
 use crate::derived::Derived;
@@ -209,7 +209,7 @@ impl Core {
         let runs = self.cell.machine_row(id.slot).map_or(0, |row| row.allocations);
         let is_there = matches!(machine.state, MachineState::Ready | MachineState::Draining | MachineState::Cordoned);
         if unless_alive && is_there && runs > 0 {
-            let tasks = if runs == 1 { "1 task".to_owned() } else { format!("{runs} tasks") };
+            let tasks = counted(runs.into(), "task");
             let message = format!(
                 "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; drain it first, or stop its agent \
                  and wait until it is unreachable (`--force` removes it all the same)",

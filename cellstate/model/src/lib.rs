@@ -21,6 +21,7 @@ mod job;
 mod machine;
 mod name_index;
 mod paged;
+mod plural;
 mod prefetch;
 mod resources;
 mod tally;
@@ -45,6 +46,7 @@ pub use job::{
 };
 pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState};
 pub use paged::Paged;
+pub use plural::{agreeing, counted};
 pub use prefetch::prefetch;
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
 pub use session::Session;

@@ -54,7 +54,7 @@ fn machines_are_counted_by_what_stands_in_the_way() {
         &[(1000, Ready), (3000, Ready), (9000, Cordoned)],
         4000,
         &[],
-        "of 3 machines 2 lack cpu_millis by at least 1000, 1 are cordoned; \
+        "of 3 machines 2 lack cpu_millis by at least 1000, 1 is cordoned; \
          nearest is m1, short of cpu_millis by 1000, and too small even when empty",
     );
 }

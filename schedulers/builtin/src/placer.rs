@@ -190,7 +190,10 @@ impl Placer {
             self.give_back(view, first, std::mem::take(&mut chosen).machines);
             self.ruled_out.remove(&need);
             let why = reason.take().unwrap_or_default();
-            reason = Some(format!("the {least} tasks that it starts with do not fit at once: {why}"));
+            reason = Some(match least {
+                1 => format!("the one task that it still needs to start does not fit: {why}"),
+                _ => format!("the {least} tasks that it starts with do not fit at once: {why}"),
+            });
         }
         let mut machines = &chosen.machines[..];
         for work in equals {

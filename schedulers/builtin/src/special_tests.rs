@@ -209,7 +209,7 @@ fn why_a_task_waits_counts_what_its_own_decision_took() {
         stage.settle();
         // What was said is read, and the claim too; but what comes of it is not heard of.
         stage.cut_answers(seat);
-        assert_eq!(stage.passed_over(job, 0), "of 1 machines 1 are ruled out by limits, devices or ports");
+        assert_eq!(stage.passed_over(job, 0), "of 1 machine 1 is ruled out by limits, devices or ports");
     }
 }
 

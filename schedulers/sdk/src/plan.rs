@@ -2,7 +2,7 @@
 
 use plenum_model::{
     AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
-    TakeOver, Transaction,
+    TakeOver, Transaction, counted,
 };
 
 use crate::view::Work;
@@ -58,7 +58,11 @@ pub enum PlanError {
         stops: usize,
     },
     /// Each claim needs a machine.
-    #[error("each task needs one machine; found {tasks} tasks and {machines} machines")]
+    #[error(
+        "each task needs one machine; found {} and {}",
+        counted(*tasks as u64, "task"),
+        counted(*machines as u64, "machine")
+    )]
     Unequal {
         /// How many tasks.
         tasks: usize,
@@ -66,7 +70,7 @@ pub enum PlanError {
         machines: usize,
     },
     /// A minimum that cannot be met.
-    #[error("a gang's minimum is at most its tasks; found a minimum of {min} for {tasks} tasks")]
+    #[error("a gang's minimum is at most its tasks; found a minimum of {min} for {}", counted(*tasks as u64, "task"))]
     Minimum {
         /// The minimum.
         min: u32,

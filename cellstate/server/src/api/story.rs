@@ -6,7 +6,9 @@ mod ends;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{History, Logged, Order, Subject};
-use plenum_model::{AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState};
+use plenum_model::{
+    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState, counted,
+};
 use plenum_proto::v1;
 use prost::Message;
 
@@ -202,7 +204,7 @@ impl<'a> Teller<'a> {
         let slots: Vec<u32> = slots.collect::<BTreeSet<u32>>().into_iter().collect();
         match slots[..] {
             [only] => format!("machine {}", self.machine_then(only, Revision(revision), time_micros)),
-            _ => format!("{} machines", slots.len()),
+            _ => counted(slots.len() as u64, "machine"),
         }
     }
 
@@ -221,7 +223,7 @@ impl<'a> Teller<'a> {
             JobChange::Group { row, count, .. } => {
                 let position = row.checked_sub(job.group_base).and_then(|at| usize::try_from(at).ok());
                 if let Some(group) = position.and_then(|position| job.shape.groups.get(position)) {
-                    self.push(logged, "group", format!("{}: {count} tasks wanted", group.name))?;
+                    self.push(logged, "group", format!("{}: {} wanted", group.name, counted((*count).into(), "task")))?;
                 }
             }
             JobChange::Home { id, machine } if *id == job.id => {
@@ -356,7 +358,7 @@ fn task_word(state: TaskState) -> Option<&'static str> {
 fn tasks_of(tasks: &[u32]) -> String {
     match tasks {
         [only] => format!("task {only}"),
-        _ => format!("{} tasks", tasks.len()),
+        _ => counted(tasks.len() as u64, "task"),
     }
 }
 

@@ -93,7 +93,7 @@ fn what_does_not_fit_says_why_and_lets_smaller_jobs_pass() {
     assert_eq!(stage.placed(small).len(), 2);
     assert_eq!(
         stage.passed_over(wide, 0),
-        "of 1 machines 1 lack cpu_millis by at least 2000; \
+        "of 1 machine 1 lacks cpu_millis by at least 2000; \
          nearest is m1, short of cpu_millis by 2000, and too small even when empty"
     );
 }

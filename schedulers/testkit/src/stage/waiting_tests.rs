@@ -136,7 +136,7 @@ fn a_job_whose_plan_is_none_says_so_and_is_tried_again() {
     let muddled = stage.submit(&job("words", "muddled", 1));
     stage.advance(10_000_000);
     let why = stage.passed_over(muddled, 0);
-    assert!(why.contains("each task needs one machine; found 1 tasks and 2 machines"), "{why}");
+    assert!(why.contains("each task needs one machine; found 1 task and 2 machines"), "{why}");
     let dropped = stage.runtime(seat).counters().dropped;
     assert!((5..60).contains(&dropped), "tried again, and not in a tight loop: {dropped}");
 }
