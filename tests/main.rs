@@ -18,6 +18,7 @@
 //! | `ends` | what Ctrl-C leaves behind: nothing |
 //! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
 //! | `strangers` | tasks that a restored cell has never heard of |
+//! | `unfit` | machines whose agents want no tasks: asked to end |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
@@ -41,4 +42,5 @@ mod pauses;
 mod runs;
 mod strangers;
 mod takes;
+mod unfit;
 mod usage;

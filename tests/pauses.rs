@@ -170,7 +170,7 @@ fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
         machine: machine.id,
         epoch: machine.epoch,
         transitions: outcome.placements[0].allocations.iter().map(|id| running(*id, ready)).collect(),
-        telemetry: None,
+        ..Default::default()
     };
     // Twice before it is measured: buffers have their sizes then.
     for ready in [true, false] {

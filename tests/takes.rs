@@ -58,7 +58,7 @@ fn a_gang_that_holds_room_gets_it_before_those_who_came_later() {
         ..Default::default()
     };
     let (machine, epoch) = (machines[0].id, machines[0].epoch);
-    let receipt = plenum_proto::v1::ReportRequest { machine, epoch, transitions: vec![ended], telemetry: None };
+    let receipt = plenum_proto::v1::ReportRequest { machine, epoch, transitions: vec![ended], ..Default::default() };
     rivals.report(receipt).unwrap();
     let won = rivals.commit(all_or_nothing(2, rivals.revision().unwrap())).unwrap();
     assert_eq!((won.claims, won.granted), (2, 2), "{won:?}");

@@ -166,7 +166,7 @@ fn agents() -> Vec<Vec<u8>> {
         restarts: 3,
     };
     let transitions = [v1::AllocationState::Running, v1::AllocationState::Failed].map(transition).to_vec();
-    inputs.push(v1::ReportRequest { machine: 1 << 32, epoch: 4, transitions, telemetry: None }.encode_to_vec());
+    inputs.push(v1::ReportRequest { machine: 1 << 32, epoch: 4, transitions, ..Default::default() }.encode_to_vec());
     let many = v1::ReportManyRequest {
         machines: vec![1 << 32, 1 << 32 | 1],
         epochs: vec![4, 5],

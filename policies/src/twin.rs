@@ -45,6 +45,7 @@ pub(crate) fn machine(slot: u32, made: &Made) -> Machine {
         drain_deadline: None,
         registered: LogTime::default(),
         cordoned: false,
+        unfit: None,
         epoch_began: Revision(1),
     }
 }

@@ -33,6 +33,7 @@ fn cell(cpu_millis: &[u64]) -> Cell {
         name: format!("m{slot}").into(),
         state: MachineState::Ready,
         cordoned: false,
+        unfit: None,
         epoch: 1,
         capacity: Arc::new(Resources::new(cpu_millis, 1 << 30)),
         attributes: Arc::default(),

@@ -133,6 +133,9 @@ fn fields(view: &MachineView) -> String {
     if view.drain_deadline_micros > 0 {
         pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
     }
+    if let Some((_, why)) = output::unfit(view) {
+        pairs.push(("unfit", why.to_owned()));
+    }
     for (name, value) in &view.attributes {
         pairs.push(("attribute", format!("{name} = {value}")));
     }

@@ -1,6 +1,6 @@
 //! Machines, as listed and as read by programs.
 
-use plenum_proto::v1::{MachineState, MachineView, Resources};
+use plenum_proto::v1::{MachineState, MachineView, Resources, Unfit};
 use serde_json::{Value, json};
 
 use super::{Row, ago, allocation::machine_id, bytes, cpu, json_time, quantity};
@@ -13,6 +13,30 @@ pub(crate) fn state_name(state: MachineState) -> &'static str {
         MachineState::Draining => "draining",
         MachineState::Unreachable => "unreachable",
         MachineState::Gone => "gone",
+    }
+}
+
+/// Why a machine's agent wants no new tasks there, for programs and in words.
+pub(crate) fn unfit(view: &MachineView) -> Option<(&'static str, &'static str)> {
+    match view.unfit() {
+        Unfit::Unspecified => None,
+        Unfit::AgentLeaves => Some((
+            "agent-leaves",
+            "its agent was asked to end; what runs there goes on, and new tasks wait for the next agent",
+        )),
+        Unfit::StateUnwritable => Some((
+            "state-unwritable",
+            "its agent can't write its state: new tasks wait until there is room on its disk; its log tells more",
+        )),
+    }
+}
+
+/// The state, and whether the agent has a part in it.
+fn state_words(view: &MachineView) -> String {
+    let state = state_name(view.state());
+    match unfit(view) {
+        Some((reason, _)) if view.state() == MachineState::Cordoned => format!("{state} ({reason})"),
+        _ => state.to_owned(),
     }
 }
 
@@ -31,7 +55,7 @@ impl Row for MachineView {
         let attributes: Vec<String> = self.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
         vec![
             self.name.clone(),
-            state_name(self.state()).to_owned(),
+            state_words(self),
             part(self, |amount| amount.cpu_millis, cpu),
             part(self, |amount| amount.memory_bytes, bytes),
             match self.unknown_tasks {
@@ -60,6 +84,7 @@ impl Row for MachineView {
             "name": self.name,
             "state": state_name(self.state()),
             "cordoned": self.cordoned,
+            "unfit": unfit(self).map(|(reason, _)| reason),
             "drain_deadline": json_time(self.drain_deadline_micros),
             "unknown_tasks": self.unknown_tasks,
             "epoch": self.epoch,
@@ -76,5 +101,22 @@ impl Row for MachineView {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_its_agent_keeps_from_taking_tasks_says_why() {
+        let state = MachineState::Cordoned.into();
+        let by_operator = MachineView { state, cordoned: true, ..MachineView::default() };
+        assert_eq!((state_words(&by_operator).as_str(), &by_operator.to_json()["unfit"]), ("cordoned", &Value::Null));
+        let by_agent = MachineView { state, unfit: Unfit::StateUnwritable.into(), ..MachineView::default() };
+        assert_eq!(state_words(&by_agent), "cordoned (state-unwritable)");
+        assert_eq!(by_agent.to_json()["unfit"], "state-unwritable");
+        let away = MachineView { state: MachineState::Unreachable.into(), ..by_agent };
+        assert_eq!(state_words(&away), "unreachable");
     }
 }

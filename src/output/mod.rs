@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 pub(crate) use allocation::allocation_id;
 pub(crate) use conflict::key_columns;
 pub(crate) use job::job_state;
-pub(crate) use machine::state_name as machine_state;
+pub(crate) use machine::{state_name as machine_state, unfit};
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
 pub(crate) use status::{cell_name, status_json, status_text};

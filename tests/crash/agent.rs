@@ -81,7 +81,7 @@ impl Agent {
             ..v1::Transition::default()
         };
         let transitions = allocations.iter().map(ended).collect();
-        v1::ReportRequest { machine, epoch, transitions, telemetry: None }
+        v1::ReportRequest { machine, epoch, transitions, ..Default::default() }
     }
 }
 

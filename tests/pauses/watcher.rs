@@ -107,7 +107,7 @@ impl Crowd {
     fn changes(&self, round: u64) {
         let transitions = self.allocations.iter().map(|id| running(*id, round.is_multiple_of(2))).collect();
         let (machine, epoch) = (self.machine.id, self.machine.epoch);
-        self.rivals.report(v1::ReportRequest { machine, epoch, transitions, telemetry: None }).unwrap();
+        self.rivals.report(v1::ReportRequest { machine, epoch, transitions, ..Default::default() }).unwrap();
     }
 
     fn commits_one(&self, round: u64) {

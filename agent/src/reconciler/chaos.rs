@@ -177,6 +177,7 @@ impl World {
                         renew_ms,
                         revision,
                         incarnation,
+                        unfit: None,
                     })
                 });
             }

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use plenum_model::{AllocationId, AllocationState, MachineId};
+use plenum_model::{AllocationId, AllocationState, MachineId, Unfit};
 
 use self::{
     held::{Held, Phase},
@@ -156,6 +156,10 @@ pub enum Input {
     Driver(DriverEvent),
     /// Time passed.
     Tick,
+    /// Whether tasks can be started here, and why not.
+    Fitness(Option<Unfit>),
+    /// The agent shall end, and its tasks go on: nothing is started any more, and the cell is told.
+    Leave,
     /// The agent shall end, and its tasks with it.
     Shutdown,
 }
@@ -175,6 +179,8 @@ pub struct Registration {
     pub revision: u64,
     /// The cell's incarnation.
     pub incarnation: u64,
+    /// What the cell has heard of this machine's fitness.
+    pub unfit: Option<Unfit>,
 }
 
 /// What to do.
@@ -214,6 +220,8 @@ pub enum Output {
         transitions: Vec<(AllocationId, Status)>,
         /// How many tasks run.
         running: u32,
+        /// Why the machine shall get no new tasks, if so.
+        unfit: Option<Unfit>,
     },
     /// The server's state is older than what this agent has seen of the same incarnation: it is not used.
     Refuse {
@@ -244,6 +252,9 @@ pub struct AgentReconciler {
     leases_lost: u64,
     /// The time of the last input.
     now_ms: u64,
+    /// Why nothing could be started here.
+    unfit: Option<Unfit>,
+    leaving: bool,
     shutdown: bool,
     finished: bool,
 }
@@ -264,6 +275,8 @@ impl AgentReconciler {
             seen: (incarnation, revision),
             leases_lost: 0,
             now_ms: 0,
+            unfit: None,
+            leaving: false,
             shutdown: false,
             finished: false,
         }
@@ -295,6 +308,8 @@ impl AgentReconciler {
             Input::ReportFailed { number } => self.report_failed(now_millis, number),
             Input::Driver(event) => self.driver_event(now_millis, event),
             Input::Tick => {}
+            Input::Fitness(unfit) => self.unfit = unfit,
+            Input::Leave => self.leaving = true,
             Input::Shutdown => self.shut_down(),
         }
         self.advance(now_millis, &mut outputs);
@@ -370,6 +385,7 @@ impl AgentReconciler {
     }
 
     fn shut_down(&mut self) {
+        self.leaving = true;
         self.shutdown = true;
         // What never began is left to the cell.
         for held in self.held.values_mut().filter(|held| !held.is_untouched()) {
@@ -401,7 +417,12 @@ impl AgentReconciler {
     }
 
     fn may_start(&self, now_millis: u64) -> bool {
-        !self.shutdown && self.fence.is_empty() && self.standing.is_current(now_millis)
+        !self.leaving && self.fence.is_empty() && self.standing.is_current(now_millis)
+    }
+
+    /// Why the machine shall get no new tasks.
+    fn fitness(&self) -> Option<Unfit> {
+        if self.leaving { Some(Unfit::AgentLeaves) } else { self.unfit }
     }
 
     fn see(&mut self, revision: u64) {

@@ -1,6 +1,6 @@
 //! The agent's standing with the cell: registration, lease and reports.
 
-use plenum_model::{AllocationId, MachineId};
+use plenum_model::{AllocationId, MachineId, Unfit};
 
 use super::{AgentReconciler, Output, Registration, Status};
 use crate::traces::Item;
@@ -38,11 +38,14 @@ pub(super) struct Report {
     last_sent_at_ms: u64,
     not_before_ms: u64,
     failures: u32,
+    /// What the cell has heard of this machine's fitness.
+    heard: Option<Unfit>,
 }
 
 #[derive(Clone, Debug)]
 struct UnderWay {
     sent_at_ms: u64,
+    unfit: Option<Unfit>,
     transitions: Vec<(AllocationId, Status)>,
 }
 
@@ -81,6 +84,13 @@ impl AgentReconciler {
         matches!(&self.standing, Standing::Present(presence) if (presence.machine, presence.epoch) == (machine, epoch))
     }
 
+    /// After [`Input::Leave`]: the cell knows, or it does not answer.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let is_heard = self.report.heard == Some(Unfit::AgentLeaves);
+        !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.failures > 0
+    }
+
     pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
         let Standing::Registering { sent_at_ms, seen_revision, .. } = self.standing else { return };
         if !self.learn(registration.incarnation, registration.revision, seen_revision, outputs) {
@@ -97,7 +107,8 @@ impl AgentReconciler {
             follow_failures: 0,
         });
         // A registration renews, too. Whatever an earlier epoch was told is told again: it may not have been the last word.
-        self.report = Report { number: self.report.number, last_sent_at_ms: sent_at_ms, ..Report::default() };
+        let (number, heard) = (self.report.number, registration.unfit);
+        self.report = Report { number, last_sent_at_ms: sent_at_ms, heard, ..Report::default() };
         for held in self.held.values_mut() {
             held.acknowledged = None;
         }
@@ -159,6 +170,7 @@ impl AgentReconciler {
             return;
         }
         self.report.failures = 0;
+        self.report.heard = under_way.unfit;
         if let Standing::Present(presence) = &mut self.standing {
             presence.renewed_at_ms = presence.renewed_at_ms.max(under_way.sent_at_ms);
         }
@@ -222,19 +234,22 @@ impl AgentReconciler {
         let limit = self.settings.transitions_per_report_max;
         let news = self.held.iter().filter_map(|(&allocation, held)| Some((allocation, held.news(now_ms)?)));
         let transitions: Vec<(AllocationId, Status)> = news.take(limit).collect();
-        if transitions.is_empty() && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
+        let unfit = self.fitness();
+        let is_news = !transitions.is_empty() || unfit != self.report.heard;
+        if !is_news && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
             return;
         }
         let running = self.held.values().filter(|held| matches!(held.phase, super::Phase::Running)).count();
         self.report.number += 1;
         self.report.last_sent_at_ms = now_ms;
-        self.report.under_way = Some(UnderWay { sent_at_ms: now_ms, transitions: transitions.clone() });
+        self.report.under_way = Some(UnderWay { sent_at_ms: now_ms, unfit, transitions: transitions.clone() });
         outputs.push(Output::Report {
             number: self.report.number,
             machine: presence.machine,
             epoch: presence.epoch,
             transitions,
             running: u32::try_from(running).unwrap_or(u32::MAX),
+            unfit,
         });
     }
 

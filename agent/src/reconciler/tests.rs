@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod fitness;
+
 use std::collections::BTreeMap;
 
 use plenum_model::JobId;
@@ -55,6 +57,8 @@ struct Story {
     sent: Vec<Output>,
     /// Everything that was reported, in order.
     reported: Vec<(AllocationId, AllocationState)>,
+    /// What the cell says that it has heard of this machine's fitness.
+    heard_unfit: Option<Unfit>,
 }
 
 impl Story {
@@ -66,6 +70,7 @@ impl Story {
             epoch: 1,
             sent: Vec::new(),
             reported: Vec::new(),
+            heard_unfit: None,
         };
         story.begin();
         story
@@ -113,6 +118,7 @@ impl Story {
             renew_ms: RENEW_MS,
             revision: 10,
             incarnation: 1,
+            unfit: self.heard_unfit,
         }));
         assert_eq!(self.take(|output| matches!(output, Output::Follow { .. })).len(), 1);
     }
@@ -417,6 +423,7 @@ fn a_server_with_an_older_state_is_refused() {
         renew_ms: RENEW_MS,
         revision: 98,
         incarnation: 1,
+        unfit: None,
     };
     story.input(Input::Registered(registration));
     assert_eq!(story.sent, [Output::Refuse { offered: 98, seen: 99 }]);
@@ -436,7 +443,8 @@ fn an_answer_that_overtakes_the_registration_is_no_older_state() {
     story.sent.clear();
     story.input(Input::ReportAnswered { number: 0, revision: 99, register: false });
     let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
-    let registration = Registration { machine, epoch: 1, lease_ms, renew_ms, revision: 98, incarnation: 1 };
+    let registration =
+        Registration { machine, epoch: 1, lease_ms, renew_ms, revision: 98, incarnation: 1, unfit: None };
     story.input(Input::Registered(registration));
     assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })));
 }
@@ -508,6 +516,7 @@ fn what_was_seen_only_rises_and_a_refused_offer_is_not_seen() {
         renew_ms: RENEW_MS,
         revision,
         incarnation: 1,
+        unfit: None,
     };
     story.input(Input::Registered(offer(4)));
     assert_eq!(story.take(|output| matches!(output, Output::Refuse { .. })), [Output::Refuse { offered: 4, seen: 10 }]);

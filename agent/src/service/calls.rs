@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use plenum_model::{AllocationId, MachineId};
+use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::v1::{self, agents_client::AgentsClient};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tonic::{
@@ -159,16 +159,17 @@ impl Calls {
     pub(super) fn report(
         &self,
         number: u64,
-        machine: MachineId,
-        epoch: u32,
+        (machine, epoch): (MachineId, u32),
         transitions: Vec<(AllocationId, Status)>,
         running: u32,
+        unfit: Option<Unfit>,
     ) {
         let request = v1::ReportRequest {
             machine: machine.to_bits(),
             epoch,
             transitions: transitions.into_iter().map(|(allocation, status)| transition(allocation, &status)).collect(),
             telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
+            unfit: plenum_proto::machines::unfit_to_wire(unfit),
         };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         drop(tokio::spawn(async move {
@@ -288,6 +289,8 @@ pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registrati
         renew_ms: millis(response.renew_micros)?,
         revision: response.revision,
         incarnation: response.incarnation,
+        // Of a reason that this agent does not know it only matters that its own is another.
+        unfit: plenum_proto::machines::unfit("unfit", response.unfit).unwrap_or(Some(Unfit::StateUnwritable)),
     })
 }
 

@@ -40,7 +40,7 @@ use crate::{
 
 /// What waits to be looked at: events of tasks, and answers of the cell. Who has more waits.
 const QUEUE_MAX: usize = 256;
-/// After everything was stopped, how long to wait for the cell to answer for it.
+/// At the end, how long to wait for the cell to answer for it.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why an agent can't run, or can't go on.
@@ -101,7 +101,7 @@ pub(crate) struct Remembered {
     revision: u64,
 }
 
-/// Runs an agent until SIGTERM or SIGINT. Where its tasks are stopped with it, a second one kills them, and a third one ends it at
+/// Runs an agent until SIGTERM or SIGINT. The cell is told, and places nothing more here until the next agent is back. Where its tasks are stopped with it, a second one kills them, and a third one ends it at
 /// once.
 ///
 /// Tasks go on without it and are found again by the next agent of the same directory, unless
@@ -253,6 +253,7 @@ impl Agent {
                     self.end_requests += 1;
                     match self.end_requests {
                         1 if self.stop_tasks_on_exit => self.handle(Input::Shutdown),
+                        1 => self.leave(),
                         2 if self.stop_tasks_on_exit => self.driver.kill_all(),
                         _ => return Ok(()),
                     }
@@ -261,9 +262,19 @@ impl Agent {
         }
     }
 
-    /// Everything was stopped, and the cell knows or won't know.
+    /// Tells the cell to place nothing here until the next agent is back; what runs goes on.
+    fn leave(&mut self) {
+        self.finished_at = Some(Instant::now());
+        self.handle(Input::Leave);
+    }
+
+    /// Everything was stopped, or is left to the next agent, and the cell knows or won't know.
     fn has_said_farewell(&self) -> bool {
-        self.finished_at.is_some_and(|at| self.reconciler.is_settled() || at.elapsed() > FAREWELL_WITHIN)
+        let is_told = || match self.stop_tasks_on_exit {
+            true => self.reconciler.is_settled(),
+            false => self.reconciler.has_left(),
+        };
+        self.finished_at.is_some_and(|at| is_told() || at.elapsed() > FAREWELL_WITHIN)
     }
 
     fn wake_at(&self) -> Instant {
@@ -379,8 +390,8 @@ impl Agent {
                     self.calls.register(&self.machine, &inventory, revision, incarnation);
                 }
                 Output::Follow { machine, epoch } => self.calls.follow(machine, epoch),
-                Output::Report { number, machine, epoch, transitions, running } => {
-                    self.calls.report(number, machine, epoch, transitions, running);
+                Output::Report { number, machine, epoch, transitions, running, unfit } => {
+                    self.calls.report(number, (machine, epoch), transitions, running, unfit);
                 }
                 Output::Refuse { offered, seen } => {
                     tracing::error!(

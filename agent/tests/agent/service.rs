@@ -72,7 +72,7 @@ impl Agents for Cell {
             revision: 1 + heard.revision,
             incarnation: 1,
             cell_id: vec![heard.cell_id; 4].into(),
-            register_again: false,
+            ..Default::default()
         }))
     }
 

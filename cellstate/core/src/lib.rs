@@ -223,6 +223,7 @@ impl Core {
             }
             Command::ExpireMachine { machine, epoch } => self.expire_machine(*machine, *epoch, now),
             Command::ReportStatus(transitions) => Ok(self.report_status(transitions, now)),
+            Command::ReportFitness { machine, epoch, unfit } => self.report_fitness(*machine, *epoch, *unfit, now),
             Command::CordonMachine { machine, cordoned } => self.cordon_machine(*machine, *cordoned, now),
             Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive, now),
             Command::Tick => Ok(self.tick(now)),

@@ -1,4 +1,4 @@
-//! Machines: registered, expired, cordoned and removed.
+//! Machines: registered, expired, cordoned, unfit and removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_model::rare;
 use plenum_model::{
     AllocationState, Attributes, BootId, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Rejection, RejectionCode, Resources, Revision, counted, floor_of,
+    Rejection, RejectionCode, Resources, Revision, Unfit, counted, floor_of,
 };
 
 use crate::derived::Derived;
@@ -53,6 +53,7 @@ impl Core {
             name: found.name.clone(),
             state: MachineState::Ready,
             cordoned: false,
+            unfit: None,
             epoch: self.generation_after(0),
             capacity: Arc::new(*found.capacity),
             attributes: found.attributes.clone(),
@@ -89,8 +90,7 @@ impl Core {
             next.epoch_began = delta.revision;
         }
         if expired {
-            next.state = state_of_reachable(machine.drain_deadline.is_some(), machine.cordoned);
-            next.since = now;
+            (next.state, next.since) = (state_of_reachable(&next), now);
         }
         let answer = accepted(next.id.to_bits(), next.epoch);
         if rebooted && !restored {
@@ -169,15 +169,28 @@ impl Core {
         if machine.cordoned == cordoned {
             return Ok(Verdict::Answer(answer));
         }
-        let state = match (machine.state, cordoned) {
-            (MachineState::Ready, true) => MachineState::Cordoned,
-            (MachineState::Cordoned, false) => MachineState::Ready,
-            // Away, or being drained already: what the operator wants is kept for later.
-            (other, _) => other,
-        };
-        let since = if state == machine.state { machine.since } else { now };
         let mut delta = self.draft(now);
-        delta.machines.push(Arc::new(Machine { state, cordoned, since, ..(*machine).clone() }));
+        delta.machines.push(restated(Machine { cordoned, ..(*machine).clone() }, now));
+        Ok(Verdict::Change(answer, delta))
+    }
+
+    /// Its agent wants no new claims there, or wants them again. One that counts as away is heard when it is back.
+    pub(crate) fn report_fitness(&mut self, id: MachineId, epoch: u32, unfit: Option<Unfit>, now: LogTime) -> Handled {
+        let machine = self.known(id)?;
+        if machine.epoch != epoch || machine.state == MachineState::Unreachable {
+            let name = &machine.name;
+            let message = format!(
+                "{name} is in epoch {}, {:?}; its agent reports of epoch {epoch}",
+                machine.epoch, machine.state
+            );
+            return Err(Rejection::new(RejectionCode::StaleEpoch, message));
+        }
+        let answer = accepted(id.to_bits(), epoch);
+        if machine.unfit == unfit {
+            return Ok(Verdict::Answer(answer));
+        }
+        let mut delta = self.draft(now);
+        delta.machines.push(restated(Machine { unfit, ..(*machine).clone() }, now));
         Ok(Verdict::Change(answer, delta))
     }
 
@@ -190,15 +203,8 @@ impl Core {
         if machine.drain_deadline == deadline {
             return Ok(Verdict::Answer(answer));
         }
-        let state = match machine.state {
-            MachineState::Ready | MachineState::Cordoned | MachineState::Draining => {
-                state_of_reachable(deadline.is_some(), machine.cordoned)
-            }
-            away @ (MachineState::Unreachable | MachineState::Gone) => away,
-        };
-        let since = if state == machine.state { machine.since } else { now };
         let mut delta = self.draft(now);
-        delta.machines.push(Arc::new(Machine { state, drain_deadline: deadline, since, ..(*machine).clone() }));
+        delta.machines.push(restated(Machine { drain_deadline: deadline, ..(*machine).clone() }, now));
         Ok(Verdict::Change(answer, delta))
     }
 
@@ -232,11 +238,21 @@ impl Core {
     }
 }
 
+/// A machine that stands where what is wanted of it says. One that is away stays so: what is wanted is kept for later.
+fn restated(machine: Machine, now: LogTime) -> Arc<Machine> {
+    let state = match machine.state {
+        MachineState::Ready | MachineState::Cordoned | MachineState::Draining => state_of_reachable(&machine),
+        away @ (MachineState::Unreachable | MachineState::Gone) => away,
+    };
+    let since = if state == machine.state { machine.since } else { now };
+    Arc::new(Machine { state, since, ..machine })
+}
+
 /// Where a machine stands whose agent is there.
-fn state_of_reachable(drained: bool, cordoned: bool) -> MachineState {
-    match (drained, cordoned) {
-        (true, _) => MachineState::Draining,
-        (false, true) => MachineState::Cordoned,
-        (false, false) => MachineState::Ready,
+fn state_of_reachable(machine: &Machine) -> MachineState {
+    match (machine.drain_deadline, machine.cordoned || machine.unfit.is_some()) {
+        (Some(_), _) => MachineState::Draining,
+        (None, true) => MachineState::Cordoned,
+        (None, false) => MachineState::Ready,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     AllocationId, AllocationState, Attributes, CellIdentity, Device, JobId, JobShape, LogTime, MachineId, Outcome,
-    Partition, Port, Quota, Resources, Revision, SessionId, Transaction,
+    Partition, Port, Quota, Resources, Revision, SessionId, Transaction, Unfit,
 };
 
 /// A command with who asks it.
@@ -78,6 +78,15 @@ pub enum Command {
         machine: MachineId,
         /// In which epoch.
         epoch: u32,
+    },
+    /// Whether a machine's agent wants new claims there.
+    ReportFitness {
+        /// Whose.
+        machine: MachineId,
+        /// In which epoch.
+        epoch: u32,
+        /// Why not; `None`: it does.
+        unfit: Option<Unfit>,
     },
     /// What happened to allocations, on any number of machines.
     ReportStatus(Vec<Transition>),

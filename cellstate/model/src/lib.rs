@@ -44,7 +44,7 @@ pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskPast,
     TaskRow, TaskState,
 };
-pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState};
+pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;
 pub use plural::{agreeing, counted};
 pub use prefetch::prefetch;

@@ -23,6 +23,16 @@ pub enum MachineState {
     Unreachable = 4,
 }
 
+/// Why a machine's own agent wants no new claims there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Unfit {
+    /// It was asked to end. What runs goes on.
+    AgentLeaves = 1,
+    /// It can't write down what it needs to start tasks: as a rule its disk is full.
+    StateUnwritable = 2,
+}
+
 /// What a grant or an end writes: 32 bytes, half a line of the cache, so that a page of 256 is 8 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(align(32))]
@@ -141,6 +151,8 @@ pub struct Machine {
     pub state: MachineState,
     /// An operator wants no new claims there; stays while the machine is away.
     pub cordoned: bool,
+    /// Its agent wants no new claims there; until it says otherwise.
+    pub unfit: Option<Unfit>,
     /// The hot row repeats it.
     pub epoch: u32,
     /// All there is. Machines of one make share it.

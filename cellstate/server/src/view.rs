@@ -78,6 +78,7 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
         registered_micros: machine.registered.micros,
         last_change: row.map_or(0, |row| row.last_change.0),
         cordoned: machine.cordoned,
+        unfit: plenum_proto::machines::unfit_to_wire(machine.unfit),
         drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.time().micros),
         unknown_tasks: u32::try_from(cell.unknown_on(machine.id.slot).count()).unwrap_or(u32::MAX),
     }

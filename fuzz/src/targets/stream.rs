@@ -74,8 +74,15 @@ const STEPS_MAX: usize = 64;
 /// What a server wants of an agent, to the agent's own state machine, whose tasks begin as they are told.
 pub(super) fn assignments(input: &[u8]) -> bool {
     let machine = MachineId { slot: 1, generation: 1 };
-    let registration =
-        Registration { machine, epoch: 1, lease_ms: 60_000, renew_ms: 20_000, revision: 1, incarnation: 1 };
+    let registration = Registration {
+        machine,
+        epoch: 1,
+        lease_ms: 60_000,
+        renew_ms: 20_000,
+        revision: 1,
+        incarnation: 1,
+        unfit: None,
+    };
     let defaults = Defaults { machine: "m1".to_owned(), pids_max: 64 };
     let mut agent = AgentReconciler::new(reconciler::Settings::default(), 0, 0);
     let _ = agent.handle(0, reconciler::Input::Recovered(Vec::new()));

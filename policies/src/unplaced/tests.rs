@@ -23,6 +23,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
             drain_deadline: None,
             registered: LogTime::default(),
             cordoned: false,
+            unfit: None,
             epoch_began: Revision(1),
         }));
     }

@@ -9,7 +9,7 @@ use prost::Message;
 use super::delta::wire::{Column, VARINT_BYTES_MAX, delimited_bytes, put_length, varint_bytes, zigzag};
 use super::governance::partition;
 use super::jobs::submission;
-use super::machines::{Reasons, attributes_to_wire, register, reported};
+use super::machines::{Reasons, attributes_to_wire, register, reported, unfit, unfit_to_wire};
 use super::resources::{list, resources};
 use super::{each, required, transaction};
 use crate::bounds::{self, BODY_BYTES_MAX, COUNT_MAX, CUSTOM_MAX, TRANSITIONS_MAX};
@@ -163,6 +163,11 @@ fn ask(command: &Command) -> Ask {
         Command::ExpireMachine { machine, epoch } => {
             Ask::ExpireMachine(v1::ExpireMachine { machine: machine.to_bits(), epoch: *epoch })
         }
+        Command::ReportFitness { machine, epoch, unfit } => Ask::ReportFitness(v1::ReportFitness {
+            machine: machine.to_bits(),
+            epoch: *epoch,
+            unfit: unfit_to_wire(*unfit),
+        }),
         Command::CordonMachine { machine, cordoned } => {
             Ask::CordonMachine(v1::CordonMachine { machine: machine.to_bits(), cordoned: *cordoned })
         }
@@ -234,6 +239,11 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
             epoch: bounds::epoch("expire_machine.epoch", wire.epoch)?,
         },
         Ask::ReportStatus(wire) => Command::ReportStatus(report(wire).within("report_status")?),
+        Ask::ReportFitness(wire) => Command::ReportFitness {
+            machine: bounds::machine("report_fitness.machine", wire.machine)?,
+            epoch: bounds::epoch("report_fitness.epoch", wire.epoch)?,
+            unfit: unfit("report_fitness.unfit", wire.unfit)?,
+        },
         Ask::CordonMachine(wire) => Command::CordonMachine {
             machine: bounds::machine("cordon_machine.machine", wire.machine)?,
             cordoned: wire.cordoned,

@@ -57,6 +57,7 @@ enums! {
     MachineState {
         Ready = Ready, Cordoned = Cordoned, Draining = Draining, Unreachable = Unreachable, Gone = Gone,
     }
+    Unfit { AgentLeaves = AgentLeaves, StateUnwritable = StateUnwritable }
     JobState {
         Waiting = JobWaiting, Running = JobRunning, Complete = JobComplete, Failed = JobFailed, Stopped = JobStopped,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Command, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Revision, TaskTraces, Transition,
+    Revision, TaskTraces, Transition, Unfit,
 };
 
 use super::enums::Known;
@@ -30,6 +30,20 @@ pub fn register(wire: v1::RegisterMachine) -> Result<Command, Invalid> {
         inventory: each("inventory", wire.inventory, Inventory::try_from)?,
         seen: Revision(wire.seen_revision),
     })
+}
+
+/// Why an agent wants no new claims, as the wire has it.
+#[must_use]
+pub fn unfit_to_wire(unfit: Option<Unfit>) -> i32 {
+    unfit.map_or(v1::Unfit::Unspecified, Into::into).into()
+}
+
+/// Why an agent wants no new claims; `None`: it does.
+///
+/// # Errors
+/// Names the field when it is none of the known reasons.
+pub fn unfit(field: &str, number: i32) -> Result<Option<Unfit>, Invalid> {
+    if number == 0 { Ok(None) } else { Unfit::known(field, number).map(Some) }
 }
 
 /// The transitions that an agent reports, for the command that gathers those of many.
@@ -262,6 +276,7 @@ impl From<&Machine> for v1::MachineChange {
             registered_micros: machine.registered.micros,
             epoch_began: machine.epoch_began.0,
             cordoned: machine.cordoned,
+            unfit: unfit_to_wire(machine.unfit),
         }
     }
 }
@@ -295,6 +310,7 @@ impl TryFrom<v1::MachineChange> for Machine {
             registered: LogTime { micros: wire.registered_micros },
             epoch_began: Revision(wire.epoch_began),
             cordoned: wire.cordoned,
+            unfit: unfit("unfit", wire.unfit)?,
         })
     }
 }

@@ -368,6 +368,8 @@ fn short_command() -> impl Strategy<Value = Command> {
         scale.prop_map(|(job, group, count)| Command::ScaleJob { job, group, count }),
         allocation_id().prop_map(Command::StopAllocation),
         (machine_id(), 1..u32::MAX).prop_map(|(machine, epoch)| Command::ExpireMachine { machine, epoch }),
+        (machine_id(), 1..u32::MAX, option::of(select(vec![Unfit::AgentLeaves, Unfit::StateUnwritable])))
+            .prop_map(|(machine, epoch, unfit)| Command::ReportFitness { machine, epoch, unfit }),
         (machine_id(), any::<bool>()).prop_map(|(machine, cordoned)| Command::CordonMachine { machine, cordoned }),
         (machine_id(), option::of(positive_time()))
             .prop_map(|(machine, deadline)| Command::DrainMachine { machine, deadline }),
@@ -480,6 +482,7 @@ fn machine() -> impl Strategy<Value = Arc<Machine>> {
                 registered: times.2,
                 epoch_began: Revision(times.3),
                 cordoned: times.3 % 2 == 1,
+                unfit: [None, Some(Unfit::AgentLeaves), Some(Unfit::StateUnwritable)][(times.3 / 2 % 3) as usize],
             })
         },
     )

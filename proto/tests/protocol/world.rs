@@ -87,6 +87,7 @@ impl World {
             registered: known.map_or(empty.time, |known| known.registered),
             epoch_began: empty.revision,
             cordoned: false,
+            unfit: None,
         };
         Delta { machines: vec![Arc::new(machine)], ..empty }
     }

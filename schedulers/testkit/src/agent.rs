@@ -95,7 +95,7 @@ impl Life {
             }
             renew_at = Instant::now() + renew;
             let (machine, epoch) = (self.machine, self.epoch);
-            let report = v1::ReportRequest { machine, epoch, transitions, telemetry: None };
+            let report = v1::ReportRequest { machine, epoch, transitions, ..Default::default() };
             if self.agents.report(report).await?.into_inner().register {
                 return Ok(());
             }

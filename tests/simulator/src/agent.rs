@@ -218,6 +218,7 @@ impl Machine {
             renew_ms: millis(response.renew_micros),
             revision: response.revision,
             incarnation: response.incarnation,
+            unfit: None,
         };
         world.tell(|| format!("{}: registered as {machine}, epoch {}", self.name, registration.epoch));
         self.remembered = (registration.incarnation, registration.revision);
@@ -283,7 +284,7 @@ impl Machine {
                 world.send(id, Side::Server, Message::Follow(request));
                 self.follow = Some((id, machine, epoch));
             }
-            Output::Report { number, machine, epoch, transitions, running } => {
+            Output::Report { number, machine, epoch, transitions, running, unfit } => {
                 for (allocation, status) in transitions.iter().filter(|(_, status)| status.state.is_end()) {
                     world.books.reported(*allocation, status.state);
                 }
@@ -292,6 +293,7 @@ impl Machine {
                     epoch,
                     transitions: transitions.iter().map(|(id, status)| transition(*id, status)).collect(),
                     telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
+                    unfit: plenum_proto::machines::unfit_to_wire(unfit),
                 };
                 self.report = Some((self.call(world, Purpose::Report { number }, Message::Report(request)), number));
             }

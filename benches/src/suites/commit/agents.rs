@@ -286,7 +286,7 @@ pub(crate) async fn report(
         ..v1::Transition::default()
     };
     let transitions = allocations.iter().map(receipt).collect();
-    let request = v1::ReportRequest { machine: machine.id, epoch: machine.epoch, transitions, telemetry: None };
+    let request = v1::ReportRequest { machine: machine.id, epoch: machine.epoch, transitions, ..Default::default() };
     match client.report(request).await {
         Ok(answer) => {
             ensure!(!answer.into_inner().register, "a machine lost its lease: reports came too late");

@@ -109,6 +109,7 @@ fn machine(slot: u32, capacity: Resources, rack: u32) -> Machine {
         name: format!("m{slot}").into(),
         state: MachineState::Ready,
         cordoned: false,
+        unfit: None,
         epoch: 1,
         capacity: Arc::new(capacity),
         attributes: Arc::new([("rack".into(), rack.to_string().into())].into()),

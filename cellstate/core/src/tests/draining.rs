@@ -107,6 +107,75 @@ fn a_machine_that_was_cordoned_is_cordoned_again_after_its_drain() {
     );
 }
 
+/// The agent's word and the operator's are kept apart: neither takes the other's back.
+#[test]
+fn a_machine_whose_agent_is_unfit_takes_no_claims_until_it_is_fit_and_nobody_cordons_it() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=2 cpu=1000
+        service: claim web[0]@m1
+        unfit m1 leaves
+        machine? m1
+        service: claim web[1]@m1
+        show web[0]
+        unfit m1 leaves
+        unfit m1 unwritable
+        cordon m1
+        unfit m1 no
+        machine? m1
+        unfit m1 unwritable
+        uncordon m1
+        machine? m1
+        drain m1 60
+        unfit m1 no
+        machine? m1
+        undrain m1
+        machine? m1
+        service: claim web[1]@m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 Cordoned
+        service: refused; web[1] misfit MachineNotReady
+        web[0] Granted
+        m1 Cordoned
+        m1 Cordoned
+        m1 Draining
+        m1 Ready
+        service: committed; web[1] granted
+        ",
+    );
+}
+
+/// What it said of its fitness is kept while it is away, and a report of before counts no more.
+#[test]
+fn an_agent_that_is_back_is_as_fit_as_it_says_then() {
+    check(
+        "
+        machine m1 cpu=4000
+        unfit m1 leaves
+        expire m1
+        machine? m1
+        unfit m1 no
+        machine m1 cpu=4000
+        machine? m1
+        unfit m1 no 1
+        machine? m1
+        unfit m1 no
+        machine? m1
+        ",
+        "
+        m1 Unreachable
+        STALE_EPOCH: m1 is in epoch 1, Unreachable; its agent reports of epoch 1
+        m1 Cordoned
+        STALE_EPOCH: m1 is in epoch 2, Cordoned; its agent reports of epoch 1
+        m1 Cordoned
+        m1 Ready
+        ",
+    );
+}
+
 #[test]
 fn the_deadline_of_a_drain_survives_a_restart_of_the_server() {
     check(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plenum_model::{
     AllocationId, AllocationState, Attributes, CellIdentity, Command, ConflictCheck, DecisionMetadata, Guard,
     Inventory, JobId, JobKind, MachineId, Placement, Request, Resources, RetryPolicy, Revision, SessionId, TaskState,
-    Transaction, TransactionId, Transition,
+    Transaction, TransactionId, Transition, Unfit,
 };
 
 use crate::dice::Dice;
@@ -37,6 +37,12 @@ pub(crate) fn command(twin: &Twin, number: u64) -> (Request, i64) {
             let machine = used.filter(|_| dice.once_in(2)).unwrap_or_else(|| machine(twin, &mut dice));
             let epoch = twin.live.machines.get(&machine.slot).map_or(1, |machine| machine.epoch);
             Command::ExpireMachine { machine, epoch: epoch + dice.roll(5) / 4 }
+        }
+        15 if dice.once_in(4) => {
+            let machine = machine(twin, &mut dice);
+            let epoch = twin.live.machines.get(&machine.slot).map_or(1, |machine| machine.epoch);
+            let unfit = *dice.pick(&[None, None, Some(Unfit::AgentLeaves), Some(Unfit::StateUnwritable)]).unwrap();
+            Command::ReportFitness { machine, epoch: epoch + dice.roll(5) / 4, unfit }
         }
         15 => Command::CordonMachine { machine: machine(twin, &mut dice), cordoned: dice.once_in(3) },
         17 if dice.once_in(3) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_core::Decided;
 use plenum_model::{
     AllocationId, AllocationState, Command, Decision, JobId, JobKind, JobShape, JobState, LogTime, Machine, MachineId,
-    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction,
+    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction, Unfit,
 };
 
 use crate::compare::assert_outcome;
@@ -120,6 +120,7 @@ impl Twin {
             Command::StopAllocation(id) => self.stop_allocation(*id),
             Command::RegisterMachine { .. } => self.register(&request.command, decided),
             Command::ExpireMachine { machine, epoch } => self.expire(*machine, *epoch),
+            Command::ReportFitness { machine, epoch, unfit } => self.report_fitness(*machine, *epoch, *unfit),
             Command::CordonMachine { machine, cordoned } => self.cordon(*machine, *cordoned),
             Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive),
             Command::ReportStatus(transitions) => self.report(transitions),
@@ -330,7 +331,8 @@ impl Twin {
             (machine.epoch, machine.epoch_began) = (before.epoch + 1, Revision(self.next()));
         }
         if expired {
-            let state = if before.cordoned { MachineState::Cordoned } else { MachineState::Ready };
+            let closed = before.cordoned || before.unfit.is_some();
+            let state = if closed { MachineState::Cordoned } else { MachineState::Ready };
             (machine.state, machine.since) = (state, self.now);
         }
         if machine == *before {
@@ -363,6 +365,7 @@ impl Twin {
             name: name.clone(),
             state: MachineState::Ready,
             cordoned: false,
+            unfit: None,
             epoch: 1,
             capacity: Arc::new(*capacity),
             attributes: attributes.clone(),
@@ -404,8 +407,24 @@ impl Twin {
         }
     }
 
+    fn report_fitness(&mut self, id: MachineId, epoch: u32, unfit: Option<Unfit>) -> Expected {
+        match self.known(id) {
+            None => Expected::Rejected(RejectionCode::NoSuchMachine),
+            Some(machine) if machine.epoch != epoch || machine.state == MachineState::Unreachable => {
+                Expected::Rejected(RejectionCode::StaleEpoch)
+            }
+            Some(machine) if machine.unfit == unfit => Expected::Unchanged,
+            Some(machine) => {
+                let closed = machine.cordoned || unfit.is_some();
+                let state = if closed { MachineState::Cordoned } else { MachineState::Ready };
+                let since = if state == machine.state { machine.since } else { self.now };
+                self.put_machine(Machine { state, unfit, since, ..machine });
+                Expected::Changed
+            }
+        }
+    }
+
     fn cordon(&mut self, id: MachineId, cordoned: bool) -> Expected {
-        let to = if cordoned { MachineState::Cordoned } else { MachineState::Ready };
         match self.known(id) {
             None => Expected::Rejected(RejectionCode::NoSuchMachine),
             Some(machine) if machine.cordoned == cordoned => Expected::Unchanged,
@@ -414,7 +433,10 @@ impl Twin {
                 Expected::Changed
             }
             Some(machine) => {
-                self.put_machine(Machine { state: to, cordoned, since: self.now, ..machine });
+                let closed = cordoned || machine.unfit.is_some();
+                let state = if closed { MachineState::Cordoned } else { MachineState::Ready };
+                let since = if state == machine.state { machine.since } else { self.now };
+                self.put_machine(Machine { state, cordoned, since, ..machine });
                 Expected::Changed
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use plenum_model::{Cell, Delta, MachineId, Revision};
+use plenum_model::{Cell, Delta, MachineId, Revision, Unfit};
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
@@ -22,6 +22,8 @@ pub(crate) struct Hub {
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
     telemetry: Mutex<BTreeMap<u32, v1::MachineTelemetry>>,
+    /// By slot, of machines whose agents want no new claims there: hardly ever any. Each report is compared with it.
+    unfit: Mutex<BTreeMap<u32, Unfit>>,
     pub(crate) logs: LogRelay,
     pub(crate) reports: Reports,
 }
@@ -62,6 +64,7 @@ impl Hub {
             registering: Mutex::new(BTreeMap::new()),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
+            unfit: Mutex::new(cell.machines().filter_map(|machine| Some((machine.id.slot, machine.unfit?))).collect()),
             logs,
             reports: Reports::default(),
         }
@@ -103,6 +106,14 @@ impl Hub {
                 }
                 told(machine.id.slot);
             }
+            let mut unfit = self.unfit.lock();
+            for machine in &delta.machines {
+                match machine.unfit.filter(|_| machine.state != plenum_model::MachineState::Gone) {
+                    Some(why) => unfit.insert(machine.id.slot, why),
+                    None => unfit.remove(&machine.id.slot),
+                };
+            }
+            drop(unfit);
             drop(leases);
             self.leases_changed.notify_one();
         }
@@ -220,6 +231,11 @@ impl Hub {
 
     pub(crate) fn next_expiry_micros(&self) -> Option<i64> {
         self.leases.lock().next_due_micros()
+    }
+
+    /// Why a machine's agent wants no new claims there, as far as that is durable.
+    pub(crate) fn fitness_of(&self, machine: MachineId) -> Option<Unfit> {
+        self.unfit.lock().get(&machine.slot).copied()
     }
 
     /// Remembers what a machine uses. Bounded by the machines that have a lease.

@@ -181,6 +181,7 @@ mod tests {
             drain_deadline: None,
             registered: LogTime::default(),
             cordoned: false,
+            unfit: None,
             epoch_began: plenum_model::Revision(1),
         }
     }

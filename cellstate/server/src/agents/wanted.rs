@@ -256,6 +256,7 @@ mod tests {
             drain_deadline: None,
             registered: LogTime::default(),
             cordoned: false,
+            unfit: None,
             epoch_began: Revision(1),
         }
     }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Decision, MachineId, RejectionCode};
+use plenum_model::{Command, Decision, MachineId, RejectionCode};
 use plenum_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -187,7 +187,7 @@ impl v1::agents_server::Agents for AgentsService {
             return Err(taken(&name).into());
         }
         // From here on the next one to register this name sees who holds its lease.
-        drop(self.shared.snapshot_of(decided.at).await);
+        let unfit = self.shared.snapshot_of(decided.at).await.machine(machine).and_then(|machine| machine.unfit);
         drop(registering);
         let lease = self.shared.settings.lease;
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
@@ -200,6 +200,7 @@ impl v1::agents_server::Agents for AgentsService {
             incarnation: self.shared.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
             register_again: false,
+            unfit: plenum_proto::machines::unfit_to_wire(unfit),
         }))
     }
 
@@ -237,12 +238,19 @@ impl v1::agents_server::Agents for AgentsService {
         if let Some(telemetry) = wire.telemetry.take() {
             self.shared.hub.telemetry(machine, telemetry);
         }
+        let epoch = wire.epoch;
+        let unfit = plenum_proto::machines::unfit("unfit", wire.unfit)?;
         let transitions = plenum_proto::machines::transitions(wire)?;
         let revision = if transitions.is_empty() {
             self.shared.durable_revision().0
         } else {
             self.shared.hub.reports.report(transitions).await?
         };
+        if self.shared.hub.fitness_of(machine) != unfit {
+            let command = Command::ReportFitness { machine, epoch, unfit };
+            // Each report says it: where the cell takes no changes, or the epoch is over by now, that is no reason to refuse this one.
+            drop(self.shared.ask(Shared::request(principal.text(), "".into(), command)).await);
+        }
         Ok(Response::new(v1::ReportResponse { revision, register }))
     }
 

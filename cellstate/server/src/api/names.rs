@@ -73,6 +73,7 @@ mod tests {
             drain_deadline: None,
             registered: LogTime::from_micros(100),
             cordoned: false,
+            unfit: None,
             epoch_began: Revision(9),
         };
         let mut delta = Delta::new(Revision(1), LogTime::from_micros(100));

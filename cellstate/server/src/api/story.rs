@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{History, Logged, Order, Subject};
 use plenum_model::{
-    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState, counted,
+    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState, Unfit, counted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -333,6 +333,13 @@ fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'s
     if machine.attributes != before.attributes {
         facts.push("its attributes changed".to_owned());
     }
+    if machine.unfit != before.unfit {
+        facts.push(match machine.unfit {
+            Some(Unfit::AgentLeaves) => "its agent leaves".to_owned(),
+            Some(Unfit::StateUnwritable) => "its agent can't write its state".to_owned(),
+            None => "its agent wants tasks again".to_owned(),
+        });
+    }
     let word = match (machine.state == before.state, machine.cordoned == before.cordoned) {
         (false, _) => state,
         (true, false) if machine.cordoned => "cordoned",
@@ -376,6 +383,7 @@ fn command_word(ask: &v1::command::Ask) -> &'static str {
         Ask::RegisterMachine(_) => "register-machine",
         Ask::ExpireMachine(_) => "expire-machine",
         Ask::ReportStatus(_) => "report-status",
+        Ask::ReportFitness(_) => "report-fitness",
         Ask::CordonMachine(_) => "cordon-machine",
         Ask::DrainMachine(_) => "drain-machine",
         Ask::RemoveMachine(_) => "remove-machine",

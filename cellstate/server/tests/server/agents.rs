@@ -11,7 +11,7 @@ use crate::client::{Session, as_principal, code, connect, job, options, placemen
 use crate::inspection::page;
 
 fn report(machine: &v1::RegisterResponse, transitions: Vec<v1::Transition>) -> v1::ReportRequest {
-    v1::ReportRequest { machine: machine.machine, epoch: machine.epoch, transitions, telemetry: None }
+    v1::ReportRequest { machine: machine.machine, epoch: machine.epoch, transitions, ..Default::default() }
 }
 
 fn transition(allocation: u64, state: v1::AllocationState) -> v1::Transition {

@@ -251,6 +251,7 @@ commands! {
     SetPartition,
     AdoptUnknown,
     PauseScheduler,
+    ReportFitness,
 }
 
 #[test]

@@ -30,7 +30,10 @@ async fn report(channel: &Channel, machine: &v1::RegisterResponse, allocation: u
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     let transition = v1::Transition { allocation, state: state.into(), ..Default::default() };
     let (machine, epoch) = (machine.machine, machine.epoch);
-    agents.report(v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None }).await.unwrap();
+    agents
+        .report(v1::ReportRequest { machine, epoch, transitions: vec![transition], ..Default::default() })
+        .await
+        .unwrap();
 }
 
 fn words(story: &v1::HistoryResponse) -> Vec<&str> {

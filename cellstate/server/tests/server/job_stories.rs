@@ -32,7 +32,10 @@ async fn report(
     let transition =
         v1::Transition { allocation, state: state.into(), exit_code, reason: reason.to_owned(), ..Default::default() };
     let (machine, epoch) = (machine.machine, machine.epoch);
-    agents.report(v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None }).await.unwrap();
+    agents
+        .report(v1::ReportRequest { machine, epoch, transitions: vec![transition], ..Default::default() })
+        .await
+        .unwrap();
 }
 
 async fn stop(channel: &Channel, allocation: u64) {

@@ -142,7 +142,7 @@ async fn an_unknown_task_keeps_its_room_is_told_to_stop_and_goes_with_its_agents
             state: v1::AllocationState::Stopped.into(),
             ..Default::default()
         }],
-        telemetry: None,
+        ..Default::default()
     };
     agents.report(ended(left)).await.unwrap();
     assert_eq!(cpu_taken(&channel).await, 1000);

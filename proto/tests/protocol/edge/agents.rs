@@ -27,7 +27,7 @@ fn check_transition(change: impl FnOnce(&mut v1::Transition), expected: &str) {
     let mut transition =
         v1::Transition { allocation: 1 << 32, state: v1::AllocationState::Running.into(), ..v1::Transition::default() };
     change(&mut transition);
-    let report = v1::ReportRequest { machine: 1 << 32, epoch: 1, transitions: vec![transition], telemetry: None };
+    let report = v1::ReportRequest { machine: 1 << 32, epoch: 1, transitions: vec![transition], ..Default::default() };
     assert_eq!(machines::transitions(report).unwrap_err().to_string(), expected);
 }
 

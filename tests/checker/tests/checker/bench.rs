@@ -117,7 +117,7 @@ impl Bench {
         let (machine, epoch) = (machine.id.to_bits(), machine.epoch);
         let ready = state == v1::AllocationState::Running;
         let transition = v1::Transition { allocation, state: state.into(), ready, ..v1::Transition::default() };
-        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None };
+        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], ..Default::default() };
         self.ask(Command::ReportStatus(machines::transitions(report).unwrap()));
     }
 
@@ -127,7 +127,7 @@ impl Bench {
         let Some(epoch) = self.core.cell().machine(id).map(|found| found.epoch) else { return };
         let state = v1::AllocationState::Complete.into();
         let transition = v1::Transition { allocation, state, ..v1::Transition::default() };
-        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], telemetry: None };
+        let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], ..Default::default() };
         self.ask(Command::ReportStatus(machines::transitions(report).unwrap()));
     }
 

@@ -86,7 +86,7 @@ impl Server {
             revision: at.0,
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
-            register_again: false,
+            ..Default::default()
         };
         world.send(id, Side::Client, Message::Registered(response));
         world.hang_up(id, Side::Server);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, Command, Constraint, Inventory, JobId, LogTime, Operator, Partition, Port, Quota,
-    Resources, TaskTraces, Transition,
+    Resources, TaskTraces, Transition, Unfit,
 };
 
 use super::{Player, gpu, number, setting};
@@ -21,6 +21,16 @@ impl Player {
             }
             "pause" | "resume" => {
                 self.ask_aloud(Command::PauseScheduler { scheduler: words[1].into(), paused: words[0] == "pause" });
+            }
+            "unfit" => {
+                let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
+                let unfit = match words[2] {
+                    "leaves" => Some(Unfit::AgentLeaves),
+                    "unwritable" => Some(Unfit::StateUnwritable),
+                    _ => None,
+                };
+                let epoch = words.get(3).map_or(machine.epoch, |text| text.parse().expect("an epoch"));
+                self.ask_aloud(Command::ReportFitness { machine: machine.id, epoch, unfit });
             }
             "due?" => {
                 let due =

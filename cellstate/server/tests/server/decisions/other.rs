@@ -233,6 +233,26 @@ pub(super) const OTHERS: &[Situation] = &[
         }
         stage.pass(1000);
     }),
+    ("an agent wants no claims for its machine, and wants them again", |stage| {
+        let (mut machine, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |_| {});
+        let (id, epoch) = stage.machine_id(slot);
+        let (fit, leaves, unwritable) = (v1::Unfit::Unspecified, v1::Unfit::AgentLeaves, v1::Unfit::StateUnwritable);
+        let says =
+            |unfit: v1::Unfit, epoch| Ask::ReportFitness(v1::ReportFitness { machine: id, epoch, unfit: unfit.into() });
+        stage.ask(says(unwritable, epoch));
+        stage.place("batch", job, &[slot], &[0]);
+        for (unfit, epoch) in [(unwritable, epoch), (leaves, epoch), (fit, epoch + 1), (fit, epoch), (leaves, epoch)] {
+            stage.ask(says(unfit, epoch));
+        }
+        stage.ask(Ask::ExpireMachine(v1::ExpireMachine { machine: id, epoch }));
+        stage.ask(says(fit, epoch));
+        machine.seen_revision = stage.cell().revision().0;
+        stage.ask(Ask::RegisterMachine(machine));
+        stage.ask(says(fit, epoch));
+        stage.ask(says(fit, epoch + 1));
+        stage.place("batch", job, &[slot], &[0]);
+    }),
     ("a machine is drained by its deadline", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});

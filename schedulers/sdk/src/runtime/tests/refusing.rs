@@ -66,6 +66,7 @@ fn beginning() -> Vec<Delta> {
         drain_deadline: None,
         registered: LogTime::default(),
         cordoned: false,
+        unfit: None,
         epoch_began: Revision(3),
     }));
     let group =

@@ -1,0 +1,79 @@
+//! What an agent says of its machine's fitness, and how it takes its leave.
+
+use super::*;
+
+/// What the last report that was sent says.
+fn said(story: &mut Story) -> (u64, Option<Unfit>) {
+    match story.take(|output| matches!(output, Output::Report { .. })).pop() {
+        Some(Output::Report { number, unfit, .. }) => (number, unfit),
+        _ => panic!("nothing is reported"),
+    }
+}
+
+fn answer(story: &mut Story, number: u64) {
+    story.input(Input::ReportAnswered { number, revision: 7, register: false });
+}
+
+#[test]
+fn a_change_of_fitness_is_reported_at_once_and_each_report_says_it() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    assert!(story.sent.is_empty(), "that it is fit, the cell knows");
+    story.input(Input::Fitness(Some(Unfit::StateUnwritable)));
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::StateUnwritable));
+    answer(&mut story, number);
+    assert!(story.sent.is_empty(), "once is enough");
+    story.pass_ms(RENEW_MS, false);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::StateUnwritable), "the renewal says it, too");
+    story.input(Input::Fitness(None));
+    assert!(story.sent.is_empty(), "one report at a time");
+    answer(&mut story, number);
+    assert_eq!(said(&mut story).1, None);
+}
+
+/// The agent before it was asked to end: until the next one says so, the machine takes no tasks.
+#[test]
+fn an_agent_that_is_fit_says_so_where_the_cell_has_heard_otherwise() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.heard_unfit = Some(Unfit::AgentLeaves);
+    story.registered();
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, None);
+    answer(&mut story, number);
+    assert!(story.sent.is_empty());
+}
+
+#[test]
+fn who_leaves_says_so_after_what_is_under_way_and_starts_nothing_more() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, None);
+    story.input(Input::Leave);
+    assert!(!story.agent.has_left() && story.sent.is_empty(), "an earlier word must not come after the last one");
+    answer(&mut story, number);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::AgentLeaves));
+    assert!(!story.agent.has_left());
+    story.assignments(false, vec![assignment(2)], &[]);
+    answer(&mut story, number);
+    assert!(story.agent.has_left());
+    assert_eq!(story.running(), [1], "it goes on, and no other was begun");
+}
+
+#[test]
+fn who_leaves_does_not_wait_for_a_cell_that_does_not_answer() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.input(Input::Leave);
+    assert!(story.agent.has_left(), "it was not there yet");
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.input(Input::Leave);
+    let (number, _) = said(&mut story);
+    assert!(!story.agent.has_left());
+    story.input(Input::ReportFailed { number });
+    assert!(story.agent.has_left());
+}

@@ -1,0 +1,81 @@
+//! Machines whose own agents want no new tasks there: one that was asked to end.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// A job of one task, which waits for a file of its own.
+fn job(name: &str) -> String {
+    format!(
+        r#"
+name = "{name}"
+scheduler = "batch"
+[group.wait]
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/end-{name} ]; do sleep 0.1; done"]
+env = {{ STAGE = "$STAGE" }}
+resources = {{ cpu = "100m", memory = "16MiB" }}
+"#
+    )
+}
+
+/// A cell that gives nobody up while this is told: whatever is told of the machine, its agent said.
+const PATIENT: &str = "lease = \"10m\"\n";
+
+fn machine(stage: &Stage, address: &str, state: &str) -> Value {
+    eventually(&format!("the machine is {state}"), || {
+        let machine = stage.try_ask(address, &["machine", "show", "m1"]).ok()?;
+        (machine["state"] == state).then_some(machine)
+    })
+}
+
+fn runs(stage: &Stage, address: &str, name: &str) {
+    eventually(&format!("{name} runs"), || {
+        let job = stage.try_ask(address, &["job", "show", name]).ok()?;
+        (job["groups"][0]["running"] == 1).then_some(())
+    });
+}
+
+fn waits(stage: &Stage, address: &str, name: &str) {
+    eventually(&format!("it is known why {name} waits"), || {
+        let job = stage.try_ask(address, &["job", "show", name]).ok()?;
+        assert_eq!(job["groups"][0]["running"], 0, "{job:#}");
+        job["waiting_reason"].as_str()?.contains("cordoned").then_some(())
+    });
+}
+
+/// Its machine stayed ready until the lease ended, and what was placed there meanwhile waited for that.
+#[test]
+fn an_agent_that_is_asked_to_end_says_so_and_its_tasks_go_on() {
+    let stage = Stage::new();
+    let config = stage.file("server.toml", PATIENT);
+    let server = stage.server("cell", None, &["--config", &config]);
+    let address = server.address.clone();
+    let (_scheduler, mut agent) = (stage.scheduler(&address, "batch"), stage.agent(&address, "agent"));
+    stage.submit(&address, "first.toml", &job("first"));
+    runs(&stage, &address, "first");
+    let before = machine(&stage, &address, "ready");
+    let processes = stage.processes("end-first");
+
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.ended().success());
+    let left = stage.ask(&address, &["machine", "show", "m1"]);
+    assert_eq!((&left["state"], &left["unfit"]), (&json!("cordoned"), &json!("agent-leaves")), "{left:#}");
+    assert_eq!(left["cordoned"], false, "no operator did that");
+    let shown = stage.run(&["--addr", &address, "machine", "show", "m1", "--history"]).out;
+    for words in
+        ["its agent was asked to end; what runs there goes on", "its agent leaves", "report-fitness by agent/m1"]
+    {
+        assert!(shown.contains(words), "expected {words:?} in:\n{shown}");
+    }
+    stage.submit(&address, "second.toml", &job("second"));
+    waits(&stage, &address, "second");
+    runs(&stage, &address, "first");
+
+    let _agent = stage.agent(&address, "agent");
+    let after = machine(&stage, &address, "ready");
+    assert_eq!((&after["epoch"], &after["unfit"]), (&before["epoch"], &Value::Null));
+    runs(&stage, &address, "second");
+    assert!(processes.iter().all(|process| process.is_there()), "they never stopped: {processes:?}");
+    assert!(server.stop().success());
+}
