@@ -18,7 +18,7 @@
 //! | `ends` | what Ctrl-C leaves behind: nothing |
 //! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
 //! | `strangers` | tasks that a restored cell has never heard of |
-//! | `unfit` | machines whose agents want no tasks: asked to end |
+//! | `unfit` | machines whose agents want no tasks: asked to end, or without room |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(

@@ -1,9 +1,12 @@
-//! Machines whose own agents want no new tasks there: one that was asked to end.
+//! Machines whose own agents want no new tasks there: one that was asked to end, and one that can't write its state.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, eventually};
+use crate::{
+    disk::SmallDisk,
+    stage::{Stage, eventually, is_root, skipped},
+};
 
 /// A job of one task, which waits for a file of its own.
 fn job(name: &str) -> String {
@@ -77,5 +80,43 @@ fn an_agent_that_is_asked_to_end_says_so_and_its_tasks_go_on() {
     assert_eq!((&after["epoch"], &after["unfit"]), (&before["epoch"], &Value::Null));
     runs(&stage, &address, "second");
     assert!(processes.iter().all(|process| process.is_there()), "they never stopped: {processes:?}");
+    assert!(server.stop().success());
+}
+
+/// It stayed ready, and each task that it got there failed.
+#[test]
+fn a_machine_whose_agent_has_no_room_takes_no_tasks_until_there_is_some() {
+    if !is_root() {
+        skipped("only root can mount the small disk that this story needs");
+        return;
+    }
+    let stage = Stage::new();
+    let disk = SmallDisk::mount(stage.path("disk"), 64 << 20);
+    let server = stage.server("cell", None, &[]);
+    let address = server.address.clone();
+    let (_scheduler, agent) = (stage.scheduler(&address, "batch"), stage.agent(&address, "disk/agent"));
+    stage.submit(&address, "first.toml", &job("first"));
+    runs(&stage, &address, "first");
+
+    disk.fill_up_to(0);
+    let full = machine(&stage, &address, "cordoned");
+    assert_eq!(full["unfit"], "state-unwritable", "{full:#}");
+    let list = stage.run(&["--addr", &address, "machine", "list"]).out;
+    assert!(list.contains("cordoned (state-unwritable)"), "{list}");
+    stage.submit(&address, "second.toml", &job("second"));
+    waits(&stage, &address, "second");
+    runs(&stage, &address, "first");
+
+    disk.free();
+    machine(&stage, &address, "ready");
+    runs(&stage, &address, "second");
+    for name in ["first", "second"] {
+        stage.file(&format!("end-{name}"), "");
+        eventually(&format!("{name} is complete"), || {
+            let job = stage.try_ask(&address, &["job", "show", name]).ok()?;
+            (job["state"] == "complete").then_some(())
+        });
+    }
+    drop(agent);
     assert!(server.stop().success());
 }

@@ -81,6 +81,12 @@ impl AgentDirectory {
         self.0.join("lock")
     }
 
+    /// What is written to find out whether anything can be.
+    #[must_use]
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.0.join("probe")
+    }
+
     /// Where allocations are.
     #[must_use]
     pub fn allocations(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! One thread turns this loop; others only wait for disks. All connections go out from here.
 
 mod calls;
+mod fitness;
 mod instance;
 mod log_upload;
 mod options;
@@ -208,6 +209,7 @@ impl Agent {
         let path = directory.root().to_owned();
         let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
+        drop(tokio::spawn(fitness::watch(directory.clone(), arrival_sender.clone())));
         let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender)?;
         calls.mean(&remembered.cell_id);
         let clock = Clock::start();
