@@ -190,10 +190,7 @@ impl Placer {
             self.give_back(view, first, std::mem::take(&mut chosen).machines);
             self.ruled_out.remove(&need);
             let why = reason.take().unwrap_or_default();
-            reason = Some(match least {
-                1 => format!("the one task that it still needs to start does not fit: {why}"),
-                _ => format!("the {least} tasks that it starts with do not fit at once: {why}"),
-            });
+            reason = Some(not_at_once(least, &why));
         }
         let mut machines = &chosen.machines[..];
         for work in equals {
@@ -349,4 +346,12 @@ pub(crate) fn told(cell: &Cell, job: &Job, why: &Unplaced) -> String {
     let apart =
         if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
     format!("{why}{apart}")
+}
+
+/// Why nothing of a group is placed that starts with so many tasks, or with none.
+fn not_at_once(least: usize, why: &str) -> String {
+    match least {
+        1 => format!("the one task that it still needs to start does not fit: {why}"),
+        _ => format!("the {least} tasks that it starts with do not fit at once: {why}"),
+    }
 }
