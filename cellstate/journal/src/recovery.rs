@@ -3,181 +3,30 @@
 //! The order is the contract: lock; identity; walk everything, from the disk and not from memory; judge; cut what
 //! may be cut; make the end durable again; only then can anybody read or append.
 
-use crate::disk::{Disk, DiskError, DiskLock, LockError, OpenMode};
+mod error;
+
+use crate::disk::{Disk, DiskError, DiskLock, OpenMode};
 use crate::flaw::{Damage, Flaw};
-use crate::format::{CHUNK_BYTES, CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, index};
+use crate::format::{CHUNK_BYTES, CellId, FORMAT_VERSION, SECTOR_BYTES, index};
 use crate::identity::{self, Identity};
 use crate::journal::{Journal, Place, begin};
 use crate::kept;
 use crate::mark::{self, Mark, MarkFile};
-use crate::options::{Options, OptionsError};
+use crate::options::Options;
 use crate::reader::Frame;
 use crate::scan::Tail;
 use crate::segment::{self, FIRST_FRAME_AT};
 use crate::shelf::{Fill, Segment, Shelf, ShelfState, make_segment};
 use crate::survey::{Survey, Surveyor};
+pub use error::OpenError;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use thiserror::Error;
 
 /// Damages that opening writes to the program's own log; `verify` lists more.
 const DAMAGES_TOLD_MAX: usize = 20;
 
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
-
-/// Why a directory could not be opened. Nothing in it was changed, but by [`OpenError::Disk`].
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A setting is out of bounds.
-    #[error(transparent)]
-    Options(#[from] OptionsError),
-    /// Another server has it.
-    #[error(transparent)]
-    Locked(LockError),
-    /// The disk failed.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// There is no cell here, and none was to be made.
-    #[error("{directory} holds no cell: expected the file {file}; name the right directory, or make a cell")]
-    NoCell {
-        /// The directory.
-        directory: String,
-        /// The identity file.
-        file: &'static str,
-    },
-    /// Log files without an identity: making a cell here could destroy one.
-    #[error(
-        "{directory} holds log files such as {found}, but no file {file} that says whose; restore that file, or use an empty directory"
-    )]
-    Orphaned {
-        /// The directory.
-        directory: String,
-        /// One of the log files.
-        found: String,
-        /// The identity file.
-        file: &'static str,
-    },
-    /// A log was to begin here, and something is here already.
-    #[error("{directory} holds {found}, expected an empty directory; name another one")]
-    NotEmpty {
-        /// The directory.
-        directory: String,
-        /// One of the files.
-        found: String,
-    },
-    /// It belongs to another cell.
-    #[error("{directory}: {file} belongs to cell {found}, expected {expected}; use the directory of that cell")]
-    OtherCell {
-        /// The directory.
-        directory: String,
-        /// The file that says so.
-        file: String,
-        /// The cell that was asked for, or that the directory belongs to.
-        expected: CellId,
-        /// The cell that was found.
-        found: CellId,
-    },
-    /// It was written by another version.
-    #[error(
-        "{directory}: {file} has format version {found}, expected {expected}; use the version of plenum that wrote it"
-    )]
-    OtherFormat {
-        /// The directory.
-        directory: String,
-        /// The file that says so.
-        file: String,
-        /// The version of this program.
-        expected: u32,
-        /// The version found.
-        found: u32,
-    },
-    /// The log is damaged in a way that no crash leaves behind.
-    #[error(
-        "{directory}: the log is damaged: {damage}{}; nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --accept-loss`",
-        beside(*others)
-    )]
-    Damaged {
-        /// The directory.
-        directory: String,
-        /// The first damage.
-        damage: Box<Damage>,
-        /// How many more there are.
-        others: u64,
-    },
-    /// The end of the log is damaged at or below the high-water mark: it was acknowledged.
-    #[error(
-        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
-    )]
-    DamagedBelowMark {
-        /// The directory.
-        directory: String,
-        /// The place.
-        damage: Box<Damage>,
-        /// What was once durable.
-        mark_revision: u64,
-    },
-    /// The log ends before the high-water mark: files are missing or were replaced.
-    #[error(
-        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
-    )]
-    EndsBeforeMark {
-        /// The directory.
-        directory: String,
-        /// The last file.
-        file: String,
-        /// Where it ends in that file.
-        offset: u64,
-        /// The last revision in the log.
-        last_revision: u64,
-        /// What was once durable.
-        mark_revision: u64,
-    },
-    /// The log has something else at the high-water mark's revision.
-    #[error(
-        "{directory}: at revision {revision} the high-water mark expects a frame of hash {expected}, found {found:?}; log and mark are not of the same history; restore from a backup"
-    )]
-    OtherHistory {
-        /// The directory.
-        directory: String,
-        /// The mark's revision.
-        revision: u64,
-        /// The mark's hash.
-        expected: ChainHash,
-        /// The hash of the frame that ends there; none when no frame does.
-        found: Option<ChainHash>,
-    },
-    /// The high-water mark is gone or unreadable.
-    #[error(
-        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
-    )]
-    NoMark {
-        /// The directory.
-        directory: String,
-        /// What is wrong with it.
-        damage: Box<Damage>,
-    },
-    /// The identity is unreadable.
-    #[error(
-        "{directory}: the identity is unreadable: {damage}; restore that file from a copy, or the cell from a backup"
-    )]
-    IdentityDamaged {
-        /// The directory.
-        directory: String,
-        /// What is wrong with it.
-        damage: Box<Damage>,
-    },
-}
-
-impl From<LockError> for OpenError {
-    fn from(failed: LockError) -> Self {
-        match failed {
-            LockError::Disk(failed) => OpenError::Disk(failed),
-            held @ LockError::Held { .. } => OpenError::Locked(held),
-        }
-    }
-}
 
 /// What was cut off the end: a write that nobody was promised, torn by a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -343,11 +192,6 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
 /// When it is no cell, or its identity can't be read.
 pub fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
     enter(disk, None).map(|entrance| entrance.identity)
-}
-
-/// That there is more damage than was named.
-fn beside(others: u64) -> String {
-    if others == 0 { String::new() } else { format!(" ({others} more)") }
 }
 
 /// Reads identity and mark.
