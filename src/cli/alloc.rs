@@ -14,7 +14,6 @@ use super::{
     watch::{self, Listed},
 };
 use crate::{
-    connect::Connection,
     failure::Failure,
     output::{self, Format, Row},
 };
@@ -46,17 +45,10 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
         Alloc::Logs { id, follow, stderr, tail } => {
             let (connection, allocation) = (context.connect().await?, target::allocation(&id)?);
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
-            let request = LogsRequest { allocation, stderr, follow, tail_lines };
-            let mut old = Vec::new();
-            if tail == Some(0) {
-                old = last_line(&connection, request).await?;
-                if !follow {
-                    return Ok(());
-                }
-            }
+            let request = LogsRequest { allocation, stderr, follow, tail_lines, only_new: tail == Some(0) };
             let mut chunks = connection.jobs().logs(request).await?.into_inner();
             while let Some(chunk) = chunks.message().await? {
-                output::print_bytes(beyond(&mut old, &chunk.data))?;
+                output::print_bytes(&chunk.data)?;
             }
             Ok(())
         }
@@ -104,49 +96,4 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
         output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
     };
     output::print(&output::object(context.format, &object, &view.name(), text))
-}
-
-/// The last line that was printed so far: the protocol can ask for no less, as no lines are all of them.
-async fn last_line(connection: &Connection, request: LogsRequest) -> Result<Vec<u8>, Failure> {
-    let mut line = Vec::new();
-    let mut chunks = connection.jobs().logs(LogsRequest { follow: false, ..request }).await?.into_inner();
-    loop {
-        match chunks.message().await.map_err(Failure::from) {
-            Ok(Some(chunk)) => line.extend_from_slice(&chunk.data),
-            // It has not begun, and what it prints later is new.
-            Err(failure) if request.follow && failure.code == "NO_LOGS" => return Ok(Vec::new()),
-            Err(failure) => return Err(failure),
-            Ok(None) => return Ok(line),
-        }
-    }
-}
-
-/// What of a log's bytes comes after those that are old. Where it goes on with others, another line was printed meanwhile: then all is new.
-fn beyond<'data>(old: &mut Vec<u8>, data: &'data [u8]) -> &'data [u8] {
-    let known = old.len().min(data.len());
-    if old[..known] == data[..known] {
-        old.drain(..known);
-        &data[known..]
-    } else {
-        old.clear();
-        data
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_follows_the_last_known_line_is_new() {
-        let new = |old: &str, chunks: &[&str]| {
-            let mut old = old.as_bytes().to_vec();
-            let parts: Vec<_> = chunks.iter().map(|chunk| beyond(&mut old, chunk.as_bytes()).to_vec()).collect();
-            String::from_utf8_lossy(&parts.concat()).into_owned()
-        };
-        assert_eq!(new("a line\n", &["a line\nmore\n", "a line\n"]), "more\na line\n");
-        assert_eq!(new("a li", &["a", " line\n"]), "ne\n", "also of one that is not finished, in parts");
-        assert_eq!(new("", &["first\n"]), "first\n");
-        assert_eq!(new("a line\n", &["other\n"]), "other\n");
-    }
 }

@@ -63,7 +63,7 @@ pub(super) async fn tail(
     lines: usize,
 ) -> Result<Vec<u8>, Failure> {
     let tail_lines = u32::try_from(lines).unwrap_or(u32::MAX);
-    let request = LogsRequest { allocation, stderr, follow: false, tail_lines };
+    let request = LogsRequest { allocation, stderr, tail_lines, ..LogsRequest::default() };
     let mut chunks = connection.jobs().logs(request).await?.into_inner();
     let mut text = Vec::new();
     while let Some(chunk) = chunks.message().await? {

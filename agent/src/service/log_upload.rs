@@ -140,25 +140,34 @@ async fn send(
     standing: &watch::Receiver<Standing>,
 ) -> Result<(), String> {
     let allocation = AllocationId::from_bits(asked.allocation).ok_or("expected an allocation's id")?;
+    let files = directory.allocation(allocation);
+    let stream = if asked.stderr { "stderr" } else { "stdout" };
+    // Looked at before anybody hears of this call: what is printed from here on is new.
+    let root: PathBuf = files.root().to_owned();
+    let from = root.clone();
+    let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
+    let end = read(move || Ok(logs::end_offset(&from, stream))).await.map_err(failed)?;
     // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
     let first = v1::SendLogsRequest { request: asked.request, ..v1::SendLogsRequest::default() };
     if chunks.send(first).await.is_err() {
         return Ok(());
     }
-    let files = directory.allocation(allocation);
-    let stream = if asked.stderr { "stderr" } else { "stdout" };
     let nothing_kept = || Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));
     if !asked.follow && !files.root().exists() {
         return nothing_kept();
     }
     let asked_at = Instant::now();
-    let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
-    let root: PathBuf = files.root().to_owned();
-    let lines = asked.tail_lines;
-    let from = root.clone();
-    let mut offset = read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?;
+    let (lines, from) = (asked.tail_lines, root.clone());
+    let mut offset = match asked.only_new {
+        true => end,
+        false => read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?,
+    };
     // Who doesn't follow gets what is there now: a loud task prints faster than anybody reads.
-    let until = if asked.follow { u64::MAX } else { logs::end_offset(&root, stream) };
+    let until = match (asked.follow, asked.only_new) {
+        (true, _) => u64::MAX,
+        (false, true) => end,
+        (false, false) => logs::end_offset(&root, stream),
+    };
     loop {
         // Looked at first: what was printed before the end is read after it.
         let ended = match *standing.borrow() {
@@ -226,5 +235,35 @@ mod tests {
         }
         sending.await.unwrap().unwrap();
         assert_eq!(received, 3000 * line.len());
+    }
+
+    // It took two questions, for the last line and for what follows: a line that was printed in between looked like the old one where both
+    // said the same, and was lost.
+    #[tokio::test]
+    async fn who_wants_only_what_is_new_gets_each_line_from_then_on() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let files = directory.allocation(allocation);
+        let path = files.root().join("stdout-0.log");
+        fs::create_dir_all(files.root()).unwrap();
+        fs::write(&path, "again\nand").unwrap();
+        let (chunks, mut sent) = mpsc::channel(1);
+        let (standing, watched) = watch::channel(Standing::Held);
+        let bits = allocation.to_bits();
+        let asked =
+            v1::LogsAsked { allocation: bits, tail_lines: 1, only_new: true, follow: true, ..Default::default() };
+        let sending = tokio::spawn(async move { send(&directory, &asked, &chunks, &watched).await });
+        assert!(sent.recv().await.unwrap().data.is_empty(), "the cell knows whose call it is");
+        let mut file = fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(b" again\nagain\n").unwrap();
+        let mut received = Vec::new();
+        while received.len() < 13 {
+            received.extend_from_slice(&sent.recv().await.unwrap().data);
+        }
+        assert_eq!(received, b" again\nagain\n");
+        standing.send_replace(Standing::Over);
+        assert!(sent.recv().await.is_none());
+        sending.await.unwrap().unwrap();
     }
 }

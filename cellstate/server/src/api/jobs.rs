@@ -278,6 +278,7 @@ impl v1::jobs_server::Jobs for JobsService {
             stderr: wire.stderr,
             follow,
             tail_lines: wire.tail_lines,
+            only_new: wire.only_new,
             ..Default::default()
         };
         let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
