@@ -25,6 +25,7 @@ pub(super) fn to_json(story: &HistoryResponse) -> Value {
         "revision": story.revision,
         "items": story.events.iter().map(Row::to_json).collect::<Vec<_>>(),
         "truncated": story.truncated,
+        "older_at": if story.older_at == 0 { Value::Null } else { json!(story.older_at) },
         "oldest_revision": if story.oldest_revision == 0 { Value::Null } else { json!(story.oldest_revision) },
     })
 }
@@ -34,11 +35,59 @@ pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
     if !matches!(context.format, Format::Table | Format::Wide) {
         return;
     }
-    if story.truncated {
-        let oldest = story.events.iter().map(|event| event.revision).min().unwrap_or_default();
-        output::tell(&format!("there are older events; see them with --at {oldest}"));
+    if let Some(hint) = where_older(story) {
+        output::tell(&hint);
     }
     if story.oldest_revision > 0 {
         output::tell(&format!("nothing from before revision {} is retained", story.oldest_revision));
+    }
+}
+
+/// How to see older events, where there are some.
+fn where_older(story: &HistoryResponse) -> Option<String> {
+    let is_cut = |at: u64| !story.events.is_empty() && story.events.iter().all(|event| event.revision == at);
+    match (story.older_at, story.truncated) {
+        (0, false) => None,
+        // A server of before does not say where they are.
+        (0, true) => {
+            let oldest = story.events.iter().map(|event| event.revision).min();
+            Some(oldest.map_or_else(
+                || "there may be older events: more of the past would have to be read for them than a server reads at once".to_owned(),
+                |oldest| format!("there are older events; see them with --at {oldest}"),
+            ))
+        }
+        (at, _) if is_cut(at) => {
+            Some(format!("more than these happened at revision {at}; see all with a greater --limit"))
+        }
+        (at, _) => Some(format!("there are older events; see them with --at {at}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_proto::v1::HistoryEvent;
+
+    use super::*;
+
+    // Where all that may be read at once told nothing, it was --at 0: that is never readable.
+    #[test]
+    fn older_events_are_where_the_server_says_and_never_at_revision_zero() {
+        let told = |older_at, revisions: &[u64], truncated| {
+            let event = |&revision: &u64| HistoryEvent { revision, ..HistoryEvent::default() };
+            let events = revisions.iter().map(event).collect();
+            where_older(&HistoryResponse { events, truncated, older_at, ..HistoryResponse::default() })
+        };
+        assert_eq!(told(0, &[5, 6], false), None);
+        assert!(told(4711, &[], true).unwrap().ends_with("--at 4711"));
+        assert!(told(5, &[5, 6], true).unwrap().ends_with("--at 5"));
+        assert!(
+            told(5, &[5, 5], true).unwrap().ends_with("with a greater --limit"),
+            "--at 5 would tell the same again"
+        );
+        assert!(told(4, &[5, 5], true).unwrap().ends_with("--at 4"));
+        assert!(told(0, &[5, 6], true).unwrap().ends_with("--at 5"), "by an earlier server");
+        assert!(!told(0, &[], true).unwrap().contains("--at"));
     }
 }

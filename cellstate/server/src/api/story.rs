@@ -42,10 +42,12 @@ pub(super) fn tell(
     }
     let up_to = cell.revision().0.min(history.newest_revision());
     let mut walk = history.walk(1..=up_to, Order::NewestFirst);
-    let mut truncated = false;
+    // Up to where it was not looked at, because that would have been too much.
+    let mut left_before = None;
     while !teller.over {
-        truncated = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
-        if truncated {
+        let is_enough = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
+        if is_enough && !walk.rest().is_empty() {
+            left_before = Some(*walk.rest().end());
             break;
         }
         let about = |block: &plenum_history::BlockSummary| subjects.iter().any(|subject| block.may_tell_of(*subject));
@@ -66,13 +68,13 @@ pub(super) fn tell(
     let mut events = std::mem::take(&mut teller.events);
     events.reverse();
     if let Hero::Job(job) = hero {
-        truncated |= teller.add_ends(job, *walk.rest().end(), up_to, &mut events)?;
+        left_before = teller.add_ends(job, *walk.rest().end(), up_to, &mut events)?.or(left_before);
     }
-    truncated |= events.len() > limit;
-    events.drain(..events.len().saturating_sub(limit));
+    let dropped = events.drain(..events.len().saturating_sub(limit)).next_back().map(|event| event.revision);
     let oldest = history.oldest_revision();
     let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
-    Ok(v1::HistoryResponse { revision: up_to, events, truncated, oldest_revision })
+    let older_at = dropped.or(left_before).map_or(0, |revision| revision.max(oldest));
+    Ok(v1::HistoryResponse { revision: up_to, events, truncated: older_at > 0, oldest_revision, older_at })
 }
 
 fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
@@ -107,9 +109,15 @@ impl<'a> Teller<'a> {
         Self { history, cell, events, machines, over: false, tenant: None, slots }
     }
 
-    /// Adds what became of the job's allocations to what else happened to it above a revision. True if so much would have had to be read
-    /// that the older events were left.
-    fn add_ends(&self, job: &Job, from: u64, up_to: u64, events: &mut Vec<v1::HistoryEvent>) -> Result<bool, Failure> {
+    /// Adds what became of the job's allocations to what else happened to it above a revision. If so much would have had to be read for it
+    /// that older events were left: up to where.
+    fn add_ends(
+        &self,
+        job: &Job,
+        from: u64,
+        up_to: u64,
+        events: &mut Vec<v1::HistoryEvent>,
+    ) -> Result<Option<u64>, Failure> {
         // Those that were granted before are in the cell of then.
         let then = if self.over { Cell::default() } else { self.then(from)? };
         let (ends, left_before) = ends::tell(self, job, then, from.saturating_add(1)..=up_to)?;
@@ -118,7 +126,7 @@ impl<'a> Teller<'a> {
         events.extend(rest);
         events.sort_by_key(|event| event.revision);
         events.retain(|event| left_before.is_none_or(|revision| event.revision > revision));
-        Ok(left_before.is_some())
+        Ok(left_before)
     }
 
     /// The cell at a revision, or at the oldest one that is retained.

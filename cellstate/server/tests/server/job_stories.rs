@@ -104,6 +104,9 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
         let newest = story(&channel, "work", 0, u32::try_from(count).unwrap()).await;
         assert_eq!(lines(&newest), expected[expected.len() - count..]);
         assert_eq!(newest.truncated, count < expected.len());
+        // And where the rest is, that is told, too.
+        let before = whole.events[..expected.len() - count].last().map_or(0, |event| event.revision);
+        assert_eq!(newest.older_at, before);
     }
     for revision in whole.events[0].revision..=whole.revision {
         let then = story(&channel, "work", revision, 0).await;
