@@ -1,0 +1,124 @@
+//! What people type about jobs and allocations.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use plenum_proto::v1::At;
+
+use super::Listing;
+use crate::cli::at::parse_at;
+
+/// `plenum job`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Submits a job file
+    Run {
+        /// The job file, in TOML or JSON
+        file: PathBuf,
+        /// Wait for the job's end and exit with its result: 0 complete, 1 failed
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait, such as 5m; then exit with 3
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        timeout: Option<i64>,
+    },
+    /// Lists jobs
+    List(Listing),
+    /// Shows a job, its groups and its allocations
+    Show {
+        /// The job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+        at: Option<At>,
+    },
+    /// Tells what happened to a job, and who asked for it
+    History {
+        /// The job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+        at: Option<At>,
+        /// Most events, the newest [default: the server's own limit]
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        limit: u32,
+    },
+    /// Stops a job
+    Stop {
+        /// The job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+    },
+    /// Launches a recurring job for an instant: each at most once, and in order
+    Launch {
+        /// The recurring job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// The instant [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<jiff::Timestamp>,
+    },
+    /// Changes how many tasks a group has
+    Scale {
+        /// The job's name, or its file
+        #[arg(value_name = "NAME|FILE")]
+        job: String,
+        /// Tasks that the group shall have
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        count: u32,
+        /// The group; needed when the job has more than one
+        #[arg(long)]
+        group: Option<String>,
+    },
+}
+
+/// `plenum alloc`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Alloc {
+    /// Lists allocations
+    List {
+        /// Only of this job
+        #[arg(long, value_name = "NAME")]
+        job: Option<String>,
+        /// Only on this machine
+        #[arg(long, value_name = "NAME")]
+        machine: Option<String>,
+        /// Ended ones too
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Shows an allocation
+    Show {
+        /// Such as alloc-4-1
+        id: String,
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+        at: Option<At>,
+        /// What happened to it, too, and who asked for it
+        #[arg(long)]
+        history: bool,
+    },
+    /// Prints what a task printed
+    Logs {
+        /// Such as alloc-4-1
+        id: String,
+        /// Go on printing until the task ends
+        #[arg(short, long)]
+        follow: bool,
+        /// Standard error instead of standard output
+        #[arg(long)]
+        stderr: bool,
+        /// Only the last lines; with 0 none, or with -f only new ones
+        #[arg(long, value_name = "LINES")]
+        tail: Option<u32>,
+    },
+    /// Stops an allocation; its task is placed again if its job still wants it. Also a task that the cell does not know, as after a restore
+    Stop {
+        /// Such as alloc-4-1
+        id: String,
+    },
+}

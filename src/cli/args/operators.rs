@@ -1,0 +1,146 @@
+//! What operators type: who may have how much, and where; and who lost against whom.
+
+use clap::{Args, Subcommand};
+use plenum_proto::v1::At;
+
+use super::Listing;
+use crate::cli::at::parse_at;
+
+/// `plenum scheduler list|pause|resume`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Schedulers {
+    /// Lists schedulers, built-in and others
+    List(Listing),
+    /// Keeps a scheduler's transactions out; what it placed runs on
+    Pause {
+        /// The scheduler's name
+        name: String,
+    },
+    /// Lets them in again
+    Resume {
+        /// The scheduler's name
+        name: String,
+    },
+}
+
+/// `plenum quota`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quotas {
+    /// Lists quotas, and what is used of them
+    List(Listing),
+    /// Sets a namespace's whole quota: what is not named is not limited. Lowering it stops nothing
+    Set {
+        /// The namespace
+        #[arg(value_name = "NAMESPACE")]
+        name: String,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// Removes a namespace's quota
+    Remove {
+        /// The namespace
+        #[arg(value_name = "NAMESPACE")]
+        name: String,
+    },
+}
+
+/// Limits of a quota: at least one.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Limits {
+    /// Cores, such as 100 or 500m
+    #[arg(long, value_name = "CORES", value_parser = crate::job_file::cpu_millis)]
+    pub(crate) cpu: Option<i64>,
+    /// Memory, such as 64GiB
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    pub(crate) memory: Option<i64>,
+    /// Disk, such as 1TiB
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    pub(crate) disk: Option<i64>,
+    /// A resource that the cell named; can be given several times
+    #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_amount)]
+    pub(crate) resource: Vec<(String, i64)>,
+}
+
+/// `plenum partition`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Partitions {
+    /// Lists partitions, and what is in them
+    List(Listing),
+    /// Names a set of machines, or changes one
+    Set {
+        /// The partition's name
+        name: String,
+        /// Which machines, such as 'attr.rack == "a"'; can be given several times, all must hold
+        #[arg(long = "where", required = true, value_name = "RULE")]
+        rules: Vec<String>,
+        /// Reserves it for these schedulers, joined by commas
+        #[arg(long = "for", value_delimiter = ',', value_name = "SCHEDULER")]
+        schedulers: Vec<String>,
+    },
+    /// Forgets a partition; what runs there stays
+    Remove {
+        /// The partition's name
+        name: String,
+    },
+}
+
+/// `plenum hold`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Holds {
+    /// Lists holds: earlier ones may take room from later ones
+    List(Listing),
+}
+
+/// `plenum txn`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Txn {
+    /// Lists transactions, the newest first
+    List {
+        /// Only of this scheduler
+        #[arg(long, value_name = "NAME")]
+        scheduler: Option<String>,
+        /// Only those with refused claims
+        #[arg(long)]
+        refused: bool,
+        /// The oldest first
+        #[arg(long)]
+        oldest_first: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Shows a transaction, with each refused claim explained
+    Show {
+        /// Such as txn-17-3
+        id: String,
+    },
+}
+
+/// `plenum conflicts`
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Conflicts {
+    /// What conflicts are grouped by
+    #[arg(long, default_value = "pair", value_parser = ["pair", "machine", "job", "resource"])]
+    pub(crate) by: String,
+    /// Only those of the last time, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+    pub(crate) since: Option<i64>,
+    /// Most rows to list [default: the server's own limit]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) limit: u32,
+    /// List again whenever something changed, until interrupted
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
+    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true, conflicts_with = "watch")]
+    pub(crate) at: Option<At>,
+}
+
+/// A named resource and an amount of it.
+fn parse_amount(text: &str) -> Result<(String, i64), String> {
+    let parts = text.split_once('=').and_then(|(name, amount)| Some((name, amount.parse::<i64>().ok()?)));
+    match parts.filter(|(name, amount)| !name.is_empty() && *amount >= 0) {
+        Some((name, amount)) => Ok((name.to_owned(), amount)),
+        None => Err("expected a resource and an amount, such as licenses=4".to_owned()),
+    }
+}
