@@ -102,8 +102,8 @@ pub(crate) struct Remembered {
     revision: u64,
 }
 
-/// Runs an agent until SIGTERM or SIGINT. The cell is told, and places nothing more here until the next agent is back. Where its tasks are stopped with it, a second one kills them, and a third one ends it at
-/// once.
+/// Runs an agent until SIGTERM or SIGINT. The cell is told, and places nothing more here until the next agent is back. Where its
+/// tasks are stopped with it, a second one kills them, and a third one ends it at once.
 ///
 /// Tasks go on without it and are found again by the next agent of the same directory, unless
 /// [`Options::stop_tasks_on_exit`] is set: then they are all stopped first, and no cgroup stays behind.
