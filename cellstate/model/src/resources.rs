@@ -117,7 +117,8 @@ impl Resources {
     #[must_use]
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.disk_bytes == 0 && self.custom == [0; CUSTOM_RESOURCES]
+        // Not with `==`, which calls a function to compare so short an array.
+        self.custom.iter().fold(self.disk_bytes, |used, custom| used | custom) == 0
     }
 
     /// Whether every dimension is within the bounds that a cell takes.
