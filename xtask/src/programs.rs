@@ -52,6 +52,11 @@ pub(crate) fn need_component(workspace: &Workspace, subcommand: &str, component:
     if answers(workspace, &[subcommand, "--version"]) {
         return Ok(());
     }
+    add_component(workspace, component)
+}
+
+/// Installs a part of the toolchain.
+pub(crate) fn add_component(workspace: &Workspace, component: &str) -> Result<()> {
     let command = format!("rustup component add {component}");
     eprintln!("{component} is missing: {command}");
     let mut install = Command::new("rustup");

@@ -105,6 +105,10 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
 
 /// Starts etcd. Without one the suite runs on, and its ratios are missing; one that was named must be there.
 async fn start(options: &Run, dir: &Path) -> anyhow::Result<Option<EtcdProcess>> {
+    if options.etcd.as_deref() == Some(Path::new("none")) {
+        say("transactions_ratio_to_etcd will be missing, as asked");
+        return Ok(None);
+    }
     let program: PathBuf = match etcd::find(options.etcd.as_deref()) {
         Ok(program) => program,
         Err(error) if options.etcd.is_none() => {

@@ -278,7 +278,7 @@ impl Ground {
         let Self { mut process, agents, rival, whole, revision, .. } = self;
         let mut live = rival.finish().await?;
         agents.finish().await?;
-        process.kill()?;
+        process.kill().await?;
         live.extend(whole.live.iter().map(|live| live.id));
         Ok(Left { live, revision })
     }
@@ -299,7 +299,7 @@ impl Left {
         let seconds = began.elapsed().as_secs_f64();
         let mut live = self.live.clone();
         cell::check(again.address(), &mut live, self.revision).await.context("after kill -9 and a restart")?;
-        again.kill()?;
+        again.kill().await?;
         say(&format!("killed; serves again after {seconds:.1} s, and all {} live allocations are there", live.len()));
         Ok(seconds)
     }
