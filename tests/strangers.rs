@@ -19,6 +19,22 @@ kill_timeout = "1s"
     )
 }
 
+/// Submits the job, and waits until it runs.
+fn run(stage: &Stage, address: &str, name: &str) {
+    stage.submit(address, &format!("{name}.toml"), &job(name));
+    eventually(&format!("{name} runs"), || {
+        let job = stage.try_ask(address, &["job", "show", name]).ok()?;
+        (job["groups"][0]["running"] == 1).then_some(())
+    });
+}
+
+/// Adopts an unknown task, and stops it after all.
+fn changes_their_mind(stage: &Stage, address: &str, id: &str) {
+    stage.ask(address, &["machine", "adopt", "m1", id]);
+    let stopped = stage.ask(address, &["alloc", "stop", id]);
+    assert_eq!((&stopped["name"], &stopped["changed"]), (&json!(id), &json!(true)));
+}
+
 #[test]
 fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after_its_time() {
     let stage = Stage::new();
@@ -29,15 +45,10 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after
     eventually("the machine is there", || machine().filter(|machine| machine["state"] == "ready"));
     let backup = stage.word("before.backup");
     stage.ask(&address, &["backup", "--out", &backup]);
-    for name in ["kept", "left", "unwanted"] {
-        stage.submit(&address, &format!("{name}.toml"), &job(name));
-        eventually(&format!("{name} runs"), || {
-            let job = stage.try_ask(&address, &["job", "show", name]).ok()?;
-            (job["groups"][0]["running"] == 1).then_some(())
-        });
-    }
+    let names = ["kept", "left", "unwanted"];
+    names.iter().for_each(|name| run(&stage, &address, name));
     let processes = |name: &str| stage.processes(&format!("end-{name}")).len();
-    assert!(processes("kept") > 0 && processes("left") > 0 && processes("unwanted") > 0);
+    assert!(names.iter().all(|name| processes(name) > 0));
     drop(server);
 
     stage.run(&["restore", "--from", &backup, "--dir", &stage.word("restored")]).says(0, &[]);
@@ -71,21 +82,20 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after
     assert_eq!((&adopted["name"], &adopted["changed"]), (&json!(id), &json!(true)));
     let wrong = stage.run(&["--addr", &address, "-o", "json", "machine", "adopt", "m1", "alloc-77-1"]);
     assert_eq!((wrong.code(), wrong.error()["code"].as_str()), (Some(1), Some("NO_SUCH_TASK")), "{wrong}");
-    let text = stage.run(&["--addr", &address, "machine", "show", "m1"]).out;
-    for words in ["UNKNOWN TASK", "FATE", "adopted", "kept", "wait[0]"] {
-        assert!(text.contains(words), "expected {words:?} in:\n{text}");
-    }
+    let shown = stage.run(&["--addr", &address, "machine", "show", "m1"]);
+    shown.says(0, &[]);
+    assert!(
+        ["UNKNOWN TASK", "FATE", "adopted", "kept", "wait[0]"].iter().all(|words| shown.out.contains(words)),
+        "{shown}"
+    );
 
-    // Who adopted one may change their mind.
     let unwanted = of(&tasks, "unwanted");
     let unwanted = unwanted["allocation"].as_str().unwrap();
-    stage.ask(&address, &["machine", "adopt", "m1", unwanted]);
-    let stopped = stage.ask(&address, &["alloc", "stop", unwanted]);
-    assert_eq!((&stopped["name"], &stopped["changed"]), (&json!(unwanted), &json!(true)));
-    eventually("it is stopped", || (processes("unwanted") == 0).then_some(()));
-    let tasks = unknown(2);
-    assert!(tasks.iter().all(|task| task["job"] != "unwanted"), "{tasks:#?}");
-    stage.run(&["--addr", &address, "alloc", "stop", unwanted]).says(1, &["has ended"]);
+    changes_their_mind(&stage, &address, unwanted);
+    eventually("it is stopped, and off the list", || {
+        let tasks = machine()?["unknown"].as_array()?.clone();
+        (processes("unwanted") == 0 && tasks.iter().all(|task| task["job"] != "unwanted")).then_some(())
+    });
 
     // The other one's time ends, its agent stops it, and with the receipt it goes off the list.
     let tasks = unknown(1);
@@ -93,6 +103,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after
     assert_eq!((&kept["adopted"], &kept["until"], &kept["stopping"]), (&json!(true), &Value::Null, &json!(false)));
     assert_eq!((processes("left"), machine().unwrap()["allocated"]["cpu_millis"].as_u64()), (0, Some(100)));
     assert!(processes("kept") > 0, "{left:#} was stopped, and only that");
+    stage.run(&["--addr", &address, "alloc", "stop", unwanted]).says(1, &["has ended"]);
     stage.file("end-kept", "");
     unknown(0);
     assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 0);
