@@ -28,6 +28,15 @@ fn run(stage: &Stage, address: &str, name: &str) {
     });
 }
 
+/// Three unknown tasks are told of where people look first.
+fn are_counted(stage: &Stage, address: &str) {
+    let list = stage.run(&["--addr", address, "machine", "list"]);
+    list.says(0, &["`plenum machine show m1` lists"]);
+    assert!(list.out.contains("0 +3 unknown"), "{list}");
+    let status = stage.run(&["--addr", address, "status"]).out;
+    assert!(status.contains("3 tasks on 1 machine (3 to be stopped unless adopted)"), "{status}");
+}
+
 /// Adopts an unknown task, and stops it after all.
 fn changes_their_mind(stage: &Stage, address: &str, id: &str) {
     stage.ask(address, &["machine", "adopt", "m1", id]);
@@ -72,12 +81,7 @@ fn an_unknown_task_runs_on_when_it_is_adopted_and_is_stopped_on_request_or_after
     assert_eq!((&kept["adopted"], &kept["resources"]["cpu_millis"]), (&json!(false), &json!(100)));
     assert_eq!(machine().unwrap()["allocated"]["cpu_millis"], 300, "they have their room");
 
-    let list = stage.run(&["--addr", &address, "machine", "list"]);
-    list.says(0, &["`plenum machine show m1` lists"]);
-    assert!(list.out.contains("0 +3 unknown"), "{list}");
-    let status = stage.run(&["--addr", &address, "status"]).out;
-    assert!(status.contains("3 tasks on 1 machine (3 to be stopped unless adopted)"), "{status}");
-
+    are_counted(&stage, &address);
     let adopted = stage.ask(&address, &["machine", "adopt", "m1", id]);
     assert_eq!((&adopted["name"], &adopted["changed"]), (&json!(id), &json!(true)));
     let wrong = stage.run(&["--addr", &address, "-o", "json", "machine", "adopt", "m1", "alloc-77-1"]);
