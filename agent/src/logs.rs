@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -80,18 +81,14 @@ pub fn read_at(directory: &Path, stream: &str, offset: u64, bytes_max: usize) ->
     Ok((Vec::new(), offset))
 }
 
-/// The offset at which the last `lines` lines begin, of what is kept; 0 lines: all of it.
+/// Where the last `lines` lines begin, of what is kept (0 lines: all of it), and where the next byte of the stream will be: both as they are
+/// at one look.
 ///
 /// # Errors
 /// When a file can't be read.
-pub fn tail_offset(directory: &Path, stream: &str, lines: u32) -> io::Result<u64> {
-    tail_of(&segments(directory, stream), lines)
-}
-
-/// Where the next byte of the stream will be.
-#[must_use]
-pub fn end_offset(directory: &Path, stream: &str) -> u64 {
-    segments(directory, stream).last().map_or(0, Segment::end)
+pub fn tail(directory: &Path, stream: &str, lines: u32) -> io::Result<Range<u64>> {
+    let kept = segments(directory, stream);
+    Ok(tail_of(&kept, lines)?..kept.last().map_or(0, Segment::end))
 }
 
 fn tail_of(kept: &[Segment], lines: u32) -> io::Result<u64> {
@@ -133,7 +130,7 @@ fn tail_of(kept: &[Segment], lines: u32) -> io::Result<u64> {
 /// # Errors
 /// When a file can't be read.
 pub fn read_tail(directory: &Path, stream: &str, lines: u32) -> io::Result<(Vec<u8>, u64)> {
-    let mut offset = tail_offset(directory, stream, lines)?;
+    let mut offset = tail(directory, stream, lines)?.start;
     let mut all = Vec::new();
     loop {
         let (bytes, next) = read_at(directory, stream, offset, usize::MAX)?;
@@ -175,9 +172,10 @@ mod tests {
         let dir = directory_with(&[(0, &text)]);
         for lines in [1, 4095, 4096, 4097, 8192, 12_288] {
             let behind = u64::from(lines) * 16;
-            assert_eq!(tail_offset(dir.path(), "stdout", lines).unwrap(), end_offset(dir.path(), "stdout") - behind);
+            let found = tail(dir.path(), "stdout", lines).unwrap();
+            assert_eq!(found.end - found.start, behind);
         }
-        assert_eq!(tail_offset(dir.path(), "stdout", 99_999).unwrap(), 0);
+        assert_eq!(tail(dir.path(), "stdout", 99_999).unwrap().start, 0);
     }
 
     // Whoever asked a loud task for its last lines while its oldest file was removed was told that there is no such file.

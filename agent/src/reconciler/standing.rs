@@ -84,7 +84,7 @@ impl AgentReconciler {
         matches!(&self.standing, Standing::Present(presence) if (presence.machine, presence.epoch) == (machine, epoch))
     }
 
-    /// After [`Input::Leave`]: the cell knows, or it does not answer.
+    /// After [`Input::Leave`](super::Input::Leave): the cell knows, or it does not answer.
     #[must_use]
     pub fn has_left(&self) -> bool {
         let is_heard = self.report.heard == Some(Unfit::AgentLeaves);

@@ -142,11 +142,11 @@ async fn send(
     let allocation = AllocationId::from_bits(asked.allocation).ok_or("expected an allocation's id")?;
     let files = directory.allocation(allocation);
     let stream = if asked.stderr { "stderr" } else { "stdout" };
-    // Looked at before anybody hears of this call: what is printed from here on is new.
+    // Looked at once, before anybody hears of this call: what is printed from here on is new.
     let root: PathBuf = files.root().to_owned();
-    let from = root.clone();
+    let (lines, from) = (asked.tail_lines, root.clone());
     let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
-    let end = read(move || Ok(logs::end_offset(&from, stream))).await.map_err(failed)?;
+    let there = read(move || logs::tail(&from, stream, lines)).await.map_err(failed)?;
     // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
     let first = v1::SendLogsRequest { request: asked.request, ..v1::SendLogsRequest::default() };
     if chunks.send(first).await.is_err() {
@@ -157,17 +157,9 @@ async fn send(
         return nothing_kept();
     }
     let asked_at = Instant::now();
-    let (lines, from) = (asked.tail_lines, root.clone());
-    let mut offset = match asked.only_new {
-        true => end,
-        false => read(move || logs::tail_offset(&from, stream, lines)).await.map_err(failed)?,
-    };
+    let mut offset = if asked.only_new { there.end } else { there.start };
     // Who doesn't follow gets what is there now: a loud task prints faster than anybody reads.
-    let until = match (asked.follow, asked.only_new) {
-        (true, _) => u64::MAX,
-        (false, true) => end,
-        (false, false) => logs::end_offset(&root, stream),
-    };
+    let until = if asked.follow { u64::MAX } else { there.end };
     loop {
         // Looked at first: what was printed before the end is read after it.
         let ended = match *standing.borrow() {
