@@ -178,6 +178,7 @@ fn agents() -> Vec<Vec<u8>> {
         exit_codes: vec![0, -1],
         restarts: vec![0, 3],
         reasons: vec![String::new(), "why".into()],
+        unfit: vec![v1::Unfit::Unspecified.into(), v1::Unfit::AgentLeaves.into()],
     };
     inputs.push(many.encode_to_vec());
     inputs

@@ -256,6 +256,20 @@ impl Shared {
         self.decision(answered)
     }
 
+    /// Asks for all of these at once, and waits until what of them was queued is decided. For who needs no answers: it would ask again.
+    pub(crate) async fn ask_unheard(&self, requests: impl Iterator<Item = Request>) {
+        let mut answers = Vec::new();
+        for request in requests {
+            let (sender, receiver) = oneshot::channel();
+            if self.submit(Asked::new(request), Reply::Once(sender)).is_ok() {
+                answers.push(receiver);
+            }
+        }
+        for answer in answers {
+            drop(answer.await);
+        }
+    }
+
     /// As [`Shared::ask`], for what the server asks by itself.
     pub(crate) async fn ask_own(&self, command: Command) -> Result<Decided, Failure> {
         let (sender, receiver) = oneshot::channel();

@@ -82,8 +82,11 @@ pub(super) fn agent(input: &[u8]) -> bool {
     if let Ok(Ok(transitions)) = report {
         survives_the_log(plenum_model::Command::ReportStatus(transitions));
     }
-    if let Ok(Ok((_, transitions))) = many {
-        survives_the_log(plenum_model::Command::ReportStatus(transitions));
+    if let Ok(Ok(many)) = many {
+        survives_the_log(plenum_model::Command::ReportStatus(many.transitions));
+        for machines::Fitness { machine, epoch, unfit } in many.fitness {
+            survives_the_log(plenum_model::Command::ReportFitness { machine, epoch, unfit });
+        }
     }
     read
 }

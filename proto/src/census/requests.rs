@@ -142,6 +142,7 @@ static REPORT_MANY: Census = Census {
         total("exit_codes", "exit codes", TRANSITIONS_MAX),
         total("restarts", "counts of restarts", TRANSITIONS_MAX),
         total("reasons", "reasons", TRANSITIONS_MAX),
+        total("unfit", "reasons why machines want no claims", REPORTED_MACHINES_MAX),
     ],
     shape: shape(&[
         (1, Numbers(0)),
@@ -154,5 +155,6 @@ static REPORT_MANY: Census = Census {
         (8, Numbers(7)),
         (9, Numbers(8)),
         (10, Entry(9)),
+        (11, Numbers(10)),
     ]),
 };

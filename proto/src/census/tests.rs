@@ -26,6 +26,9 @@ fn what_is_too_much_is_told_by_its_field_and_its_count() {
     assert_eq!(told(census("SubmitRequest"), &submit), expected);
     let reports = v1::ReportManyRequest { machines: vec![1; 20_000], ..v1::ReportManyRequest::default() };
     assert_eq!(told(census("ReportManyRequest"), &reports), "machines: expected at most 4096 machines, found 20000");
+    let reports = v1::ReportManyRequest { unfit: vec![1; 20_000], ..v1::ReportManyRequest::default() };
+    let expected = "unfit: expected at most 4096 reasons why machines want no claims, found 20000";
+    assert_eq!(told(census("ReportManyRequest"), &reports), expected);
     let notes = vec![v1::PassedOverNote::default(); 70_000];
     let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes });
     let expected = "passed_over.notes: expected at most 65536 notes, found 70000";

@@ -102,19 +102,39 @@ pub struct ReportedMachine {
     pub instance: String,
 }
 
-/// The machines of a report about many for which `takes` is false, and the transitions of all others. Each machine is asked about once,
+/// Whether a machine's agent wants new claims there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fitness {
+    /// Whose.
+    pub machine: MachineId,
+    /// In which epoch.
+    pub epoch: u32,
+    /// Why not; `None`: it does.
+    pub unfit: Option<Unfit>,
+}
+
+/// A report about many machines, taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Many {
+    /// Machines of which nothing was taken.
+    pub refused: Vec<ReportedMachine>,
+    /// What happened on all others.
+    pub transitions: Vec<Transition>,
+    /// Of all others; none where the report says nothing of it.
+    pub fitness: Vec<Fitness>,
+}
+
+/// Takes a report about many machines apart; nothing is taken of those for which `takes` is false. Each machine is asked about once,
 /// and none when the report breaks a rule.
 ///
 /// # Errors
 /// Names the field that breaks a rule.
-pub fn many(
-    wire: v1::ReportManyRequest,
-    mut takes: impl FnMut(&ReportedMachine) -> bool,
-) -> Result<(Vec<ReportedMachine>, Vec<Transition>), Invalid> {
+pub fn many(wire: v1::ReportManyRequest, mut takes: impl FnMut(&ReportedMachine) -> bool) -> Result<Many, Invalid> {
     let (machines, rows) = (wire.machines.len(), wire.allocations.len());
     bounds::at_most("machines", "machines", machines, REPORTED_MACHINES_MAX)?;
     bounds::column("epochs", machines, wire.epochs.len())?;
     optional("instances", machines, wire.instances.len())?;
+    optional("unfit", machines, wire.unfit.len())?;
     bounds::at_most("allocations", "transitions", rows, TRANSITIONS_MAX)?;
     bounds::column("of", rows, wire.of.len())?;
     bounds::column("states", rows, wire.states.len())?;
@@ -133,6 +153,11 @@ pub fn many(
         let epoch = bounds::epoch("", epoch).within_at("epochs", row)?;
         reported_of.push(ReportedMachine { machine, epoch, instance: instances.next().unwrap_or_default() });
     }
+    let said = reported_of.iter().zip(wire.unfit).enumerate().map(|(row, (of, number))| {
+        let unfit = unfit("", number).within_at("unfit", row)?;
+        Ok(Fitness { machine: of.machine, epoch: of.epoch, unfit })
+    });
+    let mut fitness = said.collect::<Result<Vec<_>, Invalid>>()?;
     let mut reasons = Reasons::default();
     let mut transitions = Vec::with_capacity(rows);
     for row in 0..rows {
@@ -153,11 +178,13 @@ pub fn many(
     }
     // Asked only now: a report that breaks a rule renews nothing.
     let refused: BTreeSet<MachineId> = reported_of.iter().filter(|of| !takes(of)).map(|of| of.machine).collect();
-    if !refused.is_empty() {
-        transitions.retain(|transition| !refused.contains(&transition.machine));
-        return Ok((reported_of.into_iter().filter(|of| refused.contains(&of.machine)).collect(), transitions));
+    if refused.is_empty() {
+        return Ok(Many { refused: Vec::new(), transitions, fitness });
     }
-    Ok((Vec::new(), transitions))
+    transitions.retain(|transition| !refused.contains(&transition.machine));
+    fitness.retain(|said| !refused.contains(&said.machine));
+    reported_of.retain(|of| refused.contains(&of.machine));
+    Ok(Many { refused: reported_of, transitions, fitness })
 }
 
 /// A column that is as long as the others, or left out.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use plenum_model::{Cell, Delta, MachineId, Revision, Unfit};
+use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
@@ -233,9 +234,10 @@ impl Hub {
         self.leases.lock().next_due_micros()
     }
 
-    /// Why a machine's agent wants no new claims there, as far as that is durable.
-    pub(crate) fn fitness_of(&self, machine: MachineId) -> Option<Unfit> {
-        self.unfit.lock().get(&machine.slot).copied()
+    /// Leaves what is news: durable is something else, or nothing.
+    pub(crate) fn retain_news(&self, said: &mut Vec<Fitness>) {
+        let unfit = self.unfit.lock();
+        said.retain(|said| unfit.get(&said.machine.slot).copied() != said.unfit);
     }
 
     /// Remembers what a machine uses. Bounded by the machines that have a lease.

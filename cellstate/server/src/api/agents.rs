@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use plenum_model::{Command, Decision, MachineId, RejectionCode};
+use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -19,6 +20,9 @@ use crate::shared::Shared;
 /// Metadata of Follow and Report with the instance that RegisterRequest said.
 const INSTANCE: &str = "plenum-instance";
 const INSTANCE_BYTES_MAX: usize = 64;
+/// Machines whose fitness is asked to be noted at a time, each by a command of its own: a rack, in one batch of the log, and nothing of
+/// what a principal may have waiting.
+const FITNESS_AT_ONCE: usize = 64;
 /// Messages between a stream and its connection.
 const MESSAGES_MAX: usize = 4;
 
@@ -55,6 +59,19 @@ impl AgentsService {
             principal.may_speak_for_machine(&machine.name)?;
         }
         Ok(())
+    }
+
+    /// Takes what agents say of their machines' fitness. Each report says it again: where the cell takes no changes, or an epoch is over
+    /// by now, that is no reason to refuse one.
+    async fn take_fitness(&self, principal: &Principal, mut said: Vec<Fitness>) {
+        self.shared.hub.retain_news(&mut said);
+        for some in said.chunks(FITNESS_AT_ONCE) {
+            let commands = some.iter().map(|said| {
+                let Fitness { machine, epoch, unfit } = *said;
+                Shared::request(principal.text(), "".into(), Command::ReportFitness { machine, epoch, unfit })
+            });
+            self.shared.ask_unheard(commands).await;
+        }
     }
 
     /// True if an epoch began before the cell was restored: its agent has to learn of that, by registering.
@@ -246,11 +263,7 @@ impl v1::agents_server::Agents for AgentsService {
         } else {
             self.shared.hub.reports.report(transitions).await?
         };
-        if self.shared.hub.fitness_of(machine) != unfit {
-            let command = Command::ReportFitness { machine, epoch, unfit };
-            // Each report says it: where the cell takes no changes, or the epoch is over by now, that is no reason to refuse this one.
-            drop(self.shared.ask(Shared::request(principal.text(), "".into(), command)).await);
-        }
+        self.take_fitness(&principal, vec![Fitness { machine, epoch, unfit }]).await;
         Ok(Response::new(v1::ReportResponse { revision, register }))
     }
 
@@ -273,16 +286,17 @@ impl v1::agents_server::Agents for AgentsService {
             checked_instance(instance.clone())?;
         }
         let (hub, now) = (&self.shared.hub, self.shared.clock.monotonic_micros());
-        let (gone, transitions) = plenum_proto::machines::many(wire, |of| {
+        let many = plenum_proto::machines::many(wire, |of| {
             !self.is_of_the_past(of.epoch) && hub.renew(of.machine, of.epoch, &of.instance, now)
         })
         .map_err(Failure::from)?;
-        let revision = if transitions.is_empty() {
+        let revision = if many.transitions.is_empty() {
             self.shared.durable_revision().0
         } else {
-            hub.reports.report(transitions).await?
+            hub.reports.report(many.transitions).await?
         };
-        let register = gone.into_iter().map(|of| of.machine.to_bits()).collect();
+        self.take_fitness(&principal, many.fitness).await;
+        let register = many.refused.into_iter().map(|of| of.machine.to_bits()).collect();
         Ok(Response::new(v1::ReportManyResponse { revision, register }))
     }
 

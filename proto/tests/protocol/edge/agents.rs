@@ -1,6 +1,6 @@
 //! What agents send.
 
-use plenum_model::{AllocationState, Command};
+use plenum_model::{AllocationState, Command, Unfit};
 use plenum_proto::{machines, v1};
 
 use super::cpu;
@@ -126,12 +126,26 @@ fn a_report_of_many_machines_gives_each_transition_to_its_own() {
         let slots = transitions.iter().map(|one| (one.machine.slot, one.epoch, one.allocation.slot));
         slots.collect::<Vec<_>>()
     };
-    let (refused, transitions) = machines::many(many(), |_| true).unwrap();
-    assert!(refused.is_empty() && transitions.iter().all(|one| one.reason.is_empty() && one.exit_code == 0));
-    assert_eq!(slots_of(transitions), [(1, 5, 7), (0, 4, 8), (1, 5, 9)]);
-    let (refused, transitions) = machines::many(many(), |of| of.epoch == 4).unwrap();
-    assert_eq!(refused.iter().map(|of| of.machine.slot).collect::<Vec<_>>(), [1]);
-    assert_eq!(slots_of(transitions), [(0, 4, 8)]);
+    let all = machines::many(many(), |_| true).unwrap();
+    assert!(all.refused.is_empty() && all.fitness.is_empty());
+    assert!(all.transitions.iter().all(|one| one.reason.is_empty() && one.exit_code == 0));
+    assert_eq!(slots_of(all.transitions), [(1, 5, 7), (0, 4, 8), (1, 5, 9)]);
+    let one = machines::many(many(), |of| of.epoch == 4).unwrap();
+    assert_eq!(one.refused.iter().map(|of| of.machine.slot).collect::<Vec<_>>(), [1]);
+    assert_eq!(slots_of(one.transitions), [(0, 4, 8)]);
+}
+
+#[test]
+fn a_report_of_many_machines_says_of_all_whether_they_are_fit_or_of_none() {
+    let said = |unfit: &[v1::Unfit], takes: fn(&machines::ReportedMachine) -> bool| {
+        let wire = v1::ReportManyRequest { unfit: unfit.iter().map(|&of| of.into()).collect(), ..many() };
+        let fitness = machines::many(wire, takes).unwrap().fitness;
+        fitness.iter().map(|of| (of.machine.slot, of.epoch, of.unfit)).collect::<Vec<_>>()
+    };
+    let (fit, leaves) = (v1::Unfit::Unspecified, v1::Unfit::AgentLeaves);
+    assert_eq!(said(&[], |_| true), []);
+    assert_eq!(said(&[leaves, fit], |_| true), [(0, 4, Some(Unfit::AgentLeaves)), (1, 5, None)]);
+    assert_eq!(said(&[leaves, fit], |of| of.epoch == 5), [(1, 5, None)]);
 }
 
 #[test]
@@ -145,6 +159,8 @@ fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
     check(|wire| wire.epochs.truncate(1), "epochs: expected 2, one for each row, found 1");
     check(|wire| wire.machines[1] = 1 << 32, "machines: expected each machine once, found machine-0-1 twice");
     check(|wire| wire.of[2] = 2, "of: expected the position of one of 2 machines, found 2");
+    check(|wire| wire.unfit = vec![0], "unfit: expected 2, one for each row, found 1");
+    check(|wire| wire.unfit = vec![0, 3], "unfit[1]: expected one of AGENT_LEAVES, STATE_UNWRITABLE, found 3");
     check(|wire| wire.ready = vec![true], "ready: expected 3, one for each row, found 1");
     check(
         |wire| wire.reasons = vec![String::new(), "x".repeat(256), String::new()],
