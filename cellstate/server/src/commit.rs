@@ -20,6 +20,7 @@
 //! The caller hands over what arrived ([`Committer::handle`]), then carries out what [`Committer::poll`] gives until it gives
 //! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues.
 
+mod asked;
 pub(crate) mod bounds;
 mod building;
 mod room;
@@ -33,11 +34,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_core::{Core, Decided};
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Request, Revision, TransactionOutcome};
-use plenum_proto::Invalid;
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, Revision, TransactionOutcome};
 
 use crate::planted_bugs;
 use crate::publish::LoggedBatch;
+pub use asked::{Asked, SERVER};
 use building::Building;
 pub(crate) use room::{reports_within, stops_within};
 
@@ -59,63 +60,6 @@ impl Default for CommitOptions {
         Self { batch_bytes: 1 << 20, batch_requests: 4096, effect_bytes: 8 << 20 }
     }
 }
-
-/// A validated request, with its encoded form for the log, which is made on another thread.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    request: Request,
-    encoded: Bytes,
-}
-
-impl Asked {
-    /// Encodes a request. Not for the resolver's thread.
-    #[must_use]
-    pub fn new(request: Request) -> Self {
-        let encoded = plenum_proto::command::encode(&request);
-        Self { request, encoded }
-    }
-
-    /// A transaction that came in as these bytes: checked, and logged as it came. Not for the resolver's thread.
-    ///
-    /// # Errors
-    /// Names the field that breaks a rule.
-    pub fn commit(principal: &Arc<str>, namespace: &Arc<str>, transaction: &Bytes) -> Result<Self, Invalid> {
-        let command = plenum_proto::transaction::commit(transaction.clone())?;
-        Ok(Self::committing(principal, namespace, command, transaction))
-    }
-
-    /// The same, with the command that those bytes were checked to be.
-    pub(crate) fn committing(
-        principal: &Arc<str>,
-        namespace: &Arc<str>,
-        command: Command,
-        transaction: &Bytes,
-    ) -> Self {
-        let encoded = plenum_proto::command::encode_commit(principal, namespace, transaction);
-        Self { request: Request { principal: principal.clone(), namespace: namespace.clone(), command }, encoded }
-    }
-
-    /// A request of the server itself.
-    #[must_use]
-    pub fn by_server(command: Command) -> Self {
-        Self::new(Request { principal: Arc::from(SERVER), namespace: Arc::from(""), command })
-    }
-
-    /// What is asked.
-    #[must_use]
-    pub fn request(&self) -> &Request {
-        &self.request
-    }
-
-    /// Bytes in the log.
-    #[must_use]
-    pub fn encoded_bytes(&self) -> usize {
-        self.encoded.len()
-    }
-}
-
-/// The principal of what the server does by itself.
-pub const SERVER: &str = "server";
 
 /// What happens to a committer. `T` is whatever the caller needs to find the asker again.
 #[derive(Debug)]
@@ -402,7 +346,8 @@ impl<T> Committer<T> {
 
     fn decide(&mut self, now: LogTime, ticket: Option<T>, asked: &Asked) {
         let answer = self.judge(now, asked);
-        self.opened |= matches!(asked.request.command, Command::OpenServer(_)) && matches!(answer, Answer::Changed(_));
+        self.opened |=
+            matches!(asked.request().command, Command::OpenServer(_)) && matches!(answer, Answer::Changed(_));
         if let Some(ticket) = ticket {
             let at = self.core.cell().revision();
             self.answer_when_durable(Waiting { ticket, at, answer });
@@ -414,7 +359,7 @@ impl<T> Committer<T> {
             return Answer::Unchanged(Decision::Rejected(rejection));
         }
         let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));
-        match self.core.decide(&asked.request, time) {
+        match self.core.decide(asked.request(), time) {
             Decided::Changed { decision, delta } => {
                 self.idle_tick = None;
                 let note = self.note(&decision);

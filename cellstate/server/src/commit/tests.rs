@@ -287,7 +287,7 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
     let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
     let stop = Command::StopJob(plenum_model::JobId { slot: 0, generation: 1 });
     for asked in [open_server(), ask(submit), ask(stop)] {
-        let decided = core.decide(&asked.request, LogTime::from_micros(1));
+        let decided = core.decide(asked.request(), LogTime::from_micros(1));
         assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
     }
     assert!(core.next_due().is_some(), "it is to be forgotten one day");
