@@ -1,0 +1,154 @@
+//! Logs that are sound, and logs that are not.
+
+use super::*;
+use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
+use plenum_model::CellIdentity;
+
+fn open_server(term: u64) -> Asked {
+    let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term, custom_resources: Vec::new() };
+    Asked::by_server(Command::OpenServer(identity))
+}
+
+fn open_session(scheduler: &str) -> Asked {
+    Asked::by_server(Command::OpenSession { scheduler: scheduler.into() })
+}
+
+/// The entries of a small log.
+fn entries() -> Vec<v1::LogEntry> {
+    let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
+    for asked in [open_server(1), open_session("batch"), open_session("service")] {
+        committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
+    }
+    let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
+    v1::LogBatch::decode(batch.bytes).unwrap().entries
+}
+
+fn origin(core_version: u32) -> Origin {
+    Origin { core_version, core_options: None, time_micros: 5 }
+}
+
+fn audited(entries: &[v1::LogEntry]) -> Audit {
+    let mut audit = Audit::default();
+    entries.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here"));
+    audit
+}
+
+#[test]
+fn a_log_as_it_was_written_is_sound() {
+    let audit = audited(&entries());
+    assert_eq!((audit.violations.len(), audit.folded, audit.decided_again), (0, 3, 3));
+}
+
+#[test]
+fn another_answer_than_the_rules_give_is_a_violation_and_so_is_another_change() {
+    let mut answered = entries();
+    answered[1].decided = answered[0].decided.clone();
+    let audit = audited(&answered);
+    assert_eq!((audit.violations[0].revision, audit.folded), (Revision(2), 3));
+    assert!(audit.violations[0].what.starts_with("decided again, the answer is another one"));
+
+    let mut asked = entries();
+    asked[2].asked = asked[1].asked.clone();
+    let audit = audited(&asked);
+    assert_eq!(audit.violations[0].revision, Revision(3));
+    assert!(audit.violations[0].what.contains("other things change"), "{}", audit.violations[0]);
+}
+
+fn submit(count: u32) -> Asked {
+    let group = v1::GroupShape {
+        name: "work".to_owned(),
+        count,
+        resources: Some(v1::Resources { cpu_millis: 1, ..v1::Resources::default() }),
+        ..v1::GroupShape::default()
+    };
+    let body = v1::GroupBody {
+        name: "work".to_owned(),
+        driver: "exec".to_owned(),
+        command: vec!["/bin/true".to_owned()],
+        ..v1::GroupBody::default()
+    };
+    let shape = v1::JobShape {
+        namespace: "default".to_owned(),
+        name: format!("job-{count}"),
+        scheduler: "batch".to_owned(),
+        kind: v1::JobKind::ToCompletion.into(),
+        groups: vec![group],
+        ..v1::JobShape::default()
+    };
+    let spec = v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody { groups: vec![body] }) };
+    Asked::by_server(plenum_proto::jobs::submit(spec).unwrap())
+}
+
+// A million tasks that waited were walked at each revision: the cell counted as small, as nothing was live in it.
+#[test]
+fn a_cell_of_many_waiting_tasks_is_not_checked_whole_at_each_revision() {
+    let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
+    for asked in [open_server(1), submit(10), submit(5000)] {
+        committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
+    }
+    let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
+    let mut audit = Audit::default();
+    let checked = v1::LogBatch::decode(batch.bytes).unwrap().entries.into_iter().map(|entry| {
+        audit.entry(&entry, &origin(plenum_core::CORE_VERSION), "here");
+        audit.is_checked_whole(Revision(entry.revision))
+    });
+    assert_eq!(checked.collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!((audit.violations.len(), audit.folded), (0, 3));
+    assert!(audit.is_checked_whole(Revision(2000)));
+}
+
+#[test]
+fn each_violation_is_told_and_not_only_the_first() {
+    let mut entries = entries();
+    for place in [1, 2] {
+        entries[place].decided = Default::default();
+    }
+    let audit = audited(&entries);
+    let places: Vec<_> = audit.violations.iter().map(|violation| violation.revision.0).collect();
+    assert_eq!((places.as_slice(), audit.decided_again), ([2, 3].as_slice(), 3));
+}
+
+#[test]
+fn what_was_decided_with_other_bounds_is_decided_again_with_those() {
+    let tight = CoreOptions { sessions_max: 1, ..CoreOptions::default() };
+    let logged = Origin { core_options: Some(bounds::to_wire(&tight)), ..origin(plenum_core::CORE_VERSION) };
+    let mut audit = Audit::default();
+    entries().iter().for_each(|entry| audit.entry(entry, &logged, "here"));
+    assert_eq!((audit.violations.len(), audit.violations[0].revision), (1, Revision(3)));
+    assert!(audit.violations[0].what.contains("at most 1 sessions"), "{}", audit.violations[0]);
+}
+
+#[test]
+fn from_a_checkpoint_on_what_was_granted_is_compared_and_not_where() {
+    let entries = entries();
+    let mut cell = Cell::default();
+    cell.apply(&delta::decode(entries[0].delta.clone()).unwrap()).unwrap();
+    let mut audit = Audit::default();
+    audit.begin_with(cell.clone());
+    entries.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here"));
+    assert_eq!((audit.violations.len(), audit.folded, audit.decided_again, audit.compared_loosely), (0, 2, 2, 2));
+
+    // Another session than was asked for is another change, also there.
+    let mut wrong = entries;
+    wrong[1].decided = Default::default();
+    let mut audit = Audit::default();
+    audit.begin_with(cell);
+    wrong.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here"));
+    assert_eq!(audit.violations[0].revision, Revision(2));
+}
+
+#[test]
+fn what_another_version_decided_is_folded_and_not_decided_again() {
+    let mut audit = Audit::default();
+    entries().iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION + 1), "here"));
+    assert_eq!((audit.violations.len(), audit.folded, audit.decided_again), (0, 3, 0));
+}
+
+#[test]
+fn a_delta_that_is_missing_ends_the_folding_with_its_place() {
+    let mut entries = entries();
+    entries.remove(1);
+    let audit = audited(&entries);
+    assert_eq!((audit.folded, audit.violations.len(), audit.broken), (1, 2, true));
+    assert!(audit.violations[1].what.contains("expected revision 2, found 3"), "{}", audit.violations[1]);
+}
