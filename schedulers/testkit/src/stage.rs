@@ -3,8 +3,9 @@
 //! Messages are delivered in order, and by themselves. A test decides when time passes, what tasks do, when a scheduler's
 //! requests are held back, and when its connection breaks.
 
+mod serving;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use plenum_core::{Core, CoreOptions, Decided};
@@ -12,17 +13,15 @@ use plenum_model::{
     AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Device, JobId, LogTime, MachineId, Outcome,
     Request, Resources, Revision, SessionId, Transition,
 };
-use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
-use plenum_proto::{delta, jobs, pages, sections::Sections, transaction};
+use plenum_proto::v1::{self, session_response::Tell};
+use plenum_proto::{delta, jobs, pages, sections::Sections};
 use plenum_sdk::{Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
 
 use crate::job::JobBuilder;
+use serving::tell;
 
 /// Log time at which each stage begins: the schedulers' own clocks begin at 0.
 const BEGIN_MICROS: i64 = 1_000_000_000_000_000;
-
-/// The code of `google.rpc` of every rejection here: runtimes go by the cell's own code.
-const INVALID_ARGUMENT: i32 = 3;
 
 /// Steps after which a stage that never comes to rest is thought to run in circles.
 const STEPS_MAX: usize = 100_000;
@@ -411,110 +410,6 @@ impl Stage {
             }
         }
     }
-
-    /// Deltas since what the scheduler was told last.
-    fn publish(&mut self, seat: Seat) {
-        let Some(link) = &mut self.seats[seat.0].link else { return };
-        if link.session.is_none() {
-            return;
-        }
-        let news: Vec<Bytes> = self.deltas.range(link.told.next()..).map(|(_, bytes)| bytes.clone()).collect();
-        if !news.is_empty() {
-            link.to_scheduler.push_back(tell(Tell::Deltas(v1::Deltas { deltas: news })));
-            link.told = self.core.cell().revision();
-        }
-    }
-
-    fn serve(&mut self, seat: Seat, request: v1::SessionRequest) {
-        match request.ask.expect("a runtime asks for something") {
-            Ask::Hello(hello) => self.welcome(seat, &hello),
-            Ask::Commit(wire) => self.commit(seat, wire),
-            Ask::PassedOver(notes) => {
-                for note in notes.notes {
-                    let job = JobId::from_bits(note.job).expect("notes are about jobs");
-                    self.passed_over.insert((job, note.group), note.reason);
-                }
-            }
-        }
-    }
-
-    fn welcome(&mut self, seat: Seat, hello: &v1::Hello) {
-        let known = hello.incarnation == 1 && self.cell().session(SessionId(hello.session)).is_some();
-        let session = if known {
-            SessionId(hello.session)
-        } else {
-            let command = Command::OpenSession { scheduler: hello.scheduler.as_str().into() };
-            let namespace = hello.namespace.as_str().into();
-            let opened = self.decide(&Request { principal: "local".into(), namespace, command });
-            let Decision::Accepted { id, .. } = opened else { panic!("no session: {opened:?}") };
-            SessionId(id)
-        };
-        let snapshot = !known || hello.revision == 0;
-        let revision = if snapshot { self.cell().revision() } else { Revision(hello.revision) };
-        let mut messages = vec![Tell::Welcome(v1::Welcome {
-            session: session.0,
-            incarnation: 1,
-            term: 1,
-            revision: revision.0,
-            snapshot,
-            cell_id: vec![7; 16].into(),
-        })];
-        if snapshot {
-            let pages = self.pages();
-            messages.push(Tell::Snapshot(v1::SnapshotPart { revision: revision.0, pages, last: true }));
-        }
-        let link = self.seats[seat.0].link.as_mut().expect("it has just said hello");
-        link.session = Some(session);
-        link.told = revision;
-        link.to_scheduler.extend(messages.into_iter().map(tell));
-    }
-
-    fn commit(&mut self, seat: Seat, wire: v1::Transaction) {
-        let number = wire.number;
-        let command = transaction::commit_decoded(&wire).expect("a runtime sends valid transactions");
-        let decision = self.decide(&Request { principal: "local".into(), namespace: "default".into(), command });
-        let answer = match decision {
-            Decision::Outcome(outcome) => {
-                let first = self.outcomes.insert((outcome.id.session, number), (*outcome).clone()).is_none();
-                self.note(seat, &outcome, first);
-                Tell::Outcome((&*outcome).into())
-            }
-            Decision::Rejected(rejection) => Tell::Error(v1::RequestError {
-                number,
-                status: INVALID_ARGUMENT,
-                code: rejection.code.as_str().into(),
-                message: rejection.message,
-                retry_after_micros: 0,
-            }),
-            Decision::Accepted { .. } => panic!("a transaction has an outcome"),
-        };
-        // Deltas up to an outcome's revision precede it.
-        self.publish(seat);
-        if let Some(link) = &mut self.seats[seat.0].link {
-            link.to_scheduler.push_back(tell(answer));
-        }
-    }
-
-    fn note(&mut self, seat: Seat, outcome: &Outcome, first: bool) {
-        let name = &self.seats[seat.0].name;
-        let (granted, claims) = (outcome.granted(), outcome.claims());
-        let again = if first { "" } else { " (again)" };
-        let _ = writeln!(self.transcript, "{name}: {granted} of {claims} granted{again}");
-        for refusal in &outcome.refusals {
-            let task = refusal.task;
-            let machine = self.core.cell().machine_in(refusal.machine).map_or("?", |machine| &machine.name);
-            let kind = format!("{:?}", refusal.kind).to_lowercase();
-            let culprit = refusal.culprits.first().map_or(String::new(), |culprit| {
-                let who = if culprit.scheduler.is_empty() { &culprit.event } else { &culprit.scheduler };
-                format!(", culprit {who}")
-            });
-            let _ = writeln!(self.transcript, "  task {task} on {machine}: {kind} {:?}{culprit}", refusal.reason);
-        }
-    }
-}
-
-fn tell(tell: Tell) -> v1::SessionResponse {
-    v1::SessionResponse { tell: Some(tell) }
 }
 
 #[cfg(test)]
