@@ -1,18 +1,22 @@
 //! The segment files of an open log, shared by the commit path, readers and the background: which are there,
 //! which are still needed, and the next one, made before it is needed.
 
-use crate::archive::{Archive, FramePlace};
+mod keeper;
+mod making;
+
+use crate::archive::FramePlace;
 use crate::disk::{Disk, DiskError, DiskFile, DiskLock, OpenMode};
-use crate::format::{CHUNK_BYTES, count, index};
 use crate::mark::HighWater;
 use crate::options::Options;
-use crate::reader::{ReadError, Reader, reader};
 use crate::scan::Tail;
 use crate::segment;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
+
+pub use keeper::{Keeper, Space};
+pub(crate) use making::{Fill, make_segment};
 
 /// How many segments that nobody needs stay until the next one is made of them: one, because one is made at a time …
 const SPARED: usize = 1;
@@ -38,23 +42,6 @@ impl PrepareError {
         let advice = if source.is_full() { "the disk is full: make room" } else { "see the cause" };
         PrepareError { number, advice, source }
     }
-}
-
-/// Whether there is room for the log to grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Space {
-    /// At least the reserve is free.
-    Ok {
-        /// Free bytes.
-        free_bytes: u64,
-    },
-    /// Less than the reserve is free: become read-only, before the disk is full.
-    Low {
-        /// Free bytes.
-        free_bytes: u64,
-        /// What must be free: the reserve.
-        needed_bytes: u64,
-    },
 }
 
 /// One segment that was begun.
@@ -348,200 +335,5 @@ impl Shelf {
         let state = self.state();
         let ready = state.ready.map_or(0, |(_, bytes)| bytes);
         state.segments.iter().map(|segment| segment.bytes).fold(ready, u64::saturating_add)
-    }
-}
-
-/// How a file becomes one of zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fill {
-    /// Zeros are written. A later write changes nothing but data, so that its sync waits for nothing else.
-    Written,
-    /// The file system notes that the blocks are zeros. A later write changes that note, which its sync waits for; but
-    /// the disk writes everything once, and not twice.
-    Noted,
-}
-
-impl Fill {
-    /// From this mean frame on, a sync that waits for the note costs less than zeros in its place: both take 100 µs on a disk of
-    /// 2.5 GB/s.
-    const NOTED_FROM_BYTES: u64 = 256 * 1024;
-
-    /// What suits the next segment, when it gets such frames.
-    fn for_frames(mean_bytes: u64) -> Self {
-        if mean_bytes < Fill::NOTED_FROM_BYTES { Fill::Written } else { Fill::Noted }
-    }
-}
-
-/// Zeros of a segment that are written between two syncs. Beside 64 MiB at once one of the log's own takes 40 ms, beside 1 MiB 1.2 ms
-/// in one of a hundred.
-const SYNCED_BYTES: u64 = 512 * 1024;
-
-const _: () = assert!(SYNCED_BYTES.is_multiple_of(CHUNK_BYTES));
-
-/// Makes the spare a file of zeros and gives it a segment's name; its size. On failure the spare is removed: its
-/// room is needed more than its blocks.
-pub(crate) fn make_segment(disk: &dyn Disk, number: u64, bytes: u64, fill: Fill) -> Result<u64, DiskError> {
-    let make = || {
-        let mut file = disk.open(segment::SPARE, OpenMode::Create)?;
-        if file.size_bytes()? > bytes {
-            // Of a larger setting: begun anew, so that all files have the size they should have.
-            disk.remove(segment::SPARE)?;
-            file = disk.open(segment::SPARE, OpenMode::Create)?;
-        }
-        if fill == Fill::Written || !file.zero(0, bytes)? {
-            write_zeros(&*file, bytes)?;
-        }
-        file.sync()?;
-        disk.rename(segment::SPARE, &segment::name(number))?;
-        disk.sync_dir()
-    };
-    make().inspect_err(|_| {
-        if let Err(also) = disk.remove(segment::SPARE) {
-            tracing::debug!(cause = %also, "the spare file is not there to be removed");
-        }
-    })?;
-    Ok(bytes)
-}
-
-fn write_zeros(file: &dyn DiskFile, bytes: u64) -> Result<(), DiskError> {
-    let zeros = vec![0; index(bytes.min(CHUNK_BYTES))];
-    let mut offset = 0;
-    while offset < bytes {
-        let length = count(zeros.len()).min(bytes - offset);
-        file.write_at(offset, &zeros[..index(length)])?;
-        offset += length;
-        // A sync of the log itself waits for what is before it on the disk: for a whole segment of zeros that is 40 ms.
-        if offset.is_multiple_of(SYNCED_BYTES) {
-            file.sync()?;
-        }
-    }
-    Ok(())
-}
-
-/// The side of an open log that is not the commit path: for background threads and readers. Clones share it.
-/// The directory stays locked until the journal and all keepers and readers are dropped.
-#[derive(Clone)]
-pub struct Keeper(pub(crate) Arc<Shelf>);
-
-impl Keeper {
-    /// Makes the next segment when it is not made yet (a write of a whole segment: keep it off the commit path),
-    /// and recycles or removes what is released. Call it after each commit that changed [`Keeper::is_ready`], or
-    /// every few milliseconds; it is cheap when there is nothing to do.
-    ///
-    /// # Errors
-    /// The log goes on; try again later. A full disk shows here long before the commit path sees it.
-    pub fn prepare(&self) -> Result<(), PrepareError> {
-        self.0.housekeep()
-    }
-
-    /// Removes segments that are spared to be used again: for a disk with hardly any room left.
-    ///
-    /// # Errors
-    /// As [`Keeper::prepare`].
-    pub fn give_back(&self) -> Result<(), PrepareError> {
-        self.0.give_back()
-    }
-
-    /// True when the next segment is made, so that the commit path will not have to wait for it.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.0.state().ready.is_some()
-    }
-
-    /// Gives up all revisions up to this one: they are in the history, durably. Whole segments are recycled at
-    /// the next [`Keeper::prepare`]; the last one released stays until the next segment is needed. Never goes
-    /// backwards.
-    pub fn release(&self, up_to_revision: u64) {
-        let mut state = self.0.state();
-        state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
-    }
-
-    /// What is before this revision need not stay where released segments are kept ([`Options::keep_released`]). Whole segments are used
-    /// again at the next [`Keeper::prepare`], or removed, once they are released, too. Never goes backwards.
-    pub fn give_up(&self, before_revision: u64) {
-        let mut state = self.0.state();
-        state.wanted_from = state.wanted_from.max(before_revision);
-    }
-
-    /// Where the frame that begins with a revision stands, if it is one of the newest, and released segments are kept. Otherwise a
-    /// [`Frame`](crate::Frame) tells, too.
-    #[must_use]
-    pub fn place_of(&self, first_revision: u64) -> Option<FramePlace> {
-        let state = self.0.state();
-        let at = state.places.binary_search_by_key(&first_revision, |(first, _)| *first).ok()?;
-        state.places.get(at).map(|(_, place)| *place)
-    }
-
-    /// The first revision of the oldest kept segment, or that of the log where none is kept.
-    #[must_use]
-    pub fn oldest_kept_revision(&self) -> u64 {
-        let state = self.0.state();
-        state.kept.front().or_else(|| state.segments.front()).map_or(1, |segment| segment.first_revision)
-    }
-
-    /// The size of all kept segments together. [`Keeper::size_bytes`] leaves them out.
-    #[must_use]
-    pub fn kept_bytes(&self) -> u64 {
-        self.0.state().kept.iter().map(|segment| segment.bytes).fold(0, u64::saturating_add)
-    }
-
-    /// Reads frames of live and of kept segments by their place.
-    #[must_use]
-    pub fn archive(&self) -> Archive {
-        Archive::new(Arc::clone(&self.0.disk))
-    }
-
-    /// Reads from a revision on.
-    ///
-    /// # Errors
-    /// [`ReadError::Retired`] before the oldest, [`ReadError::Ahead`] behind the next one.
-    pub fn reader(&self, from_revision: u64) -> Result<Reader, ReadError> {
-        reader(&self.0, from_revision)
-    }
-
-    /// Whether the disk has room. To be asked about once a second.
-    ///
-    /// # Errors
-    /// When the system cannot tell.
-    pub fn space(&self) -> Result<Space, DiskError> {
-        let free_bytes = self.0.disk.free_bytes()?;
-        let needed_bytes = self.0.options.reserve_bytes();
-        Ok(if free_bytes < needed_bytes { Space::Low { free_bytes, needed_bytes } } else { Space::Ok { free_bytes } })
-    }
-
-    /// What must be free on the disk: below it, [`Keeper::space`] is low.
-    #[must_use]
-    pub fn needed_bytes(&self) -> u64 {
-        self.0.options.reserve_bytes()
-    }
-
-    /// The size of all segment files together, the ready one included.
-    #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
-    }
-
-    /// The oldest revision that can be read; one after the last when there is none.
-    #[must_use]
-    pub fn oldest_revision(&self) -> u64 {
-        self.0.state().segments.front().map_or(1, |segment| segment.first_revision)
-    }
-
-    /// The durable end of the log.
-    #[must_use]
-    pub fn tail(&self) -> Tail {
-        self.0.tail()
-    }
-
-    /// The writer of the high-water mark.
-    #[must_use]
-    pub fn high_water(&self) -> HighWater {
-        self.0.high_water.clone()
-    }
-}
-
-impl std::fmt::Debug for Keeper {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.debug_struct("Keeper").field("tail", &self.tail()).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,154 @@
+//! What readers and the background may ask of an open log, beside the commit path.
+
+use super::{PrepareError, Shelf};
+use crate::archive::{Archive, FramePlace};
+use crate::disk::DiskError;
+use crate::mark::HighWater;
+use crate::reader::{ReadError, Reader, reader};
+use crate::scan::Tail;
+use std::sync::Arc;
+
+/// Whether there is room for the log to grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// At least the reserve is free.
+    Ok {
+        /// Free bytes.
+        free_bytes: u64,
+    },
+    /// Less than the reserve is free: become read-only, before the disk is full.
+    Low {
+        /// Free bytes.
+        free_bytes: u64,
+        /// What must be free: the reserve.
+        needed_bytes: u64,
+    },
+}
+
+/// The side of an open log that is not the commit path: for background threads and readers. Clones share it.
+/// The directory stays locked until the journal and all keepers and readers are dropped.
+#[derive(Clone)]
+pub struct Keeper(pub(crate) Arc<Shelf>);
+
+impl Keeper {
+    /// Makes the next segment when it is not made yet (a write of a whole segment: keep it off the commit path),
+    /// and recycles or removes what is released. Call it after each commit that changed [`Keeper::is_ready`], or
+    /// every few milliseconds; it is cheap when there is nothing to do.
+    ///
+    /// # Errors
+    /// The log goes on; try again later. A full disk shows here long before the commit path sees it.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        self.0.housekeep()
+    }
+
+    /// Removes segments that are spared to be used again: for a disk with hardly any room left.
+    ///
+    /// # Errors
+    /// As [`Keeper::prepare`].
+    pub fn give_back(&self) -> Result<(), PrepareError> {
+        self.0.give_back()
+    }
+
+    /// True when the next segment is made, so that the commit path will not have to wait for it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.state().ready.is_some()
+    }
+
+    /// Gives up all revisions up to this one: they are in the history, durably. Whole segments are recycled at
+    /// the next [`Keeper::prepare`]; the last one released stays until the next segment is needed. Never goes
+    /// backwards.
+    pub fn release(&self, up_to_revision: u64) {
+        let mut state = self.0.state();
+        state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
+    }
+
+    /// What is before this revision need not stay where released segments are kept ([`Options::keep_released`]). Whole segments are used
+    /// again at the next [`Keeper::prepare`], or removed, once they are released, too. Never goes backwards.
+    pub fn give_up(&self, before_revision: u64) {
+        let mut state = self.0.state();
+        state.wanted_from = state.wanted_from.max(before_revision);
+    }
+
+    /// Where the frame that begins with a revision stands, if it is one of the newest, and released segments are kept. Otherwise a
+    /// [`Frame`](crate::Frame) tells, too.
+    #[must_use]
+    pub fn place_of(&self, first_revision: u64) -> Option<FramePlace> {
+        let state = self.0.state();
+        let at = state.places.binary_search_by_key(&first_revision, |(first, _)| *first).ok()?;
+        state.places.get(at).map(|(_, place)| *place)
+    }
+
+    /// The first revision of the oldest kept segment, or that of the log where none is kept.
+    #[must_use]
+    pub fn oldest_kept_revision(&self) -> u64 {
+        let state = self.0.state();
+        state.kept.front().or_else(|| state.segments.front()).map_or(1, |segment| segment.first_revision)
+    }
+
+    /// The size of all kept segments together. [`Keeper::size_bytes`] leaves them out.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.0.state().kept.iter().map(|segment| segment.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Reads frames of live and of kept segments by their place.
+    #[must_use]
+    pub fn archive(&self) -> Archive {
+        Archive::new(Arc::clone(&self.0.disk))
+    }
+
+    /// Reads from a revision on.
+    ///
+    /// # Errors
+    /// [`ReadError::Retired`] before the oldest, [`ReadError::Ahead`] behind the next one.
+    pub fn reader(&self, from_revision: u64) -> Result<Reader, ReadError> {
+        reader(&self.0, from_revision)
+    }
+
+    /// Whether the disk has room. To be asked about once a second.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn space(&self) -> Result<Space, DiskError> {
+        let free_bytes = self.0.disk.free_bytes()?;
+        let needed_bytes = self.0.options.reserve_bytes();
+        Ok(if free_bytes < needed_bytes { Space::Low { free_bytes, needed_bytes } } else { Space::Ok { free_bytes } })
+    }
+
+    /// What must be free on the disk: below it, [`Keeper::space`] is low.
+    #[must_use]
+    pub fn needed_bytes(&self) -> u64 {
+        self.0.options.reserve_bytes()
+    }
+
+    /// The size of all segment files together, the ready one included.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    /// The oldest revision that can be read; one after the last when there is none.
+    #[must_use]
+    pub fn oldest_revision(&self) -> u64 {
+        self.0.state().segments.front().map_or(1, |segment| segment.first_revision)
+    }
+
+    /// The durable end of the log.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.0.tail()
+    }
+
+    /// The writer of the high-water mark.
+    #[must_use]
+    pub fn high_water(&self) -> HighWater {
+        self.0.high_water.clone()
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Keeper").field("tail", &self.tail()).finish_non_exhaustive()
+    }
+}
