@@ -1,0 +1,159 @@
+//! Opening the store, and making it: what of fjall's can't be read is named, or set aside.
+
+use super::Store;
+use crate::error::{OpenError, StoreError};
+use crate::keys::Shelf;
+use crate::options::{JournalSetAside, Options};
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, Database, KeyspaceCreateOptions, LsmError};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+
+const STORE_FOLDER: &str = "store";
+/// Where a store is made: fjall can't open one whose making was cut off, so that name tells that it may go.
+const UNFINISHED_FOLDER: &str = "store.new";
+/// Where fjall has its keyspaces.
+const KEYSPACES_FOLDER: &str = "keyspaces";
+const SET_ASIDE_FOLDER: &str = "journal-set-aside";
+
+/// The least that fjall takes.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// The tables of an idle history are few; this bounds a busy one's open files.
+const OPEN_FILES_MAX: usize = 64;
+/// Small tables keep each merge short, so that flushing never waits long for the one worker. And each is synced as a whole, for which
+/// the log waits that is on the same disk: 4 ms in one of a hundred of its syncs for tables of 8 MiB, 1.6 ms for these.
+const TABLE_BYTES: u64 = 2 << 20;
+/// Tables that wait before they are merged. Times their size it is what the first level holds.
+const TABLES_MERGED: u8 = 8;
+
+impl Store {
+    /// Opens or makes the store in `folder`. A journal of fjall's that can't be read is set aside, and said so.
+    pub(crate) fn open(folder: &Path, options: &Options) -> Result<(Self, Option<JournalSetAside>), OpenError> {
+        let path = folder.join(STORE_FOLDER);
+        if !path.exists() {
+            make(folder, &path, options)?;
+        }
+        let reason = match attempt(&path, options) {
+            Ok(store) => return Ok((store, None)),
+            Err(Attempt::JournalUnreadable(reason)) => reason,
+            Err(other) => return Err(other.into_error(folder)),
+        };
+        let aside =
+            set_journal_aside(folder, &path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+        tracing::warn!(reason, aside = %aside.display(), "the history's store can't read its journal; it is set aside");
+        let store = attempt(&path, options).map_err(|failed| failed.into_error(folder))?;
+        Ok((store, Some(JournalSetAside { folder: aside, reason })))
+    }
+}
+
+/// Why an attempt to open failed.
+enum Attempt {
+    Locked,
+    /// The world: the same bytes may be fine another time.
+    Failed(fjall::Error),
+    /// Tables are damaged.
+    TablesUnreadable(String),
+    /// The journal is damaged, or it may be.
+    JournalUnreadable(String),
+}
+
+impl Attempt {
+    fn of(error: fjall::Error) -> Self {
+        // Files that are gone, too short, or tell of places before their beginning.
+        let makes_no_sense = |error: &io::Error| {
+            use ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput)
+        };
+        match error {
+            fjall::Error::Locked => Self::Locked,
+            fjall::Error::Io(ref inner) if !makes_no_sense(inner) => Self::Failed(error),
+            fjall::Error::Storage(LsmError::Io(ref inner)) if !makes_no_sense(inner) => Self::Failed(error),
+            fjall::Error::Storage(_) | fjall::Error::InvalidVersion(_) => Self::TablesUnreadable(error.to_string()),
+            _ => Self::JournalUnreadable(error.to_string()),
+        }
+    }
+
+    fn into_error(self, folder: &Path) -> OpenError {
+        let path = folder.to_owned();
+        match self {
+            Self::Locked => OpenError::Locked { path },
+            Self::Failed(error) => StoreError::from(error).into(),
+            Self::TablesUnreadable(what) | Self::JournalUnreadable(what) => OpenError::Damaged { path, what },
+        }
+    }
+}
+
+/// Makes an empty store, whole or not at all.
+fn make(folder: &Path, path: &Path, options: &Options) -> Result<(), OpenError> {
+    let unfinished = folder.join(UNFINISHED_FOLDER);
+    let failed = |source| OpenError::Folder { path: unfinished.clone(), source };
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    drop(attempt(&unfinished, options).map_err(|failed| failed.into_error(folder))?);
+    fs::rename(&unfinished, path).map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {
+    // Fjall asserts where damaged bytes contradict each other.
+    match catch_unwind(AssertUnwindSafe(|| open_database(path, options))) {
+        Ok(opened) => opened.map_err(Attempt::of),
+        Err(_) => Err(Attempt::JournalUnreadable("an assertion of the store failed".to_owned())),
+    }
+}
+
+fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
+    let database = Database::builder(path)
+        .cache_size(options.cache_bytes)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .journal_compression(CompressionType::None)
+        .worker_threads(1)
+        .open()?;
+    let keyspace = |shelf: Shelf| {
+        database.keyspace(shelf.name(), || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(u64::MAX)
+                // Blocks and images are compressed as a whole, before: once, and not again whenever tables are written. Nothing makes
+                // filters smaller.
+                .data_block_compression_policy(CompressionPolicy::disabled())
+                .compaction_strategy(std::sync::Arc::new(
+                    fjall::compaction::Leveled::default()
+                        .with_table_target_size(TABLE_BYTES)
+                        .with_l0_threshold(TABLES_MERGED),
+                ))
+        })
+    };
+    let (index, filters, blocks) = (keyspace(Shelf::Index)?, keyspace(Shelf::Filters)?, keyspace(Shelf::Blocks)?);
+    let (images, pages) = (keyspace(Shelf::Images)?, keyspace(Shelf::Pages)?);
+    // Fjall syncs what is in the folder of a keyspace, and not that there is one.
+    File::open(path.join(KEYSPACES_FOLDER))?.sync_all()?;
+    Ok(Store { index, filters, blocks, images, pages, database, unsynced_bytes: AtomicU64::new(0) })
+}
+
+/// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
+/// number its changes anew, and old rows hide new ones.
+fn set_journal_aside(folder: &Path, store: &Path) -> io::Result<PathBuf> {
+    let aside = folder.join(SET_ASIDE_FOLDER);
+    if aside.try_exists()? {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::create_dir(&aside)?;
+    for entry in fs::read_dir(store)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "jnl") {
+            continue;
+        }
+        if let Some(name) = path.file_name() {
+            fs::rename(&path, aside.join(name))?;
+            File::create(&path)?.sync_all()?;
+        }
+    }
+    File::open(store)?.sync_all()?;
+    Ok(aside)
+}
