@@ -1,5 +1,6 @@
 //! The run: events in order, faults while they last, then everything must come to an end.
 
+mod ending;
 mod strikes;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use plenum_journal::SimDisk;
 use plenum_model::planted::{self, Bug};
 
 use crate::agent::Machine;
-use crate::books::{Checked, Violation, hold};
+use crate::books::{Checked, hold};
 use crate::faults::{Fault, Mix};
 use crate::mad::Mad;
 use crate::owner::Owner;
@@ -21,10 +22,6 @@ use crate::server::{self, NotStarted, Server};
 use crate::stories;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, Sleeper, World};
 
-/// From the end of faults to the end of everything, at most.
-const END_WITHIN_MICROS: i64 = 900_000_000;
-/// How often it is looked at whether all is done.
-const LOOK_MICROS: i64 = 500_000;
 /// Events after which a run is thought to go in circles.
 const EVENTS_MAX: u64 = 2_000_000;
 /// Lines of a failed run that are shown; all of them are in its story.
@@ -436,78 +433,5 @@ impl Simulation {
         self.world.drop_connections(Side::Server, |_| true);
         let pause = self.world.random.between(10_000, 2_500_000);
         self.world.agenda.after(pause, Event::ServerStarts);
-    }
-
-    fn faults_end(&mut self) {
-        self.world.tell(|| "faults end".to_owned());
-        self.world.heal();
-        self.phase = Phase::Calm;
-        self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
-        self.world.agenda.after(LOOK_MICROS, Event::Looks);
-    }
-
-    /// Looks whether the phase is over.
-    fn looks(&mut self) -> Checked {
-        self.world.agenda.after(LOOK_MICROS, Event::Looks);
-        match self.phase {
-            Phase::Calm => {
-                self.owner.clears_the_way(&mut self.world);
-                if self.owner.is_content(&self.world) && self.is_up() {
-                    self.world.tell(|| "all jobs are where they should be".to_owned());
-                    self.phase = Phase::Stopping;
-                    self.owner.stops_all(&mut self.world);
-                }
-                Ok(())
-            }
-            Phase::Stopping if self.is_quiet() => {
-                self.phase = Phase::Over;
-                self.check_end()
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        self.server.as_ref().is_some_and(Server::is_open)
-            && self.seats.iter().all(Seat::runs)
-            && self.machines.iter().all(Machine::runs)
-            && self.world.books.machines_ready() == self.machines.len()
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.is_up()
-            && self.owner.is_answered()
-            && self.server.as_ref().is_some_and(Server::is_idle)
-            && self.world.books.cell().allocations().next().is_none()
-            && self.world.books.cell().unknown_tasks().next().is_none()
-            && self.machines.iter().all(|machine| machine.is_settled() && machine.running() == 0)
-            && self
-                .seats
-                .iter()
-                .all(|seat| seat.mirror().is_some_and(|mirror| mirror.revision() == self.world.books.cell().revision()))
-    }
-
-    /// When all is over: nothing is used, everybody has the same cell, and the log is whole.
-    fn check_end(&mut self) -> Checked {
-        self.owner.check_ends(&mut self.world)?;
-        let world = &mut self.world;
-        world.books.invariant_nothing_is_used_when_all_is_over()?;
-        self.seats.iter().try_for_each(|seat| seat.check_mirror(world))?;
-        if let Some(server) = self.server.take() {
-            world.books.invariant_everybody_has_the_same_cell("the committer", server.undurable_cell())?;
-            world.books.invariant_everybody_has_the_same_cell("the picture", server.mirror().cell())?;
-            hold(server.tail() == world.books.cell().revision(), "invariant_the_log_ends_with_the_cell", || {
-                format!("the log ends at {}, the cell is at {}", server.tail(), world.books.cell().revision())
-            })?;
-        }
-        self.check_log()
-    }
-
-    fn check_log(&self) -> Checked {
-        self.disk.kill();
-        let report = plenum_journal::verify(&self.disk.reboot(), None, &mut |_| {});
-        let report = report
-            .map_err(|error| Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() })?;
-        hold(report.is_sound(), "invariant_the_log_can_be_read", || format!("{report:?}"))
     }
 }
