@@ -20,6 +20,8 @@ pub const TEXT_BYTES_MAX: usize = 255;
 pub const NAME_BYTES_MAX: usize = 63;
 /// Entries of a list in a group, a machine's devices, or what one claim asks for beyond resources.
 pub const LIST_MAX: usize = 64;
+/// Allocations that a granted claim takes over from: those that it names, and its placement's victims on that machine.
+pub const SOURCES_MAX: usize = LIST_MAX + plenum_model::VICTIMS_MAX;
 /// Devices of a machine.
 pub const DEVICES_MAX: usize = 256;
 /// Attributes of a machine.

@@ -6,16 +6,13 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
     AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
-    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, counted,
-    floor_of,
+    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, VICTIMS_MAX,
+    counted, floor_of,
 };
 
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
-
-/// Victims that a placement may name on one machine: each of its claims there may have to look at all of them.
-const VICTIMS_MAX: usize = 64;
 
 impl Core {
     pub(crate) fn commit(&mut self, txn: &Transaction, digest: u64, now: LogTime) -> Handled {

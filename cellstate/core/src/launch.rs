@@ -60,9 +60,10 @@ impl Core {
 
     fn child_shape(&self, parent: &Job, instant_micros: i64) -> JobShape {
         let mut groups = parent.shape.groups.clone();
-        // A recurring job may have been scaled since it was submitted.
+        // A recurring job may have been scaled since it was submitted, also to fewer tasks than had to be placed together.
         for (shape, (_, group)) in groups.iter_mut().zip(groups_of(&self.cell, parent)) {
             shape.count = group.count;
+            shape.min = shape.min.min(group.count);
         }
         let scheduler = scheduler_of(&parent.shape);
         JobShape {

@@ -41,7 +41,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 6;
+pub const CORE_VERSION: u32 = 7;
 
 /// Claims, placements and stops of a transaction that is too small to overlap its own loads.
 const SMALL: usize = 8;

@@ -52,6 +52,6 @@ pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Re
 pub use session::Session;
 pub use transaction::{
     CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedPorts, Guard, Outcome, Placement,
-    Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome,
+    Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome, VICTIMS_MAX,
 };
 pub use wanted::{NotWanted, WantedGroup, group_is_wanted, task_is_wanted, wanted};

@@ -9,6 +9,10 @@ use crate::{
 /// Most claims of one transaction, and most stops.
 pub const CLAIMS_MAX: usize = 16_384;
 
+/// Victims that a placement may name on one machine: each of its claims there may have to look at all of them, and take over from all of
+/// them.
+pub const VICTIMS_MAX: usize = 64;
+
 /// When a claim conflicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ConflictCheck {

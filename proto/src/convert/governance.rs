@@ -139,7 +139,7 @@ pub(super) fn unknown_from_wire(wire: v1::UnknownTaskChange) -> Result<(UnknownI
     if wire.removed {
         return Ok((id, None));
     }
-    let traces = TaskTraces::try_from(required("task", "what it is", wire.task)?).within("task")?;
+    let traces = traces(required("task", "what it is", wire.task)?).within("task")?;
     let task = UnknownTask {
         machine,
         traces: Arc::new(traces),
@@ -148,6 +148,12 @@ pub(super) fn unknown_from_wire(wire: v1::UnknownTaskChange) -> Result<(UnknownI
         stopping: wire.stopping,
     };
     Ok((id, Some(Arc::new(task))))
+}
+
+/// What is known of an unknown task: nothing at all if its agent has no traces of it.
+fn traces(wire: v1::TaskTraces) -> Result<TaskTraces, Invalid> {
+    let none = TaskTraces::default();
+    if wire == v1::TaskTraces::from(&none) { Ok(none) } else { wire.try_into() }
 }
 
 pub(super) fn paused_to_wire(scheduler: &str, paused: bool) -> v1::PausedChange {

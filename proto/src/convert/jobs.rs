@@ -31,11 +31,19 @@ const NEVER: i64 = -1;
 /// Names the field that breaks a rule, or that asks for something which is not there yet.
 pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     let shape = JobShape::try_from(required("spec.shape", "the shape of a job", wire.shape)?).within("spec.shape")?;
+    check_minimums(&shape).within("spec.shape")?;
     let body = required("spec.body", "the body of a job", wire.body)?;
     check_body(&shape, &body)?;
     let encoded = body.encode_to_vec();
     names::short("spec.body", encoded.len(), BODY_BYTES_MAX)?;
     Ok(submission(Arc::new(shape), encoded.into()))
+}
+
+/// More tasks than there are can't be placed together. Not asked of what is read back: earlier versions launched children of a scaled job so.
+fn check_minimums(shape: &JobShape) -> Result<(), Invalid> {
+    let Some(at) = shape.groups.iter().position(|group| group.min > group.count) else { return Ok(()) };
+    let GroupShape { min, count, .. } = shape.groups[at];
+    Err(Invalid::new("min", format!("at most {count}, the number of tasks"), min)).within_at("groups", at)
 }
 
 /// The command of a job, with the digest of its body.
@@ -157,9 +165,6 @@ fn group_to_wire<'a>(group: &GroupShape, name: impl Fn(u16) -> &'a str) -> v1::G
 fn group_from_wire(wire: v1::GroupShape, positions: &BTreeMap<String, u16>) -> Result<GroupShape, Invalid> {
     let name = names::name("name", &wire.name)?;
     let count = bounds::up_to("count", wire.count, COUNT_MAX)?;
-    if wire.min > count {
-        return Err(Invalid::new("min", format!("at most {count}, the number of tasks"), wire.min));
-    }
     Ok(GroupShape {
         name,
         count,

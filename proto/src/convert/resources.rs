@@ -163,9 +163,9 @@ impl TryFrom<v1::TakeOver> for TakeOver {
     }
 }
 
-/// Room that is taken over, of at most 64 allocations.
-pub(super) fn take_overs(field: &str, wire: Vec<v1::TakeOver>) -> Result<Vec<TakeOver>, Invalid> {
-    bounds::at_most(field, "allocations to take over from", wire.len(), LIST_MAX)?;
+/// Room that is taken over, of at most so many allocations.
+pub(super) fn take_overs(field: &str, wire: Vec<v1::TakeOver>, max: usize) -> Result<Vec<TakeOver>, Invalid> {
+    bounds::at_most(field, "allocations to take over from", wire.len(), max)?;
     each(field, wire, TakeOver::try_from)
 }
 

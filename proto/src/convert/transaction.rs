@@ -248,7 +248,7 @@ impl TryFrom<v1::ClaimExtras> for ClaimExtra {
         Ok(Self {
             devices: devices("devices", wire.devices)?,
             ports: ports("ports", wire.ports)?,
-            take_overs: take_overs("take_overs", wire.take_overs)?,
+            take_overs: take_overs("take_overs", wire.take_overs, bounds::LIST_MAX)?,
         })
     }
 }

@@ -50,6 +50,8 @@ impl Building {
         outcome::encode(decision, &mut self.decided);
         self.delta.clear();
         delta::encode(&change, &mut self.delta);
+        #[cfg(debug_assertions)]
+        assert_reads_back(&change, &self.delta);
         self.encoder.add(change.revision, asked, &self.decided, &self.delta);
         self.deltas.push(change);
         self.transactions.extend(note);
@@ -71,5 +73,15 @@ impl Building {
         let transactions = std::mem::take(&mut self.transactions);
         let batch = LoggedBatch::parse(self.encoder.finish()).expect("it was encoded here, without gaps");
         Some(Published { batch: Arc::new(batch), deltas, transactions })
+    }
+}
+
+/// What is acknowledged has to be read again, by mirrors now and by the next start: a change that the core makes and the protocol refuses
+/// would be the end of the cell.
+#[cfg(debug_assertions)]
+fn assert_reads_back(change: &Delta, encoded: &[u8]) {
+    match delta::decode(bytes::Bytes::copy_from_slice(encoded)) {
+        Ok(read) => assert!(read == *change, "revision {} would be read as another change", change.revision.0),
+        Err(error) => panic!("revision {} could not be read again: {error}", change.revision.0),
     }
 }

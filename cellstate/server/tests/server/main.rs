@@ -16,5 +16,6 @@ mod history;
 mod inspection;
 mod job_stories;
 mod kept;
+mod read_back;
 mod returns;
 mod stalled;

@@ -11,7 +11,7 @@ use plenum_model::{
 use super::super::enums::Known;
 use super::super::resources::{devices, list, ports, take_overs};
 use super::super::{command, required};
-use crate::bounds::{self, COUNT_MAX, TEXT_BYTES_MAX};
+use crate::bounds::{self, COUNT_MAX, SOURCES_MAX, TEXT_BYTES_MAX};
 use crate::error::{Invalid, Within};
 use crate::v1::{job_change, session_change};
 use crate::{names, v1};
@@ -177,7 +177,7 @@ pub(in super::super) fn extra_from_wire(wire: v1::GrantExtras, rows: usize) -> R
         claim: wire.claim,
         devices: devices("devices", wire.devices)?,
         ports: ports("ports", wire.ports)?,
-        takes_over: take_overs("take_overs", wire.take_overs)?,
+        takes_over: take_overs("take_overs", wire.take_overs, SOURCES_MAX)?,
     })
 }
 
