@@ -1,6 +1,7 @@
 //! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, holds
 //! end, unknown tasks are told to stop, finished jobs are retired.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::rare;
@@ -205,6 +206,18 @@ impl Core {
         let allowed = (machines * u64::from(self.options.lost_millis_a_minute) / 1000).max(1);
         (self.derived.given_up.len() as u64) < allowed
     }
+}
+
+/// Unreachable machines that were given up, by slot. When that was stands nowhere: whoever begins with this cell takes it that it was
+/// just now, or a server that starts over and over would give up a whole cell whose network has failed.
+pub(crate) fn given_up(cell: &Cell) -> BTreeSet<u32> {
+    let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
+    let slots: BTreeSet<u32> = cell.machines().filter(unreachable).map(|machine| machine.id.slot).collect();
+    if slots.is_empty() {
+        return slots;
+    }
+    let lost = cell.allocations().filter(|found| found.status.state == AllocationState::Lost);
+    lost.map(|found| found.row.machine).filter(|slot| slots.contains(slot)).collect()
 }
 
 fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {

@@ -11,6 +11,7 @@ use plenum_model::{
 };
 
 use crate::CoreOptions;
+use crate::clock;
 use crate::due::Due;
 use crate::homes::Homes;
 use crate::job_events::JobEvents;
@@ -128,6 +129,11 @@ impl Derived {
             derived.note_unreachable(machine, cell);
             derived.note_drain(machine);
         }
+        let given_up = clock::given_up(cell);
+        derived.given_up = vec![cell.time(); given_up.len()];
+        // One that is lost in steps goes on.
+        let first = derived.losses.first().filter(|(time, _)| *time <= cell.time());
+        derived.giving_up = first.map(|(_, slot)| slot).filter(|slot| given_up.contains(slot));
         for job in cell.jobs().filter(|job| job.state.is_final()) {
             derived.final_jobs.insert(job.id.slot);
             derived.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));

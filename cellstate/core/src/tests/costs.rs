@@ -305,3 +305,25 @@ fn a_machine_that_was_given_up_an_hour_ago_holds_nobody_back() {
     lose(&mut large, other);
     assert_eq!(large.in_state(AllocationState::Lost), 500);
 }
+
+// Each start forgot who had been given up: a server that crashed again and again while a network failed gave its whole cell up.
+#[test]
+fn a_server_that_starts_again_remembers_that_machines_were_given_up() {
+    let (mut large, machines) = crowded_machines();
+    for machine in machines {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    large.tick_all();
+    assert_eq!(large.in_state(AllocationState::Lost), 250);
+    for term in 2..5 {
+        large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+        large.ask(Command::OpenServer(CellIdentity { incarnation: 1, term, ..CellIdentity::default() }));
+        large.now = large.now.plus_micros(10_000_000);
+        assert_eq!((large.tick_all(), large.in_state(AllocationState::Lost)), (0, 250), "the other one waits");
+        assert_eq!(large.core.held_back().count(), 1, "and that can be seen");
+    }
+    large.now = large.now.plus_micros(60_000_000);
+    large.tick_all();
+    assert_eq!(large.in_state(AllocationState::Lost), 500);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, CellIdentity, Command, Constraint, GroupShape, JobId, JobKind, JobShape, JobState,
-    LogTime, Machine, Resource, Resources, Room, SessionId, TaskState,
+    LogTime, Machine, MachineState, Resource, Resources, Room, SessionId, TaskState,
 };
 
 /// One task.
@@ -83,6 +83,15 @@ impl Picture {
             room.take(&allocation.resources);
         }
         room
+    }
+
+    /// Unreachable machines that were given up: something that they ran is lost.
+    pub(crate) fn given_up(&self) -> usize {
+        let lost = |slot: u32| {
+            self.allocations.values().any(|found| found.machine == slot && found.state == AllocationState::Lost)
+        };
+        let unreachable = self.machines.iter().filter(|(_, machine)| machine.state == MachineState::Unreachable);
+        unreachable.filter(|(slot, _)| lost(**slot)).count()
     }
 
     pub(crate) fn job_named(&self, shape: &JobShape) -> Option<JobId> {

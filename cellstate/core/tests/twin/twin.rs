@@ -101,7 +101,7 @@ impl Twin {
             Command::OpenServer(identity) => {
                 self.live.identity = identity.clone();
                 self.opened = self.next();
-                self.given_up.clear();
+                self.given_up = vec![self.live.time; self.live.given_up()];
                 Expected::Changed
             }
             Command::OpenSession { scheduler } => {
