@@ -336,7 +336,8 @@ impl Resolver<'_> {
                 return Err(Trouble::NewMachine(began, row.epoch));
             }
             if txn.check == ConflictCheck::Sequence {
-                let changed = self.ring.changed_by_others(machine, txn.base, self.session.id, self.scheduler);
+                let own = (self.session.id, self.scheduler);
+                let changed = self.hindsight.changed_by_others(self.ring, machine, txn.base, own);
                 if changed != Some(false) {
                     return Err(Trouble::Changed(self.session.id));
                 }

@@ -10,6 +10,7 @@ use plenum_model::{
     counted, floor_of,
 };
 
+use crate::hindsight::Hindsight;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
@@ -50,6 +51,7 @@ impl Core {
             scheduler,
             cell: &self.cell,
             ring: &self.derived.ring,
+            hindsight: Hindsight::default(),
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,

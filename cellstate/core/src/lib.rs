@@ -10,6 +10,7 @@ mod clock;
 mod commit;
 mod derived;
 mod due;
+mod hindsight;
 mod holds;
 mod homes;
 mod job_events;

@@ -11,6 +11,7 @@ use plenum_model::{
 };
 
 use crate::claims::Allowance;
+use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
 use crate::newcomers::Newcomers;
 use crate::promised::Promised;
@@ -63,6 +64,7 @@ pub(crate) struct Granted {
 pub(crate) struct Resolver<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
+    pub(crate) hindsight: Hindsight<'a>,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,
@@ -84,7 +86,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) now: LogTime,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     /// Decides which claims and stops the cell can grant.
     pub(crate) fn resolve(mut self, txn: &Transaction) -> Resolution {
         let mut resolution = Resolution {
@@ -186,10 +188,11 @@ impl Resolver<'_> {
         placement.min.max(declared)
     }
 
-    pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'_> {
+    pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'a, '_> {
         Judge {
             cell: self.cell,
             ring: self.ring,
+            hindsight: &self.hindsight,
             job_events: self.job_events,
             newcomers: self.newcomers,
             base: txn.base,

@@ -18,7 +18,7 @@ use crate::lifecycle::WARM_AHEAD;
 /// No earlier change.
 const NONE: u64 = u64::MAX;
 
-/// Changes of one machine that are looked at for one claim: beyond them a base is stale. Bounds what a refusal can cost.
+/// Changes of one machine that are looked at for the claims of one transaction: beyond them a base is stale. Bounds what refusals can cost.
 const WALK_MAX: usize = 4096;
 
 /// What happened to a machine.
@@ -73,13 +73,6 @@ pub(crate) struct MachineEvent {
     pub(crate) holder: Option<Holder>,
 }
 
-impl MachineEvent {
-    /// Whether it is about a hold of one of these jobs.
-    pub(crate) fn is_hold_of(&self, jobs: &[JobId]) -> bool {
-        self.holder.is_some_and(|holder| jobs.contains(&holder.job))
-    }
-}
-
 /// A job that holds room, with the number of its scheduler's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -103,6 +96,9 @@ pub(crate) struct Ring {
     /// What few grants and ends have beyond room, by number.
     details: ByNumber<Detail>,
     floor: Revision,
+    /// Changes that were gone through for claims.
+    #[cfg(test)]
+    pub(crate) walked: std::cell::Cell<usize>,
 }
 
 // Each queue has an entry a change at most, and one more while that is noted: the next power of two. docs/benchmarks.md has the sums.
@@ -145,6 +141,8 @@ impl Ring {
             events: ByNumber::new(),
             details: ByNumber::new(),
             floor,
+            #[cfg(test)]
+            walked: std::cell::Cell::default(),
         }
     }
 
@@ -289,6 +287,7 @@ impl Ring {
                 break;
             }
         }
+        self.note_walked(since.changes.len() + since.events.len());
         since
     }
 
@@ -312,34 +311,44 @@ impl Ring {
     }
 
     /// Whether anybody but this session, of this scheduler, granted, held or changed anything on a machine above `base`. Ends don't
-    /// count. `None`: too long ago to tell.
+    /// count. `None`: too long ago to tell. With how many changes were gone through for it.
     pub(crate) fn changed_by_others(
         &self,
         machine: u32,
         base: Revision,
         session: SessionId,
         scheduler: u16,
-    ) -> Option<bool> {
+    ) -> (Option<bool>, usize) {
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         let mut walked = 0;
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
             walked += 1;
+            self.note_walked(1);
             if walked > WALK_MAX {
-                return None;
+                return (None, walked);
             }
             match change.kind {
                 ChangeKind::Machine => {
                     let holder = self.events.get(number).and_then(|event| event.holder);
                     if holder.is_none_or(|holder| holder.scheduler != Some(scheduler)) {
-                        return Some(true);
+                        return (Some(true), walked);
                     }
                     number = change.previous;
                 }
-                ChangeKind::Take if change.session != session.0 => return Some(true),
+                ChangeKind::Take if change.session != session.0 => return (Some(true), walked),
                 ChangeKind::Take | ChangeKind::Release => number = change.previous,
             }
         }
-        (base >= self.floor).then_some(false)
+        ((base >= self.floor).then_some(false), walked)
+    }
+
+    /// Counts what is gone through.
+    #[inline]
+    fn note_walked(&self, changes: usize) {
+        #[cfg(test)]
+        self.walked.set(self.walked.get() + changes);
+        #[cfg(not(test))]
+        let _ = changes;
     }
 }
 
@@ -392,9 +401,9 @@ impl Since<'_> {
         rooms
     }
 
-    /// The room that the machine had at the base, given what it has now: what these jobs hold is free in both.
-    pub(crate) fn room_at_base(&self, cell: &Cell, now: Room, owners: &[JobId]) -> Room {
-        let mut room = now;
+    /// By how much the machine's room shrank since the base; what is held counts as taken.
+    pub(crate) fn room_taken(&self, cell: &Cell) -> Room {
+        let mut room = Room::default();
         for change in &self.changes {
             let shape = cell.shapes().get(change.shape as usize).copied().unwrap_or_default();
             match change.kind {
@@ -410,7 +419,7 @@ impl Since<'_> {
                 ChangeKind::Machine => {}
             }
         }
-        for (_, event) in self.events.iter().filter(|(_, event)| !event.is_hold_of(owners)) {
+        for (_, event) in &self.events {
             (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= event.grown.0[dimension]);
         }
         room

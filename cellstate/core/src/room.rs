@@ -1,18 +1,21 @@
 //! Why a claim is refused: of which kind, and who came between.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
-    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
-    TaskTraces, TransactionId, choose_devices, device_rooms,
+    AllocationId, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState, NotWanted,
+    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
+    choose_devices, device_rooms,
 };
 
+use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::newcomers::Newcomers;
 use crate::preempt::may_evict;
-use crate::ring::{Change, ChangeKind, Ring, UNKNOWN_TASK};
+use crate::ring::{Change, Ring};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
@@ -124,33 +127,17 @@ impl Facts {
         Self { total: culprit.amount, culprits: vec![culprit], ..Self::plain(kind, reason) }
     }
 
-    /// As `blame`, unless there is nobody: then it was so at the base.
-    fn blame_someone(self, all: Vec<Culprit>, short_by: u64) -> Self {
-        if all.is_empty() { self } else { self.blame(all, short_by) }
-    }
-
-    /// Names culprits, newest first, until their sum reaches what is short; lists the first few.
-    fn blame(self, mut all: Vec<Culprit>, short_by: u64) -> Self {
-        all.sort_by_key(|culprit| std::cmp::Reverse(culprit.revision));
-        let mut culprits = Vec::new();
-        let mut total = 0;
-        for culprit in all {
-            if total >= short_by {
-                break;
-            }
-            total += culprit.amount;
-            if culprits.len() < CULPRITS_LISTED {
-                culprits.push(culprit);
-            }
-        }
+    /// A conflict with these, who took so much.
+    fn blame(self, culprits: Vec<Culprit>, total: u64) -> Self {
         Self { kind: RefusalKind::Conflict, culprits, total, ..self }
     }
 }
 
 /// What the judge of refusals looks at.
-pub(crate) struct Judge<'a> {
+pub(crate) struct Judge<'a, 'b> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
+    pub(crate) hindsight: &'b Hindsight<'a>,
     pub(crate) job_events: &'a JobEvents,
     pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) base: Revision,
@@ -158,7 +145,12 @@ pub(crate) struct Judge<'a> {
     pub(crate) opened: Revision,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a, '_> {
+    /// What happened on a machine since the base.
+    fn past(&self, machine: u32) -> Rc<Past<'a>> {
+        self.hindsight.of(self.cell, self.ring, machine, self.base)
+    }
+
     /// The facts of a refusal.
     pub(crate) fn facts(&self, trouble: Trouble, about: &About<'_>) -> Facts {
         match trouble {
@@ -193,11 +185,8 @@ impl Judge<'_> {
     fn guard(&self, job: Option<JobId>, machine: Option<u32>) -> Facts {
         let kinds = [JobEventKind::Retired, JobEventKind::Submitted];
         let job = job.and_then(|job| self.job_events.culprit(self.cell, job.slot, &kinds, self.base));
-        let machine = machine.and_then(|machine| {
-            let since = self.ring.since(machine, self.base);
-            let of_machine = since.events.iter().find(|(_, event)| event.holder.is_none());
-            of_machine.map(|&(revision, event)| event_culprit(revision, event.word, 0))
-        });
+        let of_machine = machine.and_then(|machine| self.past(machine).event_beside_holds());
+        let machine = of_machine.map(|(revision, event)| event_culprit(revision, event.word, 0));
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
         Facts { culprits: job.or(machine).into_iter().collect(), ..facts }
     }
@@ -215,7 +204,7 @@ impl Judge<'_> {
     }
 
     fn machine_facts(&self, obstacle: Obstacle, machine: u32) -> Facts {
-        let (reason, words): (_, &[&str]) = match obstacle {
+        let (reason, words): (_, &[&'static str]) = match obstacle {
             Obstacle::NoSuchMachine => (RefusalReason::NoSuchMachine, &["removed"]),
             Obstacle::NotReady(MachineState::Unreachable) => (RefusalReason::MachineNotReady, &["expired"]),
             Obstacle::NotReady(MachineState::Draining) => (RefusalReason::MachineNotReady, &["draining"]),
@@ -229,25 +218,22 @@ impl Judge<'_> {
             | Obstacle::Device(_)
             | Obstacle::Port(_) => unreachable!("judged by others"),
         };
-        let since = self.ring.since(machine, self.base);
-        if let Some((revision, event)) = since.events.iter().find(|(_, event)| words.contains(&event.word)) {
-            let culprit = event_culprit(*revision, event.word, 0);
+        let past = self.past(machine);
+        if let Some((revision, event)) = past.event_of(words) {
+            let culprit = event_culprit(revision, event.word, 0);
             return Facts::caused(RefusalKind::Conflict, reason, culprit);
         }
-        let newest = since.changes.iter().find(|change| change.kind == ChangeKind::Take);
-        if let Some(change) = newest.filter(|_| obstacle == Obstacle::Full) {
+        if let Some(change) = past.newest_take().filter(|_| obstacle == Obstacle::Full) {
             let culprit = self.grant_culprit(change, 1);
             return Facts::caused(RefusalKind::Conflict, reason, culprit);
         }
-        self.unseen(since.complete, reason)
+        self.unseen(past.is_complete(), reason)
     }
 
     fn changed(&self, machine: u32, session: SessionId) -> Facts {
-        let since = self.ring.since(machine, self.base);
-        let event = since.events.first().map(|&(revision, event)| event_culprit(revision, event.word, 0));
-        let by_others = |change: &&&Change| change.kind == ChangeKind::Take && change.session != session.0;
-        let grant = since.changes.iter().find(by_others);
-        let grant = grant.map(|change| self.grant_culprit(change, 0));
+        let past = self.past(machine);
+        let event = past.newest_event().map(|(revision, event)| event_culprit(revision, event.word, 0));
+        let grant = past.take_by_others(session).map(|change| self.grant_culprit(change, 0));
         match grant.into_iter().chain(event).max_by_key(|culprit| culprit.revision) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit),
             None => Facts::plain(RefusalKind::Stale, RefusalReason::MachineChanged),
@@ -285,11 +271,26 @@ impl Judge<'_> {
         }
     }
 
+    fn culprit(&self, suspect: &Suspect<'_>) -> Culprit {
+        match suspect.who {
+            Who::Grant(change) => self.grant_culprit(change, suspect.amount),
+            Who::Row(found) => self.row_culprit(found.row, found.id, suspect.amount),
+            Who::Event(word, _) => event_culprit(suspect.revision, word, suspect.amount),
+        }
+    }
+
+    /// The newest suspects, until their sum reaches what is short, are to blame: the first few of them are listed. `owners` are sorted,
+    /// and what they hold is in nobody's way.
+    fn blame(&self, facts: Facts, suspects: &Suspects<'_>, short_by: u64, owners: &[JobId]) -> Facts {
+        let (newest, total) = suspects.newest(short_by, owners, CULPRITS_LISTED);
+        facts.blame(newest.iter().map(|suspect| self.culprit(suspect)).collect(), total)
+    }
+
     fn no_room(&self, short: Shortage, about: &About<'_>) -> Facts {
         let resource = short.resource;
-        let since = self.ring.since(about.machine, self.base);
+        let past = self.past(about.machine);
         let owners: Vec<JobId> = about.ended_holders.iter().copied().chain([about.owner]).collect();
-        let mut before = since.room_at_base(self.cell, about.free, &owners);
+        let mut before = past.room_at_base(about.free, &owners);
         before.take(&about.promised);
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
         let owner = self.cell.job(about.owner);
@@ -299,55 +300,23 @@ impl Judge<'_> {
                 before.add(&self.cell.resources_of(victim.row));
             }
         }
-        let gone = since.changes.iter().filter(|change| change.kind == ChangeKind::Release);
-        for change in gone.filter(|change| about.victims.contains(&change.allocation())) {
-            before.add(&self.cell.shapes().get(change.shape as usize).copied().unwrap_or_default());
-        }
+        let once: BTreeSet<AllocationId> = about.victims.iter().copied().collect();
+        once.into_iter().filter_map(|victim| past.released(victim)).for_each(|shape| before.add(&shape));
         let fitted = before.shortage(&about.need).is_none();
         let facts = Facts {
             short: Some((resource, short.short_by)),
             ..Facts::plain(RefusalKind::Misfit, RefusalReason::NoRoom)
         };
-        if !since.complete {
+        if !past.is_complete() {
             return Facts { kind: RefusalKind::Stale, ..facts };
         }
         if !fitted {
             return facts;
         }
-        let takers = since.changes.iter().filter(|change| change.kind == ChangeKind::Take).filter_map(|change| {
-            let amount = self.cell.shapes().get(change.shape as usize)?.get(resource);
-            let live = self.cell.allocation(change.allocation()).is_some();
-            (amount > 0 && live).then(|| self.grant_culprit(change, amount))
-        });
-        let others = since.events.iter().filter(|(_, event)| !event.is_hold_of(&owners));
-        let shrunk = others.filter_map(|(revision, event)| {
-            let shrunk = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
-            Some(event_culprit(*revision, event.word, shrunk))
-        });
-        let (misfit, blamed) = (Facts { short: facts.short, ..Facts::plain(facts.kind, facts.reason) }, facts);
-        let blamed = blamed.blame(takers.chain(shrunk).collect(), short.short_by);
+        let misfit = Facts { short: facts.short, ..Facts::plain(facts.kind, facts.reason) };
+        let blamed = self.blame(facts, past.takers(resource), short.short_by, &past.holders_among(&owners));
         // Without victims that cannot be: what was free at the base and is not now was taken since.
         if blamed.total < short.short_by { misfit } else { blamed }
-    }
-
-    /// Live allocations that were granted on a machine after the base, newest first as far as the ring goes.
-    fn takers(&self, machine: u32) -> (Vec<AllocationRef<'_>>, bool) {
-        let since = self.ring.since(machine, self.base);
-        let takes = since.changes.iter().filter(|change| change.kind == ChangeKind::Take);
-        (takes.filter_map(|change| self.cell.allocation(change.allocation())).collect(), since.complete)
-    }
-
-    /// The unknown tasks of a machine, and when the newest of them was found, if that was after the base. What any of them has counts
-    /// as found then: the ring knows when there were more of them, not which.
-    fn unknown_found(&self, machine: u32) -> Option<(Revision, Vec<&TaskTraces>)> {
-        let tasks: Vec<&TaskTraces> = self.cell.unknown_on(machine).map(|(_, task)| &*task.traces).collect();
-        if tasks.is_empty() {
-            return None;
-        }
-        let since = self.ring.since(machine, self.base);
-        let found =
-            since.events.iter().filter(|(_, event)| event.word == UNKNOWN_TASK).map(|(revision, _)| *revision).max();
-        found.map(|revision| (revision, tasks))
     }
 
     fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
@@ -362,60 +331,33 @@ impl Judge<'_> {
             let room = now.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
             room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
         }
-        let since = self.ring.since(about.machine, self.base);
-        let mut before = since.devices_at_base(now.clone());
-        let found = self.unknown_found(about.machine);
-        for device in found.iter().flat_map(|(_, tasks)| tasks).flat_map(|task| &task.devices) {
-            let room = before.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
-        }
-        let fitted = choose_devices(&mut before, wanted).is_ok();
+        let past = self.past(about.machine);
+        let fitted = choose_devices(&mut past.devices_at_base(&now), wanted).is_ok();
         // What is short is judged after those that come before it in the list were served.
         let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
         let suits = |room: &&DeviceRoom| room.kind == want.kind && (want.model.is_empty() || want.model == room.model);
         let best = now.iter().filter(suits).map(|room| room.free_millis.max(0)).max();
         let short_by = u64::from(want.millis).saturating_sub(best.unwrap_or(0).unsigned_abs());
         let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
-        if !since.complete {
+        if !past.is_complete() {
             return Facts { kind: RefusalKind::Stale, ..facts };
         }
-        if !fitted {
-            return facts;
-        }
-        let (takers, _) = self.takers(about.machine);
-        let culprits = takers.iter().filter_map(|found| {
-            let devices = found.extra?.devices.iter().filter(|device| device.kind == want.kind);
-            let amount = devices.map(|device| u64::from(device.millis)).sum();
-            (amount > 0).then(|| self.row_culprit(found.row, found.id, amount))
-        });
-        let unknown = found.iter().filter_map(|(revision, tasks)| {
-            let devices = tasks.iter().flat_map(|task| &task.devices).filter(|device| device.kind == want.kind);
-            let amount = devices.map(|device| u64::from(device.millis)).sum();
-            (amount > 0).then(|| event_culprit(*revision, UNKNOWN_TASK, amount))
-        });
+        let takers = past.device_takers(&want.kind).filter(|_| fitted);
+        let Some(takers) = takers else { return facts };
         // The claim may have named other devices than the best: then nobody is to blame for what those lack.
         let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
-        let blamed = facts.blame_someone(culprits.chain(unknown).collect(), short_by);
+        let blamed = self.blame(facts, takers, short_by, &[]);
         if blamed.culprits.is_empty() || blamed.total < short_by { misfit } else { blamed }
     }
 
+    /// Port 0: all dynamic ones are in use, and whoever came last took one of them.
     fn no_port(&self, port: u16, about: &About<'_>) -> Facts {
         let facts = Facts { port: Some(port), ..Facts::plain(RefusalKind::Misfit, RefusalReason::PortTaken) };
-        let (takers, complete) = self.takers(about.machine);
-        // Port 0: all dynamic ones are in use, and whoever came last took one of them.
-        let holds = |found: &&AllocationRef<'_>| {
-            found.extra.is_some_and(|extra| extra.ports.iter().any(|held| held.number == port || port == 0))
-        };
-        let found = self.unknown_found(about.machine).filter(|(_, tasks)| {
-            tasks.iter().flat_map(|task| &task.ports).any(|held| held.number == port || port == 0)
-        });
-        let unknown = found.map(|(revision, _)| event_culprit(revision, UNKNOWN_TASK, 1));
-        let culprits = takers.iter().filter(holds).map(|found| self.row_culprit(found.row, found.id, 1));
-        let culprits: Vec<_> = culprits.chain(unknown).collect();
-        match (culprits.is_empty(), complete) {
-            (false, _) => facts.blame(culprits, 1),
-            (true, true) => facts,
-            (true, false) => Facts { kind: RefusalKind::Stale, ..facts },
+        let past = self.past(about.machine);
+        match (past.port_taker(port), past.is_complete()) {
+            (Some(taker), _) => facts.blame(vec![self.culprit(&taker)], taker.amount),
+            (None, true) => facts,
+            (None, false) => Facts { kind: RefusalKind::Stale, ..facts },
         }
     }
 
@@ -427,8 +369,10 @@ impl Judge<'_> {
         let limit = (about.group_row, about.shape, rule);
         let newest = self.newcomers.borrow_mut().newest(self.cell, self.base, limit, about.machine);
         let newest = newest.and_then(|slot| self.cell.allocation_in(slot));
-        let culprits: Vec<_> = newest.map(|found| self.row_culprit(found.row, found.id, 1)).into_iter().collect();
-        facts.blame_someone(culprits, 1)
+        match newest.map(|found| self.row_culprit(found.row, found.id, 1)) {
+            Some(culprit) => facts.blame(vec![culprit], 1),
+            None => facts,
+        }
     }
 }
 

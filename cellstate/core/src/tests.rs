@@ -8,6 +8,7 @@ mod handing_over;
 mod jobs;
 mod limits;
 mod machines;
+mod refusing;
 mod story;
 
 use story::check;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, CellIdentity, Command, Decision, GroupShape, JobId, JobShape, JobState, LogTime, MachineId,
-    Outcome, Placement, Port, Request, Resources, RetryPolicy, Spread, Transaction, TransactionId, Transition,
+    AllocationState, CellIdentity, Command, Decision, Device, GroupShape, JobId, JobShape, JobState, LogTime,
+    MachineId, Outcome, Placement, Port, Request, Resources, RetryPolicy, Spread, Transaction, TransactionId,
+    Transition,
 };
 
 use crate::{Core, CoreOptions, Decided};
@@ -36,12 +37,16 @@ impl Large {
     }
 
     pub(super) fn machine(&mut self, name: String) -> MachineId {
+        self.machine_with(name, Vec::new())
+    }
+
+    pub(super) fn machine_with(&mut self, name: String, devices: Vec<Device>) -> MachineId {
         let command = Command::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(1_000_000, 1 << 40),
             attributes: Arc::new([("rack".into(), "r1".into())].into_iter().collect()),
-            devices: Vec::new(),
+            devices,
             inventory: Vec::new(),
             seen: self.core.cell().revision(),
         };
@@ -50,11 +55,16 @@ impl Large {
     }
 
     pub(super) fn job(&mut self, group: GroupShape) -> JobId {
+        self.job_at(0, GroupShape { resources: Resources::new(1, 1), ..group })
+    }
+
+    pub(super) fn job_at(&mut self, priority: u8, group: GroupShape) -> JobId {
         let shape = JobShape {
             namespace: "default".into(),
             name: format!("job-{}", self.core.cell().revision().0).into(),
             scheduler: "batch".into(),
-            groups: vec![GroupShape { name: "main".into(), resources: Resources::new(1, 1), ..group }],
+            priority,
+            groups: vec![GroupShape { name: "main".into(), ..group }],
             ..JobShape::default()
         };
         let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
@@ -63,9 +73,13 @@ impl Large {
     }
 
     pub(super) fn commit(&mut self, placements: Vec<Placement>) -> Outcome {
-        self.txn.number += 1;
         let base = self.core.cell().revision();
-        let txn = Transaction { id: self.txn, incarnation: 1, base, placements, ..Transaction::default() };
+        self.commit_on(Transaction { base, placements, ..Transaction::default() })
+    }
+
+    pub(super) fn commit_on(&mut self, txn: Transaction) -> Outcome {
+        self.txn.number += 1;
+        let txn = Transaction { id: self.txn, incarnation: 1, ..txn };
         let Decision::Outcome(outcome) = self.ask(Command::Commit(Box::new(txn), self.txn.number)) else {
             panic!("it is decided")
         };

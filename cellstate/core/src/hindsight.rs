@@ -1,0 +1,332 @@
+//! What happened on machines after the base of the transaction that is being resolved: walked once for each machine that refused
+//! claims ask about, and sorted so that each of these looks only at what it names.
+//!
+//! Good for one transaction: neither the cell nor the ring changes meanwhile. What the transaction itself promises, stops or evicts
+//! must not come in here: it differs from claim to claim.
+
+mod suspects;
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationId, AllocationRef, Cell, DIMENSIONS, Device, DeviceRoom, JobId, Resource, Resources, Revision, Room,
+    SessionId, TaskTraces, device_rooms,
+};
+
+pub(crate) use self::suspects::{Suspect, Suspects, Who};
+use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK};
+
+/// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
+const WALK_ANEW: usize = 64;
+
+/// What is known of machines so far, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Hindsight<'a> {
+    machines: RefCell<BTreeMap<u32, Rc<Past<'a>>>>,
+    /// Whether others changed a machine, where that took a long walk.
+    changed: RefCell<BTreeMap<u32, Option<bool>>>,
+}
+
+impl<'a> Hindsight<'a> {
+    /// What happened on a machine above `base`, which is the same for the whole transaction.
+    pub(crate) fn of(&self, cell: &'a Cell, ring: &'a Ring, machine: u32, base: Revision) -> Rc<Past<'a>> {
+        let mut machines = self.machines.borrow_mut();
+        machines.entry(machine).or_insert_with(|| Rc::new(Past::new(cell, ring.since(machine, base), machine))).clone()
+    }
+
+    /// As [`Ring::changed_by_others`], for the one session, of the one scheduler, whose transaction it is.
+    pub(crate) fn changed_by_others(
+        &self,
+        ring: &Ring,
+        machine: u32,
+        base: Revision,
+        (session, scheduler): (SessionId, u16),
+    ) -> Option<bool> {
+        if let Some(&known) = self.changed.borrow().get(&machine) {
+            return known;
+        }
+        let (changed, walked) = ring.changed_by_others(machine, base, session, scheduler);
+        if walked > WALK_ANEW {
+            self.changed.borrow_mut().insert(machine, changed);
+        }
+        changed
+    }
+}
+
+/// What happened on one machine. What takes a pass over all of it is found when the first claim asks.
+#[derive(Debug)]
+pub(crate) struct Past<'a> {
+    cell: &'a Cell,
+    machine: u32,
+    since: Since<'a>,
+    /// By word, the position of the newest event.
+    words: OnceCell<BTreeMap<&'static str, usize>>,
+    beside_holds: OnceCell<Option<usize>>,
+    newest_take: OnceCell<Option<usize>>,
+    take_by_others: OnceCell<Option<usize>>,
+    released: OnceCell<BTreeMap<AllocationId, u32>>,
+    room: OnceCell<RoomTaken>,
+    /// By resource, who took some of it.
+    takers: [OnceCell<Suspects<'a>>; DIMENSIONS],
+    rows: OnceCell<Vec<AllocationRef<'a>>>,
+    unknown: OnceCell<Option<Found<'a>>>,
+    devices: OnceCell<Vec<i64>>,
+    /// By kind of device, who has some.
+    device_takers: OnceCell<BTreeMap<Arc<str>, Suspects<'a>>>,
+    ports: OnceCell<PortTakers>,
+}
+
+/// The unknown tasks of a machine, if the newest of them was found after the base. What any of them has counts as found then: the ring
+/// knows when there were more of them, not which.
+#[derive(Debug)]
+struct Found<'a> {
+    revision: Revision,
+    tasks: Vec<&'a TaskTraces>,
+}
+
+/// By how much a machine's room shrank since the base, when all holds are in the way.
+#[derive(Debug)]
+struct RoomTaken {
+    taken: Room,
+    /// By the jobs that hold room, or did: what its hold grew, negative where it took room.
+    holds: BTreeMap<JobId, Room>,
+}
+
+/// Positions in the rows of those who were granted last of all who have a port.
+#[derive(Debug, Default)]
+struct PortTakers {
+    any: Option<usize>,
+    by_port: BTreeMap<u16, usize>,
+    /// Those that unknown tasks have, which were found after the base.
+    unknown: BTreeSet<u16>,
+}
+
+impl<'a> Past<'a> {
+    fn new(cell: &'a Cell, since: Since<'a>, machine: u32) -> Self {
+        Self {
+            cell,
+            machine,
+            since,
+            words: OnceCell::new(),
+            beside_holds: OnceCell::new(),
+            newest_take: OnceCell::new(),
+            take_by_others: OnceCell::new(),
+            released: OnceCell::new(),
+            room: OnceCell::new(),
+            takers: Default::default(),
+            rows: OnceCell::new(),
+            unknown: OnceCell::new(),
+            devices: OnceCell::new(),
+            device_takers: OnceCell::new(),
+            ports: OnceCell::new(),
+        }
+    }
+
+    /// False: some of it was forgotten.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.since.complete
+    }
+
+    fn changes(&self, kind: ChangeKind) -> impl Iterator<Item = &'a Change> {
+        self.since.changes.iter().copied().filter(move |change| change.kind == kind)
+    }
+
+    /// The newest event of the machine itself.
+    pub(crate) fn newest_event(&self) -> Option<(Revision, MachineEvent)> {
+        self.since.events.first().copied()
+    }
+
+    /// The newest event with one of these words.
+    pub(crate) fn event_of(&self, words: &[&'static str]) -> Option<(Revision, MachineEvent)> {
+        let newest = self.words.get_or_init(|| {
+            let mut newest = BTreeMap::new();
+            for (position, (_, event)) in self.since.events.iter().enumerate() {
+                newest.entry(event.word).or_insert(position);
+            }
+            newest
+        });
+        let position = words.iter().filter_map(|word| newest.get(word)).min()?;
+        self.since.events.get(*position).copied()
+    }
+
+    /// The newest event that is not about a hold.
+    pub(crate) fn event_beside_holds(&self) -> Option<(Revision, MachineEvent)> {
+        let events = &self.since.events;
+        let position = self.beside_holds.get_or_init(|| events.iter().position(|(_, event)| event.holder.is_none()));
+        position.and_then(|position| events.get(position).copied())
+    }
+
+    /// The newest grant.
+    pub(crate) fn newest_take(&self) -> Option<&'a Change> {
+        let changes = &self.since.changes;
+        let is_take = |change: &&Change| change.kind == ChangeKind::Take;
+        let position = self.newest_take.get_or_init(|| changes.iter().position(is_take));
+        position.and_then(|position| changes.get(position).copied())
+    }
+
+    /// The newest grant to others than the session whose transaction it is.
+    pub(crate) fn take_by_others(&self, session: SessionId) -> Option<&'a Change> {
+        let by_others = |change: &&Change| change.kind == ChangeKind::Take && change.session != session.0;
+        let position = self.take_by_others.get_or_init(|| self.since.changes.iter().position(by_others));
+        position.and_then(|position| self.since.changes.get(position).copied())
+    }
+
+    /// What the shape of an allocation was that has ended since.
+    pub(crate) fn released(&self, id: AllocationId) -> Option<Resources> {
+        let released = self.released.get_or_init(|| {
+            self.changes(ChangeKind::Release).map(|change| (change.allocation(), change.shape)).collect()
+        });
+        self.cell.shapes().get(*released.get(&id)? as usize).copied()
+    }
+
+    fn room_taken(&self) -> &RoomTaken {
+        self.room.get_or_init(|| {
+            let taken = self.since.room_taken(self.cell);
+            let mut holds = BTreeMap::<JobId, Room>::new();
+            for (event, holder) in self.since.events.iter().filter_map(|(_, event)| Some((event, event.holder?))) {
+                let sum = holds.entry(holder.job).or_default();
+                (0..DIMENSIONS).for_each(|dimension| sum.0[dimension] += event.grown.0[dimension]);
+            }
+            RoomTaken { taken, holds }
+        })
+    }
+
+    /// The room that the machine had at the base, given what it has free now: what these jobs, each named once, hold is free in both.
+    pub(crate) fn room_at_base(&self, mut now: Room, owners: &[JobId]) -> Room {
+        let RoomTaken { taken, holds } = self.room_taken();
+        for room in owners.iter().filter_map(|owner| holds.get(owner)).chain([taken]) {
+            (0..DIMENSIONS).for_each(|dimension| now.0[dimension] += room.0[dimension]);
+        }
+        now
+    }
+
+    /// Of these jobs, those whose holds of the machine changed; sorted.
+    pub(crate) fn holders_among(&self, owners: &[JobId]) -> Vec<JobId> {
+        let holds = &self.room_taken().holds;
+        let mut holders: Vec<JobId> = owners.iter().copied().filter(|owner| holds.contains_key(owner)).collect();
+        holders.sort_unstable();
+        holders
+    }
+
+    /// Who took some of a resource: live allocations, and what shrank the machine.
+    pub(crate) fn takers(&self, resource: Resource) -> &Suspects<'a> {
+        self.takers[resource.index()].get_or_init(|| {
+            let takers = self.changes(ChangeKind::Take).filter_map(|change| {
+                let amount = self.cell.shapes().get(change.shape as usize)?.get(resource);
+                let live = self.cell.allocation(change.allocation()).is_some();
+                (amount > 0 && live).then_some(Suspect { revision: change.revision, amount, who: Who::Grant(change) })
+            });
+            let shrunk = self.since.events.iter().filter_map(|&(revision, event)| {
+                let amount = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
+                Some(Suspect { revision, amount, who: Who::Event(event.word, event.holder.map(|holder| holder.job)) })
+            });
+            Suspects::of(takers.chain(shrunk).collect())
+        })
+    }
+
+    /// Live allocations that were granted on the machine, newest first as far as the ring goes.
+    fn rows(&self) -> &[AllocationRef<'a>] {
+        let live = |change: &Change| self.cell.allocation(change.allocation());
+        self.rows.get_or_init(|| self.changes(ChangeKind::Take).filter_map(live).collect())
+    }
+
+    fn unknown(&self) -> Option<&Found<'a>> {
+        let found = self.unknown.get_or_init(|| {
+            let tasks: Vec<&TaskTraces> = self.cell.unknown_on(self.machine).map(|(_, task)| &*task.traces).collect();
+            let revision = self.event_of(&[UNKNOWN_TASK]).map(|(revision, _)| revision);
+            revision.filter(|_| !tasks.is_empty()).map(|revision| Found { revision, tasks })
+        });
+        found.as_ref()
+    }
+
+    /// The devices that the machine had free at the base, given what it has free of them now.
+    pub(crate) fn devices_at_base(&self, now: &[DeviceRoom]) -> Vec<DeviceRoom> {
+        let grown = self.devices.get_or_init(|| {
+            let Some(machine) = self.cell.machine_in(self.machine) else { return Vec::new() };
+            let mut rooms = device_rooms(self.cell, machine);
+            rooms.iter_mut().for_each(|room| room.free_millis = 0);
+            let mut rooms = self.since.devices_at_base(rooms);
+            for device in self.unknown().into_iter().flat_map(|found| &found.tasks).flat_map(|task| &task.devices) {
+                let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
+                room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+            }
+            rooms.into_iter().map(|room| room.free_millis).collect()
+        });
+        let mut rooms = now.to_vec();
+        rooms.iter_mut().zip(grown).for_each(|(room, grown)| room.free_millis += grown);
+        rooms
+    }
+
+    /// Who has devices of a kind; `None`: nobody.
+    pub(crate) fn device_takers(&self, kind: &str) -> Option<&Suspects<'a>> {
+        let takers = self.device_takers.get_or_init(|| {
+            let mut takers: BTreeMap<Arc<str>, Vec<Suspect<'a>>> = BTreeMap::new();
+            let mut note = |devices: &mut dyn Iterator<Item = &Device>, revision: Revision, who: Who<'a>| {
+                let mut sums: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
+                devices.for_each(|device| *sums.entry(&device.kind).or_default() += u64::from(device.millis));
+                for (kind, amount) in sums.into_iter().filter(|(_, amount)| *amount > 0) {
+                    takers.entry(kind.clone()).or_default().push(Suspect { revision, amount, who });
+                }
+            };
+            for found in self.rows() {
+                let mut devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
+                note(&mut devices, found.row.created, Who::Row(*found));
+            }
+            if let Some(found) = self.unknown() {
+                let mut devices = found.tasks.iter().flat_map(|task| &task.devices);
+                note(&mut devices, found.revision, Who::Event(UNKNOWN_TASK, None));
+            }
+            takers.into_iter().map(|(kind, all)| (kind, Suspects::of(all))).collect()
+        });
+        takers.get(kind)
+    }
+
+    /// Who got a port last; 0 for any port.
+    pub(crate) fn port_taker(&self, port: u16) -> Option<Suspect<'a>> {
+        let PortTakers { any, by_port, unknown } = self.ports.get_or_init(|| {
+            let mut takers = PortTakers::default();
+            for (position, found) in self.rows().iter().enumerate() {
+                for port in found.extra.into_iter().flat_map(|extra| &extra.ports) {
+                    takers.any.get_or_insert(position);
+                    takers.by_port.entry(port.number).or_insert(position);
+                }
+            }
+            let ports = self.unknown().into_iter().flat_map(|found| &found.tasks).flat_map(|task| &task.ports);
+            takers.unknown.extend(ports.map(|port| port.number));
+            takers
+        });
+        let position = if port == 0 { *any } else { by_port.get(&port).copied() };
+        let row = position.and_then(|position| self.rows().get(position)).map(|found| Suspect {
+            revision: found.row.created,
+            amount: 1,
+            who: Who::Row(*found),
+        });
+        let has = if port == 0 { !unknown.is_empty() } else { unknown.contains(&port) };
+        let unknown = self.unknown().filter(|_| has).map(|found| Suspect {
+            revision: found.revision,
+            amount: 1,
+            who: Who::Event(UNKNOWN_TASK, None),
+        });
+        // Of those that came with the same revision, the one that is known.
+        match (row, unknown) {
+            (Some(row), Some(unknown)) if unknown.revision <= row.revision => Some(row),
+            (row, unknown) => unknown.or(row),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_passed_once_for_a_transaction() {
+        let (cell, ring) = (Cell::default(), Ring::new(8, Revision(0)));
+        let hindsight = Hindsight::default();
+        let [past, again, other] = [1, 1, 2].map(|machine| hindsight.of(&cell, &ring, machine, Revision(0)));
+        assert!(Rc::ptr_eq(&past, &again) && !Rc::ptr_eq(&past, &other));
+    }
+}

@@ -1,0 +1,141 @@
+//! What refused claims cost: one small transaction must not keep all others waiting.
+
+use std::cell::Cell;
+
+use plenum_model::{
+    ConflictCheck, Device, GroupShape, JobId, MachineId, Outcome, Port, RefusalKind, RefusalReason, Resource,
+    Resources, Revision, Transaction,
+};
+
+use super::costs::{Large, placement};
+use crate::CoreOptions;
+
+/// As much as a machine has.
+const ALL: Resources = Resources { cpu_millis: 1_000_000, memory_bytes: 1, ..Resources::new(0, 0) };
+
+/// Tasks that are granted after the base, and claims that come too late for it.
+const TASKS: u32 = 1000;
+
+/// A core with one machine on which a thousand tasks were granted after the base.
+struct Crowd {
+    large: Large,
+    machine: MachineId,
+    base: Revision,
+    granted: Outcome,
+}
+
+impl Crowd {
+    fn new(group: GroupShape) -> Self {
+        let mut large = Large::new(CoreOptions::default());
+        let gpu = Device { kind: "gpu".into(), index: 0, millis: 1000, model: "".into() };
+        let machine = large.machine_with("m1".to_owned(), vec![gpu]);
+        let job = large.job_at(10, GroupShape { count: 2 * TASKS, resources: Resources::new(1, 1), ..group });
+        let base = large.core.cell().revision();
+        let granted = large.commit(vec![placement(job, 0..TASKS, |_| machine.slot, 0)]);
+        assert_eq!(granted.granted(), TASKS as usize);
+        large.core.derived.ring.walked.set(0);
+        Self { large, machine, base, granted }
+    }
+
+    /// A thousand claims of this group on the old base.
+    fn claim(&mut self, job: JobId) -> Outcome {
+        let placements = vec![placement(job, 0..TASKS, |_| self.machine.slot, 0)];
+        self.large.commit_on(Transaction { base: self.base, placements, ..Transaction::default() })
+    }
+
+    fn walked(&self) -> &Cell<usize> {
+        &self.large.core.derived.ring.walked
+    }
+}
+
+// Each refused claim went through all that had happened on its machine, and named everybody: a transaction of 100 KB kept all others
+// waiting for 18 s.
+#[test]
+fn what_happened_on_a_machine_is_gone_through_once_for_all_claims_that_find_no_room() {
+    let mut crowd = Crowd::new(GroupShape::default());
+    let job = crowd.large.job_at(10, GroupShape { count: TASKS, resources: ALL, ..GroupShape::default() });
+    let outcome = crowd.claim(job);
+    assert_eq!(outcome.refusals.len(), TASKS as usize);
+    for refusal in &outcome.refusals {
+        assert_eq!((refusal.kind, refusal.reason), (RefusalKind::Conflict, RefusalReason::NoRoom));
+        assert_eq!(refusal.short, Some((Resource::CpuMillis, TASKS.into())));
+        assert_eq!((refusal.culprits.len(), refusal.culprits_total), (4, TASKS.into()));
+        let slots = refusal.culprits.iter().map(|culprit| culprit.allocation);
+        let newest = crowd.granted.placements[0].iter().rev().take(4).copied();
+        assert!(slots.eq(newest), "newest first");
+    }
+    assert_eq!(crowd.walked().get(), TASKS as usize);
+}
+
+#[test]
+fn what_happened_on_a_machine_is_gone_through_once_for_all_claims_that_find_no_device() {
+    let gpu = |millis: u32| vec![Device { kind: "gpu".into(), index: 0, millis, model: "".into() }];
+    let mut crowd = Crowd::new(GroupShape { devices: gpu(1), ..GroupShape::default() });
+    let job = crowd.large.job(GroupShape { count: TASKS, devices: gpu(1000), ..GroupShape::default() });
+    let outcome = crowd.claim(job);
+    assert_eq!(outcome.refusals.len(), TASKS as usize);
+    for refusal in &outcome.refusals {
+        assert_eq!((refusal.kind, refusal.reason), (RefusalKind::Conflict, RefusalReason::DeviceTaken));
+        assert_eq!(refusal.short_device, Some(("gpu".into(), 1000)));
+        assert_eq!((refusal.culprits.len(), refusal.culprits_total), (4, 1000));
+    }
+    assert_eq!(crowd.walked().get(), TASKS as usize);
+}
+
+#[test]
+fn what_happened_on_a_machine_is_gone_through_once_for_all_claims_that_find_their_ports_taken() {
+    let port = |number: u16| vec![Port { name: "http".into(), number }];
+    let mut crowd = Crowd::new(GroupShape { ports: port(0), ..GroupShape::default() });
+    let taken: Vec<u16> = crowd.granted.ports.iter().map(|granted| granted.ports[0].number).collect();
+    let jobs: Vec<JobId> = taken[..10]
+        .iter()
+        .map(|&number| crowd.large.job(GroupShape { count: 100, ports: port(number), ..GroupShape::default() }))
+        .collect();
+    let on = |_: u32| crowd.machine.slot;
+    let placements = jobs.iter().map(|&job| placement(job, 0..100, on, 0)).collect();
+    let outcome = crowd.large.commit_on(Transaction { base: crowd.base, placements, ..Transaction::default() });
+    assert_eq!(outcome.refusals.len(), TASKS as usize);
+    for refusal in &outcome.refusals {
+        let (placement, _) = refusal.claim.expect("it is about a claim");
+        assert_eq!((refusal.kind, refusal.port), (RefusalKind::Conflict, Some(taken[placement as usize])));
+        let [culprit] = &refusal.culprits[..] else { panic!("one has the port") };
+        assert_eq!(culprit.allocation, crowd.granted.placements[0][placement as usize]);
+    }
+    assert_eq!(crowd.walked().get(), TASKS as usize);
+}
+
+// Each claim that checks for any change went through all own ones.
+#[test]
+fn own_changes_of_a_machine_are_gone_through_once_for_all_claims_that_check_for_others() {
+    let mut crowd = Crowd::new(GroupShape::default());
+    let job = crowd.large.job(GroupShape { count: TASKS, ..GroupShape::default() });
+    let placements = vec![placement(job, 0..TASKS, |_| crowd.machine.slot, 0)];
+    let txn = Transaction { base: crowd.base, placements, check: ConflictCheck::Sequence, ..Transaction::default() };
+    assert_eq!(crowd.large.commit_on(txn).granted(), TASKS as usize);
+    assert_eq!(crowd.walked().get(), TASKS as usize);
+}
+
+// What is stopped with the transaction itself, and whom a claim names, differs from claim to claim: only what happened before is shared.
+#[test]
+fn claims_on_one_machine_share_what_happened_there_and_not_what_they_ask_for() {
+    let mut crowd = Crowd::new(GroupShape::default());
+    let half = Resources::new(500_000, 1);
+    let large = crowd.large.job_at(10, GroupShape { count: 10, resources: ALL, ..GroupShape::default() });
+    let halves = crowd.large.job_at(10, GroupShape { count: 10, resources: half, ..GroupShape::default() });
+    let on = |_: u32| crowd.machine.slot;
+    let placements = vec![placement(large, 0..1, on, 0), placement(halves, 0..3, on, 0), placement(large, 1..2, on, 0)];
+    let outcome = crowd.large.commit_on(Transaction { base: crowd.base, placements, ..Transaction::default() });
+    let facts =
+        outcome.refusals.iter().map(|refusal| (refusal.claim, refusal.kind, refusal.short, refusal.culprits_total));
+    let cpu = |by| Some((Resource::CpuMillis, by));
+    assert_eq!(
+        facts.collect::<Vec<_>>(),
+        [
+            (Some((0, 0)), RefusalKind::Conflict, cpu(1000), 1000),
+            // The first of its halves was granted, the second one lost the race, and so did the third.
+            (Some((1, 1)), RefusalKind::Conflict, cpu(1000), 1000),
+            (Some((1, 2)), RefusalKind::Conflict, cpu(1000), 1000),
+            (Some((2, 0)), RefusalKind::Misfit, cpu(501_000), 0),
+        ]
+    );
+}
