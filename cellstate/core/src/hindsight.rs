@@ -17,6 +17,7 @@ use plenum_model::{
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
+use crate::preempt::Heirs;
 use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
@@ -28,6 +29,7 @@ pub(crate) struct Hindsight<'a> {
     machines: RefCell<BTreeMap<u32, Rc<Past<'a>>>>,
     /// Whether others changed a machine, where that took a long walk.
     changed: RefCell<BTreeMap<u32, Option<bool>>>,
+    heirs: RefCell<BTreeMap<u32, Rc<Heirs>>>,
 }
 
 impl<'a> Hindsight<'a> {
@@ -53,6 +55,11 @@ impl<'a> Hindsight<'a> {
             self.changed.borrow_mut().insert(machine, changed);
         }
         changed
+    }
+
+    /// Who takes over from whom on a machine, by what was decided before this transaction.
+    pub(crate) fn heirs(&self, cell: &Cell, machine: u32) -> Rc<Heirs> {
+        self.heirs.borrow_mut().entry(machine).or_insert_with(|| Rc::new(Heirs::on(cell, machine))).clone()
     }
 }
 
@@ -328,5 +335,7 @@ mod tests {
         let hindsight = Hindsight::default();
         let [past, again, other] = [1, 1, 2].map(|machine| hindsight.of(&cell, &ring, machine, Revision(0)));
         assert!(Rc::ptr_eq(&past, &again) && !Rc::ptr_eq(&past, &other));
+        let [heirs, again, other] = [1, 1, 2].map(|machine| hindsight.heirs(&cell, machine));
+        assert!(Rc::ptr_eq(&heirs, &again) && !Rc::ptr_eq(&heirs, &other));
     }
 }

@@ -29,6 +29,28 @@ pub(crate) struct HandOff {
     sources: Vec<Source>,
 }
 
+/// What was taken over on one machine, before the transaction that is being resolved, and is not there yet: by whom it was taken over
+/// from. One pass over the machine's tenants serves all victims of all claims.
+#[derive(Debug, Default)]
+pub(crate) struct Heirs(BTreeMap<AllocationId, TakeOver>);
+
+impl Heirs {
+    pub(crate) fn on(cell: &Cell, machine: u32) -> Self {
+        let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants);
+        let mut heirs = Self::default();
+        for entry in tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over) {
+            let sum = heirs.0.entry(entry.victim).or_insert_with(|| nothing_of(entry.victim));
+            add(sum, entry);
+        }
+        heirs
+    }
+
+    /// All that was taken over from one.
+    fn of(&self, victim: AllocationId) -> Option<&TakeOver> {
+        self.0.get(&victim)
+    }
+}
+
 /// Victims that a placement names, by machine, in the order of their ranks.
 pub(crate) type Victims = BTreeMap<u32, Vec<AllocationId>>;
 
@@ -48,7 +70,7 @@ pub(crate) fn may_evict(cell: &Cell, job: &Job, victim: &AllocationRef<'_>) -> b
     !waits && (cell.job(victim.row.job()).is_none_or(|of| band(of) < band(job)) || planted::is(Bug::EvictsAnybody))
 }
 
-fn nothing_of(victim: AllocationId) -> TakeOver {
+pub(crate) fn nothing_of(victim: AllocationId) -> TakeOver {
     TakeOver { victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
 }
 
@@ -60,7 +82,7 @@ impl HandOff {
     /// Collects who can give on a machine: first those that the claim names, then the placement's victims.
     pub(crate) fn new(
         cell: &Cell,
-        promised: &Promised,
+        (promised, heirs): (&Promised, &Heirs),
         job: &Job,
         machine: u32,
         named: &[TakeOver],
@@ -74,7 +96,7 @@ impl HandOff {
                     || promised.specials.evicts(found.id.slot)
             };
             if let Some(found) = cell.allocation(entry.victim).filter(leaves) {
-                hand_off.add(cell, &promised.specials, &found, machine, false, Some(entry));
+                hand_off.add(cell, (&promised.specials, heirs), &found, machine, false, Some(entry));
             }
         }
         for &victim in victims {
@@ -83,7 +105,7 @@ impl HandOff {
             let leaves =
                 found.status.state.is_leaving() || promised.specials.evicts(victim.slot) || promised.stops(victim.slot);
             if leaves || may_evict(cell, job, &found) {
-                hand_off.add(cell, &promised.specials, &found, machine, !leaves, None);
+                hand_off.add(cell, (&promised.specials, heirs), &found, machine, !leaves, None);
             }
         }
         hand_off
@@ -92,7 +114,7 @@ impl HandOff {
     fn add(
         &mut self,
         cell: &Cell,
-        specials: &Specials,
+        (specials, heirs): (&Specials, &Heirs),
         found: &AllocationRef<'_>,
         machine: u32,
         is_victim: bool,
@@ -110,10 +132,7 @@ impl HandOff {
         };
         // What it took over itself is not there yet, and what others took over from it is gone.
         let own = found.extra.into_iter().flat_map(|extra| &extra.takes_over);
-        let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants);
-        let entries = tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
-        let others = entries.filter(|entry| entry.victim == found.id);
-        let others = others.filter(|_| !planted::is(Bug::HandsOverTwice));
+        let others = heirs.of(found.id).filter(|_| !planted::is(Bug::HandsOverTwice));
         for entry in own.chain(others).chain(specials.taken_over(found.id.slot)) {
             subtract(&mut left, entry);
         }
@@ -193,6 +212,19 @@ impl HandOff {
         let victims = used.iter().filter(|source| source.is_victim).map(|source| source.slot).collect();
         (used.into_iter().map(|source| source.taken).collect(), victims)
     }
+}
+
+/// Adds one entry to a sum of such.
+pub(crate) fn add(sum: &mut TakeOver, entry: &TakeOver) {
+    sum.amount = sum.amount.with(&entry.amount);
+    for device in &entry.devices {
+        let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
+        match sum.devices.iter_mut().find(same) {
+            Some(sum) => sum.millis += device.millis,
+            None => sum.devices.push(device.clone()),
+        }
+    }
+    sum.ports.extend(&entry.ports);
 }
 
 /// Takes one entry away from what is left.

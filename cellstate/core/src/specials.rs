@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Device, Resources, TakeOver};
+use plenum_model::{Device, TakeOver};
 
+use crate::preempt::{self, nothing_of};
 use crate::slot_set::SlotSet;
 
 /// What is promised beyond room, by the transaction that is being resolved.
@@ -61,16 +62,8 @@ impl Specials {
         for entry in entries {
             let slot = entry.victim.slot;
             self.steps.push(Step::TakenOver { slot, before: self.taken_over.get(&slot).cloned() });
-            let sum = self.taken_over.entry(slot).or_insert_with(|| nothing_of(entry));
-            sum.amount = sum.amount.with(&entry.amount);
-            for device in &entry.devices {
-                let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
-                match sum.devices.iter_mut().find(same) {
-                    Some(sum) => sum.millis += device.millis,
-                    None => sum.devices.push(device.clone()),
-                }
-            }
-            sum.ports.extend(&entry.ports);
+            let sum = self.taken_over.entry(slot).or_insert_with(|| nothing_of(entry.victim));
+            preempt::add(sum, entry);
         }
     }
 
@@ -132,14 +125,10 @@ impl Specials {
     }
 }
 
-fn nothing_of(entry: &TakeOver) -> TakeOver {
-    TakeOver { victim: entry.victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::AllocationId;
+    use plenum_model::{AllocationId, Resources};
 
     fn entry(slot: u32, cpu_millis: u64, port: u16) -> TakeOver {
         let victim = AllocationId { slot, generation: 1 };

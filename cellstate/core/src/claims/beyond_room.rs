@@ -1,5 +1,7 @@
 //! Claims that ask for more than free room: devices, ports, room of those who leave.
 
+use std::rc::Rc;
+
 use plenum_model::{
     ClaimExtra, Device, GrantExtra, GroupShape, Obstacle, Port, RefusalKind, RefusalReason, Requirement, Spoken,
     Transaction, choose_devices, choose_port, device_rooms, devices_satisfy,
@@ -37,7 +39,13 @@ impl Resolver<'_> {
             return Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer));
         }
         let victims = terms.victims_on(machine);
-        let mut hand_off = HandOff::new(self.cell, self.promised, terms.job, machine, named(asked.extra), victims);
+        let named = named(asked.extra);
+        let heirs = if named.is_empty() && victims.is_empty() {
+            Rc::default()
+        } else {
+            self.hindsight.heirs(self.cell, machine)
+        };
+        let mut hand_off = HandOff::new(self.cell, (self.promised, &heirs), terms.job, machine, named, victims);
         if let Some(obstacle) = room {
             let mut free = self.free_room(terms, machine);
             free.take(&self.promised.on(machine).0);

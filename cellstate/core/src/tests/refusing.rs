@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use plenum_model::{
-    ConflictCheck, Device, GroupShape, JobId, MachineId, Outcome, Port, RefusalKind, RefusalReason, Resource,
-    Resources, Revision, Transaction,
+    ConflictCheck, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption, RefusalKind, RefusalReason,
+    Resource, Resources, Revision, Transaction,
 };
 
 use super::costs::{Large, placement};
@@ -138,4 +138,20 @@ fn claims_on_one_machine_share_what_happened_there_and_not_what_they_ask_for() {
             (Some((2, 0)), RefusalKind::Misfit, cpu(501_000), 0),
         ]
     );
+}
+
+// For each victim of each claim, all tenants of its machine were looked at.
+#[test]
+fn victims_that_are_not_enough_are_as_short_for_each_claim() {
+    let ports = vec![Port { name: "http".into(), number: 0 }];
+    let mut crowd = Crowd::new(GroupShape { ports, ..GroupShape::default() });
+    let resources = Resources::new(ALL.cpu_millis, 2);
+    let job = crowd.large.job_at(50, GroupShape { count: TASKS, resources, ..GroupShape::default() });
+    let victims = crowd.granted.placements[0].iter().flatten().take(64);
+    let machine = crowd.machine.slot;
+    let preemptions = victims.map(|&victim| Preemption { machine, victim }).collect();
+    let claims = plenum_model::Placement { preemptions, ..placement(job, 0..TASKS, |_| machine, 0) };
+    let outcome = crowd.large.commit(vec![claims]);
+    assert_eq!(outcome.refusals.len(), TASKS as usize);
+    assert!(outcome.refusals.iter().all(|refusal| refusal.short == Some((Resource::CpuMillis, TASKS.into()))));
 }
