@@ -217,23 +217,30 @@ impl HandOff {
 /// Adds one entry to a sum of such.
 pub(crate) fn add(sum: &mut TakeOver, entry: &TakeOver) {
     sum.amount = sum.amount.with(&entry.amount);
-    for device in &entry.devices {
-        let same = |sum: &&mut Device| sum.kind == device.kind && sum.index == device.index;
-        match sum.devices.iter_mut().find(same) {
-            Some(sum) => sum.millis += device.millis,
-            None => sum.devices.push(device.clone()),
-        }
-    }
+    entry.devices.iter().for_each(|device| add_device(&mut sum.devices, device));
     sum.ports.extend(&entry.ports);
+}
+
+/// Adds one device to a sum of such.
+pub(crate) fn add_device(sum: &mut Vec<Device>, device: &Device) {
+    match sum.iter_mut().find(|sum| sum.kind == device.kind && sum.index == device.index) {
+        Some(sum) => sum.millis += device.millis,
+        None => sum.push(device.clone()),
+    }
+}
+
+/// Takes one device away from what is left.
+pub(crate) fn subtract_device(left: &mut Vec<Device>, device: &Device) {
+    if let Some(same) = left.iter_mut().find(|left| left.kind == device.kind && left.index == device.index) {
+        same.millis = same.millis.saturating_sub(device.millis);
+    }
+    left.retain(|device| device.millis > 0);
 }
 
 /// Takes one entry away from what is left.
 fn subtract(left: &mut TakeOver, entry: &TakeOver) {
     left.amount = left.amount.without(&entry.amount);
-    for device in &entry.devices {
-        let same = left.devices.iter_mut().find(|left| left.kind == device.kind && left.index == device.index);
-        same.into_iter().for_each(|left| left.millis = left.millis.saturating_sub(device.millis));
-    }
+    entry.devices.iter().for_each(|device| subtract_device(&mut left.devices, device));
     left.devices.retain(|device| device.millis > 0);
     left.ports.retain(|port| !entry.ports.contains(port));
 }

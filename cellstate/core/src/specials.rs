@@ -3,7 +3,7 @@
 //! A placement that misses its minimum is taken back step by step, so that what a minimum costs goes by what its own placement was
 //! promised, and not by what all those before it were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Device, TakeOver};
 
@@ -13,8 +13,9 @@ use crate::slot_set::SlotSet;
 /// What is promised beyond room, by the transaction that is being resolved.
 #[derive(Debug, Default)]
 pub(crate) struct Specials {
-    /// Devices and ports by machine, without what is taken over.
-    machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
+    /// Devices and ports by machine, without what is taken over. Each device stands there once, with the sum: thousands of claims on one
+    /// machine would each look at what all those before them got.
+    machines: BTreeMap<u32, (Vec<Device>, BTreeSet<u16>)>,
     /// What successors were promised of leaving allocations, by slot.
     taken_over: BTreeMap<u32, TakeOver>,
     /// Slots of victims.
@@ -26,8 +27,8 @@ pub(crate) struct Specials {
 /// What there was before a promise.
 #[derive(Debug)]
 enum Step {
-    /// So many devices and ports of a machine.
-    Machine { machine: u32, devices: usize, ports: usize },
+    /// These devices and ports of a machine less.
+    Machine { machine: u32, devices: Vec<Device>, ports: Vec<u16> },
     /// This was taken over from the allocation in a slot.
     TakenOver { slot: u32, before: Option<TakeOver> },
 }
@@ -52,9 +53,9 @@ impl Specials {
     /// Notes what a claim was promised on a machine.
     pub(crate) fn add(&mut self, machine: u32, devices: &[Device], ports: impl Iterator<Item = u16>) {
         let (all, numbers) = self.machines.entry(machine).or_default();
-        self.steps.push(Step::Machine { machine, devices: all.len(), ports: numbers.len() });
-        all.extend_from_slice(devices);
-        numbers.extend(ports);
+        devices.iter().for_each(|device| preempt::add_device(all, device));
+        let ports = ports.filter(|&port| numbers.insert(port)).collect();
+        self.steps.push(Step::Machine { machine, devices: devices.to_vec(), ports });
     }
 
     /// Notes what a claim was promised of leaving allocations.
@@ -72,14 +73,14 @@ impl Specials {
         self.victims.insert(slot);
     }
 
-    /// Devices that were promised on a machine.
+    /// Devices that were promised on a machine, each once.
     pub(crate) fn devices(&self, machine: u32) -> &[Device] {
         self.machines.get(&machine).map_or(&[], |(devices, _)| devices)
     }
 
     /// Ports that were promised on a machine.
-    pub(crate) fn ports(&self, machine: u32) -> &[u16] {
-        self.machines.get(&machine).map_or(&[], |(_, ports)| ports)
+    pub(crate) fn ports(&self, machine: u32) -> Option<&BTreeSet<u16>> {
+        self.machines.get(&machine).map(|(_, ports)| ports)
     }
 
     /// What was taken over from the allocation in a slot.
@@ -109,8 +110,10 @@ impl Specials {
             match step {
                 Step::Machine { machine, devices, ports } => {
                     if let Some((all, numbers)) = self.machines.get_mut(&machine) {
-                        all.truncate(devices);
-                        numbers.truncate(ports);
+                        devices.iter().for_each(|device| preempt::subtract_device(all, device));
+                        for port in ports {
+                            numbers.remove(&port);
+                        }
                     }
                 }
                 Step::TakenOver { slot, before: Some(before) } => {
@@ -148,6 +151,7 @@ mod tests {
         specials.evict(5);
         let mark = specials.mark();
         specials.add(1, &[gpu(20)], [81, 82].into_iter());
+        assert_eq!(specials.devices(1), [gpu(30)], "one device, however many claims have some of it");
         specials.add(2, &[], [90].into_iter());
         specials.take_over(&[entry(5, 50, 444), entry(6, 7, 1)]);
         specials.evict(6);
@@ -155,8 +159,8 @@ mod tests {
         assert_eq!(specials.taken_over(5).expect("it was taken over from").amount.cpu_millis, 150);
         assert_eq!(specials.victims_since(mark), [6]);
         specials.go_back(mark);
-        assert_eq!((specials.devices(1), specials.ports(1)), (&[gpu(10)][..], &[80][..]));
-        assert!(specials.ports(2).is_empty() && specials.taken_over(6).is_none());
+        assert_eq!((specials.devices(1), specials.ports(1)), (&[gpu(10)][..], Some(&BTreeSet::from([80]))));
+        assert!(specials.ports(2).is_none_or(BTreeSet::is_empty) && specials.taken_over(6).is_none());
         assert_eq!(specials.taken_over(5), Some(&entry(5, 100, 443)));
         assert!(specials.evicts(5) && !specials.evicts(6));
         specials.go_back(Mark { steps: 0, victims: 0 });

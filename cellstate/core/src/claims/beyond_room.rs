@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use plenum_model::{
-    ClaimExtra, Device, GrantExtra, GroupShape, Obstacle, Port, RefusalKind, RefusalReason, Requirement, Spoken,
-    Transaction, choose_devices, choose_port, device_rooms, devices_satisfy,
+    ClaimExtra, Device, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind, RefusalReason, Requirement,
+    Spoken, Transaction, choose_devices, device_rooms, devices_satisfy,
 };
 
 use super::{Claim, Terms};
@@ -110,29 +110,26 @@ impl Resolver<'_> {
         asked: Claim<'_>,
         hand_off: &mut HandOff,
     ) -> Result<Vec<Port>, Trouble> {
-        let used = self.cell.in_use(asked.machine);
-        let spoken = self.promised.specials.ports(asked.machine);
-        let mut mine: Vec<u16> = Vec::new();
+        let (used, spoken) = (self.cell.in_use(asked.machine), self.promised.specials.ports(asked.machine));
+        let mut choice = PortChoice::new(used, spoken);
         let mut ports = Vec::with_capacity(terms.shape.ports.len());
         for declared in &terms.shape.ports {
             let named = asked.extra.into_iter().flat_map(|extra| &extra.ports).find(|port| port.name == declared.name);
             let wanted = if declared.number > 0 { declared.number } else { named.map_or(0, |port| port.number) };
             let number = if wanted > 0 {
-                let taken = spoken.contains(&wanted) || mine.contains(&wanted);
-                let in_use = used.is_some_and(|used| used.has_port(wanted));
-                if taken || (in_use && !hand_off.take_port(wanted)) {
+                let in_use = choice.is_used(wanted);
+                if choice.is_spoken(wanted) || (in_use && !hand_off.take_port(wanted)) {
                     return Err(Trouble::Machine(Obstacle::Port(wanted)));
                 }
                 wanted
             } else {
-                let all: Vec<u16> = spoken.iter().chain(&mine).copied().collect();
                 // A port that was given back rests: each transaction begins elsewhere.
                 let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
                 // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
-                choose_port(used, &all, hint.wrapping_add(all.len() as u64))
-                    .ok_or(Trouble::Machine(Obstacle::Port(0)))?
+                let hint = hint.wrapping_add(choice.spoken_count() as u64);
+                choice.choose(hint).ok_or(Trouble::Machine(Obstacle::Port(0)))?
             };
-            mine.push(number);
+            choice.take(number);
             ports.push(Port { name: declared.name.clone(), number });
         }
         Ok(ports)

@@ -1,6 +1,7 @@
 //! What refused claims cost: one small transaction must not keep all others waiting.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use plenum_model::{
     ConflictCheck, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption, RefusalKind, RefusalReason,
@@ -154,4 +155,43 @@ fn victims_that_are_not_enough_are_as_short_for_each_claim() {
     let outcome = crowd.large.commit(vec![claims]);
     assert_eq!(outcome.refusals.len(), TASKS as usize);
     assert!(outcome.refusals.iter().all(|refusal| refusal.short == Some((Resource::CpuMillis, TASKS.into()))));
+}
+
+// For each claim, each port from a hint on was looked for among all that the claims before it had got: 16,384 claims on one machine, of
+// which 12,000 get a port, took a minute.
+#[test]
+fn claims_of_ports_on_one_machine_cost_as_much_for_the_last_as_for_the_first() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let ports = vec![Port { name: "http".into(), number: 0 }];
+    let job = large.job(GroupShape { count: 16_384, ports, ..GroupShape::default() });
+    let outcome = large.commit(vec![placement(job, 0..16_384, |_| machine, 0)]);
+    assert_eq!((outcome.granted(), outcome.refusals.len()), (12_000, 4384));
+    assert!(
+        outcome.refusals.iter().all(|refusal| refusal.reason == RefusalReason::PortTaken && refusal.port == Some(0))
+    );
+    let numbers: BTreeSet<u16> = outcome.ports.iter().map(|granted| granted.ports[0].number).collect();
+    assert_eq!(numbers.len(), 12_000, "each its own");
+}
+
+// For each claim of a part of a device, the parts of all claims before it were gone through.
+#[test]
+fn claims_of_parts_of_devices_share_them_until_they_are_used_up() {
+    let gpu = |index: u32, millis: u32| Device { kind: "gpu".into(), index, millis, model: "".into() };
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m1".to_owned(), vec![gpu(0, 1000), gpu(1, 1000)]).slot;
+    let job = large.job(GroupShape { count: 3000, devices: vec![gpu(0, 1)], ..GroupShape::default() });
+    let outcome = large.commit(vec![placement(job, 0..3000, |_| machine, 0)]);
+    assert_eq!((outcome.granted(), outcome.refusals.len()), (2000, 1000));
+    // What a minimum takes back can be promised again.
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m1".to_owned(), vec![gpu(0, 1000)]).slot;
+    let [one, other] =
+        [(); 2].map(|()| large.job(GroupShape { count: 3000, devices: vec![gpu(0, 1)], ..GroupShape::default() }));
+    let on = |_: u32| machine;
+    let placements =
+        vec![placement(one, 0..300, on, 0), placement(other, 0..800, on, 800), placement(one, 300..1001, on, 0)];
+    let outcome = large.commit(placements);
+    let granted = outcome.placements.iter().map(|ids| ids.iter().flatten().count());
+    assert_eq!(granted.collect::<Vec<_>>(), [300, 0, 700]);
 }
