@@ -1,5 +1,6 @@
 //! How the tasks of one group are spread: what limits of machines and spread rules count.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::tally::Tally;
@@ -21,7 +22,8 @@ pub struct GroupCounts {
 struct RuleCounts {
     /// By class of machines: the place of its value, + 1; 0: it has no such attribute.
     places: Vec<u32>,
-    values: Vec<Arc<str>>,
+    /// Values, with their places: each machine may have another one.
+    values: BTreeMap<Arc<str>, u32>,
     tasks: Vec<i64>,
 }
 
@@ -35,13 +37,13 @@ impl RuleCounts {
     }
 
     fn place_of(&mut self, value: &Arc<str>) -> u32 {
-        let known = self.values.iter().position(|known| known == value);
-        let place = known.unwrap_or_else(|| {
-            self.values.push(value.clone());
-            self.tasks.push(0);
-            self.values.len() - 1
-        });
-        u32::try_from(place).expect("each value took a registration")
+        if let Some(&place) = self.values.get(value) {
+            return place;
+        }
+        let place = u32::try_from(self.tasks.len()).expect("each value took a registration");
+        self.values.insert(value.clone(), place);
+        self.tasks.push(0);
+        place
     }
 }
 
@@ -109,8 +111,7 @@ impl GroupCounts {
             // A class that came after the last count.
             None => {
                 let value = value(cell, shape, class, rule)?;
-                let known = counts.values.iter().position(|known| known == value);
-                Some(known.map_or(0, |place| counts.tasks[place]))
+                Some(counts.values.get(value).map_or(0, |&place| counts.tasks[place as usize]))
             }
         }
     }
