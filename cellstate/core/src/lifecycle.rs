@@ -215,15 +215,15 @@ impl<'a> Consequences<'a> {
     /// Draws the consequences for jobs.
     pub(crate) fn conclude(mut self) -> Delta {
         let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));
+        let reported = delta.moves.len();
         for (&id, reason) in &self.failed {
             let Some(job) = cell.job(id) else { continue };
             delta.jobs.push(JobChange::State { id, state: JobState::Failed, reason: reason.clone() });
             let here = |slot: u32| !self.marks.has_ended(slot) && !self.marks.has_left(slot);
-            let first = delta.moves.len();
-            let max = self.stops_max.saturating_sub(first);
+            let max = self.stops_max.saturating_sub(delta.moves.len());
             stop_live_tasks(cell, job, MATE_FAILED, here, max, &mut delta);
-            keep_restarts(&mut delta.moves, first);
         }
+        keep_restarts(&mut delta.moves, reported);
         for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
             self.start_over(id, &mut delta);
         }
@@ -265,6 +265,9 @@ impl<'a> Consequences<'a> {
 /// Moves from `first` on were made of what the cell knows: restarts that came with this very delta count, too.
 fn keep_restarts(moves: &mut [Move], first: usize) {
     let (before, after) = moves.split_at_mut(first);
+    if after.is_empty() {
+        return;
+    }
     let restarted = before.iter().filter(|change| change.restarts > 0);
     let newest: BTreeMap<u32, u32> = restarted.map(|change| (change.slot, change.restarts)).collect();
     for change in after {
