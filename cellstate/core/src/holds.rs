@@ -13,6 +13,26 @@ use plenum_model::{
 
 use crate::{Core, Handled, Verdict, accepted};
 
+/// All holds but one, as that one meets them on each of its machines: ranked once for all of these.
+struct Queue {
+    /// Whose they are, and how much they hold on each of their machines; in the order of their ranks.
+    ranked: Vec<(JobId, Resources)>,
+    /// By job, the place in that order; sorted.
+    places: Vec<(JobId, usize)>,
+    /// So many come before the one that is taken.
+    earlier: usize,
+}
+
+impl Queue {
+    /// The places of those of these jobs that are in it, rising.
+    fn among(&self, jobs: &[JobId]) -> Vec<usize> {
+        let place = |job: &JobId| self.places.binary_search_by_key(job, |(of, _)| *of).ok();
+        let mut places: Vec<usize> = jobs.iter().filter_map(place).map(|found| self.places[found].1).collect();
+        places.sort_unstable();
+        places
+    }
+}
+
 impl Core {
     /// Sets room aside for a job on each of these machines, or on none of them; renews that; or gives it back, without machines.
     pub(crate) fn take_hold(
@@ -43,8 +63,9 @@ impl Core {
         };
         self.check_hold_quota(&job, &hold)?;
         let mut lost: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
+        let queue = self.queue(&job, &hold);
         for &machine in &hold.machines {
-            for loser in self.losers_of(&job, &hold, machine)? {
+            for loser in self.losers_of(&job, &hold, machine, &queue)? {
                 lost.entry(loser).or_default().push(machine);
             }
         }
@@ -99,8 +120,25 @@ impl Core {
         Err(Rejection::new(RejectionCode::NoRoomToHold, message))
     }
 
+    /// The holds of other jobs than this one, in their order.
+    fn queue(&self, job: &Job, hold: &Hold) -> Queue {
+        let rank = hold.rank(job.shape.priority, job.id);
+        let others = self.cell.holds().filter(|(other, _)| *other != job.id);
+        let ranked = others.filter_map(|(other, other_hold)| {
+            let priority = self.cell.job(other)?.shape.priority;
+            Some((other_hold.rank(priority, other), other, other_hold.resources))
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable_by_key(|(rank, ..)| *rank);
+        let earlier = |(other, ..): &(_, JobId, Resources)| *other < rank && !planted::is(Bug::JumpsTheQueue);
+        let earlier = ranked.iter().take_while(|entry| earlier(entry)).count();
+        let mut places: Vec<_> = ranked.iter().map(|(_, other, _)| *other).zip(0..).collect();
+        places.sort_unstable();
+        Queue { ranked: ranked.into_iter().map(|(_, other, resources)| (other, resources)).collect(), places, earlier }
+    }
+
     /// The jobs that lose their hold of a machine to this one; or why it cannot be held there.
-    fn losers_of(&mut self, job: &Job, hold: &Hold, slot: u32) -> Result<Vec<JobId>, Rejection> {
+    fn losers_of(&mut self, job: &Job, hold: &Hold, slot: u32, queue: &Queue) -> Result<Vec<JobId>, Rejection> {
         let refuse = |message: String| Err(Rejection::new(RejectionCode::NoRoomToHold, message));
         let Some(machine) = self.cell.machine_in(slot) else {
             return refuse(format!("there is no machine in slot {slot}"));
@@ -120,16 +158,10 @@ impl Core {
                 job.shape.scheduler
             ));
         }
-        let rank = hold.rank(job.shape.priority, job.id);
-        let others = self.cell.held_by(slot).iter().filter(|&&other| other != job.id);
-        let ranked = others.filter_map(|&other| {
-            let (other_hold, priority) = (self.cell.hold(other)?, self.cell.job(other)?.shape.priority);
-            Some((other_hold.rank(priority, other), other_hold))
-        });
-        let (earlier, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            ranked.partition(|(other, _)| *other < rank && !planted::is(Bug::JumpsTheQueue));
+        let on_machine = queue.among(self.cell.held_by(slot));
+        let (earlier, later) = on_machine.split_at(on_machine.partition_point(|&place| place < queue.earlier));
         let mut room = self.cell.room(slot);
-        earlier.values().for_each(|other| room.take(&other.resources));
+        earlier.iter().for_each(|&place| room.take(&queue.ranked[place].1));
         if let Some(short) = room.shortage(&hold.resources) {
             let (resource, by) = (short.resource, short.short_by);
             let beside = if earlier.is_empty() { "" } else { " beside the holds that come first" };
@@ -137,11 +169,11 @@ impl Core {
         }
         room.take(&hold.resources);
         let mut losers = Vec::new();
-        for ((_, _, other), other_hold) in later {
-            if room.shortage(&other_hold.resources).is_none() {
-                room.take(&other_hold.resources);
+        for (other, resources) in later.iter().map(|&place| &queue.ranked[place]) {
+            if room.shortage(resources).is_none() {
+                room.take(resources);
             } else {
-                losers.push(other);
+                losers.push(*other);
             }
         }
         Ok(losers)

@@ -107,7 +107,7 @@ pub struct Cell {
     pub(crate) quotas: Arc<BTreeMap<Arc<str>, Quota>>,
     pub(crate) holds: Arc<BTreeMap<JobId, Hold>>,
     /// By machine, the jobs that hold room there. Invariant: what `holds` say.
-    pub(crate) held: Arc<BTreeMap<u32, Vec<JobId>>>,
+    pub(crate) held: Arc<BTreeMap<u32, governance::Held>>,
     pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
     pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
     pub(crate) paused: Arc<BTreeSet<Arc<str>>>,

@@ -6,7 +6,34 @@ use std::sync::Arc;
 use super::Cell;
 use crate::delta::Subject;
 use crate::planted::{self, Bug};
-use crate::{Delta, FoldError, Hold, Job, JobId, Partition, Quota, Room, Sum, TaskState, UnknownId, UnknownTask};
+use crate::{
+    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Room, Sum, TaskState, UnknownId,
+    UnknownTask,
+};
+
+/// Who holds room on a machine, and how much all of them do: a claim looks at the sum, and not at a thousand holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Rising.
+    jobs: Vec<JobId>,
+    sum: Room,
+}
+
+impl Held {
+    fn join(&mut self, job: JobId, resources: &Resources) {
+        if let Err(place) = self.jobs.binary_search(&job) {
+            self.jobs.insert(place, job);
+            self.sum.add(resources);
+        }
+    }
+
+    fn leave(&mut self, job: JobId, resources: &Resources) {
+        if let Ok(place) = self.jobs.binary_search(&job) {
+            self.jobs.remove(place);
+            self.sum.take(resources);
+        }
+    }
+}
 
 impl Cell {
     /// Folds what a delta says of these.
@@ -39,20 +66,20 @@ impl Cell {
     }
 
     pub(super) fn put_hold(&mut self, job: JobId, hold: Option<&Hold>) {
-        let before = self.holds.get(&job).map(|hold| hold.machines.clone()).unwrap_or_default();
+        let before = self.holds.get(&job).cloned();
         let held = Arc::make_mut(&mut self.held);
-        for machine in before {
-            if let Some(jobs) = held.get_mut(&machine) {
-                jobs.retain(|other| *other != job);
-                if jobs.is_empty() {
+        if let Some(hold) = &before {
+            for &machine in &hold.machines {
+                let Some(there) = held.get_mut(&machine) else { continue };
+                there.leave(job, &hold.resources);
+                if there.jobs.is_empty() {
                     held.remove(&machine);
                 }
             }
         }
-        for &machine in hold.map(|hold| hold.machines.as_slice()).unwrap_or_default() {
-            let jobs = held.entry(machine).or_default();
-            if let Err(place) = jobs.binary_search(&job) {
-                jobs.insert(place, job);
+        if let Some(hold) = hold {
+            for &machine in &hold.machines {
+                held.entry(machine).or_default().join(job, &hold.resources);
             }
         }
         put(Arc::make_mut(&mut self.holds), job, hold.cloned());
@@ -129,16 +156,23 @@ impl Cell {
     /// The jobs that hold room on a machine.
     #[must_use]
     pub fn held_by(&self, machine: u32) -> &[JobId] {
-        self.held.get(&machine).map_or(&[], Vec::as_slice)
+        self.held.get(&machine).map_or(&[], |held| &held.jobs)
     }
 
     /// What is free on a machine for a job: holds of others are taken room.
     #[must_use]
     pub fn room_for(&self, machine: u32, job: JobId) -> Room {
         let mut room = self.room(machine);
-        if self.has_holds() && !planted::is(Bug::OverlooksHolds) {
-            let others = self.held_by(machine).iter().filter(|&&other| other != job);
-            others.filter_map(|other| self.holds.get(other)).for_each(|hold| room.take(&hold.resources));
+        if self.has_holds()
+            && !planted::is(Bug::OverlooksHolds)
+            && let Some(held) = self.held.get(&machine)
+        {
+            (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= held.sum.0[dimension]);
+            if held.jobs.binary_search(&job).is_ok()
+                && let Some(own) = self.holds.get(&job)
+            {
+                room.add(&own.resources);
+            }
         }
         room
     }
