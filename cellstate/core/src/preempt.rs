@@ -30,15 +30,15 @@ pub(crate) struct HandOff {
 }
 
 /// What was taken over on one machine, before the transaction that is being resolved, and is not there yet: by whom it was taken over
-/// from. One pass over the machine's tenants serves all victims of all claims.
+/// from. One pass over those who have such serves all victims of all claims.
 #[derive(Debug, Default)]
 pub(crate) struct Heirs(BTreeMap<AllocationId, TakeOver>);
 
 impl Heirs {
     pub(crate) fn on(cell: &Cell, machine: u32) -> Self {
-        let tenants = cell.in_use(machine).into_iter().flat_map(|used| &used.tenants);
+        let slots = cell.in_use(machine).into_iter().flat_map(|used| &used.heirs);
         let mut heirs = Self::default();
-        for entry in tenants.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over) {
+        for entry in slots.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over) {
             let sum = heirs.0.entry(entry.victim).or_insert_with(|| nothing_of(entry.victim));
             add(sum, entry);
         }

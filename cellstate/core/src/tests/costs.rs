@@ -78,12 +78,18 @@ impl Large {
     }
 
     pub(super) fn commit_on(&mut self, txn: Transaction) -> Outcome {
+        let (Decided::Changed { decision, .. } | Decided::Unchanged(decision)) = self.decide_commit(txn) else {
+            panic!("each has a number of its own")
+        };
+        let Decision::Outcome(outcome) = decision else { panic!("it is decided") };
+        *outcome
+    }
+
+    pub(super) fn decide_commit(&mut self, txn: Transaction) -> Decided {
         self.txn.number += 1;
         let txn = Transaction { id: self.txn, incarnation: 1, ..txn };
-        let Decision::Outcome(outcome) = self.ask(Command::Commit(Box::new(txn), self.txn.number)) else {
-            panic!("it is decided")
-        };
-        *outcome
+        let command = Command::Commit(Box::new(txn), self.txn.number);
+        self.core.decide(&Request { principal: "local".into(), namespace: "default".into(), command }, self.now)
     }
 }
 
@@ -374,4 +380,38 @@ fn what_was_reported_is_gone_through_once_for_all_jobs_that_fail_with_it() {
     let mates = failing.placements.iter().filter_map(|ids| ids[1]);
     let restarts = |id: plenum_model::AllocationId| large.core.cell().extra(id.slot).map(|extra| extra.restarts);
     assert!(mates.map(restarts).all(|restarts| restarts == Some(5)), "restarts that came with the report count, too");
+}
+
+// With each end, what all others on its machine had in use was counted anew: what 8,000 tasks with ports left took half a minute.
+#[test]
+fn what_is_in_use_is_counted_for_those_who_come_and_go_alone() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let ports = vec![Port { name: "http".into(), number: 0 }];
+    let job = large.job(GroupShape { count: 8000, ports, ..GroupShape::default() });
+    let claims =
+        |from: u32| (from..from + 2000).map(|task| placement(job, task..task + 1, |_| machine.slot, 0)).collect();
+    let mut ids = Vec::new();
+    for from in [0, 2000, 4000, 6000] {
+        ids.extend(large.commit(claims(from)).placements.concat().into_iter().flatten());
+    }
+    let used =
+        |large: &Large| large.core.cell().in_use(machine.slot).map(|used| (used.tenants.len(), used.ports.len()));
+    assert_eq!(used(&large), Some((8000, 8000)));
+    let end = |&allocation: &plenum_model::AllocationId| Transition {
+        machine,
+        epoch: 1,
+        allocation,
+        state: AllocationState::Complete,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    };
+    large.ask(Command::ReportStatus(ids[1..].iter().map(end).collect()));
+    let port = large.core.cell().extra(ids[0].slot).map(|extra| extra.ports[0].number);
+    let used = large.core.cell().in_use(machine.slot).expect("one is left");
+    assert_eq!((&used.tenants[..], &used.ports[..]), (&[ids[0].slot][..], port.as_slice()));
+    large.ask(Command::ReportStatus(ids[..1].iter().map(end).collect()));
+    assert_eq!(large.core.cell().in_use(machine.slot), None);
 }

@@ -12,6 +12,8 @@ use crate::{AllocationExtra, AllocationId, Device, FoldError, GrantExtra, Grants
 pub struct InUse {
     /// Slots of live allocations there that have devices, ports or take-overs, rising.
     pub tenants: Vec<u32>,
+    /// Those of them that have take-overs, rising.
+    pub heirs: Vec<u32>,
     /// Thousandths, by position in the machine's devices; shorter where the last ones are free.
     pub devices: Vec<i64>,
     /// Ports, rising; one that was taken over stands twice until its first holder has ended.
@@ -27,27 +29,78 @@ impl InUse {
 
     /// Derives it from scratch: `tenants` are the slots of live allocations there that have something of it.
     fn of(cell: &Cell, machine: u32, tenants: Vec<u32>) -> Self {
-        let mut used = Self { tenants, ..Self::default() };
+        let mut used = Self::default();
         let known = cell.machine_in(machine).map_or(&[][..], |machine| &machine.devices);
-        let extras = used.tenants.iter().filter_map(|&slot| cell.extra(slot));
-        let mut devices = vec![0; known.len()];
-        let mut add = |device: &Device, sign: i64| {
-            let place = known.iter().position(|known| known.kind == device.kind && known.index == device.index);
-            place.into_iter().for_each(|place| devices[place] += sign * i64::from(device.millis));
-        };
-        for extra in extras {
-            extra.devices.iter().for_each(|device| add(device, 1));
-            extra.takes_over.iter().flat_map(|entry| &entry.devices).for_each(|device| add(device, -1));
+        for (slot, extra) in tenants.iter().filter_map(|&slot| Some((slot, cell.extra(slot)?))) {
+            if !extra.takes_over.is_empty() {
+                used.heirs.push(slot);
+            }
+            used.count_devices(known, devices_of(extra));
             used.ports.extend(extra.ports.iter().map(|port| port.number));
         }
         for (_, task) in cell.unknown_on(machine) {
-            task.traces.devices.iter().for_each(|device| add(device, 1));
+            used.count_devices(known, task.traces.devices.iter().map(|device| (device, 1)));
             used.ports.extend(task.traces.ports.iter().map(|port| port.number));
         }
-        devices.truncate(devices.iter().rposition(|&millis| millis != 0).map_or(0, |last| last + 1));
-        used.devices = devices;
+        used.tenants = tenants;
+        used.trim();
         used.ports.sort_unstable();
         used
+    }
+
+    /// Counts devices, each so many times.
+    fn count_devices<'a>(&mut self, known: &[Device], devices: impl Iterator<Item = (&'a Device, i64)>) {
+        for (device, times) in devices {
+            let place = known.iter().position(|known| known.kind == device.kind && known.index == device.index);
+            let Some(place) = place else { continue };
+            if place >= self.devices.len() {
+                self.devices.resize(place + 1, 0);
+            }
+            self.devices[place] += times * i64::from(device.millis);
+        }
+    }
+
+    /// Forgets the last devices, where they are free.
+    fn trim(&mut self) {
+        self.devices.truncate(self.devices.iter().rposition(|&millis| millis != 0).map_or(0, |last| last + 1));
+    }
+
+    /// Somebody who has this comes: as if it was derived again with it, at the cost of what comes alone.
+    fn join(&mut self, known: &[Device], slot: u32, own: &AllocationExtra) {
+        insert(&mut self.tenants, slot);
+        if !own.takes_over.is_empty() {
+            insert(&mut self.heirs, slot);
+        }
+        self.count_devices(known, devices_of(own));
+        own.ports.iter().for_each(|port| insert(&mut self.ports, port.number));
+    }
+
+    /// Somebody who had this is there no more: as if it was derived again without, at the cost of what goes alone.
+    fn leave(&mut self, known: &[Device], slot: u32, own: &AllocationExtra) {
+        remove(&mut self.tenants, slot);
+        remove(&mut self.heirs, slot);
+        self.count_devices(known, devices_of(own).map(|(device, times)| (device, -times)));
+        own.ports.iter().for_each(|port| remove(&mut self.ports, port.number));
+        self.trim();
+    }
+}
+
+/// The devices that an extra counts for, and how often: those that it takes over are its victim's still.
+fn devices_of(extra: &AllocationExtra) -> impl Iterator<Item = (&Device, i64)> {
+    let taken = extra.takes_over.iter().flat_map(|entry| &entry.devices).map(|device| (device, -1));
+    extra.devices.iter().map(|device| (device, 1)).chain(taken)
+}
+
+/// Puts one among those that rise.
+fn insert<T: Ord>(rising: &mut Vec<T>, one: T) {
+    let place = rising.partition_point(|other| *other < one);
+    rising.insert(place, one);
+}
+
+/// Takes one out of those that rise.
+fn remove<T: Ord>(rising: &mut Vec<T>, one: T) {
+    if let Ok(place) = rising.binary_search(&one) {
+        rising.remove(place);
     }
 }
 
@@ -98,11 +151,7 @@ impl Cell {
             self.keep_extra(slot, extra);
         }
         for (machine, slots) in seated {
-            let mut tenants = self.in_use(machine).map(|used| used.tenants.clone()).unwrap_or_default();
-            tenants.extend(slots);
-            tenants.sort_unstable();
-            tenants.dedup();
-            self.put_in_use(machine, tenants);
+            self.join_tenants(machine, &slots);
         }
         Ok(())
     }
@@ -121,11 +170,21 @@ impl Cell {
         if !self.extra(slot).is_some_and(is_tenant) {
             return;
         }
-        let mut tenants = self.in_use(machine).map(|used| used.tenants.clone()).unwrap_or_default();
-        if let Err(place) = tenants.binary_search(&slot) {
-            tenants.insert(place, slot);
+        self.join_tenants(machine, &[slot]);
+    }
+
+    fn join_tenants(&mut self, machine: u32, slots: &[u32]) {
+        let devices = self.machine_in(machine).map(|machine| machine.devices.clone()).unwrap_or_default();
+        let mut used = self.in_use.get_mut(machine).take().unwrap_or_default();
+        // Changed in place, unless a snapshot has it.
+        let changed = Arc::make_mut(&mut used);
+        for (&slot, extra) in slots.iter().filter_map(|slot| Some((slot, self.extra(*slot)?))) {
+            changed.join(&devices, slot, extra);
         }
-        self.put_in_use(machine, tenants);
+        changed.trim();
+        if *used != InUse::default() {
+            *self.in_use.get_mut(machine) = Some(used);
+        }
     }
 
     fn put_in_use(&mut self, machine: u32, tenants: Vec<u32>) {
@@ -150,26 +209,41 @@ impl Cell {
             own.takes_over.iter().for_each(|entry| self.take_amount(machine, &entry.amount));
         }
         if self.in_use(machine).is_some() {
-            self.leave_tenants(machine, id);
+            self.leave_tenants(machine, id, own.as_deref());
         }
     }
 
-    fn leave_tenants(&mut self, machine: u32, id: AllocationId) {
-        let Some(used) = self.in_use(machine) else { return };
-        let mut tenants = used.tenants.clone();
-        tenants.retain(|&slot| slot != id.slot);
-        for &slot in &tenants {
-            let Some(extra) = self.extra(slot).filter(|extra| extra.takes_over.iter().any(|entry| entry.victim == id))
-            else {
-                continue;
-            };
-            let mut extra = extra.clone();
+    fn leave_tenants(&mut self, machine: u32, id: AllocationId, own: Option<&AllocationExtra>) {
+        let names =
+            |slot: &u32| self.extra(*slot).is_some_and(|extra| extra.takes_over.iter().any(|entry| entry.victim == id));
+        let heirs = self.in_use(machine).into_iter().flat_map(|used| &used.heirs);
+        let heirs: Vec<u32> = heirs.copied().filter(|slot| *slot != id.slot).filter(names).collect();
+        let own = own.filter(|own| is_tenant(own));
+        if own.is_none() && heirs.is_empty() {
+            return;
+        }
+        let devices = self.machine_in(machine).map(|machine| machine.devices.clone()).unwrap_or_default();
+        let Some(mut used) = self.in_use.get_mut(machine).take() else { return };
+        // Changed in place, unless a snapshot has it.
+        let changed = Arc::make_mut(&mut used);
+        own.into_iter().for_each(|own| changed.leave(&devices, id.slot, own));
+        for slot in heirs {
+            let Some(mut extra) = self.extra(slot).cloned() else { continue };
             let gone: Vec<_> = extra.takes_over.extract_if(.., |entry| entry.victim == id).collect();
             gone.iter().for_each(|entry| self.take_amount(machine, &entry.amount));
+            changed.count_devices(&devices, gone.iter().flat_map(|entry| &entry.devices).map(|device| (device, 1)));
+            if extra.takes_over.is_empty() {
+                remove(&mut changed.heirs, slot);
+            }
+            if !is_tenant(&extra) {
+                remove(&mut changed.tenants, slot);
+            }
             self.keep_extra(slot, extra);
         }
-        tenants.retain(|&slot| self.extra(slot).is_some_and(is_tenant));
-        self.put_in_use(machine, tenants);
+        changed.trim();
+        if *used != InUse::default() {
+            *self.in_use.get_mut(machine) = Some(used);
+        }
     }
 
     /// Room on a machine that is free for another reason than an end.
