@@ -179,7 +179,7 @@ impl Derived {
                 known = number;
             }
             self.ring.note_end(delta.revision, cell, row, end.slot, in_use.then_some(&ended));
-            self.allocation_slots.give(end.slot);
+            self.allocation_slots.give_back(cell, end.slot, row.generation);
             if self.final_jobs.contains(row.job_slot)
                 && let Some(job) = cell.job(row.job())
             {

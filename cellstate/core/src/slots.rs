@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use plenum_model::{AllocationState, Cell};
+use plenum_model::{AllocationRow, AllocationState, Cell, last_of, rare};
 
 /// Rows of a page of allocations: one bit each in a mask.
 const PAGE: u32 = 64;
@@ -21,14 +21,22 @@ pub(crate) struct AllocationSlots {
     filling: u32,
 }
 
+/// Whether a slot whose last tenant had this generation gets no other one in this incarnation: its name would be that of what a
+/// restored cell gives. That takes 67 million tenants of one slot.
+#[inline]
+pub(crate) fn is_used_up(cell: &Cell, generation: u32) -> bool {
+    generation >= last_of(cell.identity().incarnation)
+}
+
 impl AllocationSlots {
     pub(crate) fn rebuild(cell: &Cell) -> Self {
         let statuses = cell.statuses();
         let pages = statuses.len().div_ceil(PAGE);
         let mut free = vec![u64::MAX; pages as usize];
-        for (slot, status) in statuses.iter().enumerate() {
-            if status.state() != AllocationState::Free {
-                free[slot / PAGE as usize] &= !(1 << (slot % PAGE as usize));
+        for (slot, status) in (0..).zip(statuses.iter()) {
+            let used_up = |row: &AllocationRow| is_used_up(cell, row.generation);
+            if status.state() != AllocationState::Free || cell.allocation_rows().get(slot).is_some_and(used_up) {
+                free[(slot / PAGE) as usize] &= !(1 << (slot % PAGE));
             }
         }
         let filling = cell.filling().unwrap_or(0);
@@ -59,8 +67,17 @@ impl AllocationSlots {
         slots.filter_map(|slot| self.free.get((slot / PAGE) as usize)).for_each(plenum_model::prefetch);
     }
 
-    /// Gives a row back.
-    pub(crate) fn give(&mut self, slot: u32) {
+    /// Gives a row back whose tenant had this generation.
+    #[inline]
+    pub(crate) fn give_back(&mut self, cell: &Cell, slot: u32, generation: u32) {
+        if is_used_up(cell, generation) {
+            rare!("a row is used up");
+        } else {
+            self.give(slot);
+        }
+    }
+
+    fn give(&mut self, slot: u32) {
         let page = slot / PAGE;
         let mask = &mut self.free[page as usize];
         *mask |= 1 << (slot % PAGE);

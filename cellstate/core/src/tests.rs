@@ -3,6 +3,7 @@
 mod costs;
 mod devices;
 mod draining;
+mod generations;
 mod governing;
 mod handing_over;
 mod jobs;

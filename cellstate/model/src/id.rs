@@ -58,6 +58,13 @@ pub const fn floor_of(incarnation: u64) -> u32 {
     restores << USES_BITS
 }
 
+/// The last generation that an incarnation gives: a slot whose tenant had it is used up, until the cell is restored. One more, and its
+/// name could be given again by the next incarnation.
+#[must_use]
+pub const fn last_of(incarnation: u64) -> u32 {
+    floor_of(incarnation).saturating_add(1 << USES_BITS)
+}
+
 macro_rules! generational_id {
     ($name:ident, $prefix:literal, $what:literal) => {
         #[doc = concat!("The id of ", $what, ": a slot of its table, and the generation of that slot.")]
@@ -184,5 +191,7 @@ mod tests {
         assert_eq!(floor_of(2), 1 << 26);
         assert!((1..INCARNATIONS_MAX).all(|incarnation| floor_of(incarnation) < floor_of(incarnation + 1)));
         assert_eq!(floor_of(INCARNATIONS_MAX), floor_of(u64::MAX), "a cell is not restored that often");
+        assert!((1..INCARNATIONS_MAX).all(|incarnation| last_of(incarnation) == floor_of(incarnation + 1)));
+        assert_eq!(last_of(INCARNATIONS_MAX), u32::MAX, "the last one has one less");
     }
 }

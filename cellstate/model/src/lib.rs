@@ -39,6 +39,7 @@ pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
 pub use governance::{GivenBack, Hold, Partition, Quota, Sum, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
+    last_of,
 };
 pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RetryPolicy, Spread, TaskPast,
