@@ -142,8 +142,8 @@ fn not_allowed(picture: &Picture, hold: &v1::HoldChange) -> Option<String> {
         let Some(machine) = picture.machines.get(slot) else {
             return Some(format!("machine slot {slot} is not there"));
         };
-        if machine.state() != v1::MachineState::Ready || machine.cordoned {
-            return Some(format!("{} is {}", machine.name, machine.state().as_str_name()));
+        if let Some(why) = rules::why_it_takes_none(machine) {
+            return Some(format!("{} is {why}", machine.name));
         }
         if let Some(partition) = rules::closing_partition(picture, machine, &shape.scheduler) {
             return Some(format!("{} is in partition {partition}, which is for others", machine.name));

@@ -41,10 +41,20 @@ impl Visitor for Rules {
     }
 }
 
+/// Why a machine takes no claims: by its state, and by what its operator and its agent want.
+pub(super) fn why_it_takes_none(machine: &v1::MachineChange) -> Option<&'static str> {
+    match (machine.state(), machine.cordoned, machine.unfit()) {
+        (v1::MachineState::Ready, false, v1::Unfit::Unspecified) => None,
+        (v1::MachineState::Ready, true, _) => Some("cordoned by an operator"),
+        (v1::MachineState::Ready, false, unfit) => Some(unfit.as_str_name()),
+        (state, ..) => Some(state.as_str_name()),
+    }
+}
+
 fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     let Some(machine) = picture.machines.get(&allocation.machine) else { return Some("it is not there".into()) };
-    if machine.state() != v1::MachineState::Ready || machine.cordoned {
-        return Some(format!("it is {}", machine.state().as_str_name()));
+    if let Some(why) = why_it_takes_none(machine) {
+        return Some(format!("it is {why}"));
     }
     let Some(job) = picture.jobs.get(&allocation.job) else { return Some("its job is not there".into()) };
     let shape = job.shape.as_ref()?;

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use plenum_checker::calls::{Asked, Call, Reply};
 use plenum_checker::properties::{
     Damage, FullDisk, Made, SlowWatchers, property_a_full_disk_only_refuses, property_acknowledged_is_durable,
-    property_culprits_are_true, property_damage_is_named, property_no_room_is_overcommitted,
-    property_quotas_and_priorities_hold, property_real_time_order_holds, property_replies_equal_the_fold,
-    property_revisions_have_no_gaps, property_slow_watchers_cost_nobody, property_snapshots_equal_the_fold,
-    property_used_is_the_sum,
+    property_culprits_are_true, property_damage_is_named, property_declared_rules_hold,
+    property_no_room_is_overcommitted, property_quotas_and_priorities_hold, property_real_time_order_holds,
+    property_replies_equal_the_fold, property_revisions_have_no_gaps, property_slow_watchers_cost_nobody,
+    property_snapshots_equal_the_fold, property_used_is_the_sum,
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Recording, Violation};
@@ -239,6 +239,18 @@ fn a_quota_that_grants_ignored_is_found() {
     });
     let found = property_quotas_and_priorities_hold(&chronicle);
     assert!(matches!(found[0], Violation::QuotaExceeded { limit: 3000, .. }), "{found:?}");
+}
+
+/// Its state is to say so, too. What it says otherwise is no excuse.
+#[test]
+fn a_grant_on_a_machine_whose_agent_wanted_none_is_found() {
+    assert_eq!(property_declared_rules_hold(&told_otherwise(|delta| !delta.machines.is_empty())), []);
+    let chronicle = told_otherwise(|delta| {
+        let machine = delta.machines.first_mut();
+        machine.map(|machine| machine.unfit = v1::Unfit::AgentLeaves.into()).is_some()
+    });
+    let found = property_declared_rules_hold(&chronicle);
+    assert!(matches!(&found[0], Violation::RuleBroken { what, .. } if what.contains("AGENT_LEAVES")), "{found:?}");
 }
 
 #[test]
