@@ -1,8 +1,11 @@
 //! Bugs that are put into what was decided, all in one place: see `plenum_model::planted`. Without that feature, nothing.
 
+use std::sync::Arc;
+
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Decision, DeviceRoom, JobChange, LogTime, Machine, Obstacle, RefusalKind, RefusalReason, TransactionOutcome,
+    Decision, DeviceRoom, JobChange, LogTime, Machine, MachineState, Obstacle, RefusalKind, RefusalReason,
+    TransactionOutcome,
 };
 
 use crate::room::Trouble;
@@ -57,6 +60,11 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
             && outcome.outcome == TransactionOutcome::Partial
         {
             outcome.outcome = TransactionOutcome::Refused;
+        }
+        if planted::is(Bug::OverlooksFitness) {
+            let cordoned = |machine: &&mut Arc<Machine>| machine.state == MachineState::Cordoned && !machine.cordoned;
+            let unfit = delta.machines.iter_mut().filter(cordoned);
+            unfit.for_each(|machine| Arc::make_mut(machine).state = MachineState::Ready);
         }
         if planted::strikes(Bug::DecidesByHiddenState, 7) {
             delta.moves.iter_mut().for_each(|change| change.restarts += 1);

@@ -15,6 +15,8 @@ pub enum Bug {
     GrantsWithoutRoom,
     /// A claim is granted although its machine takes none.
     GrantsOnAnyMachine,
+    /// A machine takes claims although its agent wants none there.
+    OverlooksFitness,
     /// A conflict names no culprit.
     BlamesNobody,
     /// A placement that missed its minimum keeps what it was granted.
@@ -95,9 +97,10 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
+        Self::OverlooksFitness,
         Self::BlamesNobody,
         Self::ForgetsMinimums,
         Self::PicturesHalf,

@@ -1,13 +1,15 @@
 //! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
 
+mod fitness;
+
 use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
 use plenum_agent::fake::{FakeDriver, Fate};
 use plenum_agent::reconciler::{AgentReconciler, Input, Output, Registration, Settings, Status};
 use plenum_agent::traces::Item;
 use plenum_model::planted::{self, Bug};
-use plenum_model::{AllocationId, MachineId};
-use plenum_proto::v1;
+use plenum_model::{AllocationId, MachineId, Unfit};
+use plenum_proto::{machines, v1};
 
 use crate::books::{Checked, hold};
 use crate::random::Random;
@@ -28,6 +30,9 @@ pub(crate) struct Machine {
     driver: FakeDriver,
     life: u64,
     reconciler: Option<AgentReconciler>,
+    /// The agent takes its leave, and the next one comes so much later.
+    away_micros: Option<i64>,
+    disk: fitness::Disk,
     /// Incarnation and revision, as they are written down at each registration.
     remembered: (u64, u64),
     register: Option<ConnectionId>,
@@ -41,15 +46,19 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(number: usize, cpu_millis: i64, world: &mut World) -> Self {
         let (seed, failing) = (world.random.number(), world.mix.failing_thousandths);
+        let disk = fitness::Disk::default();
+        let full = disk.full();
         Self {
             number,
             name: format!("m{number}"),
             cpu_millis,
             boots: 1,
             up_at_micros: 0,
-            driver: FakeDriver::new(move |task| fate(seed, failing, task)),
+            driver: FakeDriver::new(move |task| full.fate().unwrap_or_else(|| fate(seed, failing, task))),
             life: 0,
             reconciler: None,
+            away_micros: None,
+            disk,
             remembered: (0, 0),
             register: None,
             report: None,
@@ -96,16 +105,20 @@ impl Machine {
         world.tally.readopted += recovered.len() as u64;
         world.tell(|| format!("{}: the agent begins, and finds {} tasks", self.name, recovered.len()));
         self.give(world, Input::Recovered(recovered))?;
-        self.turn(world)
+        if self.disk.has_room(world) { self.turn(world) } else { self.probes(world) }
     }
 
     /// The agent's process is killed, if there is one; its tasks go on.
     pub(crate) fn kill(&mut self, world: &mut World) -> bool {
+        self.ends(world, "is killed")
+    }
+
+    fn ends(&mut self, world: &mut World, how: &str) -> bool {
         if self.reconciler.take().is_none() {
             return false;
         }
-        world.tell(|| format!("{}: the agent is killed", self.name));
-        (self.register, self.report, self.follow) = (None, None, None);
+        world.tell(|| format!("{}: the agent {how}", self.name));
+        (self.register, self.report, self.follow, self.away_micros) = (None, None, None, None);
         let party = self.party();
         world.drop_connections(Side::Client, |of| of == party);
         true
@@ -142,6 +155,7 @@ impl Machine {
             }
         }
         self.check_starts(world)?;
+        self.ends_once_it_has_left(world);
         let wake = self.reconciler.as_ref().and_then(AgentReconciler::next_wake_millis);
         if let Some(at_ms) = wake.into_iter().chain(self.driver.next_at_ms()).min() {
             self.wish += 1;
@@ -218,7 +232,7 @@ impl Machine {
             renew_ms: millis(response.renew_micros),
             revision: response.revision,
             incarnation: response.incarnation,
-            unfit: None,
+            unfit: machines::unfit("unfit", response.unfit).unwrap_or(Some(Unfit::StateUnwritable)),
         };
         world.tell(|| format!("{}: registered as {machine}, epoch {}", self.name, registration.epoch));
         self.remembered = (registration.incarnation, registration.revision);
@@ -261,6 +275,8 @@ impl Machine {
                 world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
                 let running = self.driver.running();
                 world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
+                // The driver's start fails where there is none.
+                self.disk.has_room(world);
                 self.driver.start(task);
             }
             Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
@@ -293,7 +309,7 @@ impl Machine {
                     epoch,
                     transitions: transitions.iter().map(|(id, status)| transition(*id, status)).collect(),
                     telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
-                    unfit: plenum_proto::machines::unfit_to_wire(unfit),
+                    unfit: machines::unfit_to_wire(unfit),
                 };
                 self.report = Some((self.call(world, Purpose::Report { number }, Message::Report(request)), number));
             }

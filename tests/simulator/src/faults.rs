@@ -63,7 +63,16 @@ faults! {
     Reboot: "a machine that boots",
     /// The cell goes on from its newest backup, on a new disk: what came after is forgotten, and what agents run of it is not.
     Restore: "a cell that was restored",
+    /// An agent takes its leave, and the next one of its machine comes later; its tasks go on.
+    AgentLeaves: "an agent that takes its leave",
+    /// What it takes to start a task can't be written on a machine, for a while: its agent wants none.
+    StateUnwritable: "a machine on which nothing can be written",
 }
+
+/// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
+const APART: [Fault; 2] = [Fault::AgentLeaves, Fault::StateUnwritable];
+/// How often one of these is in a mix, in thousandths.
+const APART_THOUSANDTHS: u64 = 300;
 
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
@@ -110,12 +119,14 @@ impl Mix {
         CoreOptions { ring_changes, unknown_micros, hold_micros_max, stops_max: STOPS_MAX, ..CoreOptions::default() }
     }
 
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(random: &mut Random, apart: &mut Random) -> Self {
         let calm = random.chance(120);
         let mut every_micros = [0; Fault::ALL.len()];
-        for every in &mut every_micros {
-            if !calm && random.chance(600) {
-                *every = random.between(1_500_000, 20_000_000);
+        for &fault in Fault::ALL {
+            let (random, thousandths) =
+                if APART.contains(&fault) { (&mut *apart, APART_THOUSANDTHS) } else { (&mut *random, 600) };
+            if !calm && random.chance(thousandths) {
+                every_micros[fault as usize] = random.between(1_500_000, 20_000_000);
             }
         }
         // Each takes back what was reached: more of them, and nothing is ever old.

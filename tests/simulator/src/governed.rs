@@ -1,9 +1,9 @@
-//! What operators, gangs and restores bring about, counted step by step: a range of seeds shall have seen all of it.
+//! What operators, gangs, agents and restores bring about, counted step by step: a range of seeds shall have seen all of it.
 
 use std::collections::BTreeMap;
 
 use plenum_core::Decided;
-use plenum_model::{Cell, Command, Decision, Delta, JobChange, Request};
+use plenum_model::{Cell, Command, Decision, Delta, JobChange, RefusalReason, Request, Unfit};
 
 macro_rules! governed {
     ($($governed:ident: $name:literal,)*) => {
@@ -39,6 +39,10 @@ governed! {
     UnknownAdopted: "an unknown task that was adopted",
     UnknownStopped: "an unknown task that was told to stop",
     UnknownEnded: "an unknown task that ended",
+    AgentLeft: "a machine whose agent took its leave",
+    AgentUnwritable: "a machine whose agent could write nothing",
+    FitAgain: "a machine that was fit again",
+    RefusedUnfit: "a claim refused because its machine was unfit",
     SessionsClosed: "a restored cell that closed the sessions of before",
 }
 
@@ -74,6 +78,17 @@ pub(crate) fn count(
     if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
         let culprits = outcome.refusals.iter().flat_map(|refusal| &refusal.culprits);
         culprits.filter(|culprit| &*culprit.event == "hold").for_each(|_| saw(Governed::RefusedByHold));
+        let not_ready = outcome.refusals.iter().filter(|refusal| refusal.reason == RefusalReason::MachineNotReady);
+        let unfit = not_ready.filter_map(|refusal| before.machine_in(refusal.machine)?.unfit);
+        unfit.for_each(|_| saw(Governed::RefusedUnfit));
+    }
+    for machine in &change.machines {
+        match (before.machine(machine.id).and_then(|before| before.unfit), machine.unfit) {
+            (earlier, now) if earlier == now => {}
+            (_, Some(Unfit::AgentLeaves)) => saw(Governed::AgentLeft),
+            (_, Some(Unfit::StateUnwritable)) => saw(Governed::AgentUnwritable),
+            (_, None) => saw(Governed::FitAgain),
+        }
     }
     let launched = change.jobs.iter().filter(|change| matches!(change, JobChange::Launched { .. }));
     launched.for_each(|_| saw(Governed::Launched));

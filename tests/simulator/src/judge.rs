@@ -148,6 +148,15 @@ impl Judge {
     }
 }
 
+/// Why a machine takes no claims: by its state, and by what the state is to say.
+fn why_it_takes_none(cell: &Cell, slot: u32) -> Option<String> {
+    let Some(machine) = cell.machine_in(slot) else { return Some("is not there".to_owned()) };
+    match (machine.state, machine.cordoned, machine.drain_deadline, machine.unfit) {
+        (MachineState::Ready, false, None, None) => None,
+        found => Some(format!("is (state, cordoned, drained, unfit) {found:?}")),
+    }
+}
+
 /// The machine took claims, the job was there in that version and belonged to that scheduler, the task was to be placed, and the
 /// allocation is a new one.
 fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
@@ -155,8 +164,8 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     let (before, revision) = (step.before, step.delta.revision);
     let (machine, task, slot) = (grants.machines[claim], grants.tasks[claim], grants.slots[claim]);
     let facts = |what: &str| format!("revision {revision}: task {task} of {} on {machine}: {what}", grants.job);
-    let state = before.machine_in(machine).map(|found| found.state);
-    hold(state == Some(MachineState::Ready), name, || facts(&format!("the machine is {state:?}")))?;
+    let refuses = why_it_takes_none(before, machine);
+    hold(refuses.is_none(), name, || facts(&format!("the machine {}", refuses.unwrap_or_default())))?;
     let Some(job) = before.job(grants.job) else { return hold(false, name, || facts("the job is not there")) };
     hold(!job.state.is_final(), name, || facts("the job is over"))?;
     hold(job.version == grants.job_version, name, || facts("the job has another version"))?;

@@ -66,7 +66,7 @@ pub struct Tally {
     pub ports: u64,
     /// Allocations that ended, by state.
     pub ends: BTreeMap<String, u64>,
-    /// What operators, gangs and restores brought about, by name.
+    /// What operators, gangs, agents and restores brought about, by name.
     pub governed: BTreeMap<String, u64>,
     /// Faults that struck, by kind: those that did something, and not what was armed and never came to it.
     pub faults: BTreeMap<String, u64>,

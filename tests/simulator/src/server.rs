@@ -23,6 +23,7 @@ use crate::books::{Checked, Violation};
 use crate::checkpoint::{Backup, Checkpoint};
 use crate::faults::Fault;
 use crate::world::{ConnectionId, Event, World};
+use calls::Told;
 use streams::{Following, Watching};
 
 pub(crate) use start::{NotStarted, options, restore, start};
@@ -54,7 +55,12 @@ enum Ticket {
         connection: ConnectionId,
     },
     Reports {
-        connections: Vec<ConnectionId>,
+        told: Vec<Told>,
+    },
+    /// What an agent says of its machine, after what it reported up to this revision.
+    Fitness {
+        connection: ConnectionId,
+        revision: Revision,
     },
     Ask {
         connection: ConnectionId,
@@ -81,7 +87,7 @@ pub(crate) struct Server {
     batch: Option<Batch>,
     watching: BTreeMap<ConnectionId, Watching>,
     following: BTreeMap<ConnectionId, Following>,
-    reports: Vec<(ConnectionId, Vec<Transition>)>,
+    reports: Vec<(Told, Vec<Transition>)>,
     reporting: bool,
     /// Sessions without a stream, and since when.
     alone: BTreeMap<SessionId, i64>,
@@ -263,7 +269,8 @@ impl Server {
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
             Ticket::Commit { connection, number } => self.committed(connection, number, at, decision),
             Ticket::Register { connection } => self.registered(world, connection, at, &decision),
-            Ticket::Reports { connections } => self.reported(world, connections, at),
+            Ticket::Reports { told } => self.reported(world, told, at),
+            Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection } => self.answered(world, connection, &decision),
         }
         Ok(())

@@ -147,7 +147,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, told: bool) -> Self {
         let mut random = Random::new(seed);
-        let mix = Mix::draw(&mut random);
+        let mix = Mix::draw(&mut random, &mut Random::new(!seed));
         let disk = SimDisk::new(random.number());
         if planted::is(Bug::LyingDisk) {
             disk.lie_about_syncs();
@@ -248,7 +248,10 @@ impl Simulation {
             Event::SchedulerConnects { seat, .. } | Event::SchedulerWakes { seat, .. } => {
                 Some(Sleeper::Scheduler(seat))
             }
-            Event::AgentWakes { agent, .. } => Some(Sleeper::Agent(agent)),
+            Event::AgentWakes { agent, .. }
+            | Event::AgentLeaves { agent, .. }
+            | Event::AgentGivesUp { agent, .. }
+            | Event::AgentProbes { agent } => Some(Sleeper::Agent(agent)),
             _ => None,
         }
     }
@@ -326,6 +329,9 @@ impl Simulation {
                 machines[agent].wakes(world, life, wish)?;
                 machines[agent].check_running(world)?;
             }
+            Event::AgentLeaves { agent, away_micros } => machines[agent].leaves(world, away_micros)?,
+            Event::AgentGivesUp { agent, life } => machines[agent].gives_up(world, life),
+            Event::AgentProbes { agent } => machines[agent].probes(world)?,
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
             Event::OwnerAdopts => owner.adopts_now(world),

@@ -1,8 +1,8 @@
 //! Holds, quotas that bind them, launches, and what nobody may take over from a cell that was restored.
 
-use plenum_model::{Cell, Command, Decision, Hold, JobChange, JobId, MachineState, Resource, Resources};
+use plenum_model::{Cell, Command, Decision, Hold, JobChange, JobId, Resource, Resources};
 
-use super::{Step, rules};
+use super::{Step, rules, why_it_takes_none};
 use crate::books::{Checked, hold};
 
 /// What may be wrong with a step of any kind.
@@ -90,10 +90,9 @@ fn invariant_holds_are_where_their_job_may_be(step: &Step<'_>, taker: JobId) -> 
     let (Some(taken), Some(job)) = (step.after.hold(taker), step.after.job(taker)) else { return Ok(()) };
     for &slot in &taken.machines {
         let facts = |what: &str| format!("revision {}: {taker} on {slot}: {what}", step.delta.revision);
-        let Some(machine) = step.before.machine_in(slot) else {
-            return hold(false, name, || facts("there is no such machine"));
-        };
-        hold(machine.state == MachineState::Ready, name, || facts(&format!("the machine is {:?}", machine.state)))?;
+        let refuses = why_it_takes_none(step.before, slot);
+        hold(refuses.is_none(), name, || facts(&format!("the machine {}", refuses.unwrap_or_default())))?;
+        let Some(machine) = step.before.machine_in(slot) else { continue };
         let closed = step.before.partitions().find(|(_, partition)| {
             let open = partition.schedulers.is_empty() || partition.schedulers.contains(&job.shape.scheduler);
             !open && partition.machines.iter().all(|constraint| constraint.holds(&machine.attributes))

@@ -1,7 +1,8 @@
 //! Calls: agents register and report, and the owner of jobs asks for this and that.
 
-use plenum_model::{Command, Decision, MachineId, RejectionCode, Request, Revision};
-use plenum_proto::{machines, v1};
+use plenum_model::{Command, Decision, MachineId, RejectionCode, Request, Revision, Unfit};
+use plenum_proto::machines::{self, Fitness};
+use plenum_proto::v1;
 use plenum_server::commit::Asked;
 
 use super::{Server, Ticket};
@@ -12,6 +13,13 @@ const INVALID_ARGUMENT: i32 = 3;
 const UNAVAILABLE: i32 = 14;
 /// Each machine of a simulated cell has one agent, which may be started again.
 const ONE_AGENT: &str = "";
+
+/// A report that came in, and what it says of its machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    connection: ConnectionId,
+    fitness: Fitness,
+}
 
 impl Server {
     /// A message arrives.
@@ -75,7 +83,8 @@ impl Server {
             let refused = self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
             return drop(refused);
         };
-        if let Some(machine) = MachineId::from_bits(machine) {
+        let known = MachineId::from_bits(machine);
+        if let Some(machine) = known {
             self.leases.grant(machine, epoch, false, ONE_AGENT, world.now());
         }
         let response = v1::RegisterResponse {
@@ -86,6 +95,7 @@ impl Server {
             revision: at.0,
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
+            unfit: machines::unfit_to_wire(known.and_then(|machine| self.fitness_of(machine))),
             ..Default::default()
         };
         world.send(id, Side::Client, Message::Registered(response));
@@ -96,17 +106,26 @@ impl Server {
         let known = !self.is_of_the_past(request.epoch)
             && MachineId::from_bits(request.machine)
                 .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));
-        let transitions = match machines::transitions(request) {
-            Ok(transitions) => transitions,
-            Err(invalid) => return self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+        let said = (MachineId::from_bits(request.machine), machines::unfit("unfit", request.unfit), request.epoch);
+        let (transitions, fitness) = match (machines::transitions(request), said) {
+            (Ok(transitions), (Some(machine), Ok(unfit), epoch)) => (transitions, Fitness { machine, epoch, unfit }),
+            (transitions, said) => {
+                let what = format!("{:?}, {said:?}", transitions.err());
+                return self.fail_call(world, id, INVALID_ARGUMENT, &what);
+            }
         };
-        if !known || transitions.is_empty() {
+        let told = Told { connection: id, fitness };
+        if !known {
             let revision = self.committer.durable().0;
-            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision, register: !known }));
+            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision, register: true }));
             world.hang_up(id, Side::Server);
             return Ok(());
         }
-        self.reports.push((id, transitions));
+        if transitions.is_empty() {
+            let asks = self.takes_fitness(world, told, self.committer.durable());
+            return if asks { self.turn(world) } else { Ok(()) };
+        }
+        self.reports.push((told, transitions));
         self.gather();
         self.turn(world)
     }
@@ -117,20 +136,47 @@ impl Server {
             return;
         }
         self.reporting = true;
-        let (connections, transitions): (Vec<_>, Vec<_>) = self.reports.drain(..).unzip();
+        let (told, transitions): (Vec<_>, Vec<_>) = self.reports.drain(..).unzip();
         let command = Command::ReportStatus(transitions.concat());
         let request = Request { principal: "agents".into(), namespace: "".into(), command };
-        self.ask(Some(Ticket::Reports { connections }), Asked::new(request));
+        self.ask(Some(Ticket::Reports { told }), Asked::new(request));
     }
 
     /// The answer to gathered reports.
-    pub(super) fn reported(&mut self, world: &mut World, connections: Vec<ConnectionId>, at: Revision) {
-        for id in connections {
-            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision: at.0, register: false }));
-            world.hang_up(id, Side::Server);
+    pub(super) fn reported(&mut self, world: &mut World, told: Vec<Told>, at: Revision) {
+        for told in told {
+            self.takes_fitness(world, told, at);
         }
         self.reporting = false;
         self.gather();
+    }
+
+    /// What was reported is in the books. What an agent says of its machine's fitness is noted if it is news, and the report answered
+    /// after that. True if it is.
+    fn takes_fitness(&mut self, world: &mut World, told: Told, revision: Revision) -> bool {
+        let Told { connection, fitness: Fitness { machine, epoch, unfit } } = told;
+        let is_news = self.fitness_of(machine) != unfit;
+        if is_news {
+            let command = Command::ReportFitness { machine, epoch, unfit };
+            let request = Request { principal: Self::principal(), namespace: "".into(), command };
+            self.ask(Some(Ticket::Fitness { connection, revision }), Asked::new(request));
+        } else {
+            Self::report_answered(world, connection, revision);
+        }
+        is_news
+    }
+
+    pub(super) fn report_answered(world: &mut World, id: ConnectionId, revision: Revision) {
+        let response = v1::ReportResponse { revision: revision.0, register: false };
+        world.send(id, Side::Client, Message::Reported(response));
+        world.hang_up(id, Side::Server);
+    }
+
+    /// Why a machine's agent wants no new claims there, as far as that is durable: the picture may be behind.
+    fn fitness_of(&self, machine: MachineId) -> Option<Unfit> {
+        let unfolded = self.unfolded.iter().flat_map(|published| &published.deltas);
+        let changed = unfolded.flat_map(|delta| &delta.machines).rfind(|changed| changed.id == machine);
+        changed.or_else(|| self.mirror.cell().machine(machine)).and_then(|machine| machine.unfit)
     }
 
     /// The answer to a command of the owner.

@@ -70,6 +70,8 @@ impl Simulation {
                 self.machines[agent].reboot(world, pause);
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
+            Fault::AgentLeaves => world.agenda.after(0, Event::AgentLeaves { agent, away_micros: pause }),
+            Fault::StateUnwritable => self.machines[agent].fills_up(world, 2 * pause),
             _ => self.strikes_the_disk(fault, pause),
         }
     }

@@ -45,6 +45,8 @@ macro_rules! found {
 found! {
     grants_without_room_are_found: GrantsWithoutRoom by "invariant_no_grant_makes_room_negative";
     grants_on_machines_that_take_none_are_found: GrantsOnAnyMachine by "invariant_every_grant_was_valid_at_its_revision";
+    grants_on_machines_whose_agents_want_none_are_found:
+        OverlooksFitness by "invariant_every_grant_was_valid_at_its_revision";
     conflicts_without_a_culprit_are_found: BlamesNobody by "invariant_conflicts_name";
     half_a_gang_is_found: ForgetsMinimums by "invariant_minimums_hold";
     a_picture_that_is_not_the_fold_is_found: PicturesHalf by "invariant_everybody_has_the_same_cell";
