@@ -60,8 +60,9 @@ impl Decision {
         }
     }
 
-    /// Asks to be called again after so long, in microseconds, at least one, even if nothing waits: for schedulers that move, stop or evict what runs. It may be called
-    /// before, as ever; what the newest decision asks for counts.
+    /// Asks to be called again after so long, in microseconds, but never sooner than `pause_micros` of the settings, even if nothing
+    /// waits: for schedulers that move, stop or evict what runs. It may be called before, as ever; what the newest decision asks for
+    /// counts.
     pub fn again_after(&mut self, micros: i64) {
         self.again_after_micros = Some(micros.max(1));
     }

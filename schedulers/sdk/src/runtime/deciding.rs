@@ -116,9 +116,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_asked_for = self.again_micros.is_some_and(|again| again <= now_micros);
         self.again_micros.filter(|_| !is_asked_for).into_iter().for_each(|again| self.wake_by(again));
         if !gathered.work.is_empty() || is_asked_for {
+            let number = self.number;
             let took_micros = self.decide(now_micros, &gathered, outputs);
+            // Who only looked, and wants nothing, holds up nothing that comes then; the next look makes the pause.
+            let is_idle = gathered.work.is_empty() && self.number == number;
+            let pause_micros = if is_idle { 0 } else { self.settings.pause_micros };
             // Counted from when the decision was made: what came in meanwhile is all read before the next one.
-            let pause_micros = self.settings.pause_micros.saturating_add(took_micros);
+            let pause_micros = pause_micros.saturating_add(took_micros);
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
     }
@@ -152,7 +156,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
-        self.again_micros = again_after_micros.map(|micros| now_micros.saturating_add(micros));
+        let after = |micros: i64| micros.max(self.settings.pause_micros.saturating_add(deciding_micros));
+        self.again_micros = again_after_micros.map(|micros| now_micros.saturating_add(after(micros)));
         self.again_micros.into_iter().for_each(|again| self.wake_by(again));
         self.mirror.looked();
         let late = plans.split_off(window.min(plans.len()));

@@ -95,6 +95,19 @@ fn a_scheduler_is_called_at_the_time_that_it_asked_for() {
     assert!(stage.transcript().starts_with("blue: 1 of 1 granted\nblue: 0 of 0 granted\n"), "a grant and a stop");
 }
 
+/// The pause after a look at nothing held up what came in that millisecond.
+#[test]
+fn a_look_at_nothing_holds_up_no_work_that_comes_after_it() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let calls = std::rc::Rc::default();
+    stage.seat(Watchful(std::rc::Rc::clone(&calls)));
+    let words = stage.submit(&job("words", "blue", 1));
+    stage.settle();
+    assert_eq!(stage.placed(words).len(), 1, "no time has passed");
+    assert_eq!(*calls.borrow(), [0, 1]);
+}
+
 /// Sends each task as a plan of its own, tagged by its index, and says how gangs stand.
 #[derive(Default)]
 struct Tagging {
