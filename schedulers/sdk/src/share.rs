@@ -31,6 +31,11 @@ impl Share {
         }
     }
 
+    /// The session that shares with the others.
+    pub(crate) const fn own(&self) -> SessionId {
+        self.own
+    }
+
     /// Whose a job is: the session with the highest hash of both. When one comes or goes, only its own jobs change hands.
     pub(crate) fn owner(&self, job: JobId) -> SessionId {
         let live = self.peers.iter().filter(|session| !self.silent.contains(session));

@@ -104,6 +104,17 @@ impl Specials {
         ports.extend(fixed_ports(shape));
     }
 
+    /// A task of the group is stopped on a machine, in the transaction in the making: the group's limits count it no more. What it has of the
+    /// machine is taken until its receipt.
+    pub fn leave(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
+        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
+        if GroupCounts::are_needed_by(shape) {
+            self.count(cell, job, group);
+            let counts = self.counts.get_mut(&(job.id, group));
+            counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, -1));
+        }
+    }
+
     /// Undoes a [`Specials::take`] after which nothing stood in the way: the last one on that machine that was not undone.
     pub fn give(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };

@@ -9,6 +9,8 @@ use plenum_model::{
 };
 
 use crate::in_flight::InFlight;
+use crate::queue::Queue;
+use crate::share::Share;
 use crate::specials::Specials;
 
 /// Tasks of one group that may be placed now.
@@ -51,6 +53,10 @@ pub struct View<'a> {
     pub(crate) turn: u64,
     pub(crate) window: usize,
     pub(crate) place: (u32, u32),
+    pub(crate) share: &'a Share,
+    pub(crate) queue: &'a Queue,
+    /// By the process's own clock.
+    pub(crate) now_micros: i64,
 }
 
 impl<'a> View<'a> {
@@ -112,6 +118,19 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn place_among_peers(&self) -> (u32, u32) {
         self.place
+    }
+
+    /// Whether a job is this session's to look after: one that is not over, of its scheduler's name and its namespace, that no live peer owns.
+    /// Who moves or stops what runs asks for it; `work` is chosen so already.
+    #[must_use]
+    pub fn is_own(&self, job: &Job) -> bool {
+        self.queue.contains(job.id) && self.share.owner(job.id) == self.share.own()
+    }
+
+    /// Whether a job waits out a refusal. Nothing of it is offered as work meanwhile, and who moves what runs leaves it alone, too.
+    #[must_use]
+    pub fn rests(&self, job: &Job) -> bool {
+        self.queue.get(job.id).is_some_and(|standing| standing.not_before_micros > self.now_micros)
     }
 
     /// How many transactions may be committed now, at least 1.

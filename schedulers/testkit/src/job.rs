@@ -52,6 +52,13 @@ impl JobBuilder {
         self
     }
 
+    /// Another namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.shape.namespace = namespace.into();
+        self
+    }
+
     /// The last group starts after another one.
     #[must_use]
     pub fn after(mut self, group: &str) -> Self {
@@ -119,6 +126,13 @@ impl JobBuilder {
     #[must_use]
     pub fn per_machine(mut self, tasks: u32) -> Self {
         self.last().per_machine = tasks;
+        self
+    }
+
+    /// A task of the last group is placed again only when nothing of the one before it runs.
+    #[must_use]
+    pub fn single_instance(mut self) -> Self {
+        self.last().single_instance = true;
         self
     }
 

@@ -134,10 +134,11 @@ impl Stage {
     /// Submits a job.
     pub fn submit(&mut self, job: &JobBuilder) -> JobId {
         let spec = job.spec();
-        let name = spec.shape.as_ref().expect("a builder makes a shape").name.clone();
+        let shape = spec.shape.as_ref().expect("a builder makes a shape");
+        let (namespace, name) = (shape.namespace.clone(), shape.name.clone());
         let command = jobs::submit(spec).expect("a builder makes valid jobs");
         self.ask("owner", command);
-        self.cell().job_named("default", &name).expect("it was just submitted").id
+        self.cell().job_named(&namespace, &name).expect("it was just submitted").id
     }
 
     /// Lets a scheduler begin, and runs until all is quiet.
@@ -414,6 +415,8 @@ impl Stage {
 
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+mod sharing_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -150,6 +150,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             turn: self.number + 1,
             window,
             place: self.share.place(),
+            share: &self.share,
+            queue: &self.queue,
+            now_micros,
         };
         let begun = (self.settings.stopwatch)();
         let Decision { mut plans, passed_over, again_after_micros } = self.scheduler.decide(&view);

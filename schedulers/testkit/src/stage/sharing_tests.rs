@@ -1,0 +1,118 @@
+//! Stories of sessions that share jobs: who looks after which.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use plenum_sdk::{Decision, Scheduler, Settings, View};
+
+use super::tests::job;
+use super::*;
+
+/// Names of jobs.
+type Names = Rc<RefCell<BTreeSet<String>>>;
+
+/// Places nothing, and tells each second which jobs are its own.
+struct Owner {
+    name: &'static str,
+    own: Names,
+}
+
+impl Scheduler for Owner {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let own = view.cell().jobs().filter(|job| view.is_own(job));
+        *self.own.borrow_mut() = own.map(|job| job.shape.name.to_string()).collect();
+        let mut decision = Decision::default();
+        decision.again_after(1_000_000);
+        decision
+    }
+}
+
+fn seat(stage: &mut Stage, name: &'static str, namespace: &str) -> (Seat, Names) {
+    let own = Names::default();
+    let seed = stage.seats.len() as u64;
+    let settings = Settings { seed, namespace: namespace.into(), ..Settings::default() };
+    (stage.seat_with(Owner { name, own: own.clone() }, settings), own)
+}
+
+fn names(prefix: &str) -> BTreeSet<String> {
+    (0..20).map(|number| format!("{prefix}{number}")).collect()
+}
+
+/// Who moved or stopped what runs had to guess it: of work alone it is told.
+#[test]
+fn each_job_is_the_own_of_one_session_of_its_scheduler_and_namespace() {
+    let mut stage = Stage::new();
+    let (one, ones) = seat(&mut stage, "blue", "");
+    let (_, twos) = seat(&mut stage, "blue", "");
+    let (_, reds) = seat(&mut stage, "red", "");
+    let (_, labs) = seat(&mut stage, "blue", "lab");
+    for number in 0..20 {
+        stage.submit(&job(&format!("blue{number}"), "blue", 1));
+        stage.submit(&job(&format!("red{number}"), "red", 1));
+        stage.submit(&job(&format!("lab{number}"), "blue", 1).namespace("lab"));
+    }
+    stage.advance(2_000_000);
+    let both: BTreeSet<String> = names("blue").union(&names("lab")).cloned().collect();
+    assert_eq!(ones.borrow().union(&twos.borrow()).cloned().collect::<BTreeSet<_>>(), both);
+    assert!(ones.borrow().is_disjoint(&twos.borrow()) && !ones.borrow().is_empty() && !twos.borrow().is_empty());
+    assert_eq!((&*reds.borrow(), &*labs.borrow()), (&names("red"), &names("lab")));
+
+    stage.cut_off(one);
+    stage.close_session(stage.runtime(one).session());
+    let over = stage.cell().job_named("default", "blue7").unwrap().id;
+    stage.ask("owner", Command::StopJob(over));
+    stage.advance(2_000_000);
+    let left: BTreeSet<String> = both.into_iter().filter(|name| name != "blue7").collect();
+    assert_eq!(*twos.borrow(), left, "those of who left, and none that is over");
+}
+
+/// Tells of the first job whether it waits out a refusal; claims a machine that is not there for what waits.
+struct Refused(Rc<RefCell<Vec<bool>>>);
+
+impl Scheduler for Refused {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = plenum_sdk::Plan::incremental();
+            plan.claim(work, &work.tasks, &vec![9; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        self.0.borrow_mut().extend(view.cell().jobs().map(|job| view.rests(job)));
+        decision.again_after(100_000);
+        decision
+    }
+}
+
+#[test]
+fn a_job_rests_after_a_refusal_until_it_is_offered_again() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1000, &[]);
+    let rests = Rc::default();
+    stage.seat_with(
+        Refused(Rc::clone(&rests)),
+        Settings { retry: plenum_sdk::Backoff { first_micros: 250_000, most_micros: 250_000 }, ..Settings::default() },
+    );
+    stage.submit(&job("words", "blue", 1));
+    stage.advance(700_000);
+    let rests = rests.borrow();
+    assert!(!rests[0] && rests[1], "{rests:?}");
+    // Between half of the delay and all of it.
+    assert!(rests[1..].iter().any(|rests| !rests) && rests.iter().filter(|rests| **rests).count() >= 3, "{rests:?}");
+}
