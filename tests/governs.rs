@@ -220,6 +220,43 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     assert_eq!((&machine["state"], &machine["drain_deadline"]), (&json!("ready"), &Value::Null));
 }
 
+/// All of it was stopped at the deadline, and only then placed elsewhere.
+#[test]
+fn a_service_has_left_a_drained_machine_long_before_the_deadline() {
+    let cell = Governed::new();
+    let address = &*cell.server.address;
+    let _service = cell.stage.scheduler(address, "service");
+    let web = job("web", 3).replace("batch", "service");
+    cell.stage.submit(address, "web.toml", &web);
+    cell.stands("web", 3, 0);
+    let second = ["--addr", address, "agent", "--dir", &cell.stage.word("second"), "--name", "m2"];
+    let _second = cell.stage.start("second", &second);
+    eventually("m2 is there", || cell.stage.try_ask(address, &["machine", "show", "m2"]).ok());
+    let mut drain =
+        cell.stage.start("drain", &["--addr", address, "-o", "json", "machine", "drain", "m1", "--deadline", "1h"]);
+    let ended = eventually("the drain has ended", || {
+        let job = cell.ask(&["job", "show", "web"]);
+        let running = job["groups"][0]["running"].as_u64().unwrap();
+        assert!(running >= 2, "one of a group at a time: {job:#}");
+        drain.has_ended()
+    });
+    assert_eq!(ended.code(), Some(0), "{}", cell.stage.text("drain.err"));
+    let placed = cell.ask(&["alloc", "list", "--job", "web", "--all"]);
+    let states: Vec<_> =
+        placed["items"].as_array().unwrap().iter().map(|each| (&each["machine"], &each["state"])).collect();
+    let count =
+        |machine: &str, state: &str| states.iter().filter(|&&found| found == (&json!(machine), &json!(state))).count();
+    assert_eq!(count("m1", "stopped"), 3, "{placed:#}");
+    cell.stands("web", 3, 0);
+    assert!(
+        cell.ask(&["alloc", "list", "--job", "web"])["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|each| each["machine"] == "m2")
+    );
+}
+
 #[test]
 fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell() {
     let mut cell = Governed::new();

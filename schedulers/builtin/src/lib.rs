@@ -3,7 +3,7 @@
 //! | scheduler | for | places by |
 //! |---|---|---|
 //! | [`Batch`] | many short tasks | best fit, apart from its neighbours; GPUs by their worth |
-//! | [`Service`] | tasks that run for ever | spread |
+//! | [`Service`] | tasks that run for ever, also off machines that are drained | spread |
 //!
 //! They see nothing of the core or the server.
 

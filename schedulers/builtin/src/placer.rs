@@ -117,6 +117,14 @@ impl Placer {
         self.judged.set(0);
     }
 
+    /// A task of the group is stopped in the plan in the making: its limits don't count that one in the rest of this decision.
+    pub(crate) fn leave(&mut self, view: &View<'_>, work: &Work, slot: u32) {
+        if GroupCounts::are_needed_by(work.shape()) {
+            let specials = self.specials.get_or_insert_with(|| view.specials());
+            specials.leave(view.cell(), &work.job, work.group, slot);
+        }
+    }
+
     /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
     ///
     /// Groups that need the same and stand next to each other are placed in one scan of the machines: to a best fit their tasks are

@@ -1,12 +1,16 @@
 //! Tasks that run for ever, kept running.
 //!
 //! The core makes a task that failed or was lost wait again, with its backoff; so keeping n running is placing what waits.
-//! What is special is where: apart from their siblings, on the emptiest machines, so that one machine's loss is no outage.
+//! What is special is where: apart from their siblings, on the emptiest machines, so that one machine's loss is no outage; and that they
+//! leave machines that are drained.
+
+mod moves;
 
 use plenum_policies::{Policy, Settings};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
 use crate::placer::Placer;
+use moves::Moves;
 
 /// What jobs call it.
 pub(crate) const NAME: &str = "service";
@@ -15,17 +19,22 @@ pub(crate) const NAME: &str = "service";
 #[derive(Debug)]
 pub struct Service {
     placer: Placer,
+    moves: Moves,
 }
 
 impl Default for Service {
     fn default() -> Self {
-        Self { placer: Placer::new(Policy::Spread) }
+        Self { placer: Placer::new(Policy::Spread), moves: Moves::default() }
     }
 }
 
 impl Scheduler for Service {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
@@ -41,6 +50,7 @@ impl Scheduler for Service {
             }
             decision.commit(plan);
         }
+        self.moves.plan(&mut self.placer, view, &mut decision);
         decision
     }
 }

@@ -32,7 +32,7 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
     },
-    /// Takes no more tasks, lets those that are there go on until a deadline, stops what is left then, and waits until it is empty
+    /// Takes no more tasks, lets those that are there end or be moved until a deadline, stops what is left then, and waits until it is empty
     Drain {
         /// The machine's name
         name: String,

@@ -39,6 +39,36 @@ fn a_draining_machine_takes_no_claims_and_stops_the_rest_at_its_deadline() {
 }
 
 #[test]
+fn what_ends_by_itself_may_do_so_until_the_deadline_of_a_drain() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job map by batch tasks=2 cpu=1000
+        batch: claim map[0]@m1 map[1]@m1
+        report map[0] running
+        report map[1] running
+        drain m1 60
+        wait 59
+        report map[0] complete
+        show map[0]
+        show map[1]
+        wait 1
+        show map[1]
+        report map[1] stopped
+        batch: claim map[0]@m2 map[1]@m2
+        ",
+        "
+        batch: committed; map[0] granted; map[1] granted
+        map[0] gone
+        map[1] Running
+        map[1] Stopping
+        batch: partial; map[0] misfit NotWanted; map[1] granted
+        ",
+    );
+}
+
+#[test]
 fn a_drain_that_came_between_is_the_culprit() {
     check(
         "

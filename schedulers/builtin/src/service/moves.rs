@@ -1,0 +1,133 @@
+//! Moving what runs on machines that are drained, before their deadline stops it.
+//!
+//! The task's successor is claimed elsewhere and the task is stopped in one transaction, all or nothing: where there is no room, it
+//! stays, and whoever crashes meanwhile leaves one of both and never none or two. Of a group one task moves at a time, and the next one
+//! when all of the group run again, so that a service of several is never short of more than one.
+//! What can't be told from outside to be replaced that way is left to the deadline: tasks that share a machine, gangs, groups whose
+//! tasks may run only once, and work that ends by itself, which would begin anew.
+
+use std::slice;
+use std::sync::Arc;
+
+use plenum_model::{
+    AllocationRef, AllocationState, Cell, Job, JobKind, LogTime, MachineState, TaskState, group_is_wanted,
+};
+use plenum_sdk::{Decision, Plan, View, Work};
+
+use crate::placer::Placer;
+
+/// Between two walks over the groups of all jobs.
+const WALK_MICROS: i64 = 1_000_000;
+
+/// A group: the slot of its job, and its position there.
+type Place = (u32, u16);
+
+/// Where the walks over all groups stand.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// When the last one began.
+    began: Option<LogTime>,
+    /// Where it goes on, if it met more moves than transactions could be sent. Else the same first few would be tried each time,
+    /// whatever becomes of them.
+    rest: Option<Place>,
+}
+
+impl Moves {
+    /// Plans the next move of each group that can make one, if it is time for that, and asks to be called for the next ones.
+    pub(super) fn plan(&mut self, placer: &mut Placer, view: &View<'_>, decision: &mut Decision) {
+        let from = self.rest.take().or_else(|| {
+            let begins = self.next_walk_micros(view.now()) == 0;
+            begins.then(|| {
+                self.began = Some(view.now());
+                (0, 0)
+            })
+        });
+        self.rest = from.and_then(|from| walk(placer, view, decision, from));
+        decision.again_after(if self.rest.is_some() { 0 } else { self.next_walk_micros(view.now()) });
+    }
+
+    /// How long it is until the next walk begins, in microseconds; 0 if that is now. What waits is placed more often than that, and does
+    /// not wait for a walk over all machines.
+    fn next_walk_micros(&self, now: LogTime) -> i64 {
+        let since = self.began.map_or(WALK_MICROS, |began| now.micros.saturating_sub(began.micros));
+        // Of another cell the time may be an earlier one.
+        if (0..WALK_MICROS).contains(&since) { WALK_MICROS - since } else { 0 }
+    }
+}
+
+/// Plans moves of the groups from a place on, and gives where it had to end.
+fn walk(placer: &mut Placer, view: &View<'_>, decision: &mut Decision, from: Place) -> Option<Place> {
+    let cell = view.cell();
+    if !(0..cell.machine_rows().len()).any(|slot| state(cell, slot) == Some(MachineState::Draining)) {
+        return None;
+    }
+    let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
+    for job in jobs.filter(|job| is_movable(job) && view.is_own(job) && !view.rests(job)) {
+        for group in 0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX) {
+            let place = (job.id.slot, group);
+            if decision.plans.len() >= view.window() {
+                return Some(place.max(from));
+            }
+            let plan = if place < from { None } else { next_move(placer, view, job, group) };
+            plan.into_iter().for_each(|plan| decision.commit(plan));
+        }
+    }
+    None
+}
+
+fn state(cell: &Cell, slot: u32) -> Option<MachineState> {
+    cell.machine_row(slot).map(|row| row.state)
+}
+
+fn is_movable(job: &Job) -> bool {
+    job.shape.kind == JobKind::Forever && !job.shape.same_machine
+}
+
+/// One task of a group that stands on a drained machine, claimed elsewhere and stopped there.
+fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Option<Plan> {
+    let shape = job.shape.groups.get(usize::from(group))?;
+    if shape.single_instance || shape.min > 0 {
+        return None;
+    }
+    let leaving = next_task(view, job, group)?;
+    let work = Work { job: job.clone(), group, tasks: vec![leaving.row.task], attempt: 1, least: 0 };
+    let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
+    placer.leave(view, &work, leaving.row.machine);
+    // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
+    placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
+    if plan.claims() == 0 {
+        return None;
+    }
+    plan.stop(leaving.id);
+    Some(plan)
+}
+
+/// The task of a group that moves next: one that does not run anyway, or the first one. None while a task is on its way, or down
+/// elsewhere: the group would be short of two.
+fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Option<AllocationRef<'a>> {
+    let cell = view.cell();
+    let row = cell.group(job, group)?;
+    // After a failure even a successor has to wait.
+    if row.tasks_in(TaskState::Live) < row.count || group_is_wanted(cell, job, group, view.now()).is_err() {
+        return None;
+    }
+    let mut next = None;
+    let mut is_down = false;
+    for task in 0..row.count {
+        let found = cell.allocation_in(cell.task(row, task)?.allocation.checked_sub(1)?)?;
+        let machine = state(cell, found.row.machine);
+        let runs = found.status.state == AllocationState::Running && found.status.ready;
+        if runs && machine != Some(MachineState::Unreachable) {
+            next = next.or_else(|| (machine == Some(MachineState::Draining)).then_some(found));
+        } else if machine != Some(MachineState::Draining) {
+            return None;
+        } else if !is_down {
+            (next, is_down) = (Some(found), true);
+        }
+    }
+    // What is in flight counts there, too.
+    next.filter(|_| view.siblings(job, group).values().sum::<u32>() == row.count)
+}
+
+#[cfg(test)]
+mod tests;
