@@ -133,6 +133,7 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         };
+        self.obstacles.clear();
         let mut granted = self.spare.granted.take(placement.machines.len());
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
@@ -232,6 +233,11 @@ impl Resolver<'_> {
         if let Some(extra) = &granted.extra {
             self.promised.specials.take_over(&extra.takes_over);
         }
+        if terms.is_counted || terms.job.shape.same_machine {
+            self.obstacles.clear();
+        } else if !self.obstacles.is_empty() {
+            self.obstacles.remove(&granted.machine);
+        }
     }
 
     /// Whether one claim can be granted: what it gets beyond room, or what stands in its way.
@@ -273,7 +279,17 @@ impl Resolver<'_> {
             }
             Some(obstacle) if alone || !matches!(obstacle, Obstacle::NoRoom(_)) => Err(Trouble::Machine(obstacle)),
             room => {
-                let judged = self.special_claim(txn, terms, asked, &requirement, room)?;
+                // Claims of one placement that name nothing of their own are equal: what stood in the way of the last one on this
+                // machine stands there still, as long as nobody was granted anything that could matter.
+                let known = asked.extra.is_none().then(|| self.obstacles.get(&machine).copied()).flatten();
+                if let Some(obstacle) = known {
+                    return Err(Trouble::Machine(obstacle));
+                }
+                let judged = self.special_claim(txn, terms, asked, &requirement, room);
+                if let (Err(Trouble::Machine(obstacle)), None) = (&judged, asked.extra) {
+                    self.obstacles.insert(machine, *obstacle);
+                }
+                let judged = judged?;
                 if !victims.is_empty() {
                     self.within_quota(&judged.victims)?;
                 }

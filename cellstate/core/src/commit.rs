@@ -1,6 +1,6 @@
 //! Commits: a transaction is checked as a whole, resolved, and turned into an outcome and a delta.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
@@ -52,6 +52,7 @@ impl Core {
             cell: &self.cell,
             ring: &self.derived.ring,
             hindsight: Hindsight::default(),
+            obstacles: BTreeMap::new(),
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,

@@ -1,13 +1,13 @@
 //! Resolving transactions: which claims the cell can grant, which it refuses, and why. Changes nothing but scratch.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime, Placement,
-    Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
+    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime, Obstacle,
+    Placement, Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
 };
 
 use crate::claims::Allowance;
@@ -65,6 +65,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
     pub(crate) hindsight: Hindsight<'a>,
+    /// What stood in the way of the placement in hand, by machine, where that took long to find.
+    pub(crate) obstacles: BTreeMap<u32, Obstacle>,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,
