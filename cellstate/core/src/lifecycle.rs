@@ -70,6 +70,7 @@ pub(crate) struct Consequences<'a> {
     /// Jobs that lost the machine that their tasks share.
     homeless: BTreeSet<JobId>,
     slept: BTreeSet<u32>,
+    ended_unknown: BTreeSet<UnknownId>,
 }
 
 impl<'a> Consequences<'a> {
@@ -88,6 +89,7 @@ impl<'a> Consequences<'a> {
             failed: BTreeMap::new(),
             homeless: BTreeSet::new(),
             slept: BTreeSet::new(),
+            ended_unknown: BTreeSet::new(),
         }
     }
 
@@ -135,7 +137,7 @@ impl<'a> Consequences<'a> {
     fn end_unknown(&mut self, transition: &Transition) {
         let id = UnknownId { machine: transition.machine.slot, allocation: transition.allocation };
         let there = transition.state.is_end() && self.cell.unknown_task(id).is_some();
-        if there && !self.delta.unknown.iter().any(|(ended, _)| *ended == id) {
+        if there && self.ended_unknown.insert(id) {
             self.delta.unknown.push((id, None));
         }
     }
