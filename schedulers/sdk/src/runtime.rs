@@ -172,7 +172,7 @@ pub struct SchedulerRuntime<S> {
     scheduler: S,
     settings: Settings,
     link: Link,
-    /// Attempts to connect since the last welcome.
+    /// Attempts to connect since a mirror was complete.
     attempts: u32,
     seen: Seen,
     session: SessionId,

@@ -140,7 +140,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         self.see(welcome.revision);
-        self.attempts = 0;
         // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
         let begins = matches!(self.link, Link::Greeting);
         if begins {
@@ -216,6 +215,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Everything may have changed since the mirror was current last.
     fn live(&mut self, now_micros: i64) {
         self.link = Link::Live;
+        // Not at the welcome: who can't make a mirror of what follows it would ask for all of it again, as fast as it comes.
+        self.attempts = 0;
         self.due = true;
         if self.again_micros.is_none() && self.scheduler.decides_unasked() {
             self.again_micros = Some(now_micros);

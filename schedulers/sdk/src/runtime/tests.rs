@@ -314,6 +314,32 @@ fn attempts_to_connect_become_rarer_up_to_a_bound() {
     assert!(waits[0] <= 50_000 && waits[11] >= 1_000_000 && waits[11] <= 2_000_000, "{waits:?}");
 }
 
+/// Each welcome was taken for a success: a scheduler that could not read the snapshot asked for the whole of it again every 48 ms, for ever.
+#[test]
+fn attempts_become_rarer_while_no_mirror_gets_complete_and_begin_anew_with_one_that_does() {
+    let mut runtime = begun();
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        greeting(&mut runtime);
+        assert!(!is_left(&receive(&mut runtime, welcome(2, 1, 5))));
+        let unreadable = v1::SnapshotPart { revision: 5, pages: vec![vec![0xff].into()], last: true };
+        let outputs = receive(&mut runtime, Tell::Snapshot(unreadable));
+        let Some(Output::ConnectAfter { micros }) = outputs.last() else { panic!("{outputs:?}") };
+        waits.push(*micros);
+    }
+    assert!(waits[0] <= 50_000 && (1_000_000..=2_000_000).contains(&waits[11]), "{waits:?}");
+
+    greeting(&mut runtime);
+    receive(&mut runtime, welcome(2, 1, 5));
+    let cell = at_five().mirror().unwrap().clone();
+    let pages =
+        plenum_proto::pages::every(&cell).map(|(table, page)| plenum_proto::pages::encode_page(&cell, table, page));
+    let whole = v1::SnapshotPart { revision: 5, pages: pages.collect(), last: true };
+    assert_eq!(receive(&mut runtime, Tell::Snapshot(whole)), []);
+    let outputs = refuse(&mut runtime, 14, "");
+    assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: ..=50_000 })), "{outputs:?}");
+}
+
 #[test]
 fn settings_out_of_their_bounds_are_named() {
     let refused = |settings: Settings| SchedulerRuntime::new(settings, Idle).map(|_| ()).unwrap_err().to_string();
