@@ -2,6 +2,7 @@
 //!
 //! What was logged is read back through the same doors. So a bound may be raised later, and never lowered.
 
+use plenum_model::cell::page_rows;
 use plenum_model::{AllocationId, JobId, LogTime, MachineId};
 
 use crate::error::Invalid;
@@ -14,6 +15,18 @@ pub const GROUPS_MAX: usize = 64;
 pub const COUNT_MAX: u32 = 1_000_000;
 /// Bytes of an encoded `JobBody`.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the encoded `JobShape` of a job that is submitted; a log or a page may have a larger one of before. Options, ports and rules of all
+/// groups: a file of 64 groups has room for 4 KiB in each.
+pub const SHAPE_BYTES_MAX: usize = 256 << 10;
+/// Bytes of any page of a cell: what the history takes as an image, a backup as a record, and who watches, with a part of a snapshot
+/// around it, as a message.
+pub const PAGE_BYTES_MAX: usize = 64 << 20;
+/// What else a page has of a job, in bytes: names of its state and home, numbers.
+const JOB_ROW_BYTES: usize = 1 << 10;
+const _: () = assert!(
+    page_rows::JOBS * (SHAPE_BYTES_MAX + BODY_BYTES_MAX + JOB_ROW_BYTES) <= PAGE_BYTES_MAX / 2,
+    "a page of the largest jobs must be far below what everybody takes who gets it"
+);
 /// Bytes of a reason, or of the value of an attribute.
 pub const TEXT_BYTES_MAX: usize = 255;
 /// Bytes of a name of any kind.

@@ -33,7 +33,7 @@ const SYNC_BYTES: u64 = 512 << 10;
 /// Fjall slows commits down from 20 tables that wait to be merged.
 const WAITING_TABLES_MAX: usize = 16;
 /// Largest page image.
-pub(crate) const IMAGE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const IMAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 const CATCH_UP_POLL: Duration = Duration::from_millis(2);
 const CATCH_UP_POLLS_MAX: u32 = 30_000;
 /// After so many of them an idle worker is reminded of what waits.

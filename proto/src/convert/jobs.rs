@@ -14,7 +14,7 @@ use super::enums::Known;
 use super::resources::{devices, list, ports, resources};
 use super::{each, required};
 use crate::bounds::{
-    self, BODY_BYTES_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SPREAD_MAX,
+    self, BODY_BYTES_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SHAPE_BYTES_MAX, SPREAD_MAX,
 };
 use crate::error::{Invalid, SubmitError, Within, quoted};
 use crate::{names, v1};
@@ -30,8 +30,16 @@ const NEVER: i64 = -1;
 /// # Errors
 /// Names the field that breaks a rule, or that asks for something which is not there yet.
 pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
-    let shape = JobShape::try_from(required("spec.shape", "the shape of a job", wire.shape)?).within("spec.shape")?;
+    let shape = required("spec.shape", "the shape of a job", wire.shape)?;
+    let shape_bytes = shape.encoded_len();
+    let shape = JobShape::try_from(shape).within("spec.shape")?;
     check_minimums(&shape).within("spec.shape")?;
+    if shape_bytes > SHAPE_BYTES_MAX {
+        let expected = format!(
+            "at most {SHAPE_BYTES_MAX} bytes (shorten its options and the lists of its groups, or make several jobs of it)"
+        );
+        return Err(Invalid::new("spec.shape", expected, format_args!("{shape_bytes} bytes")).into());
+    }
     let body = required("spec.body", "the body of a job", wire.body)?;
     check_body(&shape, &body)?;
     let encoded = body.encode_to_vec();

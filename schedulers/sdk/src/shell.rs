@@ -21,7 +21,7 @@ use crate::settings::{Settings, SettingsError};
 use crate::wire::chain;
 
 /// Largest message that is taken. A part of a snapshot or a bundle of deltas stays far below.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 
 /// Messages that wait to be written. A window of transactions, and some notes.
 const SENDS_QUEUED_MAX: usize = 512;

@@ -14,7 +14,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use plenum_proto::v1;
+use plenum_proto::{bounds, v1};
 use prost::Message;
 
 /// The version of backup files.
@@ -26,6 +26,7 @@ const RECORD_HEAD_BYTES: usize = 5;
 const SEAL_BYTES: usize = 16;
 /// No page is larger: what the history takes.
 const CONTENT_BYTES_MAX: u32 = 64 << 20;
+const _: () = assert!(CONTENT_BYTES_MAX as usize >= bounds::PAGE_BYTES_MAX, "every page of a cell fits a record");
 
 const MANIFEST: u8 = 1;
 const PAGE: u8 = 2;

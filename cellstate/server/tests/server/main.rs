@@ -16,6 +16,7 @@ mod history;
 mod inspection;
 mod job_stories;
 mod kept;
+mod large_jobs;
 mod read_back;
 mod returns;
 mod stalled;

@@ -1,7 +1,8 @@
 //! What users submit.
 
-use plenum_model::Command;
-use plenum_proto::{jobs, v1};
+use plenum_model::{Command, JobShape};
+use plenum_proto::{command, jobs, v1};
+use prost::Message;
 
 use super::cpu;
 
@@ -233,4 +234,56 @@ fn a_body_is_at_most_sixty_four_kibibytes() {
     spec.body.as_mut().unwrap().groups[0].command.push("x".repeat(64 << 10));
     let error = jobs::submit(spec).unwrap_err().to_string();
     assert!(error.starts_with("spec.body: expected at most 65536 bytes, found 65"), "{error}");
+}
+
+/// A valid job whose shape has so many bytes.
+fn of_shape_bytes(bytes: usize) -> v1::JobSpec {
+    let mut spec = valid();
+    let shape = spec.shape.as_mut().unwrap();
+    let long = |number: usize| (format!("{number:03}"), "x".repeat(1000));
+    shape.options = (0..60).map(long).collect();
+    let value = "y".repeat(255);
+    let constraint =
+        v1::Constraint { attribute: "a".into(), operator: v1::Operator::In.into(), values: vec![value; 8] };
+    while shape.encoded_len() < bytes.saturating_sub(4096) {
+        let group = shape.groups.iter_mut().find(|group| group.constraints.len() < 40).unwrap();
+        group.constraints.push(constraint.clone());
+    }
+    // The rest in steps of one byte: of options that are shorter than they may be, and one that is longer.
+    let mut add = |name: &str, length: usize| shape.options.insert(name.to_owned(), "z".repeat(length));
+    add("fill-1", 1);
+    add("fill-2", 1000);
+    add("fill-3", 1000);
+    add("fill-4", 1);
+    let shape = spec.shape.as_mut().unwrap();
+    for name in ["fill-1", "fill-2", "fill-3", "fill-4"] {
+        for length in 1..=1024 {
+            if shape.encoded_len() == bytes {
+                return spec;
+            }
+            shape.options.insert(name.to_owned(), "z".repeat(length));
+        }
+    }
+    panic!("{} bytes are not {bytes}", shape.encoded_len());
+}
+
+/// Shapes of nearly 4 MiB were taken, and 64 of them share a page: no checkpoint, no backup and no watcher took that any more.
+#[test]
+fn a_shape_is_at_most_256_kibibytes() {
+    assert!(jobs::submit(of_shape_bytes(256 << 10)).is_ok());
+    let error = jobs::submit(of_shape_bytes((256 << 10) + 1)).unwrap_err().to_string();
+    let expected = "spec.shape: expected at most 262144 bytes (shorten its options and the lists of its groups, or make \
+                    several jobs of it), found 262145 bytes";
+    assert_eq!(error, expected);
+}
+
+/// A log and pages of before the bound have larger ones.
+#[test]
+fn a_larger_shape_of_before_is_still_read() {
+    let spec = of_shape_bytes(300 << 10);
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape.clone(), body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+    let shape = JobShape::try_from(spec.shape.clone().unwrap()).unwrap();
+    assert_eq!(v1::JobShape::from(&shape).groups.len(), spec.shape.unwrap().groups.len());
 }
