@@ -22,7 +22,7 @@ impl History {
     /// # Errors
     ///
     /// [`WriteError`]: a gap, an overlap, a batch that contradicts itself, or the store's failure. The batches before
-    /// the one that is refused have been taken. After a failure of the store nothing more is taken: end the server.
+    /// the one that is refused have been taken. After a failure of the store nothing more is taken: see [`History::reopen`].
     pub fn append(&self, batches: &[EncodedBatch]) -> Result<(), WriteError> {
         let mut writer = self.writer();
         for batch in batches {
@@ -35,7 +35,7 @@ impl History {
             }
             if base.is_none() {
                 // Where it begins is known at once: a checkpoint of a history that knows no beginning is one.
-                let mut changes = self.store().changes();
+                let mut changes = self.store()?.changes();
                 changes.put_message(Shelf::Index, keys::BASE, &NumberRecord { number: batch.first - 1 });
                 changes.commit()?;
             }
@@ -48,7 +48,10 @@ impl History {
                 self.close_block(&mut writer)?;
             }
             let read = |slot| {
-                names::machine_row(self.store(), slot, u64::MAX).ok().flatten().map(|(from, row)| (row.id, from))
+                names::machine_row(&*self.store().ok()?, slot, u64::MAX)
+                    .ok()
+                    .flatten()
+                    .map(|(from, row)| (row.id, from))
             };
             let writes = &mut *writer;
             let digest =
@@ -94,7 +97,7 @@ impl History {
         // What stands in the log takes whole sectors there.
         let bytes = writer.gathering_range.map_or(writer.gathering_bytes as u64, |range| range.place.bytes);
         let bytes_so_far = writer.bytes_so_far + bytes;
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });
         let filter = Bytes::from(writer.subjects.filter());
@@ -135,7 +138,7 @@ impl History {
     /// Starts to move these shelves to tables.
     pub(crate) fn rotate(&self, writer: &mut Writer, shelves: &[Shelf]) -> Result<(), StoreError> {
         // What was rotated before is in tables when `rotate` returns: it waits for that.
-        self.store().rotate(shelves)?;
+        self.store()?.rotate(shelves)?;
         if let Some(durable) = writer.rotated_to.take() {
             self.change_view(|view| view.durable = view.durable.max(durable));
         }
@@ -152,7 +155,7 @@ impl History {
     }
 
     pub(crate) fn note_durable(&self, writer: &mut Writer) {
-        if writer.rotated_to.is_some() && self.store().is_caught_up() {
+        if writer.rotated_to.is_some() && self.store().is_ok_and(|store| store.is_caught_up()) {
             let durable = writer.rotated_to.take();
             self.change_view(|view| view.durable = view.durable.max(durable.unwrap_or_default()));
         }
@@ -167,7 +170,7 @@ impl History {
         let mut writer = self.writer();
         self.close_block(&mut writer)?;
         self.rotate(&mut writer, &Shelf::ALL)?;
-        self.store().catch_up()?;
+        self.store()?.catch_up()?;
         self.note_durable(&mut writer);
         Ok(())
     }
@@ -188,13 +191,13 @@ impl History {
             return Err(WriteError::Behind { revision: checkpoint_revision, newest });
         };
         self.close_block(&mut writer)?;
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         for key in [keys::BASE, keys::HEAD, keys::FLOOR] {
             changes.put_message(Shelf::Index, key, &NumberRecord { number: info.revision });
         }
         changes.commit()?;
         self.rotate(&mut writer, &Shelf::ABOUT_BLOCKS)?;
-        self.store().catch_up()?;
+        self.store()?.catch_up()?;
         writer.rotated_to = None;
         writer.time_micros = writer.time_micros.max(info.time_micros);
         writer.machines = KnownMachines::default();

@@ -216,7 +216,7 @@ impl History {
         if let Some(block) = gathering.and_then(Block::of) {
             return Ok(block);
         }
-        match stored_block_holding(self.store(), revision)?.map(|block| self.open_block(block)) {
+        match stored_block_holding(&*self.store()?, revision)?.map(|block| self.open_block(block)) {
             Some(Ok(block)) => Ok(block),
             // Where it stood there may be something else by now, because it was retired meanwhile.
             Some(Err(error)) => {

@@ -153,9 +153,9 @@ impl History {
         // Fjall moves shelves to tables by itself, too, in an order of its own, when its journal has grown. So there is no record before its
         // images are in tables: after a power cut that tears the journal it would be all that there is of the checkpoint.
         self.rotate(&mut writer, &[Shelf::Images])?;
-        self.store().catch_up()?;
+        self.store()?.catch_up()?;
         let info = CheckpointInfo { revision, time_micros, live: live.to_vec(), images, image_bytes, set };
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Pages, keys::checkpoint(revision), &record(&info));
         let begins = self.view().base.is_none();
         if begins {
@@ -165,15 +165,13 @@ impl History {
         changes.commit()?;
         // Not synced: what goes to tables below is durable there, and nothing else of it is relied on. The journal is mostly deleted
         // before the system would have written it, and a sync of it makes the log, on the same disk, wait for all that was not.
-        let waiting = writer.rows_waiting_bytes >= ROWS_BYTES_MIN
-            || writer.log_waiting_bytes + writer.gathering_bytes as u64 >= LOG_BYTES_MIN;
-        if begins || waiting {
+        if begins || much_waits(&writer) {
             self.close_block(&mut writer)?;
             self.rotate(&mut writer, &Shelf::ALL)?;
         } else {
             self.rotate(&mut writer, &[Shelf::Pages])?;
         }
-        self.store().catch_up()?;
+        self.store()?.catch_up()?;
         if begins {
             writer.time_micros = time_micros;
             self.change_view(|view| {
@@ -186,6 +184,21 @@ impl History {
         self.note_durable(&mut writer);
         self.change_view(|view| view.checkpoint = Some(info.clone()));
         Ok(info)
+    }
+
+    /// Makes the batches durable if so much of them waits in memory that a checkpoint would do so: for when there is none to be written, because
+    /// the newest one was ahead of these batches, and nothing has changed since.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Store`].
+    pub fn persist_when_due(&self) -> Result<(), WriteError> {
+        let is_due = {
+            let mut writer = self.writer();
+            self.note_durable(&mut writer);
+            much_waits(&writer)
+        };
+        if is_due { self.persist() } else { Ok(()) }
     }
 
     fn check_checkpoint(&self, revision: u64, live: &[TablePages]) -> Result<(), WriteError> {
@@ -212,7 +225,7 @@ impl History {
         missing: &mut BTreeSet<(u8, u32)>,
     ) -> Result<(u64, u64), WriteError> {
         let (mut images, mut image_bytes) = (0, 0);
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         for page in pages {
             let counted = live.iter().any(|table| table.table == page.table && page.number < table.pages);
             if !counted || page.bytes.len() > IMAGE_BYTES_MAX {
@@ -230,7 +243,7 @@ impl History {
             images += 1;
             image_bytes += page.bytes.len() as u64;
             if changes.bytes() >= COMMIT_BYTES {
-                let full = std::mem::replace(&mut changes, self.store().changes());
+                let full = std::mem::replace(&mut changes, self.store()?.changes());
                 writer.images_waiting_bytes += full.bytes();
                 full.commit()?;
                 if writer.images_waiting_bytes >= self.options().memtable_bytes {
@@ -249,7 +262,7 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn checkpoint_at_or_before(&self, revision: u64) -> Result<Option<CheckpointInfo>, ReadError> {
-        Ok(at_or_before(self.store(), revision)?)
+        Ok(at_or_before(&*self.store()?, revision)?)
     }
 
     /// Where to start from to get the cell at a revision.
@@ -266,7 +279,7 @@ impl History {
         if revision > newest {
             return Err(ReadError::NotThere { asked: revision, newest });
         }
-        if let Some(checkpoint) = at_or_before(self.store(), revision)?.filter(|found| found.revision >= floor) {
+        if let Some(checkpoint) = at_or_before(&*self.store()?, revision)?.filter(|found| found.revision >= floor) {
             return Ok(StartingPoint::Checkpoint(checkpoint));
         }
         if floor == 0 && base.is_none_or(|base| base == 0) {
@@ -279,6 +292,12 @@ impl History {
 /// The newest complete checkpoint of a store, at or before a revision.
 pub(crate) fn at_or_before(store: &Store, revision: u64) -> Result<Option<CheckpointInfo>, StoreError> {
     store.last(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(revision))?.map(info).transpose()
+}
+
+/// Whether batches that wait in memory are to go to tables with a checkpoint.
+fn much_waits(writer: &Writer) -> bool {
+    writer.rows_waiting_bytes >= ROWS_BYTES_MIN
+        || writer.log_waiting_bytes + writer.gathering_bytes as u64 >= LOG_BYTES_MIN
 }
 
 /// Pages that the checkpoint before didn't have.

@@ -104,7 +104,7 @@ impl History {
         let first = self.block_start(oldest)?;
         // Those of a block that was closed meanwhile have been counted.
         let stored = keys::conflicts(first)..=keys::conflicts(from.saturating_sub(1).min(newest));
-        let mut rows = if first < from { Some(self.store().rows(Shelf::Index, stored).rev()) } else { None };
+        let mut rows = if first < from { Some(self.store()?.rows(Shelf::Index, stored).rev()) } else { None };
         while let Some(row) = rows.as_mut().filter(|_| !done).and_then(Iterator::next) {
             let row = row?;
             let record: ConflictsRecord = decode(Shelf::Index, &row.key, row.value)?;

@@ -111,12 +111,12 @@ impl History {
         let rows = keys::time(i64::MIN, 0)..=keys::time(micros, u64::MAX);
         // Others may have come since: what gathered in memory is a block by now, or there are newer ones.
         let known = |first: u64| first <= newest && gathering.first().is_none_or(|batch| first < batch.first);
-        for row in self.store().rows(Shelf::Index, rows).rev() {
+        for row in self.store()?.rows(Shelf::Index, rows).rev() {
             let (_, first) = time_row(&row?)?;
             if !known(first) {
                 continue;
             }
-            let block = stored_block_holding(self.store(), first)?;
+            let block = stored_block_holding(&*self.store()?, first)?;
             let block = block.map(|block| self.open_block(block)).transpose();
             let block = match block {
                 Err(_) if self.view().oldest() > first => return Err(gone()),

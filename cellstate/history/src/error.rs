@@ -1,4 +1,6 @@
 //! What can go wrong: one enum for each door, one for the store behind all of them.
+use fjall::LsmError;
+use std::io;
 use std::path::PathBuf;
 
 /// What to do about a history that is damaged.
@@ -13,12 +15,10 @@ macro_rules! remedy {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Reading or writing failed.
-    #[error("the history's store failed; check the disk, then start again")]
+    #[error("the history's store failed; check the disk")]
     Failed(#[source] fjall::Error),
     /// An earlier write failed: nothing more is accepted, because nobody knows what is on the disk.
-    #[error(
-        "the history's store takes no more writes since one failed; free disk space or mend the disk, then start again"
-    )]
+    #[error("the history's store takes no more writes since one failed; free disk space or mend the disk")]
     Poisoned,
     /// Bytes are not what was written.
     #[error("{key} in the history is damaged: {what}; {}", remedy!())]
@@ -38,14 +38,36 @@ pub enum StoreError {
         /// What is wrong, and where.
         what: String,
     },
+    /// It is being opened again after a failed write.
+    #[error("the history's store is being opened again after a failed write; try again in a moment")]
+    Reopening,
     /// The store's background work does not advance.
-    #[error(
-        "the history's store did not catch up for {waited_seconds} s; check the disk's load and room, then start again"
-    )]
+    #[error("the history's store did not catch up for {waited_seconds} s; check the disk's load and room")]
     Stalled {
         /// How long it was waited for.
         waited_seconds: u64,
     },
+}
+
+impl StoreError {
+    /// Whether it is the world that failed, such as a full disk: then what was written before is sound, and the store is to be opened
+    /// again, [`History::reopen`](crate::History::reopen), when the world is better.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Failed(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))) => {
+                !makes_no_sense(error)
+            }
+            Self::Poisoned | Self::Reopening | Self::Stalled { .. } => true,
+            Self::Failed(_) | Self::Damaged { .. } | Self::Log { .. } => false,
+        }
+    }
+}
+
+/// Files that are gone, too short, or tell of places before their beginning: damage rather than a failure.
+pub(crate) fn makes_no_sense(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput)
 }
 
 impl From<fjall::Error> for StoreError {
@@ -126,6 +148,19 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+impl OpenError {
+    /// As [`StoreError::may_pass`].
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } => !makes_no_sense(source),
+            Self::Store(error) => error.may_pass(),
+            Self::Locked { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -191,6 +226,14 @@ pub enum WriteError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl WriteError {
+    /// As [`StoreError::may_pass`].
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_pass())
+    }
 }
 
 /// Why something could not be read.

@@ -12,8 +12,14 @@ use crate::records::{BatchRecord, NumberRecord, TimeRecord};
 use crate::retire::Cleaning;
 use crate::store::{Store, decode};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long those who read are waited for before the store is opened again, and how often is looked.
+const READERS_PATIENCE: Duration = Duration::from_secs(2);
+const READERS_POLL: Duration = Duration::from_millis(2);
 
 /// The history of a cell. A handle: clones are the same history. Reading is possible from any thread at any time;
 /// writing takes turns, and is meant for one background thread, as it waits for the disk.
@@ -23,12 +29,14 @@ pub struct History {
 }
 
 struct Shared {
+    folder: PathBuf,
     options: Options,
     /// Ordering: taken before `view`, never the other way round.
     writer: Mutex<Writer>,
     /// Never held while the store is used.
     view: RwLock<View>,
-    store: Store,
+    /// None while it is being opened again. Taken and put back by who has the writer.
+    store: RwLock<Option<Arc<Store>>>,
 }
 
 /// What readers may see.
@@ -104,29 +112,40 @@ impl History {
         let folder = folder.as_ref();
         check_options(&options)?;
         identity::claim(folder, &options.cell_id)?;
-        let (store, journal_set_aside) = Store::open(folder, &options)?;
-        let view = settle(&store)?;
-        let writer = Writer {
-            gathering_bytes: 0,
-            gathering_range: None,
-            subjects: Subjects::default(),
-            time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
-            bytes_so_far: bytes_so_far(&store)?,
-            rows_waiting_bytes: 0,
-            images_waiting_bytes: 0,
-            log_waiting_bytes: 0,
-            rotated_to: None,
-            cleaning: Cleaning::default(),
-            machines: KnownMachines::default(),
+        let Found { store, view, writer, opened } = find(folder, &options)?;
+        let shared = Shared {
+            folder: folder.to_owned(),
+            options,
+            writer: Mutex::new(writer),
+            view: RwLock::new(view),
+            store: RwLock::new(Some(store)),
         };
-        let opened = Opened {
-            newest_revision: view.newest,
-            oldest_revision: view.oldest(),
-            newest_checkpoint: view.checkpoint.clone(),
-            journal_set_aside,
-        };
-        let shared = Shared { options, writer: Mutex::new(writer), view: RwLock::new(view), store };
         Ok((Self { shared: Arc::new(shared) }, opened))
+    }
+
+    /// Opens the store behind this history again, after a write failed and it takes no more: as after a crash, what was not durable may be
+    /// gone, and is to be fed again. All handles go on with it. Who reads meanwhile gets [`StoreError::Reopening`].
+    ///
+    /// # Errors
+    ///
+    /// As [`History::open`], which see; [`OpenError::Locked`] when somebody has been reading for too long. The history is closed then,
+    /// until this is called again.
+    pub fn reopen(&self) -> Result<Opened, OpenError> {
+        let mut writer = self.writer();
+        let folder = &self.shared.folder;
+        let before = self.shared.store.write().take();
+        if let Some(before) = before {
+            // Its last handle is let go of here, and not by a reader, who could do so too late: it writes what it still has.
+            if let Err(before) = only_one_left(before) {
+                *self.shared.store.write() = Some(before);
+                return Err(OpenError::Locked { path: folder.clone() });
+            }
+        }
+        let found = find(folder, &self.shared.options)?;
+        *writer = found.writer;
+        self.change_view(|view| *view = found.view);
+        *self.shared.store.write() = Some(found.store);
+        Ok(found.opened)
     }
 
     /// The newest revision that can be read; 0 if there is none.
@@ -149,10 +168,10 @@ impl History {
         self.view().durable
     }
 
-    /// Bytes on disk. Up to 128 MiB of the store's own journal, sparse, come on top.
+    /// Bytes on disk; 0 while the store is being opened again. Up to 128 MiB of the store's own journal, sparse, come on top.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.store().table_bytes()
+        self.store().map_or(0, |store| store.table_bytes())
     }
 
     /// Makes sure that the history doesn't know of revisions that the log, which ends at `log_newest`, has lost.
@@ -164,7 +183,7 @@ impl History {
     ///
     /// [`WriteError::AheadOfLog`] if it does; [`WriteError::Store`].
     pub fn check_against_log(&self, log_newest: u64) -> Result<(), WriteError> {
-        let trace = number(self.store(), &keys::HEAD)?.unwrap_or(0).max(self.view().newest);
+        let trace = number(&*self.store()?, &keys::HEAD)?.unwrap_or(0).max(self.view().newest);
         let checkpoint = self.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
         let history = trace.max(checkpoint);
         if history > log_newest { Err(WriteError::AheadOfLog { history, log: log_newest }) } else { Ok(()) }
@@ -180,8 +199,9 @@ impl History {
         &self.shared.options
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.shared.store
+    /// The store. Not to be kept for long: it can't be opened again meanwhile.
+    pub(crate) fn store(&self) -> Result<Arc<Store>, StoreError> {
+        self.shared.store.read().clone().ok_or(StoreError::Reopening)
     }
 
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -194,6 +214,59 @@ impl History {
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.shared.writer.lock()
+    }
+}
+
+/// What is in a folder.
+struct Found {
+    store: Arc<Store>,
+    view: View,
+    writer: Writer,
+    opened: Opened,
+}
+
+/// Opens the store in a folder, and looks what there is.
+fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
+    let (store, journal_set_aside) = Store::open(folder, options)?;
+    let store = Arc::new(store);
+    let view = settle(&store)?;
+    let writer = Writer {
+        gathering_bytes: 0,
+        gathering_range: None,
+        subjects: Subjects::default(),
+        time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
+        bytes_so_far: bytes_so_far(&store)?,
+        rows_waiting_bytes: 0,
+        images_waiting_bytes: 0,
+        log_waiting_bytes: 0,
+        rotated_to: None,
+        cleaning: Cleaning::default(),
+        machines: KnownMachines::default(),
+    };
+    let opened = Opened {
+        newest_revision: view.newest,
+        oldest_revision: view.oldest(),
+        newest_checkpoint: view.checkpoint.clone(),
+        journal_set_aside,
+    };
+    Ok(Found { store, view, writer, opened })
+}
+
+/// Waits until nobody else has a handle of a store, and lets go of it; gives it back when that takes too long.
+fn only_one_left(mut store: Arc<Store>) -> Result<(), Arc<Store>> {
+    let until = Instant::now() + READERS_PATIENCE;
+    loop {
+        store = match Arc::try_unwrap(store) {
+            Ok(store) => {
+                drop(store);
+                return Ok(());
+            }
+            Err(shared) => shared,
+        };
+        if Instant::now() >= until {
+            return Err(store);
+        }
+        sleep(READERS_POLL);
     }
 }
 
@@ -220,7 +293,7 @@ fn check_options(options: &Options) -> Result<(), OpenError> {
 }
 
 /// Brings the shelves to the same revision, and what a crash left in memory to tables.
-fn settle(store: &Store) -> Result<View, StoreError> {
+fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
     let head = number(store, &keys::HEAD)?.unwrap_or(0);
     // Rows go to tables before blocks, but not in one step with them. A block without rows is fed again.
     while let Some(block) = newest_block(store)?.filter(|block| block.last > head) {
@@ -240,7 +313,7 @@ fn settle(store: &Store) -> Result<View, StoreError> {
 }
 
 /// Removes the times of blocks that are not there: the same batches may be cut into other blocks next time.
-fn forget_times_after(store: &Store, newest: u64) -> Result<(), StoreError> {
+fn forget_times_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> {
     let mut changes = store.changes();
     for row in store.rows(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX)).rev() {
         let row = row?;

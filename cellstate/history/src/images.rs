@@ -14,7 +14,7 @@ impl History {
     /// [`ReadError::Retired`] or [`ReadError::NotThere`] if there is no checkpoint at exactly this revision,
     /// [`ReadError::Store`].
     pub fn pages_at(&self, checkpoint_revision: u64) -> Result<PagesAt, ReadError> {
-        let snapshot = self.store().snapshot();
+        let snapshot = self.store()?.snapshot();
         let key = keys::checkpoint(checkpoint_revision);
         let found = snapshot.first_page(key.clone()..=key)?;
         let (newest, oldest, floor) = {

@@ -52,7 +52,7 @@ impl History {
         };
         let found = match gathering {
             Some(row) => Some(row),
-            None => machine_row(self.store(), slot, revision)?.map(|(_, row)| row),
+            None => machine_row(&*self.store()?, slot, revision)?.map(|(_, row)| row),
         };
         Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
     }
@@ -62,7 +62,7 @@ impl History {
         let gathering = self.view().digest.rows.get(key).cloned();
         match gathering {
             Some(value) => decode(Shelf::Index, key, value.into()).map(Some),
-            None => self.store().message(Shelf::Index, key),
+            None => self.store()?.message(Shelf::Index, key),
         }
     }
 }

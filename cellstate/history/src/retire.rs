@@ -66,16 +66,16 @@ impl History {
             newest
         } else {
             let rows = keys::time(i64::MIN, 0)..=keys::time(cut_micros, u64::MAX);
-            self.store().last(Shelf::Index, rows)?.map(|row| time_row(&row)).transpose()?.map_or(0, |(_, first)| first)
+            self.store()?.last(Shelf::Index, rows)?.map(|row| time_row(&row)).transpose()?.map_or(0, |(_, first)| first)
         };
         let by_age = by_age.max(oldest);
         let mut by_bytes = oldest;
         if let Some(gone_bytes) = bytes_so_far.checked_sub(self.options().retain_bytes).filter(|bytes| *bytes > 0) {
-            let from = match stored_block_holding(self.store(), oldest)? {
+            let from = match stored_block_holding(&*self.store()?, oldest)? {
                 Some(block) => keys::time(block.head().time_micros, block.head().first),
                 None => keys::time(i64::MIN, 0),
             };
-            let rows = self.store().rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
+            let rows = self.store()?.rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
             for row in rows.take(FLOOR_ROWS_MAX) {
                 let row = row?;
                 by_bytes = by_bytes.max(key_number(Shelf::Index, &row.key, 1)?);
@@ -97,14 +97,14 @@ impl History {
     /// [`WriteError::Store`].
     pub fn retire(&self, keep_from: u64) -> Result<Retirement, WriteError> {
         let mut writer = self.writer();
-        let target = at_or_before(self.store(), keep_from)?.map_or(0, |checkpoint| checkpoint.revision);
+        let target = at_or_before(&*self.store()?, keep_from)?.map_or(0, |checkpoint| checkpoint.revision);
         if target > self.view().floor {
-            let mut changes = self.store().changes();
+            let mut changes = self.store()?.changes();
             changes.put_message(Shelf::Index, keys::FLOOR, &NumberRecord { number: target });
             changes.commit()?;
             // What is before it may be gone from the log as soon as it is seen.
             self.rotate(&mut writer, &[Shelf::Index])?;
-            self.store().catch_up()?;
+            self.store()?.catch_up()?;
             self.note_durable(&mut writer);
             self.change_view(|view| view.floor = target);
         }
@@ -127,15 +127,15 @@ impl History {
     /// Removes the names of what left before the floor. True when none of them is left.
     fn clear_leavers(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
         // Blocks are cleared after the leavers of their revisions, so there are none below.
-        let cleaned = number(self.store(), &keys::CLEANED)?.unwrap_or(0);
+        let cleaned = number(&*self.store()?, &keys::CLEANED)?.unwrap_or(0);
         let from = writer.cleaning.leavers_from.max(cleaned);
         if from >= floor {
             return Ok(true);
         }
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         let mut removed = 0;
         let mut reached = floor;
-        for row in self.store().rows(Shelf::Index, keys::leaver(from, 0)..=keys::leaver(floor - 1, u64::MAX)) {
+        for row in self.store()?.rows(Shelf::Index, keys::leaver(from, 0)..=keys::leaver(floor - 1, u64::MAX)) {
             let row = row?;
             if removed >= ROWS_PER_CALL {
                 reached = key_number(Shelf::Index, &row.key, 0)?;
@@ -155,13 +155,13 @@ impl History {
 
     /// Removes the rows about blocks, one block after the other, and then the blocks. True when none is left.
     fn clear_blocks(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
-        let mut cleaned = number(self.store(), &keys::CLEANED)?.unwrap_or(0);
+        let mut cleaned = number(&*self.store()?, &keys::CLEANED)?.unwrap_or(0);
         let mut removed = 0;
-        while let Some(block) = oldest_block_from(self.store(), cleaned)?.filter(|block| block.last < floor) {
+        while let Some(block) = oldest_block_from(&*self.store()?, cleaned)?.filter(|block| block.last < floor) {
             if removed >= ROWS_PER_CALL {
                 return Ok(false);
             }
-            let mut changes = self.store().changes();
+            let mut changes = self.store()?.changes();
             removed += remove_rows_of(&mut changes, &block);
             cleaned = block.last + 1;
             changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: cleaned });
@@ -173,9 +173,9 @@ impl History {
         if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
             // Tables leave without a trace in fjall's journal: the rows that say why must be in tables before.
             self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
-            self.store().catch_up()?;
+            self.store()?.catch_up()?;
             self.note_durable(writer);
-            self.store().drop_blocks_before(cleaned)?;
+            self.store()?.drop_blocks_before(cleaned)?;
             writer.cleaning.undropped_bytes = 0;
         }
         Ok(true)
@@ -186,15 +186,15 @@ impl History {
         if writer.cleaning.images_done_for == floor {
             return Ok(true);
         }
-        let set = at_or_before(self.store(), floor)?.map_or(0, |checkpoint| checkpoint.set.began);
+        let set = at_or_before(&*self.store()?, floor)?.map_or(0, |checkpoint| checkpoint.set.began);
         if set > 0 {
-            self.store().drop_images_before(set)?;
+            self.store()?.drop_images_before(set)?;
             if !self.clear_old_images(writer)? {
                 return Ok(false);
             }
         }
-        let mut changes = self.store().changes();
-        for row in self.store().rows(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(floor - 1)) {
+        let mut changes = self.store()?.changes();
+        for row in self.store()?.rows(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(floor - 1)) {
             changes.remove(Shelf::Pages, row?.key);
         }
         changes.commit()?;
@@ -204,26 +204,26 @@ impl History {
 
     /// Removes images of formats up to 4, which stand in no set. True when none is left.
     fn clear_old_images(&self, writer: &mut Writer) -> Result<bool, StoreError> {
-        let mut changes = self.store().changes();
+        let mut changes = self.store()?.changes();
         let old = ImageKey::first_of(0).encode()..=ImageKey::last_of(0).encode();
-        for row in self.store().rows(Shelf::Pages, old.clone()).take(OLD_IMAGES_PER_CALL) {
+        for row in self.store()?.rows(Shelf::Pages, old.clone()).take(OLD_IMAGES_PER_CALL) {
             changes.remove(Shelf::Pages, row?.key);
         }
         let done = changes.bytes() == 0;
         changes.commit()?;
         // The tables tell, as nothing else would remember it after a restart, or once a reader has gone that needed them.
-        if done && self.store().has_tables_from(Shelf::Pages, old.start()) {
+        if done && self.store()?.has_tables_from(Shelf::Pages, old.start()) {
             self.rotate(writer, &[Shelf::Pages])?;
-            self.store().compact(Shelf::Pages)?;
+            self.store()?.compact(Shelf::Pages)?;
         }
         Ok(done)
     }
 
     fn give_back_room(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let removed = writer.cleaning.removed_index_rows;
-        if removed >= REMOVED_ROWS_MIN && removed.saturating_mul(2) >= self.store().rows_about(Shelf::Index) {
+        if removed >= REMOVED_ROWS_MIN && removed.saturating_mul(2) >= self.store()?.rows_about(Shelf::Index) {
             self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
-            self.store().compact(Shelf::Index)?;
+            self.store()?.compact(Shelf::Index)?;
             writer.cleaning.removed_index_rows = 0;
         }
         Ok(())
@@ -231,7 +231,7 @@ impl History {
 }
 
 /// Removes what the index has about a block; gives the number of rows.
-fn remove_rows_of(changes: &mut Changes<'_>, block: &BlockHead) -> usize {
+fn remove_rows_of(changes: &mut Changes, block: &BlockHead) -> usize {
     let keys = [keys::time(block.time_micros, block.first), keys::summary(block.first), keys::conflicts(block.first)];
     let count = keys.len();
     keys.into_iter().for_each(|key| changes.remove(Shelf::Index, key));

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch, PersistMode, Readable};
 use prost::Message;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
@@ -113,13 +114,19 @@ impl Store {
     }
 
     /// All shelves as they are now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { snapshot: self.database.snapshot(), images: self.images.clone(), pages: self.pages.clone() }
+    pub(crate) fn snapshot(self: &Arc<Self>) -> Snapshot {
+        Snapshot { snapshot: self.database.snapshot(), store: self.clone() }
     }
 
     /// Changes that take effect together.
-    pub(crate) fn changes(&self) -> Changes<'_> {
-        Changes { store: self, batch: self.database.batch(), bytes: 0, packer: Packer::default(), sealed: Vec::new() }
+    pub(crate) fn changes(self: &Arc<Self>) -> Changes {
+        Changes {
+            store: self.clone(),
+            batch: self.database.batch(),
+            bytes: 0,
+            packer: Packer::default(),
+            sealed: Vec::new(),
+        }
     }
 
     /// Starts to move what waits in memory to tables, for these shelves, in this order.
@@ -233,21 +240,20 @@ impl Store {
 /// All shelves as they were at one moment. While it lives, nothing that it sees is cleared away.
 pub(crate) struct Snapshot {
     snapshot: fjall::Snapshot,
-    images: Keyspace,
-    pages: Keyspace,
+    store: Arc<Store>,
 }
 
 impl Snapshot {
     /// The first row of a range of keys of the pages.
     pub(crate) fn first_page(&self, keys: RangeInclusive<Vec<u8>>) -> Result<Option<Row>, StoreError> {
-        self.snapshot.range(&self.pages, keys).next().map(|guard| row(Shelf::Pages, guard)).transpose()
+        self.snapshot.range(&self.store.pages, keys).next().map(|guard| row(Shelf::Pages, guard)).transpose()
     }
 
     /// The keyspace of images of a set.
     fn images_of(&self, set: u64) -> (Shelf, &Keyspace) {
         match ImageKey::shelf(set) {
-            Shelf::Images => (Shelf::Images, &self.images),
-            shelf => (shelf, &self.pages),
+            Shelf::Images => (Shelf::Images, &self.store.images),
+            shelf => (shelf, &self.store.pages),
         }
     }
 
@@ -272,8 +278,8 @@ impl Snapshot {
 }
 
 /// Changes that take effect together, or not at all.
-pub(crate) struct Changes<'a> {
-    store: &'a Store,
+pub(crate) struct Changes {
+    store: Arc<Store>,
     batch: OwnedWriteBatch,
     bytes: u64,
     packer: Packer,
@@ -281,7 +287,7 @@ pub(crate) struct Changes<'a> {
     sealed: Vec<u8>,
 }
 
-impl Changes<'_> {
+impl Changes {
     /// Writes a row.
     pub(crate) fn put(&mut self, shelf: Shelf, key: impl Into<Vec<u8>>, value: &[u8]) {
         let key = key.into();

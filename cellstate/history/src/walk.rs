@@ -102,7 +102,7 @@ impl Walk {
         if gathering.is_some() {
             return Ok(gathering);
         }
-        let store = self.history.store();
+        let store = self.history.store()?;
         let shelves = [
             (Shelf::Filters, keys::block(0)..=keys::block(next)),
             (Shelf::Index, keys::summary(0)..=keys::summary(next)),
@@ -173,6 +173,6 @@ impl History {
 
     /// The first revision of the block that holds a revision.
     pub(crate) fn block_start(&self, revision: u64) -> Result<u64, StoreError> {
-        Ok(stored_block_holding(self.store(), revision)?.map_or(revision, |block| block.head().first))
+        Ok(stored_block_holding(&*self.store()?, revision)?.map_or(revision, |block| block.head().first))
     }
 }

@@ -1,7 +1,7 @@
 //! Opening the store, and making it: what of fjall's can't be read is named, or set aside.
 
 use super::Store;
-use crate::error::{OpenError, StoreError};
+use crate::error::{OpenError, StoreError, makes_no_sense};
 use crate::keys::Shelf;
 use crate::options::{JournalSetAside, Options};
 use fjall::config::CompressionPolicy;
@@ -62,11 +62,6 @@ enum Attempt {
 
 impl Attempt {
     fn of(error: fjall::Error) -> Self {
-        // Files that are gone, too short, or tell of places before their beginning.
-        let makes_no_sense = |error: &io::Error| {
-            use ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
-            matches!(error.kind(), NotFound | UnexpectedEof | InvalidData | InvalidInput)
-        };
         match error {
             fjall::Error::Locked => Self::Locked,
             fjall::Error::Io(ref inner) if !makes_no_sense(inner) => Self::Failed(error),

@@ -242,7 +242,10 @@ fn images_are_in_tables_before_a_record_says_that_they_are() {
             while watched.load(Ordering::Relaxed) < 30 {
                 let found = history.checkpoint_at_or_before(u64::MAX).unwrap().map_or(0, |info| info.revision);
                 if found > watched.load(Ordering::Relaxed) {
-                    assert!(history.store().is_all_in_tables(Shelf::Images), "images of {found} are not in tables");
+                    assert!(
+                        history.store().unwrap().is_all_in_tables(Shelf::Images),
+                        "images of {found} are not in tables"
+                    );
                     watched.store(found, Ordering::Relaxed);
                 }
             }
@@ -268,7 +271,7 @@ fn damage_anywhere_in_the_stores_journal_loses_nothing_that_was_durable() {
     assert_eq!(durable, 150);
     history.append(&batches(151, 300, 200)).unwrap();
     let mut set_aside = 0;
-    history.store().wait_until_idle();
+    history.store().unwrap().wait_until_idle();
     for (round, place_permille) in (0..6).map(|round| (round, round * 170 + 3)) {
         let copy = folder.path().join(format!("copy{round}"));
         copy_folder(&live, &copy);
@@ -312,13 +315,14 @@ fn a_damaged_row_is_named() {
     history.append(&batches(1, 300, 200)).unwrap();
     history.persist().unwrap();
     let (key, other) = {
-        let rows = history.store().rows(crate::keys::Shelf::Blocks, crate::keys::block(1)..=crate::keys::block(300));
+        let rows =
+            history.store().unwrap().rows(crate::keys::Shelf::Blocks, crate::keys::block(1)..=crate::keys::block(300));
         let keys: Vec<_> = rows.map(|row| row.unwrap().key).collect();
         (keys[1].clone(), keys[3].clone())
     };
     // As if the file system had mixed up two places: good bytes, of another row.
-    let strange = history.store().get(crate::keys::Shelf::Blocks, &other).unwrap().unwrap();
-    let mut changes = history.store().changes();
+    let strange = history.store().unwrap().get(crate::keys::Shelf::Blocks, &other).unwrap().unwrap();
+    let mut changes = history.store().unwrap().changes();
     changes.put(crate::keys::Shelf::Blocks, key.clone(), &strange);
     changes.commit().unwrap();
 

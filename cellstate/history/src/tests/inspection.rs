@@ -271,7 +271,7 @@ fn filters_of_older_formats_are_looked_for_in_the_index() {
     let (blocks, telling) = blocks_about(&history, 7);
     assert!(blocks > 5 && telling == 0, "{telling} of {blocks} blocks may tell of a job that never was");
 
-    let store = history.store();
+    let store = history.store().unwrap();
     let filters: Vec<_> = store.rows(Shelf::Filters, block(0)..=block(u64::MAX)).map(Result::unwrap).collect();
     assert_eq!(filters.len(), blocks);
     let mut changes = store.changes();

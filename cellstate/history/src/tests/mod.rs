@@ -6,6 +6,7 @@ mod crashes;
 mod feeding;
 mod inspection;
 mod placed;
+mod reopening;
 mod retention;
 mod sets;
 mod twin;
@@ -138,7 +139,7 @@ fn changing(delta: v1::Delta) -> v1::LogEntry {
 /// What a kill -9 leaves: the files as they are while the history is open. Waits until nobody changes them, as a copy
 /// takes time.
 fn copy_of(history: &History, from: &Path, to: &Path) {
-    history.store().wait_until_idle();
+    history.store().unwrap().wait_until_idle();
     copy_folder(from, to);
 }
 

@@ -103,7 +103,7 @@ fn room_is_given_back() {
     assert_eq!(retire_all(&history, 5_700), 5_400);
     let rest = history.disk_bytes();
     assert!(rest < full / 4, "{rest} of {full} bytes are left");
-    let filters = history.store().rows(Shelf::Filters, keys::block(0)..=keys::block(u64::MAX));
+    let filters = history.store().unwrap().rows(Shelf::Filters, keys::block(0)..=keys::block(u64::MAX));
     let oldest = filters.map(|row| crate::block::first_of(Shelf::Filters, &row.unwrap().key).unwrap()).min();
     assert!(oldest > Some(5_000), "filters go with their blocks: {oldest:?}");
     drop(history);

@@ -12,13 +12,13 @@ fn retire_all(history: &History, keep_from: u64) {
 /// Images that the store has of sets from one on to another.
 fn images_of_sets(history: &History, sets: std::ops::RangeInclusive<u64>) -> usize {
     let keys = ImageKey::first_of(*sets.start()).encode()..=ImageKey::last_of(*sets.end()).encode();
-    history.store().rows(Shelf::Images, keys).count()
+    history.store().unwrap().rows(Shelf::Images, keys).count()
 }
 
 /// Images of formats up to 4.
 fn old_images(history: &History) -> usize {
     let keys = ImageKey::first_of(0).encode()..=ImageKey::last_of(0).encode();
-    history.store().rows(Shelf::Pages, keys).count()
+    history.store().unwrap().rows(Shelf::Pages, keys).count()
 }
 
 fn all(text: &str) -> impl Iterator<Item = PageImage> {
@@ -112,7 +112,7 @@ fn images_of_older_formats_are_read_until_a_set_follows_and_go_then() {
     let (history, _) = open(folder.path());
     history.append(&batches(1, 90, 0)).unwrap();
     let live = [pages(1, 3)];
-    let mut changes = history.store().changes();
+    let mut changes = history.store().unwrap().changes();
     for (number, revision, text) in [(0, 10, "a"), (1, 10, "b"), (2, 10, "c"), (1, 20, "B")] {
         let key = ImageKey { set: 0, table: 1, page: number, revision };
         changes.put(Shelf::Pages, key.encode(), text.as_bytes());
@@ -143,7 +143,7 @@ fn images_of_older_formats_are_read_until_a_set_follows_and_go_then() {
 /// Images of format 4, in tables, and a set after them that the floor has come to.
 fn with_old_images_behind_the_floor(history: &History) {
     history.append(&batches(1, 90, 0)).unwrap();
-    let store = history.store();
+    let store = history.store().unwrap();
     let mut changes = store.changes();
     for (number, seed) in (0..3_000).zip(1_u32..) {
         let noise: Vec<u8> =
@@ -164,7 +164,7 @@ fn the_room_of_images_of_older_formats_is_given_back() {
     let (history, _) = open(folder.path());
     with_old_images_behind_the_floor(&history);
     retire_all(&history, 40);
-    let rest = history.store().bytes_in_tables(Shelf::Pages);
+    let rest = history.store().unwrap().bytes_in_tables(Shelf::Pages);
     assert!(rest < 50_000, "{rest} bytes are left");
 }
 
@@ -180,7 +180,7 @@ fn the_room_of_images_of_older_formats_is_given_back_after_an_end_between_removi
     drop(history);
     let (history, _) = open(folder.path());
     retire_all(&history, 40);
-    let rest = history.store().bytes_in_tables(Shelf::Pages);
+    let rest = history.store().unwrap().bytes_in_tables(Shelf::Pages);
     assert!(rest < 50_000, "{rest} bytes are left");
 }
 

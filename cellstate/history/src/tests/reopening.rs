@@ -1,0 +1,98 @@
+//! A store that takes no more writes since one failed is opened again, by the handles that are there.
+//!
+//! A write fails when there is something in the way of the tables that come next: files of their names. Who opens the store removes them.
+use super::*;
+use crate::keys::Shelf;
+use crate::{OpenError, StoreError, WriteError};
+use std::fs::File;
+use std::sync::Arc;
+
+/// Puts something in the way of the next tables of each shelf.
+fn put_in_the_way(folder: &Path) {
+    let mut made = 0;
+    for keyspace in std::fs::read_dir(folder.join("store/keyspaces")).unwrap() {
+        let tables = keyspace.unwrap().path().join("tables");
+        let Ok(there) = std::fs::read_dir(&tables) else { continue };
+        let numbers = there.filter_map(|table| table.unwrap().file_name().to_str()?.parse::<u64>().ok());
+        let newest = numbers.max().unwrap_or(0);
+        made +=
+            (newest + 1..newest + 30).filter(|table| File::create_new(tables.join(table.to_string())).is_ok()).count();
+    }
+    assert!(made > 100, "{made} tables are in the way");
+}
+
+/// Feeds it until it takes no more; gives why.
+fn feed_until_it_fails(history: &History, from: u64) -> WriteError {
+    for first in (from..from + 30_000).step_by(30) {
+        if let Err(error) = history.append(&batches(first, first + 29, 3000)).and_then(|()| history.persist()) {
+            return error;
+        }
+    }
+    panic!("nothing was in the way")
+}
+
+#[test]
+fn a_store_that_a_failed_write_has_closed_goes_on_when_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let other = history.clone();
+    history.append(&batches(1, 90, 300)).unwrap();
+    history.checkpoint(60, 20 * SECOND, &[pages(1, 1)], [page(1, 0, "old")]).unwrap();
+    history.persist().unwrap();
+    put_in_the_way(folder.path());
+    let error = feed_until_it_fails(&history, 91);
+    assert!(error.may_pass(), "{error:?}");
+    assert!(history.append(&batches(history.newest_revision() + 1, 30_090, 300)).is_err(), "it stays closed");
+    assert_eq!(revisions(&other, 1, 90).len(), 90, "reading goes on");
+
+    // Nor is it opened again as long as the world is so.
+    let (lock, aside) = (folder.path().join("store/lock"), folder.path().join("lock"));
+    std::fs::rename(&lock, &aside).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let error = history.reopen().unwrap_err();
+    assert!(error.may_pass(), "{error:?}");
+    let reading = other.entry(5).unwrap_err();
+    assert!(matches!(reading, crate::ReadError::Store(StoreError::Reopening)), "{reading:?}");
+    assert!(history.reopen().is_err(), "it is closed");
+    std::fs::remove_dir(&lock).unwrap();
+    std::fs::rename(&aside, &lock).unwrap();
+    let opened = history.reopen().unwrap();
+    assert!(opened.newest_revision >= 90 && history.durable_revision() == opened.newest_revision, "{opened:?}");
+    assert_eq!(opened.newest_checkpoint.unwrap().revision, 60);
+    assert_eq!(images(&other, 60), ["1/0=old"]);
+
+    let last = opened.newest_revision;
+    assert_eq!(revisions(&other, 1, last), (1..=last).collect::<Vec<_>>());
+    history.append(&batches(last + 1, last + 300, 300)).unwrap();
+    history.checkpoint(last + 300, i64::try_from(last).unwrap() * SECOND, &[pages(1, 1)], [page(1, 0, "new")]).unwrap();
+    history.persist().unwrap();
+    assert_eq!((images(&other, last + 300), other.durable_revision()), (vec!["1/0=new".to_owned()], last + 300));
+    drop((history, other));
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.newest_revision, opened.journal_set_aside.is_none()), (last + 300, true));
+    assert_eq!(revisions(&history, 1, last + 300).len() as u64, last + 300);
+}
+
+/// What a reader sees keeps the store from being opened: it goes on reading, and who opens tries again later.
+#[test]
+fn a_store_is_not_opened_again_under_who_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let reading = history.store().unwrap();
+    let error = history.reopen().unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }) && error.may_pass(), "{error:?}");
+    assert!(reading.last(Shelf::Index, vec![0]..=vec![255]).is_ok() && revisions(&history, 1, 90).len() == 90);
+    assert_eq!(Arc::strong_count(&reading), 2);
+    drop(reading);
+    assert_eq!(history.reopen().unwrap().newest_revision, 90 - 90 % 48);
+}
+
+#[test]
+fn damage_is_no_failure_that_passes() {
+    let damaged = StoreError::Damaged { key: "a row".to_owned(), what: "its checksum is wrong".to_owned() };
+    let io = |kind| StoreError::from(fjall::Error::Io(std::io::Error::from(kind)));
+    use std::io::ErrorKind::{NotFound, StorageFull, UnexpectedEof};
+    let errors = [damaged, io(NotFound), io(UnexpectedEof), io(StorageFull), StoreError::Poisoned];
+    assert_eq!(errors.map(|error| error.may_pass()), [false, false, false, true, true]);
+}
