@@ -15,6 +15,7 @@ mod feeder;
 mod held_back;
 mod journal;
 mod keeping;
+mod pace;
 mod picture;
 mod publisher;
 mod resolver;
@@ -28,7 +29,7 @@ use plenum_model::Cell;
 
 pub(crate) use backlog::Backlog;
 pub(crate) use clock::Clock;
-pub(crate) use feed::Feed;
+pub(crate) use feed::{Feed, Stopped};
 pub(crate) use feeder::step_back;
 pub(crate) use held_back::HeldBack;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};

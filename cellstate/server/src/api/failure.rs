@@ -115,10 +115,11 @@ impl Failure {
     }
 
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
-        use plenum_history::ReadError as Read;
+        use plenum_history::{ReadError as Read, StoreError};
         let (status, code) = match error {
             Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, "REVISION_RETIRED"),
             Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
+            Read::Store(StoreError::Reopening) => (Code::Unavailable, "HISTORY_BEHIND"),
             Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),
         };
         Self::new(status, code, error.to_string())

@@ -89,6 +89,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));
     gauges.push(("history_oldest_revision", vec![(String::new(), float(status.oldest_revision))]));
     gauges.push(("history_given_up_revisions", vec![(String::new(), float(shared.feed.given_up()))]));
+    let stopped = u64::from(shared.feed.stopped().is_some());
+    gauges.push(("history_stopped", vec![(String::new(), float(stopped))]));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
 }

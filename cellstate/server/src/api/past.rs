@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::failure::Failure;
 use super::listing;
+use crate::engine::Stopped;
 use crate::error::ServerError;
 use crate::recovery;
 use crate::shared::Shared;
@@ -122,7 +123,7 @@ pub(super) async fn story(
 /// Waits until the history has a revision. Who asks for the present is content with what it has by then.
 pub(super) async fn reach_for(shared: &Shared, at: Option<v1::At>, revision: Revision) -> Result<(), Failure> {
     match reach(shared, revision).await {
-        Err(_) if at.is_none() && shared.feed.broken().is_none() => Ok(()),
+        Err(_) if at.is_none() && shared.feed.stopped().is_none() => Ok(()),
         reached => reached,
     }
 }
@@ -132,8 +133,11 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
     if shared.feed.reaches(revision, PATIENCE).await {
         return Ok(());
     }
-    let message = match shared.feed.broken() {
-        Some(why) => format!("the history takes nothing more until the server starts again: {why}"),
+    let message = match shared.feed.stopped() {
+        Some(Stopped::ForGood(why)) => {
+            format!("the history takes nothing more until the server starts again: {why}")
+        }
+        Some(Stopped::ForNow(why)) => format!("the history can't be written now, and goes on by itself: {why}"),
         None => format!("the history has not got revision {revision} yet; try again in a moment"),
     };
     Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))

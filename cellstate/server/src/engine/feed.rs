@@ -35,8 +35,17 @@ pub(crate) struct Feed {
     fed_bytes: AtomicU64,
     /// Revisions that were given up because the log had grown to its bound.
     given_up: AtomicU64,
-    /// Why nothing more is written, if so. The log then keeps everything, and the next start feeds the history again.
-    broken: RwLock<Option<String>>,
+    /// Why nothing is written, if so. The log then keeps everything.
+    stopped: RwLock<Option<Stopped>>,
+}
+
+/// Why nothing is written into the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// Until the next start, which feeds it again.
+    ForGood(String),
+    /// Until there is room, or whatever it is has passed.
+    ForNow(String),
 }
 
 impl Feed {
@@ -55,7 +64,7 @@ impl Feed {
             durable_bytes: AtomicU64::new(lag_bytes),
             fed_bytes: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
-            broken: RwLock::new(None),
+            stopped: RwLock::new(None),
         }
     }
 
@@ -63,9 +72,9 @@ impl Feed {
         &self.history
     }
 
-    /// Why nothing more is written.
-    pub(crate) fn broken(&self) -> Option<String> {
-        self.broken.read().clone()
+    /// Why nothing is written.
+    pub(crate) fn stopped(&self) -> Option<Stopped> {
+        self.stopped.read().clone()
     }
 
     /// Bytes of durable batches that the history has not got yet.
@@ -146,9 +155,15 @@ impl Feed {
         self.given_up.fetch_add(revisions, Ordering::Relaxed);
     }
 
-    /// Nothing more is written, because of this.
-    pub(super) fn breaks(&self, why: String) {
-        *self.broken.write() = Some(why);
+    /// Nothing is written, because of this.
+    pub(super) fn stops(&self, why: Stopped) {
+        *self.stopped.write() = Some(why);
+    }
+
+    /// It is written again, after what it has now.
+    pub(super) fn goes_on(&self) {
+        *self.stopped.write() = None;
+        self.fed(0);
     }
 
     /// The history had everything when the log's end was counted so.

@@ -4,15 +4,20 @@
 //! keeps them until they are in the history. Checkpoints are of the picture, however far behind the batches are, so that recovery
 //! is quick in any case. When the log has grown to its bound all the same, the history leaps to the newest checkpoint: what lies
 //! between is retired, and said so.
+//!
+//! A write that fails for the world's reasons, a full disk first of all, closes the store. Then this waits until there is room, opens the
+//! store again, and goes on with what the log has: until that is released, which waits for the history, nothing is lost. Damage ends it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plenum_history::{EncodedBatch, LogPlace, WriteError};
+use plenum_history::{EncodedBatch, LogPlace, OpenError, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
 use plenum_model::{Cell, Revision};
 
+use super::feed::Stopped;
+use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use crate::checkpoint;
 use crate::options::Settings;
@@ -21,16 +26,6 @@ use crate::shared::Shared;
 
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
-
-/// A checkpoint waits for so many times the log bytes that the one before took in images: so that images are at most a part of what is
-/// written, however large the cell is.
-const LOG_BYTES_PER_IMAGE_BYTE: u64 = 4;
-/// It waits for so much more, where images are still dear: of a cell whose rows change at random each checkpoint has nearly all pages …
-const SPARED_IMAGES: u64 = 4;
-/// … but not until more log than this would have to be read at a start. That takes a second or so.
-const SPARED_LOG_BYTES: u64 = 256 << 20;
-/// When half of the log's bound waits, checkpoints wait so many times longer, by bytes and by time.
-const SPARING_FACTOR: u32 = 4;
 
 /// How much less of the processor the feeding thread gets when others want it, too: they have ten times its weight.
 const NICE: i32 = 10;
@@ -42,6 +37,13 @@ const GATHERING: Duration = Duration::from_millis(5);
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a history that failed is left alone before the store is opened again; twice as long each time, up to the longest, until a
+/// checkpoint is written.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often is looked meanwhile whether the server ends, and whether there is room.
+const PAUSE_POLL: Duration = Duration::from_millis(50);
 
 /// Takes a thread, and those that it starts, back behind all others.
 pub(crate) fn step_back() {
@@ -59,6 +61,26 @@ enum FeedError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Batch(#[from] NotABatch),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl FeedError {
+    /// Whether it may go by itself, or be made to go.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Write(error) => error.may_pass(),
+            Self::Open(error) => error.may_pass(),
+            Self::Read(ReadError::Disk(error)) => error.source.kind() != std::io::ErrorKind::NotFound,
+            Self::Read(_) | Self::Batch(_) => false,
+        }
+    }
+
+    /// It, and what is behind it.
+    fn told(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |told, cause| format!("{told}: {cause}"))
+    }
 }
 
 /// What the feeding thread remembers.
@@ -79,6 +101,8 @@ struct Feeder<'a> {
     /// When more is to be cleared away.
     retiring_due: Option<Instant>,
     rest: Rest,
+    /// Before the store is opened again, should a write fail.
+    pause: Duration,
 }
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
@@ -100,18 +124,89 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         changed_since: None,
         retiring_due: None,
         rest: Rest::new(),
+        pause: FIRST_PAUSE,
     };
-    if let Err(error) = feeder.run() {
-        tracing::error!(%error, "the history takes nothing more until the next start; the log keeps it all");
-        shared.feed.breaks(error.to_string());
+    // What the log had at the start was told to nobody.
+    shared.feed.tell(shared.keeper.tail().revision);
+    if let Err(error) = feeder.run_on() {
+        let error = error.told();
+        tracing::error!(error, "the history takes nothing more until the next start; the log keeps it all");
+        shared.feed.stops(Stopped::ForGood(error));
     }
     shared.feed.end();
 }
 
 impl Feeder<'_> {
+    /// Goes on to the end, or until it fails for good.
+    fn run_on(&mut self) -> Result<(), FeedError> {
+        let mut ended = self.run();
+        loop {
+            match ended {
+                Err(error) if error.may_pass() && !self.shared.feed.is_closing() => {
+                    if !self.go_on_after(&error)? {
+                        return Ok(());
+                    }
+                    // So that the log, which waited for it, is released. And it shows whether writing works.
+                    ended = self.checkpoint().and_then(|()| self.run());
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Waits until there is room, and opens the store again. False when the server ends meanwhile: the next start does that.
+    fn go_on_after(&mut self, error: &FeedError) -> Result<bool, FeedError> {
+        let error = error.told();
+        tracing::error!(
+            error,
+            "the history can't be written now; it goes on by itself, and the log keeps it all meanwhile"
+        );
+        self.shared.feed.stops(Stopped::ForNow(error));
+        let history = self.shared.feed.history();
+        loop {
+            if !self.wait_for_room() {
+                return Ok(false);
+            }
+            match history.reopen().map_err(FeedError::from) {
+                Ok(_) => break,
+                Err(error) if error.may_pass() => {
+                    let error = error.told();
+                    tracing::warn!(error, "the history can't be opened again yet");
+                    self.shared.feed.stops(Stopped::ForNow(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // What was not durable may be gone, and comes from the log again; and nobody knows of which cell images were written.
+        self.reader = None;
+        self.before = None;
+        self.image_bytes = history.newest_checkpoint().map_or(0, |newest| newest.image_bytes);
+        self.retiring_due = None;
+        self.shared.feed.goes_on();
+        tracing::info!(from = history.newest_revision() + 1, "the history goes on");
+        Ok(true)
+    }
+
+    /// Waits for a while, and for as long as the cell is read-only: the store would only be closed by the next write. False when the
+    /// server ends.
+    fn wait_for_room(&mut self) -> bool {
+        let until = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        loop {
+            if self.shared.feed.is_closing() {
+                return false;
+            }
+            if Instant::now() >= until {
+                self.shared.space.check_now(&self.shared.keeper);
+                if !self.shared.space.is_read_only() {
+                    return true;
+                }
+            }
+            std::thread::sleep(PAUSE_POLL);
+        }
+    }
+
     fn run(&mut self) -> Result<(), FeedError> {
-        // What the log had at the start was told to nobody.
-        self.shared.feed.tell(self.shared.keeper.tail().revision);
         let mut ending = None;
         loop {
             if self.shared.has_failed() {
@@ -268,6 +363,9 @@ impl Feeder<'_> {
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
             self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
             self.before = Some(cell);
+            self.pause = FIRST_PAUSE;
+        } else {
+            history.persist_when_due()?;
         }
         self.give_up();
         Ok(())
@@ -340,41 +438,6 @@ impl Feeder<'_> {
     }
 }
 
-/// How often checkpoints are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pace {
-    /// After so many bytes of log …
-    log_bytes: u64,
-    /// … or so long after something has changed.
-    interval: Duration,
-}
-
-impl Pace {
-    /// After a checkpoint of so many bytes of images, for a history that is so far behind: it writes fewer of them while it has batches to
-    /// write.
-    fn new(settings: &Settings, image_bytes: u64, lag_bytes: u64) -> Self {
-        let spared = if is_far_behind(settings, lag_bytes) { SPARING_FACTOR } else { 1 };
-        let log_bytes = enough_log_bytes(settings.checkpoint_bytes, image_bytes).saturating_mul(spared.into());
-        Self { log_bytes, interval: settings.checkpoint_interval.saturating_mul(spared) }
-    }
-
-    /// Whether one is to be written, so many bytes after the one before; `changed` is for how long it lacks something, if it does.
-    fn is_due(&self, since_bytes: u64, changed: Option<Duration>) -> bool {
-        since_bytes >= self.log_bytes || changed.is_some_and(|changed| changed >= self.interval)
-    }
-}
-
-fn is_far_behind(settings: &Settings, lag_bytes: u64) -> bool {
-    lag_bytes > settings.log_bytes_max / 2
-}
-
-/// After how much log a checkpoint is worth writing when the one before took so many bytes of images.
-fn enough_log_bytes(least: u64, image_bytes: u64) -> u64 {
-    let fourfold = image_bytes.saturating_mul(LOG_BYTES_PER_IMAGE_BYTE);
-    let spared = fourfold.saturating_mul(SPARED_IMAGES).min(SPARED_LOG_BYTES);
-    least.max(fourfold).max(spared)
-}
-
 fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
     let FramePlace { segment, offset, bytes } = place;
     EncodedBatch {
@@ -383,32 +446,5 @@ fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
         time_micros: batch.time().micros,
         bytes: batch.bytes().clone(),
         place: Some(LogPlace { segment, offset, bytes }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checkpoints_are_as_rare_as_a_quick_start_allows() {
-        let enough = |image_mib: u64| enough_log_bytes(8 << 20, image_mib << 20) >> 20;
-        assert_eq!([0, 1, 10, 16, 45, 64, 100].map(enough), [8, 16, 160, 256, 256, 256, 400]);
-    }
-    /// The time alone asked for checkpoints as often as ever, however far behind the history was.
-    #[test]
-    fn a_history_that_is_far_behind_writes_fewer_images_whatever_asks_for_them() {
-        let settings = Settings::default();
-        let far = settings.log_bytes_max / 2;
-        let usual = Pace::new(&settings, 1 << 20, far);
-        assert_eq!(usual, Pace { log_bytes: 16 << 20, interval: Duration::from_secs(60) });
-        let spared = Pace::new(&settings, 1 << 20, far + 1);
-        assert_eq!(spared, Pace { log_bytes: 64 << 20, interval: Duration::from_secs(240) });
-        let minute = Some(Duration::from_secs(60));
-        assert!(usual.is_due(16 << 20, None) && usual.is_due(1, minute));
-        assert!(!usual.is_due((16 << 20) - 1, Some(Duration::from_secs(59))), "neither is enough");
-        assert!(!spared.is_due(16 << 20, minute));
-        assert!(spared.is_due(64 << 20, None) && spared.is_due(1, minute.map(|minute| minute * 4)));
-        assert!(!usual.is_due(0, None), "nothing has changed");
     }
 }

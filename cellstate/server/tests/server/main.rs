@@ -9,6 +9,7 @@ mod commits;
 mod crowded;
 mod decisions;
 mod directory;
+mod failing;
 mod fitness;
 mod formats;
 mod govern;

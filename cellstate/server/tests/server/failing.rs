@@ -1,0 +1,113 @@
+//! A history that can't be written for a while, and then can.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::{Handle, Server};
+use tonic::transport::Channel;
+
+use crate::client::{code, connect, job, options, submit};
+use crate::inspection::page;
+
+type Jobs = v1::jobs_client::JobsClient<Channel>;
+type Inspect = v1::inspect_client::InspectClient<Channel>;
+
+/// Of each job: so that few of them fill some segments.
+const BODY_BYTES: usize = 50_000;
+
+/// The store of the history fails at its next table, for there is a file in its way, and can't be opened: there is a folder for its lock.
+struct Failing<'a>(&'a Path);
+
+impl<'a> Failing<'a> {
+    fn begin(dir: &'a Path) -> Self {
+        for keyspace in std::fs::read_dir(dir.join("history/store/keyspaces")).unwrap() {
+            let tables = keyspace.unwrap().path().join("tables");
+            let Ok(there) = std::fs::read_dir(&tables) else { continue };
+            let numbers = there.filter_map(|table| table.unwrap().file_name().to_str()?.parse::<u64>().ok());
+            let newest = numbers.max().unwrap_or(0);
+            for number in newest + 1..newest + 100 {
+                // It may be making tables at this moment.
+                drop(File::create_new(tables.join(number.to_string())));
+            }
+        }
+        let lock = dir.join("history/store/lock");
+        std::fs::rename(&lock, dir.join("lock")).unwrap();
+        std::fs::create_dir(lock).unwrap();
+        Self(dir)
+    }
+
+    fn end(self) {
+        let lock = self.0.join("history/store/lock");
+        std::fs::remove_dir(&lock).unwrap();
+        std::fs::rename(self.0.join("lock"), lock).unwrap();
+    }
+}
+
+async fn status(channel: &Channel) -> v1::StatusResponse {
+    Inspect::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner()
+}
+
+async fn is_stopped(server: &Handle) -> bool {
+    let metrics = page(server.address(), "/metrics").await;
+    metrics.lines().any(|line| line == "plenum_history_stopped 1")
+}
+
+/// Any failed write ended it until the next start. A full disk that had room again was full once more some time later, for good: the log
+/// that waits for the history was never released.
+#[tokio::test]
+async fn a_history_that_could_not_be_written_goes_on_by_itself_and_the_log_is_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut often = options(dir.path());
+    often.settings.checkpoint_interval = Duration::from_millis(100);
+    let server = Server::start(often).await.unwrap();
+    let channel = connect(&server).await;
+    let first = submit(&channel, job("first", 1)).await.revision;
+    let mut jobs = Jobs::new(channel.clone());
+    let ask = || v1::JobHistoryRequest { name: "first".into(), ..Default::default() };
+    assert_eq!(jobs.job_history(ask()).await.unwrap().into_inner().events[0].event, "submitted");
+
+    let failing = Failing::begin(dir.path());
+    let mut number = 0;
+    let mut more = async || {
+        number += 1;
+        let mut large = job(&format!("job-{number}"), 1);
+        large.body.as_mut().unwrap().groups[0].command.push("x".repeat(BODY_BYTES));
+        submit(&channel, large).await.revision
+    };
+    let stops = async {
+        while !is_stopped(&server).await {
+            more().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stops).await.expect("it stops");
+    let newest = more().await;
+    let error = jobs.job_history(ask()).await.unwrap_err();
+    assert_eq!(code(&error), "HISTORY_BEHIND", "{error}");
+    assert!(error.message().contains("goes on by itself"), "{error}");
+    for _ in 0..200 {
+        more().await;
+    }
+    let stopped = status(&channel).await;
+    assert!(stopped.history_revision < newest && stopped.log_bytes > 8 << 20, "{stopped:?}");
+
+    failing.end();
+    let mut now = status(&channel).await;
+    for _ in 0..3000 {
+        if now.history_revision == now.revision && now.log_bytes < stopped.log_bytes / 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        now = status(&channel).await;
+    }
+    assert!(now.history_revision == now.revision && now.log_bytes < stopped.log_bytes / 2, "{stopped:?}, then {now:?}");
+    assert!(!is_stopped(&server).await);
+    let story = jobs.job_history(ask()).await.unwrap().into_inner();
+    assert_eq!((story.events[0].revision, story.events[0].event.as_str()), (first, "submitted"));
+    let last = v1::JobHistoryRequest { name: format!("job-{number}"), ..Default::default() };
+    assert_eq!(jobs.job_history(last).await.unwrap().into_inner().events[0].event, "submitted");
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
