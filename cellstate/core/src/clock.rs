@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plenum_model::rare;
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, Machine, MachineState,
-    TaskState,
+    TaskState, TaskTraces, UnknownId, UnknownTask,
 };
 
 use crate::derived::Derived;
@@ -18,6 +18,11 @@ use crate::{Core, Verdict, accepted};
 
 /// Things that one tick does at most, so that none takes long; the next tick is due at once.
 const TICK_MAX: usize = 256;
+
+/// Done tasks that one tick lets wait again, and bytes of unknown tasks that it tells to stop, for each task that it may stop: each of
+/// these may come to three times what stops may. See `CoreOptions::stops_max`.
+const RESETS_PER_STOP: usize = 64;
+const UNKNOWN_BYTES_PER_STOP: usize = 384;
 
 /// Over this time the giving up of machines is limited.
 const MINUTE_MICROS: i64 = 60_000_000;
@@ -98,6 +103,8 @@ impl Core {
         let left = TICK_MAX - retired.len() - losers.len() - drained.len();
         delta.holds = self.expired_holds(now, left).into_iter().map(|job| (job, None)).collect();
         delta.unknown = self.overdue_unknown(now, left - delta.holds.len());
+        let few = within_bytes(&delta.unknown, self.options.stops_max.saturating_mul(UNKNOWN_BYTES_PER_STOP));
+        delta.unknown.truncate(few);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let Derived { marks, tenants, ring, homes, sweeps, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
@@ -109,8 +116,19 @@ impl Core {
             drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, max, &mut consequences);
         }
         sweeps.stop_some(&self.cell, stops.left(), &mut consequences);
-        let delta = consequences.conclude();
-        if delta.moves.is_empty() && delta.jobs.is_empty() && delta.holds.is_empty() && delta.unknown.is_empty() {
+        let resets_max = self.options.stops_max.saturating_mul(RESETS_PER_STOP);
+        let (delta, unfinished) = consequences.conclude_within(resets_max);
+        for &slot in &unfinished {
+            if losers.iter().any(|&(loser, _)| loser == slot) {
+                self.derived.losses.put(slot, Some(now));
+                self.derived.giving_up.get_or_insert(slot);
+            }
+            if drained.iter().any(|&(draining, _)| draining == slot) {
+                self.derived.drains.put(slot, Some(now));
+            }
+        }
+        let is_same = delta.moves.is_empty() && delta.jobs.is_empty() && delta.tasks.is_empty();
+        if is_same && delta.holds.is_empty() && delta.unknown.is_empty() {
             return Verdict::Answer(accepted(0, 0));
         }
         Verdict::Change(accepted(0, 0), delta)
@@ -218,6 +236,25 @@ pub(crate) fn given_up(cell: &Cell) -> BTreeSet<u32> {
     }
     let lost = cell.allocations().filter(|found| found.status.state == AllocationState::Lost);
     lost.map(|found| found.row.machine).filter(|slot| slots.contains(slot)).collect()
+}
+
+/// How many of these unknown tasks, the first ones, are surely within so many bytes in the log; the first one always is among them.
+fn within_bytes(unknown: &[(UnknownId, Option<Arc<UnknownTask>>)], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fit = unknown.iter().take_while(|(_, task)| {
+        let first = bytes == 0;
+        bytes += task.as_ref().map_or(64, |task| bytes_of(&task.traces));
+        first || bytes <= bytes_max
+    });
+    fit.count()
+}
+
+/// Bytes of an unknown task in the log, at most: numbers have ten, and lengths and keys as many for each of its parts.
+fn bytes_of(traces: &TaskTraces) -> usize {
+    let names = traces.namespace.len() + traces.job.len() + traces.group.len();
+    let devices: usize = traces.devices.iter().map(|device| device.kind.len() + device.model.len() + 32).sum();
+    let ports: usize = traces.ports.iter().map(|port| port.name.len() + 16).sum();
+    256 + names + devices + ports
 }
 
 fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {

@@ -18,6 +18,10 @@ use crate::{Core, Verdict, accepted};
 /// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
 pub(crate) const WARM_AHEAD: usize = 64;
 
+/// What a job that starts over costs, and each of its groups, where a done task of it costs one: a task comes to six bytes in the log.
+const HOME_COST: usize = 8;
+const GROUP_COST: usize = 8;
+
 /// Which allocations end or leave with the delta in the making: a report of thousands searches nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
@@ -215,7 +219,13 @@ impl<'a> Consequences<'a> {
     }
 
     /// Draws the consequences for jobs.
-    pub(crate) fn conclude(mut self) -> Delta {
+    pub(crate) fn conclude(self) -> Delta {
+        self.conclude_within(usize::MAX).0
+    }
+
+    /// The same, with so much at most for jobs that start over: one for each of their done tasks, and what they cost besides. Gives
+    /// the machines that jobs still share of which something is left.
+    pub(crate) fn conclude_within(mut self, most: usize) -> (Delta, BTreeSet<u32>) {
         let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));
         let reported = delta.moves.len();
         for (&id, reason) in &self.failed {
@@ -226,9 +236,7 @@ impl<'a> Consequences<'a> {
             stop_live_tasks(cell, job, MATE_FAILED, here, max, &mut delta);
         }
         keep_restarts(&mut delta.moves, reported);
-        for &id in self.homeless.iter().filter(|id| !self.failed.contains_key(id)) {
-            self.start_over(id, &mut delta);
-        }
+        let unfinished = self.start_over(most, &mut delta);
         self.succeeded.sort_unstable();
         self.succeeded.dedup();
         for &id in &self.succeeded {
@@ -241,27 +249,53 @@ impl<'a> Consequences<'a> {
                 delta.jobs.push(JobChange::State { id, state: JobState::Complete, reason: "".into() });
             }
         }
-        delta
+        (delta, unfinished)
     }
 
-    /// The machine that a job's tasks shared is lost, and what its done tasks left there too: all of them run again, elsewhere.
-    fn start_over(&self, id: JobId, delta: &mut Delta) {
-        let Some(job) = self.cell.job(id) else { return };
-        rare!("a job that lost its machine starts over");
-        delta.jobs.push(JobChange::Home { id, machine: None });
-        delta.tasks.retain(|change| !groups_of(self.cell, job).any(|(row, _)| row == change.group_row));
-        for (group_row, group) in groups_of(self.cell, job) {
-            let done = (0..group.count).filter_map(|task| Some((task, self.cell.task(&group, task)?)));
-            let done = done.filter(|(_, row)| row.state == TaskState::Done);
-            let again = done.map(|(task, row)| TaskChange {
-                group_row,
-                task,
-                state: TaskState::Waiting,
-                failures: row.failures,
-            });
-            delta.tasks.extend(again);
+    /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere.
+    fn start_over(&self, most: usize, delta: &mut Delta) -> BTreeSet<u32> {
+        let jobs = self.homeless.iter().filter(|id| !self.failed.contains_key(id));
+        let jobs: Vec<_> = jobs.filter_map(|&id| self.cell.job(id)).collect();
+        if !delta.tasks.is_empty() {
+            let again: BTreeSet<u32> =
+                jobs.iter().flat_map(|job| groups_of(self.cell, job)).map(|(row, _)| row).collect();
+            delta.tasks.retain(|change| !again.contains(&change.group_row));
+        }
+        let (mut left, mut unfinished) = (most, BTreeSet::new());
+        for job in jobs {
+            if start_job_over(self.cell, job, &mut left, delta) {
+                rare!("a job that lost its machine starts over");
+                delta.jobs.push(JobChange::Home { id: job.id, machine: None });
+            } else {
+                unfinished.extend(job.home);
+            }
+        }
+        unfinished
+    }
+}
+
+/// Lets the first `left` done tasks of a job wait again. Whether that were all: until then the job keeps its machine, so that nothing
+/// runs elsewhere that needs what the others left.
+fn start_job_over(cell: &Cell, job: &Job, left: &mut usize, delta: &mut Delta) -> bool {
+    if *left < HOME_COST {
+        return false;
+    }
+    *left -= HOME_COST;
+    for (group_row, group) in groups_of(cell, job).filter(|(_, group)| group.tasks_in(TaskState::Done) > 0) {
+        let done = (0..group.count).filter_map(|task| Some((task, cell.task(&group, task)?)));
+        let done = done.filter(|(_, row)| row.state == TaskState::Done);
+        let again =
+            done.map(|(task, row)| TaskChange { group_row, task, state: TaskState::Waiting, failures: row.failures });
+        *left = left.saturating_sub(GROUP_COST);
+        let before = delta.tasks.len();
+        delta.tasks.extend(again.take(*left));
+        let taken = delta.tasks.len() - before;
+        *left -= taken;
+        if taken < group.tasks_in(TaskState::Done) as usize {
+            return false;
         }
     }
+    true
 }
 
 /// Moves from `first` on were made of what the cell knows: restarts that came with this very delta count, too.

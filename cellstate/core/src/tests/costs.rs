@@ -169,7 +169,7 @@ impl Large {
     }
 
     /// Ticks until nothing is due; how many there were. A core that is recovered before each of them does the same.
-    fn tick_all(&mut self) -> usize {
+    pub(super) fn tick_all(&mut self) -> usize {
         let request = Request { principal: "server".into(), namespace: "".into(), command: Command::Tick };
         let mut ticks = 0;
         while self.core.next_due().is_some_and(|due| due <= self.now) {
