@@ -35,6 +35,7 @@ mod spare;
 mod specials;
 mod sweeps;
 mod tenants;
+mod undo;
 mod unknown;
 
 use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, Request, Revision};
@@ -168,10 +169,28 @@ impl Core {
 
     /// Decides one request at log time `now`, which never goes backwards, and takes its effect into the state.
     pub fn decide(&mut self, request: &Request, now: LogTime) -> Decided {
+        self.decide_if(request, now, |_, _| Ok(()))
+    }
+
+    /// The same, if `accepts` agrees with what would be answered and would change; what it rejects leaves no trace, so that the log
+    /// can be decided again without knowing of it. A tick is shown to it, too, and happens whatever it says.
+    pub fn decide_if(
+        &mut self,
+        request: &Request,
+        now: LogTime,
+        accepts: impl FnOnce(&Decision, &Delta) -> Result<(), Rejection>,
+    ) -> Decided {
         let now = now.max(self.cell.time());
+        let mark = self.mark();
         match planted_bugs::spoil(self.handle(request, now)) {
             Ok(Verdict::Change(decision, mut delta)) => {
                 self.settle_holds(&mut delta);
+                if let Err(rejection) = accepts(&decision, &delta)
+                    && !matches!(request.command, Command::Tick)
+                {
+                    self.take_back(mark, &delta);
+                    return Decided::Unchanged(Decision::Rejected(rejection));
+                }
                 self.take_effect(&delta);
                 Decided::Changed { decision, delta }
             }

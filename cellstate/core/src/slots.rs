@@ -12,7 +12,7 @@ const PAGE: u32 = 64;
 const HOLES_MIN: u32 = 16;
 
 /// Free rows of the table of allocations: one page is filled at a time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AllocationSlots {
     /// For each page, a bit for each free row.
     free: Vec<u64>,
@@ -26,6 +26,13 @@ pub(crate) struct AllocationSlots {
 #[inline]
 pub(crate) fn is_used_up(cell: &Cell, generation: u32) -> bool {
     generation >= last_of(cell.identity().incarnation)
+}
+
+/// Where the taking of rows stood.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AllocationMark {
+    filling: u32,
+    pages: usize,
 }
 
 impl AllocationSlots {
@@ -59,6 +66,29 @@ impl AllocationSlots {
             let pages = u32::try_from(self.free.len()).expect("rows have 32-bit numbers");
             self.filling = self.ready.pop_front().unwrap_or(pages);
         }
+    }
+
+    /// Where it stands, to go back to.
+    pub(crate) fn mark(&self) -> AllocationMark {
+        AllocationMark { filling: self.filling, pages: self.free.len() }
+    }
+
+    /// Takes back all rows that were taken since, given in that order: the next ones are the same again.
+    pub(crate) fn untake(&mut self, mark: AllocationMark, taken: impl DoubleEndedIterator<Item = u32>) {
+        let mut begun = None;
+        for slot in taken.rev() {
+            let page = slot / PAGE;
+            self.free[page as usize] |= 1 << (slot % PAGE);
+            // A page that was begun since, and was not new, stood at the front of those that are ready.
+            if page != mark.filling && begun != Some(page) {
+                begun = Some(page);
+                if (page as usize) < mark.pages {
+                    self.ready.push_front(page);
+                }
+            }
+        }
+        self.filling = mark.filling;
+        self.free.truncate(mark.pages);
     }
 
     /// Brings what giving these rows back touches into the cache.
@@ -194,9 +224,22 @@ impl RangeSlots {
     }
 
     /// How many rows were ever needed.
-    #[cfg(test)]
     pub(crate) fn end(&self) -> u32 {
         self.end
+    }
+
+    /// Goes back to a table of `end` rows: whatever was taken beyond it was given back.
+    pub(crate) fn cut(&mut self, end: u32) {
+        while self.end > end {
+            let last = self.end - 1;
+            let mut places = (0..u32::BITS).map(|bits| ((last >> bits) << bits, 1 << bits));
+            let Some((start, _)) = places.find(|&(start, size)| self.take_free(start, size)) else {
+                debug_assert!(false, "row {last} is not free");
+                return;
+            };
+            self.free_between(start, end);
+            self.end = start.max(end);
+        }
     }
 
     /// Gives the place of so many rows back.
@@ -270,6 +313,12 @@ mod tests {
                     }
                     _ => taken.push((slots.take(rows), rows)),
                 }
+                // What is taken and taken back leaves no trace.
+                let (end, free) = (slots.end, slots.free.clone());
+                let places: Vec<_> = (0..rows % 4).map(|more| (slots.take(rows + more), rows + more)).collect();
+                places.into_iter().for_each(|(start, rows)| slots.give(start, rows));
+                slots.cut(end);
+                proptest::prop_assert_eq!((slots.end, &slots.free), (end, &free));
                 let mut sorted = taken.clone();
                 sorted.sort_unstable();
                 let apart = |pair: &[(u32, u32)]| pair[0].0 + place_size(pair[0].1) <= pair[1].0;
@@ -277,6 +326,26 @@ mod tests {
                 let mut rebuilt = RangeSlots::rebuild(taken.iter().copied());
                 rebuilt.free_between(rebuilt.end, slots.end);
                 proptest::prop_assert_eq!(&rebuilt.free, &slots.free);
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rows_that_are_taken_back_are_the_next_ones_again(
+            steps in proptest::collection::vec((0_usize..200, 0_usize..200, 0_usize..200), 1..50),
+        ) {
+            let mut slots = AllocationSlots::default();
+            let mut taken = Vec::new();
+            for (takes, gives, tries) in steps {
+                let (before, mark) = (slots.clone(), slots.mark());
+                let tried: Vec<_> = (0..tries).map(|_| slots.take()).collect();
+                slots.untake(mark, tried.into_iter());
+                proptest::prop_assert_eq!(&slots, &before);
+                taken.extend((0..takes).map(|_| slots.take()));
+                for _ in 0..gives.min(taken.len()) {
+                    slots.give(taken.swap_remove(gives % taken.len()));
+                }
             }
         }
     }

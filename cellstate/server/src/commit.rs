@@ -40,7 +40,7 @@ use crate::planted_bugs;
 use crate::publish::LoggedBatch;
 pub use asked::{Asked, SERVER};
 use building::Building;
-pub(crate) use room::{reports_within, stops_within};
+pub(crate) use room::{first_within, reports_within, stops_within};
 
 /// Bounds of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +51,17 @@ pub struct CommitOptions {
     pub batch_requests: usize,
     /// Most bytes that what one request sets off may come to, as far as that is known before it is decided.
     pub effect_bytes: usize,
+    /// Most bytes in the log that one request may come to, with its answer and what it changes: measured once it is decided, and before
+    /// it takes effect. With a batch that takes no further request it must fit a frame.
+    pub entry_bytes: usize,
 }
 
 impl Default for CommitOptions {
     /// 1 MiB, because 64 KiB cost a sync only 10% more than 4 KiB and 1 MiB about twice; 4096 requests, so that one batch of single
-    /// claims takes about as long as its sync. An effect of 8 MiB fits a frame of the log beside them.
+    /// claims takes about as long as its sync. An effect of 8 MiB fits a frame of the log beside them. An entry may have
+    /// what is left of the largest frame; smaller segments lower that (`Settings::commit_options`).
     fn default() -> Self {
-        Self { batch_bytes: 1 << 20, batch_requests: 4096, effect_bytes: 8 << 20 }
+        Self { batch_bytes: 1 << 20, batch_requests: 4096, effect_bytes: 8 << 20, entry_bytes: 62 << 20 }
     }
 }
 
@@ -359,11 +363,16 @@ impl<T> Committer<T> {
             return Answer::Unchanged(Decision::Rejected(rejection));
         }
         let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));
-        match self.core.decide(asked.request(), time) {
+        // It has to be encoded all the same; once it has taken effect, it would be too late.
+        let fits = |decision: &Decision, delta: &Delta| {
+            let bytes = self.building.encode(&asked.encoded, decision, delta);
+            room::fits(bytes, self.options.entry_bytes, delta)
+        };
+        match self.core.decide_if(asked.request(), time, fits) {
             Decided::Changed { decision, delta } => {
                 self.idle_tick = None;
                 let note = self.note(&decision);
-                self.building.add(&asked.encoded, &decision, delta, note);
+                self.building.add(&asked.encoded, delta, note);
                 Answer::Changed(decision)
             }
             Decided::Unchanged(decision) => Answer::Unchanged(decision),

@@ -131,7 +131,8 @@ impl Settings {
     pub(crate) fn commit_options(&self) -> CommitOptions {
         let batch_bytes = self.commit.batch_bytes.min(self.payload_bytes_max() / 4);
         let effect_bytes = self.commit.effect_bytes.min(self.payload_bytes_max() - batch_bytes);
-        CommitOptions { batch_bytes, effect_bytes, ..self.commit }
+        let entry_bytes = self.commit.entry_bytes.min(self.payload_bytes_max() - batch_bytes);
+        CommitOptions { batch_bytes, effect_bytes, entry_bytes, ..self.commit }
     }
 
     /// [`Settings::core`], whose commands stop at most what an eighth of an effect has room for.
@@ -148,7 +149,7 @@ impl Settings {
 
     /// What one request may come to in the log, in bytes: with a batch that is nearly full, it fits a frame.
     pub(crate) fn logged_bytes_max(&self) -> usize {
-        self.payload_bytes_max() - self.commit_options().batch_bytes
+        self.commit_options().entry_bytes
     }
 
     fn payload_bytes_max(&self) -> usize {

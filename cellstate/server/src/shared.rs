@@ -236,9 +236,10 @@ impl Shared {
         refused.map(|(reply, refused)| (reply, failure(refused))).collect()
     }
 
-    /// A request that could come to more than a frame of the log holds is refused: decided, it could not be written.
+    /// A request of which its size alone tells that it could come to more than a frame of the log holds is refused: it need not be
+    /// decided. What it comes to is measured then.
     pub(crate) fn check_size(&self, asked: &Asked) -> Result<(), Failure> {
-        let (most, found) = (self.settings.logged_bytes_max(), asked.logged_bytes_max());
+        let (most, found) = (self.settings.logged_bytes_max(), asked.logged_bytes());
         if found > most {
             let message = format!(
                 "with its answer the request may come to {found} bytes in the log, which takes {most}; send less at once, or set larger segment_bytes"

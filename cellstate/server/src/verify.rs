@@ -5,6 +5,8 @@
 //! decided again, gives the same bytes; and the invariants of the cell.
 
 mod audit;
+#[cfg(test)]
+mod edges;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

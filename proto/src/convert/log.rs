@@ -27,11 +27,22 @@ pub fn begin_batch(out: &mut BytesMut, time: LogTime, core_options: Option<v1::C
     batch.encode(out).expect("a growing buffer has room");
 }
 
+/// Bytes of the entry of one revision, which the lengths of its parts decide.
+#[must_use]
+pub fn entry_bytes(revision: Revision, asked: &[u8], decided: &[u8], delta: &[u8]) -> usize {
+    let bytes = content_bytes(revision, [asked, decided, delta]);
+    1 + encoded_len_varint(bytes as u64) + bytes
+}
+
+fn content_bytes(revision: Revision, parts: [&[u8]; 3]) -> usize {
+    let number = if revision.0 == 0 { 0 } else { 1 + encoded_len_varint(revision.0) };
+    number + parts.into_iter().map(part_bytes).sum::<usize>()
+}
+
 /// Appends the entry of one revision. `delta` is empty where nothing changed.
 pub fn append_entry(out: &mut BytesMut, revision: Revision, asked: &[u8], decided: &[u8], delta: &[u8]) {
     let parts = [(ASKED, asked), (DECIDED, decided), (DELTA, delta)];
-    let number = if revision.0 == 0 { 0 } else { 1 + encoded_len_varint(revision.0) };
-    let bytes = number + parts.iter().map(|(_, part)| part_bytes(part)).sum::<usize>();
+    let bytes = content_bytes(revision, [asked, decided, delta]);
     out.reserve(1 + encoded_len_varint(bytes as u64) + bytes);
     out.put_u8(ENTRIES);
     encode_varint(bytes as u64, out);
@@ -80,6 +91,11 @@ mod tests {
         let batch =
             v1::LogBatch { core_version: CORE_VERSION, time_micros: time.micros, entries, ..Default::default() };
         assert_eq!(out.freeze(), batch.encode_to_vec());
+        assert_eq!(
+            entry_bytes(Revision(1), b"asked", b"decided", &long),
+            1 + 2 + entry(1, b"asked", b"decided", &long).encoded_len()
+        );
+        assert_eq!(entry_bytes(Revision(300), b"", b"", b""), 1 + 1 + entry(300, b"", b"", b"").encoded_len());
         let bytes = Bytes::from(batch.encode_to_vec());
         assert_eq!(decode_batch(bytes).unwrap(), batch);
     }

@@ -1,13 +1,18 @@
-//! What one command changes is bounded: what is due by itself happens in steps.
+//! What one command changes is bounded: by steps, and by refusing it as it is decided.
 
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Command, Decision, GroupShape, JobId, JobShape, MachineId, Resources, TaskState, Transition,
+    AllocationState, Command, Decision, GroupShape, JobId, JobKind, JobShape, LogTime, MachineId, Rejection,
+    RejectionCode, Request, Resources, TaskState, Transition,
 };
 
 use super::costs::{Large, placement};
-use crate::{Core, CoreOptions};
+use crate::{Core, CoreOptions, Decided};
+
+fn request(command: Command) -> Request {
+    Request { principal: "local".into(), namespace: "default".into(), command }
+}
 
 fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
     let group = |(number, &count): (usize, &u32)| GroupShape {
@@ -130,4 +135,75 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     large.now = large.now.plus_micros(60_000_000);
     assert_eq!(large.tick_all(), 7, "of 64 that one tick has for them, a home with one done task takes 17");
     assert!(jobs.iter().all(|&job| large.home(job).is_none()));
+}
+
+/// Decides it where it is accepted, and where it was rejected before: both must come to the same.
+fn decide_twice(once: &mut Core, again: &mut Core, command: Command) -> Decision {
+    let (request, now) = (request(command), LogTime::from_micros(1));
+    let before = again.cell().clone();
+    let no = |_: &Decision, _: &_| Err(Rejection::new(RejectionCode::LimitReached, "no".to_owned()));
+    let rejected = again.decide_if(&request, now, no);
+    let changed = match rejected {
+        Decided::Unchanged(Decision::Rejected(rejection)) => rejection.message == "no",
+        Decided::Unchanged(_) => false,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(again.cell().first_difference(&before), None);
+    let decided = [once.decide(&request, now), again.decide(&request, now)];
+    assert_eq!(format!("{:?}", decided[0]), format!("{:?}", decided[1]));
+    let rows = |core: &Core| {
+        let derived = &core.derived;
+        format!("{:?} {:?} {:?}", derived.allocation_slots, derived.group_rows, derived.task_rows)
+    };
+    assert_eq!(rows(once), rows(again));
+    match decided {
+        [Decided::Changed { decision, .. }, _] => {
+            assert!(changed);
+            decision
+        }
+        [other, _] => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_decided_and_not_accepted_leaves_no_trace() {
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..3).map(|number| large.machine(format!("m{number}")).slot).collect();
+    let session = large.core.cell().sessions().next().expect("it is open").id;
+    let mut session = plenum_model::TransactionId { session, number: 0 };
+    let (cell, options) = (large.core.cell().clone(), large.core.options().clone());
+    let [mut once, mut again] = [(); 2].map(|()| Core::from_cell(cell.clone(), options.clone()));
+    let base = cell.revision();
+    let mut both = |command: Command| decide_twice(&mut once, &mut again, command);
+    let id = |decision: Decision| match decision {
+        Decision::Accepted { id, .. } => JobId::from_bits(id).expect("an id"),
+        other => panic!("{other:?}"),
+    };
+    let jobs = [3, 100, 300].map(|count| id(both(submit(&format!("j{count}"), JobShape::default(), &[count, 5]))));
+    let recurring = JobShape { kind: JobKind::Recurring, ..JobShape::default() };
+    let recurring = id(both(submit("nightly", recurring, &[70, 9])));
+    both(Command::Launch { parent: recurring, instant_micros: 5_000_000 });
+    let mut commit = |both: &mut dyn FnMut(Command) -> Decision, placements, stops| {
+        session.number += 1;
+        let txn =
+            plenum_model::Transaction { id: session, incarnation: 1, base, placements, stops, ..Default::default() };
+        let Decision::Outcome(outcome) = both(Command::Commit(Box::new(txn), session.number)) else {
+            panic!("it is decided")
+        };
+        outcome.granted()
+    };
+    let on = |task: u32| machines[task as usize % machines.len()];
+    // Over several pages of rows, and in the middle of one.
+    let some = vec![placement(jobs[1], 0..70, on, 0), placement(jobs[2], 0..200, on, 0)];
+    assert_eq!(commit(&mut both, some, Vec::new()), 270);
+    assert_eq!(commit(&mut both, vec![placement(jobs[0], 0..3, on, 0)], Vec::new()), 3);
+    // They grow out of their rows, and shrink.
+    both(Command::ScaleJob { job: jobs[0], group: 0, count: 500 });
+    both(submit("j100", JobShape::default(), &[700, 20]));
+    both(submit("j300", JobShape::default(), &[10, 5]));
+    assert_eq!(commit(&mut both, vec![placement(jobs[0], 3..300, on, 0)], Vec::new()), 297);
+    both(Command::StopJob(jobs[1]));
+    both(Command::RemoveMachine { machine: MachineId { slot: machines[0], generation: 1 }, unless_alive: false });
+    both(submit("last", JobShape::default(), &[40, 40, 40]));
+    assert_eq!(commit(&mut both, vec![placement(jobs[0], 300..400, |_| machines[1], 0)], Vec::new()), 100);
 }

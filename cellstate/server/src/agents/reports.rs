@@ -9,8 +9,8 @@ use tokio::sync::{Notify, oneshot};
 use tonic::Code;
 
 use crate::api::failure::Failure;
-use crate::commit::reports_within;
-use crate::shared::Shared;
+use crate::commit::{first_within, reports_within};
+use crate::shared::{Decided, Shared};
 
 /// Transitions that wait, of all agents.
 const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
@@ -55,13 +55,13 @@ impl Reports {
     /// Gathers and asks, one command at a time.
     pub(crate) async fn gather(&self, shared: &Shared) {
         loop {
-            let (transitions, waiters) = self.take(shared.settings.reported_bytes_max());
+            let bytes_max = shared.settings.reported_bytes_max();
+            let (transitions, waiters) = self.take(bytes_max);
             if waiters.is_empty() {
                 self.arrived.notified().await;
                 continue;
             }
-            let command = Command::ReportStatus(transitions);
-            let answer = shared.ask(Shared::request(&PRINCIPAL.into(), "".into(), command)).await;
+            let answer = ask(shared, transitions, bytes_max).await;
             for waiter in waiters {
                 // An agent that left will report again.
                 drop(waiter.send(answer.as_ref().map(|decided| decided.at.0).map_err(Clone::clone)));
@@ -81,6 +81,20 @@ impl Reports {
         }
         waiting.transitions -= transitions.len();
         (transitions, waiters)
+    }
+}
+
+/// Asks for what was reported, in one command if the log has room for that. Tells what became of the last one, or of the first that
+/// failed: who reported tries again then, and what was decided before has no effect a second time.
+async fn ask(shared: &Shared, mut transitions: Vec<Transition>, bytes_max: usize) -> Result<Decided, Failure> {
+    loop {
+        let rest = transitions.split_off(first_within(&transitions, bytes_max));
+        let command = Command::ReportStatus(transitions);
+        let answer = shared.ask(Shared::request(&PRINCIPAL.into(), "".into(), command)).await;
+        if rest.is_empty() || answer.is_err() {
+            return answer;
+        }
+        transitions = rest;
     }
 }
 

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use plenum_model::{Decision, Delta, LogTime};
-use plenum_proto::{delta, outcome, v1};
+use plenum_proto::{delta, log, outcome, v1};
 
 use super::{Published, TransactionNote};
 use crate::publish::{BatchEncoder, LoggedBatch};
+
+/// Bytes of a batch before its entries, at most: version, time, and some fifteen bounds of the core.
+const BATCH_HEAD_BYTES: usize = 256;
 
 /// Decided commands that are not written yet.
 #[derive(Debug, Default)]
@@ -42,16 +45,22 @@ impl Building {
         self.deltas.first().map(|delta| delta.time)
     }
 
-    pub(super) fn add(&mut self, asked: &[u8], decision: &Decision, change: Delta, note: Option<TransactionNote>) {
-        if self.deltas.is_empty() {
-            self.encoder.begin(change.time);
-        }
+    /// Encodes what was decided, and gives how many bytes it comes to in a batch, at most: `add` puts it there.
+    pub(super) fn encode(&mut self, asked: &[u8], decision: &Decision, change: &Delta) -> usize {
         self.decided.clear();
         outcome::encode(decision, &mut self.decided);
         self.delta.clear();
-        delta::encode(&change, &mut self.delta);
+        delta::encode(change, &mut self.delta);
         #[cfg(debug_assertions)]
-        assert_reads_back(&change, &self.delta);
+        assert_reads_back(change, &self.delta);
+        BATCH_HEAD_BYTES + log::entry_bytes(change.revision, asked, &self.decided, &self.delta)
+    }
+
+    /// Adds what was encoded last.
+    pub(super) fn add(&mut self, asked: &[u8], change: Delta, note: Option<TransactionNote>) {
+        if self.deltas.is_empty() {
+            self.encoder.begin(change.time);
+        }
         self.encoder.add(change.revision, asked, &self.decided, &self.delta);
         self.deltas.push(change);
         self.transactions.extend(note);

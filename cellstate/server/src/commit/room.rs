@@ -1,6 +1,11 @@
 //! Room in the log: how much a request may come to there, with its answer and what it changes.
+//!
+//! What it comes to is measured once it is decided, before it takes effect (`fits`). All else here is an estimate, made so that what is
+//! hopeless need not be decided, and that what is gathered fits.
 
-use plenum_model::{AllocationState, BootId, Cell, Command, Rejection, RejectionCode, TaskState, Transition};
+use plenum_model::{
+    AllocationState, BootId, Cell, Command, Delta, Job, Rejection, RejectionCode, TaskState, Transition, counted,
+};
 
 use super::Asked;
 
@@ -16,10 +21,10 @@ const VICTIM_BYTES: usize = 192;
 const AROUND_BYTES: usize = 4096;
 
 impl Asked {
-    /// Bytes in the log at most: asked, answered, and in the delta. What is asked comes again in the delta at worst. What a request
-    /// sets off elsewhere, as the failure of a job does in its tasks, is not in it: that is bounded apart.
+    /// Bytes in the log, as far as the request itself tells: asked, answered, and in the delta. What is asked comes again in the delta at
+    /// worst. What the cell adds is not in it, such as the ports of a claim, or what the failure of a job sets off in its tasks.
     #[must_use]
-    pub fn logged_bytes_max(&self) -> usize {
+    pub fn logged_bytes(&self) -> usize {
         let extra = match &self.request().command {
             Command::Commit(transaction, _) => {
                 let claims: usize = transaction.placements.iter().map(|placement| placement.machines.len()).sum();
@@ -43,17 +48,44 @@ const LOST_BYTES: usize = 128;
 /// What the receipt of a failure sets off in a delta besides the end of its allocation: its task, and the state of its group or job with a reason.
 const RECEIPT_BYTES: usize = 384;
 
-/// Why a request is not decided: it would stop or end more at once than a frame of the log holds. Decided, it could not be written, and
-/// the server would have to end.
+/// Whether what was decided may take effect: in the log it comes to so many bytes. Written, it would have to fit a frame, or the server
+/// would have to end.
+pub(super) fn fits(bytes: usize, bytes_max: usize, delta: &Delta) -> Result<(), Rejection> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let grants = delta.grants.iter().map(|grants| grants.slots.len()).sum::<usize>();
+    let stops = delta.moves.len() + delta.ends.len();
+    let changes = [(grants, "grant"), (stops, "stop or end"), (delta.tasks.len(), "task"), (delta.holds.len(), "hold")];
+    let changes = changes.into_iter().filter(|(count, _)| *count > 0);
+    let changes: Vec<_> = changes.map(|(count, noun)| counted(count as u64, noun)).collect();
+    let of = if changes.is_empty() { String::new() } else { format!(", with {}", changes.join(", ")) };
+    let message = format!(
+        "with its answer and what it changes it comes to {bytes} bytes in the log{of}, and a request may come to {bytes_max}; ask for \
+         less at once, or set larger segment_bytes"
+    );
+    Err(Rejection::new(RejectionCode::LimitReached, message))
+}
+
+/// Live tasks of a group that go when it has fewer.
+fn gone(cell: &Cell, job: &Job, group: u16, count: u32) -> usize {
+    let group = cell.group(job, group);
+    group.map_or(0, |group| group.count.saturating_sub(count).min(group.tasks_in(TaskState::Live)) as usize)
+}
+
+/// Why a request is not even decided: it would stop or end more at once than a frame of the log holds.
 ///
 /// The end of a job, whether it failed or was stopped, is not looked at: the core stops its tasks in steps.
 pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<Rejection> {
     let mut others = 0;
     let (allocations, instead) = match &asked.request().command {
         Command::ScaleJob { job, group, count } => {
-            let group = cell.group(cell.job(*job)?, *group)?;
-            let gone = group.count.saturating_sub(*count).min(group.tasks_in(TaskState::Live));
-            (gone as usize, "scale it down in smaller steps")
+            (gone(cell, cell.job(*job)?, *group, *count), "scale it down in smaller steps")
+        }
+        Command::SubmitJob { shape, .. } => {
+            let job = cell.job_named(&shape.namespace, &shape.name).filter(|job| !job.state.is_final())?;
+            let gone = (0..).zip(&shape.groups).map(|(group, shape)| gone(cell, job, group, shape.count)).sum();
+            (gone, "scale it down in smaller steps")
         }
         Command::RemoveMachine { machine, .. } => {
             let machine = cell.machine(*machine)?;
@@ -63,7 +95,7 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
         Command::RegisterMachine { name, boot_id, inventory, .. } => {
             // Besides the ends: what is asked, what each receipt sets off in its job, and the mates that a failure stops.
             let failed = inventory.iter().filter(|item| item.state == AllocationState::Failed).count();
-            others = asked.logged_bytes_max() + failed * RECEIPT_BYTES + bytes_max / 8;
+            others = asked.logged_bytes() + failed * RECEIPT_BYTES + bytes_max / 8;
             let machine = cell.machine_named(name)?;
             let rebooted = machine.boot_id != BootId::from(boot_id.as_ref());
             let row = cell.machine_row(machine.id.slot).filter(|_| rebooted)?;
@@ -106,8 +138,30 @@ pub(crate) fn reports_within<'a>(
     count
 }
 
+/// The first of these reports, as many of them as are surely within so many bytes as one request; the first one always is.
+pub(crate) fn first_within(report: &[Transition], bytes_max: usize) -> usize {
+    let mut bytes = 2 * AROUND_BYTES;
+    let within = report.iter().take_while(|transition| {
+        bytes += transition_bytes(transition);
+        bytes <= bytes_max
+    });
+    within.count().max(1).min(report.len())
+}
+
+/// The state of a job that failed, without its reason, and the end of its hold.
+const FAILURE_BYTES: usize = 64;
+/// What stands around the reason of a task's failure in that of its job, and most bytes of that.
+const FAILURE_WORDS_BYTES: usize = 96 + plenum_proto::bounds::NAME_BYTES_MAX;
+const FAILURE_REASON_MAX: usize = plenum_proto::bounds::TEXT_BYTES_MAX;
+
+/// A transition as it is asked for, and what it changes. One that ends its allocation may change its task, too, and end its job.
 fn transition_bytes(transition: &Transition) -> usize {
-    2 * (TRANSITION_BYTES + transition.reason.len()) + CHANGE_BYTES
+    let asked = TRANSITION_BYTES + transition.reason.len();
+    if !transition.state.is_end() {
+        return asked + CHANGE_BYTES;
+    }
+    let ended = 2 * CHANGE_BYTES + transition.reason.len();
+    asked + ended + FAILURE_BYTES + (FAILURE_WORDS_BYTES + transition.reason.len()).min(FAILURE_REASON_MAX)
 }
 
 #[cfg(test)]
@@ -175,7 +229,7 @@ mod tests {
         assert!((10..20).contains(&count), "{count}");
         let command = Command::ReportStatus(reports[..count].concat());
         let asked = Asked::new(Request { principal: "agents".into(), namespace: "".into(), command });
-        assert!(asked.logged_bytes_max() <= bytes_max);
+        assert!(asked.logged_bytes() <= bytes_max);
         assert_eq!(reports_within(slices(), 250, usize::MAX), 2);
         assert_eq!(reports_within(slices(), 10, 10), 1);
         assert_eq!(reports_within([], 10, 10), 0);

@@ -81,6 +81,12 @@ impl Audit {
         }
     }
 
+    /// What was found so far.
+    #[cfg(test)]
+    pub(super) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
     /// So many more violations, which were counted and not kept.
     pub(super) fn unlisted(&mut self, violations: u64) {
         self.unlisted += violations;

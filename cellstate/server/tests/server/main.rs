@@ -20,4 +20,5 @@ mod kept;
 mod large_jobs;
 mod read_back;
 mod returns;
+mod sizes;
 mod stalled;

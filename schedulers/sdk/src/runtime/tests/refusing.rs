@@ -178,9 +178,17 @@ fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
     assert_eq!(runtime.jobs(), 1, "it is still wanted");
 }
 
-/// A cell of small segments takes no transaction of more than one claim, and says so.
+/// A cell of small segments takes no transaction of more than one claim, and says so: as soon as it comes, or once it is decided and found
+/// to bring too much with it.
 #[test]
 fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
+    for code in ["MESSAGE_TOO_LARGE", "LIMIT_REACHED"] {
+        assert_eq!(claims_while_refused(code), [2, 1, 1], "both tasks, and then one after the other");
+    }
+}
+
+/// Claims of each transaction, of which those with more than one are refused with this code.
+fn claims_while_refused(code: &str) -> Vec<usize> {
     let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
     let mut outputs = runtime.handle(0, Input::Start);
     outputs.extend(runtime.handle(0, Input::Connected));
@@ -203,7 +211,7 @@ fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
                     inbox.push(Tell::Error(v1::RequestError {
                         number: transaction.number,
                         status: 8,
-                        code: "MESSAGE_TOO_LARGE".into(),
+                        code: code.into(),
                         message: "a transaction of this cell has at most 1 claims".into(),
                         retry_after_micros: 0,
                     }));
@@ -211,5 +219,5 @@ fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
             }
         }
     }
-    assert_eq!(claims, [2, 1, 1], "both tasks, and then one after the other");
+    claims
 }
