@@ -125,6 +125,7 @@ impl Stage {
         let options = CoreOptions {
             ring_changes: 1 << 18,
             shapes_max: 1 << 22,
+            tasks_max: 1 << 28,
             retire_after_micros: 1,
             ..CoreOptions::default()
         };

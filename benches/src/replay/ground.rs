@@ -388,6 +388,7 @@ pub(crate) fn options() -> CoreOptions {
     CoreOptions {
         ring_changes: RING_CHANGES,
         shapes_max: 1 << 22,
+        tasks_max: 1 << 28,
         retire_after_micros: 1,
         // Jobs that wait are jobs of the cell, too.
         jobs_max: 1 << 22,

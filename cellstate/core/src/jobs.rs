@@ -10,7 +10,8 @@ use plenum_model::{
 use crate::derived::rows;
 use crate::launch::check_recurring;
 use crate::sweeps::JOB_STOPPED;
-use crate::{Core, Handled, Verdict, accepted};
+use crate::undo::Mark;
+use crate::{Core, Handled, ROWS_MAX, Verdict, accepted};
 
 impl Core {
     pub(crate) fn submit_job(
@@ -49,7 +50,7 @@ impl Core {
         // A recurring job that is submitted again goes on where it stood: no instant twice.
         let last = before.as_ref().filter(|_| shape.kind == JobKind::Recurring).and_then(|job| job.last_instant_micros);
         self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
-        let mut delta = self.draft(now);
+        let (mark, mut delta) = (self.mark(), self.draft(now));
         self.intern_shapes(shape, &mut delta)?;
         let job = Job {
             id,
@@ -67,10 +68,11 @@ impl Core {
         };
         let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
         delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
+        self.check_rows(mark, &delta)?;
         Ok((accepted(id.to_bits(), version), delta))
     }
 
-    /// So many more tasks must be within the bound.
+    /// So many more tasks must be within the bound, whatever rows they take.
     fn check_tasks(&self, more: u64) -> Result<(), Rejection> {
         let (there, most) = (self.derived.tasks, self.options.tasks_max);
         if there + more <= u64::from(most) {
@@ -78,6 +80,27 @@ impl Core {
         }
         let (are, more) = (agreeing(there, "is", "are"), format!("{more} more {}", agreeing(more, "is", "are")));
         let message = format!("at most {most} tasks in the cell: {there} {are} there, and {more} asked for");
+        Err(Rejection::new(RejectionCode::LimitReached, message))
+    }
+
+    /// The rows that this delta takes must be within the bounds of their tables; or it has taken none.
+    fn check_rows(&mut self, mark: Mark, delta: &Delta) -> Result<(), Rejection> {
+        let grown = self.mark();
+        let most = self.options.tasks_max;
+        let message = if grown.task_rows > most.max(mark.task_rows) {
+            format!(
+                "at most {most} rows of tasks in the cell, of which a group takes a power of two: {} are in use or free between others, \
+                 and this would make {}; have fewer tasks, or end jobs that are not needed",
+                mark.task_rows, grown.task_rows
+            )
+        } else if grown.group_rows > ROWS_MAX {
+            format!(
+                "at most {ROWS_MAX} rows of groups in the cell, of which a job takes a power of two; end jobs that are not needed"
+            )
+        } else {
+            return Ok(());
+        };
+        self.take_back(mark, delta);
         Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
@@ -122,7 +145,7 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::JobChanged, message));
         }
-        let mut delta = self.draft(now);
+        let (mark, mut delta) = (self.mark(), self.draft(now));
         let scaled = groups_of(&self.cell, job).zip(counts(shape)).filter(|((_, group), count)| group.count != *count);
         let scaled: Vec<_> = scaled.map(|((row, _), count)| (row, count)).collect();
         let more = groups_of(&self.cell, job).zip(counts(shape));
@@ -131,6 +154,7 @@ impl Core {
         self.check_tasks(more)?;
         scaled.iter().try_for_each(|&(row, count)| self.no_instance_leaves(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
+        self.check_rows(mark, &delta)?;
         if !delta.jobs.is_empty() {
             self.complete_if_done(job, &mut delta);
         }
@@ -180,7 +204,7 @@ impl Core {
             let message = format!("{} has {} groups, and no number {group}", job.shape.name, job.shape.groups.len());
             return Err(Rejection::new(RejectionCode::NoSuchGroup, message));
         };
-        let mut delta = self.draft(now);
+        let (mark, mut delta) = (self.mark(), self.draft(now));
         if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
@@ -188,6 +212,7 @@ impl Core {
         self.check_tasks(count.saturating_sub(before).into())?;
         self.no_instance_leaves(row, count)?;
         self.scale_group(row, count, &mut delta);
+        self.check_rows(mark, &delta)?;
         self.complete_if_done(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }

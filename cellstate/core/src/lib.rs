@@ -45,6 +45,9 @@ use derived::Derived;
 /// The version of the rules: batches of another one are folded, not decided again.
 pub const CORE_VERSION: u32 = 7;
 
+/// Rows that any table may have: whoever reads a delta refuses to grow one further.
+pub const ROWS_MAX: u32 = 1 << 26;
+
 /// Claims, placements and stops of a transaction that is too small to overlap its own loads.
 const SMALL: usize = 8;
 
@@ -59,7 +62,8 @@ pub struct CoreOptions {
     pub machines_max: u32,
     /// Most jobs at once, finished ones that are not retired yet too.
     pub jobs_max: u32,
-    /// Most tasks of all jobs.
+    /// Most rows of tasks of all jobs, of which each group takes a power of two: some ten bytes each, whatever becomes of the task. At most
+    /// [`ROWS_MAX`].
     pub tasks_max: u32,
     /// Most different resources of groups in the life of a cell: each is remembered.
     pub shapes_max: usize,
@@ -91,7 +95,7 @@ impl Default for CoreOptions {
             sessions_max: 4096,
             machines_max: 1 << 20,
             jobs_max: 1 << 20,
-            tasks_max: 1 << 28,
+            tasks_max: 1 << 24,
             shapes_max: 1 << 16,
             classes_max: 1 << 17,
             quotas_max: 1 << 16,

@@ -13,8 +13,8 @@ use crate::slots::AllocationMark;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     allocations: AllocationMark,
-    group_rows: u32,
-    task_rows: u32,
+    pub(crate) group_rows: u32,
+    pub(crate) task_rows: u32,
 }
 
 impl Core {

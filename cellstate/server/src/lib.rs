@@ -41,6 +41,7 @@ mod view;
 
 /// What is written is what the core decided: both must mean the same by a version.
 const _: () = assert!(plenum_core::CORE_VERSION == plenum_proto::log::CORE_VERSION);
+const _: () = assert!(plenum_core::ROWS_MAX == plenum_proto::bounds::ROWS_MAX);
 
 pub use api::probe;
 pub use backup::{

@@ -135,10 +135,11 @@ impl Settings {
         CommitOptions { batch_bytes, effect_bytes, entry_bytes, ..self.commit }
     }
 
-    /// [`Settings::core`], whose commands stop at most what an eighth of an effect has room for.
+    /// [`Settings::core`], whose commands stop at most what an eighth of an effect has room for, and whose tables can be read back.
     pub(crate) fn core_options(&self) -> plenum_core::CoreOptions {
         let stops_max = self.core.stops_max.min(stops_within(self.commit_options().effect_bytes / 8));
-        plenum_core::CoreOptions { stops_max, ..self.core.clone() }
+        let tasks_max = self.core.tasks_max.min(plenum_core::ROWS_MAX);
+        plenum_core::CoreOptions { stops_max, tasks_max, ..self.core.clone() }
     }
 
     /// What reports that are gathered into one request may come to in the log, in bytes: with what they set off in the tasks of jobs that

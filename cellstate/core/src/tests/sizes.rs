@@ -1,4 +1,4 @@
-//! What one command changes is bounded: by steps, and by refusing it as it is decided.
+//! What one command changes is bounded: by steps, by refusing it as it is decided, and by the rows that tables may have.
 
 use std::sync::Arc;
 
@@ -36,6 +36,12 @@ impl Large {
     fn submit(&mut self, command: Command) -> JobId {
         let Decision::Accepted { id, .. } = self.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
+    }
+
+    fn refused(&mut self, command: Command) -> Rejection {
+        let Decision::Rejected(rejection) = self.ask(command) else { panic!("it is refused") };
+        assert_eq!(rejection.code, RejectionCode::LimitReached, "{}", rejection.message);
+        rejection
     }
 
     /// Tasks of a job's only group that stand so.
@@ -135,6 +141,25 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     large.now = large.now.plus_micros(60_000_000);
     assert_eq!(large.tick_all(), 7, "of 64 that one tick has for them, a home with one done task takes 17");
     assert!(jobs.iter().all(|&job| large.home(job).is_none()));
+}
+
+// Tasks were counted, and each group takes rows for the next power of two: whoever read the delta back refused it, the next start of the
+// server above all.
+#[test]
+fn a_job_is_refused_whose_tasks_would_need_more_rows_than_there_may_be() {
+    let mut large = Large::new(CoreOptions { tasks_max: 1024, ..CoreOptions::default() });
+    let job = |name: &str, groups: &[u32]| submit(name, JobShape::default(), groups);
+    let refused = large.refused(job("a", &[300, 300, 300]));
+    assert!(refused.message.contains("at most 1024 rows"), "{}", refused.message);
+    let first = large.submit(job("b", &[300, 300]));
+    assert_eq!(large.core.mark().task_rows, 1024);
+    large.refused(job("c", &[1]));
+    large.refused(Command::ScaleJob { job: first, group: 0, count: 513 });
+    large.refused(job("b", &[300, 513]));
+    large.ask(Command::ScaleJob { job: first, group: 0, count: 512 });
+    large.ask(Command::ScaleJob { job: first, group: 1, count: 256 });
+    large.submit(job("d", &[256]));
+    assert_eq!(large.core.mark().task_rows, 1024);
 }
 
 /// Decides it where it is accepted, and where it was rejected before: both must come to the same.
