@@ -24,6 +24,9 @@ pub(super) struct ServerFile {
     /// After which time tasks that the cell does not know are told to stop.
     #[serde(deserialize_with = "time")]
     pub(super) unknown_after: Option<Duration>,
+    pub(super) checkpoint_bytes: Option<u64>,
+    #[serde(deserialize_with = "time")]
+    pub(super) checkpoint_interval: Option<Duration>,
     pub(super) segment_bytes: Option<u64>,
     pub(super) reserve_bytes: Option<u64>,
     pub(super) recent_bytes: Option<usize>,

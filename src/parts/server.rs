@@ -42,6 +42,8 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     if let Some(after) = file.unknown_after {
         settings.core.unknown_micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
     }
+    settings.checkpoint_bytes = file.checkpoint_bytes.unwrap_or(settings.checkpoint_bytes);
+    settings.checkpoint_interval = file.checkpoint_interval.unwrap_or(settings.checkpoint_interval);
     settings.segment_bytes = file.segment_bytes.unwrap_or(settings.segment_bytes);
     settings.reserve_bytes = file.reserve_bytes.or(settings.reserve_bytes);
     settings.recent_bytes = file.recent_bytes.unwrap_or(settings.recent_bytes);

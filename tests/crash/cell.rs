@@ -16,6 +16,9 @@ use crate::stage::{PATIENCE, Process, Stage, read_address};
 
 /// Small segments, so that a run begins many of them; leases that don't run out under the test.
 const CONFIGURATION: &str = "segment_bytes = 262144\nreserve_bytes = 1048576\nlease = \"10m\"\n";
+/// Checkpoints all the time, after which segments are released, the smallest that there are.
+const CHECKPOINTS: &str = "segment_bytes = 65536\nreserve_bytes = 1048576\nlease = \"10m\"\n\
+    checkpoint_interval = \"30ms\"\n";
 const LOOK_PERIOD: Duration = Duration::from_millis(2);
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -47,6 +50,12 @@ impl CrashCell {
         let config = stage.file("server.toml", CONFIGURATION);
         let dir = stage.path(dir);
         Self { load: Load::new(seed), dir, config, starts: 0, stage }
+    }
+
+    /// The same cell, which writes checkpoints all the time from its next start on.
+    pub(crate) fn with_checkpoints(mut self) -> Self {
+        self.config = self.stage.file("server.toml", CHECKPOINTS);
+        self
     }
 
     /// The cell's directory.

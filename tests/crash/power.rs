@@ -15,7 +15,7 @@ use crate::stage::{Stage, skipped};
 const CUTS: u64 = 10;
 const VOLUME_BYTES: u64 = 320 << 20;
 /// A run answers up to so many before the power goes.
-const ANSWERED_MAX: u32 = 40;
+const ANSWERED_MAX: u32 = 600;
 
 #[test]
 fn on_ext4_what_was_acknowledged_survives_power_cuts() {
@@ -36,7 +36,7 @@ fn survives_power_cuts(kind: Kind, seed: u64) {
     let cuts = budget("CUTS", CUTS);
     let stage = Stage::new();
     let volume = Volume::make(kind, stage.path("volume"), VOLUME_BYTES);
-    let mut cell = CrashCell::within(stage, "volume/cell", seed);
+    let mut cell = CrashCell::within(stage, "volume/cell", seed).with_checkpoints();
     for number in 0..cuts {
         let place = volume.path().to_owned();
         let judge = at(1 + number / 3, is_sync, move |call| {
