@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -106,6 +107,50 @@ fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
     let outcome = rivals.commit(blue.claims(1, base, early, &machine, &[0])).unwrap();
     assert_eq!(outcome.granted, 1);
     assert_eq!(server.stop().code(), Some(0));
+    stage.run(&["verify", "--dir", &stage.word("disk/cell")]).says(0, &[]);
+}
+
+/// The history was given up at the first write that failed, until the next start: what had happened could not be asked for, and as the log
+/// waits for the history, the disk was soon full again.
+#[test]
+fn the_past_can_be_asked_for_again_when_a_full_disk_has_room_again() {
+    if !is_root() {
+        skipped("only root can mount the small disk that this story needs");
+        return;
+    }
+    let stage = Stage::new();
+    let disk = SmallDisk::mount(stage.path("disk"), DISK_BYTES);
+    let mut options = plenum_server::ServerOptions::new(stage.path("disk/cell"));
+    options.settings.segment_bytes = 1 << 20;
+    options.settings.reserve_bytes = Some(RESERVE_BYTES);
+    options.settings.checkpoint_interval = Duration::from_millis(200);
+    let runtime = plenum_server::event_loop().unwrap();
+    let server = runtime.block_on(plenum_server::Server::start(options)).unwrap();
+    let address = format!("http://{}", server.address());
+    let rivals = Rivals::new(&address);
+    let history = |job: &str| stage.try_ask(&address, &["job", "history", job]);
+    rivals.job("early", "blue", 1).unwrap();
+    assert!(history("early").is_ok());
+
+    disk.fill_up_to(0);
+    // Until the cell notices, it takes what its segments have room for.
+    let mut jobs = 0;
+    while rivals.job(&format!("job-{jobs}"), "blue", 1).is_ok() {
+        jobs += 1;
+    }
+    assert!(jobs > 0);
+    let refused = eventually("the history fails", || history("early").err());
+    refused.says(1, &["HISTORY_BEHIND", "goes on by itself"]);
+    assert!(history("early").is_err(), "and does so as long as there is no room");
+
+    disk.free();
+    eventually("the cell takes changes again", || rivals.job("late", "blue", 1).ok());
+    let told = eventually("the history can be read again", || history("late").ok());
+    assert_eq!(told["items"][0]["event"], "submitted");
+    for job in ["early", "job-0", &format!("job-{}", jobs - 1)] {
+        assert_eq!(history(job).unwrap()["items"][0]["event"], "submitted", "{job}");
+    }
+    runtime.block_on(server.shutdown()).unwrap();
     stage.run(&["verify", "--dir", &stage.word("disk/cell")]).says(0, &[]);
 }
 
