@@ -63,7 +63,7 @@ impl Keeper {
         state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
     }
 
-    /// What is before this revision need not stay where released segments are kept ([`Options::keep_released`]). Whole segments are used
+    /// What is before this revision need not stay where released segments are kept ([`crate::Options::keep_released`]). Whole segments are used
     /// again at the next [`Keeper::prepare`], or removed, once they are released, too. Never goes backwards.
     pub fn give_up(&self, before_revision: u64) {
         let mut state = self.0.state();
