@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use plenum_model::{AllocationRow, AllocationState, Cell, last_of, rare};
+use plenum_model::{AllocationRow, AllocationState, Cell, last_of};
 
 /// Rows of a page of allocations: one bit each in a mask.
 const PAGE: u32 = 64;
@@ -97,12 +97,10 @@ impl AllocationSlots {
         slots.filter_map(|slot| self.free.get((slot / PAGE) as usize)).for_each(plenum_model::prefetch);
     }
 
-    /// Gives a row back whose tenant had this generation.
+    /// Gives a row back whose tenant had this generation. One that is used up stays empty.
     #[inline]
     pub(crate) fn give_back(&mut self, cell: &Cell, slot: u32, generation: u32) {
-        if is_used_up(cell, generation) {
-            rare!("a row is used up");
-        } else {
+        if !is_used_up(cell, generation) {
             self.give(slot);
         }
     }
