@@ -182,6 +182,7 @@ impl Tally {
             ("a batch that waited for room", self.waits_for_room),
             ("a recovery from a checkpoint", self.from_checkpoints),
             ("a transaction that was answered again", self.repeated),
+            ("an answer from the history", self.answers_from_history),
             ("a write that was torn", self.torn_writes),
             ("an act of a mad scheduler", self.mad_acts),
             ("a message that was lost", self.messages_lost),

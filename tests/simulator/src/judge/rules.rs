@@ -146,7 +146,8 @@ pub(super) fn invariant_no_decision_breaks_a_declared_rule(step: &Step<'_>, gran
         let value = machine.attributes.get(&spread.attribute);
         let same = |slot: u32| step.after.machine_in(slot).and_then(|other| other.attributes.get(&spread.attribute));
         let there = mates().filter(|found| same(found.row.machine) == value).count();
-        let fits = value.is_none() || there <= spread.at_most as usize;
+        // A machine without the attribute is nowhere that could be counted, and takes none.
+        let fits = value.is_some() && there <= spread.at_most as usize;
         hold(fits, name, || facts(format!("{there} of the group are where {} is {value:?}", spread.attribute)))?;
     }
     Ok(())
