@@ -68,7 +68,7 @@ fn machine_state(stage: &Stage, address: &str, name: &str) -> Option<String> {
 }
 
 #[test]
-fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_before_it_starts_anything() {
+fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_by_now() {
     let stage = Stage::new();
     let server = short_leases(&stage);
     let _scheduler = stage.scheduler(&server.address, "batch");
