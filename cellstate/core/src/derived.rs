@@ -221,18 +221,11 @@ impl Derived {
         for (id, hold) in &delta.holds {
             let (before, hold) = (cell.hold(*id), hold.as_ref());
             let scheduler = cell.job(*id).and_then(|job| self.scheduler_numbers.get(&job.shape.scheduler)).copied();
-            let machines: BTreeSet<u32> =
-                before.into_iter().chain(hold).flat_map(|hold| hold.machines.iter().copied()).collect();
-            for machine in machines {
-                let on = |hold: Option<&Hold>| {
-                    hold.filter(|hold| hold.machines.binary_search(&machine).is_ok()).map(|hold| hold.resources)
-                };
-                let mut grown = Room::all_of(&on(before).unwrap_or_default());
-                grown.take(&on(hold).unwrap_or_default());
+            for (machine, was, is) in Hold::differences(before, hold) {
+                let mut grown = Room::all_of(&was);
+                grown.take(&is);
                 let event = MachineEvent { word: "hold", grown, holder: Some(Holder { job: *id, scheduler }) };
-                if grown != Room::default() {
-                    self.ring.note_machine(delta.revision, machine, event);
-                }
+                self.ring.note_machine(delta.revision, machine, event);
             }
         }
         for (id, task) in &delta.unknown {

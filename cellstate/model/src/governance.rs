@@ -118,6 +118,28 @@ impl Hold {
     pub fn rank(&self, priority: u8, job: JobId) -> (u8, Revision, JobId) {
         (u8::MAX - priority / 10, self.first_wait, job)
     }
+
+    /// Where two holds of a job differ: slots of machines, rising, each with what was held there and what is. Work: one step for each
+    /// machine of both.
+    pub fn differences<'a>(
+        before: Option<&'a Self>,
+        after: Option<&'a Self>,
+    ) -> impl Iterator<Item = (u32, Resources, Resources)> + 'a {
+        let machines = |hold: Option<&'a Self>| hold.map_or(&[][..], |hold| &hold.machines).iter().copied().peekable();
+        let on_each = |hold: Option<&Self>| hold.map_or_else(Resources::default, |hold| hold.resources);
+        let (mut left, mut right) = (machines(before), machines(after));
+        let (then, now) = (on_each(before), on_each(after));
+        let next = move || {
+            let machine = match (left.peek(), right.peek()) {
+                (Some(&left), Some(&right)) => left.min(right),
+                (left, right) => *left.or(right)?,
+            };
+            let was = left.next_if_eq(&machine).map_or_else(Resources::default, |_| then);
+            let is = right.next_if_eq(&machine).map_or_else(Resources::default, |_| now);
+            Some((machine, was, is))
+        };
+        std::iter::from_fn(next).filter(|(_, was, is)| was != is)
+    }
 }
 
 /// A named set of machines, reserved for some schedulers or only named.
@@ -165,6 +187,30 @@ pub struct UnknownTask {
 mod tests {
     use super::*;
     use crate::AMOUNT_MAX;
+
+    #[test]
+    fn two_holds_of_a_job_differ_where_one_has_a_machine_more_or_all_have_more_room() {
+        let hold = |machines: &[u32], cpu_millis| Hold {
+            machines: machines.to_vec(),
+            resources: Resources::new(cpu_millis, 1),
+            deadline: LogTime { micros: 1 },
+            first_wait: Revision(1),
+        };
+        let (some, more, nothing) = (Resources::new(5, 1), Resources::new(6, 1), Resources::default());
+        let differ = |before: Option<&Hold>, after: Option<&Hold>| Hold::differences(before, after).collect::<Vec<_>>();
+        let before = hold(&[1, 3, 4, 9], 5);
+        assert_eq!(
+            differ(Some(&before), Some(&hold(&[0, 3, 9, 12], 5))),
+            [(0, nothing, some), (1, some, nothing), (4, some, nothing), (12, nothing, some)]
+        );
+        assert_eq!(
+            differ(Some(&before), Some(&hold(&[3, 10], 6))),
+            [(1, some, nothing), (3, some, more), (4, some, nothing), (9, some, nothing), (10, nothing, more)]
+        );
+        assert_eq!(differ(None, Some(&hold(&[2], 5))), [(2, nothing, some)]);
+        assert_eq!(differ(Some(&hold(&[2], 5)), None), [(2, some, nothing)]);
+        assert_eq!(differ(Some(&before), Some(&before)), []);
+    }
 
     #[test]
     fn what_a_transaction_takes_and_gives_back_is_exact_beyond_what_a_machine_holds() {

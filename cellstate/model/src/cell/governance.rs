@@ -66,20 +66,16 @@ impl Cell {
     }
 
     pub(super) fn put_hold(&mut self, job: JobId, hold: Option<&Hold>) {
-        let before = self.holds.get(&job).cloned();
         let held = Arc::make_mut(&mut self.held);
-        if let Some(hold) = &before {
-            for &machine in &hold.machines {
-                let Some(there) = held.get_mut(&machine) else { continue };
-                there.leave(job, &hold.resources);
-                if there.jobs.is_empty() {
-                    held.remove(&machine);
-                }
+        // Mostly a hold loses one of its machines, or is renewed.
+        for (machine, was, is) in Hold::differences(self.holds.get(&job), hold) {
+            let there = held.entry(machine).or_default();
+            there.leave(job, &was);
+            if !is.is_nothing() {
+                there.join(job, &is);
             }
-        }
-        if let Some(hold) = hold {
-            for &machine in &hold.machines {
-                held.entry(machine).or_default().join(job, &hold.resources);
+            if there.jobs.is_empty() {
+                held.remove(&machine);
             }
         }
         put(Arc::make_mut(&mut self.holds), job, hold.cloned());
@@ -109,7 +105,7 @@ impl Cell {
     }
 
     /// All quotas, by namespace.
-    pub fn quotas(&self) -> impl Iterator<Item = (&Arc<str>, &Quota)> {
+    pub fn quotas(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Quota)> {
         self.quotas.iter()
     }
 
@@ -142,7 +138,7 @@ impl Cell {
     }
 
     /// All holds, by job.
-    pub fn holds(&self) -> impl Iterator<Item = (JobId, &Hold)> {
+    pub fn holds(&self) -> impl ExactSizeIterator<Item = (JobId, &Hold)> {
         self.holds.iter().map(|(&job, hold)| (job, hold))
     }
 
@@ -184,7 +180,7 @@ impl Cell {
     }
 
     /// All partitions, by name.
-    pub fn partitions(&self) -> impl Iterator<Item = (&Arc<str>, &Partition)> {
+    pub fn partitions(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Partition)> {
         self.partitions.iter()
     }
 
@@ -195,7 +191,7 @@ impl Cell {
     }
 
     /// All of them, by machine.
-    pub fn unknown_tasks(&self) -> impl Iterator<Item = (UnknownId, &Arc<UnknownTask>)> {
+    pub fn unknown_tasks(&self) -> impl ExactSizeIterator<Item = (UnknownId, &Arc<UnknownTask>)> {
         self.unknown.iter().map(|(&id, task)| (id, task))
     }
 
