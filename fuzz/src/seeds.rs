@@ -110,7 +110,7 @@ fn texts(all: &[&str]) -> Vec<Vec<u8>> {
 /// Cells of different histories.
 fn worlds() -> Vec<world::World> {
     let steps = |seed: u32, count: u32| {
-        (0..count).map(move |step| step.wrapping_mul(2_654_435_761).wrapping_add(seed) % 140_000)
+        (0..count).map(move |step| step.wrapping_mul(2_654_435_761).wrapping_add(seed) % world::STEPS)
     };
     (0..8).map(|seed| world::World::after(&steps(seed * 977, 4 + seed * 5).collect::<Vec<_>>())).collect()
 }

@@ -17,10 +17,29 @@ pub use crate::v1::Table;
 
 /// Sessions of a page: with 256 remembered numbers each, it is below 300 KiB.
 pub const SESSION_ROWS: usize = 64;
+/// Quotas of a page: below 200 KiB.
+const QUOTA_ROWS: usize = 1 << 10;
+/// Holds of a page: below 6 MiB where each is of as many machines as a request can name.
+const HOLD_ROWS: usize = 64;
+/// Partitions of a page: below 9 MiB with all the constraints and values that one can have.
+const PARTITION_ROWS: usize = 8;
+/// Unknown tasks of a page: some 700 KiB.
+const UNKNOWN_TASK_ROWS: usize = 4 << 10;
 
 /// All tables, in the order of their numbers. `Meta` is first: it says how many rows the others have.
-pub const TABLES: [Table; 7] =
-    [Table::Meta, Table::Machines, Table::Jobs, Table::Groups, Table::Tasks, Table::Allocations, Table::Sessions];
+pub const TABLES: [Table; 11] = [
+    Table::Meta,
+    Table::Machines,
+    Table::Jobs,
+    Table::Groups,
+    Table::Tasks,
+    Table::Allocations,
+    Table::Sessions,
+    Table::Quotas,
+    Table::Holds,
+    Table::Partitions,
+    Table::UnknownTasks,
+];
 
 /// Rows of a page of that table.
 #[must_use]
@@ -33,6 +52,10 @@ pub const fn rows_of_page(table: Table) -> usize {
         Table::Tasks => page_rows::TASKS,
         Table::Allocations => page_rows::ALLOCATIONS,
         Table::Sessions => SESSION_ROWS,
+        Table::Quotas => QUOTA_ROWS,
+        Table::Holds => HOLD_ROWS,
+        Table::Partitions => PARTITION_ROWS,
+        Table::UnknownTasks => UNKNOWN_TASK_ROWS,
     }
 }
 
@@ -57,8 +80,16 @@ fn rows(cell: &Cell, table: Table) -> u32 {
         Table::Groups => cell.groups().len(),
         Table::Tasks => cell.task_states().len(),
         Table::Allocations => cell.allocation_rows().len(),
-        Table::Sessions => u32::try_from(cell.sessions().count()).expect("each session took a revision and memory"),
+        Table::Sessions => count(cell.sessions().count()),
+        Table::Quotas => count(cell.quotas().len()),
+        Table::Holds => count(cell.holds().len()),
+        Table::Partitions => count(cell.partitions().len()),
+        Table::UnknownTasks => count(cell.unknown_tasks().len()),
     }
+}
+
+fn count(rows: usize) -> u32 {
+    u32::try_from(rows).expect("each row took a revision or a report, and memory")
 }
 
 /// Pages of so many rows.

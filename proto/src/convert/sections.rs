@@ -65,7 +65,10 @@ impl Sections {
             v1::Table::Meta => true,
             v1::Table::Machines => self.has(v1::Section::Machines),
             v1::Table::Jobs | v1::Table::Groups | v1::Table::Tasks => self.has(v1::Section::Jobs),
-            v1::Table::Allocations => self.has(v1::Section::Allocations),
+            v1::Table::Allocations | v1::Table::Holds | v1::Table::Partitions | v1::Table::UnknownTasks => {
+                self.has(v1::Section::Allocations)
+            }
+            v1::Table::Quotas => self.has(v1::Section::Quotas),
             v1::Table::Sessions => self.has(v1::Section::Sessions),
         }
     }

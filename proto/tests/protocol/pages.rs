@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use plenum_model::{Cell, Delta};
+use plenum_model::{Cell, Delta, Hold, LogTime, Resources, Revision};
 use plenum_proto::pages::{self, Decoder, PageError, Table};
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, v1};
 use proptest::prelude::*;
 use prost::Message;
 
-use crate::world::World;
+use crate::world::governing::{name, partition, quota};
+use crate::world::{STEPS, World};
 
 fn image(cell: &Cell) -> BTreeMap<(Table, u32), Bytes> {
     pages::every(cell).map(|(table, number)| ((table, number), pages::encode_page(cell, table, number))).collect()
@@ -30,7 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_cell_is_the_same_after_it_was_pages(steps in prop::collection::vec(0u32..100_000, 0..120)) {
+    fn a_cell_is_the_same_after_it_was_pages(steps in prop::collection::vec(0..STEPS, 0..120)) {
         let world = World::after(&steps);
         let restored = pages::restore(image(&world.cell).into_values().rev()).unwrap();
         assert_same(&world.cell, &restored);
@@ -38,7 +39,7 @@ proptest! {
 
     /// Columns are written by hand: byte for byte as generated code does.
     #[test]
-    fn pages_have_the_bytes_that_generated_code_gives_them(steps in prop::collection::vec(0u32..100_000, 0..120)) {
+    fn pages_have_the_bytes_that_generated_code_gives_them(steps in prop::collection::vec(0..STEPS, 0..120)) {
         for (page, bytes) in image(&World::after(&steps).cell) {
             let again = v1::Page::decode(bytes.clone()).unwrap().encode_to_vec();
             prop_assert_eq!(Bytes::from(again), bytes, "page {:?}", page);
@@ -47,8 +48,8 @@ proptest! {
 
     #[test]
     fn changed_pages_are_all_that_an_older_image_needs(
-        steps in prop::collection::vec(0u32..100_000, 0..120),
-        more in prop::collection::vec(0u32..100_000, 0..40),
+        steps in prop::collection::vec(0..STEPS, 0..120),
+        more in prop::collection::vec(0..STEPS, 0..40),
     ) {
         let mut world = World::after(&steps);
         let before = world.cell.clone();
@@ -65,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn a_mirror_that_reads_every_delta_has_the_same_cell(steps in prop::collection::vec(0u32..100_000, 0..80)) {
+    fn a_mirror_that_reads_every_delta_has_the_same_cell(steps in prop::collection::vec(0..STEPS, 0..80)) {
         let world = World::after(&steps);
         let mut mirror = Cell::default();
         for expected in &world.deltas {
@@ -79,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn a_watcher_of_machines_folds_what_it_gets(steps in prop::collection::vec(0u32..100_000, 0..60)) {
+    fn a_watcher_of_machines_folds_what_it_gets(steps in prop::collection::vec(0..STEPS, 0..60)) {
         let sections = Sections::from_wire(&[v1::Section::Machines.into()]).unwrap();
         let half = World::after(&steps[..steps.len() / 2]);
         let whole = World::after(&steps);
@@ -99,7 +100,7 @@ proptest! {
 
     #[test]
     fn damaged_pages_are_errors_and_never_panics(
-        steps in prop::collection::vec(0u32..100_000, 0..40),
+        steps in prop::collection::vec(0..STEPS, 0..40),
         which in any::<prop::sample::Index>(),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -130,6 +131,39 @@ fn a_page_that_comes_twice_is_refused() {
     let twice = pages::encode_page(&world.cell, Table::Machines, 0);
     let error = pages::restore(image(&world.cell).into_values().chain([twice])).unwrap_err();
     assert!(matches!(error, PageError::Unexpected { table: Table::Machines, number: 0, pages: 1 }), "{error}");
+}
+
+/// As long as they had no pages of their own, `Meta` had all rows of the last four tables. Checkpoints and backups of then are still read.
+#[test]
+fn a_meta_page_that_has_the_rows_of_small_tables_in_itself_is_read() {
+    let world = World::after(&(0..500).map(|step| (step * 1_237) % STEPS).collect::<Vec<_>>());
+    assert!(world.cell.holds().len() > 0 && world.cell.unknown_tasks().len() > 0, "there is something to read");
+    let mut meta = v1::MetaPage::default();
+    let mut pages = Vec::new();
+    for bytes in image(&world.cell).into_values() {
+        let mut page = v1::Page::decode(bytes).unwrap();
+        meta.quotas.extend(page.quotas.take().into_iter().flat_map(|page| page.quotas));
+        meta.holds.extend(page.holds.take().into_iter().flat_map(|page| page.holds));
+        meta.partitions.extend(page.partitions.take().into_iter().flat_map(|page| page.partitions));
+        meta.unknown_tasks.extend(page.unknown_tasks.take().into_iter().flat_map(|page| page.unknown_tasks));
+        if page.table <= Table::Sessions as i32 {
+            pages.push(page);
+        }
+    }
+    let now = pages[0].meta.take().unwrap();
+    pages[0].meta = Some(v1::MetaPage {
+        quotas: meta.quotas,
+        holds: meta.holds,
+        partitions: meta.partitions,
+        unknown_tasks: meta.unknown_tasks,
+        quota_rows: 0,
+        hold_rows: 0,
+        partition_rows: 0,
+        unknown_task_rows: 0,
+        ..now
+    });
+    let restored = pages::restore(pages.iter().map(|page| page.encode_to_vec().into())).unwrap();
+    assert_same(&restored, &world.cell);
 }
 
 #[test]
@@ -170,7 +204,7 @@ fn what_jobs_do_is_left_out_for_those_who_may_not_read_it() {
 
 #[test]
 fn the_worlds_of_these_tests_have_something_of_everything() {
-    let steps: Vec<u32> = (0..2000u32).map(|step| step.wrapping_mul(2_654_435_761) >> 7).collect();
+    let steps: Vec<u32> = (0..2000u32).map(|step| (step.wrapping_mul(2_654_435_761) >> 7) % STEPS).collect();
     let mut world = World::after(&steps);
     [2, 9, 11].into_iter().for_each(|step| world.step(step));
     let cell = world.cell;
@@ -183,4 +217,52 @@ fn the_worlds_of_these_tests_have_something_of_everything() {
     assert!(cell.machine_slots().iter().any(|slot| slot.machine.is_none()));
     assert!(cell.job_slots().iter().any(|slot| slot.job.is_none()));
     assert!(cell.sessions().any(|session| !session.decided.is_empty()));
+    assert!(cell.holds().any(|(_, hold)| !hold.machines.is_empty()));
+    assert!(cell.quotas().len() > 1 && cell.partitions().len() > 1 && cell.unknown_tasks().len() > 1);
+    assert!(cell.paused().next().is_some());
+}
+
+/// All of it was in the page `Meta` once, which had no bound then: a cell with some hundred thousand unknown tasks had neither checkpoints nor backups.
+#[test]
+fn what_is_held_reserved_and_limited_is_in_pages_of_bounded_size() {
+    let mut world = World::after(&[0]);
+    // 100 jobs for the holds; each number that is no multiple of four lays something down.
+    (0..100).for_each(|_| world.step(2));
+    let jobs: Vec<_> = world.cell.jobs().map(|job| job.id).collect();
+    let slot = world.cell.machines().next().unwrap().id.slot;
+    let hold = Hold {
+        machines: vec![slot],
+        resources: Resources::new(1, 1),
+        deadline: LogTime { micros: 1 },
+        first_wait: Revision(1),
+    };
+    let many = Delta {
+        quotas: (0..2_500).map(|number| (name("team", number), Some(quota(number)))).collect(),
+        holds: jobs.iter().map(|&job| (job, Some(hold.clone()))).collect(),
+        partitions: (0..20).map(|number| (name("part", number), Some(partition()))).collect(),
+        ..world.delta()
+    };
+    world.fold(many);
+    let tables = |cell: &Cell| pages::tables(cell)[7..].to_vec();
+    assert_eq!(
+        tables(&world.cell),
+        [(Table::Quotas, 3), (Table::Holds, 2), (Table::Partitions, 3), (Table::UnknownTasks, 0)]
+    );
+    let before = world.cell.clone();
+    let mut written = image(&before);
+    assert_same(&pages::restore(written.clone().into_values()).unwrap(), &before);
+
+    // The last quota by name changes, and most partitions go: pages behind their last one stay as they are.
+    let fewer = Delta {
+        quotas: vec![(name("team", 999), Some(quota(7)))],
+        partitions: (1..19).map(|number| (name("part", number), None)).collect(),
+        ..world.delta()
+    };
+    world.fold(fewer);
+    let changed = pages::changed(&before, &world.cell);
+    assert_eq!(changed, [(Table::Meta, 0), (Table::Quotas, 2), (Table::Partitions, 0)]);
+    for (table, number) in changed {
+        written.insert((table, number), pages::encode_page(&world.cell, table, number));
+    }
+    assert_same(&pages::restore(written.into_values()).unwrap(), &world.cell);
 }

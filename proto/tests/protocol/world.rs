@@ -1,5 +1,8 @@
 //! A small cell that grows by valid deltas, chosen by numbers: material for pages and mirrors. It decides nothing well.
 
+#[path = "world/governing.rs"]
+pub(crate) mod governing;
+
 use std::sync::Arc;
 
 use plenum_model::{
@@ -7,6 +10,11 @@ use plenum_model::{
     Grants, GroupShape, Job, JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Move,
     Port, Resources, SessionChange, SessionId, TakeOver, TaskChange, TaskState,
 };
+
+/// Numbers below stand for steps of machines, jobs and sessions; those from here to `STEPS` for what is held, reserved and limited.
+const STEPS_OF_JOBS: u32 = 100_000;
+/// Numbers of steps.
+pub(crate) const STEPS: u32 = 140_000;
 
 /// A cell, and all deltas that led to it.
 #[derive(Default)]
@@ -34,8 +42,12 @@ impl World {
 
     /// Does what a number says, if that is possible now; otherwise nothing changes.
     pub(crate) fn step(&mut self, number: u32) {
-        let (kind, which) = (number % 14, number / 14 % 10_000);
         let empty = self.delta();
+        if let Some(number) = number.checked_sub(STEPS_OF_JOBS) {
+            let delta = self.govern(number, empty);
+            return self.fold(delta);
+        }
+        let (kind, which) = (number % 14, number / 14 % 10_000);
         let delta = match kind {
             0 => self.register(which, empty),
             1 => Self::open_session(which, empty),
@@ -53,11 +65,11 @@ impl World {
         self.fold(delta);
     }
 
-    fn delta(&self) -> Delta {
+    pub(crate) fn delta(&self) -> Delta {
         Delta::new(self.cell.revision().next(), LogTime { micros: self.cell.time().micros + 1000 })
     }
 
-    fn fold(&mut self, delta: Delta) {
+    pub(crate) fn fold(&mut self, delta: Delta) {
         self.cell.apply(&delta).unwrap();
         self.deltas.push(delta);
     }
@@ -220,7 +232,10 @@ impl World {
     }
 
     fn remove_machine(&self, which: u32, empty: Delta) -> Delta {
-        let used = |slot| self.cell.allocations().any(|found| found.row.machine == slot);
+        let held = |slot| self.cell.holds().any(|(_, hold)| hold.machines.contains(&slot));
+        let unknown = |slot| self.cell.unknown_tasks().any(|(id, _)| id.machine == slot);
+        let runs = |slot| self.cell.allocations().any(|found| found.row.machine == slot);
+        let used = |slot| runs(slot) || held(slot) || unknown(slot);
         let machines: Vec<_> = self.cell.machines().filter(|machine| !used(machine.id.slot)).collect();
         let Some(machine) = pick(&machines, which) else { return empty };
         let gone = Machine { state: MachineState::Gone, ..machine.as_ref().clone() };
@@ -245,7 +260,7 @@ impl World {
     }
 
     fn remove_job(&self, which: u32, empty: Delta) -> Delta {
-        let used = |id| self.cell.allocations().any(|found| found.row.job() == id);
+        let used = |id| self.cell.hold(id).is_some() || self.cell.allocations().any(|found| found.row.job() == id);
         let jobs: Vec<_> = self.cell.jobs().filter(|job| !used(job.id)).collect();
         let Some(job) = pick(&jobs, which) else { return empty };
         Delta { jobs: vec![JobChange::Removed(job.id)], ..empty }

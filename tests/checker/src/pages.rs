@@ -41,11 +41,6 @@ fn restore_meta(picture: &mut Picture, meta: &v1::MetaPage) {
     picture.time_micros = meta.time_micros;
     picture.scheduler_names.clone_from(&meta.scheduler_names);
     picture.shapes.clone_from(&meta.shapes);
-    picture.quotas = meta.quotas.iter().map(|row| (row.namespace.clone(), row.clone())).collect();
-    picture.holds = meta.holds.iter().map(|row| (row.job, row.clone())).collect();
-    picture.partitions = meta.partitions.iter().map(|row| (row.name.clone(), row.clone())).collect();
-    let unknown = meta.unknown_tasks.iter().map(|row| ((slot_of(row.machine), row.allocation), row.clone()));
-    picture.unknown_tasks = unknown.collect();
     picture.paused = meta.paused.iter().cloned().collect();
 }
 
@@ -89,6 +84,13 @@ fn restore_page(picture: &mut Picture, page: &v1::Page, rows: &mut [u32; 3]) -> 
     if let Some(allocations) = &page.allocations {
         restore_allocations(picture, allocations, &mut rows[2])?;
     }
+    let quotas = page.quotas.iter().flat_map(|quotas| &quotas.quotas);
+    picture.quotas.extend(quotas.map(|row| (row.namespace.clone(), row.clone())));
+    picture.holds.extend(page.holds.iter().flat_map(|holds| &holds.holds).map(|row| (row.job, row.clone())));
+    let partitions = page.partitions.iter().flat_map(|partitions| &partitions.partitions);
+    picture.partitions.extend(partitions.map(|row| (row.name.clone(), row.clone())));
+    let unknown = page.unknown_tasks.iter().flat_map(|tasks| &tasks.unknown_tasks);
+    picture.unknown_tasks.extend(unknown.map(|row| ((slot_of(row.machine), row.allocation), row.clone())));
     for row in page.sessions.iter().flat_map(|sessions| &sessions.sessions) {
         let opened = row.opened.clone().ok_or("a row of sessions without a session")?;
         let columns = row.numbers.iter().zip(&row.revisions).zip(&row.digests);

@@ -17,8 +17,10 @@ use bytes::Bytes;
 use plenum_proto::{bounds, v1};
 use prost::Message;
 
-/// The version of backup files.
-pub const FILE_VERSION: u32 = 1;
+/// The version of backup files that are written. Since 2, what is held, reserved and limited has pages of its own.
+pub const FILE_VERSION: u32 = 2;
+/// Those that are read.
+const FILE_VERSIONS: std::ops::RangeInclusive<u32> = 1..=FILE_VERSION;
 
 const MAGIC: [u8; 8] = *b"PLENUMBK";
 const HEAD_BYTES: usize = 16;
@@ -128,7 +130,7 @@ impl<R: Read> Decoder<R> {
         let Some(version) = head.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) else {
             return Err(decoder.damaged("it ends in its head".to_owned()));
         };
-        if version != FILE_VERSION {
+        if !FILE_VERSIONS.contains(&version) {
             return Err(Fault::OtherFormat(version));
         }
         if head.len() < HEAD_BYTES {

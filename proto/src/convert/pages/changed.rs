@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::cell::page_rows;
-use plenum_model::{Cell, GroupRow, MachineRow, Paged, Session};
+use plenum_model::{Cell, GroupRow, MachineRow, Paged};
 
-use super::{SESSION_ROWS, Table};
+use super::{Table, rows_of_page};
 
 /// The pages that an image of `after` needs and `before` does not have: `Meta` always, and each other page of which a row
 /// differs or is new. `before` is an earlier revision of the same cell.
@@ -24,7 +24,19 @@ pub fn changed(before: &Cell, after: &Cell) -> Vec<(Table, u32)> {
     add(Table::Groups, differing(before.groups(), after.groups(), same_group));
     add(Table::Tasks, tasks(before, after));
     add(Table::Allocations, allocations(before, after));
-    add(Table::Sessions, sessions(before, after));
+    let sessions = (before.sessions(), after.sessions());
+    add(Table::Sessions, shifting(Table::Sessions, sessions.0, sessions.1, |left, right| Arc::ptr_eq(left, right)));
+    add(Table::Quotas, shifting(Table::Quotas, before.quotas(), after.quotas(), |left, right| left == right));
+    add(Table::Holds, shifting(Table::Holds, before.holds(), after.holds(), |left, right| left == right));
+    let partitions = (before.partitions(), after.partitions());
+    add(Table::Partitions, shifting(Table::Partitions, partitions.0, partitions.1, |left, right| left == right));
+    let unknown = (before.unknown_tasks(), after.unknown_tasks());
+    add(
+        Table::UnknownTasks,
+        shifting(Table::UnknownTasks, unknown.0, unknown.1, |left, right| {
+            left.0 == right.0 && Arc::ptr_eq(left.1, right.1)
+        }),
+    );
     pages
 }
 
@@ -104,17 +116,26 @@ fn changed_extras(before: &Cell, after: &Cell) -> BTreeSet<u32> {
         .collect()
 }
 
-fn sessions(before: &Cell, after: &Cell) -> BTreeSet<u32> {
-    let then: Vec<&Arc<Session>> = before.sessions().collect();
-    let now: Vec<&Arc<Session>> = after.sessions().collect();
-    (0..)
-        .zip(now.chunks(SESSION_ROWS))
-        .filter(|(number, page)| {
-            let then = then.chunks(SESSION_ROWS).nth(*number as usize);
-            then.is_none_or(|then| {
-                then.len() != page.len() || then.iter().zip(*page).any(|(left, right)| !Arc::ptr_eq(left, right))
-            })
-        })
-        .map(|(number, _)| number)
-        .collect()
+/// Pages in which some row differs by `same`, of a table whose rows follow each other without gaps: where one comes or goes, all behind it
+/// move.
+fn shifting<T>(
+    table: Table,
+    before: impl Iterator<Item = T>,
+    after: impl Iterator<Item = T>,
+    same: impl Fn(&T, &T) -> bool,
+) -> BTreeSet<u32> {
+    let page_of = |row: usize| u32::try_from(row / rows_of_page(table)).expect("rows have 32-bit numbers");
+    let (mut pages, mut rows) = (BTreeSet::new(), 0);
+    let mut before = before.fuse();
+    for row in after {
+        if !before.next().is_some_and(|then| same(&then, &row)) {
+            pages.insert(page_of(rows));
+        }
+        rows += 1;
+    }
+    // The last page has lost rows. Pages behind it are not of the table any more.
+    if rows % rows_of_page(table) > 0 && before.next().is_some() {
+        pages.insert(page_of(rows));
+    }
+    pages
 }

@@ -35,6 +35,22 @@ pub fn encode_page_for(cell: &Cell, table: Table, number: u32, sections: Section
         Table::Tasks => return columns(&page, TASKS, &tasks(cell, range)),
         Table::Allocations => return columns(&page, ALLOCATIONS, &allocations(cell, range)),
         Table::Sessions => page.sessions = Some(sessions_page(cell, range)),
+        Table::Quotas => {
+            let quotas = rows_of(cell.quotas(), range).map(|(name, quota)| quota_to_wire(name, Some(quota)));
+            page.quotas = Some(v1::QuotaPage { quotas: quotas.collect() });
+        }
+        Table::Holds => {
+            let holds = rows_of(cell.holds(), range).map(|(job, hold)| hold_to_wire(job, Some(hold)));
+            page.holds = Some(v1::HoldPage { holds: holds.collect() });
+        }
+        Table::Partitions => {
+            let all = rows_of(cell.partitions(), range).map(|(name, all)| partition_to_wire(name, Some(all)));
+            page.partitions = Some(v1::PartitionPage { partitions: all.collect() });
+        }
+        Table::UnknownTasks => {
+            let tasks = rows_of(cell.unknown_tasks(), range).map(|(id, task)| unknown_to_wire(id, Some(task)));
+            page.unknown_tasks = Some(v1::UnknownTaskPage { unknown_tasks: tasks.collect() });
+        }
     }
     page.encode_to_vec().into()
 }
@@ -55,7 +71,7 @@ fn columns(page: &v1::Page, field: u8, content: &[u8]) -> Bytes {
 }
 
 fn meta(cell: &Cell, sections: Sections) -> v1::MetaPage {
-    let (quotas, tables) = (sections.has(v1::Section::Quotas), sections.has(v1::Section::Allocations));
+    let tables = sections.has(v1::Section::Allocations);
     v1::MetaPage {
         revision: cell.revision().0,
         time_micros: cell.time().micros,
@@ -69,20 +85,18 @@ fn meta(cell: &Cell, sections: Sections) -> v1::MetaPage {
         task_rows: rows(cell, Table::Tasks),
         allocation_rows: rows(cell, Table::Allocations),
         session_rows: rows(cell, Table::Sessions),
-        quotas: cell.quotas().filter(|_| quotas).map(|(name, quota)| quota_to_wire(name, Some(quota))).collect(),
-        holds: cell.holds().filter(|_| tables).map(|(job, hold)| hold_to_wire(job, Some(hold))).collect(),
-        partitions: cell
-            .partitions()
-            .filter(|_| tables)
-            .map(|(name, partition)| partition_to_wire(name, Some(partition)))
-            .collect(),
-        unknown_tasks: cell
-            .unknown_tasks()
-            .filter(|_| tables)
-            .map(|(id, task)| unknown_to_wire(id, Some(task)))
-            .collect(),
+        quota_rows: rows(cell, Table::Quotas),
+        hold_rows: rows(cell, Table::Holds),
+        partition_rows: rows(cell, Table::Partitions),
+        unknown_task_rows: rows(cell, Table::UnknownTasks),
         paused: cell.paused().filter(|_| tables).map(|name| name.to_string()).collect(),
+        ..v1::MetaPage::default()
     }
+}
+
+/// Rows of a table that are kept in an order, and not by number.
+fn rows_of<T>(all: impl Iterator<Item = T>, range: Range<u32>) -> impl Iterator<Item = T> {
+    all.skip(range.start as usize).take(range.len())
 }
 
 fn machines(cell: &Cell, range: Range<u32>) -> v1::MachinePage {
@@ -192,8 +206,7 @@ fn extras(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
 }
 
 fn sessions_page(cell: &Cell, range: Range<u32>) -> v1::SessionPage {
-    let sessions = cell.sessions().skip(range.start as usize).take(range.len());
-    v1::SessionPage { sessions: sessions.map(|session| session_row(session)).collect() }
+    v1::SessionPage { sessions: rows_of(cell.sessions(), range).map(|session| session_row(session)).collect() }
 }
 
 fn session_row(session: &Session) -> v1::SessionRow {

@@ -92,6 +92,8 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Begun {
     restore: Restore,
+    /// What came of it so far.
+    governance: Governance,
     rows: [u32; TABLES.len()],
     seen: [BTreeSet<u32>; TABLES.len()],
     /// By their encoded fields, the attributes of machines that came so far, with the number of their class.
@@ -139,7 +141,7 @@ impl Decoder {
     /// # Errors
     /// When one is missing, or rows do not fit each other.
     pub fn finish(self) -> Result<Cell, PageError> {
-        let begun = self.begun.ok_or(PageError::Missing { table: Table::Meta, number: 0 })?;
+        let mut begun = self.begun.ok_or(PageError::Missing { table: Table::Meta, number: 0 })?;
         for (position, table) in TABLES.into_iter().enumerate() {
             let pages = pages_of(table, begun.rows[position]);
             let missing = (0..pages).find(|number| !begun.seen[position].contains(number));
@@ -147,6 +149,7 @@ impl Decoder {
                 return Err(PageError::Missing { table, number });
             }
         }
+        begun.restore.governance(begun.governance);
         Ok(begun.restore.finish()?)
     }
 }
@@ -166,22 +169,20 @@ impl Begun {
             meta.task_rows,
             meta.allocation_rows,
             meta.session_rows,
+            meta.quota_rows,
+            meta.hold_rows,
+            meta.partition_rows,
+            meta.unknown_task_rows,
         ];
         bounds::rows("meta", &rows)?;
         let governance = Governance {
-            quotas: each("meta.quotas", meta.quotas, quota_from_wire)?.into_iter().filter_map(present).collect(),
-            holds: each("meta.holds", meta.holds, hold_from_wire)?.into_iter().filter_map(present).collect(),
-            partitions: each("meta.partitions", meta.partitions, partition_from_wire)?
-                .into_iter()
-                .filter_map(present)
-                .collect(),
-            unknown: each("meta.unknown_tasks", meta.unknown_tasks, unknown_from_wire)?
-                .into_iter()
-                .filter_map(present)
-                .collect(),
+            quotas: present("meta.quotas", meta.quotas, quota_from_wire)?,
+            holds: present("meta.holds", meta.holds, hold_from_wire)?,
+            partitions: present("meta.partitions", meta.partitions, partition_from_wire)?,
+            unknown: present("meta.unknown_tasks", meta.unknown_tasks, unknown_from_wire)?,
             paused: each("meta.paused", meta.paused, |text| name(&text))?,
         };
-        let mut restore = Restore::new(
+        let restore = Restore::new(
             Revision(meta.revision),
             LogTime { micros: meta.time_micros },
             cell_from_wire(required("cell", "the cell's identity", meta.cell)?).within("meta.cell")?,
@@ -189,21 +190,20 @@ impl Begun {
             each("meta.shapes", meta.shapes, TryInto::try_into)?,
             bounds::optional_row("meta.filling_page", meta.filling_page)?,
         );
-        restore.governance(governance);
         let mut seen: [BTreeSet<u32>; TABLES.len()] = Default::default();
         seen[0].insert(0);
-        Ok(Self { restore, rows, seen, classes: BTreeMap::new() })
+        Ok(Self { restore, governance, rows, seen, classes: BTreeMap::new() })
     }
 
     fn add(&mut self, columned: Columned) -> Result<(), PageError> {
         let Columned { page, attributes } = columned;
         let table = Table::try_from(page.table).unwrap_or_default();
         let Some(position) = TABLES.iter().position(|&known| known == table) else {
-            return Err(content(Invalid::new("table", "the number of a table, 1 to 7", page.table)));
+            return Err(content(Invalid::new("table", "the number of a table, 1 to 11", page.table)));
         };
         let (number, pages) = (page.number, pages_of(table, self.rows[position]));
-        // An image of sessions that were closed since: their pages are not written again when there are fewer.
-        if table == Table::Sessions && number >= pages {
+        // An image of rows that are gone since: when there are fewer, pages behind the last one are not written again.
+        if shrinks(table) && number >= pages {
             return Ok(());
         }
         if number >= pages || !self.seen[position].insert(number) {
@@ -214,7 +214,7 @@ impl Begun {
     }
 
     fn fill(&mut self, table: Table, page: v1::Page, apart: &[Vec<u8>], rows: Range<u32>) -> Result<(), Invalid> {
-        let restore = &mut self.restore;
+        let (restore, governance) = (&mut self.restore, &mut self.governance);
         match table {
             Table::Unspecified | Table::Meta => Ok(()),
             Table::Machines => self.machines(required("machines", "rows", page.machines)?, apart, &rows),
@@ -223,6 +223,22 @@ impl Begun {
             Table::Tasks => tasks(restore, &required("tasks", "rows", page.tasks)?, rows),
             Table::Allocations => allocations(restore, &required("allocations", "rows", page.allocations)?, rows),
             Table::Sessions => sessions(restore, required("sessions", "rows", page.sessions)?),
+            Table::Quotas => {
+                let page = required("quotas", "rows", page.quotas)?;
+                fill(&mut governance.quotas, present("quotas", page.quotas, quota_from_wire)?, &rows)
+            }
+            Table::Holds => {
+                let page = required("holds", "rows", page.holds)?;
+                fill(&mut governance.holds, present("holds", page.holds, hold_from_wire)?, &rows)
+            }
+            Table::Partitions => {
+                let page = required("partitions", "rows", page.partitions)?;
+                fill(&mut governance.partitions, present("partitions", page.partitions, partition_from_wire)?, &rows)
+            }
+            Table::UnknownTasks => {
+                let page = required("unknown_tasks", "rows", page.unknown_tasks)?;
+                fill(&mut governance.unknown, present("unknown_tasks", page.unknown_tasks, unknown_from_wire)?, &rows)
+            }
         }
     }
 }
@@ -280,9 +296,26 @@ impl Begun {
     }
 }
 
-/// A row that is there; one without content says that it was removed, and is not kept in pages.
-fn present<K, V>((key, value): (K, Option<V>)) -> Option<(K, V)> {
-    Some((key, value?))
+/// Whether rows of it that are gone leave no gap, so that it may have fewer pages than before.
+fn shrinks(table: Table) -> bool {
+    use Table::{Holds, Partitions, Quotas, Sessions, UnknownTasks};
+    matches!(table, Sessions | Quotas | Holds | Partitions | UnknownTasks)
+}
+
+/// Rows that are there; one without content says that it was removed, and is not kept in pages.
+fn present<W, K, V>(
+    field: &str,
+    rows: Vec<W>,
+    from_wire: impl Fn(W) -> Result<(K, Option<V>), Invalid>,
+) -> Result<Vec<(K, V)>, Invalid> {
+    Ok(each(field, rows, from_wire)?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+}
+
+/// Adds what a page has, which is all of its rows.
+fn fill<T>(all: &mut Vec<T>, more: Vec<T>, rows: &Range<u32>) -> Result<(), Invalid> {
+    bounds::column("rows", rows.len(), more.len())?;
+    all.extend(more);
+    Ok(())
 }
 
 /// A slot that belongs to the page.

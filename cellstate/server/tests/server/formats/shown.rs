@@ -39,11 +39,20 @@ impl Count {
     }
 }
 
-/// Counts by revision, the newest one last, and what happened to the job "first".
+/// Counts by revision, the newest one last, what happened to the job "first", and what is governed at the end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Shown {
     counts: Vec<Count>,
     story: String,
+    /// `None` in fixtures that have nothing of it.
+    governed: Option<String>,
+}
+
+/// What an operator laid down. Holds are not in it: they end by themselves.
+fn governed(cell: &plenum_model::Cell) -> String {
+    let quotas: Vec<_> = cell.quotas().map(|(name, _)| name.as_ref()).collect();
+    let partitions: Vec<_> = cell.partitions().map(|(name, _)| name.as_ref()).collect();
+    format!("quotas {} partitions {}", quotas.join(" "), partitions.join(" "))
 }
 
 impl Shown {
@@ -57,6 +66,17 @@ impl Shown {
         self.story = story(channel, self.newest().revision).await;
     }
 
+    /// Notes what is governed now.
+    pub(super) fn note_governed(&mut self, session: &Session) {
+        self.governed = Some(governed(&session.cell));
+    }
+
+    /// Checks that as much is governed as was noted.
+    pub(super) fn assert_is_governed(&self, cell: &plenum_model::Cell) {
+        let Some(expected) = &self.governed else { return };
+        assert_eq!(governed(cell), *expected);
+    }
+
     pub(super) fn newest(&self) -> Count {
         *self.counts.last().unwrap()
     }
@@ -67,6 +87,10 @@ impl Shown {
             let (what, rest) = line.split_once(": ").unwrap();
             if what == "first" {
                 rest.clone_into(&mut shown.story);
+                continue;
+            }
+            if what == "governed" {
+                shown.governed = Some(rest.to_owned());
                 continue;
             }
             let words: Vec<&str> = rest.split(' ').collect();
@@ -87,6 +111,9 @@ impl Shown {
             writeln!(text, "revision {revision}: live {live} machines {machines} jobs {jobs}").unwrap();
         }
         writeln!(text, "first: {}", self.story).unwrap();
+        if let Some(governed) = &self.governed {
+            writeln!(text, "governed: {governed}").unwrap();
+        }
         text
     }
 

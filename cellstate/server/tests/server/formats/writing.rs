@@ -33,13 +33,15 @@ pub(super) async fn write_fixture(folder: &Path) {
     step(&mut session, other, &mut shown).await;
     let first = submit(&channel, job("first", 6)).await;
     step(&mut session, first.revision, &mut shown).await;
-    let second = submit(&channel, job("second", 1)).await.revision;
-    step(&mut session, second, &mut shown).await;
+    let second = submit(&channel, job("second", 1)).await;
+    step(&mut session, second.revision, &mut shown).await;
     let stale = session.transaction(2, vec![placement(first.job, vec![1], vec![3])]);
     let transaction = session.transaction(1, vec![placement(first.job, vec![0, 1, 1], vec![0, 1, 2])]);
     let granted = session.commit(transaction).await.unwrap();
     assert_eq!(granted.granted, 3);
     step(&mut session, granted.revision, &mut shown).await;
+    let governed = govern(&channel, &session, second.job).await;
+    step(&mut session, governed, &mut shown).await;
     // A lost race, for what is kept about conflicts.
     let lost = session.commit(stale).await.unwrap();
     assert_eq!((lost.granted, lost.refusals[0].kind()), (0, v1::RefusalKind::Conflict));
@@ -61,11 +63,35 @@ pub(super) async fn write_fixture(folder: &Path) {
     assert_eq!(granted.granted, 2);
     step(&mut session, granted.revision, &mut shown).await;
     shown.note_story(&channel).await;
+    shown.note_governed(&session);
     fs::write(folder.join("backup"), backup(&channel).await).unwrap();
     drop((session, channel));
     server.shutdown().await.unwrap();
     copy(&dir, &folder.join("cell"));
     fs::write(folder.join("shown.txt"), shown.write()).unwrap();
+}
+
+/// Lays down a quota and a partition, and holds room for a job. Gives the last revision.
+async fn govern(channel: &Channel, session: &Session, job: u64) -> u64 {
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let limit = Some(v1::Quota { cpu_millis: Some(1_000_000), ..v1::Quota::default() });
+    govern.set_quota(v1::SetQuota { namespace: "default".into(), limit }).await.unwrap();
+    let rule = v1::Constraint {
+        attribute: "rack".into(),
+        operator: v1::Operator::Equal.into(),
+        values: vec!["nowhere".into()],
+    };
+    let lab = v1::SetPartition { name: "lab".into(), machines: vec![rule], schedulers: vec!["ml".into()] };
+    govern.set_partition(lab).await.unwrap();
+    let hold = v1::TakeHoldRequest {
+        session: session.welcome.session,
+        job,
+        machines: vec![0],
+        resources: Some(v1::Resources { cpu_millis: 1, ..v1::Resources::default() }),
+        within_micros: 300_000_000,
+    };
+    let taken = v1::cell_client::CellClient::new(channel.clone()).take_hold(hold).await.unwrap();
+    taken.into_inner().revision
 }
 
 /// Notes what the cell is once the mirror has a revision, and leaves time for a checkpoint.
