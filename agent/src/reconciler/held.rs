@@ -193,7 +193,9 @@ impl Held {
 
     /// What follows an end that nobody asked for.
     fn conclude(&mut self, now_ms: u64, exit: &Exit) {
-        if exit.succeeded() {
+        // What was asked to end may end well and not be done. Asked by others than the cell, as when its machine shuts down, it counts as
+        // if it had not obeyed.
+        if exit.succeeded() && !exit.stop_requested {
             self.end(now_ms, AllocationState::Complete, exit, String::new());
         } else if !is_worth_a_restart(exit) {
             self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
@@ -202,7 +204,7 @@ impl Held {
             if self.may_restart(now_ms, &policy) {
                 self.enter(now_ms, Phase::Pausing { until_ms: now_ms.saturating_add(policy.delay_ms) });
             } else {
-                self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
+                self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
             }
         }
     }
@@ -257,6 +259,10 @@ impl Held {
         self.enter(now_ms, Phase::Starting);
         Some(TaskSpec { restart: self.restart, ..work.task.clone() })
     }
+}
+
+fn why_failed(exit: &Exit) -> String {
+    if exit.succeeded() { format!("it was told to end by others than its cell ({exit})") } else { exit.to_string() }
 }
 
 /// Doing the same again here can't find a command, and can't find a lost shim.

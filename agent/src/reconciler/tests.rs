@@ -10,7 +10,7 @@ use plenum_model::JobId;
 
 use super::*;
 use crate::{
-    driver::Driver,
+    driver::{Driver, Exit},
     fake::{FakeDriver, Fate},
     traces::Traces,
 };
@@ -298,7 +298,7 @@ fn restarts_outside_the_window_do_not_count() {
 
 #[test]
 fn a_command_that_is_not_there_is_not_tried_again() {
-    use crate::driver::{Exit, Failure, FailureKind};
+    use crate::driver::{Failure, FailureKind};
     let exit = Exit::failed(Failure::new(FailureKind::CommandNotFound, "command not found: x"), 0);
     let mut story = Story::new(move |_| Fate { exit: exit.clone(), ..Fate::succeeds_after_ms(0) });
     story.registered();
@@ -475,6 +475,25 @@ fn a_machine_that_booted_lost_its_tasks_and_starts_none_of_them_again() {
     story.assignments(true, vec![], &[1]);
     story.pass_ms(1000, true);
     assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&Failed)));
+}
+
+// A machine was shut down: its shims were told to end, and a task that ended well then, in the middle of its work, counted as complete after
+// the boot. So did one whose agent was ended with its tasks while the cell was away.
+#[test]
+fn a_task_that_ends_well_because_others_told_it_to_is_not_complete() {
+    let obeys = Exit { stop_requested: true, ..Fate::succeeds_after_ms(0).exit };
+    let mut story = Story::new(move |_| Fate { exit: obeys.clone(), ..Fate::succeeds_after_ms(100) });
+    let restarts = RestartPolicy { attempts: 1, delay_ms: 0, within_ms: 0 };
+    story.registered();
+    story.assignments(true, vec![assignment(1), with_restarts(2, restarts)], &[]);
+    story.now_ms += 200;
+    story.driver.advance(story.now_ms);
+    story.crash();
+    story.registered();
+    let known = |assignment: Assignment| Assignment { may_start: false, ..assignment };
+    story.assignments(true, vec![known(assignment(1)), known(with_restarts(2, restarts))], &[]);
+    assert_eq!((story.reported(1).last(), story.starts().last()), (Some(&Failed), Some(&(2, 1))));
+    assert!(!story.reported.iter().any(|(_, state)| *state == Complete));
 }
 
 #[test]
