@@ -55,6 +55,8 @@ pub enum FailureKind {
     OutOfMemory,
     /// Its shim vanished without leaving word; what was left of it has been killed.
     LostTrack,
+    /// The machine booted while it ran.
+    Booted,
 }
 
 /// A [`FailureKind`] with the facts, in words for people.

@@ -139,7 +139,7 @@ impl FakeDriver {
         let now_ms = self.now_ms;
         self.tasks.values_mut().for_each(|task| task.fate.gone_after_ms = 0);
         for task in self.tasks.values_mut().filter(|task| task.exit.is_none()) {
-            let failure = Failure::new(FailureKind::LostTrack, "the machine was booted while it ran");
+            let failure = Failure::new(FailureKind::Booted, "the machine was booted while it ran");
             task.exit = Some(Exit::failed(failure, now_ms));
             task.ended_at_ms = now_ms;
         }

@@ -176,12 +176,13 @@ fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so.
 pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec) -> Exit {
     kill_what_is_left(directory, spec);
-    let message = if spec.boot_id == boot_id() {
-        "its shim was killed: the task's end is unknown, and what was left of it has been killed"
+    let (kind, message) = if spec.boot_id == boot_id() {
+        let message = "its shim was killed: the task's end is unknown, and what was left of it has been killed";
+        (FailureKind::LostTrack, message)
     } else {
-        "the machine was booted while it ran"
+        (FailureKind::Booted, "the machine was booted while it ran")
     };
-    let exit = Exit::failed(Failure::new(FailureKind::LostTrack, message), unix_ms());
+    let exit = Exit::failed(Failure::new(kind, message), unix_ms());
     if let Err(error) = durable::write_atomically(&directory.exit(spec.task.restart), &exit) {
         // The next recovery comes to the same end.
         tracing::warn!(%error, "can't write down the end of a task");

@@ -197,6 +197,9 @@ impl Held {
         // if it had not obeyed.
         if exit.succeeded() && !exit.stop_requested {
             self.end(now_ms, AllocationState::Complete, exit, String::new());
+        } else if exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Booted) {
+            // Nothing that it did: with its machine it is lost, and its attempts are not counted.
+            self.end(now_ms, AllocationState::EndedLost, exit, exit.to_string());
         } else if !is_worth_a_restart(exit) {
             self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
         } else if let Some(assignment) = &self.assignment {
@@ -269,7 +272,9 @@ fn why_failed(exit: &Exit) -> String {
 fn is_worth_a_restart(exit: &Exit) -> bool {
     exit.failure.as_ref().is_none_or(|failure| match failure.kind {
         FailureKind::OutOfMemory | FailureKind::Setup => true,
-        FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::LostTrack => false,
+        FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::LostTrack | FailureKind::Booted => {
+            false
+        }
     })
 }
 

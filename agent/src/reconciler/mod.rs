@@ -395,13 +395,14 @@ impl AgentReconciler {
 
     /// Does what can be done now.
     fn advance(&mut self, now_millis: u64, outputs: &mut Vec<Output>) {
-        self.advance_standing(now_millis, outputs);
-        // What ends or is stopped first, so that it opens the way for the others in the same step.
+        // What ends or is stopped first, so that it opens the way for the others in the same step, and a registration has it: after a boot,
+        // what it does not have as ended is lost.
         for (&allocation, held) in &mut self.held {
             if held.settle(now_millis) {
                 outputs.push(Output::Stop(allocation));
             }
         }
+        self.advance_standing(now_millis, outputs);
         let held = &self.held;
         self.fence.retain(|allocation| held.get(allocation).is_some_and(|held| !held.is_ended()));
         if self.may_start(now_millis) {

@@ -177,7 +177,7 @@ impl Story {
     }
 }
 
-use AllocationState::{Complete, Failed, Running, Starting, Stopped};
+use AllocationState::{Complete, EndedLost, Failed, Running, Starting, Stopped};
 
 #[test]
 fn a_wanted_task_is_started_once_and_its_end_reported_until_answered() {
@@ -474,7 +474,30 @@ fn a_machine_that_booted_lost_its_tasks_and_starts_none_of_them_again() {
     story.registered();
     story.assignments(true, vec![], &[1]);
     story.pass_ms(1000, true);
-    assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&Failed)));
+    assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&EndedLost)));
+}
+
+// The first registration after a boot was made before the agent had drawn its conclusions: a task that had ended well ran again elsewhere. In
+// further ones, as when the network comes up late, tasks that the boot had ended counted as failed, and used up their attempts.
+#[test]
+fn each_registration_after_a_boot_tells_what_had_ended_before_and_what_is_lost() {
+    let mut story = Story::new(|task| match task.allocation {
+        one if one == id(1) => Fate::succeeds_after_ms(100),
+        _ => Fate::runs_for_ever(),
+    });
+    story.registered();
+    story.assignments(true, vec![assignment(1), assignment(2)], &[]);
+    story.now_ms += 200;
+    story.driver.advance(story.now_ms);
+    story.driver.reboot();
+    story.crash();
+    for _ in 0..3 {
+        let [Output::Register { inventory, .. }] = &story.take(|_| true)[..] else { panic!("{:?}", story.sent) };
+        let states: Vec<_> = inventory.iter().map(|item| (item.allocation.slot, item.status.state)).collect();
+        assert_eq!(states, [(1, Complete), (2, EndedLost)]);
+        story.input(Input::RegisterFailed);
+        story.pass_ms(Settings::default().retry_ms_max, false);
+    }
 }
 
 // A machine was shut down: its shims were told to end, and a task that ended well then, in the middle of its work, counted as complete after
