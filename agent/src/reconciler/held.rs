@@ -146,8 +146,8 @@ impl Held {
         times.into_iter().flatten().filter(|at_ms| *at_ms > now_ms).min()
     }
 
-    /// Draws conclusions from what is known. True: the driver must be told to stop it.
-    pub(super) fn settle(&mut self, now_ms: u64) -> bool {
+    /// Draws conclusions from what is known. True: the driver must be told to stop it. `leaving`: the agent ends, perhaps with its machine.
+    pub(super) fn settle(&mut self, now_ms: u64, leaving: bool) -> bool {
         match (&self.phase, self.stop) {
             (Phase::Ended(_), _) => false,
             (Phase::Waiting { recorded: true }, Some(_)) => {
@@ -161,6 +161,8 @@ impl Held {
                 false
             }
             (Phase::Starting | Phase::Running, Some(_)) => !std::mem::replace(&mut self.stop_told, true),
+            // The next agent knows whether the machine booted, or was only rid of its tasks.
+            (Phase::Exited { exit, gone: true }, None) if leaving && exit.stop_requested => false,
             (Phase::Exited { exit, gone: true }, stop) => {
                 let exit = exit.clone();
                 match stop {

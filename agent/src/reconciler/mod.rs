@@ -398,7 +398,7 @@ impl AgentReconciler {
         // What ends or is stopped first, so that it opens the way for the others in the same step, and a registration has it: after a boot,
         // what it does not have as ended is lost.
         for (&allocation, held) in &mut self.held {
-            if held.settle(now_millis) {
+            if held.settle(now_millis, self.leaving) {
                 outputs.push(Output::Stop(allocation));
             }
         }

@@ -477,6 +477,25 @@ fn a_machine_that_booted_lost_its_tasks_and_starts_none_of_them_again() {
     assert_eq!((story.starts(), story.reported(1).last()), (vec![(1, 0)], Some(&EndedLost)));
 }
 
+// Of a machine that was shut down the last word was that its tasks had failed, where the agent had a moment longer than they.
+#[test]
+fn an_agent_that_leaves_draws_no_conclusions_from_ends_that_others_asked_for() {
+    let told = Exit { code: None, signal: Some(15), stop_requested: true, ..Fate::runs_for_ever().exit };
+    let mut story = Story::new(move |_| Fate { exit: told.clone(), ..Fate::succeeds_after_ms(100) });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.input(Input::Leave);
+    story.pass_ms(1000, true);
+    assert_eq!((story.reported(1).last(), story.running()), (Some(&Running), vec![]));
+    story.driver.reboot();
+    story.crash();
+    assert_eq!(
+        story.status(1).map(|status| status.state),
+        Some(Running),
+        "the cell counts it as lost with its machine"
+    );
+}
+
 // The first registration after a boot was made before the agent had drawn its conclusions: a task that had ended well ran again elsewhere. In
 // further ones, as when the network comes up late, tasks that the boot had ended counted as failed, and used up their attempts.
 #[test]
