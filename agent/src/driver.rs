@@ -120,10 +120,18 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What a driver says. For one start, in this order: `Started` at most once, `Exited` once, `Gone` once.
+/// What a driver says. For one start, in this order: `Recorded` and `Started` at most once each, `Exited` once, `Gone` once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriverEvent {
+    /// It is written down: whichever agent comes next finds it.
+    Recorded {
+        /// The allocation.
+        #[serde(with = "id_as_number")]
+        allocation: AllocationId,
+        /// Which start of it.
+        restart: u32,
+    },
     /// The command runs.
     Started {
         /// The allocation.

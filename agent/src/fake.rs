@@ -11,7 +11,9 @@ use crate::driver::{Driver, DriverEvent, Exit, Failure, FailureKind, Found, Reco
 /// What becomes of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// From the start to the running command.
+    /// From the order to its being written down: what is not is lost with its agent. Of an allocation's first start.
+    pub recorded_after_ms: u64,
+    /// From then to the running command.
     pub starts_after_ms: u64,
     /// From then to its end by itself; `None`: it runs until it is stopped.
     pub runs_ms: Option<u64>,
@@ -41,7 +43,7 @@ impl Fate {
     #[must_use]
     pub fn runs_for_ever() -> Self {
         let exit = Exit { code: Some(0), started_unix_ms: Some(0), ..Exit::default() };
-        Self { starts_after_ms: 0, runs_ms: None, exit, stops_after_ms: 0, gone_after_ms: 0 }
+        Self { recorded_after_ms: 0, starts_after_ms: 0, runs_ms: None, exit, stops_after_ms: 0, gone_after_ms: 0 }
     }
 }
 
@@ -49,6 +51,7 @@ impl Fate {
 struct FakeTask {
     task: TaskSpec,
     fate: Fate,
+    recorded_at_ms: u64,
     started_at_ms: Option<u64>,
     ends_at_ms: Option<u64>,
     stopped: bool,
@@ -62,6 +65,7 @@ struct FakeTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
     Nothing,
+    Recorded,
     Started,
     Exited,
     Gone,
@@ -99,6 +103,10 @@ impl FakeDriver {
         for (&allocation, task) in &mut self.tasks {
             task.advance(now_ms);
             let restart = task.task.restart;
+            if task.recorded_at_ms <= now_ms && task.told < Told::Recorded {
+                task.told = Told::Recorded;
+                events.push(DriverEvent::Recorded { allocation, restart });
+            }
             if task.started_at_ms.is_some_and(|at_ms| at_ms <= now_ms) && task.told < Told::Started {
                 task.told = Told::Started;
                 events.push(DriverEvent::Started { allocation, restart });
@@ -160,7 +168,8 @@ impl FakeTask {
 
     fn next_at_ms(&self) -> Option<u64> {
         match self.told {
-            Told::Nothing => self.started_at_ms.or(self.ends_at_ms),
+            Told::Nothing => Some(self.recorded_at_ms),
+            Told::Recorded => self.started_at_ms.or(self.ends_at_ms),
             Told::Started => self.ends_at_ms,
             Told::Exited => Some(self.ended_at_ms + self.fate.gone_after_ms),
             Told::Gone => None,
@@ -178,6 +187,13 @@ impl FakeTask {
 impl Driver for FakeDriver {
     fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let now_ms = self.now_ms;
+        // Never made: the next one is the first.
+        let lost = |task: &FakeTask| task.recorded_at_ms > now_ms;
+        let is_lost = |start: &(AllocationId, u32)| {
+            self.tasks.get(&start.0).is_some_and(|task| lost(task) && task.task.restart == start.1)
+        };
+        self.starts.retain(|start| !is_lost(start));
+        self.tasks.retain(|_, task| !lost(task));
         let mut all = Vec::new();
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
             task.advance(now_ms);
@@ -212,9 +228,12 @@ impl Driver for FakeDriver {
         };
         self.starts.push((task.allocation, task.restart));
         let fate = (self.fate)(&task);
-        let runs_at_ms = self.now_ms + fate.starts_after_ms;
+        // Of a later start there are traces of those before it, whatever becomes of it.
+        let recorded_at_ms = self.now_ms + if task.restart == 0 { fate.recorded_after_ms } else { 0 };
+        let runs_at_ms = recorded_at_ms + fate.starts_after_ms;
         let never_ran = fate.exit.started_unix_ms.is_none() && fate.exit.failure.is_some();
         let fake = FakeTask {
+            recorded_at_ms,
             started_at_ms: (!never_ran).then_some(runs_at_ms),
             ends_at_ms: fate.runs_ms.map(|runs_ms| runs_at_ms + runs_ms),
             stopped: false,

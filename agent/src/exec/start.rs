@@ -107,7 +107,11 @@ pub(super) async fn live(
                 let is_void = *stop.borrow() > Asked::Run;
                 if is_void { void(&options, allocation, restart) } else { prepare(&options, &task, &recording) }
             };
-            patiently(Some(&slots), allocation, work).await
+            let prepared = patiently(Some(&slots), allocation, work).await;
+            if matches!(prepared, Prepared::Watched(_)) {
+                let _ = events.send(DriverEvent::Recorded { allocation, restart }).await;
+            }
+            prepared
         }
     };
     let mut started_told = false;

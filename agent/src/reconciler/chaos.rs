@@ -59,6 +59,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut fates = Random(seed ^ 0xfa7e);
         let driver = FakeDriver::new(move |_| Fate {
+            recorded_after_ms: if fates.one_in(4) { fates.below(3000) } else { 0 },
             starts_after_ms: fates.below(50),
             runs_ms: (!fates.one_in(3)).then(|| fates.below(5000)),
             stops_after_ms: fates.below(300),

@@ -51,6 +51,8 @@ pub(super) struct Held {
     stop_told: bool,
     pub(super) phase: Phase,
     since_ms: u64,
+    /// The driver has written a start of it down: the next agent finds it.
+    pub(super) is_recorded: bool,
     /// The number of its latest start.
     pub(super) restart: u32,
     pub(super) restarted_at_ms: Vec<u64>,
@@ -68,6 +70,7 @@ impl Held {
             stop_told: false,
             phase,
             since_ms: now_ms,
+            is_recorded: false,
             restart: 0,
             restarted_at_ms: Vec::new(),
             traces: None,
@@ -131,8 +134,9 @@ impl Held {
             return None;
         }
         let status = self.status().filter(|status| self.acknowledged.as_ref() != Some(status))?;
-        let passing = status.state == AllocationState::Starting && now_ms < self.since_ms + STARTING_REPORTED_AFTER_MS;
-        (!passing).then_some(status)
+        // Told of a start that is not written down, the cell would not let the next agent make it: that one could not know whether it was made.
+        let untold = now_ms < self.since_ms + STARTING_REPORTED_AFTER_MS || !self.is_recorded;
+        (status.state != AllocationState::Starting || !untold).then_some(status)
     }
 
     /// When, after now, time alone changes what it does or tells.

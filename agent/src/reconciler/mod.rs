@@ -362,6 +362,7 @@ impl AgentReconciler {
             Found::Ended(exit) => Phase::Exited { exit, gone: true },
         };
         let mut held = Held::new(now_millis, phase);
+        held.is_recorded = true;
         held.restart = restart;
         held.restarted_at_ms = earlier_ends_unix_ms;
         held.traces = traces;
@@ -369,11 +370,13 @@ impl AgentReconciler {
     }
 
     fn driver_event(&mut self, now_millis: u64, event: DriverEvent) {
-        let (DriverEvent::Started { allocation, restart }
+        let (DriverEvent::Recorded { allocation, restart }
+        | DriverEvent::Started { allocation, restart }
         | DriverEvent::Exited { allocation, restart, .. }
         | DriverEvent::Gone { allocation, restart }) = event;
         // An event of an earlier start is news of yesterday.
         let Some(held) = self.held.get_mut(&allocation).filter(|held| held.restart == restart) else { return };
+        held.is_recorded |= matches!(event, DriverEvent::Recorded { .. } | DriverEvent::Started { .. });
         match (event, &mut held.phase) {
             (DriverEvent::Started { .. }, Phase::Starting) => held.enter(now_millis, Phase::Running),
             (DriverEvent::Exited { exit, .. }, Phase::Starting | Phase::Running) => {

@@ -209,6 +209,24 @@ fn nothing_starts_before_the_whole_set_is_known() {
     assert_eq!(story.starts(), [(1, 0)]);
 }
 
+// Starts waited for their turn at a slow disk, and the cell was told that they were starting. The next agent found no trace of them, had to
+// think that they had run, and they had failed without ever having been made.
+#[test]
+fn a_start_that_is_not_written_down_yet_is_not_told_and_the_next_agent_makes_it() {
+    let mut story = Story::new(|_| Fate { recorded_after_ms: 2000, starts_after_ms: 2000, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(1500, true);
+    assert_eq!((story.reported(1), story.starts()), (vec![], vec![(1, 0)]));
+    story.crash();
+    story.registered();
+    story.assignments(true, vec![Assignment { may_start: story.reported(1).is_empty(), ..assignment(1) }], &[]);
+    story.pass_ms(2500, true);
+    assert_eq!(story.reported(1), [Starting], "now it is written down");
+    story.pass_ms(2500, true);
+    assert_eq!((story.reported(1), story.starts()), (vec![Starting, Running], vec![(1, 0)]));
+}
+
 #[test]
 fn a_successor_waits_until_its_list_is_empty() {
     let mut story = Story::new(|_| Fate { stops_after_ms: 100, ..Fate::runs_for_ever() });

@@ -106,12 +106,22 @@ impl Bench {
     }
 
     pub(crate) async fn next_event(&mut self) -> DriverEvent {
+        loop {
+            let event = self.any_event().await;
+            if !matches!(event, DriverEvent::Recorded { .. }) {
+                return event;
+            }
+        }
+    }
+
+    async fn any_event(&mut self) -> DriverEvent {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event within a minute").unwrap()
     }
 
+    /// Waits until the only task that begins was written down, and then runs.
     pub(crate) async fn started(&mut self) {
-        let event = self.next_event().await;
-        assert!(matches!(event, DriverEvent::Started { .. }), "{event:?}");
+        let events = [self.any_event().await, self.any_event().await];
+        assert!(matches!(events, [DriverEvent::Recorded { .. }, DriverEvent::Started { .. }]), "{events:?}");
     }
 
     /// Waits for the end of the only task, and that nothing is left of it.

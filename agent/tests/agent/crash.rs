@@ -64,7 +64,12 @@ impl Agent {
     }
 
     fn event(&mut self) -> DriverEvent {
-        serde_json::from_str(&self.line()).unwrap()
+        loop {
+            let event = serde_json::from_str(&self.line()).unwrap();
+            if !matches!(event, DriverEvent::Recorded { .. }) {
+                return event;
+            }
+        }
     }
 
     fn exit(&mut self) -> Exit {

@@ -111,7 +111,7 @@ pub(super) fn assignments(input: &[u8]) -> bool {
 fn obeyed(output: reconciler::Output) -> Vec<DriverEvent> {
     match output {
         reconciler::Output::Start(TaskSpec { allocation, restart, .. }) => {
-            vec![DriverEvent::Started { allocation, restart }]
+            vec![DriverEvent::Recorded { allocation, restart }, DriverEvent::Started { allocation, restart }]
         }
         reconciler::Output::Stop(allocation) => {
             let (restart, exit) = (0, Exit { signal: Some(15), ..Exit::default() });
