@@ -85,7 +85,7 @@ pub fn boot_id() -> &'static str {
 /// The pids of all processes below `ancestor`, whatever session or group they moved to.
 pub(crate) fn descendants(ancestor: i32) -> Vec<i32> {
     let mut children = BTreeMap::<i32, Vec<i32>>::new();
-    for pid in all_pids() {
+    for pid in all_pids().unwrap_or_default() {
         if let Ok(stat) = Stat::read(pid) {
             children.entry(stat.parent).or_default().push(pid);
         }
@@ -103,15 +103,26 @@ pub(crate) fn descendants(ancestor: i32) -> Vec<i32> {
 ///
 /// The last resort for tasks whose shim was killed where there is neither a cgroup nor a pid namespace: it finds only
 /// processes that this user may look into, and none that cleaned their environment before an exec.
-pub(crate) fn with_environment_entry(entry: &str) -> Vec<i32> {
-    let this = Pid::this().as_raw();
-    all_pids()
-        .filter(|&pid| {
-            pid != this
-                && fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|one| one == entry.as_bytes()))
-        })
-        .collect()
+///
+/// # Errors
+/// When one can't be looked at for another reason than that it is gone or somebody else's, such as without a descriptor left. Then nobody
+/// knows which there are.
+pub(crate) fn with_environment_entry(entry: &str) -> io::Result<Vec<i32>> {
+    let (this, mut found) = (Pid::this().as_raw(), Vec::new());
+    for pid in all_pids()?.into_iter().filter(|&pid| pid != this) {
+        match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(environment) if environment.split(|&byte| byte == 0).any(|one| one == entry.as_bytes()) => {
+                found.push(pid)
+            }
+            Err(error) if !is_gone_or_others(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn is_gone_or_others(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) || is_no_such_process(error)
 }
 
 /// Handles of processes that are open at a time: few beside the descriptors that a process may have.
@@ -153,8 +164,12 @@ pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) -> usize {
     listed.len()
 }
 
-fn all_pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+fn all_pids() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }
 
 struct Stat {
@@ -202,10 +217,10 @@ mod tests {
         assert!(descendants(std::process::id().try_into().unwrap()).contains(&pid));
         // In the middle of its exec a process has no environment that can be read.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let mut found = with_environment_entry(&entry);
+        let mut found = with_environment_entry(&entry).unwrap();
         while found.is_empty() && std::time::Instant::now() < deadline {
             std::thread::yield_now();
-            found = with_environment_entry(&entry);
+            found = with_environment_entry(&entry).unwrap();
         }
         assert_eq!(kill_listed(|| vec![pid]), 1);
         assert_eq!(found, [pid]);

@@ -177,20 +177,18 @@ impl AgentCgroup {
     }
 
     /// The names of the groups below this one: tasks of this agent, or what a crash left of them.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .parents
-            .values()
-            .flat_map(|parent| fs::read_dir(parent).into_iter().flatten())
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                entry.file_type().ok()?.is_dir().then(|| entry.file_name().into_string().ok()).flatten()
-            })
-            .collect();
+    ///
+    /// # Errors
+    /// When they can't be listed.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for parent in self.parents.values() {
+            let children = task::children(parent)?;
+            names.extend(children.iter().filter_map(|child| Some(child.file_name()?.to_str()?.to_owned())));
+        }
         names.sort();
         names.dedup();
-        names
+        Ok(names)
     }
 
     /// Removes the agent's own groups, and `plenum` above it when no other agent uses it. Groups of tasks that are

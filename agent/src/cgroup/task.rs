@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{Controller, Version};
@@ -124,9 +125,16 @@ impl TaskCgroup {
     }
 
     /// True when no process is in it, nor in any group that the task made below it.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.distinct_directories().all(|directory| pids_below(directory).is_empty())
+    ///
+    /// # Errors
+    /// When that can't be found out, such as without a descriptor left. What can't be looked at is not empty.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        for directory in self.distinct_directories() {
+            if !pids_below(directory).map_err(|error| about(directory, &error))?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Kills all processes in it. They may take some time to be gone: see [`TaskCgroup::is_empty`].
@@ -142,18 +150,20 @@ impl TaskCgroup {
             let _ = write(&directory.join("pids.max"), 0);
         }
         for directory in self.distinct_directories() {
-            kill_listed(|| pids_below(directory));
+            kill_listed(|| pids_below(directory).unwrap_or_default());
         }
     }
 
     /// Kills until nothing is left, for at most `within`. True: it is empty.
-    #[must_use]
-    pub fn kill_until_empty(&self, within: Duration) -> bool {
+    ///
+    /// # Errors
+    /// When it can't be found out at the end of that time whether it is.
+    pub fn kill_until_empty(&self, within: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + within;
         let mut pause = Duration::from_micros(200);
         loop {
-            if self.is_empty() {
-                return true;
+            if matches!(self.is_empty(), Ok(true)) {
+                return Ok(true);
             }
             self.kill();
             if Instant::now() >= deadline {
@@ -190,7 +200,7 @@ impl TaskCgroup {
 }
 
 fn remove_below(directory: &Path) -> io::Result<()> {
-    for child in children(directory) {
+    for child in children(directory)? {
         remove_below(&child)?;
     }
     match fs::remove_dir(directory) {
@@ -199,20 +209,36 @@ fn remove_below(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn pids_below(directory: &Path) -> Vec<i32> {
-    let own = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+fn pids_below(directory: &Path) -> io::Result<Vec<i32>> {
+    let own = unless_gone(fs::read_to_string(directory.join("cgroup.procs")))?;
     let mut pids: Vec<i32> = own.lines().filter_map(|line| line.trim().parse().ok()).collect();
-    for child in children(directory) {
-        pids.extend(pids_below(&child));
+    for child in children(directory)? {
+        pids.extend(pids_below(&child)?);
     }
-    pids
+    Ok(pids)
 }
 
-fn children(directory: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(directory).into_iter().flatten().filter_map(|entry| {
-        let entry = entry.ok()?;
-        entry.file_type().ok()?.is_dir().then(|| entry.path())
-    })
+pub(super) fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut children = Vec::new();
+    for entry in unless_gone(fs::read_dir(directory).map(Some))?.into_iter().flatten() {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => children.push(entry.path()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(children)
+}
+
+/// What was read of a group. There is nothing of one that is gone, or was removed while it was read; nor in a group of threads, whose
+/// processes are listed above it.
+fn unless_gone<T: Default>(read: io::Result<T>) -> io::Result<T> {
+    let gone = [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP];
+    match read {
+        Err(error) if gone.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => Ok(T::default()),
+        other => other,
+    }
 }
 
 fn keyed_value(text: &str, key: &str) -> Option<u64> {

@@ -27,7 +27,7 @@ fn version_one_gets_a_directory_and_limits_in_each_hierarchy() {
     assert_eq!(read(&mount("memory").join("plenum/m1/7-1/memory.limit_in_bytes")), "67108864");
     assert_eq!(read(&mount("pids").join("plenum/m1/7-1/pids.max")), "32");
     assert!(!mount("memory").join("plenum/m1/7-1/memory.memsw.limit_in_bytes").exists(), "swap isn't counted here");
-    assert_eq!(agent.names(), ["7-1"]);
+    assert_eq!(agent.names().unwrap(), ["7-1"]);
 
     let memory = mount("memory").join("plenum/m1/7-1");
     fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
@@ -55,6 +55,26 @@ fn version_two_hands_controllers_down_and_writes_one_directory() {
     assert_eq!(read(&directory.join("pids.max")), "32");
     fs::write(directory.join("memory.events"), "low 0\noom 2\noom_kill 2\noom_group_kill 1\n").unwrap();
     assert_eq!(task.oom_kills(), 2);
+}
+
+// A group whose processes could not be listed, as without a descriptor left, counted as empty: the cell was told that nothing was left of
+// a task that ran on.
+#[test]
+fn a_group_that_can_not_be_looked_at_is_not_empty() {
+    let tree = tempfile::tempdir().unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([(Controller::Cpu, tree.path().join("cpu"))]));
+    let agent = AgentCgroup::prepare(&mounts, "m1").0.unwrap();
+    let task = agent.task("1-0");
+    assert!(task.is_empty().unwrap(), "there is none");
+    task.create(&LIMITS).unwrap();
+    // A directory can't be read as a file.
+    let unreadable = tree.path().join("cpu/plenum/m1/1-0/below/cgroup.procs");
+    fs::create_dir_all(&unreadable).unwrap();
+    let message = task.is_empty().unwrap_err().to_string();
+    assert!(message.contains("plenum/m1/1-0"), "{message}");
+    assert!(task.kill_until_empty(std::time::Duration::from_millis(10)).is_err());
+    fs::remove_dir(&unreadable).unwrap();
+    assert!(task.is_empty().unwrap());
 }
 
 #[test]

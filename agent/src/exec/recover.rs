@@ -8,6 +8,7 @@ use super::{ExecOptions, clean::ENDS_KEPT, start::Adopted};
 use plenum_model::{AllocationId, is_name};
 
 use crate::{
+    cgroup::{AgentCgroup, TaskCgroup},
     directories::{AgentDirectory, AllocationDirectory},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
@@ -103,15 +104,16 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
             looked.extend(look_at_one(directory, allocation)?);
         }
     }
+    let names = options.cgroup.as_ref().map_or_else(|| Ok(Vec::new()), AgentCgroup::names)?;
     let found: Vec<_> = looked.into_iter().map(recover_one).collect();
     if let Some(parent) = &options.cgroup {
-        for name in parent.names() {
+        for name in names {
             let alive = |(recovered, adopted): &(Recovered, Option<Adopted>)| {
                 (adopted.is_some() || recovered.found == Found::NotStarted) && recovered.allocation.to_string() == name
             };
             if is_name(&name, false) && !found.iter().any(alive) {
                 let left = parent.task(&name);
-                log_if_stuck(left.kill_until_empty(KILLED_WITHIN), &name);
+                is_emptied(&left, &name);
                 log_if_failed(left.remove());
             }
         }
@@ -193,9 +195,7 @@ pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec) -> Ex
 /// Removes the cgroup of a start whose shim ended. Where that ended as it should, both are gone already.
 pub(super) fn remove_cgroup(spec: &ShimSpec) {
     if let Some(cgroup) = &spec.cgroup {
-        while !cgroup.kill_until_empty(KILLED_WITHIN) {
-            log_if_stuck(false, &spec.task.allocation.to_string());
-        }
+        while !is_emptied(cgroup, &spec.task.allocation.to_string()) {}
         log_if_failed(cgroup.remove());
     }
 }
@@ -209,18 +209,30 @@ fn kill_what_is_left(directory: &AllocationDirectory, spec: &ShimSpec) {
     // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
     // this agent has a directory of its own, so this names exactly one.
     let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
+    let mut told = false;
     loop {
-        if kill_listed(|| with_environment_entry(&mark)) == 0 {
-            return;
+        match with_environment_entry(&mark) {
+            Ok(left) if left.is_empty() => return,
+            Ok(_) => {
+                kill_listed(|| with_environment_entry(&mark).unwrap_or_default());
+            }
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!(%error, mark, "can't find out which processes are left of a task: tries again");
+            }
+            Err(_) => {}
         }
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn log_if_stuck(empty: bool, name: &str) {
-    if !empty {
-        tracing::warn!(cgroup = name, "killed processes don't go away: they hang in the kernel");
+/// Kills what is in a group, and waits a while. True: it is empty; or else the log says why it is not known to be.
+fn is_emptied(cgroup: &TaskCgroup, name: &str) -> bool {
+    match cgroup.kill_until_empty(KILLED_WITHIN) {
+        Ok(true) => return true,
+        Ok(false) => tracing::warn!(cgroup = name, "killed processes don't go away: they hang in the kernel"),
+        Err(error) => tracing::warn!(cgroup = name, %error, "can't find out which processes are left of a task"),
     }
+    false
 }
 
 fn log_if_failed(removed: io::Result<()>) {

@@ -187,7 +187,8 @@ impl Supervisor<'_> {
                     Err(_) => break true,
                 }
             };
-            if no_child_left && self.spec.cgroup.as_ref().is_none_or(crate::cgroup::TaskCgroup::is_empty) {
+            let is_empty = |cgroup: &crate::cgroup::TaskCgroup| matches!(cgroup.is_empty(), Ok(true));
+            if no_child_left && self.spec.cgroup.as_ref().is_none_or(is_empty) {
                 return;
             }
             self.kill_all();

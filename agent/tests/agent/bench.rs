@@ -131,7 +131,7 @@ impl Bench {
                 let event = self.next_event().await;
                 assert!(matches!(event, DriverEvent::Gone { allocation: gone, .. } if gone == allocation), "{event:?}");
                 assert_eq!(
-                    self.cgroup.as_ref().map(AgentCgroup::names).unwrap_or_default(),
+                    self.cgroup.as_ref().map(|cgroup| cgroup.names().unwrap()).unwrap_or_default(),
                     [""; 0],
                     "cgroups are left"
                 );
@@ -170,9 +170,9 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         if let Some(cgroup) = &self.cgroup {
-            for name in cgroup.names() {
+            for name in cgroup.names().unwrap() {
                 let left = cgroup.task(&name);
-                assert!(left.kill_until_empty(Duration::from_secs(10)));
+                assert!(left.kill_until_empty(Duration::from_secs(10)).unwrap());
                 let _ = left.remove();
             }
             cgroup.remove();
