@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Command, Decision, MachineId, RejectionCode};
+use plenum_model::{BootId, Cell, Command, Decision, Inventory, Machine, MachineId, RejectionCode};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -146,6 +146,18 @@ fn checked_instance(instance: String) -> Result<String, Failure> {
     Err(Failure::invalid(format!("instance: expected at most {INSTANCE_BYTES_MAX} of a-z, 0-9 and -, found others")))
 }
 
+/// Leaves out of a registration's inventory what the cell knows of the machine as well: thousands of tasks with their traces would be more
+/// than a frame of the log has room for, and their machine could never come back. After a boot an inventory tells what had ended, so
+/// then all of it counts. What ends before the registration is decided, and was left out, the agent stops: it is wanted no more.
+fn leave_out_known(cell: &Cell, command: &mut Command) {
+    let Command::RegisterMachine { name, boot_id, inventory, .. } = command else { return };
+    let same_boot = |machine: &&Arc<Machine>| machine.boot_id == BootId::from(boot_id.as_ref());
+    let Some(machine) = cell.machine_named(name).filter(same_boot) else { return };
+    let is_known =
+        |item: &Inventory| cell.allocation(item.allocation).is_some_and(|found| found.row.machine == machine.id.slot);
+    inventory.retain(|item| !is_known(item));
+}
+
 fn taken(name: &str) -> Failure {
     let message = format!(
         "machine {name} is served by an agent with another directory, and its lease is alive; give this one another --name, \
@@ -174,14 +186,17 @@ impl v1::agents_server::Agents for AgentsService {
         let hub = &self.shared.hub;
         // The same boot in the same epoch would look like one agent, and both would start every task.
         let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;
-        let known = self.shared.snapshot().await.machine_named(&machine.name).map(|known| (known.id, known.epoch));
+        let cell = self.shared.snapshot().await;
+        let known = cell.machine_named(&machine.name).map(|known| (known.id, known.epoch));
         if known.is_some_and(|(id, _)| hub.is_held_by_another(id, &instance)) {
             return Err(taken(&machine.name).into());
         }
         let name = machine.name.clone();
         // What it has heard of another life of the cell says nothing of this one.
         machine.seen_revision = if wire.incarnation == self.shared.identity.incarnation { wire.revision } else { 0 };
-        let command = plenum_proto::machines::register(machine)?;
+        let mut command = plenum_proto::machines::register(machine)?;
+        leave_out_known(&cell, &mut command);
+        drop(cell);
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
         let (id, epoch) = match decided.decision {
             Decision::Accepted { id, version } => (id, version),

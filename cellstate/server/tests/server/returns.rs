@@ -52,6 +52,44 @@ async fn a_registration_that_was_held_up_past_a_boot_takes_no_effect() {
     server.shutdown().await.unwrap();
 }
 
+/// A machine of a cell with small segments ran some hundred tasks. When its agent had been started again, its registration came to more than
+/// a frame of the log: it was refused for ever, and all that ran there was lost.
+#[tokio::test]
+async fn a_machine_that_runs_much_comes_back_whatever_its_tasks_are_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = options(dir.path());
+    small.settings.segment_bytes = 64 << 10;
+    let server = Server::start(small).await.unwrap();
+    let channel = connect(&server).await;
+    let first = register(&channel, "m1", 4_000_000).await;
+    let (name, mut allocations) = ("x".repeat(63), Vec::new());
+    let crunch = submit(&channel, job(&name, 200)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for number in 0..10 {
+        let tasks = (number * 20..number * 20 + 20).collect();
+        let transaction = session.transaction(u64::from(number) + 1, vec![placement(crunch.job, vec![0; 20], tasks)]);
+        allocations.extend(session.commit(transaction).await.unwrap().placements.remove(0).allocations);
+    }
+    let inventory = allocations.iter().map(|&allocation| {
+        let mut item = stranger(allocation, 0);
+        let task = item.task.as_mut().unwrap();
+        (task.job, task.namespace, task.group) = (name.clone(), name.clone(), name.clone());
+        item
+    });
+    let stray = (7 << 32) | 5000;
+    let inventory: Vec<_> = inventory.chain([stranger(stray, 0)]).collect();
+    let machine = v1::RegisterMachine {
+        capacity: Some(v1::Resources { cpu_millis: 4_000_000, memory_bytes: 1 << 40, ..Default::default() }),
+        ..machine("boot-1", inventory)
+    };
+    let request = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    let again = AgentsClient::new(channel.clone()).register(request).await.unwrap().into_inner();
+    assert_eq!((again.machine, again.epoch), (first.machine, first.epoch));
+    assert_eq!(unknown(&channel).await.iter().map(|task| task.allocation).collect::<Vec<_>>(), [stray]);
+    drop(session);
+    server.shutdown().await.unwrap();
+}
+
 /// A task that only its agent knows.
 fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
     let task = v1::TaskTraces {
