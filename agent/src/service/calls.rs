@@ -7,6 +7,7 @@ use std::{
 
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::v1::{self, agents_client::AgentsClient};
+use prost::Message;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tonic::{
     Code, Request, Status as RpcStatus,
@@ -32,6 +33,9 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Parts of one message, of some MiB each: more than the tasks that a machine can run need.
 const PARTS_MAX: usize = 1024;
+/// What an inventory may have of where tasks come from and why they ended, in bytes. With the longest list of bare allocations, of 25 bytes
+/// each, a registration stays below the 4 MiB that the cell takes.
+const INVENTORY_BYTES_MAX: usize = 2 << 20;
 /// Where the cell reads who asks.
 const PRINCIPAL_KEY: &str = "plenum-principal";
 /// Where it reads which agent of that machine.
@@ -307,10 +311,25 @@ fn registered_machine(machine: &Machine, inventory: &[Item]) -> v1::RegisterMach
         }),
         attributes: machine.attributes.clone().into_iter().collect(),
         devices: machine.devices.iter().map(Into::into).collect(),
-        inventory: inventory.iter().map(Item::to_wire).collect(),
+        inventory: inventory_to_wire(inventory),
         // The server fills it in from the request, if that is of its own incarnation.
         seen_revision: 0,
     }
+}
+
+/// Each allocation that is here; of very many, the last ones bare: a registration that is too large would be refused for ever.
+fn inventory_to_wire(inventory: &[Item]) -> Vec<v1::InventoryItem> {
+    let mut bytes = 0;
+    let item = |item: &Item| {
+        let whole = item.to_wire();
+        bytes += whole.encoded_len();
+        if bytes <= INVENTORY_BYTES_MAX {
+            whole
+        } else {
+            v1::InventoryItem { reason: String::new(), task: None, ..whole }
+        }
+    };
+    inventory.iter().map(item).collect()
 }
 
 fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {
@@ -327,4 +346,39 @@ fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {
 fn wire_state(status: &Status) -> i32 {
     // The numbers are the same on both sides.
     i32::from(status.state as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::AllocationState;
+
+    use super::*;
+    use crate::traces::Traces;
+
+    // The cell takes 4 MiB, and refused it each time.
+    #[test]
+    fn a_registration_of_as_many_tasks_as_can_be_is_one_that_the_cell_takes() {
+        let name = "x".repeat(63);
+        let traces = Traces { namespace: name.clone(), job: name.clone(), group: name, ..Traces::default() };
+        let status = Status {
+            state: AllocationState::Failed,
+            ready: false,
+            exit_code: -1,
+            reason: "y".repeat(255).into(),
+            restarts: 7,
+        };
+        let item = |slot| Item {
+            allocation: AllocationId { slot, generation: u32::MAX },
+            status: status.clone(),
+            traces: Some(Box::new(traces.clone())),
+        };
+        let inventory: Vec<Item> = (0..65_536).map(item).collect();
+        let wire = v1::RegisterMachine { inventory: inventory_to_wire(&inventory), ..v1::RegisterMachine::default() };
+        assert_eq!(wire.inventory.len(), inventory.len());
+        assert_eq!(wire.inventory[0], inventory[0].to_wire());
+        assert!(wire.encoded_len() < (4 << 20) - (256 << 10), "{}", wire.encoded_len());
+        let few =
+            v1::RegisterMachine { inventory: inventory_to_wire(&inventory[..1000]), ..v1::RegisterMachine::default() };
+        assert!(few.inventory.iter().all(|item| item.task.is_some() && !item.reason.is_empty()));
+    }
 }
