@@ -1,9 +1,10 @@
 //! What agents report, gathered: one command for all that came in while the one before was on its way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plenum_model::{Command, Transition};
+use plenum_model::{Command, Decision, Transition};
 use plenum_proto::bounds::TRANSITIONS_MAX;
 use tokio::sync::{Notify, oneshot};
 use tonic::Code;
@@ -62,40 +63,71 @@ impl Reports {
                 continue;
             }
             let answer = ask(shared, transitions, bytes_max).await;
-            for waiter in waiters {
+            let mut begins = 0;
+            for (transitions, waiter) in waiters {
+                let rejected = answer.rejected.range(begins..begins + transitions).next();
+                let told = rejected.map_or_else(|| answer.at.clone(), |(_, failure)| Err(failure.clone()));
+                begins += transitions;
                 // An agent that left will report again.
-                drop(waiter.send(answer.as_ref().map(|decided| decided.at.0).map_err(Clone::clone)));
+                drop(waiter.send(told));
             }
         }
     }
 
-    /// As many reports as one command of the log has room for, by their number and by their bytes.
-    fn take(&self, bytes_max: usize) -> (Vec<Transition>, Vec<Waiter>) {
+    /// As many reports as one command of the log has room for, by their number and by their bytes; and of each, how many of the transitions are
+    /// its own.
+    fn take(&self, bytes_max: usize) -> (Vec<Transition>, Vec<(usize, Waiter)>) {
         let mut waiting = self.waiting.lock();
         let reports = waiting.reports.iter().map(|(report, _)| report.as_slice());
         let count = reports_within(reports, TRANSITIONS_MAX, bytes_max);
         let (mut transitions, mut waiters) = (Vec::new(), Vec::new());
         for (report, waiter) in waiting.reports.drain(..count) {
+            waiters.push((report.len(), waiter));
             transitions.extend(report);
-            waiters.push(waiter);
         }
         waiting.transitions -= transitions.len();
         (transitions, waiters)
     }
 }
 
-/// Asks for what was reported, in one command if the log has room for that. Tells what became of the last one, or of the first that
-/// failed: who reported tries again then, and what was decided before has no effect a second time.
-async fn ask(shared: &Shared, mut transitions: Vec<Transition>, bytes_max: usize) -> Result<Decided, Failure> {
-    loop {
+/// What became of reports.
+struct Answer {
+    /// The revision at which they are in the books; or why they are not, which holds for all: who reported tries again, and what was decided
+    /// before has no effect a second time.
+    at: Result<u64, Failure>,
+    /// By their position, transitions that the cell takes in no command, however small: what follows from one may come to more than the log
+    /// has room for.
+    rejected: BTreeMap<usize, Failure>,
+}
+
+/// Asks for what was reported, in one command if the log has room for that. One that is rejected is asked for in halves, so that nobody hears of
+/// what others reported.
+async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) -> Answer {
+    let (mut at, mut rejected) = (None, BTreeMap::new());
+    let mut left = vec![(0, transitions)];
+    while let Some((begins, mut transitions)) = left.pop() {
         let rest = transitions.split_off(first_within(&transitions, bytes_max));
-        let command = Command::ReportStatus(transitions);
-        let answer = shared.ask(Shared::request(&PRINCIPAL.into(), "".into(), command)).await;
-        if rest.is_empty() || answer.is_err() {
-            return answer;
+        if !rest.is_empty() {
+            left.push((begins + transitions.len(), rest));
         }
-        transitions = rest;
+        let command = Command::ReportStatus(transitions.clone());
+        match shared.ask(Shared::request(&PRINCIPAL.into(), "".into(), command)).await {
+            Ok(Decided { decision: Decision::Rejected(rejection), .. }) => {
+                let second = transitions.split_off(transitions.len() / 2);
+                if transitions.is_empty() {
+                    tracing::warn!(allocation = %second[0].allocation, %rejection, "what was reported is not in the books");
+                    rejected.insert(begins, rejection.into());
+                } else {
+                    left.push((begins + transitions.len(), second));
+                    left.push((begins, transitions));
+                }
+            }
+            Ok(decided) => at = Some(decided.at.0),
+            Err(failure) => return Answer { at: Err(failure), rejected },
+        }
     }
+    // Where all of it was rejected, each has its own reason.
+    Answer { at: at.ok_or_else(Failure::ending), rejected }
 }
 
 #[cfg(test)]

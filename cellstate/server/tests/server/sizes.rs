@@ -79,6 +79,49 @@ async fn a_transaction_whose_granted_ports_the_log_has_no_room_for_is_refused_an
     end_and_start_again(server, dir.path()).await;
 }
 
+/// What the cell had no room for was acknowledged: the agent forgot the receipt, and the allocation kept its room for ever.
+#[tokio::test]
+async fn a_report_that_the_log_has_no_room_for_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel) = small(dir.path()).await;
+    let machine = register(&channel, "m1", 4_000_000).await;
+    // All that they left on their machine is lost with it: each of them would run again.
+    let (count, at_once) = (12_000, 40);
+    let mut spec = job("mapped", count);
+    spec.shape.as_mut().unwrap().same_machine = true;
+    let mapped = submit(&channel, spec).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let report = |allocations: &[u64], state: v1::AllocationState| {
+        let transition = |&allocation| v1::Transition { allocation, state: state.into(), ..Default::default() };
+        let transitions = allocations.iter().map(transition).collect();
+        v1::ReportRequest { machine: machine.machine, epoch: machine.epoch, transitions, ..Default::default() }
+    };
+    let mut last = Vec::new();
+    for number in 0..count / at_once {
+        let tasks: Vec<u32> = (number * at_once..(number + 1) * at_once).collect();
+        let transaction =
+            session.transaction(u64::from(number) + 1, vec![placement(mapped, vec![0; tasks.len()], tasks)]);
+        last = session.commit(transaction).await.unwrap().placements.remove(0).allocations;
+        let done = if number + 1 == count / at_once { &last[2..] } else { &last[..] };
+        agents.report(report(done, v1::AllocationState::Complete)).await.unwrap();
+    }
+    let refused = agents.report(report(&last[..1], v1::AllocationState::EndedLost)).await.unwrap_err();
+    assert_eq!(refusal(&refused), LIMIT);
+    // Others are not refused with it.
+    let lost = report(&last[..1], v1::AllocationState::EndedLost);
+    let done = report(&last[1..2], v1::AllocationState::Complete);
+    let mut at_the_same_time = agents.clone();
+    let (refused, taken) = tokio::join!(agents.report(lost), at_the_same_time.report(done));
+    assert!(refused.is_err() && taken.is_ok());
+    agents.report(report(&last[..1], v1::AllocationState::Complete)).await.unwrap();
+    let get = v1::GetJobRequest { namespace: "default".into(), name: "mapped".into(), at: None };
+    let view = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
+    assert_eq!((view.state(), view.groups[0].done), (v1::JobState::JobComplete, count));
+    drop(session);
+    end_and_start_again(server, dir.path()).await;
+}
+
 /// Machines, of each of which each of so many jobs holds a little.
 async fn hold_much(channel: &Channel, machines: u32, jobs: u32) -> Session {
     for machine in 0..machines {
