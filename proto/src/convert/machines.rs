@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Command, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
-    Revision, TaskTraces, Transition, Unfit,
+    Resources, Revision, TaskTraces, Transition, Unfit,
 };
 
 use super::enums::Known;
@@ -67,6 +67,17 @@ pub fn transitions(wire: v1::ReportRequest) -> Result<Vec<Transition>, Invalid> 
             reason: reasons.checked(&wire.reason)?,
         })
     })
+}
+
+/// What a machine uses, as its agent says: amounts that a machine may have.
+///
+/// # Errors
+/// Names the field that breaks a rule.
+pub fn telemetry(wire: Option<v1::MachineTelemetry>) -> Result<Option<v1::MachineTelemetry>, Invalid> {
+    if let Some(used) = wire.as_ref().and_then(|telemetry| telemetry.used.clone()) {
+        Resources::try_from(used).within("used").within("telemetry")?;
+    }
+    Ok(wire)
 }
 
 /// Reasons of transitions. Nearly all are the same, empty or not: one copy of that is shared, as each would be an allocation.

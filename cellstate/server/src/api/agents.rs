@@ -261,18 +261,20 @@ impl v1::agents_server::Agents for AgentsService {
         let instance = instance_of(&request)?;
         let mut wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
+        let epoch = wire.epoch;
+        // Before anything counts: a report that breaks a rule renews nothing.
+        let telemetry = plenum_proto::machines::telemetry(wire.telemetry.take())?;
+        let unfit = plenum_proto::machines::unfit("unfit", wire.unfit)?;
+        let transitions = plenum_proto::machines::transitions(wire)?;
         // Also for an agent whose machine another one holds: registering tells it so.
-        let register = self.is_of_the_past(wire.epoch)
-            || !self.shared.hub.renew(machine, wire.epoch, &instance, self.shared.clock.monotonic_micros());
+        let register = self.is_of_the_past(epoch)
+            || !self.shared.hub.renew(machine, epoch, &instance, self.shared.clock.monotonic_micros());
         if register {
             return Ok(Response::new(v1::ReportResponse { revision: self.shared.durable_revision().0, register }));
         }
-        if let Some(telemetry) = wire.telemetry.take() {
+        if let Some(telemetry) = telemetry {
             self.shared.hub.telemetry(machine, telemetry);
         }
-        let epoch = wire.epoch;
-        let unfit = plenum_proto::machines::unfit("unfit", wire.unfit)?;
-        let transitions = plenum_proto::machines::transitions(wire)?;
         let revision = if transitions.is_empty() {
             self.shared.durable_revision().0
         } else {

@@ -132,6 +132,35 @@ async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
     server.shutdown().await.unwrap();
 }
 
+/// What an agent said that its machine uses was kept as it came, up to the size of a message for each machine; and a report that broke a
+/// rule renewed the lease before it was refused.
+#[tokio::test]
+async fn a_report_that_breaks_a_rule_is_refused_and_renews_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(300);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let server = plenum_server::Server::start(quick).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let used = |used: v1::Resources| v1::ReportRequest {
+        telemetry: Some(v1::MachineTelemetry { used: Some(used), tasks: 1 }),
+        ..report(&machine, Vec::new())
+    };
+    let fair = v1::Resources { cpu_millis: 500, memory_bytes: 1 << 20, ..Default::default() };
+    assert!(!agents.report(used(fair)).await.unwrap().into_inner().register);
+    let many = v1::Resources { custom: vec![1; 100_000], ..Default::default() };
+    let mut found = String::new();
+    for _ in 0..300 {
+        found = agents.report(used(many.clone())).await.unwrap_err().message().to_owned();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(found.starts_with("telemetry.used.custom: expected at most 5 named resources"), "{found}");
+    assert!(agents.report(report(&machine, Vec::new())).await.unwrap().into_inner().register, "its lease is over");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_speaks_for_its_own_machine_only() {
     let dir = tempfile::tempdir().unwrap();
