@@ -53,6 +53,8 @@ pub(super) struct Held {
     since_ms: u64,
     /// The driver has written a start of it down: the next agent finds it.
     pub(super) is_recorded: bool,
+    /// Its command ran, in this start or in an earlier one.
+    has_run: bool,
     /// The number of its latest start.
     pub(super) restart: u32,
     pub(super) restarted_at_ms: Vec<u64>,
@@ -64,6 +66,11 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(now_ms: u64, phase: Phase) -> Self {
+        let has_run = match &phase {
+            Phase::Running => true,
+            Phase::Exited { exit, .. } => exit.started_unix_ms.is_some(),
+            _ => false,
+        };
         Self {
             assignment: None,
             stop: None,
@@ -71,6 +78,7 @@ impl Held {
             phase,
             since_ms: now_ms,
             is_recorded: false,
+            has_run,
             restart: 0,
             restarted_at_ms: Vec::new(),
             traces: None,
@@ -79,6 +87,7 @@ impl Held {
     }
 
     pub(super) fn enter(&mut self, now_ms: u64, phase: Phase) {
+        self.has_run |= matches!(phase, Phase::Running);
         self.phase = phase;
         self.since_ms = now_ms;
     }
@@ -118,8 +127,11 @@ impl Held {
         match &self.phase {
             Phase::Waiting { .. } => None,
             Phase::Running => Some(live(AllocationState::Running, true)),
-            // Until nothing is left of it, the cell must think that it is there.
-            Phase::Exited { exit, .. } if exit.started_unix_ms.is_some() => Some(live(AllocationState::Running, false)),
+            // Until nothing is left of it, the cell must think that it is there. It hears of no step back, so that of what ran once it would go on
+            // to think that it is ready.
+            Phase::Starting | Phase::Pausing { .. } | Phase::Exited { .. } if self.has_run => {
+                Some(live(AllocationState::Running, false))
+            }
             Phase::Starting | Phase::Pausing { .. } | Phase::Exited { .. } => {
                 Some(live(AllocationState::Starting, false))
             }
@@ -136,7 +148,7 @@ impl Held {
         let status = self.status().filter(|status| self.acknowledged.as_ref() != Some(status))?;
         // Told of a start that is not written down, the cell would not let the next agent make it: that one could not know whether it was made.
         let untold = now_ms < self.since_ms + STARTING_REPORTED_AFTER_MS || !self.is_recorded;
-        (status.state != AllocationState::Starting || !untold).then_some(status)
+        (!matches!(self.phase, Phase::Starting | Phase::Pausing { .. }) || !untold).then_some(status)
     }
 
     /// When, after now, time alone changes what it does or tells.

@@ -301,7 +301,29 @@ fn failures_restart_within_the_policy_and_then_fail() {
     assert_eq!(story.starts(), [(1, 0), (1, 1)]);
     story.pass_ms(5000, true);
     assert_eq!(story.starts(), [(1, 0), (1, 1), (1, 2)]);
-    assert_eq!(story.reported(1), [Running, Starting, Running, Starting, Running, Failed]);
+    assert_eq!(story.reported(1), [Running, Running, Running, Running, Running, Failed]);
+}
+
+// The cell takes no step back from running to starting: while a task waited for its restart, it was thought to be ready, and another one of its
+// group was moved away.
+#[test]
+fn a_task_that_waits_for_its_restart_is_not_ready() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 3));
+    story.registered();
+    let policy = RestartPolicy { attempts: 1, delay_ms: 5000, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    let standing = |story: &Story| story.status(1).map(|status| (status.state, status.ready));
+    assert_eq!(standing(&story), Some((Running, true)));
+    story.pass_ms(100, true);
+    assert_eq!(
+        (story.reported(1), standing(&story)),
+        (vec![Running], Some((Running, false))),
+        "it may be back in a moment"
+    );
+    story.pass_ms(900, true);
+    assert_eq!((story.reported(1), standing(&story)), (vec![Running, Running], Some((Running, false))));
+    story.crash();
+    assert_eq!(standing(&story), Some((Running, false)), "nor to the next agent");
 }
 
 #[test]
