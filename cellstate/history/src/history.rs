@@ -305,15 +305,16 @@ fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
     let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
     // Blocks from before a leap may still be there.
     let newest = newest_block(store)?.map(|block| block.last).max(base).unwrap_or(0);
-    forget_times_after(store, newest)?;
+    forget_rows_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
     store.catch_up()?;
     let checkpoint = checkpoint::at_or_before(store, u64::MAX)?;
     Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new(), digest: Digest::default() })
 }
 
-/// Removes the times of blocks that are not there: the same batches may be cut into other blocks next time.
-fn forget_times_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> {
+/// Removes what was written of blocks that are not there: the same batches may be cut into other blocks next time, and would be told of
+/// twice, or their blocks be passed over for a filter that is of a part of them.
+fn forget_rows_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> {
     let mut changes = store.changes();
     for row in store.rows(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX)).rev() {
         let row = row?;
@@ -321,6 +322,17 @@ fn forget_times_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError>
             break;
         }
         changes.remove(Shelf::Index, row.key);
+    }
+    let next = newest.saturating_add(1);
+    let others = [
+        (Shelf::Index, keys::conflicts(next)..=keys::conflicts(u64::MAX)),
+        (Shelf::Index, keys::summary(next)..=keys::summary(u64::MAX)),
+        (Shelf::Filters, keys::block(next)..=keys::block(u64::MAX)),
+    ];
+    for (shelf, keys) in others {
+        for row in store.rows(shelf, keys) {
+            changes.remove(shelf, row?.key);
+        }
     }
     changes.commit()
 }

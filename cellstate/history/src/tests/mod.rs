@@ -4,6 +4,7 @@
 mod checkpoints;
 mod crashes;
 mod feeding;
+mod found;
 mod inspection;
 mod placed;
 mod reopening;
