@@ -23,6 +23,8 @@ const COMMIT_BYTES: u64 = 512 << 10;
 const ROWS_BYTES_MIN: u64 = 1 << 20;
 /// Or if they tell of so many bytes of the log: as long as no table has them, it can't be given up.
 const LOG_BYTES_MIN: u64 = 4 << 20;
+/// Most checkpoints among which others are looked for when one can't be read.
+const STARTS_LOOKED_AT_MAX: usize = 1 << 16;
 
 /// A page as it is at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,6 +288,42 @@ impl History {
             return Ok(StartingPoint::Empty);
         }
         Err(ReadError::Retired { asked: revision, oldest })
+    }
+
+    /// Where else to start from when the images of a checkpoint can't be read, the newest first: the checkpoint before it, the last ones of
+    /// sets before its own, and the empty cell if all deltas are there. Of many sets some, further and further apart: each try takes
+    /// as long as reading the cell.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn starts_before(&self, checkpoint: &CheckpointInfo) -> Result<Vec<StartingPoint>, ReadError> {
+        let (base, floor) = {
+            let view = self.view();
+            (view.base, view.floor)
+        };
+        let (mut starts, mut oldest) = (Vec::new(), None);
+        let (mut sets, mut next, mut passed) = (0_u64, 1, checkpoint.set.began);
+        let older = keys::checkpoint(floor)..=keys::checkpoint(checkpoint.revision.saturating_sub(1));
+        for row in self.store()?.rows(Shelf::Pages, older).rev().take(STARTS_LOOKED_AT_MAX) {
+            let found = info(row?)?;
+            let is_of_another_set = found.set.began != passed;
+            passed = found.set.began;
+            sets += u64::from(is_of_another_set);
+            let is_due = is_of_another_set && sets >= next;
+            next = if is_due { 2 * sets } else { next };
+            if is_due || starts.is_empty() {
+                starts.push(StartingPoint::Checkpoint(found));
+                oldest = None;
+            } else if is_of_another_set {
+                oldest = Some(found);
+            }
+        }
+        starts.extend(oldest.map(StartingPoint::Checkpoint));
+        if floor == 0 && base.is_none_or(|base| base == 0) {
+            starts.push(StartingPoint::Empty);
+        }
+        Ok(starts)
     }
 }
 

@@ -8,7 +8,7 @@ mod replay;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plenum_history::{History, StartingPoint};
+use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
@@ -153,14 +153,44 @@ pub(crate) fn read_options(dir: &Path, cell_id: &[u8]) -> Result<plenum_history:
     Ok(plenum_history::Options { frames: Some(frames), ..plenum_history::Options::new(cell_id.to_vec()) })
 }
 
-/// The cell at a revision that the history has: the newest checkpoint before it, and the deltas up to it.
+/// The cell to begin with for a revision that the history has, and its own: of the newest checkpoint before it that can be read, or the empty one.
 pub(crate) fn cell_at(history: &History, revision: u64) -> Result<(Cell, u64), ServerError> {
-    let start = match history.start_for(revision).map_err(ServerError::ReadHistory)? {
-        StartingPoint::Empty => 0,
-        StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
-    };
-    let cell = if start == 0 { Cell::default() } else { checkpoint::read(history, start)? };
-    Ok((cell, start))
+    match history.start_for(revision).map_err(ServerError::ReadHistory)? {
+        StartingPoint::Empty => Ok((Cell::default(), 0)),
+        StartingPoint::Checkpoint(checkpoint) => cell_of(history, &checkpoint),
+    }
+}
+
+/// The cell of a checkpoint, or of the nearest one before it that can be read.
+fn cell_of(history: &History, checkpoint: &CheckpointInfo) -> Result<(Cell, u64), ServerError> {
+    match checkpoint::read(history, checkpoint.revision) {
+        Ok(cell) => Ok((cell, checkpoint.revision)),
+        Err(error) => cell_before(history, checkpoint, error),
+    }
+}
+
+/// The cell of an earlier checkpoint than one that can't be read, for this reason; its reason where there is no other one.
+fn cell_before(history: &History, checkpoint: &CheckpointInfo, error: ServerError) -> Result<(Cell, u64), ServerError> {
+    if matches!(error, ServerError::ReadHistory(ReadError::Retired { .. })) {
+        return Err(error);
+    }
+    for start in history.starts_before(checkpoint).map_err(ServerError::ReadHistory)? {
+        let (revision, read) = match start {
+            StartingPoint::Empty => (0, Ok(Cell::default())),
+            StartingPoint::Checkpoint(other) => (other.revision, checkpoint::read(history, other.revision)),
+        };
+        if let Ok(cell) = read {
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(
+                revision = checkpoint.revision,
+                from = revision,
+                cause,
+                "a checkpoint can't be read; an earlier one is taken"
+            );
+            return Ok((cell, revision));
+        }
+    }
+    Err(error)
 }
 
 /// What the next server of this cell is.

@@ -2,7 +2,7 @@
 use super::*;
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::CheckpointRecord;
-use crate::{ReadError, WriteError};
+use crate::{ReadError, StartingPoint, WriteError};
 use std::collections::BTreeSet;
 
 fn retire_all(history: &History, keep_from: u64) {
@@ -48,6 +48,32 @@ fn a_set_goes_when_the_floor_is_in_a_later_one() {
     assert_eq!(images(&history, 120), ["1/0=c", "1/1=c", "1/2=d"]);
     drop(history);
     assert_eq!(images(&open(folder.path()).0, 120), ["1/0=c", "1/1=c", "1/2=d"]);
+}
+
+#[test]
+fn other_starts_are_of_other_sets_and_further_and_further_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 300, 0)).unwrap();
+    let live = [pages(1, 3)];
+    for set in 1..=10 {
+        history.checkpoint_of_all(20 * set, 0, &live, all("a")).unwrap();
+        history.checkpoint(20 * set + 10, 0, &live, [page(1, 1, "b")]).unwrap();
+    }
+    let before = |revision| {
+        let checkpoint = history.checkpoint_at_or_before(revision).unwrap().unwrap();
+        let starts = history.starts_before(&checkpoint).unwrap().into_iter().map(|start| match start {
+            StartingPoint::Empty => 0,
+            StartingPoint::Checkpoint(info) => info.revision,
+        });
+        starts.collect::<Vec<_>>()
+    };
+    assert_eq!(before(210), [200, 190, 170, 130, 50, 30, 0]);
+    assert_eq!(before(200), [190, 170, 130, 50, 30, 0]);
+    assert_eq!((before(40), before(30), before(20)), (vec![30, 0], vec![20, 0], vec![0]));
+    retire_all(&history, 130);
+    assert_eq!(before(210), [200, 190, 170, 130]);
+    assert_eq!(before(130), []);
 }
 
 #[test]

@@ -52,24 +52,36 @@ pub(super) enum Log {
     Open(Box<(Journal, Recovered)>),
 }
 
-/// Reads the log, and folds what is behind the newest checkpoint into that.
+/// Why what was read came to nothing.
+enum Failed {
+    /// The checkpoint can't be read.
+    Checkpoint(ServerError),
+    Other(ServerError),
+}
+
+impl From<ServerError> for Failed {
+    fn from(error: ServerError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Reads the log, and folds what is behind the newest checkpoint into that; where that can't be read, what is behind an earlier one into
+/// that one.
 pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, Recovered, Replayed), ServerError> {
-    let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
-    let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
-    let (emptied, empty) = channel();
-    let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
-    let (walked, replayed) = std::thread::scope(|scope| {
-        let walking = scope.spawn(move || walk(log, start + 1, Pieces::new(pieces, empty, start + 1)));
-        let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, start + 1, &decoded));
-        let folded = fold(to_fold, history, start);
-        let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
-        let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
-        (walked, decoded.and(folded))
-    });
-    let (journal, recovered) = walked?;
+    let newest = history.newest_checkpoint();
+    let start = newest.as_ref().map_or(0, |newest| newest.revision);
+    let (journal, recovered, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
     // A history that is ahead of the log is another mistake than what comes of folding them.
     history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
-    let mut replayed = replayed?;
+    let (journal, recovered, replayed) = match (replayed, newest) {
+        (Err(Failed::Checkpoint(error)), Some(newest)) => {
+            let (cell, revision) = super::cell_before(history, &newest, error)?;
+            let open = Log::Open(Box::new((journal, recovered)));
+            read_from(open, dir, history, Start::Cell(Box::new(cell), revision))?
+        }
+        (replayed, _) => (journal, recovered, replayed),
+    };
+    let mut replayed = replayed.map_err(|(Failed::Checkpoint(error) | Failed::Other(error))| error)?;
     // A log without any batch has the history's up to where it begins.
     let next = replayed.mirror.cell().revision().0 + 1;
     for delta in from_history(history, dir, next, recovered.oldest_revision)? {
@@ -80,6 +92,38 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         let what = format!("the log ends at revision {expected}, and what was read of it ended here");
         return Err(ServerError::Unfoldable { revision: found, what });
     }
+    Ok((journal, recovered, replayed))
+}
+
+/// What is folded forward.
+enum Start {
+    /// The newest checkpoint, which is not read yet; 0: the empty cell.
+    Checkpoint(u64),
+    /// An earlier one, with its revision.
+    Cell(Box<Cell>, u64),
+}
+
+/// Reads the log, and folds what is behind a start into it.
+fn read_from(
+    log: Log,
+    dir: &Path,
+    history: &History,
+    start: Start,
+) -> Result<(Journal, Recovered, Result<Replayed, Failed>), ServerError> {
+    let (Start::Checkpoint(next) | Start::Cell(_, next)) = start;
+    let next = next + 1;
+    let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
+    let (emptied, empty) = channel();
+    let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
+    let (walked, replayed) = std::thread::scope(|scope| {
+        let walking = scope.spawn(move || walk(log, next, Pieces::new(pieces, empty, next)));
+        let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, next, &decoded));
+        let folded = fold(to_fold, history, start);
+        let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
+        let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
+        (walked, decoded.map_err(Failed::from).and(folded))
+    });
+    let (journal, recovered) = walked?;
     Ok((journal, recovered, replayed))
 }
 
@@ -229,10 +273,17 @@ pub(crate) fn delta_of(batch: &LoggedBatch, revision: Revision) -> Result<Delta,
     delta::decode(batch.delta(revision).unwrap_or_default()).map_err(|error| ServerError::unfoldable(revision, &error))
 }
 
-/// Folds deltas into the checkpoint of a revision.
-fn fold(decoded: Receiver<Decoded>, history: &History, start: u64) -> Result<Replayed, ServerError> {
-    let cell = if start == 0 { Cell::default() } else { checkpoint::read(history, start)? };
-    let checkpoint = (start > 0).then(|| cell.clone());
+/// Folds deltas into the cell to begin with.
+fn fold(decoded: Receiver<Decoded>, history: &History, start: Start) -> Result<Replayed, Failed> {
+    let (cell, checkpoint) = match start {
+        Start::Checkpoint(0) => (Cell::default(), None),
+        Start::Checkpoint(revision) => {
+            let cell = checkpoint::read(history, revision).map_err(Failed::Checkpoint)?;
+            (cell.clone(), Some(cell))
+        }
+        // The newest one can't be added to.
+        Start::Cell(cell, _) => (*cell, None),
+    };
     let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
     let mut folded_bytes = 0;
     for Decoded { deltas, log_bytes, unfed_bytes } in decoded {

@@ -230,3 +230,43 @@ async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it(
     submit(&channel, job("after", 1)).await;
     server.shutdown().await.unwrap();
 }
+
+/// Flips a bit in each table of page images: the store's fourth keyspace.
+fn damage_images(dir: &Path) {
+    let tables = std::fs::read_dir(dir.join("history/store/keyspaces/4/tables")).unwrap();
+    let damaged = tables.map(|table| {
+        let path = table.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    });
+    assert!(damaged.count() > 0);
+}
+
+async fn machines(channel: &Channel) -> u32 {
+    let status = Inspect::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
+    u32::try_from(status.machines.values().sum::<u64>()).unwrap()
+}
+
+/// It could not be started, though older checkpoints, or the log with what is kept of it, had everything.
+#[tokio::test]
+async fn a_cell_whose_newest_checkpoint_is_damaged_starts_from_what_was_before_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 3).await;
+    caught_up(&channel).await;
+    server.shutdown().await.unwrap();
+    damage_images(dir);
+
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    assert_eq!(machines(&channel).await, jobs);
+    let status = Inspect::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let jobs = submit_until(&channel, jobs, |now| now.revision > status.revision + 50).await;
+    server.kill().await.unwrap();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    assert_eq!(machines(&connect(&server).await).await, jobs);
+    server.shutdown().await.unwrap();
+}
