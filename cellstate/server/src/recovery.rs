@@ -161,6 +161,14 @@ pub(crate) fn cell_at(history: &History, revision: u64) -> Result<(Cell, u64), S
     }
 }
 
+/// The cell to begin with for what comes after the newest checkpoint, as [`cell_at`].
+pub(crate) fn newest_cell(history: &History) -> Result<(Cell, u64), ServerError> {
+    match history.newest_checkpoint() {
+        None => Ok((Cell::default(), 0)),
+        Some(checkpoint) => cell_of(history, &checkpoint),
+    }
+}
+
 /// The cell of a checkpoint, or of the nearest one before it that can be read.
 fn cell_of(history: &History, checkpoint: &CheckpointInfo) -> Result<(Cell, u64), ServerError> {
     match checkpoint::read(history, checkpoint.revision) {

@@ -14,7 +14,6 @@ use plenum_proto::{delta, v1};
 use prost::Message;
 
 use super::BackupError;
-use crate::checkpoint;
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
@@ -74,53 +73,89 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let disk = RealDisk::existing(&log).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
-    let start = match start(dir, &identity.cell.0) {
-        Ok(start) => start,
-        // The log may go back to the beginning by itself.
-        Err(error) => {
-            tracing::warn!(%error, "the history can't be used");
-            Cell::default()
+    let (mut most, mut unfoldable) = (u64::MAX, None);
+    loop {
+        let followed = match start(dir, &identity.cell.0, most) {
+            Ok(start) => {
+                let mut follower = Follower::new(start, most);
+                let report = plenum_journal::verify(&disk, Some(identity.cell), &mut |frame| follower.frame(frame));
+                let report = report.map_err(ServerError::OpenJournal)?;
+                follower.into_followed().map(|follower| (follower, report))
+            }
+            Err(unfoldable) => Err(unfoldable),
+        };
+        match followed {
+            Ok((follower, report)) => return conclude(dir, follower, unfoldable, &report, accept_loss),
+            // A cell into which a change was folded in part is none: it is made anew, up to there.
+            Err(Unfoldable { revision, what }) => {
+                most = revision.saturating_sub(1);
+                unfoldable.get_or_insert(what);
+            }
         }
-    };
-    let mut follower = Follower::new(start);
-    let report = plenum_journal::verify(&disk, Some(identity.cell), &mut |frame| follower.frame(frame));
-    let report = report.map_err(ServerError::OpenJournal)?;
-    conclude(dir, follower, &report, accept_loss)
+    }
 }
 
-/// The cell that the history shows at its end.
-fn start(dir: &Path, cell_id: &[u8]) -> Result<Cell, ServerError> {
+/// A revision that can't be folded.
+struct Unfoldable {
+    revision: u64,
+    what: String,
+}
+
+/// The cell that the history shows at its end, or at a revision before it. One that can't be read shows an empty cell: the log may go back
+/// to the beginning by itself.
+fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<Cell, Unfoldable> {
     let folder = dir.join(HISTORY);
     if !folder.is_dir() {
         return Ok(Cell::default());
     }
-    let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
-    let start = opened.newest_checkpoint.map_or(0, |newest| newest.revision);
-    let mut cell = if start == 0 { Cell::default() } else { checkpoint::read(&history, start)? };
-    // Its batches may end before its newest checkpoint.
-    if opened.newest_revision > start {
-        for logged in history.entries(start + 1, opened.newest_revision).map_err(ServerError::ReadHistory)? {
-            // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
-            let entry = match logged {
-                Ok(logged) => logged.entry,
-                Err(error) => {
-                    tracing::warn!(%error, "the history can be followed no further");
-                    break;
-                }
-            };
-            apply(&mut cell, entry.revision, entry.delta)?;
+    let begun = || {
+        let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
+        let (cell, start) = recovery::newest_cell(&history)?;
+        // Its batches may end before its newest checkpoint.
+        let last = opened.newest_revision.min(most);
+        let entries = if last > start { history.entries(start + 1, last).map(Some) } else { Ok(None) };
+        let entries = entries.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the history can be followed no further than its checkpoint");
+            None
+        });
+        Ok::<_, ServerError>((cell, entries))
+    };
+    let (mut cell, entries) = match begun() {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
+            return Ok(Cell::default());
         }
+    };
+    for logged in entries.into_iter().flatten() {
+        // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
+        let entry = match logged {
+            Ok(logged) => logged.entry,
+            Err(error) => {
+                tracing::warn!(%error, "the history can be followed no further");
+                break;
+            }
+        };
+        apply(&mut cell, entry.revision, entry.delta)?;
     }
     Ok(cell)
 }
 
-fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), ServerError> {
-    let delta = delta::decode(encoded).map_err(|error| ServerError::unfoldable(Revision(revision), &error))?;
-    cell.apply(&delta).map_err(|error| ServerError::unfoldable(Revision(revision), &error))
+fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {
+    let delta = delta::decode(encoded).map_err(|error| ServerError::unfoldable(Revision(revision), &error));
+    let applied =
+        delta.and_then(|delta| cell.apply(&delta).map_err(|error| ServerError::unfoldable(Revision(revision), &error)));
+    applied.map_err(|error| Unfoldable { revision, what: error.to_string() })
 }
 
-fn conclude(dir: &Path, follower: Follower, report: &Report, accept_loss: bool) -> Result<Followed, BackupError> {
-    let Follower { cell, tail, unfoldable, readable, readable_unlisted, last_seen } = follower;
+fn conclude(
+    dir: &Path,
+    follower: Follower,
+    unfoldable: Option<String>,
+    report: &Report,
+    accept_loss: bool,
+) -> Result<Followed, BackupError> {
+    let Follower { cell, tail, readable, readable_unlisted, last_seen, .. } = follower;
     let kept_revision = cell.revision().0;
     let nothing = |what: String| Err(BackupError::NothingToFollow { dir: dir.to_owned(), what });
     if kept_revision == 0 && report.oldest_revision > 1 {
@@ -152,24 +187,31 @@ fn conclude(dir: &Path, follower: Follower, report: &Report, accept_loss: bool) 
 /// Folds the frames that go on from where the cell is, and keeps a list of those that don't.
 struct Follower {
     cell: Cell,
-    /// The frame at whose end the cell is; its hash is not known where only the history has it.
+    /// The last revision that is folded.
+    most: u64,
+    /// The frame at whose end the cell is; its hash is not known where only the history has it, or the cell is in its middle.
     tail: Tail,
-    unfoldable: Option<String>,
+    unfoldable: Option<Unfoldable>,
     readable: Vec<LostRevision>,
     readable_unlisted: u64,
     last_seen: u64,
 }
 
 impl Follower {
-    fn new(cell: Cell) -> Self {
+    fn new(cell: Cell, most: u64) -> Self {
         let tail = Tail { revision: cell.revision().0, term: cell.identity().term, hash: ChainHash::default() };
-        Self { cell, tail, unfoldable: None, readable: Vec::new(), readable_unlisted: 0, last_seen: 0 }
+        Self { cell, most, tail, unfoldable: None, readable: Vec::new(), readable_unlisted: 0, last_seen: 0 }
+    }
+
+    /// What it comes to, unless something could not be folded: its cell is to be thrown away then.
+    fn into_followed(mut self) -> Result<Self, Unfoldable> {
+        self.unfoldable.take().map_or(Ok(self), Err)
     }
 
     fn frame(&mut self, frame: &Frame<'_>) {
         self.last_seen = self.last_seen.max(frame.last_revision);
         let at = self.cell.revision().0;
-        if frame.last_revision < at {
+        if frame.last_revision < at || self.unfoldable.is_some() {
             return;
         }
         if frame.last_revision == at {
@@ -177,22 +219,26 @@ impl Follower {
             return;
         }
         let continues = self.tail.hash == ChainHash::default() || self.tail.hash == frame.previous;
-        if frame.first_revision > at + 1 || !continues || self.unfoldable.is_some() {
+        if frame.first_revision > at + 1 || !continues || at >= self.most {
             return self.lost(frame);
         }
-        match self.fold(frame) {
-            Ok(()) => self.tail = Tail { revision: frame.last_revision, term: frame.term, hash: frame.hash },
-            Err(error) => {
-                self.unfoldable = Some(error.to_string());
-                self.lost(frame);
-            }
+        if let Err(unfoldable) = self.fold(frame) {
+            self.unfoldable = Some(unfoldable);
+            return;
+        }
+        let revision = self.cell.revision().0;
+        let hash = if revision == frame.last_revision { frame.hash } else { ChainHash::default() };
+        self.tail = Tail { revision, term: frame.term, hash };
+        if revision < frame.last_revision {
+            self.lost(frame);
         }
     }
 
-    fn fold(&mut self, frame: &Frame<'_>) -> Result<(), ServerError> {
-        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
-        let at = self.cell.revision();
-        for revision in batch.revisions().filter(|revision| *revision > at) {
+    fn fold(&mut self, frame: &Frame<'_>) -> Result<(), Unfoldable> {
+        let at = self.cell.revision().0;
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload));
+        let batch = batch.map_err(|error| Unfoldable { revision: at + 1, what: error.to_string() })?;
+        for revision in batch.revisions().filter(|revision| (at + 1..=self.most).contains(&revision.0)) {
             apply(&mut self.cell, revision.0, batch.delta(revision).unwrap_or_default())?;
         }
         Ok(())

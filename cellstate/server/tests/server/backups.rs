@@ -6,6 +6,7 @@ use plenum_history::{History, StartingPoint};
 use plenum_model::Cell;
 use plenum_proto::{delta, pages, v1};
 use plenum_server::{BackupError, Handle, RestoreOptions, back_up_folder, check_backup, restore, verify};
+use prost::Message;
 use tonic::transport::Channel;
 
 use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
@@ -319,6 +320,66 @@ async fn a_broken_tail_is_given_up_only_when_asked_and_what_is_lost_is_named() {
     grant(&mut session, 1, job, 5).await;
     server.shutdown().await.unwrap();
     assert!(verify(&target).unwrap().is_sound());
+}
+
+/// A change that can't be folded had been folded in part when that showed, and the cell was restored so: in between two revisions.
+#[tokio::test]
+async fn what_cannot_be_folded_leaves_no_part_of_itself_in_what_is_restored() {
+    for with_history in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, channel, mut session, job) = busy_cell(dir.path(), 2).await;
+        grant(&mut session, 1, job, 0).await;
+        drop((session, channel));
+        server.shutdown().await.unwrap();
+        let disk = std::sync::Arc::new(plenum_journal::RealDisk::existing(dir.path().join("log")).unwrap());
+        let options =
+            plenum_journal::Options { segment_bytes: 1 << 20, frame_bytes_max: 1 << 19, ..Default::default() };
+        let (mut journal, recovered) = plenum_journal::Journal::open(disk, options).unwrap();
+        let last = recovered.tail.revision;
+        let micros = 4_102_444_800_000_000;
+        let whole = v1::Delta { revision: last + 1, time_micros: micros, ..Default::default() };
+        let ends = v1::Ends {
+            slots: vec![77],
+            states: vec![v1::AllocationState::Complete as u32],
+            exit_codes: vec![0],
+            ..Default::default()
+        };
+        let names = vec!["half".to_owned()];
+        let half = v1::Delta {
+            revision: last + 2,
+            time_micros: micros,
+            scheduler_names: names,
+            ends: Some(ends),
+            ..Default::default()
+        };
+        let entry = |delta: v1::Delta| v1::LogEntry {
+            revision: delta.revision,
+            delta: delta.encode_to_vec().into(),
+            ..Default::default()
+        };
+        let batch =
+            v1::LogBatch { time_micros: micros, entries: vec![entry(whole), entry(half)], ..Default::default() };
+        let term = recovered.tail.term;
+        let label = plenum_journal::BatchLabel { term, first_revision: last + 1, last_revision: last + 2 };
+        journal.append_and_sync(label, &[&batch.encode_to_vec()]).unwrap();
+        drop(journal);
+        if !with_history {
+            std::fs::remove_dir_all(dir.path().join("history")).unwrap();
+        }
+
+        let target = dir.path().join("new");
+        let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+        let restored = restore(dir.path(), &target, &options).unwrap();
+        let loss = restored.loss.unwrap();
+        assert_eq!((restored.manifest.revision, loss.kept_revision, loss.revisions()), (last + 1, last + 1, 1));
+        assert!(loss.damages[0].contains("can't be folded"), "{:?}", loss.damages);
+        let images = history(&target).pages_at(last + 1).unwrap().map(|image| image.unwrap().bytes);
+        let cell = pages::restore(images.collect::<Vec<_>>()).unwrap();
+        assert!(cell.scheduler_names().iter().all(|name| &**name != "half"), "{:?}", cell.scheduler_names());
+        assert_eq!(cell.live(), 1);
+        let server = start(&target).await;
+        server.shutdown().await.unwrap();
+    }
 }
 
 // A server that was started on it made an empty cell of its own there, and a second restore was refused.

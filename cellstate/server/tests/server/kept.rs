@@ -260,11 +260,13 @@ async fn a_cell_whose_newest_checkpoint_is_damaged_starts_from_what_was_before_i
     server.shutdown().await.unwrap();
     damage_images(dir);
 
+    let backup = plenum_server::back_up_folder(dir, &mut Vec::new(), Path::new("memory")).unwrap();
     let server = Server::start(brisk(dir)).await.unwrap();
     let channel = connect(&server).await;
     assert_eq!(machines(&channel).await, jobs);
     let status = Inspect::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
-    let jobs = submit_until(&channel, jobs, |now| now.revision > status.revision + 50).await;
+    assert!(status.revision > backup.revision, "{status:?}");
+    let jobs = submit_until(&channel, jobs, |status| status.revision > backup.revision + 50).await;
     server.kill().await.unwrap();
     let server = Server::start(brisk(dir)).await.unwrap();
     assert_eq!(machines(&connect(&server).await).await, jobs);
