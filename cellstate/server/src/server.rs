@@ -154,6 +154,11 @@ impl Handle {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Returns when the server ends by itself.
     pub async fn ended(&self) {
         self.shared.ended().await;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use plenum_history::History;
 use plenum_journal::{Keeper, ReadError};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
@@ -254,7 +255,7 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         self.submit(Asked::new(request), Reply::Once(sender))?;
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        self.decision(answered)
+        self.decision(answered).await
     }
 
     /// Asks for all of these at once, and waits until what of them was queued is decided. For who needs no answers: it would ask again.
@@ -276,50 +277,53 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         self.ingress.push_own(Asked::by_server(command), Some(Reply::Once(sender)));
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        self.decision(answered)
+        self.decision(answered).await
     }
 
     /// The decision of an answer; that of a repeated number is read back from where it stands.
-    pub(crate) fn decision(&self, answered: Answered) -> Result<Decided, Failure> {
+    pub(crate) async fn decision(&self, answered: Answered) -> Result<Decided, Failure> {
         match answered.answer {
             Answer::Changed(decision) => Ok(Decided { at: answered.at, decision, changed: true }),
             Answer::Unchanged(decision) => Ok(Decided { at: answered.at, decision, changed: false }),
-            Answer::Repeated(at) => Ok(Decided { at, decision: self.read_back(at)?, changed: false }),
+            Answer::Repeated(at) => Ok(Decided { at, decision: self.read_back(at).await?, changed: false }),
         }
     }
 
-    fn read_back(&self, revision: Revision) -> Result<Decision, Failure> {
+    async fn read_back(&self, revision: Revision) -> Result<Decision, Failure> {
         let recent = self.recent.read().decided(revision);
         let encoded = match recent {
             Some(encoded) => encoded,
-            None => self.logged(revision)?,
+            // It may be anywhere in a segment, and that on the disk: no connection waits for it that has not asked.
+            None => {
+                let (keeper, history) = (self.keeper.clone(), self.feed.history().clone());
+                past::answering(&self.reads, move || logged(&keeper, &history, revision)).await?
+            }
         };
         let wire = <plenum_proto::v1::Decision as prost::Message>::decode(encoded);
         let decision = wire.ok().and_then(|wire| Decision::try_from(wire).ok());
         decision.ok_or_else(|| Failure::internal(format!("the answer of revision {revision} can't be read")))
     }
 
-    /// What was answered at a revision, from the log or the history.
-    fn logged(&self, revision: Revision) -> Result<bytes::Bytes, Failure> {
-        let found = self.keeper.reader(revision.0).and_then(|mut reader| {
-            let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
-            let batch = frame.and_then(|frame| LoggedBatch::parse(frame).ok());
-            Ok(batch.and_then(|batch| batch.decided(revision)))
-        });
-        match found {
-            Ok(Some(decided)) => return Ok(decided),
-            // The history may have it; but somebody should look at that disk.
-            Err(error @ (ReadError::Damaged(_) | ReadError::Disk(_))) => {
-                tracing::error!(%error, "the log could not be read back");
-            }
-            _ => {}
-        }
-        let entry = self.feed.history().entry(revision.0);
-        entry.map(|logged| logged.entry.decided).map_err(|error| Failure::history(&error))
-    }
-
     /// The names of principals and namespaces that a request carries.
     pub(crate) fn request(principal: &Arc<str>, namespace: Arc<str>, command: Command) -> Request {
         Request { principal: principal.clone(), namespace, command }
     }
+}
+
+/// What was answered at a revision, from the log or the history.
+fn logged(keeper: &Keeper, history: &History, revision: Revision) -> Result<bytes::Bytes, Failure> {
+    let found = keeper.reader(revision.0).and_then(|mut reader| {
+        let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
+        let batch = frame.and_then(|frame| LoggedBatch::parse(frame).ok());
+        Ok(batch.and_then(|batch| batch.decided(revision)))
+    });
+    match found {
+        Ok(Some(decided)) => return Ok(decided),
+        // The history may have it; but somebody should look at that disk.
+        Err(error @ (ReadError::Damaged(_) | ReadError::Disk(_))) => {
+            tracing::error!(%error, "the log could not be read back");
+        }
+        _ => {}
+    }
+    history.entry(revision.0).map(|logged| logged.entry.decided).map_err(|error| Failure::history(&error))
 }

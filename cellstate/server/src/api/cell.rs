@@ -70,7 +70,7 @@ impl CellService {
         let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
         self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        match self.shared.decision(answered)?.decision {
+        match self.shared.decision(answered).await?.decision {
             Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
             Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),

@@ -149,18 +149,26 @@ const READS_MAX: usize = 32;
 const ADMITTED_MAX: usize = 256;
 /// Who counts the rows of the present at a time, which takes some milliseconds: no read of the past may keep them waiting.
 const COUNTS_MAX: usize = 2;
+/// Who reads answers of repeated numbers at a time: whoever decides with them waits for no reads of the past, either.
+const ANSWERS_MAX: usize = 4;
 
 /// Who reads much of the cell or the disk, on threads of their own.
 pub(crate) struct Reads {
     admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
     counting: Arc<Semaphore>,
+    answering: Arc<Semaphore>,
 }
 
 impl Default for Reads {
     fn default() -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { admitted: semaphore(ADMITTED_MAX), running: semaphore(READS_MAX), counting: semaphore(COUNTS_MAX) }
+        Self {
+            admitted: semaphore(ADMITTED_MAX),
+            running: semaphore(READS_MAX),
+            counting: semaphore(COUNTS_MAX),
+            answering: semaphore(ANSWERS_MAX),
+        }
     }
 }
 
@@ -223,6 +231,15 @@ pub(super) async fn counting<T: Send + 'static>(
     Ok(turn.take(work).await?.0)
 }
 
+/// Reads an answer that was given before, on a thread of its own. Waits for others that do, and for no reads of the past.
+pub(crate) async fn answering<T: Send + 'static>(
+    reads: &Reads,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = Turn { _running: permit(&reads.answering).await?, _admitted: None };
+    Ok(turn.take(work).await?.0)
+}
+
 /// Why there is nothing to begin folding with.
 pub(super) enum Unstartable {
     /// It is no longer retained.
@@ -259,6 +276,7 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::{Command, Decision};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.
@@ -325,5 +343,41 @@ mod tests {
         }
         let counted = tokio::time::timeout(Duration::from_secs(60), counting(&reads, || Ok(7))).await;
         assert_eq!(counted.unwrap().unwrap(), 7);
+    }
+
+    // The log was read on a thread that serves connections: who repeated old numbers kept all others waiting.
+    #[tokio::test]
+    async fn the_answer_to_a_repeated_number_is_read_back_beside_what_serves_connections() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        options.settings.recent_bytes = 1;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let open =
+            || Shared::request(&"local".into(), "default".into(), Command::OpenSession { scheduler: "batch".into() });
+        let Decision::Accepted { id, .. } = shared.ask(open()).await.unwrap().decision else { panic!("no session") };
+        let (session, incarnation) = (id, shared.identity.incarnation);
+        let check = v1::ConflictCheck::Fit.into();
+        let transaction =
+            v1::Transaction { session, number: 1, incarnation, base_revision: session, check, ..Default::default() };
+        let bytes = bytes::Bytes::from(prost::Message::encode_to_vec(&transaction));
+        let commit = async || {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let asked = crate::commit::Asked::commit(&"local".into(), &"default".into(), &bytes).unwrap();
+            shared.submit(asked, crate::ingress::Reply::Once(sender)).unwrap();
+            receiver.await.unwrap()
+        };
+        let first = shared.decision(commit().await).await.unwrap();
+        shared.ask(open()).await.unwrap();
+        let answers = u32::try_from(ANSWERS_MAX).unwrap();
+        let turns = shared.reads.answering.clone().acquire_many_owned(answers).await.unwrap();
+        let repeated = commit().await;
+        let mut reading = std::pin::pin!(shared.decision(repeated));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut reading).await.is_err(), "it takes no turn");
+        drop(turns);
+        let again = reading.await.unwrap();
+        assert_eq!((again.at, again.decision, again.changed), (first.at, first.decision, false));
+        server.shutdown().await.unwrap();
     }
 }

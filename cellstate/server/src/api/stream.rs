@@ -124,9 +124,11 @@ impl Watcher {
                     wake.due |= self.sync.answers_waiting() > 0;
                 }
                 Some((number, told)) = answers.recv() => {
-                    self.answered(number, told);
+                    self.answered(number, told).await;
                     // All that have come are sent before anything else is looked at.
-                    std::iter::from_fn(|| answers.try_recv().ok()).for_each(|(number, told)| self.answered(number, told));
+                    while let Ok((number, told)) = answers.try_recv() {
+                        self.answered(number, told).await;
+                    }
                     wake.due = true;
                 }
                 // Room for what is due.
@@ -324,13 +326,13 @@ impl Watcher {
         }
     }
 
-    fn answered(&mut self, number: u64, told: Told) {
+    async fn answered(&mut self, number: u64, told: Told) {
         self.outstanding -= 1;
         let answered = match told {
             Told::Outcome(at, encoded) => return self.sync.outcome(at, encoded),
             Told::Other(answered) => answered,
         };
-        match self.shared.decision(answered) {
+        match self.shared.decision(answered).await {
             Ok(Decided { at, decision: Decision::Outcome(outcome), .. }) => {
                 self.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
             }
