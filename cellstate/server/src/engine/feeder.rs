@@ -142,6 +142,16 @@ impl Feeder<'_> {
         let mut ended = self.run();
         loop {
             match ended {
+                // The cell has what stood there, and the past goes on behind it.
+                Err(FeedError::Read(ReadError::Damaged(damage))) if !self.shared.feed.is_closing() => {
+                    tracing::error!(%damage, "the history goes on behind damage of the log; run `plenum verify` when the server has ended");
+                    let before = self.shared.feed.history().newest_revision();
+                    ended = self.leap();
+                    if ended.is_ok() && self.shared.feed.history().newest_revision() == before {
+                        return Err(ReadError::Damaged(damage).into());
+                    }
+                    ended = ended.and_then(|()| self.run());
+                }
                 Err(error) if error.may_pass() && !self.shared.feed.is_closing() => {
                     if !self.go_on_after(&error)? {
                         return Ok(());
@@ -392,7 +402,11 @@ impl Feeder<'_> {
         let now = history.newest_revision();
         if now > before {
             let from = before + 1;
-            tracing::warn!(from, to = now, "the history was too far behind: what is before can not be read any more");
+            tracing::warn!(
+                from,
+                to = now,
+                "the history left out what it had not got: what is before can not be read any more"
+            );
             self.shared.feed.gave_up(now - before);
         }
         self.reader = None;

@@ -111,3 +111,69 @@ async fn a_history_that_could_not_be_written_goes_on_by_itself_and_the_log_is_re
     let report = plenum_server::verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{:?}", report.violations);
 }
+
+/// The bodies of jobs that stand in the log, damaged.
+fn damage_bodies(dir: &Path) {
+    for file in std::fs::read_dir(dir.join("log")).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "segment") {
+            continue;
+        }
+        let bytes = std::fs::read(&file).unwrap();
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        for at in (0..bytes.len()).step_by(BODY_BYTES / 2).filter(|&at| bytes[at] == b'x') {
+            std::os::unix::fs::FileExt::write_all_at(&file, b"y", at as u64).unwrap();
+        }
+    }
+}
+
+/// What the history had not got was damaged in the log while the server ran. It took nothing more until the next start, which was refused; and
+/// whoever accepted the loss lost all that came after the damage, though the cell had had it all the time.
+#[tokio::test]
+async fn a_history_that_finds_the_log_damaged_goes_on_behind_the_damage_and_nothing_of_the_present_is_lost() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let mut often = options(dir);
+    often.settings.checkpoint_interval = Duration::from_millis(100);
+    let server = Server::start(often).await.unwrap();
+    let channel = connect(&server).await;
+    let mut jobs = 0;
+    let mut more = async || {
+        jobs += 1;
+        let mut large = job(&format!("job-{jobs}"), 1);
+        large.body.as_mut().unwrap().groups[0].command.push("x".repeat(BODY_BYTES));
+        submit(&channel, large).await.revision
+    };
+    // What the history has of these is in memory alone: it comes from the log again.
+    for _ in 0..10 {
+        more().await;
+    }
+    while status(&channel).await.history_lag_bytes > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let failing = Failing::begin(dir);
+    let stops = async {
+        while !is_stopped(&server).await {
+            more().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stops).await.expect("it stops");
+    damage_bodies(dir);
+    let last = more().await;
+    failing.end();
+    let mut now = status(&channel).await;
+    for _ in 0..3000 {
+        if now.history_revision >= last {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        now = status(&channel).await;
+    }
+    assert!(now.history_revision >= last && now.oldest_revision > 1, "{now:?}");
+    assert!(!is_stopped(&server).await);
+    let after = more().await;
+    server.shutdown().await.unwrap();
+    let accept = plenum_server::RestoreOptions { accept_loss: true, ..Default::default() };
+    let restored = plenum_server::restore(dir, &dir.join("new"), &accept).unwrap();
+    assert!(restored.manifest.revision >= after, "{restored:?}");
+    assert_eq!(restored.loss.map_or(0, |loss| loss.revisions()), 0);
+}
