@@ -205,9 +205,8 @@ impl Driver for ExecDriver {
     }
 
     fn start(&mut self, task: TaskSpec) {
-        self.unstarted.remove(&task.allocation);
-        let allocation = task.allocation;
-        self.watch_start(allocation, start::Start::New(Box::new(task)));
+        let is_known = self.unstarted.remove(&task.allocation).is_some();
+        self.watch_start(task.allocation, start::Start::New { task: Box::new(task), is_known });
     }
 
     fn stop(&mut self, allocation: AllocationId) {

@@ -42,7 +42,11 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where a start begins its life in this agent.
 pub(super) enum Start {
-    New(Box<TaskSpec>),
+    New {
+        task: Box<TaskSpec>,
+        /// An earlier agent wrote it down: a shim of that one may still be on its way to it.
+        is_known: bool,
+    },
     Adopted(Box<Adopted>),
     /// Recorded, never started, and not wanted any more.
     Void {
@@ -87,10 +91,11 @@ pub(super) async fn live(
 ) {
     let Shared { options, slots, recording } = shared;
     let (allocation, restart) = match &start {
-        Start::New(task) => (task.allocation, task.restart),
+        Start::New { task, .. } => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
         Start::Void { allocation, restart } => (*allocation, *restart),
     };
+    let is_known = matches!(&start, Start::New { is_known: true, .. });
     let mut prepared = match start {
         Start::Adopted(adopted) => {
             Prepared::Watched(Box::new(Watched { spec: adopted.spec, shim: adopted.shim, child: None }))
@@ -99,13 +104,17 @@ pub(super) async fn live(
             let options = Arc::clone(&options);
             patiently(None, allocation, move || void(&options, allocation, restart)).await
         }
-        Start::New(task) => {
+        Start::New { task, .. } => {
             let (options, stop) = (Arc::clone(&options), stop.clone());
             let (task, recording) = (Arc::new(*task), Arc::clone(&recording));
             let work = move || {
                 // Told to stop while it waited for its turn.
                 let is_void = *stop.borrow() > Asked::Run;
-                if is_void { void(&options, allocation, restart) } else { prepare(&options, &task, &recording) }
+                if is_void {
+                    void(&options, allocation, restart)
+                } else {
+                    prepare(&options, &task, &recording, is_known)
+                }
             };
             let prepared = patiently(Some(&slots), allocation, work).await;
             if matches!(prepared, Prepared::Watched(_)) {
@@ -121,7 +130,7 @@ pub(super) async fn live(
             Prepared::Watched(watched) => {
                 let (status, spec) = watch_shim(*watched, &options, &events, &mut stop, &mut started_told).await;
                 let (options, spec) = (Arc::clone(&options), Arc::new(spec));
-                prepared = patiently(None, allocation, move || after_shim(&options, &spec, status)).await;
+                prepared = patiently(None, allocation, move || after_shim(&options, &spec, status, is_known)).await;
             }
         }
     };
@@ -175,7 +184,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 ///
 /// # Errors
 /// When that can't be found out. Nothing was written then.
-fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording) -> io::Result<Prepared> {
+fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_known: bool) -> io::Result<Prepared> {
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -193,16 +202,25 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording) -> io:
         recover::Trace::None => {}
     }
     let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
-    Ok(match spawned {
-        Ok((shim, child)) => Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) })),
+    match spawned {
+        Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) }))),
         Err(error) => {
             // What the machine lacks, its operator has to mend: tasks go on failing here.
             let (allocation, directory) = (task.allocation, options.directory.root().display());
             tracing::warn!(%allocation, %error, %directory, "a task could not be set up on this machine");
             let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
-            Prepared::Ended(Exit::failed(failure, unix_ms()))
+            never_made(options, &spec.task, failure, is_known)
         }
-    })
+    }
+}
+
+/// The end of a start that could not be made. Where a shim of an earlier agent may still be on its way to it, that one is kept from it before
+/// anybody hears that it failed; or watched, if it was faster.
+fn never_made(options: &ExecOptions, task: &TaskSpec, failure: Failure, is_known: bool) -> io::Result<Prepared> {
+    if is_known && let watched @ Prepared::Watched(_) = void(options, task.allocation, task.restart)? {
+        return Ok(watched);
+    }
+    Ok(Prepared::Ended(Exit::failed(failure, unix_ms())))
 }
 
 type OwnShim = (OwnedFd, (Child, pipe::Receiver));
@@ -317,7 +335,12 @@ async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
 ///
 /// # Errors
 /// When that can't be found out.
-fn after_shim(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>) -> io::Result<Prepared> {
+fn after_shim(
+    options: &ExecOptions,
+    spec: &ShimSpec,
+    status: Option<ExitStatus>,
+    is_known: bool,
+) -> io::Result<Prepared> {
     let directory = options.directory.allocation(spec.task.allocation);
     Ok(match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => {
@@ -334,7 +357,7 @@ fn after_shim(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>
             tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
             let failure =
                 Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
-            Prepared::Ended(Exit::failed(failure, unix_ms()))
+            never_made(options, &spec.task, failure, is_known)?
         }
     })
 }
@@ -356,7 +379,7 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
         Ok(Some(spec)) if spec.task.restart == restart => match (recover::look(&directory, restart)?, recorded) {
             // Such as on a full disk. Told to have ended, it might be started by that shim all the same.
             (recover::Trace::None, Err(error)) => Err(error),
-            _ => after_shim(options, &spec, None),
+            _ => after_shim(options, &spec, None, false),
         },
         // Nobody wrote it down; of what is damaged nobody will ever know more.
         Ok(_) => Ok(Prepared::Ended(exit)),

@@ -11,7 +11,7 @@ use std::{
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
     directories::AgentDirectory,
-    driver::{Driver, DriverEvent, Exit, TaskSpec},
+    driver::{Driver, DriverEvent, Exit, Recovered, TaskSpec},
     exec::{ExecDriver, ExecOptions, ShimProgram},
     isolation::Isolation,
     logs,
@@ -46,6 +46,7 @@ pub(crate) fn limits_are_testable(test: &str) -> bool {
 pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) cgroup: Option<AgentCgroup>,
+    options: ExecOptions,
     driver: ExecDriver,
     events: mpsc::Receiver<DriverEvent>,
     next: u32,
@@ -85,7 +86,15 @@ impl Bench {
             ended_kept_max: 64,
         };
         let (sender, events) = mpsc::channel(16);
-        Self { directory, cgroup, driver: ExecDriver::new(options, sender).unwrap(), events, next: 0 }
+        let driver = ExecDriver::new(options.clone(), sender).unwrap();
+        Self { directory, cgroup, options, driver, events, next: 0 }
+    }
+
+    /// An agent comes after this one, and finds what that left.
+    pub(crate) fn next_agent(&mut self) -> Vec<Recovered> {
+        let (sender, events) = mpsc::channel(16);
+        (self.driver, self.events) = (ExecDriver::new(self.options.clone(), sender).unwrap(), events);
+        self.driver.recover().unwrap()
     }
 
     pub(crate) fn task(&mut self, command: &[&str]) -> TaskSpec {

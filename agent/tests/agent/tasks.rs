@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_agent::driver::{FailureKind, TaskSpec};
+use plenum_agent::driver::{FailureKind, Found, TaskSpec};
 use plenum_model::AllocationId;
 
-use crate::bench::{Bench, allocation_directory, content_of, is_alive};
+use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive};
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_back() {
@@ -296,6 +296,22 @@ async fn what_can_not_be_looked_at_has_not_ended_when_it_is_told_to_stop() {
     }
     let exit = bench.ended().await;
     assert_eq!((exit.stop_requested, exit.started_unix_ms), (true, None));
+}
+
+// The shim of an agent that was killed was still on its way when the next agent could not start one: the task had failed, its room was given away,
+// and then it ran.
+#[tokio::test]
+async fn a_start_that_fails_is_not_made_by_a_shim_that_is_late() {
+    let mut bench = Bench::by(&["false"]);
+    let task = bench.shell("echo up > $PLENUM_JOB_DIR/up");
+    let failed = bench.run(task.clone()).await.failure.map(|failure| failure.kind);
+    assert_eq!(failed, Some(FailureKind::Setup), "it was written down, and its shim was none");
+    assert_eq!(bench.next_agent()[0].found, Found::NotStarted);
+    let failed = bench.run(task.clone()).await.failure.map(|failure| failure.kind);
+    assert_eq!(failed, Some(FailureKind::Setup));
+    let directory = allocation_directory(bench.directory.path(), task.allocation);
+    let late = std::process::Command::new(PROGRAM).arg("shim").arg(directory).status().unwrap();
+    assert_eq!((late.code(), bench.directory.path().join("jobs/job-9-1-v1/up").exists()), (Some(3), false));
 }
 
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
