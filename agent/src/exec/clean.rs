@@ -101,6 +101,8 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
             }
         }
         if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
+            // As a rule they are gone since it was forgotten; the agent may have died over that.
+            let _ = remove_tree(&directory.task());
             ended.push((when, allocation));
         }
     }
@@ -269,6 +271,20 @@ mod tests {
     }
 
     // An agent that had no descriptor left to read a record with took the files of a running task for unused.
+    // Their room had been given away, and they stayed for as long as the output was kept.
+    #[test]
+    fn files_of_a_task_that_an_agent_died_over_are_removed_by_the_next() {
+        let mut stage = Stage::set();
+        stage.options.ended_kept_max = 10;
+        let (over, running) = (stage.record(1), stage.record(2));
+        for directory in [&over, &running] {
+            fs::create_dir_all(directory.task().join("inside")).unwrap();
+        }
+        fs::write(over.ended(), "").unwrap();
+        clean(&stage.options, &stage.recording);
+        assert!(over.root().exists() && !over.task().exists() && running.task().join("inside").exists());
+    }
+
     #[test]
     fn what_may_be_in_use_is_not_removed() {
         let stage = Stage::set();
