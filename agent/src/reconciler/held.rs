@@ -18,6 +18,8 @@ pub(super) enum Stop {
     Cell,
     /// The agent ends, and its tasks with it.
     Shutdown,
+    /// This agent can't run what an earlier one wrote down.
+    Unfit,
 }
 
 #[derive(Clone, Debug)]
@@ -191,7 +193,7 @@ impl Held {
             (Phase::Waiting { recorded }, None) => {
                 let recorded = *recorded;
                 self.reject_what_can_not_start(now_ms, recorded);
-                false
+                self.stop.is_some() && self.settle(now_ms, leaving)
             }
             _ => false,
         }
@@ -200,6 +202,8 @@ impl Held {
     fn reject_what_can_not_start(&mut self, now_ms: u64, recorded: bool) {
         let Some(assignment) = &self.assignment else { return };
         match &assignment.work {
+            // A shim may still be on its way to it.
+            Err(_) if recorded => self.stop = Some(Stop::Unfit),
             Err(why) => *self = Self::ended(now_ms, AllocationState::Failed, why),
             Ok(_) if !assignment.may_start && !recorded => {
                 let why = "it was started here before, and there is no trace of it any more";
@@ -244,6 +248,10 @@ impl Held {
             Stop::Cell => self.end(now_ms, AllocationState::Stopped, exit, String::new()),
             Stop::Shutdown => {
                 self.end(now_ms, AllocationState::Failed, exit, "its agent ended, and its tasks with it".to_owned());
+            }
+            Stop::Unfit => {
+                let why = self.assignment.as_ref().and_then(|assignment| assignment.work.as_ref().err().cloned());
+                self.end(now_ms, AllocationState::Failed, exit, why.unwrap_or_default());
             }
         }
     }

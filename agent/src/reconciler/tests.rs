@@ -289,6 +289,37 @@ fn what_this_agent_can_not_run_fails_with_the_reason() {
     assert_eq!(story.reported(1), [Failed]);
 }
 
+// It had failed at once, and the shim of the earlier agent that was on its way to it ran it all the same.
+#[test]
+fn what_an_earlier_agent_wrote_down_and_this_one_can_not_run_is_given_up_before_it_fails() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    let (restart, found) = (0, Found::NotStarted);
+    let recorded = Recovered { allocation: id(1), restart, earlier_ends_unix_ms: vec![], found, traces: None };
+    story.agent = AgentReconciler::new(Settings::default(), 0, 0);
+    story.sent.clear();
+    story.input(Input::Recovered(vec![recorded]));
+    story.registered();
+    let outputs = story.agent.handle(
+        story.now_ms,
+        Input::Assignments {
+            machine: MACHINE,
+            epoch: 1,
+            revision: 6,
+            full: true,
+            wanted: vec![],
+            stop: vec![],
+            keep: vec![id(1)],
+        },
+    );
+    assert_eq!(outputs, [Output::Stop(id(1))]);
+    let exit = Exit { stop_requested: true, ..Exit::default() };
+    story.input(Input::Driver(DriverEvent::Exited { allocation: id(1), restart, exit }));
+    assert_eq!(story.reported(1), []);
+    story.input(Input::Driver(DriverEvent::Gone { allocation: id(1), restart }));
+    assert_eq!(story.reported(1), [Failed]);
+    assert_eq!(story.status(1).unwrap().reason.as_ref(), "the cell does not know it, and there is no trace of it here");
+}
+
 #[test]
 fn failures_restart_within_the_policy_and_then_fail() {
     let mut story = Story::new(|_| Fate::exits_after_ms(10, 3));
