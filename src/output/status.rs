@@ -62,7 +62,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         ("jobs", counts(&status.jobs)),
         ("allocations", counts(&status.allocations)),
         ("sessions", status.sessions.to_string()),
-        ("transactions", format!("{}, {} with conflicts", status.transactions, status.conflicts)),
+        ("transactions", format!("{}, {} with conflicts, since this start", status.transactions, status.conflicts)),
         (
             "disk",
             format!(
