@@ -1,15 +1,17 @@
 //! Commands of every kind, with sizes around what the log has room for: each batch fits a frame, what did not fit has left no trace, and
 //! the log comes out the same when it is decided again.
 
+mod governing;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use plenum_core::Core;
 use plenum_model::{
-    AllocationId, AllocationState, CellIdentity, Command, Decision, Inventory, JobId, LogTime, MachineId, Port,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Inventory, JobId, LogTime, MachineId, Port,
     Request, Resources, TaskState, TaskTraces, Transition,
 };
-use plenum_proto::v1;
+use plenum_proto::{bounds, pages, v1};
 use prost::Message;
 
 use super::audit::Audit;
@@ -76,7 +78,8 @@ impl Play {
             largest: 0,
             told: BTreeMap::new(),
         };
-        let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() };
+        // A restored cell: what its machines run and it does not know is of the life before.
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 2, term: 1, custom_resources: Vec::new() };
         play.ask("open", Command::OpenServer(identity));
         play.ask("session", Command::OpenSession { scheduler: "batch".into() });
         play
@@ -192,7 +195,7 @@ impl Play {
         let ports = ports.collect();
         let count = dice.size(1500) + 1;
         let kind = if dice.below(8) == 0 { v1::JobKind::Recurring } else { v1::JobKind::ToCompletion };
-        let body_bytes = dice.size(30_000);
+        let body_bytes = dice.size(30_000) + 1;
         self.submit_sized(count, ports, kind, body_bytes);
     }
 
@@ -267,7 +270,7 @@ impl Play {
         let transaction = v1::Transaction {
             session: 2,
             number: self.number,
-            incarnation: 1,
+            incarnation: cell.identity().incarnation,
             base_revision: cell.revision().0,
             check: v1::ConflictCheck::Fit.into(),
             placements: vec![placement],
@@ -325,7 +328,7 @@ impl Play {
     fn step(&mut self) {
         let (jobs, machines) = (self.jobs(), self.machines());
         let (job, machine) = (self.dice.pick(&jobs), self.dice.pick(&machines));
-        match self.dice.below(40) {
+        match self.dice.below(46) {
             0..4 => self.register(),
             4..10 => self.submit(),
             10..13 => {
@@ -363,12 +366,22 @@ impl Play {
                 let Some(job) = job.filter(|_| jobs.len() > 30) else { return };
                 self.ask("stop", Command::StopJob(job));
             }
+            37..42 => self.govern(job, machine),
+            42 => self.start_again(),
             _ => {
                 self.now = self.now.plus_micros([10, 2_000_000, 60_000_000][self.dice.below(3)]);
                 self.tick();
             }
         }
     }
+}
+
+/// A checkpoint of it has pages that everybody takes, and is the same cell.
+fn assert_is_read_back(cell: &Cell) {
+    let pages: Vec<Bytes> = pages::every(cell).map(|(table, number)| pages::encode_page(cell, table, number)).collect();
+    assert!(pages.iter().all(|page| page.len() <= bounds::PAGE_BYTES_MAX));
+    let restored = pages::restore(pages).unwrap();
+    assert_eq!(cell.first_difference(&restored), None);
 }
 
 #[test]
@@ -384,6 +397,7 @@ fn whatever_is_asked_each_batch_fits_a_frame_and_what_did_not_fit_has_left_no_tr
         play.tick();
         let violations = play.audit.violations();
         assert!(violations.is_empty(), "seed {seed}: {}", violations[0]);
+        assert_is_read_back(play.committer.undurable_cell());
         largest = largest.max(play.largest);
         for (what, (changed, refused)) in play.told {
             let told = told.entry(what).or_default();
@@ -394,7 +408,10 @@ fn whatever_is_asked_each_batch_fits_a_frame_and_what_did_not_fit_has_left_no_tr
     for what in ["register", "submit", "submit again", "commit", "report", "scale", "remove"] {
         assert!(told[what].0 > 0 && told[what].1 > 0, "{what}: {told:?}");
     }
-    for what in ["hold", "drain", "expire", "launch", "stop"] {
+    assert!(told["partition"].1 > 0, "{told:?}");
+    let others =
+        ["hold", "drain", "expire", "launch", "stop", "quota", "partition", "adopt", "pause", "cordon", "fitness"];
+    for what in others.into_iter().chain(["stop one", "open session", "close", "start"]) {
         assert!(told[what].0 > 0, "{what}: {told:?}");
     }
     assert!(largest > 40_000, "{largest}");
