@@ -47,13 +47,13 @@ fn fingerprint(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn format_one_has_these_bytes() {
+fn format_two_has_these_bytes() {
     let mut text = String::new();
     encoded()[..24].iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
-    assert_eq!(text, "504c454e554d424b010000000000000001480000000a0530");
+    assert_eq!(text, "504c454e554d424b020000000000000001480000000a0530");
     // With the seals in it: it changes with any byte.
     let bytes = encoded();
-    assert_eq!((bytes.len(), fingerprint(&bytes)), (533, 0x6fe9_a917));
+    assert_eq!((bytes.len(), fingerprint(&bytes)), (533, 0xab58_b0f9));
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn a_length_that_is_not_there_allocates_nothing() {
 #[test]
 fn another_version_and_another_kind_of_file_are_told_apart() {
     let mut newer = encoded();
-    newer[8] = 2;
-    assert!(matches!(read(&newer), Err(Fault::OtherFormat(2))));
+    newer[8] = 3;
+    assert!(matches!(read(&newer), Err(Fault::OtherFormat(3))));
     assert!(
         matches!(read(b"PK\x03\x04 a zip file, or so"), Err(Fault::NotABackup(found)) if found == b"PK\x03\x04 a z")
     );
