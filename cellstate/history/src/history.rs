@@ -148,6 +148,16 @@ impl History {
         Ok(found.opened)
     }
 
+    /// Reads all that the store has, as long as `goes_on`: for when writes fail again and again. The store does not say why, and merges
+    /// nothing where something of it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the first row that can't be read.
+    pub fn read_all(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
+        self.store()?.read_all(goes_on)
+    }
+
     /// The newest revision that can be read; 0 if there is none.
     #[must_use]
     pub fn newest_revision(&self) -> u64 {
@@ -229,7 +239,11 @@ struct Found {
 fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let (store, journal_set_aside) = Store::open(folder, options)?;
     let store = Arc::new(store);
-    let view = settle(&store)?;
+    let view = settle(&store).map_err(|error| match error {
+        // It does not say why it takes no writes. Where something of it is damaged, waiting is of no use.
+        StoreError::Poisoned => store.read_all(|| true).err().filter(|damage| !damage.may_pass()).unwrap_or(error),
+        error => error,
+    })?;
     let writer = Writer {
         gathering_bytes: 0,
         gathering_range: None,

@@ -203,6 +203,19 @@ impl Store {
         self.keyspace(shelf).tree.current_version().iter_tables().any(|table| **table.metadata.key_range.max() >= *key)
     }
 
+    /// Reads all rows of all shelves, as long as `goes_on`: the first one that can't be read is the error.
+    pub(crate) fn read_all(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
+        for shelf in Shelf::ALL {
+            for guard in self.keyspace(shelf).iter() {
+                row(shelf, guard)?;
+                if !goes_on() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Rows of a shelf, removed ones and their marks counted too.
     pub(crate) fn rows_about(&self, shelf: Shelf) -> u64 {
         self.keyspace(shelf).approximate_len() as u64

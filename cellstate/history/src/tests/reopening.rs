@@ -96,3 +96,53 @@ fn damage_is_no_failure_that_passes() {
     let errors = [damaged, io(NotFound), io(UnexpectedEof), io(StorageFull), StoreError::Poisoned];
     assert_eq!(errors.map(|error| error.may_pass()), [false, false, false, true, true]);
 }
+
+/// Sessions in batches of three, from a revision on.
+fn sessions(from: u64, to: u64) -> Vec<EncodedBatch> {
+    let batches = (from..=to).step_by(3);
+    batches
+        .map(|first| batch(SECOND, (first..first + 3).map(|revision| opening(revision, "batch")).collect()))
+        .collect()
+}
+
+/// Where tables are damaged, merging them fails and closes the store, which does not say why: as if a disk was full.
+#[test]
+fn a_store_that_takes_no_writes_because_tables_are_damaged_names_the_damage_when_all_of_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, copy) = (folder.path().join("live"), folder.path().join("copy"));
+    let (history, _) = open(&live);
+    for round in 0..7 {
+        history.append(&sessions(1 + 600 * round, 600 * (round + 1))).unwrap();
+        history.persist().unwrap();
+    }
+    // In the store's journal alone: to be brought to tables by who opens it.
+    history.append(&sessions(4201, 4800)).unwrap();
+    copy_of(&history, &live, &copy);
+    let mut damaged = 0;
+    for table in std::fs::read_dir(copy.join("store/keyspaces/1/tables")).unwrap() {
+        let path = table.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        std::fs::write(path, bytes).unwrap();
+        damaged += 1;
+    }
+    assert_eq!(damaged, 7, "the next table has them merged");
+    let (history, opened) = open(&copy);
+    assert!(opened.newest_revision > 4200, "{opened:?}");
+    assert_eq!(revisions(&history, 1, opened.newest_revision).len() as u64, opened.newest_revision);
+    let newest = opened.newest_revision;
+    let mut wrote = Ok(());
+    for round in 0..100 {
+        wrote = wrote.and_then(|()| history.append(&sessions(newest + 1 + 600 * round, newest + 600 * (round + 1))));
+        wrote = wrote.and_then(|()| history.persist());
+    }
+    let error = wrote.unwrap_err();
+    assert!(error.may_pass(), "it does not say why: {error:?}");
+    let damage = match history.reopen() {
+        Ok(_) => history.read_all(|| true).unwrap_err(),
+        Err(OpenError::Store(error)) => error,
+        Err(other) => panic!("{other}"),
+    };
+    assert!(!damage.may_pass(), "{damage:?}");
+}

@@ -38,10 +38,12 @@ const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a history that failed is left alone before the store is opened again; twice as long each time, up to the longest, until a
-/// checkpoint is written.
+/// How long a history that failed is left alone before the store is opened again; twice as long each time, up to the longest, until it
+/// has been written for some time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A history that was written for so long after it was opened again has not failed before, as far as the next failure goes.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// How often is looked meanwhile whether the server ends, and whether there is room.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
@@ -103,6 +105,8 @@ struct Feeder<'a> {
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
+    /// When it was opened again after the last failure, which is not forgotten yet.
+    reopened: Option<Instant>,
 }
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
@@ -125,6 +129,7 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
         retiring_due: None,
         rest: Rest::new(),
         pause: FIRST_PAUSE,
+        reopened: None,
     };
     // What the log had at the start was told to nobody.
     shared.feed.tell(shared.keeper.tail().revision);
@@ -186,6 +191,11 @@ impl Feeder<'_> {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        // A store whose tables are damaged fails again and again, and does not say why; and each time all pages would be written.
+        if self.reopened.replace(Instant::now()).is_some() {
+            let read = history.read_all(|| !self.shared.feed.is_closing());
+            read.or_else(|error| if error.may_pass() { Ok(()) } else { Err(WriteError::from(error)) })?;
         }
         // What was not durable may be gone, and comes from the log again; and nobody knows of which cell images were written.
         self.reader = None;
@@ -373,7 +383,9 @@ impl Feeder<'_> {
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
             self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
             self.before = Some(cell);
-            self.pause = FIRST_PAUSE;
+            if self.reopened.is_none_or(|reopened| reopened.elapsed() >= FORGOTTEN_AFTER) {
+                (self.pause, self.reopened) = (FIRST_PAUSE, None);
+            }
         } else {
             history.persist_when_due()?;
         }

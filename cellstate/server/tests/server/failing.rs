@@ -177,3 +177,49 @@ async fn a_history_that_finds_the_log_damaged_goes_on_behind_the_damage_and_noth
     assert!(restored.manifest.revision >= after, "{restored:?}");
     assert_eq!(restored.loss.map_or(0, |loss| loss.revisions()), 0);
 }
+
+/// It was opened again and again, as if the disk was full, and each time images of all pages were written.
+#[tokio::test]
+async fn a_history_that_fails_again_looks_for_damage_and_names_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let mut often = options(dir);
+    often.settings.checkpoint_interval = Duration::from_millis(100);
+    let server = Server::start(often).await.unwrap();
+    let channel = connect(&server).await;
+    let mut jobs = 0;
+    let mut told = String::new();
+    for _ in 0..5 {
+        submit(&channel, job(&format!("job-{jobs}"), 1)).await;
+        jobs += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for round in 0..4 {
+        let failing = Failing::begin(dir);
+        let stops = async {
+            while !is_stopped(&server).await {
+                submit(&channel, job(&format!("job-{jobs}"), 1)).await;
+                jobs += 1;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), stops).await.expect("it stops");
+        if round == 0 {
+            crate::kept::damage_images(dir);
+        }
+        failing.end();
+        for _ in 0..400 {
+            let ask = v1::JobHistoryRequest { name: "job-0".into(), ..Default::default() };
+            match Jobs::new(channel.clone()).job_history(ask).await {
+                Err(error) => told = error.message().to_owned(),
+                Ok(_) => break,
+            }
+            if told.contains("until the server starts again") {
+                assert!(told.contains("hecksum"), "{told}");
+                submit(&channel, job("after", 1)).await;
+                return server.shutdown().await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    panic!("it is opened again and again: {told}");
+}

@@ -232,13 +232,16 @@ async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it(
 }
 
 /// Flips a bit in each table of page images: the store's fourth keyspace.
-fn damage_images(dir: &Path) {
+pub(crate) fn damage_images(dir: &Path) {
     let tables = std::fs::read_dir(dir.join("history/store/keyspaces/4/tables")).unwrap();
-    let damaged = tables.map(|table| {
-        let path = table.unwrap().path();
+    let damaged = tables.filter(|table| {
+        let path = table.as_ref().unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[40] ^= 1;
-        std::fs::write(path, bytes).unwrap();
+        if let Some(byte) = bytes.get_mut(40) {
+            *byte ^= 1;
+            std::fs::write(path, &bytes).unwrap();
+        }
+        !bytes.is_empty()
     });
     assert!(damaged.count() > 0);
 }
