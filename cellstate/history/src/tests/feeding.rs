@@ -131,8 +131,8 @@ fn another_cells_or_formats_history_and_other_folders_are_refused() {
     let other = History::open(&path, Options::new(*b"another cell"));
     assert!(matches!(other, Err(OpenError::OtherCell { .. })));
     let identity = std::fs::read_to_string(path.join("identity")).unwrap();
-    std::fs::write(path.join("identity"), identity.replace("format 5", "format 9")).unwrap();
-    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 5, .. })));
+    std::fs::write(path.join("identity"), identity.replace("format 6", "format 9")).unwrap();
+    assert!(matches!(History::open(&path, options()), Err(OpenError::OtherFormat { expected: 6, .. })));
     std::fs::write(path.join("identity"), b"\xff").unwrap();
     assert!(matches!(History::open(&path, options()), Err(OpenError::Damaged { .. })));
     assert!(matches!(History::open(folder.path(), options()), Err(OpenError::NotAHistory { .. })));
