@@ -71,11 +71,14 @@ impl History {
         let by_age = by_age.max(oldest);
         let mut by_bytes = oldest;
         if let Some(gone_bytes) = bytes_so_far.checked_sub(self.options().retain_bytes).filter(|bytes| *bytes > 0) {
-            let from = match stored_block_holding(&*self.store()?, oldest)? {
-                Some(block) => keys::time(block.head().time_micros, block.head().first),
-                None => keys::time(i64::MIN, 0),
+            let store = self.store()?;
+            let from = match stored_block_holding(&store, oldest) {
+                Ok(Some(block)) => keys::time(block.head().time_micros, block.head().first),
+                Ok(None) => keys::time(i64::MIN, 0),
+                // One whose row can't be read does not keep all that is older and younger, either: the oldest revision is a checkpoint's.
+                Err(_) => keys::time(at_or_before(&store, oldest)?.map_or(i64::MIN, |found| found.time_micros), 0),
             };
-            let rows = self.store()?.rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
+            let rows = store.rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
             for row in rows.take(FLOOR_ROWS_MAX) {
                 let row = row?;
                 by_bytes = by_bytes.max(key_number(Shelf::Index, &row.key, 1)?);
@@ -115,9 +118,13 @@ impl History {
         if floor == 0 {
             return Ok(Retirement { oldest, done: true });
         }
-        let rows_done = self.clear_leavers(&mut writer, floor)?;
-        let blocks_done = rows_done && self.clear_blocks(&mut writer, floor)?;
-        let images_done = blocks_done && self.clear_images(&mut writer, floor)?;
+        let rows_done = self.clear_leavers(&mut writer, floor);
+        let blocks_done =
+            rows_done.and_then(|done| if done { self.clear_blocks(&mut writer, floor) } else { Ok(false) });
+        // Of what can't be read among rows and blocks the images need not wait: they take the most room.
+        let is_their_turn = !matches!(blocks_done, Ok(false));
+        let images_done = is_their_turn && self.clear_images(&mut writer, floor)?;
+        blocks_done?;
         if images_done {
             self.give_back_room(&mut writer)?;
         }

@@ -180,3 +180,25 @@ fn reading_goes_on_while_others_write_and_retire() {
     }
     assert!(reader.join().unwrap() > 0);
 }
+
+/// Nothing was retired any more, by age or by bytes, once the row of the block at the floor was damaged: all that was kept stayed.
+#[test]
+fn a_damaged_block_at_the_floor_is_retired_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(folder.path(), Options { retain_bytes: 20_000, ..options() }).unwrap();
+    long_history(&history);
+    assert_eq!(retire_all(&history, 600), 597);
+    history.persist().unwrap();
+    let store = history.store().unwrap();
+    let floor = store.last(Shelf::Blocks, keys::block(0)..=keys::block(597)).unwrap().unwrap();
+    let mut changes = store.changes();
+    changes.put(Shelf::Blocks, floor.key, b"something else");
+    changes.commit().unwrap();
+    drop(store);
+    let keep_from = history.retention_floor(3000 * SECOND).unwrap();
+    assert!(keep_from > 1000, "{keep_from}");
+    drop(history.retire(keep_from));
+    let oldest = history.oldest_revision();
+    assert!(oldest > 800);
+    assert_eq!(history.checkpoint_at_or_before(oldest - 1).unwrap(), None, "and what takes most of the room goes");
+}
