@@ -15,6 +15,7 @@ use crate::records::{CheckpointRecord, NumberRecord};
 use crate::store::{IMAGE_BYTES_MAX, Row, Store, damaged, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 /// Images are committed in pieces of about this size.
 const COMMIT_BYTES: u64 = 512 << 10;
@@ -330,6 +331,32 @@ impl History {
 /// The newest complete checkpoint of a store, at or before a revision.
 pub(crate) fn at_or_before(store: &Store, revision: u64) -> Result<Option<CheckpointInfo>, StoreError> {
     store.last(Shelf::Pages, keys::checkpoint(0)..=keys::checkpoint(revision))?.map(info).transpose()
+}
+
+/// The newest complete checkpoint of a store whose record can be read. A damaged table of records hides those of before from who looks for
+/// a later one; so it is looked for further and further back among the retained `revisions`, and none is needed where the
+/// history `is_whole`.
+pub(crate) fn newest_readable(
+    store: &Store,
+    revisions: RangeInclusive<u64>,
+    is_whole: bool,
+) -> Result<Option<CheckpointInfo>, StoreError> {
+    let error = match at_or_before(store, u64::MAX) {
+        Err(error) if !error.may_pass() => error,
+        found => return found,
+    };
+    let (floor, newest) = revisions.into_inner();
+    let backs = std::iter::successors(Some(0_u64), |back| Some(2 * back + 1));
+    let befores = backs.map_while(|back| newest.checked_sub(back)).take_while(|before| *before >= floor.max(1));
+    let found = befores.chain([floor]).find_map(|before| at_or_before(store, before).ok().flatten());
+    let found = found.filter(|found| found.revision >= floor);
+    if found.is_none() && !is_whole {
+        return Err(error);
+    }
+    let cause = &error as &dyn std::error::Error;
+    let from = found.as_ref().map_or(0, |found| found.revision);
+    tracing::error!(from, cause, "the newest checkpoint can't be read; an earlier one is taken");
+    Ok(found)
 }
 
 /// Whether batches that wait in memory are to go to tables with a checkpoint.

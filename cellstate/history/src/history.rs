@@ -322,7 +322,8 @@ fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
     forget_rows_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
     store.catch_up()?;
-    let checkpoint = checkpoint::at_or_before(store, u64::MAX)?;
+    let is_whole = floor == 0 && base.is_none_or(|base| base == 0);
+    let checkpoint = checkpoint::newest_readable(store, floor..=newest, is_whole)?;
     Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new(), digest: Digest::default() })
 }
 

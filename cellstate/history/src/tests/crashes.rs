@@ -398,6 +398,44 @@ fn damaged_tables_are_errors_and_never_panics() {
     assert!(damaged > 0, "some damage was seen");
 }
 
+/// The history could not be opened at all when the record of its newest checkpoint was damaged, and with it the cell.
+#[test]
+fn a_checkpoint_whose_record_is_damaged_is_passed_over_for_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    let (history, _) = open(&live);
+    history.append(&batches(1, 90, 0)).unwrap();
+    let newest_table = || {
+        let tables =
+            std::fs::read_dir(live.join("store/keyspaces/5/tables")).unwrap().map(|table| table.unwrap().path());
+        tables.max_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap()
+    };
+    let mut tables = Vec::new();
+    for revision in [30, 60, 90] {
+        history.checkpoint(revision, 0, &[pages(1, 1)], [page(1, 0, &revision.to_string())]).unwrap();
+        history.store().unwrap().wait_until_idle();
+        tables.push(newest_table());
+    }
+    history.persist().unwrap();
+    drop(history);
+    let damage = |table: &Path| {
+        let mut bytes = std::fs::read(table).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(table, bytes).unwrap();
+    };
+    for (table, left) in [(&tables[2], 60), (&tables[1], 30)] {
+        damage(table);
+        let (history, opened) = open(&live);
+        assert_eq!(opened.newest_checkpoint.unwrap().revision, left);
+        assert_eq!(images(&history, left), [format!("1/0={left}")]);
+        assert_eq!(revisions(&history, left + 1, 90).len() as u64, 90 - left);
+    }
+    damage(&tables[0]);
+    let (history, opened) = open(&live);
+    assert!(opened.newest_checkpoint.is_none(), "the log goes back to the beginning");
+    assert_eq!(revisions(&history, 1, 90).len(), 90);
+}
+
 #[test]
 fn missing_or_cut_files_of_the_store_are_named_as_damage() {
     let folder = tempfile::tempdir().unwrap();
