@@ -223,12 +223,12 @@ pub enum Output {
         /// Why the machine shall get no new tasks, if so.
         unfit: Option<Unfit>,
     },
-    /// The server's state is older than what this agent has seen of the same incarnation: it is not used.
+    /// The server's state is older than what this agent has seen: it is not used.
     Refuse {
-        /// What it offered.
-        offered: u64,
+        /// What it offered: an incarnation of the cell, and a revision.
+        offered: (u64, u64),
         /// What had been seen.
-        seen: u64,
+        seen: (u64, u64),
     },
     /// Everything stopped, after [`Input::Shutdown`].
     Finished,

@@ -118,8 +118,9 @@ impl AgentReconciler {
     /// one that was given later may have been seen meanwhile.
     fn learn(&mut self, incarnation: u64, revision: u64, before: u64, outputs: &mut Vec<Output>) -> bool {
         let same = incarnation == self.seen.0;
-        if same && revision < before {
-            outputs.push(Output::Refuse { offered: revision, seen: before });
+        // Of an earlier life there is nothing to be learned: it is a copy that was left running, and would stop what it does not know.
+        if incarnation < self.seen.0 || (same && revision < before) {
+            outputs.push(Output::Refuse { offered: (incarnation, revision), seen: (self.seen.0, before) });
             return false;
         }
         if !same {

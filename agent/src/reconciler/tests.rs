@@ -497,7 +497,7 @@ fn a_server_with_an_older_state_is_refused() {
         unfit: None,
     };
     story.input(Input::Registered(registration));
-    assert_eq!(story.sent, [Output::Refuse { offered: 98, seen: 99 }]);
+    assert_eq!(story.sent, [Output::Refuse { offered: (1, 98), seen: (1, 99) }]);
     story.pass_ms(200, false);
     assert!(matches!(story.sent.pop(), Some(Output::Register { revision: 99, .. })), "tried again");
     story.input(Input::Registered(Registration { incarnation: 2, ..registration }));
@@ -506,6 +506,27 @@ fn a_server_with_an_older_state_is_refused() {
 
 /// The answer to a report came while the machine was registering, with a later revision than the registration's own: the server
 /// was thought to have lost data.
+// The server of before a restore was still there, and the agent came back to that one: it stopped all that the restored cell had placed.
+#[test]
+fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    let of = |incarnation, revision| {
+        let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
+        Input::Registered(Registration { machine, epoch: 1, lease_ms, renew_ms, revision, incarnation, unfit: None })
+    };
+    story.input(of(2, 10));
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(LEASE_MS, false);
+    story.sent.clear();
+    story.input(of(1, 5000));
+    assert_eq!(story.sent, [Output::Refuse { offered: (1, 5000), seen: (2, 10) }]);
+    story.assignments(true, vec![], &[]);
+    assert_eq!((story.running(), story.agent.seen()), (vec![1], (2, 10)));
+    story.pass_ms(Settings::default().retry_ms_max, false);
+    story.input(of(3, 4));
+    assert_eq!(story.agent.seen(), (3, 4), "a later one begins anew");
+}
+
 #[test]
 fn an_answer_that_overtakes_the_registration_is_no_older_state() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
@@ -651,7 +672,8 @@ fn what_was_seen_only_rises_and_a_refused_offer_is_not_seen() {
         unfit: None,
     };
     story.input(Input::Registered(offer(4)));
-    assert_eq!(story.take(|output| matches!(output, Output::Refuse { .. })), [Output::Refuse { offered: 4, seen: 10 }]);
+    let refused = |story: &mut Story| story.take(|output| matches!(output, Output::Refuse { .. }));
+    assert_eq!(refused(&mut story), [Output::Refuse { offered: (1, 4), seen: (1, 10) }]);
     assert_eq!((story.agent.is_in(MACHINE, 2), story.agent.seen()), (false, (1, 10)));
 }
 

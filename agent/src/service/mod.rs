@@ -397,8 +397,8 @@ impl Agent {
                 }
                 Output::Refuse { offered, seen } => {
                     tracing::error!(
-                        offered,
-                        seen,
+                        ?offered,
+                        ?seen,
                         "the server has an older state than this agent has seen: it is not used (is it a restored copy?)"
                     );
                 }

@@ -315,7 +315,7 @@ impl Machine {
             }
             Output::Refuse { offered, seen } => {
                 return hold(false, "invariant_a_server_never_offers_less", || {
-                    format!("{}: offered {offered}, seen {seen}", self.name)
+                    format!("{}: offered {offered:?}, seen {seen:?}", self.name)
                 });
             }
             Output::Finished => {}
