@@ -74,6 +74,21 @@ impl AgentsService {
         }
     }
 
+    /// Fails if an agent has seen more of this cell than there is. A copy that others have gone on from must not write down that the machine is
+    /// here: it would come nearer to what was seen with each attempt.
+    fn has_seen_no_more(&self, incarnation: u64, revision: u64) -> Result<(), Failure> {
+        let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
+        if (incarnation, revision) <= here {
+            return Ok(());
+        }
+        let message = format!(
+            "this agent has seen incarnation {incarnation}, revision {revision}, and here is incarnation {}, revision {}: an older copy of the \
+             cell; start the server on the directory that went on",
+            here.0, here.1
+        );
+        Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message))
+    }
+
     /// True if an epoch began before the cell was restored: its agent has to learn of that, by registering.
     fn is_of_the_past(&self, epoch: u32) -> bool {
         epoch <= plenum_model::floor_of(self.shared.identity.incarnation)
@@ -183,6 +198,7 @@ impl v1::agents_server::Agents for AgentsService {
             return Err(Failure::invalid("machine: expected what was found, found nothing").into());
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
+        self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
         // The same boot in the same epoch would look like one agent, and both would start every task.
         let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;

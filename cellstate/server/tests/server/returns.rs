@@ -90,6 +90,29 @@ async fn a_machine_that_runs_much_comes_back_whatever_its_tasks_are_called() {
     server.shutdown().await.unwrap();
 }
 
+/// An agent that had seen a later life of the cell was taken by a server of before, which told it to stop all that it ran.
+#[tokio::test]
+async fn an_agent_that_has_seen_more_than_there_is_is_not_registered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut agents = AgentsClient::new(channel.clone());
+    let mut ask = async |incarnation: u64, revision: u64| {
+        let machine = Some(machine("boot-1", Vec::new()));
+        let request = v1::RegisterRequest { machine, revision, incarnation, instance: "a".to_owned() };
+        agents.register(request).await.map(|answer| answer.into_inner().revision).map_err(|status| code(&status))
+    };
+    let refused = Err("NO_SUCH_REVISION".to_owned());
+    assert_eq!(ask(2, 1).await, refused);
+    assert_eq!(ask(1, 1000).await, refused);
+    let mut inspect = InspectClient::new(channel.clone());
+    let listed = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
+    assert!(listed.machines.is_empty(), "nothing of it is written down");
+    let first = ask(0, 0).await.unwrap();
+    assert!(ask(1, first).await.is_ok() && ask(0, 1 << 40).await.is_ok(), "of an earlier life it may have seen any");
+    server.shutdown().await.unwrap();
+}
+
 /// A task that only its agent knows.
 fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
     let task = v1::TaskTraces {
