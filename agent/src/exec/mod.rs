@@ -32,6 +32,8 @@ use crate::{
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;
+/// What is removed at once, each on a thread: a task may leave a million files, and all that waits for the disk shares its threads.
+const REMOVALS_AT_ONCE_MAX: usize = 2;
 /// After an end, the directory is cleaned if it wasn't for this long; sooner after many.
 const CLEANED_EVERY: Duration = Duration::from_secs(3600);
 
@@ -86,6 +88,7 @@ pub struct ExecDriver {
     /// Recorded by an earlier agent, and never started.
     unstarted: BTreeMap<AllocationId, u32>,
     slots: Arc<Semaphore>,
+    removals: Arc<Semaphore>,
     recording: Arc<clean::Recording>,
     ended_since_cleaning: usize,
     cleaned_at: Instant,
@@ -128,6 +131,7 @@ impl ExecDriver {
             starts: BTreeMap::new(),
             unstarted: BTreeMap::new(),
             slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
+            removals: Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX)),
             recording: Arc::default(),
             ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
@@ -164,7 +168,7 @@ impl ExecDriver {
         self.ended_since_cleaning = 0;
         self.cleaned_at = Instant::now();
         let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
-        drop(tokio::task::spawn_blocking(move || clean::clean(&options, &recording)));
+        in_background(&self.removals, move || clean::clean(&options, &recording));
     }
 
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
@@ -228,7 +232,7 @@ impl Driver for ExecDriver {
             tracing::warn!(%allocation, %error, "can't mark an ended allocation");
         }
         // Its output is kept for readers, its files are not: the cell may give their room away.
-        drop(tokio::task::spawn_blocking(move || remove_tree(&directory.task())));
+        in_background(&self.removals, move || drop(remove_tree(&directory.task())));
         self.ended_since_cleaning += 1;
         let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
         if many || self.cleaned_at.elapsed() >= CLEANED_EVERY {
@@ -237,7 +241,42 @@ impl Driver for ExecDriver {
     }
 }
 
+/// Does it on another thread, when it is its turn: starts and receipts don't wait for it. What an agent does not come to, the next one removes.
+fn in_background(turns: &Arc<Semaphore>, work: impl FnOnce() + Send + 'static) {
+    let turns = Arc::clone(turns);
+    drop(tokio::spawn(async move {
+        let _turn = turns.acquire().await;
+        drop(tokio::task::spawn_blocking(work).await);
+    }));
+}
+
 /// The record of a start that shall never be made: no shim that is still on its way can take it any more.
 fn void_record() -> ProcessIdentity {
     ProcessIdentity { pid: 0, start_ticks: 0, boot_id: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was
+    // started on that machine, and no end told.
+    #[tokio::test]
+    async fn what_is_removed_leaves_threads_for_starts_and_receipts() {
+        let turns = Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX));
+        let (hold, held) = channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        for _ in 0..1000 {
+            let held = Arc::clone(&held);
+            // Until the sender is gone.
+            in_background(&turns, move || drop(held.lock().map(|held| held.recv())));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let start = tokio::task::spawn_blocking(|| 7);
+        let made = tokio::time::timeout(Duration::from_secs(5), start).await;
+        drop(hold);
+        assert!(matches!(made, Ok(Ok(7))), "{made:?}");
+    }
 }
