@@ -278,7 +278,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason: reason.clone() }));
         let Some(sent) = self.in_flight.answered(error.number) else { return };
         self.counters.rejected += 1;
-        if error.code == TOO_LARGE || RejectionCode::parse(&error.code) == Some(RejectionCode::LimitReached) {
+        let too_large =
+            error.code == TOO_LARGE || RejectionCode::parse(&error.code) == Some(RejectionCode::LimitReached);
+        // One that hardly claims anything is too large by its stops, and fewer tasks make it no smaller.
+        if too_large && sent.claims() > 1 {
             // Too large by itself, or with all that its tasks get. The same again would be too large again, and nothing would ever be placed.
             self.tasks_max = (sent.claims() / 2).clamp(1, self.tasks_max);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    CellIdentity, Delta, GroupShape, Job, JobChange, JobId, JobShape, LogTime, Machine, MachineId, MachineState,
-    Refusal, RefusalKind, RefusalReason, Resources, Revision, SessionChange, Transaction, TransactionId,
+    AllocationId, CellIdentity, Delta, GroupShape, Job, JobChange, JobId, JobShape, LogTime, Machine, MachineId,
+    MachineState, Refusal, RefusalKind, RefusalReason, Resources, Revision, SessionChange, Transaction, TransactionId,
     TransactionOutcome,
 };
 
@@ -43,6 +43,30 @@ impl Scheduler for Hopeful {
     fn decide(&mut self, view: &View<'_>) -> Decision {
         assert!(view.promised().is_empty(), "what was refused is promised no longer");
         Eager.decide(view)
+    }
+}
+
+/// Stops more at once than the cell takes, once; then the same.
+#[derive(Default)]
+struct Sweeping {
+    has_swept: bool,
+}
+
+impl Scheduler for Sweeping {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        if std::mem::replace(&mut self.has_swept, true) {
+            return Eager.decide(view);
+        }
+        let (mut plan, mut decision) = (Plan::incremental(), Decision::default());
+        for slot in 0..2000 {
+            plan.stop(AllocationId { slot, generation: 1 });
+        }
+        decision.commit(plan);
+        decision
     }
 }
 
@@ -183,13 +207,31 @@ fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
 #[test]
 fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
     for code in ["MESSAGE_TOO_LARGE", "LIMIT_REACHED"] {
-        assert_eq!(claims_while_refused(code), [2, 1, 1], "both tasks, and then one after the other");
+        let claims = claims_while_refused(Eager, code, |transaction| claims_of(transaction) > 1);
+        assert_eq!(claims, [2, 1, 1], "both tasks, and then one after the other");
     }
 }
 
-/// Claims of each transaction, of which those with more than one are refused with this code.
-fn claims_while_refused(code: &str) -> Vec<usize> {
-    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
+/// A transaction of nothing but stops was too large. From then on its scheduler was offered one task at a time, for as long as its session
+/// lasted.
+#[test]
+fn who_stops_too_much_at_once_is_offered_no_fewer_tasks() {
+    let claims =
+        claims_while_refused(Sweeping::default(), "LIMIT_REACHED", |transaction| !transaction.stops.is_empty());
+    assert_eq!(claims[..2], [0, 2]);
+}
+
+fn claims_of(transaction: &v1::Transaction) -> usize {
+    transaction.placements.iter().map(|placement| placement.machines.len()).sum()
+}
+
+/// Claims of each transaction, of which some are refused with this code.
+fn claims_while_refused(
+    scheduler: impl Scheduler,
+    code: &str,
+    is_refused: impl Fn(&v1::Transaction) -> bool,
+) -> Vec<usize> {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), scheduler).unwrap();
     let mut outputs = runtime.handle(0, Input::Start);
     outputs.extend(runtime.handle(0, Input::Connected));
     let mut inbox = vec![welcome(2, 1, 0)];
@@ -206,8 +248,8 @@ fn claims_while_refused(code: &str) -> Vec<usize> {
         outputs.extend(runtime.handle(now * 1000, Input::Tick));
         for output in std::mem::take(&mut outputs) {
             if let Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) = output {
-                claims.push(transaction.placements[0].machines.len());
-                if claims[claims.len() - 1] > 1 {
+                claims.push(claims_of(&transaction));
+                if is_refused(&transaction) {
                     inbox.push(Tell::Error(v1::RequestError {
                         number: transaction.number,
                         status: 8,
