@@ -99,6 +99,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
         return None;
     }
     plan.stop(leaving.id);
+    plenum_model::rare!("a task moves off a drained machine");
     Some(plan)
 }
 
