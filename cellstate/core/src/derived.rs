@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Deadline, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Revision, Room,
+    Cell, Deadline, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Resources, Revision,
+    Room,
 };
 
 use crate::CoreOptions;
@@ -17,6 +18,7 @@ use crate::homes::Homes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::{Marks, WARM_AHEAD};
 use crate::newcomers::Newcomers;
+use crate::numbers::Numbers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
 use crate::quotas::{Leaver, QuotaUse, collect_leavers};
@@ -49,6 +51,8 @@ pub(crate) struct Derived {
     /// The newest of these.
     pub(crate) newest_epoch: Revision,
     pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
+    /// Resources that groups have. What a live allocation has, its group has, too.
+    pub(crate) shapes: Numbers<Resources>,
     /// Slots of jobs that are over.
     pub(crate) final_jobs: SlotBits,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
@@ -107,6 +111,7 @@ impl Derived {
             epochs_began: vec![0; machine_end as usize],
             newest_epoch: Revision(0),
             scheduler_numbers: names.zip(0..).collect(),
+            shapes: count_shapes(cell),
             retires: BTreeSet::new(),
             losses: Due::default(),
             drains: Due::default(),
@@ -154,8 +159,12 @@ impl Derived {
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
         }
+        for &(number, _) in &delta.reshaped {
+            // Changes that the ring knows have the number for what it stood for.
+            self.shapes.free_since(number).into_iter().for_each(|since| self.ring.forget_amounts(since));
+        }
         for change in &delta.jobs {
-            self.free_rows(change, cell, options);
+            self.free_rows(delta.revision, change, cell, options);
         }
         self.quotas.before(delta, &self.leavers, cell);
         self.unknown_due.before(delta, cell);
@@ -198,6 +207,14 @@ impl Derived {
             let number = u16::try_from(self.scheduler_numbers.len()).expect("bounded when a session opens");
             self.scheduler_numbers.insert(name.clone(), number);
         }
+        for shape in &delta.shapes {
+            cell.shape_number(shape)
+                .into_iter()
+                .for_each(|number| self.shapes.stands_for(number, shape, delta.revision));
+        }
+        for (number, shape) in &delta.reshaped {
+            self.shapes.stands_for(*number, shape, delta.revision);
+        }
         self.homes.after(delta, cell);
         self.sweeps.after(delta, cell);
         for machine in &delta.machines {
@@ -205,7 +222,7 @@ impl Derived {
             self.note_drain(machine);
         }
         for change in &delta.jobs {
-            self.note_job(delta, change, options);
+            self.note_job(delta, change, cell, options);
         }
         self.job_events.note_delta(delta, cell);
         self.quotas.after(delta, cell);
@@ -304,12 +321,12 @@ impl Derived {
     }
 
     /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.
-    fn free_rows(&mut self, change: &JobChange, cell: &Cell, options: &CoreOptions) {
+    fn free_rows(&mut self, now: Revision, change: &JobChange, cell: &Cell, options: &CoreOptions) {
         match change {
             JobChange::Put { job, .. } => {
                 match cell.job_in(job.id.slot) {
                     Some(replaced) => {
-                        self.give_groups(replaced, cell);
+                        self.give_groups(now, replaced, cell);
                         self.forget_retirement(replaced, options);
                     }
                     None => self.job_slots.take(job.id.slot),
@@ -329,7 +346,7 @@ impl Derived {
             }
             JobChange::Removed(id) => {
                 if let Some(job) = cell.job(*id) {
-                    self.give_groups(job, cell);
+                    self.give_groups(now, job, cell);
                     self.job_slots.give(id.slot);
                     self.rules.forget(job);
                     self.forget_retirement(job, options);
@@ -346,7 +363,10 @@ impl Derived {
         }
     }
 
-    fn give_groups(&mut self, job: &Job, cell: &Cell) {
+    fn give_groups(&mut self, now: Revision, job: &Job, cell: &Cell) {
+        for group in &job.shape.groups {
+            self.shapes.remove(&group.resources, cell.shape_number(&group.resources), now);
+        }
         let groups = rows(job.shape.groups.len());
         self.group_rows.give(job.group_base, groups);
         for group in (job.group_base..job.group_base + groups).filter_map(|row| cell.groups().get(row)) {
@@ -355,17 +375,28 @@ impl Derived {
         }
     }
 
-    fn note_job(&mut self, delta: &Delta, change: &JobChange, options: &CoreOptions) {
+    fn note_job(&mut self, delta: &Delta, change: &JobChange, cell: &Cell, options: &CoreOptions) {
         match change {
             JobChange::State { id, state, .. } if state.is_final() => {
                 self.final_jobs.insert(id.slot);
                 self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
             }
-            JobChange::Put { job, .. } => self.final_jobs.remove(job.id.slot),
+            JobChange::Put { job, .. } => {
+                self.final_jobs.remove(job.id.slot);
+                for group in &job.shape.groups {
+                    self.shapes.add(&group.resources, cell.shape_number(&group.resources));
+                }
+            }
             JobChange::Removed(id) => self.final_jobs.remove(id.slot),
             _ => {}
         }
     }
+}
+
+/// Who has which resources, and which numbers of resources are free, from scratch.
+pub(crate) fn count_shapes(cell: &Cell) -> Numbers<Resources> {
+    let groups = cell.jobs().flat_map(|job| job.shape.groups.iter().map(|group| group.resources));
+    Numbers::rebuild(groups, (0..).zip(cell.shapes().iter().copied()), cell.revision())
 }
 
 /// Rows for so many tenants.

@@ -137,6 +137,11 @@ impl<'a> Past<'a> {
         self.since.complete
     }
 
+    /// False: of some of it nobody knows any more how much it took.
+    pub(crate) const fn knows_amounts(&self) -> bool {
+        self.since.complete && self.since.amounts
+    }
+
     fn changes(&self, kind: ChangeKind) -> impl Iterator<Item = &'a Change> {
         self.since.changes.iter().copied().filter(move |change| change.kind == kind)
     }

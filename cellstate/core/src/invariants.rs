@@ -61,6 +61,11 @@ pub enum Violation {
         /// The allocation.
         allocation: AllocationId,
     },
+    /// A live allocation has other resources than its group declares.
+    OtherResources {
+        /// The allocation.
+        allocation: AllocationId,
+    },
     /// A group's counters are not the counts of its tasks.
     CountersWrong {
         /// Its job.
@@ -154,6 +159,7 @@ pub type CellCheck = fn(&Cell) -> Result<(), Violation>;
 pub const OF_A_CELL: &[CellCheck] = &[
     invariant_used_equals_the_sum_of_live_allocations,
     invariant_one_allocation_per_task_is_not_leaving,
+    invariant_allocations_have_what_their_groups_declare,
     invariant_counters_count_their_tasks,
     invariant_room_is_taken_over_from_those_who_leave,
     invariant_ports_are_held_once,
@@ -257,6 +263,21 @@ pub fn invariant_one_allocation_per_task_is_not_leaving(cell: &Cell) -> Result<(
         let named = cell.task(&group, allocation.row.task).map(|task| task.allocation);
         if named != Some(allocation.id.slot + 1) {
             return Err(Violation::TaskDisagrees { allocation: allocation.id });
+        }
+    }
+    Ok(())
+}
+
+/// What a live allocation has is what its group declares: nobody else got the number that stands for it.
+///
+/// # Errors
+/// The first allocation that has something else.
+pub fn invariant_allocations_have_what_their_groups_declare(cell: &Cell) -> Result<(), Violation> {
+    for allocation in cell.allocations() {
+        let job = cell.job(allocation.row.job());
+        let group = job.and_then(|job| job.shape.groups.get(usize::from(allocation.row.group)));
+        if group.map(|group| group.resources) != Some(cell.resources_of(allocation.row)) {
+            return Err(Violation::OtherResources { allocation: allocation.id });
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! Jobs: submitted, scaled and stopped, also when their scheduler is dead.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, Job, JobChange, JobId, JobKind, JobShape,
-    JobState, LogTime, Move, Rejection, RejectionCode, TaskState, agreeing, counted,
+    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupShape, Job, JobChange, JobId, JobKind,
+    JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskState, agreeing, counted,
 };
 
 use crate::derived::rows;
@@ -162,21 +163,36 @@ impl Core {
         Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
     }
 
-    /// Numbers the resources of a job's groups, so that grants need not carry them.
+    /// Numbers the resources of a job's groups, so that grants need not carry them: with new numbers, or with those of resources that
+    /// nobody has any more.
     fn intern_shapes(&self, shape: &JobShape, delta: &mut Delta) -> Result<(), Rejection> {
-        for group in &shape.groups {
-            let known: Option<u32> = self.cell.shape_number(&group.resources);
-            if known.is_none() && !delta.shapes.contains(&group.resources) {
-                delta.shapes.push(group.resources);
+        let known = |group: &GroupShape| self.cell.shape_number(&group.resources);
+        let own: BTreeSet<u32> = shape.groups.iter().filter_map(known).collect();
+        let mut seen = BTreeSet::new();
+        let new = shape.groups.iter().filter(|group| known(group).is_none() && seen.insert(group.resources));
+        // What the job itself has again is not free.
+        let mut free = self.derived.shapes.free().filter(|number| !own.contains(number));
+        let (most, spare) = (self.options.shapes_max, self.options.shapes_spare);
+        for resources in new.map(|group| group.resources) {
+            let numbers = self.cell.shapes().len() + delta.shapes.len();
+            let waiting = self.derived.shapes.free_count() - delta.reshaped.len();
+            let given = if numbers >= most || waiting > spare { free.next() } else { None };
+            match given {
+                Some(number) => {
+                    plenum_model::rare!("a number of resources is given to others");
+                    delta.reshaped.push((number, resources));
+                }
+                None if numbers < most => delta.shapes.push(resources),
+                None => {
+                    let message = format!(
+                        "at most {most} different resources of groups at once; round them, ask for some that are in use, \
+                         or try again when jobs that are over are retired"
+                    );
+                    return Err(Rejection::new(RejectionCode::LimitReached, message));
+                }
             }
         }
-        let most = self.options.shapes_max;
-        if self.cell.shapes().len() + delta.shapes.len() <= most {
-            return Ok(());
-        }
-        let message =
-            format!("at most {most} different resources of groups; round them, or ask for some that are in use");
-        Err(Rejection::new(RejectionCode::LimitReached, message))
+        Ok(())
     }
 
     pub(crate) fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {

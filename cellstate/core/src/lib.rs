@@ -19,6 +19,7 @@ mod launch;
 mod lifecycle;
 mod machines;
 mod newcomers;
+mod numbers;
 mod partitions;
 mod planted_bugs;
 mod preempt;
@@ -65,8 +66,11 @@ pub struct CoreOptions {
     /// Most rows of tasks of all jobs, of which each group takes a power of two: some ten bytes each, whatever becomes of the task. At most
     /// [`ROWS_MAX`].
     pub tasks_max: u32,
-    /// Most different resources of groups in the life of a cell: each is remembered.
+    /// Most different resources of groups at once: each has a number, and keeps it until the last job that has them is retired.
     pub shapes_max: usize,
+    /// Numbers of such resources that wait, free, before the one that waits the longest is given to others. As long as fewer wait there
+    /// are new ones, up to `shapes_max`.
+    pub shapes_spare: usize,
     /// Most different sets of attributes of machines in the life of a cell: each is remembered.
     pub classes_max: usize,
     /// Most namespaces with a quota.
@@ -97,6 +101,7 @@ impl Default for CoreOptions {
             jobs_max: 1 << 20,
             tasks_max: 1 << 24,
             shapes_max: 1 << 16,
+            shapes_spare: 1 << 10,
             classes_max: 1 << 17,
             quotas_max: 1 << 16,
             partitions_max: 256,
@@ -283,6 +288,8 @@ impl Core {
             invariants::assert_cheap(&self.cell, delta);
             let counted = quotas::QuotaUse::recount(&self.cell);
             assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
+            let counted = derived::count_shapes(&self.cell);
+            assert!(self.derived.shapes.is_like(&counted), "what is counted of resources is not what groups have");
         }
     }
 }

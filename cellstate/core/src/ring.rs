@@ -96,6 +96,8 @@ pub(crate) struct Ring {
     /// What few grants and ends have beyond room, by number.
     details: ByNumber<Detail>,
     floor: Revision,
+    /// Up to here a change may have the number of resources that it stands for no more.
+    amounts_floor: Revision,
     /// Changes that were gone through for claims.
     #[cfg(test)]
     pub(crate) walked: std::cell::Cell<usize>,
@@ -127,6 +129,8 @@ pub(crate) struct Since<'a> {
     pub(crate) events: Vec<(Revision, MachineEvent)>,
     /// False: some were forgotten.
     pub(crate) complete: bool,
+    /// False: how much they took is not known of all of them.
+    pub(crate) amounts: bool,
 }
 
 impl Ring {
@@ -141,6 +145,7 @@ impl Ring {
             events: ByNumber::new(),
             details: ByNumber::new(),
             floor,
+            amounts_floor: floor,
             #[cfg(test)]
             walked: std::cell::Cell::default(),
         }
@@ -267,10 +272,16 @@ impl Ring {
         self.push(machine, change);
     }
 
+    /// A number of resources that nobody had since then stands for others.
+    pub(crate) fn forget_amounts(&mut self, since: Revision) {
+        self.amounts_floor = self.amounts_floor.max(since);
+    }
+
     /// What happened on a machine above `base`.
     pub(crate) fn since(&self, machine: u32, base: Revision) -> Since<'_> {
-        let mut since =
-            Since { changes: Vec::new(), details: Vec::new(), events: Vec::new(), complete: base >= self.floor };
+        let complete = base >= self.floor;
+        let amounts = base >= self.amounts_floor;
+        let mut since = Since { changes: Vec::new(), details: Vec::new(), events: Vec::new(), complete, amounts };
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         while let Some(change) = self.get(number).filter(|change| change.revision > base) {
             if change.kind == ChangeKind::Machine {

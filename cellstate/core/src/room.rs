@@ -307,7 +307,7 @@ impl<'a> Judge<'a, '_> {
             short: Some((resource, short.short_by)),
             ..Facts::plain(RefusalKind::Misfit, RefusalReason::NoRoom)
         };
-        if !past.is_complete() {
+        if !past.knows_amounts() {
             return Facts { kind: RefusalKind::Stale, ..facts };
         }
         if !fitted {

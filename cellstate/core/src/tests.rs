@@ -10,6 +10,7 @@ mod jobs;
 mod limits;
 mod machines;
 mod refusing;
+mod reuse;
 mod sizes;
 mod story;
 

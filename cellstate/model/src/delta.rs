@@ -22,6 +22,8 @@ pub struct Delta {
     pub scheduler_names: Vec<Arc<str>>,
     /// Resources that were used for the first time; they get the next numbers.
     pub shapes: Vec<Resources>,
+    /// Numbers of resources that nobody has any more, with those that they stand for from now on.
+    pub reshaped: Vec<(u32, Resources)>,
     /// Machines as they are now.
     pub machines: Vec<Arc<Machine>>,
     /// Allocations that stay live.

@@ -137,6 +137,7 @@ fn without(delta: Delta, sections: Sections) -> Delta {
         cell: delta.cell,
         scheduler_names: delta.scheduler_names,
         shapes: delta.shapes,
+        reshaped: delta.reshaped,
         ..Delta::new(delta.revision, delta.time)
     };
     if has(v1::Section::Machines) {

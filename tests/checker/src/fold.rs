@@ -41,6 +41,7 @@ impl Picture {
         (self.revision, self.time_micros) = (delta.revision, delta.time_micros);
         self.scheduler_names.extend(delta.scheduler_names.iter().cloned());
         self.shapes.extend(delta.shapes.iter().cloned());
+        delta.reshaped.iter().try_for_each(|change| self.fold_reshaped(change))?;
         delta.machines.iter().for_each(|machine| self.put_machine(machine));
         if let Some(moves) = &delta.moves {
             self.fold_moves(moves)?;
@@ -53,6 +54,18 @@ impl Picture {
         delta.grants.iter().try_for_each(|grants| self.fold_grants(grants))?;
         delta.sessions.iter().try_for_each(|change| self.fold_session(change))?;
         self.fold_small_tables(delta);
+        Ok(())
+    }
+
+    /// A number means something else from now on: nobody may have what it meant.
+    fn fold_reshaped(&mut self, change: &v1::NumberedShape) -> Folded {
+        let number = change.number;
+        if let Some(found) = self.allocations.values().find(|found| found.shape == number) {
+            return Err(format!("shape {number} gets another meaning, and allocation {} has it", found.id));
+        }
+        let known = self.shapes.get_mut(number as usize);
+        let known = known.ok_or_else(|| format!("shape {number} gets another meaning, and has none yet"))?;
+        *known = change.resources.clone().unwrap_or_default();
         Ok(())
     }
 

@@ -116,7 +116,15 @@ impl Mix {
     /// Bounds of the core that decides, and of the one that decides again.
     pub(crate) fn core_options(&self) -> CoreOptions {
         let Self { ring_changes, unknown_micros, hold_micros_max, .. } = *self;
-        CoreOptions { ring_changes, unknown_micros, hold_micros_max, stops_max: STOPS_MAX, ..CoreOptions::default() }
+        CoreOptions {
+            ring_changes,
+            unknown_micros,
+            hold_micros_max,
+            stops_max: STOPS_MAX,
+            // Few jobs are retired in a run: what they had is given to others at once.
+            shapes_spare: 0,
+            ..CoreOptions::default()
+        }
     }
 
     pub(crate) fn draw(random: &mut Random, apart: &mut Random) -> Self {

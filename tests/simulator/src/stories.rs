@@ -64,12 +64,13 @@ pub fn play(story: &str) -> Result<String, Violation> {
 }
 
 /// The settings with which a core plays a run again, as lines of a story.
-pub(crate) fn settings(options: &CoreOptions) -> [String; 4] {
+pub(crate) fn settings(options: &CoreOptions) -> [String; 5] {
     [
         format!("! ring_changes: {}", options.ring_changes),
         format!("! hold_micros_max: {}", options.hold_micros_max),
         format!("! unknown_micros: {}", options.unknown_micros),
         format!("! stops_max: {}", options.stops_max),
+        format!("! shapes_spare: {}", options.shapes_spare),
     ]
 }
 
@@ -102,7 +103,7 @@ impl Player {
     fn sets(&mut self, line: &str) -> Result<(), String> {
         let expected = || {
             format!(
-                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros, stops_max or restored; found {line}"
+                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros, stops_max, shapes_spare or restored; found {line}"
             )
         };
         let (name, value) = line.trim_start_matches('!').split_once(':').ok_or_else(expected)?;
@@ -114,6 +115,7 @@ impl Player {
             "hold_micros_max" => options.hold_micros_max = micros,
             "unknown_micros" => options.unknown_micros = micros,
             "stops_max" => options.stops_max = usize::try_from(number).map_err(|_| expected())?,
+            "shapes_spare" => options.shapes_spare = usize::try_from(number).map_err(|_| expected())?,
             "restored" => return self.restore(Revision(number)),
             _ => return Err(expected()),
         }

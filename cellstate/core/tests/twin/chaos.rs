@@ -18,6 +18,8 @@ use crate::recover::recovered;
 const MACHINES: u32 = 4;
 const LIVES: u64 = 40;
 const STEPS: u64 = 500;
+/// Fewer than jobs can ask for.
+const SHAPES: usize = 8;
 
 struct Chaos {
     core: Core,
@@ -30,7 +32,13 @@ struct Chaos {
 
 impl Chaos {
     fn new() -> Self {
-        let options = || CoreOptions { ring_changes: 300, ..CoreOptions::default() };
+        let options = || CoreOptions {
+            ring_changes: 300,
+            shapes_max: SHAPES,
+            shapes_spare: 1,
+            retire_after_micros: 8_000_000,
+            ..CoreOptions::default()
+        };
         let mut chaos = Self {
             core: Core::new(options()),
             replay: Core::new(options()),
@@ -53,6 +61,9 @@ impl Chaos {
         invariants::check_step(&before, &request, &decided, self.core.cell()).unwrap();
         let Decided::Changed { delta, decision } = &decided else {
             assert_eq!(before.first_difference(self.core.cell()), None, "nothing was to change");
+            if let Decided::Unchanged(Decision::Rejected(rejection)) = &decided {
+                *self.seen.entry(format!("{:?}", rejection.code)).or_default() += 1;
+            }
             return;
         };
         let again = self.replay.decide(&request, self.now);
@@ -61,6 +72,9 @@ impl Chaos {
         self.mirror.apply(delta).unwrap();
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
         self.note(decision, &request.command);
+        if !delta.reshaped.is_empty() {
+            *self.seen.entry("reshaped".into()).or_default() += 1;
+        }
         for change in &delta.moves {
             *self.seen.entry(format!("{:?}", change.status.state)).or_default() += 1;
         }
@@ -271,7 +285,7 @@ fn submit(dice: &mut Dice) -> Command {
     let group = |number: u32, dice: &mut Dice| GroupShape {
         name: format!("g{number}").into(),
         count: 1 + dice.roll(5),
-        resources: Resources::new(500 * u64::from(1 + dice.roll(4)), 0),
+        resources: Resources::new(500 * u64::from(1 + dice.roll(4)), u64::from(dice.roll(4))),
         retry: RetryPolicy { attempts: None, delay_micros: 0 },
         lost_after_micros: Some(1_000_000),
         per_machine: if dice.once_in(4) { 1 + dice.roll(2) } else { 0 },
@@ -336,6 +350,8 @@ fn whatever_is_asked_invariants_hold_and_everybody_folds_the_same() {
         "Mate MinimumMissed",
         "Conflict NoRoom",
         "Misfit NoRoom",
+        "reshaped",
+        "LimitReached",
     ];
     let missing: Vec<_> = expected.iter().filter(|what| !seen.contains_key(**what)).collect();
     assert!(missing.is_empty(), "never seen: {missing:?} of {seen:?}");

@@ -39,8 +39,11 @@ struct Rivals {
 }
 
 fn options(ring_changes: usize) -> CoreOptions {
+    // Where the ring may forget, it may also have to forget what numbers of resources stood for.
+    let shapes_spare = if ring_changes < RING { 0 } else { RING };
     CoreOptions {
         ring_changes,
+        shapes_spare,
         retire_after_micros: RETIRE_AFTER_MICROS,
         lost_millis_a_minute: LOST_MILLIS_A_MINUTE,
         ..CoreOptions::default()
@@ -107,6 +110,7 @@ fn note(decided: &Decided, seen: &mut BTreeMap<String, u32>) {
         count(format!("{:?}", outcome.outcome));
         outcome.refusals.iter().for_each(|refusal| count(format!("{:?} {:?}", refusal.kind, refusal.reason)));
     }
+    delta.reshaped.iter().for_each(|_| count("reshaped".into()));
     delta.moves.iter().for_each(|change| count(format!("{:?}", change.status.state)));
     delta.ends.iter().for_each(|end| count(format!("{:?}", end.state)));
     for change in &delta.jobs {

@@ -77,6 +77,7 @@ impl Cell {
         for shape in &delta.shapes {
             self.add_shape(*shape);
         }
+        delta.reshaped.iter().try_for_each(|&(number, shape)| self.replace_shape(number, shape))?;
         delta.machines.iter().for_each(|machine| self.put_machine(machine));
         for chunk in delta.moves.chunks(64) {
             self.warm(chunk.iter().map(|change| change.slot));
@@ -109,6 +110,17 @@ impl Cell {
         let number = u32::try_from(self.shapes.len()).expect("each shape took a command");
         Arc::make_mut(&mut self.shapes).push(shape);
         Arc::make_mut(&mut self.shape_numbers).insert(shape, number);
+    }
+
+    fn replace_shape(&mut self, number: u32, shape: Resources) -> Result<(), FoldError> {
+        let Some(found) = Arc::make_mut(&mut self.shapes).get_mut(number as usize) else {
+            return self.fault(Subject::Shape(number), "gets another meaning, and has none yet");
+        };
+        let before = std::mem::replace(found, shape);
+        let numbers = Arc::make_mut(&mut self.shape_numbers);
+        numbers.remove(&before);
+        numbers.insert(shape, number);
+        Ok(())
     }
 
     pub(super) fn put_machine(&mut self, machine: &Machine) {

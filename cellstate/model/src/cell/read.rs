@@ -56,14 +56,14 @@ impl Cell {
         self.scheduler_names.get(usize::from(number)).map_or("", |name| name)
     }
 
-    /// Shapes of resources, by number.
+    /// Shapes of resources, by number. What no group has any more stands there until its number is given to others.
     #[must_use]
     #[inline]
     pub fn shapes(&self) -> &[Resources] {
         &self.shapes
     }
 
-    /// The number of these resources, if some grant used them.
+    /// The number of these resources, if some group has them, or one had and the number still stands for them.
     #[must_use]
     #[inline]
     pub fn shape_number(&self, resources: &Resources) -> Option<u32> {

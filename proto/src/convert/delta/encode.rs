@@ -1,7 +1,7 @@
 //! Writing a delta, and cutting out of the written bytes what a watcher asked for.
 
 use bytes::{Bytes, BytesMut};
-use plenum_model::{Delta, End, Grants, Move};
+use plenum_model::{Delta, End, Grants, Move, Resources};
 use prost::Message;
 
 use super::super::governance::{hold_to_wire, partition_to_wire, paused_to_wire, quota_to_wire, unknown_to_wire};
@@ -11,10 +11,10 @@ use crate::sections::Sections;
 use crate::v1;
 
 /// Spans of a delta.
-const SPANS: usize = 10;
+const SPANS: usize = 11;
 
-/// The section of each span after the first, which everybody gets.
-const SECTIONS: [v1::Section; SPANS - 1] = [
+/// The section of each span but the first and the last, which everybody gets.
+const SECTIONS: [v1::Section; SPANS - 2] = [
     v1::Section::Machines,
     v1::Section::Jobs,
     v1::Section::Allocations,
@@ -46,7 +46,7 @@ impl Spans {
     #[must_use]
     pub fn select(&self, delta: &Bytes, sections: Sections) -> Bytes {
         let mut begin = self.ends[0];
-        let kept = |span: usize| sections.has(SECTIONS[span - 1]);
+        let kept = |span: usize| SECTIONS.get(span - 1).is_none_or(|&section| sections.has(section));
         let left_out = (1..SPANS).any(|span| !kept(span) && self.ends[span] > self.ends[span - 1]);
         if !left_out {
             return delta.clone();
@@ -108,6 +108,8 @@ pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
     end(out);
     put_unknown_and_paused(delta, out);
     end(out);
+    put_given_away(delta, out);
+    end(out);
     Spans { ends }
 }
 
@@ -139,6 +141,17 @@ fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
         paused: delta.paused.iter().map(|(scheduler, paused)| paused_to_wire(scheduler, *paused)).collect(),
         ..v1::Delta::default()
     };
+    put(&wire, out);
+}
+
+/// What numbers stand for from now on.
+fn put_given_away(delta: &Delta, out: &mut BytesMut) {
+    if delta.reshaped.is_empty() {
+        return;
+    }
+    let shape =
+        |(number, shape): &(u32, Resources)| v1::NumberedShape { number: *number, resources: Some(shape.into()) };
+    let wire = v1::Delta { reshaped: delta.reshaped.iter().map(shape).collect(), ..v1::Delta::default() };
     put(&wire, out);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_model::{
-    AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, Move, Revision, SessionId,
+    AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, Move, Resources, Revision, SessionId,
 };
 
 use super::super::governance::{
@@ -52,6 +52,7 @@ impl TryFrom<v1::Delta> for Delta {
             cell: wire.cell.map(cell_from_wire).transpose().within("cell")?,
             scheduler_names: each("scheduler_names", wire.scheduler_names, |text| name(&text))?,
             shapes: each("shapes", wire.shapes, TryInto::try_into)?,
+            reshaped: each("reshaped", wire.reshaped, numbered_shape)?,
             machines: each("machines", wire.machines, machine)?,
             jobs: each("jobs", wire.jobs, |change| job_change_from_wire(change, |job| bodies.get(&job).cloned()))?,
             grants: each("grants", wire.grants, Grants::try_from)?,
@@ -66,6 +67,12 @@ impl TryFrom<v1::Delta> for Delta {
             paused: each("paused", wire.paused, paused_from_wire)?,
         })
     }
+}
+
+/// Whether the cell has that number, folding finds out.
+fn numbered_shape(wire: v1::NumberedShape) -> Result<(u32, Resources), Invalid> {
+    let resources = required("resources", "resources", wire.resources)?;
+    Ok((wire.number, resources.try_into().within("resources")?))
 }
 
 impl TryFrom<v1::Grants> for Grants {

@@ -20,9 +20,9 @@ const TICK: i64 = 10_000;
 /// As if an empty backup had been restored: agents may still run what nobody knows any more.
 const INCARNATION: u64 = 2;
 
-/// As in production, but for unknown tasks: those are told to stop soon.
+/// As in production, but for unknown tasks: those are told to stop soon; and numbers of resources are given to others at once.
 fn options() -> CoreOptions {
-    CoreOptions { unknown_micros: 150_000_000, ..CoreOptions::default() }
+    CoreOptions { unknown_micros: 150_000_000, shapes_spare: 0, ..CoreOptions::default() }
 }
 
 /// A cell in the hands of a test.

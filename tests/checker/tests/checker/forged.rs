@@ -98,6 +98,20 @@ fn an_outcome_that_comes_before_its_delta_is_a_gap() {
 }
 
 #[test]
+fn a_number_that_is_given_to_others_while_somebody_has_it_does_not_fold() {
+    let mut evidence = run();
+    change_delta(&mut evidence.recordings[0], |delta| {
+        let changes = delta.revision == 100;
+        let numbers = if changes { 0..6 } else { 0..0 };
+        let resources = Some(v1::Resources::default());
+        delta.reshaped.extend(numbers.map(|number| v1::NumberedShape { number, resources: resources.clone() }));
+        changes
+    });
+    let fault = Chronicle::of(&evidence.recordings).unwrap_err();
+    assert!(fault.what.contains("gets another meaning, and allocation"), "{fault}");
+}
+
+#[test]
 fn two_watchers_that_are_told_different_things_are_a_gap() {
     let mut evidence = run();
     let mut other = evidence.recordings[0].clone();

@@ -1,7 +1,11 @@
 //! What the core decides keeps every promise, as far as the checker can see, and the runs are worth looking at.
 
 use plenum_checker::check;
+use plenum_checker::picture::slot_of;
+use plenum_proto::v1;
+use plenum_testkit::JobBuilder;
 
+use crate::bench::{Bench, machine};
 use crate::traffic::{Seen, Traffic};
 
 #[test]
@@ -29,4 +33,35 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
     for what in usual.into_iter().chain(refused).chain(special).chain(governed) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }
+}
+
+/// Jobs come and go, each with resources of its own: these have the numbers of those before them.
+#[test]
+fn a_number_that_stands_for_something_else_by_now_misleads_nobody() {
+    let mut bench = Bench::new();
+    let machine = slot_of(bench.machine(machine("m1", 6000, &[])));
+    let session = bench.session("batch");
+    for number in 1..=20 {
+        let spec = JobBuilder::new(&format!("job-{number}"), "batch").group("main", 1, 100 * number).spec();
+        let job = bench.submit(spec);
+        let placement =
+            v1::Placement { job, job_version: 1, machines: vec![machine], tasks: vec![0], ..Default::default() };
+        let base_revision = bench.revision();
+        let number = number.unsigned_abs();
+        let asked =
+            v1::Transaction { session, number, base_revision, placements: vec![placement], ..Default::default() };
+        assert_eq!(bench.commit("batch", asked).unwrap().granted, 1);
+        if number % 5 == 0 {
+            bench.late_watcher("late");
+        }
+        let allocation = bench.core.cell().allocations().next().unwrap().id.to_bits();
+        bench.report(allocation, v1::AllocationState::Complete);
+        bench.wait(3_700_000_000);
+        if number % 7 == 0 {
+            bench.restart();
+        }
+    }
+    let verdict = check(&bench.evidence);
+    assert_eq!(verdict.violations, []);
+    assert_eq!(bench.core.cell().shapes().len(), 1);
 }

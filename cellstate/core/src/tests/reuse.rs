@@ -1,0 +1,240 @@
+//! What a cell remembers once has a number, and leaves it to others when nobody refers to it any more.
+
+use plenum_model::{
+    AllocationState, Command, Decision, Delta, GroupShape, JobId, LogTime, RefusalKind, Rejection, RejectionCode,
+    Request, Resources, Transaction, Transition,
+};
+
+use super::costs::{Large, placement};
+use crate::invariants::{Violation, invariant_allocations_have_what_their_groups_declare};
+use crate::{Core, CoreOptions, Decided};
+
+const RETIRE_MICROS: i64 = 1_000_000;
+
+fn large(shapes_max: usize, shapes_spare: usize) -> Large {
+    let retire_after_micros = RETIRE_MICROS;
+    Large::new(CoreOptions { shapes_max, shapes_spare, retire_after_micros, ..CoreOptions::default() })
+}
+
+fn of(memory_bytes: u64) -> GroupShape {
+    GroupShape { count: 1, resources: Resources::new(100, memory_bytes), ..GroupShape::default() }
+}
+
+impl Large {
+    /// A job whose only task needs so much memory.
+    fn needs(&mut self, memory_bytes: u64) -> JobId {
+        self.job_at(0, of(memory_bytes))
+    }
+
+    /// Stops a job that runs nothing, and lets it be retired.
+    fn retire(&mut self, job: JobId) {
+        assert!(matches!(self.ask(Command::StopJob(job)), Decision::Accepted { .. }));
+        self.now = self.now.plus_micros(RETIRE_MICROS);
+        self.ask(Command::Tick);
+        assert_eq!(self.core.cell().job(job), None, "it is retired");
+    }
+
+    /// The number of resources with so much memory.
+    fn number(&self, memory_bytes: u64) -> Option<u32> {
+        self.core.cell().shape_number(&of(memory_bytes).resources)
+    }
+
+    fn refusal(&mut self, memory_bytes: u64) -> Rejection {
+        let mut shape = plenum_model::JobShape::clone(&self.core.cell().jobs().next().expect("some job").shape);
+        shape.name = "one-more".into();
+        shape.groups[0].resources = of(memory_bytes).resources;
+        let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+        let Decision::Rejected(rejection) = self.ask(command) else { panic!("it is refused") };
+        rejection
+    }
+
+    /// Ends whatever runs.
+    fn end_all(&mut self) {
+        let cell = self.core.cell();
+        let ends = cell.allocations().map(|found| Transition {
+            machine: cell.machine_in(found.row.machine).expect("it is there").id,
+            epoch: found.row.epoch,
+            allocation: found.id,
+            state: AllocationState::Complete,
+            ready: false,
+            exit_code: 0,
+            restarts: 0,
+            reason: "".into(),
+        });
+        let ends = ends.collect();
+        self.ask(Command::ReportStatus(ends));
+    }
+}
+
+// Whoever computes the memory of jobs in bytes used all numbers up within weeks, and then nobody could submit anything new, for ever.
+#[test]
+fn a_thousand_jobs_that_need_a_thousand_amounts_of_memory_come_and_go() {
+    let mut large = large(16, 4);
+    let machine = large.machine("m1".to_owned());
+    for memory_bytes in 1..=1000 {
+        let job = large.needs(memory_bytes);
+        assert_eq!(large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).granted(), 1);
+        let room = large.core.cell().room(machine.slot);
+        assert_eq!(room.0[..2], [1_000_000 - 100, (1 << 40) - i64::try_from(memory_bytes).expect("small")]);
+        large.end_all();
+        large.now = large.now.plus_micros(RETIRE_MICROS);
+        large.ask(Command::Tick);
+        assert_eq!(large.core.cell().job(job), None, "it is retired");
+    }
+    // Four may wait beside the one in use.
+    assert_eq!(large.core.cell().shapes().len(), 5);
+}
+
+#[test]
+fn resources_that_jobs_have_keep_their_numbers() {
+    let mut large = large(2, 0);
+    let (first, second) = (large.needs(1), large.needs(2));
+    let also_second = large.needs(2);
+    let refusal = large.refusal(3);
+    assert_eq!(refusal.code, RejectionCode::LimitReached);
+    assert!(refusal.message.starts_with("at most 2 different resources of groups at once"), "{}", refusal.message);
+
+    large.retire(second);
+    large.refusal(3);
+    large.retire(also_second);
+    assert_eq!(large.number(2), Some(1), "nothing was told: it stands there until somebody needs the number");
+    large.needs(3);
+    assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [Some(0), None, Some(1)]);
+    large.retire(first);
+    large.needs(2);
+    assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [None, Some(0), Some(1)]);
+}
+
+#[test]
+fn a_number_that_waited_the_longest_goes_first_and_whoever_needs_the_same_again_has_it() {
+    let mut large = large(100, 2);
+    let jobs = [1, 2, 3].map(|memory_bytes| large.needs(memory_bytes));
+    let [first, second, third] = jobs;
+    [second, first].into_iter().for_each(|job| large.retire(job));
+    large.needs(4);
+    assert_eq!(large.number(4), Some(3), "two wait, as they may");
+    large.retire(third);
+    large.needs(5);
+    assert_eq!((large.number(5), large.number(2)), (Some(1), None));
+    large.needs(1);
+    large.needs(6);
+    assert_eq!((large.number(1), large.number(6)), (Some(0), Some(4)), "one is left, and waits");
+}
+
+/// What a job needs again is not given away for what else it needs.
+#[test]
+fn a_job_finds_the_resources_that_it_needs_again_beside_new_ones() {
+    let mut large = large(2, 0);
+    let (first, second) = (large.needs(1), large.needs(2));
+    let mut shape = plenum_model::JobShape::clone(&large.core.cell().job(first).expect("it is there").shape);
+    shape.name = "both".into();
+    shape.groups = [(1, "again"), (3, "new"), (3, "same")]
+        .map(|(memory_bytes, name)| GroupShape { name: name.into(), ..of(memory_bytes) })
+        .into();
+    large.retire(first);
+    large.retire(second);
+    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    assert!(matches!(large.ask(command), Decision::Accepted { .. }));
+    assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [Some(0), None, Some(1)]);
+    let machine = large.machine("m1".to_owned());
+    let job = large.core.cell().job_named("default", "both").expect("it is there").id;
+    let placements = (0..3).map(|group| plenum_model::Placement { group, ..placement(job, 0..1, |_| machine.slot, 0) });
+    assert_eq!(large.commit(placements.collect()).granted(), 3);
+    assert_eq!(large.core.cell().room(machine.slot).0[1], (1 << 40) - 7);
+}
+
+/// A job that is over is submitted again with other resources: until then it has the old ones.
+#[test]
+fn another_version_of_a_job_leaves_the_numbers_of_the_one_before() {
+    let mut large = large(2, 0);
+    let job = large.needs(1);
+    let shape = large.core.cell().job(job).expect("it is there").shape.clone();
+    let submit = |large: &mut Large, memory_bytes: u64| {
+        large.ask(Command::StopJob(job));
+        let mut shape = plenum_model::JobShape::clone(&shape);
+        shape.groups[0].resources = of(memory_bytes).resources;
+        large.ask(Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] })
+    };
+    for version in 2..20 {
+        let Decision::Accepted { version: found, .. } = submit(&mut large, version.into()) else { panic!("accepted") };
+        assert_eq!(found, version);
+    }
+    assert_eq!(large.core.cell().shapes().len(), 2);
+}
+
+#[test]
+fn who_lost_to_a_job_whose_resources_are_forgotten_is_told_that_nobody_knows() {
+    let mut large = large(2, 0);
+    let machine = large.machine("m1".to_owned());
+    let claim = |large: &mut Large, base, job| {
+        let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+        large.commit_on(Transaction { base, placements, ..Transaction::default() })
+    };
+    let much = large.needs((1 << 40) - 10);
+    let before = large.core.cell().revision();
+    let short = large.needs(1 << 39);
+    assert_eq!(large.commit(vec![placement(short, 0..1, |_| machine.slot, 0)]).granted(), 1);
+    large.end_all();
+    large.now = large.now.plus_micros(RETIRE_MICROS);
+    large.ask(Command::Tick);
+    let after = large.core.cell().revision();
+    // It has the number of those that are gone, and takes what would have to be there.
+    let rest = large.needs(11);
+    assert_eq!(large.number(11), Some(1));
+    assert_eq!(claim(&mut large, before, rest).granted(), 1);
+
+    let refused = claim(&mut large, before, much);
+    assert_eq!(refused.refusals[0].kind, RefusalKind::Stale);
+    let refused = claim(&mut large, after, much);
+    assert_eq!((refused.refusals[0].kind, refused.refusals[0].culprits_total), (RefusalKind::Conflict, 11));
+}
+
+#[test]
+fn what_is_refused_as_it_is_decided_takes_no_number() {
+    let mut large = large(3, 0);
+    let gone = large.needs(1);
+    large.needs(2);
+    large.retire(gone);
+    let shape = large.core.cell().jobs().next().expect("some job").shape.clone();
+    let mut shape = plenum_model::JobShape::clone(&shape);
+    (shape.name, shape.groups[0].resources) = ("late".into(), of(3).resources);
+    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    let request = Request { principal: "local".into(), namespace: "default".into(), command };
+    let mut given = Vec::new();
+    for accepted in [false, true] {
+        let decided = large.core.decide_if(&request, large.now, |_, delta| {
+            given.push(delta.reshaped.clone());
+            if accepted { Ok(()) } else { Err(Rejection::new(RejectionCode::LimitReached, "too large")) }
+        });
+        assert_eq!(matches!(decided, Decided::Changed { .. }), accepted);
+        assert_eq!(large.number(1).is_none(), accepted);
+    }
+    assert_eq!(given, [vec![(0, of(3).resources)], vec![(0, of(3).resources)]]);
+}
+
+#[test]
+fn an_allocation_that_has_other_resources_than_its_group_is_found() {
+    let mut large = large(3, 0);
+    let machine = large.machine("m1".to_owned());
+    let job = large.needs(1);
+    assert_eq!(large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).granted(), 1);
+    let mut cell = large.core.cell().clone();
+    assert_eq!(invariant_allocations_have_what_their_groups_declare(&cell), Ok(()));
+    let delta = Delta::new(cell.revision().next(), LogTime::from_micros(i64::MAX));
+    cell.apply(&Delta { reshaped: vec![(0, of(2).resources)], ..delta }).expect("it folds");
+    let allocation = cell.allocations().next().expect("it is live").id;
+    let found = invariant_allocations_have_what_their_groups_declare(&cell);
+    assert_eq!(found, Err(Violation::OtherResources { allocation }));
+}
+
+/// A server that starts again knows which numbers are free from the cell alone.
+#[test]
+fn numbers_are_given_away_after_a_start_as_well() {
+    let mut large = large(2, 0);
+    let (first, _) = (large.needs(1), large.needs(2));
+    large.retire(first);
+    large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+    large.needs(3);
+    assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [None, Some(1), Some(0)]);
+    large.refusal(4);
+}
