@@ -34,6 +34,8 @@ pub struct Columns {
     /// Exactly what is free: less what is promised, and less what any job holds.
     pub(crate) rooms: Vec<Room>,
     classes: Vec<u32>,
+    /// Which numbers of classes these are.
+    class_numbering: u64,
     /// The largest amount of each resource on any machine.
     largest: Amounts,
     /// Room that is spoken for, by machine slot. Invariant: `rooms` have it subtracted.
@@ -58,10 +60,12 @@ impl Columns {
         let rows = cell.machine_rows().len();
         let before = std::mem::replace(&mut self.promised, promised.clone());
         let taken = std::mem::take(&mut self.taken);
-        let Some(changed) = changed else {
-            // Numbers of classes, too, mean something only within one cell.
+        let same_classes = self.class_numbering == cell.class_numbering();
+        let Some(changed) = changed.filter(|_| same_classes) else {
+            // Numbers of classes, too, mean something only within one cell, and there only until they are given anew.
             let promised = std::mem::take(&mut self.promised);
-            *self = Self { promised, stamp: self.stamp, ..Self::default() };
+            let class_numbering = cell.class_numbering();
+            *self = Self { promised, stamp: self.stamp, class_numbering, ..Self::default() };
             self.resize(rows);
             (0..rows).for_each(|slot| self.read(cell, slot));
             return;

@@ -71,7 +71,7 @@ pub struct CoreOptions {
     /// Numbers of such resources that wait, free, before the one that waits the longest is given to others. As long as fewer wait there
     /// are new ones, up to `shapes_max`.
     pub shapes_spare: usize,
-    /// Most different sets of attributes of machines in the life of a cell: each is remembered.
+    /// Most different sets of attributes of machines at once.
     pub classes_max: usize,
     /// Most namespaces with a quota.
     pub quotas_max: usize,

@@ -27,16 +27,26 @@ pub(crate) struct Found<'a> {
 
 impl Core {
     pub(crate) fn register_machine(&mut self, found: &Found<'_>, now: LogTime) -> Handled {
-        let most = self.options.classes_max;
-        if self.cell.classes().len() >= most && !self.cell.has_class(found.attributes) {
-            let message =
-                format!("at most {most} different sets of attributes; take out those that differ on every machine");
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
-        }
-        match self.cell.machine_named(found.name).cloned() {
+        let known = self.cell.machine_named(found.name).cloned();
+        self.may_have_attributes(known.as_deref(), found.attributes)?;
+        match known {
             None => self.register_new(found, now),
             Some(machine) => self.register_again(&machine, found, now),
         }
+    }
+
+    /// Whether machines may have these attributes, too. What this one alone has it leaves behind.
+    fn may_have_attributes(&self, known: Option<&Machine>, attributes: &Attributes) -> Result<(), Rejection> {
+        let most = self.options.classes_max;
+        let class = known.and_then(|machine| self.cell.machine_row(machine.id.slot)).map(|row| row.class);
+        let left = usize::from(class.is_some_and(|class| self.cell.machines_of(class) == 1));
+        if self.cell.classes_in_use() - left < most || self.cell.has_class(attributes) {
+            return Ok(());
+        }
+        let message = format!(
+            "at most {most} different sets of attributes of machines at once; take out those that differ on every machine"
+        );
+        Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
     fn register_new(&mut self, found: &Found<'_>, now: LogTime) -> Handled {

@@ -3,6 +3,7 @@
 //! A clone is a snapshot: it costs some reference counts, and neither side sees what the other changes later.
 
 mod apply;
+mod classes;
 mod compare;
 mod extras;
 mod governance;
@@ -81,6 +82,11 @@ pub struct Cell {
     pub(crate) shape_numbers: Arc<BTreeMap<Resources, u32>>,
     pub(crate) classes: Arc<Vec<Arc<Attributes>>>,
     pub(crate) class_numbers: Arc<BTreeMap<Arc<Attributes>, u32>>,
+    /// Invariant: what `machines` say.
+    pub(crate) class_machines: classes::ClassMachines,
+    /// Invariant: those of `class_machines` above 0.
+    pub(crate) classes_in_use: usize,
+    pub(crate) class_numbering: u64,
     pub(crate) machines: Paged<MachineRow, { page_rows::MACHINES }>,
     pub(crate) rest: Paged<RestRow, { page_rows::REST }>,
     pub(crate) machine_slots: Paged<MachineSlot, { page_rows::MACHINES }>,

@@ -96,6 +96,8 @@ fn split_number(text: &[u8]) -> (&[u8], &[u8]) {
 pub struct ClassSet {
     bits: Vec<u64>,
     known: usize,
+    /// What it knows is good for one numbering of the classes.
+    numbering: u64,
 }
 
 impl ClassSet {
@@ -103,7 +105,7 @@ impl ClassSet {
     #[must_use]
     #[inline]
     pub fn is_complete(&self, cell: &Cell) -> bool {
-        self.known == cell.classes().len()
+        self.known == cell.classes().len() && self.numbering == cell.class_numbering()
     }
 
     /// Judges the classes of the cell that it has not judged yet.
@@ -113,6 +115,9 @@ impl ClassSet {
 
     /// Judges the classes of the cell that it has not judged yet by another rule; it must be the same one each time.
     pub fn refresh_by(&mut self, cell: &Cell, holds: impl Fn(&Attributes) -> bool) {
+        if self.numbering != cell.class_numbering() {
+            *self = Self { numbering: cell.class_numbering(), ..Self::default() };
+        }
         let classes = cell.classes();
         for (number, attributes) in classes.iter().enumerate().skip(self.known) {
             if number % 64 == 0 {

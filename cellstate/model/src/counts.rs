@@ -22,17 +22,43 @@ pub struct GroupCounts {
 struct RuleCounts {
     /// By class of machines: the place of its value, + 1; 0: it has no such attribute.
     places: Vec<u32>,
+    /// Which numbers of classes these are by.
+    numbering: u64,
     /// Values, with their places: each machine may have another one.
     values: BTreeMap<Arc<str>, u32>,
     tasks: Vec<i64>,
 }
 
 impl RuleCounts {
+    /// Whether it knows the value of each class.
+    #[inline]
+    fn is_complete(&self, cell: &Cell) -> bool {
+        self.places.len() >= cell.classes().len() && self.numbering == cell.class_numbering()
+    }
+
     /// Looks up the values of classes that are new.
-    fn refresh(&mut self, attribute: &str, classes: &[Arc<Attributes>]) {
+    fn refresh(&mut self, attribute: &str, cell: &Cell) {
+        if self.numbering != cell.class_numbering() {
+            self.numbering = cell.class_numbering();
+            self.places.clear();
+            self.forget_empty_values();
+        }
+        let classes: &[Arc<Attributes>] = cell.classes();
         for class in &classes[self.places.len().min(classes.len())..] {
             let place = class.get(attribute).map_or(0, |value| self.place_of(value) + 1);
             self.places.push(place);
+        }
+    }
+
+    /// Values that no task counts for: most of them no machine has any more.
+    fn forget_empty_values(&mut self) {
+        let (values, tasks) = (std::mem::take(&mut self.values), std::mem::take(&mut self.tasks));
+        for (value, place) in values {
+            let count = tasks[place as usize];
+            if count != 0 {
+                let place = self.place_of(&value);
+                self.tasks[place as usize] = count;
+            }
         }
     }
 
@@ -86,8 +112,8 @@ impl GroupCounts {
             self.rules.resize_with(shape.spread.len(), RuleCounts::default);
         }
         for (rule, counts) in shape.spread.iter().zip(&mut self.rules) {
-            if counts.places.len() < cell.classes().len() {
-                counts.refresh(&rule.attribute, cell.classes());
+            if !counts.is_complete(cell) {
+                counts.refresh(&rule.attribute, cell);
             }
             if let Some(place) = counts.places.get(row.class as usize).and_then(|place| place.checked_sub(1)) {
                 counts.tasks[place as usize] += tasks;
@@ -106,7 +132,8 @@ impl GroupCounts {
     pub fn beside(&self, cell: &Cell, shape: &GroupShape, machine: u32, rule: usize) -> Option<i64> {
         let class = cell.machine_row(machine)?.class;
         let Some(counts) = self.rules.get(rule) else { return value(cell, shape, class, rule).map(|_| 0) };
-        match counts.places.get(class as usize) {
+        let known = counts.places.get(class as usize).filter(|_| counts.numbering == cell.class_numbering());
+        match known {
             Some(place) => Some(counts.tasks[place.checked_sub(1)? as usize]),
             // A class that came after the last count.
             None => {

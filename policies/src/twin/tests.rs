@@ -272,3 +272,25 @@ proptest! {
         prop_assert!(chosen.len() == count as usize || none_left, "{} of {count}", chosen.len());
     }
 }
+
+/// The cell numbers its classes anew when machines have had many attributes: what is known by the old numbers says nothing any more.
+#[test]
+fn machines_that_get_other_attributes_again_and_again_are_told_apart() {
+    let mut cell = cell_of(&[plain(1000, 1), plain(1000, 1), plain(1000, 1)]);
+    let mut columns = followed(&cell, &BTreeMap::new());
+    for serial in 0..3000_u32 {
+        let slot = serial * 7 % 5 % 3;
+        let mut machine = machine(slot, &Made { rack: u8::from(serial % 2 == 0), ..plain(1000, 1) });
+        Arc::make_mut(&mut machine.attributes).insert("serial".into(), serial.to_string().into());
+        let delta = Delta::new(cell.revision().next(), cell.time());
+        cell.apply(&Delta { machines: vec![Arc::new(machine)], ..delta }).unwrap();
+        columns.follow(&cell, Some(&[slot]), &BTreeMap::new());
+        let affinity = Affinity { rule: rack_at_most(0), weight: 100 };
+        let eligible = columns.eligible(&[rack_at_most(0)], &[affinity], &cell).unwrap();
+        for machine in cell.machines() {
+            let holds = *machine.attributes["rack"] == *"0";
+            assert_eq!((eligible.contains(machine.id.slot), eligible.weight(machine.id.slot) > 0.0), (holds, holds));
+        }
+    }
+    assert!(cell.class_numbering() > 1);
+}

@@ -238,3 +238,40 @@ fn numbers_are_given_away_after_a_start_as_well() {
     assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [None, Some(1), Some(0)]);
     large.refusal(4);
 }
+
+// A cell whose machines had had 131,072 different sets of attributes, as after some upgrades of their kernels, took no other one for ever.
+#[test]
+fn attributes_count_as_long_as_machines_have_them() {
+    let mut large = Large::new(CoreOptions { classes_max: 2, ..CoreOptions::default() });
+    let register = |large: &mut Large, name: &str, kernel: &str| {
+        let decision = large.ask(Command::RegisterMachine {
+            name: name.into(),
+            boot_id: kernel.into(),
+            capacity: Resources::new(1000, 1 << 30),
+            attributes: std::sync::Arc::new([("kernel".into(), kernel.into())].into_iter().collect()),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen: large.core.cell().revision(),
+        });
+        match decision {
+            Decision::Accepted { id, .. } => plenum_model::MachineId::from_bits(id),
+            Decision::Rejected(rejection) => {
+                assert_eq!(rejection.code, RejectionCode::LimitReached);
+                assert!(rejection.message.starts_with("at most 2 different sets of attributes"), "{rejection:?}");
+                None
+            }
+            Decision::Outcome(_) => panic!("it is no transaction"),
+        }
+    };
+    let first = register(&mut large, "m1", "6.1").expect("it is the first");
+    assert!(register(&mut large, "m2", "6.2").is_some());
+    assert!(register(&mut large, "m3", "6.2").is_some());
+    assert_eq!(register(&mut large, "m4", "6.3"), None);
+    assert_eq!(register(&mut large, "m2", "6.3"), None, "another one has what it leaves");
+    assert_eq!(register(&mut large, "m1", "6.3"), Some(first), "nobody has what it leaves");
+    assert_eq!(register(&mut large, "m4", "6.1"), None);
+    large.ask(Command::RemoveMachine { machine: first, unless_alive: false });
+    assert!(register(&mut large, "m4", "6.1").is_some());
+    (0..3000).for_each(|kernel| assert!(register(&mut large, "m4", &format!("7.{kernel}")).is_some()));
+    assert!(large.core.cell().class_numbering() > 0);
+}

@@ -124,7 +124,10 @@ impl Cell {
     }
 
     pub(super) fn put_machine(&mut self, machine: &Machine) {
-        let class = self.class_of(&machine.attributes);
+        self.forget_old_classes();
+        // One that goes is of no class.
+        let gone = machine.state == MachineState::Gone;
+        let class = if gone { 0 } else { self.class_of(&machine.attributes) };
         self.put_machine_of(machine, class);
     }
 
@@ -141,6 +144,8 @@ impl Cell {
         }
         let gone = machine.state == MachineState::Gone;
         room.add(&machine.capacity);
+        let class_before = self.machine_row(slot).map(|row| row.class);
+        self.change_class(class_before, (!gone).then_some(class));
         let revision = self.revision;
         let has_rest = room.0[2..] != [0; crate::DIMENSIONS - 2] || !machine.capacity.is_plain();
         let row = self.machines.get_mut(slot);
@@ -171,16 +176,6 @@ impl Cell {
         shared.attributes.clone_from(&self.classes[class as usize]);
         Arc::make_mut(&mut self.alike).share(&mut shared);
         Arc::new(shared)
-    }
-
-    pub(super) fn class_of(&mut self, attributes: &Arc<crate::Attributes>) -> u32 {
-        if let Some(&number) = self.class_numbers.get(attributes) {
-            return number;
-        }
-        let number = u32::try_from(self.classes.len()).expect("each class took a registration");
-        Arc::make_mut(&mut self.classes).push(attributes.clone());
-        Arc::make_mut(&mut self.class_numbers).insert(attributes.clone(), number);
-        number
     }
 
     fn grant(&mut self, grants: &Grants) -> Result<(), FoldError> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Cell, JobSlot, MachineSlot, page_rows};
 use crate::prefetch::prefetch;
 use crate::{
-    AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity,
-    DIMENSIONS, GroupRow, Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room,
-    Session, SessionId, StatusByte, TaskPast, TaskRow, TaskState,
+    AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, CellIdentity, DIMENSIONS,
+    GroupRow, Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room, Session,
+    SessionId, StatusByte, TaskPast, TaskRow, TaskState,
 };
 
 /// A live allocation, with all that is known of it.
@@ -75,18 +75,6 @@ impl Cell {
     #[inline]
     pub fn resources_of(&self, row: &AllocationRow) -> Resources {
         self.shapes.get(row.shape as usize).copied().unwrap_or_default()
-    }
-
-    /// Attributes of each class of machines, by number.
-    #[must_use]
-    pub fn classes(&self) -> &[Arc<Attributes>] {
-        &self.classes
-    }
-
-    /// Whether some machine has, or had, these very attributes.
-    #[must_use]
-    pub fn has_class(&self, attributes: &Attributes) -> bool {
-        self.class_numbers.contains_key(attributes)
     }
 
     /// The table of hot rows of machines.
