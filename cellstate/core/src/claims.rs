@@ -352,7 +352,7 @@ impl Resolver<'_> {
                 return Err(Trouble::NewMachine(began, row.epoch));
             }
             if txn.check == ConflictCheck::Sequence {
-                let own = (self.session.id, self.scheduler);
+                let own = (self.session.id, (self.scheduler, self.names.since(self.scheduler)));
                 let changed = self.hindsight.changed_by_others(self.ring, machine, txn.base, own);
                 if changed != Some(false) {
                     return Err(Trouble::Changed(self.session.id));

@@ -46,7 +46,7 @@ impl Core {
         }
         self.may_commit(&session.scheduler)?;
         self.check(txn)?;
-        let scheduler = self.derived.scheduler_numbers[&session.scheduler];
+        let scheduler = self.derived.names.number(&session.scheduler).expect("named when its session was opened");
         let resolution = Resolver {
             scheduler,
             cell: &self.cell,
@@ -56,6 +56,7 @@ impl Core {
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,
+            names: &self.derived.names,
             job_events: &self.derived.job_events,
             newcomers: &self.derived.newcomers,
             quotas: &self.derived.quotas,

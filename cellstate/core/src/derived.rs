@@ -3,7 +3,7 @@
 //! Not part of the state: rebuilt when a server opens, in production as in replay, and from then on a function of the deltas.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
@@ -17,6 +17,7 @@ use crate::due::Due;
 use crate::homes::Homes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::{Marks, WARM_AHEAD};
+use crate::names::Names;
 use crate::newcomers::Newcomers;
 use crate::numbers::Numbers;
 use crate::partitions::Reserved;
@@ -50,7 +51,7 @@ pub(crate) struct Derived {
     pub(crate) epochs_began: Vec<u64>,
     /// The newest of these.
     pub(crate) newest_epoch: Revision,
-    pub(crate) scheduler_numbers: BTreeMap<Arc<str>, u16>,
+    pub(crate) names: Names,
     /// Resources that groups have. What a live allocation has, its group has, too.
     pub(crate) shapes: Numbers<Resources>,
     /// Slots of jobs that are over.
@@ -94,7 +95,6 @@ impl Derived {
             (base..base + rows(job.shape.groups.len())).filter_map(|row| cell.groups().get(row)).copied().collect()
         };
         let all: Vec<GroupRow> = cell.jobs().flat_map(|job| -> Vec<_> { rows_of(job) }).collect();
-        let names = cell.scheduler_names().iter().cloned();
         let mut derived = Self {
             allocation_slots: AllocationSlots::rebuild(cell),
             machine_slots: RowSlots::rebuild(machine_end, |slot| cell.machine_in(slot).is_some()),
@@ -110,7 +110,7 @@ impl Derived {
             final_jobs: SlotBits::default(),
             epochs_began: vec![0; machine_end as usize],
             newest_epoch: Revision(0),
-            scheduler_numbers: names.zip(0..).collect(),
+            names: Names::rebuild(cell),
             shapes: count_shapes(cell),
             retires: BTreeSet::new(),
             losses: Due::default(),
@@ -159,6 +159,7 @@ impl Derived {
         for machine in &delta.machines {
             self.note_machine(delta.revision, machine, cell);
         }
+        self.names.before(delta, cell);
         for &(number, _) in &delta.reshaped {
             // Changes that the ring knows have the number for what it stood for.
             self.shapes.free_since(number).into_iter().for_each(|since| self.ring.forget_amounts(since));
@@ -203,10 +204,7 @@ impl Derived {
             self.ring.note_grants(delta.revision, grants);
         }
         self.rules.after(delta, cell);
-        for name in &delta.scheduler_names {
-            let number = u16::try_from(self.scheduler_numbers.len()).expect("bounded when a session opens");
-            self.scheduler_numbers.insert(name.clone(), number);
-        }
+        self.names.after(delta, cell);
         for shape in &delta.shapes {
             cell.shape_number(shape)
                 .into_iter()
@@ -237,7 +235,7 @@ impl Derived {
     fn note_holds(&mut self, delta: &Delta, cell: &Cell) {
         for (id, hold) in &delta.holds {
             let (before, hold) = (cell.hold(*id), hold.as_ref());
-            let scheduler = cell.job(*id).and_then(|job| self.scheduler_numbers.get(&job.shape.scheduler)).copied();
+            let scheduler = cell.job(*id).and_then(|job| self.names.number(&job.shape.scheduler));
             for (machine, was, is) in Hold::differences(before, hold) {
                 let mut grown = Room::all_of(&was);
                 grown.take(&is);

@@ -45,7 +45,7 @@ impl<'a> Hindsight<'a> {
         ring: &Ring,
         machine: u32,
         base: Revision,
-        (session, scheduler): (SessionId, u16),
+        (session, scheduler): (SessionId, (u16, Revision)),
     ) -> Option<bool> {
         if let Some(&known) = self.changed.borrow().get(&machine) {
             return known;

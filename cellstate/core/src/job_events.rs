@@ -4,6 +4,8 @@
 
 use plenum_model::{Cell, Culprit, Delta, JobChange, NotWanted, RefusalReason, Revision, SessionId, TransactionId};
 
+use crate::names::Names;
+
 /// What can happen to a job that stands in the way of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobEventKind {
@@ -129,7 +131,13 @@ impl JobEvents {
 
     /// The newest event of these kinds, if it was after the base; or else the submission, if that was: then nothing about the job
     /// was so at the base.
-    pub(crate) fn culprit(&self, cell: &Cell, slot: u32, kinds: &[JobEventKind], base: Revision) -> Option<Culprit> {
+    pub(crate) fn culprit(
+        &self,
+        (cell, names): (&Cell, &Names),
+        slot: u32,
+        kinds: &[JobEventKind],
+        base: Revision,
+    ) -> Option<Culprit> {
         let events = self.events.get(slot as usize)?;
         let newest = kinds.iter().copied().max_by_key(|kind| events[*kind as usize].revision);
         let newest = newest.filter(|kind| events[*kind as usize].revision > base.0);
@@ -137,7 +145,8 @@ impl JobEvents {
         let event = events[kind as usize];
         let transaction = (event.session > 0)
             .then(|| TransactionId { session: SessionId(event.session), number: event.number.into() });
-        let scheduler = if transaction.is_some() { cell.scheduler_name(event.scheduler) } else { "" };
+        let named = || names.name_at(cell, event.scheduler, Revision(event.revision));
+        let scheduler = if transaction.is_some() { named() } else { "" };
         (event.revision > base.0).then(|| Culprit {
             revision: Revision(event.revision),
             transaction,

@@ -18,6 +18,7 @@ mod jobs;
 mod launch;
 mod lifecycle;
 mod machines;
+mod names;
 mod newcomers;
 mod numbers;
 mod partitions;
@@ -71,6 +72,10 @@ pub struct CoreOptions {
     /// Numbers of such resources that wait, free, before the one that waits the longest is given to others. As long as fewer wait there
     /// are new ones, up to `shapes_max`.
     pub shapes_spare: usize,
+    /// Most names of schedulers at once that have sessions or jobs; no more than 65,535 count.
+    pub schedulers_max: usize,
+    /// Numbers of such names that wait, free, as `shapes_spare` says of resources.
+    pub schedulers_spare: usize,
     /// Most different sets of attributes of machines at once.
     pub classes_max: usize,
     /// Most namespaces with a quota.
@@ -102,6 +107,8 @@ impl Default for CoreOptions {
             tasks_max: 1 << 24,
             shapes_max: 1 << 16,
             shapes_spare: 1 << 10,
+            schedulers_max: (1 << 16) - 1,
+            schedulers_spare: 1 << 10,
             classes_max: 1 << 17,
             quotas_max: 1 << 16,
             partitions_max: 256,
@@ -290,6 +297,8 @@ impl Core {
             assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
             let counted = derived::count_shapes(&self.cell);
             assert!(self.derived.shapes.is_like(&counted), "what is counted of resources is not what groups have");
+            let counted = names::Names::rebuild(&self.cell);
+            assert!(self.derived.names.is_like(&counted), "what is counted of names is not who goes by them");
         }
     }
 }

@@ -7,8 +7,11 @@ use plenum_model::{Attributes, Cell, ClassSet, Delta, LogTime, Partition, Reject
 
 use crate::{Core, Handled, Verdict, accepted};
 
+/// Schedulers whose sets are remembered. Beyond them all are computed anew as they are asked for.
+const SETS_MAX: usize = 4096;
+
 /// By scheduler, the classes of machines that some partition reserves for others. Computed when first asked for, extended as classes
-/// appear, and forgotten when a partition changes: at most one set of bits for each name of a scheduler.
+/// appear, and forgotten when a partition changes: a set of bits for each name of a scheduler that is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Reserved(BTreeMap<Arc<str>, ClassSet>);
 
@@ -19,6 +22,9 @@ impl Reserved {
         let mut closed = cell.partitions().map(|(_, partition)| partition).filter(closes).peekable();
         closed.peek()?;
         let partitions: Vec<_> = closed.collect();
+        if self.0.len() >= SETS_MAX && !self.0.contains_key(scheduler) {
+            self.0.clear();
+        }
         let set = self.0.entry(scheduler.clone()).or_default();
         set.refresh_by(cell, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
         Some(set)

@@ -13,6 +13,7 @@ use plenum_model::{
 use crate::claims::Allowance;
 use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
+use crate::names::Names;
 use crate::newcomers::Newcomers;
 use crate::promised::Promised;
 use crate::quotas::QuotaUse;
@@ -70,6 +71,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,
+    pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
     /// Behind a cell: judging a refusal changes nothing but this.
     pub(crate) newcomers: &'a RefCell<Newcomers>,
@@ -195,6 +197,7 @@ impl<'a> Resolver<'a> {
             cell: self.cell,
             ring: self.ring,
             hindsight: &self.hindsight,
+            names: self.names,
             job_events: self.job_events,
             newcomers: self.newcomers,
             base: txn.base,

@@ -321,14 +321,14 @@ impl Ring {
         (base >= self.floor).then_some(taken)
     }
 
-    /// Whether anybody but this session, of this scheduler, granted, held or changed anything on a machine above `base`. Ends don't
+    /// Whether anybody but this session, of this scheduler, whose number it is since `named`, granted, held or changed anything on a machine above `base`. Ends don't
     /// count. `None`: too long ago to tell. With how many changes were gone through for it.
     pub(crate) fn changed_by_others(
         &self,
         machine: u32,
         base: Revision,
         session: SessionId,
-        scheduler: u16,
+        (scheduler, named): (u16, Revision),
     ) -> (Option<bool>, usize) {
         let mut number = self.heads.get(machine as usize).copied().unwrap_or(NONE);
         let mut walked = 0;
@@ -341,7 +341,8 @@ impl Ring {
             match change.kind {
                 ChangeKind::Machine => {
                     let holder = self.events.get(number).and_then(|event| event.holder);
-                    if holder.is_none_or(|holder| holder.scheduler != Some(scheduler)) {
+                    let own = |holder: Holder| holder.scheduler == Some(scheduler) && change.revision >= named;
+                    if !holder.is_some_and(own) {
                         return (Some(true), walked);
                     }
                     number = change.previous;

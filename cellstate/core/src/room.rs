@@ -13,6 +13,7 @@ use plenum_model::{
 
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
+use crate::names::Names;
 use crate::newcomers::Newcomers;
 use crate::preempt::may_evict;
 use crate::ring::{Change, Ring};
@@ -138,6 +139,7 @@ pub(crate) struct Judge<'a, 'b> {
     pub(crate) cell: &'a Cell,
     pub(crate) ring: &'a Ring,
     pub(crate) hindsight: &'b Hindsight<'a>,
+    pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
     pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) base: Revision,
@@ -184,7 +186,7 @@ impl<'a> Judge<'a, '_> {
 
     fn guard(&self, job: Option<JobId>, machine: Option<u32>) -> Facts {
         let kinds = [JobEventKind::Retired, JobEventKind::Submitted];
-        let job = job.and_then(|job| self.job_events.culprit(self.cell, job.slot, &kinds, self.base));
+        let job = job.and_then(|job| self.job_events.culprit((self.cell, self.names), job.slot, &kinds, self.base));
         let of_machine = machine.and_then(|machine| self.past(machine).event_beside_holds());
         let machine = of_machine.map(|(revision, event)| event_culprit(revision, event.word, 0));
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
@@ -197,7 +199,7 @@ impl<'a> Judge<'a, '_> {
     }
 
     fn job_facts(&self, job_slot: u32, kinds: &[JobEventKind], reason: RefusalReason) -> Facts {
-        match self.job_events.culprit(self.cell, job_slot, kinds, self.base) {
+        match self.job_events.culprit((self.cell, self.names), job_slot, kinds, self.base) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, reason, culprit),
             None => self.unseen(self.base >= self.opened, reason),
         }
@@ -264,7 +266,7 @@ impl<'a> Judge<'a, '_> {
         Culprit {
             revision: change.revision,
             transaction: Some(change.transaction()),
-            scheduler: self.cell.scheduler_name(change.scheduler).into(),
+            scheduler: self.names.name_at(self.cell, change.scheduler, change.revision).into(),
             event: "".into(),
             amount,
             allocation: Some(change.allocation()),

@@ -33,13 +33,7 @@ impl Core {
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
         let mut delta = self.draft(now);
-        if !self.derived.scheduler_numbers.contains_key(scheduler) {
-            if self.cell.scheduler_names().len() >= usize::from(u16::MAX) {
-                let message = "at most 65535 names of schedulers in the life of a cell; use one again";
-                return Err(Rejection::new(RejectionCode::LimitReached, message));
-            }
-            delta.scheduler_names.push(scheduler.clone());
-        }
+        self.name_scheduler(scheduler, &mut delta)?;
         delta.sessions.push(SessionChange::Opened {
             scheduler: scheduler.clone(),
             principal: request.principal.clone(),

@@ -20,6 +20,8 @@ pub struct Delta {
     pub cell: Option<CellIdentity>,
     /// Names of schedulers that were used for the first time; they get the next numbers.
     pub scheduler_names: Vec<Arc<str>>,
+    /// Numbers of names that nobody goes by any more, with those that they stand for from now on.
+    pub renamed: Vec<(u16, Arc<str>)>,
     /// Resources that were used for the first time; they get the next numbers.
     pub shapes: Vec<Resources>,
     /// Numbers of resources that nobody has any more, with those that they stand for from now on.

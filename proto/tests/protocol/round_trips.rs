@@ -138,6 +138,7 @@ fn without(delta: Delta, sections: Sections) -> Delta {
         scheduler_names: delta.scheduler_names,
         shapes: delta.shapes,
         reshaped: delta.reshaped,
+        renamed: delta.renamed,
         ..Delta::new(delta.revision, delta.time)
     };
     if has(v1::Section::Machines) {

@@ -602,8 +602,8 @@ fn session_change() -> impl Strategy<Value = SessionChange> {
 
 /// Any delta that can be written; it need not fold.
 pub(crate) fn delta() -> impl Strategy<Value = Delta> {
-    let reshaped = vec((any::<u32>(), resources()), 0..2);
-    let header = (any::<u64>(), time(), option::of(identity()), vec(name(), 0..2), vec(resources(), 0..2), reshaped);
+    let again = (vec((any::<u32>(), resources()), 0..2), vec((any::<u16>(), name()), 0..2));
+    let header = (any::<u64>(), time(), option::of(identity()), vec(name(), 0..2), vec(resources(), 0..2), again);
     let rows = (vec(machine(), 0..2), vec(job_change(), 0..3), vec(grants(), 0..3));
     let small = (vec(move_one(), 0..5), vec(end(), 0..5), vec(task_change(), 0..5), vec(session_change(), 0..3));
     let governance = (
@@ -624,7 +624,8 @@ pub(crate) fn delta() -> impl Strategy<Value = Delta> {
         cell: header.2,
         scheduler_names: header.3,
         shapes: header.4,
-        reshaped: header.5,
+        reshaped: header.5.0,
+        renamed: header.5.1,
         machines: rows.0,
         jobs: one_body_a_job(rows.1),
         grants: rows.2,

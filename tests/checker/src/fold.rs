@@ -40,6 +40,7 @@ impl Picture {
         }
         (self.revision, self.time_micros) = (delta.revision, delta.time_micros);
         self.scheduler_names.extend(delta.scheduler_names.iter().cloned());
+        delta.renamed.iter().try_for_each(|change| self.fold_renamed(change))?;
         self.shapes.extend(delta.shapes.iter().cloned());
         delta.reshaped.iter().try_for_each(|change| self.fold_reshaped(change))?;
         delta.machines.iter().for_each(|machine| self.put_machine(machine));
@@ -54,6 +55,21 @@ impl Picture {
         delta.grants.iter().try_for_each(|grants| self.fold_grants(grants))?;
         delta.sessions.iter().try_for_each(|change| self.fold_session(change))?;
         self.fold_small_tables(delta);
+        Ok(())
+    }
+
+    /// A number stands for another scheduler from now on: nobody may go by the name that it stood for.
+    fn fold_renamed(&mut self, change: &v1::NumberedName) -> Folded {
+        let number = change.number;
+        if let Some(found) = self.allocations.values().find(|found| found.scheduler == number) {
+            return Err(format!("scheduler {number} gets another name, and placed allocation {}", found.id));
+        }
+        let known = self.scheduler_names.get_mut(number as usize);
+        let known = known.ok_or_else(|| format!("scheduler {number} gets another name, and has none yet"))?;
+        if self.sessions.values().any(|session| session.opened.scheduler == *known) {
+            return Err(format!("scheduler {number} gets another name, and {known} has a session"));
+        }
+        known.clone_from(&change.name);
         Ok(())
     }
 

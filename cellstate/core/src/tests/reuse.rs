@@ -2,7 +2,7 @@
 
 use plenum_model::{
     AllocationState, Command, Decision, Delta, GroupShape, JobId, LogTime, RefusalKind, Rejection, RejectionCode,
-    Request, Resources, Transaction, Transition,
+    Request, Resources, SessionId, Transaction, TransactionId, Transition,
 };
 
 use super::costs::{Large, placement};
@@ -274,4 +274,141 @@ fn attributes_count_as_long_as_machines_have_them() {
     assert!(register(&mut large, "m4", "6.1").is_some());
     (0..3000).for_each(|kernel| assert!(register(&mut large, "m4", &format!("7.{kernel}")).is_some()));
     assert!(large.core.cell().class_numbering() > 0);
+}
+
+fn of_schedulers(schedulers_max: usize, schedulers_spare: usize) -> Large {
+    let retire_after_micros = RETIRE_MICROS;
+    Large::new(CoreOptions { schedulers_max, schedulers_spare, retire_after_micros, ..CoreOptions::default() })
+}
+
+impl Large {
+    fn open(&mut self, scheduler: &str) -> SessionId {
+        let decision = self.ask(Command::OpenSession { scheduler: scheduler.into() });
+        let Decision::Accepted { id, .. } = decision else { panic!("{decision:?}") };
+        SessionId(id)
+    }
+
+    fn close(&mut self, session: SessionId) {
+        assert!(matches!(self.ask(Command::CloseSession(session)), Decision::Accepted { .. }));
+    }
+
+    fn may_open(&mut self, scheduler: &str) -> bool {
+        match self.ask(Command::OpenSession { scheduler: scheduler.into() }) {
+            Decision::Accepted { id, .. } => {
+                self.close(SessionId(id));
+                true
+            }
+            decision => {
+                let Decision::Rejected(rejection) = decision else { panic!("{decision:?}") };
+                assert_eq!(rejection.code, RejectionCode::LimitReached);
+                false
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.core.cell().scheduler_names().iter().map(|name| &**name).collect()
+    }
+}
+
+// Schedulers that have their host's or their process's number in their names used all numbers up, and no other one could ever come.
+#[test]
+fn a_name_that_nobody_goes_by_leaves_its_number_to_others() {
+    let mut large = of_schedulers(3, 0);
+    // The harness has a session as `batch`.
+    let first = large.open("first");
+    let (_, also_first) = (large.open("second"), large.open("first"));
+    assert!(!large.may_open("third"));
+    large.close(first);
+    assert!(!large.may_open("third"), "it has another session");
+    large.close(also_first);
+    assert_eq!(large.names(), ["batch", "first", "second"]);
+    large.open("third");
+    assert_eq!(large.names(), ["batch", "third", "second"]);
+    assert!(!large.may_open("first"));
+    for number in 0..100 {
+        large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+        assert!(!large.may_open(&format!("more-{number}")));
+    }
+}
+
+#[test]
+fn a_scheduler_keeps_its_number_while_there_are_jobs_for_it() {
+    let mut large = of_schedulers(2, 0);
+    let session = large.open("gone");
+    let mut shape = plenum_model::JobShape {
+        namespace: "default".into(),
+        name: "job".into(),
+        scheduler: "gone".into(),
+        groups: vec![GroupShape { name: "main".into(), ..of(1) }],
+        ..plenum_model::JobShape::default()
+    };
+    let submit = |large: &mut Large, shape: &plenum_model::JobShape| {
+        let command = Command::SubmitJob { shape: shape.clone().into(), body: [].into(), body_digest: [0; 32] };
+        let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
+        JobId::from_bits(id).expect("an id")
+    };
+    let job = submit(&mut large, &shape);
+    large.close(session);
+    assert!(!large.may_open("other"));
+    // Its next version is for another scheduler, which has no number before it comes.
+    large.ask(Command::StopJob(job));
+    shape.scheduler = "other".into();
+    submit(&mut large, &shape);
+    assert_eq!(large.names(), ["batch", "gone"]);
+    large.open("other");
+    assert_eq!(large.names(), ["batch", "other"]);
+    large.retire(job);
+    assert!(!large.may_open("gone"), "it has its session");
+}
+
+#[test]
+fn names_wait_before_they_are_given_away() {
+    let mut large = of_schedulers(100, 2);
+    ["a", "b", "c", "a", "d", "e"].into_iter().for_each(|name| assert!(large.may_open(name)));
+    assert_eq!(large.names(), ["batch", "a", "d", "e"], "the one that came again waits the shortest");
+}
+
+/// The machine was changed by a scheduler that is gone: nobody else is blamed for it.
+#[test]
+fn who_is_to_blame_and_has_no_name_any_more_is_not_called_by_another_one() {
+    let mut large = of_schedulers(2, 0);
+    let machine = large.machine("m1".to_owned());
+    let job = large.needs(1);
+    let session = large.open("gone");
+    let shape = plenum_model::JobShape {
+        namespace: "default".into(),
+        name: "large".into(),
+        scheduler: "gone".into(),
+        groups: vec![GroupShape { name: "main".into(), ..of(1) }],
+        ..plenum_model::JobShape::default()
+    };
+    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
+    let gone = JobId::from_bits(id).expect("an id");
+    let base = large.core.cell().revision();
+    let txn = Transaction {
+        id: TransactionId { session, number: 1 },
+        incarnation: 1,
+        base,
+        placements: vec![placement(gone, 0..1, |_| machine.slot, 0)],
+        ..Transaction::default()
+    };
+    assert!(
+        matches!(large.ask(Command::Commit(Box::new(txn), 1)), Decision::Outcome(outcome) if outcome.granted() == 1)
+    );
+    large.close(session);
+    large.end_all();
+    large.now = large.now.plus_micros(RETIRE_MICROS);
+    large.ask(Command::Tick);
+    let changed = |large: &mut Large| {
+        let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+        let check = plenum_model::ConflictCheck::Sequence;
+        let outcome = large.commit_on(Transaction { base, placements, check, dry_run: true, ..Transaction::default() });
+        outcome.refusals[0].culprits[0].scheduler.to_string()
+    };
+    assert_eq!(changed(&mut large), "gone");
+    large.open("other");
+    assert_eq!(large.names(), ["batch", "other"]);
+    assert_eq!(changed(&mut large), "");
 }

@@ -37,6 +37,8 @@ impl Chaos {
             shapes_max: SHAPES,
             shapes_spare: 1,
             retire_after_micros: 8_000_000,
+            schedulers_max: 5,
+            schedulers_spare: 1,
             ..CoreOptions::default()
         };
         let mut chaos = Self {
@@ -75,6 +77,9 @@ impl Chaos {
         if !delta.reshaped.is_empty() {
             *self.seen.entry("reshaped".into()).or_default() += 1;
         }
+        if !delta.renamed.is_empty() {
+            *self.seen.entry("renamed".into()).or_default() += 1;
+        }
         for change in &delta.moves {
             *self.seen.entry(format!("{:?}", change.status.state)).or_default() += 1;
         }
@@ -112,6 +117,7 @@ impl Chaos {
             4..=6 => self.report(dice),
             7 => self.stop(dice),
             8 if dice.once_in(3) => self.expire_or_remove(dice),
+            8 if dice.once_in(2) => self.come_or_go(dice),
             8 => Command::Tick,
             9 => self.governance(dice),
             _ => self.commit(dice),
@@ -141,6 +147,16 @@ impl Chaos {
             }
             Some(machine) => Command::ExpireMachine { machine: machine.id, epoch: machine.epoch },
             None => Command::Tick,
+        }
+    }
+
+    /// Schedulers come under one of many names, and go again; those that place tasks stay.
+    fn come_or_go(&self, dice: &mut Dice) -> Command {
+        let passing = self.core.cell().sessions().filter(|session| session.scheduler.starts_with("passing"));
+        let passing: Vec<_> = passing.map(|session| session.id).collect();
+        match dice.pick(&passing) {
+            Some(&session) if dice.once_in(2) => Command::CloseSession(session),
+            _ => Command::OpenSession { scheduler: format!("passing-{}", dice.roll(8)).into() },
         }
     }
 
@@ -192,7 +208,8 @@ impl Chaos {
 
     fn commit(&mut self, dice: &mut Dice) -> Command {
         let cell = self.core.cell();
-        let sessions: Vec<_> = cell.sessions().map(|session| (session.id, session.scheduler.clone())).collect();
+        let placing = cell.sessions().filter(|session| !session.scheduler.starts_with("passing"));
+        let sessions: Vec<_> = placing.map(|session| (session.id, session.scheduler.clone())).collect();
         let (session, scheduler) = dice.pick(&sessions).cloned().unwrap();
         let jobs: Vec<_> = cell.jobs().filter(|job| job.shape.scheduler == scheduler).cloned().collect();
         let own = |id: &AllocationId| {
@@ -351,6 +368,7 @@ fn whatever_is_asked_invariants_hold_and_everybody_folds_the_same() {
         "Conflict NoRoom",
         "Misfit NoRoom",
         "reshaped",
+        "renamed",
         "LimitReached",
     ];
     let missing: Vec<_> = expected.iter().filter(|what| !seen.contains_key(**what)).collect();

@@ -74,6 +74,7 @@ impl Cell {
         if !delta.scheduler_names.is_empty() {
             Arc::make_mut(&mut self.scheduler_names).extend(delta.scheduler_names.iter().cloned());
         }
+        delta.renamed.iter().try_for_each(|(number, name)| self.rename(*number, name))?;
         for shape in &delta.shapes {
             self.add_shape(*shape);
         }
@@ -104,6 +105,14 @@ impl Cell {
 
     pub(super) fn fault<T>(&self, subject: Subject, fault: &'static str) -> Result<T, FoldError> {
         Err(FoldError::Subject { revision: self.revision, subject, fault })
+    }
+
+    fn rename(&mut self, number: u16, name: &Arc<str>) -> Result<(), FoldError> {
+        let Some(found) = Arc::make_mut(&mut self.scheduler_names).get_mut(usize::from(number)) else {
+            return self.fault(Subject::Scheduler(number), "gets another name, and has none yet");
+        };
+        found.clone_from(name);
+        Ok(())
     }
 
     fn add_shape(&mut self, shape: Resources) {

@@ -43,7 +43,7 @@ impl Cell {
         &self.identity
     }
 
-    /// Names of schedulers, by number.
+    /// Names of schedulers, by number. One that nobody goes by any more stands there until its number is given to another.
     #[must_use]
     pub fn scheduler_names(&self) -> &[Arc<str>] {
         &self.scheduler_names

@@ -1,5 +1,7 @@
 //! Writing a delta, and cutting out of the written bytes what a watcher asked for.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use plenum_model::{Delta, End, Grants, Move, Resources};
 use prost::Message;
@@ -146,12 +148,17 @@ fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
 
 /// What numbers stand for from now on.
 fn put_given_away(delta: &Delta, out: &mut BytesMut) {
-    if delta.reshaped.is_empty() {
+    if delta.reshaped.is_empty() && delta.renamed.is_empty() {
         return;
     }
     let shape =
         |(number, shape): &(u32, Resources)| v1::NumberedShape { number: *number, resources: Some(shape.into()) };
-    let wire = v1::Delta { reshaped: delta.reshaped.iter().map(shape).collect(), ..v1::Delta::default() };
+    let name = |(number, name): &(u16, Arc<str>)| v1::NumberedName { number: (*number).into(), name: name.to_string() };
+    let wire = v1::Delta {
+        reshaped: delta.reshaped.iter().map(shape).collect(),
+        renamed: delta.renamed.iter().map(name).collect(),
+        ..v1::Delta::default()
+    };
     put(&wire, out);
 }
 

@@ -51,6 +51,7 @@ impl TryFrom<v1::Delta> for Delta {
             time: LogTime { micros: wire.time_micros },
             cell: wire.cell.map(cell_from_wire).transpose().within("cell")?,
             scheduler_names: each("scheduler_names", wire.scheduler_names, |text| name(&text))?,
+            renamed: each("renamed", wire.renamed, numbered_name)?,
             shapes: each("shapes", wire.shapes, TryInto::try_into)?,
             reshaped: each("reshaped", wire.reshaped, numbered_shape)?,
             machines: each("machines", wire.machines, machine)?,
@@ -70,6 +71,12 @@ impl TryFrom<v1::Delta> for Delta {
 }
 
 /// Whether the cell has that number, folding finds out.
+fn numbered_name(wire: v1::NumberedName) -> Result<(u16, Arc<str>), Invalid> {
+    let number = bounds::narrow("number", wire.number, u64::from(u16::MAX))?;
+    Ok((number, name(&wire.name).within("name")?))
+}
+
+/// As above.
 fn numbered_shape(wire: v1::NumberedShape) -> Result<(u32, Resources), Invalid> {
     let resources = required("resources", "resources", wire.resources)?;
     Ok((wire.number, resources.try_into().within("resources")?))
