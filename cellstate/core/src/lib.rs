@@ -60,6 +60,10 @@ pub struct CoreOptions {
     pub ring_changes: usize,
     /// Most sessions at once: up to 6 KiB each.
     pub sessions_max: usize,
+    /// Most of them that one principal has open, so that others always get some.
+    pub sessions_of_principal_max: usize,
+    /// Most of them under one name of a scheduler, whoever opens them: where all come over loopback, they are one principal.
+    pub sessions_of_scheduler_max: usize,
     /// Most machines at once.
     pub machines_max: u32,
     /// Most jobs at once, finished ones that are not retired yet too.
@@ -102,6 +106,8 @@ impl Default for CoreOptions {
         Self {
             ring_changes: 1 << 19,
             sessions_max: 4096,
+            sessions_of_principal_max: 3584,
+            sessions_of_scheduler_max: 3072,
             machines_max: 1 << 20,
             jobs_max: 1 << 20,
             tasks_max: 1 << 24,

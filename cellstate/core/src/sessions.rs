@@ -27,11 +27,7 @@ impl Core {
     }
 
     pub(crate) fn open_session(&mut self, request: &Request, scheduler: &Arc<str>, now: LogTime) -> Handled {
-        let open = self.cell.sessions().count();
-        if open >= self.options.sessions_max {
-            let message = format!("at most {} sessions, and {open} are open; close some", self.options.sessions_max);
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
-        }
+        self.has_place(&request.principal, scheduler)?;
         let mut delta = self.draft(now);
         self.name_scheduler(scheduler, &mut delta)?;
         delta.sessions.push(SessionChange::Opened {
@@ -40,6 +36,24 @@ impl Core {
             namespace: request.namespace.clone(),
         });
         Ok(Verdict::Change(accepted(delta.revision.0, 0), delta))
+    }
+
+    /// Whether one more session may be open. Neither one principal nor one scheduler can have all of them, as one that forgets to close
+    /// its own would before long.
+    fn has_place(&self, principal: &Arc<str>, scheduler: &Arc<str>) -> Result<(), Rejection> {
+        let mut open = [0; 3];
+        for session in self.cell.sessions() {
+            let counts = [true, session.principal == *principal, session.scheduler == *scheduler];
+            open.iter_mut().zip(counts).for_each(|(open, counts)| *open += usize::from(counts));
+        }
+        let options = &self.options;
+        let most = [options.sessions_max, options.sessions_of_principal_max, options.sessions_of_scheduler_max];
+        let whose = [String::new(), format!(" of one principal, such as {principal}"), format!(" as {scheduler}")];
+        let reached = (0..open.len()).find(|&which| open[which] >= most[which]);
+        let Some(which) = reached else { return Ok(()) };
+        let message =
+            format!("at most {} sessions{}, and {} are open; close some", most[which], whose[which], open[which]);
+        Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
     pub(crate) fn close_session(&mut self, id: SessionId, now: LogTime) -> Handled {
@@ -98,6 +112,44 @@ mod tests {
 
     fn open_server(core: &mut Core, incarnation: u64, term: u64) {
         ask(core, Command::OpenServer(CellIdentity { incarnation, term, ..CellIdentity::default() }));
+    }
+
+    fn opens(core: &mut Core, principal: &str, scheduler: &str) -> Result<(), String> {
+        let command = Command::OpenSession { scheduler: scheduler.into() };
+        let request = Request { principal: principal.into(), namespace: "default".into(), command };
+        match core.decide(&request, NOW) {
+            Decided::Changed { .. } => Ok(()),
+            Decided::Unchanged(Decision::Rejected(rejection)) => {
+                assert_eq!(rejection.code, RejectionCode::LimitReached);
+                Err(rejection.message)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // A program that opened sessions and closed none had all of them in the end, and no scheduler could come.
+    #[test]
+    fn neither_one_scheduler_nor_one_principal_gets_all_sessions() {
+        let mut core = Core::new(CoreOptions {
+            sessions_max: 8,
+            sessions_of_principal_max: 7,
+            sessions_of_scheduler_max: 6,
+            ..CoreOptions::default()
+        });
+        open_server(&mut core, 1, 1);
+        (0..6).for_each(|_| assert_eq!(opens(&mut core, "local", "leaky"), Ok(())));
+        let refused = opens(&mut core, "operator/ann", "leaky").expect_err("it is refused");
+        assert_eq!(refused, "at most 6 sessions as leaky, and 6 are open; close some");
+        assert_eq!(opens(&mut core, "local", "batch"), Ok(()));
+        let refused = opens(&mut core, "local", "service").expect_err("it is refused");
+        assert_eq!(refused, "at most 7 sessions of one principal, such as local, and 7 are open; close some");
+        assert_eq!(opens(&mut core, "scheduler/ml", "ml"), Ok(()));
+        let refused = opens(&mut core, "operator/ann", "service").expect_err("it is refused");
+        assert_eq!(refused, "at most 8 sessions, and 8 are open; close some");
+
+        let first = core.cell().sessions().next().expect("some are open").id;
+        ask(&mut core, Command::CloseSession(first));
+        assert_eq!(opens(&mut core, "local", "service"), Ok(()));
     }
 
     fn register(core: &mut Core, name: &str) -> (MachineId, u32) {

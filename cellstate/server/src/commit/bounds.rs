@@ -10,6 +10,8 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
     let &CoreOptions {
         ring_changes,
         sessions_max,
+        sessions_of_principal_max,
+        sessions_of_scheduler_max,
         machines_max,
         jobs_max,
         tasks_max,
@@ -30,6 +32,8 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
     v1::CoreOptions {
         ring_changes: ring_changes as u64,
         sessions_max: sessions_max as u64,
+        sessions_of_principal_max: Some(sessions_of_principal_max as u64),
+        sessions_of_scheduler_max: Some(sessions_of_scheduler_max as u64),
         machines_max,
         jobs_max,
         tasks_max,
@@ -56,6 +60,8 @@ pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
     CoreOptions {
         ring_changes: count(wire.ring_changes),
         sessions_max: count(wire.sessions_max),
+        sessions_of_principal_max: wire.sessions_of_principal_max.map_or(usize::MAX, count),
+        sessions_of_scheduler_max: wire.sessions_of_scheduler_max.map_or(usize::MAX, count),
         machines_max: wire.machines_max,
         jobs_max: wire.jobs_max,
         tasks_max: wire.tasks_max,
@@ -86,5 +92,22 @@ mod tests {
             assert_eq!(to_wire(&from_wire(&to_wire(&options))), to_wire(&options));
             assert_eq!(format!("{:?}", from_wire(&to_wire(&options))), format!("{options:?}"));
         }
+    }
+
+    /// What a batch was decided without must refuse nothing when it is decided again.
+    #[test]
+    fn bounds_that_an_earlier_version_did_not_have_are_none() {
+        let earlier = v1::CoreOptions {
+            shapes_spare: None,
+            schedulers_max: None,
+            schedulers_spare: None,
+            sessions_of_principal_max: None,
+            sessions_of_scheduler_max: None,
+            ..to_wire(&CoreOptions::default())
+        };
+        let read = from_wire(&earlier);
+        let spare = [read.shapes_spare, read.schedulers_spare];
+        let sessions = [read.sessions_of_principal_max, read.sessions_of_scheduler_max];
+        assert_eq!((spare, sessions, read.schedulers_max), ([usize::MAX; 2], [usize::MAX; 2], 65_535));
     }
 }
