@@ -96,6 +96,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
     // Last: however much of the past is damaged, what is wrong with the present is listed.
     judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell)), &mut audit);
+    judge_store(history.as_ref(), &mut audit);
     Ok(audit.into_report(&report, from_revision))
 }
 
@@ -123,6 +124,13 @@ fn judge_kept(kept: Result<KeptReport, OpenError>, audit: &mut Audit) {
             audit.unlisted(kept.damages_unlisted);
         }
         Err(error) => audit.violation(Revision(0), LOG, told(&error)),
+    }
+}
+
+/// Damage of the history's own tables, also of those that nothing of the above has read.
+fn judge_store(history: Option<&History>, audit: &mut Audit) {
+    if let Some(Err(error)) = history.map(|history| history.read_all(|| true)) {
+        audit.violation(Revision(0), HISTORY, told(&error));
     }
 }
 

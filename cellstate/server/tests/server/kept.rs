@@ -231,9 +231,14 @@ async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it(
     server.shutdown().await.unwrap();
 }
 
-/// Flips a bit in each table of page images: the store's fourth keyspace.
+/// Flips a bit in each table of page images.
 pub(crate) fn damage_images(dir: &Path) {
-    let tables = std::fs::read_dir(dir.join("history/store/keyspaces/4/tables")).unwrap();
+    damage_tables(dir, 4);
+}
+
+/// Flips a bit in each table of a keyspace of the store: index, filters, blocks, images, pages.
+fn damage_tables(dir: &Path, keyspace: u32) {
+    let tables = std::fs::read_dir(dir.join(format!("history/store/keyspaces/{keyspace}/tables"))).unwrap();
     let damaged = tables.filter(|table| {
         let path = table.as_ref().unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
@@ -274,4 +279,32 @@ async fn a_cell_whose_newest_checkpoint_is_damaged_starts_from_what_was_before_i
     let server = Server::start(brisk(dir)).await.unwrap();
     assert_eq!(machines(&connect(&server).await).await, jobs);
     server.shutdown().await.unwrap();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() { copy_folder(&from, &to) } else { drop(std::fs::copy(from, to).unwrap()) }
+    }
+}
+
+/// Only what was read on the way of folding and deciding was looked at.
+#[tokio::test]
+async fn damage_of_any_table_of_the_history_is_named_by_verify() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let channel = connect(&server).await;
+    submit_until(&channel, 0, |_| kept(&dir).len() >= 2).await;
+    server.shutdown().await.unwrap();
+    assert!(plenum_server::verify(&dir).unwrap().is_sound());
+    for keyspace in 1..=5 {
+        let copy = temporary.path().join(keyspace.to_string());
+        copy_folder(&dir, &copy);
+        damage_tables(&copy, keyspace);
+        let report = plenum_server::verify(&copy).unwrap();
+        let is_named = report.violations.iter().any(|violation| violation.place == "history");
+        assert!(is_named, "{keyspace}: {:?}", report.violations);
+    }
 }
