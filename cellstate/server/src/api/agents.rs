@@ -23,6 +23,8 @@ const INSTANCE_BYTES_MAX: usize = 64;
 /// Machines whose fitness is asked to be noted at a time, each by a command of its own: a rack, in one batch of the log, and nothing of
 /// what a principal may have waiting.
 const FITNESS_AT_ONCE: usize = 64;
+/// What a chunk of a log may have, in bytes: twice what our agents send. Some chunks wait for each reader, and those that nobody reads are kept.
+const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Messages between a stream and its connection.
 const MESSAGES_MAX: usize = 4;
 
@@ -104,6 +106,11 @@ impl AgentsService {
         let logs = &self.shared.hub.logs;
         let mut allowed = None;
         while let Some(chunk) = chunks.message().await? {
+            let bytes = chunk.data.len() + chunk.error.len();
+            if bytes > LOG_CHUNK_BYTES_MAX {
+                let message = format!("data: expected at most {LOG_CHUNK_BYTES_MAX} bytes in a chunk, found {bytes}");
+                return Err(Failure::invalid(message).into());
+            }
             if let Some(other) = sending.filter(|request| *request != chunk.request) {
                 // Whose end would come with the call's, and nobody would know.
                 let found = chunk.request;

@@ -208,6 +208,11 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     let forged = as_principal("agent/m2", tokio_stream::iter([forged]));
     let denied = agents.send_logs(forged).await.unwrap_err();
     assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
+    // Sixteen of these were kept for each reader, of up to a whole message.
+    let data = vec![b'x'; (64 << 10) + 1].into();
+    let large = v1::SendLogsRequest { request: asked.request, data, ..Default::default() };
+    let large = agents.send_logs(as_principal("agent/m1", tokio_stream::iter([large]))).await.unwrap_err();
+    assert_eq!((large.code(), code(&large).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
     let (chunks, sent) = tokio::sync::mpsc::channel(4);
     for (data, end) in [("hello ", false), ("world", true)] {
         let chunk = v1::SendLogsRequest { request: asked.request, data: data.into(), end, error: String::new() };
