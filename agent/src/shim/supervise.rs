@@ -32,6 +32,8 @@ use crate::{
 
 /// What was to die and didn't is killed again after this long: it may have forked in between.
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How soon it is tried again to mark that the command runs: the disk may be full for a while.
+const MARKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longer than any report of a child.
 const REPORT_BYTES_MAX: u64 = 64 << 10;
 
@@ -46,6 +48,8 @@ struct Supervisor<'a> {
     /// How the child ended: of a pid namespace that is its first process, not the command.
     child_ending: Option<Ending>,
     started_unix_ms: Option<u64>,
+    /// That the command runs is still to be marked, for agents that did not start us.
+    is_unmarked: bool,
     failure: Option<Failure>,
     stop_requested: bool,
     /// When to kill, or to kill again.
@@ -73,6 +77,7 @@ pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &Allocatio
         ],
         child_ending: None,
         started_unix_ms: None,
+        is_unmarked: false,
         failure: None,
         stop_requested: false,
         kill_at: None,
@@ -92,6 +97,9 @@ impl Supervisor<'_> {
             self.read_signals();
             self.reap();
             self.read_report();
+            if self.is_unmarked {
+                self.mark();
+            }
             for output in &mut self.outputs {
                 output.pump();
             }
@@ -109,7 +117,8 @@ impl Supervisor<'_> {
         watched.extend(self.outputs.iter().filter(|output| output.is_open()).map(Output::source));
         let mut descriptors: Vec<PollFd<'_>> =
             watched.into_iter().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
-        let timeout = self.kill_at.map_or(PollTimeout::NONE, |at| {
+        let mark_at = self.is_unmarked.then(|| Instant::now() + MARKED_AGAIN_AFTER);
+        let timeout = self.kill_at.into_iter().chain(mark_at).min().map_or(PollTimeout::NONE, |at| {
             // Rounded up, so that the last millisecond isn't spent spinning.
             let left_ms = at.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
@@ -160,13 +169,18 @@ impl Supervisor<'_> {
         self.report = None;
         if text.is_empty() {
             self.started_unix_ms = Some(unix_ms());
-            let _ = File::create(self.directory.running(self.spec.task.restart));
+            self.mark();
             // The agent that started us reads it; nobody does after that agent's end.
             let _ = io::stdout().write_all(b"r").and_then(|()| io::stdout().flush());
         } else {
             let unreadable = || Failure::new(FailureKind::Setup, "the task could not be started");
             self.failure = Some(serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()));
         }
+    }
+
+    /// Marks that the command runs.
+    fn mark(&mut self) {
+        self.is_unmarked = File::create(self.directory.running(self.spec.task.restart)).is_err();
     }
 
     fn kill_all(&self) {

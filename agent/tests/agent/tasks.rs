@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_agent::driver::{FailureKind, Found, TaskSpec};
+use plenum_agent::driver::{DriverEvent, FailureKind, Found, TaskSpec};
 use plenum_model::AllocationId;
 
 use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive};
@@ -296,6 +296,26 @@ async fn what_can_not_be_looked_at_has_not_ended_when_it_is_told_to_stop() {
     }
     let exit = bench.ended().await;
     assert_eq!((exit.stop_requested, exit.started_unix_ms), (true, None));
+}
+
+// On a disk that was full just then, that a task runs was not marked. The next agent took it to be starting for as long as it ran.
+#[tokio::test]
+async fn that_a_task_runs_is_marked_as_soon_as_there_is_room_for_it() {
+    let mut bench = Bench::bare();
+    let task = bench.shell("sleep 100");
+    let allocation = task.allocation;
+    let directory = allocation_directory(bench.directory.path(), allocation);
+    std::fs::create_dir_all(&directory).unwrap();
+    // It can't be made before that folder is there.
+    std::os::unix::fs::symlink(directory.join("room/mark"), directory.join("running-0")).unwrap();
+    bench.start(task);
+    bench.started().await;
+    assert_eq!(bench.next_agent()[0].found, Found::Alive { running: false });
+    std::fs::create_dir(directory.join("room")).unwrap();
+    let event = bench.next_event().await;
+    assert!(matches!(event, DriverEvent::Started { .. }), "{event:?}");
+    bench.stop(allocation);
+    assert!(bench.ended().await.stop_requested);
 }
 
 // The shim of an agent that was killed was still on its way when the next agent could not start one: the task had failed, its room was given away,
