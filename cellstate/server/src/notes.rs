@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plenum_model::JobId;
 
+/// Bytes of a reason that are kept.
+const REASON_BYTES_MAX: usize = 255;
+
 /// A scheduler's last word about a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Note {
@@ -25,8 +28,8 @@ impl Notes {
         Self { jobs: BTreeMap::new(), order: VecDeque::new(), most }
     }
 
-    /// Takes a note; an empty reason takes it back.
-    pub(crate) fn put(&mut self, job: JobId, group: u32, note: Note) {
+    /// Takes a note, with as much of its reason as is kept; an empty one takes it back.
+    pub(crate) fn put(&mut self, job: JobId, group: u32, mut note: Note) {
         if note.reason.is_empty() {
             if let Some(groups) = self.jobs.get_mut(&job) {
                 groups.remove(&group);
@@ -41,6 +44,9 @@ impl Notes {
                 self.jobs.remove(&oldest);
             }
         }
+        // What is cut off a text stays its memory, and the rest of a message may have been one reason.
+        note.reason.truncate(note.reason.floor_char_boundary(REASON_BYTES_MAX));
+        note.reason.shrink_to_fit();
         // A job has at most 64 groups; whoever names others only wastes its own notes.
         let groups = self.jobs.entry(job).or_default();
         if groups.len() < 64 || groups.contains_key(&group) {
@@ -70,5 +76,16 @@ mod tests {
         assert_eq!(notes.of(job(2), 0), Some(&note("no machine")));
         notes.put(job(2), 0, note(""));
         assert_eq!(notes.of(job(2), 0), None);
+    }
+
+    // A reason was cut, and its memory kept: with reasons of 4 MiB, notes of a few hundred groups took a gibibyte.
+    #[test]
+    fn a_reason_takes_no_more_memory_than_what_is_kept_of_it() {
+        let job = JobId { slot: 1, generation: 1 };
+        let mut notes = Notes::new(2);
+        notes.put(job, 0, Note { tasks: 1, reason: "ä".repeat(1 << 20), revision: 1 });
+        let kept = &notes.of(job, 0).unwrap().reason;
+        assert_eq!(*kept, "ä".repeat(127));
+        assert!(kept.capacity() <= REASON_BYTES_MAX, "{} bytes", kept.capacity());
     }
 }

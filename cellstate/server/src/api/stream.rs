@@ -320,9 +320,7 @@ impl Watcher {
         let mut known = self.shared.notes.lock();
         for note in notes.notes.into_iter().take(NOTES_MAX) {
             let Some(job) = JobId::from_bits(note.job) else { continue };
-            let mut reason = note.reason;
-            reason.truncate(reason.floor_char_boundary(255));
-            known.put(job, note.group, Note { tasks: note.tasks, reason, revision: note.revision });
+            known.put(job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision });
         }
     }
 
