@@ -12,6 +12,9 @@ pub(super) struct Filter {
     terms: Vec<Term>,
 }
 
+/// Terms of a filter: each is held against each row, and a request has room for half a million.
+const TERMS_MAX: usize = 32;
+
 #[derive(Debug)]
 struct Term {
     field: String,
@@ -33,6 +36,9 @@ impl Filter {
             if !known.iter().any(|known| field == *known || (known.ends_with('.') && field.starts_with(known))) {
                 let known = known.join(", ");
                 return Err(Failure::invalid(format!("filter: expected one of {known}, found {field:?}")));
+            }
+            if terms.len() >= TERMS_MAX {
+                return Err(Failure::invalid(format!("filter: expected at most {TERMS_MAX} terms, found more")));
             }
             terms.push(Term { field: field.to_owned(), equal, value: value.trim().to_owned() });
         }
@@ -127,5 +133,14 @@ mod tests {
         assert_eq!(failure.message, "filter: expected one of state, name, found \"colour\"");
         assert!(Filter::parse("state", &["state"]).is_err());
         assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
+    }
+
+    // Each of half a million terms was held against each row of the cell, for hours, beside all who list.
+    #[test]
+    fn a_filter_has_a_bounded_number_of_terms() {
+        let filter = |terms: usize| Filter::parse(&"state!=gone,".repeat(terms), &["state"]);
+        assert_eq!(filter(TERMS_MAX).unwrap().terms.len(), TERMS_MAX);
+        let failure = filter(TERMS_MAX + 1).unwrap_err();
+        assert_eq!(failure.message, "filter: expected at most 32 terms, found more");
     }
 }
