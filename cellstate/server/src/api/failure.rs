@@ -17,6 +17,9 @@ pub(crate) const CODE: &str = plenum_proto::error::CODE_KEY;
 /// Metadata with the time after which it makes sense to try again, in microseconds.
 pub(crate) const RETRY: &str = "plenum-retry-after-micros";
 
+/// Bytes of a message: it may repeat what was asked for, which may be megabytes, and travels in headers, of which a client takes some 16 KiB.
+const MESSAGE_BYTES_MAX: usize = 2 << 10;
+
 /// When a paused scheduler tries again: nobody tells it that it was resumed.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
 
@@ -32,7 +35,12 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(status: Code, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: Duration::ZERO }
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+            message.push('…');
+        }
+        Self { status, code, message, retry_after: Duration::ZERO }
     }
 
     pub(crate) fn retry(self, retry_after: Duration) -> Self {

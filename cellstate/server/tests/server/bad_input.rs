@@ -465,3 +465,22 @@ async fn garbage_behind_a_greeting_ends_its_connection_and_nothing_else() {
     session.commit(transaction).await.unwrap();
     server.shutdown().await.unwrap();
 }
+
+/// A message is in the headers of the answer: with all of the name in it, clients saw a broken stream and no reason.
+#[tokio::test]
+async fn who_asks_for_something_of_an_endless_name_is_told_so_with_the_beginning_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel);
+    let name = "ö".repeat(100 << 10);
+    let refused = jobs.stop(v1::StopRequest { namespace: "default".into(), name: name.clone() }).await.unwrap_err();
+    let message = refused.message();
+    assert!(message.contains(&name[..500]) && message.ends_with('…') && message.len() < 3_000, "{message}");
+    assert_ne!(refused.code(), Code::Internal, "{message}");
+    let filter = format!("{name}=1");
+    let list = v1::ListRequest { filter, ..v1::ListRequest::default() };
+    let refused = jobs.list(list).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    server.shutdown().await.unwrap();
+}
