@@ -182,6 +182,7 @@ impl v1::inspect_server::Inspect for InspectService {
 
 fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachinesResponse {
     let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
+    let mut room = listing::Room::new(limit);
     for machine in cell.machines() {
         let passes = filter.passes(|field| match field {
             "name" => Some(machine.name.to_string()),
@@ -195,11 +196,12 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
         if !passes {
             continue;
         }
-        if response.machines.len() == limit {
+        let view = view::machine(cell, machine);
+        if !room.takes(&view) {
             response.truncated = true;
             break;
         }
-        response.machines.push(view::machine(cell, machine));
+        response.machines.push(view);
     }
     response
 }

@@ -71,6 +71,7 @@ fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<
 fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, limit: usize) -> v1::ListJobsResponse {
     let (counts, reasons) = (Counts::new(cell), Reasons::new(shared, wire.at, cell));
     let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
+    let mut room = listing::Room::new(limit);
     for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
         let passes = filter.passes(|field| match field {
             "name" => Some(job.shape.name.to_string()),
@@ -82,12 +83,12 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
         if !passes {
             continue;
         }
-        if response.jobs.len() == limit {
+        let mut view = view::job(cell, job, &counts);
+        view.waiting_reason = reasons.of(job);
+        if !room.takes(&view) {
             response.truncated = true;
             break;
         }
-        let mut view = view::job(cell, job, &counts);
-        view.waiting_reason = reasons.of(job);
         response.jobs.push(view);
     }
     response

@@ -57,6 +57,30 @@ pub(super) fn limit(asked: u32, most: u32) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
+/// Bytes of the rows of one listing: jobs and machines may have a quarter of a MiB each, and who asks takes an answer of 256 MiB.
+const LISTING_BYTES_MAX: usize = 64 << 20;
+
+/// What else one listing has room for.
+pub(super) struct Room {
+    rows: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// For so many rows.
+    pub(super) const fn new(rows: usize) -> Self {
+        Self { rows, bytes: LISTING_BYTES_MAX }
+    }
+
+    /// Whether there is room for a row, which then takes it. No row is larger than all of it.
+    pub(super) fn takes(&mut self, row: &impl prost::Message) -> bool {
+        let bytes = self.bytes.checked_sub(row.encoded_len());
+        let (Some(rows), Some(bytes)) = (self.rows.checked_sub(1), bytes) else { return false };
+        (self.rows, self.bytes) = (rows, bytes);
+        true
+    }
+}
+
 /// Counts by word.
 pub(super) fn count(counts: &mut BTreeMap<String, u64>, word: &str) {
     match counts.get_mut(word) {
@@ -133,6 +157,18 @@ mod tests {
         assert_eq!(failure.message, "filter: expected one of state, name, found \"colour\"");
         assert!(Filter::parse("state", &["state"]).is_err());
         assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
+    }
+
+    // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.
+    #[test]
+    fn a_listing_ends_at_its_rows_or_at_its_bytes() {
+        let row = |bytes: usize| v1::JobView { waiting_reason: "x".repeat(bytes), ..v1::JobView::default() };
+        let listed = |rows: usize, bytes: usize| {
+            let (mut room, row) = (Room::new(rows), row(bytes));
+            (0..1_000).take_while(|_| room.takes(&row)).count()
+        };
+        assert_eq!((listed(7, 10), listed(0, 10)), (7, 0));
+        assert_eq!(listed(1_000, 256 << 10), 255);
     }
 
     // Each of half a million terms was held against each row of the cell, for hours, beside all who list.
