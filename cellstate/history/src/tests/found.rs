@@ -1,20 +1,9 @@
 //! What is found by time, by number, by session and by subject is what a twin finds that keeps everything; through feeding, retiring, leaps,
 //! ends, kills and power cuts.
+use super::twin::Dice;
 use super::*;
 use crate::keys::{self, Shelf};
 use crate::{GroupBy, Lookup, Order, ReadError, Subject};
-
-/// SplitMix64, so that a seed is a story.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (value ^ (value >> 31)) % end
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum What {
