@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocations;
+pub(crate) mod arriving;
 mod backup;
 mod cell;
 mod driven;
@@ -99,7 +100,10 @@ async fn authorise(
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             let uri = request.uri().clone();
-            let mut response = next.run(request).await;
+            let (parts, body) = request.into_parts();
+            let (body, unanswered) = arriving::counted(&shared.arriving, body);
+            let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;
+            drop(unanswered);
             say_what_was_unreadable(response.headers_mut(), uri.path(), shared.settings.message_bytes_max);
             response
         }

@@ -42,6 +42,8 @@ impl ServerOptions {
 /// Bounds and times. Everything that could grow has its bound here.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Bytes of requests that have begun to arrive, of everybody: at least twice [`Settings::message_bytes_max`].
+    pub arriving_bytes: usize,
     /// Requests that wait for the resolver.
     pub queue: QueueBounds,
     /// One batch of the log.
@@ -119,6 +121,14 @@ impl Settings {
                 found: self.segment_bytes.to_string(),
             });
         }
+        let least = self.message_bytes_max.saturating_mul(2);
+        if self.arriving_bytes < least {
+            return Err(ServerError::Setting {
+                name: "arriving_bytes",
+                expected: format!("at least {least}"),
+                found: self.arriving_bytes.to_string(),
+            });
+        }
         Ok(())
     }
 
@@ -161,6 +171,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            arriving_bytes: 128 << 20,
             queue: QueueBounds::default(),
             commit: CommitOptions::default(),
             core: plenum_core::CoreOptions::default(),
@@ -211,5 +222,7 @@ mod tests {
         }
         let tiny = Settings { segment_bytes: 4096, ..Settings::default() };
         assert_eq!(tiny.check().unwrap_err().code(), "BAD_SETTING");
+        let narrow = Settings { arriving_bytes: 4 << 20, ..Settings::default() };
+        assert!(narrow.check().unwrap_err().to_string().contains("at least 8388608"));
     }
 }

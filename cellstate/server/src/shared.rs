@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
 use crate::agents::{Hub, LogRelay};
+use crate::api::arriving::Arriving;
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) identity: CellIdentity,
     pub(crate) clock: Clock,
+    pub(crate) arriving: Arc<Arriving>,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
     /// The durable revision; what is at it has been pushed to `recent` before. Set before anything is answered, so that whoever reads
@@ -109,6 +111,7 @@ impl Shared {
         recent.compacted(Revision(feed.history().oldest_revision()));
         Self {
             clock,
+            arriving: Arc::new(Arriving::new(settings.arriving_bytes)),
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(recent),
             newest: AtomicU64::new(revision.0),

@@ -79,6 +79,10 @@ impl Failure {
                 let found = status.message();
                 Some(Self::invalid(format!("expected {expected}, found what can't be read as it: {found}")))
             }
+            // Of all that is arriving.
+            Code::ResourceExhausted => Some(
+                Self::new(Code::ResourceExhausted, "QUEUE_FULL", status.message()).retry(Duration::from_millis(100)),
+            ),
             // There is too much of something in it: said where it was counted.
             Code::InvalidArgument => Some(Self::invalid(status.message())),
             _ => None,

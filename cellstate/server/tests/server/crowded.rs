@@ -2,13 +2,18 @@
 
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
 use plenum_proto::v1;
 use plenum_server::Server;
-use tonic::Code;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tower::Service;
 use v1::session_request::Ask;
 use v1::session_response::Tell;
 
-use crate::client::{Session, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
 
 /// Claims of a transaction that takes a while to decide.
 const CLAIMS: u32 = 1_000;
@@ -103,4 +108,68 @@ async fn one_request_does_not_wait_for_all_that_another_principal_has_queued() {
         }
     }
     panic!("in {ROUNDS} rounds the one request came after all that was queued before");
+}
+
+/// A call to submit a job whose message is said to have so many bytes, of which so many come and no more while the sender is there.
+fn begin(channel: &Channel, whole: u32, sent: usize) -> (mpsc::Sender<Bytes>, tokio::task::JoinHandle<Option<Status>>) {
+    let mut head = vec![0];
+    head.extend(whole.to_be_bytes());
+    head.resize(5 + sent, 0);
+    let (data, arriving) = mpsc::channel(1);
+    data.try_send(head.into()).unwrap();
+    let body = tokio_stream::StreamExt::map(ReceiverStream::new(arriving), Ok::<_, Status>);
+    let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/Submit")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(axum::body::Body::from_stream(body)))
+        .unwrap();
+    let mut channel = channel.clone();
+    let call = tokio::spawn(async move {
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+        let response = channel.call(request).await.unwrap();
+        Status::from_header_map(response.headers())
+    });
+    (data, call)
+}
+
+// Each of 256 requests on a connection could have 4 MiB, and who began them all and ended none held a gibibyte of the server's memory.
+#[tokio::test]
+async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
+    const WHOLE: u32 = 512 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.message_bytes_max = WHOLE as usize;
+    narrow.settings.arriving_bytes = 1 << 20;
+    let server = Server::start(narrow).await.unwrap();
+    let greedy = connect(&server).await;
+    let mut stuck: Vec<_> = (0..16).map(|_| begin(&greedy, WHOLE, WHOLE as usize / 2)).collect();
+    // There is room for three quarters of a MiB.
+    let (mut refused, mut waiting) = (Vec::new(), Vec::new());
+    for (data, mut call) in stuck.drain(..) {
+        tokio::select! {
+            status = &mut call => refused.push(status.unwrap().unwrap()),
+            () = tokio::time::sleep(std::time::Duration::from_millis(100)) => waiting.push((data, call)),
+        }
+    }
+    assert!((1..=3).contains(&waiting.len()), "{} are in memory", waiting.len());
+    for status in &refused {
+        assert_eq!((status.code(), &*code(status)), (Code::ResourceExhausted, "QUEUE_FULL"), "{status:?}");
+        assert!(status.message().starts_with("there is room for 1048576 bytes of requests"), "{}", status.message());
+        assert_eq!(status.metadata().get("plenum-retry-after-micros").unwrap(), "100000");
+    }
+    // An agent's report, say; and a session, on which nothing is held for messages that were read.
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for number in 1..=100 {
+        let some = session.transaction(number, vec![placement(1 << 32, vec![0; 10_000], (0..10_000).collect())]);
+        session.commit(some).await.unwrap_err();
+    }
+    // What was given up gives its room back.
+    for (data, call) in waiting {
+        drop(data);
+        call.await.unwrap();
+    }
+    let (_data, call) = begin(&channel, 400 << 10, 400 << 10);
+    assert_eq!(code(&call.await.unwrap().unwrap()), "INVALID_REQUEST", "it is read, and is no job");
+    server.shutdown().await.unwrap();
 }
