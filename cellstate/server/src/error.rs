@@ -171,6 +171,9 @@ impl ServerError {
                 "NO_SPACE"
             }
             Self::OpenHistory(plenum_history::OpenError::Folder { .. }) => "BAD_DIRECTORY",
+            Self::OpenHistory(plenum_history::OpenError::Locked { .. }) => "DIRECTORY_LOCKED",
+            // A start writes, too: on a full disk what is there is as sound as it was.
+            Self::OpenHistory(open) if open.may_pass() => "HISTORY_WRITE_FAILED",
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
@@ -210,7 +213,14 @@ mod tests {
         assert_eq!(ahead.code(), "DAMAGED_LOG", "the history has what the log lost");
         let told = std::error::Error::source(&ahead).map(ToString::to_string).unwrap_or_default();
         assert!(told.contains("Keep the history") && told.contains("--accept-loss"), "{told}");
+        // An operator of a full disk was told to move the history away.
+        let open = |error| ServerError::OpenHistory(error).code();
+        assert_eq!(open(StoreError::Poisoned.into()), "HISTORY_WRITE_FAILED");
+        assert_eq!(open(StoreError::Stalled { waited_seconds: 60 }.into()), "HISTORY_WRITE_FAILED");
         let path = std::path::PathBuf::from("history");
+        assert_eq!(open(plenum_history::OpenError::Locked { path: path.clone() }), "DIRECTORY_LOCKED");
+        let damaged = plenum_history::OpenError::Damaged { path: path.clone(), what: "a table".to_owned() };
+        assert_eq!(open(damaged), "DAMAGED_HISTORY");
         let folder = |kind: std::io::ErrorKind| {
             ServerError::OpenHistory(plenum_history::OpenError::Folder { path: path.clone(), source: kind.into() })
                 .code()
