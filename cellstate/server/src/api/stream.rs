@@ -192,6 +192,10 @@ impl Watcher {
         let (mut message, mut taken) = (Some(first), 0);
         while let Some(received) = message {
             match received {
+                Ok(Some(Request { ask: Some(Ask::PassedOver(notes)) })) => {
+                    self.submit();
+                    self.passed_over(notes).await;
+                }
                 Ok(Some(message)) => self.asked(message),
                 Ok(None) => {
                     *inbound = None;
@@ -288,10 +292,11 @@ impl Watcher {
                     self.refuse(number_of(&transaction), &failure);
                 }
             }
-            Some(Ask::PassedOver(notes)) => self.passed_over(notes),
             Some(Ask::Hello(_)) => {
                 self.refuse(0, &Failure::invalid("hello comes first, and once; open another stream"))
             }
+            // Notes have been taken before.
+            Some(Ask::PassedOver(_)) => {}
             None => self.refuse(0, &Failure::invalid("ask: expected hello, commit or passed_over, found nothing")),
         }
     }
@@ -316,11 +321,19 @@ impl Watcher {
         Ok(())
     }
 
-    fn passed_over(&self, notes: v1::PassedOver) {
+    /// Takes what a scheduler says of its own jobs. Of others it has nothing to say, and jobs that there are not would push out those that
+    /// there are.
+    async fn passed_over(&self, notes: v1::PassedOver) {
+        // Not waited for long: notes are no reason to keep a session's answers waiting.
+        let cell = tokio::time::timeout(NOTES_PATIENCE, self.shared.snapshot_of(self.shared.durable_revision()));
+        let Ok(cell) = cell.await else { return };
+        let Some(session) = cell.session(self.owner.session) else { return };
         let mut known = self.shared.notes.lock();
         for note in notes.notes.into_iter().take(NOTES_MAX) {
-            let Some(job) = JobId::from_bits(note.job) else { continue };
-            known.put(job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision });
+            let Some(job) = JobId::from_bits(note.job).and_then(|id| cell.job(id)) else { continue };
+            if job.shape.scheduler == session.scheduler && (note.group as usize) < job.shape.groups.len() {
+                known.put(job.id, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision });
+            }
         }
     }
 
@@ -375,6 +388,8 @@ enum Last {
 
 /// Notes of one message that are taken.
 const NOTES_MAX: usize = 4096;
+/// How long notes wait for a picture of the cell that has their jobs.
+const NOTES_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The number of an encoded transaction, for an answer that says what is wrong with it; 0 where there is none.
 fn number_of(transaction: &[u8]) -> u64 {

@@ -1,6 +1,7 @@
 //! What people see, now and as it was; and what they are told when there is no room.
 
 use plenum_proto::v1;
+use plenum_server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
@@ -340,5 +341,51 @@ async fn nothing_of_a_job_that_is_over_waits() {
     jobs.stop(v1::StopRequest { namespace: String::new(), name: "crunch".into() }).await.unwrap();
     let stopped = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
     assert_eq!((stopped.state(), stopped.groups[0].waiting), (v1::JobState::JobStopped, 0));
+    server.shutdown().await.unwrap();
+}
+
+// Whoever had a session could note anything about jobs that there never were, and what others had said of theirs was forgotten for it.
+#[tokio::test]
+async fn a_scheduler_says_why_its_own_jobs_wait_and_pushes_out_nothing_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.notes = 2;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    let ours = submit(&channel, job("ours", 1)).await.job;
+    let mut of_others = job("theirs", 1);
+    of_others.shape.as_mut().unwrap().scheduler = "other".to_owned();
+    let theirs = submit(&channel, of_others).await.job;
+    let say = async |session: &Session, jobs: &[u64], group: u32, reason: &str| {
+        let note = |&job: &u64| v1::PassedOverNote { job, group, tasks: 1, reason: reason.to_owned(), revision: 3 };
+        let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: jobs.iter().map(note).collect() });
+        session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
+    };
+    let says = async |name: &str, expected: &str| {
+        let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+        for _ in 0..500 {
+            let get = v1::GetJobRequest { namespace: String::new(), name: name.to_owned(), at: None };
+            let reason = jobs.get(get).await.unwrap().into_inner().job.unwrap().waiting_reason;
+            if reason.contains(expected) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{name} is not said to wait for {expected}");
+    };
+    let batch = Session::open(&channel, "batch").await.unwrap();
+    let other = Session::open(&channel, "other").await.unwrap();
+    say(&batch, &[ours], 0, "no machine").await;
+    says("ours", "no machine").await;
+    let invented: Vec<u64> = (1..100).map(|slot| 7 << 32 | slot).collect();
+    say(&other, &invented, 0, "nonsense").await;
+    say(&other, &[ours], 0, "a lie").await;
+    for group in 1..100 {
+        say(&other, &[theirs], group, "no such group").await;
+    }
+    say(&other, &[theirs], 0, "no luck").await;
+    says("theirs", "no luck").await;
+    says("ours", "no machine").await;
+    drop((batch, other));
     server.shutdown().await.unwrap();
 }
