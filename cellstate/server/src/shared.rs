@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) catching_up: Semaphore,
     /// Who reads much of the cell or the disk.
     pub(crate) reads: past::Reads,
+    /// One at a time folds the cell anew for readers, while the resolver shows none.
+    folding: tokio::sync::Mutex<()>,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -130,6 +132,7 @@ impl Shared {
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
             reads: past::Reads::default(),
+            folding: tokio::sync::Mutex::new(()),
             backups: Arc::new(Semaphore::new(1)),
             opened_at: revision.next(),
             cut_bytes,
@@ -199,17 +202,20 @@ impl Shared {
     /// A snapshot that has everything that is durable now.
     ///
     /// The resolver's own cell is ahead of what is durable while a batch is being written. A write that does not come back, as when
-    /// the disk is full, must not keep people from reading: then the cell is folded anew from the history.
+    /// the disk is full, must not keep people from reading: then the cell is folded anew from the history, once for all of them.
     pub(crate) async fn snapshot(&self) -> Cell {
         let revision = self.durable_revision();
         if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
             return cell;
         }
         if self.feed.reaches(revision, STALLED).await {
-            let history = self.feed.history().clone();
-            let folded = tokio::task::spawn_blocking(move || past::fold(&history, revision.0)).await;
-            if let Ok(Ok(cell)) = folded {
-                self.picture.show(cell);
+            let _turn = self.folding.lock().await;
+            if !self.picture.shows(revision) {
+                let history = self.feed.history().clone();
+                let folded = tokio::task::spawn_blocking(move || past::fold(&history, revision.0)).await;
+                if let Ok(Ok(cell)) = folded {
+                    self.picture.show(cell);
+                }
             }
         }
         self.snapshot_of(revision).await
@@ -329,4 +335,53 @@ fn logged(keeper: &Keeper, history: &History, revision: Revision) -> Result<byte
         _ => {}
     }
     history.entry(revision.0).map(|logged| logged.entry.decided).map_err(|error| Failure::history(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, ServerOptions};
+
+    // Each of them folded a cell of its own, and all of these were kept until something was published again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_reads_while_nothing_is_written_shares_one_cell_that_was_folded() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        let request = || Shared::request(&"local".into(), "default".into(), open.clone());
+        shared.ask(request()).await.unwrap();
+        let durable = shared.durable_revision();
+        assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
+        // The resolver can't show the next batch, as if its write did not come back.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (stuck, is_stuck) = oneshot::channel();
+        let holding = shared.clone();
+        let holder = std::thread::spawn(move || {
+            let recent = holding.recent.read();
+            stuck.send(()).unwrap();
+            drop(held.recv());
+            drop(recent);
+        });
+        is_stuck.await.unwrap();
+        let (sender, receiver) = oneshot::channel();
+        shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
+        let readers = (0..16).map(|_| {
+            let shared = shared.clone();
+            tokio::spawn(async move { shared.snapshot().await })
+        });
+        let mut cells = Vec::new();
+        for reader in readers.collect::<Vec<_>>() {
+            cells.push(reader.await.unwrap());
+        }
+        drop(hold);
+        holder.join().unwrap();
+        receiver.await.unwrap();
+        let sessions = |cell: &Cell| cell.sessions().cloned().collect::<Vec<_>>();
+        let first = sessions(&cells[0]);
+        assert!(!first.is_empty() && cells.iter().all(|cell| cell.revision() == durable));
+        assert!(cells.iter().all(|cell| Arc::ptr_eq(&sessions(cell)[0], &first[0])));
+        drop(shared);
+        server.shutdown().await.unwrap();
+    }
 }

@@ -67,6 +67,11 @@ impl Picture {
         Err(Closed(state.closed))
     }
 
+    /// Whether a snapshot of this revision or a later one is at hand.
+    pub(crate) fn shows(&self, revision: Revision) -> bool {
+        self.state.lock().shown.as_ref().is_some_and(|cell| cell.revision() >= revision)
+    }
+
     /// A snapshot of this durable revision or a later one. `ask` tells the resolver that one is wanted.
     pub(crate) async fn at_least(&self, revision: Revision, ask: impl Fn()) -> Cell {
         let _waiting = Waiting::new(self);
