@@ -360,7 +360,7 @@ mod tests {
         let holder = std::thread::spawn(move || {
             let recent = holding.recent.read();
             stuck.send(()).unwrap();
-            drop(held.recv());
+            assert!(held.recv().is_err());
             drop(recent);
         });
         is_stuck.await.unwrap();

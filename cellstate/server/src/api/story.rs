@@ -134,7 +134,9 @@ impl<'a> Teller<'a> {
         if revision == 0 {
             return Ok(Cell::default());
         }
-        past::fold(self.history, revision.max(self.history.oldest_revision()))
+        // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
+        let oldest = self.history.oldest_revision().min(self.history.newest_revision());
+        past::fold(self.history, revision.max(oldest))
     }
 
     fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {
@@ -402,5 +404,39 @@ fn command_word(ask: &v1::command::Ask) -> &'static str {
         Ask::SetPartition(_) => "set-partition",
         Ask::AdoptUnknown(_) => "adopt-unknown",
         Ask::PauseScheduler(_) => "pause-scheduler",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_core::{Core, CoreOptions};
+    use plenum_model::{CellIdentity, Command, GroupShape, JobShape, LogTime, Request, Resources};
+    use std::sync::Arc;
+
+    fn with_a_job() -> Cell {
+        let group = GroupShape { name: "g".into(), count: 1, resources: Resources::default(), ..GroupShape::default() };
+        let (name, namespace) = ("early".into(), "default".into());
+        let shape = JobShape { name, namespace, scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
+        let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
+        let mut core = Core::new(CoreOptions::default());
+        for command in [Command::OpenServer(CellIdentity { term: 1, ..CellIdentity::default() }), submit] {
+            let request = Request { principal: "local".into(), namespace: "default".into(), command };
+            let decided = core.decide(&request, LogTime::from_micros(1));
+            assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+        }
+        core.cell().clone()
+    }
+
+    // A history that had leapt, or was begun with a checkpoint, said of jobs that their revision is not there until the cell went on.
+    #[test]
+    fn a_history_that_ends_with_its_first_checkpoint_has_nothing_to_tell_of_a_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let cell = with_a_job();
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        let job = cell.jobs().next().unwrap();
+        let story = tell(&history, &cell, &Hero::Job(job), 10).unwrap();
+        assert_eq!((story.events, story.oldest_revision), (Vec::new(), cell.revision().0 + 1));
     }
 }
