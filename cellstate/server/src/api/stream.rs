@@ -141,7 +141,7 @@ impl Watcher {
                 }
                 () = wake.timer.as_mut(), if !wake.due => (wake.due, wake.micros) = (true, i64::MAX),
                 () = ended.as_mut() => {
-                    drop(out.try_send(vec![Err(Failure::ending().into_status())]));
+                    drop(out.send(vec![Err(Failure::ending().into_status())]).await);
                     return;
                 }
             }
@@ -203,8 +203,10 @@ impl Watcher {
                 }
                 Err(status) => {
                     self.submit();
-                    let failure = unreadable(&self.shared, &status);
-                    drop(failure.map(|failure| out.try_send(vec![Err(failure.into_status())])));
+                    if let Some(failure) = unreadable(&self.shared, &status) {
+                        // It comes after what waits already: a stream that ends without it looks like one that is done.
+                        drop(out.send(vec![Err(failure.into_status())]).await);
+                    }
                     return Err(Gone);
                 }
             }

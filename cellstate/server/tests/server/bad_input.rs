@@ -117,11 +117,8 @@ struct Asked {
     nonsense: u64,
 }
 
-#[tokio::test]
-async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path()).await;
-    let channel = connect(&server).await;
+/// How a stream ends on which nonsense comes right after the hello.
+async fn ended_by_nonsense(channel: &Channel) -> Status {
     let hello = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..Default::default() };
     let asks = [Asked { hello: Some(hello), nonsense: 0 }, Asked { hello: None, nonsense: 9 }];
     let mut client = tonic::client::Grpc::new(channel.clone());
@@ -130,12 +127,20 @@ async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
     let asks = tonic::Request::new(tokio_stream::iter(asks).chain(tokio_stream::pending()));
     let path = "/plenum.v1.Cell/Session".parse().unwrap();
     let mut told = client.streaming(asks, path, codec).await.unwrap().into_inner();
-    let ended = loop {
+    loop {
         match told.message().await {
             Ok(message) => assert!(message.is_some(), "it ends with a reason"),
-            Err(status) => break status,
+            Err(status) => return status,
         }
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let ended = ended_by_nonsense(&channel).await;
     assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
     // The first message as those that follow.
@@ -147,6 +152,24 @@ async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
     let ended = client.streaming(asks, path, codec).await.unwrap().into_inner().message().await.unwrap_err();
     assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
+    server.shutdown().await.unwrap();
+}
+
+/// While as much waited for it as may, its stream ended as if it was done.
+#[tokio::test]
+async fn a_stream_that_is_told_much_at_once_ends_with_the_reason_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.settings.sync.message_bytes = 1;
+    let server = Server::start(options).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..300 {
+        submit(&channel, job(&format!("j{number}"), 1)).await;
+    }
+    for _ in 0..10 {
+        let ended = ended_by_nonsense(&channel).await;
+        assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    }
     server.shutdown().await.unwrap();
 }
 
