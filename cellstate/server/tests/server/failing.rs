@@ -211,7 +211,9 @@ async fn a_history_that_fails_again_looks_for_damage_and_names_it() {
             let ask = v1::JobHistoryRequest { name: "job-0".into(), ..Default::default() };
             match Jobs::new(channel.clone()).job_history(ask).await {
                 Err(error) => told = error.message().to_owned(),
-                Ok(_) => break,
+                Ok(_) if !is_stopped(&server).await => break,
+                // It failed when it had got all there is: that can be read.
+                Ok(_) => {}
             }
             if told.contains("until the server starts again") {
                 assert!(told.contains("hecksum"), "{told}");
