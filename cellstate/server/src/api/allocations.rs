@@ -31,16 +31,16 @@ pub(super) async fn list(
     let known = shared.clone();
     // A million rows are looked at in some milliseconds, in which connections would stand still.
     let read = cell.read(&shared.reads, move |cell| {
-        let mut response = live(&known, cell, &wire, &filter, limit);
+        let mut room = listing::Room::new(limit);
+        let mut response = live(&known, cell, &wire, &filter, &mut room);
         if wire.ended && !response.truncated {
-            let left = limit - response.allocations.len();
             let passes = |row: &v1::AllocationView| {
                 (list.namespace.is_empty() || row.namespace == list.namespace)
                     && (wire.job.is_empty() || row.job == wire.job)
                     && (wire.machine.is_empty() || row.machine == wire.machine)
                     && filter.passes(|field| field_of_view(row, field))
             };
-            let (rows, truncated) = ended::list(&known, cell.revision(), left, passes)?;
+            let (rows, truncated) = ended::list(&known, cell.revision(), &mut room, passes)?;
             response.truncated = truncated || behind;
             response.allocations.extend(rows);
         }
@@ -54,7 +54,7 @@ fn live(
     cell: &Cell,
     wire: &v1::ListAllocationsRequest,
     filter: &Filter,
-    limit: usize,
+    room: &mut listing::Room,
 ) -> v1::ListAllocationsResponse {
     let mut response = v1::ListAllocationsResponse { revision: cell.revision().0, ..Default::default() };
     let Some(asked) = Asked::of(cell, wire) else { return response };
@@ -63,7 +63,7 @@ fn live(
         asked.passes(allocation) && filter.passes(|field| field_of_row(cell, allocation, field))
     };
     for allocation in cell.allocations().filter(passes) {
-        if response.allocations.len() == limit {
+        if room.rows() == 0 {
             response.truncated = true;
             break;
         }
@@ -71,6 +71,10 @@ fn live(
         let mut row = view::allocation(cell, &allocation, created);
         if created.is_none() {
             row.created_micros = created_micros(shared, &mut times, row.created_revision);
+        }
+        if !room.takes(&row) {
+            response.truncated = true;
+            break;
         }
         response.allocations.push(row);
     }

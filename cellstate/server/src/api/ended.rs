@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use plenum_history::{History, Logged, Order, ReadError, Subject};
 use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
 use plenum_proto::{delta, v1};
+use prost::Message;
 
 use super::failure::Failure;
-use super::past;
+use super::{listing, past};
 use crate::shared::Shared;
 use crate::view;
 
@@ -97,7 +98,7 @@ fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Re
 pub(super) fn list(
     shared: &Shared,
     at: Revision,
-    limit: usize,
+    room: &mut listing::Room,
     passes: impl Fn(&v1::AllocationView) -> bool,
 ) -> Result<(Vec<v1::AllocationView>, bool), Failure> {
     let history = shared.feed.history();
@@ -106,7 +107,7 @@ pub(super) fn list(
     let mut stretch = Stretch::default();
     let mut to = at.0.min(history.newest_revision());
     while to >= history.oldest_revision().max(1) {
-        if rows.len() >= limit || stretch.folded_bytes >= FOLDED_BYTES_MAX {
+        if room.rows() == 0 || stretch.folded_bytes >= FOLDED_BYTES_MAX {
             return Ok((rows, true));
         }
         // From checkpoint to checkpoint, the newest first; each stretch forward.
@@ -118,23 +119,29 @@ pub(super) fn list(
         times.begins.clear();
         let mut bytes = 0;
         // One more than is shown tells that there are more.
-        let mut found = Newest::new(limit - rows.len() + 1);
+        let mut found = Newest::new(room.rows() + 1, room.bytes());
         for logged in history.entries(start + 1, to).map_err(unreadable)? {
             let logged = logged.map_err(unreadable)?;
             let delta = delta_of(&logged)?;
             times.note(delta.revision, delta.time);
             bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
             let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times));
-            ends.filter(&passes).for_each(|row| found.push(row));
+            ends.filter(&passes).for_each(|row| found.push(row.encoded_len(), row));
             cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
         }
-        rows.extend(found.kept.into_iter().rev());
+        for (_, row) in found.kept.into_iter().rev() {
+            if !room.takes(&row) {
+                return Ok((rows, true));
+            }
+            rows.push(row);
+        }
+        if found.is_cut {
+            return Ok((rows, true));
+        }
         stretch.folded(to - start, bytes);
         to = start;
     }
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    Ok((rows, more))
+    Ok((rows, false))
 }
 
 /// How far back a listing goes at a time: each time twice as far as the last, as long as that promises to stay within the bound. A quiet cell has
@@ -163,20 +170,37 @@ impl Stretch {
 
 /// The last of a sequence that may be much longer: under load, many more end between two checkpoints than anybody asked for.
 struct Newest<T> {
-    kept: VecDeque<T>,
+    /// With their bytes.
+    kept: VecDeque<(usize, T)>,
     most: usize,
+    bytes_left: usize,
+    /// Some were let go of because of their bytes.
+    is_cut: bool,
 }
 
 impl<T> Newest<T> {
-    fn new(most: usize) -> Self {
-        Self { kept: VecDeque::new(), most }
+    fn new(most: usize, bytes: usize) -> Self {
+        Self { kept: VecDeque::new(), most, bytes_left: bytes, is_cut: false }
     }
 
-    fn push(&mut self, row: T) {
+    fn push(&mut self, bytes: usize, row: T) {
         if self.kept.len() == self.most {
-            self.kept.pop_front();
+            self.pop();
         }
-        self.kept.push_back(row);
+        while self.bytes_left < bytes {
+            self.is_cut = true;
+            if !self.pop() {
+                return;
+            }
+        }
+        self.bytes_left -= bytes;
+        self.kept.push_back((bytes, row));
+    }
+
+    fn pop(&mut self) -> bool {
+        let oldest = self.kept.pop_front();
+        self.bytes_left += oldest.as_ref().map_or(0, |(bytes, _)| *bytes);
+        oldest.is_some()
     }
 }
 
@@ -274,11 +298,14 @@ mod tests {
 
     #[test]
     fn of_many_rows_only_the_newest_are_kept() {
-        let mut newest = Newest::new(3);
+        let mut newest = Newest::new(3, 100);
         for row in 0..1000 {
-            newest.push(row);
+            newest.push(10, row);
             assert!(newest.kept.len() <= 3);
         }
-        assert_eq!(newest.kept, [997, 998, 999]);
+        assert_eq!((newest.kept, newest.is_cut), ([(10, 997), (10, 998), (10, 999)].into(), false));
+        let mut newest = Newest::new(3, 100);
+        (0..1000).for_each(|row| newest.push(40, row));
+        assert_eq!((newest.kept, newest.is_cut), ([(40, 998), (40, 999)].into(), true));
     }
 }

@@ -45,12 +45,15 @@ impl GovernService {
     }
 }
 
-/// At most so many of the rows that pass, and whether there are more.
-fn page<T>(rows: impl Iterator<Item = T>, limit: usize, passes: impl Fn(&T) -> bool) -> (Vec<T>, bool) {
-    let mut rows: Vec<T> = rows.filter(|row| passes(row)).take(limit.saturating_add(1)).collect();
-    let truncated = rows.len() > limit;
-    rows.truncate(limit);
-    (rows, truncated)
+/// At most so many of the rows that pass, as far as a listing has room for them, and whether there are more.
+fn page<T: prost::Message>(rows: impl Iterator<Item = T>, limit: usize, passes: impl Fn(&T) -> bool) -> (Vec<T>, bool) {
+    let (mut room, mut truncated) = (listing::Room::new(limit), false);
+    let takes = |row: &T| {
+        truncated = !room.takes(row);
+        !truncated
+    };
+    let page = rows.filter(|row| passes(row)).take_while(takes).collect();
+    (page, truncated)
 }
 
 #[tonic::async_trait]
@@ -303,5 +306,32 @@ pub(super) fn held_job(cell: &Cell, scheduler: Option<&Arc<str>>, bits: u64) -> 
             Err(Failure::new(tonic::Code::PermissionDenied, "NOT_PERMITTED", message))
         }
         _ => Ok(id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A thousand holds of sixteen thousand machines each came to a GiB, which nobody takes.
+    #[test]
+    fn a_page_ends_at_its_rows_or_at_its_bytes_and_says_that_there_are_more() {
+        let rows = |bytes: usize| {
+            let hold = move |number: u32| v1::HoldView {
+                priority: number,
+                machines: vec!["m".repeat(bytes)],
+                ..v1::HoldView::default()
+            };
+            (0..1_000).map(hold)
+        };
+        let odd = |row: &v1::HoldView| row.priority % 2 == 1;
+        let listed = |bytes: usize, limit: usize| {
+            let (page, truncated) = page(rows(bytes), limit, odd);
+            assert!(page.iter().all(odd));
+            (page.len(), truncated)
+        };
+        assert_eq!((listed(1, 499), listed(1, 500), listed(1, 501)), ((499, true), (500, false), (500, false)));
+        assert_eq!(listed(256 << 10, 1_000), (255, true));
+        assert_eq!(listed(1, 0), (0, true));
     }
 }

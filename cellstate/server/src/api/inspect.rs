@@ -1,6 +1,6 @@
 //! For operators: the cell, its machines, its transactions and its conflicts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order};
@@ -338,9 +338,21 @@ async fn list_transactions(
         };
         let revisions = after.saturating_add(1)..=to.0;
         let page = history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))?;
-        let views = page.transactions.into_iter().map(|found| transaction(&history, cell, found, false));
-        let transactions = views.collect::<Result<Vec<_>, Failure>>()?;
-        Ok(v1::ListTransactionsResponse { revision: to.0, transactions, truncated: page.resume.is_some() })
+        let mut room = listing::Room::new(limit);
+        let mut response = v1::ListTransactionsResponse {
+            revision: to.0,
+            truncated: page.resume.is_some(),
+            ..v1::ListTransactionsResponse::default()
+        };
+        for found in page.transactions {
+            let view = transaction(&history, cell, found, false)?;
+            if !room.takes(&view) {
+                response.truncated = true;
+                break;
+            }
+            response.transactions.push(view);
+        }
+        Ok(response)
     });
     read.await
 }
@@ -390,12 +402,13 @@ fn transaction(
         ..v1::TransactionView::default()
     };
     let mut slots: BTreeSet<u32> = found.outcome.refusals.iter().map(|refusal| refusal.machine).collect();
+    let mut jobs = BTreeMap::new();
     for refusal in &found.outcome.refusals {
-        name_job(history, cell, refusal.job, &mut view);
+        name_job(history, cell, (refusal.job, refusal.group), &mut jobs, &mut view);
     }
     if whole {
         for placement in &asked.placements {
-            name_job(history, cell, placement.job, &mut view);
+            name_job(history, cell, (placement.job, placement.group), &mut jobs, &mut view);
             slots.extend(&placement.machines);
         }
         view.transaction = Some(asked);
@@ -408,15 +421,18 @@ fn transaction(
     Ok(view)
 }
 
-fn name_job(history: &History, cell: &Cell, id: u64, view: &mut v1::TransactionView) {
-    if view.job_names.contains_key(&id) {
-        return;
-    }
-    let Some(found) = names::job(history, cell, id) else { return };
-    view.job_names.insert(id, found.job);
-    for (position, group) in found.groups.into_iter().enumerate() {
-        view.group_names.insert(format!("{id}/{position}"), group);
-    }
+/// Names a job, and that one of its groups: a transaction may speak of very many jobs, each of which has many.
+fn name_job(
+    history: &History,
+    cell: &Cell,
+    (id, group): (u64, u32),
+    known: &mut BTreeMap<u64, Option<names::JobNames>>,
+    view: &mut v1::TransactionView,
+) {
+    let Some(found) = known.entry(id).or_insert_with(|| names::job(history, cell, id)) else { return };
+    view.job_names.entry(id).or_insert_with(|| found.job.clone());
+    let name = usize::try_from(group).ok().and_then(|group| found.groups.get(group));
+    view.group_names.extend(name.map(|name| (format!("{id}/{group}"), name.clone())));
 }
 
 fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {

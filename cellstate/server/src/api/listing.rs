@@ -57,7 +57,8 @@ pub(super) fn limit(asked: u32, most: u32) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
-/// Bytes of the rows of one listing: jobs and machines may have a quarter of a MiB each, and who asks takes an answer of 256 MiB.
+/// Bytes of the rows of one listing: jobs, machines, holds and transactions may have a quarter of a MiB each and more, and who asks takes an
+/// answer of 256 MiB.
 const LISTING_BYTES_MAX: usize = 64 << 20;
 
 /// What else one listing has room for.
@@ -70,6 +71,16 @@ impl Room {
     /// For so many rows.
     pub(super) const fn new(rows: usize) -> Self {
         Self { rows, bytes: LISTING_BYTES_MAX }
+    }
+
+    /// How many more rows there is room for.
+    pub(super) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many more bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there is room for a row, which then takes it. No row is larger than all of it.
