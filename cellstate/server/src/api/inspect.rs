@@ -189,7 +189,7 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
             "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
             "epoch" => Some(machine.epoch.to_string()),
             attribute => {
-                let name = attribute.trim_start_matches("attr.");
+                let name = attribute.strip_prefix("attr.").unwrap_or(attribute);
                 machine.attributes.get(name).map(ToString::to_string)
             }
         });

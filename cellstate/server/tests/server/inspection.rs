@@ -390,6 +390,32 @@ async fn a_scheduler_says_why_its_own_jobs_wait_and_pushes_out_nothing_of_others
     server.shutdown().await.unwrap();
 }
 
+// The prefix was taken off again and again: `attr.attr.zone` was looked for as `zone`.
+#[tokio::test]
+async fn an_attribute_is_filtered_by_under_its_whole_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    for (name, attribute) in [("m1", "zone"), ("m2", "attr.zone")] {
+        let machine = v1::RegisterMachine {
+            name: name.to_owned(),
+            boot_id: "boot-1".to_owned(),
+            capacity: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+            attributes: [(attribute.to_owned(), "z1".to_owned())].into(),
+            ..Default::default()
+        };
+        agents.register(v1::RegisterRequest { machine: Some(machine), ..Default::default() }).await.unwrap();
+    }
+    let mut inspect = v1::inspect_client::InspectClient::new(channel);
+    for (filter, expected) in [("attr.zone=z1", "m1"), ("attr.attr.zone=z1", "m2")] {
+        let request = v1::ListRequest { filter: filter.to_owned(), ..Default::default() };
+        let machines = inspect.list_machines(request).await.unwrap().into_inner().machines;
+        assert_eq!(machines.iter().map(|machine| machine.name.as_str()).collect::<Vec<_>>(), [expected], "{filter}");
+    }
+    server.shutdown().await.unwrap();
+}
+
 // All groups of each job were named: with jobs of 64 groups a transaction that lost many claims was a hundred MiB of names.
 #[tokio::test]
 async fn a_transaction_names_the_groups_that_it_speaks_of() {
