@@ -123,7 +123,7 @@ pub(super) async fn story(
 /// Waits until the history has a revision. Who asks for the present is content with what it has by then.
 pub(super) async fn reach_for(shared: &Shared, at: Option<v1::At>, revision: Revision) -> Result<(), Failure> {
     match reach(shared, revision).await {
-        Err(_) if at.is_none() && shared.feed.stopped().is_none() => Ok(()),
+        Err(_) if !is_asked(at) && shared.feed.stopped().is_none() => Ok(()),
         reached => reached,
     }
 }
@@ -378,6 +378,24 @@ mod tests {
         drop(turns);
         let again = reading.await.unwrap();
         assert_eq!((again.at, again.decision, again.changed), (first.at, first.decision, false));
+        server.shutdown().await.unwrap();
+    }
+
+    // Who said that he asks for no moment was refused where the history is behind, and who said nothing was not.
+    #[tokio::test]
+    async fn a_moment_that_is_none_is_the_present_however_it_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        options.settings.history = false;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared();
+        let behind = shared.durable_revision();
+        for (at, expected) in
+            [(None, true), (Some(v1::At::default()), true), (Some(v1::At { revision: 1, time_micros: 0 }), false)]
+        {
+            assert_eq!(reach_for(shared, at, behind).await.is_ok(), expected, "{at:?}");
+        }
         server.shutdown().await.unwrap();
     }
 }
