@@ -2,7 +2,7 @@
 
 mod body;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{Affinity, Command, Constraint, GroupShape, JobKind, JobShape, Operator, RetryPolicy, Spread};
@@ -34,6 +34,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     let shape_bytes = shape.encoded_len();
     let shape = JobShape::try_from(shape).within("spec.shape")?;
     check_minimums(&shape).within("spec.shape")?;
+    check_ports(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
         let expected = format!(
             "at most {SHAPE_BYTES_MAX} bytes (shorten its options and the lists of its groups, or make several jobs of it)"
@@ -52,6 +53,20 @@ fn check_minimums(shape: &JobShape) -> Result<(), Invalid> {
     let Some(at) = shape.groups.iter().position(|group| group.min > group.count) else { return Ok(()) };
     let GroupShape { min, count, .. } = shape.groups[at];
     Err(Invalid::new("min", format!("at most {count}, the number of tasks"), min)).within_at("groups", at)
+}
+
+/// Nobody has the same port twice: such tasks would wait for ever. Not asked of what is read back, as above.
+fn check_ports(shape: &JobShape) -> Result<(), Invalid> {
+    for (at, group) in shape.groups.iter().enumerate() {
+        let mut numbers = BTreeSet::new();
+        let twice = group.ports.iter().find(|port| port.number > 0 && !numbers.insert(port.number));
+        if let Some(twice) = twice {
+            let found = format_args!("{} twice", twice.number);
+            return Err(Invalid::new("ports", "each number once, or 0 for one that the cell chooses", found))
+                .within_at("groups", at);
+        }
+    }
+    Ok(())
 }
 
 /// The command of a job, with the digest of its body.

@@ -123,6 +123,16 @@ fn counts_are_bounded() {
     check_group(|group| group.min = 3, "spec.shape.groups[1].min: expected at most 2, the number of tasks, found 3");
 }
 
+// It was taken, and its tasks were refused for ever: the second port was always in use by the first.
+#[test]
+fn no_group_asks_for_the_same_port_twice() {
+    let port = |name: &str, number| v1::Port { name: name.into(), number };
+    check_group(
+        |group| group.ports = vec![port("a", 80), port("b", 0), port("c", 80)],
+        "spec.shape.groups[1].ports: expected each number once, or 0 for one that the cell chooses, found 80 twice",
+    );
+}
+
 #[test]
 fn every_group_says_what_its_tasks_get() {
     check_group(
