@@ -191,7 +191,7 @@ fn ask(command: &Command) -> Ask {
             let limit = limit.as_ref().map(v1::Quota::from);
             Ask::SetQuota(v1::SetQuota { namespace: namespace.to_string(), limit })
         }
-        Command::SetPartition { name, partition } => Ask::SetPartition(set_partition(name, partition.as_ref())),
+        Command::SetPartition { name, partition } => Ask::SetPartition(set_partition_to_wire(name, partition.as_ref())),
         Command::AdoptUnknown { machine, allocation } => {
             Ask::AdoptUnknown(v1::AdoptUnknown { machine: machine.to_bits(), allocation: allocation.to_bits() })
         }
@@ -265,13 +265,7 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
             namespace: names::name("set_quota.namespace", &wire.namespace)?,
             limit: wire.limit.map(TryInto::try_into).transpose().within("set_quota.limit")?,
         },
-        Ask::SetPartition(wire) => Command::SetPartition {
-            name: names::name("set_partition.name", &wire.name)?,
-            partition: (!wire.machines.is_empty())
-                .then(|| partition(wire.machines, wire.schedulers))
-                .transpose()
-                .within("set_partition")?,
-        },
+        Ask::SetPartition(wire) => set_partition(wire).within("set_partition")?,
         Ask::AdoptUnknown(wire) => Command::AdoptUnknown {
             machine: bounds::machine("adopt_unknown.machine", wire.machine)?,
             allocation: bounds::allocation("adopt_unknown.allocation", wire.allocation)?,
@@ -301,7 +295,20 @@ fn logged_submission(wire: v1::SubmitJob) -> Result<Command, Invalid> {
     Ok(submission(Arc::new(shape), wire.body.as_ref().into()))
 }
 
-fn set_partition(name: &str, partition: Option<&Partition>) -> v1::SetPartition {
+/// Without rules and schedulers the partition is removed.
+fn set_partition(wire: v1::SetPartition) -> Result<Command, Invalid> {
+    if wire.machines.is_empty() && !wire.schedulers.is_empty() {
+        let expected = "at least one rule about machines for these schedulers (neither removes the partition)";
+        return Err(Invalid::new("machines", expected, "none"));
+    }
+    let set = !wire.machines.is_empty();
+    Ok(Command::SetPartition {
+        name: names::name("name", &wire.name)?,
+        partition: set.then(|| partition(wire.machines, wire.schedulers)).transpose()?,
+    })
+}
+
+fn set_partition_to_wire(name: &str, partition: Option<&Partition>) -> v1::SetPartition {
     v1::SetPartition {
         name: name.to_owned(),
         machines: partition.map(|found| list(&found.machines)).unwrap_or_default(),

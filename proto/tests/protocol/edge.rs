@@ -4,6 +4,7 @@ mod agents;
 mod jobs;
 mod transactions;
 
+use plenum_model::Command;
 use plenum_proto::{Invalid, SubmitError, error, v1};
 
 #[test]
@@ -38,4 +39,19 @@ fn long_and_strange_text_is_cut_and_escaped_in_messages() {
 /// An amount of CPU.
 fn cpu(cpu_millis: i64) -> Option<v1::Resources> {
     Some(v1::Resources { cpu_millis, ..v1::Resources::default() })
+}
+
+// Who named schedulers and forgot the machines removed the partition, and was told that it was set.
+#[test]
+fn a_partition_is_removed_by_saying_neither_machines_nor_schedulers() {
+    let set = |schedulers: &[&str]| {
+        let schedulers = schedulers.iter().map(ToString::to_string).collect();
+        let wire = v1::SetPartition { name: "gpus".into(), machines: Vec::new(), schedulers };
+        plenum_proto::command::command(v1::command::Ask::SetPartition(wire))
+    };
+    assert!(matches!(set(&[]), Ok(Command::SetPartition { partition: None, .. })));
+    assert_eq!(
+        set(&["ml"]).unwrap_err().to_string(),
+        "set_partition.machines: expected at least one rule about machines for these schedulers (neither removes the partition), found none"
+    );
 }
