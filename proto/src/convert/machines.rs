@@ -218,8 +218,9 @@ pub(super) fn attributes_from_wire(wire: &BTreeMap<String, String>) -> Result<At
     bounds::at_most("attributes", "attributes", wire.len(), ATTRIBUTES_MAX)?;
     wire.iter()
         .map(|(name, value)| {
-            let value = names::text(name, value, TEXT_BYTES_MAX).within("attributes")?;
-            Ok((names::attribute("attributes", name)?, value))
+            // Before it stands in an error about its value.
+            let known = names::attribute("attributes", name)?;
+            Ok((known, names::text(name, value, TEXT_BYTES_MAX).within("attributes")?))
         })
         .collect()
 }

@@ -172,3 +172,13 @@ fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
     );
     check(|wire| wire.machines = vec![1 << 32; 4097], "machines: expected at most 4096 machines, found 4097");
 }
+
+// A name of any length and with any bytes stood in the error when its value was too long.
+#[test]
+fn an_attribute_of_a_strange_name_is_told_cut_and_escaped() {
+    let mut wire = valid();
+    wire.attributes = [(format!("\x1b[2J{}", "x".repeat(5000)), "v".repeat(256))].into();
+    let message = machines::register(wire).unwrap_err().to_string();
+    assert!(message.starts_with("attributes: expected 1 to 63 bytes"), "{message}");
+    assert!(message.len() < 300 && !message.contains('\x1b'), "{message}");
+}
