@@ -189,6 +189,14 @@ impl v1::jobs_server::Jobs for JobsService {
         principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
         let now = self.shared.clock.now().micros;
         let instant_micros = wire.instant_micros.unwrap_or_else(|| now - now.rem_euclid(1_000_000));
+        // No earlier instant is launched after it: one that was meant in nanoseconds would be the last one.
+        let latest = now.saturating_add(plenum_proto::bounds::SPAN_MICROS_MAX);
+        if instant_micros > latest {
+            let message = format!(
+                "instant_micros: expected microseconds since 1970, up to {latest}, ten years from now, found {instant_micros}"
+            );
+            return Err(Failure::invalid(message).into());
+        }
         let command = Command::Launch { parent: job.id, instant_micros };
         let asked = Shared::request(principal.text(), job.shape.namespace.clone(), command);
         let decided = self.shared.ask(asked).await?;

@@ -122,3 +122,24 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
     assert_eq!(govern.set_quota(user).await.unwrap_err().code(), Code::PermissionDenied);
     server.shutdown().await.unwrap();
 }
+
+// An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came.
+#[tokio::test]
+async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut nightly = job("nightly", 1);
+    nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
+    submit(&channel, nightly).await;
+    let mut jobs = JobsClient::new(channel);
+    let launch =
+        |instant_micros| v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros };
+    for instant in [1_700_000_000_000_000_000, i64::MAX] {
+        let refused = jobs.launch(launch(Some(instant))).await.unwrap_err();
+        assert_eq!((refused.code(), code(&refused).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+        assert!(refused.message().ends_with(&format!("found {instant}")), "{}", refused.message());
+    }
+    jobs.launch(launch(None)).await.unwrap();
+    server.shutdown().await.unwrap();
+}
