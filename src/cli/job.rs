@@ -167,15 +167,15 @@ async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: O
     Ok(())
 }
 
-/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart. What is waited for has been
-/// accepted: that its cell does not answer says nothing about it.
+/// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer.
+/// What is waited for has been accepted: that its cell does not answer says nothing about it.
 pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
     match answer {
         Ok(found) => {
             *silent_since = None;
             Ok(Some(found))
         }
-        Err(failure) if matches!(failure.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING") => {
+        Err(failure) if matches!(failure.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL") => {
             if silent_since.is_none() {
                 output::tell("the cell does not answer at the moment; waiting for it");
             }
@@ -328,6 +328,19 @@ mod tests {
         assert_eq!(ended_text("p1", &view), "job p1 failed\n");
         view.reason = "task work[0] failed: exit code 3".to_owned();
         assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
+    }
+
+    // A wait for a job ended as failed while many others listed.
+    #[test]
+    fn a_cell_that_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
+        let mut silent_since = None;
+        for code in ["QUEUE_FULL", "UNAVAILABLE"] {
+            assert_eq!(found::<()>(Err(Failure::new(code, "later")), &mut silent_since), Ok(None));
+        }
+        assert_eq!(found(Ok(7), &mut silent_since), Ok(Some(7)));
+        assert!(
+            silent_since.is_none() && found::<()>(Err(Failure::new("NO_SUCH_JOB", "no")), &mut silent_since).is_err()
+        );
     }
 
     #[test]
