@@ -219,17 +219,7 @@ impl SyncSession {
                 Step::Send(response(self.greet(resume, recent)))
             }
             Phase::Awaiting => Step::NeedSnapshot,
-            Phase::Snapshot(walk) => {
-                let Some(part) = walk.part(self.options.message_bytes, now_micros) else {
-                    return self.begin_anew(recent);
-                };
-                if part.last {
-                    let done = std::mem::replace(&mut self.phase, Phase::Following(Revision(part.revision)));
-                    self.read = if let Phase::Snapshot(walk) = done { Some(walk) } else { None };
-                    self.joins = true;
-                }
-                Step::Send(response(Tell::Snapshot(part)))
-            }
+            Phase::Snapshot(_) => self.poll_snapshot(now_micros).unwrap_or_else(|| self.begin_anew(recent)),
             Phase::Following(position) => {
                 if self.sections.is_of_answers_alone() {
                     // It has no picture that could be behind.
@@ -239,6 +229,19 @@ impl SyncSession {
                 self.follow(position, now_micros, recent)
             }
         }
+    }
+
+    /// The next part of a snapshot that is being sent; `None`: [`SyncSession::poll`] has the next thing to do. Pages are large, and to
+    /// encode them needs nothing of [`Recent`], for which who publishes would wait meanwhile.
+    pub fn poll_snapshot(&mut self, now_micros: i64) -> Option<Step> {
+        let Phase::Snapshot(walk) = &mut self.phase else { return None };
+        let part = walk.part(self.options.message_bytes, now_micros)?;
+        if part.last {
+            let done = std::mem::replace(&mut self.phase, Phase::Following(Revision(part.revision)));
+            self.read = if let Phase::Snapshot(walk) = done { Some(walk) } else { None };
+            self.joins = true;
+        }
+        Some(Step::Send(response(Tell::Snapshot(part))))
     }
 
     fn greet(&mut self, resume: Resume, recent: &Recent) -> Tell {

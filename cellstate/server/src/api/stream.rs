@@ -263,7 +263,9 @@ impl Watcher {
 
     fn step(&mut self) -> Step {
         let before = self.sync.resyncs();
-        let step = self.sync.poll(self.shared.clock.monotonic_micros(), &self.shared.recent.read());
+        let now = self.shared.clock.monotonic_micros();
+        let part = self.sync.poll_snapshot(now);
+        let step = part.unwrap_or_else(|| self.sync.poll(now, &self.shared.recent.read()));
         if self.sync.resyncs() > before {
             self.shared.metrics.resynced();
         }
@@ -432,5 +434,34 @@ fn error(number: u64, failure: &Failure) -> v1::RequestError {
         code: failure.code.to_owned(),
         message: failure.message.clone(),
         retry_after_micros: i64::try_from(failure.retry_after.as_micros()).unwrap_or(i64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, ServerOptions};
+
+    // Pages were encoded while what is recent was held, and the resolver waited for each of them to show what it had committed.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_page_is_encoded_while_a_batch_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(0) };
+        let (answers, _) = mpsc::unbounded_channel();
+        let mut watcher = Watcher::new(shared.clone(), owner, &v1::Hello::default(), answers).unwrap();
+        assert!(matches!(watcher.step(), Step::Send(_)));
+        assert!(matches!(watcher.step(), Step::NeedSnapshot));
+        watcher.sync.snapshot(Lent::new(shared.snapshot().await, 0), 0);
+        let (done, encoded) = std::sync::mpsc::channel();
+        let showing = shared.recent.write();
+        let encoding = std::thread::spawn(move || done.send(matches!(watcher.step(), Step::Send(_))));
+        let part = encoded.recv_timeout(Duration::from_secs(10));
+        drop(showing);
+        encoding.join().unwrap().unwrap();
+        assert_eq!(part, Ok(true));
+        drop(shared);
+        server.shutdown().await.unwrap();
     }
 }
