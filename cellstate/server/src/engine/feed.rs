@@ -160,9 +160,10 @@ impl Feed {
         *self.stopped.write() = Some(why);
     }
 
-    /// It is written again, after what it has now.
-    pub(super) fn goes_on(&self) {
+    /// It is written again, after what it has now: of the log, which has so many bytes, that may be nothing.
+    pub(super) fn goes_on(&self, log_bytes: u64) {
         *self.stopped.write() = None;
+        self.fed_bytes.store(self.durable_bytes().saturating_sub(log_bytes), Ordering::Relaxed);
         self.fed(0);
     }
 
@@ -176,5 +177,39 @@ impl Feed {
         let mut newest = self.newest.subscribe();
         let reached = newest.wait_for(|newest| *newest >= revision);
         tokio::time::timeout(patience, reached).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::BatchEncoder;
+    use plenum_model::LogTime;
+
+    // What was fed again was counted twice, and the history counted as one that has everything while it was far behind.
+    #[test]
+    fn what_a_store_that_was_opened_again_may_lack_counts_as_not_fed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let feed = Feed::new(history, 0);
+        let batch = |revision| {
+            let mut encoder = BatchEncoder::default();
+            encoder.begin(LogTime::default());
+            encoder.add(Revision(revision), &[7; 1000], b"", b"");
+            Arc::new(LoggedBatch::parse(encoder.finish()).unwrap())
+        };
+        let bytes = batch(1).bytes().len() as u64;
+        (1..=4).for_each(|revision| feed.send(batch(revision)));
+        assert_eq!(feed.lag_bytes(), 4 * bytes);
+        feed.fed(4 * bytes);
+        // The log has the last two, which were not durable in the history.
+        feed.goes_on(2 * bytes);
+        assert_eq!(feed.lag_bytes(), 2 * bytes);
+        feed.fed(2 * bytes);
+        feed.send(batch(5));
+        assert_eq!(feed.lag_bytes(), bytes);
+        // Never more than there is.
+        feed.goes_on(1 << 40);
+        assert_eq!(feed.lag_bytes(), 5 * bytes);
     }
 }

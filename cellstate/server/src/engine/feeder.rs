@@ -202,7 +202,7 @@ impl Feeder<'_> {
         self.before = None;
         self.image_bytes = history.newest_checkpoint().map_or(0, |newest| newest.image_bytes);
         self.retiring_due = None;
-        self.shared.feed.goes_on();
+        self.shared.feed.goes_on(self.shared.keeper.size_bytes());
         tracing::info!(from = history.newest_revision() + 1, "the history goes on");
         Ok(true)
     }
