@@ -44,7 +44,7 @@ pub(super) fn tell(
     let mut walk = history.walk(1..=up_to, Order::NewestFirst);
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
-    while !teller.over {
+    while !teller.is_at_the_beginning() {
         let is_enough = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
         if is_enough && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
@@ -59,7 +59,7 @@ pub(super) fn tell(
                 Hero::Allocation(id) => teller.allocation(*id, logged, &delta)?,
                 Hero::Machine(id) => teller.machine(*id, logged, &delta)?,
             }
-            if teller.over {
+            if teller.is_at_the_beginning() {
                 break;
             }
         }
@@ -67,12 +67,17 @@ pub(super) fn tell(
     teller.finish_machines();
     let mut events = std::mem::take(&mut teller.events);
     events.reverse();
+    // What an earlier submission came to is told where that was the job.
+    left_before = teller.submitted_after.or(left_before);
     if let Hero::Job(job) = hero {
-        left_before = teller.add_ends(job, *walk.rest().end(), up_to, &mut events)?.or(left_before);
+        let from = teller.submitted_after.unwrap_or_else(|| *walk.rest().end());
+        left_before = teller.add_ends(job, from, up_to, &mut events)?.or(left_before);
     }
     let dropped = events.drain(..events.len().saturating_sub(limit)).next_back().map(|event| event.revision);
     let oldest = history.oldest_revision();
     let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
+    // What is from before is retired, where a submission is the first that is retained.
+    let left_before = left_before.filter(|revision| teller.submitted_after != Some(*revision) || *revision >= oldest);
     let older_at = dropped.or(left_before).map_or(0, |revision| revision.max(oldest));
     Ok(v1::HistoryResponse { revision: up_to, events, truncated: older_at > 0, oldest_revision, older_at })
 }
@@ -97,6 +102,9 @@ struct Teller<'a> {
     machines: Vec<(v1::HistoryEvent, std::sync::Arc<Machine>)>,
     /// The beginning was found.
     over: bool,
+    /// The revision before the one at which the job was submitted again: from then on it has other rows, and those that it has now were
+    /// others' before.
+    submitted_after: Option<u64>,
     /// Whose the slot is, at the revision that is looked at.
     tenant: Option<u32>,
     /// Where tasks of the job were placed.
@@ -106,7 +114,12 @@ struct Teller<'a> {
 impl<'a> Teller<'a> {
     fn new(history: &'a History, cell: &'a Cell) -> Self {
         let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { history, cell, events, machines, over: false, tenant: None, slots }
+        Self { history, cell, events, machines, over: false, submitted_after: None, tenant: None, slots }
+    }
+
+    /// Whether what is older is not of this story.
+    fn is_at_the_beginning(&self) -> bool {
+        self.over || self.submitted_after.is_some()
     }
 
     /// Adds what became of the job's allocations to what else happened to it above a revision. If so much would have had to be read for it
@@ -118,8 +131,8 @@ impl<'a> Teller<'a> {
         up_to: u64,
         events: &mut Vec<v1::HistoryEvent>,
     ) -> Result<Option<u64>, Failure> {
-        // Those that were granted before are in the cell of then.
-        let then = if self.over { Cell::default() } else { self.then(from)? };
+        // Those that were granted before are in the cell of then. There are none of a job that is submitted.
+        let then = if self.is_at_the_beginning() { Cell::default() } else { self.then(from)? };
         let (ends, left_before) = ends::tell(self, job, then, from.saturating_add(1)..=up_to)?;
         // Whatever else happened in the same revision, it followed from them.
         let rest = std::mem::replace(events, ends);
@@ -186,7 +199,7 @@ impl<'a> Teller<'a> {
         for task in delta.tasks.iter().filter(|task| rows.contains(&task.group_row)) {
             by_state.entry((task.group_row - rows.start, task.state as u8)).or_default().push(task.task);
         }
-        if self.over {
+        if self.is_at_the_beginning() {
             return Ok(());
         }
         for ((group, state), tasks) in by_state.into_iter().rev() {
@@ -225,6 +238,7 @@ impl<'a> Teller<'a> {
                 self.push(logged, if first { "submitted" } else { "replaced" }, format!("version {}", put.version))?;
                 // Nothing is older than the first version of an id.
                 self.over = first;
+                self.submitted_after = (!first).then(|| logged.entry.revision.saturating_sub(1));
             }
             JobChange::State { id, state, reason } if *id == job.id => {
                 let word = listing::job_word(v1::JobState::from(*state).into());

@@ -180,3 +180,35 @@ async fn tasks_that_are_lost_together_are_one_event() {
     assert_eq!(told, "lost work: 3 tasks on machine m1: m1 is unreachable by tick");
     server.shutdown().await.unwrap();
 }
+
+/// A job that is submitted again has other rows, and those that it has now were others' before: what became of their tasks was told of it, and
+/// what became of its own was not.
+#[tokio::test]
+async fn a_job_that_was_submitted_again_tells_nothing_of_the_tasks_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let (ours, theirs) = (submit(&channel, job("ours", 1)).await, submit(&channel, job("theirs", 1)).await);
+    for (name, of) in [("theirs", theirs), ("ours", ours)] {
+        let allocation = place(&mut session, &of, 0).await;
+        report(&channel, &machine, allocation, State::Complete, 0, "").await;
+        let again = submit(&channel, job(name, 1)).await;
+        assert_eq!((again.job, again.version), (of.job, 2));
+    }
+    let again = story(&channel, "ours", 0, 0).await;
+    assert_eq!(lines(&again), ["replaced version 2 by submit-job"]);
+    assert_eq!((again.truncated, again.older_at), (true, again.revision - 1));
+    let before = story(&channel, "ours", again.older_at, 0).await;
+    let expected = [
+        "submitted version 1 by submit-job",
+        "placed work: task 0 on machine m1 by transaction",
+        "running  by transaction",
+        "done work: task 0 by report-status",
+        "complete  by report-status",
+    ];
+    assert_eq!(lines(&before), expected);
+    assert_eq!((before.truncated, before.older_at), (false, 0));
+    server.shutdown().await.unwrap();
+}
