@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) durable: watch::Sender<Revision>,
     /// To the publishing thread.
     pub(crate) published: Backlog<Published>,
-    pub(crate) picture: Picture,
+    pub(crate) picture: Arc<Picture>,
     pub(crate) feed: Feed,
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     /// Who reads much of the cell or the disk.
     pub(crate) reads: past::Reads,
     /// One at a time folds the cell anew for readers, while the resolver shows none.
-    folding: tokio::sync::Mutex<()>,
+    folding: Arc<tokio::sync::Mutex<()>>,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -119,7 +119,7 @@ impl Shared {
             newest: AtomicU64::new(revision.0),
             durable: watch::Sender::new(revision),
             published: Backlog::new(settings.backlog_bytes),
-            picture: Picture::new(cell.clone(), mirror.times().clone(), settings.snapshot_age),
+            picture: Arc::new(Picture::new(cell.clone(), mirror.times().clone(), settings.snapshot_age)),
             feed,
             keeper,
             keeping: Keeping::default(),
@@ -132,7 +132,7 @@ impl Shared {
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
             reads: past::Reads::default(),
-            folding: tokio::sync::Mutex::new(()),
+            folding: Arc::default(),
             backups: Arc::new(Semaphore::new(1)),
             opened_at: revision.next(),
             cut_bytes,
@@ -209,14 +209,18 @@ impl Shared {
             return cell;
         }
         if self.feed.reaches(revision, STALLED).await {
-            let _turn = self.folding.lock().await;
-            if !self.picture.shows(revision) {
-                let history = self.feed.history().clone();
-                let folded = tokio::task::spawn_blocking(move || past::fold(&history, revision.0)).await;
-                if let Ok(Ok(cell)) = folded {
-                    self.picture.show(cell);
+            let turn = self.folding.clone().lock_owned().await;
+            let (picture, history) = (self.picture.clone(), self.feed.history().clone());
+            // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
+            let folding = tokio::task::spawn_blocking(move || {
+                if !picture.shows(revision)
+                    && let Ok(cell) = past::fold(&history, revision.0)
+                {
+                    picture.show(cell);
                 }
-            }
+                drop(turn);
+            });
+            drop(folding.await);
         }
         self.snapshot_of(revision).await
     }
