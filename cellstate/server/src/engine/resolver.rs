@@ -71,11 +71,12 @@ impl Resolver {
                 break;
             }
         }
-        if !self.shared.has_failed() {
+        if self.shared.has_failed() {
+            self.shared.picture.close();
+        } else {
             // Who reads after this, the last checkpoint above all, finds everything.
-            self.shared.picture.show(self.committer.undurable_cell().clone());
+            self.shared.picture.end(self.committer.undurable_cell().clone());
         }
-        self.shared.picture.close();
     }
 
     /// When memory is to be given back, as nothing is left to do. Does so if it is time: in pieces, as somebody may ask meanwhile.
