@@ -57,6 +57,8 @@ pub struct ConflictRow {
     pub wasted_micros: i64,
     /// The newest of them: its revision, session and number.
     pub newest_revision: u64,
+    /// When it was decided, in microseconds of log time.
+    pub newest_micros: i64,
     /// See `newest_revision`.
     pub session: u64,
     /// See `newest_revision`.
@@ -170,6 +172,7 @@ struct Sum {
     staleness: Spread,
     wasted_micros: i64,
     newest_revision: u64,
+    newest_micros: i64,
     session: u64,
     number: u64,
 }
@@ -183,6 +186,7 @@ impl Sum {
             median_staleness_revisions: self.staleness.median(),
             wasted_micros: self.wasted_micros,
             newest_revision: self.newest_revision,
+            newest_micros: self.newest_micros,
             session: self.session,
             number: self.number,
         }
@@ -203,7 +207,8 @@ fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, loser: &str, conf
         let sum = groups.entry(group).or_default();
         if is_first {
             if sum.transactions == 0 {
-                (sum.newest_revision, sum.session, sum.number) = (conflict.revision, conflict.session, conflict.number);
+                (sum.newest_revision, sum.newest_micros) = (conflict.revision, conflict.time_micros);
+                (sum.session, sum.number) = (conflict.session, conflict.number);
             }
             sum.transactions += 1;
             sum.staleness.add(conflict.staleness_revisions);

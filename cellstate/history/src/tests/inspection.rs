@@ -95,6 +95,7 @@ fn check_conflicts(is_written: bool) {
     );
     assert_eq!(table.rows[1].median_staleness_revisions, 3);
     assert_eq!((table.rows[1].newest_revision, table.rows[1].session, table.rows[1].number), (5, 1, 5));
+    assert_eq!(table.rows[1].newest_micros, history.entry(5).unwrap().time_micros);
 
     let by_machine = history.conflicts(0, u64::MAX, GroupBy::Machine, 1).unwrap();
     assert_eq!(by_machine.rows[0].group, ConflictGroup { machine: Some(2), ..Default::default() });
