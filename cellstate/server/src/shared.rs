@@ -265,8 +265,13 @@ impl Shared {
 
     /// Asks, and waits for the durable answer: what was decided, and the revision it was judged on.
     pub(crate) async fn ask(&self, request: Request) -> Result<Decided, Failure> {
+        self.ask_encoded(Asked::new(request)).await
+    }
+
+    /// The same, of a request that is encoded.
+    pub(crate) async fn ask_encoded(&self, asked: Asked) -> Result<Decided, Failure> {
         let (sender, receiver) = oneshot::channel();
-        self.submit(Asked::new(request), Reply::Once(sender))?;
+        self.submit(asked, Reply::Once(sender))?;
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
         self.decision(answered).await
     }

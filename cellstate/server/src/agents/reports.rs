@@ -1,22 +1,31 @@
-//! What agents report, gathered: one command for all that came in while the one before was on its way.
+//! What agents report, gathered: one command for all that came in while the one before was on its way; several at a time where one has not
+//! room for all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use plenum_model::{Command, Decision, Transition};
 use plenum_proto::bounds::TRANSITIONS_MAX;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::api::failure::Failure;
-use crate::commit::{first_within, reports_within};
+use crate::commit::{Asked, first_within, reports_within};
 use crate::shared::{Decided, Shared};
 
 /// Transitions that wait, of all agents.
 const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
 /// When an agent tries again: by then some commands of reports are done with.
 const FULL_RETRY: Duration = Duration::from_millis(100);
+/// Transitions after which a command takes no further report: while it is decided all others wait, and this many take about a
+/// millisecond.
+const COMMAND_TRANSITIONS: usize = 4096;
+/// Commands at once. A second one goes out only when it would be full: fewer and larger ones cost less.
+const COMMANDS_MAX: usize = 16;
 /// Whom the log names for them.
 const PRINCIPAL: &str = "agents";
 
@@ -53,33 +62,37 @@ impl Reports {
         answered.await.unwrap_or_else(|_| Err(Failure::ending()))
     }
 
-    /// Gathers and asks, one command at a time.
-    pub(crate) async fn gather(&self, shared: &Shared) {
+    /// Gathers and asks.
+    pub(crate) async fn gather(&self, shared: &Arc<Shared>) {
+        let mut under_way = JoinSet::new();
         loop {
-            let bytes_max = shared.settings.reported_bytes_max();
-            let (transitions, waiters) = self.take(bytes_max);
-            if waiters.is_empty() {
-                self.arrived.notified().await;
-                continue;
+            while self.is_due(under_way.len()) {
+                let bytes_max = shared.settings.reported_bytes_max();
+                let (transitions, waiters) = self.take(bytes_max);
+                let shared = shared.clone();
+                under_way.spawn(async move { tell(&ask(&shared, transitions, bytes_max).await, waiters) });
             }
-            let answer = ask(shared, transitions, bytes_max).await;
-            let mut begins = 0;
-            for (transitions, waiter) in waiters {
-                let rejected = answer.rejected.range(begins..begins + transitions).next();
-                let told = rejected.map_or_else(|| answer.at.clone(), |(_, failure)| Err(failure.clone()));
-                begins += transitions;
-                // An agent that left will report again.
-                drop(waiter.send(told));
+            tokio::select! {
+                Some(_) = under_way.join_next() => {}
+                () = self.arrived.notified() => {}
             }
         }
     }
 
-    /// As many reports as one command of the log has room for, by their number and by their bytes; and of each, how many of the transitions are
-    /// its own.
+    /// Whether another command goes out beside so many.
+    fn is_due(&self, under_way: usize) -> bool {
+        let waiting = self.waiting.lock();
+        match under_way {
+            0 => !waiting.reports.is_empty(),
+            _ => under_way < COMMANDS_MAX && waiting.transitions >= COMMAND_TRANSITIONS,
+        }
+    }
+
+    /// As many reports as go into one command, by their number and by their bytes; and of each, how many of the transitions are its own.
     fn take(&self, bytes_max: usize) -> (Vec<Transition>, Vec<(usize, Waiter)>) {
         let mut waiting = self.waiting.lock();
         let reports = waiting.reports.iter().map(|(report, _)| report.as_slice());
-        let count = reports_within(reports, TRANSITIONS_MAX, bytes_max);
+        let count = reports_within(reports, COMMAND_TRANSITIONS, bytes_max);
         let (mut transitions, mut waiters) = (Vec::new(), Vec::new());
         for (report, waiter) in waiting.reports.drain(..count) {
             waiters.push((report.len(), waiter));
@@ -87,6 +100,18 @@ impl Reports {
         }
         waiting.transitions -= transitions.len();
         (transitions, waiters)
+    }
+}
+
+/// Tells each who waits what became of what it reported.
+fn tell(answer: &Answer, waiters: Vec<(usize, Waiter)>) {
+    let mut begins = 0;
+    for (transitions, waiter) in waiters {
+        let rejected = answer.rejected.range(begins..begins + transitions).next();
+        let told = rejected.map_or_else(|| answer.at.clone(), |(_, failure)| Err(failure.clone()));
+        begins += transitions;
+        // An agent that left will report again.
+        drop(waiter.send(told));
     }
 }
 
@@ -110,9 +135,11 @@ async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) ->
         if !rest.is_empty() {
             left.push((begins + transitions.len(), rest));
         }
-        let command = Command::ReportStatus(transitions.clone());
-        match shared.ask(Shared::request(&PRINCIPAL.into(), "".into(), command)).await {
+        let asked = Asked::new(Shared::request(&PRINCIPAL.into(), "".into(), Command::ReportStatus(transitions)));
+        let logged = asked.encoded();
+        match shared.ask_encoded(asked).await {
             Ok(Decided { decision: Decision::Rejected(rejection), .. }) => {
+                let mut transitions = read_back(logged);
                 let second = transitions.split_off(transitions.len() / 2);
                 if transitions.is_empty() {
                     tracing::warn!(allocation = %second[0].allocation, %rejection, "what was reported is not in the books");
@@ -130,14 +157,21 @@ async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) ->
     Answer { at: at.ok_or_else(Failure::ending), rejected }
 }
 
+/// What was asked for, from the bytes in which it would be logged: to keep a copy of it costs more than to read back the rare one that is
+/// rejected.
+fn read_back(logged: Bytes) -> Vec<Transition> {
+    let request = plenum_proto::command::decode(logged).expect("it was encoded a moment ago");
+    match request.command {
+        Command::ReportStatus(transitions) => transitions,
+        other => unreachable!("asked for a report, not for {other:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_report_that_there_is_no_room_for_is_told_when_to_come_again() {
-        let reports = Reports::default();
-        reports.waiting.lock().transitions = WAITING_MAX - 1;
+    fn report(transitions: usize) -> Vec<Transition> {
         let transition = Transition {
             allocation: plenum_model::AllocationId { slot: 0, generation: 1 },
             machine: plenum_model::MachineId { slot: 0, generation: 1 },
@@ -148,9 +182,50 @@ mod tests {
             restarts: 0,
             reason: "".into(),
         };
-        let full = reports.report(vec![transition; 2]).await.unwrap_err();
+        vec![transition; transitions]
+    }
+
+    #[tokio::test]
+    async fn a_report_that_there_is_no_room_for_is_told_when_to_come_again() {
+        let reports = Reports::default();
+        reports.waiting.lock().transitions = WAITING_MAX - 1;
+        let full = reports.report(report(2)).await.unwrap_err();
         assert_eq!((full.status, full.code, full.retry_after), (Code::ResourceExhausted, "QUEUE_FULL", FULL_RETRY));
         let waiting = reports.waiting.lock();
         assert_eq!((waiting.transitions, waiting.reports.len()), (WAITING_MAX - 1, 0), "it takes no room");
+    }
+
+    // Receipts went out one command at a time, each as large as the log takes: at a million claims a second they came ever later, until the
+    // machines were full of what had stopped.
+    #[test]
+    fn what_fills_a_command_goes_out_beside_those_under_way() {
+        let reports = Reports::default();
+        let wait = |transitions: usize| {
+            let mut waiting = reports.waiting.lock();
+            waiting.transitions += transitions;
+            waiting.reports.push((report(transitions), oneshot::channel().0));
+        };
+        assert!(!reports.is_due(0), "nothing waits");
+        wait(COMMAND_TRANSITIONS - 1);
+        assert!(reports.is_due(0) && !reports.is_due(1), "more may come");
+        wait(2);
+        assert!(reports.is_due(1) && reports.is_due(COMMANDS_MAX - 1) && !reports.is_due(COMMANDS_MAX));
+        let taken = |bytes_max| reports.take(bytes_max).0.len();
+        assert_eq!(
+            taken(usize::MAX),
+            COMMAND_TRANSITIONS - 1,
+            "a report is not divided, and others wait for the next command"
+        );
+        assert!(!reports.is_due(1));
+        wait(3 * COMMAND_TRANSITIONS);
+        assert_eq!((taken(usize::MAX), taken(usize::MAX)), (2, 3 * COMMAND_TRANSITIONS));
+    }
+
+    #[test]
+    fn what_is_rejected_is_read_back_as_it_was_reported() {
+        let mut reported = report(3);
+        reported[1].reason = "exit code 3".into();
+        let asked = Asked::new(Shared::request(&PRINCIPAL.into(), "".into(), Command::ReportStatus(reported.clone())));
+        assert_eq!(read_back(asked.encoded()), reported);
     }
 }

@@ -56,6 +56,12 @@ impl Asked {
         &self.request
     }
 
+    /// As it will stand in the log.
+    #[must_use]
+    pub fn encoded(&self) -> Bytes {
+        self.encoded.clone()
+    }
+
     /// Bytes in the log.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
