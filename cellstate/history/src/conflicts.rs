@@ -70,7 +70,7 @@ pub struct ConflictRow {
 pub struct ConflictTable {
     /// Most lost claims first.
     pub rows: Vec<ConflictRow>,
-    /// There are more groups than were asked for.
+    /// There is more than the rows tell: more groups than were asked for, other claims, or older conflicts.
     pub truncated: bool,
     /// Lost claims of groups beyond the 10,000 that are told apart.
     pub other_claims: u64,
@@ -113,7 +113,7 @@ impl History {
             done = self.add_conflicts(&mut sums, &mut table, record.conflicts, oldest..=newest, since_micros)?;
         }
         let groups = sums.groups;
-        table.truncated = groups.len() > limit;
+        table.truncated = groups.len() > limit || table.other_claims > 0 || table.cut_at_revision.is_some();
         table.rows = groups.into_iter().map(|(group, sum)| sum.into_row(group)).collect();
         table.rows.sort_by(|one, other| other.claims.cmp(&one.claims).then_with(|| one.group.cmp(&other.group)));
         table.rows.truncate(limit);

@@ -109,6 +109,22 @@ fn check_conflicts(is_written: bool) {
     assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap().rows.is_empty());
 }
 
+// Claims of groups that are not told apart were left out, and the listing seemed to be whole.
+#[test]
+fn conflicts_of_more_groups_than_are_told_apart_are_said_to_be_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&[batch(SECOND, vec![opening(1, "batch")])]).unwrap();
+    for last in [10_001, 10_002] {
+        let first = if last == 10_001 { 2 } else { last };
+        let each = (first..=last)
+            .map(|revision| lost(revision, 1, revision, &[("service", u32::try_from(revision).unwrap(), 1)]));
+        history.append(&[batch(SECOND, each.collect())]).unwrap();
+        let table = history.conflicts(0, u64::MAX, GroupBy::Machine, usize::MAX).unwrap();
+        assert_eq!((table.rows.len(), table.truncated), (10_000, last > 10_001));
+    }
+}
+
 /// A grant of one task in this slot, by revision; every tenth also ends the one in the slot before.
 fn churn(revision: u64) -> v1::LogEntry {
     let slot = u32::try_from(revision % 500).unwrap();
