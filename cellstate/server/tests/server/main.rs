@@ -9,6 +9,7 @@ mod commits;
 mod crowded;
 mod decisions;
 mod directory;
+mod extremes;
 mod failing;
 mod fitness;
 mod formats;
