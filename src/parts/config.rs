@@ -31,6 +31,7 @@ pub(super) struct ServerFile {
     pub(super) reserve_bytes: Option<u64>,
     pub(super) recent_bytes: Option<usize>,
     pub(super) arriving_bytes: Option<usize>,
+    pub(super) unread_bytes: Option<usize>,
     pub(super) connections: Option<usize>,
     pub(super) listing_rows: Option<u32>,
 }

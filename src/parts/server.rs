@@ -48,6 +48,7 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     settings.reserve_bytes = file.reserve_bytes.or(settings.reserve_bytes);
     settings.recent_bytes = file.recent_bytes.unwrap_or(settings.recent_bytes);
     settings.arriving_bytes = file.arriving_bytes.unwrap_or(settings.arriving_bytes);
+    settings.unread_bytes = file.unread_bytes.unwrap_or(settings.unread_bytes);
     settings.connections = file.connections.unwrap_or(settings.connections);
     settings.listing_rows = file.listing_rows.unwrap_or(settings.listing_rows);
     Ok(options)

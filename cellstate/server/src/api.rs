@@ -21,6 +21,7 @@ pub mod probe;
 mod session;
 mod story;
 mod stream;
+mod unread;
 mod waiting;
 
 use std::sync::Arc;
@@ -105,7 +106,7 @@ async fn authorise(
             let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;
             drop(unanswered);
             say_what_was_unreadable(response.headers_mut(), uri.path(), shared.settings.message_bytes_max);
-            response
+            unread::counted(&shared.unread, uri.path(), response)
         }
         Err(denied) => {
             shared.metrics.denied();

@@ -44,6 +44,8 @@ impl ServerOptions {
 pub struct Settings {
     /// Bytes of requests that have begun to arrive, of everybody: at least twice [`Settings::message_bytes_max`].
     pub arriving_bytes: usize,
+    /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads.
+    pub unread_bytes: usize,
     /// Requests that wait for the resolver.
     pub queue: QueueBounds,
     /// One batch of the log.
@@ -172,6 +174,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             arriving_bytes: 128 << 20,
+            unread_bytes: 512 << 20,
             queue: QueueBounds::default(),
             commit: CommitOptions::default(),
             core: plenum_core::CoreOptions::default(),

@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) identity: CellIdentity,
     pub(crate) clock: Clock,
     pub(crate) arriving: Arc<Arriving>,
+    pub(crate) unread: Arc<Arriving>,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
     /// The durable revision; what is at it has been pushed to `recent` before. Set before anything is answered, so that whoever reads
@@ -114,6 +115,7 @@ impl Shared {
         Self {
             clock,
             arriving: Arc::new(Arriving::new(settings.arriving_bytes)),
+            unread: Arc::new(Arriving::new(settings.unread_bytes)),
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(recent),
             newest: AtomicU64::new(revision.0),

@@ -21,7 +21,7 @@ const SMALL_BYTES: usize = 64 << 10;
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;
 
-/// The bytes of all requests that are arriving.
+/// The bytes of all requests that are arriving, or of all answers that were not read.
 #[derive(Debug)]
 pub(crate) struct Arriving {
     bytes: AtomicUsize,
@@ -34,8 +34,17 @@ impl Arriving {
         Self { bytes: AtomicUsize::new(0), most }
     }
 
+    /// The bound.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Whether there is room for so many bytes more, of a message that has so many by then.
-    fn take(&self, bytes: usize, of_message: usize) -> bool {
+    pub(super) fn take(&self, bytes: usize, of_message: usize) -> bool {
         let most = if of_message <= SMALL_BYTES { self.most } else { self.most - self.most / 4 };
         let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= most);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -61,7 +70,7 @@ impl Held {
     /// Gives back what is more than this.
     fn keep(&self, bytes: usize) {
         let held = self.bytes.fetch_min(bytes, Ordering::Relaxed);
-        self.arriving.bytes.fetch_sub(held.saturating_sub(bytes), Ordering::Relaxed);
+        self.arriving.give_back(held.saturating_sub(bytes));
     }
 }
 

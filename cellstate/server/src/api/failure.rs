@@ -103,6 +103,14 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
     }
 
+    /// Others have not read their answers.
+    pub(super) fn too_much_unread(most: usize) -> Self {
+        let message = format!(
+            "there is room for {most} bytes of answers that nobody has read yet; try again later, or ask for less"
+        );
+        Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
     /// Too much waits already.
     pub(crate) fn queue_full(full: Full) -> Self {
         let message = match full {

@@ -173,3 +173,54 @@ async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_l
     assert_eq!(code(&call.await.unwrap().unwrap()), "INVALID_REQUEST", "it is read, and is no job");
     server.shutdown().await.unwrap();
 }
+
+// Each call of a connection could be answered by 64 MiB that stayed in the server's memory until they were read.
+#[tokio::test]
+async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.unread_bytes = 4 << 20;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..20 {
+        let mut wordy = job(&format!("wordy{number}"), 1);
+        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
+        wordy.shape.as_mut().unwrap().options = (0..64).map(option).collect();
+        submit(&channel, wordy).await;
+    }
+    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let lazy = lazy.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+    let mut lazy = lazy.connect().await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
+        // An empty message.
+        let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/List")
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(axum::body::Body::from(&[0; 5][..])))
+            .unwrap();
+        unread.push(lazy.call(request).await.unwrap());
+    }
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    // The last of them may be on its way.
+    let refused = loop {
+        match jobs.list(v1::ListRequest::default()).await {
+            Err(status) => break status,
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!((refused.code(), &*code(&refused)), (Code::ResourceExhausted, "QUEUE_FULL"), "{refused:?}");
+    assert!(refused.message().starts_with("there is room for 4194304 bytes of answers"), "{}", refused.message());
+    assert_eq!(refused.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
+    let one = v1::ListRequest { limit: 1, ..v1::ListRequest::default() };
+    assert_eq!(jobs.list(one).await.unwrap().into_inner().jobs.len(), 1);
+    drop((unread, lazy));
+    let listed = loop {
+        match jobs.list(v1::ListRequest::default()).await {
+            Ok(listed) => break listed.into_inner(),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!((listed.jobs.len(), listed.truncated), (20, false));
+    server.shutdown().await.unwrap();
+}

@@ -1,0 +1,96 @@
+//! Answers that their callers have not read: counted, and bounded in all.
+//!
+//! An answer is in memory until its last bytes have gone out, and who asks need not read: a listing has up to 64 MiB, and a connection
+//! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderMap, Response};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::arriving::Arriving;
+use super::failure::Failure;
+
+/// Whether a method only reads, and answers at once: its answer may be large, and can be refused as nothing was changed. What changes
+/// something is answered by a little more than it was asked with.
+fn reads(method: &str) -> bool {
+    let name = method.rsplit('/').next().unwrap_or_default();
+    name.starts_with("List") || name.starts_with("Get") || name.ends_with("History")
+}
+
+/// The answer to a call of this method, counted if it may be large.
+pub(super) fn counted(unread: &Arc<Arriving>, method: &str, response: Response<Body>) -> Response<Body> {
+    if !reads(method) {
+        return response;
+    }
+    response.map(|body| Body::new(Unread { body, unread: unread.clone(), bytes: 0, is_refused: false }))
+}
+
+struct Unread {
+    body: Body,
+    unread: Arc<Arriving>,
+    bytes: usize,
+    is_refused: bool,
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_refused {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        if self.unread.take(bytes, self.bytes + bytes) {
+            self.bytes += bytes;
+            return Poll::Ready(frame);
+        }
+        // The headers may be on their way: an error stands behind them.
+        self.is_refused = true;
+        self.body = Body::empty();
+        let mut trailers = HeaderMap::new();
+        // What is written here is all ASCII.
+        let _ = Failure::too_much_unread(self.unread.most()).into_status().add_header(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_refused || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // It may be refused yet.
+        SizeHint::default()
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.unread.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    #[test]
+    fn no_answer_is_refused_that_is_a_stream_or_tells_of_a_change() {
+        let set = prost_types::FileDescriptorSet::decode(plenum_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let services = set.file.iter().flat_map(|file| &file.service);
+        let methods: Vec<_> = services.flat_map(|service| &service.method).collect();
+        for method in &methods {
+            let changes = ["Change", "Submit", "Launch", "Open", "Register", "Outcome", "Report", "Close"];
+            let tells = method.server_streaming() || changes.iter().any(|word| method.output_type().contains(word));
+            assert!(!(tells && reads(method.name())), "{}", method.name());
+        }
+        assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 18);
+    }
+}
