@@ -71,41 +71,53 @@ async fn send(
     out: mpsc::Sender<Result<v1::BackupChunk, Status>>,
     permit: OwnedSemaphorePermit,
 ) {
-    let mut encoder = Encoder::begin(&manifest(&cell, shared.identity.incarnation, tail));
-    for (table, number) in pages::every(&cell) {
-        encoder.page(&pages::encode_page(&cell, table, number));
-        if encoder.pending_bytes() >= CHUNK_BYTES && !hand_over(&shared, &mut encoder, &out).await {
-            return;
+    let sent = send_all(&shared, &cell, tail, &out).await;
+    drop((cell, permit));
+    match sent {
+        Ok(()) => tracing::info!(revision = tail.revision, "a backup was taken"),
+        Err(failure) => {
+            tracing::warn!("a backup was not taken to its end: {}", failure.message);
+            // It comes after what waits already: a stream that ends without it looks like one that is whole.
+            drop(tokio::time::timeout(PATIENCE, out.send(Err(failure.into_status()))).await);
+        }
+    }
+}
+
+async fn send_all(
+    shared: &Shared,
+    cell: &Cell,
+    tail: Tail,
+    out: &mpsc::Sender<Result<v1::BackupChunk, Status>>,
+) -> Result<(), Failure> {
+    let mut encoder = Encoder::begin(&manifest(cell, shared.identity.incarnation, tail));
+    for (table, number) in pages::every(cell) {
+        encoder.page(&pages::encode_page(cell, table, number));
+        if encoder.pending_bytes() >= CHUNK_BYTES {
+            hand_over(shared, &mut encoder, out).await?;
         }
     }
     encoder.end();
-    if hand_over(&shared, &mut encoder, &out).await {
-        tracing::info!(revision = tail.revision, "a backup was taken");
-    }
-    drop((cell, permit));
+    hand_over(shared, &mut encoder, out).await
 }
 
-/// False when nobody takes it.
+/// Fails when nobody takes it.
 async fn hand_over(
     shared: &Shared,
     encoder: &mut Encoder,
     out: &mpsc::Sender<Result<v1::BackupChunk, Status>>,
-) -> bool {
+) -> Result<(), Failure> {
     let mut rest = encoder.take();
     while !rest.is_empty() {
         let data = rest.split_to(rest.len().min(CHUNK_BYTES));
         tokio::select! {
             sent = tokio::time::timeout(PATIENCE, out.send(Ok(v1::BackupChunk { data }))) => {
                 if !matches!(sent, Ok(Ok(()))) {
-                    tracing::warn!("a backup was not taken to its end: nobody reads it");
-                    return false;
+                    let message = format!("nobody has read on for {PATIENCE:?}; take another one");
+                    return Err(Failure::new(Code::DeadlineExceeded, "TIME_LIMIT", message));
                 }
             }
-            () = shared.ended() => {
-                drop(out.try_send(Err(Failure::ending().into_status())));
-                return false;
-            }
+            () = shared.ended() => return Err(Failure::ending()),
         }
     }
-    true
+    Ok(())
 }

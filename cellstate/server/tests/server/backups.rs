@@ -226,6 +226,33 @@ async fn a_damaged_backup_is_refused_with_its_place_and_leaves_nothing() {
     assert!(!target.exists());
 }
 
+/// Its stream ended as one that is whole: the file was called damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_the_server_ends_under_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    // Far more than waits for a reader.
+    for number in 0..300 {
+        crate::stalled::large_machine(&channel, number).await;
+    }
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let narrow = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let mut inspect = v1::inspect_client::InspectClient::new(narrow.connect().await.unwrap());
+    let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let ending = tokio::spawn(server.shutdown());
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let ended = loop {
+        match chunks.message().await {
+            Ok(chunk) => assert!(chunk.is_some(), "it ends with a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(code(&ended), "SERVER_ENDING", "{ended}");
+    ending.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn only_operators_take_backups() {
     let dir = tempfile::tempdir().unwrap();

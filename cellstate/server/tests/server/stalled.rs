@@ -30,7 +30,7 @@ async fn forgetful(dir: &std::path::Path, snapshot_idle: Duration) -> Handle {
 }
 
 /// A machine that takes about 8 KiB of a snapshot.
-async fn large_machine(channel: &Channel, number: u32) {
+pub(crate) async fn large_machine(channel: &Channel, number: u32) {
     let attributes = (0..40).map(|attribute| (format!("a{attribute}-{number}"), "x".repeat(200))).collect();
     let machine = v1::RegisterMachine {
         name: format!("m{number}"),
