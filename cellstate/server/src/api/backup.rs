@@ -72,7 +72,7 @@ async fn send(
     permit: OwnedSemaphorePermit,
 ) {
     let sent = send_all(&shared, &cell, tail, &out).await;
-    drop((cell, permit));
+    drop((shared, cell, permit));
     match sent {
         Ok(()) => tracing::info!(revision = tail.revision, "a backup was taken"),
         Err(failure) => {
