@@ -207,24 +207,35 @@ impl Shared {
     /// the disk is full, must not keep people from reading: then the cell is folded anew from the history, once for all of them.
     pub(crate) async fn snapshot(&self) -> Cell {
         let revision = self.durable_revision();
-        if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
-            return cell;
-        }
-        if self.feed.reaches(revision, STALLED).await {
-            let turn = self.folding.clone().lock_owned().await;
-            let (picture, history) = (self.picture.clone(), self.feed.history().clone());
-            // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
-            let folding = tokio::task::spawn_blocking(move || {
-                if !picture.shows(revision)
-                    && let Ok(cell) = past::fold(&history, revision.0)
-                {
-                    picture.show(cell);
+        loop {
+            if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+                return cell;
+            }
+            // Where much else goes on it may be late.
+            if self.feed.reaches(revision, STALLED).await {
+                // Nobody waits while it is folded, and what is shown to nobody is let go of again.
+                let _kept = self.picture.keep();
+                self.fold_for_readers(revision).await;
+                if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+                    return cell;
                 }
-                drop(turn);
-            });
-            drop(folding.await);
+            }
         }
-        self.snapshot_of(revision).await
+    }
+
+    async fn fold_for_readers(&self, revision: Revision) {
+        let turn = self.folding.clone().lock_owned().await;
+        let (picture, history) = (self.picture.clone(), self.feed.history().clone());
+        // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
+        let folding = tokio::task::spawn_blocking(move || {
+            if !picture.shows(revision)
+                && let Ok(cell) = past::fold(&history, revision.0)
+            {
+                picture.show(cell);
+            }
+            drop(turn);
+        });
+        drop(folding.await);
     }
 
     /// A snapshot that has this durable revision.
@@ -394,5 +405,50 @@ mod tests {
         assert!(cells.iter().all(|cell| Arc::ptr_eq(&sessions(cell)[0], &first[0])));
         drop(shared);
         server.shutdown().await.unwrap();
+    }
+
+    // It was let go of before its reader looked, who then waited for as long as the disk was full.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cell_that_is_folded_for_a_reader_is_not_let_go_of_before_he_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 64 << 10;
+        options.settings.reserve_bytes = Some(0);
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        while !dir.path().join("log/00000000000000000002.segment").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+        // Until the log takes nothing more, and the resolver is ahead of it.
+        let open = |number: u64| Command::OpenSession { scheduler: format!("s{number}").into() };
+        let mut number = 0;
+        loop {
+            let request = Shared::request(&"x".repeat(255).into(), "default".into(), open(number));
+            let asking = shared.ask(request);
+            if tokio::time::timeout(Duration::from_millis(500), asking).await.is_err() {
+                break;
+            }
+            number += 1;
+        }
+        let tidying = shared.clone();
+        let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (until, done) = (stop.clone(), stopped.clone());
+        std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                tidying.picture.tidy();
+            }
+            done.store(true, Ordering::Release);
+        });
+        for _ in 0..3 {
+            let read = tokio::time::timeout(Duration::from_secs(30), shared.snapshot()).await;
+            assert_eq!(read.expect("reads go on").revision(), shared.durable_revision());
+        }
+        stop.store(true, Ordering::Relaxed);
+        while !stopped.load(Ordering::Acquire) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(shared);
+        server.kill().await.unwrap();
     }
 }

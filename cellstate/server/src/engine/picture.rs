@@ -72,6 +72,11 @@ impl Picture {
         self.state.lock().shown.as_ref().is_some_and(|cell| cell.revision() >= revision)
     }
 
+    /// As long as somebody has this, what is shown is not let go of.
+    pub(crate) fn keep(&self) -> Waiting<'_> {
+        Waiting::new(self)
+    }
+
     /// A snapshot of this durable revision or a later one. `ask` tells the resolver that one is wanted.
     pub(crate) async fn at_least(&self, revision: Revision, ask: impl Fn()) -> Cell {
         let _waiting = Waiting::new(self);
@@ -178,7 +183,7 @@ impl Picture {
 }
 
 /// Somebody who waits for a snapshot, until dropped.
-struct Waiting<'a>(&'a Picture);
+pub(crate) struct Waiting<'a>(&'a Picture);
 
 impl<'a> Waiting<'a> {
     fn new(picture: &'a Picture) -> Self {
