@@ -20,6 +20,7 @@ mod picture;
 mod publisher;
 mod resolver;
 mod rest;
+mod turns;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,10 +31,10 @@ use plenum_model::Cell;
 pub(crate) use backlog::Backlog;
 pub(crate) use clock::Clock;
 pub(crate) use feed::{Feed, Stopped};
-pub(crate) use feeder::step_back;
 pub(crate) use held_back::HeldBack;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
+pub(crate) use turns::step_back;
 
 use crate::commit::Committer;
 use crate::error::ServerError;

@@ -19,6 +19,7 @@ use plenum_model::{Cell, Revision};
 use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
+use super::turns::step_back;
 use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
@@ -26,9 +27,6 @@ use crate::shared::Shared;
 
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
-
-/// How much less of the processor the feeding thread gets when others want it, too: they have ten times its weight.
-const NICE: i32 = 10;
 
 /// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
 const GATHERING: Duration = Duration::from_millis(5);
@@ -46,13 +44,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// How often is looked meanwhile whether the server ends, and whether there is room.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
-
-/// Takes a thread, and those that it starts, back behind all others.
-pub(crate) fn step_back() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the history's threads are as important as all others");
-    }
-}
 
 /// Why the history takes nothing more.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use plenum_journal::{AppendError, BatchLabel, Journal};
 
 use super::rest::Rest;
+use super::turns::step_forward;
 use crate::commit::Batch;
 use crate::error::ServerError;
 use crate::planted_bugs;
@@ -86,6 +87,7 @@ impl Writer {
 
 /// The journal's thread.
 pub(crate) fn run(writer: &Writer, shared: &Shared, batches: &Receiver<Batch>) {
+    step_forward();
     let mut rest = Rest::new();
     loop {
         let received = match rest.due() {

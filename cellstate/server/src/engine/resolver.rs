@@ -10,6 +10,7 @@ use plenum_model::{Delta, LogTime};
 use super::held_back::{Change, Seen};
 use super::journal::Writer;
 use super::rest::Rest;
+use super::turns::step_forward;
 use crate::commit::{Batch, Committer, Input, Output, Published};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Arrival, Taken, Ticket};
@@ -51,6 +52,7 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// Decides until the server stops. Returns when everything that was decided is durable, or nothing can be any more.
     pub(crate) fn run(mut self) {
+        step_forward();
         // Taken and not decided yet, while a full batch waits for the one in flight.
         let mut pending: VecDeque<Arrival> = VecDeque::new();
         loop {
