@@ -119,9 +119,7 @@ fn spawn(
     let shared = shared.clone();
     let guarded = move || {
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            shared.fail(ServerError::Thread { name, what: text.unwrap_or_default() });
+            shared.fail(ServerError::panicked(name, &*panic));
         }
     };
     std::thread::Builder::new()

@@ -131,7 +131,7 @@ pub enum ServerError {
     /// The core refused to begin.
     #[error("the cell could not be opened: {0}")]
     Opening(plenum_model::Rejection),
-    /// A thread could not be started, or ended by itself.
+    /// A thread could not be started; or it, or a task that goes on for as long as the server does, ended by itself.
     #[error("the thread {name} failed: {what}")]
     Thread {
         /// Which.
@@ -139,9 +139,9 @@ pub enum ServerError {
         /// Why.
         what: String,
     },
-    /// Serving failed.
-    #[error("serving connections failed")]
-    Serve(#[source] tonic::transport::Error),
+    /// Serving ended by itself; why, where that is known.
+    #[error("connections are not served any more, though nobody asked the server to end; start it again")]
+    Serve(#[source] Option<tonic::transport::Error>),
 }
 
 impl ServerError {
@@ -152,7 +152,7 @@ impl ServerError {
             Self::Setting { .. } | Self::CustomResources { .. } => "BAD_SETTING",
             Self::NotLoopback { .. } => "NOT_LOOPBACK",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
-            Self::Listen { .. } | Self::Serve(_) => "LISTEN_FAILED",
+            Self::Listen { .. } => "LISTEN_FAILED",
             Self::Directory { .. } | Self::HalfRestored { .. } => "BAD_DIRECTORY",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
@@ -184,8 +184,15 @@ impl ServerError {
             }
             Self::ReadJournal(_) | Self::MissingLog { .. } | Self::Unfoldable { .. } | Self::Mirror(_) => "DAMAGED_LOG",
             Self::Append(_) => "LOG_WRITE_FAILED",
-            Self::Opening(_) | Self::Thread { .. } => "INTERNAL",
+            Self::Opening(_) | Self::Thread { .. } | Self::Serve(_) => "INTERNAL",
         }
+    }
+
+    /// A thread or a task panicked.
+    pub(crate) fn panicked(name: &'static str, panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Self::Thread { name, what: text.unwrap_or_default().to_owned() }
     }
 
     pub(crate) fn unfoldable(revision: Revision, error: &dyn std::error::Error) -> Self {

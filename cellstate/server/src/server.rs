@@ -123,7 +123,7 @@ impl Server {
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .add_routes(routes)
             .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
-        let serving = tokio::spawn(serving);
+        let serving = tasks::spawn("serving", &shared, ends_with_the_server(shared.clone(), serving));
         let tasks = tasks::start(&shared);
         Ok(Handle { address, shared, threads: Some(threads), serving, cut, tasks })
     }
@@ -134,7 +134,7 @@ pub struct Handle {
     address: SocketAddr,
     shared: Arc<Shared>,
     threads: Option<Threads>,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: JoinHandle<()>,
     /// Ends all connections at once.
     cut: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -238,6 +238,17 @@ fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> 
     Ok((shared, threads))
 }
 
+/// Serves until the server ends. If that ends before, so does the server: it holds the directory, and nobody could reach it.
+async fn ends_with_the_server(
+    shared: Arc<Shared>,
+    serving: impl Future<Output = Result<(), tonic::transport::Error>> + Send,
+) {
+    let served = serving.await;
+    if !*shared.ending.borrow() {
+        shared.fail(ServerError::Serve(served.err()));
+    }
+}
+
 /// Makes this start of the server the cell's, durably.
 async fn open_cell(shared: &Shared) -> Result<(), ServerError> {
     let command = Command::OpenServer(shared.identity.clone());
@@ -268,7 +279,19 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use super::serving_threads;
+    use super::*;
+
+    // The process stayed, with the directory locked, and nobody could reach it.
+    #[tokio::test]
+    async fn a_server_that_serves_nobody_any_more_ends_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        ends_with_the_server(server.shared().clone(), async { Ok(()) }).await;
+        tokio::time::timeout(Duration::from_secs(30), server.ended()).await.expect("the server ends");
+        let why = server.shutdown().await.unwrap_err();
+        assert!(matches!(why, ServerError::Serve(None)), "{why}");
+        assert_eq!(why.code(), "INTERNAL");
+    }
 
     #[test]
     fn connections_are_served_by_half_of_the_cores_and_never_by_one_thread_alone() {

@@ -1,11 +1,16 @@
-//! What a server does by itself: leases that run out, sessions that nobody uses any more, reports of agents.
+//! What a server does by itself: leases that run out, sessions that nobody uses any more, reports of agents. Without one of these it must
+//! not go on: it would look well, and no lease would ever run out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use plenum_model::Command;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
+use crate::error::ServerError;
 use crate::shared::Shared;
 use crate::sync::LendingBounds;
 
@@ -23,11 +28,37 @@ const SNAPSHOTS_INTERVAL_MAX: Duration = Duration::from_secs(1);
 pub(crate) fn start(shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let gathering = shared.clone();
     vec![
-        tokio::spawn(expire_leases(shared.clone())),
-        tokio::spawn(close_sessions(shared.clone())),
-        tokio::spawn(take_snapshots_back(shared.clone())),
-        tokio::spawn(async move { gathering.hub.reports.gather(&gathering).await }),
+        spawn("leases", shared, expire_leases(shared.clone())),
+        spawn("sessions", shared, close_sessions(shared.clone())),
+        spawn("snapshots", shared, take_snapshots_back(shared.clone())),
+        spawn("reports", shared, async move { gathering.hub.reports.gather(&gathering).await }),
     ]
+}
+
+/// Starts a task that goes on for as long as the server does; if it panics, or ends before, the server ends.
+pub(crate) fn spawn(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let mut task = pin!(task);
+        let panicked = std::future::poll_fn(|context| {
+            let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
+            polled.map_or_else(|panic| Poll::Ready(Some(panic)), |polled| polled.map(|()| None))
+        });
+        match panicked.await {
+            Some(panic) => shared.fail(ServerError::panicked(name, &*panic)),
+            None if *shared.ending.borrow() => {}
+            None => shared.fail(ServerError::Thread { name, what: "it ended by itself".to_owned() }),
+        }
+    })
+}
+
+/// What a part of a task gave, which ran beside it: its panic is the task's own. Nothing where the event loop ends.
+pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
+    part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
 
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and leases get a fresh term by the next renewal.
@@ -80,7 +111,7 @@ async fn take_snapshots_back(shared: Arc<Shared>) {
             let now = taking.clock.monotonic_micros();
             taking.lending.take_back(bounds, now, |revision| taking.recent.read().continues(revision))
         });
-        let snapshots = taken.await.unwrap_or(0);
+        let snapshots = joined(taken.await).unwrap_or(0);
         if snapshots > 0 {
             tracing::info!(snapshots, "taken back from watchers that did not read on; they begin anew when they do");
         }
@@ -107,6 +138,30 @@ async fn close_sessions(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Server, ServerOptions};
+
+    /// What the server ends with when this task is among its own.
+    async fn ended_with(task: impl Future<Output = ()> + Send + 'static) -> ServerError {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let watched = spawn("leases", server.shared(), task);
+        tokio::time::timeout(Duration::from_secs(30), server.ended()).await.expect("the server ends");
+        watched.await.unwrap();
+        server.shutdown().await.unwrap_err()
+    }
+
+    // Nobody noticed, and no lease ran out any more.
+    #[tokio::test]
+    async fn a_server_whose_task_panics_or_ends_ends_and_says_so() {
+        let panicked = ended_with(async { panic!("no lease of that number") }).await;
+        assert_eq!(panicked.to_string(), "the thread leases failed: no lease of that number");
+        let part = tokio::task::spawn_blocking(|| panic!("no such picture"));
+        assert_eq!(
+            ended_with(async { joined(part.await).unwrap_or(()) }).await.to_string(),
+            "the thread leases failed: no such picture"
+        );
+        assert_eq!(ended_with(async {}).await.to_string(), "the thread leases failed: it ended by itself");
+    }
 
     #[test]
     fn nothing_is_looked_at_again_and_again_while_nothing_can_change() {

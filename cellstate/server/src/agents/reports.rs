@@ -16,6 +16,7 @@ use tonic::Code;
 use crate::api::failure::Failure;
 use crate::commit::{Asked, first_within, reports_within};
 use crate::shared::{Decided, Shared};
+use crate::tasks::joined;
 
 /// Transitions that wait, of all agents.
 const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
@@ -73,7 +74,7 @@ impl Reports {
                 under_way.spawn(async move { tell(&ask(&shared, transitions, bytes_max).await, waiters) });
             }
             tokio::select! {
-                Some(_) = under_way.join_next() => {}
+                Some(told) = under_way.join_next() => drop(joined(told)),
                 () = self.arrived.notified() => {}
             }
         }
@@ -219,6 +220,20 @@ mod tests {
         assert!(!reports.is_due(1));
         wait(3 * COMMAND_TRANSITIONS);
         assert_eq!((taken(usize::MAX), taken(usize::MAX)), (2, 3 * COMMAND_TRANSITIONS));
+    }
+
+    // It was noticed by nobody: what agents reported was never in the books again.
+    #[tokio::test]
+    async fn a_server_that_gathers_no_reports_any_more_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let reports = &server.shared().hub.reports;
+        // One more transition than are counted.
+        reports.waiting.lock().reports.push((report(1), oneshot::channel().0));
+        reports.arrived.notify_one();
+        tokio::time::timeout(Duration::from_secs(30), server.ended()).await.expect("the server ends");
+        let why = server.shutdown().await.unwrap_err().to_string();
+        assert!(why.starts_with("the thread reports failed: "), "{why}");
     }
 
     #[test]
