@@ -8,6 +8,8 @@ use crate::{connect::Connection, failure::Failure};
 
 /// Lines of each job's final group that are printed at the end.
 pub(super) const LINES: usize = 20;
+/// Tasks of a group that are asked for what they printed: of so many the agent of one machine keeps it, and most may have printed nothing.
+const ASKED_MAX: usize = 256;
 /// The longest output that is looked at for one task's last lines.
 const TAIL_BYTES_MAX: usize = 1 << 20;
 
@@ -31,28 +33,34 @@ fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
     (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
-/// The last lines that a group's tasks printed, in the order of the tasks; of each task, its successful allocation.
+/// The last lines that a group's tasks printed, in the order of the tasks; of each task, its successful allocation. What can't be read, such as
+/// because its agent keeps it no longer, is missing, and the first reason is told: the job has ended well all the same.
 pub(super) async fn last_lines(
-    connection: &Connection,
     group: &str,
     allocations: &[AllocationView],
-) -> Result<Vec<u8>, Failure> {
+    mut tail: impl AsyncFnMut(u64, usize) -> Result<Vec<u8>, Failure>,
+) -> (Vec<u8>, Option<Failure>) {
     let mut tasks: Vec<&AllocationView> = allocations
         .iter()
         .filter(|allocation| allocation.group == group && allocation.state() == AllocationState::Complete)
         .collect();
     tasks.sort_by_key(|allocation| (allocation.task, allocation.attempt));
-    let mut printed: Vec<Vec<u8>> = Vec::new();
+    let (mut printed, mut unread): (Vec<Vec<u8>>, _) = (Vec::new(), None);
     // From the last task backwards, as far as is needed: a group may have thousands.
-    for allocation in tasks.iter().rev() {
+    for allocation in tasks.iter().rev().take(ASKED_MAX) {
         let have: usize = printed.iter().map(|text| line_count(text)).sum();
         if have >= LINES {
             break;
         }
-        printed.push(tail(connection, allocation.id, false, LINES - have).await?);
+        match tail(allocation.id, LINES - have).await {
+            Ok(text) => printed.push(text),
+            Err(failure) => {
+                unread.get_or_insert(failure);
+            }
+        }
     }
     printed.reverse();
-    Ok(printed.concat())
+    (printed.concat(), unread)
 }
 
 /// The last lines of one task's output, each ended.
@@ -111,6 +119,31 @@ mod tests {
         let job = JobView { id: 7, version: 2, ..JobView::default() };
         let of = |job_id, job_version| AllocationView { job_id, job_version, ..AllocationView::default() };
         assert_eq!([of(7, 2), of(7, 1), of(6, 2)].map(|allocation| is_of(&job, &allocation)), [true, false, false]);
+    }
+
+    // A job of 500 tasks that printed nothing was complete, and the run failed with NO_LOGS: an agent keeps the output of 256.
+    #[test]
+    fn what_cannot_be_read_any_more_is_missing_and_no_failure_of_the_run() {
+        let complete = |task: u32| AllocationView {
+            id: task.into(),
+            task,
+            group: "main".to_owned(),
+            state: AllocationState::Complete.into(),
+            ..AllocationView::default()
+        };
+        let allocations: Vec<AllocationView> = (0..500).map(complete).collect();
+        let mut asked = Vec::new();
+        let read = crate::cli::block_on(last_lines("main", &allocations, async |id, _| {
+            asked.push(id);
+            match id {
+                490 => Ok(b"490\n".to_vec()),
+                400.. => Ok(Vec::new()),
+                _ => Err(Failure::new("NO_LOGS", format!("nothing of {id} is kept"))),
+            }
+        }));
+        let Ok((text, Some(unread))) = read else { panic!("some could not be read") };
+        assert_eq!((text.as_slice(), unread.message.as_str()), (b"490\n".as_slice(), "nothing of 399 is kept"));
+        assert!(asked.iter().copied().eq((244..500).rev()), "the last ones, and not all");
     }
 
     #[test]

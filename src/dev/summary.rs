@@ -34,8 +34,12 @@ pub(super) async fn print(
         let allocations = logs::allocations(connection, job).await?;
         if job.state() == JobState::JobComplete {
             for group in logs::final_groups(shape) {
-                let text = logs::last_lines(connection, group, &allocations).await?;
+                let tail = async |allocation, lines| logs::tail(connection, allocation, false, lines).await;
+                let (text, unread) = logs::last_lines(group, &allocations, tail).await;
                 output::print_and_go_on(&text)?;
+                if let Some(why) = unread {
+                    progress.say(&format!("{}: not all that {group} printed can be read: {}", job.name(), why.message));
+                }
             }
             continue;
         }
