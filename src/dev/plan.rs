@@ -62,8 +62,13 @@ fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
         if !BUILT_IN.contains(&shape.scheduler.as_str()) {
             return Err(no_such_scheduler(job));
         }
-        if until_done && shape.kind() == JobKind::Forever {
-            let what = format!("{}: job {} runs for ever, so --until-done would never end", job.name(), shape.name);
+        let endless = match shape.kind() {
+            JobKind::Forever => Some("runs for ever"),
+            JobKind::Recurring => Some("waits for ever to be launched"),
+            JobKind::ToCompletion | JobKind::Unspecified => None,
+        };
+        if let Some(endless) = endless.filter(|_| until_done) {
+            let what = format!("{}: job {} {endless}, so --until-done would never end", job.name(), shape.name);
             return Err(Failure::usage(what).with_hint("leave --until-done out, or say runs = \"to-completion\""));
         }
     }
@@ -100,6 +105,16 @@ mod tests {
         let failure = check(&jobs, true).unwrap_err();
         assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
         assert!(failure.message.contains("runs for ever"), "{failure}");
+    }
+
+    // It has no end either: the run waited until it was interrupted.
+    #[test]
+    fn a_job_that_is_only_launched_is_not_waited_for() {
+        let jobs = [job("name = \"nightly\"\nscheduler = \"batch\"\nruns = \"recurring\"\n")];
+        assert!(check(&jobs, false).is_ok());
+        let failure = check(&jobs, true).unwrap_err();
+        assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
+        assert!(failure.message.contains("nightly waits for ever to be launched"), "{failure}");
     }
 
     #[test]
