@@ -185,10 +185,26 @@ async fn look(connection: &Connection, submitted: &Submitted) -> Result<Vec<JobV
 }
 
 fn is_passing(failure: &Failure) -> bool {
-    matches!(failure.code.as_str(), "UNAVAILABLE" | "UNKNOWN" | "CANCELLED" | "INTERNAL")
+    let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];
+    passing.contains(&failure.code.as_str())
 }
 
 fn ended(jobs: &[JobView]) -> Ended {
     let is_complete = |job: &JobView| job.state() == plenum_proto::v1::JobState::JobComplete;
     if jobs.iter().all(is_complete) { Ended::Complete } else { Ended::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The run ended, and its jobs with it, where the server was asked to end and would have been started again, and while many others
+    // listed.
+    #[test]
+    fn a_server_that_ends_or_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
+        for code in ["UNAVAILABLE", "SERVER_ENDING", "QUEUE_FULL"] {
+            assert!(is_passing(&Failure::new(code, "later")), "{code}");
+        }
+        assert!(!is_passing(&Failure::new("NO_SUCH_JOB", "no")));
+    }
 }
