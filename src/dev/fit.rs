@@ -1,6 +1,8 @@
 //! Whether a job could ever run on these machines; if not, which comes nearest and what lacks there.
 
-use plenum_model::{Attributes, Constraint, Resource, Resources, shortages};
+use std::slice;
+
+use plenum_model::{Attributes, Constraint, Device, DeviceRoom, Resource, Resources, choose_devices, shortages};
 use plenum_proto::v1::{self, GroupShape, JobShape, MachineView};
 
 use crate::output;
@@ -8,10 +10,12 @@ use crate::output;
 /// Says why no machine could ever run the job; nothing if each group has one.
 pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<String> {
     if job.same_machine && job.groups.len() > 1 {
-        return lacking(&together(job), machines).map(|what| format!("no machine fits all groups of the job: {what}"));
+        return lacking(&together(job), &job.groups, machines)
+            .map(|what| format!("no machine fits all groups of the job: {what}"));
     }
     job.groups.iter().find_map(|group| {
-        lacking(group, machines).map(|what| format!("no machine fits group `{}`: {what}", group.name))
+        lacking(group, slice::from_ref(group), machines)
+            .map(|what| format!("no machine fits group `{}`: {what}", group.name))
     })
 }
 
@@ -43,8 +47,9 @@ struct Distance {
     short_permille: i64,
 }
 
-fn lacking(group: &GroupShape, machines: &[MachineView]) -> Option<String> {
-    let judged: Vec<_> = machines.iter().map(|machine| judge(group, machine)).collect();
+/// `groups` are those that `group` stands for: devices are not added up, and there is no most of them.
+fn lacking(group: &GroupShape, groups: &[GroupShape], machines: &[MachineView]) -> Option<String> {
+    let judged: Vec<_> = machines.iter().map(|machine| judge(group, groups, machine)).collect();
     if judged.iter().any(|(_, lacks)| lacks.is_empty()) {
         return None;
     }
@@ -55,7 +60,7 @@ fn lacking(group: &GroupShape, machines: &[MachineView]) -> Option<String> {
     })
 }
 
-fn judge(group: &GroupShape, machine: &MachineView) -> (Distance, Vec<String>) {
+fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (Distance, Vec<String>) {
     let attributes: Attributes =
         machine.attributes.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
     let mut lacks: Vec<String> = Vec::new();
@@ -86,7 +91,28 @@ fn judge(group: &GroupShape, machine: &MachineView) -> (Distance, Vec<String>) {
             amount(there)
         ));
     }
-    (Distance { constraints, resources: short.len(), short_permille }, lacks)
+    for device in groups.iter().filter_map(|group| lacking_device(group, machine)) {
+        if !lacks.contains(&device) {
+            lacks.push(device);
+        }
+    }
+    (Distance { constraints, resources: lacks.len() - constraints, short_permille }, lacks)
+}
+
+/// The kind of device of which an empty machine has too little for one task of a group, in words.
+fn lacking_device(group: &GroupShape, machine: &MachineView) -> Option<String> {
+    let read = |devices: &[v1::Device]| -> Vec<Device> {
+        devices.iter().filter_map(|device| Device::try_from(device.clone()).ok()).collect()
+    };
+    let (wanted, there) = (read(&group.devices), read(&machine.devices));
+    let room =
+        |Device { kind, index, millis, model }: Device| DeviceRoom { kind, index, model, free_millis: millis.into() };
+    let mut rooms: Vec<DeviceRoom> = there.iter().cloned().map(room).collect();
+    let kind = &wanted[choose_devices(&mut rooms, &wanted).err()?].kind;
+    let sum = |devices: &[Device]| {
+        output::cpu(devices.iter().filter(|device| device.kind == *kind).map(|device| i64::from(device.millis)).sum())
+    };
+    Some(format!("{kind} is short (asked for {}, the machine has {})", sum(&wanted), sum(&there)))
 }
 
 fn rule_words(rule: &v1::Constraint) -> String {
@@ -170,6 +196,27 @@ mod tests {
         let what = misfit(&job("", lines), &[machine("m1", 4000, "5.10")]).unwrap();
         assert!(what.contains("`attr.kernel` is not >= \"7.0\" (it is \"5.10\")"), "{what}");
         assert!(what.contains("`attr.gpu` is not in [\"a\"] (it has none)"), "{what}");
+    }
+
+    // It was submitted, and the run waited for ever.
+    #[test]
+    fn a_machine_without_the_devices_fits_no_task_that_asks_for_them() {
+        let gpus = job("", "resources = { cpu = 1, memory = \"1MiB\", gpu = 2 }");
+        let mut machines = [machine("m1", 1000, "5.10")];
+        let what = misfit(&gpus, &machines).unwrap();
+        let expected =
+            "no machine fits group `map`: m1 comes nearest, where gpu is short (asked for 2, the machine has 0)";
+        assert_eq!(what, expected);
+        let gpu = |index| v1::Device { kind: "gpu".to_owned(), index, millis: 1000, model: "t4".to_owned() };
+        machines[0].devices = vec![gpu(0)];
+        assert!(misfit(&gpus, &machines).unwrap().ends_with("(asked for 2, the machine has 1)"));
+        machines[0].devices.push(gpu(1));
+        assert_eq!(misfit(&gpus, &machines), None);
+
+        let shared = job("same_machine = true\n", "resources = { cpu = 1, memory = \"1MiB\", gpu = 2 }");
+        assert_eq!(misfit(&shared, &machines), None);
+        machines[0].devices.pop();
+        assert!(misfit(&shared, &machines).unwrap().starts_with("no machine fits all groups of the job: m1"));
     }
 
     #[test]
