@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fs::{self, DirBuilder},
-    io,
+    io::{self, Read, Seek},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -69,6 +69,23 @@ impl Folder {
     /// What a part prints.
     pub(super) fn log(&self, part: &str) -> PathBuf {
         self.path.join("logs").join(format!("{part}.log"))
+    }
+
+    /// How much parts of earlier cells in a named directory, and this one up to now, have printed.
+    pub(super) fn log_bytes(path: &Path) -> u64 {
+        fs::metadata(path).map_or(0, |found| found.len())
+    }
+
+    /// What was printed from a place on, at most its last `most` bytes.
+    pub(super) fn printed_since(path: &Path, from: u64, most: u64) -> String {
+        let read = || {
+            let mut file = fs::File::open(path)?;
+            let from = from.max(file.metadata()?.len().saturating_sub(most));
+            file.seek(io::SeekFrom::Start(from))?;
+            let mut printed = Vec::new();
+            file.take(most).read_to_end(&mut printed).map(|_| printed)
+        };
+        read().map_or_else(|_: io::Error| String::new(), |printed| String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Removes the directory if it was temporary. What cannot be removed is not worth an error at the very end.

@@ -18,7 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::progress::Progress;
+use super::{folder::Folder, progress::Progress};
 use crate::failure::Failure;
 
 /// A part that lived this long was well; the next death starts the count again.
@@ -28,7 +28,7 @@ const DEATHS_MAX: u32 = 8;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// What is shown of a part's log when it does not stay up.
-const LOG_SHOWN_BYTES: usize = 2000;
+const LOG_SHOWN_BYTES: u64 = 2000;
 
 /// How a part is started.
 #[derive(Clone, Debug)]
@@ -113,6 +113,8 @@ async fn keep(
     let mut backoff = BACKOFF_MIN;
     loop {
         let since = Instant::now();
+        // What stands there already is another one's: of an earlier start, or an earlier cell in the same directory.
+        let printed_from = Folder::log_bytes(&spec.log);
         let mut child = spawn(binary, spec)?;
         let status = tokio::select! {
             status = child.wait() => status,
@@ -126,7 +128,7 @@ async fn keep(
         // A part that refuses to start says why and would say so again: its directory, its port, its options.
         let refuses = deaths == 1 && status.code().is_some_and(|code| code != 0) && since.elapsed() < WELL_AFTER / 5;
         if refuses || deaths > DEATHS_MAX {
-            return Err(failure(spec, status));
+            return Err(failure(spec, status, printed_from));
         }
         progress.say(&format!("{} {}; starting it again", spec.name, status_words(status)));
         tokio::select! {
@@ -187,9 +189,8 @@ fn status_words(status: ExitStatus) -> String {
 }
 
 /// Why a part was given up: its own words if it said something.
-fn failure(spec: &PartSpec, status: ExitStatus) -> Failure {
-    let log = std::fs::read(&spec.log).unwrap_or_default();
-    let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_SHOWN_BYTES)..]).into_owned();
+fn failure(spec: &PartSpec, status: ExitStatus, printed_from: u64) -> Failure {
+    let tail = Folder::printed_since(&spec.log, printed_from, LOG_SHOWN_BYTES);
     let own = tail.lines().rev().find_map(own_failure);
     own.unwrap_or_else(|| {
         let what =
@@ -233,6 +234,22 @@ mod tests {
         .unwrap();
         assert_eq!((failure.code.as_str(), failure.message.as_str()), ("ADDRESS_IN_USE", "taken"));
         assert_eq!(failure.hint.as_deref(), Some("another"));
+    }
+
+    // In a named directory the error of the cell before was told as this one's.
+    #[test]
+    fn what_a_part_of_an_earlier_cell_said_is_not_taken_for_what_this_one_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = spec(folder.path(), "echo cannot go on; exit 7");
+        std::fs::write(&part.log, "{\"error\":{\"code\":\"ADDRESS_IN_USE\",\"message\":\"taken\"}}\n").unwrap();
+        let failure = block_on(async {
+            let (sender, mut given_up) = mpsc::channel(1);
+            let _keeper = Keeper::start(Path::new("/bin/sh"), part, Progress::quiet(), sender);
+            given_up.recv().await.unwrap()
+        })
+        .unwrap();
+        let said = "part ended with exit code 7 and does not stay up; it said:\ncannot go on";
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PART_FAILED", said));
     }
 
     #[test]

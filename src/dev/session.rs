@@ -30,6 +30,9 @@ const MACHINES_PERIOD: Duration = Duration::from_millis(10);
 /// How long the server may be away (it is started again when it dies) before the run is given up.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
+/// What is read of an agent's log once it has registered: it has said little by then.
+const AGENT_LOG_BYTES_MAX: u64 = 1 << 20;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -57,12 +60,14 @@ impl Session<'_> {
     /// Starts everything, submits the files, and follows the jobs.
     pub(super) async fn run(&self, cell: &mut DevCell<'_>) -> Result<Ended, Failure> {
         let address = cell.start_server().await?;
+        let agents_log = self.folder.log("agent-machine-1");
+        let printed_from = Folder::log_bytes(&agents_log);
         cell.start_others(&address);
         let work = async {
             let connection = Connection::open(&address).await?;
             self.tell_address(&address);
             let machines = self.machines(&connection).await?;
-            self.tell_missing_isolation();
+            self.tell_missing_isolation(&Folder::printed_since(&agents_log, printed_from, AGENT_LOG_BYTES_MAX));
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
             }
@@ -92,9 +97,8 @@ impl Session<'_> {
     }
 
     /// Names what the kernel does not give to tasks here, in one line. All agents of one machine find the same.
-    fn tell_missing_isolation(&self) {
-        let printed = std::fs::read_to_string(self.folder.log("agent-machine-1")).unwrap_or_default();
-        if let Some(missing) = parts::missing_isolation(&printed) {
+    fn tell_missing_isolation(&self, printed: &str) {
+        if let Some(missing) = parts::missing_isolation(printed) {
             self.progress.say(&format!("tasks run without: {missing}"));
         }
     }
