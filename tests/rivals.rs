@@ -102,6 +102,7 @@ impl Rivals {
             machines: machines.iter().map(|machine| machine.slot).collect(),
             resources: Some(v1::Resources { cpu_millis: TASK_MILLIS, ..v1::Resources::default() }),
             within_micros: 60_000_000,
+            incarnation: rival.incarnation,
         };
         let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
         Ok(self.runtime.block_on(cell.take_hold(request))?.into_inner())

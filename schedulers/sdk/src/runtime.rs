@@ -266,6 +266,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         outputs
     }
 
+    /// What ends its session.
+    #[must_use]
+    pub const fn close(&self) -> v1::CloseRequest {
+        v1::CloseRequest { session: self.session.0, incarnation: self.seen.incarnation }
+    }
+
     /// The session that it works in; 0 before the first one.
     #[must_use]
     pub const fn session(&self) -> SessionId {

@@ -268,13 +268,13 @@ impl<S: Scheduler> Shell<S> {
 
     /// Ends the session, so that others take over its jobs at once.
     async fn close(self) {
-        let session = self.runtime.session().0;
+        let close = self.runtime.close();
         let counters = self.runtime.counters();
         tracing::info!(scheduler = &*self.name, ?counters, "ends");
         if let Link::Up { called, .. } = self.link {
             let Called { mut client, receives } = *called;
             drop(receives);
-            let request = with_principal(Request::new(v1::CloseRequest { session }), self.principal.as_ref());
+            let request = with_principal(Request::new(close), self.principal.as_ref());
             // Whether it was heard makes no difference here: the cell ends silent sessions by itself.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await;
         }

@@ -119,10 +119,10 @@ impl Scheduler {
             self.load.fail(format!("{error:#}"));
         }
         let unsent = followed?;
-        let Self { channel, session, mut share, revision, sends, receives, misplaced, .. } = self;
+        let Self { channel, session, incarnation, mut share, revision, sends, receives, misplaced, .. } = self;
         share.live.extend(misplaced);
         drop((sends, receives));
-        client(channel).close(v1::CloseRequest { session }).await.context("a session was not closed")?;
+        client(channel).close(v1::CloseRequest { session, incarnation }).await.context("a session was not closed")?;
         Ok(Ended { share, revision, unsent })
     }
 

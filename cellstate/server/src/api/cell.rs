@@ -117,6 +117,7 @@ impl v1::cell_server::Cell for CellService {
     async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
         let principal = principal(&request)?;
         let wire = request.into_inner();
+        of_this_incarnation_if_said(&self.shared, wire.incarnation)?;
         let session = SessionId(wire.session);
         let is_operator = matches!(principal.role(), Role::Local | Role::Operator);
         let by_operator = wire.session == 0 && is_operator;
@@ -148,7 +149,9 @@ impl v1::cell_server::Cell for CellService {
 
     async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {
         let principal = principal(&request)?;
-        let session = SessionId(request.into_inner().session);
+        let wire = request.into_inner();
+        of_this_incarnation_if_said(&self.shared, wire.incarnation)?;
+        let session = SessionId(wire.session);
         let namespace = usable(&self.shared, &principal, session).await?;
         let command = Command::CloseSession(session);
         match self.shared.ask(Shared::request(principal.text(), namespace, command)).await?.decision {
@@ -206,6 +209,11 @@ fn of_this_incarnation(shared: &Shared, found: u64) -> Result<(), Failure> {
     }
     let message = format!("the session is of incarnation {found}, the cell of {expected}; open a new session");
     Err(Failure::new(Code::Aborted, "OTHER_INCARNATION", message))
+}
+
+/// The same, for who may leave out of which incarnation the session is.
+fn of_this_incarnation_if_said(shared: &Shared, found: u64) -> Result<(), Failure> {
+    if found == 0 { Ok(()) } else { of_this_incarnation(shared, found) }
 }
 
 /// Opens a session, durably.

@@ -165,6 +165,13 @@ async fn assert_old_session_is_over(channel: &Channel, old: &Session) {
     let mut cell = v1::cell_client::CellClient::new(channel.clone());
     let refused = cell.commit(old.transaction(3, Vec::new())).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::Aborted, "OTHER_INCARNATION"));
+    // Somebody else may have opened one of that number since: it would have been closed under him.
+    let (session, incarnation) = (old.welcome.session, old.welcome.incarnation);
+    let refused = cell.close(v1::CloseRequest { session, incarnation }).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::Aborted, "OTHER_INCARNATION"));
+    let hold = v1::TakeHoldRequest { session, incarnation, job: 1, ..Default::default() };
+    let refused = cell.take_hold(hold).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::Aborted, "OTHER_INCARNATION"));
 }
 
 async fn assert_agents_must_register(channel: &Channel) {

@@ -194,7 +194,7 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     let transaction = session.transaction(1, Vec::new());
     let foreign = client.commit(as_principal("scheduler/other", transaction.clone())).await.unwrap_err();
     assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
-    let close = v1::CloseRequest { session: session.welcome.session };
+    let close = v1::CloseRequest { session: session.welcome.session, incarnation: session.welcome.incarnation };
     let foreign = client.close(as_principal("scheduler/other", close)).await.unwrap_err();
     assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
 
@@ -371,7 +371,7 @@ async fn simple_clients_commit_under_their_own_open_sessions_only() {
     let restored = v1::Transaction { incarnation: good.incarnation + 1, ..good.clone() };
     let refused = client.commit(restored).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::Aborted, "OTHER_INCARNATION"));
-    client.close(v1::CloseRequest { session: good.session }).await.unwrap();
+    client.close(v1::CloseRequest { session: good.session, incarnation: 0 }).await.unwrap();
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
     let before = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
     let refused = client.commit(good).await.unwrap_err();

@@ -153,7 +153,7 @@ async fn a_simple_client_opens_commits_and_closes() {
     assert_eq!(client.commit(transaction.clone()).await.unwrap().into_inner(), outcome, "a number has one outcome");
     let dry = v1::Transaction { number: 2, dry_run: true, ..transaction.clone() };
     assert_eq!(client.commit(dry).await.unwrap().into_inner().refusals.len(), 1);
-    client.close(v1::CloseRequest { session: session.session }).await.unwrap();
+    client.close(v1::CloseRequest { session: session.session, incarnation: 0 }).await.unwrap();
     let closed = client.commit(transaction).await.unwrap_err();
     assert_eq!(code(&closed), "NO_SUCH_SESSION");
     server.shutdown().await.unwrap();

@@ -101,11 +101,14 @@ async fn who_schedules(channel: &Channel, session: &Session, crunch: u64, number
         machines: vec![short, 0],
         resources: Some(v1::Resources { cpu_millis: signed, ..Default::default() }),
         within_micros: signed,
+        incarnation: 0,
     };
     judge(number, cell.take_hold(request.clone()).await);
     judge(number, cell.take_hold(v1::TakeHoldRequest { job: number, ..request.clone() }).await);
-    judge(number, cell.take_hold(v1::TakeHoldRequest { session: number, ..request }).await);
-    judge(number, cell.close(v1::CloseRequest { session: number }).await);
+    judge(number, cell.take_hold(v1::TakeHoldRequest { session: number, ..request.clone() }).await);
+    judge(number, cell.take_hold(v1::TakeHoldRequest { incarnation: number, ..request.clone() }).await);
+    judge(number, cell.close(v1::CloseRequest { session: number, incarnation: 0 }).await);
+    judge(number, cell.close(v1::CloseRequest { session: 1 << 40, incarnation: number }).await);
     let placement = v1::Placement {
         group: short,
         job_version: short,

@@ -99,6 +99,7 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
         machines: vec![0],
         resources: Some(v1::Resources { cpu_millis, ..Default::default() }),
         within_micros: 60_000_000,
+        incarnation: 0,
     };
     let denied = cell.take_hold(take(other, 1000)).await.unwrap_err();
     assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));

@@ -148,6 +148,7 @@ async fn take_hold(
         machines: (0..machines).collect(),
         resources: Some(v1::Resources { cpu_millis, ..Default::default() }),
         within_micros: 300_000_000,
+        incarnation: session.welcome.incarnation,
     };
     v1::cell_client::CellClient::new(channel.clone()).take_hold(request).await.map(drop)
 }

@@ -103,6 +103,12 @@ fn a_broken_connection_goes_on_with_what_the_mirror_has() {
     assert_eq!((hello.session, hello.incarnation, hello.revision), (2, 1, 5));
 }
 
+// After a restore there may be another session of that number, which somebody else opened.
+#[test]
+fn a_session_is_closed_in_the_incarnation_that_it_was_opened_in() {
+    assert_eq!(at_five().close(), v1::CloseRequest { session: 2, incarnation: 1 });
+}
+
 #[test]
 fn a_session_that_the_server_no_longer_knows_is_given_up() {
     for status in [5, 7, 9, 10] {

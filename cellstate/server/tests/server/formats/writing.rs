@@ -89,6 +89,7 @@ async fn govern(channel: &Channel, session: &Session, job: u64) -> u64 {
         machines: vec![0],
         resources: Some(v1::Resources { cpu_millis: 1, ..v1::Resources::default() }),
         within_micros: 300_000_000,
+        incarnation: 0,
     };
     let taken = v1::cell_client::CellClient::new(channel.clone()).take_hold(hold).await.unwrap();
     taken.into_inner().revision
