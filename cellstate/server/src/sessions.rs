@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Delta, SessionChange, SessionId};
+use plenum_model::{Cell, Delta, Session, SessionChange, SessionId};
 
 #[derive(Clone, Copy, Debug)]
 enum Standing {
@@ -16,8 +16,16 @@ enum Standing {
 /// Whose a session is: nothing of this changes while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
+    pub(crate) scheduler: Arc<str>,
     pub(crate) principal: Arc<str>,
     pub(crate) namespace: Arc<str>,
+}
+
+impl From<&Session> for Owner {
+    fn from(session: &Session) -> Self {
+        let Session { scheduler, principal, namespace, .. } = session;
+        Self { scheduler: scheduler.clone(), principal: principal.clone(), namespace: namespace.clone() }
+    }
 }
 
 /// All sessions of the cell, as their streams see them.
@@ -32,10 +40,8 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Sessions of a cell whose server starts now: nobody knows since when they are alone.
     pub(crate) fn of_cell(cell: &Cell, now_micros: i64) -> Self {
-        let alone = |session: &Arc<plenum_model::Session>| (session.id, Standing::Alone(now_micros));
-        let owner = |session: &Arc<plenum_model::Session>| {
-            (session.id, Owner { principal: session.principal.clone(), namespace: session.namespace.clone() })
-        };
+        let alone = |session: &Arc<Session>| (session.id, Standing::Alone(now_micros));
+        let owner = |session: &Arc<Session>| (session.id, Owner::from(&**session));
         Self { standings: cell.sessions().map(alone).collect(), owners: cell.sessions().map(owner).collect() }
     }
 
@@ -49,9 +55,10 @@ impl Sessions {
     pub(crate) fn published(&mut self, delta: &Delta, now_micros: i64) {
         for change in &delta.sessions {
             match change {
-                SessionChange::Opened { principal, namespace, .. } => {
+                SessionChange::Opened { scheduler, principal, namespace } => {
                     let session = SessionId(delta.revision.0);
-                    let owner = Owner { principal: principal.clone(), namespace: namespace.clone() };
+                    let (scheduler, principal, namespace) = (scheduler.clone(), principal.clone(), namespace.clone());
+                    let owner = Owner { scheduler, principal, namespace };
                     self.standings.entry(session).or_insert(Standing::Alone(now_micros));
                     self.owners.entry(session).or_insert(owner);
                 }
@@ -123,7 +130,7 @@ mod tests {
     #[test]
     fn a_session_is_its_owners_until_it_is_closed() {
         let mut sessions = Sessions::default();
-        let owner = Owner { principal: "ann".into(), namespace: "a".into() };
+        let owner = Owner { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() };
         sessions.opened(SessionId(1), owner.clone());
         sessions.opened(SessionId(2), owner.clone());
         sessions.seen(SessionId(2), 0);
@@ -151,7 +158,8 @@ mod tests {
     #[test]
     fn a_session_that_was_closed_before_its_opening_is_published_stays_closed() {
         let (mut sessions, session) = (Sessions::default(), SessionId(1));
-        sessions.opened(session, Owner { principal: "ann".into(), namespace: "a".into() });
+        let owner = Owner { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() };
+        sessions.opened(session, owner);
         sessions.seen(session, 0);
         sessions.closed(session);
         sessions.published(&changed(1, opened()), 10);

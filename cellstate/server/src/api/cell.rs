@@ -64,7 +64,7 @@ impl CellService {
         };
         let session = transaction.id.session;
         of_this_incarnation(&self.shared, transaction.incarnation)?;
-        let namespace = usable(&self.shared, &principal, session).await?;
+        let namespace = usable(&self.shared, &principal, session).await?.namespace;
         self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
@@ -121,7 +121,8 @@ impl v1::cell_server::Cell for CellService {
         let session = SessionId(wire.session);
         let is_operator = matches!(principal.role(), Role::Local | Role::Operator);
         let by_operator = wire.session == 0 && is_operator;
-        let namespace = if by_operator { Arc::from("") } else { usable(&self.shared, &principal, session).await? };
+        let namespace =
+            if by_operator { Arc::from("") } else { usable(&self.shared, &principal, session).await?.namespace };
         let cell = self.shared.snapshot().await;
         let scheduler = if by_operator {
             None
@@ -152,7 +153,7 @@ impl v1::cell_server::Cell for CellService {
         let wire = request.into_inner();
         of_this_incarnation_if_said(&self.shared, wire.incarnation)?;
         let session = SessionId(wire.session);
-        let namespace = usable(&self.shared, &principal, session).await?;
+        let namespace = usable(&self.shared, &principal, session).await?.namespace;
         let command = Command::CloseSession(session);
         match self.shared.ask(Shared::request(principal.text(), namespace, command)).await?.decision {
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
@@ -190,7 +191,10 @@ async fn serve_session(
     } else {
         let session = SessionId(hello.session);
         of_this_incarnation(&shared, hello.incarnation)?;
-        (session, usable(&shared, &principal, session).await?)
+        let owner = usable(&shared, &principal, session).await?;
+        same("scheduler", &owner.scheduler, &hello.scheduler)?;
+        same("namespace", &owner.namespace, &hello.namespace)?;
+        (session, owner.namespace)
     };
     let (answers, answered) = mpsc::unbounded_channel();
     let owner = Owner { principal, namespace, session };
@@ -199,6 +203,16 @@ async fn serve_session(
     watcher.run(Some(inbound), answered, out.clone()).await;
     drop(connection);
     Ok(())
+}
+
+/// Who goes on with a session must not take it for another scheduler's: it would place that one's jobs in vain.
+fn same(field: &str, expected: &str, found: &str) -> Result<(), Failure> {
+    if found.is_empty() || found == expected {
+        return Ok(());
+    }
+    let message =
+        format!("{field}: expected {expected:?}, the session's own, or nothing, found {found:?}; open a new session");
+    Err(Failure::new(Code::FailedPrecondition, "OTHER_SESSION", message))
 }
 
 /// Sessions of the cell before it was restored are over, whatever their ids.
@@ -225,7 +239,8 @@ async fn open_session(
 ) -> Result<SessionId, Failure> {
     principal.may_schedule_as(scheduler)?;
     let request = plenum_proto::command::open_session(principal.text(), namespace, scheduler)?;
-    let owner = SessionOwner { principal: request.principal.clone(), namespace: request.namespace.clone() };
+    let (principal, namespace) = (request.principal.clone(), request.namespace.clone());
+    let owner = SessionOwner { scheduler: scheduler.into(), principal, namespace };
     match shared.ask(request).await?.decision {
         Decision::Accepted { id, .. } => {
             shared.sessions.lock().opened(SessionId(id), owner);
@@ -236,23 +251,19 @@ async fn open_session(
     }
 }
 
-/// The namespace of a session that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known.
-async fn usable(shared: &Shared, principal: &Principal, session: SessionId) -> Result<Arc<str>, Failure> {
+/// Whose a session is that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known.
+async fn usable(shared: &Shared, principal: &Principal, session: SessionId) -> Result<SessionOwner, Failure> {
     let known = shared.sessions.lock().owner(session).cloned();
     let owner = match known {
         Some(known) => Some(known),
-        None => shared
-            .snapshot()
-            .await
-            .session(session)
-            .map(|found| SessionOwner { principal: found.principal.clone(), namespace: found.namespace.clone() }),
+        None => shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)),
     };
     let Some(owner) = owner else {
         let message = format!("session {} is closed, or was never opened; open a new one", session.0);
         return Err(Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message));
     };
     principal.may_use_session_of(&owner.principal)?;
-    Ok(owner.namespace)
+    Ok(owner)
 }
 
 /// A session's stream, for as long as it is there.

@@ -190,6 +190,14 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     let restored = v1::Hello { incarnation: resume.incarnation + 1, ..resume.clone() };
     assert_eq!(hello(&channel, restored).await, of(Code::Aborted, "OTHER_INCARNATION"));
 
+    // It went on as if nothing else had been said.
+    let renamed = v1::Hello { scheduler: "service".into(), ..resume.clone() };
+    assert_eq!(hello(&channel, renamed).await, of(Code::FailedPrecondition, "OTHER_SESSION"));
+    let moved = v1::Hello { namespace: "elsewhere".into(), ..resume.clone() };
+    assert_eq!(hello(&channel, moved).await, of(Code::FailedPrecondition, "OTHER_SESSION"));
+    let own = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..resume.clone() };
+    drop(Session::greeted(&channel, own, Cell::default()).await.unwrap());
+
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let transaction = session.transaction(1, Vec::new());
     let foreign = client.commit(as_principal("scheduler/other", transaction.clone())).await.unwrap_err();
