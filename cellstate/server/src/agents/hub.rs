@@ -57,6 +57,12 @@ impl Index {
     }
 }
 
+/// What of a delta the index is made of. What else there is, such as reports of what runs, has no bound here, and is not needed.
+fn placed(delta: &Delta) -> Delta {
+    let (grants, ends) = (delta.grants.clone(), delta.ends.clone());
+    Delta { grants, ends, ..Delta::new(delta.revision, delta.time) }
+}
+
 impl Hub {
     pub(crate) fn new(cell: &Cell, term_micros: i64, now_micros: i64, logs: LogRelay) -> Self {
         Self {
@@ -86,7 +92,7 @@ impl Hub {
                 Index::NotNeeded => {}
                 Index::Making { meanwhile, rows, .. } => {
                     *rows += 1 + delta.ends.len() + delta.grants.iter().map(|grants| grants.slots.len()).sum::<usize>();
-                    meanwhile.push(delta.clone());
+                    meanwhile.push(placed(delta));
                     if *rows > MEANWHILE_ROWS_MAX {
                         // Whoever began to make it has gone, or begins anew.
                         *index = Index::NotNeeded;
@@ -347,6 +353,18 @@ mod tests {
             WantedIndex::of_cell(cell)
         });
         assert_eq!(hub.needs_index(), Some(Revision(1)));
+    }
+
+    // Reports were kept with it and not counted: a million of them with thousands of rows each, while nobody made the index.
+    #[test]
+    fn what_an_index_is_not_made_of_is_not_kept_for_it() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        let status = plenum_model::AllocationStatus::default();
+        let moves = (0..1000).map(|slot| plenum_model::Move { slot, status, restarts: 0, reason: None }).collect();
+        hub.fold(&[Delta { moves, ..granted(1, 0, 3) }], 0);
+        let Index::Making { meanwhile, .. } = &hub.books.lock().index else { panic!("it is being made") };
+        assert_eq!(meanwhile, &[granted(1, 0, 3)]);
     }
 
     #[test]
