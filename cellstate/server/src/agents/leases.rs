@@ -35,6 +35,10 @@ impl Lease {
         self.generation == machine.generation && self.epoch == epoch
     }
 
+    fn is_newer_than(&self, machine: MachineId, epoch: u32) -> bool {
+        (self.generation, self.epoch) > (machine.generation, epoch)
+    }
+
     fn is_of_another(&self, instance: &str) -> bool {
         self.holder.is_some_and(|holder| holder != Holder::of(instance))
     }
@@ -65,7 +69,12 @@ impl Leases {
     /// A machine registered, expired, or was removed. One that is known in this epoch keeps its deadline.
     pub fn machine_changed(&mut self, machine: &Machine, now_micros: i64) {
         let runs = !matches!(machine.state, MachineState::Gone | MachineState::Unreachable);
-        let same = self.known(machine.id.slot).is_some_and(|lease| lease.is_of(machine.id, machine.epoch));
+        let known = self.known(machine.id.slot);
+        // A lease is granted before the delta of its registration comes by: what came before that says nothing of it.
+        if known.is_some_and(|lease| lease.is_newer_than(machine.id, machine.epoch)) {
+            return;
+        }
+        let same = known.is_some_and(|lease| lease.is_of(machine.id, machine.epoch));
         if runs && !same {
             self.put(machine.id, machine.epoch, None, now_micros);
         } else if !runs && let Some(lease) = self.by_slot.get_mut(machine.id.slot as usize) {
@@ -76,12 +85,11 @@ impl Leases {
     /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known. False if the
     /// epoch goes on, and another instance has spoken for the machine meanwhile: the lease is that one's.
     pub fn grant(&mut self, machine: MachineId, epoch: u32, goes_on: bool, instance: &str, now_micros: i64) -> bool {
-        let newer = |lease: &Lease| (lease.generation, lease.epoch) > (machine.generation, epoch);
         let known = self.known(machine.slot);
         if known.is_some_and(|lease| goes_on && lease.is_of(machine, epoch) && lease.is_of_another(instance)) {
             return false;
         }
-        if !known.is_some_and(newer) {
+        if !known.is_some_and(|lease| lease.is_newer_than(machine, epoch)) {
             self.put(machine, epoch, Some(Holder::of(instance)), now_micros);
         }
         true
@@ -249,6 +257,21 @@ mod tests {
         assert!(leases.is_held_by_another(id, "b"), "a renewed one is no less its holder's");
         assert_eq!(leases.expire(15).len(), 1);
         assert!(!leases.is_held_by_another(id, "b"));
+    }
+
+    // The end of the epoch before came by between the registration's answer and its delta. The lease was nobody's then, and another agent
+    // that registered was told that the machine is its own.
+    #[test]
+    fn what_came_before_a_registration_does_not_end_its_lease() {
+        for earlier in [machine(3, 1, MachineState::Unreachable), machine(3, 1, MachineState::Cordoned)] {
+            let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
+            leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
+            assert!(leases.grant(id, 2, false, "a", 5));
+            leases.machine_changed(&earlier, 6);
+            leases.machine_changed(&machine(3, 2, MachineState::Ready), 7);
+            assert!(leases.is_held_by_another(id, "b") && leases.renew(id, 2, "a", 8));
+            assert_eq!(leases.next_due_micros(), Some(10), "no lease runs out before");
+        }
     }
 
     #[test]
