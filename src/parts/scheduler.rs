@@ -1,7 +1,10 @@
 //! `plenum scheduler`: built-in schedulers, all on one thread.
 
 use plenum_schedulers::{NAMES, SchedulerError, SchedulerOptions};
-use tokio::{sync::watch, task::LocalSet};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, LocalSet},
+};
 
 use super::{asked_to_end, causes, trace};
 use crate::{
@@ -28,30 +31,20 @@ pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(
 async fn all(address: &str, names: &[String]) -> Result<(), Failure> {
     let (end, ending) = watch::channel(false);
     let local = LocalSet::new();
-    let schedulers: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let (name, address, mut ending) = (name.clone(), address.to_owned(), ending.clone());
-            local.spawn_local(async move {
-                let shutdown = async move {
-                    let _ = ending.wait_for(|is_ending| *is_ending).await;
-                };
-                plenum_schedulers::run(&name, SchedulerOptions::new(address), shutdown).await
-            })
-        })
-        .collect();
+    let mut schedulers = JoinSet::new();
+    for name in names {
+        let (name, address, mut ending) = (name.clone(), address.to_owned(), ending.clone());
+        let scheduler = async move {
+            let shutdown = async move {
+                let _ = ending.wait_for(|is_ending| *is_ending).await;
+            };
+            plenum_schedulers::run(&name, SchedulerOptions::new(address), shutdown).await
+        };
+        schedulers.spawn_local_on(scheduler, &local);
+    }
     local
         .run_until(async {
-            let finish = async {
-                for scheduler in schedulers {
-                    match scheduler.await {
-                        Ok(result) => result.map_err(|error| failure(&error))?,
-                        Err(error) => return Err(Failure::new("INTERNAL", format!("a scheduler failed: {error}"))),
-                    }
-                }
-                Ok(())
-            };
-            tokio::pin!(finish);
+            let mut finish = std::pin::pin!(finish(schedulers));
             tokio::select! {
                 result = &mut finish => result,
                 () = asked_to_end() => {
@@ -63,6 +56,37 @@ async fn all(address: &str, names: &[String]) -> Result<(), Failure> {
         .await
 }
 
+/// Waits until all have ended, or one has failed, whichever that is.
+async fn finish(mut schedulers: JoinSet<Result<(), SchedulerError>>) -> Result<(), Failure> {
+    while let Some(ended) = schedulers.join_next().await {
+        match ended {
+            Ok(result) => result.map_err(|error| failure(&error))?,
+            Err(error) => return Err(Failure::new("INTERNAL", format!("a scheduler failed: {error}"))),
+        }
+    }
+    Ok(())
+}
+
 fn failure(error: &SchedulerError) -> Failure {
     Failure::new("USAGE", causes(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    // They were waited for one after the other: what became of the second was not seen before the first had ended, which it never does.
+    #[test]
+    fn a_scheduler_that_fails_ends_the_others_whichever_it_is() {
+        let failed = block_on(async {
+            let mut schedulers = JoinSet::new();
+            schedulers.spawn(std::future::pending());
+            let unknown = SchedulerError::Unknown { name: "gang".to_owned() };
+            schedulers.spawn(async { Err(unknown) });
+            tokio::time::timeout(Duration::from_secs(10), finish(schedulers)).await
+        });
+        assert!(matches!(failed, Ok(Ok(Err(_)))), "{failed:?}");
+    }
 }
