@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use plenum_proto::v1::{GetTransactionRequest, ListTransactionsRequest, Refusal, RefusalReason, TransactionView};
+use plenum_proto::v1::{
+    GetTransactionRequest, ListTransactionsRequest, ListTransactionsResponse, Refusal, RefusalReason, TransactionView,
+};
 
 use super::{
     Context,
@@ -21,18 +23,18 @@ const REFUSALS_SHOWN: usize = 30;
 
 pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
     match command {
-        Txn::List { scheduler, refused, oldest_first, listing } => {
+        Txn::List { scheduler, refused, oldest_first, after, listing } => {
             let connection = context.connect().await?;
             let request = ListTransactionsRequest {
                 list: Some(list_request(context, &listing)),
                 scheduler: scheduler.unwrap_or_default(),
                 refused,
                 oldest_first,
-                after_revision: 0,
+                after_revision: after,
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
-                Ok(Listed::of(context.format, answer.revision, &answer.transactions, answer.truncated, listing.limit))
+                Ok(listed(context.format, &answer, listing.limit, oldest_first))
             })
             .await
         }
@@ -44,6 +46,26 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }
     }
+}
+
+fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {
+    let ListTransactionsResponse { revision, transactions, truncated, resume_revision } = answer;
+    let text = output::resumable(format, *revision, transactions, *truncated, *resume_revision);
+    Listed { revision: *revision, text, missing: missing(answer, limit, oldest_first), hint: None }
+}
+
+/// What to say where the server told less than was asked for: it reads so much of its log at once, and perhaps nothing of that passed.
+fn missing(listed: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Option<String> {
+    let told = listed.transactions.len();
+    let missing = watch::missing(told, listed.truncated, limit, "--filter")?;
+    Some(match (listed.resume_revision, oldest_first) {
+        // A server of before does not say where the rest begins.
+        (0, _) => missing,
+        (revision, false) => format!("older than these {told} there may be more: go on with --at {revision}"),
+        (revision, true) => {
+            format!("newer than these {told} there may be more: go on with --after {}", revision.saturating_sub(1))
+        }
+    })
 }
 
 /// A transaction for people: what it was, what became of it, and why claims were refused.
@@ -108,6 +130,22 @@ mod tests {
     use plenum_proto::v1::{Outcome, RefusalKind, TransactionOutcome};
 
     use super::*;
+
+    // What was looked for was older than what is read at once: the list was empty, and narrowing it further was the advice.
+    #[test]
+    fn a_list_that_was_cut_says_how_to_go_on_also_where_it_is_empty() {
+        let cut = |resume_revision| ListTransactionsResponse { truncated: true, resume_revision, ..Default::default() };
+        let told = |answer: &ListTransactionsResponse, oldest_first| {
+            listed(Format::Table, answer, 0, oldest_first).missing.unwrap_or_default()
+        };
+        assert!(told(&cut(4711), false).ends_with("go on with --at 4711"));
+        assert!(told(&cut(4711), true).ends_with("go on with --after 4710"));
+        assert!(told(&cut(0), false).contains("--filter"), "by an earlier server");
+        assert_eq!(told(&ListTransactionsResponse::default(), false), "");
+        let json = listed(Format::Json, &cut(4711), 0, false).text;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
+        assert_eq!((&json["truncated"], &json["resume_revision"]), (&true.into(), &4711.into()));
+    }
 
     #[test]
     fn a_refused_transaction_is_told_in_words() {

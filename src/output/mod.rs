@@ -61,6 +61,17 @@ pub(crate) trait Row {
 
 /// A listing in the format asked for.
 pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool) -> String {
+    resumable(format, revision, rows, truncated, 0)
+}
+
+/// The same, of one that is gone on with at a revision; 0: it is not.
+pub(crate) fn resumable<R: Row>(
+    format: Format,
+    revision: u64,
+    rows: &[R],
+    truncated: bool,
+    resume_revision: u64,
+) -> String {
     match format {
         Format::Table | Format::Wide => rows_table(format, rows),
         Format::Json | Format::Yaml => {
@@ -68,6 +79,9 @@ pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncat
             let mut whole = json!({"revision": revision, "items": items});
             if truncated {
                 whole["truncated"] = json!(true);
+            }
+            if resume_revision > 0 {
+                whole["resume_revision"] = json!(resume_revision);
             }
             value(format, &whole)
         }

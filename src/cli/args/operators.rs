@@ -106,6 +106,9 @@ pub(crate) enum Txn {
         /// The oldest first
         #[arg(long)]
         oldest_first: bool,
+        /// Only those above this revision
+        #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
+        after: u64,
         #[command(flatten)]
         listing: Listing,
     },

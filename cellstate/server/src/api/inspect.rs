@@ -341,17 +341,19 @@ async fn list_transactions(
         let mut room = listing::Room::new(limit);
         let mut response = v1::ListTransactionsResponse {
             revision: to.0,
-            truncated: page.resume.is_some(),
+            resume_revision: page.resume.unwrap_or(0),
             ..v1::ListTransactionsResponse::default()
         };
         for found in page.transactions {
+            let revision = found.revision;
             let view = transaction(&history, cell, found, false)?;
             if !room.takes(&view) {
-                response.truncated = true;
+                response.resume_revision = revision;
                 break;
             }
             response.transactions.push(view);
         }
+        response.truncated = response.resume_revision > 0;
         Ok(response)
     });
     read.await

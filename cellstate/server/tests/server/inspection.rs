@@ -4,6 +4,7 @@ use plenum_proto::v1;
 use plenum_server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
+use tonic::transport::Channel;
 
 use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
 use crate::stalled::shows;
@@ -46,6 +47,46 @@ async fn a_lost_race_is_listed_with_who_won_it() {
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));
     assert_eq!(status.allocated.unwrap().cpu_millis, 1000);
+    server.shutdown().await.unwrap();
+}
+
+/// Decides an empty transaction, and then fills more of the log than a listing reads at once.
+async fn bury_a_transaction(channel: &Channel) -> u64 {
+    let mut session = Session::open(channel, "batch").await.unwrap();
+    let buried = session.commit(session.transaction(1, Vec::new())).await.unwrap().revision;
+    let submitting = (0..600).map(|number| {
+        let mut large = job(&format!("large-{number}"), 1);
+        large.body.as_mut().unwrap().groups[0].command.push("x".repeat(60_000));
+        let channel = channel.clone();
+        tokio::spawn(async move { submit(&channel, large).await })
+    });
+    for submitted in submitting.collect::<Vec<_>>() {
+        submitted.await.unwrap();
+    }
+    buried
+}
+
+// The answer was empty, and nothing said from where on there was more.
+#[tokio::test]
+async fn a_listing_that_reads_no_further_says_where_the_rest_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let buried = bury_a_transaction(&channel).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut ask = async |request| inspect.list_transactions(request).await.unwrap().into_inner();
+    let cut = ask(v1::ListTransactionsRequest::default()).await;
+    assert!(cut.transactions.is_empty() && cut.truncated && cut.resume_revision > buried, "{cut:?}");
+    let at = Some(v1::At { revision: cut.resume_revision, time_micros: 0 });
+    let list = Some(v1::ListRequest { at, ..Default::default() });
+    let rest = ask(v1::ListTransactionsRequest { list, ..Default::default() }).await;
+    assert_eq!((rest.transactions.len(), rest.truncated, rest.resume_revision), (1, false, 0));
+
+    let oldest = v1::ListTransactionsRequest { oldest_first: true, ..Default::default() };
+    let cut = ask(oldest.clone()).await;
+    assert_eq!((cut.transactions.len(), cut.truncated), (1, true));
+    let rest = v1::ListTransactionsRequest { after_revision: cut.resume_revision - 1, ..oldest };
+    assert!(!ask(rest).await.truncated);
     server.shutdown().await.unwrap();
 }
 
