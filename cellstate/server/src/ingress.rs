@@ -109,7 +109,8 @@ const STOPPING_LOOK: Duration = Duration::from_millis(20);
 
 struct State {
     queue: FairQueue<Arrival>,
-    /// What the server asks itself: expiries, closed sessions. Bounded by the machines and sessions there are.
+    /// What comes before all that principals ask. What the server asks itself, expiries and closed sessions, is bounded by the machines and
+    /// sessions there are; what agents report by who gathers it.
     own: VecDeque<Arrival>,
     written: Option<bool>,
     /// Somebody wants a snapshot: the resolver shall look when it is due.
@@ -165,6 +166,18 @@ impl Ingress {
         let mut state = self.state.lock();
         state.own.push_back(Arrival { asked, reply, since: Instant::now() });
         self.wake(&state);
+    }
+
+    /// Queues what agents report, before all that principals ask: it makes room for that. With a principal's turns it would come late just
+    /// when there is much of it, and machines would fill up with what has ended.
+    pub(crate) fn push_report(&self, asked: Asked, reply: Reply) -> Result<(), NotQueued> {
+        let mut state = self.state.lock();
+        if state.stopping {
+            return Err(NotQueued::Stopping);
+        }
+        state.own.push_back(Arrival { asked, reply: Some(reply), since: Instant::now() });
+        self.wake(&state);
+        Ok(())
     }
 
     /// The journal's thread is done with its batch.
@@ -257,6 +270,26 @@ impl Ingress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // They took turns with principals: the more of these there were, the later came the receipts that make room for what they ask.
+    #[test]
+    fn what_agents_report_comes_before_all_that_principals_ask_and_keeps_nobody_out() {
+        let ingress = Ingress::new(QueueBounds::default());
+        let asked = |principal: &str| {
+            let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
+            Asked::new(plenum_model::Request { principal, namespace: "".into(), command })
+        };
+        let reply = || Reply::Once(oneshot::channel().0);
+        let principals: Vec<String> = (0..300).map(|number| format!("p{number}")).collect();
+        assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply()))).is_empty());
+        (0..16).for_each(|_| ingress.push_report(asked("agents"), reply()).unwrap());
+        let mut taken = VecDeque::new();
+        ingress.take(Some(&mut taken), false, None);
+        let of_agents = taken.iter().take_while(|arrival| &*arrival.asked.request().principal == "agents").count();
+        assert_eq!((of_agents, taken.len()), (16, TAKEN_MAX));
+        ingress.stop();
+        assert!(matches!(ingress.push_report(asked("agents"), reply()), Err(NotQueued::Stopping)));
+    }
 
     #[test]
     fn a_server_that_stops_waits_for_its_batch_without_spinning() {

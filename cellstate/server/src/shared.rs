@@ -252,15 +252,17 @@ impl Shared {
 
     /// Queues requests of checked size, in this order, for which the queue is locked once. Gives who waits for those that were refused.
     pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, Failure)> {
-        if let Some(low) = self.space.low().filter(|_| !planted::is(Bug::OverlooksFullDisks)) {
-            return requests.map(|(_, reply)| (reply, Failure::read_only(&low))).collect();
+        if let Err(failure) = self.check_disk() {
+            return requests.map(|(_, reply)| (reply, failure.clone())).collect();
         }
-        let failure = |refused| match refused {
-            NotQueued::Full(full) => Failure::queue_full(full),
-            NotQueued::Stopping => Failure::ending(),
-        };
         let refused = self.ingress.push_all(requests).into_iter();
-        refused.map(|(reply, refused)| (reply, failure(refused))).collect()
+        refused.map(|(reply, refused)| (reply, failure_of(refused))).collect()
+    }
+
+    /// A request is refused while there is no room on the disk.
+    fn check_disk(&self) -> Result<(), Failure> {
+        let low = self.space.low().filter(|_| !planted::is(Bug::OverlooksFullDisks));
+        low.map_or(Ok(()), |low| Err(Failure::read_only(&low)))
     }
 
     /// A request of which its size alone tells that it could come to more than a frame of the log holds is refused: it need not be
@@ -278,13 +280,18 @@ impl Shared {
 
     /// Asks, and waits for the durable answer: what was decided, and the revision it was judged on.
     pub(crate) async fn ask(&self, request: Request) -> Result<Decided, Failure> {
-        self.ask_encoded(Asked::new(request)).await
+        let (sender, receiver) = oneshot::channel();
+        self.submit(Asked::new(request), Reply::Once(sender))?;
+        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        self.decision(answered).await
     }
 
-    /// The same, of a request that is encoded.
-    pub(crate) async fn ask_encoded(&self, asked: Asked) -> Result<Decided, Failure> {
+    /// The same for what agents report, of which there is no more at a time than its caller lets there be.
+    pub(crate) async fn ask_report(&self, asked: Asked) -> Result<Decided, Failure> {
+        self.check_size(&asked)?;
+        self.check_disk()?;
         let (sender, receiver) = oneshot::channel();
-        self.submit(asked, Reply::Once(sender))?;
+        self.ingress.push_report(asked, Reply::Once(sender)).map_err(failure_of)?;
         let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
         self.decision(answered).await
     }
@@ -338,6 +345,14 @@ impl Shared {
     /// The names of principals and namespaces that a request carries.
     pub(crate) fn request(principal: &Arc<str>, namespace: Arc<str>, command: Command) -> Request {
         Request { principal: principal.clone(), namespace, command }
+    }
+}
+
+/// Why a request was not queued.
+fn failure_of(refused: NotQueued) -> Failure {
+    match refused {
+        NotQueued::Full(full) => Failure::queue_full(full),
+        NotQueued::Stopping => Failure::ending(),
     }
 }
 

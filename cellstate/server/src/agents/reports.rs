@@ -22,10 +22,10 @@ use crate::tasks::joined;
 const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
 /// When an agent tries again: by then some commands of reports are done with.
 const FULL_RETRY: Duration = Duration::from_millis(100);
-/// Transitions after which a command takes no further report: while it is decided all others wait, and this many take about a
+/// Transitions after which a command takes no further report: while it is decided all others wait, and this many take less than a
 /// millisecond.
-const COMMAND_TRANSITIONS: usize = 4096;
-/// Commands at once. A second one goes out only when it would be full: fewer and larger ones cost less.
+const COMMAND_TRANSITIONS: usize = 2048;
+/// Commands at once; they come before what others ask. A second one goes out only when it would be full: fewer and larger ones cost less.
 const COMMANDS_MAX: usize = 16;
 /// Whom the log names for them.
 const PRINCIPAL: &str = "agents";
@@ -138,7 +138,7 @@ async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) ->
         }
         let asked = Asked::new(Shared::request(&PRINCIPAL.into(), "".into(), Command::ReportStatus(transitions)));
         let logged = asked.encoded();
-        match shared.ask_encoded(asked).await {
+        match shared.ask_report(asked).await {
             Ok(Decided { decision: Decision::Rejected(rejection), .. }) => {
                 let mut transitions = read_back(logged);
                 let second = transitions.split_off(transitions.len() / 2);
