@@ -65,6 +65,9 @@ fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
         let endless = match shape.kind() {
             JobKind::Forever => Some("runs for ever"),
             JobKind::Recurring => Some("waits for ever to be launched"),
+            _ if shape.groups.iter().all(|group| group.count == 0) => {
+                Some("has no task and waits for ever to be scaled")
+            }
             JobKind::ToCompletion | JobKind::Unspecified => None,
         };
         if let Some(endless) = endless.filter(|_| until_done) {
@@ -115,6 +118,15 @@ mod tests {
         let failure = check(&jobs, true).unwrap_err();
         assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
         assert!(failure.message.contains("nightly waits for ever to be launched"), "{failure}");
+    }
+
+    #[test]
+    fn a_job_without_tasks_is_not_waited_for() {
+        let text = "name = \"none\"\nscheduler = \"batch\"\n[group.main]\ncount = 0\ncommand = [\"/bin/true\"]\n\
+                    resources = { cpu = 1, memory = \"1MiB\" }\n";
+        let jobs = [JobFile::parse("job.toml", text).unwrap()];
+        assert!(check(&jobs, false).is_ok());
+        assert!(check(&jobs, true).unwrap_err().message.contains("none has no task"));
     }
 
     #[test]
