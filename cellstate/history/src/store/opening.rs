@@ -17,6 +17,8 @@ const STORE_FOLDER: &str = "store";
 const UNFINISHED_FOLDER: &str = "store.new";
 /// Where fjall has its keyspaces.
 const KEYSPACES_FOLDER: &str = "keyspaces";
+/// In the folder of a keyspace: which list of its tables counts.
+const CURRENT_FILE: &str = "current";
 const SET_ASIDE_FOLDER: &str = "journal-set-aside";
 
 /// The least that fjall takes.
@@ -95,11 +97,52 @@ fn make(folder: &Path, path: &Path, options: &Options) -> Result<(), OpenError> 
 }
 
 fn attempt(path: &Path, options: &Options) -> Result<Store, Attempt> {
+    check_tables_lists(&path.join(KEYSPACES_FOLDER))?;
     // Fjall asserts where damaged bytes contradict each other.
     match catch_unwind(AssertUnwindSafe(|| open_database(path, options))) {
         Ok(opened) => opened.map_err(Attempt::of),
         Err(_) => Err(Attempt::JournalUnreadable("an assertion of the store failed".to_owned())),
     }
+}
+
+/// Checks each keyspace's list of its tables by the sum that fjall keeps of it, and does not look at. What contradicts itself there fails an
+/// assertion while a lock of fjall's is held, and that fails another one where the lock is let go of: the process would be gone.
+fn check_tables_lists(keyspaces: &Path) -> Result<(), Attempt> {
+    let failed = |error: io::Error| Attempt::Failed(fjall::Error::Io(error));
+    let folders = match fs::read_dir(keyspaces) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        folders => folders.map_err(failed)?,
+    };
+    for folder in folders {
+        let folder = folder.map_err(failed)?.path();
+        let current = match fs::read(folder.join(CURRENT_FILE)) {
+            // Its making was cut off, which fjall knows how to take, or it is no keyspace.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            current => current.map_err(failed)?,
+        };
+        let damaged = |what: &str| {
+            let file = folder.join(CURRENT_FILE);
+            Attempt::TablesUnreadable(format!("{what}, by what {} says of it", file.display()))
+        };
+        let Some((number, sum)) = list_in(&current) else { return Err(damaged("there is no list of tables")) };
+        let list = match fs::read(folder.join(format!("v{number}"))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(damaged("the list of tables is not there"));
+            }
+            list => list.map_err(failed)?,
+        };
+        if xxhash_rust::xxh3::xxh3_128(&list) != sum {
+            return Err(damaged("the list of tables is not as it was written"));
+        }
+    }
+    Ok(())
+}
+
+/// The number of a keyspace's list of tables and the sum over it, as fjall writes them: 8 bytes, 16, and one for the kind of the sum.
+fn list_in(current: &[u8]) -> Option<(u64, u128)> {
+    let (number, rest) = current.split_first_chunk()?;
+    let (sum, kind) = rest.split_first_chunk()?;
+    (kind == [0]).then(|| (u64::from_le_bytes(*number), u128::from_le_bytes(*sum)))
 }
 
 fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
