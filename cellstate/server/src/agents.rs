@@ -11,6 +11,8 @@ mod wanted;
 
 pub(crate) use hub::Hub;
 pub use leases::Leases;
+#[cfg(test)]
+pub(crate) use leases::tests::machine;
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub(crate) use reports::Reports;
 pub use wanted::{EpochOver, Follower, WantedIndex, parts};

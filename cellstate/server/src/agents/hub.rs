@@ -246,9 +246,13 @@ impl Hub {
         said.retain(|said| unfit.get(&said.machine.slot).copied() != said.unfit);
     }
 
-    /// Remembers what a machine uses. Bounded by the machines that have a lease.
+    /// Remembers what a machine uses, if it has a lease: one that was removed since its agent spoke would count for ever.
     pub(crate) fn telemetry(&self, machine: MachineId, telemetry: v1::MachineTelemetry) {
-        self.telemetry.lock().insert(machine.slot, telemetry);
+        // Kept meanwhile: its removal forgets what it uses while it holds these.
+        let leases = self.leases.lock();
+        if leases.is_leased(machine) {
+            self.telemetry.lock().insert(machine.slot, telemetry);
+        }
     }
 
     /// What all machines use, as far as they have said.
@@ -293,6 +297,28 @@ mod tests {
         );
         let machine = MachineId { slot: 3, generation: 1 };
         assert_eq!(*hub.follow(machine).borrow(), Revision(2));
+    }
+
+    // It was in the sums until the server was started again.
+    #[test]
+    fn what_a_machine_uses_that_was_removed_while_it_reported_is_in_no_sum() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        let id = MachineId { slot: 3, generation: 1 };
+        let machine = |state| {
+            let machine = crate::agents::machine(3, 1, state);
+            assert_eq!(machine.id, id);
+            Delta { machines: vec![machine.into()], ..Delta::new(Revision(1), LogTime::from_micros(1)) }
+        };
+        let report = || {
+            let used = Some(v1::Resources { cpu_millis: 700, ..Default::default() });
+            hub.telemetry(id, v1::MachineTelemetry { used, ..Default::default() });
+            hub.used().cpu_millis
+        };
+        hub.fold(&[machine(plenum_model::MachineState::Ready)], 0);
+        assert_eq!(report(), 700);
+        // The report was judged before, and is remembered afterwards.
+        hub.fold(&[machine(plenum_model::MachineState::Gone)], 0);
+        assert_eq!(report(), 0);
     }
 
     fn granted(revision: u64, slot: u32, machine: u32) -> Delta {

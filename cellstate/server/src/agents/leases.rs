@@ -110,6 +110,12 @@ impl Leases {
         }
     }
 
+    /// Whether a machine has a lease, of whatever epoch.
+    #[must_use]
+    pub fn is_leased(&self, machine: MachineId) -> bool {
+        self.known(machine.slot).is_some_and(|lease| lease.generation == machine.generation)
+    }
+
     /// An agent gave a sign of life; false if its epoch is over, or its lease, or if another instance holds that.
     pub fn renew(&mut self, machine: MachineId, epoch: u32, instance: &str, now_micros: i64) -> bool {
         self.hold(machine, epoch, instance);
@@ -169,13 +175,14 @@ impl Leases {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
     use plenum_model::LogTime;
 
-    fn machine(slot: u32, epoch: u32, state: MachineState) -> Machine {
+    /// One as it may come by in a delta.
+    pub(crate) fn machine(slot: u32, epoch: u32, state: MachineState) -> Machine {
         Machine {
             id: MachineId { slot, generation: 1 },
             name: format!("m{slot}").into(),
