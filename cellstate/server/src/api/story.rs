@@ -64,7 +64,7 @@ pub(super) fn tell(
             }
         }
     }
-    teller.finish_machines();
+    teller.finish_machines(left_before.is_none());
     let mut events = std::mem::take(&mut teller.events);
     events.reverse();
     // What an earlier submission came to is told where that was the job.
@@ -317,13 +317,13 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    /// Says of each row of a machine what differs from the one before.
-    fn finish_machines(&mut self) {
+    /// Says of each row of a machine what differs from the one before. `is_all`: all that is retained was looked at.
+    fn finish_machines(&mut self, is_all: bool) {
         if self.machines.is_empty() {
             return;
         }
         // A slot's first tenant has nobody before it.
-        let begins = self.over || self.history.oldest_revision() <= 1;
+        let begins = self.over || (is_all && self.history.oldest_revision() <= 1);
         self.over = begins;
         let rows: Vec<_> = self.machines.iter().map(|(_, machine)| machine.clone()).collect();
         self.events.clear();
@@ -440,6 +440,23 @@ mod tests {
             assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
         }
         core.cell().clone()
+    }
+
+    // Where a story was cut because more of the log would have had to be read, its oldest event was called the registration.
+    #[test]
+    fn a_machine_is_said_to_have_registered_only_where_its_story_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let cell = Cell::default();
+        let machine = crate::agents::machine(0, 7, plenum_model::MachineState::Ready);
+        let oldest = |is_all| {
+            let mut teller = Teller::new(&history, &cell);
+            teller.machines.push((v1::HistoryEvent::default(), Arc::new(machine.clone())));
+            teller.finish_machines(is_all);
+            (teller.events[0].event.clone(), teller.over)
+        };
+        assert_eq!(oldest(true), ("registered".to_owned(), true));
+        assert_eq!(oldest(false), ("ready".to_owned(), false));
     }
 
     // A history that had leapt, or was begun with a checkpoint, said of jobs that their revision is not there until the cell went on.
