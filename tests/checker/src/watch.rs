@@ -153,9 +153,8 @@ impl Watcher {
     pub async fn transactions(&self) -> Result<Vec<v1::TransactionView>, WatchError> {
         let mut inspect = InspectClient::new(self.channel.clone());
         let mut all: Vec<v1::TransactionView> = Vec::new();
+        let mut after_revision = 0;
         loop {
-            let after_revision =
-                all.last().and_then(|view| view.outcome.as_ref()).map_or(0, |outcome| outcome.revision);
             let list = Some(v1::ListRequest { limit: ROWS_MAX, ..v1::ListRequest::default() });
             let request =
                 v1::ListTransactionsRequest { list, oldest_first: true, after_revision, ..Default::default() };
@@ -169,6 +168,8 @@ impl Watcher {
             if !answer.truncated {
                 return Ok(all);
             }
+            let newest = all.last().and_then(|view| view.outcome.as_ref()).map_or(0, |outcome| outcome.revision);
+            after_revision = newest.max(answer.resume_revision.saturating_sub(1));
         }
     }
 }
