@@ -43,7 +43,8 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
         }
         Alloc::Show { id, at, history } => show(context, &id, at, history).await,
         Alloc::Logs { id, follow, stderr, tail } => {
-            let (connection, allocation) = (context.connect().await?, target::allocation(&id)?);
+            let allocation = target::allocation(&id)?;
+            let connection = context.connect().await?;
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
             let request = LogsRequest { allocation, stderr, follow, tail_lines, only_new: tail == Some(0) };
             let mut chunks = connection.jobs().logs(request).await?.into_inner();
@@ -62,7 +63,8 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
 
 /// One allocation, with its story if that is asked for.
 async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Result<(), Failure> {
-    let (connection, allocation) = (context.connect().await?, target::allocation(id)?);
+    let allocation = target::allocation(id)?;
+    let connection = context.connect().await?;
     let request = GetAllocationRequest { allocation, at };
     let view = connection.jobs().get_allocation(request).await?.into_inner();
     let mut object = view.to_json();
@@ -96,4 +98,26 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
         output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
     };
     output::print(&output::object(context.format, &object, &view.name(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::block_on, failure::EXIT_USAGE};
+
+    // It ended with 1 and told of the missing cell, where a slip in the id is wrong usage whether or not there is one.
+    #[test]
+    fn an_id_that_is_none_is_told_before_a_missing_cell() {
+        let address = "http://127.0.0.1:1".to_owned();
+        let context = Context { address, address_given: None, namespace: None, format: Format::Table };
+        let id = || "web".to_owned();
+        for command in [
+            Alloc::Show { id: id(), at: None, history: false },
+            Alloc::Logs { id: id(), follow: false, stderr: false, tail: None },
+            Alloc::Stop { id: id() },
+        ] {
+            let failed = block_on(run(&context, command)).and_then(|failed| failed);
+            assert_eq!(failed.map_err(|failure| failure.exit), Err(EXIT_USAGE));
+        }
+    }
 }
