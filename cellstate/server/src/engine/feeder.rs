@@ -42,6 +42,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A history that was written for so long after it was opened again has not failed before, as far as the next failure goes.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
+/// How long batches are fed before a leap is tried again for which no picture came: that one was waited for, and nothing was fed.
+const LEAP_PAUSE: Duration = Duration::from_secs(60);
 /// How often is looked meanwhile whether the server ends, and whether there is room.
 const PAUSE_POLL: Duration = Duration::from_millis(50);
 
@@ -93,6 +95,8 @@ struct Feeder<'a> {
     changed_since: Option<Instant>,
     /// When more is to be cleared away.
     retiring_due: Option<Instant>,
+    /// When the next leap may be tried, after one for which no picture came.
+    leap_due: Option<Instant>,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -102,26 +106,12 @@ struct Feeder<'a> {
 
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
-    let settings = &shared.settings;
-    if !settings.history {
+    if !shared.settings.history {
         shared.feed.end();
         return;
     }
     step_back();
-    let mut feeder = Feeder {
-        shared,
-        settings,
-        held: None,
-        reader: None,
-        before,
-        checkpoint_bytes: 0,
-        image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
-        changed_since: None,
-        retiring_due: None,
-        rest: Rest::new(),
-        pause: FIRST_PAUSE,
-        reopened: None,
-    };
+    let mut feeder = Feeder::new(shared, before);
     // What the log had at the start was told to nobody.
     shared.feed.tell(shared.keeper.tail().revision);
     if let Err(error) = feeder.run_on() {
@@ -132,7 +122,25 @@ pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
     shared.feed.end();
 }
 
-impl Feeder<'_> {
+impl<'a> Feeder<'a> {
+    fn new(shared: &'a Arc<Shared>, before: Option<Cell>) -> Self {
+        Self {
+            shared,
+            settings: &shared.settings,
+            held: None,
+            reader: None,
+            before,
+            checkpoint_bytes: 0,
+            image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
+            changed_since: None,
+            retiring_due: None,
+            leap_due: None,
+            rest: Rest::new(),
+            pause: FIRST_PAUSE,
+            reopened: None,
+        }
+    }
+
     /// Goes on to the end, or until it fails for good.
     fn run_on(&mut self) -> Result<(), FeedError> {
         let mut ended = self.run();
@@ -153,7 +161,7 @@ impl Feeder<'_> {
                         return Ok(());
                     }
                     // So that the log, which waited for it, is released. And it shows whether writing works.
-                    ended = self.checkpoint().and_then(|()| self.run());
+                    ended = self.checkpoint().and_then(|_| self.run());
                 }
                 ended => return ended,
             }
@@ -360,8 +368,8 @@ impl Feeder<'_> {
         Pace::new(self.settings, self.image_bytes, self.shared.feed.lag_bytes())
     }
 
-    /// Writes images of the pages that changed, of the picture as it is.
-    fn checkpoint(&mut self) -> Result<(), FeedError> {
+    /// Writes images of the pages that changed, of the picture as it is. False when no picture came.
+    fn checkpoint(&mut self) -> Result<bool, FeedError> {
         self.rest.works();
         let history = self.shared.feed.history();
         self.checkpoint_bytes = self.shared.feed.durable_bytes();
@@ -369,7 +377,7 @@ impl Feeder<'_> {
         let ask = || self.shared.ingress.want_snapshot();
         let Some(cell) = self.shared.picture.wait_for(self.shared.durable_revision(), ask) else {
             self.give_up();
-            return Ok(());
+            return Ok(false);
         };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
             self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
@@ -381,11 +389,14 @@ impl Feeder<'_> {
             history.persist_when_due()?;
         }
         self.give_up();
-        Ok(())
+        Ok(true)
     }
 
     /// Gives up what the history has not got, when the log that keeps it has grown to its bound.
     fn leap_when_due(&mut self) -> Result<(), FeedError> {
+        if self.leap_due.is_some_and(|due| Instant::now() < due) {
+            return Ok(());
+        }
         let log_bytes = self.shared.keeper.size_bytes();
         if log_bytes <= self.settings.log_bytes_max || !is_far_behind(self.settings, self.shared.feed.lag_bytes()) {
             return Ok(());
@@ -396,7 +407,7 @@ impl Feeder<'_> {
     /// Goes on from a checkpoint of the present: what lies between is retired.
     fn leap(&mut self) -> Result<(), FeedError> {
         let before = self.shared.feed.history().newest_revision();
-        self.checkpoint()?;
+        let came = self.checkpoint()?;
         let history = self.shared.feed.history();
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
@@ -413,7 +424,10 @@ impl Feeder<'_> {
             self.shared.feed.gave_up(now - before);
         }
         self.reader = None;
-        self.shared.feed.caught_up(self.checkpoint_bytes);
+        if came {
+            self.shared.feed.caught_up(self.checkpoint_bytes);
+        }
+        self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
         self.shared.feed.fed(0);
         self.give_up();
         Ok(())
@@ -463,5 +477,32 @@ fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
         time_micros: batch.time().micros,
         bytes: batch.bytes().clone(),
         place: Some(LogPlace { segment, offset, bytes }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Server, ServerOptions};
+
+    // The disk was full, and the lag of a history that lacked as much as before read 0.
+    #[tokio::test]
+    async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.history = false;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        while shared.feed.lag_bytes() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        shared.picture.close();
+        let lag_bytes = shared.feed.lag_bytes();
+        let mut feeder = Feeder::new(&shared, None);
+        feeder.leap().unwrap();
+        assert_eq!(shared.feed.lag_bytes(), lag_bytes);
+        assert!(feeder.leap_due.is_some(), "what there is is fed before it is tried again");
+        drop(shared);
+        server.kill().await.unwrap();
     }
 }
