@@ -185,6 +185,7 @@ fn restored_json(restored: &Restored, dir: &Path) -> Value {
             "revisions": loss.revisions(),
             "kept_revision": loss.kept_revision,
             "last_known_revision": loss.last_known_revision,
+            "may_be_more": loss.may_be_more,
             "damages": loss.damages,
             "readable": lost.collect::<Vec<_>>(),
             "readable_unlisted": loss.readable_unlisted,
@@ -211,8 +212,15 @@ fn loss_text(loss: &Loss) -> String {
     for damage in &loss.damages {
         text.push_str(&format!("\nDAMAGED {damage}"));
     }
+    if loss.may_be_more {
+        text.push_str(
+            "\nLOST is how far the log had come: there may have been revisions behind the last one that is known",
+        );
+    }
     if loss.revisions() == 0 {
-        text.push_str("\nnothing is lost: the history had what the log lost");
+        if !loss.may_be_more {
+            text.push_str("\nnothing is lost: the history had what the log lost");
+        }
         return text;
     }
     let (from, to) = (loss.kept_revision + 1, loss.last_known_revision);
@@ -282,6 +290,7 @@ mod tests {
         let loss = Loss {
             kept_revision: 10,
             last_known_revision: 13,
+            may_be_more: false,
             damages: vec!["1.segment offset 512 revision 11: frame checksum".to_owned()],
             readable: vec![lost(12), lost(13)],
             readable_unlisted: 0,
@@ -291,5 +300,8 @@ mod tests {
         assert!(text.contains("\n  12 transaction 5 of session 4 (scheduler/batch)"), "{text}");
         let none = Loss { last_known_revision: 10, readable: Vec::new(), ..loss };
         assert!(loss_text(&none).contains("nothing is lost"));
+        let unknown = Loss { may_be_more: true, ..none };
+        let text = loss_text(&unknown);
+        assert!(text.contains("there may have been revisions") && !text.contains("nothing is lost"), "{text}");
     }
 }

@@ -191,13 +191,23 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
 /// # Errors
 /// When it is no cell, or its identity can't be read.
 pub fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
-    enter(disk, None).map(|entrance| entrance.identity)
+    admit(disk, None).map(|(identity, _)| identity)
 }
 
 /// Reads identity and mark.
-pub(crate) fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance, OpenError> {
+fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance, OpenError> {
+    let (identity, marked) = admit(disk, expect)?;
+    let (mark, mark_file) = marked?;
+    Ok(Entrance { identity, mark, mark_file })
+}
+
+/// The high-water mark, and the file that it stands in; or why there is none.
+pub(crate) type Marked = Result<(Mark, MarkFile), OpenError>;
+
+/// Reads the identity, and the mark as far as there is one: without it a log can't be opened, but looked at.
+pub(crate) fn admit(disk: &dyn Disk, expect: Option<CellId>) -> Result<(Identity, Marked), OpenError> {
     let directory = disk.place();
-    let at = |file: &str, offset, flaw| Damage { file: file.to_owned(), offset, revision: 0, flaw, followed_by: None };
+    let at = |file: &str, flaw| Damage { file: file.to_owned(), offset: 0, revision: 0, flaw, followed_by: None };
     let names = disk.list()?;
     if !names.iter().any(|name| name == identity::NAME) {
         return Err(OpenError::NoCell { directory, file: identity::NAME });
@@ -208,25 +218,35 @@ pub(crate) fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance,
             return Err(OpenError::OtherFormat { directory, file: identity::NAME.to_owned(), expected, found });
         }
         Err(flaw) => {
-            return Err(OpenError::IdentityDamaged { directory, damage: Box::new(at(identity::NAME, 0, flaw)) });
+            return Err(OpenError::IdentityDamaged { directory, damage: Box::new(at(identity::NAME, flaw)) });
         }
     };
     if let Some(expected) = expect.filter(|expected| *expected != identity.cell) {
         let file = identity::NAME.to_owned();
         return Err(OpenError::OtherCell { directory, file, expected, found: identity.cell });
     }
-    if !names.iter().any(|name| name == mark::NAME) {
-        return Err(OpenError::NoMark { directory, damage: Box::new(at(mark::NAME, 0, Flaw::Missing)) });
+    let has_mark = names.iter().any(|name| name == mark::NAME);
+    Ok((identity, read_mark(disk, identity.cell, has_mark)))
+}
+
+fn read_mark(disk: &dyn Disk, cell: CellId, is_there: bool) -> Marked {
+    let directory = disk.place();
+    let damaged = |offset, flaw| {
+        let damage = Damage { file: mark::NAME.to_owned(), offset, revision: 0, flaw, followed_by: None };
+        OpenError::NoMark { directory: disk.place(), damage: Box::new(damage) }
+    };
+    if !is_there {
+        return Err(damaged(0, Flaw::Missing));
     }
-    let mark_file = MarkFile::read(disk, identity.cell)?;
+    let mark_file = MarkFile::read(disk, cell)?;
     let Some(mark) = mark_file.mark() else {
         let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or((0, Flaw::Missing));
         if let Flaw::OtherFormat { expected, found } = flaw {
             return Err(OpenError::OtherFormat { directory, file: mark::NAME.to_owned(), expected, found });
         }
-        return Err(OpenError::NoMark { directory, damage: Box::new(at(mark::NAME, offset, flaw)) });
+        return Err(damaged(offset, flaw));
     };
-    Ok(Entrance { identity, mark, mark_file })
+    Ok((mark, mark_file))
 }
 
 /// Decides whether what was seen can be opened.

@@ -6,7 +6,7 @@ use crate::format::CellId;
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::reader::Frame;
-use crate::recovery::{Cut, Entrance, LOCK, OpenError, enter, judge};
+use crate::recovery::{Cut, LOCK, Marked, OpenError, admit, judge};
 use crate::scan::Tail;
 use crate::segment;
 use crate::survey::Surveyor;
@@ -24,7 +24,7 @@ pub struct Report {
     pub oldest_revision: u64,
     /// The end of the chain of whole frames.
     pub tail: Tail,
-    /// The high-water mark.
+    /// The high-water mark; where it can't be read, that of an empty log, and `refused` says so.
     pub mark: Mark,
     /// All damage, in order of the log; bounded, see the next field.
     pub damages: Vec<Damage>,
@@ -54,15 +54,20 @@ impl Report {
 /// A damaged log is no error but a [`Report`].
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
     let _lock = disk.lock(LOCK)?;
-    let Entrance { identity, mark, mark_file } = enter(disk, expect)?;
+    let (identity, marked) = admit(disk, expect)?;
+    let At { mark, flaws, refused } = mark_of(marked)?;
     let survey = Surveyor::new(disk, identity, mark, visit).walk()?;
-    let refused = judge(&disk.place(), &survey, mark).err();
+    let mut damages = Vec::new();
+    if let Some(OpenError::NoMark { damage, .. }) = &refused {
+        damages.push(Damage::clone(damage));
+    }
+    let refused = refused.or_else(|| judge(&disk.place(), &survey, mark).err());
     let torn = survey.torn.clone().filter(|_| refused.is_none());
-    let mut damages = survey.damages.clone();
+    damages.extend(survey.damages.iter().cloned());
     if let Some(torn) = &torn {
         damages.retain(|damage| *damage != torn.damage);
     }
-    let mark_damages = mark_file.flaws.iter().map(|(offset, flaw)| Damage {
+    let mark_damages = flaws.iter().map(|(offset, flaw)| Damage {
         file: mark::NAME.to_owned(),
         offset: *offset,
         revision: 0,
@@ -84,6 +89,26 @@ pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Fr
     })
 }
 
+/// How far a log had come, as far as that is known.
+struct At {
+    mark: Mark,
+    /// What is wrong with a slot of it.
+    flaws: Vec<(u64, Flaw)>,
+    /// Why there is no mark.
+    refused: Option<OpenError>,
+}
+
+/// A log without its mark is looked at as one of which nobody knows how far it had come.
+fn mark_of(marked: Marked) -> Result<At, OpenError> {
+    match marked {
+        Ok((mark, file)) => Ok(At { mark, flaws: file.flaws, refused: None }),
+        Err(error @ OpenError::NoMark { .. }) => {
+            Ok(At { mark: Mark::default(), flaws: Vec::new(), refused: Some(error) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What [`verify_kept`] found.
 #[derive(Debug, Default)]
 pub struct KeptReport {
@@ -100,7 +125,8 @@ pub struct KeptReport {
 /// As [`verify`]. A kept segment that the disk can't read is no error, but damage.
 pub fn verify_kept(disk: &dyn Disk, expect: Option<CellId>) -> Result<KeptReport, OpenError> {
     let _lock = disk.lock(LOCK)?;
-    let Entrance { identity, mark, .. } = enter(disk, expect)?;
+    let (identity, marked) = admit(disk, expect)?;
+    let At { mark, .. } = mark_of(marked)?;
     // Without any segment of the log there is no cell, which is `verify`'s to say.
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
         return Ok(KeptReport::default());

@@ -319,6 +319,28 @@ fn a_flipped_bit_in_a_mark_slot_or_the_identity_is_found() {
     assert!(matches!(try_open(&disk).err().unwrap(), OpenError::NoMark { .. }));
 }
 
+// Without its mark a log could not even be looked at: `restore --accept-loss` ended with the advice to use it.
+#[test]
+fn a_log_without_its_mark_is_read_and_not_opened() {
+    let disk = damaged_log(false);
+    let whole = verify(&disk, None, &mut |_| {}).unwrap();
+    assert!(whole.is_sound());
+    disk.flip_bit("MARK", 50, 0);
+    disk.flip_bit("MARK", 4096 + 50, 0);
+    for erased in [false, true] {
+        if erased {
+            disk.erase("MARK");
+        }
+        let mut frames = 0;
+        let report = verify(&disk, None, &mut |_| frames += 1).unwrap();
+        assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
+        assert_eq!((frames, report.tail, report.mark), (whole.frames, whole.tail, Mark::default()));
+        assert_eq!((report.damages.len(), report.damages[0].file.as_str()), (1, "MARK"));
+        assert!(verify_kept(&disk, None).unwrap().damages.is_empty());
+        assert_eq!(identity(&disk).unwrap(), whole.identity);
+    }
+}
+
 #[test]
 fn verify_lists_all_damage_and_shows_all_whole_frames() {
     let disk = damaged_log(true);

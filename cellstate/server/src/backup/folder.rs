@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use plenum_history::History;
-use plenum_journal::{ChainHash, Frame, RealDisk, Report, Tail};
+use plenum_journal::{ChainHash, Frame, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
@@ -29,6 +29,8 @@ pub struct Loss {
     /// The last revision that is known to have been there: from the log's high-water mark, or from what stands behind the damage. There
     /// may have been more, within the last 100 ms.
     pub last_known_revision: u64,
+    /// The high-water mark is lost as well: nobody knows how far the log had come, and there may have been more of it.
+    pub may_be_more: bool,
     /// All damage of the log, each with its place.
     pub damages: Vec<String>,
     /// Revisions behind the damage that can still be read, and not be followed: what came before them is missing. Oldest first, at most
@@ -180,7 +182,8 @@ fn conclude(
     }
     let last_known_revision = [kept_revision, report.mark.revision, report.tail.revision, last_seen].into_iter().max();
     let last_known_revision = last_known_revision.unwrap_or(kept_revision);
-    let loss = Loss { kept_revision, last_known_revision, damages, readable, readable_unlisted };
+    let may_be_more = matches!(report.refused, Some(OpenError::NoMark { .. }));
+    let loss = Loss { kept_revision, last_known_revision, may_be_more, damages, readable, readable_unlisted };
     Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })
 }
 

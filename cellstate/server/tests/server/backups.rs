@@ -320,6 +320,30 @@ async fn what_the_log_lost_and_the_history_has_is_not_lost() {
     server.shutdown().await.unwrap();
 }
 
+// Neither `verify` nor `restore --accept-loss` looked at such a log, and the second ended with the advice to use it.
+#[tokio::test]
+async fn a_log_whose_mark_is_gone_is_gone_on_from_and_nobody_says_that_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 1).await;
+    let last = grant(&mut session, 1, job, 0).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    std::fs::remove_file(dir.path().join("log/MARK")).unwrap();
+    let refused = plenum_server::Server::start(crate::client::options(dir.path())).await.err().unwrap();
+    assert!(refused.code() == "DAMAGED_LOG" && refused.to_string().contains("--accept-loss"), "{refused}");
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert_eq!(report.violations.len(), 1, "{:?}", report.violations);
+    assert!(report.violations[0].what.contains("MARK") && report.to_revision == last, "{report:?}");
+    let target = dir.path().join("new");
+    let refused = restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let restored = restore(dir.path(), &target, &options).unwrap();
+    let loss = restored.loss.unwrap();
+    assert_eq!((loss.revisions(), loss.may_be_more, restored.manifest.revision), (0, true, last));
+    start(&target).await.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_broken_tail_is_given_up_only_when_asked_and_what_is_lost_is_named() {
     let dir = tempfile::tempdir().unwrap();
