@@ -144,6 +144,38 @@ fn a_cell_that_was_killed_as_a_whole_goes_on_where_it_was() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+// Those of before were taken for this run's: as ready as when they were killed, with a third of this machine each, and the job was
+// refused. What had fitted was placed on one without an agent.
+#[test]
+fn a_cell_that_was_killed_and_has_fewer_machines_now_judges_by_these() {
+    let stage = Stage::new();
+    let mut dev = stage.dev(&["--machines", "3"]);
+    let machines = eventually("all machines are ready", || {
+        let machines = stage.try_ask(&dev.address, &["machine", "list"]).ok()?;
+        (machines["items"].as_array()?.len() == 3).then_some(machines)
+    });
+    dev.process.signal(Signal::SIGSTOP);
+    for part in [" server --dir", " agent --name", " scheduler"] {
+        stage.processes(part).iter().for_each(Found::kill);
+    }
+    dev.process.kill();
+
+    let share = machines["items"][0]["capacity"]["cpu_millis"].as_i64().unwrap();
+    let text = format!(
+        "name = \"large\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+         resources = {{ cpu = \"{}m\", memory = \"16MiB\" }}\n",
+        share * 2
+    );
+    let file = stage.file("large.toml", &text);
+    let done = stage.run(&["dev", &file, "--until-done", "--dir", &stage.word("cell"), "--machines", "1"]);
+    done.says(0, &["large: complete"]);
+
+    let dev = stage.dev(&[]);
+    let known = stage.ask(&dev.address, &["machine", "list"]);
+    let known: Vec<&str> = known["items"].as_array().unwrap().iter().filter_map(|each| each["name"].as_str()).collect();
+    assert_eq!(known, ["machine-1"], "what has no agent any more is gone");
+}
+
 /// Thirty tasks that write down that they ran.
 const COUNTED: &str = r#"
 name = "counted"

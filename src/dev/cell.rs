@@ -5,12 +5,9 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::{
         linux::net::SocketAddrExt,
-        unix::{
-            fs::MetadataExt,
-            net::{SocketAddr, UnixListener},
-        },
+        unix::net::{SocketAddr, UnixListener},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -20,8 +17,9 @@ use tokio::{
 };
 
 use super::{
-    folder::Folder,
+    folder::{Folder, written},
     keeper::{Keeper, PartSpec},
+    machines,
     plan::Plan,
     progress::Progress,
     signals::Signals,
@@ -136,8 +134,7 @@ impl<'dev> DevCell<'dev> {
                 self.start(&format!("scheduler-{scheduler}"), arguments, vec![("PLENUM_ADDR", address.into())]);
             self.schedulers.push(keeper);
         }
-        for number in 1..=self.plan.machines {
-            let machine = format!("machine-{number}");
+        for machine in machines::names(self.plan.machines) {
             let mut agent = arguments([
                 "agent".into(),
                 "--name".into(),
@@ -214,12 +211,6 @@ fn arguments<const N: usize>(arguments: [OsString; N]) -> Vec<OsString> {
     let mut all = arguments.to_vec();
     all.extend(["--output".into(), "json".into(), "--with-parent".into(), std::process::id().to_string().into()]);
     all
-}
-
-/// Which file it is and when it was written; none if there is none.
-fn written(path: &Path) -> Option<(u64, i64, i64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// This port, or any for 0, if nobody listens there.

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     fs::{self, DirBuilder},
     io::{self, Read, Seek},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -96,6 +96,12 @@ impl Folder {
             let _ = fs::remove_file(self.path.join("address"));
         }
     }
+}
+
+/// Which file it is and when it was written; none if there is none.
+pub(super) fn written(path: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 fn temporary() -> io::Result<PathBuf> {

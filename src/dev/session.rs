@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_proto::v1::{JobView, ListRequest, MachineState, MachineView, SubmitRequest};
+use plenum_proto::v1::{JobView, MachineView, SubmitRequest};
 use tokio::time::sleep;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     changes::Changes,
     fit,
     folder::Folder,
+    machines::Machines,
     plan::{Plan, shape},
     progress::Progress,
     summary::{self, Times},
@@ -62,11 +63,13 @@ impl Session<'_> {
         let address = cell.start_server().await?;
         let agents_log = self.folder.log("agent-machine-1");
         let printed_from = Folder::log_bytes(&agents_log);
+        let machines = Machines::before_agents(self.folder, self.plan.machines);
         cell.start_others(&address);
         let work = async {
             let connection = Connection::open(&address).await?;
             self.tell_address(&address);
-            let machines = self.machines(&connection).await?;
+            self.remove_earlier(&machines, &connection).await;
+            let machines = self.ready(&machines, &connection).await?;
             self.tell_missing_isolation(&Folder::printed_since(&agents_log, printed_from, AGENT_LOG_BYTES_MAX));
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
@@ -103,19 +106,28 @@ impl Session<'_> {
         }
     }
 
+    /// Machines that only an earlier run had are no reason to end this one.
+    async fn remove_earlier(&self, machines: &Machines, connection: &Connection) {
+        match machines.remove_earlier(self.folder, connection).await {
+            Err(failure) => self.progress.say(&format!("machines of earlier runs stay: {}", failure.message)),
+            Ok(stay) => stay.iter().for_each(|name| {
+                self.progress.say(&format!(
+                    "{name} of an earlier run has tasks, and no agent now: `plenum machine remove {name} --force` gives them up"
+                ));
+            }),
+        }
+    }
+
     /// The machines of this cell's agents, once all have registered.
-    async fn machines(&self, connection: &Connection) -> Result<Vec<MachineView>, Failure> {
+    async fn ready(&self, machines: &Machines, connection: &Connection) -> Result<Vec<MachineView>, Failure> {
         let deadline = Instant::now() + MACHINES_TIMEOUT;
         loop {
-            let answer = connection.inspect().list_machines(ListRequest::default()).await;
-            let found = answer.map(|answer| answer.into_inner().machines).unwrap_or_default();
-            let mut ready = found;
-            ready.retain(|machine| machine.state() == MachineState::Ready);
-            if ready.len() >= self.plan.machines as usize {
-                return Ok(ready);
-            }
+            let registered = match machines.ready(connection).await {
+                Ok(ready) => return Ok(ready),
+                Err(registered) => registered,
+            };
             if Instant::now() > deadline {
-                let what = format!("{} of {} agents have registered in time", ready.len(), self.plan.machines);
+                let what = format!("{registered} of {} agents have registered in time", self.plan.machines);
                 let hint = format!("see the logs in {}", self.folder.path().join("logs").display());
                 return Err(Failure::new("PART_FAILED", what).with_hint(hint));
             }

@@ -12,7 +12,7 @@ mod surroundings;
 use std::{
     fs::{self, File, TryLockError},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -164,6 +164,15 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
 
 fn remembered_file(directory: &AgentDirectory) -> PathBuf {
     directory.root().join("cell.json")
+}
+
+/// The file that an agent of this directory writes anew with each registration, and the revision that it had seen then: at that one
+/// the cell knew what it offers. `None` before the first one.
+#[must_use]
+pub fn registration(directory: &Path) -> (PathBuf, Option<u64>) {
+    let path = remembered_file(&AgentDirectory::new(directory.to_owned()));
+    let remembered = durable::read::<Remembered>(&path).ok().flatten();
+    (path, remembered.map(|remembered| remembered.revision))
 }
 
 struct Agent {

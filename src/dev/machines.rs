@@ -1,0 +1,103 @@
+//! The machines of a development cell: which of those that the cell knows its own agents serve now.
+//!
+//! In a directory that stays, the cell also knows machines of earlier runs, for as long as their leases hold: as ready as they
+//! were, with the share that each of them had.
+
+use std::{fs, path::PathBuf};
+
+use plenum_proto::v1::{ListRequest, MachineState, MachineView, RemoveMachineRequest};
+
+use super::folder::{Folder, written};
+use crate::{connect::Connection, failure::Failure};
+
+/// How the names of a development cell's machines begin.
+const NAME: &str = "machine-";
+
+/// The names of so many machines.
+pub(super) fn names(count: u32) -> impl Iterator<Item = String> {
+    (1..=count).map(|number| format!("{NAME}{number}"))
+}
+
+/// Finds out which agents have registered since this was made.
+pub(super) struct Machines {
+    agents: Vec<Agent>,
+    count: u32,
+}
+
+/// An agent's directory, and what it had written of its last registration.
+struct Agent {
+    machine: String,
+    directory: PathBuf,
+    before: Option<(u64, i64, i64)>,
+}
+
+impl Machines {
+    /// To be made before the agents are started.
+    pub(super) fn before_agents(folder: &Folder, count: u32) -> Self {
+        let agent = |machine: String| {
+            let directory = folder.agent(&machine);
+            let before = written(&plenum_agent::registration(&directory).0);
+            Agent { machine, directory, before }
+        };
+        Self { agents: names(count).map(agent).collect(), count }
+    }
+
+    /// The agents that have registered, and a revision at which the cell knows what all of them offer.
+    fn registered(&self) -> (usize, u64) {
+        let mut known = (0, 0);
+        for agent in &self.agents {
+            let (file, revision) = plenum_agent::registration(&agent.directory);
+            if written(&file) != agent.before
+                && let Some(revision) = revision
+            {
+                known = (known.0 + 1, known.1.max(revision));
+            }
+        }
+        known
+    }
+
+    /// What the agents offer, once all of them have registered and can be used; until then how many have.
+    pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, usize> {
+        let (registered, revision) = self.registered();
+        if registered < self.agents.len() {
+            return Err(registered);
+        }
+        let answer = connection.inspect().list_machines(ListRequest::default()).await;
+        let answer = answer.map(tonic::Response::into_inner).unwrap_or_default();
+        let mut ready = answer.machines;
+        ready.retain(|machine| machine.state() == MachineState::Ready && !self.is_earlier(&machine.name));
+        let is_served = |agent: &Agent| ready.iter().any(|machine| machine.name == agent.machine);
+        let served = self.agents.iter().filter(|agent| is_served(agent)).count();
+        if answer.revision < revision || served < self.agents.len() { Err(served) } else { Ok(ready) }
+    }
+
+    /// True for a machine of an earlier run with more of them.
+    fn is_earlier(&self, name: &str) -> bool {
+        name.strip_prefix(NAME).and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number > self.count)
+    }
+
+    /// Takes machines of earlier runs out of the cell, which this one has no agents for: what was placed there would wait for their
+    /// leases, and then to be given up. Gives the names of those that stay because of their tasks, which may run on without an agent.
+    pub(super) async fn remove_earlier(
+        &self,
+        folder: &Folder,
+        connection: &Connection,
+    ) -> Result<Vec<String>, Failure> {
+        let known = connection.inspect().list_machines(ListRequest::default()).await?.into_inner().machines;
+        let mut stay = Vec::new();
+        for machine in known.iter().filter(|machine| self.is_earlier(&machine.name)) {
+            // An agent that is still ending holds its lock; one with a directory elsewhere is none of ours.
+            let lock = fs::File::open(folder.agent(&machine.name).join("lock"));
+            if machine.state() == MachineState::Gone || !lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+                continue;
+            }
+            if machine.allocations > 0 || machine.unknown_tasks > 0 {
+                stay.push(machine.name.clone());
+                continue;
+            }
+            let request = RemoveMachineRequest { name: machine.name.clone(), force: true };
+            connection.inspect().remove_machine(request).await?;
+        }
+        Ok(stay)
+    }
+}
