@@ -88,6 +88,8 @@ fn a_job_goes_on_when_the_server_is_killed() {
     eventually("the cell answers again", || stage.try_ask(&dev.address, &["status"]).ok());
     assert!(tasks.iter().all(Found::is_there), "the tasks did not notice");
     ends_well(&stage, dev);
+    let told = stage.text("dev.err");
+    assert!(told.contains("with conflicts, since the server was last started"), "what it counts: {told}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
     cell::DevCell,
     changes::Changes,
     fit,
-    folder::Folder,
+    folder::{Folder, written},
     machines::Machines,
     plan::{Plan, shape},
     progress::Progress,
@@ -158,6 +158,9 @@ impl Session<'_> {
 
     /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
     async fn follow(&self, connection: &Connection, submitted: &Submitted) -> Result<Ended, Failure> {
+        // A server writes it anew with each start.
+        let address_file = parts::address_file(&self.folder.server());
+        let begun = written(&address_file);
         let mut changes = Changes::new(connection.clone());
         let mut first_start = None;
         let mut last_answer = Instant::now();
@@ -178,7 +181,8 @@ impl Session<'_> {
             views.iter().for_each(|view| self.progress.show(view));
             if self.plan.until_done && !views.is_empty() && views.iter().all(has_ended) {
                 self.progress.finish();
-                let times = Times { first_start, whole: self.started.elapsed() };
+                let server_restarted = written(&address_file) != begun;
+                let times = Times { first_start, whole: self.started.elapsed(), server_restarted };
                 summary::print(connection, &views, times, self.progress).await?;
                 return Ok(ended(&views));
             }

@@ -20,6 +20,8 @@ const STDERR_LINES: usize = 10;
 pub(super) struct Times {
     pub(super) first_start: Option<Duration>,
     pub(super) whole: Duration,
+    /// The server died and was started again: it counts what it decided since then.
+    pub(super) server_restarted: bool,
 }
 
 /// Prints the jobs' last lines on standard output, and what it took on standard error.
@@ -99,8 +101,9 @@ fn text(jobs: &[JobView], times: Times, transactions: u64, conflicts: u64) -> St
     let ended: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.name(), job_state(job.state()))).collect();
     let first =
         times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", span_of(time)));
+    let since = if times.server_restarted { ", since the server was last started" } else { "" };
     format!(
-        "{} in {}\n{} run in {}{first}; {}, {conflicts} with conflicts",
+        "{} in {}\n{} run in {}{first}; {}, {conflicts} with conflicts{since}",
         ended.join(", "),
         span_of(times.whole),
         counted(done, "task"),
@@ -139,11 +142,12 @@ mod tests {
             groups: vec![GroupView { done: 10, attempts: 11, ..GroupView::default() }],
             ..JobView::default()
         };
-        let times = Times { first_start: Some(Duration::from_millis(412)), whole: Duration::from_millis(3_250) };
-        assert_eq!(
-            text(&[job], times, 34, 2),
-            "words complete in 3.2s\n10 tasks run in 11 allocations, the first started after 412.0ms; 34 transactions, 2 \
-             with conflicts"
-        );
+        let (first_start, whole) = (Some(Duration::from_millis(412)), Duration::from_millis(3_250));
+        let times = Times { first_start, whole, server_restarted: false };
+        let words = "words complete in 3.2s\n10 tasks run in 11 allocations, the first started after 412.0ms; 34 transactions, 2 \
+                     with conflicts";
+        assert_eq!(text(std::slice::from_ref(&job), times, 34, 2), words);
+        let restarted = Times { server_restarted: true, ..times };
+        assert_eq!(text(&[job], restarted, 34, 2), format!("{words}, since the server was last started"));
     }
 }
