@@ -1,6 +1,9 @@
 //! Reading the fields of a table: every name is known or refused, every value is of its kind and within its bounds.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, btree_map},
+    ops::Range,
+};
 
 use super::{
     constraint,
@@ -182,7 +185,13 @@ pub(super) fn options(node: &Node, path: &str) -> Result<BTreeMap<String, String
                 );
                 return Err(Fault::value(entry.name_at.clone(), what));
             }
-            flat.insert(name, value);
+            match flat.entry(name) {
+                btree_map::Entry::Vacant(vacant) => vacant.insert(value),
+                btree_map::Entry::Occupied(known) => {
+                    let what = format!("`{path}.{}` is given twice: as a dotted name, and in a table", known.key());
+                    return Err(Fault::value(entry.name_at.clone(), what).with_hint("leave one of them out"));
+                }
+            };
         }
     }
     if flat.len() > OPTIONS_MAX {

@@ -354,6 +354,24 @@ fn options_of_a_teams_own_scheduler_are_flattened() {
     check(&format!("{HEAD}{GROUP}[options]\na = [1]\n"), "JOB_FILE_VALUE", &["`options.a` is a list"]);
 }
 
+// One of them overwrote the other without a word.
+#[test]
+fn an_option_that_is_given_twice_is_refused() {
+    let head = HEAD.replace("batch", "gangs");
+    let options = "[options]\n\"limits.tasks\" = 3\nlimits = { tasks = 4 }\n";
+    check(
+        &format!("{head}{GROUP}{options}"),
+        "JOB_FILE_VALUE",
+        &["job.toml:8:12", "`options.limits.tasks` is given twice"],
+    );
+    let options = "[options]\nlimits = { \"a.b\" = 3, a = { b = 3 } }\n";
+    check(
+        &format!("{head}{GROUP}{options}"),
+        "JOB_FILE_VALUE",
+        &["job.toml:7:", "`options.limits.a.b` is given twice"],
+    );
+}
+
 #[test]
 fn options_that_nobody_reads_are_refused() {
     let options = "[options]\npolicy = \"fifo\"\n";
