@@ -83,6 +83,9 @@ fn failure(error: &BackupError) -> Failure {
     }
 }
 
+/// Names that are tried for a draft.
+const ATTEMPTS_MAX: u32 = 1000;
+
 /// A backup that is being written, under a name that nobody takes for one. Removed unless it is finished.
 struct Draft {
     path: PathBuf,
@@ -99,11 +102,17 @@ impl Draft {
         } else {
             out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
         };
-        let path = folder.join(format!(".plenum-backup-{}.partial", std::process::id()));
-        // Jobs' environments are in it, which others shall not read.
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| Failure::io(format!("{} can't be made", path.display()), &error))?;
-        Ok(Self { path, file, finished: false })
+        let mut attempt = 0;
+        loop {
+            let path = folder.join(format!(".plenum-backup-{}-{attempt}.partial", std::process::id()));
+            // Jobs' environments are in it, which others shall not read.
+            match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok(Self { path, file, finished: false }),
+                // What a killed process of the same number left, or one on another machine that shares the folder writes.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS_MAX => attempt += 1,
+                Err(error) => return Err(Failure::io(format!("{} can't be made", path.display()), &error)),
+            }
+        }
     }
 
     fn failed(&self, error: &io::Error) -> Failure {
@@ -256,6 +265,17 @@ mod tests {
         let failure = draft.finish(&folder.path().join("x")).unwrap_err();
         assert_eq!(failure.code, "DAMAGED_BACKUP", "{failure}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    // In a container, where each backup is process 1, the first one that was killed refused all later ones.
+    #[test]
+    fn what_a_killed_backup_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = Draft::begin(folder.path()).unwrap();
+        let next = Draft::begin(folder.path()).unwrap();
+        assert_ne!(left.path, next.path);
+        drop(next);
+        assert!(left.path.exists(), "whether somebody still writes it is not known");
     }
 
     #[test]
