@@ -38,6 +38,7 @@ impl Store {
         if !path.exists() {
             make(folder, &path, options)?;
         }
+        give_journal(&path).map_err(|source| OpenError::Folder { path: path.clone(), source })?;
         let reason = match attempt(&path, options) {
             Ok(store) => return Ok((store, None)),
             Err(Attempt::JournalUnreadable(reason)) => reason,
@@ -174,19 +175,15 @@ fn open_database(path: &Path, options: &Options) -> fjall::Result<Store> {
     Ok(Store { index, filters, blocks, images, pages, database, unsynced_bytes: AtomicU64::new(0) })
 }
 
-/// Moves fjall's journals out of the store. Empty ones take their place: when there is none at all, fjall begins to
-/// number its changes anew, and old rows hide new ones.
+/// Moves fjall's journals out of the store, the newest first: whenever this ends early, what is left is where they begin. Empty ones take
+/// their place, see [`give_journal`].
 fn set_journal_aside(folder: &Path, store: &Path) -> io::Result<PathBuf> {
     let aside = folder.join(SET_ASIDE_FOLDER);
     if aside.try_exists()? {
         fs::remove_dir_all(&aside)?;
     }
     fs::create_dir(&aside)?;
-    for entry in fs::read_dir(store)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "jnl") {
-            continue;
-        }
+    for path in journals(store)?.into_iter().rev() {
         if let Some(name) = path.file_name() {
             fs::rename(&path, aside.join(name))?;
             File::create(&path)?.sync_all()?;
@@ -194,4 +191,45 @@ fn set_journal_aside(folder: &Path, store: &Path) -> io::Result<PathBuf> {
     }
     File::open(store)?.sync_all()?;
     Ok(aside)
+}
+
+/// Makes an empty journal where there is none, as when setting it aside was cut off or found no room: without any, fjall begins to number
+/// its changes anew, and old rows hide new ones.
+fn give_journal(store: &Path) -> io::Result<()> {
+    if journals(store)?.is_empty() {
+        tracing::warn!(store = %store.display(), "the history's store has lost its journal; it gets an empty one");
+        File::create(store.join("0.jnl"))?.sync_all()?;
+        File::open(store)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Fjall's journals, the oldest first.
+fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(store)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            found.push(path);
+        }
+    }
+    let number = |path: &PathBuf| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+    found.sort_by_key(number);
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn journals_are_in_the_order_in_which_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["10.jnl", "9.jnl", "lock", "2.jnl"] {
+            File::create(folder.path().join(name)).unwrap();
+        }
+        let found = journals(folder.path()).unwrap();
+        assert_eq!(found, ["2.jnl", "9.jnl", "10.jnl"].map(|name| folder.path().join(name)));
+    }
 }

@@ -519,3 +519,26 @@ fn damage_tables(folder: &Path, round: usize) {
         }
     });
 }
+
+/// Who sets a journal aside was killed before an empty one was in its place. The store then numbered its changes anew, so that rows from
+/// before hid all that was written later.
+#[test]
+fn a_store_whose_journal_is_gone_goes_on_with_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 3000, 200)).unwrap();
+        history.persist().unwrap();
+    }
+    journals(folder.path()).into_iter().for_each(|journal| std::fs::remove_file(journal).unwrap());
+    {
+        let (history, opened) = open(folder.path());
+        assert_eq!(opened.newest_revision, 3000);
+        history.append(&batches(3001, 3090, 200)).unwrap();
+        history.persist().unwrap();
+        history.store().unwrap().compact(Shelf::Index).unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_revision, 3090);
+    feed_again_and_check(&history, 3090);
+}
