@@ -33,6 +33,8 @@ const GATHERING: Duration = Duration::from_millis(5);
 
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
+/// Before it is tried again what could not be cleared away.
+const RETIRING_FAILED_PAUSE: Duration = Duration::from_secs(60);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -456,7 +458,10 @@ impl<'a> Feeder<'a> {
                     tracing::info!(oldest = retirement.oldest, before = oldest, "old history is retired");
                 }
             }
-            Err(error) => tracing::warn!(error, "old history could not be cleared away"),
+            Err(error) => {
+                tracing::warn!(error, "old history could not be cleared away");
+                self.retiring_due = Some(Instant::now() + RETIRING_FAILED_PAUSE);
+            }
         }
         let oldest = history.oldest_revision();
         self.shared.keeper.give_up(oldest);
@@ -502,6 +507,27 @@ mod tests {
         feeder.leap().unwrap();
         assert_eq!(shared.feed.lag_bytes(), lag_bytes);
         assert!(feeder.leap_due.is_some(), "what there is is fed before it is tried again");
+        drop(shared);
+        server.kill().await.unwrap();
+    }
+
+    // While nothing was fed, it was tried again at once, without end and with a warning each time.
+    #[tokio::test]
+    async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.history = false;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        // Its store can't be opened again.
+        let lock = dir.path().join("history/store/lock");
+        std::fs::remove_file(&lock).unwrap();
+        std::fs::create_dir(&lock).unwrap();
+        assert!(shared.feed.history().reopen().is_err());
+        let mut feeder = Feeder::new(&shared, None);
+        feeder.retiring_due = Some(Instant::now());
+        feeder.give_up();
+        assert!(feeder.retiring_due.is_some_and(|due| due > Instant::now() + RETIRING_PAUSE));
         drop(shared);
         server.kill().await.unwrap();
     }
