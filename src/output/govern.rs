@@ -121,11 +121,14 @@ impl Row for SchedulerView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            scheduler_state(self).to_owned(),
+            or_dash(scheduler_state(self).unwrap_or_default()),
             self.jobs.to_string(),
             self.waiting_tasks.to_string(),
             self.live_tasks.to_string(),
-            format!("{}/{}", self.connected, self.sessions),
+            match self.connected {
+                Some(connected) => format!("{connected}/{}", self.sessions),
+                None => self.sessions.to_string(),
+            },
         ]
     }
 
@@ -147,11 +150,12 @@ impl Row for SchedulerView {
     }
 }
 
-fn scheduler_state(view: &SchedulerView) -> &'static str {
+/// None of the past, of which nobody knows who was connected.
+fn scheduler_state(view: &SchedulerView) -> Option<&'static str> {
     match view {
-        SchedulerView { paused: true, .. } => "paused",
-        SchedulerView { connected: 0, .. } => "away",
-        _ => "connected",
+        SchedulerView { paused: true, .. } => Some("paused"),
+        SchedulerView { connected: Some(0), .. } => Some("away"),
+        SchedulerView { connected, .. } => connected.map(|_| "connected"),
     }
 }
 
@@ -258,6 +262,17 @@ mod tests {
             let constraint = crate::job_file::constraint(text);
             assert_eq!(constraint.map(|constraint| rule(&constraint)), Ok(text.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_scheduler_of_the_past_is_not_said_to_be_away() {
+        let view =
+            |connected| SchedulerView { name: "ml".to_owned(), sessions: 2, connected, ..SchedulerView::default() };
+        let states = [Some(0), Some(1), None].map(|connected| view(connected).cells().swap_remove(1));
+        assert_eq!(states, ["away", "connected", "-"]);
+        assert_eq!(view(None).to_json()["connected"], Value::Null);
+        assert_eq!(view(None).to_json()["state"], Value::Null);
+        assert_eq!((view(Some(1)).cells().pop(), view(None).cells().pop()), (Some("1/2".into()), Some("2".into())));
     }
 
     #[test]

@@ -137,13 +137,14 @@ impl v1::govern_server::Govern for GovernService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, &["name", "paused"])?;
         let (cell, limit) = self.listed(&wire).await?;
-        let (shared, revision) = (self.shared.clone(), cell.revision().0);
+        let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
+        let revision = cell.revision().0;
         // Looks at all jobs.
         let read = cell.read(&self.shared.reads, move |cell| {
             let passes = |row: &v1::SchedulerView| {
                 filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
             };
-            Ok(page(scheduler_views(&shared, cell).into_values(), limit, passes))
+            Ok(page(scheduler_views(present.as_deref(), cell).into_values(), limit, passes))
         });
         let (schedulers, truncated) = read.await?;
         Ok(Response::new(v1::ListSchedulersResponse { revision, schedulers, truncated }))
@@ -231,22 +232,23 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
     view
 }
 
-/// Everybody who schedules: has a session, jobs, or is paused.
-fn scheduler_views(shared: &Shared, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
+/// Everybody who schedules: has a session, jobs, or is paused. Of the past nobody knows who was connected: `present` is none then.
+fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
     let mut views: BTreeMap<String, v1::SchedulerView> = BTreeMap::new();
     let mut view = |name: &str, change: &mut dyn FnMut(&mut v1::SchedulerView)| {
-        let new = || v1::SchedulerView { name: name.to_owned(), ..v1::SchedulerView::default() };
+        let connected = present.map(|_| 0);
+        let new = || v1::SchedulerView { name: name.to_owned(), connected, ..v1::SchedulerView::default() };
         change(views.entry(name.to_owned()).or_insert_with(new));
     };
     cell.scheduler_names().iter().for_each(|name| view(name, &mut |_| {}));
     cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
     {
-        let known = shared.sessions.lock();
+        let known = present.map(|shared| shared.sessions.lock());
         for session in cell.sessions() {
-            let connected = known.is_connected(session.id);
+            let is_connected = known.as_ref().is_some_and(|known| known.is_connected(session.id));
             view(&session.scheduler, &mut |row| {
                 row.sessions += 1;
-                row.connected += u32::from(connected);
+                row.connected = row.connected.map(|connected| connected + u32::from(is_connected));
             });
         }
     }

@@ -173,9 +173,16 @@ impl v1::inspect_server::Inspect for InspectService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
+        if present.is_none() && filter.asks_for("connected") {
+            return Err(Failure::invalid(
+                "filter: who was connected is not kept, so `connected` can't be asked for with `at`",
+            )
+            .into());
+        }
         let cell = past::cell(&self.shared, wire.at).await?;
-        let shared = self.shared.clone();
-        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_sessions(&shared, cell, &filter, limit)));
+        let read = move |cell: &Cell| Ok(list_sessions(present.as_deref(), cell, &filter, limit));
+        let listed = cell.read(&self.shared.reads, read);
         Ok(Response::new(listed.await?))
     }
 }
@@ -206,15 +213,16 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
     response
 }
 
-fn list_sessions(shared: &Shared, cell: &Cell, filter: &Filter, limit: usize) -> v1::ListSessionsResponse {
+/// `present`: none of the past, of which nobody knows who was connected.
+fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: usize) -> v1::ListSessionsResponse {
     let mut response = v1::ListSessionsResponse { revision: cell.revision().0, ..Default::default() };
-    let known = shared.sessions.lock();
+    let known = present.map(|shared| shared.sessions.lock());
     for session in cell.sessions() {
-        let connected = known.is_connected(session.id);
+        let connected = known.as_ref().map(|known| known.is_connected(session.id));
         let passes = filter.passes(|field| match field {
             "scheduler" => Some(session.scheduler.to_string()),
             "principal" => Some(session.principal.to_string()),
-            _ => Some(connected.to_string()),
+            _ => connected.map(|connected| connected.to_string()),
         });
         if !passes {
             continue;

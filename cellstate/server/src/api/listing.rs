@@ -45,6 +45,11 @@ impl Filter {
         Ok(Self { terms })
     }
 
+    /// Whether a field is asked for at all.
+    pub(super) fn asks_for(&self, field: &str) -> bool {
+        self.terms.iter().any(|term| term.field == field)
+    }
+
     /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
     pub(super) fn passes(&self, value: impl Fn(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)

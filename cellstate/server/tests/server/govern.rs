@@ -1,6 +1,8 @@
 //! What operators lay down: quotas, partitions, pauses, drains; holds of schedulers, launches, and tasks that nobody knows.
 
-use plenum_proto::v1::{self, cell_client::CellClient, govern_client::GovernClient, jobs_client::JobsClient};
+use plenum_proto::v1::{
+    self, cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
+};
 use tonic::Code;
 
 use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
@@ -61,7 +63,7 @@ async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_w
     assert_eq!((refused.code.as_str(), refused.retry_after_micros > 0), ("SCHEDULER_PAUSED", true));
     let rows = govern.list_schedulers(list()).await.unwrap().into_inner().schedulers;
     let batch = rows.iter().find(|row| row.name == "batch").unwrap();
-    assert_eq!((batch.paused, batch.connected, batch.jobs, batch.waiting_tasks), (true, 1, 1, 1));
+    assert_eq!((batch.paused, batch.connected, batch.jobs, batch.waiting_tasks), (true, Some(1), 1, 1));
     govern.pause_scheduler(pause(false)).await.unwrap();
     session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap();
 
@@ -78,6 +80,33 @@ async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_w
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("nothing was stopped at the deadline");
+}
+
+// It was told as it is now: a scheduler that was away at night was shown as connected then.
+#[tokio::test]
+async fn who_was_connected_in_the_past_is_not_made_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let (mut govern, mut inspect) = (GovernClient::new(channel.clone()), InspectClient::new(channel.clone()));
+    let now = govern.list_schedulers(list()).await.unwrap().into_inner();
+    assert_eq!((now.schedulers[0].connected, now.schedulers[0].sessions), (Some(1), 1));
+    let then = |filter: &str| v1::ListRequest {
+        at: Some(v1::At { revision: now.revision, time_micros: 0 }),
+        filter: filter.into(),
+        ..list()
+    };
+    let past = govern.list_schedulers(then("")).await.unwrap().into_inner();
+    assert_eq!((past.schedulers[0].connected, past.schedulers[0].sessions), (None, 1));
+    let sessions = inspect.list_sessions(list()).await.unwrap().into_inner().sessions;
+    assert_eq!((sessions.len(), sessions[0].connected), (1, Some(true)));
+    let sessions = inspect.list_sessions(then("scheduler=batch")).await.unwrap().into_inner().sessions;
+    assert_eq!((sessions.len(), sessions[0].connected), (1, None));
+    let refused = inspect.list_sessions(then("connected=true")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    drop(session);
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
