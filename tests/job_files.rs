@@ -50,6 +50,17 @@ fn names_that_are_paths_are_refused() {
     check(&format!("{HEAD}namespace = \"/tmp\"\n{GROUP}"), "JOB_FILE_VALUE", &["namespace"]);
 }
 
+// What a file says of its name was printed as it is: it coloured, cleared or named the window of whoever looked at it.
+#[test]
+fn a_file_speaks_to_no_terminal() {
+    let stage = Stage::new();
+    let file = stage.file("job.toml", &format!("name = \"a\\u001b[2J\\u009bm\"\nscheduler = \"batch\"\n{GROUP}"));
+    let done = stage.run(&["-o", "json", "job", "run", &file]);
+    assert!(done.error()["message"].as_str().unwrap().contains("`a\u{1b}[2J\u{9b}m` is no name"), "{done}");
+    let spoken = |text: &str| text.contains(|each: char| each.is_control() && each != '\n');
+    assert!(!spoken(&done.out) && !spoken(&done.err), "{done}");
+}
+
 #[test]
 fn what_is_not_built_yet_is_refused_with_its_place() {
     check(

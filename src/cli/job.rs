@@ -150,7 +150,8 @@ async fn wait_for(
 /// How a job ended, and why where it failed: its first failed task.
 fn ended_text(name: &str, view: &JobView) -> String {
     let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
-    format!("job {name} {}{why}\n", output::job_state(view.state()))
+    // Agents say it, of what job files say.
+    output::lines(&format!("job {name} {}{why}\n", output::job_state(view.state())))
 }
 
 /// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts.
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(ended_text("p1", &view), "job p1 failed\n");
         view.reason = "task work[0] failed: exit code 3".to_owned();
         assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
+        view.reason = "command not found: /\u{1b}]0;x\u{7}".to_owned();
+        assert_eq!(ended_text("p1", &view), "job p1 failed: command not found: / ]0;x \n");
     }
 
     // A wait for a job ended as failed while many others listed.

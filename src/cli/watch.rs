@@ -72,7 +72,7 @@ fn framed(format: Format, watch: bool, text: String) -> String {
     match format {
         _ if !watch => text,
         Format::Json => match serde_json::from_str::<serde_json::Value>(&text) {
-            Ok(value) => format!("{value}\n"),
+            Ok(value) => output::one_line_of(&value),
             Err(_) => text,
         },
         Format::Yaml => format!("---\n{text}"),

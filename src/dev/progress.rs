@@ -80,7 +80,7 @@ impl Progress {
             .or_insert_with(|| bars.add(ProgressBar::new(all).with_style(style()).with_prefix(name)));
         bar.set_length(all);
         bar.set_position(done);
-        bar.set_message(under_way(job));
+        bar.set_message(output::lines(&under_way(job)));
     }
 
     /// Leaves the bars as they are; what follows is printed below them.

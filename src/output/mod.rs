@@ -9,6 +9,7 @@ mod govern;
 mod history;
 mod job;
 mod machine;
+mod plain;
 mod quantity;
 mod refusal;
 mod status;
@@ -25,6 +26,7 @@ pub(crate) use allocation::allocation_id;
 pub(crate) use conflict::key_columns;
 pub(crate) use job::job_state;
 pub(crate) use machine::{state_name as machine_state, unfit};
+pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
 pub(crate) use status::{cell_name, status_json, status_text};
@@ -113,9 +115,14 @@ pub(crate) fn object(format: Format, json: &Value, name: &str, text: impl FnOnce
     }
 }
 
+/// A value for programs that read line by line.
+pub(crate) fn one_line_of(json: &Value) -> String {
+    plain::escaped(&json.to_string()) + "\n"
+}
+
 /// A value for programs.
 fn value(format: Format, json: &Value) -> String {
-    if format == Format::Yaml { yaml::to_yaml(json) } else { format!("{json:#}\n") }
+    plain::escaped(&if format == Format::Yaml { yaml::to_yaml(json) } else { format!("{json:#}\n") })
 }
 
 /// Writes a result to standard output.
@@ -155,7 +162,7 @@ fn write(bytes: &[u8]) -> Result<bool, Failure> {
 
 /// Tells people something, on standard error. Nobody can be told that this failed.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", lines(text));
 }
 
 /// Tells people what went wrong, on standard error; programs that asked for JSON or YAML find it on standard output, where
@@ -164,7 +171,7 @@ pub(crate) fn tell_failure(format: Format, failure: &Failure) {
     if matches!(format, Format::Json | Format::Yaml) {
         // On one line, so that it is found among other lines, such as a log's. JSON is YAML, too. Who can't be told on
         // standard output may still be on standard error.
-        let _ = writeln!(io::stdout().lock(), "{}", failure.to_json());
+        let _ = io::stdout().lock().write_all(one_line_of(&failure.to_json()).as_bytes());
     }
     let mut text = format!("error[{}]: {}", failure.code, failure.message);
     if let Some(hint) = &failure.hint {

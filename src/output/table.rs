@@ -4,6 +4,8 @@ use std::env;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
+use super::plain::one_line;
+
 /// Rows below their titles. Titles alone when there are no rows, so that people see that nothing was found.
 pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = plain_table();
@@ -41,11 +43,6 @@ fn is_styled() -> bool {
     let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     !is_dumb && !no_color && std::io::IsTerminal::is_terminal(&std::io::stdout())
-}
-
-/// Texts of other people must neither break the table nor speak to the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
 }
 
 fn lines(table: &Table) -> String {
