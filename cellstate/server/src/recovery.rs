@@ -21,6 +21,7 @@ use crate::options::ServerOptions;
 use crate::publish::Mirror;
 #[cfg(test)]
 pub(crate) use replay::delta_of;
+pub(crate) use replay::present;
 use replay::{Log, Replayed};
 
 /// The folder of the log's segments.

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::notes::Notes;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, Recent};
+use crate::recovery;
 use crate::sessions::Sessions;
 use crate::sync::Lending;
 
@@ -204,34 +205,36 @@ impl Shared {
     /// A snapshot that has everything that is durable now.
     ///
     /// The resolver's own cell is ahead of what is durable while a batch is being written. A write that does not come back, as when
-    /// the disk is full, must not keep people from reading: then the cell is folded anew from the history, once for all of them.
+    /// the disk is full, must not keep people from reading: then the cell is folded anew, once for all of them.
     pub(crate) async fn snapshot(&self) -> Cell {
         let revision = self.durable_revision();
         loop {
             if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
                 return cell;
             }
-            // Where much else goes on it may be late.
-            if self.feed.reaches(revision, STALLED).await {
-                // Nobody waits while it is folded, and what is shown to nobody is let go of again.
-                let _kept = self.picture.keep();
-                self.fold_for_readers(revision).await;
-                if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
-                    return cell;
-                }
+            // Where much else goes on it may be late. The history can't be written on a full disk, either: it is not waited for longer.
+            self.feed.reaches(revision, STALLED).await;
+            // Nobody waits while it is folded, and what is shown to nobody is let go of again.
+            let _kept = self.picture.keep();
+            self.fold_for_readers(revision).await;
+            if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+                return cell;
             }
         }
     }
 
     async fn fold_for_readers(&self, revision: Revision) {
         let turn = self.folding.clone().lock_owned().await;
-        let (picture, history) = (self.picture.clone(), self.feed.history().clone());
+        let (picture, history, keeper) = (self.picture.clone(), self.feed.history().clone(), self.keeper.clone());
         // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
         let folding = tokio::task::spawn_blocking(move || {
-            if !picture.shows(revision)
-                && let Ok(cell) = past::fold(&history, revision.0)
-            {
-                picture.show(cell);
+            if !picture.shows(revision) {
+                let folded = past::fold(&history, revision.0);
+                let folded = folded.or_else(|_| recovery::present(&history, &keeper, revision));
+                match folded {
+                    Ok(cell) => picture.show(cell),
+                    Err(error) => tracing::warn!(%error, "readers wait: the cell could not be folded for them"),
+                }
             }
             drop(turn);
         });
@@ -463,6 +466,45 @@ mod tests {
         while !stopped.load(Ordering::Acquire) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        drop(shared);
+        server.kill().await.unwrap();
+    }
+
+    // Who read waited for the history, which can't be written on a disk that is full either, and so for as long as it was.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_history_that_is_behind_keeps_nobody_from_reading_while_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 64 << 10;
+        options.settings.reserve_bytes = Some(0);
+        options.settings.history = false;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        while !dir.path().join("log/00000000000000000002.segment").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // No third segment can be made.
+        std::fs::create_dir(dir.path().join("log/spare.tmp")).unwrap();
+        let mut unanswered = Vec::new();
+        for number in 0..400 {
+            let open = Command::OpenSession { scheduler: format!("s{number}").into() };
+            let (sender, receiver) = oneshot::channel();
+            let request = Shared::request(&"x".repeat(255).into(), "default".into(), open);
+            if shared.submit(Asked::new(request), Reply::Once(sender)).is_ok() {
+                unanswered.push(receiver);
+            }
+        }
+        let mut answered = 0;
+        for receiver in &mut unanswered {
+            match tokio::time::timeout(Duration::from_millis(500), receiver).await {
+                Ok(_) => answered += 1,
+                Err(_) => break,
+            }
+        }
+        assert!(answered < unanswered.len(), "the log takes nothing more");
+        let read = tokio::time::timeout(Duration::from_secs(30), shared.snapshot()).await;
+        let cell = read.expect("reads go on");
+        assert_eq!((cell.revision(), cell.sessions().count()), (shared.durable_revision(), answered));
         drop(shared);
         server.kill().await.unwrap();
     }

@@ -11,9 +11,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use plenum_history::History;
-use plenum_journal::{Claimed, Frame, Journal, Recovered};
+use plenum_journal::{Claimed, Frame, Journal, Keeper, Recovered};
 use plenum_model::{Cell, Delta, Revision, planted};
 use plenum_proto::delta;
 
@@ -271,6 +271,26 @@ fn from_history(
 /// The decoded delta of a revision of a batch.
 pub(crate) fn delta_of(batch: &LoggedBatch, revision: Revision) -> Result<Delta, ServerError> {
     delta::decode(batch.delta(revision).unwrap_or_default()).map_err(|error| ServerError::unfoldable(revision, &error))
+}
+
+/// The cell at a durable revision or, where there is a checkpoint of a later one, at that: of the newest checkpoint, and what the open log has
+/// behind it.
+pub(crate) fn present(history: &History, keeper: &Keeper, revision: Revision) -> Result<Cell, ServerError> {
+    let (mut cell, start) = super::newest_cell(history)?;
+    if start >= revision.0 {
+        return Ok(cell);
+    }
+    let mut reader = keeper.reader(start + 1).map_err(ServerError::ReadJournal)?;
+    while cell.revision() < revision
+        && let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)?
+    {
+        let batch = LoggedBatch::parse(Bytes::copy_from_slice(frame.payload))?;
+        for revision in batch.revisions().filter(|revision| revision.0 > start) {
+            let delta = delta_of(&batch, revision)?;
+            cell.apply(&delta).map_err(|error| ServerError::unfoldable(revision, &error))?;
+        }
+    }
+    Ok(cell)
 }
 
 /// Folds deltas into the cell to begin with.
