@@ -2,6 +2,7 @@
 //! kill. Without a bug it is green, and with the right one it is not.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use plenum_checker::calls::{self, Clock, Log, Reply};
@@ -11,7 +12,7 @@ use plenum_checker::watch::Watcher;
 use plenum_checker::{Chronicle, Evidence, Recording};
 use plenum_proto::v1;
 use plenum_server::{Handle, Server, ServerOptions};
-use plenum_testkit::JobBuilder;
+use prost::Message;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -70,20 +71,21 @@ impl Served {
     }
 
     pub(crate) async fn machine(&self) {
+        self.register(crate::bench::machine("m1", 9000, &[])).await;
+    }
+
+    async fn register(&self, machine: v1::RegisterMachine) {
         let channel = tonic::transport::Endpoint::from_shared(self.address()).unwrap().connect_lazy();
-        let machine = crate::bench::machine("m1", 9000, &[]);
         let request = v1::RegisterRequest { machine: Some(machine), ..v1::RegisterRequest::default() };
         v1::agents_client::AgentsClient::new(channel).register(request).await.unwrap();
     }
 }
 
-/// A job whose shape takes about 15 kB in a delta.
-fn large_job(number: usize) -> v1::JobSpec {
-    let mut spec = JobBuilder::new(&format!("large-{number}"), "nobody").group("main", 1, 100).forever().spec();
-    let values = (0..60).map(|value| format!("{value:0>240}")).collect();
-    let constraint = v1::Constraint { attribute: "rack".into(), operator: v1::Operator::In.into(), values };
-    spec.shape.as_mut().unwrap().groups[0].constraints.push(constraint);
-    spec
+/// A machine that says something else of itself than when it registered before: some 80 kB in a delta. A cell keeps a thousand sets of
+/// attributes that no machine has, and so there are few.
+fn talkative_machine(number: usize) -> v1::RegisterMachine {
+    let attributes = (0..256).map(|attribute| (format!("attribute-{attribute:0>50}"), format!("{:0>250}", number % 4)));
+    v1::RegisterMachine { attributes: attributes.collect(), ..crate::bench::machine("m1", 9000, &[]) }
 }
 
 /// Bytes of memory that this process occupies.
@@ -92,15 +94,60 @@ fn resident_bytes() -> u64 {
     text.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Eight watchers that do not read while a hundred large jobs come, and one that reads.
+/// The checker's own program, which follows a cell in a process of its own: what it keeps is not taken for the server's.
+struct Reader {
+    process: Child,
+    file: PathBuf,
+}
+
+impl Reader {
+    fn start(address: &str, folder: &Path) -> Self {
+        let file = folder.join("reading.stream");
+        let end = u64::MAX.to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plenum-checker"));
+        command.args(["watch", "--addr", address, "--until-revision", &end, "--record"]).arg(&file);
+        Self { process: command.spawn().unwrap(), file }
+    }
+
+    /// How much it has heard.
+    fn bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |file| file.len())
+    }
+
+    /// What it has heard, once that goes as far as a revision.
+    async fn heard(self, revision: u64) -> Recording {
+        loop {
+            let before = self.bytes();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if self.bytes() > before {
+                continue;
+            }
+            let recording = Recording::read("reading", std::fs::read(&self.file).unwrap().into()).unwrap();
+            if recording.position().is_some_and(|(_, position)| position >= revision) {
+                return recording;
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// What the cell of `slow_watchers` keeps for watchers.
+const RECENT_BYTES: u64 = 1 << 20;
+
+/// Eight watchers that do not read while four hundred large deltas come, and one that reads.
 pub(crate) async fn slow_watchers() -> (Chronicle, SlowWatchers) {
     let served = Served::start(|options| {
-        options.settings.recent_bytes = 64 << 10;
+        options.settings.recent_bytes = usize::try_from(RECENT_BYTES).unwrap();
         options.settings.sync.message_bytes = 16 << 10;
     })
     .await;
-    let mut reading = Watcher::new("reading", &served.address()).unwrap();
-    reading.connect().await.unwrap();
+    let reader = Reader::start(&served.address(), served.dir.path());
     let mut stalled = Vec::new();
     for number in 0..8 {
         let mut watcher = Watcher::new(&format!("stalled{number}"), &served.address()).unwrap();
@@ -108,26 +155,33 @@ pub(crate) async fn slow_watchers() -> (Chronicle, SlowWatchers) {
         watcher.next().await.unwrap();
         stalled.push(watcher);
     }
-    let mut client = served.client("anna").await;
-    let before = resident_bytes();
-    // Far more than all that stands between the cell and a watcher: windows, messages, the connection's buffers.
-    for number in 0..120 {
-        client.submit(large_job(number)).await;
-        if number % 4 == 3 {
-            let revision = reading.status().await.unwrap().revision;
-            within("the one who reads", reading.follow_until(revision)).await.unwrap();
+    let (mut told, mut before) = (0, 0);
+    for number in 0..420 {
+        let machine = talkative_machine(number);
+        told += machine.encoded_len() as u64;
+        served.register(machine).await;
+        // Whoever reads is never so far behind that it would be begun anew.
+        within("the one who reads", async {
+            while reader.bytes() + RECENT_BYTES / 2 < told {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+        // What a cell needs anyway is there by then. The others are far more than all that stands between the cell and a watcher:
+        // windows, messages, the connection's buffers.
+        if number == 20 {
+            before = resident_bytes();
         }
     }
     let memory_bytes = (before, resident_bytes());
-    let target = reading.status().await.unwrap().revision;
-    within("the one who reads", reading.follow_until(target)).await.unwrap();
+    let target = stalled[0].status().await.unwrap().revision;
+    let reading = vec![within("the one who reads", reader.heard(target)).await];
     for watcher in &mut stalled {
         within(&watcher.recording.name.clone(), watcher.follow_until(target)).await.unwrap();
     }
-    let reading = vec![reading.recording];
     let stalled: Vec<Recording> = stalled.into_iter().map(|watcher| watcher.recording).collect();
     let chronicle = Chronicle::of(&reading).unwrap().pop().unwrap();
-    let run = SlowWatchers { stalled, reading, target, memory_bytes, memory_bound_bytes: 64 << 20 };
+    let run = SlowWatchers { stalled, reading, target, memory_bytes, memory_bound_bytes: 24 << 20 };
     (chronicle, run)
 }
 
