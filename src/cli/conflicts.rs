@@ -1,6 +1,6 @@
 //! `plenum conflicts`: who loses against whom, where, how stale, and what it cost.
 
-use plenum_proto::v1::ListConflictsRequest;
+use plenum_proto::v1::{At, ListConflictsRequest};
 
 use super::{
     Context,
@@ -13,9 +13,11 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Failure> {
+    // A slip is told before a missing cell.
+    since_micros(command, 0)?;
     let connection = context.connect().await?;
     watch::print(context.format, command.watch, async || {
-        let since_micros = command.since.map_or(0, |since| output::now_micros().saturating_sub(since).max(1));
+        let since_micros = since_micros(command, output::now_micros())?;
         let by = command.by.clone();
         let request = ListConflictsRequest { by, since_micros, limit: command.limit, at: command.at };
         let answer = connection.inspect().list_conflicts(request).await?.into_inner();
@@ -31,4 +33,39 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
         Ok(Listed { revision: answer.revision, text, missing, hint: None })
     })
     .await
+}
+
+/// Since when conflicts count: so long before the moment up to which they do; 0 for all.
+fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
+    let Some(since) = command.since else { return Ok(0) };
+    let until = match command.at {
+        None => now_micros,
+        Some(At { time_micros, .. }) if time_micros != 0 => time_micros,
+        Some(At { revision, .. }) => {
+            let what = format!("--since counts back from a time, and --at names revision {revision}");
+            return Err(Failure::usage(what).with_hint("name that moment by its time, such as --at -10m"));
+        }
+    };
+    Ok(until.saturating_sub(since).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.
+    #[test]
+    fn what_happened_lately_is_told_as_seen_from_the_moment_that_is_asked_for() {
+        let at = |at| Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: false, at };
+        assert_eq!(since_micros(&at(None), 10_000).unwrap(), 9_400);
+        assert_eq!(since_micros(&at(Some(At { revision: 0, time_micros: 5_000 })), 10_000).unwrap(), 4_400);
+        let failure = since_micros(&at(Some(At { revision: 7, time_micros: 0 })), 10_000).unwrap_err();
+        assert_eq!((failure.exit, failure.message.contains("revision 7")), (crate::failure::EXIT_USAGE, true));
+        assert_eq!(
+            since_micros(&Conflicts { since: None, ..at(Some(At { revision: 7, time_micros: 0 })) }, 1).unwrap(),
+            0
+        );
+    }
 }

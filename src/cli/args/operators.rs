@@ -125,7 +125,7 @@ pub(crate) struct Conflicts {
     /// What conflicts are grouped by
     #[arg(long, default_value = "pair", value_parser = ["pair", "machine", "job", "resource"])]
     pub(crate) by: String,
-    /// Only those of the last time, such as 10m
+    /// Only those of the last time, such as 10m; with --at, of the time before that moment
     #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
     pub(crate) since: Option<i64>,
     /// Most rows to list [default: the server's own limit]
