@@ -391,6 +391,11 @@ fn ports(table: &Fields<'_>) -> Result<Vec<Port>, Fault> {
             return Err(Fault::value(entry.name_at.clone(), what));
         }
         let number = ports.number(&entry.name, 0, u32::from(u16::MAX))?.unwrap_or(0);
+        let same = read.iter().find(|port: &&Port| number > 0 && port.number == number);
+        if let Some(Port { name, .. }) = same {
+            let what = format!("`{}` is {number}, and so is `{name}`", ports.path_of(&entry.name));
+            return Err(Fault::value(entry.node.at.clone(), what).with_hint("0 lets the cell choose a free one"));
+        }
         read.push(Port { name: entry.name.clone(), number });
     }
     Ok(read)

@@ -199,6 +199,11 @@ fn impossible_amounts_are_refused_with_what_is_possible() {
     check_resources(&format!("{{ cpu = 1, {memory}, gpu = 1.5 }}"), &["whole GPUs"]);
     check_resources(&format!("{{ cpu = 1, {memory}, licences = -1 }}"), &["expected 0 to"]);
     check_resources(&format!("{{ cpu = 1, {memory}, ports = {{ http = 70000 }} }}"), &["70000", "0 to 65535"]);
+    // The cell found it, which knows neither file nor line.
+    check_resources(
+        &format!("{{ cpu = 1, {memory}, ports = {{ a = 0, b = 0, c = 80, d = 80 }} }}"),
+        &["job.toml:5:", "`group.main.resources.ports.d` is 80, and so is `c`"],
+    );
 }
 
 #[test]
