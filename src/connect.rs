@@ -101,9 +101,19 @@ fn endpoint(address: &str) -> Result<Endpoint, Failure> {
         let what = format!("{address} asks for TLS, which this version of Plenum cannot speak yet");
         return Err(Failure::new("UNIMPLEMENTED", what));
     }
-    Endpoint::from_shared(url).map_err(|error| {
-        Failure::usage(format!("`{address}` is no address: {error}; expected such as {ADDRESS_DEFAULT}"))
-    })
+    let wrong =
+        |why: &str| Failure::usage(format!("`{address}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
+    let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error.to_string()))?;
+    let uri = endpoint.uri();
+    if uri.scheme_str() != Some("http") {
+        return Err(wrong("its scheme is not http"));
+    }
+    // What can't be read as a port counts as none, and the connection would go to port 80.
+    let port = uri.authority().and_then(|authority| authority.as_str().rsplit_once(':'));
+    if port.is_some_and(|(_, port)| !port.ends_with(']')) && uri.port_u16().is_none() {
+        return Err(wrong("its port is not one of 0 to 65535"));
+    }
+    Ok(endpoint)
 }
 
 /// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
@@ -157,7 +167,11 @@ mod tests {
         assert_eq!(url("127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
         assert_eq!(url("http://127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
         assert_eq!(url("https://cell:7070").unwrap_err().code, "UNIMPLEMENTED");
-        assert_eq!(url("a cell").unwrap_err().exit, crate::failure::EXIT_USAGE);
+        assert_eq!(url("http://[::1]").unwrap(), "http://[::1]/");
+        assert_eq!(url("[::1]:7070").unwrap(), "http://[::1]:7070/");
+        for wrong in ["a cell", "ftp://cell:7070", "127.0.0.1:70700", "http://cell:", "http://cell:x"] {
+            assert_eq!(url(wrong).unwrap_err().exit, crate::failure::EXIT_USAGE, "{wrong}");
+        }
     }
 
     // A command waited for ever for a cell whose machine was gone, or whose server was stopped.
