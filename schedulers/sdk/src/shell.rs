@@ -74,6 +74,14 @@ pub enum RunError {
         /// What is wrong with it.
         source: tonic::transport::Error,
     },
+    /// An address at which no cell can ever be.
+    #[error("address: expected one like http://127.0.0.1:7070, found {address:?}: {why}")]
+    NoCell {
+        /// What was there.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Metadata takes visible ASCII only.
     #[error("principal: expected visible ASCII characters, found {found:?}")]
     Principal {
@@ -92,9 +100,7 @@ pub async fn run<S: Scheduler>(
     scheduler: S,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let address = options.address.clone();
-    let endpoint = Endpoint::from_shared(address.clone())
-        .map_err(|source| RunError::Address { address, source })?
+    let endpoint = endpoint(&options.address)?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
@@ -120,6 +126,27 @@ pub async fn run<S: Scheduler>(
     }
     shell.close().await;
     Ok(())
+}
+
+/// An address that a connection can be tried at.
+fn endpoint(address: &str) -> Result<Endpoint, RunError> {
+    let wrong = |source| RunError::Address { address: address.to_owned(), source };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(wrong)?;
+    let (scheme, port) = (endpoint.uri().scheme_str(), endpoint.uri().port_u16());
+    let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
+    let why = match scheme {
+        None => "it has no scheme",
+        Some("http") => {
+            // What can't be read as a port counts as none, and the connection would go to port 80.
+            let names_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+            if port.is_some() || !names_port {
+                return Ok(endpoint);
+            }
+            "its port is not one of 0 to 65535"
+        }
+        Some(_) => "its scheme is not http",
+    };
+    Err(RunError::NoCell { address: address.to_owned(), why })
 }
 
 fn principal(text: &str) -> Result<Option<MetadataValue<Ascii>>, RunError> {
@@ -297,4 +324,29 @@ fn disconnected(status: &Status) -> Input {
 /// A connection that ends without an answer.
 fn gone(reason: &str) -> Input {
     Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    // They were tried for ever, some at port 80.
+    #[test]
+    fn an_address_at_which_no_cell_can_be_is_told_before_the_scheduler_begins() {
+        for good in ["http://127.0.0.1:7070", "http://cell", "http://[::1]", "http://[::1]:7070/"] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for (address, why) in [
+            ("127.0.0.1:7070", "no scheme"),
+            ("https://cell:7070", "scheme is not http"),
+            ("http://127.0.0.1:70700", "port is not"),
+            ("http://cell:", "port is not"),
+            ("a cell", "found \"a cell\""),
+        ] {
+            let error = endpoint(address).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("expected one like http://"), "{error}");
+        }
+    }
 }
