@@ -8,6 +8,7 @@ use crate::history::{History, Writer};
 use crate::keys::{self, Shelf};
 use crate::names;
 use crate::records::{BatchRecord, ConflictsRecord, NumberRecord, SummaryRecord, TimeRecord};
+use crate::retire::uncounted;
 use bytes::Bytes;
 
 /// Largest batch. The log's own frames are smaller.
@@ -44,7 +45,8 @@ impl History {
                 writer.gathering_range.zip(batch.place).and_then(|(range, place)| range.joined(place, batch.last));
             // A block is either one place in the log, or a copy of what has none.
             let continues = if writer.gathering_range.is_some() { joined.is_some() } else { range.is_none() };
-            if writer.gathering_bytes > 0 && !continues {
+            let uncounted_micros = uncounted(writer.time_micros, batch.time_micros);
+            if writer.gathering_bytes > 0 && (!continues || uncounted_micros > 0) {
                 self.close_block(&mut writer)?;
             }
             let read = |slot| {
@@ -57,8 +59,9 @@ impl History {
             let digest =
                 Digest::of(batch, &mut writes.subjects, &mut Machines { known: &mut writes.machines, read: &read })?;
             writer.time_micros = batch.time_micros;
+            writer.uncounted_micros = writer.uncounted_micros.saturating_add(uncounted_micros);
             writer.gathering_bytes += batch.bytes.len();
-            writer.gathering_range = joined.or(range);
+            writer.gathering_range = if uncounted_micros > 0 { range } else { joined.or(range) };
             let record = BatchRecord {
                 first: batch.first,
                 last: batch.last,
@@ -99,7 +102,8 @@ impl History {
         let bytes_so_far = writer.bytes_so_far + bytes;
         let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
-        changes.put_message(Shelf::Index, keys::time(time_micros, first), &TimeRecord { bytes_so_far });
+        let sums = TimeRecord { bytes_so_far, uncounted_micros: writer.uncounted_micros };
+        changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
         let filter_bytes = filter.len() as u64;
         let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter };

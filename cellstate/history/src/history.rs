@@ -87,6 +87,8 @@ pub(crate) struct Writer {
     pub(crate) time_micros: i64,
     /// Bytes of all batches that are in blocks.
     pub(crate) bytes_so_far: u64,
+    /// Of the time up to the newest batch: what does not count for the age of those before.
+    pub(crate) uncounted_micros: i64,
     /// Bytes in memory that no table has, of the index and the blocks, and of the images.
     pub(crate) rows_waiting_bytes: u64,
     pub(crate) images_waiting_bytes: u64,
@@ -244,12 +246,14 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
         StoreError::Poisoned => store.read_all(|| true).err().filter(|damage| !damage.may_pass()).unwrap_or(error),
         error => error,
     })?;
+    let sums = sums_so_far(&store)?;
     let writer = Writer {
         gathering_bytes: 0,
         gathering_range: None,
         subjects: Subjects::default(),
         time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
-        bytes_so_far: bytes_so_far(&store)?,
+        bytes_so_far: sums.bytes_so_far,
+        uncounted_micros: sums.uncounted_micros,
         rows_waiting_bytes: 0,
         images_waiting_bytes: 0,
         log_waiting_bytes: 0,
@@ -352,9 +356,10 @@ fn forget_rows_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> 
     changes.commit()
 }
 
-fn bytes_so_far(store: &Store) -> Result<u64, StoreError> {
+/// What all blocks that there were come to.
+fn sums_so_far(store: &Store) -> Result<TimeRecord, StoreError> {
     let Some(row) = store.last(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX))? else {
-        return Ok(0);
+        return Ok(TimeRecord::default());
     };
-    Ok(decode::<TimeRecord>(Shelf::Index, &row.key, row.value)?.bytes_so_far)
+    decode(Shelf::Index, &row.key, row.value)
 }

@@ -64,6 +64,9 @@ pub(crate) struct TimeRecord {
     /// Bytes of all batches ever, up to this block's end.
     #[prost(uint64, tag = "1")]
     pub(crate) bytes_so_far: u64,
+    /// Of all time up to this block: what does not count for the age of anything before.
+    #[prost(int64, tag = "2")]
+    pub(crate) uncounted_micros: i64,
 }
 
 /// The filter of a block, by its first revision.

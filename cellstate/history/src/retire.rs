@@ -24,6 +24,16 @@ const REMOVED_ROWS_MIN: u64 = 50_000;
 /// Blocks are dropped when those that may go have so many times the bytes that wait in memory: each time all that waits goes to tables.
 const DROPPED_MEMTABLES: u64 = 4;
 
+/// So much of a time in which nothing was decided counts for the age of what was before: the server was down, or its clock had been, or
+/// then was, wrong. All of the past would be gone at a start, and with it what led to the end before.
+const QUIET_MICROS_MAX: i64 = 24 * 3_600_000_000;
+
+/// What does not count of the time between two batches, or from the newest one on.
+pub(crate) fn uncounted(before_micros: i64, after_micros: i64) -> i64 {
+    let is_first = before_micros == i64::MIN;
+    if is_first { 0 } else { after_micros.saturating_sub(before_micros).saturating_sub(QUIET_MICROS_MAX).max(0) }
+}
+
 /// How far retiring got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retirement {
@@ -49,24 +59,23 @@ pub(crate) struct Cleaning {
 
 impl History {
     /// The oldest revision to keep by the settings, at a log time: everything older is beyond the age or beyond the
-    /// bytes.
+    /// bytes. Of a time in which nothing was decided at most a day counts.
     ///
     /// # Errors
     ///
     /// [`ReadError::Store`].
     pub fn retention_floor(&self, now_micros: i64) -> Result<u64, ReadError> {
         let (oldest, newest, _) = self.extent();
-        let (bytes_so_far, newest_micros) = {
+        let (bytes_so_far, newest_micros, uncounted_micros) = {
             let writer = self.writer();
-            (writer.bytes_so_far, writer.time_micros)
+            (writer.bytes_so_far, writer.time_micros, writer.uncounted_micros)
         };
+        let since_micros = uncounted(newest_micros, now_micros);
         let cut_micros = now_micros.saturating_sub(self.options().retain_micros);
-        // To the block: none is opened, so that one that can't be read does not keep all that is older.
-        let by_age = if newest_micros > i64::MIN && newest_micros <= cut_micros {
+        let by_age = if newest_micros > i64::MIN && newest_micros <= cut_micros.saturating_sub(since_micros) {
             newest
         } else {
-            let rows = keys::time(i64::MIN, 0)..=keys::time(cut_micros, u64::MAX);
-            self.store()?.last(Shelf::Index, rows)?.map(|row| time_row(&row)).transpose()?.map_or(0, |(_, first)| first)
+            self.first_of_newest_until(cut_micros, uncounted_micros.saturating_add(since_micros))?
         };
         let by_age = by_age.max(oldest);
         let mut by_bytes = oldest;
@@ -89,6 +98,23 @@ impl History {
             }
         }
         Ok(by_age.max(by_bytes).min(newest))
+    }
+
+    /// The first revision of the newest block that began up to a time, where of the time from each block on does not count what lies behind
+    /// it of `uncounted_micros`; 0 if none did. None is opened, so that one that can't be read does not keep all that is older.
+    fn first_of_newest_until(&self, micros: i64, uncounted_micros: i64) -> Result<u64, ReadError> {
+        let mut until = micros;
+        loop {
+            let rows = keys::time(i64::MIN, 0)..=keys::time(until, u64::MAX);
+            let Some(row) = self.store()?.last(Shelf::Index, rows)? else { return Ok(0) };
+            let (time_micros, first) = time_row(&row)?;
+            let block: TimeRecord = decode(Shelf::Index, &row.key, row.value)?;
+            // Earlier, and than that of any later block: each time a quiet time is passed.
+            until = micros.saturating_sub(uncounted_micros.saturating_sub(block.uncounted_micros));
+            if time_micros <= until {
+                return Ok(first);
+            }
+        }
     }
 
     /// Lets go of what is not needed to read the cell at `keep_from` and every later revision: the oldest revision

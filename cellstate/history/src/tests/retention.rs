@@ -202,3 +202,40 @@ fn a_damaged_block_at_the_floor_is_retired_as_any_other() {
     assert!(oldest > 800);
     assert_eq!(history.checkpoint_at_or_before(oldest - 1).unwrap(), None, "and what takes most of the room goes");
 }
+
+/// A server was started while its clock was in 2099, or after a fortnight without power: all of the past was gone, and with it what had led to
+/// that.
+#[test]
+fn of_a_time_in_which_nothing_was_decided_a_day_counts() {
+    const DAY: i64 = 24 * 3600 * SECOND;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = || Options { retain_micros: 7 * DAY, ..options() };
+    let mut history = History::open(folder.path(), settings()).unwrap().0;
+    let feed = |history: &History, from: u64, micros: i64| {
+        let all = batches(from, from + 29, 100);
+        let shifted = |batch: EncodedBatch| EncodedBatch { time_micros: micros + batch.time_micros, ..batch };
+        history.append(&all.into_iter().map(shifted).collect::<Vec<_>>()).unwrap();
+        history.retention_floor(micros + DAY / 2).unwrap()
+    };
+    for day in 0..5 {
+        assert_eq!(feed(&history, 1 + 30 * day, i64::try_from(day).unwrap() * DAY), 1);
+    }
+    for year in [1, 74] {
+        let begins = if year == 1 { 151 } else { 181 };
+        assert_eq!(
+            history.retention_floor(year * 365 * DAY).unwrap(),
+            1,
+            "however long it was down, before anything is decided"
+        );
+        assert_eq!(feed(&history, begins, year * 365 * DAY), 1);
+        // What waits in memory does not know of it any more.
+        history.persist().unwrap();
+        drop(history);
+        history = History::open(folder.path(), settings()).unwrap().0;
+    }
+    // The past goes a day at a time from here on.
+    let later: Vec<u64> =
+        (1..8_u32).map(|day| feed(&history, 181 + 30 * u64::from(day), (74 * 365 + i64::from(day)) * DAY)).collect();
+    assert_eq!(later, [1, 31, 61, 91, 121, 151, 181]);
+    assert_eq!(history.retention_floor(i64::MAX).unwrap(), 211, "a day more");
+}
