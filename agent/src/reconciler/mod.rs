@@ -302,8 +302,7 @@ impl AgentReconciler {
             }
             Input::FollowEnded => self.follow_ended(now_millis),
             Input::ReportAnswered { number, revision, register } => {
-                self.see(revision);
-                self.report_answered(now_millis, number, register, &mut outputs);
+                self.report_answered(now_millis, number, revision, register, &mut outputs);
             }
             Input::ReportFailed { number } => self.report_failed(now_millis, number),
             Input::Driver(event) => self.driver_event(now_millis, event),

@@ -159,11 +159,20 @@ impl AgentReconciler {
         }
     }
 
-    pub(super) fn report_answered(&mut self, now_ms: u64, number: u64, register: bool, outputs: &mut Vec<Output>) {
+    pub(super) fn report_answered(
+        &mut self,
+        now_ms: u64,
+        number: u64,
+        revision: u64,
+        register: bool,
+        outputs: &mut Vec<Output>,
+    ) {
+        // One that is not waited for any more is of before a registration, and perhaps of another life of the cell.
         if number != self.report.number {
             return;
         }
         let Some(under_way) = self.report.under_way.take() else { return };
+        self.see(revision);
         if register {
             // Not at once: a server that doesn't see yet what it registered a moment ago would be asked without a pause.
             let register_at_ms = now_ms + self.backoff_ms(0);

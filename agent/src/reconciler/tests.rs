@@ -504,8 +504,6 @@ fn a_server_with_an_older_state_is_refused() {
     assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })), "a later incarnation may have less");
 }
 
-/// The answer to a report came while the machine was registering, with a later revision than the registration's own: the server
-/// was thought to have lost data.
 // The server of before a restore was still there, and the agent came back to that one: it stopped all that the restored cell had placed.
 #[test]
 fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {
@@ -527,18 +525,41 @@ fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {
     assert_eq!(story.agent.seen(), (3, 4), "a later one begins anew");
 }
 
+/// A story in which a report was sent and not answered when the lease was over, and its number. The machine registers again.
+fn unanswered() -> (Story, u64) {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.pass_ms(RENEW_MS, false);
+    let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!("a renewal") };
+    story.pass_ms(LEASE_MS, false);
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 10, .. }]));
+    (story, number)
+}
+
+fn offered(incarnation: u64, revision: u64) -> Input {
+    let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
+    Input::Registered(Registration { machine, epoch: 2, lease_ms, renew_ms, revision, incarnation, unfit: None })
+}
+
+// The answer to a report came while the machine was registering, with a later revision than the registration's own: the server was thought
+// to have lost data.
 #[test]
 fn an_answer_that_overtakes_the_registration_is_no_older_state() {
-    let mut story = Story::new(|_| Fate::runs_for_ever());
-    story.agent = AgentReconciler::new(Settings::default(), 1, 98);
-    story.begin();
-    story.sent.clear();
-    story.input(Input::ReportAnswered { number: 0, revision: 99, register: false });
-    let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
-    let registration =
-        Registration { machine, epoch: 1, lease_ms, renew_ms, revision: 98, incarnation: 1, unfit: None };
-    story.input(Input::Registered(registration));
-    assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })));
+    let (mut story, number) = unanswered();
+    story.input(Input::ReportAnswered { number, revision: 99, register: false });
+    story.input(offered(1, 98));
+    assert!(story.agent.is_in(MACHINE, 2));
+    assert_eq!(story.agent.seen(), (1, 99));
+}
+
+// It was taken for a revision of the restored cell, which was as yet far from it: that one refused the agent from then on, as one that had
+// seen more.
+#[test]
+fn an_answer_of_an_earlier_life_of_the_cell_tells_nothing_of_this_one() {
+    let (mut story, number) = unanswered();
+    story.input(offered(2, 20));
+    story.input(Input::ReportAnswered { number, revision: 5000, register: false });
+    assert_eq!(story.agent.seen(), (2, 20));
 }
 
 #[test]
