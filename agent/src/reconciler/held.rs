@@ -238,7 +238,8 @@ impl Held {
         if policy.within_ms == 0 {
             return self.restart < policy.attempts;
         }
-        let counts = |at_ms: &&u64| now_ms.saturating_sub(**at_ms) < policy.within_ms;
+        // Of a start that an earlier agent made, a shim wrote down when it ended, by a clock that may have been set since.
+        let counts = |at_ms: &&u64| now_ms.abs_diff(**at_ms) < policy.within_ms;
         let restarts = self.restarted_at_ms.iter().filter(counts).count();
         u32::try_from(restarts).is_ok_and(|restarts| restarts < policy.attempts)
     }
@@ -281,7 +282,7 @@ impl Held {
                 self.restarted_at_ms.push(now_ms);
                 // Older ones than the policy counts are of no use.
                 let within_ms = work.restart.within_ms;
-                self.restarted_at_ms.retain(|at_ms| now_ms.saturating_sub(*at_ms) < within_ms);
+                self.restarted_at_ms.retain(|at_ms| now_ms.abs_diff(*at_ms) < within_ms);
             }
             _ => return None,
         }

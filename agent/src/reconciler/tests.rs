@@ -367,6 +367,29 @@ fn restarts_outside_the_window_do_not_count() {
     assert_eq!(story.starts(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
 }
 
+// A machine's clock was a day ahead when its task was restarted, and then set. For that day each failure was the last, as all restarts before
+// counted as if they had been just now.
+#[test]
+fn restarts_that_a_clock_put_into_the_future_do_not_count() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    let mut found = |earlier_ends_unix_ms: Vec<u64>| {
+        let exit = Exit { code: Some(3), ..Exit::default() };
+        let restart = u32::try_from(earlier_ends_unix_ms.len()).unwrap();
+        let found = Found::Ended(exit);
+        let recovered = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, found, traces: None };
+        story.crash();
+        story.input(Input::Recovered(vec![recovered]));
+        story.registered();
+        let policy = RestartPolicy { attempts: 1, delay_ms: 10, within_ms: 5000 };
+        story.assignments(true, vec![with_restarts(1, policy)], &[]);
+        story.pass_ms(100, true);
+        story.reported(1).last().copied()
+    };
+    let now_ms = 1_000_000;
+    assert_eq!(found(vec![now_ms + 86_400_000]), Some(Running));
+    assert_eq!(found(vec![now_ms + 2000]), Some(Failed), "its shim's clock may be a little ahead of the agent's");
+}
+
 #[test]
 fn a_command_that_is_not_there_is_not_tried_again() {
     use crate::driver::{Failure, FailureKind};
