@@ -44,6 +44,9 @@ const TASKS_MAX: u32 = 1_000_000;
 const RETRY_ATTEMPTS_MAX: u32 = 254;
 /// Of restarts, by the agent.
 const RESTARTS_MAX: u32 = 1_000_000;
+/// Tasks that one transaction can place.
+const TOGETHER_MAX: u32 = 16_384;
+const _: () = assert!(TOGETHER_MAX as usize == plenum_model::CLAIMS_MAX, "more would wait for ever");
 const MEMORY_BYTES_MIN: i64 = 1 << 20;
 const CONSTRAINTS_MAX: usize = 64;
 const ENV_MAX: usize = 256;
@@ -144,6 +147,11 @@ fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
     if min > count {
         let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
         return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
+    }
+    if min > TOGETHER_MAX {
+        let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
+        let what = format!("`{}` is {min}; at most {TOGETHER_MAX} tasks can be placed at once", fields.path_of("min"));
+        return Err(Fault::value(at, what));
     }
     Ok(min)
 }

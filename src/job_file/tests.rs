@@ -255,6 +255,9 @@ fn values_of_the_wrong_kind_are_refused_with_the_right_one() {
     check_group("count = -1", &["is -1", "0 to 1000000"]);
     check_group("count = 1000001", &["1000001"]);
     check_group("min = 2", &["above the count of 1"]);
+    // They waited for ever, as no transaction claims so much.
+    check_group("count = 20000\nmin = 16385", &["job.toml:7:7", "at most 16384 tasks can be placed at once"]);
+    read(&format!("{HEAD}{GROUP}count = 20000\nmin = 16384\n"));
     check_group("kill_timeout = 10", &["is an integer", "\"10s\""]);
     check_group("kill_timeout = \"10\"", &["no time"]);
     check_group("kill_timeout = \"-1s\"", &["no time"]);
@@ -443,3 +446,6 @@ fn the_schema_for_editors_knows_the_same_names() {
     assert_eq!(names(group), sorted(super::group::KNOWN));
     assert_eq!(names(&group["properties"]["resources"]), sorted(super::group::KNOWN_RESOURCES));
 }
+    // It refused what the reader takes long since.
+    let most = |name: &str| group["properties"][name]["maximum"].as_u64();
+    assert_eq!([most("min"), most("count")], [Some(16_384), Some(1_000_000)]);

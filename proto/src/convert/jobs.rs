@@ -14,7 +14,8 @@ use super::enums::Known;
 use super::resources::{devices, list, ports, resources};
 use super::{each, required};
 use crate::bounds::{
-    self, BODY_BYTES_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SHAPE_BYTES_MAX, SPREAD_MAX,
+    self, BODY_BYTES_MAX, CLAIMS_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SHAPE_BYTES_MAX,
+    SPREAD_MAX,
 };
 use crate::error::{Invalid, SubmitError, Within, quoted};
 use crate::{names, v1};
@@ -48,11 +49,18 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     Ok(submission(Arc::new(shape), encoded.into()))
 }
 
-/// More tasks than there are can't be placed together. Not asked of what is read back: earlier versions launched children of a scaled job so.
+/// More tasks than there are can't be placed together, nor more than one transaction may claim. Not asked of what is read back: earlier
+/// versions launched children of a scaled job so, and took what no transaction could place.
 fn check_minimums(shape: &JobShape) -> Result<(), Invalid> {
-    let Some(at) = shape.groups.iter().position(|group| group.min > group.count) else { return Ok(()) };
+    let is_too_large = |group: &GroupShape| group.min > group.count || group.min as usize > CLAIMS_MAX;
+    let Some(at) = shape.groups.iter().position(is_too_large) else { return Ok(()) };
     let GroupShape { min, count, .. } = shape.groups[at];
-    Err(Invalid::new("min", format!("at most {count}, the number of tasks"), min)).within_at("groups", at)
+    let expected = if min > count {
+        format!("at most {count}, the number of tasks")
+    } else {
+        format!("at most {CLAIMS_MAX}, as one transaction places them")
+    };
+    Err(Invalid::new("min", expected, min)).within_at("groups", at)
 }
 
 /// Nobody has the same port twice: such tasks would wait for ever. Not asked of what is read back, as above.

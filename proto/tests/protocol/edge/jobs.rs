@@ -121,6 +121,11 @@ fn a_job_says_how_it_ends_and_how_urgent_it_is() {
 fn counts_are_bounded() {
     check_group(|group| group.count = 1_000_001, "spec.shape.groups[1].count: expected 0 to 1000000, found 1000001");
     check_group(|group| group.min = 3, "spec.shape.groups[1].min: expected at most 2, the number of tasks, found 3");
+    // Such a group waited for ever: no transaction claims so much.
+    check_group(
+        |group| (group.count, group.min) = (20_000, 16_385),
+        "spec.shape.groups[1].min: expected at most 16384, as one transaction places them, found 16385",
+    );
 }
 
 // It was taken, and its tasks were refused for ever: the second port was always in use by the first.
