@@ -49,7 +49,10 @@ pub fn attribute(field: &str, text: &str) -> Result<Arc<str>, Invalid> {
 }
 
 /// The name of an environment variable.
-pub(crate) fn variable(field: &str, text: &str) -> Result<(), Invalid> {
+///
+/// # Errors
+/// As `name`.
+pub fn variable(field: &str, text: &str) -> Result<(), Invalid> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let fits = text.bytes().all(good) && text.as_bytes().first().is_some_and(|first| !first.is_ascii_digit());
     if fits { Ok(()) } else { Err(Invalid::new(field, VARIABLE_RULE, quoted(text))) }

@@ -1,12 +1,14 @@
 //! Conditions on machines: `attr.kernel >= "5.10"`, `attr.arch in ["x86_64", "aarch64"]`.
 
-use plenum_proto::v1::{Constraint, Operator};
+use plenum_proto::{
+    names,
+    v1::{Constraint, Operator},
+};
 
 use super::units::shortened;
 
 const EXPECTED: &str = "expected such as 'attr.kernel >= \"5.10\"' or 'attr.arch in [\"x86_64\", \"aarch64\"]' (==, \
                         !=, <, <=, >, >=, in)";
-const ATTRIBUTE_BYTES_MAX: usize = 63;
 const VALUES_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 255;
 
@@ -38,14 +40,13 @@ pub(super) fn attribute(text: &str) -> Result<String, String> {
     let Some(name) = text.strip_prefix("attr.") else {
         return Err(format!("`{}` does not begin with `attr.`", shortened(text)));
     };
-    let is_plain = |each: char| each.is_ascii_alphanumeric() || "-_./".contains(each);
-    if name.is_empty() || name.len() > ATTRIBUTE_BYTES_MAX || !name.chars().all(is_plain) {
-        return Err(format!(
-            "`{}` is no name of an attribute (1 to {ATTRIBUTE_BYTES_MAX} letters, digits, `-`, `_`, `.`, `/`)",
+    match names::attribute("", name) {
+        Ok(_) => Ok(name.to_owned()),
+        Err(_) => Err(format!(
+            "`{}` is no name of an attribute (1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit)",
             shortened(name)
-        ));
+        )),
     }
-    Ok(name.to_owned())
 }
 
 fn operator(text: &str) -> Option<(Operator, &str)> {

@@ -5,6 +5,8 @@ use std::{
     ops::Range,
 };
 
+use plenum_proto::names;
+
 use super::{
     constraint,
     fault::Fault,
@@ -178,9 +180,10 @@ pub(super) fn options(node: &Node, path: &str) -> Result<BTreeMap<String, String
                 Value::Boolean(boolean) => boolean.to_string(),
                 _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
             };
-            if name.len() > 63 || name.is_empty() || value.len() > VALUE_BYTES_MAX {
+            if names::attribute("", &name).is_err() || value.len() > VALUE_BYTES_MAX {
                 let what = format!(
-                    "`{path}.{}`: expected a name of 1 to 63 bytes and a value of at most {VALUE_BYTES_MAX}",
+                    "`{path}.{}`: expected a name of 1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit, and a \
+                     value of at most {VALUE_BYTES_MAX} bytes",
                     units::shortened(&name)
                 );
                 return Err(Fault::value(entry.name_at.clone(), what));

@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use plenum_model::AMOUNT_MAX;
-use plenum_proto::v1::{
-    Affinity, Constraint, Device, GroupBody, GroupShape, JobKind, Port, Resources, RestartPolicy, RetryPolicy, Spread,
+use plenum_proto::{
+    names,
+    v1::{
+        Affinity, Constraint, Device, GroupBody, GroupShape, JobKind, Port, Resources, RestartPolicy, RetryPolicy,
+        Spread,
+    },
 };
 
 use super::{
@@ -40,13 +44,13 @@ pub(super) const KNOWN: &[&str] = &[
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 
 const TASKS_MAX: u32 = 1_000_000;
+/// Tasks that one transaction can place.
+const TOGETHER_MAX: u32 = 16_384;
+const _: () = assert!(TOGETHER_MAX as usize == plenum_model::CLAIMS_MAX, "more would wait for ever");
 /// Of allocations after failures: a task counts its failures in 8 bits.
 const RETRY_ATTEMPTS_MAX: u32 = 254;
 /// Of restarts, by the agent.
 const RESTARTS_MAX: u32 = 1_000_000;
-/// Tasks that one transaction can place.
-const TOGETHER_MAX: u32 = 16_384;
-const _: () = assert!(TOGETHER_MAX as usize == plenum_model::CLAIMS_MAX, "more would wait for ever");
 const MEMORY_BYTES_MIN: i64 = 1 << 20;
 const CONSTRAINTS_MAX: usize = 64;
 const ENV_MAX: usize = 256;
@@ -144,14 +148,14 @@ fn after<'file>(fields: &Fields<'file>, kind: JobKind) -> Result<Vec<(&'file str
 
 fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
     let min = fields.number("min", 0, TASKS_MAX)?.unwrap_or(0);
-    if min > count {
-        let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
-        return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
-    }
     if min > TOGETHER_MAX {
         let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
         let what = format!("`{}` is {min}; at most {TOGETHER_MAX} tasks can be placed at once", fields.path_of("min"));
         return Err(Fault::value(at, what));
+    }
+    if min > count {
+        let at = fields.node("min").map_or_else(|| fields.at(), |node| node.at.clone());
+        return Err(Fault::value(at, format!("`{}` is {min}, above the count of {count}", fields.path_of("min"))));
     }
     Ok(min)
 }
@@ -287,8 +291,9 @@ fn env(fields: &Fields<'_>) -> Result<BTreeMap<String, String>, Fault> {
     for entry in table.entries() {
         let name = &entry.name;
         let fault = |what: &str| Fault::value(entry.name_at.clone(), format!("`{path}`: {what}"));
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(fault("a variable's name is empty or contains `=` or NUL"));
+        if names::variable("", name).is_err() {
+            let what = format!("`{}` is no name of a variable", units::shortened(name));
+            return Err(fault(&format!("{what}; expected letters, digits and `_`, the first no digit")));
         }
         if name.starts_with("PLENUM_") {
             return Err(fault(&format!("`{}` is the agent's to set", units::shortened(name)))
@@ -390,10 +395,10 @@ fn ports(table: &Fields<'_>) -> Result<Vec<Port>, Fault> {
     bounded(table, "ports", ports.entries().len(), PORTS_MAX)?;
     let mut read = Vec::new();
     for entry in ports.entries() {
-        let is_plain = |each: char| each.is_ascii_lowercase() || each.is_ascii_digit() || each == '-';
-        if entry.name.is_empty() || entry.name.len() > 32 || !entry.name.chars().all(is_plain) {
+        if names::name("", &entry.name).is_err() || entry.name.len() > 32 {
             let what = format!(
-                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9 and `-`",
+                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9 and `-`, the first and the last a \
+                 letter or a digit",
                 units::shortened(&entry.name)
             );
             return Err(Fault::value(entry.name_at.clone(), what));

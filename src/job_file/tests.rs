@@ -427,6 +427,23 @@ fn times_add_up() {
     assert_eq!(super::duration_micros("500ms"), Ok(500_000));
 }
 
+// The cell found them, which knows neither file nor line; of a file that `plenum dev` was given, once its parts ran.
+#[test]
+fn names_that_no_cell_takes_are_told_with_their_line() {
+    check_group("env = { \"A-B\" = \"x\" }", &["job.toml:6:9", "`A-B` is no name of a variable"]);
+    check_group("constraints = ['attr.a/b == \"1\"']", &["job.toml:6:16", "`a/b` is no name of an attribute"]);
+    check_resources(
+        "{ cpu = 1, memory = \"1MiB\", ports = { -http = 0 } }",
+        &["job.toml:5:", "`-http` is no name of a port"],
+    );
+    let head = HEAD.replace("batch", "gangs");
+    check(
+        &format!("{head}{GROUP}[options]\n\"a b\" = 1\n"),
+        "JOB_FILE_VALUE",
+        &["job.toml:7:1", "`options.a b`: expected"],
+    );
+}
+
 #[test]
 fn the_schema_for_editors_knows_the_same_names() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/job-file.schema.json");
@@ -445,7 +462,7 @@ fn the_schema_for_editors_knows_the_same_names() {
     assert_eq!(names(&schema), sorted(super::job::KNOWN));
     assert_eq!(names(group), sorted(super::group::KNOWN));
     assert_eq!(names(&group["properties"]["resources"]), sorted(super::group::KNOWN_RESOURCES));
-}
     // It refused what the reader takes long since.
     let most = |name: &str| group["properties"][name]["maximum"].as_u64();
     assert_eq!([most("min"), most("count")], [Some(16_384), Some(1_000_000)]);
+}
