@@ -162,8 +162,7 @@ impl<'a> Feeder<'a> {
                     if !self.go_on_after(&error)? {
                         return Ok(());
                     }
-                    // So that the log, which waited for it, is released. And it shows whether writing works.
-                    ended = self.checkpoint().and_then(|_| self.run());
+                    ended = self.checkpoint_again().and_then(|()| self.run());
                 }
                 ended => return ended,
             }
@@ -394,6 +393,16 @@ impl<'a> Feeder<'a> {
         Ok(true)
     }
 
+    /// After the store was opened again: so that the log, which waited for it, is released; and it shows whether writing works.
+    fn checkpoint_again(&mut self) -> Result<(), FeedError> {
+        // A history that has lost all it had would begin with that checkpoint, and the log has what is before.
+        let is_whole_in_log = self.shared.keeper.oldest_revision() == 1;
+        if self.shared.feed.history().newest_revision() > 0 || !is_whole_in_log {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
     /// Gives up what the history has not got, when the log that keeps it has grown to its bound.
     fn leap_when_due(&mut self) -> Result<(), FeedError> {
         if self.leap_due.is_some_and(|due| Instant::now() < due) {
@@ -528,6 +537,31 @@ mod tests {
         feeder.retiring_due = Some(Instant::now());
         feeder.give_up();
         assert!(feeder.retiring_due.is_some_and(|due| due > Instant::now() + RETIRING_PAUSE));
+        drop(shared);
+        server.kill().await.unwrap();
+    }
+
+    // A full disk tore the store's journal before anything of a young cell was in tables: opened again, its history began with the present.
+    #[tokio::test]
+    async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.history = false;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let durable = shared.durable_revision().0;
+        let mut feeder = Feeder::new(&shared, None);
+        shared.feed.tell(durable);
+        feeder.checkpoint_again().unwrap();
+        let batches = feeder.next_batches().unwrap();
+        feeder.feed(batches).unwrap();
+        let history = shared.feed.history();
+        assert_eq!((history.oldest_revision(), history.newest_revision()), (1, durable));
+        feeder.checkpoint_again().unwrap();
+        assert_eq!(
+            (history.oldest_revision(), history.newest_checkpoint().map(|newest| newest.revision)),
+            (1, Some(durable))
+        );
         drop(shared);
         server.kill().await.unwrap();
     }
