@@ -25,6 +25,15 @@ pub(crate) fn write_atomically<T: Serialize>(path: &Path, value: &T) -> io::Resu
     file.sync_all()
 }
 
+/// Like [`write_atomically`], for what must be whole after a crash of the machine, too: it is synced before it gets its name as well. That
+/// is no file of a task, whose reader expects the boot to have ended it.
+pub(crate) fn write_surely<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let (temporary, file) = write_beside(path, value)?;
+    let named = file.sync_all().and_then(|()| fs::rename(&temporary, path));
+    named.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+    file.sync_all()
+}
+
 /// Like [`write_atomically`], but only the first of several writers succeeds. False: somebody was there before. It is not
 /// synced: it need not outlive the boot.
 ///

@@ -23,7 +23,7 @@ pub(super) fn of(directory: &AgentDirectory) -> io::Result<String> {
     if !is_instance(&instance) {
         return Err(io::Error::other(format!("{RANDOM}: expected a UUID, found {instance:?}")));
     }
-    durable::write_atomically(&path, &instance)?;
+    durable::write_surely(&path, &instance)?;
     Ok(instance)
 }
 

@@ -380,7 +380,7 @@ impl Agent {
         }
         self.calls.mean(&cell_id);
         self.remembered = Remembered { cell_id, incarnation, revision };
-        if let Err(error) = durable::write_atomically(&remembered_file(&self.directory), &self.remembered) {
+        if let Err(error) = durable::write_surely(&remembered_file(&self.directory), &self.remembered) {
             tracing::warn!(%error, "can't write down which cell this agent belongs to");
         }
     }
