@@ -55,7 +55,7 @@ pub enum FailureKind {
     OutOfMemory,
     /// Its shim vanished without leaving word; what was left of it has been killed.
     LostTrack,
-    /// The machine booted while it ran.
+    /// The machine booted while it ran, or crashed while that was written down.
     Booted,
 }
 

@@ -155,7 +155,9 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
 fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
     let Looked { allocation, directory, start, earlier_ends_unix_ms } = looked;
     let Some((spec, trace)) = start else {
-        let failure = Failure::new(FailureKind::LostTrack, "what it was to run can't be read any more");
+        // As a rule the machine crashed over a start, which is nothing that the task did.
+        let message = "what it was to run can't be read any more, as after a crash of the machine";
+        let failure = Failure::new(FailureKind::Booted, message);
         let found = Found::Ended(Exit::failed(failure, unix_ms()));
         return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, found, traces: None }, None);
     };

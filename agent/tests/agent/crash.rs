@@ -9,7 +9,7 @@ use std::{
 
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
-    driver::{DriverEvent, Exit, Found, Recovered, TaskSpec},
+    driver::{DriverEvent, Exit, FailureKind, Found, Recovered, TaskSpec},
     logs,
 };
 
@@ -238,6 +238,30 @@ fn a_task_of_an_earlier_boot_is_lost_and_never_started_again() {
         let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
         assert_eq!(exit.to_string(), "the machine was booted while it ran");
         assert_eq!(agent.recovered[0].allocation, crate::bench::allocation(1));
+        agent.kill();
+    });
+}
+
+// A power cut at a start left an empty file in the place of what was to run. Its task counted as failed, by itself, and a job without retries
+// with it, where all others of that machine counted as lost.
+#[test]
+fn a_task_whose_record_a_power_cut_took_is_lost_and_did_not_fail() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        agent.run(&task(1, &["true"]));
+        agent.exit();
+        agent.kill();
+        let allocation = directory.join("allocs/alloc-1-1");
+        std::fs::write(allocation.join("spec.json"), "").unwrap();
+        for trace in ["record-0", "running-0", "exit-0"] {
+            std::fs::remove_file(allocation.join(trace)).unwrap();
+        }
+        let agent = Agent::start(directory, machine);
+        let Found::Ended(Exit { failure: Some(failure), .. }) = &sole(&agent).found else {
+            panic!("{:?}", agent.recovered)
+        };
+        assert_eq!(failure.kind, FailureKind::Booted);
+        assert!(failure.message.starts_with("what it was to run can't be read any more"), "{}", failure.message);
         agent.kill();
     });
 }
