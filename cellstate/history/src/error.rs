@@ -41,6 +41,12 @@ pub enum StoreError {
     /// It is being opened again after a failed write.
     #[error("the history's store is being opened again after a failed write; try again in a moment")]
     Reopening,
+    /// It could not be opened again after a failed write, and waiting is of no use.
+    #[error("the history is closed, as its store could not be opened again after a failed write: {what}")]
+    Closed {
+        /// Why.
+        what: String,
+    },
     /// The store's background work does not advance.
     #[error("the history's store did not catch up for {waited_seconds} s; check the disk's load and room")]
     Stalled {
@@ -59,7 +65,7 @@ impl StoreError {
                 !makes_no_sense(error)
             }
             Self::Poisoned | Self::Reopening | Self::Stalled { .. } => true,
-            Self::Failed(_) | Self::Damaged { .. } | Self::Log { .. } => false,
+            Self::Failed(_) | Self::Damaged { .. } | Self::Log { .. } | Self::Closed { .. } => false,
         }
     }
 }

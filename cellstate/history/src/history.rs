@@ -37,6 +37,8 @@ struct Shared {
     view: RwLock<View>,
     /// None while it is being opened again. Taken and put back by who has the writer.
     store: RwLock<Option<Arc<Store>>>,
+    /// Why there is none, where nothing but another world would help. Changed by who has the writer.
+    closed: RwLock<Option<String>>,
 }
 
 /// What readers may see.
@@ -121,6 +123,7 @@ impl History {
             writer: Mutex::new(writer),
             view: RwLock::new(view),
             store: RwLock::new(Some(store)),
+            closed: RwLock::new(None),
         };
         Ok((Self { shared: Arc::new(shared) }, opened))
     }
@@ -143,10 +146,13 @@ impl History {
                 return Err(OpenError::Locked { path: folder.clone() });
             }
         }
-        let found = find(folder, &self.shared.options)?;
+        let found = find(folder, &self.shared.options).inspect_err(|error| {
+            *self.shared.closed.write() = (!error.may_pass()).then(|| error.to_string());
+        })?;
         *writer = found.writer;
         self.change_view(|view| *view = found.view);
         *self.shared.store.write() = Some(found.store);
+        *self.shared.closed.write() = None;
         Ok(found.opened)
     }
 
@@ -213,7 +219,11 @@ impl History {
 
     /// The store. Not to be kept for long: it can't be opened again meanwhile.
     pub(crate) fn store(&self) -> Result<Arc<Store>, StoreError> {
-        self.shared.store.read().clone().ok_or(StoreError::Reopening)
+        let store = self.shared.store.read().clone();
+        store.ok_or_else(|| match self.shared.closed.read().clone() {
+            Some(what) => StoreError::Closed { what },
+            None => StoreError::Reopening,
+        })
     }
 
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {

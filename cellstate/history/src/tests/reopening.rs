@@ -88,6 +88,25 @@ fn a_store_is_not_opened_again_under_who_reads() {
     assert_eq!(history.reopen().unwrap().newest_revision, 90 - 90 % 48);
 }
 
+/// Who read was told for good to try again in a moment.
+#[test]
+fn who_reads_a_history_that_damage_has_closed_is_told_of_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let current = folder.path().join("store/keyspaces/1/current");
+    let whole = std::fs::read(&current).unwrap();
+    std::fs::write(&current, &whole[1..]).unwrap();
+    let error = history.reopen().unwrap_err();
+    assert!(!error.may_pass(), "{error:?}");
+    let reading = history.entry(5).unwrap_err();
+    assert!(matches!(&reading, crate::ReadError::Store(closed) if !closed.may_pass()), "{reading:?}");
+    assert!(reading.to_string().contains(&current.display().to_string()), "{reading}");
+    std::fs::write(&current, whole).unwrap();
+    let newest = history.reopen().unwrap().newest_revision;
+    assert_eq!(revisions(&history, 1, newest).len() as u64, newest);
+}
+
 #[test]
 fn damage_is_no_failure_that_passes() {
     let damaged = StoreError::Damaged { key: "a row".to_owned(), what: "its checksum is wrong".to_owned() };
