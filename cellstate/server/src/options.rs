@@ -107,6 +107,14 @@ pub struct Settings {
 
 /// Smallest segments: below, a frame has hardly room for one request.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest segments: they are filled with zeros beforehand, two of them.
+const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// What disks write at once, and the journal aligns to.
+const SECTOR_BYTES: u64 = 512;
+/// Less has no room for an ordinary listing, which would be refused as if others had taken it.
+const UNREAD_BYTES_MIN: usize = 1 << 20;
+/// Agents count terms in milliseconds and renew after a third: the shortest that a reply on a busy machine keeps.
+const LEASE_MIN: Duration = Duration::from_millis(100);
 /// Largest frames: what the history takes.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
 /// Of a segment, what is no frame; of a frame, what is no batch.
@@ -116,22 +124,24 @@ const FRAME_HEAD_BYTES: u64 = 512;
 impl Settings {
     /// Checks what would otherwise show up only while serving.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
-        if self.segment_bytes < SEGMENT_BYTES_MIN {
-            return Err(ServerError::Setting {
-                name: "segment_bytes",
-                expected: format!("at least {SEGMENT_BYTES_MIN}"),
-                found: self.segment_bytes.to_string(),
+        let whole = |name, least: u64, found: u64| {
+            (found < least).then(|| (name, format!("at least {least}"), found.to_string()))
+        };
+        let size = |name, least: usize, found: usize| whole(name, least as u64, found as u64);
+        let segments = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
+        let is_segment = segments.contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(SECTOR_BYTES);
+        let segment_rule = || format!("a multiple of {SECTOR_BYTES} from {} to {}", segments.start(), segments.end());
+        let wrong = (!is_segment).then(|| ("segment_bytes", segment_rule(), self.segment_bytes.to_string()));
+        let wrong = wrong
+            .or_else(|| size("arriving_bytes", self.message_bytes_max.saturating_mul(2), self.arriving_bytes))
+            .or_else(|| size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes))
+            .or_else(|| size("connections", 1, self.connections))
+            .or_else(|| whole("listing_rows", 1, self.listing_rows.into()))
+            .or_else(|| {
+                let (least, found) = (format!("at least {LEASE_MIN:?}"), format!("{:?}", self.lease));
+                (self.lease < LEASE_MIN).then_some(("lease", least, found))
             });
-        }
-        let least = self.message_bytes_max.saturating_mul(2);
-        if self.arriving_bytes < least {
-            return Err(ServerError::Setting {
-                name: "arriving_bytes",
-                expected: format!("at least {least}"),
-                found: self.arriving_bytes.to_string(),
-            });
-        }
-        Ok(())
+        wrong.map_or(Ok(()), |(name, expected, found)| Err(ServerError::Setting { name, expected, found }))
     }
 
     /// Largest frame of the log, in bytes: it is in one segment, and the history takes it.
@@ -223,9 +233,26 @@ mod tests {
                 assert!(settings.frame_bytes_max() < segment_bytes && settings.logged_bytes_max() > 40_000);
             }
         }
-        let tiny = Settings { segment_bytes: 4096, ..Settings::default() };
-        assert_eq!(tiny.check().unwrap_err().code(), "BAD_SETTING");
-        let narrow = Settings { arriving_bytes: 4 << 20, ..Settings::default() };
-        assert!(narrow.check().unwrap_err().to_string().contains("at least 8388608"));
+    }
+
+    // With most of these a server began and served nobody: it took no connection, listed nothing, or gave leases that no agent keeps.
+    // Odd sizes of segments were told as a damaged log.
+    #[test]
+    fn settings_with_which_nobody_is_served_are_refused_at_the_start() {
+        let usual = Settings::default;
+        for (settings, told) in [
+            (Settings { segment_bytes: 4096, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
+            (Settings { segment_bytes: 65_537, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
+            (Settings { segment_bytes: 1 << 40, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
+            (Settings { arriving_bytes: 4 << 20, ..usual() }, "arriving_bytes: expected at least 8388608"),
+            (Settings { unread_bytes: 1, ..usual() }, "unread_bytes: expected at least 1048576, found 1"),
+            (Settings { connections: 0, ..usual() }, "connections: expected at least 1, found 0"),
+            (Settings { listing_rows: 0, ..usual() }, "listing_rows: expected at least 1, found 0"),
+            (Settings { lease: Duration::ZERO, ..usual() }, "lease: expected at least 100ms, found 0ns"),
+        ] {
+            let error = settings.check().unwrap_err();
+            assert!(error.code() == "BAD_SETTING" && error.to_string().contains(told), "{error}");
+        }
+        assert!(usual().check().is_ok());
     }
 }
