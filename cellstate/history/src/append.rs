@@ -50,7 +50,8 @@ impl History {
                 self.close_block(&mut writer)?;
             }
             let read = |slot| {
-                names::machine_row(&*self.store().ok()?, slot, u64::MAX)
+                // Of what comes later a crash may have left rows.
+                names::machine_row(&*self.store().ok()?, slot, batch.first - 1)
                     .ok()
                     .flatten()
                     .map(|(from, row)| (row.id, from))

@@ -241,6 +241,39 @@ fn names_outlive_their_bearers_for_as_long_as_anything_speaks_of_them() {
     assert_eq!((machine(4, 4), history.job_name(70).unwrap()), (None, None));
 }
 
+/// A power cut took the block in which a machine went and another one came, and not what had been written of it: fed again, the end of the
+/// first one was noted as that of the second, whose name went with it.
+#[test]
+fn a_machine_that_goes_takes_no_name_with_it_that_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (1 << 32 | 4, 2 << 32 | 4);
+    let first = batch(SECOND, (1..=3).map(|at| machine_change(at, old, "old", v1::MachineState::Ready)).collect());
+    let gone = machine_change(4, old, "", v1::MachineState::Gone);
+    let second = batch(SECOND, vec![gone, machine_change(5, new, "new", v1::MachineState::Ready), entry(6, 0)]);
+    {
+        let (history, _) = open(folder.path());
+        for batch in [&first, &second] {
+            history.append(std::slice::from_ref(batch)).unwrap();
+            history.persist().unwrap();
+        }
+        let store = history.store().unwrap();
+        let mut changes = store.changes();
+        changes.remove(Shelf::Blocks, crate::keys::block(4));
+        changes.commit().unwrap();
+        drop(store);
+        history.persist().unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_revision, 3);
+    history.append(&[second]).unwrap();
+    history.append(&batches(7, 30, 0)).unwrap();
+    history.persist().unwrap();
+    history.checkpoint(30, 0, &[], []).unwrap();
+    while !history.retire(30).unwrap().done {}
+    let machine = |revision| history.machine_name(4, revision).unwrap();
+    assert_eq!((machine(4), machine(30)), (None, Some(MachineName { id: new, name: "new".to_owned() })));
+}
+
 #[test]
 fn a_batch_that_a_crash_took_is_not_shown() {
     let folder = tempfile::tempdir().unwrap();
