@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use plenum_model::Device;
+use plenum_proto::{bounds::TEXT_BYTES_MAX, names};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
 
 use crate::{failure::Failure, job_file};
@@ -84,7 +85,25 @@ impl AgentFile {
             (_, Some(bytes)) if bytes < LOG_FILE_BYTES_MIN => {
                 wrong("log_file_bytes_max", bytes, format!("at least {LOG_FILE_BYTES_MIN}"))
             }
-            _ => Ok(()),
+            _ => self.check_machine(),
+        }
+    }
+
+    /// What no cell takes is told here: an agent that is refused goes on asking, as a cell may change its mind.
+    fn check_machine(&self) -> Result<(), Failure> {
+        let wrong = |what: String| Err(Failure::new("CONFIG", what));
+        let attributes = self.attributes.keys().map(|name| names::attribute("attributes", name));
+        let mut all = attributes.chain(self.devices.keys().map(|kind| names::attribute("devices", kind)));
+        if let Some(invalid) = all.find_map(Result::err) {
+            return wrong(invalid.to_string());
+        }
+        let long = self.attributes.iter().find(|(_, value)| value.len() > TEXT_BYTES_MAX);
+        if let Some((name, value)) = long {
+            return wrong(format!("attributes.{name} has {} bytes; expected at most {TEXT_BYTES_MAX}", value.len()));
+        }
+        match self.devices.iter().find(|(_, devices)| devices.model.len() > TEXT_BYTES_MAX) {
+            Some((kind, _)) => wrong(format!("devices.{kind}.model: expected at most {TEXT_BYTES_MAX} bytes")),
+            None => Ok(()),
         }
     }
 
@@ -157,6 +176,22 @@ mod tests {
         assert!(check("share = 64\nlog_file_bytes_max = 4096\n").is_ok());
         assert!(check("share = 0\n").unwrap_err().message.contains("share is 0; expected 1 to 64"));
         assert!(check("log_file_bytes_max = 0\n").unwrap_err().message.contains("expected at least 4096"));
+    }
+
+    // The agent asked to register again and again, and was refused each time.
+    #[test]
+    fn what_no_cell_takes_of_a_machine_is_told_at_the_start() {
+        let check = |text: &str| parse::<AgentFile>(text).unwrap().check().unwrap_err();
+        for (text, told) in [
+            ("[attributes]\n\"a b\" = \"c\"\n".to_owned(), "attributes: expected 1 to 63 bytes"),
+            (format!("attributes.rack = {:?}\n", "x".repeat(256)), "attributes.rack has 256 bytes"),
+            ("[devices.\"g p u\"]\ncount = 1\n".to_owned(), "devices: expected 1 to 63 bytes"),
+            (format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(256)), "devices.gpu.model: expected"),
+        ] {
+            let failure = check(&text);
+            assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");
+        }
+        assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").unwrap().check().is_ok());
     }
 
     #[test]
