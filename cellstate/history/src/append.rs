@@ -57,8 +57,9 @@ impl History {
                     .map(|(from, row)| (row.id, from))
             };
             let writes = &mut *writer;
-            let digest =
-                Digest::of(batch, &mut writes.subjects, &mut Machines { known: &mut writes.machines, read: &read })?;
+            let base = base.unwrap_or(batch.first - 1);
+            let mut machines = Machines { known: &mut writes.machines, read: &read, base };
+            let digest = Digest::of(batch, &mut writes.subjects, &mut machines)?;
             writer.time_micros = batch.time_micros;
             writer.uncounted_micros = writer.uncounted_micros.saturating_add(uncounted_micros);
             writer.gathering_bytes += batch.bytes.len();

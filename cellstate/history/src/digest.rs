@@ -170,7 +170,10 @@ impl Digest {
                 if let Some(from) = machine_in.forget(slot) {
                     leave(&mut self.rows, keys::machine(slot, from));
                 }
-            } else if machine_in.is_new(slot, machine.id, revision) {
+            } else if let New::Is { outdated } = machine_in.meets(slot, machine.id, revision) {
+                if let Some(from) = outdated {
+                    leave(&mut self.rows, keys::machine(slot, from));
+                }
                 let record = MachineRecord { id: machine.id, name: machine.name.clone() };
                 self.rows.insert(keys::machine(slot, revision), record.encode_to_vec());
             }
@@ -336,6 +339,17 @@ pub(crate) struct Machines<'a> {
     pub(crate) known: &'a mut KnownMachines,
     /// The id of the machine in a slot, and the revision of its row.
     pub(crate) read: &'a dyn Fn(u32) -> Option<(u64, u64)>,
+    /// The revision that the history continues from. What was in a slot before may have gone since, unseen.
+    pub(crate) base: u64,
+}
+
+/// Whether a machine gets a row.
+enum New {
+    Is {
+        /// The revision of a row of its slot that tells of nothing that is retained.
+        outdated: Option<u64>,
+    },
+    IsNot,
 }
 
 impl Machines<'_> {
@@ -347,15 +361,17 @@ impl Machines<'_> {
         entry
     }
 
-    /// Whether this machine is another one than was there, and remembers it.
-    fn is_new(&mut self, slot: u32, id: u64, revision: u64) -> bool {
-        let generation = generation_of(id);
+    /// Whether this machine is another one than was there, as far as that is known, and remembers it.
+    fn meets(&mut self, slot: u32, id: u64, revision: u64) -> New {
+        let (generation, base) = (generation_of(id), self.base);
         let entry = self.entry(slot);
-        let is_new = !matches!(entry, Known::Machine(known, _) if *known == generation);
-        if is_new {
-            *entry = Known::Machine(generation, revision);
-        }
-        is_new
+        let outdated = match *entry {
+            Known::Machine(known, from) if known == generation && from > base => return New::IsNot,
+            Known::Machine(_, from) => Some(from),
+            Known::Unasked | Known::Nobody => None,
+        };
+        *entry = Known::Machine(generation, revision);
+        New::Is { outdated }
     }
 
     /// The revision of the row of the machine that was there.
@@ -412,7 +428,7 @@ mod tests {
     }
 
     fn note(subjects: &mut Subjects, head: &DeltaHead) {
-        let mut machines = Machines { known: &mut KnownMachines::default(), read: &|_| None };
+        let mut machines = Machines { known: &mut KnownMachines::default(), read: &|_| None, base: 0 };
         Digest::default().note_changes(subjects, 1, head, &mut machines);
     }
 

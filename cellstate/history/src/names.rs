@@ -45,14 +45,19 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn machine_name(&self, slot: u32, revision: u64) -> Result<Option<MachineName>, ReadError> {
-        let gathering = {
+        let (gathering, base) = {
             let view = self.view();
             let rows = view.digest.rows.range(keys::machine(slot, 0)..=keys::machine(slot, revision));
-            rows.last().and_then(|(_, value)| MachineRecord::decode(value.as_slice()).ok())
+            let found = rows.last().and_then(|(_, value)| MachineRecord::decode(value.as_slice()).ok());
+            (found, view.base.unwrap_or(0))
         };
         let found = match gathering {
             Some(row) => Some(row),
-            None => machine_row(&*self.store()?, slot, revision)?.map(|(_, row)| row),
+            None => {
+                let found = machine_row(&*self.store()?, slot, revision)?;
+                // Who was there before a leap may have gone since, unseen.
+                found.filter(|(from, _)| *from > base || revision <= base).map(|(_, row)| row)
+            }
         };
         Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
     }

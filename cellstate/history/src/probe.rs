@@ -51,7 +51,7 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
 /// Reads all of a block, and what it is about.
 fn read(block: &Block) -> bool {
     let mut known = KnownMachines::default();
-    let mut machine_in = Machines { known: &mut known, read: &|_| None };
+    let mut machine_in = Machines { known: &mut known, read: &|_| None, base: 0 };
     let batches = block.batches.iter().map(|batch| EncodedBatch {
         first: batch.first,
         last: batch.last,

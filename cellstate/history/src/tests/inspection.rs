@@ -274,6 +274,41 @@ fn a_machine_that_goes_takes_no_name_with_it_that_comes_later() {
     assert_eq!((machine(4), machine(30)), (None, Some(MachineName { id: new, name: "new".to_owned() })));
 }
 
+/// What was left out is not known: a machine that came meanwhile was told of under the name of the one that was in its slot before.
+#[test]
+fn who_was_in_a_slot_before_a_leap_is_not_who_is_there_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let (old, new, same) = (1 << 32 | 4, 2 << 32 | 4, 1 << 32 | 5);
+    let ready = v1::MachineState::Ready;
+    let both = vec![machine_change(1, old, "old", ready), machine_change(2, same, "same", ready), entry(3, 0)];
+    history.append(&[batch(SECOND, both)]).unwrap();
+    let machine = |slot, revision| history.machine_name(slot, revision).unwrap().map(|found| found.name);
+    assert_eq!((machine(4, 3).as_deref(), machine(5, 3).as_deref()), (Some("old"), Some("same")));
+    history.checkpoint(30, 10 * SECOND, &[], []).unwrap();
+    history.leap_to(30).unwrap();
+    assert_eq!((machine(4, 31), machine(5, 31)), (None, None));
+    let later = vec![
+        entry(31, 0),
+        machine_change(32, new, "new", ready),
+        machine_change(33, same, "same", v1::MachineState::Cordoned),
+        machine_change(34, new, "", v1::MachineState::Gone),
+    ];
+    history.append(&[batch(11 * SECOND, later)]).unwrap();
+    history.append(&[batch(12 * SECOND, (35..=60).map(|revision| entry(revision, 0)).collect())]).unwrap();
+    history.persist().unwrap();
+    assert_eq!(
+        (machine(4, 31), machine(4, 33).as_deref(), machine(5, 33).as_deref()),
+        (None, Some("new"), Some("same"))
+    );
+    history.checkpoint(60, 12 * SECOND, &[], []).unwrap();
+    while !history.retire(60).unwrap().done {}
+    assert_eq!((machine(4, 60), machine(5, 60).as_deref()), (None, Some("same")));
+    let rows =
+        history.store().unwrap().rows(Shelf::Index, crate::keys::machine(0, 0)..=crate::keys::machine(9, u64::MAX));
+    assert_eq!(rows.count(), 1, "nothing of what was before stays for ever");
+}
+
 #[test]
 fn a_batch_that_a_crash_took_is_not_shown() {
     let folder = tempfile::tempdir().unwrap();
