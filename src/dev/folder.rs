@@ -24,7 +24,19 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Opens the named directory, or makes a temporary one that only this user can enter.
+    ///
+    /// # Errors
+    ///
+    /// Also for a server's own directory, such as a restored one: beside what is there, a new and empty cell would begin.
     pub(super) fn open(named: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(path) = named.filter(|path| path.join("log").is_dir() && !path.join("server").exists()) {
+            let path = path.display();
+            let what =
+                format!("{path} is the directory of a server, and that of `plenum dev` has one in {path}/server");
+            let hint =
+                format!("start it with `plenum server --dir {path}`, or restore it to a DIR/server and name DIR here");
+            return Err(Failure::new("BAD_DIRECTORY", what).with_hint(hint));
+        }
         let folder = match named {
             Some(path) => {
                 let absolute = std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))?;
@@ -140,6 +152,17 @@ mod tests {
         assert!(named.path().join("address").exists());
         first.close();
         assert!(!named.path().join("address").exists());
+    }
+
+    // After a restore to the directory that was named, an empty cell was there, and the restored one seemed lost.
+    #[test]
+    fn a_servers_own_directory_is_not_begun_anew() {
+        let named = tempfile::tempdir().unwrap();
+        fs::create_dir(named.path().join("log")).unwrap();
+        let failure = Folder::open(Some(named.path())).err().unwrap();
+        assert_eq!(failure.code, "BAD_DIRECTORY");
+        assert!(failure.hint.unwrap().contains("plenum server --dir"));
+        assert_eq!(fs::read_dir(named.path()).unwrap().count(), 1, "nothing was made in it");
     }
 
     #[test]
