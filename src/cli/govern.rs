@@ -26,6 +26,7 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
         }
         Quotas::Set { name, limits } => {
             named("namespace", &name)?;
+            each_once(&limits)?;
             let connection = context.connect().await?;
             let limit = Some(quota_of(&connection, &limits).await?);
             let request = SetQuota { namespace: name.clone(), limit };
@@ -44,6 +45,16 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
 /// Wrong usage, where a name can't be one.
 fn named(what: &str, name: &str) -> Result<(), Failure> {
     job_file::name_fault(name).map_or(Ok(()), |fault| Err(Failure::usage(format!("the {what} {fault}"))))
+}
+
+/// Wrong usage, where a resource has two limits: which one was meant is not known.
+fn each_once(limits: &Limits) -> Result<(), Failure> {
+    let twice = limits.resource.iter().enumerate().find(|(position, (name, _))| {
+        let earlier = &limits.resource[..*position];
+        earlier.iter().any(|(known, _)| known == name)
+    });
+    let failure = |(_, (name, _)): (_, &(String, i64))| Failure::usage(format!("--resource names {name} twice"));
+    twice.map_or(Ok(()), |twice| Err(failure(twice)))
 }
 
 /// The whole quota: what is not named is not limited.
@@ -76,6 +87,8 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             .await
         }
         Partitions::Set { name, rules, schedulers } => {
+            named("partition's name", &name)?;
+            schedulers.iter().try_for_each(|scheduler| named("scheduler's name", scheduler))?;
             let machines = rules.iter().map(|rule| job_file::constraint(rule)).collect::<Result<_, _>>();
             let machines = machines.map_err(Failure::usage)?;
             let request = SetPartition { name: name.clone(), machines, schedulers };
@@ -83,6 +96,7 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             tell_change(context, &answer, &name, "is this partition from now on", "is this partition already")
         }
         Partitions::Remove { name } => {
+            named("partition's name", &name)?;
             let request = SetPartition { name: name.clone(), ..SetPartition::default() };
             let answer = context.connect().await?.govern().set_partition(request).await?.into_inner();
             tell_change(context, &answer, &name, "is removed", "is gone already")
@@ -145,4 +159,32 @@ pub(super) async fn hold(context: &Context, command: Holds) -> Result<(), Failur
         Ok(Listed::of(context.format, answer.revision, &answer.holds, answer.truncated, listing.limit))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{cli::block_on, failure::EXIT_USAGE, output::Format};
+
+    // The last of two limits counted, without a word. Names went to the cell, or a missing one was told first.
+    #[test]
+    fn slips_are_told_before_a_missing_cell() {
+        let address = "http://127.0.0.1:1".to_owned();
+        let context = Context { address, address_given: None, namespace: None, format: Format::Table };
+        let twice = vec![("licences".to_owned(), 1), ("licences".to_owned(), 2)];
+        let limits = Limits { cpu: None, memory: None, disk: None, resource: twice };
+        let failed = block_on(quota(&context, Quotas::Set { name: "ml".to_owned(), limits })).unwrap().unwrap_err();
+        assert_eq!((failed.exit, failed.message.as_str()), (EXIT_USAGE, "--resource names licences twice"));
+        let rules = vec!["attr.rack == \"a\"".to_owned()];
+        let set = |name: &str, scheduler: &str| {
+            let (name, schedulers) = (name.to_owned(), vec![scheduler.to_owned()]);
+            block_on(partition(&context, Partitions::Set { name, rules: rules.clone(), schedulers }))
+                .unwrap()
+                .unwrap_err()
+        };
+        assert_eq!((set("Lab", "ml").exit, set("lab", "").exit), (EXIT_USAGE, EXIT_USAGE));
+        assert_eq!(set("lab", "ml").code, "UNAVAILABLE");
+    }
 }
