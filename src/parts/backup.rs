@@ -37,7 +37,7 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
     let text = || {
         let mut pairs = vec![("backup", path.display().to_string()), ("size", output::bytes(bytes))];
         pairs.extend(manifest_fields(&manifest));
-        output::fields(&pairs) + "\n"
+        output::fields(&pairs)
     };
     output::print(&output::object(context.format, &value, &path.display().to_string(), text))?;
     Ok(ExitCode::SUCCESS)
