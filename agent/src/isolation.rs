@@ -90,9 +90,14 @@ impl Isolation {
         }
         if self.mount {
             unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("a new mount namespace: {error}"))?;
-            // Otherwise what is mounted here would show outside, too.
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-                .map_err(|error| format!("private mounts: {error}"))?;
+            // What is mounted here does not show outside. What is unmounted outside must go here, too: each task that runs would hold
+            // the disk, which nobody could find out who has it.
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+                .map_err(|error| format!("mounts of its own: {error}"))?;
+            // But nothing of the kernel's comes that was not there when it was closed. Where these are no mounts there is nothing to do.
+            for tree in ["/proc", "/sys"] {
+                let _ = mount(None::<&str>, tree, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
+            }
         }
         if self.hidden && probing {
             mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::MS_NOSUID, None::<&str>)

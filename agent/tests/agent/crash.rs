@@ -16,8 +16,8 @@ use plenum_agent::{
 use crate::bench::{PROGRAM, content_of, task, unique_machine_name};
 
 /// An agent's driver as a process of its own.
-struct Agent {
-    process: Child,
+pub(crate) struct Agent {
+    pub(crate) process: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
     recovered: Vec<Recovered>,
@@ -33,7 +33,7 @@ impl Agent {
         Self::start_by(&mut limited(limit, directory, machine))
     }
 
-    fn start_by(command: &mut Command) -> Self {
+    pub(crate) fn start_by(command: &mut Command) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let commands = process.stdin.take().unwrap();
         let answers = BufReader::new(process.stdout.take().unwrap());
@@ -59,11 +59,11 @@ impl Agent {
         writeln!(self.commands, "{command}").unwrap();
     }
 
-    fn run(&mut self, task: &TaskSpec) {
+    pub(crate) fn run(&mut self, task: &TaskSpec) {
         self.send(&serde_json::json!({ "start": task }));
     }
 
-    fn event(&mut self) -> DriverEvent {
+    pub(crate) fn event(&mut self) -> DriverEvent {
         loop {
             let event = serde_json::from_str(&self.line()).unwrap();
             if !matches!(event, DriverEvent::Recorded { .. }) {
@@ -72,7 +72,7 @@ impl Agent {
         }
     }
 
-    fn exit(&mut self) -> Exit {
+    pub(crate) fn exit(&mut self) -> Exit {
         loop {
             if let DriverEvent::Exited { exit, .. } = self.event() {
                 assert!(matches!(self.event(), DriverEvent::Gone { .. }));
@@ -81,7 +81,7 @@ impl Agent {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }

@@ -6,5 +6,6 @@
 mod bench;
 mod crash;
 mod limits;
+mod mounts;
 mod service;
 mod tasks;
