@@ -86,6 +86,8 @@ fn cheaper(one: &Machine, other: &Machine) -> Ordering {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), RunError> {
+    // What the runtime has to say, such as that no cell answers, it says as events of `tracing`: without this nobody hears it.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
     let interrupted = async {
         // Without the signal there is nothing to wait for, and the scheduler ends.

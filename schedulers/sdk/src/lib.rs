@@ -35,6 +35,9 @@
 //! # }
 //! ```
 //!
+//! What people should know (no cell answers, a server lost data, a transaction was not executed, a claim could never fit) are events of
+//! [`tracing`](https://docs.rs/tracing): without a subscriber, such as `tracing_subscriber::fmt().init()`, nobody hears of them.
+//!
 //! | module | what it knows |
 //! |---|---|
 //! | `scheduler`, `plan`, `view` | what a scheduler sees, and what it can say |
