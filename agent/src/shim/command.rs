@@ -10,7 +10,7 @@ use std::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -303,6 +303,7 @@ fn become_command(
     stdout: &OwnedFd,
     stderr: &OwnedFd,
 ) -> Result<Infallible, Failure> {
+    give_up_protection(Path::new("/proc/self/oom_score_adj"));
     // First the cgroup, so that everything from here on is counted.
     for mut entry in entries {
         entry.write_all(b"0").map_err(|error| setup(format!("entering its cgroup: {error}")))?;
@@ -331,6 +332,16 @@ fn become_command(
     }
     close_on_exec_all();
     Err(command.execute())
+}
+
+/// An agent that the kernel shall spare when memory is short, as node agents are told to be, would have it spare all tasks before anything else on
+/// the machine; and a task of one that is never to be killed would stand still at its limit. Who is killed sooner than others stays so.
+fn give_up_protection(adjustment: &Path) {
+    let is_spared = |text: String| text.trim().parse::<i32>().is_ok_and(|adjustment| adjustment < 0);
+    if fs::read_to_string(adjustment).is_ok_and(is_spared) {
+        // To be spared less is allowed to everybody.
+        let _ = fs::write(adjustment, "0");
+    }
 }
 
 /// Our own runtime ignores SIGPIPE, and the shim blocks what it waits for: a command would inherit both.
@@ -423,5 +434,24 @@ fn close_on_exec_all() {
     #[allow(unsafe_code)]
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_what_spares_a_task_is_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("oom_score_adj");
+        for (before, after) in [("-1000\n", "0"), ("-1\n", "0"), ("0\n", "0\n"), ("300\n", "300\n"), ("?", "?")] {
+            fs::write(&file, before).unwrap();
+            give_up_protection(&file);
+            assert_eq!(fs::read_to_string(&file).unwrap(), after);
+        }
+        give_up_protection(&place.path().join("absent"));
+        assert!(!place.path().join("absent").exists());
     }
 }

@@ -202,6 +202,25 @@ async fn a_root_that_may_not_lower_its_bounds_runs_tasks_with_no_more_capabiliti
     }
 }
 
+// Tasks of an agent that was to be spared when memory is short were spared, too: the kernel killed everything else before. One of -1000 stood
+// still at its limit instead of being killed.
+#[tokio::test]
+async fn a_task_is_not_spared_when_memory_is_short_as_its_agent_is() {
+    let lower = |by: &str| format!("echo {by} > /proc/self/oom_score_adj && exec \"$@\"");
+    let mut own = std::process::Command::new("/bin/sh");
+    let own = own.args(["-c", &lower("-500"), "sh", "grep", "-qx", "-e", "-500", "/proc/self/oom_score_adj"]);
+    if !own.stderr(std::process::Stdio::null()).status().unwrap().success() {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: tasks of a spared agent: needs CAP_SYS_RESOURCE");
+        return;
+    }
+    let mut bench = Bench::by(&["/bin/sh", "-c", &lower("-1000"), "sh"]);
+    let task = bench.task(&["cat", "/proc/self/oom_score_adj"]);
+    let allocation = task.allocation;
+    assert!(bench.run(task).await.succeeded());
+    assert_eq!(bench.output(allocation), "0\n");
+}
+
 // A root task could name the program that the kernel runs, outside of all namespaces, for each crash on the machine.
 #[tokio::test]
 async fn an_isolated_task_can_not_write_to_the_kernel() {
