@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     rivals::{Machine, Rivals},
-    stage::{Served, Stage},
+    stage::{Served, Stage, eventually},
 };
 
 /// The object has all of these fields.
@@ -230,4 +230,31 @@ fn a_repeated_number_gives_the_first_outcome() {
     assert_eq!(race.rivals.commit(transaction).unwrap(), first, "and nothing is placed twice");
     let other = race.rivals.commit(green.claims(1, base, job, &race.machine, &[0])).unwrap_err();
     assert_eq!(other.code(), tonic::Code::InvalidArgument, "other content under a known number: {other}");
+}
+
+// It ended with the server, which came back within the second.
+#[test]
+fn a_watched_listing_goes_on_when_its_server_was_restarted() {
+    let stage = Stage::new();
+    let mut server = stage.server("cell", None, &[]);
+    let (address, port) = (server.address.clone(), server.port());
+    let mut watch = stage.start("watch", &["--addr", &address, "quota", "list", "--watch", "-o", "json"]);
+    let told = |count: usize| {
+        eventually(&format!("{count} lines"), || {
+            let lines: Vec<Value> =
+                stage.text("watch.out").lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    };
+    told(1);
+    server.process.kill();
+    eventually("the watcher has noticed", || stage.text("watch.err").contains("does not answer").then_some(()));
+    let _server = stage.server("cell", Some(port), &[]);
+    stage.ask(&address, &["quota", "set", "ml", "--cpu", "1"]);
+    let lines = eventually("the change is told", || {
+        let lines = told(2);
+        lines.iter().any(|line| line["items"][0]["namespace"] == "ml").then_some(lines)
+    });
+    assert!(lines.iter().all(|line| line["error"].is_null()), "{lines:#?}");
+    assert!(watch.has_ended().is_none());
 }

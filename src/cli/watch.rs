@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::job::found;
 use crate::{
     failure::Failure,
     output::{self, Format, Row},
@@ -46,8 +47,15 @@ pub(super) async fn print(
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) -> Result<(), Failure> {
     let mut shown = None;
+    let mut silent_since = None;
     loop {
-        let listed = list().await?;
+        let listed = list().await;
+        // Who watches goes on when a server does that is away for a while, such as for a restart.
+        let listed = if shown.is_some() { found(listed, &mut silent_since)? } else { Some(listed?) };
+        let Some(listed) = listed else {
+            tokio::time::sleep(PERIOD).await;
+            continue;
+        };
         if shown != Some(listed.revision) {
             shown = Some(listed.revision);
             output::print(&framed(format, watch, listed.text))?;
