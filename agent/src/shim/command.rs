@@ -323,6 +323,7 @@ fn become_command(
     step("standard error", dup2_stderr(stderr))?;
     step(&format!("entering {}", command.working_directory.display()), chdir(&command.working_directory))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    bequeath_no_capabilities()?;
     if Uid::effective().is_root() {
         drop_capabilities()?;
     }
@@ -352,6 +353,17 @@ fn reset_signals() -> nix::Result<()> {
         unsafe { signal(one, SigHandler::SigDfl) }?;
     }
     SigSet::all().thread_unblock()
+}
+
+/// What whoever started the agent meant for it to hand on, as units and containers can say, is not bounded at an exec by what
+/// [`drop_capabilities`] leaves. Without these there are no ambient ones either.
+fn bequeath_no_capabilities() -> Result<(), Failure> {
+    let failed = |error| setup(format!("capabilities that are inherited: {error}"));
+    let own = capabilities(None).map_err(failed)?;
+    if own.inheritable.is_empty() {
+        return Ok(());
+    }
+    set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..own }).map_err(failed)
 }
 
 fn drop_capabilities() -> Result<(), Failure> {

@@ -202,6 +202,26 @@ async fn a_root_that_may_not_lower_its_bounds_runs_tasks_with_no_more_capabiliti
     }
 }
 
+// An agent that was started in a container, or in a unit with ambient capabilities, handed on what it had inherited: its tasks could mount, and
+// lift their limits.
+#[tokio::test]
+async fn a_task_inherits_no_capabilities_of_its_agent() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let inherited = "--inh-caps=+sys_admin,+mknod";
+    for words in [&["setpriv", inherited][..], &["setpriv", inherited, "--ambient-caps=+sys_admin"]] {
+        let mut bench = Bench::by(words);
+        let task = bench.shell("grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status");
+        let allocation = task.allocation;
+        let exit = bench.run(task).await;
+        assert!(exit.succeeded(), "{exit}");
+        let (none, kept) = ("0000000000000000", "00000000000004fb");
+        let expected = format!("CapInh:\t{none}\nCapPrm:\t{kept}\nCapEff:\t{kept}\nCapAmb:\t{none}\n");
+        assert_eq!(bench.output(allocation), expected, "{words:?}");
+    }
+}
+
 // Tasks of an agent that was to be spared when memory is short were spared, too: the kernel killed everything else before. One of -1000 stood
 // still at its limit instead of being killed.
 #[tokio::test]
