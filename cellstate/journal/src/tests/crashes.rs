@@ -91,9 +91,9 @@ fn a_power_cut_at_every_step_loses_nothing_acknowledged() {
 
 #[test]
 fn what_a_killed_process_left_in_memory_is_made_durable_before_it_is_served() {
-    for step in 0..steps_of_a_life() {
-        let disk = SimDisk::new(step);
-        // The process dies where the power would have gone, but the machine runs on.
+    for (step, seed) in (0..steps_of_a_life()).flat_map(|step| seeds().map(move |seed| (step, seed))) {
+        let disk = SimDisk::new(100 * step + seed);
+        // The process dies where the power would have gone, also within a write, but the machine runs on.
         disk.kill_at_step(step);
         let done = live(&disk, 14);
         for more in 0..4 {

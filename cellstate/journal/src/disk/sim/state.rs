@@ -257,6 +257,11 @@ impl State {
         self.crash_at.is_some_and(|(steps_before, _)| steps_before == 0)
     }
 
+    /// True when the step that is being taken is the one that the process does not outlive.
+    pub(super) fn is_killed_now(&self) -> bool {
+        self.kill_at == Some(0)
+    }
+
     /// Ends a step; an error when the power went with it.
     pub(super) fn step(&mut self, life: u64) -> io::Result<()> {
         self.steps += 1;

@@ -140,3 +140,20 @@ fn a_write_is_torn_when_a_part_of_it_is_lost() {
     }
     assert_eq!(torn.len(), 2, "some were torn, and some were not");
 }
+
+#[test]
+fn a_process_that_dies_within_a_write_may_leave_a_part_of_it() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 1024]).unwrap();
+        disk.kill_at_step(0);
+        assert!(log.write_at(0, &[7; 1024]).is_err());
+        let image = disk.image("log").unwrap();
+        let part = image.iter().take_while(|byte| **byte == 7).count();
+        assert_eq!(image, [vec![7; part], vec![1; 1024 - part]].concat());
+        lengths.insert(part);
+    }
+    assert!(lengths.len() > 20, "{lengths:?}");
+}
