@@ -19,6 +19,7 @@ mod governance;
 mod id;
 mod job;
 mod machine;
+mod moment;
 mod name_index;
 mod paged;
 mod plural;

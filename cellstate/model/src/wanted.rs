@@ -26,7 +26,7 @@ impl fmt::Display for NotWanted {
         match self {
             Self::JobOver(state) => write!(f, "the job is over ({state:?})"),
             Self::After(group) => write!(f, "group {group} is not done"),
-            Self::Backoff(until) => write!(f, "waits after a failure until {} µs", until.micros),
+            Self::Backoff(until) => write!(f, "waits after a failure until {}", until.whole_second()),
             Self::Task(state) => write!(f, "the task does not wait ({state:?})"),
             Self::NoSuchTask => f.write_str("no such task"),
             Self::Recurring => f.write_str("nothing of a recurring job itself is placed"),
