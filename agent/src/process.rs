@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{SigHandler, Signal, kill, signal},
     unistd::Pid,
 };
 use rustix::{
@@ -71,6 +71,15 @@ impl ProcessIdentity {
 
 fn is_no_such_process(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// Makes the kernel keep ends of children for whoever waits for them. Whoever started us may ignore them, which is inherited: then they are
+/// kept for nobody, and who waits is told that there never was a child.
+pub fn hear_of_children() {
+    // SAFETY: the default action runs no code of ours.
+    #[allow(unsafe_code)]
+    let set = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    debug_assert!(set.is_ok(), "the kernel knows SIGCHLD");
 }
 
 /// This boot's identity; empty where the kernel doesn't tell.

@@ -21,6 +21,7 @@ use plenum_agent::{
     driver::{Driver, TaskSpec},
     exec::{ExecDriver, ExecOptions, ShimProgram},
     isolation::Isolation,
+    process::hear_of_children,
     shim,
 };
 use plenum_model::AllocationId;
@@ -76,6 +77,7 @@ fn run(arguments: Vec<String>) -> io::Result<Options> {
 #[tokio::main(flavor = "current_thread")]
 async fn drive(arguments: Vec<String>) -> io::Result<()> {
     let [directory, machine @ ..] = arguments.as_slice() else { return Err(io::Error::other("expected a directory")) };
+    hear_of_children();
     let shim = ShimProgram::own_binary();
     let (cgroup, isolation) = match (machine.first(), Mounts::detect()) {
         (Some(machine), Some(mounts)) => (AgentCgroup::prepare(&mounts, machine).0, shim.probe()),

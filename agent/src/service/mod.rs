@@ -36,6 +36,7 @@ use crate::{
     durable,
     exec::{ExecDriver, ExecOptions},
     machine::{self, Discovery, Machine},
+    process::hear_of_children,
     reconciler::{AgentReconciler, Input, Output, Settings},
 };
 
@@ -115,6 +116,7 @@ pub(crate) struct Remembered {
 /// When it can't begin, or the server turns out to belong to another cell. A server that can't be reached is no error: it
 /// is tried again for ever.
 pub fn run(options: &Options) -> Result<(), AgentError> {
+    hear_of_children();
     let path = options.directory.clone();
     let named = |source| AgentError::Directory { path: path.clone(), source };
     fs::create_dir_all(&options.directory).map_err(named)?;

@@ -36,7 +36,7 @@ use crate::{
     driver::{Exit, Failure, FailureKind, TaskSpec},
     durable,
     isolation::Isolation,
-    process::{ProcessIdentity, boot_id},
+    process::{ProcessIdentity, boot_id, hear_of_children},
 };
 
 /// The shim's exit code when another shim has the record of this start.
@@ -65,6 +65,7 @@ pub(crate) struct ShimSpec {
 /// `arguments` are those after `shim`: the allocation's directory; or `--probe`, which writes the [`Isolation`] that
 /// works here to standard output, as JSON.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    hear_of_children();
     let mut arguments = arguments.into_iter();
     match (arguments.next(), arguments.next()) {
         (Some(flag), None) if flag == "--probe" => probe(),

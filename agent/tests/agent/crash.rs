@@ -2,11 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
     driver::{DriverEvent, Exit, FailureKind, Found, Recovered, TaskSpec},
@@ -263,6 +265,35 @@ fn a_task_whose_record_a_power_cut_took_is_lost_and_did_not_fail() {
         assert_eq!(failure.kind, FailureKind::Booted);
         assert!(failure.message.starts_with("what it was to run can't be read any more"), "{}", failure.message);
         agent.kill();
+    });
+}
+
+// Whoever started the agent ignored the ends of his children, as some daemons do, and so did all that the agent started: no task was ever over,
+// and none had a namespace, as it was not known which there are.
+#[test]
+fn an_agent_hears_of_ends_that_its_parent_ignores() {
+    let ignoring = || {
+        // SAFETY: ignoring a signal runs no code of ours.
+        #[allow(unsafe_code)]
+        let set = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+        Ok(set.map(drop)?)
+    };
+    each_way(|directory, machine| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("drive").arg(directory).args(machine);
+        // SAFETY: between fork and exec, it makes one call to the kernel.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(ignoring);
+        }
+        let mut agent = Agent::start_by(&mut command);
+        agent.run(&task(1, &["/bin/sh", "-c", "exit 42"]));
+        assert_eq!(agent.exit().code, Some(42));
+        agent.kill();
+        let spec = std::fs::read_to_string(directory.join("allocs/alloc-1-1/spec.json")).unwrap();
+        let isolation =
+            serde_json::to_string(&machine.map(|_| crate::bench::shim().probe()).unwrap_or_default()).unwrap();
+        assert!(spec.contains(&format!("\"isolation\":{isolation}")), "{spec}");
     });
 }
 
