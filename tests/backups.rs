@@ -85,3 +85,29 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
     let verified = stage.run(&["verify", "--dir", &stage.word("restored"), "-o", "json"]).json();
     assert!(verified["sound"] == true && verified["violations"].as_array().unwrap().is_empty(), "{verified:#}");
 }
+
+// Machines of the backup seemed ready until their leases ended. What was placed there waited for that, and then to be given up.
+#[test]
+fn a_development_cell_goes_on_from_its_backup_with_the_machines_that_it_has_now() {
+    let stage = Stage::new();
+    let first = stage.dev(&["--machines", "3"]);
+    let machines = |address: &str| -> Vec<String> {
+        let listed = stage.ask(address, &["machine", "list"]);
+        listed["items"].as_array().unwrap().iter().map(|each| each["name"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("all machines are there", || (machines(&first.address).len() == 3).then_some(()));
+    let file = stage.word("cell.backup");
+    stage.ask(&first.address, &["backup", "--out", &file]);
+    assert_eq!(first.stop().code(), Some(0));
+
+    std::fs::create_dir(stage.path("later")).unwrap();
+    stage.run(&["restore", "--from", &file, "--dir", &stage.word("later/server")]).says(0, &[]);
+    let job = "name = \"quick\"\nscheduler = \"batch\"\n[group.main]\ncount = 8\ncommand = [\"/bin/true\"]\n\
+               resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    let job = stage.file("quick.toml", job);
+    let (dir, began) = (stage.word("later"), std::time::Instant::now());
+    stage.run(&["dev", &job, "--until-done", "--dir", &dir]).says(0, &["quick: complete"]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "no lease was waited for");
+    let server = stage.server("later/server", None, &[]);
+    assert_eq!(machines(&server.address), ["machine-1"]);
+}

@@ -86,9 +86,9 @@ impl Machines {
         let known = connection.inspect().list_machines(ListRequest::default()).await?.into_inner().machines;
         let mut stay = Vec::new();
         for machine in known.iter().filter(|machine| self.is_earlier(&machine.name)) {
-            // An agent that is still ending holds its lock; one with a directory elsewhere is none of ours.
+            // An agent that is still ending holds its lock. Of a cell that was restored here there are no directories of agents.
             let lock = fs::File::open(folder.agent(&machine.name).join("lock"));
-            if machine.state() == MachineState::Gone || !lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            if machine.state() == MachineState::Gone || lock.is_ok_and(|lock| lock.try_lock().is_err()) {
                 continue;
             }
             if machine.allocations > 0 || machine.unknown_tasks > 0 {
