@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, eventually};
 
 /// A job that runs until it is told to stop.
 const FOREVER: &str = "name = \"web\"\nscheduler = \"service\"\n[group.web]\ncommand = [\"/bin/sleep\", \"1000\"]\n\
@@ -83,6 +83,19 @@ fn parts_take_the_addresses_that_commands_take() {
         stage.run(&[&["--addr", "a cell"], part].concat()).says(2, &["error[USAGE]", "`a cell` is no address"]);
     }
     stage.run(&["agent", "--name", "../m1"]).says(2, &["error[USAGE]", "../m1"]);
+}
+
+// It said nothing, and waited.
+#[test]
+fn who_waits_for_a_job_without_an_end_is_told_so() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let file = stage.file("web.toml", FOREVER);
+    let mut waiting = stage.start("waiting", &["--addr", &server.address, "job", "run", &file, "--wait"]);
+    let words = "job web runs for ever: waiting until it fails or is stopped";
+    eventually("it says so", || stage.text("waiting.err").contains(words).then_some(()));
+    stage.ask(&server.address, &["job", "stop", "web"]);
+    assert_eq!(waiting.ended().code(), Some(1));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     connect::Connection,
     failure::{EXIT_FAILED, EXIT_UNFINISHED, Failure},
-    job_file::JobFile,
+    job_file::{self, JobFile},
     output::{self, Format, Row},
 };
 
@@ -75,9 +75,12 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let file = number_resources(&connection, file).await?;
     let shape = file.spec.shape.clone().unwrap_or_default();
     let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
-    let job = JobName { namespace: shape.namespace, name: shape.name };
+    let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
     warn_unattended(&connection, &shape.scheduler).await;
     if wait {
+        if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
+            output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
+        }
         let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
         return wait_for(context, &connection.patient(), &job, answer.revision, deadline).await;
     }

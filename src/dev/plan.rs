@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use plenum_proto::v1::{JobKind, JobShape};
+use plenum_proto::v1::JobShape;
 
-use crate::{cli, failure::Failure, job_file::JobFile};
+use crate::{
+    cli,
+    failure::Failure,
+    job_file::{JobFile, endless},
+};
 
 /// Schedulers that this version can start by itself.
 pub(super) const BUILT_IN: &[&str] = &["batch", "service"];
@@ -62,15 +66,7 @@ fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
         if !BUILT_IN.contains(&shape.scheduler.as_str()) {
             return Err(no_such_scheduler(job));
         }
-        let endless = match shape.kind() {
-            JobKind::Forever => Some("runs for ever"),
-            JobKind::Recurring => Some("waits for ever to be launched"),
-            _ if shape.groups.iter().all(|group| group.count == 0) => {
-                Some("has no task and waits for ever to be scaled")
-            }
-            JobKind::ToCompletion | JobKind::Unspecified => None,
-        };
-        if let Some(endless) = endless.filter(|_| until_done) {
+        if let Some(endless) = endless(shape).filter(|_| until_done) {
             let what = format!("{}: job {} {endless}, so --until-done would never end", job.name(), shape.name);
             return Err(Failure::usage(what).with_hint("leave --until-done out, or say runs = \"to-completion\""));
         }

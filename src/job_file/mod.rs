@@ -24,7 +24,7 @@ pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
 
 use std::{io::Read, ops::Range, path::Path};
 
-use plenum_proto::v1::JobSpec;
+use plenum_proto::v1::{JobKind, JobShape, JobSpec};
 
 use crate::failure::Failure;
 
@@ -52,6 +52,16 @@ struct CustomAmount {
     resource: String,
     amount: i64,
     at: Range<usize>,
+}
+
+/// What a job does instead of ending by itself, in words; nothing of one that ends.
+pub(crate) fn endless(shape: &JobShape) -> Option<&'static str> {
+    match shape.kind() {
+        JobKind::Forever => Some("runs for ever"),
+        JobKind::Recurring => Some("waits for ever to be launched"),
+        _ if shape.groups.iter().all(|group| group.count == 0) => Some("has no task and waits for ever to be scaled"),
+        JobKind::ToCompletion | JobKind::Unspecified => None,
+    }
 }
 
 /// The file's name and text, kept for showing places in it.
