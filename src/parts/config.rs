@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use plenum_model::Device;
-use plenum_proto::{bounds::TEXT_BYTES_MAX, names};
+use plenum_proto::{
+    bounds::{self, DEVICES_MAX, TEXT_BYTES_MAX},
+    names,
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
 
 use crate::{failure::Failure, job_file};
@@ -65,8 +68,10 @@ pub(super) struct Devices {
 }
 
 /// Devices of one kind that a machine has at most.
-const DEVICES_MAX: u32 = 64;
+const OF_ONE_KIND_MAX: u32 = 64;
 
+/// Attributes that a file may give a machine: room is left for the four that its agent finds.
+const ATTRIBUTES_MAX: usize = bounds::ATTRIBUTES_MAX - 4;
 /// As many as the flag takes.
 const SHARES_MAX: u32 = 64;
 /// Output that is kept in files of less would be more names than bytes.
@@ -101,6 +106,9 @@ impl AgentFile {
         if let Some((name, value)) = long {
             return wrong(format!("attributes.{name} has {} bytes; expected at most {TEXT_BYTES_MAX}", value.len()));
         }
+        if self.attributes.len() > ATTRIBUTES_MAX {
+            return wrong(format!("attributes are {}; expected at most {ATTRIBUTES_MAX}", self.attributes.len()));
+        }
         match self.devices.iter().find(|(_, devices)| devices.model.len() > TEXT_BYTES_MAX) {
             Some((kind, _)) => wrong(format!("devices.{kind}.model: expected at most {TEXT_BYTES_MAX} bytes")),
             None => Ok(()),
@@ -111,13 +119,17 @@ impl AgentFile {
     pub(super) fn each_device(&self) -> Result<Vec<Device>, Failure> {
         let mut all = Vec::new();
         for (kind, devices) in &self.devices {
-            if !(1..=DEVICES_MAX).contains(&devices.count) {
-                let message = format!("devices.{kind}.count is {}; expected 1 to {DEVICES_MAX}", devices.count);
+            if !(1..=OF_ONE_KIND_MAX).contains(&devices.count) {
+                let message = format!("devices.{kind}.count is {}; expected 1 to {OF_ONE_KIND_MAX}", devices.count);
                 return Err(Failure::new("CONFIG", message));
             }
             let (kind, model): (Arc<str>, Arc<str>) = (kind.as_str().into(), devices.model.as_str().into());
             let device = |index| Device { kind: kind.clone(), index, millis: 1000, model: model.clone() };
             all.extend((0..devices.count).map(device));
+        }
+        if all.len() > DEVICES_MAX {
+            let message = format!("devices come to {} in all; expected at most {DEVICES_MAX}", all.len());
+            return Err(Failure::new("CONFIG", message));
         }
         Ok(all)
     }
@@ -191,6 +203,11 @@ mod tests {
             let failure = check(&text);
             assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");
         }
+        let many: String = (0..253).map(|number| format!("attributes.a{number} = \"\"\n")).collect();
+        assert!(check(&many).message.contains("attributes are 253; expected at most 252"));
+        let kinds: String = (0..5).map(|number| format!("[devices.k{number}]\ncount = 64\n")).collect();
+        let devices = parse::<AgentFile>(&kinds).unwrap().each_device().unwrap_err();
+        assert!(devices.message.contains("320 in all; expected at most 256"), "{devices}");
         assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").unwrap().check().is_ok());
     }
 
