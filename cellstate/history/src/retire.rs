@@ -52,7 +52,7 @@ pub(crate) struct Cleaning {
     /// The floor up to which images have been let go.
     images_done_for: u64,
     /// Rows that were removed, and are still in tables.
-    removed_index_rows: u64,
+    pub(crate) removed_index_rows: u64,
     /// Bytes of blocks that were let go, and are still in tables.
     undropped_bytes: u64,
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plenum_history::{EncodedBatch, LogPlace, OpenError, WriteError};
+use plenum_history::{EncodedBatch, LogPlace, Named, OpenError, WriteError};
 use plenum_journal::{FramePlace, ReadError, Reader};
-use plenum_model::{Cell, Revision};
+use plenum_model::{Cell, JobId, MachineId, Revision, SessionId};
 
 use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
@@ -423,6 +423,7 @@ impl<'a> Feeder<'a> {
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
             history.leap_to(info.revision)?;
+            self.forget_names(info.revision)?;
         }
         let now = history.newest_revision();
         if now > before {
@@ -441,6 +442,17 @@ impl<'a> Feeder<'a> {
         self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
         self.shared.feed.fed(0);
         self.give_up();
+        Ok(())
+    }
+
+    /// Names of what is not in the cell that was leapt to: what went meanwhile is not seen to go.
+    fn forget_names(&self, revision: u64) -> Result<(), FeedError> {
+        let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0 == revision) else { return Ok(()) };
+        self.shared.feed.history().forget_names(|named| match named {
+            Named::Job(id) => JobId::from_bits(id).is_some_and(|id| cell.job(id).is_some()),
+            Named::Machine(id) => MachineId::from_bits(id).is_some_and(|id| cell.machine(id).is_some()),
+            Named::Session(id) => cell.session(SessionId(id)).is_some(),
+        })?;
         Ok(())
     }
 
