@@ -31,6 +31,8 @@ use crate::{
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
 const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
 const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// How often what two answers show is asked for again when they show different revisions.
+const READS_AGAIN_MAX: usize = 4;
 /// How long one look may take before the cell counts as away.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a cell may be away before a wait is given up.
@@ -235,13 +237,33 @@ async fn list(context: &Context, listing: &Listing) -> Result<(), Failure> {
     .await
 }
 
+/// Two answers that show the same revision, and that one: what changed between them is asked for again. In a cell that never stands still
+/// they are as close as they come.
+async fn of_one_revision<A, B>(
+    mut first: impl AsyncFnMut() -> Result<(u64, A), Failure>,
+    mut second: impl AsyncFnMut() -> Result<(u64, B), Failure>,
+) -> Result<(u64, A, B), Failure> {
+    let (mut one, mut other) = (first().await?, second().await?);
+    for _ in 0..READS_AGAIN_MAX {
+        if one.0 < other.0 {
+            one = first().await?;
+        } else if other.0 < one.0 {
+            other = second().await?;
+        }
+    }
+    Ok((one.0, one.1, other.1))
+}
+
 async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Failure> {
     let connection = context.connect().await?;
-    let (revision, view) = get_job(&connection, job, at).await?;
     let list = ListRequest { namespace: job.namespace.clone(), at, limit: 0, filter: String::new() };
     let request =
         ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
-    let listed = connection.jobs().list_allocations(request).await?.into_inner();
+    let allocations = async || {
+        let listed = connection.jobs().list_allocations(request.clone()).await?.into_inner();
+        Ok((listed.revision, listed))
+    };
+    let (revision, view, listed) = of_one_revision(async || get_job(&connection, job, at).await, allocations).await?;
     let mut object = view.to_json();
     object["revision"] = json!(revision);
     object["allocations"] = listed.allocations.iter().map(Row::to_json).collect();
@@ -347,6 +369,24 @@ mod tests {
         assert!(
             silent_since.is_none() && found::<()>(Err(Failure::new("NO_SUCH_JOB", "no")), &mut silent_since).is_err()
         );
+    }
+
+    // A job's groups had two tasks starting, and below them three were running.
+    #[test]
+    fn what_is_shown_together_is_of_one_revision() {
+        let read = |first: &[u64], second: &[u64]| {
+            let (mut first, mut second) = (first.iter().copied(), second.iter().copied());
+            let next = |answers: &mut dyn Iterator<Item = u64>| answers.next().map(|each| (each, each));
+            let missing = || Failure::new("IO", "asked once too often");
+            crate::cli::block_on(of_one_revision(
+                async || next(&mut first).ok_or_else(missing),
+                async || next(&mut second).ok_or_else(missing),
+            ))
+        };
+        assert_eq!(read(&[7], &[7]), Ok(Ok((7, 7, 7))));
+        assert_eq!(read(&[7, 9], &[9]), Ok(Ok((9, 9, 9))));
+        assert_eq!(read(&[7, 10], &[9, 10]), Ok(Ok((10, 10, 10))));
+        assert_eq!(read(&[1, 3, 5], &[2, 4, 6]), Ok(Ok((5, 5, 6))), "it is not asked for ever");
     }
 
     #[test]
