@@ -4,6 +4,53 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plenum_model::LogTime;
 
+/// From here on it is told at a start that log time and the system's clock are apart: the cell was down, or a clock is or was wrong.
+const TOLD_BEHIND_MICROS: i64 = 60_000_000;
+const TOLD_AHEAD_MICROS: i64 = 30 * 24 * 3_600_000_000;
+
+/// How far the system's clock is from the time of the last batch, at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// So many seconds behind it: log time goes on where it was.
+    Behind(i64),
+    /// So many seconds ahead of it: log time goes there, and never back.
+    Ahead(i64),
+}
+
+impl Apart {
+    /// As far as it is worth a line in the server's log.
+    pub(crate) fn of_start(log: LogTime) -> Option<Self> {
+        Self::of(log, Clock::new(LogTime::default()).start_micros)
+    }
+
+    fn of(log: LogTime, system_micros: i64) -> Option<Self> {
+        let micros = system_micros.saturating_sub(log.micros);
+        // A cell that is made now has no last batch.
+        match micros / 1_000_000 {
+            _ if log == LogTime::default() => None,
+            seconds if micros < -TOLD_BEHIND_MICROS => Some(Self::Behind(-seconds)),
+            seconds if micros > TOLD_AHEAD_MICROS => Some(Self::Ahead(seconds)),
+            _ => None,
+        }
+    }
+
+    /// Tells of it.
+    pub(crate) fn log(self) {
+        match self {
+            Self::Behind(seconds) => tracing::warn!(
+                seconds,
+                "the system's clock is behind the cell's, which never goes back: times that the cell tells are so far ahead until the \
+                 system's clock has caught up and the server is started again"
+            ),
+            Self::Ahead(seconds) => tracing::warn!(
+                seconds,
+                "the system's clock is far ahead of the cell's last entry: if the server was not down for so long, a clock is wrong, and \
+                 what the cell does by its time comes too early"
+            ),
+        }
+    }
+}
+
 /// The clocks of a server: log time, and the monotonic one.
 pub(crate) struct Clock {
     start: Instant,
@@ -66,6 +113,17 @@ mod tests {
         assert!(slept.now().micros < system && slept.latest_micros() >= system);
         let ahead = Clock { start: Instant::now(), start_micros: system + 3_600_000_000 };
         assert!(ahead.latest_micros() >= system + 3_600_000_000);
+    }
+
+    #[test]
+    fn a_clock_that_is_far_from_the_last_entry_is_told_of() {
+        const DAY: i64 = 24 * 3_600_000_000;
+        let now = 1000 * DAY;
+        let apart = |log| Apart::of(LogTime::from_micros(log), now);
+        assert_eq!([now, now + 50_000_000, now - 29 * DAY, 0].map(apart), [None; 4]);
+        assert_eq!(apart(now + 26_000 * DAY), Some(Apart::Behind(26_000 * 86_400)));
+        assert_eq!(apart(now - 31 * DAY), Some(Apart::Ahead(31 * 86_400)));
+        assert_eq!(Apart::of_start(Clock::new(LogTime::default()).now()), None);
     }
 
     #[test]
