@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use plenum_history::History;
@@ -30,6 +30,9 @@ use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// How often it is told that none could be made.
+const TOLD_PAUSE: Duration = Duration::from_secs(10);
 
 /// Watchers that read at a time what they missed: each reads some hundred KiB, which is in the page cache or soon is.
 const CATCHING_UP_MAX: usize = 2;
@@ -66,8 +69,8 @@ pub(crate) struct Shared {
     pub(crate) catching_up: Semaphore,
     /// Who reads much of the cell or the disk.
     pub(crate) reads: past::Reads,
-    /// One at a time folds the cell anew for readers, while the resolver shows none.
-    folding: Arc<tokio::sync::Mutex<()>>,
+    /// One at a time folds the cell anew for readers, while the resolver shows none. When it was told last that it could not be.
+    folding: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// One backup at a time: its snapshot makes every page that changes be copied.
     pub(crate) backups: Arc<Semaphore>,
     /// The revision at which this server is open: its first one.
@@ -224,7 +227,7 @@ impl Shared {
     }
 
     async fn fold_for_readers(&self, revision: Revision) {
-        let turn = self.folding.clone().lock_owned().await;
+        let mut turn = self.folding.clone().lock_owned().await;
         let (picture, history, keeper) = (self.picture.clone(), self.feed.history().clone(), self.keeper.clone());
         // Shown also where its caller has left meanwhile, or callers with little patience would fold it again and again.
         let folding = tokio::task::spawn_blocking(move || {
@@ -233,7 +236,12 @@ impl Shared {
                 let folded = folded.or_else(|_| recovery::present(&history, &keeper, revision));
                 match folded {
                     Ok(cell) => picture.show(cell),
-                    Err(error) => tracing::warn!(%error, "readers wait: the cell could not be folded for them"),
+                    // Each of them tries again.
+                    Err(error) if turn.is_none_or(|told| told.elapsed() >= TOLD_PAUSE) => {
+                        *turn = Some(Instant::now());
+                        tracing::warn!(%error, "readers wait: the cell could not be folded for them");
+                    }
+                    Err(_) => {}
                 }
             }
             drop(turn);
