@@ -10,9 +10,9 @@ mod reports;
 mod wanted;
 
 pub(crate) use hub::Hub;
-pub use leases::Leases;
 #[cfg(test)]
 pub(crate) use leases::tests::machine;
+pub use leases::{Grant, Leases};
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub(crate) use reports::Reports;
 pub use wanted::{EpochOver, Follower, WantedIndex, parts};

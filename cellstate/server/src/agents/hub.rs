@@ -8,7 +8,7 @@ use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
-use super::{EpochOver, Follower, Leases, LogRelay, Reports, WantedIndex};
+use super::{EpochOver, Follower, Grant, Leases, LogRelay, Reports, WantedIndex};
 
 /// Rows of deltas that are kept while the index is made: some 16 MiB.
 const MEANWHILE_ROWS_MAX: usize = 1 << 20;
@@ -213,7 +213,7 @@ impl Hub {
     }
 
     /// A machine registered in this epoch, which may be the one of before: its lease begins before the deltas of the registration come
-    /// by. False if another instance has spoken for it in that epoch meanwhile.
+    /// by.
     pub(crate) fn registered(
         &self,
         machine: MachineId,
@@ -221,7 +221,7 @@ impl Hub {
         goes_on: bool,
         instance: &str,
         now_micros: i64,
-    ) -> bool {
+    ) -> Grant {
         let granted = self.leases.lock().grant(machine, epoch, goes_on, instance, now_micros);
         self.leases_changed.notify_one();
         granted

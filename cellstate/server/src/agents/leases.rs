@@ -44,6 +44,18 @@ impl Lease {
     }
 }
 
+/// What became of the lease of a machine that was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// It begins anew.
+    Held,
+    /// It is another instance's, which has spoken for the machine meanwhile.
+    Another,
+    /// It ran out while the registration was decided, and so does the epoch, if that is not written down yet. A lease that began after that
+    /// would be renewed for ever, for a machine that counts as unreachable.
+    Over,
+}
+
 /// Leases of all reachable machines, in microseconds of the caller's monotonic clock.
 ///
 /// By slot, and in no order of deadlines: a renewal writes one row. When the first one could have run out, all are looked at, which takes
@@ -82,17 +94,20 @@ impl Leases {
         }
     }
 
-    /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known. False if the
-    /// epoch goes on, and another instance has spoken for the machine meanwhile: the lease is that one's.
-    pub fn grant(&mut self, machine: MachineId, epoch: u32, goes_on: bool, instance: &str, now_micros: i64) -> bool {
+    /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known. `goes_on`: it
+    /// was in this epoch before.
+    pub fn grant(&mut self, machine: MachineId, epoch: u32, goes_on: bool, instance: &str, now_micros: i64) -> Grant {
         let known = self.known(machine.slot);
+        if goes_on && known.is_none() {
+            return Grant::Over;
+        }
         if known.is_some_and(|lease| goes_on && lease.is_of(machine, epoch) && lease.is_of_another(instance)) {
-            return false;
+            return Grant::Another;
         }
         if !known.is_some_and(|lease| lease.is_newer_than(machine, epoch)) {
             self.put(machine, epoch, Some(Holder::of(instance)), now_micros);
         }
-        true
+        Grant::Held
     }
 
     /// True while another instance of an agent holds the machine's lease.
@@ -254,7 +269,7 @@ pub(crate) mod tests {
     #[test]
     fn a_lease_is_one_instances_until_it_runs_out() {
         let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
-        assert!(leases.grant(id, 1, false, "a", 0));
+        assert_eq!(leases.grant(id, 1, false, "a", 0), Grant::Held);
         // The delta of the registration comes by later, and changes nothing.
         leases.machine_changed(&machine(3, 1, MachineState::Ready), 1);
         assert!(leases.is_held_by_another(id, "b") && !leases.is_held_by_another(id, "a"));
@@ -273,11 +288,28 @@ pub(crate) mod tests {
         for earlier in [machine(3, 1, MachineState::Unreachable), machine(3, 1, MachineState::Cordoned)] {
             let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
             leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
-            assert!(leases.grant(id, 2, false, "a", 5));
+            assert_eq!(leases.grant(id, 2, false, "a", 5), Grant::Held);
             leases.machine_changed(&earlier, 6);
             leases.machine_changed(&machine(3, 2, MachineState::Ready), 7);
             assert!(leases.is_held_by_another(id, "b") && leases.renew(id, 2, "a", 8));
             assert_eq!(leases.next_due_micros(), Some(10), "no lease runs out before");
+        }
+    }
+
+    // Its agent was back when the lease ran out, and the end of the epoch came by before the lease was to begin again. The machine was unreachable from
+    // then on, what it ran was lost, and its agent, whose reports renewed the lease, heard of nothing.
+    #[test]
+    fn a_lease_that_ran_out_while_its_machine_registered_does_not_begin_again() {
+        for heard_of in [true, false] {
+            let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
+            leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
+            assert_eq!(leases.expire(10), [(id, 1)]);
+            if heard_of {
+                leases.machine_changed(&machine(3, 1, MachineState::Unreachable), 11);
+            }
+            assert_eq!(leases.grant(id, 1, true, "a", 12), Grant::Over);
+            assert!(!leases.renew(id, 1, "a", 13));
+            assert_eq!(leases.grant(id, 2, false, "a", 14), Grant::Held);
         }
     }
 
@@ -297,14 +329,15 @@ pub(crate) mod tests {
         let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
         leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
         assert!(leases.renew(id, 1, "relayed", 1), "nobody has spoken for it yet");
-        assert!(!leases.grant(id, 1, true, "registers", 2), "and now somebody has");
+        assert_eq!(leases.grant(id, 1, true, "registers", 2), Grant::Another, "now somebody has");
         assert!(leases.renew(id, 1, "relayed", 3) && !leases.renew(id, 1, "registers", 3));
         // A new epoch is of the one who began it.
-        assert!(leases.grant(id, 2, false, "registers", 4));
+        assert_eq!(leases.grant(id, 2, false, "registers", 4), Grant::Held);
         assert!(!leases.renew(id, 1, "relayed", 5) && !leases.renew(id, 2, "relayed", 5));
         // Its delta may come by first, and somebody may guess the epoch before it is told.
         leases.machine_changed(&machine(3, 3, MachineState::Ready), 6);
-        assert!(leases.renew(id, 3, "relayed", 6) && leases.grant(id, 3, false, "registers", 7));
+        assert!(leases.renew(id, 3, "relayed", 6));
+        assert_eq!(leases.grant(id, 3, false, "registers", 7), Grant::Held);
         assert!(!leases.renew(id, 3, "relayed", 8) && leases.renew(id, 3, "registers", 8));
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{BootId, Cell, Command, Decision, Inventory, Machine, MachineId, RejectionCode};
+use plenum_model::{BootId, Cell, Command, Decision, Inventory, Machine, MachineId, RejectionCode, Revision};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Follower, parts};
+use crate::agents::{Follower, Grant, parts};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -89,6 +89,17 @@ impl AgentsService {
             here.0, here.1
         );
         Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message))
+    }
+
+    /// The answer to an agent that is to ask again, knowing of this revision.
+    fn register_again(&self, revision: Revision) -> v1::RegisterResponse {
+        v1::RegisterResponse {
+            revision: revision.0,
+            incarnation: self.shared.identity.incarnation,
+            cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
+            register_again: true,
+            ..v1::RegisterResponse::default()
+        }
     }
 
     /// True if an epoch began before the cell was restored: its agent has to learn of that, by registering.
@@ -224,22 +235,21 @@ impl v1::agents_server::Agents for AgentsService {
         let (id, epoch) = match decided.decision {
             Decision::Accepted { id, version } => (id, version),
             Decision::Rejected(rejection) if rejection.code == RejectionCode::StaleEpoch => {
-                let response = v1::RegisterResponse {
-                    revision: decided.at.0,
-                    incarnation: self.shared.identity.incarnation,
-                    cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
-                    register_again: true,
-                    ..v1::RegisterResponse::default()
-                };
-                return Ok(Response::new(response));
+                return Ok(Response::new(self.register_again(decided.at)));
             }
             Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
             Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
         };
         let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
         let goes_on = known == Some((machine, epoch));
-        if !hub.registered(machine, epoch, goes_on, &instance, self.shared.clock.monotonic_micros()) {
-            return Err(taken(&name).into());
+        match hub.registered(machine, epoch, goes_on, &instance, self.shared.clock.monotonic_micros()) {
+            Grant::Held => {}
+            Grant::Another => return Err(taken(&name).into()),
+            Grant::Over => {
+                // On its way already, as a rule. The agent asks again at once, and is to begin a new epoch then.
+                let over = self.shared.ask_own(Command::ExpireMachine { machine, epoch }).await?;
+                return Ok(Response::new(self.register_again(over.at)));
+            }
         }
         // From here on the next one to register this name sees who holds its lease.
         let unfit = self.shared.snapshot_of(decided.at).await.machine(machine).and_then(|machine| machine.unfit);
