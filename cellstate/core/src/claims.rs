@@ -142,7 +142,8 @@ impl Resolver<'_> {
                 cell.warm_claims(terms.group, &placement.machines[next.clone()], &placement.tasks[next]);
             }
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
-            let asked = Claim { machine, task, extra: placement.extras.get(claim as usize) };
+            let extra = placement.extras.get(claim as usize).filter(|extra| !extra.asks_for_nothing());
+            let asked = Claim { machine, task, extra };
             let key = (placement.job.slot, placement.group, task);
             let judged = if seen.as_ref().is_some_and(|seen| seen.contains(&key)) {
                 Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::TaskTaken))

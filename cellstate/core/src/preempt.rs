@@ -3,7 +3,9 @@
 //! A claim may name leaving allocations, and those that its own transaction stops; a placement may name victims. Each gives only
 //! what free room lacks, and a victim that gives nothing is not evicted.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
@@ -17,7 +19,8 @@ use crate::specials::Specials;
 #[derive(Clone, Debug)]
 struct Source {
     slot: u32,
-    left: TakeOver,
+    /// Copied only where something is taken from it.
+    left: Rc<TakeOver>,
     /// It must be evicted for that.
     is_victim: bool,
     taken: TakeOver,
@@ -32,22 +35,43 @@ pub(crate) struct HandOff {
 /// What was taken over on one machine, before the transaction that is being resolved, and is not there yet: by whom it was taken over
 /// from. One pass over those who have such serves all victims of all claims.
 #[derive(Debug, Default)]
-pub(crate) struct Heirs(BTreeMap<AllocationId, TakeOver>);
+pub(crate) struct Heirs {
+    taken: BTreeMap<AllocationId, TakeOver>,
+    /// What those who were asked for can still give: thousands of claims may name the same ones.
+    left: RefCell<BTreeMap<u32, Rc<TakeOver>>>,
+}
 
 impl Heirs {
     pub(crate) fn on(cell: &Cell, machine: u32) -> Self {
         let slots = cell.in_use(machine).into_iter().flat_map(|used| &used.heirs);
         let mut heirs = Self::default();
         for entry in slots.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over) {
-            let sum = heirs.0.entry(entry.victim).or_insert_with(|| nothing_of(entry.victim));
+            let sum = heirs.taken.entry(entry.victim).or_insert_with(|| nothing_of(entry.victim));
             add(sum, entry);
         }
         heirs
     }
 
-    /// All that was taken over from one.
-    fn of(&self, victim: AllocationId) -> Option<&TakeOver> {
-        self.0.get(&victim)
+    /// What somebody can still give, before the transaction that is being resolved.
+    fn left_of(&self, cell: &Cell, found: &AllocationRef<'_>) -> Rc<TakeOver> {
+        self.left.borrow_mut().entry(found.id.slot).or_insert_with(|| Rc::new(self.count(cell, found))).clone()
+    }
+
+    fn count(&self, cell: &Cell, found: &AllocationRef<'_>) -> TakeOver {
+        let mut left = TakeOver {
+            victim: found.id,
+            amount: cell.resources_of(found.row),
+            devices: Vec::new(),
+            ports: found.extra.into_iter().flat_map(|extra| &extra.ports).map(|port| port.number).collect(),
+        };
+        // It may have one device twice.
+        let devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
+        devices.for_each(|device| add_device(&mut left.devices, device));
+        // What it took over itself is not there yet, and what others took over from it is gone.
+        let own = found.extra.into_iter().flat_map(|extra| &extra.takes_over);
+        let others = self.taken.get(&found.id).filter(|_| !planted::is(Bug::HandsOverTwice));
+        own.chain(others).for_each(|entry| subtract(&mut left, entry));
+        left
     }
 }
 
@@ -124,19 +148,12 @@ impl HandOff {
         if known || found.row.machine != machine {
             return;
         }
-        let mut left = TakeOver {
-            victim: found.id,
-            amount: cell.resources_of(found.row),
-            devices: found.extra.map(|extra| extra.devices.clone()).unwrap_or_default(),
-            ports: found.extra.into_iter().flat_map(|extra| &extra.ports).map(|port| port.number).collect(),
-        };
-        // What it took over itself is not there yet, and what others took over from it is gone.
-        let own = found.extra.into_iter().flat_map(|extra| &extra.takes_over);
-        let others = heirs.of(found.id).filter(|_| !planted::is(Bug::HandsOverTwice));
-        for entry in own.chain(others).chain(specials.taken_over(found.id.slot)) {
-            subtract(&mut left, entry);
+        let mut left = heirs.left_of(cell, found);
+        if let Some(entry) = specials.taken_over(found.id.slot) {
+            subtract(Rc::make_mut(&mut left), entry);
         }
         if let Some(most) = most.filter(|most| !is_nothing(most)) {
+            let left = Rc::make_mut(&mut left);
             left.amount = left.amount.at_most(&most.amount);
         }
         let taken = nothing_of(found.id);
@@ -151,19 +168,24 @@ impl HandOff {
                 break;
             }
             let part = source.left.amount.at_most(&lacking);
-            source.left.amount = source.left.amount.without(&part);
-            source.taken.amount = source.taken.amount.with(&part);
-            lacking = lacking.without(&part);
+            if !part.is_nothing() {
+                let left = Rc::make_mut(&mut source.left);
+                left.amount = left.amount.without(&part);
+                source.taken.amount = source.taken.amount.with(&part);
+                lacking = lacking.without(&part);
+            }
         }
         lacking
     }
 
-    /// What each source could give of devices, one after the other: to be tried with ever more of them.
+    /// Adds what a source could give of devices, one source after the other: to be tried with ever more of them. False where there is
+    /// no such source.
     pub(crate) fn lend_devices(&self, source: usize, rooms: &mut [DeviceRoom]) -> bool {
         let Some(source) = self.sources.get(source) else { return false };
+        let mut at = 0;
         for device in &source.left.devices {
-            let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+            let place = find_from(rooms, &mut at, |room| room.is(device));
+            place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(device.millis));
         }
         true
     }
@@ -172,11 +194,12 @@ impl HandOff {
     pub(crate) fn take_devices(&mut self, chosen: &[Device], free: &[DeviceRoom]) -> Vec<Device> {
         let mut free = free.to_vec();
         let mut own = Vec::new();
+        let mut at = 0;
         for device in chosen {
-            let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            let there = room.map_or(0, |room| {
-                let there = room.free_millis.clamp(0, device.millis.into());
-                room.free_millis -= there;
+            let place = find_from(&free, &mut at, |room| room.is(device));
+            let there = place.map_or(0, |place| {
+                let there = free[place].free_millis.clamp(0, device.millis.into());
+                free[place].free_millis -= there;
                 u32::try_from(there).expect("at most what is asked for")
             });
             if there > 0 {
@@ -184,8 +207,11 @@ impl HandOff {
             }
             let mut lacking = device.millis - there;
             for source in &mut self.sources {
-                let has = |left: &&mut Device| left.kind == device.kind && left.index == device.index;
-                let Some(left) = source.left.devices.iter_mut().find(has) else { continue };
+                if lacking == 0 {
+                    break;
+                }
+                let Some(place) = source.left.devices.iter().position(|left| is_same(left, device)) else { continue };
+                let left = &mut Rc::make_mut(&mut source.left).devices[place];
                 let part = left.millis.min(lacking);
                 left.millis -= part;
                 lacking -= part;
@@ -201,7 +227,7 @@ impl HandOff {
     pub(crate) fn take_port(&mut self, port: u16) -> bool {
         let found = self.sources.iter_mut().find(|source| source.left.ports.contains(&port));
         let Some(source) = found else { return false };
-        source.left.ports.retain(|&left| left != port);
+        Rc::make_mut(&mut source.left).ports.retain(|&left| left != port);
         source.taken.ports.push(port);
         true
     }
@@ -221,18 +247,34 @@ pub(crate) fn add(sum: &mut TakeOver, entry: &TakeOver) {
     sum.ports.extend(&entry.ports);
 }
 
+fn is_same(one: &Device, other: &Device) -> bool {
+    one.index == other.index && one.kind == other.kind
+}
+
+/// The place of the first one that is meant, looked for where the last one was found, and only then from the beginning: devices mostly
+/// come in the order in which they stand there.
+pub(crate) fn find_from<T>(all: &[T], at: &mut usize, is_meant: impl Fn(&T) -> bool) -> Option<usize> {
+    let next = all.get(*at).is_some_and(&is_meant).then_some(*at);
+    let found = next.or_else(|| all.iter().position(is_meant))?;
+    *at = found + 1;
+    Some(found)
+}
+
 /// Adds one device to a sum of such.
 pub(crate) fn add_device(sum: &mut Vec<Device>, device: &Device) {
-    match sum.iter_mut().find(|sum| sum.kind == device.kind && sum.index == device.index) {
+    match sum.iter_mut().find(|sum| is_same(sum, device)) {
         Some(sum) => sum.millis += device.millis,
         None => sum.push(device.clone()),
     }
 }
 
-/// Takes one device away from what is left.
-pub(crate) fn subtract_device(left: &mut Vec<Device>, device: &Device) {
-    if let Some(same) = left.iter_mut().find(|left| left.kind == device.kind && left.index == device.index) {
-        same.millis = same.millis.saturating_sub(device.millis);
+/// Takes devices away from what is left, where each stands once.
+pub(crate) fn subtract_devices(left: &mut Vec<Device>, devices: &[Device]) {
+    let mut at = 0;
+    for device in devices {
+        if let Some(place) = find_from(left, &mut at, |left| is_same(left, device)) {
+            left[place].millis = left[place].millis.saturating_sub(device.millis);
+        }
     }
     left.retain(|device| device.millis > 0);
 }
@@ -240,8 +282,7 @@ pub(crate) fn subtract_device(left: &mut Vec<Device>, device: &Device) {
 /// Takes one entry away from what is left.
 fn subtract(left: &mut TakeOver, entry: &TakeOver) {
     left.amount = left.amount.without(&entry.amount);
-    entry.devices.iter().for_each(|device| subtract_device(&mut left.devices, device));
-    left.devices.retain(|device| device.millis > 0);
+    subtract_devices(&mut left.devices, &entry.devices);
     left.ports.retain(|port| !entry.ports.contains(port));
 }
 

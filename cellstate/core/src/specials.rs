@@ -110,7 +110,7 @@ impl Specials {
             match step {
                 Step::Machine { machine, devices, ports } => {
                     if let Some((all, numbers)) = self.machines.get_mut(&machine) {
-                        devices.iter().for_each(|device| preempt::subtract_device(all, device));
+                        preempt::subtract_devices(all, &devices);
                         for port in ports {
                             numbers.remove(&port);
                         }

@@ -94,6 +94,14 @@ pub struct ClaimExtra {
     pub take_overs: Vec<TakeOver>,
 }
 
+impl ClaimExtra {
+    /// Whether it says nothing: as if it were not there.
+    #[must_use]
+    pub fn asks_for_nothing(&self) -> bool {
+        self.devices.is_empty() && self.ports.is_empty() && self.take_overs.is_empty()
+    }
+}
+
 /// An allocation that may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preemption {

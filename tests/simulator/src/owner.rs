@@ -28,8 +28,13 @@ fn declare(random: &mut Random, group: &mut v1::GroupShape) {
     }
     let anywhere = group.constraints.is_empty();
     if anywhere && random.chance(150) {
-        let millis = if random.chance(500) { 1000 } else { 400 };
-        group.devices = vec![v1::Device { kind: "gpu".into(), index: 0, millis, model: String::new() }];
+        let device = |millis| v1::Device { kind: "gpu".into(), index: 0, millis, model: String::new() };
+        group.devices = match (random.chance(500), group.count % 2) {
+            (true, _) => vec![device(1000)],
+            (false, 0) => vec![device(400)],
+            // Twice of one device.
+            (false, _) => vec![device(300), device(300)],
+        };
     }
     if random.chance(150) {
         let port = |name: &str, number| v1::Port { name: name.into(), number };

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use plenum_model::{
-    ClaimExtra, Device, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind, RefusalReason, Requirement,
-    Spoken, Transaction, choose_devices, device_rooms, devices_satisfy,
+    ClaimExtra, Device, DeviceChoice, DeviceRoom, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind,
+    RefusalReason, Requirement, Spoken, Transaction, device_rooms, devices_satisfy,
 };
 
 use super::{Claim, Terms};
-use crate::preempt::{HandOff, named};
+use crate::preempt::{HandOff, find_from, named};
 use crate::resolve::Resolver;
 use crate::room::Trouble;
 
@@ -73,33 +73,20 @@ impl Resolver<'_> {
         crate::planted_bugs::overlook_tenants(&mut free, machine);
         // Of a device that has less than it lent, nothing is given until its tenants have gone.
         free.retain(|room| room.free_millis >= 0);
+        let mut at = 0;
         for device in self.promised.specials.devices(asked.machine) {
-            let room = free.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
+            let place = find_from(&free, &mut at, |room| room.is(device));
+            place.into_iter().for_each(|place| free[place].free_millis -= i64::from(device.millis));
         }
         let named = asked.extra.map(|extra| extra.devices.as_slice()).filter(|named| !named.is_empty());
-        let mut lent = free.clone();
-        let mut source = 0;
-        loop {
-            let mut rooms = lent.clone();
-            let chosen = match named {
-                Some(named) => take_named(&mut rooms, named, declared),
-                None => choose_devices(&mut rooms, declared),
-            };
-            match chosen {
-                Ok(chosen) => {
-                    let own = hand_off.take_devices(&chosen, &free);
-                    return Ok((chosen, own));
-                }
-                Err(position) => {
-                    if !hand_off.lend_devices(source, &mut lent) {
-                        let position = u16::try_from(position).unwrap_or(u16::MAX);
-                        return Err(Trouble::Machine(Obstacle::Device(position)));
-                    }
-                    source += 1;
-                }
-            }
-        }
+        let chosen = match named {
+            Some(named) => take_named(&free, named, declared, hand_off),
+            None => choose(&free, declared, hand_off),
+        };
+        let chosen = chosen
+            .map_err(|position| Trouble::Machine(Obstacle::Device(u16::try_from(position).unwrap_or(u16::MAX))))?;
+        let own = hand_off.take_devices(&chosen, &free);
+        Ok((chosen, own))
     }
 
     /// The ports that a claim gets: fixed ones, those that it names, and dynamic ones, chosen here.
@@ -146,21 +133,42 @@ fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool 
     (extra.devices.is_empty() || devices_satisfy(&extra.devices, &shape.devices)) && extra.ports.iter().all(known)
 }
 
-/// Takes the very devices that a claim names.
+/// The very devices that a claim names, with what the first of those who leave lend of them: no more of these than needed.
 fn take_named(
-    rooms: &mut [plenum_model::DeviceRoom],
+    free: &[DeviceRoom],
     named: &[Device],
     declared: &[Device],
+    hand_off: &HandOff,
 ) -> Result<Vec<Device>, usize> {
+    let mut rooms = free.to_vec();
     let mut taken = Vec::with_capacity(named.len());
+    let (mut sources, mut at) = (0.., 0);
     for (position, device) in named.iter().enumerate() {
         let models = [&device.model, declared.get(position).map_or(&device.model, |declared| &declared.model)];
-        let is_of =
-            |room: &plenum_model::DeviceRoom| models.iter().all(|model| model.is_empty() || **model == room.model);
-        let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-        let room = room.filter(|room| is_of(room) && room.free_millis >= device.millis.into()).ok_or(position)?;
-        room.free_millis -= i64::from(device.millis);
-        taken.push(Device { model: room.model.clone(), ..device.clone() });
+        let is_of = |room: &DeviceRoom| models.iter().all(|model| model.is_empty() || **model == room.model);
+        let place = find_from(&rooms, &mut at, |room| room.is(device)).filter(|&place| is_of(&rooms[place]));
+        let place = place.ok_or(position)?;
+        while rooms[place].free_millis < device.millis.into() {
+            if !sources.next().is_some_and(|source| hand_off.lend_devices(source, &mut rooms)) {
+                return Err(position);
+            }
+        }
+        rooms[place].free_millis -= i64::from(device.millis);
+        taken.push(Device { model: rooms[place].model.clone(), ..device.clone() });
     }
     Ok(taken)
+}
+
+/// The devices that suit, with what the first of those who leave lend: of as few of these as it takes.
+fn choose(free: &[DeviceRoom], declared: &[Device], hand_off: &HandOff) -> Result<Vec<Device>, usize> {
+    let mut choice = DeviceChoice::new(free.to_vec(), declared);
+    for source in 0.. {
+        if let Some(chosen) = choice.choose_again() {
+            return Ok(chosen);
+        }
+        if !hand_off.lend_devices(source, choice.rooms()) {
+            break;
+        }
+    }
+    choice.choose()
 }

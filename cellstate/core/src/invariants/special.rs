@@ -46,13 +46,13 @@ pub fn invariant_room_is_taken_over_from_those_who_leave(cell: &Cell) -> Result<
         }
         let devices = found.extra.map(|extra| extra.devices.as_slice()).unwrap_or_default();
         for device in devices {
-            let given: u32 = entries
-                .iter()
-                .flat_map(|entry| &entry.devices)
-                .filter(|one| same(one, device))
-                .map(|one| one.millis)
-                .sum();
-            if given > device.millis {
+            // It may have one device twice.
+            let sum = |devices: &mut dyn Iterator<Item = &Device>| {
+                devices.filter(|one| same(one, device)).map(|one| u64::from(one.millis)).sum::<u64>()
+            };
+            let given = sum(&mut entries.iter().flat_map(|entry| &entry.devices));
+            let waits_for = sum(&mut own.clone().flat_map(|entry| &entry.devices));
+            if given > sum(&mut devices.iter()).saturating_sub(waits_for) {
                 return Err(broken(revision, &found, "more of a device is taken over from it than it has"));
             }
         }

@@ -126,3 +126,40 @@ fn a_port_is_handed_to_the_successor() {
         ",
     );
 }
+
+// Its parts were looked at one by one: of what somebody had taken over of both, only the first was missing, and the other was given away
+// once more.
+#[test]
+fn a_device_that_a_victim_has_twice_is_handed_over_once() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        job low by batch tasks=1 cpu=100 gpus=300,300 prio=10
+        job rest by batch tasks=1 cpu=100 gpus=400 prio=10
+        job high by ml tasks=3 cpu=100 gpus=300 prio=90
+        batch: claim low[0]@m1 claim rest[0]@m1
+        ml: claim high[0]@m1 high[1]@m1 high[2]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted gpu0:300 gpu0:300; rest[0] granted gpu0:400
+        ml: partial; high[0] granted over low[0] 0 gpu0:300 gpu0:300; high[1] granted over low[0] 0 gpu0:300 gpu0:300; high[2] misfit DeviceTaken short gpu 300
+        ",
+    );
+}
+
+#[test]
+fn what_a_victim_has_of_a_device_in_two_parts_is_taken_over_as_one() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        job low by batch tasks=1 cpu=100 gpus=300,300 prio=10
+        job high by ml tasks=1 cpu=100 gpus=900 prio=90
+        batch: claim low[0]@m1
+        ml: claim high[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted gpu0:300 gpu0:300
+        ml: committed; high[0] granted over low[0] 0 gpu0:500 gpu0:900
+        ",
+    );
+}

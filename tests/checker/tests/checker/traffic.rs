@@ -92,7 +92,8 @@ fn job(name: &str, priority: u32, number: u32) -> v1::JobSpec {
     match number {
         2 => group.min = 2,
         3 => {
-            group.devices.push(v1::Device { kind: "gpu".into(), millis: 400, ..v1::Device::default() });
+            // Twice of one device.
+            group.devices = vec![v1::Device { kind: "gpu".into(), millis: 300, ..v1::Device::default() }; 2];
             group.ports.push(v1::Port { name: "http".into(), number: 0 });
         }
         4 => {
