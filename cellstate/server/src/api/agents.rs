@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{BootId, Cell, Command, Decision, Inventory, Machine, MachineId, RejectionCode, Revision};
+use plenum_model::{
+    BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision,
+};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -252,8 +254,14 @@ impl v1::agents_server::Agents for AgentsService {
             }
         }
         // From here on the next one to register this name sees who holds its lease.
-        let unfit = self.shared.snapshot_of(decided.at).await.machine(machine).and_then(|machine| machine.unfit);
+        let cell = self.shared.snapshot_of(self.shared.durable_revision()).await;
         drop(registering);
+        // What came by before the lease was in the books did not end it: somebody may have removed the machine.
+        let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;
+        let Some(found) = cell.machine(machine).filter(is_there) else {
+            return Ok(Response::new(self.register_again(cell.revision())));
+        };
+        let unfit = found.unfit;
         let lease = self.shared.settings.lease;
         let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Ok(Response::new(v1::RegisterResponse {
