@@ -71,7 +71,11 @@ fn failure(error: &AgentError) -> Failure {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
         AgentError::OtherCell { .. } => "OTHER_CELL",
-        AgentError::Directory { .. } | AgentError::Machine(_) | AgentError::Recover(_) | AgentError::Start(_) => "IO",
+        AgentError::Directory { .. }
+        | AgentError::Damaged { .. }
+        | AgentError::Machine(_)
+        | AgentError::Recover(_)
+        | AgentError::Start(_) => "IO",
     };
     Failure::new(code, causes(error))
 }

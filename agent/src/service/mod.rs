@@ -56,6 +56,15 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// What it knew of its cell can't be read any more.
+    #[error(
+        "what this machine's agent knew of its cell is damaged (if the server is of that cell, move the file away: tasks go on, and it \
+         is written anew)"
+    )]
+    Damaged {
+        /// The file, and what is wrong with it.
+        source: io::Error,
+    },
     /// Another agent uses the directory.
     #[error("agent directory {}: another agent uses it; end that one, or name another directory", path.display())]
     InUse {
@@ -134,7 +143,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         Err(TryLockError::WouldBlock) => return Err(AgentError::InUse { path }),
         Err(TryLockError::Error(source)) => return Err(AgentError::Directory { path, source }),
     }
-    let remembered = durable::read::<Remembered>(&remembered_file(&directory)).map_err(named)?.unwrap_or_default();
+    let remembered = remembered(&directory, named)?;
     let instance = instance::of(&directory).map_err(named)?;
     let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
     let surroundings = Surroundings::find(options, &name, &directory);
@@ -162,6 +171,14 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     }
     drop(lock);
     outcome.map(drop)
+}
+
+fn remembered(directory: &AgentDirectory, named: impl Fn(io::Error) -> AgentError) -> Result<Remembered, AgentError> {
+    let read = durable::read::<Remembered>(&remembered_file(directory));
+    read.map(Option::unwrap_or_default).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => AgentError::Damaged { source },
+        _ => named(source),
+    })
 }
 
 fn remembered_file(directory: &AgentDirectory) -> PathBuf {
@@ -447,5 +464,25 @@ impl Clock {
 
     fn until(&self, at_ms: u64) -> Duration {
         Duration::from_millis(at_ms.saturating_sub(self.now_ms()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // The agent did not start, and said what was wrong and not what to do.
+    #[test]
+    fn who_cannot_read_what_it_knew_of_its_cell_says_what_to_do() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let other = |error: io::Error| panic!("{error}");
+        assert!(remembered(&directory, other).unwrap().cell_id.is_empty());
+        fs::write(remembered_file(&directory), "{\"cell_id\":").unwrap();
+        let error = remembered(&directory, other).err().unwrap();
+        assert!(error.to_string().contains("move the file away"), "{error}");
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("cell.json"), "{source}");
     }
 }
