@@ -266,3 +266,33 @@ fn what_is_held_reserved_and_limited_is_in_pages_of_bounded_size() {
     }
     assert_same(&pages::restore(written.into_values()).unwrap(), &world.cell);
 }
+
+// Two jobs of one name were read, and which of them it named went by the order of the pages.
+#[test]
+fn two_jobs_or_machines_of_one_name_are_refused() {
+    let world = World::after(&(0..500).map(|step| (step * 1_237) % STEPS).collect::<Vec<_>>());
+    let rename = |table: Table, change: &dyn Fn(&mut v1::Page)| {
+        let mut all = image(&world.cell);
+        let page = all.get_mut(&(table, 0)).unwrap();
+        let mut wire = v1::Page::decode(page.clone()).unwrap();
+        change(&mut wire);
+        *page = wire.encode_to_vec().into();
+        pages::restore(all.into_values())
+            .map(drop)
+            .map_err(|error| std::error::Error::source(&error).unwrap().to_string())
+    };
+    assert_eq!(rename(Table::Jobs, &|_| ()), Ok(()));
+    let error = rename(Table::Jobs, &|page| {
+        let jobs = page.jobs.as_mut().unwrap().jobs.iter_mut();
+        let mut shapes: Vec<_> = jobs.filter_map(|row| row.put.as_mut()?.shape.as_mut()).take(2).collect();
+        let (namespace, name) = (shapes[0].namespace.clone(), shapes[0].name.clone());
+        (shapes[1].namespace, shapes[1].name) = (namespace, name);
+    });
+    assert!(error.as_ref().is_err_and(|error| error.contains("has the name of another one")), "{error:?}");
+    let error = rename(Table::Machines, &|page| {
+        let machines = page.machines.as_mut().unwrap().machines.iter_mut();
+        let mut there: Vec<_> = machines.filter(|machine| !machine.name.is_empty()).take(2).collect();
+        there[1].name = there[0].name.clone();
+    });
+    assert!(error.as_ref().is_err_and(|error| error.contains("has the name of another one")), "{error:?}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Cell, JobSlot, MachineSlot};
+use super::{Cell, JobSlot, JobsByName, MachineSlot};
 use crate::delta::Subject;
 use crate::{
     AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job,
@@ -111,10 +111,6 @@ impl Restore {
 
     /// A slot of the table of jobs: its generation, and the job if there is one.
     pub fn job(&mut self, slot: u32, generation: u32, job: Option<Arc<Job>>) {
-        if let Some(job) = &job {
-            let name = (job.shape.namespace.clone(), job.shape.name.clone());
-            Arc::make_mut(&mut self.cell.jobs_by_name).insert(name, job.id);
-        }
         *self.cell.jobs.get_mut(slot) = JobSlot { generation, job };
     }
 
@@ -155,6 +151,7 @@ impl Restore {
     /// Names the first row that refers to something that is not there.
     pub fn finish(self) -> Result<Cell, RestoreError> {
         let mut cell = self.cell;
+        derive_names(&mut cell)?;
         derive_groups(&mut cell)?;
         derive_rooms(&mut cell)?;
         derive_uses(&mut cell)?;
@@ -175,6 +172,25 @@ impl Restore {
 
 fn fault<T>(subject: Subject, fault: &'static str) -> Result<T, RestoreError> {
     Err(RestoreError { subject, fault })
+}
+
+/// Finds jobs by name. Of jobs and of machines each has one of its own.
+fn derive_names(cell: &mut Cell) -> Result<(), RestoreError> {
+    let twice = "has the name of another one";
+    let mut names = JobsByName::default();
+    for job in cell.jobs() {
+        let name = (job.shape.namespace.clone(), job.shape.name.clone());
+        if names.insert(name, job.id).is_some() {
+            return fault(Subject::Job(job.id), twice);
+        }
+    }
+    let is_another =
+        |machine: &&Arc<Machine>| cell.machine_named(&machine.name).map(|found| found.id) != Some(machine.id);
+    if let Some(machine) = cell.machines().find(is_another) {
+        return fault(Subject::Machine(machine.id), twice);
+    }
+    cell.jobs_by_name = Arc::new(names);
+    Ok(())
 }
 
 /// Counts tasks by state, and ties groups to their jobs.
