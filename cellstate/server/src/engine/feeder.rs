@@ -509,16 +509,22 @@ fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Server, ServerOptions};
+    use crate::{Handle, Server, ServerOptions};
+
+    /// A server whose history nobody feeds but the test.
+    async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
+        let mut options = ServerOptions::new(dir);
+        options.settings.history = false;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        (server, shared)
+    }
 
     // The disk was full, and the lag of a history that lacked as much as before read 0.
     #[tokio::test]
     async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let mut options = ServerOptions::new(dir.path());
-        options.settings.history = false;
-        let server = Server::start(options).await.unwrap();
-        let shared = server.shared().clone();
+        let (server, shared) = without_feeder(dir.path()).await;
         while shared.feed.lag_bytes() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -536,10 +542,7 @@ mod tests {
     #[tokio::test]
     async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
         let dir = tempfile::tempdir().unwrap();
-        let mut options = ServerOptions::new(dir.path());
-        options.settings.history = false;
-        let server = Server::start(options).await.unwrap();
-        let shared = server.shared().clone();
+        let (server, shared) = without_feeder(dir.path()).await;
         // Its store can't be opened again.
         let lock = dir.path().join("history/store/lock");
         std::fs::remove_file(&lock).unwrap();
@@ -557,10 +560,7 @@ mod tests {
     #[tokio::test]
     async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
         let dir = tempfile::tempdir().unwrap();
-        let mut options = ServerOptions::new(dir.path());
-        options.settings.history = false;
-        let server = Server::start(options).await.unwrap();
-        let shared = server.shared().clone();
+        let (server, shared) = without_feeder(dir.path()).await;
         let durable = shared.durable_revision().0;
         let mut feeder = Feeder::new(&shared, None);
         shared.feed.tell(durable);
