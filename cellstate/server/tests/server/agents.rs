@@ -451,6 +451,19 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     server.shutdown().await.unwrap();
 }
 
+/// Waits for the next segment of the log, which is made behind whatever else goes on.
+async fn next_segment_is_made(inspect: &mut v1::inspect_client::InspectClient<Channel>) -> v1::StatusResponse {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        if status.log_bytes == 2 << 20 {
+            return status;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the next segment is not made: {status:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The segments of a log, byte for byte.
 fn log_of(dir: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let entries = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
@@ -467,7 +480,7 @@ async fn what_machines_use_can_be_read_and_moves_neither_the_revision_nor_the_lo
     let channel = connect(&server).await;
     let machines = [register(&channel, "m1", 4000).await, register(&channel, "m2", 4000).await];
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let before = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let before = next_segment_is_made(&mut inspect).await;
     let logged = log_of(dir.path());
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     for round in 1..=20 {
