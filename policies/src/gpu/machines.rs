@@ -10,8 +10,12 @@ pub const WHOLE: u16 = 1000;
 /// Most GPUs of one machine that are looked at; further ones are not used.
 pub const DEVICES_MAX: usize = 16;
 
-/// Models that are told apart; machines with a further one serve only tasks that take any.
+/// Models that are told apart; machines with a further one, or with several, serve only tasks that take any.
 const MODELS_MAX: usize = 63;
+
+/// What stands for several models: none that a task could ask for.
+const SEVERAL_MODELS: u8 = 63;
+const _: () = assert!(SEVERAL_MODELS as usize >= MODELS_MAX);
 
 const MIB: u64 = 1 << 20;
 
@@ -75,7 +79,8 @@ pub struct GpuMachine {
     pub cpu_millis: i64,
     /// Units of 2^20 bytes, rounded down.
     pub memory_mib: i64,
-    /// By [`GpuMachines::model_number`]: the model of its first GPU.
+    /// By [`GpuMachines::model_number`]: the model of its GPUs. Where they are of several, one that suits only tasks that take any: which GPU is of which
+    /// model is not looked at here.
     pub model: u8,
     /// GPUs.
     pub devices: u8,
@@ -239,7 +244,10 @@ impl GpuMachines {
 
     fn read_devices(&mut self, row: &mut GpuMachine, rooms: &[DeviceRoom], kind: &str) {
         let of_kind = || rooms.iter().filter(|room| &*room.kind == kind).take(DEVICES_MAX);
-        row.model = of_kind().next().map_or(0, |room| self.model_number(&room.model));
+        row.model = of_kind().next().map_or(0, |first| {
+            let is_one = of_kind().all(|room| room.model == first.model);
+            if is_one { self.model_number(&first.model) } else { SEVERAL_MODELS }
+        });
         for (free, room) in row.free.iter_mut().zip(of_kind()) {
             *free = whole_or_less(room);
             row.devices += 1;

@@ -67,7 +67,8 @@ impl Target {
 
 fn classes(counted: &[Counted]) -> Vec<Class> {
     let mut sums = std::collections::BTreeMap::<GpuTask, u64>::new();
-    for Counted { task, count, .. } in counted {
+    // What never comes has no weight, and the sum over nothing else would be none.
+    for Counted { task, count, .. } in counted.iter().filter(|counted| counted.count > 0) {
         *sums.entry(*task).or_default() += count;
     }
     let all = sums.values().sum::<u64>();

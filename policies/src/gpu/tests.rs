@@ -227,3 +227,11 @@ fn random_fit_finds_what_fits_and_nothing_else() {
     assert_eq!(random_fit(&machines, &task(1000, 1, 600), |_| 0), Some(GpuChoice { machine: 1, devices: 0b010 }));
     assert_eq!(random_fit(&machines, &task(1000, 1, 1000), draw), None);
 }
+
+#[test]
+fn work_of_which_nothing_is_expected_gives_costs_all_the_same() {
+    let worth = Worth::new(&target(&[(task(1000, 1, 500), 0), (task(1000, 2, 1000), 0)]));
+    for asked in [task(1000, 1, 500), task(1000, 2, 1000)] {
+        assert!(cost(&worth, &machine(&[1000, 1000]), &asked).is_finite(), "{asked:?}");
+    }
+}

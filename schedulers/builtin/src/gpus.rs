@@ -164,7 +164,9 @@ impl Gpus {
         if !known || self.seen.len() >= SEEN_MAX || !self.seen.insert((work.job.id, work.group)) {
             return;
         }
-        let count = u64::from(work.shape().count);
+        // What the shape has is what it was submitted with.
+        let count = cell.group(&work.job, work.group).map_or_else(|| work.shape().count, |row| row.count);
+        let count = u64::from(count);
         let is_new = !self.expected.contains_key(task);
         let counted = self.expected.entry(*task).or_default();
         *counted = counted.saturating_add(count);

@@ -223,3 +223,51 @@ fn a_model_that_is_asked_for_is_the_model_that_is_given() {
     stage.advance(1_000_000);
     assert_eq!(stage.placed(t4), [(0, 0, 1)]);
 }
+
+/// A job counted with the tasks that it was submitted with, none: what was expected was nothing of nothing, and no machine had a cost that is a number.
+#[test]
+fn a_job_that_was_scaled_up_counts_with_the_tasks_that_it_has() {
+    let mut stage = Stage::new();
+    // By room alone the small machine is the better fit, and breaks a pair.
+    stage.machine_with_gpus("small", 4_000, &[], 2);
+    stage.machine_with_gpus("large", 64_000, &[("size", "large")], 2);
+    stage.seat(Batch::default());
+    let pairs = stage.submit(&expected("pairs", 0, 1000).gpu(1000));
+    let scale = Command::ScaleJob { job: pairs, group: 0, count: 8 };
+    assert!(matches!(stage.ask("user", scale), plenum_model::Decision::Accepted { .. }));
+    stage.submit(&job("first", 1, 500).on("size", "large"));
+    stage.advance(1_000_000);
+    let second = stage.submit(&job("second", 1, 500));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(second), [(0, 0, 1)]);
+}
+
+/// The machine counted as one of its first GPU's model, and the claim named its second one, of another: refused for ever, as a misfit.
+#[test]
+fn of_a_machine_with_unlike_gpus_the_model_that_is_asked_for_is_given() {
+    let mut stage = Stage::new();
+    let gpu = |index, model: &str| Device { kind: "gpu".into(), index, millis: 1000, model: model.into() };
+    stage.ask(
+        "agent",
+        Command::RegisterMachine {
+            name: "m0".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(16_000, 1 << 34),
+            attributes: Arc::default(),
+            devices: vec![gpu(0, "a100"), gpu(1, "t4")],
+            inventory: Vec::new(),
+            seen: Revision::default(),
+        },
+    );
+    let seat = stage.seat(Batch::default());
+    let slips = JobBuilder::new("slips", "batch").group("main", 1, 100).gpu_of("t4", 500);
+    let slips = stage.submit(&slips);
+    stage.advance(1_000_000);
+    let half = JobBuilder::new("half", "batch").group("main", 1, 100).gpu_of("a100", 500);
+    let half = stage.submit(&half);
+    stage.advance(10_000_000);
+    let any = stage.submit(&job("any", 1, 500));
+    stage.advance(10_000_000);
+    assert_eq!((stage.placed(slips).len(), stage.placed(half).len(), stage.placed(any).len()), (1, 1, 1));
+    assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
