@@ -1,16 +1,14 @@
-//! Real files. The only module of this crate that uses `std::fs`.
+//! Real files. The only module of this crate that uses `std::fs`, with that of their lock.
+
+mod lock;
 
 use super::{Disk, DiskError, DiskFile, DiskLock, LockError, OpenMode};
-use crate::format::count;
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, fdatasync, flock, fstatvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fdatasync, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-
-/// The longest text that is read from a lock file: a process id is far shorter.
-const OWNER_BYTES_MAX: u64 = 32;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -114,37 +112,9 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, LockError> {
-        let path = self.path(name);
-        let file = options().create(true).open(&path).map_err(failed("opening", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { path: path.display().to_string(), owner: owner_in(&file) });
-            }
-            Err(other) => return Err(failed("locking", &path)(other.into()).into()),
-        }
-        let owner = format!("{}\n", std::process::id());
-        let write = || {
-            file.write_all_at(owner.as_bytes(), 0)?;
-            file.set_len(count(owner.len()))
-        };
-        write().map_err(failed("write", &path))?;
-        Ok(Box::new(RealLock(file)))
+        Ok(Box::new(lock::take(&self.path(name))?))
     }
 }
-
-/// Who holds a lock, as far as its file tells.
-fn owner_in(file: &File) -> String {
-    let mut text = String::new();
-    let read = file.take(OWNER_BYTES_MAX).read_to_string(&mut text);
-    let text = text.trim();
-    if read.is_ok() && !text.is_empty() { text.to_owned() } else { "unknown".to_owned() }
-}
-
-/// The lock goes with the open file, also when the process is killed.
-struct RealLock(#[allow(dead_code, reason = "held for its lock")] File);
-
-impl DiskLock for RealLock {}
 
 struct RealFile {
     path: PathBuf,
