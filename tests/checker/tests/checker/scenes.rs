@@ -145,6 +145,8 @@ pub(crate) async fn slow_watchers() -> (Chronicle, SlowWatchers) {
     let served = Served::start(|options| {
         options.settings.recent_bytes = usize::try_from(RECENT_BYTES).unwrap();
         options.settings.sync.message_bytes = 16 << 10;
+        // What waits for a history on a slow disk has a bound of its own.
+        options.settings.history = false;
     })
     .await;
     let reader = Reader::start(&served.address(), served.dir.path());
