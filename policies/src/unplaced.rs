@@ -51,6 +51,8 @@ pub struct Unplaced {
     pub lacks: BTreeMap<Resource, Lack>,
     /// Among the machines that lack room only.
     pub nearest: Option<Nearest>,
+    /// What the cell calls the resources that it named itself.
+    pub custom_resources: Vec<Arc<str>>,
 }
 
 /// Judges every machine, with what the columns have promised. `beyond` says what else stands in the way on a machine that has room, where the
@@ -62,7 +64,8 @@ pub fn explain(
     requirement: &Requirement<'_>,
     beyond: impl Fn(u32) -> Option<Obstacle>,
 ) -> Unplaced {
-    let mut unplaced = Unplaced::default();
+    let custom_resources = cell.identity().custom_resources.clone();
+    let mut unplaced = Unplaced { custom_resources, ..Unplaced::default() };
     let mut nearest: Option<(Distance, Nearest)> = None;
     for machine in cell.machines() {
         let slot = machine.id.slot;
@@ -129,6 +132,7 @@ impl fmt::Display for Unplaced {
         }
         for (resource, lack) in &self.lacks {
             let lacks = agreeing(lack.machines.into(), "lacks", "lack");
+            let resource = resource.name_in(&self.custom_resources);
             parts.push(format!("{} {lacks} {resource} by at least {}", lack.machines, lack.short_by_least));
         }
         let told = [
@@ -151,6 +155,7 @@ impl fmt::Display for Unplaced {
         write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;
         if let Some(nearest) = &self.nearest {
             let Nearest { machine, resource, short_by, fits_empty } = nearest;
+            let resource = resource.name_in(&self.custom_resources);
             let empty = if *fits_empty { "" } else { ", and too small even when empty" };
             write!(f, "; nearest is {machine}, short of {resource} by {short_by}{empty}")?;
         }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failure> {
-    let connection = context.connect().await?;
+    let connection = context.connect_to_read().await?;
     match command {
         Machine::List(listing) => {
             watch::print(context.format, listing.watch, async || {
@@ -128,7 +128,7 @@ async fn cordon(context: &Context, connection: Connection, name: String, cordone
 }
 
 fn fields(view: &MachineView) -> String {
-    let titles = ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "since"];
+    let titles = ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
     if view.drain_deadline_micros > 0 {
         pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));

@@ -17,7 +17,9 @@ mod watch;
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use plenum_proto::v1::MomentRequest;
 use serde_json::json;
+use tonic::Code;
 
 #[cfg(test)]
 pub(crate) use args::WithParent;
@@ -63,6 +65,18 @@ impl Context {
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
         Ok(Connection::open(&self.address).await?.impatient(&self.address))
+    }
+
+    /// Connects for something to be shown, and learns what is needed to read it.
+    async fn connect_to_read(&self) -> Result<Connection, Failure> {
+        let connection = self.connect().await?;
+        match connection.inspect().moment(MomentRequest { at: None }).await {
+            Ok(moment) => output::name_resources(moment.into_inner().custom_resources),
+            // A server of before has no word for it: resources that it named itself are called by their places then.
+            Err(status) if status.code() == Code::Unimplemented => {}
+            Err(status) => return Err(status.into()),
+        }
+        Ok(connection)
     }
 
     /// The namespace of something named on the command line.
@@ -183,6 +197,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 
 async fn status(context: &Context) -> Result<(), Failure> {
     let status = context.connect().await?.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
+    output::name_resources(status.custom_resources.clone());
     let text = || output::status_text(&status);
     output::print(&output::object(context.format, &output::status_json(&status), &output::cell_name(&status), text))
 }

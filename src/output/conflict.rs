@@ -1,9 +1,9 @@
 //! Lost races, grouped.
 
-use plenum_proto::v1::ConflictRow;
+use plenum_proto::v1::{ConflictRow, ResourceName};
 use serde_json::{Value, json};
 
-use super::{Row, allocation::transaction_id, or_null, span};
+use super::{Row, allocation::transaction_id, or_null, seen::given_name_of, span};
 
 /// A title, and the key below it.
 type Key = (&'static str, fn(&ConflictRow) -> &str);
@@ -23,10 +23,18 @@ pub(crate) fn key_columns(rows: &[ConflictRow]) -> (Vec<&'static str>, Vec<Vec<S
     let mut titles: Vec<&str> = used.iter().map(|(title, _)| *title).collect();
     titles.extend(ConflictRow::titles().0);
     let cells = rows.iter().map(|row| {
-        let keys = used.iter().map(|(_, key)| super::or_dash(key(row)));
+        let keys = used.iter().map(|(title, key)| match named_resource(row) {
+            Some(name) if *title == "RESOURCE" => name,
+            _ => super::or_dash(key(row)),
+        });
         keys.chain(row.cells()).collect()
     });
     (titles, cells.collect())
+}
+
+/// The name that the operator gave to a row's resource.
+fn named_resource(row: &ConflictRow) -> Option<String> {
+    given_name_of(ResourceName::from_str_name(&row.resource.to_uppercase())?)
 }
 
 impl Row for ConflictRow {
@@ -57,6 +65,9 @@ impl Row for ConflictRow {
                 object[title.to_lowercase()] = or_null(key(self));
             }
         }
+        if let Some(name) = named_resource(self) {
+            object["resource_name"] = name.into();
+        }
         object
     }
 
@@ -86,5 +97,17 @@ mod tests {
         assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "0us", "txn-4-2"]);
         assert_eq!(row.to_json()["loser"], "red");
         assert!(row.to_json().get("machine").is_none());
+    }
+
+    #[test]
+    fn a_resource_that_the_cell_named_is_read_by_its_name() {
+        let row = ConflictRow { resource: "custom_2".to_owned(), ..ConflictRow::default() };
+        assert_eq!(key_columns(std::slice::from_ref(&row)).1[0][0], "custom_2");
+        crate::output::name_resources(vec!["seats".into(), "licences".into()]);
+        assert_eq!(key_columns(std::slice::from_ref(&row)).1[0][0], "licences");
+        let json = row.to_json();
+        assert_eq!((&json["resource"], &json["resource_name"]), (&json!("custom_2"), &json!("licences")));
+        let cpu = ConflictRow { resource: "cpu_millis".to_owned(), ..ConflictRow::default() };
+        assert_eq!(key_columns(std::slice::from_ref(&cpu)).1[0][0], "cpu_millis");
     }
 }

@@ -7,13 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Row, ago, allocation_id, bytes, cpu, json_time, or_dash, quantity,
-    quantity::{now_micros, span},
+    quantity::{now_micros, part, span},
 };
-
-/// "Used/limit" of one resource; a dash for no limit.
-fn part(used: i64, limit: Option<i64>, show: impl Fn(i64) -> String) -> String {
-    format!("{}/{}", show(used), limit.map_or_else(|| "-".to_owned(), show))
-}
 
 /// Limits of named resources; -1 stands for none.
 fn custom_limits(quota: &Quota) -> Vec<Option<i64>> {
@@ -30,7 +25,7 @@ impl Row for QuotaView {
         let others = custom_limits(&limit).into_iter().enumerate().filter_map(|(place, limit)| {
             limit?;
             let used = used.custom.get(place).copied().unwrap_or(0);
-            Some(format!("custom_{}={}", place + 1, part(used, limit, |amount| amount.to_string())))
+            Some(format!("{}={}", quantity::custom_name(place), part(used, limit, |amount| amount.to_string())))
         });
         vec![
             self.namespace.clone(),
@@ -48,9 +43,7 @@ impl Row for QuotaView {
             "memory_bytes": limit.memory_bytes,
             "disk_bytes": limit.disk_bytes,
         });
-        for (place, limit) in custom_limits(&limit).into_iter().enumerate() {
-            limits[format!("custom_{}", place + 1)] = json!(limit);
-        }
+        quantity::put_custom(&mut limits, custom_limits(&limit).into_iter().map(|limit| json!(limit)));
         json!({
             "namespace": self.namespace,
             "limit": limits,
@@ -80,7 +73,7 @@ fn rule(constraint: &Constraint) -> String {
 
 impl Row for PartitionView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["NAME", "MACHINES", "CPU", "MEMORY", "RESERVED FOR", "RULES"], &["DISK"])
+        (&["NAME", "MACHINES", "CPU", "MEMORY", "RESERVED FOR", "RULES"], &["DISK", "OTHERS"])
     }
 
     fn cells(&self) -> Vec<String> {
@@ -94,6 +87,7 @@ impl Row for PartitionView {
             or_dash(&self.schedulers.join(",")),
             rules.join(" and "),
             part(taken.disk_bytes, Some(all.disk_bytes), bytes),
+            quantity::custom_cell(Some(&taken), Some(&all)),
         ]
     }
 
@@ -253,6 +247,10 @@ mod tests {
         let view = QuotaView { namespace: "ml".to_owned(), limit: Some(limit), used: Some(used) };
         assert_eq!(view.cells(), ["ml", "1500m/4", "1GiB/-", "0B/-", "custom_2=0/7"]);
         assert_eq!(view.to_json()["limit"]["custom_1"], Value::Null);
+        crate::output::name_resources(vec!["seats".into(), "licences".into()]);
+        assert_eq!(view.cells()[4], "licences=0/7");
+        let limit = view.to_json()["limit"].clone();
+        assert_eq!((&limit["custom_2"], &limit["custom"]), (&json!(7), &json!({"seats": null, "licences": 7})));
         assert_eq!(view.to_json()["limit"]["memory_bytes"], Value::Null);
     }
 

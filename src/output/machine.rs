@@ -48,7 +48,10 @@ fn part(view: &MachineView, amount: impl Fn(&Resources) -> i64, show: impl Fn(i6
 
 impl Row for MachineView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "AGE"], &["ID", "EPOCH", "DISK", "SINCE", "ATTRIBUTES"])
+        (
+            &["NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "AGE"],
+            &["ID", "EPOCH", "DISK", "OTHERS", "SINCE", "ATTRIBUTES"],
+        )
     }
 
     fn cells(&self) -> Vec<String> {
@@ -66,6 +69,7 @@ impl Row for MachineView {
             machine_id(self.id),
             self.epoch.to_string(),
             part(self, |amount| amount.disk_bytes, bytes),
+            quantity::custom_cell(self.allocated.as_ref(), self.capacity.as_ref()),
             ago(self.since_micros),
             attributes.join(","),
         ]

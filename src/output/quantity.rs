@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use plenum_proto::v1::{ResourceName, Resources};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use super::{
+    or_dash,
+    seen::{given_name, given_name_of},
+};
 
 /// Thousandths of a core, as job files write them.
 pub(crate) fn cpu(millis: i64) -> String {
@@ -77,10 +82,53 @@ pub(super) fn json_resources(resources: Option<&Resources>) -> Value {
         "memory_bytes": resources.memory_bytes,
         "disk_bytes": resources.disk_bytes,
     });
-    for (position, amount) in resources.custom.iter().enumerate() {
-        object[format!("custom_{}", position + 1)] = json!(amount);
-    }
+    put_custom(&mut object, resources.custom.iter().map(|amount| json!(amount)));
     object
+}
+
+/// Puts what is said of resources that the cell named itself into an object: each by its place, and under `custom` by its name.
+pub(super) fn put_custom(object: &mut Value, amounts: impl Iterator<Item = Value>) {
+    let mut named = Map::new();
+    for (place, amount) in amounts.enumerate() {
+        named.extend(given_name(place).map(|name| (name, amount.clone())));
+        object[custom_key(place)] = amount;
+    }
+    if !named.is_empty() {
+        object["custom"] = Value::Object(named);
+    }
+}
+
+/// What a resource that the cell named itself is called by its place.
+fn custom_key(place: usize) -> String {
+    format!("custom_{}", place + 1)
+}
+
+/// What people call it.
+pub(super) fn custom_name(place: usize) -> String {
+    given_name(place).unwrap_or_else(|| custom_key(place))
+}
+
+/// "Used/limit" of one resource; a dash for no limit.
+pub(super) fn part(used: i64, limit: Option<i64>, show: impl Fn(i64) -> String) -> String {
+    format!("{}/{}", show(used), limit.map_or_else(|| "-".to_owned(), show))
+}
+
+/// The same of each resource that the cell named itself and of which there is some, by its name.
+pub(super) fn custom_parts(used: Option<&Resources>, all: Option<&Resources>) -> Vec<(String, String)> {
+    let amounts =
+        |resources: Option<&Resources>| resources.map(|resources| resources.custom.clone()).unwrap_or_default();
+    let (used, all) = (amounts(used), amounts(all));
+    let at = |amounts: &[i64], place: usize| amounts.get(place).copied().unwrap_or(0);
+    let places = (0..used.len().max(all.len())).filter(|&place| at(&used, place) != 0 || at(&all, place) != 0);
+    places
+        .map(|place| (custom_name(place), part(at(&used, place), Some(at(&all, place)), |amount| amount.to_string())))
+        .collect()
+}
+
+/// The same in one cell of a table.
+pub(super) fn custom_cell(used: Option<&Resources>, all: Option<&Resources>) -> String {
+    let parts = custom_parts(used, all).into_iter().map(|(name, part)| format!("{name}={part}"));
+    or_dash(&parts.collect::<Vec<_>>().join(","))
 }
 
 /// Amounts for people: `cpu 500m, memory 64MiB`.
@@ -89,6 +137,9 @@ pub(super) fn short_resources(resources: Option<&Resources>) -> String {
     let mut text = format!("cpu {}, memory {}", cpu(resources.cpu_millis), bytes(resources.memory_bytes));
     if resources.disk_bytes > 0 {
         text.push_str(&format!(", disk {}", bytes(resources.disk_bytes)));
+    }
+    for (place, amount) in resources.custom.iter().enumerate().filter(|(_, amount)| **amount != 0) {
+        text.push_str(&format!(", {} {amount}", custom_name(place)));
     }
     text
 }
@@ -106,7 +157,10 @@ pub(super) fn named_amount(resource: ResourceName, amount: i64) -> (String, Stri
         }
         ResourceName::MemoryBytes => ("memory".to_owned(), bytes(amount)),
         ResourceName::DiskBytes => ("disk".to_owned(), bytes(amount)),
-        other => (resource_key(other).unwrap_or_else(|| "room".to_owned()), amount.to_string()),
+        other => {
+            let name = given_name_of(other).or_else(|| resource_key(other));
+            (name.unwrap_or_else(|| "room".to_owned()), amount.to_string())
+        }
     }
 }
 
@@ -122,6 +176,23 @@ mod tests {
         assert_eq!(bytes(1023), "1023B");
         assert_eq!(bytes(i64::MAX), "8191.9PiB");
         assert_eq!(bytes(-(64 << 20)), "-64MiB");
+    }
+
+    // They were `custom_1` wherever people read them, and in short words they were left out.
+    #[test]
+    fn resources_that_the_cell_named_have_their_names() {
+        let resources = Resources { cpu_millis: 500, custom: vec![0, 3], ..Resources::default() };
+        assert_eq!(short_resources(Some(&resources)), "cpu 500m, memory 0B, custom_2 3");
+        assert_eq!(json_resources(Some(&resources)).get("custom"), None);
+        super::super::name_resources(vec!["seats".into(), "licences".into()]);
+        assert_eq!(short_resources(Some(&resources)), "cpu 500m, memory 0B, licences 3");
+        assert_eq!(named_amount(ResourceName::Custom2, 7), ("licences".to_owned(), "7".to_owned()));
+        assert_eq!(named_amount(ResourceName::Custom3, 7).0, "custom_3");
+        let object = json_resources(Some(&resources));
+        assert_eq!((&object["custom_2"], &object["custom"]), (&json!(3), &json!({"seats": 0, "licences": 3})));
+        let all = Resources { custom: vec![0, 8, 1], ..Resources::default() };
+        assert_eq!(custom_cell(Some(&resources), Some(&all)), "licences=3/8,custom_3=0/1");
+        assert_eq!(custom_cell(None, None), "-");
     }
 
     #[test]

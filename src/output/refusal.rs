@@ -7,6 +7,7 @@ use super::{
     allocation::{allocation_id, transaction_id},
     or_null,
     quantity::{named_amount, resource_key},
+    seen::given_name_of,
 };
 
 /// Names for the numbers in a transaction's refusals.
@@ -179,6 +180,7 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "kind": kind_name(refusal.kind()),
         "reason": refusal.reason().as_str_name(),
         "resource": resource_key(refusal.resource()),
+        "resource_name": given_name_of(refusal.resource()),
         "short_by": if is_short { json!(refusal.short_by) } else { Value::Null },
         "culprit": culprits.first().cloned(),
         "culprits": culprits,

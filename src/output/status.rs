@@ -59,6 +59,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         ("machines", machines(status)),
         ("cpu", part(|amount| amount.cpu_millis, cpu)),
         ("memory", part(|amount| amount.memory_bytes, bytes)),
+        ("others", quantity::custom_cell(status.allocated.as_ref(), status.capacity.as_ref())),
         ("jobs", counts(&status.jobs)),
         ("allocations", counts(&status.allocations)),
         ("sessions", status.sessions.to_string()),
@@ -83,6 +84,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if !status.custom_resources.is_empty() {
         pairs.push(("resources", status.custom_resources.join(", ")));
     }
+    pairs.retain(|(name, value)| *name != "others" || value != "-");
     fields(&pairs)
 }
 

@@ -114,10 +114,15 @@ impl Core {
         let short = budget.shortage(&GivenBack::default(), &wanted.total());
         let short = short.filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
         let Some(short) = short else { return Ok(()) };
-        let (resource, by) = (short.resource, short.short_by);
+        let (resource, by) = (self.name_of(short.resource), short.short_by);
         let message =
             format!("the quota of {namespace} is short of {resource} by {by} for {} to hold that", job.shape.name);
         Err(Rejection::new(RejectionCode::NoRoomToHold, message))
+    }
+
+    /// What the cell calls a resource.
+    fn name_of(&self, resource: plenum_model::Resource) -> String {
+        resource.name_in(&self.cell.identity().custom_resources)
     }
 
     /// The holds of other jobs than this one, in their order.
@@ -163,7 +168,7 @@ impl Core {
         let mut room = self.cell.room(slot);
         earlier.iter().for_each(|&place| room.take(&queue.ranked[place].1));
         if let Some(short) = room.shortage(&hold.resources) {
-            let (resource, by) = (short.resource, short.short_by);
+            let (resource, by) = (self.name_of(short.resource), short.short_by);
             let beside = if earlier.is_empty() { "" } else { " beside the holds that come first" };
             return refuse(format!("{name} is short of {resource} by {by} for {}{beside}", job.shape.name));
         }

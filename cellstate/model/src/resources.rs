@@ -1,6 +1,7 @@
 //! Amounts of resources, and what fits into what.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Number of named resources that a cell may have besides CPU, memory and disk.
 pub const CUSTOM_RESOURCES: usize = 5;
@@ -50,6 +51,16 @@ impl Resource {
             Self::DiskBytes => 2,
             Self::Custom(position) => 3 + position as usize,
         }
+    }
+
+    /// What people call it: its own name, or the one that the cell's operator gave, of `CellIdentity::custom_resources`.
+    #[must_use]
+    pub fn name_in(self, custom_resources: &[Arc<str>]) -> String {
+        let given = match self {
+            Self::Custom(position) => custom_resources.get(usize::from(position)),
+            _ => None,
+        };
+        given.map_or_else(|| self.to_string(), ToString::to_string)
     }
 }
 

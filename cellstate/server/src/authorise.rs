@@ -243,6 +243,7 @@ const TABLE: &[Row] = table! {
     }
     "plenum.v1.Inspect" {
         "Status": READERS,
+        "Moment": READERS,
         "ListMachines": READERS,
         "GetMachine": READERS,
         "MachineHistory": READERS,

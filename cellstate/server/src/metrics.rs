@@ -39,7 +39,7 @@ struct ClaimLabels {
 struct ConflictLabels {
     loser: String,
     winner: String,
-    resource: &'static str,
+    resource: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +70,8 @@ pub(crate) struct Metrics {
     resyncs: Counter,
     denied: Counter,
     names: Mutex<Vec<String>>,
+    /// What the cell calls the resources that it named itself.
+    custom_resources: Vec<Arc<str>>,
     totals: Mutex<(u64, u64)>,
 }
 
@@ -79,7 +81,8 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Of a cell that calls resources of its own so.
+    pub(crate) fn new(custom_resources: Vec<Arc<str>>) -> Self {
         let mut registry = Registry::with_prefix("plenum");
         let stages: Family<StageLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(durations);
         let stage = |stage| stages.get_or_create(&StageLabels { stage }).clone();
@@ -98,6 +101,7 @@ impl Metrics {
             resyncs: Counter::default(),
             denied: Counter::default(),
             names: Mutex::new(Vec::new()),
+            custom_resources,
             totals: Mutex::new((0, 0)),
             registry: Registry::default(),
         };
@@ -202,7 +206,7 @@ impl Metrics {
             let labels = ConflictLabels {
                 loser: scheduler.clone(),
                 winner: self.name(&loss.winner),
-                resource: resource(loss.resource),
+                resource: resource_name(loss.resource, &self.custom_resources),
             };
             self.conflicts.get_or_create(&labels).inc_by(loss.claims.into());
         }
@@ -264,7 +268,14 @@ fn kind(kind: v1::RefusalKind) -> &'static str {
     }
 }
 
-/// A resource's name as people write it; empty for none.
+/// The same, by the name that the cell's operator gave where there is one.
+fn resource_name(number: i32, custom_resources: &[Arc<str>]) -> String {
+    let place = number.checked_sub(v1::ResourceName::Custom1 as i32).and_then(|place| usize::try_from(place).ok());
+    let given = place.and_then(|place| custom_resources.get(place));
+    given.map_or_else(|| resource(number).to_owned(), ToString::to_string)
+}
+
+/// A resource's name in the protocol; empty for none.
 pub(crate) fn resource(number: i32) -> &'static str {
     match v1::ResourceName::try_from(number) {
         Ok(v1::ResourceName::CpuMillis) => "cpu_millis",

@@ -134,7 +134,7 @@ impl Shared {
             hub,
             notes: Mutex::new(Notes::new(settings.notes)),
             sessions: Mutex::new(sessions),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
             reads: past::Reads::default(),

@@ -7,7 +7,8 @@ use plenum_model::{Cell, Delta, LogTime, Machine, MachineId, MachineState, Requi
 
 use crate::{Columns, explain};
 
-fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u32, u64)], expected: &str) {
+/// Machines of so many thousandths of a CPU.
+fn cell(machines: &[(u64, MachineState)]) -> Cell {
     let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
     for (slot, &(cpu_millis, state)) in (0..).zip(machines) {
         delta.machines.push(Arc::new(Machine {
@@ -29,6 +30,11 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
     }
     let mut cell = Cell::default();
     cell.apply(&delta).unwrap();
+    cell
+}
+
+fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u32, u64)], expected: &str) {
+    let cell = cell(machines);
     let promised: BTreeMap<_, _> = promised.iter().map(|&(slot, cpu)| (slot, Resources::new(cpu, 0))).collect();
     let mut columns = Columns::default();
     columns.follow(&cell, None, &promised);
@@ -69,4 +75,25 @@ fn a_machine_that_only_has_to_become_free_is_nearer_than_one_that_is_too_small()
         &[(1, 3000)],
         "of 2 machines 2 lack cpu_millis by at least 1; nearest is m1, short of cpu_millis by 3000",
     );
+}
+
+// People read `custom_1`, and had to look up which resource of theirs that is.
+#[test]
+fn a_resource_that_the_cell_named_is_told_by_its_name() {
+    let need = Resources { custom: [3, 0, 0, 0, 0], ..Resources::new(1000, 1) };
+    let requirement =
+        Requirement { resources: &need, classes: None, home: None, job: plenum_model::JobId::default(), special: None };
+    let mut cell = cell(&[(9000, MachineState::Ready)]);
+    let told = |cell: &Cell| {
+        let mut columns = Columns::default();
+        columns.follow(cell, None, &BTreeMap::new());
+        explain(&columns, cell, &requirement, |_| None).to_string()
+    };
+    assert!(told(&cell).contains("1 lacks custom_1 by at least 3"), "{}", told(&cell));
+    let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+    let custom_resources = vec!["licences".into()];
+    delta.cell = Some(plenum_model::CellIdentity { custom_resources, ..Default::default() });
+    cell.apply(&delta).unwrap();
+    let told = told(&cell);
+    assert!(told.contains("1 lacks licences by at least 3; nearest is m0, short of licences by 3"), "{told}");
 }

@@ -1,6 +1,7 @@
 //! The pages for people and probes, on the same port as gRPC.
 
 use std::fmt::Write;
+use std::iter;
 use std::sync::Arc;
 
 use axum::Router;
@@ -81,7 +82,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         ("machine_resource_allocated", status.allocated.as_ref()),
         ("machine_resource_used", Some(&used)),
     ] {
-        gauges.push((name, amounts.map(amount_values).unwrap_or_default()));
+        gauges
+            .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));
     }
     gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
@@ -112,10 +114,19 @@ fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<(&'static str
     values.map(|(name, value)| (name, vec![(String::new(), float(value))])).to_vec()
 }
 
-fn amount_values(amounts: &v1::Resources) -> Vec<(String, f64)> {
-    [("cpu_millis", amounts.cpu_millis), ("memory_bytes", amounts.memory_bytes), ("disk_bytes", amounts.disk_bytes)]
-        .map(|(resource, amount)| (format!("{{resource=\"{resource}\"}}"), float(u64::try_from(amount).unwrap_or(0))))
-        .to_vec()
+/// Of each resource of the cell, those that it named itself by these names.
+fn amount_values(amounts: &v1::Resources, custom_resources: &[String]) -> Vec<(String, f64)> {
+    let of_all = [
+        ("cpu_millis", amounts.cpu_millis),
+        ("memory_bytes", amounts.memory_bytes),
+        ("disk_bytes", amounts.disk_bytes),
+    ];
+    let others = amounts.custom.iter().copied().chain(iter::repeat(0));
+    let custom = custom_resources.iter().map(String::as_str).zip(others);
+    let values = of_all.into_iter().chain(custom);
+    values
+        .map(|(name, amount)| (format!("{{resource=\"{name}\"}}"), float(u64::try_from(amount).unwrap_or(0))))
+        .collect()
 }
 
 /// A count as metrics have it: exact below 2^53.

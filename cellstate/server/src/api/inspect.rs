@@ -54,6 +54,12 @@ impl v1::inspect_server::Inspect for InspectService {
         Ok(Response::new(status(&self.shared).await))
     }
 
+    async fn moment(&self, request: Request<v1::MomentRequest>) -> Result<Response<v1::MomentResponse>, Status> {
+        let time_micros = past::time_micros(&self.shared, request.into_inner().at).await?;
+        let custom_resources = self.shared.identity.custom_resources.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::MomentResponse { time_micros, custom_resources }))
+    }
+
     async fn list_machines(
         &self,
         request: Request<v1::ListRequest>,

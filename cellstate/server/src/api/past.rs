@@ -70,10 +70,7 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Mom
     let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(Moment::present(shared.snapshot().await)) };
     let now = shared.durable_revision();
     let revision = if at.revision > 0 { at.revision } else { revision_at(shared, at.time_micros).await? };
-    if revision > now.0 {
-        let message = format!("revision {revision} is yet to come; the newest is {now}");
-        return Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message));
-    }
+    yet_to_come(shared, Revision(revision))?;
     if revision == now.0 {
         // The picture may be ahead by now; then the history has it.
         let cell = shared.snapshot().await;
@@ -86,6 +83,34 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Mom
     let history = shared.feed.history().clone();
     let (cell, turn) = turn.take(move || fold(&history, revision)).await?;
     Ok(Moment { cell, turn: Some(turn) })
+}
+
+/// When a moment was. Of a revision that needs one entry of the log, and not the cell.
+pub(super) async fn time_micros(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<i64, Failure> {
+    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(shared.clock.now().micros) };
+    if at.revision == 0 {
+        return Ok(at.time_micros);
+    }
+    let asked = Revision(at.revision);
+    yet_to_come(shared, asked)?;
+    reach(shared, asked).await?;
+    let history = shared.feed.history().clone();
+    let read = blocking(&shared.reads, move || history.entry(asked.0).map_err(|error| Failure::history(&error)));
+    match read.await {
+        Ok(logged) => Ok(logged.time_micros),
+        // Of the oldest revision that can be read there may be a checkpoint and no entry.
+        Err(_) => Ok(cell(shared, Some(at)).await?.time().micros),
+    }
+}
+
+/// An error for a revision that nobody can have seen.
+fn yet_to_come(shared: &Shared, revision: Revision) -> Result<(), Failure> {
+    let now = shared.durable_revision();
+    if revision <= now {
+        return Ok(());
+    }
+    let message = format!("revision {revision} is yet to come; the newest is {now}");
+    Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message))
 }
 
 async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> {

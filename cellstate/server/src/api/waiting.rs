@@ -75,7 +75,8 @@ impl<'a> Reasons<'a> {
         let quota = self.cell.quota(namespace)?;
         let used = self.used.get_or_init(|| used_by_namespace(self.cell));
         let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &shape.resources)?;
-        Some(format!("the quota of {namespace} is short of {} by {} for one more", short.resource, short.short_by))
+        let resource = short.resource.name_in(&self.cell.identity().custom_resources);
+        Some(format!("the quota of {namespace} is short of {resource} by {} for one more", short.short_by))
     }
 }
 

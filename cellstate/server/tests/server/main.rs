@@ -19,6 +19,7 @@ mod inspection;
 mod job_stories;
 mod kept;
 mod large_jobs;
+mod named;
 mod read_back;
 mod returns;
 mod sizes;

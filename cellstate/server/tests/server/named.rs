@@ -1,0 +1,84 @@
+//! Resources that a cell named itself are told by these names.
+
+use plenum_proto::v1;
+use plenum_server::Server;
+use tonic::Code;
+
+use crate::client::{Session, connect, job, options, placement, submit};
+use crate::stalled::shows;
+
+fn seats(seats: i64) -> v1::Resources {
+    v1::Resources { cpu_millis: 1000, memory_bytes: 1 << 20, disk_bytes: 0, custom: vec![0, seats] }
+}
+
+/// One task that wants so many seats.
+fn seated(name: &str, wanted: i64) -> v1::JobSpec {
+    let mut spec = job(name, 1);
+    spec.shape.as_mut().unwrap().groups[0].resources = Some(seats(wanted));
+    spec
+}
+
+// Metrics, and why a job waits for its quota, said `custom_2`; what machines have of it was in no metric.
+#[tokio::test]
+async fn a_resource_that_the_cell_named_has_its_name_wherever_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut named = options(dir.path());
+    named.custom_resources = vec!["licences".to_owned(), "seats".to_owned()];
+    let server = Server::start(named).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = v1::RegisterMachine {
+        name: "m1".to_owned(),
+        boot_id: "boot".to_owned(),
+        capacity: Some(v1::Resources { cpu_millis: 8000, memory_bytes: 1 << 30, ..seats(3) }),
+        ..Default::default()
+    };
+    let request = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).register(request).await.unwrap();
+    let (one, other) = (submit(&channel, seated("one", 2)).await.job, submit(&channel, seated("other", 2)).await.job);
+    let mut winner = Session::open(&channel, "batch").await.unwrap();
+    let mut loser = Session::open(&channel, "batch").await.unwrap();
+    winner.reach(loser.cell.revision().0).await;
+    let wanting = |job| v1::Placement { resources: Some(seats(2)), ..placement(job, vec![0], vec![0]) };
+    let loses = loser.transaction(1, vec![wanting(other)]);
+    assert_eq!(winner.commit(winner.transaction(1, vec![wanting(one)])).await.unwrap().granted, 1);
+    let lost = loser.commit(loses).await.unwrap();
+    assert_eq!((lost.refusals[0].resource(), lost.refusals[0].short_by), (v1::ResourceName::Custom2, 1));
+    shows(&server, "plenum_conflicts_total{loser=\"batch\",winner=\"batch\",resource=\"seats\"} 1").await;
+    shows(&server, "plenum_machine_resource_capacity{resource=\"seats\"} 3").await;
+    shows(&server, "plenum_machine_resource_allocated{resource=\"seats\"} 2").await;
+    shows(&server, "plenum_machine_resource_capacity{resource=\"licences\"} 0").await;
+
+    let limit = Some(v1::Quota { custom: vec![-1, 3], ..Default::default() });
+    let quota = v1::SetQuota { namespace: "default".to_owned(), limit };
+    v1::govern_client::GovernClient::new(channel.clone()).set_quota(quota).await.unwrap();
+    let get = v1::GetJobRequest { namespace: "default".to_owned(), name: "other".to_owned(), at: None };
+    let waiting = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
+    let why = "the quota of default is short of seats by 1 for one more";
+    assert!(waiting.waiting_reason.contains(why), "{}", waiting.waiting_reason);
+
+    let mut inspect = v1::inspect_client::InspectClient::new(channel);
+    let moment = inspect.moment(v1::MomentRequest::default()).await.unwrap().into_inner();
+    assert_eq!(moment.custom_resources, ["licences", "seats"]);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn when_a_moment_was_is_told_of_revisions_and_of_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(options(dir.path())).await.unwrap();
+    let channel = connect(&server).await;
+    let first = submit(&channel, job("one", 1)).await.revision;
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let second = submit(&channel, job("other", 1)).await.revision;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut moment = async |revision, time_micros| {
+        let request = v1::MomentRequest { at: Some(v1::At { revision, time_micros }) };
+        inspect.moment(request).await.map(|moment| moment.into_inner().time_micros)
+    };
+    let (one, other, now) =
+        (moment(first, 0).await.unwrap(), moment(second, 0).await.unwrap(), moment(0, 0).await.unwrap());
+    assert!(one + 20_000 <= other && other <= now && now < other + 60_000_000, "{one} {other} {now}");
+    assert_eq!(moment(0, one).await.unwrap(), one);
+    assert_eq!(moment(second + 100, 0).await.unwrap_err().code(), Code::OutOfRange);
+    server.shutdown().await.unwrap();
+}

@@ -1,0 +1,28 @@
+//! From where a command looks at what it prints: what the cell calls the resources that it named itself.
+//!
+//! A command shows one cell, and does so on one thread: what is said here once counts for all that this thread prints. Rows handed it down
+//! one by one would all have a parameter that is the same everywhere.
+
+use std::cell::RefCell;
+
+use plenum_proto::v1::ResourceName;
+
+thread_local! {
+    static CUSTOM_RESOURCES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on resources have these names, in the order of the cell.
+pub(crate) fn name_resources(names: Vec<String>) {
+    CUSTOM_RESOURCES.replace(names);
+}
+
+/// The name that the operator gave to the resource at a place of `Resources.custom`, where it is known.
+pub(super) fn given_name(place: usize) -> Option<String> {
+    CUSTOM_RESOURCES.with_borrow(|names| names.get(place).cloned())
+}
+
+/// The same of a resource as the protocol names it; none of those that every cell has.
+pub(super) fn given_name_of(resource: ResourceName) -> Option<String> {
+    let place = (resource as i32).checked_sub(ResourceName::Custom1 as i32)?;
+    given_name(usize::try_from(place).ok()?)
+}
