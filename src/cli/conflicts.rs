@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
             format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
         };
         let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
-        Ok(Listed { revision: answer.revision, text, missing, hint: None })
+        Ok(Listed { revision: answer.revision, unlogged: String::new(), text, missing, hint: None })
     })
     .await
 }

@@ -51,7 +51,13 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {
     let ListTransactionsResponse { revision, transactions, truncated, resume_revision } = answer;
     let text = output::resumable(format, *revision, transactions, *truncated, *resume_revision);
-    Listed { revision: *revision, text, missing: missing(answer, limit, oldest_first), hint: None }
+    Listed {
+        revision: *revision,
+        unlogged: String::new(),
+        text,
+        missing: missing(answer, limit, oldest_first),
+        hint: None,
+    }
 }
 
 /// What to say where the server told less than was asked for: it reads so much of its log at once, and perhaps nothing of that passed.

@@ -17,6 +17,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What a listing says, and the revision it is of.
 pub(super) struct Listed {
     pub(super) revision: u64,
+    /// What it says that changes without a revision.
+    pub(super) unlogged: String,
     pub(super) text: String,
     /// What people are told about rows that are missing without their having asked for so few.
     pub(super) missing: Option<String>,
@@ -28,7 +30,13 @@ impl Listed {
     /// Rows that were answered when `limit` were asked for; 0: as many as the server likes.
     pub(super) fn of<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool, limit: u32) -> Self {
         let text = output::listing(format, revision, rows, truncated);
-        Self { revision, text, missing: missing(rows.len(), truncated, limit, "--filter"), hint: None }
+        let unlogged = rows.iter().map(|row| row.unlogged() + "\n").collect();
+        Self { revision, unlogged, text, missing: missing(rows.len(), truncated, limit, "--filter"), hint: None }
+    }
+
+    /// What it is known by: one that has the same says the same, but for ages.
+    fn mark(&self) -> (u64, String) {
+        (self.revision, self.unlogged.clone())
     }
 }
 
@@ -40,7 +48,7 @@ pub(super) fn missing(rows: usize, truncated: bool, limit: u32, narrow: &str) ->
     })
 }
 
-/// Prints a listing; with `watch`, again each time its revision has changed, until the process is interrupted.
+/// Prints a listing; with `watch`, again each time that its revision or what has none has changed, until the process is interrupted.
 pub(super) async fn print(
     format: Format,
     watch: bool,
@@ -56,8 +64,9 @@ pub(super) async fn print(
             tokio::time::sleep(PERIOD).await;
             continue;
         };
-        if shown != Some(listed.revision) {
-            shown = Some(listed.revision);
+        let mark = Some(listed.mark());
+        if shown != mark {
+            shown = mark;
             output::print(&framed(format, watch, listed.text))?;
             // Programs that read JSON find `truncated` in it; names have no room for it.
             let is_untold = matches!(format, Format::Table | Format::Wide | Format::Name);
@@ -91,7 +100,26 @@ fn framed(format: Format, watch: bool, text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::{JobView, SchedulerView};
+
     use super::*;
+
+    // The only session of a scheduler came and went, and who watched the list was told with the next job.
+    #[test]
+    fn a_scheduler_that_connects_or_leaves_is_another_listing_at_the_same_revision() {
+        let listed = |connected, waiting_tasks| {
+            let name = "ml".to_owned();
+            let view = SchedulerView { name, sessions: 1, connected, waiting_tasks, ..SchedulerView::default() };
+            Listed::of(Format::Table, 7, &[view], false, 0).mark()
+        };
+        assert_ne!(listed(Some(0), 1), listed(Some(1), 1));
+        assert_eq!(listed(Some(1), 1), listed(Some(1), 1));
+        let job = |why: &str| {
+            let view = JobView { waiting_reason: why.to_owned(), ..JobView::default() };
+            Listed::of(Format::Wide, 7, &[view], false, 0).mark()
+        };
+        assert_ne!(job("no scheduler ml is connected; start one"), job("no machine is large enough"));
+    }
 
     // With a --limit above the server's own bound, rows were missing and nothing said so.
     #[test]

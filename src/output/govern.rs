@@ -142,6 +142,10 @@ impl Row for SchedulerView {
     fn name(&self) -> String {
         self.name.clone()
     }
+
+    fn unlogged(&self) -> String {
+        self.connected.map(|connected| connected.to_string()).unwrap_or_default()
+    }
 }
 
 /// None of the past, of which nobody knows who was connected.

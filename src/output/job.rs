@@ -97,6 +97,10 @@ impl Row for JobView {
     fn name(&self) -> String {
         self.shape.as_ref().map(|shape| shape.name.clone()).unwrap_or_default()
     }
+
+    fn unlogged(&self) -> String {
+        self.waiting_reason.clone()
+    }
 }
 
 impl Row for GroupView {

@@ -61,6 +61,10 @@ pub(crate) trait Row {
     fn to_json(&self) -> Value;
     /// What it is called on the command line.
     fn name(&self) -> String;
+    /// What it shows that no revision tells: it changes while the cell stands still.
+    fn unlogged(&self) -> String {
+        String::new()
+    }
 }
 
 /// A listing in the format asked for.
