@@ -1,76 +1,124 @@
 //! Why jobs were passed over, told to the cell when it changes and not more often than needed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use plenum_model::{JobId, Revision};
 use plenum_proto::v1;
 
 use crate::scheduler::PassedOver;
 
-/// Most notes of one message.
+/// Most notes of one message: what there is more of is told with the next ones.
 const NOTES_MAX: usize = 256;
+
+/// Groups of which notes are kept, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise.
+const KEPT_MAX: usize = 10_000;
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 255;
 
+type Group = (JobId, u16);
+
+/// How many tasks, and why.
+type Note = (u32, String);
+
 /// What was said, and what is to be said.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
-    told: BTreeMap<(JobId, u16), (u32, String)>,
+    groups: BTreeMap<Group, Said>,
     /// Groups whose note changed since it was told. One that is gone is told as a note of no tasks.
-    fresh: BTreeSet<(JobId, u16)>,
-    now: BTreeMap<(JobId, u16), (u32, String)>,
+    fresh: BTreeSet<Group>,
+    /// The last one that was told: the next message begins behind it, so that whatever changes all the time keeps nobody else's from being told.
+    last: Option<Group>,
+    /// Passes over the queue.
+    pass: u64,
+}
+
+/// What is said of a group. Invariant: one of the two notes is there.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// `None`: nothing any more.
+    now: Option<Note>,
+    told: Option<Note>,
+    /// The pass in which it was said last, and the revision that it was decided on.
+    pass: u64,
     revision: Revision,
 }
 
 impl Notes {
-    /// A new pass over the queue begins: whatever is not said again is void.
+    /// A new pass over the queue begins.
     pub(crate) fn begin(&mut self) {
-        self.now.clear();
+        self.pass += 1;
     }
 
     /// Notes of a decision on the snapshot of `revision`.
     pub(crate) fn add(&mut self, notes: impl IntoIterator<Item = PassedOver>, revision: Revision) {
-        let bounded = |note: PassedOver| {
-            let mut reason = note.reason;
-            let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|&end| reason.is_char_boundary(end));
-            reason.truncate(end.unwrap_or(0));
-            ((note.job, note.group), (note.tasks, reason))
-        };
-        let room = NOTES_MAX.saturating_sub(self.now.len());
-        self.now.extend(notes.into_iter().take(room).map(bounded));
-        self.revision = revision;
-        let changed =
-            self.now.iter().filter(|(group, note)| self.told.get(group) != Some(note)).map(|(group, _)| *group);
-        let gone = self.told.keys().filter(|group| !self.now.contains_key(group)).copied();
-        self.fresh = changed.chain(gone).collect();
+        for PassedOver { job, group, tasks, mut reason } in notes {
+            let group = (job, group);
+            if self.groups.len() >= KEPT_MAX && !self.groups.contains_key(&group) {
+                continue;
+            }
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            let said = self.groups.entry(group).or_default();
+            (said.now, said.pass, said.revision) = (Some((tasks, reason)), self.pass, revision);
+            if said.now == said.told {
+                self.fresh.remove(&group)
+            } else {
+                self.fresh.insert(group)
+            };
+        }
+    }
+
+    /// The pass is over: what was said before it, and not in it, is void. Not before its end, as it may take several decisions.
+    pub(crate) fn end(&mut self) {
+        let (pass, fresh) = (self.pass, &mut self.fresh);
+        self.groups.retain(|group, said| {
+            if said.pass == pass {
+                return true;
+            }
+            said.now = None;
+            if said.told.is_some() {
+                fresh.insert(*group)
+            } else {
+                fresh.remove(group)
+            };
+            said.told.is_some()
+        });
     }
 
     /// The server has forgotten what it was told.
     pub(crate) fn tell_again(&mut self) {
-        self.told.clear();
-        self.fresh = self.now.keys().copied().collect();
+        self.groups.retain(|_, said| {
+            said.told = None;
+            said.now.is_some()
+        });
+        self.fresh = self.groups.keys().copied().collect();
     }
 
     pub(crate) fn has_news(&self) -> bool {
         !self.fresh.is_empty()
     }
 
-    /// What is to be told now. Notes that are gone are taken back where the job is `is_own`.
+    /// What is to be told now; whether there is more, [`Notes::has_news`] says. Notes that are gone are taken back where the job is `is_own`.
     pub(crate) fn news(&mut self, is_own: impl Fn(JobId) -> bool) -> v1::PassedOver {
+        let behind = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = self.fresh.range((behind, Bound::Unbounded)).chain(&self.fresh);
+        let some: Vec<Group> = all.take(NOTES_MAX.min(self.fresh.len())).copied().collect();
+        self.last = some.last().copied();
         let mut notes = Vec::new();
-        for (job, group) in std::mem::take(&mut self.fresh) {
-            let note = self.now.get(&(job, group));
-            let (tasks, reason) = note.cloned().unwrap_or_default();
-            match note {
-                Some(note) => self.told.insert((job, group), note.clone()),
-                None => self.told.remove(&(job, group)),
-            };
-            if note.is_none() && !is_own(job) {
-                continue;
+        for group in some {
+            self.fresh.remove(&group);
+            let Some(said) = self.groups.get_mut(&group) else { continue };
+            said.told.clone_from(&said.now);
+            let (note, revision) = (said.now.clone(), said.revision.0);
+            if note.is_none() {
+                self.groups.remove(&group);
+                if !is_own(group.0) {
+                    continue;
+                }
             }
-            let (job, group, revision) = (job.to_bits(), u32::from(group), self.revision.0);
-            notes.push(v1::PassedOverNote { job, group, tasks, reason, revision });
+            let (tasks, reason) = note.unwrap_or_default();
+            notes.push(v1::PassedOverNote { job: group.0.to_bits(), group: group.1.into(), tasks, reason, revision });
         }
         v1::PassedOver { notes }
     }
@@ -83,6 +131,7 @@ mod tests {
     fn put(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>, revision: u64) {
         notes.begin();
         notes.add(all, Revision(revision));
+        notes.end();
     }
 
     fn note(slot: u32, reason: &str) -> PassedOver {
@@ -133,5 +182,58 @@ mod tests {
         told(&mut notes);
         notes.tell_again();
         assert_eq!(told(&mut notes).len(), 1);
+    }
+
+    // Of three hundred jobs that waited forty-four never got a reason: what one message had no room for was told in none.
+    #[test]
+    fn what_one_message_has_no_room_for_is_told_in_the_next_ones() {
+        let mut notes = Notes::default();
+        put(&mut notes, (0..600).map(|slot| note(slot, "no room")), 5);
+        let messages: Vec<_> = (0..4).map(|_| told(&mut notes)).collect();
+        assert_eq!(messages.iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88, 0]);
+        let mut jobs: Vec<u64> = messages.into_iter().flatten().map(|(job, ..)| job).collect();
+        jobs.sort_unstable();
+        assert_eq!(jobs, (0..600).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn notes_that_change_all_the_time_keep_no_others_from_being_told() {
+        let mut notes = Notes::default();
+        let mut missing: BTreeSet<u64> = (0..600).collect();
+        for round in 0..3 {
+            put(&mut notes, (0..600).map(|slot| note(slot, &format!("short by {round}"))), 5);
+            let message = told(&mut notes);
+            missing.retain(|job| !message.iter().any(|(told, ..)| told == job));
+        }
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    // They were taken back with the first decision of each pass, and told again after a pause.
+    #[test]
+    fn what_a_later_decision_of_the_same_pass_says_again_is_not_taken_back_meanwhile() {
+        let mut notes = Notes::default();
+        put(&mut notes, [note(1, "no room"), note(2, "no room")], 5);
+        told(&mut notes);
+        notes.begin();
+        notes.add([note(1, "no room")], Revision(6));
+        assert!(!notes.has_news());
+        notes.add([note(2, "no room")], Revision(6));
+        notes.end();
+        assert!(!notes.has_news());
+        notes.begin();
+        notes.end();
+        assert_eq!(told(&mut notes).len(), 2);
+        assert!(notes.groups.is_empty());
+    }
+
+    #[test]
+    fn a_bounded_number_of_notes_is_kept() {
+        let mut notes = Notes::default();
+        put(&mut notes, (0..20_000).map(|slot| note(slot, "no room")), 5);
+        assert_eq!(notes.groups.len(), KEPT_MAX);
+        put(&mut notes, (10_000..30_000).map(|slot| note(slot, "no room")), 5);
+        assert!(notes.groups.is_empty(), "those of the pass before still had their places");
+        put(&mut notes, (10_000..30_000).map(|slot| note(slot, "no room")), 6);
+        assert_eq!(notes.groups.len(), KEPT_MAX);
     }
 }

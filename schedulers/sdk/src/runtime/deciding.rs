@@ -125,6 +125,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let pause_micros = pause_micros.saturating_add(took_micros);
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
+        if self.pass.is_none() {
+            self.notes.end();
+        }
     }
 
     /// When the next decision may be made that there is an occasion for already. Apart from `wake_micros`, whose time is an
