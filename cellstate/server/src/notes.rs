@@ -1,6 +1,6 @@
 //! Why jobs wait, as their schedulers say: bounded, the last word of each, never logged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use plenum_model::JobId;
 
@@ -18,44 +18,78 @@ pub(crate) struct Note {
 /// Notes by job and group. The job noted longest ago goes when there are too many.
 #[derive(Debug)]
 pub(crate) struct Notes {
-    jobs: BTreeMap<JobId, BTreeMap<u32, Note>>,
-    order: VecDeque<JobId>,
+    jobs: BTreeMap<JobId, OfJob>,
+    /// Jobs by their places, which rise.
+    order: BTreeMap<u64, JobId>,
+    next: u64,
     most: usize,
+}
+
+/// Of one job. Invariant: some group has a note.
+#[derive(Debug, Default)]
+struct OfJob {
+    place: u64,
+    groups: BTreeMap<u32, Note>,
 }
 
 impl Notes {
     pub(crate) fn new(most: usize) -> Self {
-        Self { jobs: BTreeMap::new(), order: VecDeque::new(), most }
+        Self { jobs: BTreeMap::new(), order: BTreeMap::new(), next: 0, most }
     }
 
     /// Takes a note, with as much of its reason as is kept; an empty one takes it back.
     pub(crate) fn put(&mut self, job: JobId, group: u32, mut note: Note) {
         if note.reason.is_empty() {
-            if let Some(groups) = self.jobs.get_mut(&job) {
-                groups.remove(&group);
-            }
+            self.take_back(job, group);
+            return;
+        }
+        if self.most == 0 {
             return;
         }
         if !self.jobs.contains_key(&job) {
-            self.order.push_back(job);
-            if self.order.len() > self.most
-                && let Some(oldest) = self.order.pop_front()
+            if self.is_full()
+                && let Some((_, oldest)) = self.order.pop_first()
             {
                 self.jobs.remove(&oldest);
             }
+            self.order.insert(self.next, job);
+            self.jobs.insert(job, OfJob { place: self.next, groups: BTreeMap::new() });
+            self.next += 1;
         }
         // What is cut off a text stays its memory, and the rest of a message may have been one reason.
         note.reason.truncate(note.reason.floor_char_boundary(REASON_BYTES_MAX));
         note.reason.shrink_to_fit();
         // A job has at most 64 groups; whoever names others only wastes its own notes.
-        let groups = self.jobs.entry(job).or_default();
+        let groups = &mut self.jobs.entry(job).or_default().groups;
         if groups.len() < 64 || groups.contains_key(&group) {
             groups.insert(group, note);
         }
     }
 
+    /// A job without a note leaves its place to others: those that have waited for long are told of once.
+    fn take_back(&mut self, job: JobId, group: u32) {
+        let Some(of_job) = self.jobs.get_mut(&job) else { return };
+        of_job.groups.remove(&group);
+        if of_job.groups.is_empty() {
+            self.order.remove(&of_job.place);
+            self.jobs.remove(&job);
+        }
+    }
+
+    /// Whether the next job that is noted takes the place of another one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.jobs.len() >= self.most
+    }
+
+    /// Lets go of jobs of which nobody says anything any more.
+    pub(crate) fn retain(&mut self, waits: impl Fn(JobId) -> bool) {
+        self.jobs.retain(|job, _| waits(*job));
+        let jobs = &self.jobs;
+        self.order.retain(|_, job| jobs.contains_key(job));
+    }
+
     pub(crate) fn of(&self, job: JobId, group: u32) -> Option<&Note> {
-        self.jobs.get(&job)?.get(&group)
+        self.jobs.get(&job)?.groups.get(&group)
     }
 }
 
@@ -87,5 +121,27 @@ mod tests {
         let kept = &notes.of(job, 0).unwrap().reason;
         assert_eq!(*kept, "ä".repeat(127));
         assert!(kept.capacity() <= REASON_BYTES_MAX, "{} bytes", kept.capacity());
+    }
+
+    // What is told of a job that waits is told once. Ten thousand that had waited a moment pushed it out, though nothing waited any more.
+    #[test]
+    fn a_job_that_waits_no_more_leaves_its_place() {
+        let job = |slot| JobId { slot, generation: 1 };
+        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1 };
+        let mut notes = Notes::new(3);
+        notes.put(job(0), 0, note("no such machine"));
+        for slot in 1..100 {
+            notes.put(job(slot), 0, note("no room"));
+            notes.put(job(slot), 1, note("no room"));
+            notes.put(job(slot), 0, note(""));
+            assert!(notes.of(job(slot), 1).is_some());
+            notes.put(job(slot), 1, note(""));
+        }
+        assert_eq!((notes.jobs.len(), notes.order.len()), (1, 1));
+        (100..102).for_each(|slot| notes.put(job(slot), 0, note("no room")));
+        assert!(notes.is_full());
+        notes.retain(|job| job.slot != 100);
+        notes.put(job(103), 0, note("no room"));
+        assert!([0, 101, 103].iter().all(|&slot| notes.of(job(slot), 0).is_some()));
     }
 }

@@ -333,6 +333,10 @@ impl Watcher {
         let Ok(cell) = cell.await else { return };
         let Some(session) = cell.session(self.owner.session) else { return };
         let mut known = self.shared.notes.lock();
+        if known.is_full() {
+            // Of those that are over nobody takes anything back whose scheduler is gone.
+            known.retain(|id| cell.job(id).is_some_and(|job| !job.state.is_final()));
+        }
         for note in notes.notes.into_iter().take(NOTES_MAX) {
             let Some(job) = JobId::from_bits(note.job).and_then(|id| cell.job(id)) else { continue };
             if job.shape.scheduler == session.scheduler && (note.group as usize) < job.shape.groups.len() {
