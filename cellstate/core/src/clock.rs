@@ -106,11 +106,11 @@ impl Core {
         let few = within_bytes(&delta.unknown, self.options.stops_max.saturating_mul(UNKNOWN_BYTES_PER_STOP));
         delta.unknown.truncate(few);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
-        let Derived { marks, tenants, ring, homes, sweeps, .. } = &mut self.derived;
+        let Derived { marks, tenants, ring, homes, sweeps, opened_at, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
         for &(slot, max) in &losers {
             let active = tenants.active_on(&self.cell, ring, slot);
-            lose(&self.cell, homes, slot, &active, now, max, &mut consequences);
+            lose(&self.cell, homes, slot, &active, (now, *opened_at), max, &mut consequences);
         }
         for &(slot, max) in &drained {
             drain(&tenants.active_on(&self.cell, ring, slot), homes, slot, max, &mut consequences);
@@ -189,7 +189,7 @@ impl Core {
 
     fn loss_times_of(&mut self, slot: u32) -> Vec<LogTime> {
         let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
-        loss_times(&self.cell, &self.derived.homes, slot, &active).collect()
+        loss_times(&self.cell, &self.derived.homes, slot, &active, self.derived.opened_at).collect()
     }
 
     /// Draining machines whose deadline is over, at most `max` of them; each with how many allocations it stops with this tick.
@@ -271,19 +271,27 @@ fn homes_on<'a>(cell: &'a Cell, homes: &'a Homes, slot: u32) -> impl Iterator<It
     })
 }
 
-/// When allocations of an unreachable machine, of which these are active, and jobs that have it for their home, are lost.
+/// Since when an unreachable machine could have been heard of. Its agent had nobody to answer while no server was there, and a new one gives
+/// it as long as it had at first: as with leases, of which each gets a full term.
+fn silent_since(machine: &Machine, opened_at: LogTime) -> LogTime {
+    machine.since.max(opened_at)
+}
+
+/// When allocations of an unreachable machine, of which these are active, and jobs that have it for their home, are lost. The server opened
+/// at `opened_at`.
 pub(crate) fn loss_times<'a>(
     cell: &'a Cell,
     homes: &'a Homes,
     slot: u32,
     active: &'a [u32],
+    opened_at: LogTime,
 ) -> impl Iterator<Item = LogTime> {
     let machine = cell.machine_in(slot).filter(|machine| machine.state == MachineState::Unreachable);
     machine.into_iter().flat_map(move |machine| {
         let rows = active.iter().filter_map(|&allocation| cell.allocation_rows().get(allocation));
         let allocations = rows.filter_map(|row| lost_after(cell, row));
         let homes = homes_on(cell, homes, slot).map(|(_, after)| after);
-        allocations.chain(homes).map(move |after| machine.since.plus_micros(after))
+        allocations.chain(homes).map(move |after| silent_since(machine, opened_at).plus_micros(after))
     })
 }
 
@@ -294,14 +302,14 @@ fn lose(
     homes: &Homes,
     slot: u32,
     active: &[u32],
-    now: LogTime,
+    (now, opened_at): (LogTime, LogTime),
     max: usize,
     consequences: &mut Consequences<'_>,
 ) {
     let unreachable = |machine: &&Arc<Machine>| machine.state == MachineState::Unreachable;
     let Some(machine) = cell.machine_in(slot).filter(unreachable) else { return };
     let reason: Arc<str> = format!("{} is unreachable", machine.name).into();
-    let over = |after: i64| machine.since.plus_micros(after) <= now;
+    let over = |after: i64| silent_since(machine, opened_at).plus_micros(after) <= now;
     let found = active.iter().filter_map(|&allocation| cell.allocation_in(allocation));
     let mut left = max;
     for found in found.filter(|found| lost_after(cell, found.row).is_some_and(over)).take(max) {

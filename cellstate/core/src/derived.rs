@@ -83,10 +83,13 @@ pub(crate) struct Derived {
     pub(crate) partitions: Reserved,
     /// When the ring began.
     pub(crate) opened: Revision,
+    /// When the server opened that decides now. Before it, no agent could answer: for that time no machine is given up.
+    pub(crate) opened_at: LogTime,
 }
 
 impl Derived {
-    pub(crate) fn rebuild(cell: &Cell, options: &CoreOptions) -> Self {
+    /// Of a cell that a server opened then; at 0 nobody knows.
+    pub(crate) fn rebuild(cell: &Cell, options: &CoreOptions, opened_at: LogTime) -> Self {
         let machine_end = cell.machine_slots().len();
         let job_end = cell.job_slots().len();
         let groups = cell.jobs().map(|job| (job.group_base, rows(job.shape.groups.len())));
@@ -127,6 +130,7 @@ impl Derived {
             leavers: Vec::new(),
             partitions: Reserved::default(),
             opened: cell.revision(),
+            opened_at,
         };
         for machine in cell.machines() {
             derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
@@ -227,7 +231,7 @@ impl Derived {
         self.unknown_due.after(delta);
         self.partitions.after(delta);
         if delta.cell.is_some() {
-            *self = Self::rebuild(cell, options);
+            *self = Self::rebuild(cell, options, delta.time);
         }
     }
 
@@ -305,7 +309,7 @@ impl Derived {
         }
         let time = if machine.state == MachineState::Unreachable {
             let active = self.tenants.active_on(cell, &self.ring, machine.id.slot);
-            crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active).min()
+            crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active, self.opened_at).min()
         } else {
             None
         };

@@ -45,7 +45,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 8;
+pub const CORE_VERSION: u32 = 9;
 
 /// Rows that any table may have: whoever reads a delta refuses to grow one further.
 pub const ROWS_MAX: u32 = 1 << 26;
@@ -173,7 +173,7 @@ impl Core {
     /// Goes on from a recovered cell. The next request must be `OpenServer`.
     #[must_use]
     pub fn from_cell(cell: Cell, options: CoreOptions) -> Self {
-        let derived = Derived::rebuild(&cell, &options);
+        let derived = Derived::rebuild(&cell, &options, LogTime::default());
         Self { cell, options, derived }
     }
 

@@ -30,6 +30,36 @@ fn what_an_unreachable_machine_ran_is_lost_after_a_time_and_placed_elsewhere() {
     );
 }
 
+// The server was down for an hour. The first thing it did was to give up machines that had been away when it stopped, though their agents
+// had had nobody to answer in that time.
+#[test]
+fn a_machine_that_was_away_when_the_server_stopped_has_its_time_again_when_one_starts() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        report web[0] running
+        expire m1
+        restart after=3600
+        wait 0
+        show web[0]
+        wait 59
+        show web[0]
+        wait 1
+        snapshot
+        service: claim web[0]@m2
+        ",
+        "
+        service: committed; web[0] granted
+        web[0] Running
+        web[0] Running
+        service: committed; web[0] granted
+        ",
+    );
+}
+
 #[test]
 fn a_rebooted_machine_runs_nothing_any_more() {
     check(

@@ -107,6 +107,15 @@ impl Player {
         assert!(!matches!(decided, Decided::Unchanged(Decision::Rejected(_))), "the story goes on, but {decided:?}");
     }
 
+    /// A server starts, so many seconds after the one before ended: nobody saw what was due meanwhile.
+    fn restart(&mut self, after_seconds: u64) {
+        let micros = i64::try_from(after_seconds * 1_000_000).expect("a time");
+        self.now = self.now.plus_micros(micros);
+        self.core = Core::from_cell(self.core.cell().clone(), CoreOptions::default());
+        let identity = CellIdentity { term: 2, ..self.core.cell().identity().clone() };
+        self.done(Command::OpenServer(identity));
+    }
+
     fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         if self.play_governance(&words) {
@@ -149,11 +158,7 @@ impl Player {
                 self.now = self.now.plus_micros(seconds * 1_000_000);
                 self.done(Command::Tick);
             }
-            "restart" => {
-                self.core = Core::from_cell(self.core.cell().clone(), CoreOptions::default());
-                let identity = CellIdentity { term: 2, ..self.core.cell().identity().clone() };
-                self.done(Command::OpenServer(identity));
-            }
+            "restart" => self.restart(number(&words, "after").unwrap_or(0)),
             "restore" => {
                 let known = self.core.cell().identity().clone();
                 let identity = CellIdentity { incarnation: known.incarnation + 1, term: known.term + 1, ..known };
