@@ -28,7 +28,7 @@ pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) 
 pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure> {
     match command {
         Alloc::List { job, machine, all, listing } => {
-            let connection = context.connect_to_read().await?;
+            let connection = context.connect_to_read(listing.at).await?;
             let request = ListAllocationsRequest {
                 list: Some(list_request(context, &listing)),
                 job: job.unwrap_or_default(),
@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
 /// One allocation, with its story if that is asked for.
 async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Result<(), Failure> {
     let allocation = target::allocation(id)?;
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(at).await?;
     let request = GetAllocationRequest { allocation, at };
     let view = connection.jobs().get_allocation(request).await?.into_inner();
     let mut object = view.to_json();

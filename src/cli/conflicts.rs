@@ -15,7 +15,7 @@ use crate::{
 pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Failure> {
     // A slip is told before a missing cell.
     since_micros(command, 0)?;
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(command.at).await?;
     watch::print(context.format, command.watch, async || {
         let since_micros = since_micros(command, output::now_micros())?;
         let by = command.by.clone();

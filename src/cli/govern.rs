@@ -16,7 +16,7 @@ const UNLIMITED: i64 = -1;
 pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Failure> {
     match command {
         Quotas::List(listing) => {
-            let connection = context.connect_to_read().await?;
+            let connection = context.connect_to_read(listing.at).await?;
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.govern().list_quotas(request).await?.into_inner();
@@ -78,7 +78,7 @@ async fn quota_of(connection: &Connection, limits: &Limits) -> Result<Quota, Fai
 pub(super) async fn partition(context: &Context, command: Partitions) -> Result<(), Failure> {
     match command {
         Partitions::List(listing) => {
-            let connection = context.connect_to_read().await?;
+            let connection = context.connect_to_read(listing.at).await?;
             watch::print(context.format, listing.watch, async || {
                 let request = list_request(context, &listing);
                 let answer = connection.govern().list_partitions(request).await?.into_inner();
@@ -152,7 +152,7 @@ async fn is_known(connection: &Connection, name: &str) -> bool {
 
 pub(super) async fn hold(context: &Context, command: Holds) -> Result<(), Failure> {
     let Holds::List(listing) = command;
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(listing.at).await?;
     watch::print(context.format, listing.watch, async || {
         let request = list_request(context, &listing);
         let answer = connection.govern().list_holds(request).await?.into_inner();

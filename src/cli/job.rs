@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::History { job, at, limit } => {
             let JobName { namespace, name } = target::job(context, &job)?;
             let request = JobHistoryRequest { namespace, name, at, limit };
-            let story = context.connect().await?.jobs().job_history(request).await?.into_inner();
+            let story = context.connect_to_read(at).await?.jobs().job_history(request).await?.into_inner();
             history::print(context, &story)?;
         }
         Job::Stop { job } => {
@@ -73,7 +73,7 @@ pub(crate) async fn number_resources(connection: &Connection, file: JobFile) -> 
 async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>) -> Result<ExitCode, Failure> {
     // A wrong file is told before a missing cell.
     let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(None).await?;
     let file = number_resources(&connection, file).await?;
     let shape = file.spec.shape.clone().unwrap_or_default();
     let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
@@ -229,7 +229,7 @@ pub(super) fn list_request(context: &Context, listing: &Listing) -> ListRequest 
 }
 
 async fn list(context: &Context, listing: &Listing) -> Result<(), Failure> {
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(listing.at).await?;
     watch::print(context.format, listing.watch, async || {
         let answer = connection.jobs().list(list_request(context, listing)).await?.into_inner();
         Ok(Listed::of(context.format, answer.revision, &answer.jobs, answer.truncated, listing.limit))
@@ -255,7 +255,7 @@ async fn of_one_revision<A, B>(
 }
 
 async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Failure> {
-    let connection = context.connect_to_read().await?;
+    let connection = context.connect_to_read(at).await?;
     let list = ListRequest { namespace: job.namespace.clone(), at, limit: 0, filter: String::new() };
     let request =
         ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };

@@ -20,7 +20,12 @@ use crate::{
 };
 
 pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failure> {
-    let connection = context.connect_to_read().await?;
+    let at = match &command {
+        Machine::List(listing) => listing.at,
+        Machine::Show { at, .. } => *at,
+        _ => None,
+    };
+    let connection = context.connect_to_read(at).await?;
     match command {
         Machine::List(listing) => {
             watch::print(context.format, listing.watch, async || {

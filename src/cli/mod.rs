@@ -17,7 +17,7 @@ mod watch;
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use plenum_proto::v1::MomentRequest;
+use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
 
@@ -67,12 +67,19 @@ impl Context {
         Ok(Connection::open(&self.address).await?.impatient(&self.address))
     }
 
-    /// Connects for something to be shown, and learns what is needed to read it.
-    async fn connect_to_read(&self) -> Result<Connection, Failure> {
+    /// Connects for something to be shown, as it was at a moment or as it is, and learns what is needed to read it.
+    async fn connect_to_read(&self, at: Option<At>) -> Result<Connection, Failure> {
         let connection = self.connect().await?;
-        match connection.inspect().moment(MomentRequest { at: None }).await {
-            Ok(moment) => output::name_resources(moment.into_inner().custom_resources),
-            // A server of before has no word for it: resources that it named itself are called by their places then.
+        match connection.inspect().moment(MomentRequest { at }).await {
+            Ok(moment) => {
+                let MomentResponse { time_micros, custom_resources } = moment.into_inner();
+                output::name_resources(custom_resources);
+                // The present moves on while it is watched.
+                if at.is_some() {
+                    output::look_from(time_micros);
+                }
+            }
+            // A server of before has no word for it: resources that it named itself are called by their places then, and ages count up to now.
             Err(status) if status.code() == Code::Unimplemented => {}
             Err(status) => return Err(status.into()),
         }

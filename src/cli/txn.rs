@@ -24,7 +24,7 @@ const REFUSALS_SHOWN: usize = 30;
 pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
     match command {
         Txn::List { scheduler, refused, oldest_first, after, listing } => {
-            let connection = context.connect_to_read().await?;
+            let connection = context.connect_to_read(listing.at).await?;
             let request = ListTransactionsRequest {
                 list: Some(list_request(context, &listing)),
                 scheduler: scheduler.unwrap_or_default(),
@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
         Txn::Show { id } => {
             let (session, number) = target::transaction(&id)?;
             let request = GetTransactionRequest { session, number };
-            let view = context.connect_to_read().await?.inspect().get_transaction(request).await?.into_inner();
+            let view = context.connect_to_read(None).await?.inspect().get_transaction(request).await?.into_inner();
             let shown = if context.format == Format::Wide { usize::MAX } else { REFUSALS_SHOWN };
             output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }

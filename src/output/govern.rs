@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Row, ago, allocation_id, bytes, cpu, json_time, or_dash, quantity,
-    quantity::{now_micros, part, span},
+    quantity::{part, span},
+    seen::seen_from_micros,
 };
 
 /// Limits of named resources; -1 stands for none.
@@ -167,7 +168,7 @@ impl Row for HoldView {
             self.job.clone(),
             self.priority.to_string(),
             quantity::short_resources(self.resources.as_ref()),
-            span(self.deadline_micros.saturating_sub(now_micros())),
+            span(self.deadline_micros.saturating_sub(seen_from_micros())),
             or_dash(&self.machines.join(",")),
             self.namespace.clone(),
             format!("revision {}", self.first_wait_revision),
@@ -236,7 +237,7 @@ fn fate(view: &UnknownTaskView) -> String {
     match view.until_micros {
         _ if view.stopping => "stopping".to_owned(),
         0 => "adopted".to_owned(),
-        until => format!("stopped in {}", span(until.saturating_sub(now_micros()))),
+        until => format!("stopped in {}", span(until.saturating_sub(seen_from_micros()))),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) use machine::{state_name as machine_state, unfit};
 pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
-pub(crate) use seen::name_resources;
+pub(crate) use seen::{look_from, name_resources};
 pub(crate) use status::{cell_name, status_json, status_text};
 pub(crate) use table::{fields, table};
 

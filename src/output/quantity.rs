@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     or_dash,
-    seen::{given_name, given_name_of},
+    seen::{given_name, given_name_of, seen_from_micros},
 };
 
 /// Thousandths of a core, as job files write them.
@@ -52,17 +52,17 @@ pub(crate) fn span_of(time: Duration) -> String {
     span(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// The wall clock. Only for telling people how old something is.
+/// The wall clock. Only for telling people how old something is; what is shown may be of another moment, see [`seen_from_micros`].
 pub(crate) fn now_micros() -> i64 {
     Timestamp::now().as_microsecond()
 }
 
-/// How long ago a moment was, in whole seconds; a dash for none.
+/// How long ago a moment was, as seen from the one that is shown, in whole seconds; a dash for none.
 pub(crate) fn ago(micros: i64) -> String {
     if micros == 0 {
         return "-".to_owned();
     }
-    let seconds = now_micros().saturating_sub(micros).max(0) / 1_000_000;
+    let seconds = seen_from_micros().saturating_sub(micros).max(0) / 1_000_000;
     if seconds < 10 { format!("{seconds}s") } else { span(seconds * 1_000_000) }
 }
 
@@ -199,6 +199,16 @@ mod tests {
     fn spans_have_the_precision_that_people_need() {
         let spans: Vec<_> = [7, 1_500, 1_500_000, 42_000_000, 300_000_000, 10_800_000_000].map(span).into();
         assert_eq!(spans, ["7us", "1.5ms", "1.5s", "42s", "5m0s", "3h0m"]);
+    }
+
+    // Of a cell as it was a week ago, everything was a week old and more.
+    #[test]
+    fn ages_count_up_to_the_moment_that_is_shown() {
+        let then = now_micros() - 7 * 86_400_000_000;
+        assert_eq!(ago(then - 42_000_000), "7d0h");
+        super::super::look_from(then);
+        assert_eq!(ago(then - 42_000_000), "42s");
+        assert_eq!(ago(then + 1_000_000), "0s", "what came later has no age yet");
     }
 
     #[test]

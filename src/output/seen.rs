@@ -1,14 +1,27 @@
-//! From where a command looks at what it prints: what the cell calls the resources that it named itself.
+//! From where a command looks at what it prints: from which moment, and what the cell calls the resources that it named itself.
 //!
 //! A command shows one cell, and does so on one thread: what is said here once counts for all that this thread prints. Rows handed it down
 //! one by one would all have a parameter that is the same everywhere.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use plenum_proto::v1::ResourceName;
 
+use super::now_micros;
+
 thread_local! {
     static CUSTOM_RESOURCES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static THEN_MICROS: Cell<Option<i64>> = const { Cell::new(None) };
+}
+
+/// From now on what is printed is of that moment: ages count up to then.
+pub(crate) fn look_from(then_micros: i64) {
+    THEN_MICROS.set(Some(then_micros));
+}
+
+/// The moment that is looked from: now, unless somebody said otherwise.
+pub(super) fn seen_from_micros() -> i64 {
+    THEN_MICROS.get().unwrap_or_else(now_micros)
 }
 
 /// From now on resources have these names, in the order of the cell.
