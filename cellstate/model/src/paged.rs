@@ -128,9 +128,11 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
 
     #[cold]
     fn grow(&mut self, row: u32) {
-        let pages = row as usize / ROWS + 1;
-        while self.nodes.len() * NODE_PAGES < pages {
-            self.nodes.push(Arc::new(std::array::from_fn(|_| self.empty.clone())));
+        let nodes = row as usize / (ROWS * NODE_PAGES) + 1;
+        if nodes > self.nodes.len() {
+            // The same one for all of them, as it has the same page everywhere: so rows that are left out cost next to nothing.
+            let empty = Arc::new(std::array::from_fn(|_| self.empty.clone()));
+            self.nodes.resize(nodes, empty);
         }
         self.len = row + 1;
     }
@@ -214,6 +216,18 @@ mod tests {
         (0..1000).for_each(|row| *right.get_mut(row) += 100);
         let sums = [&left, &right, &third].map(|column| column.iter().sum::<u32>());
         assert_eq!(sums, [11_000, 102_000, 2000]);
+    }
+
+    #[test]
+    fn nodes_between_are_one_and_each_is_written_by_itself() {
+        let mut column = Paged::<u32, 4>::default();
+        *column.get_mut(10_000) = 7;
+        assert!(Arc::ptr_eq(&column.nodes[0], &column.nodes[1]), "nobody wrote there");
+        let snapshot = column.clone();
+        (0..512).step_by(256).for_each(|row| *column.get_mut(row) = row + 1);
+        assert_eq!([0, 256, 512, 10_000].map(|row| column.get(row).copied()), [Some(1), Some(257), Some(0), Some(7)]);
+        assert_eq!([0, 256, 512, 10_000].map(|row| snapshot.get(row).copied()), [Some(0), Some(0), Some(0), Some(7)]);
+        assert_eq!(column.changed_pages(&snapshot).collect::<Vec<_>>(), [0, 64]);
     }
 
     #[test]

@@ -12,6 +12,13 @@ use crate::{
     Resources, Revision, Room, Session, SessionChange, SessionId, TaskChange, TaskState,
 };
 
+/// How far behind the last row of machines, jobs, groups or allocations a delta may name one. Whoever gives rows out takes the next
+/// one, and only the grants of one transaction come in an order of their own. A table grows up to what it is asked for, and whoever
+/// follows has columns of it: nobody who is told of a row shall need memory for millions of others. Tasks may be far behind: a group
+/// without tasks has a place, and writes nothing there.
+pub(super) const ROWS_AHEAD_MAX: u32 = 1 << 14;
+const _: () = assert!(ROWS_AHEAD_MAX as usize >= crate::CLAIMS_MAX, "all grants of a transaction may be new rows");
+
 /// A delta that does not fit the cell it is applied to. The cell is then in between, and must be thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoldError {
@@ -79,7 +86,10 @@ impl Cell {
             self.add_shape(*shape);
         }
         delta.reshaped.iter().try_for_each(|&(number, shape)| self.replace_shape(number, shape))?;
-        delta.machines.iter().for_each(|machine| self.put_machine(machine));
+        for machine in &delta.machines {
+            self.check_row(self.machines.len(), machine.id.slot, Subject::Machine(machine.id))?;
+            self.put_machine(machine);
+        }
         for chunk in delta.moves.chunks(64) {
             self.warm(chunk.iter().map(|change| change.slot));
             chunk.iter().try_for_each(|change| self.move_allocation(change))?;
@@ -105,6 +115,12 @@ impl Cell {
 
     pub(super) fn fault<T>(&self, subject: Subject, fault: &'static str) -> Result<T, FoldError> {
         Err(FoldError::Subject { revision: self.revision, subject, fault })
+    }
+
+    /// A row that is there, or one of the next.
+    #[inline]
+    pub(super) fn check_row(&self, rows: u32, row: u32, subject: Subject) -> Result<(), FoldError> {
+        if row.saturating_sub(rows) > ROWS_AHEAD_MAX { self.fault(subject, "is far behind all others") } else { Ok(()) }
     }
 
     fn rename(&mut self, number: u16, name: &Arc<str>) -> Result<(), FoldError> {
@@ -210,6 +226,7 @@ impl Cell {
             if self.status(slot).state != AllocationState::Free {
                 return self.fault(Subject::AllocationSlot(slot), "is granted, and is not free");
             }
+            self.check_row(self.statuses.len(), slot, Subject::AllocationSlot(slot))?;
             let Some(epoch) = self.take_room(machine, &shape, plain) else {
                 return self.fault(Subject::AllocationSlot(slot), "is granted on a machine that is not there");
             };

@@ -43,14 +43,18 @@ impl Cell {
         }
         let revision = self.revision;
         for (job, hold) in &delta.holds {
-            self.put_hold(*job, hold.as_ref());
             let machines = hold.iter().flat_map(|hold| &hold.machines);
+            for &machine in machines.clone() {
+                self.check_row(self.machines.len(), machine, Subject::Job(*job))?;
+            }
+            self.put_hold(*job, hold.as_ref());
             machines.for_each(|&machine| self.machines.get_mut(machine).last_change = revision);
         }
         for (name, partition) in &delta.partitions {
             put(Arc::make_mut(&mut self.partitions), name.clone(), partition.clone());
         }
         for (id, task) in &delta.unknown {
+            self.check_row(self.machines.len(), id.machine, Subject::Unknown(*id))?;
             self.put_unknown(*id, task.as_ref())?;
             self.machines.get_mut(id.machine).last_change = revision;
         }

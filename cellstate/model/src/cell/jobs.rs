@@ -45,6 +45,8 @@ impl Cell {
         if task_bases.len() != job.shape.groups.len() {
             return self.fault(Subject::Job(job.id), "has another number of groups than of places for their tasks");
         }
+        self.check_row(self.jobs.len(), job.id.slot, Subject::Job(job.id))?;
+        self.check_row(self.groups.len(), job.group_base, Subject::GroupRow(job.group_base))?;
         let replaced = self.job_in(job.id.slot).map(|before| before.id);
         if replaced.is_some_and(|before| before != job.id) {
             return self.fault(Subject::Job(job.id), "is put where another one is");
