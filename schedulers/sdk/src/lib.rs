@@ -52,6 +52,7 @@ mod in_flight;
 mod mirror;
 mod notes;
 mod plan;
+mod portion;
 mod queue;
 mod runtime;
 mod scheduler;

@@ -17,6 +17,7 @@ use crate::in_flight::InFlight;
 use crate::mirror::Mirror;
 use crate::notes::Notes;
 use crate::plan::PlanError;
+use crate::portion::Portion;
 use crate::queue::{Place, Queue};
 use crate::scheduler::Scheduler;
 use crate::settings::{Settings, SettingsError};
@@ -184,8 +185,8 @@ pub struct SchedulerRuntime<S> {
     share: Share,
     notes: Notes,
     notes_not_before_micros: i64,
-    /// Most tasks of one decision: fewer than the settings say once the cell found a transaction too large.
-    tasks_max: usize,
+    /// Most tasks of one decision: fewer than the settings say for a while, once the cell found a transaction too large.
+    portion: Portion,
     /// Something happened since the last decision that may make another one useful.
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
@@ -213,7 +214,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// When a setting is out of its bounds, or the scheduler's name is none.
     pub fn new(settings: Settings, scheduler: S) -> Result<Self, SettingsError> {
         settings.check(scheduler.name())?;
-        let tasks_max = settings.tasks_max;
+        let portion = Portion::new(settings.tasks_max);
         Ok(Self {
             scheduler,
             settings,
@@ -228,7 +229,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             share: Share::default(),
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
-            tasks_max,
+            portion,
             due: false,
             pass: None,
             trial: false,

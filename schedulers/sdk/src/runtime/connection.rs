@@ -5,6 +5,7 @@ use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
+use crate::portion::Portion;
 use crate::scheduler::Scheduler;
 use crate::wire::{chain, decode_delta, mirror_decoder};
 
@@ -148,7 +149,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let resumed = self.session.0 == welcome.session;
         if !resumed {
             self.end_session_but_mirror();
-            self.tasks_max = self.settings.tasks_max;
+            self.portion = Portion::new(self.settings.tasks_max);
             self.session = SessionId(welcome.session);
         }
         if begins {
@@ -282,8 +283,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             error.code == TOO_LARGE || RejectionCode::parse(&error.code) == Some(RejectionCode::LimitReached);
         // One that hardly claims anything is too large by its stops, and fewer tasks make it no smaller.
         if too_large && sent.claims() > 1 {
-            // Too large by itself, or with all that its tasks get. The same again would be too large again, and nothing would ever be placed.
-            self.tasks_max = (sent.claims() / 2).clamp(1, self.tasks_max);
+            self.portion.was_too_large(sent.claims(), now_micros);
         }
         for job in sent.jobs {
             let least_micros = error.retry_after_micros.max(self.settings.reconnect.first_micros);

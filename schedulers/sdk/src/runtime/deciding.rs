@@ -193,6 +193,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Own tasks that may be placed now, in the order of their turn.
     fn gather(&mut self, now_micros: i64, from: Option<Place>) -> Gathered {
         let mut gathered = Gathered::default();
+        let tasks_max = self.portion.tasks(now_micros);
         let Some(cell) = self.mirror.cell() else { return gathered };
         let log_time = self.mirror.log_time(now_micros);
         let turns: Vec<_> = self.queue.jobs(from).collect();
@@ -228,7 +229,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
             for group in groups.filter(|group| group.group >= begin) {
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
-                gathered.offer(job, standing, group, free, self.tasks_max);
+                gathered.offer(job, standing, group, free, tasks_max);
                 if gathered.cut.is_some() {
                     return gathered;
                 }

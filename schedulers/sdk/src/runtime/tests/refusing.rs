@@ -212,6 +212,41 @@ fn what_is_too_large_for_the_cell_is_tried_in_smaller_parts() {
     }
 }
 
+/// One that was too large for what its tasks had with them made all later decisions of the session smaller, for ever.
+#[test]
+fn what_was_too_large_once_is_offered_again_after_a_while() {
+    let mut runtime = SchedulerRuntime::new(Settings { window: 1, ..Settings::default() }, Eager).unwrap();
+    let mut outputs = runtime.handle(0, Input::Start);
+    outputs.extend(runtime.handle(0, Input::Connected));
+    let mut inbox = vec![welcome(2, 1, 0)];
+    inbox.extend(beginning().iter().map(|delta| {
+        let mut bytes = BytesMut::new();
+        delta::encode(delta, &mut bytes);
+        Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] })
+    }));
+    let (mut revision, mut claims) = (4, Vec::new());
+    for now in (0..2 * MINUTE_MICROS).step_by(100_000) {
+        for message in std::mem::take(&mut inbox) {
+            outputs.extend(runtime.handle(now, Input::Received(v1::SessionResponse { tell: Some(message) })));
+        }
+        outputs.extend(runtime.handle(now, Input::Tick));
+        for output in std::mem::take(&mut outputs) {
+            let Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) = output else { continue };
+            claims.push((now, claims_of(&transaction)));
+            if claims.len() == 1 {
+                inbox.push(rejected(transaction.number, "MESSAGE_TOO_LARGE"));
+            } else {
+                revision += 1;
+                inbox.extend(refused(transaction, revision));
+            }
+        }
+    }
+    assert_eq!(claims[0].1, 2);
+    let (before, after): (Vec<_>, Vec<_>) = claims[1..].iter().partition(|(now, _)| *now <= MINUTE_MICROS);
+    assert!(before.len() > 10 && before.iter().all(|(_, claims)| *claims == 1), "{before:?}");
+    assert!(after.len() > 10 && after.iter().all(|(_, claims)| *claims == 2), "{after:?}");
+}
+
 /// A transaction of nothing but stops was too large. From then on its scheduler was offered one task at a time, for as long as its session
 /// lasted.
 #[test]
@@ -223,6 +258,11 @@ fn who_stops_too_much_at_once_is_offered_no_fewer_tasks() {
 
 fn claims_of(transaction: &v1::Transaction) -> usize {
     transaction.placements.iter().map(|placement| placement.machines.len()).sum()
+}
+
+fn rejected(number: u64, code: &str) -> Tell {
+    let message = "a transaction of this cell has at most 1 claims".into();
+    Tell::Error(v1::RequestError { number, status: 8, code: code.into(), message, retry_after_micros: 0 })
 }
 
 /// Claims of each transaction, of which some are refused with this code.
@@ -250,13 +290,7 @@ fn claims_while_refused(
             if let Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) = output {
                 claims.push(claims_of(&transaction));
                 if is_refused(&transaction) {
-                    inbox.push(Tell::Error(v1::RequestError {
-                        number: transaction.number,
-                        status: 8,
-                        code: code.into(),
-                        message: "a transaction of this cell has at most 1 claims".into(),
-                        retry_after_micros: 0,
-                    }));
+                    inbox.push(rejected(transaction.number, code));
                 }
             }
         }
