@@ -136,6 +136,12 @@ impl Decoder {
         }
     }
 
+    /// Pages that wait for `Meta`, and are kept as they came: who takes them from outside lets there be few.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The cell, once all pages are there.
     ///
     /// # Errors

@@ -197,6 +197,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 return self.renew_mirror(format!("a page that cannot be read: {}", chain(&error)), outputs);
             }
         }
+        if pages.waiting() > 0 {
+            // Where it is never told how many pages there are, there could be any number.
+            return self.renew_mirror("a snapshot that does not begin with its first page".into(), outputs);
+        }
         if !part.last {
             return;
         }

@@ -289,6 +289,21 @@ fn bytes_that_are_no_delta_or_page_cost_the_mirror_and_nothing_else() {
     assert!(is_left(&receive(&mut runtime, Tell::Snapshot(part))));
 }
 
+/// How many pages there are stands in the first one. Without it all that came was kept, for as long as it came.
+#[test]
+fn a_snapshot_that_does_not_begin_with_its_first_page_is_not_waited_for() {
+    let mut runtime = at_five();
+    let cell = runtime.mirror().unwrap().clone();
+    let pages =
+        || plenum_proto::pages::every(&cell).map(|(table, page)| plenum_proto::pages::encode_page(&cell, table, page));
+    let part = |pages| Tell::Snapshot(v1::SnapshotPart { revision: 5, pages, last: false });
+    receive(&mut runtime, welcome(2, 1, 60));
+    assert_eq!(receive(&mut runtime, part(pages().take(1).collect())), []);
+    assert_eq!(receive(&mut runtime, part(pages().skip(1).collect())), []);
+    receive(&mut runtime, welcome(2, 1, 60));
+    assert!(is_left(&receive(&mut runtime, part(pages().skip(1).collect()))));
+}
+
 #[test]
 fn answers_to_what_was_never_asked_change_nothing() {
     let mut runtime = at_five();
