@@ -28,6 +28,10 @@ pub(super) struct ServerFile {
     /// After which time tasks that the cell does not know are told to stop.
     #[serde(deserialize_with = "time")]
     pub(super) unknown_after: Option<Duration>,
+    /// After which time finished jobs leave the cell.
+    #[serde(deserialize_with = "time")]
+    pub(super) retire_after: Option<Duration>,
+    pub(super) finished_jobs: Option<usize>,
     pub(super) checkpoint_bytes: Option<u64>,
     #[serde(deserialize_with = "time")]
     pub(super) checkpoint_interval: Option<Duration>,

@@ -42,6 +42,10 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     if let Some(after) = file.unknown_after {
         settings.core.unknown_micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
     }
+    if let Some(after) = file.retire_after {
+        settings.core.retire_after_micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+    }
+    settings.core.finished_jobs_max = file.finished_jobs.unwrap_or(settings.core.finished_jobs_max);
     settings.checkpoint_bytes = file.checkpoint_bytes.unwrap_or(settings.checkpoint_bytes);
     settings.checkpoint_interval = file.checkpoint_interval.unwrap_or(settings.checkpoint_interval);
     settings.segment_bytes = file.segment_bytes.unwrap_or(settings.segment_bytes);

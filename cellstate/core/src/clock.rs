@@ -54,7 +54,8 @@ impl Core {
     /// The earliest time at which `Tick` would change something, if nothing else happens.
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
-        let retired = self.derived.retires.first().map(|(time, _)| *time);
+        let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
+        let retired = self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time });
         let lost = self.derived.losses.first().map(|(time, _)| time);
         let lost = lost.map(|time| match self.derived.given_up.first() {
             Some(first) if !self.may_give_up() && !self.is_giving_up_first() => {
@@ -134,17 +135,24 @@ impl Core {
         Verdict::Change(accepted(0, 0), delta)
     }
 
-    /// Finished jobs whose time is over. One with allocations comes again when the last of them ends.
+    /// Finished jobs whose time is over, and the first of those that are too many. One with allocations comes again when the last of
+    /// them ends.
     fn take_retired(&mut self, now: LogTime) -> Vec<JobId> {
         let mut retired = Vec::new();
-        while let Some(&(time, id)) = self.derived.retires.first().filter(|(time, _)| *time <= now)
+        let crowd = self.derived.final_job_count.saturating_sub(self.options.finished_jobs_max);
+        while let Some(&(time, id)) = self.derived.retires.first()
+            && (time <= now || retired.len() < crowd)
             && retired.len() < TICK_MAX
         {
             self.derived.retires.remove(&(time, id));
-            if !has_allocations(&self.cell, id) {
-                rare!("a finished job is retired");
-                retired.push(id);
+            if has_allocations(&self.cell, id) {
+                continue;
             }
+            rare!("a finished job is retired");
+            if time > now {
+                rare!("a finished job is retired before its time, because there are many");
+            }
+            retired.push(id);
         }
         retired
     }

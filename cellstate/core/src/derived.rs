@@ -56,6 +56,8 @@ pub(crate) struct Derived {
     pub(crate) shapes: Numbers<Resources>,
     /// Slots of jobs that are over.
     pub(crate) final_jobs: SlotBits,
+    /// How many those are.
+    pub(crate) final_job_count: usize,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
     /// When allocations of unreachable machines are lost. Invariant: the earliest of each is here.
@@ -111,6 +113,7 @@ impl Derived {
             marks: Marks::default(),
             job_events: JobEvents::rebuild(cell),
             final_jobs: SlotBits::default(),
+            final_job_count: 0,
             epochs_began: vec![0; machine_end as usize],
             newest_epoch: Revision(0),
             names: Names::rebuild(cell),
@@ -145,6 +148,7 @@ impl Derived {
         derived.giving_up = first.map(|(_, slot)| slot).filter(|slot| given_up.contains(slot));
         for job in cell.jobs().filter(|job| job.state.is_final()) {
             derived.final_jobs.insert(job.id.slot);
+            derived.final_job_count += 1;
             derived.retires.insert((job.state_since.plus_micros(options.retire_after_micros), job.id));
         }
         derived
@@ -380,16 +384,18 @@ impl Derived {
     fn note_job(&mut self, delta: &Delta, change: &JobChange, cell: &Cell, options: &CoreOptions) {
         match change {
             JobChange::State { id, state, .. } if state.is_final() => {
-                self.final_jobs.insert(id.slot);
+                self.final_job_count += usize::from(self.final_jobs.insert(id.slot));
                 self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
             }
             JobChange::Put { job, .. } => {
-                self.final_jobs.remove(job.id.slot);
+                self.final_job_count -= usize::from(self.final_jobs.remove(job.id.slot));
                 for group in &job.shape.groups {
                     self.shapes.add(&group.resources, cell.shape_number(&group.resources));
                 }
             }
-            JobChange::Removed(id) => self.final_jobs.remove(id.slot),
+            JobChange::Removed(id) => {
+                self.final_job_count -= usize::from(self.final_jobs.remove(id.slot));
+            }
             _ => {}
         }
     }

@@ -108,8 +108,7 @@ impl Core {
     fn new_job_id(&self) -> Result<JobId, Rejection> {
         let slot = self.derived.job_slots.next();
         if slot >= self.options.jobs_max {
-            let message =
-                format!("at most {} jobs in the cell; finished ones leave after a time", self.options.jobs_max);
+            let message = format!("at most {} jobs in the cell; end some that are not needed", self.options.jobs_max);
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
         let generation = self.generation_after(self.cell.job_slots().get(slot).map_or(0, |slot| slot.generation));

@@ -94,6 +94,8 @@ pub struct CoreOptions {
     pub unknown_micros: i64,
     /// Microseconds after which a finished job is retired.
     pub retire_after_micros: i64,
+    /// Most finished jobs that wait for that: of more the first that finished, and that nothing is left of, are retired at once.
+    pub finished_jobs_max: usize,
     /// Most allocations that one command stops of jobs that are over, or of machines that are lost or drained together: the rest
     /// follows with ticks, so that what one command changes fits the log.
     pub stops_max: usize,
@@ -122,6 +124,7 @@ impl Default for CoreOptions {
             hold_micros_max: 600_000_000,
             unknown_micros: 900_000_000,
             retire_after_micros: 3_600_000_000,
+            finished_jobs_max: 100_000,
             stops_max: 1 << 16,
             lost_millis_a_minute: 50,
         }

@@ -35,11 +35,14 @@ impl SlotBits {
         }
     }
 
-    /// Takes a slot out.
-    pub(crate) fn remove(&mut self, slot: u32) {
-        if let Some(word) = self.0.get_mut(slot as usize / WORD) {
-            *word &= !(1 << (slot as usize % WORD));
-        }
+    /// Takes a slot out; false if it was not there.
+    pub(crate) fn remove(&mut self, slot: u32) -> bool {
+        let bit = 1 << (slot as usize % WORD);
+        self.0.get_mut(slot as usize / WORD).is_some_and(|word| {
+            let was_there = *word & bit != 0;
+            *word &= !bit;
+            was_there
+        })
     }
 }
 
@@ -83,7 +86,9 @@ impl SlotSet {
     /// Takes out all but the first so many that came.
     pub(crate) fn keep(&mut self, count: usize) {
         let kept = self.members.len().min(count);
-        self.members.drain(kept..).for_each(|slot| self.bits.remove(slot));
+        for slot in self.members.drain(kept..) {
+            self.bits.remove(slot);
+        }
     }
 
     /// Those in it, in the order in which they came.

@@ -7,6 +7,9 @@ use crate::random::Random;
 /// So few that jobs of a handful of tasks are stopped in steps.
 const STOPS_MAX: usize = 4;
 
+/// Fewer than most runs have jobs.
+const FINISHED_JOBS_MAX: usize = 6;
+
 macro_rules! faults {
     ($($(#[$about:meta])* $fault:ident: $name:literal,)*) => {
         /// A kind of fault.
@@ -123,6 +126,7 @@ impl Mix {
             stops_max: STOPS_MAX,
             // Few jobs are retired in a run: what they had is given to others at once.
             shapes_spare: 0,
+            finished_jobs_max: FINISHED_JOBS_MAX,
             ..CoreOptions::default()
         }
     }

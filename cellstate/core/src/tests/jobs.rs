@@ -119,6 +119,51 @@ fn a_finished_job_is_retired_after_a_time() {
 }
 
 #[test]
+fn of_too_many_finished_jobs_those_leave_that_finished_first_and_have_nothing_left() {
+    check(
+        "
+        machine m1 cpu=1000
+        job a by batch tasks=1 cpu=100
+        job b by batch tasks=1 cpu=100
+        job c by batch tasks=1 cpu=100
+        job d by batch tasks=1 cpu=100
+        batch: claim a[0]@m1
+        stopjob a
+        wait 1
+        stopjob b
+        wait 1
+        stopjob c
+        finished-max 2
+        wait 1
+        job? a
+        job? b
+        job? c
+        restart
+        stopjob d
+        wait 1
+        job? a
+        job? c
+        job? d
+        report a[0] stopped
+        wait 1
+        job? a
+        job? d
+        ",
+        "
+        batch: committed; a[0] granted
+        a Stopped stopped by a request
+        b gone
+        c Stopped stopped by a request
+        a Stopped stopped by a request
+        c gone
+        d Stopped stopped by a request
+        a Stopped stopped by a request
+        d Stopped stopped by a request
+        ",
+    );
+}
+
+#[test]
 fn a_job_that_began_again_is_retired_after_its_second_end() {
     check(
         "

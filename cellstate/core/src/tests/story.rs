@@ -111,7 +111,7 @@ impl Player {
     fn restart(&mut self, after_seconds: u64) {
         let micros = i64::try_from(after_seconds * 1_000_000).expect("a time");
         self.now = self.now.plus_micros(micros);
-        self.core = Core::from_cell(self.core.cell().clone(), CoreOptions::default());
+        self.core = Core::from_cell(self.core.cell().clone(), self.core.options.clone());
         let identity = CellIdentity { term: 2, ..self.core.cell().identity().clone() };
         self.done(Command::OpenServer(identity));
     }
@@ -158,6 +158,7 @@ impl Player {
                 self.now = self.now.plus_micros(seconds * 1_000_000);
                 self.done(Command::Tick);
             }
+            "finished-max" => self.core.options.finished_jobs_max = words[1].parse().expect("a number"),
             "restart" => self.restart(number(&words, "after").unwrap_or(0)),
             "restore" => {
                 let known = self.core.cell().identity().clone();

@@ -26,6 +26,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         hold_micros_max,
         unknown_micros,
         retire_after_micros,
+        finished_jobs_max,
         stops_max,
         lost_millis_a_minute,
     } = options;
@@ -48,6 +49,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         hold_micros_max,
         unknown_micros,
         retire_after_micros,
+        finished_jobs_max: Some(finished_jobs_max as u64),
         stops_max: stops_max as u64,
         lost_millis_a_minute,
     }
@@ -76,6 +78,7 @@ pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
         hold_micros_max: wire.hold_micros_max,
         unknown_micros: wire.unknown_micros,
         retire_after_micros: wire.retire_after_micros,
+        finished_jobs_max: wire.finished_jobs_max.map_or(usize::MAX, count),
         stops_max: count(wire.stops_max),
         lost_millis_a_minute: wire.lost_millis_a_minute,
     }
@@ -103,11 +106,13 @@ mod tests {
             schedulers_spare: None,
             sessions_of_principal_max: None,
             sessions_of_scheduler_max: None,
+            finished_jobs_max: None,
             ..to_wire(&CoreOptions::default())
         };
         let read = from_wire(&earlier);
         let spare = [read.shapes_spare, read.schedulers_spare];
         let sessions = [read.sessions_of_principal_max, read.sessions_of_scheduler_max];
         assert_eq!((spare, sessions, read.schedulers_max), ([usize::MAX; 2], [usize::MAX; 2], 65_535));
+        assert_eq!(read.finished_jobs_max, usize::MAX);
     }
 }
