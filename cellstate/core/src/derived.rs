@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Deadline, Delta, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Resources, Revision,
-    Room,
+    Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Resources,
+    Revision, Room,
 };
 
 use crate::CoreOptions;
@@ -247,7 +247,8 @@ impl Derived {
             for (machine, was, is) in Hold::differences(before, hold) {
                 let mut grown = Room::all_of(&was);
                 grown.take(&is);
-                let event = MachineEvent { word: "hold", grown, holder: Some(Holder { job: *id, scheduler }) };
+                let holder = Some(Holder { job: *id, scheduler });
+                let event = MachineEvent { word: "hold", grown, holder, lost_devices: false };
                 self.ring.note_machine(delta.revision, machine, event);
             }
         }
@@ -267,7 +268,8 @@ impl Derived {
                 } else {
                     grown.add(&traces.resources)
                 }
-                self.ring.note_machine(delta.revision, id.machine, MachineEvent { word, grown, holder: None });
+                let event = MachineEvent { word, grown, holder: None, lost_devices: false };
+                self.ring.note_machine(delta.revision, id.machine, event);
             }
         }
     }
@@ -298,7 +300,8 @@ impl Derived {
             Some(before) if before.attributes != machine.attributes => "attributes",
             Some(_) => "capacity",
         };
-        self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None });
+        let lost_devices = before.is_some_and(|before| has_less(&machine.devices, &before.devices));
+        self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None, lost_devices });
         if machine.state == MachineState::Gone {
             self.machine_slots.give(slot);
         } else {
@@ -410,4 +413,13 @@ pub(crate) fn count_shapes(cell: &Cell) -> Numbers<Resources> {
 /// Rows for so many tenants.
 pub(crate) fn rows(count: usize) -> u32 {
     u32::try_from(count).expect("bounded at the edge")
+}
+
+/// Whether of some device that was there before there is less now, or another model.
+fn has_less(now: &[Device], before: &[Device]) -> bool {
+    let is_there = |device: &Device| {
+        let same = |other: &&Device| other.index == device.index && other.kind == device.kind;
+        now.iter().find(same).is_some_and(|found| found.model == device.model && found.millis >= device.millis)
+    };
+    now != before && !before.iter().all(is_there)
 }

@@ -72,6 +72,7 @@ pub(crate) struct Past<'a> {
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
     beside_holds: OnceCell<Option<usize>>,
+    lost_devices: OnceCell<Option<usize>>,
     newest_take: OnceCell<Option<usize>>,
     take_by_others: OnceCell<Option<usize>>,
     released: OnceCell<BTreeMap<AllocationId, u32>>,
@@ -119,6 +120,7 @@ impl<'a> Past<'a> {
             since,
             words: OnceCell::new(),
             beside_holds: OnceCell::new(),
+            lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
             take_by_others: OnceCell::new(),
             released: OnceCell::new(),
@@ -168,6 +170,13 @@ impl<'a> Past<'a> {
     pub(crate) fn event_beside_holds(&self) -> Option<(Revision, MachineEvent)> {
         let events = &self.since.events;
         let position = self.beside_holds.get_or_init(|| events.iter().position(|(_, event)| event.holder.is_none()));
+        position.and_then(|position| events.get(position).copied())
+    }
+
+    /// The newest event that left the machine less of some device.
+    pub(crate) fn loss_of_devices(&self) -> Option<(Revision, MachineEvent)> {
+        let events = &self.since.events;
+        let position = self.lost_devices.get_or_init(|| events.iter().position(|(_, event)| event.lost_devices));
         position.and_then(|position| events.get(position).copied())
     }
 

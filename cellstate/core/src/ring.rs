@@ -71,6 +71,8 @@ pub(crate) struct MachineEvent {
     pub(crate) grown: Room,
     /// Whose hold it is.
     pub(crate) holder: Option<Holder>,
+    /// It has less of some device, or another model of it.
+    pub(crate) lost_devices: bool,
 }
 
 /// A job that holds room, with the number of its scheduler's name.
@@ -461,7 +463,7 @@ mod tests {
             ring.note_machine(
                 Revision(1),
                 machine,
-                MachineEvent { word: "registered", grown: Room::default(), holder: None },
+                MachineEvent { word: "registered", grown: Room::default(), holder: None, lost_devices: false },
             );
         }
         assert_eq!(ring.since(999, Revision(0)).events.len(), 1);

@@ -344,12 +344,18 @@ impl<'a> Judge<'a, '_> {
         if !past.is_complete() {
             return Facts { kind: RefusalKind::Stale, ..facts };
         }
-        let takers = past.device_takers(&want.kind).filter(|_| fitted);
-        let Some(takers) = takers else { return facts };
         // The claim may have named other devices than the best: then nobody is to blame for what those lack.
         let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
-        let blamed = self.blame(facts, takers, short_by, &[]);
-        if blamed.culprits.is_empty() || blamed.total < short_by { misfit } else { blamed }
+        let takers = past.device_takers(&want.kind).filter(|_| fitted);
+        let blamed = takers.map(|takers| self.blame(facts, takers, short_by, &[]));
+        let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
+        // Which devices it had before nobody remembers; that the claim fitted on those is taken for granted.
+        let lost = past.loss_of_devices().map(|(revision, event)| event_culprit(revision, event.word, short_by));
+        match (blamed, lost) {
+            (Some(blamed), _) => blamed,
+            (None, Some(lost)) => misfit.blame(vec![lost], short_by),
+            (None, None) => misfit,
+        }
     }
 
     /// Port 0: all dynamic ones are in use, and whoever came last took one of them.

@@ -42,6 +42,33 @@ fn what_an_unknown_task_has_since_the_base_is_lost_to_it() {
     );
 }
 
+/// An agent came back with a device less, while a claim was under way: that was called a misfit, which is a bug of its scheduler.
+#[test]
+fn what_a_machine_has_no_more_since_the_base_is_lost_to_its_own_change() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=2
+        job one by ml tasks=1 cpu=100 gpus=700
+        job two by hpc tasks=2 cpu=100 gpus=1000
+        hpc: claim two[0]@m1
+        snapshot
+        machine m1 cpu=8000 gpus=1
+        ml: claim one[0]@m1
+        snapshot
+        ml: claim one[0]@m1
+        snapshot
+        machine m1 cpu=9000 gpus=1
+        ml: claim one[0]@m1
+        ",
+        "
+        hpc: committed; two[0] granted gpu0:1000
+        ml: refused; one[0] conflict DeviceTaken short gpu 700 culprits capacity 700 total 700
+        ml: refused; one[0] misfit DeviceTaken short gpu 700
+        ml: refused; one[0] misfit DeviceTaken short gpu 700
+        ",
+    );
+}
+
 #[test]
 fn who_lost_the_device_learns_who_took_it() {
     check(
