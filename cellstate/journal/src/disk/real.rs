@@ -75,8 +75,11 @@ impl Disk for RealDisk {
             let mut names = Vec::new();
             for entry in std::fs::read_dir(&self.directory)? {
                 let entry = entry?;
-                // Names that are not text are none of ours.
-                if let (true, Ok(name)) = (entry.file_type()?.is_file(), entry.file_name().into_string()) {
+                let kind = entry.file_type()?;
+                // A link is opened as the file that it leads to: overlooked, a log of links would be an empty directory, and a new log be
+                // written through them. Names that are not text are none of ours.
+                let is_file = kind.is_file() || kind.is_symlink();
+                if let (true, Ok(name)) = (is_file, entry.file_name().into_string()) {
                     names.push(name);
                 }
             }

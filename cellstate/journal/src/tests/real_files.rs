@@ -70,6 +70,32 @@ fn only_the_owner_can_read_the_files() {
     }
 }
 
+/// Links were overlooked: the directory counted as empty, and the mark of the cell that was to be made was written over that of the cell
+/// that was there.
+#[test]
+fn a_log_of_links_to_files_elsewhere_is_the_log_that_they_lead_to() {
+    let home = tempfile::tempdir().unwrap();
+    let (elsewhere, linked) = (home.path().join("elsewhere"), home.path().join("linked"));
+    let (mut journal, _) = Journal::open(real(&elsewhere), options()).unwrap();
+    for batch in 0..4 {
+        append(&mut journal, batch).unwrap();
+    }
+    drop(journal);
+    std::fs::create_dir(&linked).unwrap();
+    for entry in std::fs::read_dir(&elsewhere).unwrap() {
+        let entry = entry.unwrap();
+        std::os::unix::fs::symlink(entry.path(), linked.join(entry.file_name())).unwrap();
+    }
+    let (journal, recovered) = Journal::open(real(&linked), options()).unwrap();
+    assert_eq!((recovered.created, recovered.tail.revision), (false, 12));
+    assert_eq!(read_all(&journal), 4);
+    drop(journal);
+    std::fs::remove_file(elsewhere.join("MARK")).unwrap();
+    let error = Journal::open(real(&linked), options()).err().unwrap().to_string();
+    assert!(error.contains("MARK"), "{error}");
+    assert!(!elsewhere.join("MARK").exists(), "nothing is made in its place");
+}
+
 #[test]
 fn a_second_server_is_told_who_has_the_directory() {
     let home = tempfile::tempdir().unwrap();
