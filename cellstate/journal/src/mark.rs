@@ -66,6 +66,11 @@ impl Slot {
     }
 }
 
+/// What is wrong with a file of zeros: it is made with a mark in it.
+pub(crate) fn never_written() -> Flaw {
+    Flaw::Magic { expected: MAGIC.to_vec(), found: vec![0; MAGIC.len()] }
+}
+
 /// What the file says.
 pub(crate) struct MarkFile {
     file: Box<dyn DiskFile>,

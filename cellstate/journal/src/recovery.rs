@@ -240,7 +240,7 @@ fn read_mark(disk: &dyn Disk, cell: CellId, is_there: bool) -> Marked {
     }
     let mark_file = MarkFile::read(disk, cell)?;
     let Some(mark) = mark_file.mark() else {
-        let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or((0, Flaw::Missing));
+        let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or_else(|| (0, mark::never_written()));
         if let Flaw::OtherFormat { expected, found } = flaw {
             return Err(OpenError::OtherFormat { directory, file: mark::NAME.to_owned(), expected, found });
         }

@@ -319,6 +319,19 @@ fn a_flipped_bit_in_a_mark_slot_or_the_identity_is_found() {
     assert!(matches!(try_open(&disk).err().unwrap(), OpenError::NoMark { .. }));
 }
 
+// It was called missing, and whoever looked found it.
+#[test]
+fn a_mark_that_is_nothing_but_zeros_is_there_and_damaged() {
+    let disk = damaged_log(false);
+    disk.erase("MARK");
+    disk.open("MARK", OpenMode::Create).unwrap().write_at(0, &[0; 4608]).unwrap();
+    let refused = try_open(&disk).err().unwrap();
+    assert!(
+        matches!(&refused, OpenError::NoMark { damage, .. } if matches!(damage.flaw, Flaw::Magic { .. })),
+        "{refused}"
+    );
+}
+
 // Without its mark a log could not even be looked at: `restore --accept-loss` ended with the advice to use it.
 #[test]
 fn a_log_without_its_mark_is_read_and_not_opened() {
