@@ -146,6 +146,11 @@ impl Audit {
         if self.broken {
             return self.read_only(entry, place);
         }
+        let expected = self.cell.revision().next();
+        if revision != expected {
+            // Nothing is decided again on a state from before what is missing.
+            return self.unfoldable(revision, place, format!("expected revision {expected}, found {revision}"));
+        }
         let folded = match delta::decode(entry.delta.clone()) {
             Ok(delta) => delta,
             Err(error) => return self.unfoldable(revision, place, error.to_string()),
