@@ -119,11 +119,15 @@ pub struct KeptReport {
 }
 
 /// Walks the segments that the log gave up and kept, like [`verify`] the others. What is wrong with these costs the past that they hold:
-/// the log can be opened all the same.
+/// the log can be opened all the same. Each whole frame that stands before the log is shown to `visit`.
 ///
 /// # Errors
 /// As [`verify`]. A kept segment that the disk can't read is no error, but damage.
-pub fn verify_kept(disk: &dyn Disk, expect: Option<CellId>) -> Result<KeptReport, OpenError> {
+pub fn verify_kept(
+    disk: &dyn Disk,
+    expect: Option<CellId>,
+    visit: &mut dyn FnMut(&Frame<'_>),
+) -> Result<KeptReport, OpenError> {
     let _lock = disk.lock(LOCK)?;
     let (identity, marked) = admit(disk, expect)?;
     let At { mark, .. } = mark_of(marked)?;
@@ -131,7 +135,7 @@ pub fn verify_kept(disk: &dyn Disk, expect: Option<CellId>) -> Result<KeptReport
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
         return Ok(KeptReport::default());
     };
-    let survey = Surveyor::new(disk, identity, mark, &mut |_| {}).walk_kept(log_from)?;
+    let survey = Surveyor::new(disk, identity, mark, visit).walk_kept(log_from)?;
     let first_of_log = segment::name(log_from);
     let mut damages = survey.damages;
     // What is wrong with the log itself is in the other report: of it only the beginning counts, which must follow on what is kept.

@@ -207,6 +207,12 @@ impl From<NotABatch> for ServerError {
     }
 }
 
+/// An error with its causes: the last one names the place.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

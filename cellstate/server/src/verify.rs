@@ -17,7 +17,7 @@ use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
 use crate::checkpoint;
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{HISTORY, LOG, read_options};
 pub use audit::Violation;
@@ -84,18 +84,14 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
     let mut checkpoints = Checkpoints::of(history.as_ref(), &mut audit);
-    let from_revision = begin(history.as_ref(), &report, &mut checkpoints, &mut audit);
+    let from_revision = begin(&disk, history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
         resume_behind_damage(history.as_ref(), frame.first_revision, &mut checkpoints, &mut audit);
-        let place = format!("{LOG}: segment {}, offset {}", frame.segment, frame.offset);
-        match LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) {
-            Ok(batch) => audit.batch(&batch, &place, &mut |audit| checkpoints.compare(audit)),
-            Err(error) => audit.violation(Revision(frame.first_revision), &place, error.to_string()),
-        }
+        fold_frame(frame, &mut checkpoints, &mut audit);
     };
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
     // Last: however much of the past is damaged, what is wrong with the present is listed.
-    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell)), &mut audit);
+    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell), &mut |_| {}), &mut audit);
     judge_store(history.as_ref(), &mut audit);
     Ok(audit.into_report(&report, from_revision))
 }
@@ -153,16 +149,10 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
             Some(history)
         }
         Err(error) => {
-            audit.violation(Revision(0), HISTORY, error.to_string());
+            audit.violation(Revision(0), HISTORY, told(&error));
             None
         }
     }
-}
-
-/// An error with its causes: the last one names the place.
-fn told(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.
@@ -213,14 +203,41 @@ fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<Cel
     found.map(|revision| checkpoint::read(history, revision)).transpose()
 }
 
+fn fold_frame(frame: &Frame<'_>, checkpoints: &mut Checkpoints<'_>, audit: &mut Audit) {
+    let place = format!("{LOG}: segment {}, offset {}", frame.segment, frame.offset);
+    match LoggedBatch::parse(Bytes::copy_from_slice(frame.payload)) {
+        Ok(batch) => audit.batch(&batch, &place, &mut |audit| checkpoints.compare(audit)),
+        Err(error) => audit.violation(Revision(frame.first_revision), &place, error.to_string()),
+    }
+}
+
 /// Brings the audit to the state before the oldest frame of the log; the revision whose state it began with.
-fn begin(history: Option<&History>, report: &Report, checkpoints: &mut Checkpoints<'_>, audit: &mut Audit) -> u64 {
+fn begin(
+    disk: &RealDisk,
+    history: Option<&History>,
+    report: &Report,
+    checkpoints: &mut Checkpoints<'_>,
+    audit: &mut Audit,
+) -> u64 {
     let before_log = report.oldest_revision.saturating_sub(1);
     let began = match history {
         None if before_log == 0 => Ok(0),
         None => Err("there is no history that would tell the state before it".to_owned()),
         Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(|error| told(&error)),
     };
+    if began.is_err() && audit.revision() == Revision(0) {
+        // As a start does it where the history is gone: what was kept for it may go back to the beginning.
+        let mut visit = |frame: &Frame<'_>| {
+            if frame.first_revision == audit.revision().0 + 1 {
+                fold_frame(frame, checkpoints, audit);
+            }
+        };
+        // What is wrong there is listed later.
+        let _ = plenum_journal::verify_kept(disk, Some(report.identity.cell), &mut visit);
+        if audit.revision().0 == before_log {
+            return 0;
+        }
+    }
     began.unwrap_or_else(|what| {
         let what = format!("the log begins at revision {}, and {what}", report.oldest_revision);
         audit.violation(Revision(report.oldest_revision), LOG, what);

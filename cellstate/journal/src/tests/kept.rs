@@ -179,7 +179,7 @@ fn all_that_is_wrong_with_kept_segments_is_listed_and_nothing_of_the_log() {
     assert!(log_from >= 6, "there are enough kept ones");
     drop((journal, keeper));
     let found = |disk: &SimDisk| {
-        let report = verify_kept(disk, Some(CELL)).unwrap();
+        let report = verify_kept(disk, Some(CELL), &mut |_| {}).unwrap();
         assert_eq!(report.damages_unlisted, 0);
         report.damages.into_iter().map(|damage| (damage.file, damage.offset)).collect::<Vec<_>>()
     };
@@ -222,7 +222,7 @@ fn a_kept_segment_that_cannot_be_read_is_listed_beside_what_is_wrong_with_others
         let disk = disk.fork();
         disk.fail(SimOperation::Read, failing, std::io::ErrorKind::Other);
         // Without what says which cell it is, or the log's own segment, nothing can be said.
-        let Ok(report) = verify_kept(&disk, Some(CELL)) else { continue };
+        let Ok(report) = verify_kept(&disk, Some(CELL), &mut |_| {}) else { continue };
         let is_unreadable = |damage: &&Damage| matches!(damage.flaw, Flaw::Unreadable { .. });
         let Some(found) = report.damages.iter().find(is_unreadable) else { break };
         assert!(kept.contains(&found.file), "{found}");
@@ -251,7 +251,7 @@ fn with_which_revision_the_oldest_segment_begins_is_not_told_when_it_cannot_be_r
     for failing in 0.. {
         let disk = disk.fork();
         disk.fail(SimOperation::Read, failing, std::io::ErrorKind::Other);
-        let Ok(report) = verify_kept(&disk, Some(CELL)) else { continue };
+        let Ok(report) = verify_kept(&disk, Some(CELL), &mut |_| {}) else { continue };
         let Some(found) = report.damages.first() else { break };
         let revision = told.entry(found.file.clone()).or_insert(found.revision);
         *revision = found.revision.min(*revision);
@@ -280,7 +280,7 @@ fn of_a_log_with_more_damage_than_is_listed_nothing_is_counted_with_what_is_kept
     let in_log: Vec<_> = places.values().filter(|place| place.segment == log_from).collect();
     in_log.iter().step_by(2).for_each(|place| disk.flip_bit(&segment::name(log_from), place.offset + 100, 1));
     assert!(verify(&disk, None, &mut |_| {}).unwrap().damages_unlisted > 100);
-    let kept = verify_kept(&disk, Some(CELL)).unwrap();
+    let kept = verify_kept(&disk, Some(CELL), &mut |_| {}).unwrap();
     assert_eq!((kept.damages.len(), kept.damages_unlisted), (0, 0));
 }
 

@@ -2,13 +2,14 @@
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
 //! there. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
-//! cell is whole; one behind it ends what can be followed.
+//! cell is whole; one behind it ends what can be followed. Where the history does not come up to the log, the segments that were kept for
+//! it are followed first.
 
 use std::path::Path;
 
 use bytes::Bytes;
 use plenum_history::History;
-use plenum_journal::{ChainHash, Frame, OpenError, RealDisk, Report, Tail};
+use plenum_journal::{CellId, ChainHash, Frame, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
@@ -78,16 +79,17 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         let followed = match start(dir, &identity.cell.0, most) {
-            Ok(start) => {
-                let mut follower = Follower::new(start, most);
-                let report = plenum_journal::verify(&disk, Some(identity.cell), &mut |frame| follower.frame(frame));
-                let report = report.map_err(ServerError::OpenJournal)?;
-                follower.into_followed().map(|follower| (follower, report))
+            Ok((start, unread)) => {
+                let (follower, report) = follow_log(&disk, identity.cell, start, most)?;
+                follower.into_followed().map(|follower| (follower, report, unread))
             }
             Err(unfoldable) => Err(unfoldable),
         };
         match followed {
-            Ok((follower, report)) => return conclude(dir, follower, unfoldable, &report, accept_loss),
+            Ok((follower, report, unread)) => {
+                let refused = (unfoldable, unread);
+                return conclude(dir, follower, refused, &report, accept_loss);
+            }
             // A cell into which a change was folded in part is none: it is made anew, up to there.
             Err(Unfoldable { revision, what }) => {
                 most = revision.saturating_sub(1);
@@ -97,18 +99,33 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     }
 }
 
+/// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log.
+fn follow_log(disk: &RealDisk, cell: CellId, start: Cell, most: u64) -> Result<(Follower, Report), BackupError> {
+    let mut follower = Follower::new(start.clone(), most);
+    let report = plenum_journal::verify(disk, Some(cell), &mut |frame| follower.frame(frame));
+    let report = report.map_err(ServerError::OpenJournal)?;
+    if start.revision().0.saturating_add(1) >= report.oldest_revision {
+        return Ok((follower, report));
+    }
+    follower = Follower::new(start, most);
+    let kept = plenum_journal::verify_kept(disk, Some(cell), &mut |frame| follower.frame(frame));
+    kept.map_err(ServerError::OpenJournal)?;
+    let report = plenum_journal::verify(disk, Some(cell), &mut |frame| follower.frame(frame));
+    Ok((follower, report.map_err(ServerError::OpenJournal)?))
+}
+
 /// A revision that can't be folded.
 struct Unfoldable {
     revision: u64,
     what: String,
 }
 
-/// The cell that the history shows at its end, or at a revision before it. One that can't be read shows an empty cell: the log may go back
-/// to the beginning by itself.
-fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<Cell, Unfoldable> {
+/// The cell that the history shows at its end, or at a revision before it. One that can't be read shows an empty cell, and why: the log may
+/// go back to the beginning by itself.
+fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<String>), Unfoldable> {
     let folder = dir.join(HISTORY);
     if !folder.is_dir() {
-        return Ok(Cell::default());
+        return Ok((Cell::default(), None));
     }
     let begun = || {
         let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
@@ -126,7 +143,7 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<Cell, Unfoldable> {
         Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
-            return Ok(Cell::default());
+            return Ok((Cell::default(), Some(crate::error::told(&error))));
         }
     };
     for logged in entries.into_iter().flatten() {
@@ -140,7 +157,7 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<Cell, Unfoldable> {
         };
         apply(&mut cell, entry.revision, entry.delta)?;
     }
-    Ok(cell)
+    Ok((cell, None))
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {
@@ -153,7 +170,7 @@ fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldabl
 fn conclude(
     dir: &Path,
     follower: Follower,
-    unfoldable: Option<String>,
+    (unfoldable, unread): (Option<String>, Option<String>),
     report: &Report,
     accept_loss: bool,
 ) -> Result<Followed, BackupError> {
@@ -161,10 +178,8 @@ fn conclude(
     let kept_revision = cell.revision().0;
     let nothing = |what: String| Err(BackupError::NothingToFollow { dir: dir.to_owned(), what });
     if kept_revision == 0 && report.oldest_revision > 1 {
-        return nothing(format!(
-            "the log begins at revision {}, and the history does not go back to it",
-            report.oldest_revision
-        ));
+        let why = unread.unwrap_or_else(|| "the history does not go back to it".to_owned());
+        return nothing(format!("the log begins at revision {}, and {why}", report.oldest_revision));
     }
     // Of what the log has, nothing is missing; that the history has more than the log is no loss, but the log's.
     let reached = kept_revision >= report.tail.revision.max(report.mark.revision) && unfoldable.is_none();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::{Handle, Server, ServerOptions};
+use plenum_server::{Handle, RestoreOptions, Server, ServerOptions};
 use tonic::transport::Channel;
 
 use crate::client::{code, connect, job, options, register, submit};
@@ -142,6 +142,18 @@ async fn a_history_that_was_deleted_is_made_anew_of_what_was_kept_for_it() {
     let jobs = submit_until(&channel, 0, |_| kept(dir).len() >= 3).await;
     server.shutdown().await.unwrap();
     std::fs::remove_dir_all(dir.join("history")).unwrap();
+
+    // Who looks reads what was kept, too. They said that there was no way back but a backup.
+    let report = plenum_server::verify(dir).unwrap();
+    assert_eq!((report.violations, report.from_revision, report.folded), (vec![], 0, report.to_revision));
+    let backup = plenum_server::back_up_folder(dir, &mut Vec::new(), Path::new("memory")).unwrap();
+    assert_eq!(backup.revision, report.to_revision);
+    let damaged = tempfile::tempdir().unwrap();
+    copy_folder(dir, damaged.path());
+    std::fs::remove_file(damaged.path().join("log/MARK")).unwrap();
+    let accept = RestoreOptions { accept_loss: true, ..Default::default() };
+    let restored = plenum_server::restore(damaged.path(), &damaged.path().join("restored"), &accept).unwrap();
+    assert_eq!(restored.manifest.revision, report.to_revision);
 
     let server = Server::start(brisk(dir)).await.unwrap();
     let channel = connect(&server).await;
