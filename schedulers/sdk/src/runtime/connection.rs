@@ -20,6 +20,10 @@ const OUT_OF_RANGE: i32 = 11;
 /// What a server of another cell says.
 const OTHER_CELL: &str = "OTHER_CELL";
 
+/// The longest hint of a server when to try again that is followed, in microseconds. Longer ones are followed up to here: a scheduler shall not
+/// fall silent for ever because a server errs.
+const HINT_MICROS_MAX: i64 = 60_000_000;
+
 /// What a cell of small segments says of a transaction of many claims.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
@@ -270,6 +274,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// A request was not executed, or the session as a whole was refused.
     fn reject(&mut self, now_micros: i64, error: v1::RequestError, outputs: &mut Vec<Output>) {
         let reason = format!("{}: {}", error.code, error.message);
+        let hint_micros = error.retry_after_micros.min(HINT_MICROS_MAX);
         let over = matches!(
             RejectionCode::parse(&error.code),
             Some(RejectionCode::NoSuchSession | RejectionCode::OtherIncarnation)
@@ -278,7 +283,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.end_session();
         }
         if over || error.number == 0 {
-            return self.leave(reason, error.retry_after_micros, outputs);
+            return self.leave(reason, hint_micros, outputs);
         }
         outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason: reason.clone() }));
         let Some(sent) = self.in_flight.answered(error.number) else { return };
@@ -290,7 +295,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.portion.was_too_large(sent.claims(), now_micros);
         }
         for job in sent.jobs {
-            let least_micros = error.retry_after_micros.max(self.settings.reconnect.first_micros);
+            let least_micros = hint_micros.max(self.settings.reconnect.first_micros);
             self.refuse(now_micros, job, least_micros, &reason);
         }
         self.due = true;

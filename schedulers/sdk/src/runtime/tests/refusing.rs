@@ -260,6 +260,33 @@ fn claims_of(transaction: &v1::Transaction) -> usize {
     transaction.placements.iter().map(|placement| placement.machines.len()).sum()
 }
 
+/// A hint of centuries was followed: the job was never tried again, and a refused session never opened.
+#[test]
+fn no_hint_when_to_try_again_is_followed_for_longer_than_a_minute() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
+    runtime.handle(0, Input::Start);
+    runtime.handle(0, Input::Connected);
+    let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
+    let mut outputs = runtime.handle(0, told(welcome(2, 1, 0)));
+    for delta in beginning() {
+        let mut bytes = BytesMut::new();
+        delta::encode(&delta, &mut bytes);
+        outputs.extend(runtime.handle(0, told(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }))));
+    }
+    let is_commit = |output: &Output| matches!(output, Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(_)) }));
+    assert!(outputs.iter().any(is_commit));
+    let refused = |number| {
+        let Tell::Error(error) = rejected(number, "QUEUE_FULL") else { panic!("an error") };
+        told(Tell::Error(v1::RequestError { retry_after_micros: i64::MAX, ..error }))
+    };
+    let outputs = runtime.handle(1000, refused(1));
+    assert!(!outputs.iter().any(is_commit));
+    assert!(matches!(outputs.last(), Some(Output::WakeAt { micros: 60_000_000..=70_000_000 })), "{outputs:?}");
+    assert!(runtime.handle(70_000_000, Input::Tick).iter().any(is_commit));
+    let outputs = runtime.handle(70_000_000, refused(0));
+    assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: MINUTE_MICROS })), "{outputs:?}");
+}
+
 fn rejected(number: u64, code: &str) -> Tell {
     let message = "a transaction of this cell has at most 1 claims".into();
     Tell::Error(v1::RequestError { number, status: 8, code: code.into(), message, retry_after_micros: 0 })
