@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use plenum_history::History;
-use plenum_journal::{CellId, ChainHash, Frame, OpenError, RealDisk, Report, Tail};
+use plenum_journal::{CellId, ChainHash, Frame, KeptReport, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
@@ -80,15 +80,15 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     loop {
         let followed = match start(dir, &identity.cell.0, most) {
             Ok((start, unread)) => {
-                let (follower, report) = follow_log(&disk, identity.cell, start, most)?;
-                follower.into_followed().map(|follower| (follower, report, unread))
+                let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
+                let before = kept.damages.iter().map(ToString::to_string).chain(unread).collect();
+                follower.into_followed().map(|follower| (follower, report, before))
             }
             Err(unfoldable) => Err(unfoldable),
         };
         match followed {
-            Ok((follower, report, unread)) => {
-                let refused = (unfoldable, unread);
-                return conclude(dir, follower, refused, &report, accept_loss);
+            Ok((follower, report, before)) => {
+                return conclude(dir, follower, (unfoldable, before), &report, accept_loss);
             }
             // A cell into which a change was folded in part is none: it is made anew, up to there.
             Err(Unfoldable { revision, what }) => {
@@ -100,18 +100,23 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
 }
 
 /// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log.
-fn follow_log(disk: &RealDisk, cell: CellId, start: Cell, most: u64) -> Result<(Follower, Report), BackupError> {
+fn follow_log(
+    disk: &RealDisk,
+    cell: CellId,
+    start: Cell,
+    most: u64,
+) -> Result<(Follower, Report, KeptReport), BackupError> {
     let mut follower = Follower::new(start.clone(), most);
     let report = plenum_journal::verify(disk, Some(cell), &mut |frame| follower.frame(frame));
     let report = report.map_err(ServerError::OpenJournal)?;
     if start.revision().0.saturating_add(1) >= report.oldest_revision {
-        return Ok((follower, report));
+        return Ok((follower, report, KeptReport::default()));
     }
     follower = Follower::new(start, most);
     let kept = plenum_journal::verify_kept(disk, Some(cell), &mut |frame| follower.frame(frame));
-    kept.map_err(ServerError::OpenJournal)?;
+    let kept = kept.map_err(ServerError::OpenJournal)?;
     let report = plenum_journal::verify(disk, Some(cell), &mut |frame| follower.frame(frame));
-    Ok((follower, report.map_err(ServerError::OpenJournal)?))
+    Ok((follower, report.map_err(ServerError::OpenJournal)?, kept))
 }
 
 /// A revision that can't be folded.
@@ -170,7 +175,7 @@ fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldabl
 fn conclude(
     dir: &Path,
     follower: Follower,
-    (unfoldable, unread): (Option<String>, Option<String>),
+    (unfoldable, before): (Option<String>, Vec<String>),
     report: &Report,
     accept_loss: bool,
 ) -> Result<Followed, BackupError> {
@@ -178,7 +183,7 @@ fn conclude(
     let kept_revision = cell.revision().0;
     let nothing = |what: String| Err(BackupError::NothingToFollow { dir: dir.to_owned(), what });
     if kept_revision == 0 && report.oldest_revision > 1 {
-        let why = unread.unwrap_or_else(|| "the history does not go back to it".to_owned());
+        let why = before.into_iter().last().unwrap_or_else(|| "the history does not go back to it".to_owned());
         return nothing(format!("the log begins at revision {}, and {why}", report.oldest_revision));
     }
     // Of what the log has, nothing is missing; that the history has more than the log is no loss, but the log's.
@@ -187,11 +192,14 @@ fn conclude(
     if refused.is_none() && reached {
         return Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: None });
     }
-    let refused = refused.unwrap_or_else(|| "what the history has does not join the log".to_owned());
+    let joins_not =
+        || before.first().cloned().unwrap_or_else(|| "what the history has does not join the log".to_owned());
+    let refused = refused.unwrap_or_else(joins_not);
     if !accept_loss {
         return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused });
     }
     let mut damages: Vec<String> = report.damages.iter().chain(&report.mark_damages).map(ToString::to_string).collect();
+    damages.extend(before);
     if damages.is_empty() {
         damages.push(refused);
     }

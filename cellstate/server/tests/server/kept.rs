@@ -155,6 +155,17 @@ async fn a_history_that_was_deleted_is_made_anew_of_what_was_kept_for_it() {
     let restored = plenum_server::restore(damaged.path(), &damaged.path().join("restored"), &accept).unwrap();
     assert_eq!(restored.manifest.revision, report.to_revision);
 
+    let missing = kept(damaged.path()).swap_remove(1);
+    std::fs::remove_file(&missing).unwrap();
+    let other = damaged.path().join("other");
+    let refused = plenum_server::restore(damaged.path(), &other, &RestoreOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("MARK"), "{refused}");
+    let restored = plenum_server::restore(damaged.path(), &other, &accept).unwrap();
+    let loss = restored.loss.unwrap();
+    assert!(0 < loss.kept_revision && loss.kept_revision < report.to_revision, "{loss:?}");
+    let name = missing.file_name().unwrap().to_str().unwrap();
+    assert!(loss.damages.iter().any(|damage| damage.contains(name)), "{:?}", loss.damages);
+
     let server = Server::start(brisk(dir)).await.unwrap();
     let channel = connect(&server).await;
     caught_up(&channel).await;
