@@ -65,14 +65,16 @@ async fn quota_of(connection: &Connection, limits: &Limits) -> Result<Quota, Fai
         let known = connection.inspect().status(StatusRequest {}).await?.into_inner().custom_resources;
         quota.custom = vec![UNLIMITED; known.len()];
         for (name, amount) in &limits.resource {
-            let Some(place) = known.iter().position(|known| known == name) else {
-                let what = format!("this cell has no resource `{name}`; it has {}", known.join(", "));
-                return Err(Failure::new("NO_SUCH_RESOURCE", what));
-            };
+            let place = known.iter().position(|known| known == name).ok_or_else(|| no_such_resource(name, &known))?;
             quota.custom[place] = *amount;
         }
     }
     Ok(quota)
+}
+
+fn no_such_resource(name: &str, known: &[String]) -> Failure {
+    let there = if known.is_empty() { "none of its own".to_owned() } else { known.join(", ") };
+    Failure::new("NO_SUCH_RESOURCE", format!("this cell has no resource `{name}`; it has {there}"))
 }
 
 pub(super) async fn partition(context: &Context, command: Partitions) -> Result<(), Failure> {
@@ -167,6 +169,17 @@ mod tests {
 
     use super::*;
     use crate::{cli::block_on, failure::EXIT_USAGE, output::Format};
+
+    // Most cells have none, and nothing was named.
+    #[test]
+    fn what_resources_a_cell_has_is_told_also_where_it_has_none() {
+        let told = |known: &[&str]| {
+            let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+            no_such_resource("licences", &known).message
+        };
+        assert_eq!(told(&[]), "this cell has no resource `licences`; it has none of its own");
+        assert_eq!(told(&["seats", "tapes"]), "this cell has no resource `licences`; it has seats, tapes");
+    }
 
     // The last of two limits counted, without a word. Names went to the cell, or a missing one was told first.
     #[test]
