@@ -120,3 +120,34 @@ fn a_machine_whose_agent_has_no_room_takes_no_tasks_until_there_is_some() {
     drop(agent);
     assert!(server.stop().success());
 }
+
+/// It failed what it got within milliseconds, had room again, and got the next ones: it used up the attempts of all that waited.
+#[test]
+fn a_machine_that_can_set_no_task_up_takes_none_for_a_while_and_says_so() {
+    let stage = Stage::new();
+    let config = stage.file("server.toml", PATIENT);
+    let server = stage.server("cell", None, &["--config", &config]);
+    let address = server.address.clone();
+    let (_scheduler, agent) = (stage.scheduler(&address, "batch"), stage.agent(&address, "agent"));
+    machine(&stage, &address, "ready");
+    // No directory of a job can be made below a file.
+    let jobs = stage.path("agent/jobs");
+    std::fs::remove_dir_all(&jobs).unwrap();
+    std::fs::write(&jobs, "").unwrap();
+    let several = job("several").replace("[group.wait]", "[group.wait]\ncount = 3");
+    stage.submit(&address, "several.toml", &several);
+    let broken = machine(&stage, &address, "cordoned");
+    assert_eq!((&broken["unfit"], &broken["cordoned"]), (&json!("setup-fails"), &json!(false)), "{broken:#}");
+    let list = stage.run(&["--addr", &address, "machine", "list"]).out;
+    assert!(list.contains("cordoned (setup-fails)"), "{list}");
+    let shown = stage.run(&["--addr", &address, "machine", "show", "m1", "--history"]).out;
+    for words in ["could not set several tasks up", "its agent can't set tasks up"] {
+        assert!(shown.contains(words), "expected {words:?} in:\n{shown}");
+    }
+    stage.submit(&address, "second.toml", &job("second"));
+    waits(&stage, &address, "second");
+    let second = stage.ask(&address, &["job", "show", "second"]);
+    assert_eq!(second["groups"][0]["failed"], 0, "{second:#}");
+    drop(agent);
+    assert!(server.stop().success());
+}

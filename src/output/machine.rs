@@ -28,6 +28,10 @@ pub(crate) fn unfit(view: &MachineView) -> Option<(&'static str, &'static str)> 
             "state-unwritable",
             "its agent can't write its state: new tasks wait until there is room on its disk; its log tells more",
         )),
+        Unfit::SetupFails => Some((
+            "setup-fails",
+            "its agent could not set several tasks up, one after another: `plenum alloc list --all` and its log tell why; it is tried again after a while",
+        )),
     }
 }
 

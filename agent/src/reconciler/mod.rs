@@ -11,6 +11,7 @@
 
 mod assign;
 mod held;
+mod setups;
 mod standing;
 
 use std::{
@@ -22,6 +23,7 @@ use plenum_model::{AllocationId, AllocationState, MachineId, Unfit};
 
 use self::{
     held::{Held, Phase},
+    setups::Setups,
     standing::{Report, Standing},
 };
 use crate::{
@@ -254,6 +256,7 @@ pub struct AgentReconciler {
     now_ms: u64,
     /// Why nothing could be started here.
     unfit: Option<Unfit>,
+    setups: Setups,
     leaving: bool,
     shutdown: bool,
     finished: bool,
@@ -276,6 +279,7 @@ impl AgentReconciler {
             leases_lost: 0,
             now_ms: 0,
             unfit: None,
+            setups: Setups::default(),
             leaving: false,
             shutdown: false,
             finished: false,
@@ -307,7 +311,7 @@ impl AgentReconciler {
             Input::ReportFailed { number } => self.report_failed(now_millis, number),
             Input::Driver(event) => self.driver_event(now_millis, event),
             Input::Tick => {}
-            Input::Fitness(unfit) => self.unfit = unfit,
+            Input::Fitness(unfit) => self.heed(unfit),
             Input::Leave => self.leaving = true,
             Input::Shutdown => self.shut_down(),
         }
@@ -320,7 +324,8 @@ impl AgentReconciler {
     pub fn next_wake_millis(&self) -> Option<u64> {
         // What was due already waits for something else than time.
         let standing = self.standing_wakes_at_ms().into_iter().flatten().filter(|at_ms| *at_ms > self.now_ms);
-        self.held.values().filter_map(|held| held.wakes_at_ms(self.now_ms)).chain(standing).min()
+        let rested = self.setups.wakes_at_ms().filter(|at_ms| *at_ms > self.now_ms);
+        self.held.values().filter_map(|held| held.wakes_at_ms(self.now_ms)).chain(standing).chain(rested).min()
     }
 
     /// True when the cell was told everything that happened, and answered.
@@ -375,6 +380,14 @@ impl AgentReconciler {
         | DriverEvent::Gone { allocation, restart }) = event;
         // An event of an earlier start is news of yesterday.
         let Some(held) = self.held.get_mut(&allocation).filter(|held| held.restart == restart) else { return };
+        match &event {
+            DriverEvent::Started { .. } => self.setups.done(),
+            // On a disk without room nothing else can be told apart.
+            DriverEvent::Exited { exit, .. } if self.unfit.is_none() => {
+                self.setups.ended(now_millis, allocation, exit);
+            }
+            _ => {}
+        }
         held.is_recorded |= matches!(event, DriverEvent::Recorded { .. } | DriverEvent::Started { .. });
         match (event, &mut held.phase) {
             (DriverEvent::Started { .. }, Phase::Starting) => held.enter(now_millis, Phase::Running),
@@ -425,7 +438,23 @@ impl AgentReconciler {
 
     /// Why the machine shall get no new tasks.
     fn fitness(&self) -> Option<Unfit> {
-        if self.leaving { Some(Unfit::AgentLeaves) } else { self.unfit }
+        let fails = || self.setups.fail(self.now_ms).then_some(Unfit::SetupFails);
+        if self.leaving { Some(Unfit::AgentLeaves) } else { self.unfit.or_else(fails) }
+    }
+
+    /// True while this machine takes no tasks because it could not set several of them up.
+    #[must_use]
+    pub fn fails_setups(&self) -> bool {
+        self.setups.fail(self.now_ms)
+    }
+
+    /// Hears whether there is room for tasks.
+    fn heed(&mut self, unfit: Option<Unfit>) {
+        if self.unfit.is_some() && unfit.is_none() {
+            // What failed for want of room may be done now.
+            self.setups.done();
+        }
+        self.unfit = unfit;
     }
 
     fn see(&mut self, revision: u64) {

@@ -212,6 +212,8 @@ struct Agent {
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
     finished_at: Option<Instant>,
+    /// What was told of it last.
+    fails_setups: bool,
 }
 
 impl Agent {
@@ -259,6 +261,7 @@ impl Agent {
             end_requests: 0,
             is_taken_told: false,
             finished_at: None,
+            fails_setups: false,
         })
     }
 
@@ -433,7 +436,23 @@ impl Agent {
                 Output::Finished => self.finished_at = Some(Instant::now()),
             }
         }
+        self.tell_of_setups();
         self.log_uploads.look(|allocation| self.reconciler.holds(allocation));
+    }
+
+    /// Says so when tasks can't be set up here any more, and when they are tried again.
+    fn tell_of_setups(&mut self) {
+        let fails = self.reconciler.fails_setups();
+        if fails == std::mem::replace(&mut self.fails_setups, fails) {
+            return;
+        }
+        if fails {
+            tracing::error!(
+                "several tasks could not be set up here, one after another: this machine takes none for a while"
+            );
+        } else {
+            tracing::info!("tasks are set up here again, or it is tried: this machine takes tasks");
+        }
     }
 }
 

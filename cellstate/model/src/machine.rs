@@ -31,6 +31,8 @@ pub enum Unfit {
     AgentLeaves = 1,
     /// It can't write down what it needs to start tasks: as a rule its disk is full.
     StateUnwritable = 2,
+    /// It could not set several tasks up one after another: no cgroup, no mount, no process. It tries again after a while.
+    SetupFails = 3,
 }
 
 /// What a grant or an end writes: 32 bytes, half a line of the cache, so that a page of 256 is 8 KiB.

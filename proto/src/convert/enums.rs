@@ -57,7 +57,7 @@ enums! {
     MachineState {
         Ready = Ready, Cordoned = Cordoned, Draining = Draining, Unreachable = Unreachable, Gone = Gone,
     }
-    Unfit { AgentLeaves = AgentLeaves, StateUnwritable = StateUnwritable }
+    Unfit { AgentLeaves = AgentLeaves, StateUnwritable = StateUnwritable, SetupFails = SetupFails }
     JobState {
         Waiting = JobWaiting, Running = JobRunning, Complete = JobComplete, Failed = JobFailed, Stopped = JobStopped,
     }

@@ -368,7 +368,11 @@ fn short_command() -> impl Strategy<Value = Command> {
         scale.prop_map(|(job, group, count)| Command::ScaleJob { job, group, count }),
         allocation_id().prop_map(Command::StopAllocation),
         (machine_id(), 1..u32::MAX).prop_map(|(machine, epoch)| Command::ExpireMachine { machine, epoch }),
-        (machine_id(), 1..u32::MAX, option::of(select(vec![Unfit::AgentLeaves, Unfit::StateUnwritable])))
+        (
+            machine_id(),
+            1..u32::MAX,
+            option::of(select(vec![Unfit::AgentLeaves, Unfit::StateUnwritable, Unfit::SetupFails]))
+        )
             .prop_map(|(machine, epoch, unfit)| Command::ReportFitness { machine, epoch, unfit }),
         (machine_id(), any::<bool>()).prop_map(|(machine, cordoned)| Command::CordonMachine { machine, cordoned }),
         (machine_id(), option::of(positive_time()))

@@ -87,6 +87,8 @@ pub(crate) fn count(
             (earlier, now) if earlier == now => {}
             (_, Some(Unfit::AgentLeaves)) => saw(Governed::AgentLeft),
             (_, Some(Unfit::StateUnwritable)) => saw(Governed::AgentUnwritable),
+            // The simulated driver sets up whatever it is told.
+            (_, Some(Unfit::SetupFails)) => {}
             (_, None) => saw(Governed::FitAgain),
         }
     }

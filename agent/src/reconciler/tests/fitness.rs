@@ -77,3 +77,35 @@ fn who_leaves_does_not_wait_for_a_cell_that_does_not_answer() {
     story.input(Input::ReportFailed { number });
     assert!(story.agent.has_left());
 }
+
+/// Each of them failed within milliseconds, and its room was free for the next one.
+#[test]
+fn a_machine_that_sets_no_task_up_takes_none_for_a_while() {
+    let mut story = Story::new(|_| Fate { starts_after_ms: 1_000_000_000, ..Fate::runs_for_ever() });
+    story.registered();
+    let fail = |story: &mut Story, slot: u32| {
+        story.assignments(false, vec![assignment(slot)], &[]);
+        let (allocation, restart) = (id(slot), 0);
+        let exit = Exit::failed(crate::driver::Failure::new(crate::driver::FailureKind::Setup, "no cgroup"), 0);
+        story.input(Input::Driver(DriverEvent::Exited { allocation, restart, exit }));
+        story.input(Input::Driver(DriverEvent::Gone { allocation, restart }));
+        story.answer_reports();
+    };
+    story.assignments(true, Vec::new(), &[]);
+    fail(&mut story, 1);
+    fail(&mut story, 2);
+    assert!(!story.agent.fails_setups());
+    story.assignments(false, vec![assignment(3)], &[]);
+    let exit = Exit::failed(crate::driver::Failure::new(crate::driver::FailureKind::Setup, "no cgroup"), 0);
+    story.input(Input::Driver(DriverEvent::Exited { allocation: id(3), restart: 0, exit }));
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::SetupFails));
+    answer(&mut story, number);
+    story.answer_reports();
+    let wakes_at_ms = story.agent.next_wake_millis().unwrap();
+    assert!(wakes_at_ms <= story.now_ms + 30_000);
+    story.pass_ms(30_000, true);
+    assert!(!story.agent.fails_setups(), "it is tried again");
+    fail(&mut story, 4);
+    assert!(story.agent.fails_setups(), "one is enough now");
+}

@@ -361,6 +361,7 @@ fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'s
         facts.push(match machine.unfit {
             Some(Unfit::AgentLeaves) => "its agent leaves".to_owned(),
             Some(Unfit::StateUnwritable) => "its agent can't write its state".to_owned(),
+            Some(Unfit::SetupFails) => "its agent can't set tasks up".to_owned(),
             None => "its agent wants tasks again".to_owned(),
         });
     }

@@ -160,7 +160,10 @@ fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
     check(|wire| wire.machines[1] = 1 << 32, "machines: expected each machine once, found machine-0-1 twice");
     check(|wire| wire.of[2] = 2, "of: expected the position of one of 2 machines, found 2");
     check(|wire| wire.unfit = vec![0], "unfit: expected 2, one for each row, found 1");
-    check(|wire| wire.unfit = vec![0, 3], "unfit[1]: expected one of AGENT_LEAVES, STATE_UNWRITABLE, found 3");
+    check(
+        |wire| wire.unfit = vec![0, 4],
+        "unfit[1]: expected one of AGENT_LEAVES, STATE_UNWRITABLE, SETUP_FAILS, found 4",
+    );
     check(|wire| wire.ready = vec![true], "ready: expected 3, one for each row, found 1");
     check(
         |wire| wire.reasons = vec![String::new(), "x".repeat(256), String::new()],

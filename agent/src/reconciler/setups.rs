@@ -1,0 +1,124 @@
+//! Whether tasks can be set up on this machine, as far as the ones that were tried tell.
+//!
+//! A machine on which no cgroup, no mount or no process can be made fails its tasks within milliseconds, and has room again at once: left
+//! alone, it would get the next ones, and use up the attempts of all that waits in the cell. So it takes none for a while once the set-up of several
+//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault.
+
+use plenum_model::AllocationId;
+
+use crate::driver::{Exit, FailureKind};
+
+/// Different tasks whose set-up fails in a row before the machine takes no more.
+const FAILURES: usize = 3;
+/// For how long it takes none; each time that it fails again after that, twice as long.
+const PAUSE_MS_MIN: u64 = 30_000;
+const PAUSE_MS_MAX: u64 = 16 * 60_000;
+
+/// What the latest set-ups tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Setups {
+    /// Whose set-up failed since one was done; fewer than [`FAILURES`].
+    failed: Vec<AllocationId>,
+    /// Until when the machine takes no tasks.
+    until_ms: Option<u64>,
+    /// How often it was given a rest since a set-up was done: after the first one, one failure is enough for the next.
+    rests: u32,
+}
+
+impl Setups {
+    /// A task runs, or would if there were such a program: what it takes was made.
+    pub(super) fn done(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A start ended.
+    pub(super) fn ended(&mut self, now_ms: u64, allocation: AllocationId, exit: &Exit) {
+        match exit.failure.as_ref().map(|failure| failure.kind) {
+            Some(FailureKind::Setup) => self.failed(now_ms, allocation),
+            Some(FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::OutOfMemory) => self.done(),
+            // Nobody saw how far it came.
+            Some(FailureKind::LostTrack | FailureKind::Booted) => {}
+            None if exit.started_unix_ms.is_some() => self.done(),
+            None => {}
+        }
+    }
+
+    fn failed(&mut self, now_ms: u64, allocation: AllocationId) {
+        // What was granted before fails, too, and says nothing new.
+        if self.fail(now_ms) || self.failed.contains(&allocation) {
+            return;
+        }
+        self.failed.push(allocation);
+        if self.failed.len() >= FAILURES || self.rests > 0 {
+            let pause_ms = PAUSE_MS_MIN.saturating_mul(1 << self.rests.min(16)).min(PAUSE_MS_MAX);
+            *self = Self {
+                failed: Vec::new(),
+                until_ms: Some(now_ms.saturating_add(pause_ms)),
+                rests: self.rests.saturating_add(1),
+            };
+        }
+    }
+
+    /// Whether the machine shall take no tasks for that.
+    pub(super) fn fail(&self, now_ms: u64) -> bool {
+        self.until_ms.is_some_and(|until_ms| now_ms < until_ms)
+    }
+
+    /// When time alone changes that.
+    pub(super) fn wakes_at_ms(&self) -> Option<u64> {
+        self.until_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Failure;
+
+    fn id(slot: u32) -> AllocationId {
+        AllocationId { slot, generation: 1 }
+    }
+
+    fn failed(kind: FailureKind) -> Exit {
+        Exit::failed(Failure::new(kind, "no cgroup"), 0)
+    }
+
+    #[test]
+    fn several_different_tasks_have_to_fail_in_a_row() {
+        let mut setups = Setups::default();
+        let exit = failed(FailureKind::Setup);
+        for _ in 0..10 {
+            setups.ended(0, id(1), &exit);
+        }
+        setups.ended(0, id(2), &exit);
+        assert!(!setups.fail(0), "one of two may be at fault itself");
+        setups.ended(0, id(3), &failed(FailureKind::CommandNotFound));
+        setups.ended(0, id(4), &exit);
+        setups.ended(0, id(5), &exit);
+        assert!(!setups.fail(0), "one was set up in between");
+        setups.ended(0, id(6), &failed(FailureKind::LostTrack));
+        setups.ended(7, id(7), &exit);
+        assert!(setups.fail(7) && setups.fail(7 + PAUSE_MS_MIN - 1) && !setups.fail(7 + PAUSE_MS_MIN));
+        assert_eq!(setups.wakes_at_ms(), Some(7 + PAUSE_MS_MIN));
+        setups.done();
+        assert!(!setups.fail(7));
+    }
+
+    #[test]
+    fn a_machine_that_fails_again_rests_longer_each_time_up_to_a_bound() {
+        let mut setups = Setups::default();
+        let exit = failed(FailureKind::Setup);
+        (1..=3).for_each(|slot| setups.ended(0, id(slot), &exit));
+        let (mut now_ms, mut pauses) = (0, Vec::new());
+        for slot in 4..24 {
+            let until_ms = setups.wakes_at_ms().unwrap_or_default();
+            setups.ended(now_ms, id(100 + slot), &exit);
+            assert_eq!(setups.wakes_at_ms(), Some(until_ms), "what was granted before changes nothing");
+            pauses.push(until_ms - now_ms);
+            now_ms = until_ms;
+            setups.ended(now_ms, id(slot), &exit);
+        }
+        assert_eq!(pauses[..3], [PAUSE_MS_MIN, 2 * PAUSE_MS_MIN, 4 * PAUSE_MS_MIN]);
+        assert_eq!(pauses.last(), Some(&PAUSE_MS_MAX));
+    }
+}
