@@ -47,24 +47,80 @@ impl Fault {
     }
 }
 
+/// So many mistakes are told at once; more would hide the first ones.
+const FAULTS_MAX: usize = 20;
+
+/// What is wrong in one file, in the order in which it is found. Readers go on behind a fault where the rest means the same without it.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Invariant: at most [`FAULTS_MAX`].
+    told: Vec<Fault>,
+    /// Those beyond.
+    untold: usize,
+}
+
+impl Faults {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.add_with(|| fault);
+    }
+
+    /// Makes one only if there is room for it: names that nobody knows are compared with all that there are.
+    pub(super) fn add_with(&mut self, fault: impl FnOnce() -> Fault) {
+        if self.told.len() < FAULTS_MAX {
+            self.told.push(fault());
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// What was read, or nothing and the fault is noted.
+    pub(super) fn note<T>(&mut self, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.add(fault)).ok()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self { told: vec![fault], untold: 0 }
+    }
+}
+
 /// Why a job file was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JobFileError {
-    /// A stable code with a page of its own.
+    /// A stable code with a page of its own: that of the first mistake.
     pub(crate) code: &'static str,
-    /// File, line, column, what was found and what was expected; then the line itself with the place marked.
+    /// File, line, column, what was found and what was expected; then the line itself with the place marked. Of several mistakes each in
+    /// turn, with what to do below it.
     pub(crate) message: String,
-    /// What to do, where there is something to say.
+    /// What to do, where there is something to say, about a mistake that is the only one.
     pub(crate) hint: Option<String>,
 }
 
 impl JobFileError {
-    pub(super) fn new(file: &str, text: &str, fault: Fault) -> Self {
-        let message = match fault.at {
-            Some(at) => marked(file, text, &at, &fault.message),
+    pub(super) fn new(file: &str, text: &str, faults: Faults) -> Self {
+        let code = faults.told.first().map_or("JOB_FILE_VALUE", |first| first.code);
+        let in_words = |fault: &Fault| match &fault.at {
+            Some(at) => marked(file, text, at, &fault.message),
             None => format!("{file}: {}", fault.message),
         };
-        Self { code: fault.code, message, hint: fault.hint }
+        if let ([fault], 0) = (&faults.told[..], faults.untold) {
+            return Self { code, message: in_words(fault), hint: fault.hint.clone() };
+        }
+        let with_hint = |fault: &Fault| match &fault.hint {
+            Some(hint) => format!("{}\n   {hint}", in_words(fault)),
+            None => in_words(fault),
+        };
+        let mut all: Vec<String> = faults.told.iter().map(with_hint).collect();
+        if faults.untold > 0 {
+            all.push(format!("{file}: and {} more", faults.untold));
+        }
+        let hint = format!("these are {} mistakes; nothing was submitted", faults.told.len() + faults.untold);
+        Self { code, message: all.join("\n"), hint: Some(hint) }
     }
 
     pub(super) fn unreadable(file: &str, why: &str) -> Self {

@@ -9,7 +9,7 @@ use plenum_proto::names;
 
 use super::{
     constraint,
-    fault::Fault,
+    fault::{Fault, Faults},
     nearest,
     tree::{Entry, Node, Value},
     units,
@@ -30,6 +30,15 @@ impl<'file> Fields<'file> {
             Some(entry) => Err(unknown(path, entry, known)),
             None => Ok(fields),
         }
+    }
+
+    /// The same, and goes on behind fields that nobody knows: each of them is noted. `None`: it is no table.
+    pub(super) fn open_noting(node: &'file Node, path: &str, known: &[&str], faults: &mut Faults) -> Option<Self> {
+        let fields = faults.note(Self::open_any(node, path))?;
+        for entry in fields.entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
+            faults.add_with(|| unknown(path, entry, known));
+        }
+        Some(fields)
     }
 
     /// Opens a table whose names are free.

@@ -13,7 +13,7 @@ use plenum_proto::{
 
 use super::{
     ATTEMPTS_UNLIMITED, constraint,
-    fault::Fault,
+    fault::{Fault, Faults},
     fields::{self, Fields},
     order::GroupOrder,
     tree::{Entry, Node, Value},
@@ -69,53 +69,57 @@ pub(super) struct JobFacts {
 pub(super) struct Group<'file> {
     pub(super) shape: GroupShape,
     pub(super) body: GroupBody,
-    pub(super) order: GroupOrder<'file>,
+    /// `None`: what it comes after could not be read.
+    pub(super) order: Option<GroupOrder<'file>>,
     /// Amounts of resources that only a cell can number.
     pub(super) custom: Vec<(String, i64, Range<usize>)>,
 }
 
-/// Reads a group.
-pub(super) fn read(entry: &Entry, job: JobFacts) -> Result<Group<'_>, Fault> {
+/// Reads a group, also behind what is wrong in it. `None`: it is none, or has no name to speak of.
+pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Faults) -> Option<Group<'file>> {
     if let Some(what) = units::name_fault(&entry.name) {
-        return Err(Fault::value(entry.name_at.clone(), format!("the name of this group {what}")));
+        faults.add(Fault::value(entry.name_at.clone(), format!("the name of this group {what}")));
+        return None;
     }
     let path = format!("group.{}", entry.name);
-    let fields = Fields::open(&entry.node, &path, KNOWN)?;
-    refuse_unbuilt(&fields)?;
-    let order = GroupOrder { name: &entry.name, after: after(&fields, job.kind)? };
-    let count = fields.number("count", 0, TASKS_MAX)?.unwrap_or(1);
-    let (amounts, custom) = resources(&fields)?;
+    let fields = Fields::open_noting(&entry.node, &path, KNOWN, faults)?;
+    for unbuilt in ["check", "topology"] {
+        faults.note(fields.refuse(unbuilt));
+    }
+    faults.note(refuse_other_drivers(&fields));
+    let order = faults.note(after(&fields, job.kind)).map(|after| GroupOrder { name: &entry.name, after });
+    let count = faults.note(fields.number("count", 0, TASKS_MAX)).map(|count| count.unwrap_or(1));
+    let (amounts, custom) = resources(&fields, faults);
+    let after = order.iter().flat_map(|order| &order.after);
     let shape = GroupShape {
         name: entry.name.clone(),
-        count,
-        after: order.after.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        count: count.unwrap_or(1),
+        after: after.map(|(name, _)| (*name).to_owned()).collect(),
         resources: Some(amounts.resources),
-        constraints: constraints(&fields)?,
-        affinities: affinities(&fields)?,
-        spread: spread(&fields, job.same_machine)?,
-        per_machine: fields.number("per_machine", 0, TASKS_MAX)?.unwrap_or(0),
+        constraints: faults.note(constraints(&fields)).map(|nodes| rules(nodes, &fields, faults)).unwrap_or_default(),
+        affinities: faults.note(affinities(&fields)).unwrap_or_default(),
+        spread: faults.note(spread(&fields, job.same_machine)).unwrap_or_default(),
+        per_machine: faults.note(fields.number("per_machine", 0, TASKS_MAX)).flatten().unwrap_or(0),
         devices: amounts.devices,
         ports: amounts.ports,
-        single_instance: fields.boolean("single_instance")?.unwrap_or(false),
-        retry: Some(retry(&fields, job.kind)?),
-        lost_after_micros: lost_after(&fields)?,
-        min: min(&fields, count)?,
+        single_instance: faults.note(fields.boolean("single_instance")).flatten().unwrap_or(false),
+        retry: Some(retry(&fields, job.kind, faults)),
+        lost_after_micros: faults.note(lost_after(&fields)).unwrap_or_default(),
+        min: count.and_then(|count| faults.note(min(&fields, count))).unwrap_or(0),
     };
     let body = GroupBody {
         name: entry.name.clone(),
         driver: "exec".to_owned(),
-        command: command(&fields)?,
-        env: env(&fields)?,
-        restart: Some(restart(&fields)?),
-        kill_timeout_micros: fields.duration("kill_timeout")?.unwrap_or(10_000_000),
+        command: faults.note(command(&fields)).unwrap_or_default(),
+        env: env(&fields, faults),
+        restart: Some(restart(&fields, faults)),
+        kill_timeout_micros: faults.note(fields.duration("kill_timeout")).flatten().unwrap_or(10_000_000),
         image: String::new(),
     };
-    Ok(Group { shape, body, order, custom })
+    Some(Group { shape, body, order, custom })
 }
 
-fn refuse_unbuilt(fields: &Fields<'_>) -> Result<(), Fault> {
-    fields.refuse("check")?;
-    fields.refuse("topology")?;
+fn refuse_other_drivers(fields: &Fields<'_>) -> Result<(), Fault> {
     let Some(driver) = fields.entry("driver") else { return fields.refuse("image") };
     match fields.text("driver")? {
         Some("exec") | None => match fields.entry("image") {
@@ -160,15 +164,16 @@ fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
     Ok(min)
 }
 
-fn retry(fields: &Fields<'_>, kind: JobKind) -> Result<RetryPolicy, Fault> {
+fn retry(fields: &Fields<'_>, kind: JobKind, faults: &mut Faults) -> RetryPolicy {
     let attempts = if kind == JobKind::Forever { ATTEMPTS_UNLIMITED } else { 2 };
     let default = RetryPolicy { attempts, delay_micros: 1_000_000 };
-    let Some(node) = fields.node("retry") else { return Ok(default) };
-    let fields = Fields::open(node, &fields.path_of("retry"), &["attempts", "delay"])?;
-    Ok(RetryPolicy {
-        attempts: retry_attempts(&fields, kind)?.unwrap_or(default.attempts),
-        delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
-    })
+    let Some(node) = fields.node("retry") else { return default };
+    let path = fields.path_of("retry");
+    let Some(fields) = Fields::open_noting(node, &path, &["attempts", "delay"], faults) else { return default };
+    RetryPolicy {
+        attempts: faults.note(retry_attempts(&fields, kind)).flatten().unwrap_or(default.attempts),
+        delay_micros: faults.note(fields.duration("delay")).flatten().unwrap_or(default.delay_micros),
+    }
 }
 
 /// Jobs that run for ever have no limit unless the file names one, so that nobody needs to write a huge one.
@@ -180,15 +185,17 @@ fn retry_attempts(fields: &Fields<'_>, kind: JobKind) -> Result<Option<u32>, Fau
     })
 }
 
-fn restart(fields: &Fields<'_>) -> Result<RestartPolicy, Fault> {
+fn restart(fields: &Fields<'_>, faults: &mut Faults) -> RestartPolicy {
     let default = RestartPolicy { attempts: 0, delay_micros: 1_000_000, within_micros: 0 };
-    let Some(node) = fields.node("restart") else { return Ok(default) };
-    let fields = Fields::open(node, &fields.path_of("restart"), &["attempts", "delay", "within"])?;
-    Ok(RestartPolicy {
-        attempts: fields.number("attempts", 0, RESTARTS_MAX)?.unwrap_or(default.attempts),
-        delay_micros: fields.duration("delay")?.unwrap_or(default.delay_micros),
-        within_micros: fields.duration("within")?.unwrap_or(default.within_micros),
-    })
+    let Some(node) = fields.node("restart") else { return default };
+    let path = fields.path_of("restart");
+    let known = &["attempts", "delay", "within"];
+    let Some(fields) = Fields::open_noting(node, &path, known, faults) else { return default };
+    RestartPolicy {
+        attempts: faults.note(fields.number("attempts", 0, RESTARTS_MAX)).flatten().unwrap_or(default.attempts),
+        delay_micros: faults.note(fields.duration("delay")).flatten().unwrap_or(default.delay_micros),
+        within_micros: faults.note(fields.duration("within")).flatten().unwrap_or(default.within_micros),
+    }
 }
 
 /// How long after the last sign of its machine a task is lost: a time, or `"never"`.
@@ -199,11 +206,15 @@ fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
     }
 }
 
-fn constraints(fields: &Fields<'_>) -> Result<Vec<Constraint>, Fault> {
-    let path = fields.path_of("constraints");
+fn constraints<'file>(fields: &Fields<'file>) -> Result<&'file [Node], Fault> {
     let nodes = fields.list("constraints", "a list of conditions")?;
     bounded(fields, "constraints", nodes.len(), CONSTRAINTS_MAX)?;
-    nodes.iter().map(|node| rule(node, &path)).collect()
+    Ok(nodes)
+}
+
+fn rules(nodes: &[Node], fields: &Fields<'_>, faults: &mut Faults) -> Vec<Constraint> {
+    let path = fields.path_of("constraints");
+    nodes.iter().filter_map(|node| faults.note(rule(node, &path))).collect()
 }
 
 fn rule(node: &Node, path: &str) -> Result<Constraint, Fault> {
@@ -282,33 +293,37 @@ fn command(fields: &Fields<'_>) -> Result<Vec<String>, Fault> {
     Ok(command)
 }
 
-fn env(fields: &Fields<'_>) -> Result<BTreeMap<String, String>, Fault> {
+fn env(fields: &Fields<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
     let path = fields.path_of("env");
-    let Some(node) = fields.node("env") else { return Ok(BTreeMap::new()) };
-    let table = Fields::open_any(node, &path)?;
-    bounded(fields, "env", table.entries().len(), ENV_MAX)?;
-    let mut env = BTreeMap::new();
-    for entry in table.entries() {
-        let name = &entry.name;
-        let fault = |what: &str| Fault::value(entry.name_at.clone(), format!("`{path}`: {what}"));
-        if names::variable("", name).is_err() {
-            let what = format!("`{}` is no name of a variable", units::shortened(name));
-            return Err(fault(&format!("{what}; expected letters, digits and `_`, the first no digit")));
-        }
-        if name.starts_with("PLENUM_") {
-            return Err(fault(&format!("`{}` is the agent's to set", units::shortened(name)))
-                .with_hint("choose a name that does not begin with PLENUM_"));
-        }
-        let value = fields::text(&entry.node, &table.path_of(name))?;
-        if value.contains('\0') {
-            return Err(fault("a value contains a NUL character"));
-        }
-        env.insert(name.clone(), value.to_owned());
+    let Some(node) = fields.node("env") else { return BTreeMap::new() };
+    let Some(table) = faults.note(Fields::open_any(node, &path)) else { return BTreeMap::new() };
+    if faults.note(bounded(fields, "env", table.entries().len(), ENV_MAX)).is_none() {
+        return BTreeMap::new();
     }
-    Ok(env)
+    let variables = table.entries().iter().filter_map(|entry| faults.note(variable(entry, &table, &path)));
+    variables.collect()
+}
+
+fn variable(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<(String, String), Fault> {
+    let name = &entry.name;
+    let fault = |what: &str| Fault::value(entry.name_at.clone(), format!("`{path}`: {what}"));
+    if names::variable("", name).is_err() {
+        let what = format!("`{}` is no name of a variable", units::shortened(name));
+        return Err(fault(&format!("{what}; expected letters, digits and `_`, the first no digit")));
+    }
+    if name.starts_with("PLENUM_") {
+        return Err(fault(&format!("`{}` is the agent's to set", units::shortened(name)))
+            .with_hint("choose a name that does not begin with PLENUM_"));
+    }
+    let value = fields::text(&entry.node, &table.path_of(name))?;
+    if value.contains('\0') {
+        return Err(fault("a value contains a NUL character"));
+    }
+    Ok((name.clone(), value.to_owned()))
 }
 
 /// What `resources` asks for.
+#[derive(Default)]
 struct Amounts {
     resources: Resources,
     devices: Vec<Device>,
@@ -318,45 +333,51 @@ struct Amounts {
 /// Amounts of resources that only a cell can number: name, amount, place.
 type CustomAmounts = Vec<(String, i64, Range<usize>)>;
 
-fn resources(fields: &Fields<'_>) -> Result<(Amounts, CustomAmounts), Fault> {
+fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, CustomAmounts) {
     let example = "for example: resources = { cpu = \"500m\", memory = \"64MiB\" }";
-    let Some(node) = fields.node("resources") else { return Err(missing(fields, "resources").with_hint(example)) };
-    let table = Fields::open_any(node, &fields.path_of("resources"))?;
-    let mut custom = Vec::new();
-    for entry in table.entries() {
-        if KNOWN_RESOURCES.contains(&entry.name.as_str()) {
-            continue;
-        }
-        match entry.node.value {
-            // One edit away from a known name is a slip, not a resource of the cell.
-            Value::Integer(amount)
-                if KNOWN_RESOURCES.iter().all(|known| super::nearest::edits(&entry.name, known) > 1) =>
-            {
-                if !u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
-                    let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
-                    return Err(Fault::value(entry.node.at.clone(), what));
-                }
-                custom.push((entry.name.clone(), amount, entry.name_at.clone()));
-            }
-            _ => return Err(fields::unknown(&fields.path_of("resources"), entry, KNOWN_RESOURCES)),
-        }
-    }
-    let cpu_millis =
-        amount(&table, "cpu", units::cpu_millis)?.ok_or_else(|| missing(&table, "cpu").with_hint(example))?;
-    let memory_bytes =
-        amount(&table, "memory", units::bytes)?.ok_or_else(|| missing(&table, "memory").with_hint(example))?;
-    let disk_bytes = amount(&table, "disk", units::bytes)?.unwrap_or(0);
+    let path = fields.path_of("resources");
+    let node = fields.node("resources").ok_or_else(|| missing(fields, "resources").with_hint(example));
+    let table = node.and_then(|node| Fields::open_any(node, &path));
+    let Some(table) = faults.note(table) else { return Default::default() };
+    let others = table.entries().iter().filter(|entry| !KNOWN_RESOURCES.contains(&entry.name.as_str()));
+    let custom = others.filter_map(|entry| faults.note(custom(entry, &table, &path))).collect();
+    let needed = |found: Option<i64>, name: &str| found.ok_or_else(|| missing(&table, name).with_hint(example));
     let at = |name: &str| table.node(name).map_or_else(|| table.at(), |node| node.at.clone());
-    if cpu_millis == 0 {
-        let what = format!("`{}` is nothing; expected at least \"1m\"", table.path_of("cpu"));
-        return Err(Fault::value(at("cpu"), what));
+    let cpu_millis = amount(&table, "cpu", units::cpu_millis).and_then(|found| match needed(found, "cpu")? {
+        0 => Err(Fault::value(at("cpu"), format!("`{}` is nothing; expected at least \"1m\"", table.path_of("cpu")))),
+        millis => Ok(millis),
+    });
+    let memory_bytes = amount(&table, "memory", units::bytes).and_then(|found| match needed(found, "memory")? {
+        few if few < MEMORY_BYTES_MIN => {
+            let what = format!("`{}` is {few} bytes; expected at least \"1MiB\"", table.path_of("memory"));
+            Err(Fault::value(at("memory"), what).with_hint("a number without a unit is bytes"))
+        }
+        bytes => Ok(bytes),
+    });
+    let resources = Resources {
+        cpu_millis: faults.note(cpu_millis).unwrap_or_default(),
+        memory_bytes: faults.note(memory_bytes).unwrap_or_default(),
+        disk_bytes: faults.note(amount(&table, "disk", units::bytes)).flatten().unwrap_or(0),
+        custom: Vec::new(),
+    };
+    let devices = faults.note(gpus(&table)).unwrap_or_default();
+    let ports = faults.note(ports(&table)).unwrap_or_default();
+    (Amounts { resources, devices, ports }, custom)
+}
+
+/// An amount of a resource that the cell named.
+fn custom(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<(String, i64, Range<usize>), Fault> {
+    match entry.node.value {
+        // One edit away from a known name is a slip, not a resource of the cell.
+        Value::Integer(amount) if KNOWN_RESOURCES.iter().all(|known| super::nearest::edits(&entry.name, known) > 1) => {
+            if u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
+                return Ok((entry.name.clone(), amount, entry.name_at.clone()));
+            }
+            let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
+            Err(Fault::value(entry.node.at.clone(), what))
+        }
+        _ => Err(fields::unknown(path, entry, KNOWN_RESOURCES)),
     }
-    if memory_bytes < MEMORY_BYTES_MIN {
-        let what = format!("`{}` is {memory_bytes} bytes; expected at least \"1MiB\"", table.path_of("memory"));
-        return Err(Fault::value(at("memory"), what).with_hint("a number without a unit is bytes"));
-    }
-    let resources = Resources { cpu_millis, memory_bytes, disk_bytes, custom: Vec::new() };
-    Ok((Amounts { resources, devices: gpus(&table)?, ports: ports(&table)? }, custom))
 }
 
 /// A quantity, written as a text or as a number.

@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::{
     CustomAmount,
-    fault::Fault,
+    fault::{Fault, Faults},
     fields::{self, Fields},
     group::{self, JobFacts},
     order,
@@ -42,27 +42,29 @@ pub(super) struct Job {
     pub(super) custom: Vec<CustomAmount>,
 }
 
-/// Reads the whole tree.
-pub(super) fn read(tree: &Node) -> Result<Job, Fault> {
-    let fields = Fields::open(tree, "", KNOWN)?;
+/// Reads the whole tree, also behind what is wrong in it.
+pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
+    let mut faults = Faults::default();
+    let Some(fields) = Fields::open_noting(tree, "", KNOWN, &mut faults) else { return Err(faults) };
     for unbuilt in UNBUILT {
-        fields.refuse(unbuilt)?;
+        faults.note(fields.refuse(unbuilt));
     }
-    let name = fields.name("name")?.ok_or_else(|| missing("name", "name = \"word-count\""))?;
-    let scheduler = fields.name("scheduler")?.ok_or_else(|| missing("scheduler", "scheduler = \"batch\""))?;
-    let namespace = fields.name("namespace")?;
-    let kind = kind(&fields, scheduler)?;
-    let same_machine = fields.boolean("same_machine")?.unwrap_or(false);
+    let needed = |name, example| fields.name(name).and_then(|found| found.ok_or_else(|| missing(name, example)));
+    let name = faults.note(needed("name", "name = \"word-count\"")).unwrap_or_default();
+    let scheduler = faults.note(needed("scheduler", "scheduler = \"batch\"")).unwrap_or_default();
+    let namespace = faults.note(fields.name("namespace")).flatten();
+    let kind = faults.note(kind(&fields, scheduler)).unwrap_or(JobKind::ToCompletion);
+    let same_machine = faults.note(fields.boolean("same_machine")).flatten().unwrap_or(false);
     let mut job = Job {
         spec: JobSpec {
             shape: Some(JobShape {
                 namespace: namespace.unwrap_or(NAMESPACE).to_owned(),
                 name: name.to_owned(),
                 scheduler: scheduler.to_owned(),
-                priority: fields.number("priority", 0, 99)?.unwrap_or(50),
+                priority: faults.note(fields.number("priority", 0, 99)).flatten().unwrap_or(50),
                 kind: kind.into(),
                 same_machine,
-                options: options(&fields, scheduler)?,
+                options: faults.note(options(&fields, scheduler)).unwrap_or_default(),
                 ..JobShape::default()
             }),
             body: None,
@@ -70,11 +72,12 @@ pub(super) fn read(tree: &Node) -> Result<Job, Fault> {
         names_namespace: namespace.is_some(),
         custom: Vec::new(),
     };
-    groups(&fields, JobFacts { kind, same_machine }, &mut job)?;
-    Ok(job)
+    let read = groups(&fields, JobFacts { kind, same_machine }, &mut job, &mut faults);
+    faults.note(read);
+    if faults.is_empty() { Ok(job) } else { Err(faults) }
 }
 
-fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job) -> Result<(), Fault> {
+fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faults) -> Result<(), Fault> {
     let node = fields.node("group").ok_or_else(|| missing("group", "[group.main]"))?;
     let table = Fields::open_any(node, "group")?;
     let count = table.entries().len();
@@ -86,8 +89,8 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job) -> Result<(), Fau
     let mut shapes = Vec::with_capacity(count);
     let mut bodies = Vec::with_capacity(count);
     for (position, entry) in table.entries().iter().enumerate() {
-        let group = group::read(entry, facts)?;
-        orders.push(group.order);
+        let Some(group) = group::read(entry, facts, faults) else { continue };
+        orders.extend(group.order);
         shapes.push(group.shape);
         bodies.push(group.body);
         job.custom.extend(group.custom.into_iter().map(|(resource, amount, at)| CustomAmount {
@@ -97,7 +100,10 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job) -> Result<(), Fau
             at,
         }));
     }
-    order::check(&orders)?;
+    // A group that could not be read may be the one that others come after.
+    if orders.len() == count {
+        order::check(&orders)?;
+    }
     let body = JobBody { groups: bodies };
     let size = body.encoded_len();
     if size > BODY_BYTES_MAX {

@@ -26,6 +26,8 @@ use std::{io::Read, ops::Range, path::Path};
 
 use plenum_proto::v1::{JobKind, JobShape, JobSpec};
 
+use self::fault::Faults;
+
 use crate::failure::Failure;
 
 /// The longest job file that is read. A job's body is at most 64 KiB, so that more can only be a mistake.
@@ -97,14 +99,14 @@ impl JobFile {
     ///
     /// # Errors
     ///
-    /// The first fault in the file, with its place.
+    /// What is wrong in the file, each with its place: all that can be found at once, twenty at most.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, JobFileError> {
         let source = Source { name: name.to_owned(), text: text.to_owned() };
         let is_json = name.ends_with(".json") || text.trim_start().starts_with('{');
         let tree = if is_json { json::parse(text) } else { tree::parse_toml(text) };
-        match tree.and_then(|tree| job::read(&tree)) {
+        match tree.map_err(Faults::from).and_then(|tree| job::read(&tree)) {
             Ok(job) => Ok(Self { spec: job.spec, names_namespace: job.names_namespace, custom: job.custom, source }),
-            Err(fault) => Err(JobFileError::new(&source.name, &source.text, fault)),
+            Err(faults) => Err(JobFileError::new(&source.name, &source.text, faults)),
         }
     }
 
@@ -141,10 +143,11 @@ impl JobFile {
     ///
     /// `NO_SUCH_RESOURCE` when the cell has none of that name.
     pub(crate) fn with_custom_resources(mut self, cell: &[String]) -> Result<Self, JobFileError> {
+        let mut faults = Faults::default();
         for custom in &self.custom {
             let Some(place) = cell.iter().position(|name| *name == custom.resource) else {
-                let fault = job::no_such_resource(&custom.resource, cell, custom.at.clone());
-                return Err(JobFileError::new(&self.source.name, &self.source.text, fault));
+                faults.add_with(|| job::no_such_resource(&custom.resource, cell, custom.at.clone()));
+                continue;
             };
             let group = self.spec.shape.as_mut().and_then(|shape| shape.groups.get_mut(custom.group));
             if let Some(resources) = group.and_then(|group| group.resources.as_mut()) {
@@ -153,6 +156,9 @@ impl JobFile {
                 }
                 resources.custom[place] = custom.amount;
             }
+        }
+        if !faults.is_empty() {
+            return Err(JobFileError::new(&self.source.name, &self.source.text, faults));
         }
         self.custom.clear();
         Ok(self)

@@ -466,3 +466,47 @@ fn the_schema_for_editors_knows_the_same_names() {
     let most = |name: &str| group["properties"][name]["maximum"].as_u64();
     assert_eq!([most("min"), most("count")], [Some(16_384), Some(1_000_000)]);
 }
+
+// One mistake was told at a time: a file with five of them was mended and refused five times. A slip in a name was told without what
+// was missing for it.
+#[test]
+fn all_mistakes_that_can_be_found_are_told_at_once_in_their_order() {
+    let text = "nmae = \"story\"\nscheduler = \"batch\"\npriority = 200\n[group.a]\ncomand = [\"/bin/true\"]\n\
+                resources = { cpu = \"none\", memory = \"1MiB\" }\n[group.b]\ncommand = [\"/bin/true\"]\ncount = -1\nmin = 4\n\
+                resources = { cpu = 1 }\nenv = { PLENUM_A = \"\", \"1\" = \"\" }\n[group.c]\nafter = [\"a\", \"nobody\"]\n\
+                command = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n";
+    let error = JobFile::parse("job.toml", text).expect_err("the file should be refused");
+    let places: Vec<&str> = error.message.lines().filter(|line| line.starts_with("job.toml")).collect();
+    let expected = [
+        "job.toml:1:1: unknown field `nmae` in a job file; did you mean `name`?",
+        "job.toml: the job file has no `name`",
+        "job.toml:3:12: `priority` is 200; expected an integer from 0 to 99",
+        "job.toml:5:1: unknown field `comand` in `group.a`; did you mean `command`?",
+        "job.toml:6:21: `group.a.resources.cpu`",
+        "job.toml:4:1: `group.a.command` is missing or empty",
+        "job.toml:9:9: `group.b.count` is -1",
+        "job.toml:11:13: `group.b.resources.memory` is missing",
+        "job.toml:12:9: `group.b.env`: `PLENUM_A` is the agent's to set",
+        "job.toml:12:24: `group.b.env`: `1` is no name of a variable",
+        "job.toml:14:15: ",
+    ];
+    assert_eq!(places.len(), expected.len(), "{}", error.message);
+    for (place, expected) in places.iter().zip(expected) {
+        assert!(place.starts_with(expected), "expected {expected:?}, found {place:?}");
+    }
+    assert_eq!(error.code, "JOB_FILE_UNKNOWN_FIELD", "the first one's");
+    assert!(
+        error.message.contains("   known here: name, scheduler"),
+        "what to do stands below each: {}",
+        error.message
+    );
+}
+
+#[test]
+fn very_many_mistakes_are_counted_and_not_told() {
+    let fields: String = (0..1000).map(|number| format!("nobody-knows-{number} = 1\n")).collect();
+    let error = JobFile::parse("job.toml", &format!("{fields}{HEAD}{GROUP}")).expect_err("the file should be refused");
+    let places: Vec<&str> = error.message.lines().filter(|line| line.starts_with("job.toml")).collect();
+    assert_eq!((places.len(), places[20]), (21, "job.toml: and 980 more"));
+    assert!(error.message.len() < 20_000);
+}
