@@ -135,7 +135,7 @@ impl v1::govern_server::Govern for GovernService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["name", "paused"])?;
+        let filter = Filter::parse(&wire.filter, &["name", "paused"])?.with_words("paused", listing::YES_OR_NO)?;
         let (cell, limit) = self.listed(&wire).await?;
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
         let revision = cell.revision().0;

@@ -65,7 +65,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListMachinesResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?;
+        let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?.with_words("state", listing::MACHINE_WORDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let listed = cell.read(&self.shared.reads, move |cell| Ok(list_machines(cell, &filter, limit)));
@@ -177,7 +177,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?;
+        let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?.with_words("connected", listing::YES_OR_NO)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
         if present.is_none() && filter.asks_for("connected") {
@@ -318,6 +318,9 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
     status.allocated = Some(allocated);
 }
 
+/// All words of [`outcome_word`] for what there is.
+const OUTCOME_WORDS: &[&str] = &["committed", "partial", "refused"];
+
 fn outcome_word(outcome: v1::TransactionOutcome) -> &'static str {
     match outcome {
         v1::TransactionOutcome::Committed => "committed",
@@ -332,7 +335,7 @@ async fn list_transactions(
     wire: v1::ListTransactionsRequest,
 ) -> Result<v1::ListTransactionsResponse, Failure> {
     let list = wire.list.unwrap_or_default();
-    let filter = Filter::parse(&list.filter, TRANSACTION_FIELDS)?;
+    let filter = Filter::parse(&list.filter, TRANSACTION_FIELDS)?.with_words("outcome", OUTCOME_WORDS)?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
     let cell = past::cell(shared, list.at).await?;
     let to = cell.revision();

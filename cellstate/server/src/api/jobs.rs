@@ -140,7 +140,7 @@ impl v1::jobs_server::Jobs for JobsService {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, JOB_FIELDS)?;
+        let filter = Filter::parse(&wire.filter, JOB_FIELDS)?.with_words("state", listing::JOB_WORDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

@@ -45,6 +45,14 @@ impl Filter {
         Ok(Self { terms })
     }
 
+    /// Refuses values of a field that no row has: a slip would look like a cell in which there is nothing of the kind.
+    pub(super) fn with_words(self, field: &str, known: &[&str]) -> Result<Self, Failure> {
+        let slip = self.terms.iter().find(|term| term.field == field && !known.contains(&term.value.as_str()));
+        let Some(slip) = slip else { return Ok(self) };
+        let known = known.join(", ");
+        Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}", slip.value)))
+    }
+
     /// Whether a field is asked for at all.
     pub(super) fn asks_for(&self, field: &str) -> bool {
         self.terms.iter().any(|term| term.field == field)
@@ -106,6 +114,19 @@ pub(super) fn count(counts: &mut BTreeMap<String, u64>, word: &str) {
         }
     }
 }
+
+/// What a field says of each row that is so, or is not.
+pub(super) const YES_OR_NO: &[&str] = &["true", "false"];
+
+/// All words for an allocation's state.
+pub(super) const ALLOCATION_WORDS: &[&str] =
+    &["granted", "starting", "running", "stopping", "lost", "complete", "failed", "stopped", "evicted"];
+
+/// All words for a machine's state.
+pub(super) const MACHINE_WORDS: &[&str] = &["ready", "cordoned", "draining", "unreachable", "gone"];
+
+/// All words for a job's state.
+pub(super) const JOB_WORDS: &[&str] = &["waiting", "running", "complete", "failed", "stopped"];
 
 /// An allocation's state as people write it.
 pub(super) fn allocation_word(state: i32) -> &'static str {
@@ -173,6 +194,30 @@ mod tests {
         assert_eq!(failure.message, "filter: expected one of state, name, found \"colour\"");
         assert!(Filter::parse("state", &["state"]).is_err());
         assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
+    }
+
+    // Who asked for jobs that are pending, or `runing`, read that there were none.
+    #[test]
+    fn a_state_that_no_row_has_is_told_with_those_there_are() {
+        let with_words = |text: &str| Filter::parse(text, &["state", "name"]).unwrap().with_words("state", JOB_WORDS);
+        assert!(with_words("state=waiting,state!=failed,name=pending").is_ok());
+        let failure = with_words("name=x,state!=pending").unwrap_err();
+        let expected =
+            "filter: expected state to be one of waiting, running, complete, failed, stopped, found \"pending\"";
+        assert_eq!(failure.message, expected);
+    }
+
+    #[test]
+    fn the_words_that_a_filter_takes_are_those_that_rows_have() {
+        let all = [
+            (ALLOCATION_WORDS, allocation_word as fn(i32) -> &'static str),
+            (MACHINE_WORDS, machine_word),
+            (JOB_WORDS, job_word),
+        ];
+        for (words, word) in all {
+            let of_rows: std::collections::BTreeSet<_> = (1..100).map(word).filter(|word| *word != "unknown").collect();
+            assert_eq!(of_rows, words.iter().copied().collect());
+        }
     }
 
     // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.
