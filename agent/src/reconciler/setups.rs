@@ -6,7 +6,10 @@
 
 use plenum_model::AllocationId;
 
-use crate::driver::{Exit, FailureKind};
+use crate::{
+    driver::{Exit, FailureKind},
+    traces::Traces,
+};
 
 /// Different tasks whose set-up fails in a row before the machine takes no more.
 const FAILURES: usize = 3;
@@ -18,7 +21,7 @@ const PAUSE_MS_MAX: u64 = 16 * 60_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Setups {
     /// Whose set-up failed since one was done; fewer than [`FAILURES`].
-    failed: Vec<AllocationId>,
+    failed: Vec<String>,
     /// Until when the machine takes no tasks.
     until_ms: Option<u64>,
     /// How often it was given a rest since a set-up was done: after the first one, one failure is enough for the next.
@@ -31,10 +34,13 @@ impl Setups {
         *self = Self::default();
     }
 
-    /// A start ended.
-    pub(super) fn ended(&mut self, now_ms: u64, allocation: AllocationId, exit: &Exit) {
+    /// A start ended, of a task that says where it comes from: each of its attempts is an allocation of its own, and the same task.
+    pub(super) fn ended(&mut self, now_ms: u64, allocation: AllocationId, traces: Option<&Traces>, exit: &Exit) {
         match exit.failure.as_ref().map(|failure| failure.kind) {
-            Some(FailureKind::Setup) => self.failed(now_ms, allocation),
+            Some(FailureKind::Setup) => {
+                let named = |of: &Traces| format!("{}/{}/{}/{}", of.namespace, of.job, of.group, of.task);
+                self.failed(now_ms, traces.map_or_else(|| allocation.to_string(), named));
+            }
             Some(FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::OutOfMemory) => self.done(),
             // Nobody saw how far it came.
             Some(FailureKind::LostTrack | FailureKind::Booted) => {}
@@ -43,12 +49,12 @@ impl Setups {
         }
     }
 
-    fn failed(&mut self, now_ms: u64, allocation: AllocationId) {
+    fn failed(&mut self, now_ms: u64, task: String) {
         // What was granted before fails, too, and says nothing new.
-        if self.fail(now_ms) || self.failed.contains(&allocation) {
+        if self.fail(now_ms) || self.failed.contains(&task) {
             return;
         }
-        self.failed.push(allocation);
+        self.failed.push(task);
         if self.failed.len() >= FAILURES || self.rests > 0 {
             let pause_ms = PAUSE_MS_MIN.saturating_mul(1 << self.rests.min(16)).min(PAUSE_MS_MAX);
             *self = Self {
@@ -88,16 +94,19 @@ mod tests {
         let mut setups = Setups::default();
         let exit = failed(FailureKind::Setup);
         for _ in 0..10 {
-            setups.ended(0, id(1), &exit);
+            setups.ended(0, id(1), None, &exit);
         }
-        setups.ended(0, id(2), &exit);
-        assert!(!setups.fail(0), "one of two may be at fault itself");
-        setups.ended(0, id(3), &failed(FailureKind::CommandNotFound));
-        setups.ended(0, id(4), &exit);
-        setups.ended(0, id(5), &exit);
+        let again = Traces { job: "again".to_owned(), ..Traces::default() };
+        for slot in 10..20 {
+            setups.ended(0, id(slot), Some(&again), &exit);
+        }
+        assert!(!setups.fail(0), "one of two may be at fault itself, however often it is placed");
+        setups.ended(0, id(3), None, &failed(FailureKind::CommandNotFound));
+        setups.ended(0, id(4), None, &exit);
+        setups.ended(0, id(5), None, &exit);
         assert!(!setups.fail(0), "one was set up in between");
-        setups.ended(0, id(6), &failed(FailureKind::LostTrack));
-        setups.ended(7, id(7), &exit);
+        setups.ended(0, id(6), None, &failed(FailureKind::LostTrack));
+        setups.ended(7, id(7), None, &exit);
         assert!(setups.fail(7) && setups.fail(7 + PAUSE_MS_MIN - 1) && !setups.fail(7 + PAUSE_MS_MIN));
         assert_eq!(setups.wakes_at_ms(), Some(7 + PAUSE_MS_MIN));
         setups.done();
@@ -108,15 +117,15 @@ mod tests {
     fn a_machine_that_fails_again_rests_longer_each_time_up_to_a_bound() {
         let mut setups = Setups::default();
         let exit = failed(FailureKind::Setup);
-        (1..=3).for_each(|slot| setups.ended(0, id(slot), &exit));
+        (1..=3).for_each(|slot| setups.ended(0, id(slot), None, &exit));
         let (mut now_ms, mut pauses) = (0, Vec::new());
         for slot in 4..24 {
             let until_ms = setups.wakes_at_ms().unwrap_or_default();
-            setups.ended(now_ms, id(100 + slot), &exit);
+            setups.ended(now_ms, id(100 + slot), None, &exit);
             assert_eq!(setups.wakes_at_ms(), Some(until_ms), "what was granted before changes nothing");
             pauses.push(until_ms - now_ms);
             now_ms = until_ms;
-            setups.ended(now_ms, id(slot), &exit);
+            setups.ended(now_ms, id(slot), None, &exit);
         }
         assert_eq!(pauses[..3], [PAUSE_MS_MIN, 2 * PAUSE_MS_MIN, 4 * PAUSE_MS_MIN]);
         assert_eq!(pauses.last(), Some(&PAUSE_MS_MAX));
