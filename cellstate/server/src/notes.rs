@@ -1,8 +1,8 @@
 //! Why jobs wait, as their schedulers say: bounded, the last word of each, never logged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::JobId;
+use plenum_model::{JobId, SessionId};
 
 /// Bytes of a reason that are kept.
 const REASON_BYTES_MAX: usize = 255;
@@ -13,6 +13,62 @@ pub(crate) struct Note {
     pub(crate) tasks: u32,
     pub(crate) reason: String,
     pub(crate) revision: u64,
+}
+
+impl Note {
+    /// What is cut off a text stays its memory, and the rest of a message may have been one reason.
+    fn cut(&mut self) {
+        self.reason.truncate(self.reason.floor_char_boundary(REASON_BYTES_MAX));
+        self.reason.shrink_to_fit();
+    }
+}
+
+/// A note with its job, as bits, and group.
+pub(crate) type Addressed = (u64, u32, Note);
+
+/// Notes that wait for a picture of the cell that has their jobs, which may take as long as the disk does: nobody waits for them. Bounded; the
+/// oldest are let go of.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    /// By message, in their order, with whose they are.
+    waiting: VecDeque<(SessionId, Vec<Addressed>)>,
+    notes: usize,
+    /// Somebody takes them.
+    is_taken: bool,
+}
+
+/// Notes that wait at most: what a few messages have.
+const ARRIVED_MAX: usize = 16_384;
+
+impl Arrived {
+    /// Adds those of a message. True: nobody takes them, and the caller has to from now on.
+    pub(crate) fn add(&mut self, session: SessionId, notes: impl Iterator<Item = Addressed>) -> bool {
+        let cut = |(job, group, mut note): Addressed| {
+            note.cut();
+            (job, group, note)
+        };
+        let notes: Vec<Addressed> = notes.map(cut).collect();
+        // Messages that say nothing would not be bounded.
+        if notes.is_empty() {
+            return false;
+        }
+        self.notes += notes.len();
+        self.waiting.push_back((session, notes));
+        while self.notes > ARRIVED_MAX
+            && let Some((_, oldest)) = self.waiting.pop_front()
+        {
+            self.notes -= oldest.len();
+        }
+        !std::mem::replace(&mut self.is_taken, true)
+    }
+
+    /// All that wait. `None`: none do, and nobody takes them any more.
+    pub(crate) fn take(&mut self) -> Option<VecDeque<(SessionId, Vec<Addressed>)>> {
+        self.notes = 0;
+        let taken = std::mem::take(&mut self.waiting);
+        self.is_taken = !taken.is_empty();
+        self.is_taken.then_some(taken)
+    }
 }
 
 /// Notes by job and group. The job noted longest ago goes when there are too many.
@@ -56,9 +112,7 @@ impl Notes {
             self.jobs.insert(job, OfJob { place: self.next, groups: BTreeMap::new() });
             self.next += 1;
         }
-        // What is cut off a text stays its memory, and the rest of a message may have been one reason.
-        note.reason.truncate(note.reason.floor_char_boundary(REASON_BYTES_MAX));
-        note.reason.shrink_to_fit();
+        note.cut();
         // A job has at most 64 groups; whoever names others only wastes its own notes.
         let groups = &mut self.jobs.entry(job).or_default().groups;
         if groups.len() < 64 || groups.contains_key(&group) {
@@ -143,5 +197,21 @@ mod tests {
         notes.retain(|job| job.slot != 100);
         notes.put(job(103), 0, note("no room"));
         assert!([0, 101, 103].iter().all(|&slot| notes.of(job(slot), 0).is_some()));
+    }
+
+    #[test]
+    fn notes_that_wait_are_taken_by_one_and_are_bounded() {
+        let note = |job: u64| (job, 0, Note { tasks: 1, reason: "x".repeat(1000), revision: 1 });
+        let mut arrived = Arrived::default();
+        assert!(!arrived.add(SessionId(1), (0..0).map(note)), "there is nothing to take");
+        assert!(arrived.add(SessionId(1), (0..3).map(note)));
+        assert!(!arrived.add(SessionId(2), (3..4).map(note)), "the first one takes those, too");
+        let taken = arrived.take().unwrap();
+        assert_eq!(taken.iter().map(|(session, notes)| (session.0, notes.len())).collect::<Vec<_>>(), [(1, 3), (2, 1)]);
+        assert_eq!(taken[1].1[0].2.reason.len(), REASON_BYTES_MAX);
+        (0..20).for_each(|_| assert!(!arrived.add(SessionId(1), (0..4096).map(note))));
+        assert_eq!(arrived.take().unwrap().len(), ARRIVED_MAX / 4096);
+        assert_eq!(arrived.take(), None);
+        assert!(arrived.add(SessionId(1), (0..3).map(note)), "nobody takes them any more");
     }
 }

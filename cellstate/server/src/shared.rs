@@ -21,7 +21,7 @@ use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch
 use crate::error::ServerError;
 use crate::ingress::{Answered, Ingress, NotQueued, Reply};
 use crate::metrics::Metrics;
-use crate::notes::Notes;
+use crate::notes::{Arrived, Notes};
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, Recent};
 use crate::recovery;
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) held_back: HeldBack,
     pub(crate) hub: Hub,
     pub(crate) notes: Mutex<Notes>,
+    /// Those that wait to be taken.
+    pub(crate) arrived: Mutex<Arrived>,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) metrics: Metrics,
     /// Pictures on their way to watchers.
@@ -133,6 +135,7 @@ impl Shared {
             held_back: HeldBack::default(),
             hub,
             notes: Mutex::new(Notes::new(settings.notes)),
+            arrived: Mutex::default(),
             sessions: Mutex::new(sessions),
             metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),

@@ -194,7 +194,7 @@ impl Watcher {
             match received {
                 Ok(Some(Request { ask: Some(Ask::PassedOver(notes)) })) => {
                     self.submit();
-                    self.passed_over(notes).await;
+                    self.passed_over(notes);
                 }
                 Ok(Some(message)) => self.asked(message),
                 Ok(None) => {
@@ -325,23 +325,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// Takes what a scheduler says of its own jobs. Of others it has nothing to say, and jobs that there are not would push out those that
-    /// there are.
-    async fn passed_over(&self, notes: v1::PassedOver) {
-        // Not waited for long: notes are no reason to keep a session's answers waiting.
-        let cell = tokio::time::timeout(NOTES_PATIENCE, self.shared.snapshot_of(self.shared.durable_revision()));
-        let Ok(cell) = cell.await else { return };
-        let Some(session) = cell.session(self.owner.session) else { return };
-        let mut known = self.shared.notes.lock();
-        if known.is_full() {
-            // Of those that are over nobody takes anything back whose scheduler is gone.
-            known.retain(|id| cell.job(id).is_some_and(|job| !job.state.is_final()));
-        }
-        for note in notes.notes.into_iter().take(NOTES_MAX) {
-            let Some(job) = JobId::from_bits(note.job).and_then(|id| cell.job(id)) else { continue };
-            if job.shape.scheduler == session.scheduler && (note.group as usize) < job.shape.groups.len() {
-                known.put(job.id, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision });
-            }
+    /// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
+    fn passed_over(&self, notes: v1::PassedOver) {
+        let addressed = |note: v1::PassedOverNote| {
+            (note.job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision })
+        };
+        let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
+        if self.shared.arrived.lock().add(self.owner.session, notes) {
+            tokio::spawn(take_notes(self.shared.clone()));
         }
     }
 
@@ -396,8 +387,33 @@ enum Last {
 
 /// Notes of one message that are taken.
 const NOTES_MAX: usize = 4096;
-/// How long notes wait for a picture of the cell that has their jobs.
-const NOTES_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Takes the notes that wait, of all sessions, until there are none. Of jobs of others a scheduler has nothing to say, and jobs that there are not
+/// would push out those that there are.
+async fn take_notes(shared: Arc<Shared>) {
+    loop {
+        let arrived = shared.arrived.lock().take();
+        let Some(arrived) = arrived else { return };
+        let cell = tokio::select! {
+            cell = shared.snapshot_of(shared.durable_revision()) => cell,
+            () = shared.ended() => return,
+        };
+        let mut known = shared.notes.lock();
+        if known.is_full() {
+            // Of those that are over nobody takes anything back whose scheduler is gone.
+            known.retain(|id| cell.job(id).is_some_and(|job| !job.state.is_final()));
+        }
+        for (session, notes) in arrived {
+            let Some(session) = cell.session(session) else { continue };
+            for (job, group, note) in notes {
+                let Some(job) = JobId::from_bits(job).and_then(|id| cell.job(id)) else { continue };
+                if job.shape.scheduler == session.scheduler && (group as usize) < job.shape.groups.len() {
+                    known.put(job.id, group, note);
+                }
+            }
+        }
+    }
+}
 
 /// The number of an encoded transaction, for an answer that says what is wrong with it; 0 where there is none.
 fn number_of(transaction: &[u8]) -> u64 {
@@ -467,5 +483,66 @@ mod tests {
         assert_eq!(part, Ok(true));
         drop(shared);
         server.shutdown().await.unwrap();
+    }
+
+    // They were let go of when no picture of the cell came within half a second, and nobody tells them again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn notes_that_come_while_a_write_takes_long_are_taken_when_it_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let ask =
+            async |command| shared.ask(Shared::request(&"local".into(), "default".into(), command)).await.unwrap();
+        let Decision::Accepted { id: session, .. } =
+            ask(Command::OpenSession { scheduler: "batch".into() }).await.decision
+        else {
+            panic!("no session")
+        };
+        let job = a_job();
+        let Decision::Accepted { id: job, .. } = ask(job).await.decision else { panic!("no job") };
+        let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(session) };
+        let (answers, _) = mpsc::unbounded_channel();
+        let watcher = Watcher::new(shared.clone(), owner, &v1::Hello::default(), answers).unwrap();
+        // The resolver can't show what it has written, and takes no picture meanwhile.
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (holds, held) = std::sync::mpsc::channel();
+        let recent = shared.clone();
+        let holder = std::thread::spawn(move || {
+            let _showing = recent.recent.write();
+            holds.send(()).unwrap();
+            assert!(released.recv().is_err());
+        });
+        held.recv().unwrap();
+        let (sender, _answer) = tokio::sync::oneshot::channel();
+        let more =
+            Shared::request(&"local".into(), "default".into(), Command::OpenSession { scheduler: "other".into() });
+        shared.submit(Asked::new(more), Reply::Once(sender)).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let note = v1::PassedOverNote { job, group: 0, tasks: 1, reason: "no room".into(), revision: 1 };
+        watcher.passed_over(v1::PassedOver { notes: vec![note] });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        drop(release);
+        holder.join().unwrap();
+        let id = JobId::from_bits(job).unwrap();
+        let is_there = async {
+            while shared.notes.lock().of(id, 0).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), is_there).await.expect("the note is taken");
+        drop((watcher, shared));
+        server.shutdown().await.unwrap();
+    }
+
+    fn a_job() -> Command {
+        let group = plenum_model::GroupShape { name: "main".into(), count: 1, ..Default::default() };
+        let shape = plenum_model::JobShape {
+            namespace: "default".into(),
+            name: "waits".into(),
+            scheduler: "batch".into(),
+            groups: vec![group],
+            ..Default::default()
+        };
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }
     }
 }
