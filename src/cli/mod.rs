@@ -79,8 +79,8 @@ impl Context {
                     output::look_from(time_micros);
                 }
             }
-            // A server of before has no word for it: resources that it named itself are called by their places then, and ages count up to now.
-            Err(status) if status.code() == Code::Unimplemented => {}
+            // Resources that the cell named itself are called by their places then, and ages count up to now.
+            Err(status) if tells_no_moments(status.code()) => {}
             Err(status) => return Err(status.into()),
         }
         Ok(connection)
@@ -90,6 +90,12 @@ impl Context {
     fn namespace(&self) -> String {
         self.namespace.clone().unwrap_or_else(|| "default".to_owned())
     }
+}
+
+/// Whether that is the answer of a server of before, which has no word for moments: it says that nobody may call such a method. Who may not
+/// read anything hears so of what is asked for next.
+fn tells_no_moments(code: Code) -> bool {
+    matches!(code, Code::Unimplemented | Code::PermissionDenied)
 }
 
 /// Runs the command line of this process.
@@ -219,4 +225,17 @@ fn version(format: Format) -> Result<ExitCode, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let text = output::object(format, &json!({"version": version}), version, || format!("plenum {version}\n"));
     output::print(&text).map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A server of before denies what it does not know, and no listing of it could be read any more.
+    #[test]
+    fn a_server_that_knows_no_moments_is_listed_all_the_same() {
+        assert!(tells_no_moments(Code::PermissionDenied) && tells_no_moments(Code::Unimplemented));
+        assert!(!tells_no_moments(Code::OutOfRange), "that revision is yet to come");
+        assert!(!tells_no_moments(Code::Unavailable), "the next call would only wait once more");
+    }
 }
