@@ -143,7 +143,11 @@ proptest! {
             let found = stage.cell().job(job).map(|job| job.state);
             prop_assert!(found.is_none_or(|state| state == JobState::Complete), "{:?}\n{}", found, stage.transcript());
         }
+        let truth = stage.mirrored();
         for seat in seats {
+            // Also those that never stood at the same revision while something happened.
+            let mirror = stage.runtime(seat).mirror().expect("it had ten seconds to come back");
+            prop_assert_eq!(mirror.first_difference(&truth), None);
             prop_assert_eq!(stage.runtime(seat).jobs(), 0);
             let misfits = stage.notices(seat).iter().filter(|notice| matches!(notice, Notice::Misfit(_)));
             prop_assert_eq!(misfits.count(), 0, "planner and committer judge alike");
