@@ -35,6 +35,7 @@
 mod archive;
 mod disk;
 mod flaw;
+mod forgiving;
 mod format;
 mod frame;
 mod identity;

@@ -5,6 +5,7 @@
 
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::{Damage, Flaw, Proof};
+use crate::forgiving::{Forgiving, LostRange};
 use crate::format::{FORMAT_VERSION, SECTOR_BYTES, Sector, index, is_zero};
 use crate::identity::Identity;
 use crate::kept;
@@ -84,6 +85,8 @@ pub(crate) struct Surveyor<'a> {
     torn: Option<Torn>,
     /// Segments with smaller numbers have the names of kept ones. 0: none is walked.
     log_from: u64,
+    /// Sectors that the disk can't read are damage, and not the end of the walk.
+    forgives: bool,
 }
 
 /// What the first sector of a segment says.
@@ -111,7 +114,13 @@ impl<'a> Surveyor<'a> {
             gap: false,
             torn: None,
             log_from: 0,
+            forgives: false,
         }
+    }
+
+    /// For whoever looks at what is left: what can't be read is listed with what else is wrong.
+    pub(crate) fn forgiving(self) -> Self {
+        Self { forgives: true, ..self }
     }
 
     /// Walks all segments of the log in order.
@@ -188,6 +197,20 @@ impl<'a> Surveyor<'a> {
         let name = self.name(number);
         let file = self.disk.open(&name, OpenMode::Existing)?;
         file.settle()?;
+        if !self.forgives {
+            return self.file(number, &*file);
+        }
+        let file = Forgiving::new(file);
+        self.file(number, &file)?;
+        for LostRange { offset, bytes, error } in file.lost() {
+            let flaw = Flaw::Unreadable { error: format!("{bytes} bytes that can't: {error}") };
+            self.survey.note(Damage { file: name.clone(), offset, revision: 0, flaw, followed_by: None });
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, number: u64, file: &dyn DiskFile) -> Result<(), DiskError> {
+        let name = self.name(number);
         let size = file.size_bytes()?;
         // A file that was made and not begun stays out of the way until something is behind it.
         if let Some((ready, _)) = self.survey.ready.take() {
@@ -195,12 +218,12 @@ impl<'a> Surveyor<'a> {
             let proof = Proof { file: name.clone(), offset: 0, first_revision: None };
             self.at_header(ready, Flaw::NotBegun, Some(proof));
         }
-        match opening(&*file, size)? {
-            Opening::NotBegun => self.not_begun(number, &*file, size),
-            Opening::Flawed(flaw) => self.flawed_header(number, &*file, size, flaw),
+        match opening(file, size)? {
+            Opening::NotBegun => self.not_begun(number, file, size),
+            Opening::Flawed(flaw) => self.flawed_header(number, file, size, flaw),
             Opening::Begun(header) => {
                 self.something_follows(&name, 0, Some(header.first_revision));
-                self.begun(number, &*file, size, &header)
+                self.begun(number, file, size, &header)
             }
         }
     }

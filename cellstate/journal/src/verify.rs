@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::flaw::{Damage, Flaw};
+use crate::forgiving::is_lost;
 use crate::format::CellId;
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
@@ -50,13 +51,13 @@ impl Report {
 /// is shown to `visit`, damaged neighbours or not. Takes the directory's lock meanwhile.
 ///
 /// # Errors
-/// When there is nothing to walk: no cell, a cell of another id or version, a running server, a failing disk.
-/// A damaged log is no error but a [`Report`].
+/// When there is nothing to walk: no cell, a cell of another id or version, a running server, a disk that fails as a whole.
+/// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read.
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
     let _lock = disk.lock(LOCK)?;
     let (identity, marked) = admit(disk, expect)?;
-    let At { mark, flaws, refused } = mark_of(marked)?;
-    let survey = Surveyor::new(disk, identity, mark, visit).walk()?;
+    let At { mark, flaws, refused } = mark_of(disk, marked)?;
+    let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk()?;
     let mut damages = Vec::new();
     if let Some(OpenError::NoMark { damage, .. }) = &refused {
         damages.push(Damage::clone(damage));
@@ -99,8 +100,13 @@ struct At {
 }
 
 /// A log without its mark is looked at as one of which nobody knows how far it had come.
-fn mark_of(marked: Marked) -> Result<At, OpenError> {
+fn mark_of(disk: &dyn Disk, marked: Marked) -> Result<At, OpenError> {
     match marked {
+        Err(OpenError::Disk(error)) if is_lost(&error) => {
+            let (file, flaw) = (mark::NAME.to_owned(), Flaw::Unreadable { error: error.source.to_string() });
+            let damage = Box::new(Damage { file, offset: 0, revision: 0, flaw, followed_by: None });
+            mark_of(disk, Err(OpenError::NoMark { directory: disk.place(), damage }))
+        }
         Ok((mark, file)) => Ok(At { mark, flaws: file.flaws, refused: None }),
         Err(error @ OpenError::NoMark { .. }) => {
             Ok(At { mark: Mark::default(), flaws: Vec::new(), refused: Some(error) })
@@ -130,7 +136,7 @@ pub fn verify_kept(
 ) -> Result<KeptReport, OpenError> {
     let _lock = disk.lock(LOCK)?;
     let (identity, marked) = admit(disk, expect)?;
-    let At { mark, .. } = mark_of(marked)?;
+    let At { mark, .. } = mark_of(disk, marked)?;
     // Without any segment of the log there is no cell, which is `verify`'s to say.
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
         return Ok(KeptReport::default());

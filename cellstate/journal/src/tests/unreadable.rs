@@ -1,0 +1,157 @@
+//! A disk that can't read some sectors any more: a log on it is not opened, and what is left of it can be looked at.
+
+use super::*;
+use crate::segment;
+use std::ops::Range;
+
+/// A disk with worn sectors: of these files, these bytes.
+#[derive(Clone)]
+struct Worn {
+    disk: SimDisk,
+    worn: Vec<(String, Range<u64>)>,
+}
+
+struct WornFile {
+    file: Box<dyn DiskFile>,
+    name: String,
+    worn: Vec<Range<u64>>,
+}
+
+impl Disk for Worn {
+    fn place(&self) -> String {
+        self.disk.place()
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        let worn = self.worn.iter().filter(|(file, _)| file == name).map(|(_, range)| range.clone()).collect();
+        Ok(Box::new(WornFile { file: self.disk.open(name, mode)?, name: name.to_owned(), worn }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.disk.sync_dir()
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        self.disk.free_bytes()
+    }
+
+    fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, LockError> {
+        self.disk.lock(name)
+    }
+}
+
+impl DiskFile for WornFile {
+    fn size_bytes(&self) -> Result<u64, DiskError> {
+        self.file.size_bytes()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        let end = offset + into.len() as u64;
+        if self.worn.iter().any(|worn| worn.start < end && offset < worn.end) {
+            let (path, source) = (self.name.clone(), std::io::Error::from_raw_os_error(5));
+            return Err(DiskError { operation: "read", path, source });
+        }
+        self.file.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn zero(&self, offset: u64, bytes: u64) -> Result<bool, DiskError> {
+        self.file.zero(offset, bytes)
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync()
+    }
+
+    fn settle(&self) -> Result<(), DiskError> {
+        self.file.settle()
+    }
+}
+
+const BATCHES: u64 = 12;
+
+/// A log, and where its frames stand.
+fn log() -> (SimDisk, Vec<(String, Range<u64>)>) {
+    let (disk, journal) = log_of(BATCHES);
+    journal.high_water().flush().unwrap();
+    drop(journal);
+    let disk = disk.copy();
+    let mut frames = Vec::new();
+    let mut visit = |frame: &Frame<'_>| {
+        frames.push((segment::name(frame.segment), frame.offset..frame.offset + frame.bytes));
+    };
+    assert!(verify(&disk, None, &mut visit).unwrap().is_sound());
+    (disk, frames)
+}
+
+/// The batches that can be read, and what is wrong.
+fn looked_at(disk: &Worn) -> (Vec<u64>, Report) {
+    let mut batches = Vec::new();
+    let report = verify(disk, Some(CELL), &mut |frame| {
+        assert_is_batch(frame);
+        batches.push(batches_in(frame.first_revision));
+    });
+    (batches, report.unwrap())
+}
+
+// The walk ended with the disk's error: nobody came to what stands behind such a sector, or before it, however much loss was accepted.
+#[test]
+fn every_frame_but_those_in_worn_sectors_is_shown_and_the_place_is_told() {
+    let (disk, frames) = log();
+    for (worn, (file, range)) in (0..).zip(&frames) {
+        for sector in range.clone().step_by(512) {
+            let disk = Worn { disk: disk.clone(), worn: vec![(file.clone(), sector..sector + 512)] };
+            let (batches, report) = looked_at(&disk);
+            let expected: Vec<u64> = (0..BATCHES).filter(|batch| *batch != worn).collect();
+            assert_eq!(batches, expected);
+            let is_told = |damage: &&Damage| matches!(damage.flaw, Flaw::Unreadable { .. }) && damage.offset == sector;
+            assert_eq!(report.damages.iter().filter(is_told).count(), 1, "{:?}", report.damages);
+            assert!(!report.is_sound());
+            assert!(matches!(Journal::open(Arc::new(disk), options()), Err(OpenError::Disk(_))), "nothing is given up");
+        }
+    }
+}
+
+#[test]
+fn a_worn_header_costs_no_frame_and_a_segment_that_is_worn_whole_no_other_one() {
+    let (disk, frames) = log();
+    let file = frames[5].0.clone();
+    let header = Worn { disk: disk.clone(), worn: vec![(file.clone(), 0..512)] };
+    let (batches, report) = looked_at(&header);
+    assert_eq!(batches, (0..BATCHES).collect::<Vec<_>>());
+    assert!(!report.is_sound());
+    let whole = Worn { disk, worn: vec![(file.clone(), 0..4096)] };
+    let (batches, report) = looked_at(&whole);
+    let others = (0..).zip(&frames).filter(|(_, (other, _))| *other != file).map(|(batch, _)| batch);
+    assert_eq!(batches, others.collect::<Vec<_>>());
+    let unreadable: Vec<_> =
+        report.damages.iter().filter(|damage| matches!(damage.flaw, Flaw::Unreadable { .. })).collect();
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    assert!(unreadable[0].to_string().contains("4096 bytes"), "{}", unreadable[0]);
+}
+
+#[test]
+fn a_worn_mark_is_none() {
+    let (disk, _) = log();
+    for slot in [0, 4096] {
+        let worn = Worn { disk: disk.clone(), worn: vec![("MARK".to_owned(), slot..slot + 512)] };
+        let (batches, report) = looked_at(&worn);
+        assert_eq!(batches.len() as u64, BATCHES);
+        assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
+    }
+}
