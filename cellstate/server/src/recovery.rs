@@ -202,6 +202,10 @@ fn cell_before(history: &History, checkpoint: &CheckpointInfo, error: ServerErro
     Err(error)
 }
 
+/// What resources of every cell are called in job files and in metrics.
+const RESOURCES_OF_ALL: [&str; 8] =
+    ["cpu", "memory", "disk", "gpu", "ports", "cpu_millis", "memory_bytes", "disk_bytes"];
+
 /// What the next server of this cell is.
 fn identity(options: &ServerOptions, recovered: &Recovered, cell: &Cell) -> Result<CellIdentity, ServerError> {
     let before = cell.identity();
@@ -220,12 +224,16 @@ fn identity(options: &ServerOptions, recovered: &Recovered, cell: &Cell) -> Resu
             found: given.len().to_string(),
         });
     }
-    for name in &given {
-        plenum_proto::names::attribute("custom_resources", name).map_err(|invalid| ServerError::Setting {
-            name: "custom_resources",
-            expected: invalid.expected,
-            found: invalid.found,
-        })?;
+    for (position, name) in given.iter().enumerate() {
+        let setting = |expected: String, found| ServerError::Setting { name: "custom_resources", expected, found };
+        plenum_proto::names::attribute("custom_resources", name)
+            .map_err(|invalid| setting(invalid.expected, invalid.found))?;
+        // Job files and metrics could not tell them apart. A cell that has such names goes on with them.
+        let is_taken = given[..position].contains(name) || RESOURCES_OF_ALL.contains(&&**name);
+        if is_new && is_taken {
+            let of_all = RESOURCES_OF_ALL.join(", ");
+            return Err(setting(format!("different names, and none of {of_all}"), format!("{name:?}")));
+        }
     }
     Ok(CellIdentity {
         cell_id: recovered.identity.cell.0,

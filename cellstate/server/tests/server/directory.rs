@@ -108,6 +108,23 @@ async fn named_resources_are_those_of_the_first_start() {
     assert_eq!(refused.code(), "BAD_SETTING", "{refused}");
 }
 
+// Of two resources of one name nobody could ask for the second, and a page of metrics with the same line twice is read by no scraper.
+#[tokio::test]
+async fn a_named_resource_has_a_name_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |names: &[&str]| {
+        let mut options = options(dir.path());
+        options.custom_resources = names.iter().map(|name| (*name).to_owned()).collect();
+        Server::start(options)
+    };
+    for names in [&["licences", "licences"][..], &["memory"], &["tapes", "cpu_millis"]] {
+        let refused = named(names).await.err().unwrap();
+        assert_eq!(refused.code(), "BAD_SETTING", "{refused}");
+        assert!(refused.to_string().contains(&format!("{:?}", names.last().unwrap())), "{refused}");
+    }
+    named(&["licences", "tapes"]).await.unwrap().shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_damaged_log_is_refused_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
