@@ -121,6 +121,11 @@ struct GroupCounts {
 }
 
 impl GroupCounts {
+    /// A million tasks of a job that crashes for days have more than the field holds.
+    fn tried(&mut self, attempts: u16) {
+        self.attempts = self.attempts.saturating_add(attempts.into());
+    }
+
     fn add(&mut self, state: AllocationState) {
         match state {
             AllocationState::Granted => self.granted += 1,
@@ -151,7 +156,7 @@ impl<'a> Counts<'a> {
         let leaving = || self.leaving.get_or_init(|| self.leaving()).get(&number).copied().unwrap_or_default();
         let mut counts = if group.leaving == 0 { GroupCounts::default() } else { leaving() };
         for task in (0..group.count).filter_map(|task| self.cell.task(group, task)) {
-            counts.attempts += u32::from(task.attempts);
+            counts.tried(task.attempts);
             if let Some(slot) = task.allocation.checked_sub(1) {
                 counts.add(self.cell.status(slot).state);
             }
@@ -205,5 +210,17 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
         groups: groups.collect(),
         waiting_reason: String::new(),
         body: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_of_very_many_tasks_stay_at_the_most_that_can_be_told() {
+        let mut counts = GroupCounts::default();
+        (0..70_000).for_each(|_| counts.tried(u16::MAX));
+        assert_eq!(counts.attempts, u32::MAX);
     }
 }
