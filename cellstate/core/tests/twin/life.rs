@@ -170,7 +170,7 @@ impl Twin {
         };
         let left = self.live.jobs.iter().find(|(id, job)| self.is_retirable(**id, job));
         assert_eq!(left, None, "is due, and stays");
-        if let Some(left) = overdue(&self.live, self.now).first() {
+        if let Some(left) = overdue(&self.live, self.now, self.opened_at).first() {
             assert!(self.given_up.len() >= self.may_be_given_up(), "{left:?} is due, and stays");
         }
         changed
@@ -198,10 +198,10 @@ impl Twin {
     fn lose(&mut self, delta: &Delta) {
         let before = self.live.clone();
         let mut aftermath = Aftermath::default();
-        let overdue = overdue(&before, self.now);
+        let overdue = overdue(&before, self.now, self.opened_at);
         let moved: BTreeSet<u32> = delta.moves.iter().map(|change| change.slot).collect();
         let homeless: BTreeSet<JobId> = delta.jobs.iter().filter_map(left_home).collect();
-        let homes = overdue_homes(&before, self.now);
+        let homes = overdue_homes(&before, self.now, self.opened_at);
         let by_move = overdue.iter().filter(|(id, _)| moved.contains(&id.slot)).map(|&(_, slot)| slot);
         let by_home = homes.iter().filter(|(id, _)| homeless.contains(id)).map(|&(_, slot)| slot);
         let lost: BTreeSet<u32> = by_move.chain(by_home).collect();
@@ -230,12 +230,12 @@ impl Twin {
 }
 
 /// Allocations of unreachable machines whose time is over, with their machines.
-pub(crate) fn overdue(picture: &Picture, now: LogTime) -> Vec<(AllocationId, u32)> {
+pub(crate) fn overdue(picture: &Picture, now: LogTime, opened_at: LogTime) -> Vec<(AllocationId, u32)> {
     let mut overdue = Vec::new();
     for (&id, found) in picture.allocations.iter().filter(|(_, found)| found.state.is_active()) {
         let machine = &picture.machines[&found.machine];
         let after = picture.jobs[&found.job].shape.groups[usize::from(found.group)].lost_after_micros;
-        let over = after.is_some_and(|after| machine.since.plus_micros(after) <= now);
+        let over = after.is_some_and(|after| machine.since.max(opened_at).plus_micros(after) <= now);
         if machine.state == MachineState::Unreachable && over {
             overdue.push((id, found.machine));
         }
@@ -252,14 +252,14 @@ fn left_home(change: &JobChange) -> Option<JobId> {
 }
 
 /// Jobs that run nothing and whose shared machine was unreachable too long, with it.
-fn overdue_homes(picture: &Picture, now: LogTime) -> Vec<(JobId, u32)> {
+fn overdue_homes(picture: &Picture, now: LogTime, opened_at: LogTime) -> Vec<(JobId, u32)> {
     let mut overdue = Vec::new();
     for (&id, job) in picture.jobs.iter().filter(|(_, job)| !job.state.is_final()) {
         let Some(slot) = job.home else { continue };
         let runs = job.groups.iter().flat_map(|group| &group.tasks).any(|task| task.state == TaskState::Live);
         let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max().unwrap();
         let machine = &picture.machines[&slot];
-        let over = longest < i64::MAX && machine.since.plus_micros(longest) <= now;
+        let over = longest < i64::MAX && machine.since.max(opened_at).plus_micros(longest) <= now;
         if machine.state == MachineState::Unreachable && !runs && over {
             overdue.push((id, slot));
         }

@@ -41,6 +41,8 @@ pub(crate) struct Twin {
     pub(crate) shrunk: Vec<(u64, u32, Room)>,
     /// When machines were given up, in the last minute.
     pub(crate) given_up: Vec<LogTime>,
+    /// When the server opened: before, no agent could answer.
+    pub(crate) opened_at: LogTime,
     /// The core's ring forgets within these tests, so that it may find a base stale.
     pub(crate) ring_is_small: bool,
     /// Ids are never used twice.
@@ -59,6 +61,7 @@ impl Twin {
             job_events: Vec::new(),
             shrunk: Vec::new(),
             given_up: Vec::new(),
+            opened_at: LogTime::default(),
             ring_is_small,
             ids: BTreeSet::new(),
         }
@@ -102,6 +105,7 @@ impl Twin {
                 self.live.identity = identity.clone();
                 self.opened = self.next();
                 self.given_up = vec![self.live.time; self.live.given_up()];
+                self.opened_at = self.now;
                 Expected::Changed
             }
             Command::OpenSession { scheduler } => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
-use plenum_model::CellIdentity;
+use plenum_model::{CellIdentity, JobId};
 
 fn open_server(term: u64) -> Asked {
     let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term, custom_resources: Vec::new() };
@@ -135,6 +135,39 @@ fn from_a_checkpoint_on_what_was_granted_is_compared_and_not_where() {
     audit.begin_with(cell);
     wrong.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here"));
     assert_eq!(audit.violations[0].revision, Revision(2));
+}
+
+// What is due goes by when the server opened: a log that begins behind that was said to be wrong.
+#[test]
+fn from_a_checkpoint_on_nobody_knows_what_was_due() {
+    let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
+    let job = JobId { slot: 0, generation: 1 };
+    let asked = [open_server(1), submit(1), Asked::by_server(Command::StopJob(job)), Asked::by_server(Command::Tick)];
+    let times = [1, 1, 1, 4000].map(|seconds| seconds * 1_000_000);
+    let mut entries = Vec::new();
+    for (asked, micros) in asked.into_iter().zip(times) {
+        committer.handle(LogTime::from_micros(micros), Input::Request { ticket: None, asked });
+        while let Some(output) = committer.poll() {
+            let Output::Write(batch) = output else { continue };
+            entries.extend(v1::LogBatch::decode(batch.bytes).unwrap().entries);
+            committer.handle(LogTime::from_micros(micros), Input::Durable);
+        }
+    }
+    let late = CoreOptions { retire_after_micros: 5_000_000_000, ..CoreOptions::default() };
+    let logged = |time_micros| Origin {
+        core_options: Some(bounds::to_wire(&late)),
+        time_micros,
+        ..origin(plenum_core::CORE_VERSION)
+    };
+    for (known, violations) in [(0, 1), (3, 0)] {
+        let mut cell = Cell::default();
+        entries[..known].iter().for_each(|entry| cell.apply(&delta::decode(entry.delta.clone()).unwrap()).unwrap());
+        let mut audit = Audit::default();
+        audit.begin_with(cell);
+        entries.iter().zip(times).for_each(|(entry, micros)| audit.entry(entry, &logged(micros), "here"));
+        let found: Vec<_> = audit.violations.iter().map(|violation| violation.revision).collect();
+        assert_eq!(found, vec![Revision(4); violations]);
+    }
 }
 
 #[test]
