@@ -169,6 +169,16 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
     let pause = |name: &str| cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", name]);
     pause("bacth").says(0, &["has never seen a scheduler named \"bacth\""]);
     pause("a b").says(2, &["error[USAGE]"]);
+    let set = |more: &[&str]| {
+        cell.stage.run(&[&["--addr", &cell.server.address, "scheduler", "set", "batch"], more].concat())
+    };
+    assert!(set(&["--evict", "no"]).out.contains("batch: has these rights from now on"));
+    assert!(set(&["--priority", "4"]).out.contains("batch: has these rights from now on"));
+    assert!(set(&["--priority", "4", "--evict", "no"]).out.contains("batch: has these rights already"));
+    assert_eq!((&batch()["evicts"], &batch()["priority"]), (&json!(false), &json!(4)));
+    set(&["--evict", "maybe"]).says(2, &["expected yes or no"]);
+    set(&["--priority", "101"]).says(2, &["101 is not in 1..=100"]);
+    set(&[]).says(2, &["--evict <yes|no>"]);
     let quota = |more: &[&str]| cell.stage.run(&[&["--addr", &cell.server.address, "quota"], more].concat());
     quota(&["set", "A B", "--cpu", "1"]).says(2, &["error[USAGE]", "the namespace `A B`"]);
     quota(&["remove", "A B"]).says(2, &["error[USAGE]"]);

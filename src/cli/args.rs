@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// The cell state's server
     Server(Server),
-    /// Built-in schedulers, by name; or lists, pauses and resumes schedulers
+    /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers
     Scheduler(Scheduler),
     /// The agent of this machine
     Agent(Agent),

@@ -1,6 +1,6 @@
-//! `plenum quota`, `plenum partition`, `plenum scheduler list|pause|resume` and `plenum hold`: who may have how much, and where.
+//! `plenum quota`, `plenum partition`, `plenum scheduler list|pause|resume|set` and `plenum hold`: who may have how much, and where.
 
-use plenum_proto::v1::{ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, StatusRequest};
+use plenum_proto::v1::{ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights, StatusRequest};
 
 use super::{
     Context,
@@ -119,6 +119,12 @@ pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<
         }
         Schedulers::Pause { name } => pause(context, name, true).await,
         Schedulers::Resume { name } => pause(context, name, false).await,
+        Schedulers::Set { name, evict, priority } => {
+            named("scheduler's name", &name)?;
+            let request = SetRights { scheduler: name.clone(), evicts: evict, priority };
+            let answer = context.connect().await?.govern().set_rights(request).await?.into_inner();
+            tell_change(context, &answer, &name, "has these rights from now on", "has these rights already")
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Row for PartitionView {
 
 impl Row for SchedulerView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE"], &["SESSIONS"])
+        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE"], &["SESSIONS", "EVICTS", "PRIORITY"])
     }
 
     fn cells(&self) -> Vec<String> {
@@ -124,6 +124,8 @@ impl Row for SchedulerView {
                 Some(connected) => format!("{connected}/{}", self.sessions),
                 None => self.sessions.to_string(),
             },
+            or_dash(self.evicts.map(|evicts| if evicts { "yes" } else { "no" }).unwrap_or_default()),
+            self.priority.to_string(),
         ]
     }
 
@@ -134,6 +136,8 @@ impl Row for SchedulerView {
             "paused": self.paused,
             "sessions": self.sessions,
             "connected": self.connected,
+            "evicts": self.evicts,
+            "priority": self.priority,
             "jobs": self.jobs,
             "waiting_tasks": self.waiting_tasks,
             "live_tasks": self.live_tasks,

@@ -131,6 +131,7 @@ fn obstacle(refusal: &Refusal) -> String {
         RefusalReason::NotPermitted => "the principal may not do this",
         RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
         RefusalReason::OtherScheduler => "the job belongs to another scheduler",
+        RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
     };
     words.to_owned()
 }

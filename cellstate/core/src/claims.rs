@@ -33,11 +33,22 @@ struct Terms<'a> {
     /// Devices or ports are declared, or victims are named.
     asks_for_more: bool,
     victims: Victims,
+    /// Victims that the scheduler named and may not evict.
+    spared: Victims,
 }
 
 impl Terms<'_> {
     fn victims_on(&self, machine: u32) -> &[AllocationId] {
         self.victims.get(&machine).map_or(&[], Vec::as_slice)
+    }
+
+    /// What to say of a claim that its scheduler wanted to evict somebody for.
+    fn as_permitted(&self, machine: u32, trouble: Trouble) -> Trouble {
+        let room = matches!(trouble, Trouble::Machine(Obstacle::NoRoom(_) | Obstacle::Device(_) | Obstacle::Port(_)));
+        if room && self.spared.contains_key(&machine) {
+            return Trouble::Never(RefusalKind::Permission, RefusalReason::MayNotEvict);
+        }
+        trouble
     }
 }
 
@@ -89,7 +100,9 @@ impl Resolver<'_> {
         let constrained = !shape.constraints.is_empty();
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
         self.allowance = self.allowance(job, shape.resources);
-        let victims = victims_by_machine(placement);
+        let named = victims_by_machine(placement);
+        let evicts = named.is_empty() || cell.rights_of(&self.session.scheduler).evicts;
+        let (victims, spared) = if evicts { (named, Victims::new()) } else { (Victims::new(), named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
         Ok(Terms {
             job,
@@ -102,6 +115,7 @@ impl Resolver<'_> {
             is_counted: GroupCounts::are_needed_by(shape),
             asks_for_more: !(shape.devices.is_empty() && shape.ports.is_empty() && victims.is_empty()),
             victims,
+            spared,
         })
     }
 
@@ -161,6 +175,7 @@ impl Resolver<'_> {
             let (machine, extra) = match judged {
                 Ok(judged) => judged,
                 Err(trouble) => {
+                    let trouble = terms.as_permitted(machine, trouble);
                     let facts = self.judge(txn).facts(trouble, &self.about(&terms, machine));
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
                     continue;

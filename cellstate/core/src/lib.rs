@@ -281,6 +281,7 @@ impl Core {
             Command::SetPartition { name, partition } => self.set_partition(name, partition.as_ref(), now),
             Command::AdoptUnknown { machine, allocation } => self.adopt_unknown(*machine, *allocation, now),
             Command::PauseScheduler { scheduler, paused } => self.pause_scheduler(scheduler, *paused, now),
+            Command::SetRights { scheduler, evicts, priority } => self.set_rights(scheduler, *evicts, *priority, now),
         }
     }
 

@@ -51,7 +51,7 @@ impl Trouble {
     pub(crate) fn is_of_the_machine(self) -> bool {
         match self {
             Self::Machine(_) | Self::NewMachine(..) | Self::Changed(_) => true,
-            Self::Never(_, reason) => reason == RefusalReason::NotPermitted,
+            Self::Never(_, reason) => matches!(reason, RefusalReason::NotPermitted | RefusalReason::MayNotEvict),
             Self::NotWanted(_)
             | Self::Taken(_)
             | Self::Job(_)

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    CellIdentity, LogTime, Rejection, RejectionCode, Request, SessionChange, SessionId, session::NUMBERS_KEPT,
+    CellIdentity, LogTime, Rejection, RejectionCode, Request, Rights, SessionChange, SessionId, session::NUMBERS_KEPT,
 };
 
 use crate::{Core, Handled, Verdict, accepted};
 
 const _: () = assert!(NUMBERS_KEPT == 256, "documented in the protocol");
 
-/// Most names of schedulers that can be paused at once: far more than a cell has.
+/// Most names of schedulers that can be paused at once, or be granted something unusual: far more than a cell has.
 const PAUSED_MAX: usize = 4096;
 
 impl Core {
@@ -77,6 +77,34 @@ impl Core {
         }
         let mut delta = self.draft(now);
         delta.paused.push((scheduler.clone(), paused));
+        Ok(Verdict::Change(accepted(0, 0), delta))
+    }
+
+    /// Grants a scheduler something, or no more. What it placed stays. A name that nobody used yet may have rights too.
+    pub(crate) fn set_rights(
+        &mut self,
+        scheduler: &Arc<str>,
+        evicts: Option<bool>,
+        priority: Option<u8>,
+        now: LogTime,
+    ) -> Handled {
+        let before = self.cell.rights_of(scheduler);
+        let rights = Rights { evicts: evicts.unwrap_or(before.evicts), priority: priority.unwrap_or(before.priority) };
+        if !(1..=Rights::PRIORITY_MAX).contains(&rights.priority) {
+            let message = format!("priority {}; expected 1 to {}", rights.priority, Rights::PRIORITY_MAX);
+            return Err(Rejection::new(RejectionCode::InvalidRequest, message));
+        }
+        if rights == before {
+            return Ok(Verdict::Answer(accepted(0, 0)));
+        }
+        if before == Rights::default() && self.cell.rights().len() >= PAUSED_MAX {
+            let message = format!(
+                "at most {PAUSED_MAX} schedulers can be granted something unusual at once; give some the usual rights again"
+            );
+            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        }
+        let mut delta = self.draft(now);
+        delta.rights.push((scheduler.clone(), rights));
         Ok(Verdict::Change(accepted(0, 0), delta))
     }
 

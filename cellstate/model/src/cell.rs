@@ -23,8 +23,8 @@ use crate::alike::Alike;
 use crate::name_index::NameIndex;
 use crate::{
     AllocationExtra, AllocationRow, Attributes, CellIdentity, GroupRow, Hold, Job, JobId, LogTime, Machine, MachineRow,
-    Paged, Partition, Quota, Resources, Revision, Session, SessionId, StatusByte, TaskPast, TaskState, UnknownId,
-    UnknownTask,
+    Paged, Partition, Quota, Resources, Revision, Rights, Session, SessionId, StatusByte, TaskPast, TaskState,
+    UnknownId, UnknownTask,
 };
 
 /// Rows a page of each table. What a grant or a stop writes is small and dense, so that a copy costs little.
@@ -117,6 +117,8 @@ pub struct Cell {
     pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
     pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
     pub(crate) paused: Arc<BTreeSet<Arc<str>>>,
+    /// Of schedulers that are granted something else than usual.
+    pub(crate) rights: Arc<BTreeMap<Arc<str>, Rights>>,
 }
 
 /// The name of the machine in a slot; empty where none is.

@@ -159,6 +159,15 @@ pub enum Command {
         /// Paused, or not.
         paused: bool,
     },
+    /// Sets what a scheduler is granted.
+    SetRights {
+        /// Whose.
+        scheduler: Arc<str>,
+        /// Whether it may evict; `None`: as it was.
+        evicts: Option<bool>,
+        /// Its priority; `None`: as it was.
+        priority: Option<u8>,
+    },
 }
 
 /// An allocation that an agent has traces of.

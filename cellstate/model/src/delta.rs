@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     AllocationId, AllocationState, AllocationStatus, Device, Hold, Job, JobId, JobState, LogTime, Machine, MachineId,
-    Partition, Port, Quota, Resources, Revision, SessionId, TakeOver, TaskState, UnknownId, UnknownTask,
+    Partition, Port, Quota, Resources, Revision, Rights, SessionId, TakeOver, TaskState, UnknownId, UnknownTask,
 };
 
 /// What one command changed, in the order in which it is applied.
@@ -50,6 +50,8 @@ pub struct Delta {
     pub unknown: Vec<(UnknownId, Option<Arc<UnknownTask>>)>,
     /// Schedulers that are kept out, or no more.
     pub paused: Vec<(Arc<str>, bool)>,
+    /// What schedulers are granted now.
+    pub rights: Vec<(Arc<str>, Rights)>,
 }
 
 impl Delta {

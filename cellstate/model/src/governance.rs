@@ -159,6 +159,27 @@ impl Partition {
     }
 }
 
+/// What a scheduler is granted, beside what its role may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Whether it may evict allocations of lower bands.
+    pub evicts: bool,
+    /// How many turns its requests get at the resolver for one of a usual scheduler's: 1, or more. At most [`Rights::PRIORITY_MAX`].
+    pub priority: u8,
+}
+
+impl Rights {
+    /// The highest priority.
+    pub const PRIORITY_MAX: u8 = 100;
+}
+
+impl Default for Rights {
+    /// What a scheduler has of which nobody said anything.
+    fn default() -> Self {
+        Self { evicts: true, priority: 1 }
+    }
+}
+
 /// Which unknown task: where it runs, and what its agent calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnknownId {

@@ -37,7 +37,7 @@ pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{DeviceChoice, DeviceRoom, PortChoice, choose_devices, device_rooms, devices_satisfy};
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
-pub use governance::{GivenBack, Hold, Partition, Quota, Sum, UnknownId, UnknownTask};
+pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
     last_of,

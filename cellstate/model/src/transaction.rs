@@ -275,6 +275,8 @@ pub enum RefusalReason {
     Predecessor,
     /// The job belongs to another scheduler.
     OtherScheduler,
+    /// Somebody would have to be evicted, and the scheduler may not do that.
+    MayNotEvict,
 }
 
 /// A refused claim, with the facts that a scheduler needs to try again.

@@ -118,6 +118,12 @@ impl Principal {
         }
     }
 
+    /// How the requests of a scheduler with this name of its own are signed.
+    #[must_use]
+    pub(crate) fn of_scheduler(name: &str) -> Arc<str> {
+        format!("{}/{name}", Role::Scheduler.as_str()).into()
+    }
+
     /// As it is written, and logged.
     #[must_use]
     pub fn text(&self) -> &Arc<str> {
@@ -262,6 +268,7 @@ const TABLE: &[Row] = table! {
         "SetPartition": OPERATORS,
         "ListPartitions": READERS,
         "PauseScheduler": OPERATORS,
+        "SetRights": OPERATORS,
         "ListSchedulers": READERS,
         "ListHolds": READERS,
         "ListUnknownTasks": READERS,

@@ -1,8 +1,9 @@
-//! Where requests wait for the resolver: bounded, fair between principals, and never blocking who asks.
+//! Where requests wait for the resolver: bounded, fair between principals by their priorities, and never blocking who asks.
 
 mod queue;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -213,6 +214,11 @@ impl Ingress {
     /// Whether nobody is let in any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.state.lock().stopping
+    }
+
+    /// Gives principals so many turns for one of the others; whoever is not among them has one.
+    pub(crate) fn set_priorities(&self, priorities: BTreeMap<Arc<str>, u8>) {
+        self.state.lock().queue.set_priorities(priorities);
     }
 
     /// Requests that wait.

@@ -7,7 +7,7 @@ use plenum_model::{CellIdentity, Command, JobShape, Partition, Request, SessionI
 use prost::Message;
 
 use super::delta::wire::{Column, VARINT_BYTES_MAX, delimited_bytes, put_length, varint_bytes, zigzag};
-use super::governance::partition;
+use super::governance::{partition, priority};
 use super::jobs::submission;
 use super::machines::{Reasons, attributes_to_wire, register, reported, unfit, unfit_to_wire};
 use super::resources::{list, resources};
@@ -198,6 +198,11 @@ fn ask(command: &Command) -> Ask {
         Command::PauseScheduler { scheduler, paused } => {
             Ask::PauseScheduler(v1::PauseScheduler { scheduler: scheduler.to_string(), paused: *paused })
         }
+        Command::SetRights { scheduler, evicts, priority } => Ask::SetRights(v1::SetRights {
+            scheduler: scheduler.to_string(),
+            evicts: *evicts,
+            priority: priority.map(u32::from),
+        }),
         Command::Tick => Ask::Tick(v1::Tick {}),
     }
 }
@@ -273,6 +278,11 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
         Ask::PauseScheduler(wire) => Command::PauseScheduler {
             scheduler: names::name("pause_scheduler.scheduler", &wire.scheduler)?,
             paused: wire.paused,
+        },
+        Ask::SetRights(wire) => Command::SetRights {
+            scheduler: names::name("set_rights.scheduler", &wire.scheduler)?,
+            evicts: wire.evicts,
+            priority: wire.priority.map(|found| priority("set_rights.priority", found)).transpose()?,
         },
     })
 }

@@ -74,7 +74,7 @@ enums! {
         JobVersion = JobVersion, ResourcesDiffer = ResourcesDiffer, MachineChanged = MachineChanged,
         MinimumMissed = MinimumMissed, GuardFailed = GuardFailed, DeviceTaken = DeviceTaken, PortTaken = PortTaken,
         SpreadLimit = SpreadLimit, PerMachineLimit = PerMachineLimit, QuotaExceeded = QuotaExceeded,
-        NotPermitted = NotPermitted, Predecessor = Predecessor, OtherScheduler = OtherScheduler,
+        NotPermitted = NotPermitted, Predecessor = Predecessor, OtherScheduler = OtherScheduler, MayNotEvict = MayNotEvict,
     }
     Operator {
         Equal = Equal, NotEqual = NotEqual, Less = Less, LessOrEqual = LessOrEqual, Greater = Greater,

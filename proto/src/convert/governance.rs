@@ -1,9 +1,9 @@
-//! Quotas, holds, partitions, unknown tasks and paused schedulers.
+//! Quotas, holds, partitions, unknown tasks, paused schedulers and rights.
 
 use std::sync::Arc;
 
 use plenum_model::{
-    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, Hold, JobId, LogTime, Partition, Quota, Revision, TaskTraces,
+    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, Hold, JobId, LogTime, Partition, Quota, Revision, Rights, TaskTraces,
     UnknownId, UnknownTask,
 };
 
@@ -162,4 +162,20 @@ pub(super) fn paused_to_wire(scheduler: &str, paused: bool) -> v1::PausedChange 
 
 pub(super) fn paused_from_wire(wire: v1::PausedChange) -> Result<(Arc<str>, bool), Invalid> {
     Ok((names::name("scheduler", &wire.scheduler)?, wire.paused))
+}
+
+pub(super) fn rights_to_wire(scheduler: &str, rights: Rights) -> v1::RightsChange {
+    let Rights { evicts, priority } = rights;
+    v1::RightsChange { scheduler: scheduler.to_owned(), evicts, priority: priority.into() }
+}
+
+pub(super) fn rights_from_wire(wire: v1::RightsChange) -> Result<(Arc<str>, Rights), Invalid> {
+    let rights = Rights { evicts: wire.evicts, priority: priority("priority", wire.priority)? };
+    Ok((names::name("scheduler", &wire.scheduler)?, rights))
+}
+
+/// Reads a scheduler's priority.
+pub(super) fn priority(field: &'static str, found: u32) -> Result<u8, Invalid> {
+    let narrow = u8::try_from(found).ok().filter(|priority| (1..=Rights::PRIORITY_MAX).contains(priority));
+    narrow.ok_or_else(|| Invalid::new(field, format!("1 to {}", Rights::PRIORITY_MAX), found))
 }

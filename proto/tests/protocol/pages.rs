@@ -219,7 +219,7 @@ fn the_worlds_of_these_tests_have_something_of_everything() {
     assert!(cell.sessions().any(|session| !session.decided.is_empty()));
     assert!(cell.holds().any(|(_, hold)| !hold.machines.is_empty()));
     assert!(cell.quotas().len() > 1 && cell.partitions().len() > 1 && cell.unknown_tasks().len() > 1);
-    assert!(cell.paused().next().is_some());
+    assert!(cell.paused().next().is_some() && cell.rights().len() > 0);
 }
 
 /// All of it was in the page `Meta` once, which had no bound then: a cell with some hundred thousand unknown tasks had neither checkpoints nor backups.

@@ -139,6 +139,7 @@ fn without(delta: Delta, sections: Sections) -> Delta {
         shapes: delta.shapes,
         reshaped: delta.reshaped,
         renamed: delta.renamed,
+        rights: delta.rights,
         ..Delta::new(delta.revision, delta.time)
     };
     if has(v1::Section::Machines) {

@@ -386,6 +386,8 @@ fn short_command() -> impl Strategy<Value = Command> {
         (name(), option::of(partition())).prop_map(|(name, partition)| Command::SetPartition { name, partition }),
         (machine_id(), allocation_id()).prop_map(|(machine, allocation)| Command::AdoptUnknown { machine, allocation }),
         (name(), any::<bool>()).prop_map(|(scheduler, paused)| Command::PauseScheduler { scheduler, paused }),
+        (name(), option::of(any::<bool>()), option::of(1_u8..=100))
+            .prop_map(|(scheduler, evicts, priority)| Command::SetRights { scheduler, evicts, priority }),
     ]
 }
 
@@ -616,6 +618,7 @@ pub(crate) fn delta() -> impl Strategy<Value = Delta> {
         vec((name(), option::of(partition())), 0..2),
         vec(unknown(), 0..2),
         vec((name(), any::<bool>()), 0..2),
+        vec((name(), (any::<bool>(), 1_u8..=100).prop_map(|(evicts, priority)| Rights { evicts, priority })), 0..2),
     );
     (header, rows, small, governance).prop_map(|(header, rows, small, governance)| Delta {
         quotas: governance.0,
@@ -623,6 +626,7 @@ pub(crate) fn delta() -> impl Strategy<Value = Delta> {
         partitions: governance.2,
         unknown: governance.3,
         paused: governance.4,
+        rights: governance.5,
         revision: Revision(header.0),
         time: header.1,
         cell: header.2,

@@ -124,7 +124,7 @@ impl Plan {
     }
 
     /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
-    /// named, only of lower bands, and only until the claims fit.
+    /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`).
     pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
         self.last(|placement| placement.preemptions.push(Preemption { machine, victim }))
     }

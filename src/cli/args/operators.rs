@@ -6,7 +6,7 @@ use plenum_proto::v1::At;
 use super::Listing;
 use crate::cli::at::parse_at;
 
-/// `plenum scheduler list|pause|resume`
+/// `plenum scheduler list|pause|resume|set`
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Schedulers {
     /// Lists schedulers, built-in and others
@@ -21,6 +21,26 @@ pub(crate) enum Schedulers {
         /// The scheduler's name
         name: String,
     },
+    /// Sets what a scheduler is granted: what is not named stays as it was
+    #[command(group = clap::ArgGroup::new("rights").required(true).multiple(true))]
+    Set {
+        /// The scheduler's name
+        name: String,
+        /// Whether it may evict tasks of lower bands of priority: `yes` (usual) or `no`
+        #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no)]
+        evict: Option<bool>,
+        /// How many turns its transactions get for one of a usual scheduler's: 1 (usual) to 100
+        #[arg(long, value_name = "N", group = "rights", value_parser = clap::value_parser!(u32).range(1..=100))]
+        priority: Option<u32>,
+    },
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("expected yes or no".to_owned()),
+    }
 }
 
 /// `plenum quota`

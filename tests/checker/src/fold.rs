@@ -407,6 +407,9 @@ impl Picture {
                 self.paused.remove(&row.scheduler);
             }
         }
+        for row in &delta.rights {
+            self.give_rights(row);
+        }
     }
 }
 

@@ -42,6 +42,7 @@ fn restore_meta(picture: &mut Picture, meta: &v1::MetaPage) {
     picture.scheduler_names.clone_from(&meta.scheduler_names);
     picture.shapes.clone_from(&meta.shapes);
     picture.paused = meta.paused.iter().cloned().collect();
+    meta.rights.iter().for_each(|row| picture.give_rights(row));
 }
 
 /// `rows` are those of groups, tasks and allocations so far: pages come in order, so the next page begins there.

@@ -134,6 +134,8 @@ pub struct Picture {
     pub unknown_tasks: BTreeMap<(u32, u64), v1::UnknownTaskChange>,
     /// Names of schedulers that are paused.
     pub paused: BTreeSet<String>,
+    /// Schedulers that are granted something unusual: whether they may evict, and their priority.
+    pub rights: BTreeMap<String, (bool, u32)>,
     /// Slots of live allocations, by slot of the machine.
     pub by_machine: BTreeMap<u32, BTreeSet<u32>>,
 }
@@ -198,6 +200,14 @@ impl Picture {
         self.tasks.get(&(base + task)).copied().unwrap_or_default()
     }
 
+    /// What a scheduler is granted from now on.
+    pub(crate) fn give_rights(&mut self, row: &v1::RightsChange) {
+        match (row.evicts, row.priority) {
+            (true, 1) => drop(self.rights.remove(&row.scheduler)),
+            unusual => drop(self.rights.insert(row.scheduler.clone(), unusual)),
+        }
+    }
+
     /// Where two pictures first differ, in words; `None` if they are equal.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
@@ -207,6 +217,7 @@ impl Picture {
             ("names of schedulers", format!("{:?}", self.scheduler_names), format!("{:?}", other.scheduler_names)),
             ("shapes", format!("{:?}", self.shapes), format!("{:?}", other.shapes)),
             ("paused schedulers", format!("{:?}", self.paused), format!("{:?}", other.paused)),
+            ("rights of schedulers", format!("{:?}", self.rights), format!("{:?}", other.rights)),
         ];
         let scalar = scalars.into_iter().find(|(_, left, right)| left != right);
         scalar

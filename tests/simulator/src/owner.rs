@@ -252,7 +252,11 @@ impl Owner {
                 let deadline = lays_down.then(|| cell.time().plus_micros(micros));
                 Command::DrainMachine { machine, deadline }
             }
-            12 => Command::PauseScheduler { scheduler: name.into(), paused: lays_down },
+            12 if millis.is_multiple_of(2) => Command::PauseScheduler { scheduler: name.into(), paused: lays_down },
+            12 => {
+                let priority = Some(if lays_down { 7 } else { 1 });
+                Command::SetRights { scheduler: name.into(), evicts: Some(!lays_down), priority }
+            }
             13 | 14 => {
                 let mut limits = Quota::default().limits;
                 limits[0] = Some(millis);
@@ -288,6 +292,11 @@ impl Owner {
         }
         let pauses = cell.paused().map(|scheduler| (scheduler.clone(), false));
         commands.extend(pauses.map(|(scheduler, paused)| Command::PauseScheduler { scheduler, paused }));
+        commands.extend(cell.rights().map(|(scheduler, _)| Command::SetRights {
+            scheduler: scheduler.clone(),
+            evicts: Some(true),
+            priority: Some(1),
+        }));
         let quotas = cell.quotas().map(|(namespace, _)| namespace.clone());
         commands.extend(quotas.map(|namespace| Command::SetQuota { namespace, limit: None }));
         if cell.partition(PARTITION).is_some() {

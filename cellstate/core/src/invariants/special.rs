@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationState, Cell, Delta, Device, GroupCounts, Resources, Revision, TakeOver,
-    device_rooms,
+    AllocationId, AllocationRef, AllocationState, Cell, Delta, Device, Grants, GroupCounts, Resources, Revision,
+    TakeOver, device_rooms,
 };
 
 use super::Violation;
@@ -159,9 +159,16 @@ pub fn invariant_victims_make_room_for_their_betters(
         let successors = delta.grants.iter().filter(|grants| {
             grants.extras.iter().flat_map(|extra| &extra.takes_over).any(|entry| entry.victim == victim.id)
         });
-        let mut bands = successors.map(|grants| band(grants.job)).peekable();
+        let mut bands = successors.clone().map(|grants| band(grants.job)).peekable();
         if bands.peek().is_none() {
             return Err(broken(delta.revision, &victim, "is evicted for nobody"));
+        }
+        let evicts = |grants: &&Grants| {
+            let job = before.job(grants.job);
+            job.is_none_or(|job| before.rights_of(&job.shape.scheduler).evicts)
+        };
+        if !successors.clone().any(|grants| evicts(&grants)) {
+            return Err(broken(delta.revision, &victim, "is evicted by a scheduler that may not evict"));
         }
         if bands.all(|successor| successor <= band(victim.row.job())) {
             return Err(broken(delta.revision, &victim, "is evicted for one that is not of a higher band"));

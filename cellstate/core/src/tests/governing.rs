@@ -464,6 +464,44 @@ fn a_recurring_job_that_was_scaled_to_nothing_is_not_launched() {
 
 // The victim's part of the quota was not seen: its better was refused though nothing would have grown.
 #[test]
+fn a_scheduler_that_may_not_evict_gets_what_is_free_and_no_more() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job low by batch tasks=2 cpu=3000 prio=10
+        job high by ml tasks=3 cpu=2000 prio=90
+        job small by ml tasks=1 cpu=1000 prio=90
+        batch: claim low[0]@m1 low[1]@m2
+        rights ml evicts=no
+        rights ml evicts=no
+        ml: claim high[0]@m1 victim=low[0]
+        ml: claim high[0]@m1
+        ml: claim small[0]@m1 victim=low[0]
+        show low[0]
+        restart
+        ml: claim high[0]@m1 victim=low[0] or=m2
+        rights ml priority=4
+        rights ml priority=101
+        rights ml evicts=yes
+        ml: claim high[0]@m1 victim=low[0]
+        show low[0]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted
+        ml: refused; high[0] permission MayNotEvict
+        ml: refused; high[0] misfit NoRoom short cpu_millis 1000
+        ml: committed; small[0] granted
+        low[0] Granted
+        ml: refused; high[0] permission MayNotEvict
+        INVALID_REQUEST: priority 101; expected 1 to 100
+        ml: committed; high[0] granted over low[0] 2000
+        low[0] Evicting
+        ",
+    );
+}
+
+#[test]
 fn a_claim_may_have_the_quota_of_whom_it_evicts_and_no_more() {
     check(
         "

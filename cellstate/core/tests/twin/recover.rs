@@ -39,6 +39,7 @@ pub(crate) fn recovered(cell: &Cell) -> Cell {
         partitions: cell.partitions().map(|(name, partition)| (name.clone(), partition.clone())).collect(),
         unknown: cell.unknown_tasks().map(|(id, task)| (id, task.clone())).collect(),
         paused: cell.paused().cloned().collect(),
+        rights: cell.rights().map(|(name, rights)| (name.clone(), *rights)).collect(),
     });
     restore.finish().unwrap()
 }

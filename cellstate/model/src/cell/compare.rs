@@ -51,6 +51,7 @@ impl Cell {
             .or_else(|| (self.partitions != other.partitions).then(|| "partitions".into()))
             .or_else(|| (self.unknown != other.unknown).then(|| "unknown tasks".into()))
             .or_else(|| (self.paused != other.paused).then(|| "paused schedulers".into()))
+            .or_else(|| (self.rights != other.rights).then(|| "rights of schedulers".into()))
             .or_else(|| (self.sessions != other.sessions).then(|| "sessions".into()))
             .or_else(|| (self.jobs_by_name != other.jobs_by_name).then(|| "names of jobs".into()))
             .or_else(|| self.unnamed().or_else(|| other.unnamed()))

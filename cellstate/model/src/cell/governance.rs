@@ -1,4 +1,4 @@
-//! Folding and reading quotas, holds, partitions, unknown tasks and paused schedulers.
+//! Folding and reading quotas, holds, partitions, unknown tasks, paused schedulers and their rights.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use super::Cell;
 use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::{
-    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Room, Sum, TaskState, UnknownId,
-    UnknownTask,
+    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Rights, Room, Sum, TaskState,
+    UnknownId, UnknownTask,
 };
 
 /// Who holds room on a machine, and how much all of them do: a claim looks at the sum, and not at a thousand holds.
@@ -65,6 +65,10 @@ impl Cell {
             } else {
                 all.remove(scheduler)
             };
+        }
+        for (scheduler, rights) in &delta.rights {
+            let unusual = Some(*rights).filter(|rights| *rights != Rights::default());
+            put(Arc::make_mut(&mut self.rights), scheduler.clone(), unusual);
         }
         Ok(())
     }
@@ -208,6 +212,17 @@ impl Cell {
     /// All schedulers that are kept out, by name.
     pub fn paused(&self) -> impl Iterator<Item = &Arc<str>> {
         self.paused.iter()
+    }
+
+    /// What a scheduler is granted.
+    #[must_use]
+    pub fn rights_of(&self, scheduler: &str) -> Rights {
+        self.rights.get(scheduler).copied().unwrap_or_default()
+    }
+
+    /// All schedulers that are granted something else than usual, by name.
+    pub fn rights(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Rights)> {
+        self.rights.iter()
     }
 }
 

@@ -8,8 +8,8 @@ use super::{Cell, JobSlot, JobsByName, MachineSlot};
 use crate::delta::Subject;
 use crate::{
     AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job,
-    JobId, LogTime, Machine, MachineId, MachineRow, Partition, Quota, Resources, Revision, Session, TaskPast, TaskRow,
-    TaskState, UnknownId, UnknownTask,
+    JobId, LogTime, Machine, MachineId, MachineRow, Partition, Quota, Resources, Revision, Rights, Session, TaskPast,
+    TaskRow, TaskState, UnknownId, UnknownTask,
 };
 
 /// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
@@ -35,6 +35,8 @@ pub struct Governance {
     pub unknown: Vec<(UnknownId, Arc<UnknownTask>)>,
     /// Names of schedulers that are kept out.
     pub paused: Vec<Arc<str>>,
+    /// Of schedulers, by name.
+    pub rights: Vec<(Arc<str>, Rights)>,
 }
 
 /// One row of the table of allocations.
@@ -135,7 +137,7 @@ impl Restore {
         }
     }
 
-    /// Quotas, holds, partitions, unknown tasks and paused schedulers.
+    /// Quotas, holds, partitions, unknown tasks, paused schedulers and rights.
     pub fn governance(&mut self, governance: Governance) {
         self.governance = governance;
     }
@@ -159,6 +161,7 @@ impl Restore {
         cell.quotas = Arc::new(governance.quotas.into_iter().collect());
         cell.partitions = Arc::new(governance.partitions.into_iter().collect());
         cell.paused = Arc::new(governance.paused.into_iter().collect());
+        cell.rights = Arc::new(governance.rights.into_iter().collect());
         governance.holds.iter().for_each(|(job, hold)| cell.put_hold(*job, Some(hold)));
         for (id, task) in governance.unknown {
             let there = cell.put_unknown(id, Some(&task)).is_ok();

@@ -1,10 +1,11 @@
-//! For operators: drains, quotas, partitions, paused schedulers, holds, and tasks that the cell does not know.
+//! For operators: drains, quotas, partitions, paused schedulers and rights, holds, and tasks that the cell does not know.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Sum, TaskState, UnknownId, UnknownTask,
+    AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId,
+    UnknownTask,
 };
 use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
@@ -130,6 +131,12 @@ impl v1::govern_server::Govern for GovernService {
         Ok(self.change(&request, command).await?)
     }
 
+    async fn set_rights(&self, request: Request<v1::SetRights>) -> Result<Response<v1::ChangeResponse>, Status> {
+        let ask = Ask::SetRights(request.get_ref().clone());
+        let command = plenum_proto::command::command(ask).map_err(Failure::from)?;
+        Ok(self.change(&request, command).await?)
+    }
+
     async fn list_schedulers(
         &self,
         request: Request<v1::ListRequest>,
@@ -232,16 +239,21 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
     view
 }
 
-/// Everybody who schedules: has a session, jobs, or is paused. Of the past nobody knows who was connected: `present` is none then.
+/// Everybody who schedules: has a session, jobs, unusual rights, or is paused. Of the past nobody knows who was connected: `present` is none then.
 fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
     let mut views: BTreeMap<String, v1::SchedulerView> = BTreeMap::new();
     let mut view = |name: &str, change: &mut dyn FnMut(&mut v1::SchedulerView)| {
         let connected = present.map(|_| 0);
-        let new = || v1::SchedulerView { name: name.to_owned(), connected, ..v1::SchedulerView::default() };
+        let new = || {
+            let Rights { evicts, priority } = cell.rights_of(name);
+            let (evicts, priority) = (Some(evicts), priority.into());
+            v1::SchedulerView { name: name.to_owned(), connected, evicts, priority, ..v1::SchedulerView::default() }
+        };
         change(views.entry(name.to_owned()).or_insert_with(new));
     };
     cell.scheduler_names().iter().for_each(|name| view(name, &mut |_| {}));
     cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
+    cell.rights().for_each(|(name, _)| view(name, &mut |_| {}));
     {
         let known = present.map(|shared| shared.sessions.lock());
         for session in cell.sessions() {

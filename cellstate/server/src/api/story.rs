@@ -419,6 +419,7 @@ fn command_word(ask: &v1::command::Ask) -> &'static str {
         Ask::SetPartition(_) => "set-partition",
         Ask::AdoptUnknown(_) => "adopt-unknown",
         Ask::PauseScheduler(_) => "pause-scheduler",
+        Ask::SetRights(_) => "set-rights",
     }
 }
 

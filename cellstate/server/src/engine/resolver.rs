@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use plenum_model::{Delta, LogTime};
+use plenum_model::{Command, Delta, LogTime};
 
 use super::held_back::{Change, Seen};
 use super::journal::Writer;
 use super::rest::Rest;
 use super::turns::step_forward;
+use crate::authorise::Principal;
 use crate::commit::{Batch, Committer, Input, Output, Published};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Arrival, Taken, Ticket};
@@ -53,6 +54,7 @@ impl Resolver {
     /// Decides until the server stops. Returns when everything that was decided is durable, or nothing can be any more.
     pub(crate) fn run(mut self) {
         step_forward();
+        self.set_priorities();
         // Taken and not decided yet, while a full batch waits for the one in flight.
         let mut pending: VecDeque<Arrival> = VecDeque::new();
         loop {
@@ -79,6 +81,13 @@ impl Resolver {
             // Who reads after this, the last checkpoint above all, finds everything.
             self.shared.picture.end(self.committer.undurable_cell().clone());
         }
+    }
+
+    /// Whose requests get more turns than those of others.
+    fn set_priorities(&self) {
+        let rights = self.committer.undurable_cell().rights();
+        let of_schedulers = rights.map(|(name, rights)| (Principal::of_scheduler(name), rights.priority));
+        self.shared.ingress.set_priorities(of_schedulers.collect());
     }
 
     /// When memory is to be given back, as nothing is left to do. Does so if it is time: in pieces, as somebody may ask meanwhile.
@@ -148,7 +157,11 @@ impl Resolver {
         let now = Instant::now();
         self.shared.metrics.queued(now.saturating_duration_since(arrival.since));
         let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
+        let grants = matches!(arrival.asked.request().command, Command::SetRights { .. });
         self.committer.handle(self.shared.clock.at(now), Input::Request { ticket, asked: arrival.asked });
+        if grants {
+            self.set_priorities();
+        }
         if let Some(durable) = self.shared.ingress.take_written() {
             self.written(durable);
         }

@@ -54,14 +54,18 @@ struct Own<T> {
     bytes: usize,
     /// What is left of its turns: a request larger than a turn waits for several.
     credit: usize,
+    /// Bytes of each of its turns.
+    turn: usize,
 }
 
 /// Requests in the order of their arrival within a principal, principals in turn: each turn is of as many bytes as everybody else's, so
-/// that large requests take no more of the resolver than small ones do.
+/// that large requests take no more of the resolver than small ones do; of more where a priority says so, and never of none.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     bounds: QueueBounds,
     principals: BTreeMap<Arc<str>, Own<T>>,
+    /// How many turns of others one of them is worth, where not one.
+    priorities: BTreeMap<Arc<str>, u8>,
     /// Principals with requests, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     requests: usize,
@@ -70,7 +74,14 @@ pub(crate) struct FairQueue<T> {
 
 impl<T> FairQueue<T> {
     pub(crate) fn new(bounds: QueueBounds) -> Self {
-        Self { bounds, principals: BTreeMap::new(), turns: VecDeque::new(), requests: 0, bytes: 0 }
+        Self {
+            bounds,
+            principals: BTreeMap::new(),
+            priorities: BTreeMap::new(),
+            turns: VecDeque::new(),
+            requests: 0,
+            bytes: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -96,7 +107,8 @@ impl<T> FairQueue<T> {
                 own.bytes += bytes;
             }
             None => {
-                let own = Own { waiting: VecDeque::from([(bytes, request)]), bytes, credit: 0 };
+                let turn = turn_bytes(&self.priorities, principal);
+                let own = Own { waiting: VecDeque::from([(bytes, request)]), bytes, credit: 0, turn };
                 self.principals.insert(principal.clone(), own);
                 self.turns.push_back(principal.clone());
             }
@@ -104,6 +116,14 @@ impl<T> FairQueue<T> {
         self.requests += 1;
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// From now on these principals have so many turns for one of the others.
+    pub(crate) fn set_priorities(&mut self, priorities: BTreeMap<Arc<str>, u8>) {
+        for (principal, own) in &mut self.principals {
+            own.turn = turn_bytes(&priorities, principal);
+        }
+        self.priorities = priorities;
     }
 
     /// Which bound of all principals together has no room for so many bytes.
@@ -137,11 +157,15 @@ impl<T> FairQueue<T> {
                 }
                 self.turns.pop_front();
             } else if taken.len() < most {
-                own.credit += TURN_BYTES;
+                own.credit += own.turn;
                 self.turns.rotate_left(1);
             }
         }
     }
+}
+
+fn turn_bytes(priorities: &BTreeMap<Arc<str>, u8>, principal: &Arc<str>) -> usize {
+    TURN_BYTES * usize::from(priorities.get(principal).copied().unwrap_or(1).max(1))
 }
 
 impl<T> Own<T> {
@@ -199,6 +223,22 @@ mod tests {
         queue.push(&bob, TURN_BYTES - REQUEST_BYTES, 11).unwrap();
         assert_eq!(drain(&mut queue), [0, 10, 1, 11, 2, 3]);
         assert!(queue.turns.is_empty() && queue.bytes == 0 && queue.principals.values().all(|own| own.bytes == 0));
+    }
+
+    #[test]
+    fn a_priority_is_so_many_turns_for_one_of_the_others_and_nobody_starves() {
+        let mut queue = queue(1000, 1 << 20, 1000);
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        queue.push(&ann, TURN_BYTES - REQUEST_BYTES, 0).unwrap();
+        queue.set_priorities(BTreeMap::from([(ann.clone(), 3)]));
+        (1..7).for_each(|number| queue.push(&ann, TURN_BYTES - REQUEST_BYTES, number).unwrap());
+        (10..13).for_each(|number| queue.push(&bob, TURN_BYTES - REQUEST_BYTES, number).unwrap());
+        assert_eq!(drain(&mut queue), [0, 1, 2, 10, 3, 4, 5, 11, 6, 12]);
+        // Also of who comes later, and until it is taken back.
+        queue.set_priorities(BTreeMap::from([(bob.clone(), 2)]));
+        (0..3).for_each(|number| queue.push(&ann, TURN_BYTES - REQUEST_BYTES, number).unwrap());
+        (10..13).for_each(|number| queue.push(&bob, TURN_BYTES - REQUEST_BYTES, number).unwrap());
+        assert_eq!(drain(&mut queue), [0, 10, 11, 1, 12, 2]);
     }
 
     #[test]

@@ -409,8 +409,20 @@ fn whatever_is_asked_each_batch_fits_a_frame_and_what_did_not_fit_has_left_no_tr
         assert!(told[what].0 > 0 && told[what].1 > 0, "{what}: {told:?}");
     }
     assert!(told["partition"].1 > 0, "{told:?}");
-    let others =
-        ["hold", "drain", "expire", "launch", "stop", "quota", "partition", "adopt", "pause", "cordon", "fitness"];
+    let others = [
+        "hold",
+        "drain",
+        "expire",
+        "launch",
+        "stop",
+        "quota",
+        "partition",
+        "adopt",
+        "pause",
+        "rights",
+        "cordon",
+        "fitness",
+    ];
     for what in others.into_iter().chain(["stop one", "open session", "close", "start"]) {
         assert!(told[what].0 > 0, "{what}: {told:?}");
     }

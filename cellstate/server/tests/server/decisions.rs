@@ -251,6 +251,7 @@ commands! {
     SetPartition,
     AdoptUnknown,
     PauseScheduler,
+    SetRights,
     ReportFitness,
 }
 
@@ -299,6 +300,7 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("NOT_PERMITTED", &["PERMISSION"]),
     ("PREDECESSOR", &["CONFLICT", "MISFIT", "STALE"]),
     ("OTHER_SCHEDULER", &["PERMISSION"]),
+    ("MAY_NOT_EVICT", &["PERMISSION"]),
 ];
 
 #[test]

@@ -84,6 +84,40 @@ async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_w
 
 // It was told as it is now: a scheduler that was away at night was shown as connected then.
 #[tokio::test]
+async fn what_a_scheduler_is_granted_is_listed_kept_over_a_restart_and_for_operators_to_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut govern = GovernClient::new(channel.clone());
+    let set = |evicts, priority| v1::SetRights { scheduler: "ml".into(), evicts, priority };
+    let first = govern.set_rights(set(Some(false), None)).await.unwrap().into_inner();
+    assert!(first.changed);
+    assert!(govern.set_rights(set(None, Some(7))).await.unwrap().into_inner().changed);
+    assert!(!govern.set_rights(set(Some(false), Some(7))).await.unwrap().into_inner().changed);
+    for wrong in [0, 101, 256 + 7] {
+        let refused = govern.set_rights(set(None, Some(wrong))).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let text = format!("set_rights.priority: expected 1 to 100, found {wrong}");
+        assert!(refused.message().contains(&text), "{}", refused.message());
+    }
+    let foreign = govern.set_rights(as_principal("scheduler/ml", set(Some(true), None))).await.unwrap_err();
+    assert_eq!(code(&foreign), "NOT_PERMITTED");
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let mut govern = GovernClient::new(connect(&server).await);
+    let rights = |rows: Vec<v1::SchedulerView>| rows.into_iter().map(|row| (row.name, row.evicts, row.priority)).next();
+    let listed = govern.list_schedulers(list()).await.unwrap().into_inner().schedulers;
+    assert_eq!(rights(listed), Some(("ml".to_owned(), Some(false), 7)));
+    let then = v1::At { revision: first.revision, ..v1::At::default() };
+    let listed = govern.list_schedulers(v1::ListRequest { at: Some(then), ..list() }).await.unwrap().into_inner();
+    assert_eq!(rights(listed.schedulers), Some(("ml".to_owned(), Some(false), 1)));
+    assert!(govern.set_rights(set(Some(true), Some(1))).await.unwrap().into_inner().changed);
+    assert_eq!(rights(govern.list_schedulers(list()).await.unwrap().into_inner().schedulers), None);
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn who_was_connected_in_the_past_is_not_made_up() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;

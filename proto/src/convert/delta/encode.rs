@@ -6,7 +6,9 @@ use bytes::{Bytes, BytesMut};
 use plenum_model::{Delta, End, Grants, Move, Resources};
 use prost::Message;
 
-use super::super::governance::{hold_to_wire, partition_to_wire, paused_to_wire, quota_to_wire, unknown_to_wire};
+use super::super::governance::{
+    hold_to_wire, partition_to_wire, paused_to_wire, quota_to_wire, rights_to_wire, unknown_to_wire,
+};
 use super::rows::{cell_to_wire, grant_extra_to_wire, job_change_to_wire, reasons, session_to_wire, task_changes};
 use super::wire::{Column, delimited_bytes, number_bytes, put_length, put_number, zigzag};
 use crate::sections::Sections;
@@ -146,9 +148,9 @@ fn put_unknown_and_paused(delta: &Delta, out: &mut BytesMut) {
     put(&wire, out);
 }
 
-/// What numbers stand for from now on.
+/// What numbers stand for, and what schedulers are granted, from now on.
 fn put_given_away(delta: &Delta, out: &mut BytesMut) {
-    if delta.reshaped.is_empty() && delta.renamed.is_empty() {
+    if delta.reshaped.is_empty() && delta.renamed.is_empty() && delta.rights.is_empty() {
         return;
     }
     let shape =
@@ -157,6 +159,7 @@ fn put_given_away(delta: &Delta, out: &mut BytesMut) {
     let wire = v1::Delta {
         reshaped: delta.reshaped.iter().map(shape).collect(),
         renamed: delta.renamed.iter().map(name).collect(),
+        rights: delta.rights.iter().map(|(scheduler, rights)| rights_to_wire(scheduler, *rights)).collect(),
         ..v1::Delta::default()
     };
     put(&wire, out);

@@ -9,7 +9,7 @@ use plenum_model::{
 };
 
 use super::super::governance::{
-    hold_from_wire, partition_from_wire, paused_from_wire, quota_from_wire, unknown_from_wire,
+    hold_from_wire, partition_from_wire, paused_from_wire, quota_from_wire, rights_from_wire, unknown_from_wire,
 };
 use super::super::{columns, each, required};
 use super::rows::{
@@ -66,6 +66,7 @@ impl TryFrom<v1::Delta> for Delta {
             partitions: each("partitions", wire.partitions, partition_from_wire)?,
             unknown: each("unknown_tasks", wire.unknown_tasks, unknown_from_wire)?,
             paused: each("paused", wire.paused, paused_from_wire)?,
+            rights: each("rights", wire.rights, rights_from_wire)?,
         })
     }
 }

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::super::delta::wire::{Column, put_length, put_number};
 use super::super::delta::{cell_to_wire, extra_to_wire, job_to_wire};
-use super::super::governance::{hold_to_wire, partition_to_wire, quota_to_wire, unknown_to_wire};
+use super::super::governance::{hold_to_wire, partition_to_wire, quota_to_wire, rights_to_wire, unknown_to_wire};
 use super::{Table, rows, rows_in_page};
 use crate::sections::Sections;
 use crate::v1;
@@ -90,6 +90,7 @@ fn meta(cell: &Cell, sections: Sections) -> v1::MetaPage {
         partition_rows: rows(cell, Table::Partitions),
         unknown_task_rows: rows(cell, Table::UnknownTasks),
         paused: cell.paused().filter(|_| tables).map(|name| name.to_string()).collect(),
+        rights: cell.rights().map(|(name, rights)| rights_to_wire(name, *rights)).collect(),
         ..v1::MetaPage::default()
     }
 }

@@ -14,7 +14,9 @@ use prost::Message;
 
 use super::super::columns::{self, Columned};
 use super::super::delta::{cell_from_wire, extra_from_wire, job_from_wire, name, position, reasons_by_position};
-use super::super::governance::{hold_from_wire, partition_from_wire, quota_from_wire, unknown_from_wire};
+use super::super::governance::{
+    hold_from_wire, partition_from_wire, quota_from_wire, rights_from_wire, unknown_from_wire,
+};
 use super::super::machines::attributes_from_wire;
 use super::super::{each, required};
 use super::encode::is_gone;
@@ -187,6 +189,7 @@ impl Begun {
             partitions: present("meta.partitions", meta.partitions, partition_from_wire)?,
             unknown: present("meta.unknown_tasks", meta.unknown_tasks, unknown_from_wire)?,
             paused: each("meta.paused", meta.paused, |text| name(&text))?,
+            rights: each("meta.rights", meta.rights, rights_from_wire)?,
         };
         let restore = Restore::new(
             Revision(meta.revision),

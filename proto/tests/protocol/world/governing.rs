@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Constraint, Delta, Hold, LogTime, Operator, Partition, Quota, Resources, TaskTraces, UnknownId,
-    UnknownTask,
+    AllocationId, Constraint, Delta, Hold, LogTime, Operator, Partition, Quota, Resources, Rights, TaskTraces,
+    UnknownId, UnknownTask,
 };
 
 use super::{World, pick};
@@ -12,13 +12,17 @@ use super::{World, pick};
 impl World {
     /// Lays something down, or in one of four cases takes it away.
     pub(super) fn govern(&self, number: u32, empty: Delta) -> Delta {
-        let (kind, which) = (number % 5, number / 5 % 6_000);
+        let (kind, which) = (number % 6, number / 6 % 6_000);
         let gone = which.is_multiple_of(4);
         match kind {
             0 => Delta { quotas: vec![(name("team", which), (!gone).then(|| quota(which)))], ..empty },
             1 => self.hold(which, gone, empty),
             2 => Delta { partitions: vec![(name("part", which), (!gone).then(partition))], ..empty },
             3 => self.meet_unknown(which, gone, empty),
+            4 => {
+                let rights = Rights { evicts: which.is_multiple_of(2), priority: if gone { 1 } else { 7 } };
+                Delta { rights: vec![(name("scheduler", which), rights)], ..empty }
+            }
             _ => Delta { paused: vec![(name("scheduler", which), !gone)], ..empty },
         }
     }

@@ -201,7 +201,7 @@ impl Once {
 }
 
 /// No grant and no hold brings a namespace above its quota, which counts what neither leaves nor is lost; and whoever is evicted is of
-/// a strictly lower band than somebody who is granted that room in the same revision.
+/// a strictly lower band than somebody who is granted that room in the same revision, by a scheduler that may evict.
 #[must_use]
 pub fn property_quotas_and_priorities_hold(chronicle: &Chronicle) -> Vec<Violation> {
     let mut check = Limits::default();
@@ -264,12 +264,21 @@ impl Limits {
                 (Some(own), Some(above)) if above <= own => {
                     format!("its band is {own}, and of those granted there {above}")
                 }
+                _ if !heirs.iter().any(|heir| may_evict(picture, heir.job)) => {
+                    "no scheduler that was granted anything there may evict".to_owned()
+                }
                 _ if !victim.take_overs.is_empty() => "it has entries of its own, and is no victim yet".to_owned(),
                 _ => continue,
             };
             self.violations.push(Violation::WrongVictim { revision: delta.revision, victim: victim.id, what });
         }
     }
+}
+
+/// Whether the scheduler of a job may evict.
+fn may_evict(picture: &Picture, job: u64) -> bool {
+    let scheduler = picture.jobs.get(&job).and_then(|job| Some(&job.shape.as_ref()?.scheduler));
+    scheduler.and_then(|name| picture.rights.get(name)).is_none_or(|(evicts, _)| *evicts)
 }
 
 fn state_of(number: u32) -> v1::AllocationState {

@@ -22,6 +22,11 @@ impl Player {
             "pause" | "resume" => {
                 self.ask_aloud(Command::PauseScheduler { scheduler: words[1].into(), paused: words[0] == "pause" });
             }
+            "rights" => {
+                let evicts = setting(words, "evicts").map(|text| text == "yes");
+                let priority = number(words, "priority").map(|number| number.try_into().expect("a priority"));
+                self.ask_aloud(Command::SetRights { scheduler: words[1].into(), evicts, priority });
+            }
             "unfit" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").clone();
                 let unfit = match words[2] {

@@ -16,6 +16,9 @@ impl Play {
             5 => {
                 let (scheduler, paused) = (long("team", &mut self.dice).into(), self.dice.below(4) > 0);
                 self.ask("pause", Command::PauseScheduler { scheduler, paused });
+                let (scheduler, evicts) = (long("team", &mut self.dice).into(), Some(self.dice.below(2) == 0));
+                let priority = u8::try_from(1 + self.dice.below(100)).ok();
+                self.ask("rights", Command::SetRights { scheduler, evicts, priority });
             }
             6 => {
                 let Some(machine) = machine else { return };

@@ -346,4 +346,21 @@ pub(super) const OTHERS: &[Situation] = &[
             stage.ask(Ask::ExpireMachine(v1::ExpireMachine { machine, epoch }));
         }
     }),
+    ("a scheduler that may not evict", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let wants = |priority| {
+            move |job: &mut v1::JobShape| {
+                job.priority = priority;
+                job.groups[0].resources = Some(cpu(2000));
+            }
+        };
+        let (low, high) = (stage.job("batch", wants(10)), stage.job("service", wants(90)));
+        stage.place("batch", low, &[slot], &[0]);
+        let rights = [(Some(false), None), (None, Some(9)), (None, Some(9)), (Some(true), Some(1))];
+        for (evicts, priority) in rights {
+            stage.ask(Ask::SetRights(v1::SetRights { scheduler: "service".to_owned(), evicts, priority }));
+            let preemptions = vec![v1::Preemption { machine: slot, victim: stage.allocation(low, 0) }];
+            stage.claim("service", v1::Placement { preemptions, ..placement(high, &[slot], &[0]) });
+        }
+    }),
 ];
