@@ -367,6 +367,8 @@ impl<'a> Surveyor<'a> {
             }
         }
         self.survey.end_offset = self.scanner.offset();
+        // Where it went to, nobody knows: the next header is where trust starts.
+        self.gap |= tail.is_none() && self.survey.last_frame.is_none();
         Ok(())
     }
 

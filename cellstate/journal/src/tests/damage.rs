@@ -375,6 +375,21 @@ fn verify_lists_all_damage_and_shows_all_whole_frames() {
     assert!(!report.is_sound());
 }
 
+// The segment behind it was called wrong, too, for not going on where what was lost began.
+#[test]
+fn a_segment_of_which_nothing_can_be_read_is_the_only_one_that_is_called_damaged() {
+    let disk = damaged_log(true);
+    let segments = segments_of(&disk);
+    for file in &segments[..segments.len() - 1] {
+        let garbled = disk.copy();
+        garbled.overwrite(file, 0, &[0xa5; 4096]);
+        let report = verify(&garbled, Some(CELL), &mut |_| {}).unwrap();
+        let named: Vec<_> = report.damages.iter().map(|damage| &damage.file).collect();
+        assert!(named.iter().all(|named| *named == file), "{:#?}", report.damages);
+        assert!(!report.is_sound() && !named.is_empty(), "{:#?}", report.refused);
+    }
+}
+
 #[test]
 fn verify_of_a_sound_log_changes_nothing_and_says_so() {
     let disk = damaged_log(true);
