@@ -155,14 +155,14 @@ impl Flaw {
     }
 }
 
-/// A whole record that was found behind damaged bytes: proof that those bytes were once durable.
+/// What was found behind damaged bytes: proof that those bytes were once durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// The file it is in.
     pub file: String,
     /// Where it starts.
     pub offset: u64,
-    /// Its first revision; none where the record is too damaged to tell.
+    /// The first revision of the whole record there; none where there is something, and nothing tells what.
     pub first_revision: Option<u64>,
 }
 
@@ -184,13 +184,16 @@ pub struct Damage {
     pub revision: u64,
     /// What is wrong with it.
     pub flaw: Flaw,
-    /// The next whole record, when there is one: then the damaged one was durable.
+    /// What follows, when there is something: then the damaged record was durable.
     pub followed_by: Option<Proof>,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "{} offset {} revision {}: {}", self.file, self.offset, self.revision, self.flaw)?;
-        self.followed_by.as_ref().map_or(Ok(()), |proof| write!(to, "; whole data follows at {proof}"))
+        let Some(proof) = &self.followed_by else { return Ok(()) };
+        // Without a revision it is something, and nobody knows what.
+        let whole = if proof.first_revision.is_some() { "whole data" } else { "something" };
+        write!(to, "; {whole} follows at {proof}")
     }
 }

@@ -387,6 +387,11 @@ fn a_segment_of_which_nothing_can_be_read_is_the_only_one_that_is_called_damaged
         let named: Vec<_> = report.damages.iter().map(|damage| &damage.file).collect();
         assert!(named.iter().all(|named| *named == file), "{:#?}", report.damages);
         assert!(!report.is_sound() && !named.is_empty(), "{:#?}", report.refused);
+        let told = report.damages[0].to_string();
+        assert!(
+            told.ends_with(&format!("; something follows at {file} offset 512")),
+            "garbage is no whole data: {told}"
+        );
     }
 }
 
