@@ -28,9 +28,15 @@ kill_timeout = "1s"
 
 impl Governed {
     fn new() -> Self {
+        Self::with("", "name = \"m1\"\n[attributes]\nrack = \"lab\"\n")
+    }
+
+    /// A cell with these files of settings for server and agent.
+    fn with(server: &str, agent: &str) -> Self {
         let stage = Stage::new();
-        let server = stage.server("cell", None, &[]);
-        let config = stage.file("agent.toml", "name = \"m1\"\n[attributes]\nrack = \"lab\"\n");
+        let settings = stage.file("server.toml", server);
+        let server = stage.server("cell", None, &["--config", &settings]);
+        let config = stage.file("agent.toml", agent);
         let words = ["--addr", &server.address, "agent", "--config", &config, "--dir", &stage.word("agent")];
         let parts = vec![stage.scheduler(&server.address, "batch"), stage.start("agent", &words)];
         Self { stage, server, _parts: parts }
@@ -142,6 +148,17 @@ fn a_reserved_machine_takes_only_those_it_is_reserved_for() {
     assert_eq!(cell.ask(&["partition", "list"])["items"], json!([]));
     let wrong = cell.stage.run(&["--addr", &cell.server.address, "partition", "set", "lab", "--where", "rack = lab"]);
     assert_eq!(wrong.code(), Some(2), "{wrong}");
+}
+
+// An agent had no way to offer any: jobs that ask for them waited for ever.
+#[test]
+fn tasks_get_of_a_named_resource_what_their_machine_s_agent_offers() {
+    let cell = Governed::with("custom_resources = [\"seats\"]\n", "name = \"m1\"\n[resources]\nseats = 2\n");
+    let seated = job("seated", 3).replace("memory = \"16MiB\"", "memory = \"16MiB\", seats = 1");
+    cell.stage.submit(&cell.server.address, "seated.toml", &seated);
+    cell.stands("seated", 2, 1);
+    cell.waits_for("seated", "seats");
+    assert_eq!(cell.ask(&["machine", "show", "m1"])["capacity"]["custom"]["seats"], 2);
 }
 
 #[test]

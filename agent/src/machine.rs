@@ -27,6 +27,8 @@ pub struct Machine {
     pub attributes: BTreeMap<String, String>,
     /// Its devices, as it was told.
     pub devices: Vec<Device>,
+    /// Resources that the cell has named, by these names.
+    pub resources: BTreeMap<String, u64>,
 }
 
 /// What is told to the discovery rather than found.
@@ -44,6 +46,8 @@ pub struct Discovery {
     pub attributes: BTreeMap<String, String>,
     /// Devices that are told: how many of each kind, and their model. None are found by looking.
     pub devices: Vec<Device>,
+    /// Resources that are told, by the names that the cell has given them. Each share offers all of them.
+    pub resources: BTreeMap<String, u64>,
 }
 
 /// The name that was told, or the host's in small letters.
@@ -91,6 +95,7 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
             .chain(discovery.attributes.clone())
             .collect(),
         devices: discovery.devices.clone(),
+        resources: discovery.resources.clone(),
     })
 }
 
@@ -135,6 +140,7 @@ mod tests {
             cgroup: Some(Version::V1),
             attributes,
             devices: Vec::new(),
+            resources: BTreeMap::new(),
         }
     }
 

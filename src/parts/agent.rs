@@ -31,6 +31,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.no_isolation = flags.no_isolation || file.no_isolation;
     options.stop_tasks_on_exit = flags.stop_tasks_on_exit || file.stop_tasks_on_exit;
     options.devices = devices;
+    options.resources = file.resources;
     options.attributes = file.attributes;
     options.log_file_bytes_max = file.log_file_bytes_max.unwrap_or(options.log_file_bytes_max);
     options.ended_kept_max = file.ended_kept_max.unwrap_or(options.ended_kept_max);

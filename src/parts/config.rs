@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use plenum_model::Device;
+use plenum_model::{AMOUNT_MAX, CUSTOM_RESOURCES, Device};
 use plenum_proto::{
     bounds::{self, DEVICES_MAX, TEXT_BYTES_MAX},
     names,
@@ -57,6 +57,8 @@ pub(super) struct AgentFile {
     pub(super) attributes: BTreeMap<String, String>,
     /// By kind, such as `[devices.gpu]`.
     pub(super) devices: BTreeMap<String, Devices>,
+    /// By the name that the cell has given.
+    pub(super) resources: BTreeMap<String, u64>,
     pub(super) log_file_bytes_max: Option<u64>,
     pub(super) ended_kept_max: Option<usize>,
     pub(super) pids_max: Option<u32>,
@@ -102,7 +104,9 @@ impl AgentFile {
     fn check_machine(&self) -> Result<(), Failure> {
         let wrong = |what: String| Err(Failure::new("CONFIG", what));
         let attributes = self.attributes.keys().map(|name| names::attribute("attributes", name));
-        let mut all = attributes.chain(self.devices.keys().map(|kind| names::attribute("devices", kind)));
+        let devices = self.devices.keys().map(|kind| names::attribute("devices", kind));
+        let mut all =
+            attributes.chain(devices).chain(self.resources.keys().map(|name| names::attribute("resources", name)));
         if let Some(invalid) = all.find_map(Result::err) {
             return wrong(invalid.to_string());
         }
@@ -112,6 +116,12 @@ impl AgentFile {
         }
         if self.attributes.len() > ATTRIBUTES_MAX {
             return wrong(format!("attributes are {}; expected at most {ATTRIBUTES_MAX}", self.attributes.len()));
+        }
+        if let Some((name, amount)) = self.resources.iter().find(|(_, amount)| **amount > AMOUNT_MAX) {
+            return wrong(format!("resources.{name} is {amount}; expected at most {AMOUNT_MAX}"));
+        }
+        if self.resources.len() > CUSTOM_RESOURCES {
+            return wrong(format!("resources are {}; expected at most {CUSTOM_RESOURCES}", self.resources.len()));
         }
         match self.devices.iter().find(|(_, devices)| devices.model.len() > TEXT_BYTES_MAX) {
             Some((kind, _)) => wrong(format!("devices.{kind}.model: expected at most {TEXT_BYTES_MAX} bytes")),
@@ -203,6 +213,12 @@ mod tests {
             (format!("attributes.rack = {:?}\n", "x".repeat(256)), "attributes.rack has 256 bytes"),
             ("[devices.\"g p u\"]\ncount = 1\n".to_owned(), "devices: expected 1 to 63 bytes"),
             (format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(256)), "devices.gpu.model: expected"),
+            ("[resources]\n\"a b\" = 1\n".to_owned(), "resources: expected 1 to 63 bytes"),
+            (format!("resources.seats = {}\n", AMOUNT_MAX + 1), "resources.seats is"),
+            (
+                "resources = { a = 1, b = 1, c = 1, d = 1, e = 1, f = 1 }\n".to_owned(),
+                "resources are 6; expected at most 5",
+            ),
         ] {
             let failure = check(&text);
             assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");

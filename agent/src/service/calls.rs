@@ -142,8 +142,9 @@ impl Calls {
     }
 
     pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
+        let named = machine.resources.iter().map(|(name, &value)| (name.clone(), amount(value))).collect();
         let machine = Some(registered_machine(machine, inventory));
-        let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone() };
+        let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone(), named };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         let server = self.connector.endpoint.uri().to_string();
         drop(tokio::spawn(async move {
@@ -298,8 +299,11 @@ pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registrati
     })
 }
 
+fn amount(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 fn registered_machine(machine: &Machine, inventory: &[Item]) -> v1::RegisterMachine {
-    let amount = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     v1::RegisterMachine {
         name: machine.name.clone(),
         boot_id: machine.boot_id.clone(),

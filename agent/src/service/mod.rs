@@ -154,6 +154,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         cgroup: surroundings.cgroup.as_ref().map(crate::cgroup::AgentCgroup::version),
         attributes: options.attributes.clone(),
         devices: options.devices.clone(),
+        resources: options.resources.clone(),
     })
     .map_err(AgentError::Machine)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;

@@ -23,6 +23,8 @@ pub struct Options {
     pub attributes: BTreeMap<String, String>,
     /// Devices that the machine offers, whole ones.
     pub devices: Vec<plenum_model::Device>,
+    /// Resources that the machine offers beside those that are found, by the names that the cell has given them.
+    pub resources: BTreeMap<String, u64>,
     /// Output kept of each task and stream: two files of at most this size.
     pub log_file_bytes_max: u64,
     /// Ended allocations whose output is kept; beyond, the oldest go.
@@ -46,6 +48,7 @@ impl Options {
             stop_tasks_on_exit: false,
             attributes: BTreeMap::new(),
             devices: Vec::new(),
+            resources: BTreeMap::new(),
             log_file_bytes_max: 8 << 20,
             ended_kept_max: 256,
             pids_max: 4096,

@@ -198,13 +198,13 @@ fn ask(command: &Command) -> Ask {
         Command::PauseScheduler { scheduler, paused } => {
             Ask::PauseScheduler(v1::PauseScheduler { scheduler: scheduler.to_string(), paused: *paused })
         }
-        Command::SetRights { scheduler, evicts, priority } => Ask::SetRights(v1::SetRights {
-            scheduler: scheduler.to_string(),
-            evicts: *evicts,
-            priority: priority.map(u32::from),
-        }),
+        Command::SetRights { scheduler, evicts, priority } => Ask::SetRights(set_rights(scheduler, *evicts, *priority)),
         Command::Tick => Ask::Tick(v1::Tick {}),
     }
+}
+
+fn set_rights(scheduler: &str, evicts: Option<bool>, priority: Option<u8>) -> v1::SetRights {
+    v1::SetRights { scheduler: scheduler.to_owned(), evicts, priority: priority.map(u32::from) }
 }
 
 fn open_server(identity: &CellIdentity) -> v1::OpenServer {

@@ -1,5 +1,6 @@
 //! For agents: registering, following, reporting, and logs of tasks.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -167,6 +168,35 @@ impl AgentsService {
     }
 }
 
+/// Puts resources that are told by their names where the cell has them.
+fn put_named(
+    machine: &mut v1::RegisterMachine,
+    named: &BTreeMap<String, i64>,
+    known: &[Arc<str>],
+) -> Result<(), Failure> {
+    if named.is_empty() {
+        return Ok(());
+    }
+    let capacity = machine.capacity.get_or_insert_default();
+    if !capacity.custom.is_empty() {
+        return Err(Failure::invalid(
+            "named: expected nothing beside machine.capacity.custom, which has them in order",
+        ));
+    }
+    capacity.custom = vec![0; known.len()];
+    for (name, &amount) in named {
+        let Some(place) = known.iter().position(|known| **known == **name) else {
+            let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let found: String = name.chars().take(80).collect();
+            let message = format!("named: expected resources that this cell has named ({known}), found {found:?}");
+            return Err(Failure::invalid(message));
+        };
+        capacity.custom[place] = amount;
+    }
+    Ok(())
+}
+
 /// Who speaks for a machine; empty for those who don't say.
 fn instance_of<T>(request: &Request<T>) -> Result<String, Failure> {
     let value = request.metadata().get(INSTANCE).map_or(Ok(""), |value| value.to_str());
@@ -218,6 +248,7 @@ impl v1::agents_server::Agents for AgentsService {
             return Err(Failure::invalid("machine: expected what was found, found nothing").into());
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
+        put_named(&mut machine, &wire.named, &self.shared.identity.custom_resources)?;
         self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
         // The same boot in the same epoch would look like one agent, and both would start every task.

@@ -18,6 +18,40 @@ fn seated(name: &str, wanted: i64) -> v1::JobSpec {
     spec
 }
 
+#[tokio::test]
+async fn an_agent_offers_named_resources_by_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut named = options(dir.path());
+    named.custom_resources = vec!["licences".to_owned(), "seats".to_owned()];
+    let server = Server::start(named).await.unwrap();
+    let channel = connect(&server).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let registration = |custom: &[i64], named: &[(&str, i64)]| v1::RegisterRequest {
+        machine: Some(v1::RegisterMachine {
+            name: "m1".to_owned(),
+            boot_id: "boot".to_owned(),
+            capacity: Some(v1::Resources { custom: custom.to_vec(), ..seats(0) }),
+            ..Default::default()
+        }),
+        named: named.iter().map(|&(name, amount)| (name.to_owned(), amount)).collect(),
+        ..Default::default()
+    };
+    for (wrong, told) in [
+        (registration(&[], &[("chairs", 1)]), "named (licences, seats), found \"chairs\""),
+        (registration(&[0, 1], &[("seats", 1)]), "machine.capacity.custom"),
+        (registration(&[], &[("seats", -1)]), "-1"),
+    ] {
+        let refused = agents.register(wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains(told), "{}", refused.message());
+    }
+    agents.register(registration(&[], &[("seats", 3)])).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(channel);
+    let machines = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner().machines;
+    assert_eq!(machines[0].capacity.as_ref().unwrap().custom, [0, 3]);
+    server.shutdown().await.unwrap();
+}
+
 // Metrics, and why a job waits for its quota, said `custom_2`; what machines have of it was in no metric.
 #[tokio::test]
 async fn a_resource_that_the_cell_named_has_its_name_wherever_it_is_told() {
