@@ -7,8 +7,8 @@ use std::any::TypeId;
 use super::Part::{Entry, Numbers, Once, Within};
 use super::{Census, Shape, Total};
 use crate::bounds::{
-    ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX, REPORTED_MACHINES_MAX, SPREAD_MAX,
-    TRANSITIONS_MAX,
+    ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CUSTOM_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX, REPORTED_MACHINES_MAX,
+    SPREAD_MAX, TRANSITIONS_MAX,
 };
 use crate::v1;
 
@@ -117,8 +117,9 @@ static REGISTER: Census = Census {
         total("machine.inventory", "allocations", TRANSITIONS_MAX),
         total("machine.inventory.task.devices", "devices of all tasks", SHARES_MAX),
         total("machine.inventory.task.ports", "ports of all tasks", SHARES_MAX),
+        total("named", "named resources", CUSTOM_MAX),
     ],
-    shape: shape(&[(1, Once(&MACHINE))]),
+    shape: shape(&[(1, Once(&MACHINE)), (5, Entry(5))]),
 };
 static MACHINE: Shape = shape(&[(4, Entry(0)), (5, Entry(1)), (6, Within(2, &ITEM))]);
 static ITEM: Shape = shape(&[(5, Once(&shape(&[(6, Entry(3)), (7, Entry(4))])))]);
