@@ -11,14 +11,14 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Takes in a line of output, if it is a summary: that of nextest (one for the whole run) or that of
-    /// Cargo's own runner (one for each test binary).
+    /// Cargo's own runner (one for each test binary). What nextest repeats of a failed test, further in, is none.
     pub(crate) fn read(&mut self, line: &str) {
         let plain = without_escapes(line);
         let counts = if plain.trim_start().starts_with("Summary")
             && let Some((_, counts)) = plain.split_once(" run:")
         {
             counts
-        } else if let Some(counts) = plain.trim_start().strip_prefix("test result:") {
+        } else if let Some(counts) = plain.strip_prefix("test result:") {
             counts
         } else {
             return;
@@ -64,6 +64,16 @@ mod tests {
         let mut tally = Tally::default();
         lines.lines().for_each(|line| tally.read(line));
         assert_eq!(tally.to_string(), expected);
+    }
+
+    #[test]
+    fn a_failed_test_that_nextest_tells_of_counts_once() {
+        let mut tally = Tally::default();
+        tally.read(
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.1s",
+        );
+        tally.read("     Summary [   0.2s] 4 tests run: 3 passed, 1 failed, 0 skipped");
+        assert_eq!(tally, Tally { passed: 3, failed: 1 });
     }
 
     #[test]
