@@ -56,18 +56,7 @@ fn a_model_beyond_those_that_are_told_apart_is_placed_by_room() {
     }
     stage.advance(1_000_000);
     let gpu = |index| Device { kind: "gpu".into(), index, millis: 1000, model: "real".into() };
-    stage.ask(
-        "agent",
-        Command::RegisterMachine {
-            name: "m0".into(),
-            boot_id: "boot".into(),
-            capacity: Resources::new(16_000, 1 << 34),
-            attributes: Arc::default(),
-            devices: (0..2).map(gpu).collect(),
-            inventory: Vec::new(),
-            seen: Revision::default(),
-        },
-    );
+    stage.ask("agent", registers((0..2).map(gpu).collect()));
     let tasks = stage.submit(&JobBuilder::new("real", "batch").group("main", 5, 100).gpu_of("real", 500));
     stage.advance(1_000_000);
     assert_eq!(stage.placed(tasks).len(), 4);
@@ -242,23 +231,25 @@ fn a_job_that_was_scaled_up_counts_with_the_tasks_that_it_has() {
     assert_eq!(stage.placed(second), [(0, 0, 1)]);
 }
 
+/// A machine with these devices comes, or comes again.
+fn registers(devices: Vec<Device>) -> Command {
+    Command::RegisterMachine {
+        name: "m0".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(16_000, 1 << 34),
+        attributes: Arc::default(),
+        devices,
+        inventory: Vec::new(),
+        seen: Revision::default(),
+    }
+}
+
 /// The machine counted as one of its first GPU's model, and the claim named its second one, of another: refused for ever, as a misfit.
 #[test]
 fn of_a_machine_with_unlike_gpus_the_model_that_is_asked_for_is_given() {
     let mut stage = Stage::new();
     let gpu = |index, model: &str| Device { kind: "gpu".into(), index, millis: 1000, model: model.into() };
-    stage.ask(
-        "agent",
-        Command::RegisterMachine {
-            name: "m0".into(),
-            boot_id: "boot".into(),
-            capacity: Resources::new(16_000, 1 << 34),
-            attributes: Arc::default(),
-            devices: vec![gpu(0, "a100"), gpu(1, "t4")],
-            inventory: Vec::new(),
-            seen: Revision::default(),
-        },
-    );
+    stage.ask("agent", registers(vec![gpu(0, "a100"), gpu(1, "t4")]));
     let seat = stage.seat(Batch::default());
     let slips = JobBuilder::new("slips", "batch").group("main", 1, 100).gpu_of("t4", 500);
     let slips = stage.submit(&slips);
