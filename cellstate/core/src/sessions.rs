@@ -11,8 +11,8 @@ use crate::{Core, Handled, Verdict, accepted};
 
 const _: () = assert!(NUMBERS_KEPT == 256, "documented in the protocol");
 
-/// Most names of schedulers that can be paused at once, or be granted something unusual: far more than a cell has.
-const PAUSED_MAX: usize = 4096;
+/// Most names of schedulers that can be paused at once, and most that can have unusual rights: far more than a cell has.
+const SINGLED_OUT_MAX: usize = 4096;
 
 impl Core {
     /// A server starts: everybody's leases begin anew, and the ring of changes is empty. In a cell that was restored nobody's session
@@ -71,8 +71,8 @@ impl Core {
         if self.cell.is_paused(scheduler) == paused {
             return Ok(Verdict::Answer(accepted(0, 0)));
         }
-        if paused && self.cell.paused().count() >= PAUSED_MAX {
-            let message = format!("at most {PAUSED_MAX} schedulers can be paused at once; resume some");
+        if paused && self.cell.paused().count() >= SINGLED_OUT_MAX {
+            let message = format!("at most {SINGLED_OUT_MAX} schedulers can be paused at once; resume some");
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
         let mut delta = self.draft(now);
@@ -97,9 +97,9 @@ impl Core {
         if rights == before {
             return Ok(Verdict::Answer(accepted(0, 0)));
         }
-        if before == Rights::default() && self.cell.rights().len() >= PAUSED_MAX {
+        if before == Rights::default() && self.cell.rights().len() >= SINGLED_OUT_MAX {
             let message = format!(
-                "at most {PAUSED_MAX} schedulers can be granted something unusual at once; give some the usual rights again"
+                "at most {SINGLED_OUT_MAX} schedulers can be granted something unusual at once; give some the usual rights again"
             );
             return Err(Rejection::new(RejectionCode::LimitReached, message));
         }
