@@ -260,7 +260,8 @@ impl Core {
         delta.jobs.push(JobChange::Group { row, count, not_before: group.not_before, task_base });
     }
 
-    /// A job is complete when the tasks that scaling took away were the last that were not done.
+    /// A job is complete when the tasks that scaling took away were the last that were not done, and some are left: one that is left
+    /// without any has not done what was asked, but waits to be scaled up, as one does that was submitted so.
     fn complete_if_done(&self, job: &Job, delta: &mut Delta) {
         let scaled = |row: u32| {
             delta.jobs.iter().find_map(|change| match change {
@@ -268,11 +269,13 @@ impl Core {
                 _ => None,
             })
         };
+        let count_of = |row: u32, group: &plenum_model::GroupRow| scaled(row).unwrap_or(group.count);
         let done = |(row, group): (u32, plenum_model::GroupRow)| {
-            let count = scaled(row).unwrap_or(group.count);
-            (0..count).all(|task| self.cell.task(&group, task).is_some_and(|task| task.state == TaskState::Done))
+            (0..count_of(row, &group))
+                .all(|task| self.cell.task(&group, task).is_some_and(|task| task.state == TaskState::Done))
         };
-        if job.shape.kind == JobKind::ToCompletion && groups_of(&self.cell, job).all(done) {
+        let has_tasks = groups_of(&self.cell, job).any(|(row, group)| count_of(row, &group) > 0);
+        if job.shape.kind == JobKind::ToCompletion && has_tasks && groups_of(&self.cell, job).all(done) {
             let state = JobState::Complete;
             delta.jobs.push(JobChange::State { id: job.id, state, reason: "".into() });
         }

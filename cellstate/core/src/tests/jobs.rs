@@ -258,6 +258,41 @@ fn a_job_whose_undone_tasks_are_scaled_away_is_complete() {
     );
 }
 
+// Who scaled a job of workers to nothing for the night found it complete, with nothing done, and could not scale it up again.
+#[test]
+fn a_job_that_is_scaled_to_nothing_waits_to_be_scaled_up_again() {
+    for kind in ["", "forever"] {
+        check(
+            &format!(
+                "
+                machine m1 cpu=3000
+                job map by batch tasks=2 cpu=1000 {kind}
+                batch: claim map[0]@m1 map[1]@m1
+                report map[0] complete
+                scale map 0
+                show map[1]
+                wait 3601
+                job? map
+                job map by batch tasks=2 cpu=1000 {kind}
+                job map by batch tasks=0 cpu=1000 {kind}
+                report map[1] stopped
+                job? map
+                scale map 2
+                snapshot
+                batch: claim map[0]@m1
+                "
+            ),
+            "
+            batch: committed; map[0] granted; map[1] granted
+            map[1] Stopping
+            map Running
+            map Running
+            batch: committed; map[0] granted
+            ",
+        );
+    }
+}
+
 #[test]
 fn a_job_whose_shared_machine_is_removed_between_two_tasks_starts_over() {
     check(

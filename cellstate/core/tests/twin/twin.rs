@@ -297,7 +297,8 @@ impl Twin {
     fn complete_if_done(&mut self, id: JobId) {
         let now = self.now;
         let job = self.live.jobs.get_mut(&id).unwrap();
-        let done = job.groups.iter().flat_map(|group| &group.tasks).all(|task| task.state == TaskState::Done);
+        let mut tasks = job.groups.iter().flat_map(|group| &group.tasks).peekable();
+        let done = tasks.peek().is_some() && tasks.all(|task| task.state == TaskState::Done);
         if done && job.shape.kind == JobKind::ToCompletion {
             (job.state, job.since) = (JobState::Complete, now);
         }
