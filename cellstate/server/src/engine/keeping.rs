@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use plenum_journal::{Keeper, PrepareError, Space};
+use plenum_journal::{Keeper, Space};
 
 use crate::shared::Shared;
 
@@ -105,16 +105,31 @@ impl SpaceWatch {
         self.low.read().as_ref().is_none_or(|low| due && low.obstacle.is_some())
     }
 
-    /// The next segment was made, or could not be.
-    fn tried_to_grow(&self, keeper: &Keeper, tried: Result<(), PrepareError>) {
-        let obstacle = tried.err().map(|error| {
-            let cause = error.source.to_string();
-            let source = std::error::Error::source(&error.source).map(|source| format!(": {source}"));
-            format!("{cause}{}", source.unwrap_or_default())
-        });
-        if let Some(obstacle) = &obstacle {
-            tracing::warn!(%obstacle, "the next segment could not be made");
+    /// Makes the next segment where there is none yet.
+    fn grow(&self, keeper: &Keeper, due: bool) {
+        if !keeper.is_ready() {
+            if !self.may_grow(due) {
+                return;
+            }
+            if let Err(error) = keeper.prepare() {
+                let cause = error.source.to_string();
+                let source = std::error::Error::source(&error.source).map(|source| format!(": {source}"));
+                let obstacle = format!("{cause}{}", source.unwrap_or_default());
+                // What came after it was made, to tidy up, is in nobody's way.
+                if !keeper.is_ready() {
+                    tracing::warn!(%obstacle, "the next segment could not be made");
+                    self.meets(keeper, Some(obstacle));
+                    return;
+                }
+                tracing::warn!(%obstacle, "segments of the log could not be given back");
+            }
         }
+        // Whoever made it: others do, too.
+        self.meets(keeper, None);
+    }
+
+    /// Remembers what is in the way of the next segment, if anything is.
+    fn meets(&self, keeper: &Keeper, obstacle: Option<String>) {
         let changed = {
             let mut before = self.obstacle.lock();
             let changed = *before != obstacle;
@@ -176,9 +191,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             return;
         }
         let due = Instant::now() >= space_due;
-        if !shared.keeper.is_ready() && shared.space.may_grow(due) {
-            shared.space.tried_to_grow(&shared.keeper, shared.keeper.prepare());
-        }
+        shared.space.grow(&shared.keeper, due);
         if due {
             space_due = Instant::now() + SPACE_INTERVAL;
             if shared.space.is_read_only()
@@ -188,5 +201,64 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             }
             shared.space.check_now(&shared.keeper);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_journal::{CellId, Journal, Options, RealDisk};
+    use std::path::Path;
+
+    /// A log whose next segment is not made yet.
+    fn log(dir: &Path) -> Journal {
+        let options = Options {
+            create: Some(CellId([7; 16])),
+            expect: None,
+            segment_bytes: 64 << 10,
+            frame_bytes_max: 60 << 10,
+            reserve_bytes: Some(0),
+            keep_released: true,
+        };
+        let disk = RealDisk::open(dir).unwrap();
+        Journal::claim(Arc::new(disk), options).unwrap().open(&mut |_| {}).unwrap().0
+    }
+
+    /// Begins the next segment, with a frame as large as can be.
+    fn fill(log: &mut Journal) {
+        let revision = log.tail().revision + 1;
+        let label = plenum_journal::BatchLabel { term: 1, first_revision: revision, last_revision: revision };
+        log.append_and_sync(label, &[&[7; 50 << 10]]).unwrap();
+    }
+
+    // The feeding thread made the segment before this one tried again, which then saw nothing to do: the cell was read-only until it was
+    // started again, and said that it would go on by itself.
+    #[test]
+    fn a_cell_takes_changes_again_whoever_made_the_segment_that_could_not_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log(dir.path());
+        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned()));
+        let obstacle = dir.path().join("spare.tmp");
+        std::fs::create_dir(&obstacle).unwrap();
+        space.grow(&keeper, true);
+        assert!(space.low().is_some_and(|low| low.obstacle.is_some()));
+        std::fs::remove_dir(&obstacle).unwrap();
+        keeper.prepare().unwrap();
+        space.grow(&keeper, true);
+        assert_eq!(space.low(), None);
+    }
+
+    // The next segment had been made, and the cell was read-only for it, until it was started again.
+    #[test]
+    fn a_segment_that_can_not_be_kept_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path());
+        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned()));
+        (0..3).for_each(|_| fill(&mut log));
+        keeper.release(3);
+        std::fs::create_dir_all(dir.path().join("00000000000000000001.kept/x")).unwrap();
+        space.grow(&keeper, true);
+        assert!(keeper.is_ready() && keeper.prepare().is_err());
+        assert_eq!(space.low(), None);
     }
 }
