@@ -213,8 +213,23 @@ impl Core {
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }
 
-    pub(crate) fn scale_job(&mut self, id: JobId, group: u16, count: u32, now: LogTime) -> Handled {
+    /// So many tasks for a group. Where a version is named, the job has not been submitted with other groups since.
+    pub(crate) fn scale_job(
+        &mut self,
+        id: JobId,
+        version: Option<u32>,
+        (group, count): (u16, u32),
+        now: LogTime,
+    ) -> Handled {
         let job = self.live_job(id)?;
+        if let Some(version) = version.filter(|&version| version != job.version) {
+            let message = format!(
+                "{} was submitted again meanwhile: it has version {} now, and a group of version {version} was to be scaled; \
+                 look at its groups and try again",
+                job.shape.name, job.version
+            );
+            return Err(Rejection::new(RejectionCode::JobChanged, message));
+        }
         let Some(row) = job.group_row(group) else {
             let message = format!("{} has {} groups, and no number {group}", job.shape.name, job.shape.groups.len());
             return Err(Rejection::new(RejectionCode::NoSuchGroup, message));

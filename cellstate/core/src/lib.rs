@@ -260,7 +260,7 @@ impl Core {
             Command::Commit(transaction, digest) => self.commit(transaction, *digest, now),
             Command::SubmitJob { shape, body, body_digest } => self.submit_job(shape, body, *body_digest, now),
             Command::StopJob(id) => self.stop_job(*id, now),
-            Command::ScaleJob { job, group, count } => self.scale_job(*job, *group, *count, now),
+            Command::ScaleJob { job, version, group, count } => self.scale_job(*job, *version, (*group, *count), now),
             Command::StopAllocation(id) => self.stop_allocation(*id, now),
             Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
                 let found = machines::Found { name, boot_id, capacity, attributes, devices, inventory, seen: *seen };

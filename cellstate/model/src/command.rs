@@ -48,6 +48,8 @@ pub enum Command {
     ScaleJob {
         /// Which job.
         job: JobId,
+        /// The version of the job in which the group has this position; `None`: whichever the job has.
+        version: Option<u32>,
         /// The group's position.
         group: u16,
         /// Tasks.

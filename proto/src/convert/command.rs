@@ -144,8 +144,9 @@ fn ask(command: &Command) -> Ask {
             Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.as_ref().into()), body })
         }
         Command::StopJob(job) => Ask::StopJob(v1::StopJob { job: job.to_bits() }),
-        Command::ScaleJob { job, group, count } => {
-            Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group: (*group).into(), count: *count })
+        Command::ScaleJob { job, version, group, count } => {
+            let (group, version) = ((*group).into(), version.unwrap_or(0));
+            Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group, count: *count, version })
         }
         Command::StopAllocation(id) => Ask::StopAllocation(v1::StopAllocation { allocation: id.to_bits() }),
         Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {
@@ -232,6 +233,7 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
         Ask::StopJob(wire) => Command::StopJob(bounds::job("stop_job.job", wire.job)?),
         Ask::ScaleJob(wire) => Command::ScaleJob {
             job: bounds::job("scale_job.job", wire.job)?,
+            version: (wire.version > 0).then_some(wire.version),
             group: bounds::group("scale_job.group", wire.group)?,
             count: bounds::up_to("scale_job.count", wire.count, COUNT_MAX)?,
         },

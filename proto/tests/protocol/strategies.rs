@@ -359,13 +359,13 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn short_command() -> impl Strategy<Value = Command> {
-    let scale = (job_id(), any::<u16>(), 0..=1_000_000u32);
+    let scale = (job_id(), proptest::option::of(1..=u32::MAX), any::<u16>(), 0..=1_000_000u32);
     let hold = (job_id(), vec(any::<u32>(), 0..3), resources(), positive_time());
     prop_oneof![
         name().prop_map(|scheduler| Command::OpenSession { scheduler }),
         any::<u64>().prop_map(|session| Command::CloseSession(SessionId(session))),
         job_id().prop_map(Command::StopJob),
-        scale.prop_map(|(job, group, count)| Command::ScaleJob { job, group, count }),
+        scale.prop_map(|(job, version, group, count)| Command::ScaleJob { job, version, group, count }),
         allocation_id().prop_map(Command::StopAllocation),
         (machine_id(), 1..u32::MAX).prop_map(|(machine, epoch)| Command::ExpireMachine { machine, epoch }),
         (

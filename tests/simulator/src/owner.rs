@@ -227,7 +227,7 @@ impl Owner {
                 let job = job.filter(|job| job.shape.kind != JobKind::Forever)?;
                 // Fewer than a group starts with would never run.
                 let least = job.shape.groups.first().map_or(0, |shape| shape.min);
-                Some(Command::ScaleJob { job: job.id, group: 0, count: count.max(least) })
+                Some(Command::ScaleJob { job: job.id, version: None, group: 0, count: count.max(least) })
             }
             4..=6 => live.get(allocation).copied().map(Command::StopAllocation),
             7 | 8 => {

@@ -154,10 +154,10 @@ fn a_job_is_refused_whose_tasks_would_need_more_rows_than_there_may_be() {
     let first = large.submit(job("b", &[300, 300]));
     assert_eq!(large.core.mark().task_rows, 1024);
     large.refused(job("c", &[1]));
-    large.refused(Command::ScaleJob { job: first, group: 0, count: 513 });
+    large.refused(Command::ScaleJob { job: first, version: None, group: 0, count: 513 });
     large.refused(job("b", &[300, 513]));
-    large.ask(Command::ScaleJob { job: first, group: 0, count: 512 });
-    large.ask(Command::ScaleJob { job: first, group: 1, count: 256 });
+    large.ask(Command::ScaleJob { job: first, version: None, group: 0, count: 512 });
+    large.ask(Command::ScaleJob { job: first, version: None, group: 1, count: 256 });
     large.submit(job("d", &[256]));
     assert_eq!(large.core.mark().task_rows, 1024);
 }
@@ -223,7 +223,7 @@ fn what_was_decided_and_not_accepted_leaves_no_trace() {
     assert_eq!(commit(&mut both, some, Vec::new()), 270);
     assert_eq!(commit(&mut both, vec![placement(jobs[0], 0..3, on, 0)], Vec::new()), 3);
     // They grow out of their rows, and shrink.
-    both(Command::ScaleJob { job: jobs[0], group: 0, count: 500 });
+    both(Command::ScaleJob { job: jobs[0], version: None, group: 0, count: 500 });
     both(submit("j100", JobShape::default(), &[700, 20]));
     both(submit("j300", JobShape::default(), &[10, 5]));
     assert_eq!(commit(&mut both, vec![placement(jobs[0], 3..300, on, 0)], Vec::new()), 297);

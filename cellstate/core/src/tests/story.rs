@@ -133,7 +133,7 @@ impl Player {
             "scale" => {
                 let job = self.core.cell().job_named("default", words[1]).expect("a job").id;
                 let count = words[2].parse().expect("tasks");
-                self.done(Command::ScaleJob { job, group: 0, count });
+                self.done(Command::ScaleJob { job, version: None, group: 0, count });
             }
             "report" => self.report(&words),
             "cordon" | "uncordon" => {

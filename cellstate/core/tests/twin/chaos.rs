@@ -133,7 +133,9 @@ impl Chaos {
         let jobs: Vec<JobId> = self.core.cell().jobs().map(|job| job.id).collect();
         match (dice.pick(&jobs), dice.pick(&self.live())) {
             (Some(&job), _) if dice.once_in(4) => Command::StopJob(job),
-            (Some(&job), _) if dice.once_in(3) => Command::ScaleJob { job, group: 0, count: dice.roll(6) },
+            (Some(&job), _) if dice.once_in(3) => {
+                Command::ScaleJob { job, version: None, group: 0, count: dice.roll(6) }
+            }
             (_, Some(&id)) => Command::StopAllocation(id),
             _ => Command::Tick,
         }

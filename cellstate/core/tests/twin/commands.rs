@@ -26,7 +26,7 @@ pub(crate) fn command(twin: &Twin, number: u64) -> (Request, i64) {
         0..=1 if dice.once_in(2) => Command::CloseSession(session(twin, &mut dice)),
         2..=4 => register(twin, &mut dice),
         5..=9 => submit(&mut dice),
-        10 => Command::ScaleJob { job: job(twin, &mut dice), group: 0, count: 2 + dice.roll(4) },
+        10 => Command::ScaleJob { job: job(twin, &mut dice), version: None, group: 0, count: 2 + dice.roll(4) },
         11 if dice.once_in(4) => Command::StopJob(job(twin, &mut dice)),
         12 => scale(twin, &mut dice),
         13 => Command::StopAllocation(allocation(twin, &mut dice)),
@@ -165,7 +165,8 @@ fn submit(dice: &mut Dice) -> Command {
 
 fn scale(twin: &Twin, dice: &mut Dice) -> Command {
     let (job, group) = (job(twin, dice), u16::try_from(dice.roll(3)).unwrap());
-    Command::ScaleJob { job, group, count: dice.roll(6) }
+    let version = dice.once_in(3).then(|| 1 + dice.roll(3));
+    Command::ScaleJob { job, version, group, count: dice.roll(6) }
 }
 
 fn transition(twin: &Twin, dice: &mut Dice) -> Transition {

@@ -120,7 +120,7 @@ impl Twin {
             Command::Commit(txn, digest) => self.commit(txn, *digest, decided),
             Command::SubmitJob { shape, body_digest, .. } => self.submit(shape, *body_digest, decided),
             Command::StopJob(id) => self.stop_job(*id),
-            Command::ScaleJob { job, group, count } => self.scale(*job, *group, *count),
+            Command::ScaleJob { job, version, group, count } => self.scale(*job, *version, *group, *count),
             Command::StopAllocation(id) => self.stop_allocation(*id),
             Command::RegisterMachine { .. } => self.register(&request.command, decided),
             Command::ExpireMachine { machine, epoch } => self.expire(*machine, *epoch),
@@ -268,10 +268,13 @@ impl Twin {
         Expected::Changed
     }
 
-    fn scale(&mut self, id: JobId, group: u16, count: u32) -> Expected {
+    fn scale(&mut self, id: JobId, version: Option<u32>, group: u16, count: u32) -> Expected {
         let Some(job) = self.live.jobs.get(&id) else { return Expected::Rejected(RejectionCode::NoSuchJob) };
         if job.state.is_final() {
             return Expected::Rejected(RejectionCode::JobOver);
+        }
+        if version.is_some_and(|version| version != job.version) {
+            return Expected::Rejected(RejectionCode::JobChanged);
         }
         let Some(tasks) = job.groups.get(usize::from(group)).map(|group| group.tasks.len()) else {
             return Expected::Rejected(RejectionCode::NoSuchGroup);

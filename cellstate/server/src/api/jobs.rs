@@ -169,7 +169,9 @@ impl v1::jobs_server::Jobs for JobsService {
             let message = format!("there is no group {:?} in the job; it has {}", wire.group, known.join(", "));
             return Err(Failure::not_found(RejectionCode::NoSuchGroup, message).into());
         };
-        let command = Command::ScaleJob { job: job.id, group: group.0, count: wire.count };
+        // The job may be submitted again with other groups before this is decided.
+        let (version, (group, _)) = (Some(job.version), group);
+        let command = Command::ScaleJob { job: job.id, version, group, count: wire.count };
         Ok(Response::new(self.change(&request, &job.shape.namespace, command).await?))
     }
 

@@ -79,7 +79,7 @@ fn gone(cell: &Cell, job: &Job, group: u16, count: u32) -> usize {
 pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<Rejection> {
     let mut others = 0;
     let (allocations, instead) = match &asked.request().command {
-        Command::ScaleJob { job, group, count } => {
+        Command::ScaleJob { job, group, count, .. } => {
             (gone(cell, cell.job(*job)?, *group, *count), "scale it down in smaller steps")
         }
         Command::SubmitJob { shape, .. } => {

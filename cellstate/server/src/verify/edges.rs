@@ -316,7 +316,7 @@ impl Play {
         while self.committer.undurable_cell().live() < 1000 {
             self.commit();
         }
-        self.ask("scale", Command::ScaleJob { job, group: 0, count: 0 });
+        self.ask("scale", Command::ScaleJob { job, version: None, group: 0, count: 0 });
         self.submit_again(1);
         let machine = self.machines()[0];
         self.ask("remove", Command::RemoveMachine { machine, unless_alive: false });
@@ -341,7 +341,7 @@ impl Play {
             30 | 31 => {
                 let Some(job) = job else { return };
                 let count = self.dice.few(1500);
-                self.ask("scale", Command::ScaleJob { job, group: 0, count });
+                self.ask("scale", Command::ScaleJob { job, version: None, group: 0, count });
             }
             32 => {
                 let Some(machine) = machine.filter(|_| machines.len() > 5) else { return };

@@ -22,5 +22,6 @@ mod large_jobs;
 mod named;
 mod read_back;
 mod returns;
+mod scaling;
 mod sizes;
 mod stalled;

@@ -222,7 +222,7 @@ fn a_job_that_was_scaled_up_counts_with_the_tasks_that_it_has() {
     stage.machine_with_gpus("large", 64_000, &[("size", "large")], 2);
     stage.seat(Batch::default());
     let pairs = stage.submit(&expected("pairs", 0, 1000).gpu(1000));
-    let scale = Command::ScaleJob { job: pairs, group: 0, count: 8 };
+    let scale = Command::ScaleJob { job: pairs, version: None, group: 0, count: 8 };
     assert!(matches!(stage.ask("user", scale), plenum_model::Decision::Accepted { .. }));
     stage.submit(&job("first", 1, 500).on("size", "large"));
     stage.advance(1_000_000);

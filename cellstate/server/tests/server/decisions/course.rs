@@ -121,7 +121,12 @@ impl Course {
             13 => Ask::StopJob(v1::StopJob { job: self.job(cell) }),
             14 | 15 => {
                 let count = self.dice.small(8);
-                Ask::ScaleJob(v1::ScaleJob { job: self.job(cell), group: self.dice.small(2), count })
+                Ask::ScaleJob(v1::ScaleJob {
+                    job: self.job(cell),
+                    group: self.dice.small(2),
+                    count,
+                    ..Default::default()
+                })
             }
             16 => Ask::StopAllocation(v1::StopAllocation { allocation: self.allocation(cell) }),
             17 if self.dice.once_in(2) => {

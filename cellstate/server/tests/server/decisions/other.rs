@@ -296,7 +296,7 @@ pub(super) const OTHERS: &[Situation] = &[
             stage.report(stage.allocation(job, 0), v1::AllocationState::Failed);
             stage.pass(10);
         }
-        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1 }));
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1, ..Default::default() }));
     }),
     ("transactions that are not decided", |stage| {
         let (_, slot) = stage.machine(|_| {});
@@ -327,7 +327,7 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.ask(Ask::StopJob(v1::StopJob { job: none }));
         stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: none }));
         stage.ask(Ask::CordonMachine(v1::CordonMachine { machine: none, cordoned: true }));
-        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 5, count: 1 }));
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 5, count: 1, ..Default::default() }));
         stage.job("batch", |shape| {
             shape.name = "job-0".to_owned();
             shape.priority = 10;

@@ -48,11 +48,25 @@ pub(super) const RACES: &[Situation] = &[
         stage.report(stage.allocation(job, 0), v1::AllocationState::Complete);
         stage.lose(placement(job, &[slot], &[0]));
     }),
+    ("a group of an earlier version that is scaled", |stage| {
+        let job = stage.job("batch", |_| {});
+        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.job("batch", |shape| shape.name = "job-0".to_owned());
+        for version in [1, 2] {
+            stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1, version }));
+        }
+    }),
+    ("a job that is scaled to nothing", |stage| {
+        let job = stage.job("batch", |_| {});
+        for count in [0, 1] {
+            stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count, ..Default::default() }));
+        }
+    }),
     ("a task that was scaled away", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
         stage.look();
-        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1 }));
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1, ..Default::default() }));
         stage.lose(placement(job, &[slot], &[1]));
     }),
     ("a job that was stopped", |stage| {
@@ -81,7 +95,7 @@ pub(super) const RACES: &[Situation] = &[
         stage.place("batch", job, &[slot], &[0]);
         stage.report(stage.allocation(job, 0), v1::AllocationState::Complete);
         stage.look();
-        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 2 }));
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 2, ..Default::default() }));
         stage.lose(v1::Placement { group: 1, ..placement(job, &[slot], &[0]) });
     }),
     ("a machine that was removed", |stage| {

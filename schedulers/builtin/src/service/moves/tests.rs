@@ -306,7 +306,8 @@ fn a_job_that_is_stopped_or_scaled_down_meanwhile_gets_no_successor() {
         drain(&mut stage, 1, 10 * MINUTE);
         stage.advance(2 * SECOND);
         assert_eq!(stage.runtime(seat).counters().transactions, 2, "the job, and a move");
-        let command = if stops { Command::StopJob(job) } else { Command::ScaleJob { job, group: 0, count: 1 } };
+        let command =
+            if stops { Command::StopJob(job) } else { Command::ScaleJob { job, version: None, group: 0, count: 1 } };
         stage.ask("owner", command);
         stage.release(seat);
         let_move(&mut stage, &[job], 5);
@@ -333,7 +334,7 @@ fn tasks_that_a_job_is_scaled_up_by_are_placed_before_others_move() {
     let job = running(&mut stage, &web(2));
     stage.machine("m1", 4_000, &[]);
     drain(&mut stage, 0, 10 * MINUTE);
-    stage.ask("owner", Command::ScaleJob { job, group: 0, count: 3 });
+    stage.ask("owner", Command::ScaleJob { job, version: None, group: 0, count: 3 });
     stage.advance(5 * SECOND);
     assert_eq!((placed(&stage, job), serving(&stage, job)), (vec![0, 0, 1], vec![0, 0]));
     let_move(&mut stage, &[job], 5);
@@ -348,7 +349,7 @@ fn nothing_of_a_group_moves_while_it_sleeps_over_a_failure() {
     stage.machine("m1", 4_000, &[]);
     stage.advance(2 * SECOND + SECOND / 2);
     report(&mut stage, job, |found| (found.row.task == 1).then_some((AllocationState::Failed, false)));
-    stage.ask("owner", Command::ScaleJob { job, group: 0, count: 1 });
+    stage.ask("owner", Command::ScaleJob { job, version: None, group: 0, count: 1 });
     drain(&mut stage, 0, 10 * MINUTE);
     stage.transcript();
     stage.advance(SECOND * 3 / 4);
