@@ -99,25 +99,27 @@ impl Resolver<'_> {
     ) -> Result<Vec<Port>, Trouble> {
         let (used, spoken) = (self.cell.in_use(asked.machine), self.promised.specials.ports(asked.machine));
         let mut choice = PortChoice::new(used, spoken);
-        let mut ports = Vec::with_capacity(terms.shape.ports.len());
-        for declared in &terms.shape.ports {
+        // A port that was given back rests: each transaction begins elsewhere.
+        let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
+        // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
+        let hint = hint.wrapping_add(choice.spoken_count() as u64);
+        let named = |declared: &Port| {
             let named = asked.extra.into_iter().flat_map(|extra| &extra.ports).find(|port| port.name == declared.name);
-            let wanted = if declared.number > 0 { declared.number } else { named.map_or(0, |port| port.number) };
-            let number = if wanted > 0 {
-                let in_use = choice.is_used(wanted);
-                if choice.is_spoken(wanted) || (in_use && !hand_off.take_port(wanted)) {
-                    return Err(Trouble::Machine(Obstacle::Port(wanted)));
-                }
-                wanted
-            } else {
-                // A port that was given back rests: each transaction begins elsewhere.
-                let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
-                // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
-                let hint = hint.wrapping_add(choice.spoken_count() as u64);
-                choice.choose(hint).ok_or(Trouble::Machine(Obstacle::Port(0)))?
-            };
-            choice.take(number);
-            ports.push(Port { name: declared.name.clone(), number });
+            if declared.number > 0 { declared.number } else { named.map_or(0, |port| port.number) }
+        };
+        let mut ports: Vec<Port> = terms.shape.ports.clone();
+        ports.iter_mut().for_each(|port| port.number = named(port));
+        // Those that have a number come first: else what this very task wants could be chosen for another port of it.
+        for wanted in ports.iter().map(|port| port.number).filter(|&wanted| wanted > 0) {
+            let in_use = choice.is_used(wanted);
+            if choice.is_spoken(wanted) || (in_use && !hand_off.take_port(wanted)) {
+                return Err(Trouble::Machine(Obstacle::Port(wanted)));
+            }
+            choice.take(wanted);
+        }
+        for (position, port) in (0..).zip(&mut ports).filter(|(_, port)| port.number == 0) {
+            port.number = choice.choose(hint.wrapping_add(position)).ok_or(Trouble::Machine(Obstacle::Port(0)))?;
+            choice.take(port.number);
         }
         Ok(ports)
     }

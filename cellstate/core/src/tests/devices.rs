@@ -128,6 +128,31 @@ fn a_fixed_port_is_given_once_and_dynamic_ones_as_there_are() {
     );
 }
 
+// Where the search for a dynamic port began with the number that another port of the task has, the task was refused its own port.
+#[test]
+fn a_dynamic_port_is_none_that_the_task_itself_asks_for_by_number() {
+    // Wherever the search begins.
+    for first in (20_000_u16..32_000).step_by(1000) {
+        let fixed: Vec<String> = (first..first + 1000).map(|port| format!("p{port}:{port}")).collect();
+        let granted: String = (first..first + 1000).map(|port| format!(" p{port}:dynamic")).collect();
+        check(
+            &format!(
+                "
+                machine m1 cpu=8000
+                job web by service tasks=1 cpu=100 ports=any,{}
+                service: claim web[0]@m1
+                ",
+                fixed.join(",")
+            ),
+            &format!(
+                "
+                service: committed; web[0] granted any:dynamic{granted}
+                "
+            ),
+        );
+    }
+}
+
 #[test]
 fn a_port_is_handed_to_the_successor() {
     check(
