@@ -3,6 +3,7 @@
 use crate::{
     Cell, ClassSet, GroupCounts, GroupShape, JobId, MachineState, Resource, Resources, Room, Shortage, choose_devices,
     device_rooms,
+    devices::{has_dynamic_ports, take_parts},
 };
 
 /// What a task needs of its machine.
@@ -46,9 +47,9 @@ impl<'a> Special<'a> {
 /// What of a machine is spoken for beyond its room: by earlier claims of the same transaction, or by own ones in flight.
 #[derive(Clone, Debug, Default)]
 pub struct Spoken<'a> {
-    /// Devices, by kind and index.
+    /// Devices, by kind and index; best in the machine's order.
     pub devices: &'a [crate::Device],
-    /// Ports.
+    /// Ports, rising; 0 for each dynamic one that the cell is going to choose.
     pub ports: &'a [u16],
     /// Tasks of the group that come and go.
     pub counts: Option<&'a GroupCounts>,
@@ -76,7 +77,7 @@ pub enum Obstacle {
     Spread(u16),
     /// No device for the one at this position in the group's list.
     Device(u16),
-    /// The port is in use.
+    /// The port is in use; 0: there are not as many dynamic ones as it wants.
     Port(u16),
 }
 
@@ -148,18 +149,17 @@ impl Requirement<'_> {
         let machine = cell.machine_in(slot)?;
         if !shape.devices.is_empty() {
             let mut rooms = device_rooms(cell, machine);
-            for device in spoken.devices {
-                let taken = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-                taken.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
-            }
+            take_parts(&mut rooms, spoken.devices);
             if let Err(position) = choose_devices(&mut rooms, &shape.devices) {
                 return Some(Obstacle::Device(u16::try_from(position).unwrap_or(u16::MAX)));
             }
         }
         let used = cell.in_use(slot);
-        let taken = |port: u16| used.is_some_and(|used| used.has_port(port)) || spoken.ports.contains(&port);
-        let fixed = shape.ports.iter().map(|port| port.number).filter(|&port| port > 0);
-        fixed.into_iter().find(|&port| taken(port)).map(Obstacle::Port)
+        let taken =
+            |port: u16| used.is_some_and(|used| used.has_port(port)) || spoken.ports.binary_search(&port).is_ok();
+        let mut fixed = shape.ports.iter().map(|port| port.number).filter(|&port| port > 0);
+        let taken = fixed.find(|&port| taken(port));
+        taken.or_else(|| (!has_dynamic_ports(used, spoken.ports, &shape.ports)).then_some(0)).map(Obstacle::Port)
     }
 }
 

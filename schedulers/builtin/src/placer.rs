@@ -54,6 +54,7 @@ struct Need {
     constraints: Vec<Constraint>,
     home: Option<u32>,
     devices: Vec<DeviceNeed>,
+    /// 0 for each that the cell chooses.
     ports: Vec<u16>,
     /// So many at once, or none.
     least: usize,
@@ -66,7 +67,7 @@ impl Need {
             constraints: shape.constraints.clone(),
             home,
             devices: shape.devices.iter().map(device_need).collect(),
-            ports: shape.ports.iter().map(|port| port.number).filter(|&port| port > 0).collect(),
+            ports: shape.ports.iter().map(|port| port.number).collect(),
             least,
         }
     }

@@ -268,3 +268,68 @@ fn machines_that_are_reserved_no_more_are_room_for_who_waits() {
     stage.advance(1_000_000);
     assert_eq!(stage.placed(job).len(), 2);
 }
+
+/// Claims all tasks for the first machine at once, and looks at what is spoken for there while nothing is answered.
+struct AllAtOnce {
+    spoken_for: Rc<RefCell<Vec<u32>>>,
+}
+
+impl Scheduler for AllAtOnce {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        *self.spoken_for.borrow_mut() = view.specials().devices(0).iter().map(|device| device.millis).collect();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// Each of them was set against all parts of devices that those before it got: 4,000 on a machine of 256 devices took seconds.
+#[test]
+fn each_device_is_spoken_for_once_however_many_claims_have_some_of_it() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 64_000, &[], 256);
+    let spoken_for: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let seat = stage.seat(AllAtOnce { spoken_for: Rc::clone(&spoken_for) });
+    stage.hold(seat);
+    for (name, tasks) in [("first", 4000), ("second", 1)] {
+        stage.submit(&JobBuilder::new(name, "batch").group("main", tasks, 1).gpu(50));
+        stage.advance(1_000_000);
+    }
+    let spoken_for = spoken_for.borrow();
+    assert_eq!(spoken_for.as_slice(), [vec![1000; 200], vec![0; 56]].concat());
+}
+
+/// A machine whose dynamic ports were used up was chosen again and again, and refused each time.
+#[test]
+fn dynamic_ports_that_are_used_up_are_reckoned_with() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 20_000, &[]);
+    stage.machine("m1", 60_000, &[]);
+    let seat = stage.seat(Batch::default());
+    let ports = |name: &str, tasks| {
+        let job = JobBuilder::new(name, "batch").group("main", tasks, 100);
+        (0..60).fold(job, |job, port| job.port(&format!("p{port}"), 0))
+    };
+    // Of 12,000 ports.
+    let job = stage.submit(&ports("first", 202));
+    stage.advance(1_000_000);
+    let placed = machines(&stage.placed(job));
+    assert_eq!(placed.iter().filter(|&&machine| machine == 0).count(), 200);
+    assert_eq!((placed.len(), stage.runtime(seat).counters().claims_misfit), (202, 0));
+    // In the next decision they stand in the mirror.
+    let job = stage.submit(&ports("second", 2));
+    stage.advance(1_000_000);
+    assert_eq!(machines(&stage.placed(job)), [1, 1]);
+    let job = stage.submit(&ports("third", 197));
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(job).len(), stage.runtime(seat).counters().claims_misfit), (196, 0));
+    assert!(stage.passed_over(job, 0).contains("limits, devices or ports"), "{}", stage.passed_over(job, 0));
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Obstacle, Requirement, Special, Spoken,
-    choose_devices, device_rooms,
+    Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Requirement, Special, Spoken,
+    choose_devices, device_rooms, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -15,9 +15,59 @@ use crate::view::{View, Work};
 /// in the order in which the cell comes to the claims.
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
-    machines: BTreeMap<u32, (Vec<Device>, Vec<u16>)>,
+    machines: BTreeMap<u32, Taken>,
     /// How groups are spread in the mirror, and how that changes.
     counts: BTreeMap<(JobId, u16), (GroupCounts, GroupCounts)>,
+}
+
+/// What of one machine is spoken for.
+#[derive(Clone, Debug, Default)]
+struct Taken {
+    /// Each device of the machine once, in its order, with the sum: thousands of claims on one machine would each walk over what all those
+    /// before them got.
+    devices: Vec<Device>,
+    /// What was taken of devices, one after the other.
+    parts: Vec<Device>,
+    /// Ports, rising; 0 for each that the cell is going to choose.
+    ports: Vec<u16>,
+}
+
+impl Taken {
+    fn nothing_of(machine: &Machine) -> Self {
+        let devices = machine.devices.iter().map(|device| Device { millis: 0, ..device.clone() });
+        Self { devices: devices.collect(), ..Self::default() }
+    }
+
+    fn take(&mut self, parts: Vec<Device>, shape: &GroupShape) {
+        for part in &parts {
+            let sum = self.sum_of(part);
+            sum.into_iter().for_each(|sum| *sum = sum.saturating_add(part.millis));
+        }
+        self.parts.extend(parts);
+        for port in &shape.ports {
+            let place = self.ports.partition_point(|&other| other < port.number);
+            self.ports.insert(place, port.number);
+        }
+    }
+
+    /// Takes the last one back.
+    fn give(&mut self, shape: &GroupShape) {
+        let parts = self.parts.split_off(self.parts.len().saturating_sub(shape.devices.len()));
+        for part in &parts {
+            let sum = self.sum_of(part);
+            sum.into_iter().for_each(|sum| *sum = sum.saturating_sub(part.millis));
+        }
+        for port in &shape.ports {
+            self.ports.binary_search(&port.number).into_iter().for_each(|place| {
+                self.ports.remove(place);
+            });
+        }
+    }
+
+    fn sum_of(&mut self, part: &Device) -> Option<&mut u32> {
+        let is_meant = |device: &&mut Device| device.index == part.index && device.kind == part.kind;
+        self.devices.iter_mut().find(is_meant).map(|device| &mut device.millis)
+    }
 }
 
 impl Specials {
@@ -41,9 +91,9 @@ impl Specials {
         let shape = work.shape();
         let counts = self.counts.get(&(work.job.id, work.group));
         let special = Special::of(shape, counts.map(|(base, _)| base));
-        let none = (Vec::new(), Vec::new());
-        let (devices, ports) = self.machines.get(&slot).unwrap_or(&none);
-        let spoken = Spoken { devices, ports, counts: counts.map(|(_, change)| change) };
+        let taken = self.machines.get(&slot);
+        let ports = taken.map(|taken| taken.ports.as_slice()).unwrap_or_default();
+        let spoken = Spoken { devices: self.devices(slot), ports, counts: counts.map(|(_, change)| change) };
         let requirement =
             Requirement { resources: &shape.resources, classes: None, home: None, job: work.job.id, special };
         requirement.special_obstacle(cell, slot, &spoken)
@@ -55,10 +105,10 @@ impl Specials {
         self.counts.entry((job.id, group)).or_insert_with(fresh);
     }
 
-    /// Devices of a machine that are spoken for, in thousandths of each; the same device may come more than once.
+    /// How much of each device of a machine is spoken for, in thousandths and in the machine's order; empty where nothing of it is.
     #[must_use]
     pub fn devices(&self, slot: u32) -> &[Device] {
-        self.machines.get(&slot).map(|(devices, _)| devices.as_slice()).unwrap_or_default()
+        self.machines.get(&slot).map(|taken| taken.devices.as_slice()).unwrap_or_default()
     }
 
     /// Machines of which something is spoken for, or was before a [`Specials::give`].
@@ -71,10 +121,7 @@ impl Specials {
     pub fn device_rooms(&self, cell: &Cell, slot: u32) -> Vec<DeviceRoom> {
         let Some(machine) = cell.machine_in(slot) else { return Vec::new() };
         let mut rooms = device_rooms(cell, machine);
-        for device in self.devices(slot) {
-            let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
-        }
+        take_parts(&mut rooms, self.devices(slot));
         rooms
     }
 
@@ -91,17 +138,13 @@ impl Specials {
             let counts = self.counts.get_mut(&(job.id, group));
             counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
         }
-        if cell.machine_in(slot).is_none() {
-            return;
-        }
+        let Some(machine) = cell.machine_in(slot) else { return };
         let chosen = if named.is_empty() && !shape.devices.is_empty() {
             choose_devices(&mut self.device_rooms(cell, slot), &shape.devices).unwrap_or_default()
         } else {
             named.to_vec()
         };
-        let (devices, ports) = self.machines.entry(slot).or_default();
-        devices.extend(chosen);
-        ports.extend(fixed_ports(shape));
+        self.machines.entry(slot).or_insert_with(|| Taken::nothing_of(machine)).take(chosen, shape);
     }
 
     /// A task of the group is stopped on a machine, in the transaction in the making: the group's limits count it no more. What it has of the
@@ -121,14 +164,6 @@ impl Specials {
         if let Some((_, change)) = self.counts.get_mut(&(job.id, group)) {
             change.add(cell, shape, slot, -1);
         }
-        if let Some((devices, ports)) = self.machines.get_mut(&slot) {
-            devices.truncate(devices.len().saturating_sub(shape.devices.len()));
-            ports.truncate(ports.len().saturating_sub(fixed_ports(shape).count()));
-        }
+        self.machines.get_mut(&slot).into_iter().for_each(|taken| taken.give(shape));
     }
-}
-
-/// The ports that a group asks for by number.
-fn fixed_ports(shape: &GroupShape) -> impl Iterator<Item = u16> {
-    shape.ports.iter().map(|port| port.number).filter(|&port| port > 0)
 }
