@@ -127,3 +127,22 @@ fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
     assert_eq!(dev.stop().code(), Some(0));
     nothing_is_left(&stage);
 }
+
+// A script that killed a cell and started it again at once was told that its old server had the directory; a moment later, its old agent.
+#[test]
+fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "500ms"));
+    for pause_millis in [0, 100] {
+        let mut dev = stage.dev(&[&file]);
+        both_run(&stage);
+        dev.process.kill();
+        std::thread::sleep(std::time::Duration::from_millis(pause_millis));
+        let dev = stage.dev(&[&file]);
+        both_run(&stage);
+        let told = stage.text("dev.err");
+        assert!(told.contains("of a cell that was killed here is still ending; waiting for it"), "{told}");
+        assert_eq!(dev.stop().code(), Some(0));
+        nothing_is_left(&stage);
+    }
+}

@@ -36,6 +36,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_PERIOD: Duration = Duration::from_millis(3);
 /// What schedulers and the server are given to end; for agents it is added to what their tasks are given.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long agents of a killed cell are waited for at most, whatever their tasks are given: those of this one have to register meanwhile.
+const EARLIER_AGENTS_MAX: Duration = Duration::from_secs(15);
 
 /// The processes of a cell, in groups that end one after the other.
 pub(super) struct DevCell<'dev> {
@@ -103,7 +105,7 @@ impl<'dev> DevCell<'dev> {
             "--listen".into(),
             format!("127.0.0.1:{port}").into(),
         ]);
-        let keeper = self.start("server", arguments, Vec::new());
+        let keeper = self.start("server", arguments, Vec::new(), GRACE);
         self.server.push(keeper);
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -130,10 +132,12 @@ impl<'dev> DevCell<'dev> {
     pub(super) fn start_others(&mut self, address: &str) {
         for scheduler in &self.plan.schedulers {
             let arguments = arguments(["scheduler".into(), scheduler.into()]);
-            let keeper =
-                self.start(&format!("scheduler-{scheduler}"), arguments, vec![("PLENUM_ADDR", address.into())]);
+            let environment = vec![("PLENUM_ADDR", address.into())];
+            let keeper = self.start(&format!("scheduler-{scheduler}"), arguments, environment, Duration::ZERO);
             self.schedulers.push(keeper);
         }
+        // Those of before end with their tasks, which most likely were the same.
+        let patience = (self.tasks_grace() + GRACE).min(EARLIER_AGENTS_MAX);
         for machine in machines::names(self.plan.machines) {
             let mut agent = arguments([
                 "agent".into(),
@@ -148,13 +152,27 @@ impl<'dev> DevCell<'dev> {
             if self.plan.no_isolation {
                 agent.push("--no-isolation".into());
             }
-            let keeper = self.start(&format!("agent-{machine}"), agent, vec![("PLENUM_ADDR", address.into())]);
+            let environment = vec![("PLENUM_ADDR", address.into())];
+            let keeper = self.start(&format!("agent-{machine}"), agent, environment, patience);
             self.agents.push(keeper);
         }
     }
 
-    fn start(&self, name: &str, arguments: Vec<OsString>, environment: Vec<(&'static str, OsString)>) -> Keeper {
-        let spec = PartSpec { name: name.to_owned(), arguments, environment, log: self.folder.log(name) };
+    /// What the tasks of the plan are given to end.
+    fn tasks_grace(&self) -> Duration {
+        Duration::from_micros(self.plan.kill_timeout_micros().unsigned_abs())
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        arguments: Vec<OsString>,
+        environment: Vec<(&'static str, OsString)>,
+        patience: Duration,
+    ) -> Keeper {
+        // Where another cell lives, its parts don't end.
+        let patience = if self.folder.is_alone() { patience } else { Duration::ZERO };
+        let spec = PartSpec { name: name.to_owned(), arguments, environment, log: self.folder.log(name), patience };
         Keeper::start(&self.binary, spec, self.progress.clone(), self.given_up.0.clone())
     }
 
@@ -174,7 +192,7 @@ impl<'dev> DevCell<'dev> {
     /// Ends everything: agents with their tasks first, so that what happened to them is still told to the server. Another
     /// signal kills instead of asking: the tasks by their agents, as nobody else knows them, then the parts.
     pub(super) async fn stop(&mut self, signals: &mut Signals) {
-        let tasks = Duration::from_micros(self.plan.kill_timeout_micros().unsigned_abs());
+        let tasks = self.tasks_grace();
         for (parts, grace) in
             [(&mut self.agents, tasks + GRACE), (&mut self.schedulers, GRACE), (&mut self.server, GRACE)]
         {

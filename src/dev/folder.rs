@@ -2,16 +2,23 @@
 
 use std::{
     cell::Cell,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io::{self, Read, Seek},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use crate::failure::Failure;
 
 /// How the names of temporary directories begin; then come the process that made it, and a number.
 pub(super) const TEMPORARY: &str = "plenum-dev-";
+
+/// How often, and how many times, it is tried whether another cell lives in a directory: one that was just killed lets go of it in
+/// a moment.
+const LOCK_PERIOD: Duration = Duration::from_millis(10);
+const LOCK_TRIES: u32 = 20;
 
 /// A cell's directory.
 #[derive(Debug)]
@@ -20,6 +27,8 @@ pub(super) struct Folder {
     is_temporary: bool,
     /// The address in it is this cell's: a directory that another cell uses keeps that one's.
     has_published: Cell<bool>,
+    /// Held as long as this cell lives, whichever way it ends; `None`: another one has it, or it can't be had.
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -37,15 +46,16 @@ impl Folder {
                 format!("start it with `plenum server --dir {path}`, or restore it to a DIR/server and name DIR here");
             return Err(Failure::new("BAD_DIRECTORY", what).with_hint(hint));
         }
-        let folder = match named {
+        let mut folder = match named {
             Some(path) => {
                 let absolute = std::path::absolute(path).map_err(|error| Failure::io(path.display(), &error))?;
-                Self { path: absolute, is_temporary: false, has_published: Cell::new(false) }
+                Self { path: absolute, is_temporary: false, has_published: Cell::new(false), lock: None }
             }
             None => Self {
                 path: temporary().map_err(|error| Failure::io("no temporary directory", &error))?,
                 is_temporary: true,
                 has_published: Cell::new(false),
+                lock: None,
             },
         };
         for part in ["server", "agents", "logs"] {
@@ -53,7 +63,13 @@ impl Folder {
             fs::create_dir_all(&path)
                 .map_err(|error| Failure::io(format!("cannot make {}", path.display()), &error))?;
         }
+        folder.lock = locked(&folder.path.join("dev.lock"));
         Ok(folder)
+    }
+
+    /// Whether no other cell lives in the directory: what runs of one then was killed with it, and ends by itself.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.lock.is_some()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -110,6 +126,15 @@ impl Folder {
     }
 }
 
+fn locked(path: &Path) -> Option<File> {
+    let file = File::create(path).ok()?;
+    let mut is_locked = (0..LOCK_TRIES).map(|number| {
+        sleep(if number > 0 { LOCK_PERIOD } else { Duration::ZERO });
+        file.try_lock().is_ok()
+    });
+    is_locked.any(|is_locked| is_locked).then_some(file)
+}
+
 /// Which file it is and when it was written; none if there is none.
 pub(super) fn written(path: &Path) -> Option<(u64, i64, i64)> {
     let metadata = fs::metadata(path).ok()?;
@@ -141,6 +166,16 @@ mod tests {
         assert!(path.join("server").is_dir());
         folder.close();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_cell_at_a_time_is_alone_in_its_directory() {
+        let named = tempfile::tempdir().unwrap();
+        let first = Folder::open(Some(named.path())).unwrap();
+        let second = Folder::open(Some(named.path())).unwrap();
+        assert!(first.is_alone() && !second.is_alone());
+        first.close();
+        assert!(!second.is_alone() && Folder::open(Some(named.path())).unwrap().is_alone());
     }
 
     #[test]

@@ -27,6 +27,8 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 const DEATHS_MAX: u32 = 8;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// How often it is tried whether an earlier part has let go of its directory.
+const LOCKED_PERIOD: Duration = Duration::from_millis(100);
 /// What is shown of a part's log when it does not stay up.
 const LOG_SHOWN_BYTES: u64 = 2000;
 
@@ -38,6 +40,8 @@ pub(super) struct PartSpec {
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(&'static str, OsString)>,
     pub(super) log: PathBuf,
+    /// How long an earlier part that still has its directory is waited for: one that is known to end by itself.
+    pub(super) patience: Duration,
 }
 
 /// What is wanted of a part. Only ever rises.
@@ -111,6 +115,7 @@ async fn keep(
 ) -> Result<(), Failure> {
     let mut deaths = 0;
     let mut backoff = BACKOFF_MIN;
+    let (begun, mut has_told) = (Instant::now(), false);
     loop {
         let since = Instant::now();
         // What stands there already is another one's: of an earlier start, or an earlier cell in the same directory.
@@ -128,7 +133,19 @@ async fn keep(
         // A part that refuses to start says why and would say so again: its directory, its port, its options.
         let refuses = deaths == 1 && status.code().is_some_and(|code| code != 0) && since.elapsed() < WELL_AFTER / 5;
         if refuses || deaths > DEATHS_MAX {
-            return Err(failure(spec, status, printed_from));
+            let failure = failure(spec, status, printed_from);
+            if failure.code != "DIRECTORY_LOCKED" || begun.elapsed() >= spec.patience {
+                return Err(failure);
+            }
+            if !std::mem::replace(&mut has_told, true) {
+                progress
+                    .say(&format!("the {} of a cell that was killed here is still ending; waiting for it", spec.name));
+            }
+            deaths = 0;
+            tokio::select! {
+                () = tokio::time::sleep(LOCKED_PERIOD) => continue,
+                () = until(&mut wanted, Wanted::Stop) => return Ok(()),
+            }
         }
         progress.say(&format!("{} {}; starting it again", spec.name, status_words(status)));
         tokio::select! {
@@ -219,7 +236,40 @@ mod tests {
 
     fn spec(folder: &Path, script: &str) -> PartSpec {
         let arguments = ["-c", script].map(OsString::from).to_vec();
-        PartSpec { name: "part".to_owned(), arguments, environment: Vec::new(), log: folder.join("part.log") }
+        let (name, log, patience) = ("part".to_owned(), folder.join("part.log"), Duration::ZERO);
+        PartSpec { name, arguments, environment: Vec::new(), log, patience }
+    }
+
+    const LOCKED: &str = r#"echo '{"error":{"code":"DIRECTORY_LOCKED","message":"locked"}}' >&2; exit 1"#;
+
+    // A script that started a cell again at once after it had killed it was told that the old server has the directory.
+    #[test]
+    fn an_earlier_part_that_is_ending_is_waited_for_as_long_as_there_is_patience() {
+        let folder = tempfile::tempdir().unwrap();
+        let patient = |patience, script: &str| PartSpec { patience, ..spec(folder.path(), script) };
+        let (tries, up) = (folder.path().join("tries"), folder.path().join("up"));
+        let free = format!(
+            "echo >> {0}; if [ $(wc -l < {0}) -gt 3 ]; then touch {1}; exec sleep 60; fi; {LOCKED}",
+            tries.display(),
+            up.display()
+        );
+        block_on(async {
+            let (sender, mut given_up) = mpsc::channel(1);
+            let start = |spec| Keeper::start(Path::new("/bin/sh"), spec, Progress::quiet(), sender.clone());
+            let mut keeper = start(patient(Duration::from_secs(60), &free));
+            while !up.exists() {
+                assert!(given_up.try_recv().is_err());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            keeper.stop();
+            keeper.ended().await;
+            let since = Instant::now();
+            let _keeper = start(patient(Duration::from_millis(250), LOCKED));
+            let failure = given_up.recv().await.unwrap();
+            assert_eq!(failure.code, "DIRECTORY_LOCKED");
+            assert!(since.elapsed() >= Duration::from_millis(250));
+        })
+        .unwrap();
     }
 
     #[test]
