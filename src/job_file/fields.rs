@@ -23,16 +23,8 @@ pub(super) struct Fields<'file> {
 }
 
 impl<'file> Fields<'file> {
-    /// Opens a table that has no fields but `known` ones. `path` is how messages name it; empty for the file itself.
-    pub(super) fn open(node: &'file Node, path: &str, known: &[&str]) -> Result<Self, Fault> {
-        let fields = Self::open_any(node, path)?;
-        match fields.entries.iter().find(|entry| !known.contains(&entry.name.as_str())) {
-            Some(entry) => Err(unknown(path, entry, known)),
-            None => Ok(fields),
-        }
-    }
-
-    /// The same, and goes on behind fields that nobody knows: each of them is noted. `None`: it is no table.
+    /// Opens a table that has no fields but `known` ones: each that nobody knows is noted. `path` is how messages name it; empty for the
+    /// file itself. `None`: it is no table.
     pub(super) fn open_noting(node: &'file Node, path: &str, known: &[&str], faults: &mut Faults) -> Option<Self> {
         let fields = faults.note(Self::open_any(node, path))?;
         for entry in fields.entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
@@ -170,45 +162,54 @@ pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
 }
 
 /// Options of a job's scheduler: tables become dotted names, values become texts.
-pub(super) fn options(node: &Node, path: &str) -> Result<BTreeMap<String, String>, Fault> {
+pub(super) fn options(node: &Node, path: &str, faults: &mut Faults) -> BTreeMap<String, String> {
     const OPTIONS_MAX: usize = 64;
-    const VALUE_BYTES_MAX: usize = 255;
     let mut flat = BTreeMap::new();
     let mut open = vec![(String::new(), node)];
     while let Some((prefix, node)) = open.pop() {
-        for entry in Fields::open_any(node, path)?.entries() {
+        let Some(fields) = faults.note(Fields::open_any(node, path)) else { continue };
+        for entry in fields.entries() {
             let name = if prefix.is_empty() { entry.name.clone() } else { format!("{prefix}.{}", entry.name) };
-            let value = match &entry.node.value {
-                Value::Table(_) => {
-                    open.push((name, &entry.node));
-                    continue;
-                }
-                Value::Text(text) => text.clone(),
-                Value::Integer(integer) => integer.to_string(),
-                Value::Decimal(number) => number.clone(),
-                Value::Boolean(boolean) => boolean.to_string(),
-                _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
-            };
-            if names::attribute("", &name).is_err() || value.len() > VALUE_BYTES_MAX {
-                let what = format!(
-                    "`{path}.{}`: expected a name of 1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit, and a \
-                     value of at most {VALUE_BYTES_MAX} bytes",
-                    units::shortened(&name)
-                );
-                return Err(Fault::value(entry.name_at.clone(), what));
+            if matches!(entry.node.value, Value::Table(_)) {
+                open.push((name, &entry.node));
+                continue;
             }
+            let Some(value) = faults.note(option(entry, &name, path)) else { continue };
             match flat.entry(name) {
-                btree_map::Entry::Vacant(vacant) => vacant.insert(value),
+                btree_map::Entry::Vacant(vacant) => {
+                    vacant.insert(value);
+                }
                 btree_map::Entry::Occupied(known) => {
                     let what = format!("`{path}.{}` is given twice: as a dotted name, and in a table", known.key());
-                    return Err(Fault::value(entry.name_at.clone(), what).with_hint("leave one of them out"));
+                    faults.add(Fault::value(entry.name_at.clone(), what).with_hint("leave one of them out"));
                 }
-            };
+            }
         }
     }
     if flat.len() > OPTIONS_MAX {
         let what = format!("`{path}` has {} options; expected at most {OPTIONS_MAX}", flat.len());
-        return Err(Fault::value(node.at.clone(), what));
+        faults.add(Fault::value(node.at.clone(), what));
     }
-    Ok(flat)
+    flat
+}
+
+/// The value of one option, whose whole name is `name`.
+fn option(entry: &Entry, name: &str, path: &str) -> Result<String, Fault> {
+    const VALUE_BYTES_MAX: usize = 255;
+    let value = match &entry.node.value {
+        Value::Text(text) => text.clone(),
+        Value::Integer(integer) => integer.to_string(),
+        Value::Decimal(number) => number.clone(),
+        Value::Boolean(boolean) => boolean.to_string(),
+        _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
+    };
+    if names::attribute("", name).is_err() || value.len() > VALUE_BYTES_MAX {
+        let what = format!(
+            "`{path}.{}`: expected a name of 1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit, and a \
+             value of at most {VALUE_BYTES_MAX} bytes",
+            units::shortened(name)
+        );
+        return Err(Fault::value(entry.name_at.clone(), what));
+    }
+    Ok(value)
 }

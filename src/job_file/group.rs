@@ -87,7 +87,7 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
         faults.note(fields.refuse(unbuilt));
     }
     faults.note(refuse_other_drivers(&fields));
-    let order = faults.note(after(&fields, job.kind)).map(|after| GroupOrder { name: &entry.name, after });
+    let order = after(&fields, job.kind, faults).map(|after| GroupOrder { name: &entry.name, after });
     let count = faults.note(fields.number("count", 0, TASKS_MAX)).map(|count| count.unwrap_or(1));
     let (amounts, custom) = resources(&fields, faults);
     let after = order.iter().flat_map(|order| &order.after);
@@ -96,9 +96,9 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
         count: count.unwrap_or(1),
         after: after.map(|(name, _)| (*name).to_owned()).collect(),
         resources: Some(amounts.resources),
-        constraints: faults.note(constraints(&fields)).map(|nodes| rules(nodes, &fields, faults)).unwrap_or_default(),
-        affinities: faults.note(affinities(&fields)).unwrap_or_default(),
-        spread: faults.note(spread(&fields, job.same_machine)).unwrap_or_default(),
+        constraints: constraints(&fields, faults),
+        affinities: affinities(&fields, faults),
+        spread: spread(&fields, job.same_machine, faults),
         per_machine: faults.note(fields.number("per_machine", 0, TASKS_MAX)).flatten().unwrap_or(0),
         devices: amounts.devices,
         ports: amounts.ports,
@@ -110,7 +110,7 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
     let body = GroupBody {
         name: entry.name.clone(),
         driver: "exec".to_owned(),
-        command: faults.note(command(&fields)).unwrap_or_default(),
+        command: command(&fields, faults),
         env: env(&fields, faults),
         restart: Some(restart(&fields, faults)),
         kill_timeout_micros: faults.note(fields.duration("kill_timeout")).flatten().unwrap_or(10_000_000),
@@ -138,16 +138,20 @@ fn refuse_other_drivers(fields: &Fields<'_>) -> Result<(), Fault> {
     }
 }
 
-fn after<'file>(fields: &Fields<'file>, kind: JobKind) -> Result<Vec<(&'file str, Range<usize>)>, Fault> {
+/// `None`: not all of it could be read.
+fn after<'file>(fields: &Fields<'file>, kind: JobKind, faults: &mut Faults) -> Option<Vec<(&'file str, Range<usize>)>> {
     let path = fields.path_of("after");
-    let names = fields.list("after", "a list of names of groups")?;
+    let names = faults.note(fields.list("after", "a list of names of groups"))?;
     if let (Some(first), JobKind::Forever) = (names.first(), kind) {
         let what =
             format!("`{path}`: the tasks of a job that runs for ever never succeed, so nothing starts after them");
-        return Err(Fault::value(first.at.clone(), what)
-            .with_hint("say runs = \"to-completion\", or take `after` out of the file"));
+        let hint = "say runs = \"to-completion\", or take `after` out of the file";
+        faults.add(Fault::value(first.at.clone(), what).with_hint(hint));
+        return None;
     }
-    names.iter().map(|node| Ok((fields::text(node, &path)?, node.at.clone()))).collect()
+    let read: Vec<_> =
+        names.iter().filter_map(|node| Some((faults.note(fields::text(node, &path))?, node.at.clone()))).collect();
+    (read.len() == names.len()).then_some(read)
 }
 
 fn min(fields: &Fields<'_>, count: u32) -> Result<u32, Fault> {
@@ -206,14 +210,9 @@ fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
     }
 }
 
-fn constraints<'file>(fields: &Fields<'file>) -> Result<&'file [Node], Fault> {
-    let nodes = fields.list("constraints", "a list of conditions")?;
-    bounded(fields, "constraints", nodes.len(), CONSTRAINTS_MAX)?;
-    Ok(nodes)
-}
-
-fn rules(nodes: &[Node], fields: &Fields<'_>, faults: &mut Faults) -> Vec<Constraint> {
+fn constraints(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Constraint> {
     let path = fields.path_of("constraints");
+    let nodes = entries(fields, "constraints", "a list of conditions", CONSTRAINTS_MAX, faults);
     nodes.iter().filter_map(|node| faults.note(rule(node, &path))).collect()
 }
 
@@ -222,75 +221,86 @@ fn rule(node: &Node, path: &str) -> Result<Constraint, Fault> {
         .map_err(|what| Fault::value(node.at.clone(), format!("`{path}`: {what}")))
 }
 
-fn affinities(fields: &Fields<'_>) -> Result<Vec<Affinity>, Fault> {
-    let path = fields.path_of("affinities");
-    let nodes = fields.list("affinities", "a list of tables { rule, weight }")?;
-    bounded(fields, "affinities", nodes.len(), CONSTRAINTS_MAX)?;
-    let read = |node| {
-        let table = Fields::open(node, &path, &["rule", "weight"])?;
-        let rule = table.node("rule").ok_or_else(|| missing(&table, "rule"))?;
-        let weight = table.node("weight").ok_or_else(|| missing(&table, "weight"))?;
-        let expected = "an integer from -100 to 100, not 0";
-        let Value::Integer(amount) = weight.value else {
-            return Err(weight.unexpected(&table.path_of("weight"), expected));
-        };
-        match i32::try_from(amount) {
-            Ok(amount) if amount != 0 && amount.abs() <= 100 => {
-                Ok(Affinity { rule: Some(self::rule(rule, &table.path_of("rule"))?), weight: amount })
-            }
-            _ => Err(Fault::value(
-                weight.at.clone(),
-                format!("`{}` is {amount}; expected {expected}", table.path_of("weight")),
-            )),
-        }
-    };
-    nodes.iter().map(read).collect()
+/// The nodes of a list that has at most so many.
+fn entries<'file>(
+    fields: &Fields<'file>,
+    name: &str,
+    expected: &str,
+    most: usize,
+    faults: &mut Faults,
+) -> &'file [Node] {
+    let nodes = fields.list(name, expected);
+    let nodes = nodes.and_then(|nodes| bounded(fields, name, nodes.len(), most).map(|()| nodes));
+    faults.note(nodes).unwrap_or_default()
 }
 
-fn spread(fields: &Fields<'_>, same_machine: bool) -> Result<Vec<Spread>, Fault> {
+fn affinities(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Affinity> {
+    let path = fields.path_of("affinities");
+    let nodes = entries(fields, "affinities", "a list of tables { rule, weight }", CONSTRAINTS_MAX, faults);
+    nodes.iter().filter_map(|node| affinity(node, &path, faults)).collect()
+}
+
+fn affinity(node: &Node, path: &str, faults: &mut Faults) -> Option<Affinity> {
+    let table = Fields::open_noting(node, path, &["rule", "weight"], faults)?;
+    let written = table.node("rule").ok_or_else(|| missing(&table, "rule"));
+    let rule = faults.note(written.and_then(|node| rule(node, &table.path_of("rule"))));
+    let weight = faults.note(weight(&table));
+    Some(Affinity { rule: Some(rule?), weight: weight? })
+}
+
+fn weight(table: &Fields<'_>) -> Result<i32, Fault> {
+    let node = table.node("weight").ok_or_else(|| missing(table, "weight"))?;
+    let (path, expected) = (table.path_of("weight"), "an integer from -100 to 100, not 0");
+    let Value::Integer(amount) = node.value else { return Err(node.unexpected(&path, expected)) };
+    let weight = i32::try_from(amount).ok().filter(|weight| (-100..=100).contains(weight) && *weight != 0);
+    weight.ok_or_else(|| Fault::value(node.at.clone(), format!("`{path}` is {amount}; expected {expected}")))
+}
+
+fn spread(fields: &Fields<'_>, same_machine: bool, faults: &mut Faults) -> Vec<Spread> {
     let path = fields.path_of("spread");
-    let nodes = fields.list("spread", "a list of tables { by, at_most }")?;
-    bounded(fields, "spread", nodes.len(), SPREADS_MAX)?;
+    let nodes = entries(fields, "spread", "a list of tables { by, at_most }", SPREADS_MAX, faults);
     if let (Some(first), true) = (nodes.first(), same_machine) {
         let what = format!("`{path}`: a job with `same_machine` has all its tasks on one machine, nothing to spread");
-        return Err(Fault::value(first.at.clone(), what));
+        faults.add(Fault::value(first.at.clone(), what));
+        return Vec::new();
     }
-    let read = |node| {
-        let table = Fields::open(node, &path, &["by", "at_most"])?;
-        Ok(Spread {
-            attribute: table.attribute("by")?.ok_or_else(|| missing(&table, "by"))?,
-            at_most: table.number("at_most", 1, TASKS_MAX)?.ok_or_else(|| missing(&table, "at_most"))?,
-        })
+    let mut read = |node| {
+        let table = Fields::open_noting(node, &path, &["by", "at_most"], faults)?;
+        let attribute = table.attribute("by").and_then(|by| by.ok_or_else(|| missing(&table, "by")));
+        let at_most = table.number("at_most", 1, TASKS_MAX);
+        let at_most = at_most.and_then(|at_most| at_most.ok_or_else(|| missing(&table, "at_most")));
+        let (attribute, at_most) = (faults.note(attribute), faults.note(at_most));
+        Some(Spread { attribute: attribute?, at_most: at_most? })
     };
-    nodes.iter().map(read).collect()
+    nodes.iter().filter_map(&mut read).collect()
 }
 
-fn command(fields: &Fields<'_>) -> Result<Vec<String>, Fault> {
+fn command(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
     let path = fields.path_of("command");
-    let nodes = fields.list("command", "a list of texts: the program and its arguments")?;
+    let nodes = fields.list("command", "a list of texts: the program and its arguments");
+    let Some(nodes) = faults.note(nodes) else { return Vec::new() };
     let Some(first) = nodes.first() else {
         let at = fields.node("command").map_or_else(|| fields.at(), |node| node.at.clone());
-        return Err(Fault::value(at, format!("`{path}` is missing or empty; expected the program and its arguments"))
-            .with_hint("for example: command = [\"/bin/sh\", \"-c\", \"echo hello\"]"));
+        let what = format!("`{path}` is missing or empty; expected the program and its arguments");
+        faults.add(Fault::value(at, what).with_hint("for example: command = [\"/bin/sh\", \"-c\", \"echo hello\"]"));
+        return Vec::new();
     };
-    let mut command = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let text = fields::text(node, &path)?;
-        if text.contains('\0') {
-            return Err(Fault::value(node.at.clone(), format!("`{path}` contains a NUL character")));
-        }
-        command.push(text.to_owned());
-    }
-    let program = &command[0];
-    if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
+    let read = |node| match fields::text(node, &path)? {
+        text if text.contains('\0') => Err(Fault::value(node.at.clone(), format!("`{path}` contains a NUL character"))),
+        text => Ok(text.to_owned()),
+    };
+    let command: Vec<String> = nodes.iter().filter_map(|node| faults.note(read(node))).collect();
+    if let Value::Text(program) = &first.value
+        && (program.is_empty() || (program.contains('/') && !program.starts_with('/')))
+    {
         let what = format!(
             "`{path}` begins with `{}`; expected an absolute path, or a name to look up in the task's PATH",
             units::shortened(program)
         );
-        return Err(Fault::value(first.at.clone(), what)
-            .with_hint("a task starts in a directory of its own, where a relative path leads nowhere"));
+        let hint = "a task starts in a directory of its own, where a relative path leads nowhere";
+        faults.add(Fault::value(first.at.clone(), what).with_hint(hint));
     }
-    Ok(command)
+    command
 }
 
 fn env(fields: &Fields<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
@@ -361,7 +371,7 @@ fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, CustomAmount
         custom: Vec::new(),
     };
     let devices = faults.note(gpus(&table)).unwrap_or_default();
-    let ports = faults.note(ports(&table)).unwrap_or_default();
+    let ports = ports(&table, faults);
     (Amounts { resources, devices, ports }, custom)
 }
 
@@ -410,29 +420,34 @@ fn gpus(table: &Fields<'_>) -> Result<Vec<Device>, Fault> {
     }
 }
 
-fn ports(table: &Fields<'_>) -> Result<Vec<Port>, Fault> {
-    let Some(node) = table.node("ports") else { return Ok(Vec::new()) };
-    let ports = Fields::open_any(node, &table.path_of("ports"))?;
-    bounded(table, "ports", ports.entries().len(), PORTS_MAX)?;
+fn ports(table: &Fields<'_>, faults: &mut Faults) -> Vec<Port> {
+    let Some(node) = table.node("ports") else { return Vec::new() };
+    let ports = Fields::open_any(node, &table.path_of("ports"));
+    let ports = ports.and_then(|ports| bounded(table, "ports", ports.entries().len(), PORTS_MAX).map(|()| ports));
+    let Some(ports) = faults.note(ports) else { return Vec::new() };
     let mut read = Vec::new();
     for entry in ports.entries() {
-        if names::name("", &entry.name).is_err() || entry.name.len() > 32 {
-            let what = format!(
-                "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9 and `-`, the first and the last a \
-                 letter or a digit",
-                units::shortened(&entry.name)
-            );
-            return Err(Fault::value(entry.name_at.clone(), what));
-        }
-        let number = ports.number(&entry.name, 0, u32::from(u16::MAX))?.unwrap_or(0);
-        let same = read.iter().find(|port: &&Port| number > 0 && port.number == number);
-        if let Some(Port { name, .. }) = same {
-            let what = format!("`{}` is {number}, and so is `{name}`", ports.path_of(&entry.name));
-            return Err(Fault::value(entry.node.at.clone(), what).with_hint("0 lets the cell choose a free one"));
-        }
-        read.push(Port { name: entry.name.clone(), number });
+        read.extend(faults.note(port(entry, &ports, &read)));
     }
-    Ok(read)
+    read
+}
+
+/// A port that none of the earlier ones is.
+fn port(entry: &Entry, ports: &Fields<'_>, earlier: &[Port]) -> Result<Port, Fault> {
+    if names::name("", &entry.name).is_err() || entry.name.len() > 32 {
+        let what = format!(
+            "`{}` is no name of a port; expected 1 to 32 characters of a to z, 0 to 9 and `-`, the first and the last a \
+             letter or a digit",
+            units::shortened(&entry.name)
+        );
+        return Err(Fault::value(entry.name_at.clone(), what));
+    }
+    let number = ports.number(&entry.name, 0, u32::from(u16::MAX))?.unwrap_or(0);
+    if let Some(Port { name, .. }) = earlier.iter().find(|port| number > 0 && port.number == number) {
+        let what = format!("`{}` is {number}, and so is `{name}`", ports.path_of(&entry.name));
+        return Err(Fault::value(entry.node.at.clone(), what).with_hint("0 lets the cell choose a free one"));
+    }
+    Ok(Port { name: entry.name.clone(), number })
 }
 
 fn bounded(fields: &Fields<'_>, name: &str, found: usize, most: usize) -> Result<(), Fault> {

@@ -64,7 +64,7 @@ pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
                 priority: faults.note(fields.number("priority", 0, 99)).flatten().unwrap_or(50),
                 kind: kind.into(),
                 same_machine,
-                options: faults.note(options(&fields, scheduler)).unwrap_or_default(),
+                options: options(&fields, scheduler, &mut faults),
                 ..JobShape::default()
             }),
             body: None,
@@ -102,7 +102,7 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
     }
     // A group that could not be read may be the one that others come after.
     if orders.len() == count {
-        order::check(&orders)?;
+        order::check(&orders, faults);
     }
     let body = JobBody { groups: bodies };
     let size = body.encoded_len();
@@ -118,16 +118,16 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
 }
 
 /// What a team's own scheduler reads. The built-in ones would not hear it.
-fn options(fields: &Fields<'_>, scheduler: &str) -> Result<BTreeMap<String, String>, Fault> {
-    let Some(entry) = fields.entry("options") else { return Ok(BTreeMap::new()) };
-    let options = fields::options(&entry.node, "options")?;
+fn options(fields: &Fields<'_>, scheduler: &str, faults: &mut Faults) -> BTreeMap<String, String> {
+    let Some(entry) = fields.entry("options") else { return BTreeMap::new() };
+    let options = fields::options(&entry.node, "options", faults);
     if options.is_empty() || !plenum_schedulers::NAMES.contains(&scheduler) {
-        return Ok(options);
+        return options;
     }
     let what = format!("only a team's own scheduler reads `options`; the built-in scheduler `{scheduler}` takes none");
-    Err(Fault::value(entry.name_at.clone(), what)
-        .with_code("UNIMPLEMENTED")
-        .with_hint("take them out of the file: a job that runs without them would not be the job you asked for"))
+    let hint = "take them out of the file: a job that runs without them would not be the job you asked for";
+    faults.add(Fault::value(entry.name_at.clone(), what).with_code("UNIMPLEMENTED").with_hint(hint));
+    options
 }
 
 /// How the job ends; the default depends on its scheduler.

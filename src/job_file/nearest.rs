@@ -1,14 +1,28 @@
 //! The nearest known name to one that nobody knows.
 
-/// The known name that is fewest edits away, if that is few enough to be a slip.
+use std::cmp::Reverse;
+
+/// The known name that is fewest edits away, if that is few enough to be a slip. Of several the one that begins and ends most alike: a letter
+/// is left out more often than it is mistaken for another.
 pub(crate) fn nearest<'names>(unknown: &str, known: impl IntoIterator<Item = &'names str>) -> Option<&'names str> {
     let most = (unknown.chars().count() / 3).max(1) + 1;
     known
         .into_iter()
-        .map(|name| (edits(&unknown.to_lowercase(), &name.to_lowercase()), name))
-        .filter(|(distance, _)| *distance <= most)
+        .map(|name| {
+            let (unknown, known) = (unknown.to_lowercase(), name.to_lowercase());
+            (edits(&unknown, &known), Reverse(alike_at_ends(&unknown, &known)), name)
+        })
+        .filter(|(distance, ..)| *distance <= most)
         .min()
-        .map(|(_, name)| name)
+        .map(|(.., name)| name)
+}
+
+/// How many characters two words have in common at their beginning, and behind it at their end.
+fn alike_at_ends(one: &str, other: &str) -> usize {
+    let beginning = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let rest = one.chars().count().min(other.chars().count()) - beginning;
+    let end = one.chars().rev().zip(other.chars().rev()).take(rest);
+    beginning + end.take_while(|(one, other)| one == other).count()
 }
 
 /// Insertions, removals, replacements and swaps of neighbours that lead from one word to the other (the optimal string
@@ -30,4 +44,19 @@ pub(super) fn edits(from: &str, to: &str) -> usize {
         rows.push(next);
     }
     rows[from.len()][to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A job file that said `schedulr` was asked whether it meant `schedule`, which nobody can use yet.
+    #[test]
+    fn of_names_that_are_as_near_the_one_with_more_of_the_word_is_meant() {
+        let known = ["name", "schedule", "scheduler", "elastic"];
+        assert_eq!(nearest("schedulr", known), Some("scheduler"));
+        assert_eq!(nearest("schedulee", known), Some("schedule"));
+        assert_eq!(nearest("Scheduler", known), Some("scheduler"));
+        assert_eq!(nearest("rack", known), None);
+    }
 }

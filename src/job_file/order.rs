@@ -1,6 +1,6 @@
 //! The order of groups: what `after` names, and that it never leads back.
 
-use super::fault::Fault;
+use super::fault::{Fault, Faults};
 
 /// What one group says of the others.
 pub(super) struct GroupOrder<'file> {
@@ -10,13 +10,14 @@ pub(super) struct GroupOrder<'file> {
 }
 
 /// Checks that each name in `after` is another group, named once, and that no group waits for itself in the end.
-pub(super) fn check(groups: &[GroupOrder<'_>]) -> Result<(), Fault> {
+pub(super) fn check(groups: &[GroupOrder<'_>], faults: &mut Faults) {
+    let mut are_known = true;
     for group in groups {
         for (position, (name, at)) in group.after.iter().enumerate() {
             if group.after[..position].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Fault::value(at.clone(), format!("`{name}` is named twice in `after`")));
-            }
-            if !groups.iter().any(|other| other.name == *name) {
+                faults.add(Fault::value(at.clone(), format!("`{name}` is named twice in `after`")));
+            } else if !groups.iter().any(|other| other.name == *name) {
+                are_known = false;
                 let known = groups.iter().map(|other| other.name);
                 let near = super::nearest(name, known.clone());
                 let names = known.collect::<Vec<_>>().join("`, `");
@@ -24,20 +25,17 @@ pub(super) fn check(groups: &[GroupOrder<'_>]) -> Result<(), Fault> {
                     at.clone(),
                     format!("`group.{}.after` names `{name}`, which is no group of this job", group.name),
                 );
-                return Err(fault.with_hint(
+                faults.add(fault.with_hint(
                     near.map_or_else(|| format!("the groups are `{names}`"), |near| format!("did you mean `{near}`?")),
                 ));
             }
         }
     }
-    match cycle(groups) {
-        Some((names, at)) => Err(Fault::value(
-            at,
-            format!("groups wait for each other for ever: {} (each starts after the next)", names.join(" → ")),
-        )
-        .with_code("JOB_FILE_CYCLE")
-        .with_hint("take one of these names out of its `after`")),
-        None => Ok(()),
+    // One that nobody knows may have been meant for any of them.
+    if let Some((names, at)) = cycle(groups).filter(|_| are_known) {
+        let what = format!("groups wait for each other for ever: {} (each starts after the next)", names.join(" → "));
+        let fault = Fault::value(at, what).with_code("JOB_FILE_CYCLE");
+        faults.add(fault.with_hint("take one of these names out of its `after`"));
     }
 }
 

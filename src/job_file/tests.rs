@@ -502,6 +502,47 @@ fn all_mistakes_that_can_be_found_are_told_at_once_in_their_order() {
     );
 }
 
+// Of each list the first one alone was told.
+#[test]
+fn all_mistakes_within_lists_are_told_at_once() {
+    let text = "name = \"story\"\nscheduler = \"gangs\"\n[options]\na = [1]\n\"b c\" = 1\n[group.a]\n\
+                command = [\"bin/x\", 1, \"\\u0000\"]\nresources = { cpu = 1, memory = \"1MiB\", ports = { A = 1, b = 70000, c = 5, d = 5 } }\n\
+                constraints = ['arch', 3]\n\
+                affinities = [{ rul = 'attr.k == 1', weight = 0 }, { rule = 'k', weight = \"1\" }, 7]\n\
+                spread = [{ by = \"rack\", at_most = 0 }, { by = \"attr.rack\" }]\n\
+                after = [\"b\", \"nobody\", \"b\"]\n\
+                [group.b]\ncommand = [\"x\"]\nresources = { cpu = 1, memory = \"1MiB\" }\nafter = [\"a\", \"c\"]\n";
+    let error = JobFile::parse("job.toml", text).expect_err("the file should be refused");
+    let places: Vec<&str> = error.message.lines().filter(|line| line.starts_with("job.toml")).collect();
+    let expected = [
+        "job.toml:4:5: `options.a` is a list",
+        "job.toml:5:1: `options.b c`: expected",
+        "job.toml:8:51: `A` is no name of a port",
+        "job.toml:8:62: `group.a.resources.ports.b` is 70000",
+        "job.toml:8:80: `group.a.resources.ports.d` is 5, and so is `c`",
+        "job.toml:9:16: `group.a.constraints`: `arch` is no condition",
+        "job.toml:9:24: `group.a.constraints` is an integer",
+        "job.toml:10:17: unknown field `rul` in `group.a.affinities`; did you mean `rule`?",
+        "job.toml:10:15: `group.a.affinities.rule` is missing",
+        "job.toml:10:47: `group.a.affinities.weight` is 0",
+        "job.toml:10:61: `group.a.affinities.rule`: `k` is no condition",
+        "job.toml:10:75: `group.a.affinities.weight` is a text",
+        "job.toml:10:82: `group.a.affinities` is an integer",
+        "job.toml:11:18: `group.a.spread.by`",
+        "job.toml:11:36: `group.a.spread.at_most` is 0",
+        "job.toml:11:41: `group.a.spread.at_most` is missing",
+        "job.toml:7:21: `group.a.command` is an integer",
+        "job.toml:7:24: `group.a.command` contains a NUL",
+        "job.toml:7:12: `group.a.command` begins with `bin/x`",
+        "job.toml:12:15: `group.a.after` names `nobody`",
+        "job.toml: and 2 more",
+    ];
+    assert_eq!(places.len(), expected.len(), "{}", error.message);
+    for (place, expected) in places.iter().zip(expected) {
+        assert!(place.starts_with(expected), "expected {expected:?}, found {place:?}");
+    }
+}
+
 #[test]
 fn very_many_mistakes_are_counted_and_not_told() {
     let fields: String = (0..1000).map(|number| format!("nobody-knows-{number} = 1\n")).collect();
