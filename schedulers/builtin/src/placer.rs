@@ -1,7 +1,7 @@
 //! Machines for groups of equal tasks, one group after the other, as all built-in schedulers find them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special};
@@ -28,6 +28,8 @@ pub(crate) struct Placer {
     ruled_out: BTreeMap<Need, Vec<u64>>,
     /// Why jobs that share a machine found none in this decision.
     homeless: BTreeMap<shared_machine::Need, String>,
+    /// What no machine had enough devices and ports for at once in this decision.
+    turns: BTreeSet<shared_machine::Need>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
@@ -92,6 +94,7 @@ impl Placer {
             hopeless: BTreeMap::new(),
             ruled_out: BTreeMap::new(),
             homeless: BTreeMap::new(),
+            turns: BTreeSet::new(),
             specials: None,
             gpus: None,
             #[cfg(test)]
@@ -113,6 +116,7 @@ impl Placer {
         self.hopeless.clear();
         self.ruled_out.clear();
         self.homeless.clear();
+        self.turns.clear();
         self.specials = None;
         #[cfg(test)]
         self.judged.set(0);
@@ -328,17 +332,20 @@ impl Placer {
         if let Some(home) = known {
             return Ok(Some(home));
         }
-        let need = shared_machine::Need::of(&work.job);
+        let need = shared_machine::Need::of(view.cell(), &work.job);
         let hold = view.cell().hold(work.job.id);
         if let Some(reason) = self.homeless.get(&need).filter(|_| hold.is_none()) {
             return Err(reason.clone());
         }
         let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
-        let chosen = shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, self.settings);
-        match chosen {
+        let known = (&need, hold.is_none() && self.turns.contains(&need));
+        match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, self.settings) {
             Ok(home) => {
-                self.homes.insert(work.job.id, home);
-                Ok(Some(home))
+                if home.takes_turns && hold.is_none() {
+                    self.turns.insert(need);
+                }
+                self.homes.insert(work.job.id, home.machine);
+                Ok(Some(home.machine))
             }
             Err(reason) => {
                 self.count_judged(|| view.cell().machines().count());

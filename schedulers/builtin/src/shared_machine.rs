@@ -1,13 +1,18 @@
 //! One machine for all tasks of a job that share a directory: chosen once, before its first task, and for all that follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{Affinity, Cell, Constraint, Job, Obstacle, Requirement, Resource, Resources, Special};
+use plenum_model::{
+    Affinity, Cell, Constraint, GroupShape, Job, JobShape, Obstacle, Requirement, Resource, Resources, Special,
+};
 use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, choose, explain};
 use plenum_sdk::{Specials, Work};
 
 use crate::placer::{DeviceNeed, device_need, told};
+
+/// Devices and ports that are judged together. More of them at once no machine has, or hardly any.
+const AT_ONCE_MAX: usize = 1024;
 
 /// What makes one such job as hard to place as another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,20 +24,25 @@ pub(crate) struct Need {
     specials: Vec<(Vec<DeviceNeed>, Vec<u16>)>,
     /// Attributes that its machine must have, for the sake of spread rules.
     spread: Vec<Arc<str>>,
+    /// Of each group that asks for more than room: how deep it stands, and how many tasks it has.
+    layout: Vec<(usize, u32)>,
 }
 
 impl Need {
-    pub(crate) fn of(job: &Job) -> Self {
+    pub(crate) fn of(cell: &Cell, job: &Job) -> Self {
         let groups = &job.shape.groups;
+        let laid_out = laid_out(cell, job);
+        let layout = laid_out.iter().filter(|(group, ..)| Special::is_needed_by(group));
         let specials = groups.iter().filter(|group| Special::is_needed_by(group)).map(|group| {
             (group.devices.iter().map(device_need).collect(), group.ports.iter().map(|port| port.number).collect())
         });
         Self {
-            at_once: at_once(job),
+            at_once: at_once(&laid_out),
             largest: groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources)),
             constraints: groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect(),
             specials: specials.collect(),
             spread: groups.iter().flat_map(|group| group.spread.iter().map(|rule| rule.attribute.clone())).collect(),
+            layout: layout.map(|(_, depth, count)| (*depth, *count)).collect(),
         }
     }
 
@@ -46,7 +56,8 @@ impl Need {
 ///
 /// Best is one with room now for all groups that may run side by side, the fullest of these first. Where there is none, tasks
 /// have to take turns: then the emptiest machine that has room for the largest of them. Where groups ask for devices, ports or the
-/// like, it has what one task of each of them asks for, by the books in `specials`.
+/// like, it has what all of these ask for side by side, by the books in `specials`; or else, what one task of each group asks for.
+/// `takes_turns`: none is known to have as many devices and ports at once.
 ///
 /// # Errors
 /// Why there is none, for people.
@@ -55,38 +66,55 @@ pub(crate) fn choose_home(
     specials: Option<&Specials>,
     cell: &Cell,
     job: &Arc<Job>,
+    (need, takes_turns): (&Need, bool),
     settings: Settings,
-) -> Result<u32, String> {
-    let Need { at_once, largest, constraints, .. } = Need::of(job);
+) -> Result<Home, String> {
+    let Need { at_once, largest, constraints, .. } = need;
     let affinities: Vec<Affinity> =
         job.shape.groups.iter().flat_map(|group| group.affinities.iter().cloned()).collect();
-    let eligible = columns.eligible_for(&job.shape.scheduler, &constraints, &affinities, cell);
+    let eligible = columns.eligible_for(&job.shape.scheduler, constraints, &affinities, cell);
     let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
     let one_of_each: Vec<Work> =
         groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
     let beyond = |slot: u32| -> Option<Obstacle> {
         one_of_each.iter().find_map(|work| specials.and_then(|specials| specials.obstacle(cell, work, slot)))
     };
-    let suits = |slot: u32| beyond(slot).is_none();
-    let suits = specials.is_some().then_some(Suits(&suits));
-    let attempts = [(at_once, Policy::BestFit), (Some(largest), Policy::Spread)];
-    for (resources, policy) in attempts {
-        let Some(resources) = resources else { continue };
-        let hold = cell.hold(job.id);
-        let request = Request { eligible: eligible.as_deref(), hold, suits, ..Request::new(&resources, settings) };
-        if let Some(&machine) = choose(columns, &request, policy, 1).first() {
-            return Ok(machine);
+    let has_some = |slot: u32| beyond(slot).is_none();
+    let together = specials.filter(|_| !takes_turns).and_then(|specials| Some((specials, together(cell, job)?)));
+    let has_all = |slot: u32| {
+        has_some(slot)
+            && together
+                .iter()
+                .all(|(specials, levels)| levels.iter().all(|level| specials.obstacle(cell, level, slot).is_none()))
+    };
+    let by_room = specials.is_none().then_some((None, false));
+    let all = together.is_some().then_some((Some(Suits(&has_all)), false));
+    let some = specials.is_some().then_some((Some(Suits(&has_some)), true));
+    for (suits, takes_turns) in [by_room, all, some].into_iter().flatten() {
+        for (resources, policy) in [(at_once.as_ref(), Policy::BestFit), (Some(largest), Policy::Spread)] {
+            let Some(resources) = resources else { continue };
+            let hold = cell.hold(job.id);
+            let request = Request { eligible: eligible.as_deref(), hold, suits, ..Request::new(resources, settings) };
+            if let Some(&machine) = choose(columns, &request, policy, 1).first() {
+                return Ok(Home { machine, takes_turns });
+            }
         }
     }
     let classes = eligible.as_deref().map(Eligible::classes);
-    let requirement = Requirement { resources: &largest, classes, home: None, job: job.id, special: None };
+    let requirement = Requirement { resources: largest, classes, home: None, job: job.id, special: None };
     let why = explain(columns, cell, &requirement, beyond);
     Err(format!("its tasks share a machine: {}", told(cell, job, &why)))
 }
 
-/// What may run of the job side by side: the groups are laid out in levels, each behind all that it comes after, and the
-/// largest level counts. `None` beyond all bounds.
-fn at_once(job: &Job) -> Option<Resources> {
+/// A machine for a job.
+pub(crate) struct Home {
+    pub(crate) machine: u32,
+    /// It has not all devices and ports at once that the job's tasks ask for side by side.
+    pub(crate) takes_turns: bool,
+}
+
+/// The groups of a job in levels, each behind all that it comes after: how deep, and how many tasks it has now.
+fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<(&'a GroupShape, usize, u32)> {
     let groups = &job.shape.groups;
     // The cell refuses cycles; bounded rounds make sure that none can hang a scheduler.
     let mut depths = vec![0_usize; groups.len()];
@@ -96,18 +124,55 @@ fn at_once(job: &Job) -> Option<Resources> {
             depths[position] = before.map(|depth| depth + 1).max().unwrap_or(0);
         }
     }
+    // What the shape has is what it was submitted with.
+    let count = |(position, group): (u16, &GroupShape)| cell.group(job, position).map_or(group.count, |row| row.count);
+    let counts = (0..).zip(groups).map(count);
+    groups.iter().zip(depths).zip(counts).map(|((group, depth), count)| (group, depth, count)).collect()
+}
+
+/// What may run of the job side by side: the largest level counts. `None` beyond all bounds.
+fn at_once(laid_out: &[(&GroupShape, usize, u32)]) -> Option<Resources> {
     let mut levels = BTreeMap::<usize, Resources>::new();
-    for (group, depth) in groups.iter().zip(depths) {
-        let level = levels.entry(depth).or_default();
+    for (group, depth, count) in laid_out {
+        let level = levels.entry(*depth).or_default();
         let mut sum = *level;
         for resource in Resource::ALL {
-            let all = group.resources.get(resource).checked_mul(group.count.into())?;
+            let all = group.resources.get(resource).checked_mul((*count).into())?;
             set(&mut sum, resource, level.get(resource).checked_add(all)?);
         }
         *level = sum;
     }
     let most = levels.values().fold(Resources::default(), |most, level| upper(&most, level));
     most.within_bounds().then_some(most)
+}
+
+/// Each level of a job as one task that asks for the devices and ports of all of its tasks, in their order. `None`: no machine has them
+/// at once.
+fn together(cell: &Cell, job: &Arc<Job>) -> Option<Vec<Work>> {
+    let mut levels = BTreeMap::<usize, GroupShape>::new();
+    for (group, depth, count) in laid_out(cell, job) {
+        let level = levels.entry(depth).or_default();
+        let more = (group.devices.len() + group.ports.len()).saturating_mul(count as usize);
+        let is_limited = group.per_machine > 0 && count > group.per_machine;
+        if is_limited || level.devices.len() + level.ports.len() + more > AT_ONCE_MAX {
+            return None;
+        }
+        for _ in 0..count {
+            level.devices.extend_from_slice(&group.devices);
+            level.ports.extend_from_slice(&group.ports);
+        }
+    }
+    let groups: Vec<GroupShape> = levels.into_values().filter(Special::is_needed_by).collect();
+    let mut seen = BTreeSet::new();
+    for level in &groups {
+        seen.clear();
+        if level.ports.iter().any(|port| port.number > 0 && !seen.insert(port.number)) {
+            return None;
+        }
+    }
+    let numbers = 0..u16::try_from(groups.len()).ok()?;
+    let job = Arc::new(Job { shape: Arc::new(JobShape { groups, ..(*job.shape).clone() }), ..(**job).clone() });
+    Some(numbers.map(|group| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect())
 }
 
 /// The larger of both in each dimension.

@@ -229,6 +229,40 @@ fn a_job_that_shares_a_machine_goes_where_its_devices_are() {
     assert_eq!(stage.placed(job), [(1, 0, 1)]);
 }
 
+/// Each group was judged by itself: two that run side by side went to a machine with one GPU, where the second waited for ever.
+#[test]
+fn a_job_that_shares_a_machine_goes_where_the_devices_of_all_that_run_side_by_side_are() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 4_000, &[], 1);
+    stage.machine_with_gpus("m1", 16_000, &[], 4);
+    let seat = stage.seat(Batch::default());
+    let pair = |name: &str| JobBuilder::new(name, "batch").same_machine().group("learn", 1, 100).gpu(1000);
+    let both = stage.submit(&pair("both").group("serve", 2, 100).gpu(1000).forever());
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(both), [(0, 0, 1), (1, 0, 1), (1, 1, 1)]);
+    // Where one comes after the other, one GPU is enough for both.
+    let turns = stage.submit(&pair("turns").group("serve", 1, 100).gpu(1000).after("learn"));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(turns), [(0, 0, 0)]);
+    stage.finish(turns, true);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(turns), [(1, 0, 0)]);
+    stage.finish(turns, true);
+    stage.advance(1_000_000);
+    // Where no machine has as many, they take turns on one that has some.
+    let wide = stage.submit(&JobBuilder::new("wide", "batch").same_machine().group("main", 9, 100).gpu(1000));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(wide), [(0, 0, 0)]);
+    let web = |name: &str, port| JobBuilder::new(name, "batch").same_machine().group("a", 1, 100).port("p", port);
+    let ports = stage.submit(&web("ports", 80).group("b", 1, 100).port("p", 81).forever());
+    stage.advance(1_000_000);
+    let other = stage.submit(&web("other", 90).group("b", 1, 100).port("p", 81).forever());
+    stage.advance(1_000_000);
+    let homes = [ports, other].map(|job| machines(&stage.placed(job)));
+    assert!(homes.iter().all(|home| home.len() == 2 && home[0] == home[1]) && homes[0] != homes[1], "{homes:?}");
+    assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
+
 #[test]
 fn equal_jobs_that_find_no_machine_to_share_cost_one_look_at_the_machines() {
     let wide = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").same_machine().group("main", 2, 90_000);
