@@ -1,6 +1,7 @@
 //! Reading the log back: by revision, and by time.
 use crate::block::{stored_block_holding, time_row};
-use crate::error::ReadError;
+use crate::checkpoint::at_or_before;
+use crate::error::{ReadError, StoreError};
 use crate::history::History;
 use crate::keys::{self, Shelf};
 use crate::records::{BatchRecord, DecisionHead};
@@ -99,15 +100,20 @@ impl History {
     /// [`ReadError::BeforeFirst`] if the cell has none, [`ReadError::TimeRetired`] if it is not retained any more,
     /// [`ReadError::Store`].
     pub fn revision_at_time(&self, micros: i64) -> Result<u64, ReadError> {
-        let (gathering, newest, oldest, from_the_start) = {
+        let (gathering, newest, oldest, base, from_the_start) = {
             let view = self.view();
+            let base = view.base.filter(|base| *base > 0 && *base >= view.floor);
             let from_the_start = view.floor == 0 && view.base.is_none_or(|base| base == 0);
-            (view.gathering.clone(), view.newest, view.oldest(), from_the_start)
+            (view.gathering.clone(), view.newest, view.oldest(), base, from_the_start)
         };
         if let Some(revision) = newest_until(&gathering, micros) {
             return Ok(revision);
         }
-        let gone = || if from_the_start { ReadError::BeforeFirst } else { ReadError::TimeRetired { oldest } };
+        let earlier = || match self.beginning(base, micros)? {
+            Some(revision) => Ok(revision),
+            None if from_the_start => Err(ReadError::BeforeFirst),
+            None => Err(ReadError::TimeRetired { oldest }),
+        };
         let rows = keys::time(i64::MIN, 0)..=keys::time(micros, u64::MAX);
         // Others may have come since: what gathered in memory is a block by now, or there are newer ones.
         let known = |first: u64| first <= newest && gathering.first().is_none_or(|batch| first < batch.first);
@@ -119,13 +125,20 @@ impl History {
             let block = stored_block_holding(&*self.store()?, first)?;
             let block = block.map(|block| self.open_block(block)).transpose();
             let block = match block {
-                Err(_) if self.view().oldest() > first => return Err(gone()),
+                Err(_) if self.view().oldest() > first => return earlier(),
                 block => block?,
             };
             let found = block.and_then(|block| newest_until(&block.batches, micros));
-            return found.filter(|revision| *revision >= oldest).ok_or_else(gone);
+            return found.filter(|revision| *revision >= oldest).map_or_else(earlier, Ok);
         }
-        Err(gone())
+        earlier()
+    }
+
+    /// The checkpoint that the history goes on from, which is of no batch, where it is not after `micros`.
+    fn beginning(&self, base: Option<u64>, micros: i64) -> Result<Option<u64>, StoreError> {
+        let Some(base) = base else { return Ok(None) };
+        let found = at_or_before(&*self.store()?, base)?;
+        Ok(found.filter(|found| found.revision == base && found.time_micros <= micros).map(|found| found.revision))
     }
 }
 

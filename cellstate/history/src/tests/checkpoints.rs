@@ -135,6 +135,8 @@ fn a_leap_gives_up_what_was_never_fed_and_says_that_it_is_retired() {
         history.append(&batches(61, 90, 0)).unwrap();
         assert_eq!(revisions(&history, 61, 90).len(), 30);
         assert_eq!(history.revision_at_time(25 * SECOND).unwrap(), 75);
+        assert_eq!(history.revision_at_time(20 * SECOND + 1).unwrap(), 60);
+        assert!(matches!(history.revision_at_time(20 * SECOND - 1), Err(ReadError::TimeRetired { oldest: 61 })));
         assert!(matches!(history.revision_at_time(5 * SECOND), Err(ReadError::TimeRetired { oldest: 61 })));
         while !history.retire(0).unwrap().done {}
     }
