@@ -17,6 +17,9 @@ pub(crate) const CODE: &str = plenum_proto::error::CODE_KEY;
 /// Metadata with the time after which it makes sense to try again, in microseconds.
 pub(crate) const RETRY: &str = "plenum-retry-after-micros";
 
+/// Of a revision, or a time, that was there and can't be read any more.
+pub(crate) const RETIRED: &str = "REVISION_RETIRED";
+
 /// Bytes of a message: it may repeat what was asked for, which may be megabytes, and travels in headers, of which a client takes some 16 KiB.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 
@@ -137,7 +140,7 @@ impl Failure {
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
         use plenum_history::{ReadError as Read, StoreError};
         let (status, code) = match error {
-            Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, "REVISION_RETIRED"),
+            Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, RETIRED),
             Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
             Read::Store(StoreError::Reopening) => (Code::Unavailable, "HISTORY_BEHIND"),
             Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),

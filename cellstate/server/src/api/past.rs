@@ -10,7 +10,7 @@ use plenum_proto::{delta, v1};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
-use super::failure::Failure;
+use super::failure::{Failure, RETIRED};
 use super::listing;
 use crate::engine::Stopped;
 use crate::error::ServerError;
@@ -283,6 +283,20 @@ pub(super) fn start(history: &History, revision: u64) -> Result<(Cell, u64), Uns
 
 /// The cell at a revision that the history has. Waits for the disk.
 pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
+    let mut oldest = history.oldest_revision();
+    loop {
+        let folded = fold_once(history, revision);
+        let now = history.oldest_revision();
+        // What it began with was retired meanwhile, and it was not: a later checkpoint is there, or nothing would have been retired.
+        let begins_anew = oldest < now && now <= revision;
+        match folded {
+            Err(failure) if failure.code == RETIRED && begins_anew => oldest = now,
+            folded => return folded,
+        }
+    }
+}
+
+fn fold_once(history: &History, revision: u64) -> Result<Cell, Failure> {
     let unstartable = |error| match error {
         Unstartable::Retired => {
             Failure::history(&ReadError::Retired { asked: revision, oldest: history.oldest_revision() })
@@ -301,8 +315,67 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Command, Decision};
+    use crate::publish::BatchEncoder;
+    use parking_lot::Mutex;
+    use plenum_history::{EncodedBatch, Frames, FramesError, LogPlace, LogRange};
+    use plenum_model::{Command, Decision, Delta, LogTime};
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Blocks that are read where they stand. While the first one is, all but the newest revision is retired.
+    #[derive(Default)]
+    struct Retiring {
+        batches: Mutex<BTreeMap<u64, bytes::Bytes>>,
+        retires: Mutex<Option<(History, Cell)>>,
+    }
+
+    impl std::fmt::Debug for Retiring {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Retiring")
+        }
+    }
+
+    impl Frames for Retiring {
+        fn read(&self, range: &LogRange) -> Result<Vec<bytes::Bytes>, FramesError> {
+            if let Some((history, cell)) = self.retires.lock().take() {
+                crate::checkpoint::write(&history, &cell, None).unwrap();
+                assert_eq!(history.retire(cell.revision().0).unwrap().oldest, cell.revision().0);
+            }
+            let batches = self.batches.lock();
+            Ok(batches.range(range.first..=range.last).map(|(_, batch)| batch.clone()).collect())
+        }
+    }
+
+    // It was refused as retired, with the number of another one, as what it had begun with went while it was being read.
+    #[test]
+    fn a_revision_that_is_retained_is_read_whatever_is_retired_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(Retiring::default());
+        let options = plenum_history::Options {
+            frames: Some(log.clone()),
+            block_batches: 1,
+            ..plenum_history::Options::new(vec![1; 16])
+        };
+        let (history, _) = History::open(dir.path(), options).unwrap();
+        let mut cell = Cell::default();
+        for revision in 1..=4 {
+            let delta = Delta::new(Revision(revision), LogTime::from_micros(1));
+            let mut encoded = bytes::BytesMut::new();
+            delta::encode(&delta, &mut encoded);
+            let mut encoder = BatchEncoder::default();
+            encoder.begin(delta.time);
+            encoder.add(delta.revision, b"", b"", &encoded);
+            let (bytes, place) = (encoder.finish(), LogPlace { segment: 1, offset: 512 * revision, bytes: 512 });
+            log.batches.lock().insert(revision, bytes.clone());
+            let (first, last, time_micros) = (revision, revision, delta.time.micros);
+            history.append(&[EncodedBatch { first, last, time_micros, bytes, place: Some(place) }]).unwrap();
+            cell.apply(&delta).unwrap();
+        }
+        *log.retires.lock() = Some((history.clone(), cell));
+        assert_eq!(fold(&history, 4).unwrap().revision(), Revision(4));
+        let retired = fold(&history, 3).unwrap_err();
+        assert_eq!((retired.code, retired.message.contains("revision 3 is")), (RETIRED, true), "{}", retired.message);
+    }
 
     // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.
     #[tokio::test]
