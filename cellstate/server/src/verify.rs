@@ -257,8 +257,15 @@ fn fold_history(
         return Ok(0);
     }
     // The log may reach back further than what the history retains: then it begins with the oldest checkpoint, within the log.
-    let oldest = history.oldest_revision().min(history.newest_revision());
-    let start = match history.start_for(oldest).map_err(ServerError::ReadHistory)? {
+    let (oldest, newest) = (history.oldest_revision(), history.newest_revision());
+    let start = if oldest <= newest {
+        history.start_for(oldest)
+    } else {
+        // What it retains begins behind all that was durable in it at its end, and is in the log.
+        let begins = history.checkpoint_at_or_before(oldest);
+        begins.map(|found| found.map_or(StartingPoint::Empty, StartingPoint::Checkpoint))
+    };
+    let start = match start.map_err(ServerError::ReadHistory)? {
         StartingPoint::Empty => 0,
         StartingPoint::Checkpoint(checkpoint) => checkpoint.revision,
     };

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use v1::session_response::Tell;
 
 use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::stalled::large_machine;
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 type Inspect = v1::inspect_client::InspectClient<Channel>;
@@ -221,6 +222,36 @@ async fn what_is_retired_is_told_from_what_never_was() {
     let number = session.cell.session(plenum_model::SessionId(session.welcome.session)).unwrap().decided[0].number;
     let gone = inspect.get_transaction(get(session.welcome.session, number)).await.unwrap_err();
     assert!(code(&gone) == "NO_SUCH_TRANSACTION" && gone.message().contains("is retired"), "{gone}");
+    server.shutdown().await.unwrap();
+}
+
+// What is retained began behind all that was durable in the history, and `plenum verify` found the state before the log retired.
+#[tokio::test]
+async fn a_cell_that_retires_what_its_history_has_in_memory_is_sound_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = forgetful(dir.path());
+    options.settings.segment_bytes = 64 << 10;
+    let server = Server::start(options.clone()).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..120 {
+        large_machine(&channel, number).await;
+    }
+    let durable = status(&channel).await.revision;
+    server.shutdown().await.unwrap();
+    // What comes now is little, and goes to no tables.
+    let server = Server::start(options).await.unwrap();
+    let channel = connect(&server).await;
+    let mut round = 0;
+    while status(&channel).await.oldest_revision <= durable + 2 {
+        round += 1;
+        assert!(round < 1000, "nothing is ever retired");
+        register(&channel, &format!("more{}", round % 7), 1000).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.kill().await.unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound() && report.from_revision > 1, "{report:?}");
+    let server = Server::start(forgetful(dir.path())).await.unwrap();
     server.shutdown().await.unwrap();
 }
 
