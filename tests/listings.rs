@@ -163,6 +163,36 @@ fn a_moment_may_be_told_by_how_long_ago_it_was() {
     assert_eq!(race.ask(&["txn", "list", "--at", &race.base.to_string()])["items"], serde_json::json!([]));
 }
 
+// The rest of a list was gone on with by --at, and its ages counted up to there: each part was seen from another moment.
+#[test]
+fn the_rest_of_a_list_is_seen_from_the_same_moment() {
+    let race = race();
+    let listed = race.ask(&["txn", "list", "--limit", "1"]);
+    let (newest, resume) =
+        (listed["items"][0]["revision"].as_u64().unwrap(), listed["resume_revision"].as_u64().unwrap());
+    assert!(resume < newest);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    for list in [&["txn", "list"][..], &["job", "history", "sky"]] {
+        let rest = |flag: &str, revision: u64| {
+            let revision = revision.to_string();
+            let told = race.stage.run(&[&["--addr", &race.server.address][..], list, &[flag, &revision]].concat());
+            let rows: Vec<Vec<String>> =
+                told.out.lines().map(|row| row.split_whitespace().map(str::to_owned).collect()).collect();
+            let age = rows[0].iter().position(|title| title == "AGE").unwrap_or_else(|| panic!("{told}"));
+            assert!(rows.len() > 1, "{told}");
+            // In both the age stands behind words without spaces.
+            let age = rows[1][age].clone();
+            (age, told.out)
+        };
+        let (age, told) = rest("--before", resume + 1);
+        assert_ne!(age, "0s", "{told}");
+        let (age, told) = rest("--at", resume);
+        assert_eq!(age, "0s", "{told}");
+    }
+    let below = race.ask(&["txn", "list", "--before", &(resume + 1).to_string()]);
+    assert_eq!(below["items"][0]["revision"], resume);
+}
+
 #[test]
 fn what_happened_is_told_with_who_asked_for_it() {
     let race = race();

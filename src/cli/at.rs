@@ -29,6 +29,15 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
     time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
 }
 
+/// Up to which moment is read when only what is below revision `before` is asked for, of a cell that is looked at as it was `at`: a long
+/// list is gone on with so, and is seen from the same moment all the time.
+pub(crate) fn up_to(at: Option<At>, before: Option<u64>) -> Option<At> {
+    let Some(last) = before.map(|before| before.saturating_sub(1)) else { return at };
+    let revision =
+        at.map(|at| at.revision).filter(|&revision| revision > 0).map_or(last, |revision| revision.min(last));
+    Some(At { revision, time_micros: 0 })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -41,6 +50,15 @@ mod tests {
         assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap().time_micros, 1_000_000);
         assert!(parse_at("1970-01-01T00:00:00Z").is_err() && parse_at("-100000w").is_err());
         assert!(parse_at("0").is_err() && parse_at("yesterday").is_err() && parse_at("-1").is_err());
+    }
+
+    #[test]
+    fn what_is_below_a_revision_is_read_up_to_the_one_before_it() {
+        let at = |revision| Some(At { revision, time_micros: 0 });
+        assert_eq!((up_to(None, None), up_to(at(7), None)), (None, at(7)));
+        assert_eq!((up_to(None, Some(5)), up_to(at(7), Some(5)), up_to(at(3), Some(5))), (at(4), at(4), at(3)));
+        let by_time = Some(At { revision: 0, time_micros: 1_000_000 });
+        assert_eq!((up_to(by_time, None), up_to(by_time, Some(5))), (by_time, at(4)));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub(super) fn print(context: &Context, story: &HistoryResponse) -> Result<(), Fa
         Format::Json | Format::Yaml => output::print(&output::object(context.format, &to_json(story), "", String::new)),
         format => output::print(&output::listing(format, story.revision, &story.events, story.truncated)),
     }?;
-    tell_what_is_missing(context, story);
+    // Seen from the same moment on.
+    tell_missing(context, story, |at| format!("--before {}", at + 1));
     Ok(())
 }
 
@@ -30,12 +31,16 @@ pub(super) fn to_json(story: &HistoryResponse) -> Value {
     })
 }
 
-/// Tells people what a story leaves out.
+/// Tells people what the story of something leaves out that is shown as it was at a moment.
 pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
+    tell_missing(context, story, |at| format!("--at {at}"));
+}
+
+fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -> String) {
     if !matches!(context.format, Format::Table | Format::Wide) {
         return;
     }
-    if let Some(hint) = where_older(story) {
+    if let Some(hint) = where_older(story, flag) {
         output::tell(&hint);
     }
     if story.oldest_revision > 0 {
@@ -43,8 +48,8 @@ pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
     }
 }
 
-/// How to see older events, where there are some.
-fn where_older(story: &HistoryResponse) -> Option<String> {
+/// How to see older events, where there are some. `flag`: for those up to a revision.
+fn where_older(story: &HistoryResponse, flag: impl Fn(u64) -> String) -> Option<String> {
     let is_cut = |at: u64| !story.events.is_empty() && story.events.iter().all(|event| event.revision == at);
     match (story.older_at, story.truncated) {
         (0, false) => None,
@@ -53,13 +58,13 @@ fn where_older(story: &HistoryResponse) -> Option<String> {
             let oldest = story.events.iter().map(|event| event.revision).min();
             Some(oldest.map_or_else(
                 || "there may be older events: more of the past would have to be read for them than a server reads at once".to_owned(),
-                |oldest| format!("there are older events; see them with --at {oldest}"),
+                |oldest| format!("there are older events; see them with {}", flag(oldest)),
             ))
         }
         (at, _) if is_cut(at) => {
             Some(format!("more than these happened at revision {at}; see all with a greater --limit"))
         }
-        (at, _) => Some(format!("there are older events; see them with --at {at}")),
+        (at, _) => Some(format!("there are older events; see them with {}", flag(at))),
     }
 }
 
@@ -77,7 +82,8 @@ mod tests {
         let told = |older_at, revisions: &[u64], truncated| {
             let event = |&revision: &u64| HistoryEvent { revision, ..HistoryEvent::default() };
             let events = revisions.iter().map(event).collect();
-            where_older(&HistoryResponse { events, truncated, older_at, ..HistoryResponse::default() })
+            let story = HistoryResponse { events, truncated, older_at, ..HistoryResponse::default() };
+            where_older(&story, |at| format!("--at {at}"))
         };
         assert_eq!(told(0, &[5, 6], false), None);
         assert!(told(4711, &[], true).unwrap().ends_with("--at 4711"));

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
-    GetTransactionRequest, ListTransactionsRequest, ListTransactionsResponse, Refusal, RefusalReason, TransactionView,
+    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Refusal, RefusalReason,
+    TransactionView,
 };
 
 use super::{
     Context,
     args::Txn,
+    at::up_to,
     job::list_request,
     target,
     watch::{self, Listed},
@@ -23,10 +25,10 @@ const REFUSALS_SHOWN: usize = 30;
 
 pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> {
     match command {
-        Txn::List { scheduler, refused, oldest_first, after, listing } => {
+        Txn::List { scheduler, refused, oldest_first, after, before, listing } => {
             let connection = context.connect_to_read(listing.at).await?;
             let request = ListTransactionsRequest {
-                list: Some(list_request(context, &listing)),
+                list: Some(ListRequest { at: up_to(listing.at, before), ..list_request(context, &listing) }),
                 scheduler: scheduler.unwrap_or_default(),
                 refused,
                 oldest_first,
@@ -67,7 +69,7 @@ fn missing(listed: &ListTransactionsResponse, limit: u32, oldest_first: bool) ->
     Some(match (listed.resume_revision, oldest_first) {
         // A server of before does not say where the rest begins.
         (0, _) => missing,
-        (revision, false) => format!("older than these {told} there may be more: go on with --at {revision}"),
+        (revision, false) => format!("older than these {told} there may be more: go on with --before {}", revision + 1),
         (revision, true) => {
             format!("newer than these {told} there may be more: go on with --after {}", revision.saturating_sub(1))
         }
@@ -144,7 +146,8 @@ mod tests {
         let told = |answer: &ListTransactionsResponse, oldest_first| {
             listed(Format::Table, answer, 0, oldest_first).missing.unwrap_or_default()
         };
-        assert!(told(&cut(4711), false).ends_with("go on with --at 4711"));
+        // With --at they would be seen from there, each part from a moment of its own.
+        assert!(told(&cut(4711), false).ends_with("go on with --before 4712"));
         assert!(told(&cut(4711), true).ends_with("go on with --after 4710"));
         assert!(told(&cut(0), false).contains("--filter"), "by an earlier server");
         assert_eq!(told(&ListTransactionsResponse::default(), false), "");

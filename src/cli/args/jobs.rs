@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, value_parser};
 use plenum_proto::v1::At;
 
 use super::Listing;
@@ -41,6 +41,9 @@ pub(crate) enum Job {
         /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
         #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
+        /// Only events below this revision; ages still count up to --at, or to now
+        #[arg(long, value_name = "REVISION", value_parser = value_parser!(u64).range(2..))]
+        before: Option<u64>,
         /// Most events, the newest [default: the server's own limit]
         #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
         limit: u32,

@@ -1,6 +1,6 @@
 //! What operators type: who may have how much, and where; and who lost against whom.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use plenum_proto::v1::At;
 
 use super::Listing;
@@ -129,6 +129,9 @@ pub(crate) enum Txn {
         /// Only those above this revision
         #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
         after: u64,
+        /// Only those below this revision; ages still count up to --at, or to now
+        #[arg(long, value_name = "REVISION", value_parser = value_parser!(u64).range(2..), conflicts_with = "watch")]
+        before: Option<u64>,
         #[command(flatten)]
         listing: Listing,
     },
