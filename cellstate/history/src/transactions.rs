@@ -41,13 +41,14 @@ pub struct TransactionPage {
 }
 
 impl History {
-    /// Lists transactions among `revisions` that pass `filter`, at most `limit`. The range is cut to what is there.
+    /// Lists transactions among `revisions` that pass `filter`, at most `limit`. The range is cut to what is there, also to what is still
+    /// there when it comes by.
     ///
     /// Costs reading all batches up to the last one that is given, at most 64 MiB: see [`TransactionPage::resume`].
     ///
     /// # Errors
     ///
-    /// [`ReadError::Store`]; [`ReadError::Retired`] if the rest was retired meanwhile.
+    /// [`ReadError::Store`].
     pub fn transactions(
         &self,
         revisions: RangeInclusive<u64>,
@@ -65,7 +66,13 @@ impl History {
                 page.resume = Some(next);
                 break;
             }
-            let block = self.block_holding(next)?;
+            let block = match self.block_holding(next) {
+                Err(ReadError::Retired { oldest, .. }) => {
+                    from = from.max(oldest);
+                    continue;
+                }
+                block => block?,
+            };
             read_bytes += block.bytes();
             let mut found = transactions_of(&block, from, to)?;
             if order == Order::NewestFirst {

@@ -43,12 +43,22 @@ pub struct Walk {
 
 impl Walk {
     /// The entries of the next block that `wanted` says yes to, as far as they are in the range; in the walk's order. `None` at
-    /// the end.
+    /// the end. What is retired before it comes by is passed over, as what had been before.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Retired`] if the rest was retired meanwhile, [`ReadError::Store`].
+    /// [`ReadError::Store`].
     pub fn next(&mut self, wanted: impl Fn(&BlockSummary) -> bool) -> Result<Option<Vec<Logged>>, ReadError> {
+        loop {
+            match self.step(&wanted) {
+                // Either a block was passed, or what comes next is older than that.
+                Err(ReadError::Retired { oldest, .. }) => self.from = self.from.max(oldest),
+                found => return found,
+            }
+        }
+    }
+
+    fn step(&mut self, wanted: impl Fn(&BlockSummary) -> bool) -> Result<Option<Vec<Logged>>, ReadError> {
         while let Some(summary) = self.summary()? {
             let (from, to) = (self.from, self.to);
             match self.order {
