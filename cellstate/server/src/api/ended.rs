@@ -10,7 +10,7 @@ use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
-use super::failure::Failure;
+use super::failure::{Failure, RETIRED};
 use super::{listing, past};
 use crate::shared::Shared;
 use crate::view;
@@ -44,8 +44,9 @@ fn unreadable(error: ReadError) -> Failure {
 /// What became of an allocation that is not live in `cell`.
 pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fate, Failure> {
     let history = shared.feed.history();
-    if let Some(end) = end_of(history, cell.revision(), id)? {
-        let before = past::fold(history, end.0 - 1)?;
+    if let Some(end) = end_of(history, cell.revision(), id)?
+        && let Some(before) = retained(past::fold(history, end.0 - 1))?
+    {
         let logged = history.entry(end.0).map_err(unreadable)?;
         let delta = delta_of(&logged)?;
         let found = before.allocation(id).zip(delta.ends.iter().find(|change| change.slot == id.slot));
@@ -58,6 +59,14 @@ pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fat
         }
     }
     Ok(is_retired(history, cell, id).map_or(Fate::NeverWas, Fate::Retired))
+}
+
+/// The cell, where it is retained. Of what ended at the oldest revision that is, it is not.
+fn retained(folded: Result<Cell, Failure>) -> Result<Option<Cell>, Failure> {
+    match folded {
+        Err(failure) if failure.code == RETIRED => Ok(None),
+        folded => folded.map(Some),
+    }
 }
 
 /// Of an allocation that is neither live nor found: the oldest revision that is retained, if it may have ended before.

@@ -225,6 +225,23 @@ async fn what_is_retired_is_told_from_what_never_was() {
     server.shutdown().await.unwrap();
 }
 
+// The oldest revision that could be read was its end: it was refused with another revision, and not as retired.
+#[tokio::test]
+async fn what_ended_at_the_oldest_revision_that_is_retained_is_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(forgetful(dir.path())).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let ended = run_one(&channel, &mut session, &machine, "first").await;
+    until(&channel, |status| status.oldest_revision == status.revision).await;
+    let mut jobs = Jobs::new(channel.clone());
+    let get = v1::GetAllocationRequest { allocation: ended, at: None };
+    let retired = jobs.get_allocation(get).await.unwrap_err();
+    assert_eq!((retired.code(), code(&retired).as_str()), (Code::NotFound, "ALLOCATION_RETIRED"), "{retired}");
+    server.shutdown().await.unwrap();
+}
+
 // What is retained began behind all that was durable in the history, and `plenum verify` found the state before the log retired.
 #[tokio::test]
 async fn a_cell_that_retires_what_its_history_has_in_memory_is_sound_after_a_kill() {
