@@ -41,7 +41,8 @@ pub(super) async fn list(
                     && (wire.machine.is_empty() || row.machine == wire.machine)
                     && filter.passes(|field| field_of_view(row, field))
             };
-            let (rows, truncated) = ended::list(&known, cell.revision(), &mut room, passes)?;
+            let history = known.feed.history();
+            let (rows, truncated) = ended::list(history, &known.picture, cell.revision(), &mut room, passes)?;
             response.truncated = truncated || behind;
             response.allocations.extend(rows);
         }

@@ -4,6 +4,7 @@
 //! it was stands in the cell just before, which is folded again. Everything here waits for the disk, on a thread of its own.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use plenum_history::{History, Logged, Order, ReadError, Subject};
 use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
@@ -12,7 +13,7 @@ use prost::Message;
 
 use super::failure::{Failure, RETIRED};
 use super::{listing, past};
-use crate::shared::Shared;
+use crate::engine::Picture;
 use crate::view;
 
 /// Most bytes of log that one listing folds. A little more, when checkpoints are further apart.
@@ -42,8 +43,7 @@ fn unreadable(error: ReadError) -> Failure {
 }
 
 /// What became of an allocation that is not live in `cell`.
-pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fate, Failure> {
-    let history = shared.feed.history();
+pub(super) fn fate(history: &History, picture: &Picture, cell: &Cell, id: AllocationId) -> Result<Fate, Failure> {
     if let Some(end) = end_of(history, cell.revision(), id)?
         && let Some(before) = retained(past::fold(history, end.0 - 1))?
     {
@@ -51,7 +51,7 @@ pub(super) fn fate(shared: &Shared, cell: &Cell, id: AllocationId) -> Result<Fat
         let delta = delta_of(&logged)?;
         let found = before.allocation(id).zip(delta.ends.iter().find(|change| change.slot == id.slot));
         if let Some((allocation, change)) = found {
-            let mut times = Times::new(shared);
+            let mut times = Times::new(history, picture);
             let created = times.of(allocation.row.created);
             let mut row = view::allocation(&before, &allocation, created);
             view::ended(&mut row, change, &delta);
@@ -105,39 +105,33 @@ fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Re
 /// The allocations that ended last, up to a revision, and pass; and whether there are more, or so much was looked at that the rest
 /// was left.
 pub(super) fn list(
-    shared: &Shared,
+    history: &History,
+    picture: &Picture,
     at: Revision,
     room: &mut listing::Room,
     passes: impl Fn(&v1::AllocationView) -> bool,
 ) -> Result<(Vec<v1::AllocationView>, bool), Failure> {
-    let history = shared.feed.history();
-    let mut times = Times::new(shared);
+    let mut times = Times::new(history, picture);
     let mut rows = Vec::new();
     let mut stretch = Stretch::default();
     let mut to = at.0.min(history.newest_revision());
-    while to >= history.oldest_revision().max(1) {
+    loop {
+        let oldest = history.oldest_revision();
+        if to < oldest.max(1) {
+            return Ok((rows, false));
+        }
         if room.rows() == 0 || stretch.folded_bytes >= FOLDED_BYTES_MAX {
             return Ok((rows, true));
         }
-        // From checkpoint to checkpoint, the newest first; each stretch forward.
-        let (mut cell, start) = match past::start(history, stretch.begin(to, history.oldest_revision())) {
-            Ok(found) => found,
-            Err(past::Unstartable::Retired) => break,
-            Err(past::Unstartable::Failed(failure)) => return Err(failure),
+        // From checkpoint to checkpoint, the newest first; each stretch forward. One more than is shown tells that there are more.
+        let found = Newest::new(room.rows() + 1, room.bytes());
+        let Some((found, start, bytes)) = fold(&mut times, stretch.begin(to, oldest)..=to, found, &passes)? else {
+            // What it began with was retired meanwhile, and the rest of it need not be.
+            if history.oldest_revision() > oldest {
+                continue;
+            }
+            return Ok((rows, false));
         };
-        times.begins.clear();
-        let mut bytes = 0;
-        // One more than is shown tells that there are more.
-        let mut found = Newest::new(room.rows() + 1, room.bytes());
-        for logged in history.entries(start + 1, to).map_err(unreadable)? {
-            let logged = logged.map_err(unreadable)?;
-            let delta = delta_of(&logged)?;
-            times.note(delta.revision, delta.time);
-            bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
-            let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &mut times));
-            ends.filter(&passes).for_each(|row| found.push(row.encoded_len(), row));
-            cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
-        }
         for (_, row) in found.kept.into_iter().rev() {
             if !room.takes(&row) {
                 return Ok((rows, true));
@@ -150,7 +144,42 @@ pub(super) fn list(
         stretch.folded(to - start, bytes);
         to = start;
     }
-    Ok((rows, false))
+}
+
+/// What ended in a stretch of revisions and passes, the revision that it began after, at or before its first one, and the bytes that were
+/// folded for it. `None` where it is not retained (any more).
+fn fold(
+    times: &mut Times<'_>,
+    stretch: RangeInclusive<u64>,
+    mut found: Newest<v1::AllocationView>,
+    passes: impl Fn(&v1::AllocationView) -> bool,
+) -> Result<Option<(Newest<v1::AllocationView>, u64, u64)>, Failure> {
+    let (from, to) = stretch.into_inner();
+    let history = times.history;
+    let (mut cell, start) = match past::start(history, from) {
+        Ok(found) => found,
+        Err(past::Unstartable::Retired) => return Ok(None),
+        Err(past::Unstartable::Failed(failure)) => return Err(failure),
+    };
+    times.begins.clear();
+    let mut bytes = 0;
+    let entries = match history.entries(start + 1, to) {
+        Err(ReadError::Retired { .. }) => return Ok(None),
+        entries => entries.map_err(unreadable)?,
+    };
+    for logged in entries {
+        let logged = match logged {
+            Err(ReadError::Retired { .. }) => return Ok(None),
+            logged => logged.map_err(unreadable)?,
+        };
+        let delta = delta_of(&logged)?;
+        times.note(delta.revision, delta.time);
+        bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
+        let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, times));
+        ends.filter(&passes).for_each(|row| found.push(row.encoded_len(), row));
+        cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
+    }
+    Ok(Some((found, start, bytes)))
 }
 
 /// How far back a listing goes at a time: each time twice as far as the last, as long as that promises to stay within the bound. A quiet cell has
@@ -222,7 +251,8 @@ fn final_row(cell: &Cell, end: &End, delta: &Delta, times: &mut Times<'_>) -> Op
 
 /// When revisions were decided, as far as it is known without much reading.
 struct Times<'a> {
-    shared: &'a Shared,
+    history: &'a History,
+    picture: &'a Picture,
     /// Where times begin among the revisions that are being folded, rising.
     begins: Vec<(Revision, LogTime)>,
     /// Of earlier ones.
@@ -231,8 +261,8 @@ struct Times<'a> {
 }
 
 impl<'a> Times<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, begins: Vec::new(), known: BTreeMap::new(), read: 0 }
+    fn new(history: &'a History, picture: &'a Picture) -> Self {
+        Self { history, picture, begins: Vec::new(), known: BTreeMap::new(), read: 0 }
     }
 
     fn note(&mut self, revision: Revision, time: LogTime) {
@@ -249,7 +279,7 @@ impl<'a> Times<'a> {
         if let Some(known) = self.known.get(&revision) {
             return Some(*known);
         }
-        let time = self.shared.picture.time_of(revision).or_else(|| self.read(revision))?;
+        let time = self.picture.time_of(revision).or_else(|| self.read(revision))?;
         self.known.insert(revision, time);
         Some(time)
     }
@@ -260,7 +290,7 @@ impl<'a> Times<'a> {
             return None;
         }
         self.read += 1;
-        let logged = self.shared.feed.history().entry(revision.0).ok()?;
+        let logged = self.history.entry(revision.0).ok()?;
         Some(LogTime::from_micros(logged.time_micros))
     }
 }
@@ -279,6 +309,17 @@ mod tests {
             (to, restored) = (start, restored + 1);
         }
         (restored, stretch.folded_bytes)
+    }
+
+    // It was refused, as a revision that nobody had asked for was retired while it went through the past.
+    #[test]
+    fn what_ended_is_listed_as_far_as_it_is_retained_whatever_goes_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = past::tests::retiring(dir.path());
+        let picture = Picture::new(Cell::default(), crate::publish::Times::default(), std::time::Duration::ZERO);
+        let mut room = listing::Room::new(10);
+        let listed = list(&history, &picture, Revision(4), &mut room, |_| true).unwrap();
+        assert_eq!((listed, history.oldest_revision()), ((vec![], false), 4));
     }
 
     // Each checkpoint was restored: of a week in a quiet cell ten thousand, which took hours where the cell is large.

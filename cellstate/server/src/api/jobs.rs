@@ -352,11 +352,12 @@ fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
 async fn ended(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     past::reach(shared, moment.revision()).await?;
     let known = shared.clone();
-    let read = moment.read(&shared.reads, move |cell| match ended::fate(&known, cell, id)? {
-        Fate::Ended(row) => Ok(*row),
-        Fate::NeverWas => Err(never_was(id, cell)),
-        Fate::Retired(oldest) => Err(retired(id, oldest)),
-    });
+    let read =
+        moment.read(&shared.reads, move |cell| match ended::fate(known.feed.history(), &known.picture, cell, id)? {
+            Fate::Ended(row) => Ok(*row),
+            Fate::NeverWas => Err(never_was(id, cell)),
+            Fate::Retired(oldest) => Err(retired(id, oldest)),
+        });
     read.await
 }
 

@@ -313,7 +313,7 @@ fn fold_once(history: &History, revision: u64) -> Result<Cell, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::publish::BatchEncoder;
     use parking_lot::Mutex;
@@ -346,17 +346,15 @@ mod tests {
         }
     }
 
-    // It was refused as retired, with the number of another one, as what it had begun with went while it was being read.
-    #[test]
-    fn a_revision_that_is_retained_is_read_whatever_is_retired_meanwhile() {
-        let dir = tempfile::tempdir().unwrap();
+    /// A history of four revisions, each a block. While the first one that is asked for is read, all but the newest is retired.
+    pub(in crate::api) fn retiring(dir: &std::path::Path) -> History {
         let log = Arc::new(Retiring::default());
         let options = plenum_history::Options {
             frames: Some(log.clone()),
             block_batches: 1,
             ..plenum_history::Options::new(vec![1; 16])
         };
-        let (history, _) = History::open(dir.path(), options).unwrap();
+        let (history, _) = History::open(dir, options).unwrap();
         let mut cell = Cell::default();
         for revision in 1..=4 {
             let delta = Delta::new(Revision(revision), LogTime::from_micros(1));
@@ -372,6 +370,14 @@ mod tests {
             cell.apply(&delta).unwrap();
         }
         *log.retires.lock() = Some((history.clone(), cell));
+        history
+    }
+
+    // It was refused as retired, with the number of another one, as what it had begun with went while it was being read.
+    #[test]
+    fn a_revision_that_is_retained_is_read_whatever_is_retired_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = retiring(dir.path());
         assert_eq!(fold(&history, 4).unwrap().revision(), Revision(4));
         let retired = fold(&history, 3).unwrap_err();
         assert_eq!((retired.code, retired.message.contains("revision 3 is")), (RETIRED, true), "{}", retired.message);
