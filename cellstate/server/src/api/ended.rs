@@ -44,29 +44,34 @@ fn unreadable(error: ReadError) -> Failure {
 
 /// What became of an allocation that is not live in `cell`.
 pub(super) fn fate(history: &History, picture: &Picture, cell: &Cell, id: AllocationId) -> Result<Fate, Failure> {
-    if let Some(end) = end_of(history, cell.revision(), id)?
-        && let Some(before) = retained(past::fold(history, end.0 - 1))?
-    {
-        let logged = history.entry(end.0).map_err(unreadable)?;
-        let delta = delta_of(&logged)?;
-        let found = before.allocation(id).zip(delta.ends.iter().find(|change| change.slot == id.slot));
-        if let Some((allocation, change)) = found {
-            let mut times = Times::new(history, picture);
-            let created = times.of(allocation.row.created);
-            let mut row = view::allocation(&before, &allocation, created);
-            view::ended(&mut row, change, &delta);
-            return Ok(Fate::Ended(Box::new(row)));
+    if let Some(end) = end_of(history, cell.revision(), id)? {
+        match at_its_end(history, picture, end, id) {
+            Ok(Some(row)) => return Ok(Fate::Ended(Box::new(row))),
+            Ok(None) => {}
+            // The cell before its end is, where that is the oldest revision that is retained; and anything may be meanwhile.
+            Err(failure) if failure.code == RETIRED => {}
+            Err(failure) => return Err(failure),
         }
     }
     Ok(is_retired(history, cell, id).map_or(Fate::NeverWas, Fate::Retired))
 }
 
-/// The cell, where it is retained. Of what ended at the oldest revision that is, it is not.
-fn retained(folded: Result<Cell, Failure>) -> Result<Option<Cell>, Failure> {
-    match folded {
-        Err(failure) if failure.code == RETIRED => Ok(None),
-        folded => folded.map(Some),
-    }
+/// The final row of an allocation, if it is one that ended at this revision.
+fn at_its_end(
+    history: &History,
+    picture: &Picture,
+    end: Revision,
+    id: AllocationId,
+) -> Result<Option<v1::AllocationView>, Failure> {
+    let before = past::fold(history, end.0 - 1)?;
+    let logged = history.entry(end.0).map_err(unreadable)?;
+    let delta = delta_of(&logged)?;
+    let change = delta.ends.iter().find(|change| change.slot == id.slot);
+    let Some((allocation, change)) = before.allocation(id).zip(change) else { return Ok(None) };
+    let created = Times::new(history, picture).of(allocation.row.created);
+    let mut row = view::allocation(&before, &allocation, created);
+    view::ended(&mut row, change, &delta);
+    Ok(Some(row))
 }
 
 /// Of an allocation that is neither live nor found: the oldest revision that is retained, if it may have ended before.
