@@ -143,6 +143,35 @@ fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     assert!(jobs.iter().all(|&job| large.home(job).is_none()));
 }
 
+#[test]
+fn so_many_schedulers_are_singled_out_and_no_more() {
+    let mut large = Large::new(CoreOptions::default());
+    let rights = |number: usize, evicts, priority| {
+        let scheduler = format!("s{number}").into();
+        Command::SetRights { scheduler, evicts: Some(evicts), priority: Some(priority) }
+    };
+    let pause = |number: usize, paused| Command::PauseScheduler { scheduler: format!("s{number}").into(), paused };
+    for number in 0..4096 {
+        large.ask(rights(number, number % 2 == 0, 2));
+        large.ask(pause(number, true));
+    }
+    let full = large.core.cell().clone();
+    let told = large.refused(rights(4096, false, 1)).message;
+    assert!(told.contains("at most 4096 schedulers can be granted something unusual at once"), "{told}");
+    assert!(large.refused(pause(4096, true)).message.contains("at most 4096 schedulers can be paused at once"));
+    assert_eq!(large.core.cell().first_difference(&full), None);
+    // Who has the usual rights is not counted, and who is counted already may have others.
+    large.ask(rights(4096, true, 1));
+    large.ask(pause(4096, false));
+    large.ask(rights(7, true, 100));
+    assert_eq!(large.core.cell().rights_of("s7").priority, 100);
+    large.ask(rights(8, true, 1));
+    large.ask(pause(8, false));
+    assert!(matches!(large.ask(rights(4096, false, 1)), Decision::Accepted { .. }));
+    assert!(matches!(large.ask(pause(4096, true)), Decision::Accepted { .. }));
+    assert_eq!((large.core.cell().rights().len(), large.core.cell().paused().count()), (4096, 4096));
+}
+
 // Tasks were counted, and each group takes rows for the next power of two: whoever read the delta back refused it, the next start of the
 // server above all.
 #[test]
