@@ -5,6 +5,7 @@ mod beyond_room;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
     Job, JobId, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources, Revision, Room,
@@ -101,7 +102,8 @@ impl Resolver<'_> {
         let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
         self.allowance = self.allowance(job, shape.resources);
         let named = victims_by_machine(placement);
-        let evicts = named.is_empty() || cell.rights_of(&self.session.scheduler).evicts;
+        let evicts =
+            named.is_empty() || cell.rights_of(&self.session.scheduler).evicts || planted::is(Bug::EvictsWithoutRight);
         let (victims, spared) = if evicts { (named, Victims::new()) } else { (Victims::new(), named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
         Ok(Terms {

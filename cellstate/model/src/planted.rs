@@ -57,6 +57,8 @@ pub enum Bug {
     KeepsSessions,
     /// Anybody may be evicted, whatever the band.
     EvictsAnybody,
+    /// A scheduler evicts that may not.
+    EvictsWithoutRight,
     /// Room of one who leaves is handed over more than once.
     HandsOverTwice,
     /// An agent starts a successor while those whose room it has still run.
@@ -97,7 +99,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -121,6 +123,7 @@ impl Bug {
         Self::LaunchesAgain,
         Self::KeepsSessions,
         Self::EvictsAnybody,
+        Self::EvictsWithoutRight,
         Self::HandsOverTwice,
         Self::StartsTooSoon,
         Self::DecidesByHiddenState,

@@ -207,6 +207,10 @@ impl Bench {
         self.ask(Command::PauseScheduler { scheduler: scheduler.into(), paused });
     }
 
+    pub(crate) fn may_evict(&mut self, scheduler: &str, evicts: bool) {
+        self.ask(Command::SetRights { scheduler: scheduler.into(), evicts: Some(evicts), priority: None });
+    }
+
     /// Machines of a rack are for one scheduler, or for all again.
     pub(crate) fn partition(&mut self, rack: &str, open_to: Option<&str>) {
         let of_rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec![rack.into()] };

@@ -22,8 +22,16 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
         }
     }
     let usual = [Seen::Committed, Seen::Partial, Seen::Refused, Seen::Repeated, Seen::DryRun, Seen::Stop];
-    let refused =
-        [Seen::Conflict, Seen::Misfit, Seen::Mate, Seen::Quota, Seen::DeviceTaken, Seen::Limit, Seen::Predecessor];
+    let refused = [
+        Seen::Conflict,
+        Seen::Misfit,
+        Seen::Mate,
+        Seen::Quota,
+        Seen::DeviceTaken,
+        Seen::Limit,
+        Seen::Predecessor,
+        Seen::MayNotEvict,
+    ];
     let special =
         [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate, Seen::Removed, Seen::Event];
     let held = [Seen::Held, Seen::HeldBack, Seen::HoldDisplaced, Seen::RefusedByHold];

@@ -56,6 +56,7 @@ pub(crate) enum Seen {
     DeviceTaken,
     Limit,
     Predecessor,
+    MayNotEvict,
     Removed,
     Event,
     Held,
@@ -183,6 +184,11 @@ impl Traffic {
             }
             if step % 200 == 150 {
                 self.bench.restart();
+            }
+            // One after the other, each for a while.
+            if step % 40 == 0 {
+                let turn = step / 40;
+                self.bench.may_evict(CLIENTS[turn / 2 % CLIENTS.len()], turn % 2 == 1);
             }
         }
         self.bench.list();
@@ -313,6 +319,7 @@ impl Traffic {
                 v1::RefusalReason::DeviceTaken => self.note(Seen::DeviceTaken),
                 v1::RefusalReason::PerMachineLimit | v1::RefusalReason::SpreadLimit => self.note(Seen::Limit),
                 v1::RefusalReason::Predecessor => self.note(Seen::Predecessor),
+                v1::RefusalReason::MayNotEvict => self.note(Seen::MayNotEvict),
                 _ => {}
             }
             if refusal.culprits.iter().any(|culprit| culprit.event == "hold") {

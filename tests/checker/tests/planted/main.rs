@@ -112,6 +112,14 @@ fn victims_of_an_equal_band_are_found() {
 }
 
 #[test]
+fn victims_of_who_may_not_evict_are_found() {
+    is_found(
+        Bug::EvictsWithoutRight,
+        |found| matches!(found, Violation::WrongVictim { what, .. } if what.contains("may evict")),
+    );
+}
+
+#[test]
 fn room_that_is_handed_over_twice_is_found() {
     is_found(Bug::HandsOverTwice, |found| matches!(found, Violation::TakenOverTooMuch { .. }));
 }

@@ -10,6 +10,7 @@ use crate::books::{Checked, hold};
 /// All of a step's grants together.
 pub(super) fn check(step: &Step<'_>) -> Checked {
     invariant_only_lower_bands_are_evicted(step)?;
+    invariant_only_who_may_evicts(step)?;
     invariant_room_is_handed_over_once(step.after)?;
     invariant_no_device_or_port_is_given_twice(step)
 }
@@ -27,6 +28,22 @@ fn invariant_only_lower_bands_are_evicted(step: &Step<'_>) -> Checked {
         let found = step.delta.grants.iter().find(takes);
         hold(found.is_some(), "invariant_only_lower_bands_are_evicted", || {
             format!("revision {}: {} of band {:?}", step.delta.revision, victim.id, band(victim.row.job()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Who is evicted makes room for a job of a scheduler that may evict.
+fn invariant_only_who_may_evicts(step: &Step<'_>) -> Checked {
+    let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
+    for victim in evicted.filter_map(|change| step.before.allocation_in(change.slot)) {
+        let mut heirs = step.delta.grants.iter().filter(|grants| {
+            grants.extras.iter().flat_map(|extra| &extra.takes_over).any(|entry| entry.victim == victim.id)
+        });
+        let scheduler = |job| step.before.job(job).map(|job| &job.shape.scheduler);
+        let may = heirs.any(|grants| scheduler(grants.job).is_some_and(|name| step.before.rights_of(name).evicts));
+        hold(may, "invariant_only_who_may_evicts", || {
+            format!("revision {}: {} is evicted by nobody who may", step.delta.revision, victim.id)
         })?;
     }
     Ok(())

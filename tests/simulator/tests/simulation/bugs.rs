@@ -68,6 +68,7 @@ found! {
     a_job_that_is_launched_again_is_found: LaunchesAgain by "invariant_each_instant_is_launched_once_and_in_order";
     a_session_that_outlives_its_cell_is_found: KeepsSessions by "invariant_nobody_goes_on_in_a_restored_cell";
     victims_of_an_equal_band_are_found: EvictsAnybody by "invariant_only_lower_bands_are_evicted";
+    victims_of_who_may_not_evict_are_found: EvictsWithoutRight by "invariant_only_who_may_evicts";
     room_that_is_handed_over_twice_is_found: HandsOverTwice by "invariant_room_is_handed_over_once";
     a_successor_that_starts_too_soon_is_found: StartsTooSoon by "invariant_a_successor_waits_for_its_victims";
     decisions_by_hidden_state_are_found: DecidesByHiddenState by "invariant_deciding_again_gives_the_same_bytes";
