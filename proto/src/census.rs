@@ -1,11 +1,13 @@
 //! Counting what is in an encoded message before it is decoded: two bytes of it may stand for hundreds in memory.
 //!
-//! Each request that has lists of messages or of texts has a [`Census`] that says how many of them there may be. The counts are of all
-//! that the message has, at whatever depth and in whichever order: a message that stands in two pieces, which decoding joins, is counted
-//! as one. They bound memory; the rules of each list by itself are those of the conversions.
+//! Each request that has lists of messages or of texts has a [`Census`] that says how many of them there may be; so has what a server
+//! tells a session, as it may be broken. The counts are of all that the message has, at whatever depth and in whichever order: a message
+//! that stands in two pieces, which decoding joins, is counted as one. They bound memory; the rules of each list by itself are those of
+//! the conversions.
 //!
 //! Must not know: what any of it means.
 
+mod answers;
 mod requests;
 
 use std::any::TypeId;
@@ -14,6 +16,7 @@ use crate::bounds;
 use crate::error::Invalid;
 use crate::fields::{Field, Malformed, fields};
 
+pub use answers::{DELTA, PAGE};
 pub use requests::SESSION;
 pub(crate) use requests::TRANSACTION;
 
@@ -63,7 +66,7 @@ impl Census {
     /// The census of messages of this type; `None` where nothing can be too much.
     pub(crate) fn of<T: 'static>() -> Option<&'static Self> {
         let of = TypeId::of::<T>();
-        requests::ALL.iter().find(|(_, request, _)| request() == of).map(|(_, _, census)| *census)
+        requests::ALL.iter().chain(&answers::ALL).find(|(_, message, _)| message() == of).map(|(_, _, census)| *census)
     }
 
     /// Counts what is in a message.

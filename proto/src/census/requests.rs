@@ -23,11 +23,11 @@ pub(super) static ALL: [(&str, fn() -> TypeId, &Census); 6] = [
     ("ReportManyRequest", TypeId::of::<v1::ReportManyRequest>, &REPORT_MANY),
 ];
 
-const fn total(field: &'static str, what: &'static str, most: usize) -> Total {
+pub(super) const fn total(field: &'static str, what: &'static str, most: usize) -> Total {
     Total { field, what, most }
 }
 
-const fn shape(parts: &'static [(u64, super::Part)]) -> Shape {
+pub(super) const fn shape(parts: &'static [(u64, super::Part)]) -> Shape {
     Shape { parts, others: None }
 }
 

@@ -13,7 +13,7 @@ fn told(census: &Census, message: &impl Message) -> String {
 }
 
 fn census(name: &str) -> &'static Census {
-    requests::ALL.iter().find(|(known, ..)| *known == name).map(|(.., census)| *census).unwrap()
+    requests::ALL.iter().chain(&answers::ALL).find(|(known, ..)| *known == name).map(|(.., census)| *census).unwrap()
 }
 
 #[test]
@@ -137,6 +137,37 @@ fn whatever_a_method_takes_has_no_list_that_is_not_counted() {
         .partition(|path| path.starts_with("Transaction.") || path.starts_with("SessionRequest.commit."));
     assert_eq!((found, transactions.is_empty()), (vec![], false));
     assert_eq!(uncounted(&messages, "Transaction", Some(&TRANSACTION.shape), "Transaction"), [""; 0]);
+    for (name, census) in answers() {
+        assert_eq!(uncounted(&messages, name, Some(&census.shape), name), [""; 0]);
+    }
+}
+
+/// What a server tells a session, and what is in that.
+fn answers() -> impl Iterator<Item = (&'static str, &'static Census)> {
+    answers::ALL.iter().map(|(name, _, census)| (*name, *census)).chain([("Page", &PAGE), ("Delta", &DELTA)])
+}
+
+// Two bytes of it were 32 in memory, of an outcome two hundred: with one message a server took gigabytes of whoever called it.
+#[test]
+fn a_server_that_lies_is_found_out_before_its_answer_is_decoded() {
+    use v1::session_response::Tell;
+    let census = census("SessionResponse");
+    let told = |tell| told(census, &v1::SessionResponse { tell: Some(tell) });
+    let pages = vec![bytes::Bytes::new(); (1 << 20) + 1];
+    let expected = "snapshot.pages: expected at most 1048576 pages, found 1048577";
+    assert_eq!(told(Tell::Snapshot(v1::SnapshotPart { pages, ..Default::default() })), expected);
+    let deltas = vec![bytes::Bytes::new(); 1 << 21];
+    let expected = "deltas.deltas: expected at most 1048576 deltas, found 2097152";
+    assert_eq!(told(Tell::Deltas(v1::Deltas { deltas })), expected);
+    let refusals = vec![v1::Refusal::default(); 100_000];
+    let expected = "outcome.refusals: expected at most 32768 refusals, found 100000";
+    assert_eq!(told(Tell::Outcome(v1::Outcome { refusals, ..Default::default() })), expected);
+    let machines = vec![v1::MachineChange::default(); 600_000];
+    let page = v1::MachinePage { machines: machines.clone(), ..Default::default() };
+    let page = v1::Page { machines: Some(page), ..Default::default() };
+    assert_eq!(super::tests::told(&PAGE, &page), "expected at most 524288 rows, found 600000");
+    let delta = v1::Delta { machines, ..Default::default() };
+    assert_eq!(super::tests::told(&DELTA, &delta), "expected at most 524288 rows, found 600000");
 }
 
 #[test]
@@ -167,7 +198,8 @@ fn each_census_counts_fields_that_there_are() {
         }
     }
     let (messages, _) = protocol();
-    for (name, _, census) in &requests::ALL {
+    let requests = requests::ALL.iter().map(|(name, _, census)| (*name, *census));
+    for (name, census) in requests.chain(answers()) {
         check(&messages, name, &census.shape, census.totals.len());
     }
     check(&messages, "Transaction", &TRANSACTION.shape, TRANSACTION.totals.len());

@@ -1,15 +1,24 @@
 //! What comes in as bytes, and errors in one line.
+//!
+//! A server may lie: what is in a page or a delta is counted before it is decoded, as two bytes of it may stand for hundreds in memory.
 
 use std::error::Error;
 
 use bytes::Bytes;
 use plenum_model::Delta;
-use plenum_proto::pages::Decoder;
+use plenum_proto::pages::{Decoder, PageError};
 use plenum_proto::sections::Sections;
-use plenum_proto::{ReadError, delta};
+use plenum_proto::{ReadError, census, delta};
 
 pub(crate) fn decode_delta(bytes: Bytes) -> Result<Delta, ReadError> {
+    census::DELTA.check(&bytes).map_err(|source| ReadError::Content { what: "Delta", source })?;
     delta::decode(bytes)
+}
+
+/// Adds a page to a mirror in the making.
+pub(crate) fn add_page(pages: &mut Decoder, page: Bytes) -> Result<(), PageError> {
+    census::PAGE.check(&page).map_err(|source| ReadError::Content { what: "Page", source })?;
+    pages.add(page)
 }
 
 /// Takes the pages of a mirror, one after the other.
@@ -21,4 +30,21 @@ pub(crate) fn mirror_decoder() -> Box<Decoder> {
 pub(crate) fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Gigabytes were decoded of a page of two bytes a machine, only to find out that the first of them is none.
+    #[test]
+    fn more_rows_than_there_can_be_are_not_decoded() {
+        // Field 4 of a page, with 600,000 machines, its field 1, that say nothing.
+        let page = [&[0x22, 0x80, 0x9f, 0x49][..], &[0x0a, 0].repeat(600_000)].concat();
+        let told = chain(&add_page(&mut mirror_decoder(), page.into()).unwrap_err());
+        assert!(told.contains("expected at most 524288 rows, found 600000"), "{told}");
+        // As many of them in field 6 of a delta.
+        let told = chain(&decode_delta([0x32, 0].repeat(600_000).into()).unwrap_err());
+        assert!(told.contains("expected at most 524288 rows, found 600000"), "{told}");
+    }
 }

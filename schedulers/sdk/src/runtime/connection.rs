@@ -7,7 +7,7 @@ use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
 use crate::portion::Portion;
 use crate::scheduler::Scheduler;
-use crate::wire::{chain, decode_delta, mirror_decoder};
+use crate::wire::{add_page, chain, decode_delta, mirror_decoder};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
 /// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's: `PERMISSION_DENIED`. Not `OUT_OF_RANGE`: a
@@ -197,7 +197,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return self.renew_mirror("a page of a snapshot that was not announced".into(), outputs);
         };
         for page in part.pages {
-            if let Err(error) = pages.add(page) {
+            if let Err(error) = add_page(pages, page) {
                 return self.renew_mirror(format!("a page that cannot be read: {}", chain(&error)), outputs);
             }
         }
