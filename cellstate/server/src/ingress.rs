@@ -162,9 +162,12 @@ impl Ingress {
         refused
     }
 
-    /// Queues a request of the server itself, before all others.
+    /// Queues a request of the server itself, before all others. Dropped by a server that ends: nobody may be there to decide it.
     pub(crate) fn push_own(&self, asked: Asked, reply: Option<Reply>) {
         let mut state = self.state.lock();
+        if state.stopping {
+            return;
+        }
         state.own.push_back(Arrival { asked, reply, since: Instant::now() });
         self.wake(&state);
     }
@@ -209,6 +212,18 @@ impl Ingress {
         let mut state = self.state.lock();
         state.stopping = true;
         self.wake(&state);
+    }
+
+    /// The same, and what is queued is decided by nobody: whoever asked is not to wait for that.
+    pub(crate) fn give_up(&self) {
+        let mut unheard = VecDeque::new();
+        let mut state = self.state.lock();
+        state.stopping = true;
+        unheard.append(&mut state.own);
+        state.queue.take(usize::MAX, &mut unheard);
+        self.wake(&state);
+        drop(state);
+        drop(unheard);
     }
 
     /// Whether nobody is let in any more.
@@ -295,6 +310,29 @@ mod tests {
         assert_eq!((of_agents, taken.len()), (16, TAKEN_MAX));
         ingress.stop();
         assert!(matches!(ingress.push_report(asked("agents"), reply()), Err(NotQueued::Stopping)));
+    }
+
+    // Who had asked a server that failed waited until the connection was cut, and the server itself for ever.
+    #[test]
+    fn nobody_waits_for_what_is_given_up() {
+        let ingress = Ingress::new(QueueBounds::default());
+        let ask = || {
+            let asked = Asked::by_server(plenum_model::Command::Tick);
+            let (sender, receiver) = oneshot::channel();
+            (asked, Reply::Once(sender), receiver)
+        };
+        let (asked, reply, mut queued) = ask();
+        assert!(ingress.push_all(std::iter::once((asked, reply))).is_empty());
+        let (asked, reply, mut own) = ask();
+        ingress.push_own(asked, Some(reply));
+        ingress.give_up();
+        let (asked, reply, mut late) = ask();
+        ingress.push_own(asked, Some(reply));
+        for receiver in [&mut queued, &mut own, &mut late] {
+            assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        }
+        let taken = ingress.take(Some(&mut VecDeque::new()), false, None);
+        assert!(taken.stopping && taken.drained);
     }
 
     #[test]

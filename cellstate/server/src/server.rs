@@ -294,6 +294,24 @@ mod tests {
         assert_eq!(why.code(), "INTERNAL");
     }
 
+    // Where a thread had failed just before, the start waited for ever, with the directory locked.
+    #[tokio::test]
+    async fn a_start_during_which_a_thread_fails_ends_and_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServerOptions::new(dir.path());
+        let (shared, threads) = blocking(move || begin(options)).await.unwrap();
+        shared.fail(ServerError::Thread { name: "feeder", what: "no such block".to_owned() });
+        blocking(move || {
+            threads.stop();
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let opened = tokio::time::timeout(Duration::from_secs(30), open_cell(&shared)).await;
+        assert!(opened.expect("it is not waited for").is_err());
+        assert_eq!(shared.take_failure().unwrap().to_string(), "the thread feeder failed: no such block");
+    }
+
     #[test]
     fn connections_are_served_by_half_of_the_cores_and_never_by_one_thread_alone() {
         assert_eq!([1, 2, 4, 5, 6, 16, 32, 192].map(serving_threads), [2, 2, 2, 2, 3, 8, 16, 16]);

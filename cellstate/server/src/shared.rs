@@ -182,7 +182,7 @@ impl Shared {
     /// The server ends without finishing anything.
     pub(crate) fn abandon(&self) {
         self.failed.store(true, Ordering::Release);
-        self.ingress.stop();
+        self.ingress.give_up();
         // Nobody may wait for room in a queue whose other end is gone.
         self.published.close();
         self.feed.close();
