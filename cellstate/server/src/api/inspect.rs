@@ -262,7 +262,8 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sessions: cell.sessions().count() as u64,
         read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
-        oldest_revision: shared.feed.history().oldest_revision(),
+        // Right after a leap the batch of the oldest is yet to come, and the cell that was leapt to can be read.
+        oldest_revision: shared.feed.history().oldest_revision().min(cell.revision().0),
         history_revision: shared.feed.history().newest_revision(),
         history_lag_bytes: shared.feed.lag_bytes(),
         history_given_up: shared.feed.given_up(),

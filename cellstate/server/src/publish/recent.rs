@@ -86,10 +86,11 @@ impl Recent {
         self.time
     }
 
-    /// The oldest revision that can be read of the history, for watchers to be told; 0 where nobody has said.
+    /// The oldest revision that can be read of the history, for watchers to be told; 0 where nobody has said. Right after a leap of the
+    /// history, whose next batch is yet to come, that is the newest one.
     #[must_use]
     pub fn oldest_readable(&self) -> Revision {
-        self.oldest_readable
+        self.oldest_readable.min(self.newest)
     }
 
     /// The history was compacted: nothing before this revision can be read any more.

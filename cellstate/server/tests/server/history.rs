@@ -322,6 +322,21 @@ async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
     let after = until(&channel, told).await;
     assert!(after.oldest_revision > before && after.history_given_up >= before, "{after:?}");
     let mut inspect = Inspect::new(channel.clone());
+    // What is said to be readable is: the newest revision, as long as there is none after the leap.
+    assert!(after.oldest_revision <= after.revision, "{after:?}");
+    let at = v1::At { revision: after.oldest_revision, time_micros: 0 };
+    let readable = v1::ListRequest { at: Some(at), ..Default::default() };
+    assert_eq!(inspect.list_machines(readable).await.unwrap().into_inner().machines.len(), 20);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let beat = async {
+        loop {
+            if let Some(Tell::Heartbeat(beat)) = session.next().await.unwrap() {
+                return beat;
+            }
+        }
+    };
+    let beat = tokio::time::timeout(Duration::from_secs(30), beat).await.expect("a heartbeat comes");
+    assert!((1..=beat.revision).contains(&beat.oldest_revision), "{beat:?}");
     let at = v1::ListRequest { at: Some(v1::At { revision: before - 10, time_micros: 0 }), ..Default::default() };
     assert_eq!(code(&inspect.list_machines(at).await.unwrap_err()), "REVISION_RETIRED");
     // What comes from here on is there.
