@@ -13,7 +13,7 @@ use plenum_proto::v1;
 use prost::Message;
 
 use super::ended::delta_of;
-use super::failure::Failure;
+use super::failure::{Failure, RETIRED};
 use super::{listing, names, past};
 
 /// Most bytes of log that one story is read from; of a job twice, as what became of its allocations is looked for once it is known which
@@ -148,8 +148,15 @@ impl<'a> Teller<'a> {
             return Ok(Cell::default());
         }
         // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
-        let oldest = self.history.oldest_revision().min(self.history.newest_revision());
-        past::fold(self.history, revision.max(oldest))
+        let oldest = || self.history.oldest_revision().min(self.history.newest_revision());
+        let mut known = oldest();
+        loop {
+            match past::fold(self.history, revision.max(known)) {
+                // It was retired meanwhile.
+                Err(failure) if failure.code == RETIRED && oldest() > known => known = oldest(),
+                folded => return folded,
+            }
+        }
     }
 
     fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {
@@ -459,6 +466,14 @@ mod tests {
         };
         assert_eq!(oldest(true), ("registered".to_owned(), true));
         assert_eq!(oldest(false), ("ready".to_owned(), false));
+    }
+
+    // A story was refused when the cell that it begins with was retired while it was read.
+    #[test]
+    fn a_story_begins_with_what_is_retained_when_it_comes_to_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, cell) = (past::tests::retiring(dir.path()), Cell::default());
+        assert_eq!(Teller::new(&history, &cell).then(2).unwrap().revision(), Revision(4));
     }
 
     // A history that had leapt, or was begun with a checkpoint, said of jobs that their revision is not there until the cell went on.
