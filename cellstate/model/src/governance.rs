@@ -45,18 +45,13 @@ impl Sum {
     /// Counts `amount` so many times more.
     #[inline]
     pub fn add(&mut self, amount: &Resources, times: usize) {
-        // Most amounts are of cpu and memory alone.
-        for (sum, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0) {
-            *sum += u128::from(amount.get(resource)) * times as u128;
-        }
+        amount.for_each_used(|dimension, amount| self.0[dimension] += u128::from(amount) * times as u128);
     }
 
     /// Counts `amount` so many times less. It was counted before.
     #[inline]
     pub fn take(&mut self, amount: &Resources, times: usize) {
-        for (sum, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0) {
-            *sum -= u128::from(amount.get(resource)) * times as u128;
-        }
+        amount.for_each_used(|dimension, amount| self.0[dimension] -= u128::from(amount) * times as u128);
     }
 
     /// Counts what another one has counted.
@@ -92,10 +87,10 @@ impl GivenBack {
     /// Gives `amount` back so many times; takes it where that is negative.
     #[inline]
     pub fn add_times(&mut self, amount: &Resources, times: i64) {
-        for (given, resource) in self.0.iter_mut().zip(Resource::ALL).filter(|(_, resource)| amount.get(*resource) > 0)
-        {
-            *given = given.saturating_add(i128::from(amount.get(resource)) * i128::from(times));
-        }
+        amount.for_each_used(|dimension, amount| {
+            let given = &mut self.0[dimension];
+            *given = given.saturating_add(i128::from(amount) * i128::from(times));
+        });
     }
 }
 
