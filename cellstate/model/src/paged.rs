@@ -4,8 +4,10 @@
 //! pointers and one page, if a snapshot holds them. Without a snapshot nothing is copied.
 //!
 //! Whether a page may be written in place is remembered beside the pages. Asking the page's own reference count would be an
-//! atomic operation on another cache line than the row's, for every write: it doubled the cost of a random stop.
+//! atomic operation on another cache line than the row's, for every write: it doubled the cost of a random stop. So is where the
+//! page's rows are, in columns that are written: going through the node took half of all instructions of a look-up.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,12 +16,31 @@ const NODE_PAGES: usize = 64;
 
 type Page<T, const ROWS: usize> = Arc<[T; ROWS]>;
 
+/// Where the rows of a page are.
+#[derive(Debug)]
+struct Place<T, const ROWS: usize>(NonNull<[T; ROWS]>);
+
+impl<T, const ROWS: usize> Place<T, ROWS> {
+    fn of(page: &Page<T, ROWS>) -> Self {
+        Self(NonNull::new(Arc::as_ptr(page).cast_mut()).expect("never null"))
+    }
+}
+
+// SAFETY: it stands for a reference to the page (the invariant of `places`), and is sent and shared only with the column that holds that.
+#[allow(unsafe_code, reason = "pointers are neither, whatever they point to")]
+unsafe impl<T: Send + Sync, const ROWS: usize> Send for Place<T, ROWS> {}
+// SAFETY: the same.
+#[allow(unsafe_code, reason = "pointers are neither, whatever they point to")]
+unsafe impl<T: Send + Sync, const ROWS: usize> Sync for Place<T, ROWS> {}
+
 /// A growing column of rows addressed by small integers, `ROWS` of them a page.
 ///
 /// Rows that were never written read as `T::default()`.
 #[derive(Debug)]
 pub struct Paged<T, const ROWS: usize> {
     nodes: Vec<Arc<[Page<T, ROWS>; NODE_PAGES]>>,
+    /// By page, where its rows are. Invariant: empty, as in a clone that was not written yet, or those of each page of `nodes`, which keep them there.
+    places: Vec<Place<T, ROWS>>,
     /// By page, as far as any was owned: the epoch in which this column became its only owner. Invariant: if it is the current epoch, then no other
     /// column holds the page or its node, because only `clone` shares them, and it begins a new epoch.
     owned: Vec<u32>,
@@ -40,6 +61,7 @@ impl<T, const ROWS: usize> Clone for Paged<T, ROWS> {
         self.epoch.store(next, Ordering::Relaxed);
         Self {
             nodes: self.nodes.clone(),
+            places: Vec::new(),
             owned: Vec::new(),
             epoch: AtomicU32::new(FIRST_EPOCH),
             len: self.len,
@@ -52,6 +74,7 @@ impl<T: Clone + Default, const ROWS: usize> Default for Paged<T, ROWS> {
     fn default() -> Self {
         Self {
             nodes: Vec::new(),
+            places: Vec::new(),
             owned: Vec::new(),
             epoch: AtomicU32::new(FIRST_EPOCH),
             len: 0,
@@ -84,7 +107,19 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
             return None;
         }
         let row = row as usize;
-        Some(&self.nodes[row / (ROWS * NODE_PAGES)][row / ROWS % NODE_PAGES][row % ROWS])
+        let rows = match self.places.get(row / ROWS) {
+            // SAFETY: the page is one of this column's (the invariant of `places`), which is borrowed: nobody writes the page or lets it go.
+            #[allow(unsafe_code, reason = "the way through the node takes twice as many instructions")]
+            Some(place) => unsafe { place.0.as_ref() },
+            None => self.page_of(row / ROWS),
+        };
+        Some(&rows[row % ROWS])
+    }
+
+    /// The rows of a page, through its node.
+    #[inline(never)]
+    fn page_of(&self, page: usize) -> &[T; ROWS] {
+        &self.nodes[page / NODE_PAGES][page % NODE_PAGES]
     }
 
     /// Brings the row into the cache, without waiting for it; nothing beyond the last one.
@@ -93,6 +128,12 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         if let Some(row) = self.get(row) {
             crate::prefetch::prefetch(row);
         }
+    }
+
+    /// The row for writing, or `None` beyond the last one. Copies what a snapshot shares.
+    #[inline]
+    pub fn there_mut(&mut self, row: u32) -> Option<&mut T> {
+        if row < self.len { Some(self.get_mut(row)) } else { None }
     }
 
     /// The row for writing; grows up to it. Copies what a snapshot shares.
@@ -106,11 +147,11 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         if self.owned.get(page) != Some(self.epoch.get_mut()) {
             self.own(page);
         }
-        let page = &self.nodes[page / NODE_PAGES][page % NODE_PAGES];
-        // SAFETY: the page is owned in this epoch (the invariant of `owned`, made true by `own` otherwise): this column holds the
-        // only reference to it, through a node that nobody else holds, and `&mut self` keeps others from reading it meanwhile.
+        // SAFETY: this is where the page is (the invariant of `places`), and it is owned in this epoch (the invariant of `owned`, made true by
+        // `own` otherwise): this column holds the only reference to it, through a node that nobody else holds, and `&mut self` keeps others
+        // from reading it meanwhile.
         #[allow(unsafe_code, reason = "an atomic reference count for each write doubles its cost")]
-        let rows = unsafe { &mut *Arc::as_ptr(page).cast_mut() };
+        let rows = unsafe { self.places[page].0.as_mut() };
         &mut rows[row % ROWS]
     }
 
@@ -118,12 +159,24 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
     #[cold]
     fn own(&mut self, page: usize) {
         let node = Arc::make_mut(&mut self.nodes[page / NODE_PAGES]);
-        Arc::make_mut(&mut node[page % NODE_PAGES]);
+        let own = &mut node[page % NODE_PAGES];
+        Arc::make_mut(own);
+        let place = Place::of(own);
+        if self.places.is_empty() {
+            self.find_pages();
+        }
+        self.places[page] = place;
         let epoch = *self.epoch.get_mut();
         if page >= self.owned.len() {
             self.owned.resize(page + 1, 0);
         }
         self.owned[page] = if epoch == u32::MAX { 0 } else { epoch };
+    }
+
+    /// Notes where the pages of all nodes are that it does not know yet.
+    fn find_pages(&mut self) {
+        let known = self.places.len() / NODE_PAGES;
+        self.places.extend(self.nodes[known..].iter().flat_map(|node| node.iter()).map(Place::of));
     }
 
     #[cold]
@@ -133,6 +186,7 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
             // The same one for all of them, as it has the same page everywhere: so rows that are left out cost next to nothing.
             let empty = Arc::new(std::array::from_fn(|_| self.empty.clone()));
             self.nodes.resize(nodes, empty);
+            self.find_pages();
         }
         self.len = row + 1;
     }
