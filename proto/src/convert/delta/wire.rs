@@ -80,6 +80,10 @@ pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) 
     put_varint(out, bytes as u64);
 }
 
+/// Numbers below are a byte.
+const ONE_BYTE_END: u64 = 1 << 7;
+/// Numbers below are written as half a word.
+const HALF_WORD_END: u64 = 1 << 28;
 /// Numbers below are written as a word.
 const WORD_END: u64 = 1 << 56;
 /// Columns of so many bytes are written into room that is made at once, without a call.
@@ -97,18 +101,31 @@ fn word(number: u64) -> (u64, usize) {
     (eighths | follow, bytes)
 }
 
-/// A packed column, measured once: a field, its numbers, and their bytes.
+/// The same of a number below [`HALF_WORD_END`].
+fn half_word(number: u32) -> (u32, usize) {
+    let bytes = varint_bytes(number.into());
+    let quarters = number & 0x3fff | (number & 0x0fff_c000) << 2;
+    let eighths = quarters & 0x007f_007f | (quarters & 0x3f80_3f80) << 1;
+    let follow = 0x8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
+    (eighths | follow, bytes)
+}
+
+/// A packed column, measured once: a field, its numbers, all bits that some of them has, and their bytes.
 pub(in super::super) struct Column<I> {
     field: u8,
     numbers: I,
+    bits: u64,
     bytes: usize,
 }
 
 impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     /// Measures.
     pub(in super::super) fn new(field: u8, numbers: I) -> Self {
-        let bytes = numbers.clone().map(|number| varint_bytes(number.into())).sum();
-        Self { field, numbers, bytes }
+        let (bits, count) = numbers.clone().fold((0, 0), |(bits, count), number| (bits | number.into(), count + 1));
+        // Many columns are of states and the like.
+        let bytes =
+            if bits < ONE_BYTE_END { count } else { numbers.clone().map(|number| varint_bytes(number.into())).sum() };
+        Self { field, numbers, bits, bytes }
     }
 
     /// Bytes of the whole field, whose number is below 16.
@@ -125,15 +142,14 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
         put_length(out, self.field, self.bytes);
         let begin = out.len();
         // Room is made, so that each number is a store: a call for each of them costs five times as much.
-        let bits = self.numbers.clone().fold(0, |bits, number| bits | number.into());
-        if bits < WORD_END {
+        if self.bits < WORD_END {
             let end = begin + self.bytes;
             if self.bytes <= SHORT_BYTES {
                 out.put_slice(&[0; SHORT_BYTES + size_of::<u64>()]);
             } else {
                 out.put_bytes(0, self.bytes + size_of::<u64>());
             }
-            self.put_words(bits, &mut out[begin..]);
+            self.put_words(&mut out[begin..]);
             return out.truncate(end);
         }
         out.put_bytes(0, self.bytes);
@@ -154,11 +170,19 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
 
     /// Writes numbers, all of whose bits are below [`WORD_END`], where there is room for a word more than they take.
     #[allow(clippy::cast_possible_truncation, reason = "takes numbers of one byte")]
-    fn put_words(self, bits: u64, room: &mut [u8]) {
-        if bits < 0x80 {
+    fn put_words(self, room: &mut [u8]) {
+        if self.bits < ONE_BYTE_END {
             return room.iter_mut().zip(self.numbers).for_each(|(byte, number)| *byte = number.into() as u8);
         }
         let mut at = 0;
+        if self.bits < HALF_WORD_END {
+            for number in self.numbers {
+                let (word, bytes) = half_word(number.into() as u32);
+                room[at..at + size_of::<u32>()].copy_from_slice(&word.to_le_bytes());
+                at += bytes;
+            }
+            return;
+        }
         for number in self.numbers {
             let (word, bytes) = word(number.into());
             room[at..at + size_of::<u64>()].copy_from_slice(&word.to_le_bytes());
