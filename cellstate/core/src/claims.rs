@@ -8,8 +8,8 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
-    Job, JobId, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources, Revision, Room,
-    Special, Spoken, TaskState, Transaction, group_is_wanted, task_is_wanted,
+    Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources,
+    Revision, Room, Special, Spoken, TaskState, Transaction, group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{Victims, victims_by_machine};
@@ -31,6 +31,8 @@ struct Terms<'a> {
     is_special: bool,
     /// The group declares limits of machines or spread.
     is_counted: bool,
+    /// The job's tasks share a machine.
+    shares: bool,
     /// Devices or ports are declared, or victims are named.
     asks_for_more: bool,
     victims: Victims,
@@ -115,6 +117,7 @@ impl Resolver<'_> {
             classes,
             is_special: Special::is_needed_by(shape),
             is_counted: GroupCounts::are_needed_by(shape),
+            shares: job.shape.same_machine,
             asks_for_more: !(shape.devices.is_empty() && shape.ports.is_empty() && victims.is_empty()),
             victims,
             spared,
@@ -238,7 +241,7 @@ impl Resolver<'_> {
             None => self.promised.add(granted.machine, &terms.need),
             Some(_) => self.promised.add(granted.machine, &granted.net(&terms.need)),
         }
-        if terms.job.shape.same_machine && terms.job.home.is_none() {
+        if terms.shares && terms.job.home.is_none() {
             self.promised.set_home(terms.job.id.slot, granted.machine);
         }
         if terms.is_counted {
@@ -251,7 +254,7 @@ impl Resolver<'_> {
         if let Some(extra) = &granted.extra {
             self.promised.specials.take_over(&extra.takes_over);
         }
-        if terms.is_counted || terms.job.shape.same_machine {
+        if terms.is_counted || terms.shares {
             self.obstacles.clear();
         } else if !self.obstacles.is_empty() {
             self.obstacles.remove(&granted.machine);
@@ -268,14 +271,16 @@ impl Resolver<'_> {
     ) -> Result<Option<Box<GrantExtra>>, Trouble> {
         let machine = asked.machine;
         self.task_stands(terms, asked.task)?;
-        self.machine_stands(txn, machine)?;
+        let row = self.cell.machine_row(machine);
+        if let Some(row) = row {
+            self.machine_stands(txn, machine, row)?;
+        }
         let victims = terms.victims_on(machine);
         // Whom it evicts may be of its own namespace: then quota is judged once it is known who goes.
         if victims.is_empty() {
             self.within_quota(&[])?;
         }
-        let shares = terms.job.shape.same_machine;
-        let home = if shares { terms.job.home.or_else(|| self.promised.home(terms.job.id.slot)) } else { None };
+        let home = if terms.shares { terms.job.home.or_else(|| self.promised.home(terms.job.id.slot)) } else { None };
         let counts = if terms.is_counted { self.rules.counts(terms.group_row) } else { None };
         let requirement = Requirement {
             resources: &terms.need,
@@ -285,8 +290,8 @@ impl Resolver<'_> {
             special: terms.is_special.then_some(Special { shape: terms.shape, counts }),
         };
         let (promised, claims) = self.promised.on(machine);
-        let obstacle = requirement.obstacle(self.cell, machine, &promised);
-        let live = self.cell.machine_row(machine).map_or(0, |row| u32::from(row.allocations));
+        let obstacle = requirement.obstacle_on(self.cell, machine, row, &promised);
+        let live = row.map_or(0, |row| u32::from(row.allocations));
         let obstacle = full_or(self.beside_ended_holds(terms, machine, obstacle), live + claims);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
@@ -339,6 +344,7 @@ impl Resolver<'_> {
         Some(Box::new(extra))
     }
 
+    #[inline]
     fn task_stands(&self, terms: &Terms<'_>, task: u32) -> Result<(), Trouble> {
         match task_is_wanted(self.cell, terms.group, task) {
             Ok(_) => Ok(()),
@@ -362,8 +368,8 @@ impl Resolver<'_> {
         Revision(self.epochs_began.get(machine as usize).copied().unwrap_or(0))
     }
 
-    fn machine_stands(&self, txn: &Transaction, machine: u32) -> Result<(), Trouble> {
-        let Some(row) = self.cell.machine_row(machine) else { return Ok(()) };
+    #[inline]
+    fn machine_stands(&self, txn: &Transaction, machine: u32, row: &MachineRow) -> Result<(), Trouble> {
         if row.last_change > txn.base {
             let began = if self.newest_epoch > txn.base { self.epoch_began(machine) } else { Revision(0) };
             if began > txn.base {
@@ -416,6 +422,7 @@ impl Resolver<'_> {
     }
 
     /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way.
+    #[inline]
     fn beside_ended_holds(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
         if !self.promised.ends_holds() || !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
             return obstacle;

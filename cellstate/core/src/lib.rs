@@ -232,7 +232,7 @@ impl Core {
             Command::Commit(txn, _) if txn.stops.len() <= SMALL && txn.placements.len() <= SMALL => Some(txn),
             _ => None,
         });
-        self.cell.warm(small.clone().flat_map(|txn| txn.stops.iter().map(|stop| stop.slot)));
+        self.cell.warm_stops(small.clone().flat_map(|txn| txn.stops.iter().map(|stop| stop.slot)));
         for placement in small.flat_map(|txn| &txn.placements).filter(|placement| placement.machines.len() <= SMALL) {
             let Some(job) = self.cell.job(placement.job) else { continue };
             self.cell.warm_shape(job, placement.group);
@@ -298,7 +298,7 @@ impl Core {
     /// Folds a delta into the state, and into what is derived from it.
     fn take_effect(&mut self, delta: &Delta) {
         self.derived.before(delta, &self.cell, &self.options);
-        self.cell.apply(delta).expect("a delta of this core fits its own cell");
+        self.cell.apply_decided(delta).expect("a delta of this core fits its own cell");
         self.derived.after(delta, &self.cell, &self.options);
         #[cfg(debug_assertions)]
         {

@@ -247,27 +247,27 @@ impl<'a> Resolver<'a> {
         for (position, &id) in (0..).zip(&txn.stops) {
             if position % WARM_AHEAD == 0 {
                 let next = txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot);
-                self.cell.warm(next.clone());
+                self.cell.warm_stops(next.clone());
                 self.promised.warm_stops(next);
             }
-            let active = self.cell.allocation(id).filter(|found| found.status.state.is_active());
-            let Some(found) = active else {
+            let row = self.cell.allocation_rows().get(id.slot).filter(|row| row.generation == id.generation);
+            let Some(row) = row.filter(|_| self.cell.status(id.slot).state.is_active()) else {
                 resolution.idle_stops.push(position);
                 continue;
             };
             // A live allocation is of the scheduler whose job it is: a job changes hands only when nothing of it is left.
-            if found.row.scheduler != self.scheduler {
+            if row.scheduler != self.scheduler {
                 let facts = Facts::plain(RefusalKind::Permission, RefusalReason::OtherScheduler);
-                let about = Placement { job: found.row.job(), group: found.row.group, ..Placement::default() };
+                let about = Placement { job: row.job(), group: row.group, ..Placement::default() };
                 let mut refused = refusal(None, &about, facts);
-                (refused.task, refused.machine) = (found.row.task, found.row.machine);
+                (refused.task, refused.machine) = (row.task, row.machine);
                 resolution.refusals.push(refused);
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
-                self.count_off(found.row);
-                if (alike.0, alike.1) != (found.row.job_slot, found.row.shape) {
+                self.count_off(row);
+                if (alike.0, alike.1) != (row.job_slot, row.shape) {
                     self.give_back(alike.0, alike.1, alike.2);
-                    alike = (found.row.job_slot, found.row.shape, 0);
+                    alike = (row.job_slot, row.shape, 0);
                 }
                 alike.2 += 1;
             } else {
@@ -292,6 +292,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// So many that were of one job and shape leave; they stay after all where negative.
+    #[inline]
     fn give_back(&mut self, job_slot: u32, shape: u32, times: i64) {
         let Some(place) = self.quotas.place_of(job_slot) else { return };
         if let Some(shape) = self.cell.shapes().get(shape as usize) {

@@ -153,7 +153,8 @@ impl Ring {
         }
     }
 
-    #[inline]
+    #[allow(clippy::inline_always, reason = "a change is made where it stays: passed on, it is copied twice")]
+    #[inline(always)]
     fn push(&mut self, machine: u32, mut change: Change) {
         let machine = machine as usize;
         if machine >= self.heads.len() {
@@ -170,8 +171,10 @@ impl Ring {
             self.changes[place] = change;
         }
         self.next += 1;
-        self.events.forget_below(self.oldest());
-        self.details.forget_below(self.oldest());
+        if !(self.events.is_empty() && self.details.is_empty()) {
+            self.events.forget_below(self.oldest());
+            self.details.forget_below(self.oldest());
+        }
         self.next_place = if self.next_place + 1 == self.capacity { 0 } else { self.next_place + 1 };
     }
 

@@ -1,8 +1,8 @@
 //! Whether a task may run on a machine: the one judgement that planners and the committer share.
 
 use crate::{
-    Cell, ClassSet, GroupCounts, GroupShape, JobId, MachineState, Resource, Resources, Room, Shortage, choose_devices,
-    device_rooms,
+    Cell, ClassSet, GroupCounts, GroupShape, JobId, MachineRow, MachineState, Resource, Resources, Room, Shortage,
+    choose_devices, device_rooms,
     devices::{has_dynamic_ports, take_parts},
 };
 
@@ -87,7 +87,20 @@ impl Requirement<'_> {
     #[must_use]
     #[inline]
     pub fn obstacle(&self, cell: &Cell, slot: u32, promised: &Resources) -> Option<Obstacle> {
-        let Some(row) = cell.machine_row(slot) else { return Some(Obstacle::NoSuchMachine) };
+        self.obstacle_on(cell, slot, cell.machine_row(slot), promised)
+    }
+
+    /// The same, where the machine's row is at hand.
+    #[must_use]
+    #[inline]
+    pub fn obstacle_on(
+        &self,
+        cell: &Cell,
+        slot: u32,
+        row: Option<&MachineRow>,
+        promised: &Resources,
+    ) -> Option<Obstacle> {
+        let Some(row) = row else { return Some(Obstacle::NoSuchMachine) };
         if row.state != MachineState::Ready {
             return Some(Obstacle::NotReady(row.state));
         }

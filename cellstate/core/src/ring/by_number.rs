@@ -16,13 +16,18 @@ impl<T> ByNumber<T> {
         Self { values: VecDeque::new() }
     }
 
+    /// Whether there are none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Adds the value of a number above all others.
     pub(super) fn push(&mut self, number: u64, value: T) {
         self.values.push_back((number, value));
     }
 
     /// Lets go of all below a number, and of their memory when most of it is theirs.
-    #[inline]
     pub(super) fn forget_below(&mut self, number: u64) {
         if self.values.front().is_none_or(|&(oldest, _)| oldest >= number) {
             return;

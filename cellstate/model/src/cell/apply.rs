@@ -19,6 +19,9 @@ use crate::{
 pub(super) const ROWS_AHEAD_MAX: u32 = 1 << 14;
 const _: () = assert!(ROWS_AHEAD_MAX as usize >= crate::CLAIMS_MAX, "all grants of a transaction may be new rows");
 
+/// So many rows that were looked at a moment ago are in the cache still: some lines of it each.
+const AT_HAND_MAX: usize = 1024;
+
 /// A delta that does not fit the cell it is applied to. The cell is then in between, and must be thrown away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoldError {
@@ -67,6 +70,19 @@ impl Cell {
     /// # Errors
     /// When the delta does not fit: the cell must then be thrown away. Deltas of a core whose state equals this one always fit.
     pub fn apply(&mut self, delta: &Delta) -> Result<(), FoldError> {
+        self.fold(delta, false)
+    }
+
+    /// The same, of a delta that was decided on this very picture a moment ago: what it stops is in the cache still.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub fn apply_decided(&mut self, delta: &Delta) -> Result<(), FoldError> {
+        self.fold(delta, delta.moves.len() + delta.ends.len() <= AT_HAND_MAX)
+    }
+
+    /// `at_hand`: the rows of those who leave are in the cache.
+    fn fold(&mut self, delta: &Delta, at_hand: bool) -> Result<(), FoldError> {
         if delta.revision != self.revision.next() {
             return Err(FoldError::Revision { expected: self.revision.next(), found: delta.revision });
         }
@@ -91,14 +107,16 @@ impl Cell {
             self.put_machine(machine);
         }
         for chunk in delta.moves.chunks(64) {
-            self.warm(chunk.iter().map(|change| change.slot));
+            if !at_hand {
+                self.warm_stops(chunk.iter().map(|change| change.slot));
+            }
             chunk.iter().try_for_each(|change| self.move_allocation(change))?;
         }
         for chunk in delta.ends.chunks(64) {
-            self.warm(chunk.iter().map(|end| end.slot));
-            for end in chunk {
-                self.end_allocation(end)?;
+            if !at_hand {
+                self.warm_ends(chunk.iter().map(|end| end.slot));
             }
+            chunk.iter().try_for_each(|end| self.end_allocation(end))?;
         }
         for change in &delta.tasks {
             self.change_task(change)?;
@@ -223,10 +241,12 @@ impl Cell {
         let plain = shape.is_plain();
         for claim in 0..count {
             let (slot, machine, task) = (grants.slots[claim], grants.machines[claim], grants.tasks[claim]);
-            if self.status(slot).state != AllocationState::Free {
+            self.check_row(self.statuses.len(), slot, Subject::AllocationSlot(slot))?;
+            let status = self.statuses.get_mut(slot);
+            if status.state() != AllocationState::Free {
                 return self.fault(Subject::AllocationSlot(slot), "is granted, and is not free");
             }
-            self.check_row(self.statuses.len(), slot, Subject::AllocationSlot(slot))?;
+            *status = AllocationStatus { state: AllocationState::Granted, ready: false }.into();
             let Some(epoch) = self.take_room(machine, &shape, plain) else {
                 return self.fault(Subject::AllocationSlot(slot), "is granted on a machine that is not there");
             };
@@ -259,7 +279,6 @@ impl Cell {
                 attempt,
                 scheduler: grants.scheduler,
             };
-            *self.statuses.get_mut(slot) = AllocationStatus { state: AllocationState::Granted, ready: false }.into();
         }
         let granted = u32::try_from(count).expect("slots have 32-bit numbers");
         let group = self.groups.get_mut(grants.group_row);
@@ -313,26 +332,26 @@ impl Cell {
         }
     }
 
+    /// Puts another status in the place of a live one, which it gives.
     #[inline]
-    fn live_state(&self, slot: u32) -> Result<AllocationState, FoldError> {
-        match self.status(slot).state {
-            state if state.is_live() => Ok(state),
-            _ => self.fault(Subject::AllocationSlot(slot), "changes, and is not live"),
+    fn change_status(&mut self, slot: u32, status: AllocationStatus) -> Result<AllocationState, FoldError> {
+        let found = self.statuses.there_mut(slot).filter(|found| found.state().is_live());
+        match found.map(|found| std::mem::replace(found, status.into())) {
+            Some(before) => Ok(before.state()),
+            None => self.fault(Subject::AllocationSlot(slot), "changes, and is not live"),
         }
     }
 
     fn move_allocation(&mut self, change: &Move) -> Result<(), FoldError> {
-        let before = self.live_state(change.slot)?;
         if !change.status.state.is_live() {
             return self.fault(Subject::AllocationSlot(change.slot), "moves to a state that is not live");
         }
-        *self.statuses.get_mut(change.slot) = change.status.into();
+        let before = self.change_status(change.slot, change.status)?;
         if before.is_active() && change.status.state.is_leaving() {
-            let Some(&row) = self.allocations.get(change.slot) else {
+            let Some(&AllocationRow { group_row, task, .. }) = self.allocations.get(change.slot) else {
                 return self.fault(Subject::AllocationSlot(change.slot), "is not there");
             };
-            let single = self.groups.get(row.group_row).is_some_and(|group| group.single_instance);
-            self.leave_task(&row, if single { TaskState::Blocked } else { TaskState::Waiting }, 1);
+            self.leave_task(group_row, task, true);
         }
         let known = self.extra(change.slot);
         let (restarts, reason) = known.map_or((0, None), |extra| (extra.restarts, extra.reason.as_ref()));
@@ -345,48 +364,52 @@ impl Cell {
         Ok(())
     }
 
-    /// Its task has no allocation any more. What becomes of the task stands in the delta, if it is not to wait.
+    /// Its task has no allocation any more, which is leaving or has ended. What becomes of the task stands in the delta, if it is not to wait.
     #[inline]
-    fn leave_task(&mut self, row: &AllocationRow, state: TaskState, leaving: u32) {
-        let group = self.groups.get_mut(row.group_row);
+    fn leave_task(&mut self, group_row: u32, task: u32, leaving: bool) {
+        let group = self.groups.get_mut(group_row);
+        let state = if leaving && group.single_instance { TaskState::Blocked } else { TaskState::Waiting };
         group.tasks[TaskState::Live as usize] -= 1;
         group.tasks[state as usize] += 1;
-        group.leaving += leaving;
-        *self.task_states.get_mut(group.task_base + row.task) = state;
+        group.leaving += u32::from(leaving);
+        *self.task_states.get_mut(group.task_base + task) = state;
     }
 
     fn end_allocation(&mut self, end: &End) -> Result<(), FoldError> {
-        let before = self.live_state(end.slot)?;
-        let row = *self.allocations.get(end.slot).expect("it is live");
-        if before.is_active() {
-            self.leave_task(&row, TaskState::Waiting, 0);
-        } else {
-            self.end_leaving(&row);
-        }
-        let shape = self.resources_of(&row);
-        if !planted::strikes(Bug::LeaksRoom, 5) {
-            self.give_room(row.machine, &shape);
-        }
         // The row stays as it was: writing it would copy a page for each end that is in a snapshot's way.
-        *self.statuses.get_mut(end.slot) = AllocationStatus::default().into();
+        let before = self.change_status(end.slot, AllocationStatus::default())?;
+        let Some(row) = self.allocations.get(end.slot) else {
+            return self.fault(Subject::AllocationSlot(end.slot), "is not there");
+        };
+        let &AllocationRow { group_row, task, machine, shape, .. } = row;
+        let id = row.id(end.slot);
+        if before.is_active() {
+            self.leave_task(group_row, task, false);
+        } else {
+            self.end_leaving(group_row, task);
+        }
+        if !planted::strikes(Bug::LeaksRoom, 5) {
+            let shape = self.shapes.get(shape as usize).copied().unwrap_or_default();
+            self.give_room(machine, &shape);
+        }
         self.live -= 1;
-        self.drop_extra(row.machine, row.id(end.slot));
+        self.drop_extra(machine, id);
         Ok(())
     }
 
     /// The end of an allocation that was leaving: a task that waits for it may go on.
     #[inline]
-    fn end_leaving(&mut self, row: &AllocationRow) {
-        let group = self.groups.get_mut(row.group_row);
+    fn end_leaving(&mut self, group_row: u32, task: u32) {
+        let group = self.groups.get_mut(group_row);
         group.leaving -= 1;
         if !group.single_instance {
             return;
         }
-        let place = group.task_base + row.task;
+        let place = group.task_base + task;
         let blocked =
-            row.task < group.count && self.task_states.get(place).is_some_and(|&state| state == TaskState::Blocked);
+            task < group.count && self.task_states.get(place).is_some_and(|&state| state == TaskState::Blocked);
         if blocked {
-            let group = self.groups.get_mut(row.group_row);
+            let group = self.groups.get_mut(group_row);
             group.tasks[TaskState::Blocked as usize] -= 1;
             group.tasks[TaskState::Waiting as usize] += 1;
             *self.task_states.get_mut(place) = TaskState::Waiting;

@@ -297,21 +297,42 @@ impl Cell {
         self.allocation_in(id.slot).filter(|allocation| allocation.id == id)
     }
 
-    /// Brings what a stop or an end of these allocations will touch into the cache. Rows of random allocations are not there; here
+    /// Brings what these allocations were granted, and where they stand, into the cache. Rows of random allocations are not there; here
     /// their loads overlap, while in the decisions that follow each waits for the one before. At most some hundred at a time, or the
     /// first are gone again when they are needed.
     #[inline]
-    pub fn warm(&self, slots: impl Iterator<Item = u32> + Clone) {
-        for slot in slots.clone() {
+    pub fn warm(&self, slots: impl Iterator<Item = u32>) {
+        for slot in slots {
             self.allocations.prefetch(slot);
             self.statuses.prefetch(slot);
         }
+    }
+
+    /// Brings what a stop of these allocations will touch into the cache, as `warm` does.
+    #[inline]
+    pub fn warm_stops(&self, slots: impl Iterator<Item = u32> + Clone) {
+        self.warm(slots.clone());
+        slots.filter_map(|slot| self.allocations.get(slot)).for_each(|row| self.warm_task(row));
+    }
+
+    /// Brings what an end of these allocations will touch into the cache, as `warm` does.
+    #[inline]
+    pub fn warm_ends(&self, slots: impl Iterator<Item = u32> + Clone) {
+        self.warm(slots.clone());
         for slot in slots {
             let Some(row) = self.allocations.get(slot) else { continue };
             self.machines.prefetch(row.machine);
-            if let Some(group) = self.groups.get(row.group_row) {
-                self.task_states.prefetch(group.task_base.wrapping_add(row.task));
+            // The task of one that is leaving has another one already, or waits for it.
+            if self.status(slot).state.is_active() {
+                self.warm_task(row);
             }
+        }
+    }
+
+    #[inline]
+    fn warm_task(&self, row: &AllocationRow) {
+        if let Some(group) = self.groups.get(row.group_row) {
+            self.task_states.prefetch(group.task_base.wrapping_add(row.task));
         }
     }
 

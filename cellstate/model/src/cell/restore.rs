@@ -230,7 +230,7 @@ fn derive_rooms(cell: &mut Cell) -> Result<(), RestoreError> {
     let end = cell.statuses.len();
     for first in (0..end).step_by(WARM_AHEAD as usize) {
         let slots = first..end.min(first.saturating_add(WARM_AHEAD));
-        cell.warm(slots.clone());
+        cell.warm_ends(slots.clone());
         for slot in slots {
             let found = cell.allocation_in(slot).map(|found| (*found.row, found.status.state));
             if let Some((row, state)) = found {
