@@ -256,9 +256,14 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
         let cell = past::cell(&self.shared, wire.at).await?;
+        let known = self.shared.clone();
         let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
             let story = story::tell(history, cell, &Hero::Allocation(id), limit)?;
             if story.events.is_empty() && cell.allocation(id).is_none() {
+                // It may have all happened in what the history has not got yet.
+                if story.revision < cell.revision().0 {
+                    return Err(past::behind(&known, cell.revision()));
+                }
                 let oldest = ended::is_retired(history, cell, id).ok_or_else(|| never_was(id, cell))?;
                 return Err(retired(id, oldest));
             }

@@ -158,6 +158,11 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
     if shared.feed.reaches(revision, PATIENCE).await {
         return Ok(());
     }
+    Err(behind(shared, revision))
+}
+
+/// The history has not got a revision.
+pub(super) fn behind(shared: &Shared, revision: Revision) -> Failure {
     let message = match shared.feed.stopped() {
         Some(Stopped::ForGood(why)) => {
             format!("the history takes nothing more until the server starts again: {why}")
@@ -165,7 +170,7 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
         Some(Stopped::ForNow(why)) => format!("the history can't be written now, and goes on by itself: {why}"),
         None => format!("the history has not got revision {revision} yet; try again in a moment"),
     };
-    Err(Failure::new(Code::Unavailable, "HISTORY_BEHIND", message))
+    Failure::new(Code::Unavailable, "HISTORY_BEHIND", message)
 }
 
 /// Reads that are under way at a time: each has a thread, and may keep a picture of the cell or a cell of the past.

@@ -301,6 +301,23 @@ async fn a_history_that_was_behind_at_a_crash_is_fed_from_the_log_while_the_serv
     assert!(report.is_sound(), "{:?}", report.violations);
 }
 
+// It was said that there never was such an allocation; and that it was retired, where anything was.
+#[tokio::test]
+async fn of_an_allocation_that_the_history_has_not_heard_of_yet_nothing_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut without = options(dir.path());
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let ended = run_one(&channel, &mut session, &machine, "first").await;
+    let ask = v1::AllocationHistoryRequest { allocation: ended, ..Default::default() };
+    let behind = Jobs::new(channel).allocation_history(ask).await.unwrap_err();
+    assert_eq!((behind.code(), code(&behind).as_str()), (Code::Unavailable, "HISTORY_BEHIND"), "{behind}");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
     let dir = tempfile::tempdir().unwrap();
