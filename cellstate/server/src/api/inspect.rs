@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order};
+use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
 use plenum_model::{Cell, Command, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
@@ -382,14 +382,17 @@ fn find_transaction(history: &History, session: u64, number: u64) -> Result<Logg
     let missing = |what: &str| {
         Failure::new(Code::NotFound, "NO_SUCH_TRANSACTION", format!("transaction txn-{session}-{number} {what}"))
     };
+    let retired = |oldest| missing(&format!("is retired: revisions from {oldest} on are retained"));
     let revision = match history.transaction(session, number).map_err(failed)? {
         Lookup::Found(revision) => revision,
-        Lookup::Retired { oldest } => {
-            return Err(missing(&format!("is retired: revisions from {oldest} on are retained")));
-        }
+        Lookup::Retired { oldest } => return Err(retired(oldest)),
         Lookup::NeverWas => return Err(missing("never was")),
     };
-    let logged = history.entry(revision).map_err(failed)?;
+    let logged = history.entry(revision).map_err(|error| match error {
+        // It was there a moment ago.
+        ReadError::Retired { oldest, .. } => retired(oldest),
+        error => failed(error),
+    })?;
     let decision = v1::Decision::decode(logged.entry.decided.clone());
     let Ok(v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) }) = decision else {
         return Err(Failure::internal(format!("revision {revision} has no outcome")));
@@ -479,6 +482,17 @@ fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) ->
 mod tests {
     use super::*;
     use plenum_model::{Delta, LogTime, Machine, MachineId, MachineState, Revision};
+
+    // It was refused with the number of its revision, as that was retired between the look for it and its reading.
+    #[test]
+    fn a_transaction_that_is_retired_while_it_is_looked_for_is_retired() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = past::tests::retiring(folder.path());
+        let retired = find_transaction(&history, 1, 2).unwrap_err();
+        assert_eq!(retired.code, "NO_SUCH_TRANSACTION", "{}", retired.message);
+        assert!(retired.message.contains("is retired: revisions from 4 on"), "{}", retired.message);
+        assert_eq!(find_transaction(&history, 1, 4).unwrap().revision, 4);
+    }
 
     // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.
     #[test]

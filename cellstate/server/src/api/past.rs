@@ -351,7 +351,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A history of four revisions, each a block. While the first one that is asked for is read, all but the newest is retired.
+    /// A history of four revisions, each a block, and a transaction of session 1 under the revision's number. While the first one that is asked for is read, all but the newest is retired.
     pub(in crate::api) fn retiring(dir: &std::path::Path) -> History {
         let log = Arc::new(Retiring::default());
         let options = plenum_history::Options {
@@ -367,7 +367,9 @@ pub(super) mod tests {
             delta::encode(&delta, &mut encoded);
             let mut encoder = BatchEncoder::default();
             encoder.begin(delta.time);
-            encoder.add(delta.revision, b"", b"", &encoded);
+            let outcome = v1::Outcome { session: 1, number: revision, revision, ..Default::default() };
+            let decided = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) };
+            encoder.add(delta.revision, b"", &prost::Message::encode_to_vec(&decided), &encoded);
             let (bytes, place) = (encoder.finish(), LogPlace { segment: 1, offset: 512 * revision, bytes: 512 });
             log.batches.lock().insert(revision, bytes.clone());
             let (first, last, time_micros) = (revision, revision, delta.time.micros);
