@@ -134,10 +134,13 @@ pub(crate) trait Within<T> {
 }
 
 impl<T> Within<T> for Result<T, Invalid> {
+    #[inline]
     fn within(self, field: &str) -> Self {
         self.map_err(|invalid| invalid.prefixed(format_args!("{field}")))
     }
 
+    // Where it is not made part of the caller, what is right is copied in and out, as large as a fault, for each row of a column.
+    #[inline]
     fn within_at(self, field: &str, position: usize) -> Self {
         self.map_err(|invalid| invalid.prefixed(format_args!("{field}[{position}]")))
     }
