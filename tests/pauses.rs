@@ -144,6 +144,30 @@ fn whoever_is_paused_meanwhile_each_task_runs_once() {
     stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
 }
 
+// All leases had run out by the server's clock when it went on, before it had read what agents had sent meanwhile: all machines were unreachable
+// at once, and what was not to be waited for was lost.
+#[test]
+fn a_server_that_slept_takes_no_agent_that_was_there_for_gone() {
+    let stage = Stage::new();
+    let server = short_leases(&stage);
+    let _scheduler = stage.scheduler(&server.address, "batch");
+    let _agent = agent(&stage, &server.address, "m1");
+    stage.submit(&server.address, "written-down.toml", &WRITTEN_DOWN.replace("\"1s\"", "\"0s\""));
+    eventually("all four run", || (starts(&stage).len() == 4).then_some(()));
+    server.process.signal(Signal::SIGSTOP);
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    server.process.signal(Signal::SIGCONT);
+    stage.file("go", "");
+    eventually("the job completes", || {
+        let job = stage.ask(&server.address, &["job", "show", "written-down"]);
+        (job["state"] == "complete").then_some(())
+    });
+    assert_eq!(starts(&stage).len(), 4, "each once");
+    let machine = stage.ask(&server.address, &["machine", "show", "m1", "--history"]);
+    let events = machine["history"]["items"].as_array().unwrap().len();
+    assert_eq!((events, &machine["epoch"]), (1, &1.into()), "{machine:#}");
+}
+
 /// Allocations whose state changes again and again, and how often: far more than the connection's windows and the system's
 /// buffers hold, and the server's memory for watchers.
 const CHANGING: u32 = 16_000;

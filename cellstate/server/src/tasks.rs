@@ -61,10 +61,37 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
     part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
 
+/// Notices that the server itself stood still, as when its machine slept or its process was stopped: agents were there, and nobody heard them.
+struct Standstill {
+    /// How often it is looked at least.
+    within_micros: i64,
+    looked_at_micros: i64,
+}
+
+impl Standstill {
+    /// Of a server whose leases have this term. Agents renew after a third of it: while the server runs, no lease of an agent that is there
+    /// comes nearer to its end than two thirds, and what is not noticed here takes half of these at most.
+    fn new(lease: Duration, now_micros: i64) -> Self {
+        let within_micros = i64::try_from(lease.as_micros() / 6).unwrap_or(i64::MAX / 2);
+        Self { within_micros, looked_at_micros: now_micros }
+    }
+
+    /// For how long it stood still, if it did since the last look.
+    fn look(&mut self, now_micros: i64) -> Option<i64> {
+        let elapsed = now_micros - std::mem::replace(&mut self.looked_at_micros, now_micros);
+        (elapsed > 2 * self.within_micros).then_some(elapsed)
+    }
+}
+
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and leases get a fresh term by the next renewal.
 async fn expire_leases(shared: Arc<Shared>) {
+    let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
     loop {
         let now = shared.clock.monotonic_micros();
+        if let Some(micros) = standstill.look(now) {
+            tracing::warn!(millis = micros / 1000, "the server stood still; leases run for as much longer");
+            shared.hub.stood_still(micros);
+        }
         let read_only = shared.space.is_read_only();
         if !read_only {
             let expired = shared.hub.expire(now);
@@ -79,7 +106,7 @@ async fn expire_leases(shared: Arc<Shared>) {
                 shared.ingress.push_own(crate::commit::Asked::by_server(expire), None);
             }
         }
-        let pause = pause_micros(now, shared.hub.next_expiry_micros(), read_only);
+        let pause = pause_micros(now, shared.hub.next_expiry_micros(), read_only).min(standstill.within_micros);
         let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -161,6 +188,12 @@ mod tests {
             "the thread leases failed: no such picture"
         );
         assert_eq!(ended_with(async {}).await.to_string(), "the thread leases failed: it ended by itself");
+    }
+
+    #[test]
+    fn a_server_that_could_hear_nobody_for_a_third_of_a_lease_stood_still() {
+        let mut standstill = Standstill::new(Duration::from_micros(60), 100);
+        assert_eq!([105, 115, 135, 156, 157].map(|now| standstill.look(now)), [None, None, None, Some(21), None]);
     }
 
     #[test]

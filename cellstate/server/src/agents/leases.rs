@@ -163,6 +163,13 @@ impl Leases {
         expired.into_iter().map(|(_, machine, epoch)| (machine, epoch)).collect()
     }
 
+    /// The server itself did not run for so long: no agent could renew its lease meanwhile, so that this time counts for none of them.
+    pub fn stood_still(&mut self, micros: i64) {
+        let later = |until: &mut i64| *until = until.saturating_add(micros);
+        self.by_slot.iter_mut().filter(|lease| lease.is_there()).for_each(|lease| later(&mut lease.until_micros));
+        self.earliest_micros.iter_mut().for_each(later);
+    }
+
     /// When to look for leases that have run out: none does before.
     #[must_use]
     pub fn next_due_micros(&self) -> Option<i64> {
@@ -231,6 +238,18 @@ pub(crate) mod tests {
         assert_eq!(leases.expire(19), [(id, 1)]);
         assert_eq!((leases.expire(100).len(), leases.next_due_micros()), (0, None));
         assert!(!leases.renew(id, 1, "a", 100), "it has to register again");
+    }
+
+    #[test]
+    fn time_in_which_the_server_stood_still_counts_for_no_lease() {
+        let mut leases = leases(10);
+        leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
+        leases.machine_changed(&machine(5, 1, MachineState::Ready), 4);
+        leases.stood_still(100);
+        assert_eq!((leases.expire(109), leases.next_due_micros()), (vec![], Some(110)));
+        assert_eq!(leases.expire(114).len(), 2);
+        leases.stood_still(100);
+        assert_eq!(leases.next_due_micros(), None);
     }
 
     #[test]
