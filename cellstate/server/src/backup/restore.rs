@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{self, BufReader};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use plenum_core::invariants;
 use plenum_history::History;
@@ -61,7 +62,7 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
     }
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
-    let draft = dir.join(DRAFT);
+    let draft = begin_draft(dir)?;
     let made = build(&cell, &manifest, incarnation, &draft).and_then(|()| put_in_place(&draft, dir));
     if let Err(error) = made {
         if let Err(also) = fs::remove_dir_all(&draft) {
@@ -99,6 +100,19 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(BackupError::Exists { path: dir.to_owned() }),
         Err(source) => Err(BackupError::Io { path: dir.to_owned(), source }),
+    }
+}
+
+/// The folder to build in, which nobody else has: two restores into one directory would build in each other's, and the one that fails
+/// remove what the other made.
+fn begin_draft(dir: &Path) -> Result<PathBuf, BackupError> {
+    // Makes the directory, too, and its name durable.
+    RealDisk::open(dir).map_err(|error| ServerError::OpenJournal(error.into()))?;
+    let draft = dir.join(DRAFT);
+    match fs::DirBuilder::new().mode(0o700).create(&draft) {
+        Ok(()) => Ok(draft),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(BackupError::Exists { path: draft }),
+        Err(source) => Err(BackupError::Io { path: draft, source }),
     }
 }
 
@@ -185,8 +199,6 @@ fn sync_folder(path: &Path) -> Result<(), BackupError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     /// A directory with a whole draft in it.
@@ -213,6 +225,16 @@ mod tests {
         fs::create_dir_all(&in_the_way).unwrap();
         assert!(put_in_place(&draft, dir.path()).is_err());
         assert!(!dir.path().join(HISTORY).exists() && in_the_way.exists());
+    }
+
+    // Of two that were begun at once the one that failed took away what the other one had made.
+    #[test]
+    fn only_one_restore_builds_in_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("cell");
+        let draft = begin_draft(&target).unwrap();
+        assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
+        assert!(draft.exists());
     }
 
     #[test]
