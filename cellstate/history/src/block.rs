@@ -1,7 +1,7 @@
 //! Blocks: consecutive batches, as one value or at one place of the log, and where a revision is.
 use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
-use crate::frames::{Frames, LogPlace, LogRange};
+use crate::frames::{Frames, FramesError, LogPlace, LogRange};
 use crate::history::History;
 use crate::keys::{self, Shelf, number_at};
 use crate::packing;
@@ -91,7 +91,10 @@ impl Block {
     fn from_log(range: &LogRange, frames: Option<&dyn Frames>) -> Result<Self, StoreError> {
         let failed = |what: String| StoreError::Log { first: range.first, what };
         let frames = frames.ok_or_else(|| failed("the history was opened without its log".to_owned()))?;
-        let read = frames.read(range).map_err(|error| failed(error.to_string()))?;
+        let read = frames.read(range).map_err(|error| match error {
+            FramesError::Damaged(what) => failed(what),
+            FramesError::Unread(what) => StoreError::LogUnread { first: range.first, what },
+        })?;
         let mut next = Some(range.first);
         let batches = read.into_iter().map(|bytes| {
             let head = LogBatchHead::decode(bytes.clone()).map_err(|error| failed(error.to_string()))?;

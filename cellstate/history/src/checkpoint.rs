@@ -342,7 +342,7 @@ pub(crate) fn newest_readable(
     is_whole: bool,
 ) -> Result<Option<CheckpointInfo>, StoreError> {
     let error = match at_or_before(store, u64::MAX) {
-        Err(error) if !error.may_pass() => error,
+        Err(error) if !error.may_be_sound() => error,
         found => return found,
     };
     let (floor, newest) = revisions.into_inner();

@@ -38,6 +38,16 @@ pub enum StoreError {
         /// What is wrong, and where.
         what: String,
     },
+    /// What a block is made of could not be looked at in the log.
+    #[error(
+        "the block from revision {first} on can't be read from the log now: {what}; try again when that has passed"
+    )]
+    LogUnread {
+        /// Its first revision.
+        first: u64,
+        /// What is in the way, and where.
+        what: String,
+    },
     /// It is being opened again after a failed write.
     #[error("the history's store is being opened again after a failed write; try again in a moment")]
     Reopening,
@@ -64,10 +74,29 @@ impl StoreError {
             Self::Failed(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))) => {
                 !makes_no_sense(error)
             }
-            Self::Poisoned | Self::Reopening | Self::Stalled { .. } => true,
+            Self::Poisoned | Self::Reopening | Self::Stalled { .. } | Self::LogUnread { .. } => true,
             Self::Failed(_) | Self::Damaged { .. } | Self::Log { .. } | Self::Closed { .. } => false,
         }
     }
+
+    /// Whether what is there may be as it was written, and could only not be looked at now: for want of room, of open files, of a right. A
+    /// disk that can't give back what it was given may do so another time, and has damaged it all the same.
+    #[must_use]
+    pub fn may_be_sound(&self) -> bool {
+        match self {
+            Self::Failed(fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))) if is_lost(error) => {
+                false
+            }
+            error => error.may_pass(),
+        }
+    }
+}
+
+/// What systems say of bytes that the medium has lost: `EIO`, `EBADMSG` and `EUCLEAN`.
+const LOST_ERRORS: [i32; 3] = [5, 74, 117];
+
+fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| LOST_ERRORS.contains(&code))
 }
 
 /// Files that are gone, too short, or tell of places before their beginning: damage rather than a failure.
@@ -165,6 +194,16 @@ impl OpenError {
             _ => false,
         }
     }
+
+    /// As [`StoreError::may_be_sound`].
+    #[must_use]
+    pub fn may_be_sound(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } if is_lost(source) => false,
+            Self::Store(error) => error.may_be_sound(),
+            error => error.may_pass(),
+        }
+    }
 }
 
 /// Why something could not be written.
@@ -240,6 +279,12 @@ impl WriteError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Store(error) if error.may_pass())
     }
+
+    /// As [`StoreError::may_be_sound`].
+    #[must_use]
+    pub fn may_be_sound(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_be_sound())
+    }
 }
 
 /// Why something could not be read.
@@ -273,4 +318,30 @@ pub enum ReadError {
     /// The store failed, or holds damaged bytes.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl ReadError {
+    /// As [`StoreError::may_be_sound`].
+    #[must_use]
+    pub fn may_be_sound(&self) -> bool {
+        matches!(self, Self::Store(error) if error.may_be_sound())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_medium_has_lost_is_damage_though_it_may_be_read_another_time() {
+        let failed = |code| StoreError::Failed(fjall::Error::Io(io::Error::from_raw_os_error(code)));
+        // A failed read, a damaged file system; too many open files, a full disk, no right to it.
+        for (code, may_be_sound) in [(5, false), (117, false), (24, true), (28, true), (13, true)] {
+            assert_eq!((failed(code).may_pass(), failed(code).may_be_sound()), (true, may_be_sound), "{code}");
+        }
+        assert!(!failed(2).may_be_sound(), "a file that is gone");
+        assert!(
+            StoreError::Poisoned.may_be_sound() && !StoreError::Log { first: 1, what: String::new() }.may_be_sound()
+        );
+    }
 }

@@ -36,10 +36,16 @@ impl LogRange {
     }
 }
 
-/// Frames of the log that were not read. The cause is in `source()`, and in the text: it names file and place.
+/// Frames of the log that were not read. The text names file and place.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct FramesError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum FramesError {
+    /// They are gone, or not what was logged.
+    #[error("{0}")]
+    Damaged(String),
+    /// They could not be looked at now, and may be sound.
+    #[error("{0}")]
+    Unread(String),
+}
 
 /// The log, as far as it keeps what blocks are made of.
 pub trait Frames: Debug + Send + Sync {

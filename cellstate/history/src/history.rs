@@ -253,7 +253,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let store = Arc::new(store);
     let view = settle(&store).map_err(|error| match error {
         // It does not say why it takes no writes. Where something of it is damaged, waiting is of no use.
-        StoreError::Poisoned => store.read_all(|| true).err().filter(|damage| !damage.may_pass()).unwrap_or(error),
+        StoreError::Poisoned => store.read_all(|| true).err().filter(|damage| !damage.may_be_sound()).unwrap_or(error),
         error => error,
     })?;
     let sums = sums_so_far(&store)?;

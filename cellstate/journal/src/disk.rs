@@ -30,6 +30,14 @@ impl DiskError {
     pub fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
+
+    /// Whether what is there may be as it was written, and could only not be looked at now: for want of room, of open files, of a right.
+    /// Files that are gone or too short, and what the medium has lost, are damage.
+    #[must_use]
+    pub fn may_be_sound(&self) -> bool {
+        let is_gone = matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
+        !is_gone && !crate::forgiving::is_lost(self)
+    }
 }
 
 /// Why a directory could not be locked.

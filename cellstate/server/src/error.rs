@@ -188,6 +188,21 @@ impl ServerError {
         }
     }
 
+    /// Whether what could not be read may be sound, and could only not be looked at now: on a full disk, for want of open files or of a right,
+    /// because somebody else has it. Nothing is said of it then, and nothing given up.
+    pub(crate) fn may_be_sound(&self) -> bool {
+        use plenum_journal::OpenError;
+        match self {
+            Self::OpenHistory(error) => error.may_be_sound(),
+            Self::ReadHistory(error) => error.may_be_sound(),
+            Self::WriteHistory(error) => error.may_be_sound(),
+            Self::OpenJournal(OpenError::Locked(_)) => true,
+            Self::OpenJournal(OpenError::Disk(failed)) => failed.may_be_sound(),
+            Self::ReadJournal(plenum_journal::ReadError::Disk(failed)) => failed.may_be_sound(),
+            _ => false,
+        }
+    }
+
     /// A thread or a task panicked.
     pub(crate) fn panicked(name: &'static str, panic: &(dyn std::any::Any + Send)) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -70,8 +70,8 @@ impl VerifyReport {
 /// Checks the directory of a stopped cell. Takes its lock meanwhile.
 ///
 /// # Errors
-/// When there is nothing to check: no cell, another version's, a running server, a failing disk. What is damaged is no error, but in
-/// the report.
+/// When there is nothing to check: no cell, another version's, a running server; and when something could not be looked at, as on a full
+/// disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let log = dir.join(LOG);
     if !log.is_dir() {
@@ -93,7 +93,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     // Last: however much of the past is damaged, what is wrong with the present is listed.
     judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell), &mut |_| {}), &mut audit);
     judge_store(history.as_ref(), &mut audit);
-    Ok(audit.into_report(&report, from_revision))
+    audit.into_report(&report, from_revision)
 }
 
 /// Damage of the log by itself.
@@ -119,14 +119,14 @@ fn judge_kept(kept: Result<KeptReport, OpenError>, audit: &mut Audit) {
             kept.damages.iter().for_each(violation);
             audit.unlisted(kept.damages_unlisted);
         }
-        Err(error) => audit.violation(Revision(0), LOG, told(&error)),
+        Err(error) => audit.unreadable(Revision(0), LOG, told(&error), error.into()),
     }
 }
 
 /// Damage of the history's own tables, also of those that nothing of the above has read.
 fn judge_store(history: Option<&History>, audit: &mut Audit) {
     if let Some(Err(error)) = history.map(|history| history.read_all(|| true)) {
-        audit.violation(Revision(0), HISTORY, told(&error));
+        audit.unreadable(Revision(0), HISTORY, told(&error), ServerError::ReadHistory(error.into()));
     }
 }
 
@@ -144,12 +144,13 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     match opened {
         Ok((history, _)) => {
             if let Err(error) = history.check_against_log(report.tail.revision) {
-                audit.violation(report_tail(report), HISTORY, error.to_string());
+                let what = error.to_string();
+                audit.unreadable(report_tail(report), HISTORY, what, ServerError::WriteHistory(error));
             }
             Some(history)
         }
         Err(error) => {
-            audit.violation(Revision(0), HISTORY, told(&error));
+            audit.unreadable(Revision(0), HISTORY, told(&error), error);
             None
         }
     }
@@ -166,13 +167,13 @@ fn resume_behind_damage(
     let (next, before) = (audit.revision().0 + 1, first_revision.saturating_sub(1));
     let resumed = if !audit.is_broken() && next < first_revision && history.newest_revision() >= before {
         fold_entries(history, next..=before, checkpoints, audit)
-    } else if audit.is_broken() {
-        oldest_checkpoint_from(history, before).map(|cell| cell.into_iter().for_each(|cell| audit.resume_with(cell)))
+    } else if audit.is_broken() && before > checkpoints.unreadable {
+        oldest_checkpoint_from(history, before).and_then(|found| checkpoints.resume(found, history, audit))
     } else {
         Ok(())
     };
     if let Err(error) = resumed {
-        audit.violation(Revision(next), HISTORY, told(&error));
+        audit.unreadable(Revision(next), HISTORY, told(&error), error);
     }
 }
 
@@ -191,8 +192,8 @@ fn fold_entries(
     Ok(())
 }
 
-/// The cell of the oldest checkpoint at or after a revision.
-fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<Cell>, ServerError> {
+/// The revision of the oldest checkpoint at or after a revision.
+fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<u64>, ServerError> {
     let mut found = None;
     let mut candidate = history.newest_checkpoint();
     while let Some(checkpoint) = candidate.filter(|checkpoint| checkpoint.revision >= revision.max(1)) {
@@ -200,7 +201,7 @@ fn oldest_checkpoint_from(history: &History, revision: u64) -> Result<Option<Cel
         found = Some(checkpoint.revision);
         candidate = history.checkpoint_at_or_before(before).map_err(ServerError::ReadHistory)?;
     }
-    found.map(|revision| checkpoint::read(history, revision)).transpose()
+    Ok(found)
 }
 
 fn fold_frame(frame: &Frame<'_>, checkpoints: &mut Checkpoints<'_>, audit: &mut Audit) {
@@ -222,8 +223,8 @@ fn begin(
     let before_log = report.oldest_revision.saturating_sub(1);
     let began = match history {
         None if before_log == 0 => Ok(0),
-        None => Err("there is no history that would tell the state before it".to_owned()),
-        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(|error| told(&error)),
+        None => Err(None),
+        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(Some),
     };
     if began.is_err() && audit.revision() == Revision(0) {
         // As a start does it where the history is gone: what was kept for it may go back to the beginning.
@@ -238,9 +239,15 @@ fn begin(
             return 0;
         }
     }
-    began.unwrap_or_else(|what| {
-        let what = format!("the log begins at revision {}, and {what}", report.oldest_revision);
-        audit.violation(Revision(report.oldest_revision), LOG, what);
+    began.unwrap_or_else(|error| {
+        let why = error.as_ref().map(|error| told(error));
+        let why = why.unwrap_or_else(|| "there is no history that would tell the state before it".to_owned());
+        let what = format!("the log begins at revision {}, and {why}", report.oldest_revision);
+        let revision = Revision(report.oldest_revision);
+        match error {
+            Some(error) => audit.unreadable(revision, LOG, what, error),
+            None => audit.violation(revision, LOG, what),
+        }
         audit.give_up();
         before_log
     })
@@ -283,6 +290,9 @@ const CHECKPOINTS_COMPARED: usize = 4;
 struct Checkpoints<'a> {
     history: Option<&'a History>,
     revisions: Vec<u64>,
+    /// The newest one that could not be read when it was to be gone on from it. Each try takes as long as its cell is large, and there may be
+    /// very many frames in front of it.
+    unreadable: u64,
 }
 
 impl<'a> Checkpoints<'a> {
@@ -294,12 +304,20 @@ impl<'a> Checkpoints<'a> {
             let before = checkpoint.revision.saturating_sub(1);
             if revisions.len() <= CHECKPOINTS_COMPARED && before > 0 {
                 candidate = history.checkpoint_at_or_before(before).unwrap_or_else(|error| {
-                    audit.violation(Revision(before), HISTORY, error.to_string());
+                    audit.unreadable(Revision(before), HISTORY, error.to_string(), ServerError::ReadHistory(error));
                     None
                 });
             }
         }
-        Self { history, revisions }
+        Self { history, revisions, unreadable: 0 }
+    }
+
+    /// Goes on from one behind damage.
+    fn resume(&mut self, found: Option<u64>, history: &History, audit: &mut Audit) -> Result<(), ServerError> {
+        let Some(revision) = found else { return Ok(()) };
+        self.unreadable = revision;
+        audit.resume_with(checkpoint::read(history, revision)?);
+        Ok(())
     }
 
     /// Compares, if there is one at the revision that has been folded up to.
@@ -310,7 +328,7 @@ impl<'a> Checkpoints<'a> {
         let Some(history) = self.history else { return };
         match checkpoint::read(history, revision) {
             Ok(cell) => audit.compare(&cell),
-            Err(error) => audit.violation(Revision(revision), HISTORY, told(&error)),
+            Err(error) => audit.unreadable(Revision(revision), HISTORY, told(&error), error),
         }
     }
 }

@@ -44,7 +44,7 @@ impl Frames for Log {
         let found: Vec<_> =
             frames.range((segment, offset)..(segment, offset + bytes)).map(|(_, frame)| frame).collect();
         if found.iter().map(|(bytes, _)| *bytes).sum::<u64>() != bytes {
-            return Err(FramesError(format!("segment {segment} offset {offset}: it is gone").into()));
+            return Err(FramesError::Damaged(format!("segment {segment} offset {offset}: it is gone")));
         }
         Ok(found.into_iter().map(|(_, batch)| batch.bytes.clone()).collect())
     }

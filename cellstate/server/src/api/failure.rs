@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use crate::authorise::Denied;
 use crate::engine::NoSpace;
+use crate::error::told;
 use crate::ingress::Full;
 
 /// Metadata with the stable code.
@@ -138,14 +139,15 @@ impl Failure {
     }
 
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
-        use plenum_history::{ReadError as Read, StoreError};
+        use plenum_history::ReadError as Read;
         let (status, code) = match error {
             Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, RETIRED),
             Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
-            Read::Store(StoreError::Reopening) => (Code::Unavailable, "HISTORY_BEHIND"),
+            // It may be as it was written, and is to be had when what is in the way has passed.
+            Read::Store(error) if error.may_be_sound() => (Code::Unavailable, "HISTORY_BEHIND"),
             Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),
         };
-        Self::new(status, code, error.to_string())
+        Self::new(status, code, told(error))
     }
 
     /// A `google.rpc.Status` with the delay, for clients that know that of all services.
@@ -284,6 +286,18 @@ impl From<Rejection> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // What was asked while there were too many open files was called damaged.
+    #[test]
+    fn what_of_the_past_can_not_be_looked_at_now_is_to_be_asked_for_again() {
+        use plenum_history::{ReadError, StoreError};
+        let of = |error: StoreError| Failure::history(&ReadError::Store(error));
+        let what = || "too many open files".to_owned();
+        let unread = of(StoreError::LogUnread { first: 1, what: what() });
+        assert_eq!((unread.status, unread.code), (Code::Unavailable, "HISTORY_BEHIND"));
+        assert!(unread.message.contains("open files"), "{}", unread.message);
+        assert_eq!(of(StoreError::Log { first: 1, what: what() }).code, "DAMAGED_HISTORY");
+    }
 
     #[test]
     fn a_delay_is_told_as_all_services_tell_it_and_in_our_own_words() {

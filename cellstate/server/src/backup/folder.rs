@@ -15,7 +15,7 @@ use plenum_proto::{delta, v1};
 use prost::Message;
 
 use super::BackupError;
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
 
@@ -81,14 +81,22 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
         let followed = match start(dir, &identity.cell.0, most) {
             Ok((start, unread)) => {
                 let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
-                let before = kept.damages.iter().map(ToString::to_string).chain(unread).collect();
-                follower.into_followed().map(|follower| (follower, report, before))
+                let before =
+                    kept.damages.iter().map(ToString::to_string).chain(unread.as_ref().map(|error| told(error)));
+                let before = before.collect();
+                follower.into_followed().map(|follower| (follower, report, before, unread))
             }
             Err(unfoldable) => Err(unfoldable),
         };
         match followed {
-            Ok((follower, report, before)) => {
-                return conclude(dir, follower, (unfoldable, before), &report, accept_loss);
+            Ok((follower, report, before, unread)) => {
+                let concluded = conclude(dir, follower, (unfoldable, before), &report, accept_loss);
+                let is_whole = concluded.as_ref().is_ok_and(|followed| followed.loss.is_none());
+                // What could only not be looked at is not given up, and nobody is told that it is damaged.
+                return match unread.filter(|error| !is_whole && error.may_be_sound()) {
+                    Some(error) => Err(error.into()),
+                    None => concluded,
+                };
             }
             // A cell into which a change was folded in part is none: it is made anew, up to there.
             Err(Unfoldable { revision, what }) => {
@@ -126,8 +134,8 @@ struct Unfoldable {
 }
 
 /// The cell that the history shows at its end, or at a revision before it. One that can't be read shows an empty cell, and why: the log may
-/// go back to the beginning by itself.
-fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<String>), Unfoldable> {
+/// go back to the beginning by itself. Where it can't be read to its end, what it shows is where that is, and why.
+fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<ServerError>), Unfoldable> {
     let folder = dir.join(HISTORY);
     if !folder.is_dir() {
         return Ok((Cell::default(), None));
@@ -138,17 +146,20 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<String>)
         // Its batches may end before its newest checkpoint.
         let last = opened.newest_revision.min(most);
         let entries = if last > start { history.entries(start + 1, last).map(Some) } else { Ok(None) };
-        let entries = entries.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the history can be followed no further than its checkpoint");
-            None
-        });
-        Ok::<_, ServerError>((cell, entries))
+        let (entries, unread) = match entries {
+            Ok(entries) => (entries, None),
+            Err(error) => {
+                tracing::warn!(%error, "the history can be followed no further than its checkpoint");
+                (None, Some(ServerError::ReadHistory(error)))
+            }
+        };
+        Ok::<_, ServerError>((cell, entries, unread))
     };
-    let (mut cell, entries) = match begun() {
+    let (mut cell, entries, mut unread) = match begun() {
         Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
-            return Ok((Cell::default(), Some(crate::error::told(&error))));
+            return Ok((Cell::default(), Some(error)));
         }
     };
     for logged in entries.into_iter().flatten() {
@@ -157,12 +168,13 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<String>)
             Ok(logged) => logged.entry,
             Err(error) => {
                 tracing::warn!(%error, "the history can be followed no further");
+                unread = Some(ServerError::ReadHistory(error));
                 break;
             }
         };
         apply(&mut cell, entry.revision, entry.delta)?;
     }
-    Ok((cell, None))
+    Ok((cell, unread))
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {

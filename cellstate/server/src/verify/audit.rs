@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::VerifyReport;
 use crate::commit::bounds;
+use crate::error::ServerError;
 use crate::publish::LoggedBatch;
 use compare::{difference, is_alike};
 
@@ -70,9 +71,20 @@ pub(super) struct Audit {
     conflicts: u64,
     violations: Vec<Violation>,
     unlisted: u64,
+    /// What kept something from being looked at: it may be sound, and so may all.
+    obstacle: Option<ServerError>,
 }
 
 impl Audit {
+    /// Something can't be read: because it is damaged, which is a violation, or because something keeps it from being looked at.
+    pub(super) fn unreadable(&mut self, revision: Revision, place: &str, what: String, error: ServerError) {
+        if error.may_be_sound() {
+            self.obstacle.get_or_insert(error);
+        } else {
+            self.violation(revision, place, what);
+        }
+    }
+
     pub(super) fn violation(&mut self, revision: Revision, place: &str, what: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(Violation { revision, place: place.to_owned(), what });
@@ -294,11 +306,15 @@ impl Audit {
         }
     }
 
-    pub(super) fn into_report(mut self, log: &Report, from_revision: u64) -> VerifyReport {
+    /// What was found; the obstacle, if there was one.
+    pub(super) fn into_report(mut self, log: &Report, from_revision: u64) -> Result<VerifyReport, ServerError> {
+        if let Some(obstacle) = self.obstacle {
+            return Err(obstacle);
+        }
         if !self.broken {
             self.check_cell(self.cell.revision(), "the end");
         }
-        VerifyReport {
+        Ok(VerifyReport {
             cell_id: log.identity.cell.0.iter().map(|byte| format!("{byte:02x}")).collect(),
             incarnation: log.identity.incarnation,
             from_revision,
@@ -314,7 +330,7 @@ impl Audit {
             mark: log.mark_damages.first().map(ToString::to_string),
             violations: self.violations,
             violations_unlisted: self.unlisted,
-        }
+        })
     }
 }
 

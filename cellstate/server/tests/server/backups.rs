@@ -24,7 +24,7 @@ async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
     check_backup(to).unwrap()
 }
 
-fn history(dir: &Path) -> History {
+pub(crate) fn history(dir: &Path) -> History {
     let cell = plenum_journal::identity(&plenum_journal::RealDisk::existing(dir.join("log")).unwrap()).unwrap().cell;
     let frames = Some(plenum_server::frames_in(&dir.join("log")).unwrap());
     let options = plenum_history::Options { frames, ..plenum_history::Options::new(cell.0.to_vec()) };
@@ -59,7 +59,7 @@ fn pages_on_disk(dir: &Path, revision: u64) -> Vec<(i32, u32, bytes::Bytes)> {
 }
 
 /// A cell with a machine and a job of so many tasks, and a session of its scheduler.
-async fn busy_cell(dir: &Path, tasks: u32) -> (Handle, Channel, Session, u64) {
+pub(crate) async fn busy_cell(dir: &Path, tasks: u32) -> (Handle, Channel, Session, u64) {
     let server = start(dir).await;
     let channel = connect(&server).await;
     register(&channel, "m1", 1_000_000).await;
@@ -68,7 +68,7 @@ async fn busy_cell(dir: &Path, tasks: u32) -> (Handle, Channel, Session, u64) {
     (server, channel, session, job)
 }
 
-async fn grant(session: &mut Session, number: u64, job: u64, task: u32) -> u64 {
+pub(crate) async fn grant(session: &mut Session, number: u64, job: u64, task: u32) -> u64 {
     let transaction = session.transaction(number, vec![placement(job, vec![0], vec![task])]);
     let outcome = session.commit(transaction).await.unwrap();
     assert_eq!(outcome.granted, 1, "{outcome:?}");
@@ -272,7 +272,7 @@ async fn only_operators_take_backups() {
 }
 
 /// Segment and offset of the last frames of a stopped cell's log, the newest first, with their first revisions.
-fn last_frames(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
+pub(crate) fn last_frames(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
     let disk = plenum_journal::RealDisk::existing(dir.join("log")).unwrap();
     let mut frames = Vec::new();
     plenum_journal::verify(&disk, None, &mut |frame| {
@@ -284,14 +284,14 @@ fn last_frames(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
     frames
 }
 
-fn break_frame(frame: &(PathBuf, u64, u64)) {
+pub(crate) fn break_frame(frame: &(PathBuf, u64, u64)) {
     let mut bytes = std::fs::read(&frame.0).unwrap();
     bytes[usize::try_from(frame.1).unwrap() + 90] ^= 1;
     std::fs::write(&frame.0, bytes).unwrap();
 }
 
 /// A stopped cell with six grants whose third to last frame is damaged, and the revision of the last grant.
-async fn broken_cell(dir: &Path) -> u64 {
+pub(crate) async fn broken_cell(dir: &Path) -> u64 {
     let (server, channel, mut session, job) = busy_cell(dir, 6).await;
     let mut last = 0;
     for task in 0..6 {

@@ -20,6 +20,7 @@ mod job_stories;
 mod kept;
 mod large_jobs;
 mod named;
+mod offline;
 mod read_back;
 mod returns;
 mod scaling;

@@ -1,0 +1,53 @@
+//! What looks at the directory of a stopped cell, and can't read all of it.
+
+use std::path::Path;
+
+use plenum_history::{PageImage, TablePages};
+use plenum_server::{RestoreOptions, back_up_folder, restore, verify};
+
+use crate::backups::{break_frame, broken_cell, busy_cell, grant, history, last_frames};
+
+// On a full disk, for want of open files and beside another program, what the history had was given up with what was lost, a backup was
+// refused as that of a damaged log, and `verify` called it damaged.
+#[tokio::test]
+async fn what_can_not_be_looked_at_now_is_neither_damaged_nor_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let last = broken_cell(dir.path()).await;
+    let in_the_way = history(dir.path());
+    let target = dir.path().join("new");
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let refused = restore(dir.path(), &target, &options).unwrap_err();
+    assert_eq!(refused.code(), "DIRECTORY_LOCKED", "{refused}");
+    assert!(!target.exists());
+    let refused = verify(dir.path()).unwrap_err();
+    assert_eq!(refused.code(), "DIRECTORY_LOCKED", "{refused}");
+    drop(in_the_way);
+    assert_eq!(restore(dir.path(), &target, &options).unwrap().manifest.revision, last);
+
+    // Of a restored cell only the history has the beginning.
+    let in_the_way = history(&target);
+    let refused = back_up_folder(&target, &mut Vec::new(), Path::new("memory")).unwrap_err();
+    assert_eq!(refused.code(), "DIRECTORY_LOCKED", "{refused}");
+    drop(in_the_way);
+    back_up_folder(&target, &mut Vec::new(), Path::new("memory")).unwrap();
+}
+
+// The checkpoint was read again for each frame in front of it: with a large cell and a long log for days.
+#[tokio::test]
+async fn a_checkpoint_that_can_not_be_read_is_told_of_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 20).await;
+    let mut last = 0;
+    for task in 0..20 {
+        last = grant(&mut session, u64::from(task) + 1, job, task).await;
+    }
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    break_frame(&last_frames(dir.path())[18]);
+    let garbage = PageImage { table: 1, number: 0, bytes: (&b"no page"[..]).into() };
+    let live = [TablePages { table: 1, pages: 1 }];
+    history(dir.path()).checkpoint_of_all(last, i64::MAX, &live, [garbage]).unwrap();
+    let report = verify(dir.path()).unwrap();
+    let told = report.violations.iter().filter(|violation| violation.what.contains("checkpoint")).count();
+    assert_eq!(told, 1, "{:#?}", report.violations);
+}
