@@ -100,6 +100,12 @@ pub enum BackupError {
         /// What is missing.
         what: String,
     },
+    /// Nothing was ever decided in the directory's cell.
+    #[error("{} holds a cell in which nothing was decided yet: there is nothing to keep; start a server in it", dir.display())]
+    Empty {
+        /// Which.
+        dir: PathBuf,
+    },
     /// The state that was read contradicts itself.
     #[error("the state at revision {revision} is not sound: {what}; use another backup")]
     NotSound {
@@ -124,6 +130,7 @@ impl BackupError {
             Self::Exists { .. } => "ALREADY_THERE",
             Self::Incarnation { .. } => "BAD_SETTING",
             Self::LossNotAccepted { .. } | Self::NothingToFollow { .. } => "DAMAGED_LOG",
+            Self::Empty { .. } => "NO_CELL",
             Self::Server(error) => error.code(),
         }
     }

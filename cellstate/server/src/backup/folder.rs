@@ -202,11 +202,17 @@ fn conclude(
     let reached = kept_revision >= report.tail.revision.max(report.mark.revision) && unfoldable.is_none();
     let refused = report.refused.as_ref().map(ToString::to_string).or(unfoldable);
     if refused.is_none() && reached {
+        if kept_revision == 0 {
+            return Err(BackupError::Empty { dir: dir.to_owned() });
+        }
         return Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: None });
     }
     let joins_not =
         || before.first().cloned().unwrap_or_else(|| "what the history has does not join the log".to_owned());
     let refused = refused.unwrap_or_else(joins_not);
+    if kept_revision == 0 {
+        return nothing(format!("nothing in front of the damage tells how the cell began: {refused}"));
+    }
     if !accept_loss {
         return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused });
     }

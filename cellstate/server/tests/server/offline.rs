@@ -32,6 +32,30 @@ async fn what_can_not_be_looked_at_now_is_neither_damaged_nor_given_up() {
     back_up_folder(&target, &mut Vec::new(), Path::new("memory")).unwrap();
 }
 
+// A backup of it was taken, and could not be restored; and where the first command was damaged, it was the history that could not be written.
+#[tokio::test]
+async fn of_what_has_no_beginning_no_backup_is_made_and_no_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    let (empty, target) = (dir.path().join("empty"), dir.path().join("new"));
+    let disk = plenum_journal::RealDisk::open(empty.join("log")).unwrap();
+    let create = Some(plenum_journal::CellId([7; 16]));
+    let options =
+        plenum_journal::Options { create, segment_bytes: 1 << 20, frame_bytes_max: 1 << 19, ..Default::default() };
+    drop(plenum_journal::Journal::open(std::sync::Arc::new(disk), options).unwrap());
+    let mut bytes = Vec::new();
+    let refused = back_up_folder(&empty, &mut bytes, Path::new("memory")).unwrap_err();
+    assert_eq!((refused.code(), bytes.len()), ("NO_CELL", 0), "{refused}");
+
+    let damaged = dir.path().join("damaged");
+    broken_cell(&damaged).await;
+    std::fs::remove_dir_all(damaged.join("history")).unwrap();
+    break_frame(last_frames(&damaged).last().unwrap());
+    let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let refused = restore(&damaged, &target, &options).unwrap_err();
+    assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
+    assert!(refused.to_string().contains("restore from a backup") && !target.exists(), "{refused}");
+}
+
 // The checkpoint was read again for each frame in front of it: with a large cell and a long log for days.
 #[tokio::test]
 async fn a_checkpoint_that_can_not_be_read_is_told_of_once() {
