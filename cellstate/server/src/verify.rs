@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
-use plenum_model::{Cell, Revision};
+use plenum_model::Revision;
 
 use crate::checkpoint;
 use crate::error::{ServerError, told};
