@@ -132,7 +132,7 @@ fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
 #[test]
 fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
     let stage = Stage::new();
-    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "500ms"));
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "2500ms"));
     for pause_millis in [0, 100] {
         let mut dev = stage.dev(&[&file]);
         both_run(&stage);
@@ -144,5 +144,33 @@ fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
         assert!(told.contains("of a cell that was killed here is still ending; waiting for it"), "{told}");
         assert_eq!(dev.stop().code(), Some(0));
         nothing_is_left(&stage);
+    }
+}
+
+// A script that ended a part and started it again at once was told that the directory is locked, by the very process that it had asked to end.
+#[test]
+fn a_server_or_an_agent_that_is_ending_is_waited_for_by_its_successor() {
+    let stage = Stage::new();
+    let mut server = stage.server("cell", None, &[]);
+    let address = server.address.trim_start_matches("http://").to_owned();
+    let mut agent = stage.agent(&server.address, "agent");
+    let machine = |address: &str| stage.try_ask(address, &["machine", "show", "m1"]).ok();
+    eventually("the machine is there", || machine(&server.address));
+    for round in 0..3 {
+        server.process.signal(Signal::SIGTERM);
+        let name = format!("server-{round}");
+        let next = stage.start(&name, &["server", "--dir", &stage.word("cell"), "--listen", &address]);
+        assert_eq!(server.process.ended().code(), Some(0), "the one before ends");
+        eventually("it serves, and tells its address", || {
+            let told = fs::read_to_string(stage.path("cell/address")).ok()?;
+            stage.try_ask(told.trim(), &["status"]).ok().filter(|_| told.trim() == address)
+        });
+        server.process = next;
+
+        agent.signal(Signal::SIGTERM);
+        let next = stage.agent(&server.address, "agent");
+        assert_eq!(agent.ended().code(), Some(0), "{}", stage.text("agent.err"));
+        agent = next;
+        eventually("its successor is there", || machine(&server.address).filter(|machine| machine["state"] == "ready"));
     }
 }

@@ -16,13 +16,7 @@ pub(crate) fn server(flags: &cli::Server) -> Result<(), Failure> {
     let options = options(flags, config::read(flags.config.as_deref())?)?;
     trace::begin();
     let runtime = plenum_server::event_loop().map_err(|error| Failure::io("cannot start the event loop", &error))?;
-    let address = address_file(&options.dir);
-    let result = runtime.block_on(plenum_server::run(options)).map_err(|error| failure(&error));
-    if result.is_ok() {
-        // Nobody shall look for a server where none is. After a failure the file may be another server's.
-        let _ = std::fs::remove_file(address);
-    }
-    result
+    runtime.block_on(plenum_server::run(options)).map_err(|error| failure(&error))
 }
 
 /// Flags before the file before defaults.

@@ -5,12 +5,13 @@
 mod calls;
 mod fitness;
 mod instance;
+mod lock;
 mod log_upload;
 mod options;
 mod surroundings;
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, TryLockError},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -26,6 +27,7 @@ use tokio::{
 
 use self::{
     calls::{Arrival, Calls},
+    lock::Lock,
     log_upload::LogUploads,
 };
 pub use self::{options::Options, surroundings::Surroundings};
@@ -137,12 +139,10 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
             "expected a path in UTF-8; name another directory",
         )));
     }
-    let lock = File::create(directory.lock()).map_err(named)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(AgentError::InUse { path }),
-        Err(TryLockError::Error(source)) => return Err(AgentError::Directory { path, source }),
-    }
+    let lock = Lock::take(&directory.lock(), options.waits_for_predecessor).map_err(|error| match error {
+        TryLockError::WouldBlock => AgentError::InUse { path: path.clone() },
+        TryLockError::Error(source) => AgentError::Directory { path: path.clone(), source },
+    })?;
     let remembered = remembered(&directory, named)?;
     let instance = instance::of(&directory).map_err(named)?;
     let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
@@ -160,7 +160,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let outcome = runtime.block_on(async {
         let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;
-        let outcome = agent.turn().await;
+        let outcome = agent.turn(&lock).await;
         outcome.map(|()| agent.driver.active() == 0)
     });
     // Watchers of tasks that go on would hold it up.
@@ -266,7 +266,7 @@ impl Agent {
         })
     }
 
-    async fn turn(&mut self) -> Result<(), AgentError> {
+    async fn turn(&mut self, lock: &Lock) -> Result<(), AgentError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Start)?;
         let recovered = self.driver.recover().map_err(AgentError::Recover)?;
@@ -285,6 +285,7 @@ impl Agent {
                 () = sleep_until(wake.into()) => self.handle(Input::Tick),
                 Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
                     self.end_requests += 1;
+                    lock.ends();
                     match self.end_requests {
                         1 if self.stop_tasks_on_exit => self.handle(Input::Shutdown),
                         1 => self.leave(),

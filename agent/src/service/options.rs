@@ -31,6 +31,8 @@ pub struct Options {
     pub ended_kept_max: usize,
     /// Processes and threads of one task.
     pub pids_max: u32,
+    /// Wait for an agent of the same directory that is ending. Otherwise whoever starts this one tries again by himself.
+    pub waits_for_predecessor: bool,
     /// How shims are started.
     pub shim: ShimProgram,
 }
@@ -52,6 +54,7 @@ impl Options {
             log_file_bytes_max: 8 << 20,
             ended_kept_max: 256,
             pids_max: 4096,
+            waits_for_predecessor: true,
             shim: ShimProgram::own_binary(),
         }
     }

@@ -57,7 +57,10 @@ pub enum LockError {
 }
 
 /// Held until dropped.
-pub trait DiskLock: Send + Sync {}
+pub trait DiskLock: Send + Sync {
+    /// Tells others that it is about to be dropped: they wait for it a while.
+    fn ends(&self);
+}
 
 /// How a file is opened; always for reading and writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +113,7 @@ pub trait Disk: Send + Sync {
     /// When the system cannot tell.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 
-    /// Takes the only lock of that name, without waiting; freed when dropped or when the process ends.
+    /// Takes the only lock of that name; freed when dropped or when the process ends. Only a holder that ends is waited for.
     ///
     /// # Errors
     /// [`LockError::Held`] names the owner.

@@ -124,7 +124,7 @@ pub(crate) struct Shelf {
     /// is never held while the disk is waited for.
     housekeeping: Mutex<()>,
     pub(crate) high_water: HighWater,
-    _lock: Box<dyn DiskLock>,
+    pub(crate) lock: Box<dyn DiskLock>,
 }
 
 impl Shelf {
@@ -135,7 +135,7 @@ impl Shelf {
         high_water: HighWater,
         lock: Box<dyn DiskLock>,
     ) -> Self {
-        Shelf { disk, options, state: Mutex::new(state), housekeeping: Mutex::new(()), high_water, _lock: lock }
+        Shelf { disk, options, state: Mutex::new(state), housekeeping: Mutex::new(()), high_water, lock }
     }
 
     fn state(&self) -> MutexGuard<'_, ShelfState> {

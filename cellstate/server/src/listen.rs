@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,15 +16,26 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::error::ServerError;
 
+/// How long a port that is in use is tried again: a server that was asked to end lets go of it at once, as soon as it has heard of that.
+const IN_USE_MAX: Duration = Duration::from_millis(300);
+const IN_USE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Opens the port.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
     if !address.ip().is_loopback() {
         return Err(ServerError::NotLoopback { address });
     }
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ServerError::AddressInUse { address },
-        _ => ServerError::Listen { address, source },
-    })
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                return Err(ServerError::Listen { address, source: error });
+            }
+            Err(_) if begun.elapsed() >= IN_USE_MAX => return Err(ServerError::AddressInUse { address }),
+            Err(_) => tokio::time::sleep(IN_USE_PAUSE).await,
+        }
+    }
 }
 
 /// Open files that are not connections': the log's, the history's, and what the system wants for itself.

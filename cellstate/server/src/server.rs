@@ -1,7 +1,7 @@
 //! Starting, serving and ending.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         tracing::warn!(%error, "a limit on the size of files would kill the server");
     }
     let dir = options.dir.clone();
-    let handle = Server::serve(options).await?;
+    let mut handle = Server::serve(options).await?;
     // Before the address is told: whoever reads it may ask for the end at once, and that end must be an orderly one.
     let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     handle.tell_address(&dir)?;
@@ -85,7 +85,7 @@ impl Server {
     /// [`ServerError`] names what is in the way. Nothing runs then.
     pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
         let dir = options.dir.clone();
-        let handle = Self::serve(options).await?;
+        let mut handle = Self::serve(options).await?;
         handle.tell_address(&dir)?;
         Ok(handle)
     }
@@ -125,13 +125,15 @@ impl Server {
             .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
         let serving = tasks::spawn("serving", &shared, ends_with_the_server(shared.clone(), serving));
         let tasks = tasks::start(&shared);
-        Ok(Handle { address, shared, threads: Some(threads), serving, cut, tasks })
+        Ok(Handle { address, told: None, shared, threads: Some(threads), serving, cut, tasks })
     }
 }
 
 /// A running server. Dropped without [`Handle::shutdown`], it ends as if killed; dropping waits for its threads.
 pub struct Handle {
     address: SocketAddr,
+    /// The file that tells the address.
+    told: Option<PathBuf>,
     shared: Arc<Shared>,
     threads: Option<Threads>,
     serving: JoinHandle<()>,
@@ -148,8 +150,8 @@ impl Handle {
     }
 
     /// Writes the address into the cell's directory.
-    fn tell_address(&self, dir: &Path) -> Result<(), ServerError> {
-        write_address(dir, self.address)?;
+    fn tell_address(&mut self, dir: &Path) -> Result<(), ServerError> {
+        self.told = Some(write_address(dir, self.address)?);
         tracing::info!(address = %self.address, dir = %dir.display(), "serving");
         Ok(())
     }
@@ -165,11 +167,17 @@ impl Handle {
     }
 
     /// Ends it: streams are told, what was decided is made durable, a last mark and a last checkpoint are written. The directory
-    /// is free then.
+    /// is free then, and tells no address any more.
     ///
     /// # Errors
     /// Why it had ended already.
     pub async fn shutdown(mut self) -> Result<(), ServerError> {
+        // Whoever wants the directory now is not in the wrong place, but early.
+        self.shared.keeper.ends();
+        // As long as the directory is this server's: once it is free, the file may be the next one's.
+        if let Some(told) = self.told.take() {
+            drop(std::fs::remove_file(told));
+        }
         self.end().await?;
         self.shared.take_failure().map_or(Ok(()), Err)
     }
@@ -262,12 +270,15 @@ async fn open_cell(shared: &Shared) -> Result<(), ServerError> {
     }
 }
 
-/// Puts the address where others look for it, in one step.
-fn write_address(dir: &Path, address: SocketAddr) -> Result<(), ServerError> {
+/// Puts the address where others look for it, in one step; gives the file.
+fn write_address(dir: &Path, address: SocketAddr) -> Result<PathBuf, ServerError> {
     let path = dir.join(ADDRESS);
     let draft = dir.join("address.tmp");
     let written = std::fs::write(&draft, format!("{address}\n")).and_then(|()| std::fs::rename(&draft, &path));
-    written.map_err(|source| ServerError::Directory { path, source })
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ServerError::Directory { path, source }),
+    }
 }
 
 /// Runs what waits for the disk on a thread of its own.

@@ -340,7 +340,9 @@ struct SimLock {
     disk: SimDisk,
 }
 
-impl DiskLock for SimLock {}
+impl DiskLock for SimLock {
+    fn ends(&self) {}
+}
 
 impl Drop for SimLock {
     fn drop(&mut self) {

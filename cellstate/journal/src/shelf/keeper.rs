@@ -55,6 +55,11 @@ impl Keeper {
         self.0.state().ready.is_some()
     }
 
+    /// Tells whoever wants the directory that it will be free soon: who asks for it from now on waits, for up to half a minute.
+    pub fn ends(&self) {
+        self.0.lock.ends();
+    }
+
     /// Gives up all revisions up to this one: they are in the history, durably. Whole segments are recycled at
     /// the next [`Keeper::prepare`]; the last one released stays until the next segment is needed. Never goes
     /// backwards.

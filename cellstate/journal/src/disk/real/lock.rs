@@ -13,41 +13,66 @@ use std::time::{Duration, Instant};
 const OWNER_BYTES_MAX: usize = 32;
 
 /// How long whoever was killed is waited for: it keeps its files until its last write to the disk is over.
-const ENDING_MAX: Duration = Duration::from_secs(5);
+const KILLED_MAX: Duration = Duration::from_secs(5);
+/// How long whoever says that it ends is waited for: a last checkpoint of a large cell takes seconds.
+const ENDING_MAX: Duration = Duration::from_secs(30);
+/// How long anybody is: one that was asked to end a moment ago may not have heard of it yet.
+const HEARING_MAX: Duration = Duration::from_millis(300);
+/// What follows the id of a process that ends.
+const ENDS: &str = " ends";
 /// Its place in the sets of pending signals.
 const SIGKILL: u64 = 1 << 8;
 /// How often it is looked at meanwhile.
-const ENDING_PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock goes with the open file, also when the process is killed.
-pub(super) struct RealLock(#[allow(dead_code, reason = "held for its lock")] File);
+pub(super) struct RealLock(File);
 
-impl DiskLock for RealLock {}
+impl RealLock {
+    fn tell(&self, more: &str) -> std::io::Result<()> {
+        let text = format!("{}{more}\n", std::process::id());
+        self.0.write_all_at(text.as_bytes(), 0)?;
+        self.0.set_len(count(text.len()))
+    }
+}
 
-/// Locks a file, made when it is not there. Waits for nobody who goes on; a process that was killed has the lock for a moment longer.
+impl DiskLock for RealLock {
+    fn ends(&self) {
+        // Where that can't be written, the next one is refused, as long as this one has not ended.
+        drop(self.tell(ENDS));
+    }
+}
+
+/// Locks a file, made when it is not there. Waits for nobody who goes on, but for whoever ends.
 pub(super) fn take(path: &Path) -> Result<RealLock, LockError> {
     let file = options().create(true).open(path).map_err(failed("opening", path))?;
-    let patience = Instant::now() + ENDING_MAX;
+    let (begun, mut told) = (Instant::now(), false);
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
             Err(Errno::WOULDBLOCK) => {}
             Err(other) => return Err(failed("locking", path)(other.into()).into()),
         }
-        let owner = owner_in(&file);
-        if !owner.as_deref().is_some_and(is_ending) || Instant::now() >= patience {
-            let owner = owner.unwrap_or_else(|| "unknown".to_owned());
+        let text = owner_in(&file).unwrap_or_else(|| "unknown".to_owned());
+        let owner = text.strip_suffix(ENDS);
+        let patience = match owner {
+            Some(_) => ENDING_MAX,
+            None if is_killed(&text) => KILLED_MAX,
+            None => HEARING_MAX,
+        };
+        let waited = begun.elapsed();
+        if waited >= patience {
+            let owner = owner.map_or_else(|| text.clone(), |owner| format!("{owner}, which is still ending"));
             return Err(LockError::Held { path: path.display().to_string(), owner });
         }
-        std::thread::sleep(ENDING_PAUSE);
+        if waited >= HEARING_MAX && !std::mem::replace(&mut told, true) {
+            tracing::info!(path = %path.display(), owner = text, "waits for whoever is ending there");
+        }
+        std::thread::sleep(PAUSE);
     }
-    let owner = format!("{}\n", std::process::id());
-    let write = || {
-        file.write_all_at(owner.as_bytes(), 0)?;
-        file.set_len(count(owner.len()))
-    };
-    write().map_err(failed("write", path))?;
-    Ok(RealLock(file))
+    let lock = RealLock(file);
+    lock.tell("").map_err(failed("write", path))?;
+    Ok(lock)
 }
 
 /// Who holds a lock, as far as its file tells.
@@ -59,7 +84,7 @@ fn owner_in(file: &File) -> Option<String> {
 }
 
 /// Whether a process has ended but for what the kernel still does for it. One that cannot be seen has ended since, or runs elsewhere.
-fn is_ending(process: &str) -> bool {
+fn is_killed(process: &str) -> bool {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/status")) else { return true };
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let killed = |set: &str| u64::from_str_radix(set, 16).is_ok_and(|signals| signals & SIGKILL != 0);
@@ -73,16 +98,16 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn only_who_was_killed_or_cannot_be_seen_is_ending() {
-        assert!(!is_ending(&std::process::id().to_string()));
+    fn only_who_was_killed_or_cannot_be_seen_counts_as_killed() {
+        assert!(!is_killed(&std::process::id().to_string()));
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let process = child.id().to_string();
-        assert!(!is_ending(&process));
+        assert!(!is_killed(&process));
         child.kill().unwrap();
         // Killed, and then a zombie until it is waited for.
-        assert!(is_ending(&process));
+        assert!(is_killed(&process));
         child.wait().unwrap();
-        assert!(is_ending(&process));
+        assert!(is_killed(&process));
     }
 
     #[test]
@@ -103,5 +128,25 @@ mod tests {
         take(&path).unwrap();
         letting_go.join().unwrap();
         child.wait().unwrap();
+    }
+
+    // A script that started a server again at once after it had asked it to end was told to stop it first.
+    #[test]
+    fn who_says_that_it_ends_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("LOCK");
+        let first = take(&path).unwrap();
+        let letting_go = std::thread::spawn(move || {
+            // It hears of it a moment later.
+            std::thread::sleep(HEARING_MAX / 3);
+            first.ends();
+            std::thread::sleep(2 * HEARING_MAX);
+            drop(first);
+        });
+        let second = take(&path).unwrap();
+        letting_go.join().unwrap();
+        let refused = take(&path).err().unwrap().to_string();
+        assert!(refused.contains(&format!("process {};", std::process::id())), "{refused}");
+        drop(second);
     }
 }
