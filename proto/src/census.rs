@@ -1,7 +1,7 @@
 //! Counting what is in an encoded message before it is decoded: two bytes of it may stand for hundreds in memory.
 //!
 //! Each request that has lists of messages or of texts has a [`Census`] that says how many of them there may be; so has what a server
-//! tells a session, as it may be broken. The counts are of all that the message has, at whatever depth and in whichever order: a message
+//! answers, as it may be broken. The counts are of all that the message has, at whatever depth and in whichever order: a message
 //! that stands in two pieces, which decoding joins, is counted as one. They bound memory; the rules of each list by itself are those of
 //! the conversions.
 //!
@@ -9,6 +9,7 @@
 
 mod answers;
 mod requests;
+mod views;
 
 use std::any::TypeId;
 
@@ -66,7 +67,7 @@ impl Census {
     /// The census of messages of this type; `None` where nothing can be too much.
     pub(crate) fn of<T: 'static>() -> Option<&'static Self> {
         let of = TypeId::of::<T>();
-        requests::ALL.iter().chain(&answers::ALL).find(|(_, message, _)| message() == of).map(|(_, _, census)| *census)
+        all().find(|(_, message, _)| message() == of).map(|(_, _, census)| census)
     }
 
     /// Counts what is in a message.
@@ -90,6 +91,11 @@ impl Census {
         let found = format_args!("others at byte {}", found.at).to_string();
         Invalid::new("", format!("fields of {}", self.message), found)
     }
+}
+
+/// All messages that are counted as they come in, by their name and their type.
+fn all() -> impl Iterator<Item = (&'static str, fn() -> TypeId, &'static Census)> {
+    requests::ALL.iter().chain(&answers::ALL).chain([&views::ASSIGNMENTS]).chain(&views::VIEWS).copied()
 }
 
 fn count(message: &[u8], shape: &Shape, counts: &mut [usize]) -> Result<(), Malformed> {

@@ -18,7 +18,7 @@ const APART_MAX: usize = 32 * 1024;
 
 /// The codec of all services: messages `T` are sent, messages `U` received.
 ///
-/// What the fields of type `bytes` of a received message hold is shared with the message as it came. A request that has lists is counted
+/// What the fields of type `bytes` of a received message hold is shared with the message as it came. A message that has lists is counted
 /// before it is decoded.
 #[derive(Clone, Debug)]
 pub struct Codec<T, U> {

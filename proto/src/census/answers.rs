@@ -115,7 +115,8 @@ static META: Shape = shape(&[
 ]);
 static CELL: Shape = shape(&[(4, Entry(1))]);
 static MACHINE: Shape = shape(&[(6, Entry(1)), (7, Entry(1))]);
-static JOB_PUT: Shape = shape(&[(3, Once(&shape(&[(7, Within(0, &GROUP)), (10, Entry(1))])))]);
+static JOB_PUT: Shape = shape(&[(3, Once(&JOB_SHAPE))]);
+pub(super) static JOB_SHAPE: Shape = shape(&[(7, Within(0, &GROUP)), (10, Entry(1))]);
 static GROUP: Shape = shape(&[
     (3, Entry(1)),
     (5, Within(1, &CONSTRAINT)),
@@ -124,8 +125,8 @@ static GROUP: Shape = shape(&[
     (9, Entry(1)),
     (10, Entry(1)),
 ]);
-static CONSTRAINT: Shape = shape(&[(3, Entry(1))]);
+pub(super) static CONSTRAINT: Shape = shape(&[(3, Entry(1))]);
 static EXTRAS: Shape = shape(&[(2, Entry(1)), (3, Entry(1)), (4, Within(1, &shape(&[(3, Entry(1))])))]);
 static PLAIN_ROWS: Shape = shape(&[(1, Entry(0))]);
 static PARTITION: Shape = shape(&[(2, Within(1, &CONSTRAINT)), (4, Entry(1))]);
-static UNKNOWN_TASK: Shape = shape(&[(3, Once(&shape(&[(6, Entry(1)), (7, Entry(1))])))]);
+pub(super) static UNKNOWN_TASK: Shape = shape(&[(3, Once(&shape(&[(6, Entry(1)), (7, Entry(1))])))]);

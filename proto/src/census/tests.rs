@@ -13,7 +13,7 @@ fn told(census: &Census, message: &impl Message) -> String {
 }
 
 fn census(name: &str) -> &'static Census {
-    requests::ALL.iter().chain(&answers::ALL).find(|(known, ..)| *known == name).map(|(.., census)| *census).unwrap()
+    all().find(|(known, ..)| *known == name).map(|(.., census)| census).unwrap()
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn text(message: &[u8], of: u64) -> String {
     texts(message, of).first().map_or(String::new(), |found| String::from_utf8_lossy(found).into_owned())
 }
 
-/// All messages of the protocol by name, and the names of those that methods take.
-fn protocol() -> (BTreeMap<String, Vec<Known>>, Vec<String>) {
-    let (mut messages, mut taken) = (BTreeMap::new(), Vec::new());
+/// All messages of the protocol by name, and the names of those that methods take, and of those that they answer with.
+fn protocol() -> (BTreeMap<String, Vec<Known>>, Vec<String>, Vec<String>) {
+    let (mut messages, mut taken, mut given) = (BTreeMap::new(), Vec::new(), Vec::new());
     for file in texts(FILE_DESCRIPTOR_SET, 1).into_iter().filter(|file| text(file, 2) == "plenum.v1") {
         for message in texts(file, 4) {
             let value = |field: &[u8], of| texts(field, of).first().and_then(|found| number(found)).unwrap_or(0);
@@ -93,10 +93,12 @@ fn protocol() -> (BTreeMap<String, Vec<Known>>, Vec<String>) {
             messages.insert(text(message, 1), known.collect());
         }
         for method in texts(file, 6).into_iter().flat_map(|service| texts(service, 2)) {
-            taken.push(text(method, 2).trim_start_matches(".plenum.v1.").to_owned());
+            for (number, names) in [(2, &mut taken), (3, &mut given)] {
+                names.push(text(method, number).trim_start_matches(".plenum.v1.").to_owned());
+            }
         }
     }
-    (messages, taken)
+    (messages, taken, given)
 }
 
 /// Lists of messages or of texts that a census does not count, by their paths.
@@ -123,12 +125,12 @@ fn uncounted(messages: &BTreeMap<String, Vec<Known>>, message: &str, shape: Opti
 }
 
 #[test]
-fn whatever_a_method_takes_has_no_list_that_is_not_counted() {
-    let (messages, taken) = protocol();
+fn whatever_a_method_takes_or_gives_has_no_list_that_is_not_counted() {
+    let (messages, taken, given) = protocol();
     assert!(messages.len() > 100 && taken.len() > 30, "{} and {}", messages.len(), taken.len());
     let mut found = Vec::new();
-    for name in taken {
-        let shape = requests::ALL.iter().find(|(known, ..)| *known == name).map(|(.., census)| &census.shape);
+    for name in taken.into_iter().chain(given) {
+        let shape = all().find(|(known, ..)| *known == name).map(|(.., census)| &census.shape);
         found.extend(uncounted(&messages, &name, shape, &name));
     }
     // Counted where their columns are read.
@@ -137,14 +139,14 @@ fn whatever_a_method_takes_has_no_list_that_is_not_counted() {
         .partition(|path| path.starts_with("Transaction.") || path.starts_with("SessionRequest.commit."));
     assert_eq!((found, transactions.is_empty()), (vec![], false));
     assert_eq!(uncounted(&messages, "Transaction", Some(&TRANSACTION.shape), "Transaction"), [""; 0]);
-    for (name, census) in answers() {
+    for (name, census) in within_answers() {
         assert_eq!(uncounted(&messages, name, Some(&census.shape), name), [""; 0]);
     }
 }
 
-/// What a server tells a session, and what is in that.
-fn answers() -> impl Iterator<Item = (&'static str, &'static Census)> {
-    answers::ALL.iter().map(|(name, _, census)| (*name, *census)).chain([("Page", &PAGE), ("Delta", &DELTA)])
+/// What is in that which a server tells a session.
+fn within_answers() -> [(&'static str, &'static Census); 2] {
+    [("Page", &PAGE), ("Delta", &DELTA)]
 }
 
 // Two bytes of it were 32 in memory, of an outcome two hundred: with one message a server took gigabytes of whoever called it.
@@ -168,6 +170,26 @@ fn a_server_that_lies_is_found_out_before_its_answer_is_decoded() {
     assert_eq!(super::tests::told(&PAGE, &page), "expected at most 524288 rows, found 600000");
     let delta = v1::Delta { machines, ..Default::default() };
     assert_eq!(super::tests::told(&DELTA, &delta), "expected at most 524288 rows, found 600000");
+}
+
+// Two bytes of it were some hundred in memory.
+#[test]
+fn what_agents_and_people_are_told_is_counted_too() {
+    let wanted = vec![v1::Assignment::default(); (1 << 17) + 1];
+    let assignments = v1::Assignments { wanted, stop: vec![1; 100], ..Default::default() };
+    assert_eq!(told(census("Assignments"), &assignments), "wanted: expected at most 131072 assignments, found 131073");
+    let assignments = v1::Assignments { stop: vec![1; (1 << 22) + 1], ..Default::default() };
+    assert_eq!(
+        told(census("Assignments"), &assignments),
+        "wanted: expected at most 4194304 entries in all assignments, found 4194305"
+    );
+    assert!(Census::of::<v1::Assignments>().is_some() && Census::of::<v1::ListJobsResponse>().is_some());
+    // Each is its number, and that it is empty.
+    let listed = [18, 0].repeat((1 << 22) + 1);
+    for listing in ["ListJobsResponse", "HistoryResponse"] {
+        let told = census(listing).check(&listed).unwrap_err().to_string();
+        assert_eq!(told, "expected at most 4194304 rows, found 4194305");
+    }
 }
 
 #[test]
@@ -197,9 +219,8 @@ fn each_census_counts_fields_that_there_are() {
             }
         }
     }
-    let (messages, _) = protocol();
-    let requests = requests::ALL.iter().map(|(name, _, census)| (*name, *census));
-    for (name, census) in requests.chain(answers()) {
+    let (messages, ..) = protocol();
+    for (name, census) in all().map(|(name, _, census)| (name, census)).chain(within_answers()) {
         check(&messages, name, &census.shape, census.totals.len());
     }
     check(&messages, "Transaction", &TRANSACTION.shape, TRANSACTION.totals.len());
