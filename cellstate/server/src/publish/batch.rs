@@ -145,7 +145,8 @@ impl LoggedBatch {
     /// Its last revision.
     #[must_use]
     pub fn last(&self) -> Revision {
-        Revision(self.first.0 + self.entries.len() as u64 - 1)
+        // In this order: it may be the last revision that there can be.
+        Revision(self.first.0 + (self.entries.len() as u64 - 1))
     }
 
     /// The time at which all of it was decided.
@@ -324,6 +325,15 @@ mod tests {
         assert_eq!(batch.decided(Revision(301)).unwrap(), "decided");
         assert_eq!(batch.delta(Revision(302)), None);
         assert_eq!(batch.deltas(Sections::ALL).len(), 2);
+    }
+
+    #[test]
+    fn a_batch_may_end_with_the_last_revision_that_there_can_be() {
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::default());
+        encoder.add(Revision(u64::MAX), b"asked", b"", b"delta");
+        let batch = LoggedBatch::parse(encoder.finish()).unwrap();
+        assert_eq!((batch.last(), batch.revisions().count()), (Revision(u64::MAX), 1));
     }
 
     // A watcher that did not read on held, with a message of some small deltas, all batches in memory that they stood in.
