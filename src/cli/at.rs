@@ -35,7 +35,8 @@ pub(crate) fn up_to(at: Option<At>, before: Option<u64>) -> Option<At> {
     let Some(last) = before.map(|before| before.saturating_sub(1)) else { return at };
     let revision =
         at.map(|at| at.revision).filter(|&revision| revision > 0).map_or(last, |revision| revision.min(last));
-    Some(At { revision, time_micros: 0 })
+    // Of both the earlier one counts.
+    Some(At { revision, time_micros: at.map_or(0, |at| at.time_micros) })
 }
 
 #[cfg(test)]
@@ -58,7 +59,9 @@ mod tests {
         assert_eq!((up_to(None, None), up_to(at(7), None)), (None, at(7)));
         assert_eq!((up_to(None, Some(5)), up_to(at(7), Some(5)), up_to(at(3), Some(5))), (at(4), at(4), at(3)));
         let by_time = Some(At { revision: 0, time_micros: 1_000_000 });
-        assert_eq!((up_to(by_time, None), up_to(by_time, Some(5))), (by_time, at(4)));
+        // Whatever was above the revision of that time was listed, too.
+        let both = Some(At { revision: 4, time_micros: 1_000_000 });
+        assert_eq!((up_to(by_time, None), up_to(by_time, Some(5))), (by_time, both));
     }
 
     #[test]

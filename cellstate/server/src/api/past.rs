@@ -69,7 +69,7 @@ impl Moment {
 pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
     let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(Moment::present(shared.snapshot().await)) };
     let now = shared.durable_revision();
-    let revision = if at.revision > 0 { at.revision } else { revision_at(shared, at.time_micros).await? };
+    let revision = revision_of(shared, at).await?;
     yet_to_come(shared, Revision(revision))?;
     if revision == now.0 {
         // The picture may be ahead by now; then the history has it.
@@ -91,7 +91,8 @@ pub(super) async fn time_micros(shared: &Arc<Shared>, at: Option<v1::At>) -> Res
     if at.revision == 0 {
         return Ok(at.time_micros);
     }
-    let asked = Revision(at.revision);
+    let asked = Revision(revision_of(shared, at).await?);
+    let at = v1::At { revision: asked.0, time_micros: 0 };
     yet_to_come(shared, asked)?;
     reach(shared, asked).await?;
     let history = shared.feed.history().clone();
@@ -101,6 +102,15 @@ pub(super) async fn time_micros(shared: &Arc<Shared>, at: Option<v1::At>) -> Res
         // Of the oldest revision that can be read there may be a checkpoint and no entry.
         Err(_) => Ok(cell(shared, Some(at)).await?.time().micros),
     }
+}
+
+/// The revision of a moment; of both a revision and a time that of the earlier one.
+async fn revision_of(shared: &Arc<Shared>, at: v1::At) -> Result<u64, Failure> {
+    if at.time_micros == 0 {
+        return Ok(at.revision);
+    }
+    let then = revision_at(shared, at.time_micros).await?;
+    Ok(if at.revision > 0 { then.min(at.revision) } else { then })
 }
 
 /// An error for a revision that nobody can have seen.
