@@ -56,7 +56,7 @@ impl Reply {
                 // one thread and given back by another costs both.
                 let encoded = match &answered.answer {
                     Answer::Changed(_) => published.and_then(|batch| batch.outcome(answered.at)),
-                    Answer::Unchanged(_) | Answer::Repeated(_) => None,
+                    Answer::Unchanged(_) | Answer::Repeated(_) | Answer::NotRepeated => None,
                 };
                 let (told, spent) = match encoded {
                     Some(encoded) => (Told::Outcome(answered.at, encoded), Some(answered.answer)),

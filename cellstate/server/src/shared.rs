@@ -265,12 +265,26 @@ impl Shared {
     }
 
     /// Queues requests of checked size, in this order, for which the queue is locked once. Gives who waits for those that were refused.
+    /// While there is no room on the disk that is all but transactions: such a one may have been decided before, and who asks again was
+    /// perhaps not told.
     pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, Failure)> {
-        if let Err(failure) = self.check_disk() {
-            return requests.map(|(_, reply)| (reply, failure.clone())).collect();
-        }
-        let refused = self.ingress.push_all(requests).into_iter();
-        refused.map(|(reply, refused)| (reply, failure_of(refused))).collect()
+        let queue = |requests: &mut dyn Iterator<Item = (Asked, Reply)>| {
+            let refused = self.ingress.push_all(requests).into_iter();
+            refused.map(|(reply, refused)| (reply, failure_of(refused))).collect::<Vec<_>>()
+        };
+        let mut requests = requests;
+        let Err(failure) = self.check_disk() else { return queue(&mut requests) };
+        let mut refused = Vec::new();
+        let mut repeated = requests.filter_map(|(asked, reply)| match asked.if_repeated() {
+            Some(asked) => Some((asked, reply)),
+            None => {
+                refused.push((reply, failure.clone()));
+                None
+            }
+        });
+        let full = queue(&mut repeated);
+        refused.extend(full);
+        refused
     }
 
     /// A request is refused while there is no room on the disk.
@@ -338,6 +352,8 @@ impl Shared {
             Answer::Changed(decision) => Ok(Decided { at: answered.at, decision, changed: true }),
             Answer::Unchanged(decision) => Ok(Decided { at: answered.at, decision, changed: false }),
             Answer::Repeated(at) => Ok(Decided { at, decision: self.read_back(at).await?, changed: false }),
+            // There may be room again by now.
+            Answer::NotRepeated => Err(self.check_disk().err().unwrap_or_else(Failure::was_read_only)),
         }
     }
 

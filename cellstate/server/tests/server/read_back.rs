@@ -126,3 +126,38 @@ async fn a_claim_that_takes_over_from_all_that_it_may_name_is_read_again() {
     let server = start(dir.path()).await;
     server.shutdown().await.unwrap();
 }
+
+// Who had not heard what became of a transaction, and asked again, was told that the cell takes no changes: for as long as its disk was full.
+#[tokio::test]
+async fn a_repeated_number_gets_its_outcome_also_while_the_cell_takes_no_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 1_000_000).await;
+    let job = submit(&channel, job("crunch", 2)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = session.transaction(1, vec![placement(job, vec![0], vec![0])]);
+    let outcome = session.commit(first.clone()).await.unwrap();
+    let second = session.transaction(2, vec![placement(job, vec![0], vec![1])]);
+    let resumed = v1::Hello { session: session.welcome.session, incarnation: 1, ..Default::default() };
+    server.kill().await.unwrap();
+
+    let mut tight = options(dir.path());
+    tight.settings.reserve_bytes = Some(u64::MAX);
+    let server = Server::start(tight).await.unwrap();
+    let channel = connect(&server).await;
+    let mut session = Session::hello(&channel, resumed, plenum_model::Cell::default()).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    while inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().read_only.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(session.commit(first.clone()).await.unwrap(), outcome);
+    assert_eq!(session.commit(second.clone()).await.unwrap_err().code, "READ_ONLY");
+    let mut cell = v1::cell_client::CellClient::new(channel);
+    assert_eq!(cell.commit(first.clone()).await.unwrap().into_inner(), outcome);
+    assert_eq!(crate::client::code(&cell.commit(second.clone()).await.unwrap_err()), "READ_ONLY");
+    // Not another transaction under the same number.
+    let other = v1::Transaction { number: 1, ..second };
+    assert_eq!(session.commit(other).await.unwrap_err().code, "NUMBER_REUSED");
+    server.shutdown().await.unwrap();
+}
