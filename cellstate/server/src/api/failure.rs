@@ -148,6 +148,8 @@ impl Failure {
         use plenum_history::ReadError as Read;
         let (status, code) = match error {
             Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, RETIRED),
+            // What nobody can have seen was refused before: it has it not yet, or, after it was opened again, not any more.
+            Read::NotThere { asked, .. } if *asked > 0 => (Code::Unavailable, "HISTORY_BEHIND"),
             Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
             // It may be as it was written, and is to be had when what is in the way has passed.
             Read::Store(error) if error.may_be_sound() => (Code::Unavailable, "HISTORY_BEHIND"),
@@ -303,6 +305,9 @@ mod tests {
         assert_eq!((unread.status, unread.code), (Code::Unavailable, "HISTORY_BEHIND"));
         assert!(unread.message.contains("open files"), "{}", unread.message);
         assert_eq!(of(StoreError::Log { first: 1, what: what() }).code, "DAMAGED_HISTORY");
+        // Of a revision that it had before its store was opened again there was none, for good.
+        let behind = Failure::history(&ReadError::NotThere { asked: 9, newest: 8 });
+        assert_eq!((behind.status, behind.code), (Code::Unavailable, "HISTORY_BEHIND"));
     }
 
     #[test]

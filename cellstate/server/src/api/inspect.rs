@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{Cell, Command, RejectionCode};
+use plenum_model::{Cell, Command, RejectionCode, Revision};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
@@ -137,7 +137,13 @@ impl v1::inspect_server::Inspect for InspectService {
         let v1::GetTransactionRequest { session, number } = wire;
         // Each of its machines is looked up in the history, too.
         let read = cell.read(&self.shared.reads, move |cell| {
-            let found = find_transaction(&history, session, number)?;
+            let found = find_transaction(&history, session, number).map_err(|failure| {
+                // It is looked for in what there is: after its store was opened again, that may be less than was waited for.
+                let newest = history.newest_revision();
+                let is_behind = failure.code == "NO_SUCH_TRANSACTION" && newest < cell.revision().0;
+                let behind = || Failure::history(&ReadError::NotThere { asked: cell.revision().0, newest });
+                if is_behind { behind() } else { failure }
+            })?;
             transaction(&history, cell, found, true)
         });
         Ok(Response::new(read.await?))
@@ -165,6 +171,8 @@ impl v1::inspect_server::Inspect for InspectService {
         let since = wire.since_micros;
         let revision = cell.revision().0;
         let rows = cell.read(&self.shared.reads, move |cell| {
+            // Of the present it may lack the end.
+            let revision = revision.min(history.newest_revision());
             let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
             let rows = table.rows.into_iter().map(|row| conflict(&history, cell, row)).collect();
             Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
@@ -345,6 +353,8 @@ async fn list_transactions(
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
     let read = cell.read(&shared.reads, move |cell| {
+        // Of the present it may lack the end.
+        let to = to.min(Revision(history.newest_revision()));
         let passes = |found: &LoggedTransaction| {
             let own = names::scheduler(&history, cell, found.outcome.session);
             (!refused || !found.outcome.refusals.is_empty())

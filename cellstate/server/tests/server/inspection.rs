@@ -140,6 +140,12 @@ async fn the_past_is_shown_as_it_was_also_after_a_restart() {
     let at_time = |time_micros| v1::ListRequest { at: Some(v1::At { revision: 0, time_micros }), ..Default::default() };
     let last = inspect.list_machines(at_time(status.time_micros)).await.unwrap().into_inner();
     assert_eq!(last.revision, now.revision);
+    // Of both the earlier one counts; the time had been passed over in silence.
+    for (revision, expected) in [(9999, now.revision), (first, first)] {
+        let at = Some(v1::At { revision, time_micros: status.time_micros });
+        let both = v1::ListRequest { at, ..Default::default() };
+        assert_eq!(inspect.list_machines(both).await.unwrap().into_inner().revision, expected);
+    }
     // It was answered with the present.
     let future = inspect.list_machines(at_time(status.time_micros + 3600 * 1_000_000)).await.unwrap_err();
     assert_eq!(code(&future), "NO_SUCH_REVISION");
@@ -486,5 +492,19 @@ async fn a_transaction_names_the_groups_that_it_speaks_of() {
     assert_eq!(names(&listed.transactions[0]), [name(2, "most")]);
     assert_eq!(listed.transactions[0].job_names, shown.job_names);
     drop(session);
+    server.shutdown().await.unwrap();
+}
+
+// A list of the present that ended before it said that it was of the present.
+#[tokio::test]
+async fn a_list_of_what_the_history_has_says_up_to_where_that_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut behind = options(dir.path());
+    behind.settings.history = false;
+    let server = plenum_server::Server::start(behind).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(connect(&server).await);
+    let listed = inspect.list_transactions(v1::ListTransactionsRequest::default()).await.unwrap().into_inner();
+    let conflicts = inspect.list_conflicts(v1::ListConflictsRequest::default()).await.unwrap().into_inner();
+    assert_eq!((listed.revision, conflicts.revision), (0, 0));
     server.shutdown().await.unwrap();
 }
