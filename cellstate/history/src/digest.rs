@@ -314,23 +314,26 @@ const _: () = assert!(size_of::<Known>() <= 16, "there is one for each machine")
 #[derive(Debug, Default)]
 pub(crate) struct KnownMachines {
     near: Vec<Known>,
-    /// Slots that no cell of today gets to: nothing in a batch may make the column long.
+    /// Slots beyond the column: nothing in a batch may make that long.
     far: BTreeMap<u32, Known>,
 }
 
-/// Slots of the column: 16 MiB when all are there.
+/// Slots of the column: 16 MiB when all are there. It grows as slots are given, from the first on; one far beyond its end waits apart.
 const NEAR_SLOTS: usize = 1 << 20;
+const NEAR_SLOTS_LEAST: usize = 1 << 12;
 
 impl KnownMachines {
     fn entry(&mut self, slot: u32) -> &mut Known {
         let at = slot as usize;
-        if at >= NEAR_SLOTS {
-            return self.far.entry(slot).or_default();
-        }
-        if at >= self.near.len() {
+        let reach = NEAR_SLOTS_LEAST.max(self.near.len().saturating_mul(2)).min(NEAR_SLOTS);
+        if (self.near.len()..reach).contains(&at) {
             self.near.resize(at + 1, Known::Unasked);
+            let further = self.far.split_off(&(slot + 1));
+            for (slot, known) in std::mem::replace(&mut self.far, further) {
+                self.near[slot as usize] = known;
+            }
         }
-        &mut self.near[at]
+        if at < self.near.len() { &mut self.near[at] } else { self.far.entry(slot).or_default() }
     }
 }
 
@@ -430,6 +433,24 @@ mod tests {
     fn note(subjects: &mut Subjects, head: &DeltaHead) {
         let mut machines = Machines { known: &mut KnownMachines::default(), read: &|_| None, base: 0 };
         Digest::default().note_changes(subjects, 1, head, &mut machines);
+    }
+
+    // A batch of some hundred bytes that spoke of one machine far away took megabytes.
+    #[test]
+    fn one_machine_far_away_makes_no_column_and_is_known_when_the_column_gets_there() {
+        let mut known = KnownMachines::default();
+        let there = |slot: u32| Known::Machine(slot, 7);
+        let slots = [0, 4095, 4096, 5000, 8000, 10_000, 20_000, 39_999, 200_000, 1 << 20, u32::MAX];
+        for slot in slots.into_iter().rev() {
+            *known.entry(slot) = there(slot);
+        }
+        assert_eq!((known.near.len(), known.far.len()), (4096, 9));
+        for slot in 4096..300_000 {
+            let expected = if slots.contains(&slot) { there(slot) } else { Known::Unasked };
+            assert_eq!(*known.entry(slot), expected);
+        }
+        assert_eq!((known.near.len(), known.far.len()), (300_000, 2));
+        assert!(slots.into_iter().all(|slot| *known.entry(slot) == there(slot)));
     }
 
     #[test]
