@@ -179,6 +179,8 @@ impl ServerError {
             }
             // The log has lost its end, and the history has it.
             Self::WriteHistory(plenum_history::WriteError::AheadOfLog { .. }) | Self::NoLog { .. } => "DAMAGED_LOG",
+            // It belongs to another user, or too many files are open.
+            Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
             Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
                 "DAMAGED_HISTORY"
             }
@@ -249,6 +251,8 @@ mod tests {
         assert_eq!(open(plenum_history::OpenError::Locked { path: path.clone() }), "DIRECTORY_LOCKED");
         let damaged = plenum_history::OpenError::Damaged { path: path.clone(), what: "a table".to_owned() };
         assert_eq!(open(damaged), "DAMAGED_HISTORY");
+        let unread = plenum_history::StoreError::LogUnread { first: 1, what: "no right to it".to_owned() };
+        assert_eq!(ServerError::ReadHistory(unread.into()).code(), "BAD_DIRECTORY");
         let folder = |kind: std::io::ErrorKind| {
             ServerError::OpenHistory(plenum_history::OpenError::Folder { path: path.clone(), source: kind.into() })
                 .code()
