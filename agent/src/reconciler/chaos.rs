@@ -182,7 +182,10 @@ impl World {
                     })
                 });
             }
-            Output::Follow { epoch, .. } if lost_before || epoch != self.epoch => self.input(Input::FollowEnded),
+            Output::Follow { .. } if lost_before => self.input(Input::FollowEnded),
+            Output::Follow { machine, epoch } if epoch != self.epoch => {
+                self.input(Input::FollowRefused { machine, epoch })
+            }
             Output::Follow { .. } => {
                 self.following = true;
                 self.tell(true);

@@ -140,6 +140,13 @@ pub enum Input {
     },
     /// The stream of assignments ended.
     FollowEnded,
+    /// It ended, or did not begin, as the epoch is over, or the machine was removed, or is another agent's.
+    FollowRefused {
+        /// Whose stream it was.
+        machine: MachineId,
+        /// In which epoch.
+        epoch: u32,
+    },
     /// A report was answered.
     ReportAnswered {
         /// Which.
@@ -305,6 +312,7 @@ impl AgentReconciler {
                 }
             }
             Input::FollowEnded => self.follow_ended(now_millis),
+            Input::FollowRefused { machine, epoch } => self.follow_refused(now_millis, machine, epoch),
             Input::ReportAnswered { number, revision, register } => {
                 self.report_answered(now_millis, number, revision, register, &mut outputs);
             }

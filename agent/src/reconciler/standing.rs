@@ -159,6 +159,17 @@ impl AgentReconciler {
         }
     }
 
+    /// What runs here may have been placed elsewhere already: it registers without waiting for the next report.
+    pub(super) fn follow_refused(&mut self, now_ms: u64, machine: MachineId, epoch: u32) {
+        if self.is_in(machine, epoch) && self.standing.is_synced() {
+            let register_at_ms = now_ms + self.backoff_ms(0);
+            self.standing = Standing::Away { register_at_ms, failures: 0 };
+        } else {
+            // A server that does not see yet what it registered a moment ago must not be asked again and again.
+            self.follow_ended(now_ms);
+        }
+    }
+
     pub(super) fn report_answered(
         &mut self,
         now_ms: u64,

@@ -734,6 +734,25 @@ fn an_agent_that_had_not_heard_of_an_epoch_registers_again_knowing_it() {
     assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, .. }]));
 }
 
+// Its machine was removed, and what it ran was placed elsewhere; it heard of that on its stream, and asked for the same stream again, until its
+// next report some seconds later.
+#[test]
+fn an_agent_that_hears_on_its_stream_that_its_epoch_is_over_registers_at_once() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    let refused = |epoch| Input::FollowRefused { machine: MACHINE, epoch };
+    story.input(refused(1));
+    assert!(story.agent.is_in(MACHINE, 1), "right after a registration it is asked again");
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.answer_reports();
+    story.input(refused(7));
+    assert!(story.agent.is_in(MACHINE, 1), "it was another epoch's");
+    story.take(|_| true);
+    story.input(refused(1));
+    story.pass_ms(Settings::default().retry_ms_min, false);
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { .. }]));
+}
+
 /// After a restore the cell wants what it does not know as it is, and can't say what it is.
 #[test]
 fn a_task_that_the_cell_does_not_know_goes_on_as_it_is() {

@@ -184,12 +184,10 @@ impl Calls {
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "can't report");
-                    match status.code() {
-                        // It doesn't know this machine, or this epoch of it, or is another cell, as registering will tell.
-                        Code::NotFound | Code::FailedPrecondition | Code::Aborted => {
-                            Input::ReportAnswered { number, revision: 0, register: true }
-                        }
-                        _ => Input::ReportFailed { number },
+                    if is_to_register(status.code()) {
+                        Input::ReportAnswered { number, revision: 0, register: true }
+                    } else {
+                        Input::ReportFailed { number }
                     }
                 }
             };
@@ -205,12 +203,21 @@ impl Calls {
         let request = v1::FollowRequest { machine: machine.to_bits(), epoch };
         let (client, arrivals) = (self.client.clone(), self.arrivals.clone());
         self.following = Some(tokio::spawn(async move {
+            let mut input = Input::FollowEnded;
             if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
                 tracing::warn!(code = ?status.code(), message = status.message(), "can't follow assignments");
+                if is_to_register(status.code()) || code_of(&status) == Some(MACHINE_TAKEN) {
+                    input = Input::FollowRefused { machine, epoch };
+                }
             }
-            let _ = arrivals.send(Arrival::Input(Input::FollowEnded)).await;
+            let _ = arrivals.send(Arrival::Input(input)).await;
         }));
     }
+}
+
+/// The cell doesn't know this machine, or this epoch of it, or is another one, as registering will tell.
+fn is_to_register(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::FailedPrecondition | Code::Aborted)
 }
 
 async fn read_assignments(

@@ -253,8 +253,12 @@ impl Machine {
                 _ => Input::ReportFailed { number },
             };
             self.give(world, input)?;
-        } else if self.follow.take_if(|(of, _, _)| *of == id).is_some() {
-            self.give(world, Input::FollowEnded)?;
+        } else if let Some((_, machine, epoch)) = self.follow.take_if(|(of, _, _)| *of == id) {
+            let input = match status {
+                5 | 9 => Input::FollowRefused { machine, epoch },
+                _ => Input::FollowEnded,
+            };
+            self.give(world, input)?;
         } else {
             return Ok(());
         }

@@ -315,9 +315,14 @@ impl v1::agents_server::Agents for AgentsService {
         let machine = self.machine(&principal, wire.machine).await?;
         let cell = self.shared.snapshot().await;
         let found = cell.machine(machine).ok_or_else(|| gone(machine))?;
-        if found.epoch != wire.epoch || self.is_of_the_past(wire.epoch) {
+        let stale = |message| Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message);
+        if self.is_of_the_past(wire.epoch) {
+            let message = format!("epoch: {} is from before the cell was restored; register again", wire.epoch);
+            return Err(stale(message).into());
+        }
+        if found.epoch != wire.epoch {
             let message = format!("epoch: expected {}, found {}; register again", found.epoch, wire.epoch);
-            return Err(Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into());
+            return Err(stale(message).into());
         }
         if !self.shared.hub.hold(machine, wire.epoch, &instance) {
             return Err(taken(&found.name).into());
