@@ -55,14 +55,13 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
                 return Err(Failure::new("NOT_DRAINING", format!("the drain of {name} was ended by somebody else"))
                     .with_hint(format!("see `plenum machine show {name}`")));
             }
-            let left = view.allocations.saturating_add(view.unknown_tasks);
-            if left == 0 {
+            let standing = (view.allocations, view.unknown_tasks, view.state());
+            if (view.allocations, view.unknown_tasks) == (0, 0) {
                 return done(context, name, "drained");
             }
-            let standing = (left, view.state());
             if told != Some(standing) {
                 told = Some(standing);
-                output::tell(&progress(name, &view, left));
+                output::tell(&progress(name, &view));
             }
         }
         tokio::time::sleep(period).await;
@@ -71,13 +70,24 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
 }
 
 /// One line about what is left.
-fn progress(name: &str, view: &MachineView, left: u32) -> String {
+fn progress(name: &str, view: &MachineView) -> String {
+    let tasks = |count: u32| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
+    let unknown = (view.unknown_tasks > 0).then(|| {
+        let tasks = tasks(view.unknown_tasks);
+        format!("{tasks} left that the cell does not know, and no drain stops: `plenum machine show {name}` lists them")
+    });
+    let known = (view.allocations > 0).then(|| of_known(view, &tasks(view.allocations)));
+    let told: Vec<String> = known.into_iter().chain(unknown).collect();
+    format!("{name}: {}", told.join("; "))
+}
+
+/// What becomes of tasks that the cell knows.
+fn of_known(view: &MachineView, tasks: &str) -> String {
     let rest = view.drain_deadline_micros.saturating_sub(now_micros());
     let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };
-    let tasks = if left == 1 { "1 task" } else { &format!("{left} tasks") };
     match view.state() {
-        MachineState::Draining => format!("{name}: {tasks} left, {when}"),
-        other => format!("{name}: {tasks} left; it is {}", output::machine_state(other)),
+        MachineState::Draining => format!("{tasks} left, {when}"),
+        other => format!("{tasks} left; it is {}", output::machine_state(other)),
     }
 }
 
@@ -92,9 +102,20 @@ mod tests {
 
     #[test]
     fn progress_says_what_is_left_and_what_becomes_of_it() {
-        let view =
-            |state: MachineState| MachineView { state: state.into(), drain_deadline_micros: 1, ..Default::default() };
-        assert_eq!(progress("m1", &view(MachineState::Draining), 1), "m1: 1 task left, being stopped");
-        assert_eq!(progress("m1", &view(MachineState::Unreachable), 3), "m1: 3 tasks left; it is unreachable");
+        let view = |state: MachineState, allocations, unknown_tasks| MachineView {
+            state: state.into(),
+            drain_deadline_micros: 1,
+            allocations,
+            unknown_tasks,
+            ..Default::default()
+        };
+        assert_eq!(progress("m1", &view(MachineState::Draining, 1, 0)), "m1: 1 task left, being stopped");
+        assert_eq!(progress("m1", &view(MachineState::Unreachable, 3, 0)), "m1: 3 tasks left; it is unreachable");
+        // They were said to be stopped at the deadline, and the command waited for them for ever.
+        assert_eq!(
+            progress("m1", &view(MachineState::Draining, 2, 1)),
+            "m1: 2 tasks left, being stopped; 1 task left that the cell does not know, and no drain stops: `plenum machine show m1` lists them"
+        );
+        assert!(progress("m1", &view(MachineState::Draining, 0, 2)).starts_with("m1: 2 tasks left that the cell does"));
     }
 }
