@@ -62,8 +62,11 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
     }
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
+    let parents = parents_of_new(dir);
     let draft = begin_draft(dir)?;
-    let made = build(&cell, &manifest, incarnation, &draft).and_then(|()| put_in_place(&draft, dir));
+    let named = sync_folder(dir).and_then(|()| parents.iter().try_for_each(|parent| sync_folder(parent)));
+    let made = named.and_then(|()| build(&cell, &manifest, incarnation, &draft));
+    let made = made.and_then(|()| put_in_place(&draft, dir));
     if let Err(error) = made {
         if let Err(also) = fs::remove_dir_all(&draft) {
             tracing::warn!(error = %also, draft = %draft.display(), "what was made could not be removed");
@@ -104,16 +107,26 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
 }
 
 /// The folder to build in, which nobody else has: two restores into one directory would build in each other's, and the one that fails
-/// remove what the other made.
+/// remove what the other made. It is there as soon as the directory is: a server that is started on an empty one makes a cell of its own.
 fn begin_draft(dir: &Path) -> Result<PathBuf, BackupError> {
-    // Makes the directory, too, and its name durable.
-    RealDisk::open(dir).map_err(|error| ServerError::OpenJournal(error.into()))?;
     let draft = dir.join(DRAFT);
-    match fs::DirBuilder::new().mode(0o700).create(&draft) {
-        Ok(()) => Ok(draft),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(BackupError::Exists { path: draft }),
-        Err(source) => Err(BackupError::Io { path: draft, source }),
-    }
+    let make = |path: &Path, recursive| match fs::DirBuilder::new().mode(0o700).recursive(recursive).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(BackupError::Exists { path: path.to_owned() })
+        }
+        Err(source) => Err(BackupError::Io { path: path.to_owned(), source }),
+    };
+    make(dir, true)?;
+    make(&draft, false)?;
+    Ok(draft)
+}
+
+/// The folders in which names are made when a directory is, the innermost first.
+fn parents_of_new(dir: &Path) -> Vec<PathBuf> {
+    let new = dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+    let parents = new.map(|path| path.parent().filter(|parent| !parent.as_os_str().is_empty()));
+    parents.map(|parent| parent.unwrap_or_else(|| Path::new(".")).to_owned()).collect()
 }
 
 type Source = (Cell, v1::BackupManifest, Option<Loss>);
@@ -235,6 +248,16 @@ mod tests {
         let draft = begin_draft(&target).unwrap();
         assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
         assert!(draft.exists());
+    }
+
+    #[test]
+    fn all_names_that_a_restore_makes_are_known() {
+        let home = tempfile::tempdir().unwrap();
+        let deep = home.path().join("a/b");
+        assert_eq!(parents_of_new(&deep), [home.path().join("a"), home.path().to_owned()]);
+        begin_draft(&deep).unwrap();
+        assert_eq!(parents_of_new(&deep), Vec::<PathBuf>::new());
+        assert_eq!(parents_of_new(Path::new("nothing is here of that name")), [PathBuf::from(".")]);
     }
 
     #[test]
