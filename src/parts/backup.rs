@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -99,6 +99,9 @@ impl Draft {
             out.to_owned()
         } else if out.exists() {
             return Err(failure(&BackupError::Exists { path: out.to_owned() }));
+        } else if out.as_os_str().as_bytes().ends_with(b"/") {
+            let missing = io::Error::new(io::ErrorKind::NotFound, "there is no such folder; make it first");
+            return Err(Failure::io(format!("{} can't be used", out.display()), &missing));
         } else {
             out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
         };
@@ -286,6 +289,15 @@ mod tests {
         let failure = Draft::begin(&path).err().unwrap();
         assert_eq!(failure.code, "ALREADY_THERE");
         assert_eq!(fs::read(&path).unwrap(), b"dear");
+    }
+
+    // The whole backup was taken for a file of that name, and then could not have it: `Not a directory`, of another file.
+    #[test]
+    fn a_folder_that_is_not_there_is_missed_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = Draft::begin(&folder.path().join("backups/")).err().unwrap();
+        assert!(failure.message.contains("backups/") && failure.message.contains("no such folder"), "{failure}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
