@@ -20,7 +20,7 @@ const LATER: &str = r#"
 name = "later"
 scheduler = "batch"
 [group.wait]
-command = ["/bin/sh", "-c", "while ! [ -e $STAGE/end ]; do sleep 0.1; done"]
+command = ["/bin/sh", "-c", "echo I am later; while ! [ -e $STAGE/end ]; do sleep 0.1; done; echo and done"]
 env = { STAGE = "$STAGE" }
 resources = { cpu = "100m", memory = "16MiB" }
 "#;
@@ -79,8 +79,16 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
         (job["state"] == "complete").then_some(())
     });
     eventually("the unknown task alone is left", || taken(100));
+    let machine = stage.ask(&server.address, &["machine", "show", "m1"]);
+    let unknown = machine["unknown"][0]["allocation"].as_str().unwrap();
+    // Who had to say whether it runs on could not see what it is.
+    let logs = ["--addr", &server.address, "alloc", "logs", unknown];
+    assert_eq!(stage.run(&logs).out, "I am later\n");
+    let mut follows = stage.start("follows", &[&logs[..], &["--follow"]].concat());
+    eventually("it is followed", || (stage.text("follows.out") == "I am later\n").then_some(()));
     stage.file("end", "");
     eventually("its end frees its room", || taken(0));
+    assert_eq!((follows.ended().code(), stage.text("follows.out").as_str()), (Some(0), "I am later\nand done\n"));
     assert!(server.stop().success());
     let verified = stage.run(&["verify", "--dir", &stage.word("restored"), "-o", "json"]).json();
     assert!(verified["sound"] == true && verified["violations"].as_array().unwrap().is_empty(), "{verified:#}");

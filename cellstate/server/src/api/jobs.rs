@@ -276,11 +276,14 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
         let cell = self.shared.snapshot().await;
-        let found = cell.allocation(id);
+        let known = cell.allocation(id).map(|allocation| allocation.row.machine);
+        // What the cell does not know goes by what its agent calls it, as it does when it is stopped.
+        let unknown = || cell.unknown_tasks().find(|(unknown, _)| unknown.allocation == id);
+        let live = known.or_else(|| unknown().map(|(unknown, _)| unknown.machine));
         // Nothing more comes of one that ended: an agent that has forgotten it would wait for ever.
-        let follow = wire.follow && found.is_some();
-        let machine = match found {
-            Some(allocation) => allocation.row.machine,
+        let follow = wire.follow && live.is_some();
+        let machine = match live {
+            Some(machine) => machine,
             None => {
                 let ended = ended(&self.shared, Moment::present(cell.clone()), id).await?;
                 let machine = plenum_model::MachineId::from_bits(ended.machine_id);
