@@ -71,6 +71,10 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
         if let Err(also) = fs::remove_dir_all(&draft) {
             tracing::warn!(error = %also, draft = %draft.display(), "what was made could not be removed");
         }
+        // A server that is started on an empty directory makes a cell of its own; one with anything in it stays.
+        if !parents.is_empty() {
+            let _ = fs::remove_dir(dir);
+        }
         return Err(error);
     }
     let live_allocations = cell.live().into();
