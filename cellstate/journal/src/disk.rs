@@ -60,6 +60,10 @@ pub enum LockError {
 pub trait DiskLock: Send + Sync {
     /// Tells others that it is about to be dropped: they wait for it a while.
     fn ends(&self);
+
+    /// Whether its file was removed, mostly with the directory: what is written is lost then, and another may have the lock. False where the
+    /// system can't tell.
+    fn is_removed(&self) -> bool;
 }
 
 /// How a file is opened; always for reading and writing.

@@ -122,6 +122,15 @@ pub enum ServerError {
         /// The settings'.
         found: Vec<String>,
     },
+    /// The log's directory was taken away under the server.
+    #[error(
+        "{path} was removed under the server, or its file LOCK was: what is decided now would be lost, or be written beside another server; \
+         start again where the rest of it is there, and restore a backup where it is not"
+    )]
+    DirectoryGone {
+        /// The log's directory.
+        path: String,
+    },
     /// A write to the log failed.
     #[error("the log could not be written; what became of the last requests shows at the next start")]
     Append(#[source] plenum_journal::AppendError),
@@ -153,7 +162,7 @@ impl ServerError {
             Self::NotLoopback { .. } => "NOT_LOOPBACK",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
             Self::Listen { .. } => "LISTEN_FAILED",
-            Self::Directory { .. } | Self::HalfRestored { .. } => "BAD_DIRECTORY",
+            Self::Directory { .. } | Self::HalfRestored { .. } | Self::DirectoryGone { .. } => "BAD_DIRECTORY",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",

@@ -464,7 +464,7 @@ mod tests {
         while !dir.path().join("log/00000000000000000002.segment").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+        std::fs::remove_file(dir.path().join("log/00000000000000000002.segment")).unwrap();
         // Until the log takes nothing more, and the resolver is ahead of it.
         let open = |number: u64| Command::OpenSession { scheduler: format!("s{number}").into() };
         let mut number = 0;

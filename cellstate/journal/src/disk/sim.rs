@@ -342,6 +342,10 @@ struct SimLock {
 
 impl DiskLock for SimLock {
     fn ends(&self) {}
+
+    fn is_removed(&self) -> bool {
+        false
+    }
 }
 
 impl Drop for SimLock {

@@ -111,6 +111,13 @@ impl Keeper {
         reader(&self.0, from_revision)
     }
 
+    /// Whether the lock of the directory was removed, mostly with all of it. To be asked about once a second: what is written then is lost,
+    /// and another server may have the directory.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.0.lock.is_removed()
+    }
+
     /// Whether the disk has room. To be asked about once a second.
     ///
     /// # Errors

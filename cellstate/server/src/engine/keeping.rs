@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use plenum_journal::{Keeper, Space};
 
+use crate::error::ServerError;
 use crate::shared::Shared;
 
 /// From a batch to the writing of its mark; the design allows 100 ms.
@@ -194,6 +195,10 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         shared.space.grow(&shared.keeper, due);
         if due {
             space_due = Instant::now() + SPACE_INTERVAL;
+            if shared.keeper.is_removed() {
+                shared.fail(ServerError::DirectoryGone { path: shared.space.path.clone() });
+                return;
+            }
             if shared.space.is_read_only()
                 && let Err(error) = shared.keeper.give_back()
             {

@@ -161,7 +161,7 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
     while !next.exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    std::fs::remove_file(&next).unwrap();
     let mut jobs = plenum_proto::v1::jobs_client::JobsClient::new(channel.clone());
     let mut waits = false;
     for number in 0..64 {
@@ -182,4 +182,16 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
     let ending = tokio::time::timeout(Duration::from_secs(10), server.shutdown()).await;
     let refused = ending.expect("it does not wait for room").unwrap_err();
     assert_eq!(refused.code(), "LOG_WRITE_FAILED", "{refused}");
+}
+
+// Whatever was decided was acknowledged, into files that nobody could read any more: a sweeper of temporary files is enough.
+#[tokio::test]
+async fn a_server_whose_directory_is_removed_acknowledges_nothing_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    register(&connect(&server).await, "m1", 1000).await;
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), server.ended()).await.expect("it ends by itself");
+    let error = server.shutdown().await.unwrap_err();
+    assert!(error.code() == "BAD_DIRECTORY" && error.to_string().contains("was removed"), "{error}");
 }

@@ -5,7 +5,7 @@ use crate::format::count;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,10 @@ impl DiskLock for RealLock {
     fn ends(&self) {
         // Where that can't be written, the next one is refused, as long as this one has not ended.
         drop(self.tell(ENDS));
+    }
+
+    fn is_removed(&self) -> bool {
+        self.0.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 }
 
@@ -96,6 +100,17 @@ fn is_killed(process: &str) -> bool {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn a_lock_knows_when_its_file_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("LOCK");
+        let lock = take(&path).unwrap();
+        std::fs::rename(&path, home.path().join("moved")).unwrap();
+        assert!(!lock.is_removed(), "it is only elsewhere");
+        std::fs::remove_file(home.path().join("moved")).unwrap();
+        assert!(lock.is_removed());
+    }
 
     #[test]
     fn only_who_was_killed_or_cannot_be_seen_counts_as_killed() {
