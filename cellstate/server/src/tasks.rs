@@ -17,9 +17,6 @@ use crate::sync::LendingBounds;
 /// How often sessions without a stream are looked at.
 const SESSIONS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a read-only cell looks at leases: those that are over then stay so until there is room.
-const READ_ONLY_PAUSE_MICROS: i64 = 1_000_000;
-
 /// How often snapshots that watchers were lent are looked at.
 const SNAPSHOTS_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const SNAPSHOTS_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -61,7 +58,8 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
     part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
 
-/// Notices that the server itself stood still, as when its machine slept or its process was stopped: agents were there, and nobody heard them.
+/// Tells the time in which nobody could renew a lease, which counts for none: the server itself stood still, as when its machine slept or its
+/// process was stopped; or the cell was read-only, and took no registration, so that an agent that was started again had no lease to renew.
 struct Standstill {
     /// How often it is looked at least.
     within_micros: i64,
@@ -76,23 +74,24 @@ impl Standstill {
         Self { within_micros, looked_at_micros: now_micros }
     }
 
-    /// For how long it stood still, if it did since the last look.
-    fn look(&mut self, now_micros: i64) -> Option<i64> {
+    /// How much of the time since the last look counts for no lease.
+    fn look(&mut self, now_micros: i64, read_only: bool) -> i64 {
         let elapsed = now_micros - std::mem::replace(&mut self.looked_at_micros, now_micros);
-        (elapsed > 2 * self.within_micros).then_some(elapsed)
+        let stood_still = elapsed > 2 * self.within_micros;
+        if stood_still {
+            tracing::warn!(millis = elapsed / 1000, "the server stood still; leases run for as much longer");
+        }
+        if stood_still || read_only { elapsed } else { 0 }
     }
 }
 
-/// Logs each lease that runs out. While the cell is read-only nothing is logged, and leases get a fresh term by the next renewal.
+/// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
 async fn expire_leases(shared: Arc<Shared>) {
     let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
     loop {
         let now = shared.clock.monotonic_micros();
-        if let Some(micros) = standstill.look(now) {
-            tracing::warn!(millis = micros / 1000, "the server stood still; leases run for as much longer");
-            shared.hub.stood_still(micros);
-        }
         let read_only = shared.space.is_read_only();
+        shared.hub.stood_still(standstill.look(now, read_only));
         if !read_only {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
@@ -106,7 +105,7 @@ async fn expire_leases(shared: Arc<Shared>) {
                 shared.ingress.push_own(crate::commit::Asked::by_server(expire), None);
             }
         }
-        let pause = pause_micros(now, shared.hub.next_expiry_micros(), read_only).min(standstill.within_micros);
+        let pause = pause_micros(now, shared.hub.next_expiry_micros()).min(standstill.within_micros);
         let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -115,10 +114,9 @@ async fn expire_leases(shared: Arc<Shared>) {
     }
 }
 
-/// How long to wait for the next lease to run out: one that is over already can only wait for the cell to take changes again.
-fn pause_micros(now_micros: i64, due_micros: Option<i64>, read_only: bool) -> i64 {
-    let least = if read_only { READ_ONLY_PAUSE_MICROS } else { 10_000 };
-    due_micros.map_or(3_600_000_000, |due| due.saturating_sub(now_micros).max(least))
+/// How long to wait for the next lease to run out.
+fn pause_micros(now_micros: i64, due_micros: Option<i64>) -> i64 {
+    due_micros.map_or(3_600_000_000, |due| due.saturating_sub(now_micros).max(10_000))
 }
 
 /// Takes snapshots back from watchers that stopped reading: nothing is asked of a session while its connection takes nothing.
@@ -191,17 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_could_hear_nobody_for_a_third_of_a_lease_stood_still() {
+    fn time_in_which_nobody_could_renew_a_lease_counts_for_none() {
         let mut standstill = Standstill::new(Duration::from_micros(60), 100);
-        assert_eq!([105, 115, 135, 156, 157].map(|now| standstill.look(now)), [None, None, None, Some(21), None]);
+        assert_eq!([105, 115, 135, 156, 157].map(|now| standstill.look(now, false)), [0, 0, 0, 21, 0]);
+        // An agent that was started again while the disk was full counted as gone as soon as there was room.
+        assert_eq!([160, 170].map(|now| standstill.look(now, true)), [3, 10], "nor could anybody register");
+        assert_eq!(standstill.look(175, false), 0);
     }
 
     #[test]
     fn nothing_is_looked_at_again_and_again_while_nothing_can_change() {
-        assert_eq!(pause_micros(100, None, false), 3_600_000_000);
-        assert_eq!(pause_micros(100, Some(5_000_100), false), 5_000_000);
-        assert_eq!(pause_micros(100, Some(100), false), 10_000);
-        assert_eq!(pause_micros(100, Some(0), true), READ_ONLY_PAUSE_MICROS);
-        assert_eq!(pause_micros(100, Some(5_000_100), true), 5_000_000);
+        assert_eq!(pause_micros(100, None), 3_600_000_000);
+        assert_eq!(pause_micros(100, Some(5_000_100)), 5_000_000);
+        assert_eq!(pause_micros(100, Some(100)), 10_000);
     }
 }

@@ -236,9 +236,11 @@ impl Hub {
         self.leases.lock().expire(now_micros)
     }
 
-    /// The server itself did not run for so long.
+    /// For so long no agent could renew its lease, or register.
     pub(crate) fn stood_still(&self, micros: i64) {
-        self.leases.lock().stood_still(micros);
+        if micros > 0 {
+            self.leases.lock().stood_still(micros);
+        }
     }
 
     pub(crate) fn next_expiry_micros(&self) -> Option<i64> {

@@ -163,7 +163,7 @@ impl Leases {
         expired.into_iter().map(|(_, machine, epoch)| (machine, epoch)).collect()
     }
 
-    /// The server itself did not run for so long: no agent could renew its lease meanwhile, so that this time counts for none of them.
+    /// For so long no agent could renew its lease, or register: this time counts for none of them.
     pub fn stood_still(&mut self, micros: i64) {
         let later = |until: &mut i64| *until = until.saturating_add(micros);
         self.by_slot.iter_mut().filter(|lease| lease.is_there()).for_each(|lease| later(&mut lease.until_micros));
