@@ -96,6 +96,20 @@ pub enum ServerError {
         /// The newest revision of the history.
         known: u64,
     },
+    /// Log and history are of the same cell before and after a restore: folded together they would be neither.
+    #[error(
+        "in {} the history is of incarnation {found}, and the log of {expected}: they don't belong together; put back the history that was \
+         with this log. The past from before a restore can be read in the directory from before it",
+        dir.display()
+    )]
+    OtherIncarnation {
+        /// The cell's directory.
+        dir: PathBuf,
+        /// That of the log.
+        expected: u64,
+        /// That of the history's newest checkpoint.
+        found: u64,
+    },
     /// What is in the log is not what was decided.
     #[error("revision {revision} in the log can't be folded: {what}; run `plenum verify`, and restore from a copy")]
     Unfoldable {
@@ -172,7 +186,9 @@ impl ServerError {
                 plenum_journal::OpenError::Disk(_) => "BAD_DIRECTORY",
                 _ => "DAMAGED_LOG",
             },
-            Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) => "OTHER_CELL",
+            Self::OpenHistory(plenum_history::OpenError::OtherCell { .. }) | Self::OtherIncarnation { .. } => {
+                "OTHER_CELL"
+            }
             Self::OpenHistory(plenum_history::OpenError::OtherFormat { .. }) => "OTHER_FORMAT",
             Self::OpenHistory(plenum_history::OpenError::Folder { source, .. })
                 if source.kind() == std::io::ErrorKind::StorageFull =>

@@ -21,8 +21,8 @@ use crate::options::ServerOptions;
 use crate::publish::Mirror;
 #[cfg(test)]
 pub(crate) use replay::delta_of;
-pub(crate) use replay::present;
 use replay::{Log, Replayed};
+pub(crate) use replay::{check_incarnation, present};
 
 /// The folder of the log's segments.
 pub(crate) const LOG: &str = "log";
@@ -75,7 +75,7 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     };
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
-    let Replayed { mirror, checkpoint, unfed_bytes } = replayed;
+    let Replayed { mirror, checkpoint, unfed_bytes, .. } = replayed;
     // What is before the checkpoint was not read.
     let lag_bytes = if history.newest_revision() < start { journal.keeper().size_bytes() } else { unfed_bytes };
     let identity = identity(options, &recovered, mirror.cell())?;

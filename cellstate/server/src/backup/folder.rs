@@ -80,7 +80,9 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     loop {
         let followed = match start(dir, &identity.cell.0, most) {
             Ok((start, unread)) => {
+                let begun = (start.revision().0, start.identity().incarnation);
                 let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
+                recovery::check_incarnation(dir, begun, (report.oldest_revision, identity.incarnation))?;
                 let before =
                     kept.damages.iter().map(ToString::to_string).chain(unread.as_ref().map(|error| told(error)));
                 let before = before.collect();

@@ -42,6 +42,13 @@ pub(super) struct Replayed {
     pub(super) checkpoint: Option<Cell>,
     /// Bytes of batches behind the checkpoint that the history has not got.
     pub(super) unfed_bytes: u64,
+    /// Revision and incarnation of what was begun with.
+    begun: (u64, u64),
+}
+
+/// Revision and incarnation of a cell.
+fn moment(cell: &Cell) -> (u64, u64) {
+    (cell.revision().0, cell.identity().incarnation)
 }
 
 /// Where the log is read from.
@@ -71,8 +78,14 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
     let newest = history.newest_checkpoint();
     let start = newest.as_ref().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
-    // A history that is ahead of the log is another mistake than what comes of folding them.
+    // A history that is ahead of the log, or of another one, is another mistake than what comes of folding them.
     history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
+    let begun = match &replayed {
+        Ok(replayed) => replayed.begun,
+        Err(Failed::Checkpoint(_)) => (0, 0),
+        Err(Failed::Other(_)) => moment(&checkpoint::read(history, start).unwrap_or_default()),
+    };
+    check_incarnation(dir, begun, (recovered.oldest_revision, recovered.identity.incarnation))?;
     let (journal, recovered, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
             let (cell, revision) = super::cell_before(history, &newest, error)?;
@@ -82,6 +95,7 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         (replayed, _) => (journal, recovered, replayed),
     };
     let mut replayed = replayed.map_err(|(Failed::Checkpoint(error) | Failed::Other(error))| error)?;
+    check_incarnation(dir, replayed.begun, (recovered.oldest_revision, recovered.identity.incarnation))?;
     // A log without any batch has the history's up to where it begins.
     let next = replayed.mirror.cell().revision().0 + 1;
     for delta in from_history(history, dir, next, recovered.oldest_revision)? {
@@ -93,6 +107,20 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         return Err(ServerError::Unfoldable { revision: found, what });
     }
     Ok((journal, recovered, replayed))
+}
+
+/// A checkpoint (its revision, its incarnation) at a revision that the log has must be of the incarnation of the log (its oldest revision,
+/// its incarnation): in another one other things were given that revision. Only the checkpoint that a restored cell begins with is of the
+/// one before, and its log begins behind it.
+pub(crate) fn check_incarnation(
+    dir: &Path,
+    (revision, found): (u64, u64),
+    (oldest, expected): (u64, u64),
+) -> Result<(), ServerError> {
+    if revision < oldest.max(1) || found == expected {
+        return Ok(());
+    }
+    Err(ServerError::OtherIncarnation { dir: dir.to_owned(), expected, found })
 }
 
 /// What is folded forward.
@@ -304,7 +332,8 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: Start) -> Result<R
         // The newest one can't be added to.
         Start::Cell(cell, _) => (*cell, None),
     };
-    let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0 };
+    let begun = moment(&cell);
+    let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0, begun };
     let mut folded_bytes = 0;
     for Decoded { deltas, log_bytes, unfed_bytes } in decoded {
         folded_bytes += log_bytes;

@@ -6,6 +6,7 @@ use plenum_history::{PageImage, TablePages};
 use plenum_server::{RestoreOptions, back_up_folder, restore, verify};
 
 use crate::backups::{break_frame, broken_cell, busy_cell, grant, history, last_frames};
+use crate::client::{connect, options, register, start};
 
 // On a full disk, for want of open files and beside another program, what the history had was given up with what was lost, a backup was
 // refused as that of a damaged log, and `verify` called it damaged.
@@ -74,4 +75,36 @@ async fn a_checkpoint_that_can_not_be_read_is_told_of_once() {
     let report = verify(dir.path()).unwrap();
     let told = report.violations.iter().filter(|violation| violation.what.contains("checkpoint")).count();
     assert_eq!(told, 1, "{:#?}", report.violations);
+}
+
+// Somebody put the history of before a restore into the restored cell, to keep the past: what had happened since the backup, in a cell that
+// was no more, was there again, under what had happened in the new one.
+#[tokio::test]
+async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new, own) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("own"));
+    let (server, channel, session, _) = busy_cell(&old, 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    restore(&old, &new, &RestoreOptions::default()).unwrap();
+    for (cell, machines) in [(&old, 1), (&new, 20)] {
+        let server = start(cell).await;
+        let channel = connect(&server).await;
+        for machine in 0..machines {
+            register(&channel, &format!("{machine}.of.{machines}"), 1000).await;
+        }
+        server.shutdown().await.unwrap();
+    }
+    std::fs::rename(new.join("history"), &own).unwrap();
+    std::fs::rename(old.join("history"), new.join("history")).unwrap();
+    let refused = plenum_server::Server::start(options(&new)).await.err().unwrap();
+    assert_eq!(refused.code(), "OTHER_CELL", "{refused}");
+    assert!(refused.to_string().contains("incarnation 1, and the log of 2"), "{refused}");
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let refused = restore(&new, &dir.path().join("again"), &accept).unwrap_err();
+    assert_eq!(refused.code(), "OTHER_CELL", "{refused}");
+    std::fs::remove_dir_all(new.join("history")).unwrap();
+    std::fs::rename(&own, new.join("history")).unwrap();
+    start(&new).await.shutdown().await.unwrap();
+    assert!(verify(&new).unwrap().is_sound());
 }
