@@ -147,6 +147,28 @@ fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
     }
 }
 
+// A script that ended a cell and started it again at once was told that the directory is locked.
+#[test]
+fn a_cell_that_is_ending_is_waited_for_by_its_successor() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1s"));
+    let mut dev = stage.dev(&[&file]);
+    both_run(&stage);
+    dev.process.signal(Signal::SIGTERM);
+    let mut next = stage.start("next", &["dev", "--dir", &stage.word("cell"), &file]);
+    assert_eq!(dev.process.ended().code(), Some(0));
+    eventually("the next one serves", || {
+        let address = fs::read_to_string(stage.path("cell/address")).ok()?;
+        stage.try_ask(address.trim(), &["status"]).ok()
+    });
+    both_run(&stage);
+    let told = stage.text("next.err");
+    assert!(told.contains("another cell is ending in this directory; waiting for it"), "{told}");
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
 // A script that ended a part and started it again at once was told that the directory is locked, by the very process that it had asked to end.
 #[test]
 fn a_server_or_an_agent_that_is_ending_is_waited_for_by_its_successor() {

@@ -2,23 +2,27 @@
 
 use std::{
     cell::Cell,
-    fs::{self, DirBuilder, File},
-    io::{self, Read, Seek},
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, output};
 
 /// How the names of temporary directories begin; then come the process that made it, and a number.
 pub(super) const TEMPORARY: &str = "plenum-dev-";
 
-/// How often, and how many times, it is tried whether another cell lives in a directory: one that was just killed lets go of it in
-/// a moment.
+/// How often, and for how long, it is tried whether another cell lives in a directory: one that was just killed lets go of it in
+/// a moment, and one that was just asked to end says so.
 const LOCK_PERIOD: Duration = Duration::from_millis(10);
-const LOCK_TRIES: u32 = 20;
+const LOCKED_MAX: Duration = Duration::from_millis(300);
+/// How long one that says that it ends is waited for: its tasks are given their time.
+const ENDING_MAX: Duration = Duration::from_secs(30);
+/// What stands in its lock file then.
+const ENDS: &str = "ends\n";
 
 /// A cell's directory.
 #[derive(Debug)]
@@ -116,6 +120,14 @@ impl Folder {
         read().map_or_else(|_: io::Error| String::new(), |printed| String::from_utf8_lossy(&printed).into_owned())
     }
 
+    /// Lets who starts another cell here wait for the end of this one.
+    pub(super) fn ends(&self) {
+        if let Some(mut lock) = self.lock.as_ref() {
+            // Where that can't be written, the other one is refused.
+            drop(lock.rewind().and_then(|()| lock.write_all(ENDS.as_bytes())));
+        }
+    }
+
     /// Removes the directory if it was temporary. What cannot be removed is not worth an error at the very end.
     pub(super) fn close(self) {
         if self.is_temporary {
@@ -127,12 +139,26 @@ impl Folder {
 }
 
 fn locked(path: &Path) -> Option<File> {
-    let file = File::create(path).ok()?;
-    let mut is_locked = (0..LOCK_TRIES).map(|number| {
-        sleep(if number > 0 { LOCK_PERIOD } else { Duration::ZERO });
-        file.try_lock().is_ok()
-    });
-    is_locked.any(|is_locked| is_locked).then_some(file)
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).ok()?;
+    let (begun, mut told) = (Instant::now(), false);
+    while file.try_lock().is_err() {
+        let ends = is_ending(&mut file);
+        if begun.elapsed() >= if ends { ENDING_MAX } else { LOCKED_MAX } {
+            return None;
+        }
+        if ends && begun.elapsed() >= LOCKED_MAX && !std::mem::replace(&mut told, true) {
+            output::tell("another cell is ending in this directory; waiting for it");
+        }
+        sleep(LOCK_PERIOD);
+    }
+    file.set_len(0).ok()?;
+    Some(file)
+}
+
+fn is_ending(lock: &mut File) -> bool {
+    let mut text = String::new();
+    let read = lock.rewind().and_then(|()| Read::take(lock, 64).read_to_string(&mut text));
+    read.is_ok() && text == ENDS
 }
 
 /// Which file it is and when it was written; none if there is none.

@@ -62,6 +62,7 @@ async fn cell(started: Instant, plan: &Plan, folder: &Folder) -> Result<ExitCode
     if cell.runs_agents() && matches!(result, Ok(Ended::Interrupted)) {
         progress.say("stopping tasks, schedulers and server (again to kill them)");
     }
+    folder.ends();
     cell.stop(&mut signals).await;
     match result? {
         Ended::Complete => Ok(ExitCode::SUCCESS),
