@@ -14,6 +14,8 @@ pub mod transaction;
 mod columns;
 mod enums;
 mod governance;
+mod refusal;
+mod written;
 
 use crate::error::{Invalid, Within};
 

@@ -1,28 +1,21 @@
 //! Decisions, and the outcomes of transactions.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use plenum_model::{
-    AllocationId, Culprit, Decision, GrantedPorts, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason,
-    Rejection, RejectionCode, Revision, SessionId, TransactionId, TransactionOutcome,
+    AllocationId, Decision, GrantedPorts, LogTime, Outcome, Refusal, Rejection, RejectionCode, Revision,
+    TransactionOutcome,
 };
 use prost::Message;
 
 use super::delta::wire::{Column, delimited_bytes, number_bytes, put_length, put_number};
 use super::enums::Known;
-use super::resources::{list, ports, resource, resource_name};
+use super::resources::{list, ports};
 use super::transaction::transaction_id;
+use super::written::{Fields, Sink, Size};
 use super::{each, required};
-use crate::bounds::{self, NAME_BYTES_MAX, signed, unsigned};
+use crate::bounds;
 use crate::error::{Invalid, Within, quoted};
-use crate::{names, v1};
-
-/// Stands for a refusal of the whole transaction, where a claim's placement and position would stand.
-const WHOLE: u32 = u32::MAX;
-
-/// Culprits that a refusal lists; the total counts all.
-const CULPRITS_MAX: usize = 4;
+use crate::v1;
 
 impl From<&Decision> for v1::Decision {
     fn from(decision: &Decision) -> Self {
@@ -64,21 +57,18 @@ pub fn encode(decision: &Decision, out: &mut BytesMut) {
         return v1::Decision::from(decision).encode(out).expect("a growing buffer has room");
     };
     let head = head(outcome);
-    let after = has_more(outcome).then(|| after(outcome));
-    let tail = if after.is_some() { [(9, 0), (10, 0)] } else { tail(outcome) };
+    let mut after = Size::default();
+    After(outcome).put(&mut after);
     let placements = (0..).zip(&outcome.placements).map(|(number, claims)| granted(outcome, number, claims));
     let placements: Vec<_> = placements.collect();
     let placed = placements.iter().map(Granted::bytes).sum::<usize>();
-    let numbers = head.iter().chain(&tail).map(|&(_, number)| number_bytes(number)).sum::<usize>();
-    let bytes = numbers + placed + after.as_ref().map_or(0, Message::encoded_len);
+    let numbers = head.iter().map(|&(_, number)| number_bytes(number)).sum::<usize>();
+    let bytes = numbers + placed + after.bytes();
     out.reserve(bytes + 16);
     put_length(out, OUTCOME, bytes);
     head.iter().for_each(|&(field, number)| put_number(out, field, number));
     placements.into_iter().for_each(|granted| granted.put(out));
-    tail.iter().for_each(|&(field, number)| put_number(out, field, number));
-    if let Some(after) = after {
-        after.encode(out).expect("a growing buffer has room");
-    }
+    After(outcome).put(out);
 }
 
 /// The fields before the placements: numbers, none of which is worth a message of generated code for each transaction.
@@ -93,14 +83,18 @@ fn head(outcome: &Outcome) -> [(u8, u64); 5] {
     ]
 }
 
-/// The fields after the placements, of an outcome that has not more.
-fn tail(outcome: &Outcome) -> [(u8, u64); 2] {
-    [(9, count(outcome.claims()).into()), (10, count(outcome.granted()).into())]
-}
+/// The fields after the placements.
+struct After<'a>(&'a Outcome);
 
-/// Whether there is more after the placements than two numbers.
-fn has_more(outcome: &Outcome) -> bool {
-    !(outcome.refusals.is_empty() && outcome.idle_stops.is_empty() && outcome.divergences.is_empty())
+impl Fields for After<'_> {
+    fn put(&self, to: &mut impl Sink) {
+        let Self(outcome) = self;
+        outcome.refusals.iter().for_each(|refusal| to.message(7, refusal));
+        to.column(8, &outcome.idle_stops);
+        to.number(9, count(outcome.claims()).into());
+        to.number(10, count(outcome.granted()).into());
+        to.column(11, &outcome.divergences);
+    }
 }
 
 /// Fields of `Decision`, `Outcome` and `PlacementOutcome`.
@@ -221,92 +215,4 @@ fn claims(wire: v1::PlacementOutcome) -> Result<Vec<Option<AllocationId>>, Inval
         0 => Ok(None),
         bits => bounds::allocation("", bits).map(Some),
     })
-}
-
-impl From<&Refusal> for v1::Refusal {
-    fn from(refusal: &Refusal) -> Self {
-        let (placement, claim) = refusal.claim.unwrap_or((WHOLE, WHOLE));
-        Self {
-            kind: v1::RefusalKind::from(refusal.kind).into(),
-            reason: v1::RefusalReason::from(refusal.reason).into(),
-            placement,
-            claim,
-            job: refusal.job.to_bits(),
-            group: refusal.group.into(),
-            task: refusal.task,
-            machine: refusal.machine,
-            resource: refusal.short.map_or(0, |(resource, _)| resource_name(resource).into()),
-            short_by: refusal.short.map_or(0, |(_, amount)| signed(amount)),
-            culprits: list(&refusal.culprits),
-            culprits_total: signed(refusal.culprits_total),
-            device: refusal.short_device.as_ref().map_or_else(String::new, |(kind, _)| kind.to_string()),
-            device_short_by_millis: refusal.short_device.as_ref().map_or(0, |(_, millis)| signed(*millis)),
-            port: refusal.port.unwrap_or(0).into(),
-        }
-    }
-}
-
-impl TryFrom<v1::Refusal> for Refusal {
-    type Error = Invalid;
-
-    fn try_from(wire: v1::Refusal) -> Result<Self, Invalid> {
-        bounds::at_most("culprits", "culprits", wire.culprits.len(), CULPRITS_MAX)?;
-        let short_by = unsigned("short_by", wire.short_by)?;
-        Ok(Self {
-            kind: RefusalKind::known("kind", wire.kind)?,
-            reason: RefusalReason::known("reason", wire.reason)?,
-            claim: ((wire.placement, wire.claim) != (WHOLE, WHOLE)).then_some((wire.placement, wire.claim)),
-            // A refusal of the whole is about no job.
-            job: if wire.job == 0 { JobId::default() } else { bounds::job("job", wire.job)? },
-            group: bounds::group("group", wire.group)?,
-            task: wire.task,
-            machine: wire.machine,
-            short: resource("resource", wire.resource)?.map(|resource| (resource, short_by)),
-            culprits: each("culprits", wire.culprits, Culprit::try_from)?,
-            culprits_total: unsigned("culprits_total", wire.culprits_total)?,
-            short_device: match &*wire.device {
-                "" => None,
-                kind => {
-                    let millis = unsigned("device_short_by_millis", wire.device_short_by_millis)?;
-                    Some((names::attribute("device", kind)?, millis))
-                }
-            },
-            port: match bounds::narrow("port", wire.port, u64::from(u16::MAX))? {
-                0 => None,
-                port => Some(port),
-            },
-        })
-    }
-}
-
-impl From<&Culprit> for v1::Culprit {
-    fn from(culprit: &Culprit) -> Self {
-        Self {
-            revision: culprit.revision.0,
-            session: culprit.transaction.map_or(0, |id| id.session.0),
-            number: culprit.transaction.map_or(0, |id| id.number),
-            scheduler: culprit.scheduler.to_string(),
-            event: culprit.event.to_string(),
-            amount: signed(culprit.amount),
-            allocation: culprit.allocation.map_or(0, AllocationId::to_bits),
-        }
-    }
-}
-
-impl TryFrom<v1::Culprit> for Culprit {
-    type Error = Invalid;
-
-    fn try_from(wire: v1::Culprit) -> Result<Self, Invalid> {
-        let allocation = (wire.allocation > 0).then(|| bounds::allocation("allocation", wire.allocation));
-        let text = |field: &str, text: &str| -> Result<Arc<str>, Invalid> { names::text(field, text, NAME_BYTES_MAX) };
-        let transaction = TransactionId { session: SessionId(wire.session), number: wire.number };
-        Ok(Self {
-            revision: Revision(wire.revision),
-            transaction: (wire.session > 0).then_some(transaction),
-            scheduler: text("scheduler", &wire.scheduler)?,
-            event: text("event", &wire.event)?,
-            amount: unsigned("amount", wire.amount)?,
-            allocation: allocation.transpose()?,
-        })
-    }
 }
