@@ -188,19 +188,23 @@ impl Metrics {
                 self.claims.get_or_create(&labels).inc_by(granted);
             }
         }
+        let mut sums: BTreeMap<(&Arc<str>, &'static str), u64> = BTreeMap::new();
+        for (lost, refusal) in losses.iter().flat_map(|lost| lost.refusals.iter().map(move |refusal| (lost, refusal))) {
+            *sums.entry((&lost.scheduler, kind(refusal.kind()))).or_default() += 1;
+        }
+        for ((scheduler, kind), claims) in sums {
+            let labels = ClaimLabels { scheduler: self.name(scheduler), outcome: "refused", kind };
+            self.claims.get_or_create(&labels).inc_by(claims);
+        }
         losses.iter().for_each(|lost| self.lost(lost));
     }
 
     fn lost(&self, lost: &Losses) {
-        let scheduler = self.name(&lost.scheduler);
-        for refusal in &lost.refusals {
-            let labels = ClaimLabels { scheduler: scheduler.clone(), outcome: "refused", kind: kind(refusal.kind()) };
-            self.claims.get_or_create(&labels).inc();
-        }
         if let Some(divergence) = &lost.divergence {
             self.divergences.inc_by(divergence.claims);
         }
         let Some(note) = &lost.conflicts else { return };
+        let scheduler = self.name(&lost.scheduler);
         self.staleness.observe(f64::from(u32::try_from(note.staleness_revisions).unwrap_or(u32::MAX)));
         for loss in &note.losses {
             let labels = ConflictLabels {
