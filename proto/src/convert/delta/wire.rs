@@ -82,6 +82,8 @@ pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) 
 
 /// Numbers below are a byte.
 const ONE_BYTE_END: u64 = 1 << 7;
+/// Numbers below are one byte or two.
+const TWO_BYTES_END: u64 = 1 << 14;
 /// Numbers below are written as half a word.
 const HALF_WORD_END: u64 = 1 << 28;
 /// Numbers below are written as a word.
@@ -110,6 +112,13 @@ fn half_word(number: u32) -> (u32, usize) {
     (eighths | follow, bytes)
 }
 
+/// The same of a number below [`TWO_BYTES_END`], as machines and tasks of most cells have.
+fn two_bytes(number: u16) -> ([u8; 2], usize) {
+    let more = u16::from(u64::from(number) >= ONE_BYTE_END);
+    let word = number & 0x7f | more << 7 | number >> 7 << 8;
+    (word.to_le_bytes(), 1 + usize::from(more))
+}
+
 /// A packed column, measured once: a field, its numbers, all bits that some of them has, and their bytes.
 pub(in super::super) struct Column<I> {
     field: u8,
@@ -123,8 +132,13 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     pub(in super::super) fn new(field: u8, numbers: I) -> Self {
         let (bits, count) = numbers.clone().fold((0, 0), |(bits, count), number| (bits | number.into(), count + 1));
         // Many columns are of states and the like.
-        let bytes =
-            if bits < ONE_BYTE_END { count } else { numbers.clone().map(|number| varint_bytes(number.into())).sum() };
+        let bytes = match bits {
+            0..ONE_BYTE_END => count,
+            ONE_BYTE_END..TWO_BYTES_END => {
+                count + numbers.clone().map(|number| usize::from(number.into() >= ONE_BYTE_END)).sum::<usize>()
+            }
+            _ => numbers.clone().map(|number| varint_bytes(number.into())).sum(),
+        };
         Self { field, numbers, bits, bytes }
     }
 
@@ -169,12 +183,20 @@ impl<N: Into<u64>, I: Iterator<Item = N> + Clone> Column<I> {
     }
 
     /// Writes numbers, all of whose bits are below [`WORD_END`], where there is room for a word more than they take.
-    #[allow(clippy::cast_possible_truncation, reason = "takes numbers of one byte")]
+    #[allow(clippy::cast_possible_truncation, reason = "takes as many bits as all numbers have")]
     fn put_words(self, room: &mut [u8]) {
         if self.bits < ONE_BYTE_END {
             return room.iter_mut().zip(self.numbers).for_each(|(byte, number)| *byte = number.into() as u8);
         }
         let mut at = 0;
+        if self.bits < TWO_BYTES_END {
+            for number in self.numbers {
+                let (word, bytes) = two_bytes(number.into() as u16);
+                room[at..at + 2].copy_from_slice(&word);
+                at += bytes;
+            }
+            return;
+        }
         if self.bits < HALF_WORD_END {
             for number in self.numbers {
                 let (word, bytes) = half_word(number.into() as u32);
