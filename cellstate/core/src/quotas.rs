@@ -139,18 +139,27 @@ impl QuotaUse {
         if !self.any() {
             return;
         }
-        // Many of those who leave together had the same.
-        for alike in leavers.chunk_by(|left, right| (left.job_slot, left.shape) == (right.job_slot, right.shape)) {
-            let (Some(one), shapes) = (alike.first(), cell.shapes()) else { continue };
-            if let Some(place) = self.place_of(one.job_slot) {
-                let shape = shapes.get(one.shape as usize).copied().unwrap_or_default();
-                self.sums[place as usize].take(&shape, alike.len());
+        let mut alike = Alike::default();
+        for leaver in leavers {
+            if let Some(place) = self.place_of(leaver.job_slot)
+                && let Some(whole) = alike.add(place, leaver.shape)
+            {
+                self.take(whole, cell);
             }
         }
+        self.take(alike, cell);
         for (job, _) in &delta.holds {
             if let (Some(hold), Some(place)) = (cell.hold(*job), self.place_of(job.slot)) {
                 self.sums[place as usize].take(&hold.resources, hold.machines.len());
             }
+        }
+    }
+
+    fn take(&mut self, alike: Alike, cell: &Cell) {
+        if let (Some(sum), Some(shape)) =
+            (self.sums.get_mut(alike.place as usize), cell.shapes().get(alike.shape as usize))
+        {
+            sum.take(shape, usize::try_from(alike.times).expect("none was counted off"));
         }
     }
 
@@ -195,6 +204,28 @@ impl QuotaUse {
     }
 }
 
+/// Amounts of one namespace and shape, gathered while one after the other is: most cells have few of both, and a sum in 128 bits is dear.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Alike {
+    /// Of the namespace, in `QuotaUse`.
+    pub(crate) place: u32,
+    pub(crate) shape: u32,
+    pub(crate) times: i64,
+}
+
+impl Alike {
+    /// Gathers one more. What is whole, because another one follows, is given back: to be summed.
+    #[inline]
+    pub(crate) fn add(&mut self, place: u32, shape: u32) -> Option<Self> {
+        if (self.place, self.shape) == (place, shape) {
+            self.times += 1;
+            return None;
+        }
+        let whole = std::mem::replace(self, Self { place, shape, times: 1 });
+        (whole.times != 0).then_some(whole)
+    }
+}
+
 /// An allocation that is active, and leaves or ends with a delta: what is counted of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaver {
@@ -212,7 +243,7 @@ pub(crate) fn collect_leavers(delta: &Delta, cell: &Cell, leavers: &mut Vec<Leav
             leavers.push(Leaver { job_slot, group_row, machine, shape });
         }
     };
-    let active = |slot: &u32| cell.status(*slot).state.is_active();
+    let active = |slot: &u32| cell.is_active(*slot);
     let moves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
     moves.clone().filter(active).for_each(&mut add);
     // Hardly ever does one delta make somebody leave and end, or end without having left.
@@ -242,5 +273,20 @@ impl Core {
         let mut delta = self.draft(now);
         delta.quotas.push((namespace.clone(), limit));
         Ok(Verdict::Change(accepted(0, 0), delta))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_is_all_that_was_given_whatever_its_order() {
+        let given = [(0, 0), (0, 0), (1, 0), (1, 2), (1, 2), (0, 0)];
+        let (mut alike, mut sums) = (Alike::default(), BTreeMap::<(u32, u32), i64>::new());
+        let mut sum = |whole: Alike| *sums.entry((whole.place, whole.shape)).or_default() += whole.times;
+        given.iter().filter_map(|&(place, shape)| alike.add(place, shape)).for_each(&mut sum);
+        sum(alike);
+        assert_eq!(sums, BTreeMap::from([((0, 0), 3), ((1, 0), 1), ((1, 2), 2)]));
     }
 }

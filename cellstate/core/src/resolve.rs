@@ -16,7 +16,7 @@ use crate::job_events::JobEvents;
 use crate::names::Names;
 use crate::newcomers::Newcomers;
 use crate::promised::Promised;
-use crate::quotas::QuotaUse;
+use crate::quotas::{Alike, QuotaUse};
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
@@ -177,7 +177,7 @@ impl<'a> Resolver<'a> {
         let victims = self.promised.specials.victims_since(before.specials).iter();
         let gave: Vec<_> =
             victims.filter_map(|&victim| rows.get(victim)).map(|row| (row.job_slot, row.shape)).collect();
-        gave.into_iter().for_each(|(job_slot, shape)| self.give_back(job_slot, shape, -1));
+        gave.into_iter().for_each(|(job_slot, shape)| self.give_back_of(job_slot, shape, -1));
         self.promised.specials.go_back(before.specials);
         self.rules.take_back(self.cell, before.attempts);
     }
@@ -242,8 +242,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
-        // Those who leave one after the other from one job had the same, most often: its namespace gets it at once.
-        let mut alike = (u32::MAX, u32::MAX, 0);
+        let mut alike = Alike::default();
         for (position, &id) in (0..).zip(&txn.stops) {
             if position % WARM_AHEAD == 0 {
                 let next = txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot);
@@ -251,7 +250,7 @@ impl<'a> Resolver<'a> {
                 self.promised.warm_stops(next);
             }
             let row = self.cell.allocation_rows().get(id.slot).filter(|row| row.generation == id.generation);
-            let Some(row) = row.filter(|_| self.cell.status(id.slot).state.is_active()) else {
+            let Some(row) = row.filter(|_| self.cell.is_active(id.slot)) else {
                 resolution.idle_stops.push(position);
                 continue;
             };
@@ -265,22 +264,22 @@ impl<'a> Resolver<'a> {
             } else if self.promised.stop(id.slot) {
                 resolution.stops.push(id.slot);
                 self.count_off(row);
-                if (alike.0, alike.1) != (row.job_slot, row.shape) {
-                    self.give_back(alike.0, alike.1, alike.2);
-                    alike = (row.job_slot, row.shape, 0);
+                if let Some(place) = self.quotas.place_of(row.job_slot)
+                    && let Some(whole) = alike.add(place, row.shape)
+                {
+                    self.give_back(whole);
                 }
-                alike.2 += 1;
             } else {
                 resolution.idle_stops.push(position);
             }
         }
-        self.give_back(alike.0, alike.1, alike.2);
+        self.give_back(alike);
     }
 
     /// Somebody leaves with this transaction: its group has a task less, and its namespace room to claim.
     pub(crate) fn note_left(&mut self, row: &AllocationRow) {
         self.count_off(row);
-        self.give_back(row.job_slot, row.shape, 1);
+        self.give_back_of(row.job_slot, row.shape, 1);
     }
 
     #[inline]
@@ -292,11 +291,17 @@ impl<'a> Resolver<'a> {
     }
 
     /// So many that were of one job and shape leave; they stay after all where negative.
-    #[inline]
-    fn give_back(&mut self, job_slot: u32, shape: u32, times: i64) {
-        let Some(place) = self.quotas.place_of(job_slot) else { return };
-        if let Some(shape) = self.cell.shapes().get(shape as usize) {
-            self.promised.given_back(place).add_times(shape, times);
+    fn give_back_of(&mut self, job_slot: u32, shape: u32, times: i64) {
+        if let Some(place) = self.quotas.place_of(job_slot) {
+            self.give_back(Alike { place, shape, times });
+        }
+    }
+
+    fn give_back(&mut self, alike: Alike) {
+        if alike.times != 0
+            && let Some(shape) = self.cell.shapes().get(alike.shape as usize)
+        {
+            self.promised.given_back(alike.place).add_times(shape, alike.times);
         }
     }
 

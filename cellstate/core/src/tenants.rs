@@ -47,7 +47,7 @@ impl Tenants {
     /// Slots of those that are not leaving.
     pub(crate) fn active_on(&mut self, cell: &Cell, ring: &Ring, machine: u32) -> Vec<u32> {
         let mut slots = self.live_on(cell, ring, machine);
-        slots.retain(|&slot| cell.status(slot).state.is_active());
+        slots.retain(|&slot| cell.is_active(slot));
         slots
     }
 
@@ -62,7 +62,7 @@ impl Tenants {
         let machines = cell.machine_slots().len() as usize;
         let live = || {
             let rows = cell.allocation_rows().iter().zip(cell.statuses().iter()).zip(0_u32..);
-            let live = rows.filter(|((_, status), _)| status.state().is_live());
+            let live = rows.filter(|((_, status), _)| status.is_live());
             live.map(|((row, _), slot)| (row.machine as usize, slot))
         };
         self.starts.clear();

@@ -114,12 +114,48 @@ const STATES: [AllocationState; 16] = {
     states
 };
 
+/// A bit for each active state, and for each live one: a byte is judged by a shift, without looking its state up.
+const ACTIVE: u16 = {
+    let (mut bits, mut number) = (0, 0);
+    while number < STATES.len() {
+        bits |= (STATES[number].is_active() as u16) << number;
+        number += 1;
+    }
+    bits
+};
+const LIVE: u16 = {
+    let (mut bits, mut number) = (0, 0);
+    while number < STATES.len() {
+        bits |= (STATES[number].is_live() as u16) << number;
+        number += 1;
+    }
+    bits
+};
+
 impl StatusByte {
     /// Where the allocation stands.
     #[must_use]
     #[inline]
     pub const fn state(self) -> AllocationState {
         STATES[(self.0 & 15) as usize]
+    }
+
+    /// Whether [`AllocationState::is_active`] holds of its state.
+    #[must_use]
+    #[inline]
+    pub const fn is_active(self) -> bool {
+        self.is_among(ACTIVE)
+    }
+
+    /// Whether [`AllocationState::is_live`] holds of its state.
+    #[must_use]
+    #[inline]
+    pub const fn is_live(self) -> bool {
+        self.is_among(LIVE)
+    }
+
+    const fn is_among(self, states: u16) -> bool {
+        states >> (self.0 & 15) & 1 == 1
     }
 
     /// All that it says.
@@ -230,5 +266,21 @@ impl AllocationExtra {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_judged_as_its_state_is() {
+        for state in AllocationState::ALL {
+            for ready in [false, true] {
+                let byte = StatusByte::from(AllocationStatus { state, ready });
+                assert_eq!(byte.status(), AllocationStatus { state, ready });
+                assert_eq!((byte.is_active(), byte.is_live()), (state.is_active(), state.is_live()), "{state:?}");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
     AllocationRow, AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, MachineState, Move,
-    Resources, Revision, Room, Session, SessionChange, SessionId, TaskChange, TaskState,
+    Resources, Revision, Room, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
 };
 
 /// How far behind the last row of machines, jobs, groups or allocations a delta may name one. Whoever gives rows out takes the next
@@ -334,10 +334,10 @@ impl Cell {
 
     /// Puts another status in the place of a live one, which it gives.
     #[inline]
-    fn change_status(&mut self, slot: u32, status: AllocationStatus) -> Result<AllocationState, FoldError> {
-        let found = self.statuses.there_mut(slot).filter(|found| found.state().is_live());
+    fn change_status(&mut self, slot: u32, status: AllocationStatus) -> Result<StatusByte, FoldError> {
+        let found = self.statuses.there_mut(slot).filter(|found| found.is_live());
         match found.map(|found| std::mem::replace(found, status.into())) {
-            Some(before) => Ok(before.state()),
+            Some(before) => Ok(before),
             None => self.fault(Subject::AllocationSlot(slot), "changes, and is not live"),
         }
     }

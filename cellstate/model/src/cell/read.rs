@@ -247,6 +247,13 @@ impl Cell {
         self.statuses.get(slot).map_or_else(AllocationStatus::default, |byte| byte.status())
     }
 
+    /// Whether the allocation in a slot is active; none is beyond the last one.
+    #[must_use]
+    #[inline]
+    pub fn is_active(&self, slot: u32) -> bool {
+        self.statuses.get(slot).is_some_and(|byte| byte.is_active())
+    }
+
     /// What counts of the row in a slot: of a free one the generation alone.
     #[must_use]
     pub fn allocation_image(&self, slot: u32) -> Option<(AllocationRow, AllocationStatus)> {
@@ -323,7 +330,7 @@ impl Cell {
             let Some(row) = self.allocations.get(slot) else { continue };
             self.machines.prefetch(row.machine);
             // The task of one that is leaving has another one already, or waits for it.
-            if self.status(slot).state.is_active() {
+            if self.is_active(slot) {
                 self.warm_task(row);
             }
         }
