@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine};
 
+use crate::lifecycle::WARM_AHEAD;
 use crate::quotas::Leaver;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
@@ -74,6 +75,15 @@ impl Rules {
         self.counts.get(group_row as usize)?.as_deref().map(|counted| &counted.counts)
     }
 
+    /// Brings what is counted for these tasks, by group and machine, into the cache: tables of all groups are larger than it.
+    pub(crate) fn warm(&self, tasks: impl Iterator<Item = (u32, u32)>) {
+        for (group_row, machine) in tasks {
+            if let Some(counts) = self.counts(group_row) {
+                counts.warm(machine);
+            }
+        }
+    }
+
     /// Tries so many tasks more on a machine, for the transaction that is being resolved.
     pub(crate) fn attempt(&mut self, cell: &Cell, group_row: u32, machine: u32, tasks: i64) {
         self.bump(cell, group_row, machine, tasks);
@@ -110,7 +120,10 @@ impl Rules {
     /// Notes who leaves with a delta: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, leavers: &[Leaver], cell: &Cell) {
         if self.counted > 0 {
-            leavers.iter().for_each(|leaver| self.bump(cell, leaver.group_row, leaver.machine, -1));
+            for leavers in leavers.chunks(WARM_AHEAD) {
+                self.warm(leavers.iter().map(|leaver| (leaver.group_row, leaver.machine)));
+                leavers.iter().for_each(|leaver| self.bump(cell, leaver.group_row, leaver.machine, -1));
+            }
         }
         for change in &delta.jobs {
             if let JobChange::Put { job, .. } = change
@@ -157,6 +170,7 @@ impl Rules {
         self.moving.clear();
         for grants in &delta.grants {
             if self.counts(grants.group_row).is_some() {
+                self.warm(grants.machines.iter().map(|&machine| (grants.group_row, machine)));
                 grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
             }
         }

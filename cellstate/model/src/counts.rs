@@ -99,6 +99,12 @@ impl GroupCounts {
         shape.per_machine > 0 || !shape.spread.is_empty()
     }
 
+    /// Brings what is counted for a machine into the cache.
+    #[inline]
+    pub fn warm(&self, machine: u32) {
+        self.machines.warm(machine);
+    }
+
     /// So many tasks more on a machine; fewer where negative. `shape` is always that of the same group.
     pub fn add(&mut self, cell: &Cell, shape: &GroupShape, machine: u32, tasks: i64) {
         if shape.per_machine > 0 {

@@ -32,6 +32,14 @@ impl Tally {
         }
     }
 
+    /// Brings the place of a number into the cache.
+    #[inline]
+    pub(crate) fn warm(&self, number: u32) {
+        if !self.places.is_empty() {
+            crate::prefetch::prefetch(&self.places[self.home(number.wrapping_add(1))]);
+        }
+    }
+
     /// Counts a number so many times more; fewer where negative. The number of no row, `u32::MAX`, is not counted.
     pub(crate) fn add(&mut self, number: u32, by: i32) {
         let key = number.wrapping_add(1);
