@@ -35,12 +35,26 @@ struct Terms<'a> {
     shares: bool,
     /// Devices or ports are declared, or victims are named.
     asks_for_more: bool,
+    /// Nothing of all this: room on a machine of these classes is all that a claim needs.
+    asks_for_room_alone: bool,
     victims: Victims,
     /// Victims that the scheduler named and may not evict.
     spared: Victims,
 }
 
 impl Terms<'_> {
+    /// What a claim needs of a machine. `home`: that which the job's tasks share; `counts`: the group's tasks, by machine.
+    #[inline]
+    fn requirement<'a>(&'a self, home: Option<u32>, counts: Option<&'a GroupCounts>) -> Requirement<'a> {
+        Requirement {
+            resources: &self.need,
+            classes: self.classes.as_deref(),
+            home,
+            job: self.job.id,
+            special: self.is_special.then_some(Special { shape: self.shape, counts }),
+        }
+    }
+
     fn victims_on(&self, machine: u32) -> &[AllocationId] {
         self.victims.get(&machine).map_or(&[], Vec::as_slice)
     }
@@ -108,6 +122,7 @@ impl Resolver<'_> {
             named.is_empty() || cell.rights_of(&self.session.scheduler).evicts || planted::is(Bug::EvictsWithoutRight);
         let (victims, spared) = if evicts { (named, Victims::new()) } else { (Victims::new(), named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
+        let (is_special, shares) = (Special::is_needed_by(shape), job.shape.same_machine);
         Ok(Terms {
             job,
             group,
@@ -115,9 +130,10 @@ impl Resolver<'_> {
             shape,
             need: shape.resources,
             classes,
-            is_special: Special::is_needed_by(shape),
+            is_special,
             is_counted: GroupCounts::are_needed_by(shape),
-            shares: job.shape.same_machine,
+            shares,
+            asks_for_room_alone: !(is_special || shares) && victims.is_empty(),
             asks_for_more: !(shape.devices.is_empty() && shape.ports.is_empty() && victims.is_empty()),
             victims,
             spared,
@@ -158,7 +174,11 @@ impl Resolver<'_> {
         for claim in claims_of(placement) {
             if claim % WARM_AHEAD == 0 {
                 let next = claim as usize..placement.machines.len().min((claim + WARM_AHEAD) as usize);
-                cell.warm_claims(terms.group, &placement.machines[next.clone()], &placement.tasks[next]);
+                let machines = &placement.machines[next.clone()];
+                cell.warm_claims(terms.group, machines, &placement.tasks[next]);
+                if terms.is_counted {
+                    self.rules.warm(machines.iter().map(|&machine| (terms.group_row, machine)));
+                }
             }
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
             let extra = placement.extras.get(claim as usize).filter(|extra| !extra.asks_for_nothing());
@@ -280,19 +300,39 @@ impl Resolver<'_> {
         if victims.is_empty() {
             self.within_quota(&[])?;
         }
+        let (promised, claims) = self.promised.on(machine);
+        let live = row.map_or(0, |row| u32::from(row.allocations)) + claims;
+        // Most ask for room alone.
+        if terms.asks_for_room_alone && asked.extra.is_none() {
+            return match terms.requirement(None, None).obstacle_on(self.cell, machine, row, &promised) {
+                None if live < ALLOCATIONS_MAX => Ok(None),
+                obstacle => match full_or(self.beside_ended_holds(terms, machine, obstacle), live) {
+                    None => Ok(None),
+                    Some(obstacle) => Err(Trouble::Machine(obstacle)),
+                },
+            };
+        }
+        self.claim_beyond_room(txn, terms, asked, row, &promised, live)
+    }
+
+    /// The same for one that asks for more than room, or wants others to leave for it. `live`: allocations of the machine and claims that
+    /// were promised it.
+    #[inline(never)]
+    fn claim_beyond_room(
+        &mut self,
+        txn: &Transaction,
+        terms: &Terms<'_>,
+        asked: Claim<'_>,
+        row: Option<&MachineRow>,
+        promised: &Resources,
+        live: u32,
+    ) -> Result<Option<Box<GrantExtra>>, Trouble> {
+        let machine = asked.machine;
         let home = if terms.shares { terms.job.home.or_else(|| self.promised.home(terms.job.id.slot)) } else { None };
         let counts = if terms.is_counted { self.rules.counts(terms.group_row) } else { None };
-        let requirement = Requirement {
-            resources: &terms.need,
-            classes: terms.classes.as_deref(),
-            home,
-            job: terms.job.id,
-            special: terms.is_special.then_some(Special { shape: terms.shape, counts }),
-        };
-        let (promised, claims) = self.promised.on(machine);
-        let obstacle = requirement.obstacle_on(self.cell, machine, row, &promised);
-        let live = row.map_or(0, |row| u32::from(row.allocations));
-        let obstacle = full_or(self.beside_ended_holds(terms, machine, obstacle), live + claims);
+        let requirement = terms.requirement(home, counts);
+        let obstacle = requirement.obstacle_on(self.cell, machine, row, promised);
+        let obstacle = full_or(self.beside_ended_holds(terms, machine, obstacle), live);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
             None if !terms.is_special && alone => Ok(None),
@@ -313,7 +353,7 @@ impl Resolver<'_> {
                     self.obstacles.insert(machine, *obstacle);
                 }
                 let judged = judged?;
-                if !victims.is_empty() {
+                if !terms.victims_on(machine).is_empty() {
                     self.within_quota(&judged.victims)?;
                 }
                 Ok(self.keep(machine, judged))
@@ -422,7 +462,6 @@ impl Resolver<'_> {
     }
 
     /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way.
-    #[inline]
     fn beside_ended_holds(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
         if !self.promised.ends_holds() || !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
             return obstacle;
@@ -448,12 +487,15 @@ impl Resolver<'_> {
     }
 }
 
+/// As many allocations as a machine can have.
+const ALLOCATIONS_MAX: u32 = u16::MAX as u32;
+
 /// What stands in the way on a machine that has so many allocations. Room can be made on a full one, a place for one more not: who is
 /// taken over from is counted until its receipt.
 #[inline]
 fn full_or(obstacle: Option<Obstacle>, allocations: u32) -> Option<Obstacle> {
     match obstacle {
-        None | Some(Obstacle::NoRoom(_)) if allocations >= u16::MAX.into() => Some(Obstacle::Full),
+        None | Some(Obstacle::NoRoom(_)) if allocations >= ALLOCATIONS_MAX => Some(Obstacle::Full),
         obstacle => obstacle,
     }
 }

@@ -134,7 +134,11 @@ impl<'a> Consequences<'a> {
         if !leaving {
             self.end_task(row, state, exit_code, reason.as_deref());
         }
-        self.delta.ends.push(End { slot, state, exit_code, reason });
+        // Hardly any has a reason, and one that is passed on costs more than all the rest: it was written in halves, and is read as a whole.
+        self.delta.ends.push(End { slot, state, exit_code, reason: None });
+        if reason.is_some() {
+            self.delta.ends.last_mut().expect("it was pushed").reason = reason;
+        }
     }
 
     /// The receipt of a task that the cell does not know.

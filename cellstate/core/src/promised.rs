@@ -98,17 +98,21 @@ impl Promised {
     }
 
     /// Promised room on a machine, and how many claims were promised it.
-    #[inline]
+    #[allow(
+        clippy::inline_always,
+        reason = "what it gives stays in registers then, and takes a line of the cache otherwise"
+    )]
+    #[inline(always)]
     pub(crate) fn on(&self, machine: u32) -> (Resources, u32) {
         let Some(promise) = self.promise(machine) else { return (Resources::default(), 0) };
-        let mut resources = Resources::new(promise.cpu_millis.into(), promise.memory_bytes);
-        if !self.rest.is_empty()
-            && let Some(rest) = self.rest.get(&machine)
-        {
-            resources.disk_bytes = rest.disk_bytes;
-            resources.custom = rest.custom;
-        }
-        (resources, promise.claims)
+        let resources = Resources::new(promise.cpu_millis.into(), promise.memory_bytes);
+        (if self.rest.is_empty() { resources } else { self.with_rest(machine, resources) }, promise.claims)
+    }
+
+    #[cold]
+    fn with_rest(&self, machine: u32, resources: Resources) -> Resources {
+        let Some(rest) = self.rest.get(&machine) else { return resources };
+        Resources { disk_bytes: rest.disk_bytes, custom: rest.custom, ..resources }
     }
 
     /// Promises room on a machine. It was judged to fit, so the sums are bounded by its capacity.

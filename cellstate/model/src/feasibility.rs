@@ -120,8 +120,14 @@ impl Requirement<'_> {
         if fits && self.resources.is_plain() && !cell.has_holds() {
             return None;
         }
+        self.shortage_on(cell, slot, *promised)
+    }
+
+    /// Which room is short, of all that there is. By value: what is promised needs no place in memory while the hot row decides.
+    #[inline(never)]
+    fn shortage_on(&self, cell: &Cell, slot: u32, promised: Resources) -> Option<Obstacle> {
         let mut room = cell.room_for(slot, self.job);
-        room.take(promised);
+        room.take(&promised);
         room.shortage(self.resources).map(Obstacle::NoRoom)
     }
 
