@@ -119,8 +119,6 @@ pub enum Answer {
     Unchanged(Decision),
     /// Decided before, at this revision: the answer given then stands in the log.
     Repeated(Revision),
-    /// Not decided: it was only to be answered if it had been before.
-    NotRepeated,
 }
 
 /// A batch to be written.
@@ -360,17 +358,7 @@ impl<T> Committer<T> {
         }
     }
 
-    /// Whether a transaction would be decided now, instead of being told what became of it, or why nothing will.
-    fn is_new(&self, asked: &Asked) -> bool {
-        let Command::Commit(transaction, _) = &asked.request().command else { return true };
-        let session = self.core.cell().session(transaction.id.session);
-        session.is_some_and(|session| session.standing(transaction.id.number) == plenum_model::session::Standing::New)
-    }
-
     fn judge(&mut self, now: LogTime, asked: &Asked) -> Answer {
-        if asked.only_repeated && self.is_new(asked) {
-            return Answer::NotRepeated;
-        }
         if let Some(rejection) = room::too_much(self.core.cell(), asked, self.options.effect_bytes) {
             return Answer::Unchanged(Decision::Rejected(rejection));
         }

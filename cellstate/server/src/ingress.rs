@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use plenum_model::Revision;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::failure::Failure;
 use crate::commit::{Answer, Asked};
 use crate::publish::LoggedBatch;
 pub(crate) use queue::FairQueue;
@@ -32,6 +33,8 @@ pub(crate) enum Told {
     Outcome(Revision, Bytes),
     /// What is not in the batch that was just published: rejections, dry runs, repeated numbers.
     Other(Answered),
+    /// It was not queued.
+    Refused(Box<Failure>),
 }
 
 /// Who waits for an answer. Dropped without one, the asker learns that the outcome is unknown.
@@ -56,7 +59,7 @@ impl Reply {
                 // one thread and given back by another costs both.
                 let encoded = match &answered.answer {
                     Answer::Changed(_) => published.and_then(|batch| batch.outcome(answered.at)),
-                    Answer::Unchanged(_) | Answer::Repeated(_) | Answer::NotRepeated => None,
+                    Answer::Unchanged(_) | Answer::Repeated(_) => None,
                 };
                 let (told, spent) = match encoded {
                     Some(encoded) => (Told::Outcome(answered.at, encoded), Some(answered.answer)),

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use plenum_history::History;
 use plenum_journal::{Keeper, ReadError};
 use plenum_model::planted::{self, Bug};
+use plenum_model::session::Standing;
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
@@ -30,6 +31,17 @@ use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// How long a picture is waited for where it is of use only if it is there.
+const AT_HAND: Duration = Duration::from_millis(100);
+
+/// A request that was not queued.
+pub(crate) struct Refused {
+    pub(crate) reply: Reply,
+    pub(crate) failure: Failure,
+    /// What was asked, where it was refused for want of room.
+    pub(crate) asked: Option<Asked>,
+}
 
 /// How often it is told that none could be made.
 const TOLD_PAUSE: Duration = Duration::from_secs(10);
@@ -261,30 +273,34 @@ impl Shared {
     /// a frame of the log holds.
     pub(crate) fn submit(&self, asked: Asked, reply: Reply) -> Result<(), Failure> {
         self.check_size(&asked)?;
-        self.submit_all(std::iter::once((asked, reply))).pop().map_or(Ok(()), |(_, failure)| Err(failure))
+        self.submit_all(std::iter::once((asked, reply))).pop().map_or(Ok(()), |refused| Err(refused.failure))
     }
 
-    /// Queues requests of checked size, in this order, for which the queue is locked once. Gives who waits for those that were refused.
-    /// While there is no room on the disk that is all but transactions: such a one may have been decided before, and who asks again was
-    /// perhaps not told.
-    pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, Failure)> {
-        let queue = |requests: &mut dyn Iterator<Item = (Asked, Reply)>| {
-            let refused = self.ingress.push_all(requests).into_iter();
-            refused.map(|(reply, refused)| (reply, failure_of(refused))).collect::<Vec<_>>()
-        };
-        let mut requests = requests;
-        let Err(failure) = self.check_disk() else { return queue(&mut requests) };
-        let mut refused = Vec::new();
-        let mut repeated = requests.filter_map(|(asked, reply)| match asked.if_repeated() {
-            Some(asked) => Some((asked, reply)),
-            None => {
-                refused.push((reply, failure.clone()));
-                None
+    /// Queues requests of checked size, in this order, for which the queue is locked once. Gives those that were refused.
+    pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<Refused> {
+        if let Err(failure) = self.check_disk() {
+            let refused = |(asked, reply)| Refused { reply, failure: failure.clone(), asked: Some(asked) };
+            return requests.map(refused).collect();
+        }
+        let refused = self.ingress.push_all(requests).into_iter();
+        refused.map(|(reply, refused)| Refused { reply, failure: failure_of(refused), asked: None }).collect()
+    }
+
+    /// The answer to a transaction that is refused for want of room, if the same was decided before under its number: who asks again was
+    /// perhaps not told. It is looked for in the durable cell, and only if that is at hand: the resolver may wait for room itself.
+    pub(crate) async fn decided_before(&self, asked: &Asked) -> Option<Answered> {
+        let Command::Commit(transaction, digest) = &asked.request().command else { return None };
+        let cell = self.snapshot_of(self.durable_revision());
+        let cell = tokio::time::timeout(AT_HAND, cell).await.ok()?;
+        let session = cell.session(transaction.id.session)?;
+        match session.standing(transaction.id.number) {
+            Standing::Decided(decided)
+                if decided.digest == *digest && transaction.incarnation == self.identity.incarnation =>
+            {
+                Some(Answered { at: cell.revision(), answer: Answer::Repeated(decided.revision) })
             }
-        });
-        let full = queue(&mut repeated);
-        refused.extend(full);
-        refused
+            _ => None,
+        }
     }
 
     /// A request is refused while there is no room on the disk.
@@ -352,8 +368,6 @@ impl Shared {
             Answer::Changed(decision) => Ok(Decided { at: answered.at, decision, changed: true }),
             Answer::Unchanged(decision) => Ok(Decided { at: answered.at, decision, changed: false }),
             Answer::Repeated(at) => Ok(Decided { at, decision: self.read_back(at).await?, changed: false }),
-            // There may be room again by now.
-            Answer::NotRepeated => Err(self.check_disk().err().unwrap_or_else(Failure::was_read_only)),
         }
     }
 

@@ -259,7 +259,6 @@ impl Server {
         world.books.answered(at)?;
         let (at, decision) = match answer {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
-            Answer::NotRepeated => unreachable!("nobody asks so: the simulated cell is never read-only"),
             Answer::Repeated(first) => {
                 world.tally.repeated += 1;
                 (first, self.read_back(world, first)?)

@@ -21,7 +21,7 @@ use super::stream::{HANDFULS_MAX, Out, Owner, Watcher, unreadable};
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
 use crate::sessions::Owner as SessionOwner;
-use crate::shared::Shared;
+use crate::shared::{Refused, Shared};
 
 /// Messages down.
 type Responses = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
@@ -68,8 +68,15 @@ impl CellService {
         self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
-        self.shared.submit(asked, crate::ingress::Reply::Once(sender))?;
-        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        self.shared.check_size(&asked)?;
+        let request = (asked, crate::ingress::Reply::Once(sender));
+        let answered = match self.shared.submit_all(std::iter::once(request)).pop() {
+            None => receiver.await.map_err(|_| Failure::outcome_unknown())?,
+            Some(Refused { failure, asked: None, .. }) => return Err(failure.into()),
+            Some(Refused { failure, asked: Some(asked), .. }) => {
+                self.shared.decided_before(&asked).await.ok_or(failure)?
+            }
+        };
         match self.shared.decision(answered).await?.decision {
             Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),

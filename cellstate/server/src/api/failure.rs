@@ -68,12 +68,6 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "READ_ONLY", low.to_string()).retry(Duration::from_secs(1))
     }
 
-    /// The disk was nearly full when it was asked, and is not any more.
-    pub(crate) fn was_read_only() -> Self {
-        let message = "the cell was read-only when this was asked, and is not any more; ask again";
-        Self::new(Code::ResourceExhausted, "READ_ONLY", message).retry(Duration::from_millis(10))
-    }
-
     /// It was meant for another cell than this one.
     pub(super) fn other_cell(own: &[u8]) -> Self {
         let own = hexadecimal(own);

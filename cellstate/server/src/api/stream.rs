@@ -22,7 +22,7 @@ use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
-use crate::shared::{Decided, Shared};
+use crate::shared::{Decided, Refused, Shared};
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
@@ -227,11 +227,19 @@ impl Watcher {
         }
         self.taken_bytes = 0;
         self.outstanding += taken.len();
-        for (reply, failure) in self.shared.submit_all(taken.into_iter()) {
-            self.outstanding -= 1;
-            if let Reply::Session { number, .. } = reply {
-                self.sync.error(Revision(0), error(number, &failure));
+        let mut without_room = Vec::new();
+        for refused in self.shared.submit_all(taken.into_iter()) {
+            if refused.asked.is_some() {
+                without_room.push(refused);
+                continue;
             }
+            self.outstanding -= 1;
+            if let Reply::Session { number, .. } = refused.reply {
+                self.sync.error(Revision(0), error(number, &refused.failure));
+            }
+        }
+        if !without_room.is_empty() {
+            tokio::spawn(tell_what_was_decided(self.shared.clone(), without_room));
         }
     }
 
@@ -340,6 +348,7 @@ impl Watcher {
         self.outstanding -= 1;
         let answered = match told {
             Told::Outcome(at, encoded) => return self.sync.outcome(at, encoded),
+            Told::Refused(failure) => return self.refuse(number, &failure),
             Told::Other(answered) => answered,
         };
         match self.shared.decision(answered).await {
@@ -358,6 +367,18 @@ impl Watcher {
 
     fn refuse(&mut self, number: u64, failure: &Failure) {
         self.sync.error(Revision(0), error(number, failure));
+    }
+}
+
+/// Answers transactions for which there is no room, in their order: those that were decided before with their outcomes.
+async fn tell_what_was_decided(shared: Arc<Shared>, refused: Vec<Refused>) {
+    for Refused { reply, failure, asked } in refused {
+        let Reply::Session { number, to } = reply else { continue };
+        let before = match &asked {
+            Some(asked) => shared.decided_before(asked).await,
+            None => None,
+        };
+        drop(to.send((number, before.map_or_else(|| Told::Refused(Box::new(failure)), Told::Other))));
     }
 }
 

@@ -14,8 +14,6 @@ pub const SERVER: &str = "server";
 pub struct Asked {
     request: Request,
     pub(super) encoded: Bytes,
-    /// Only to be answered if it was decided before: the cell takes no changes.
-    pub(super) only_repeated: bool,
 }
 
 impl Asked {
@@ -23,7 +21,7 @@ impl Asked {
     #[must_use]
     pub fn new(request: Request) -> Self {
         let encoded = plenum_proto::command::encode(&request);
-        Self { request, encoded, only_repeated: false }
+        Self { request, encoded }
     }
 
     /// A transaction that came in as these bytes: checked, and logged as it came. Not for the resolver's thread.
@@ -43,19 +41,13 @@ impl Asked {
         transaction: &Bytes,
     ) -> Self {
         let encoded = plenum_proto::command::encode_commit(principal, namespace, transaction);
-        let request = Request { principal: principal.clone(), namespace: namespace.clone(), command };
-        Self { request, encoded, only_repeated: false }
+        Self { request: Request { principal: principal.clone(), namespace: namespace.clone(), command }, encoded }
     }
 
     /// A request of the server itself.
     #[must_use]
     pub fn by_server(command: Command) -> Self {
         Self::new(Request { principal: Arc::from(SERVER), namespace: Arc::from(""), command })
-    }
-
-    /// The same transaction, to be answered only if it was decided before; `None` of anything else, which has no number.
-    pub(crate) fn if_repeated(self) -> Option<Self> {
-        matches!(self.request.command, Command::Commit(..)).then_some(Self { only_repeated: true, ..self })
     }
 
     /// What is asked.

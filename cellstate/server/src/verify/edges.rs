@@ -129,7 +129,7 @@ impl Play {
                         Answer::Unchanged(Decision::Rejected(rejection)) => {
                             told.1 += u32::from(rejection.message.contains("bytes in the log"));
                         }
-                        Answer::Unchanged(_) | Answer::Repeated(_) | Answer::NotRepeated => {}
+                        Answer::Unchanged(_) | Answer::Repeated(_) => {}
                     }
                 }
                 Output::Publish(_) | Output::Snapshot(_) => {}

@@ -158,6 +158,6 @@ async fn a_repeated_number_gets_its_outcome_also_while_the_cell_takes_no_changes
     assert_eq!(crate::client::code(&cell.commit(second.clone()).await.unwrap_err()), "READ_ONLY");
     // Not another transaction under the same number.
     let other = v1::Transaction { number: 1, ..second };
-    assert_eq!(session.commit(other).await.unwrap_err().code, "NUMBER_REUSED");
+    assert_eq!(session.commit(other).await.unwrap_err().code, "READ_ONLY");
     server.shutdown().await.unwrap();
 }
