@@ -205,6 +205,11 @@ impl Hub {
         self.leases.lock().is_held_by_another(machine, instance)
     }
 
+    /// True while the machine's lease runs and no agent has spoken since the server started.
+    pub(crate) fn awaits_its_holder(&self, machine: MachineId) -> bool {
+        self.leases.lock().awaits_its_holder(machine)
+    }
+
     /// An instance follows: it holds the machine's lease from now on, unless another one does. False in that case.
     pub(crate) fn hold(&self, machine: MachineId, epoch: u32, instance: &str) -> bool {
         let mut leases = self.leases.lock();

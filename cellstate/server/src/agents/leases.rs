@@ -117,6 +117,13 @@ impl Leases {
         known.is_some_and(|lease| lease.is_of_another(instance))
     }
 
+    /// True while the machine's lease runs and no agent has spoken since the server started.
+    #[must_use]
+    pub fn awaits_its_holder(&self, machine: MachineId) -> bool {
+        let known = self.known(machine.slot).filter(|lease| lease.generation == machine.generation);
+        known.is_some_and(|lease| lease.holder.is_none())
+    }
+
     /// An instance speaks for a machine in this epoch: it holds the lease from now on, unless one does already.
     pub fn hold(&mut self, machine: MachineId, epoch: u32, instance: &str) {
         let known = self.by_slot.get_mut(machine.slot as usize);

@@ -94,6 +94,17 @@ impl AgentsService {
         Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message))
     }
 
+    /// Whether a machine is served by another agent than this instance, which has seen so much of a cell.
+    ///
+    /// After a start of the server nobody knows whose it is. What it runs is not of an agent that was never in this cell: all of it would have
+    /// failed for want of a trace.
+    fn is_anothers(&self, cell: &Cell, machine: MachineId, instance: &str, seen: u64) -> bool {
+        let hub = &self.shared.hub;
+        let is_newcomer = seen == 0 && !instance.is_empty();
+        hub.is_held_by_another(machine, instance)
+            || is_newcomer && hub.awaits_its_holder(machine) && runs_something(cell, machine)
+    }
+
     /// The answer to an agent that is to ask again, knowing of this revision.
     fn register_again(&self, revision: Revision) -> v1::RegisterResponse {
         v1::RegisterResponse {
@@ -223,6 +234,12 @@ fn leave_out_known(cell: &Cell, command: &mut Command) {
     inventory.retain(|item| !is_known(item));
 }
 
+/// Whether something runs on a machine, known to the cell or not.
+fn runs_something(cell: &Cell, machine: MachineId) -> bool {
+    cell.machine_row(machine.slot).is_some_and(|row| row.allocations > 0)
+        || cell.unknown_on(machine.slot).next().is_some()
+}
+
 fn taken(name: &str) -> Failure {
     let message = format!(
         "machine {name} is served by an agent with another directory, and its lease is alive; give this one another --name, \
@@ -255,7 +272,7 @@ impl v1::agents_server::Agents for AgentsService {
         let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;
         let cell = self.shared.snapshot().await;
         let known = cell.machine_named(&machine.name).map(|known| (known.id, known.epoch));
-        if known.is_some_and(|(id, _)| hub.is_held_by_another(id, &instance)) {
+        if known.is_some_and(|(id, _)| self.is_anothers(&cell, id, &instance, wire.revision)) {
             return Err(taken(&machine.name).into());
         }
         let name = machine.name.clone();

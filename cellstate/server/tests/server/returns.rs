@@ -221,6 +221,56 @@ async fn cpu_taken(channel: &Channel) -> i64 {
     listed(channel).await.allocated.unwrap().cpu_millis
 }
 
+/// A second agent of the same name waited for the first one's lease. After a start of the server it was sometimes the first to speak: the machine
+/// was its own, and all that ran there had failed, as it had no trace of it.
+#[tokio::test]
+async fn after_a_start_of_the_server_what_a_machine_runs_is_not_a_newcomers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.lease = Duration::from_millis(700);
+    quick.settings.lease_margin = Duration::from_millis(50);
+    let ask = async |server: &Handle, instance: &str, revision: u64| {
+        let request = v1::RegisterRequest {
+            machine: Some(machine("boot-1", Vec::new())),
+            instance: instance.to_owned(),
+            revision,
+            incarnation: u64::from(revision > 0),
+            ..Default::default()
+        };
+        AgentsClient::new(connect(server).await).register(request).await.map(tonic::Response::into_inner)
+    };
+    let server = Server::start(quick.clone()).await.unwrap();
+    let first = ask(&server, "first", 0).await.unwrap();
+    let channel = connect(&server).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    assert_eq!(session.commit(transaction).await.unwrap().granted, 1);
+    drop(session);
+    server.shutdown().await.unwrap();
+
+    let server = Server::start(quick.clone()).await.unwrap();
+    assert_eq!(code(&ask(&server, "second", 0).await.unwrap_err()), "MACHINE_TAKEN");
+    let back = ask(&server, "first", first.revision).await.unwrap();
+    assert_eq!((back.machine, back.epoch), (first.machine, first.epoch));
+    server.shutdown().await.unwrap();
+
+    // Where nobody comes back, the machine is free once its lease has ended.
+    let server = Server::start(quick).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let second = loop {
+        match ask(&server, "second", 0).await {
+            Ok(second) if second.register_again => {}
+            Ok(second) => break second,
+            Err(refused) => assert_eq!(code(&refused), "MACHINE_TAKEN"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the lease does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((second.machine, second.epoch), (first.machine, first.epoch + 1));
+    server.shutdown().await.unwrap();
+}
+
 /// After a start of the server nobody has spoken for a machine yet. A relay reported of it, by its agent, in the very moment in which
 /// another agent registered it: both were told that it is theirs.
 #[tokio::test]
