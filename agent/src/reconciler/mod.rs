@@ -253,6 +253,8 @@ pub struct AgentReconciler {
     ends: BTreeMap<AllocationId, Status>,
     ends_order: VecDeque<AllocationId>,
     standing: Standing,
+    /// The cell's last word was to register again.
+    asked_again: bool,
     report: Report,
     /// What must be gone before anything starts in this registration.
     fence: BTreeSet<AllocationId>,
@@ -280,6 +282,7 @@ impl AgentReconciler {
             ends: BTreeMap::new(),
             ends_order: VecDeque::new(),
             standing: Standing::Away { register_at_ms: 0, failures: 0 },
+            asked_again: false,
             report: Report::default(),
             fence: BTreeSet::new(),
             seen: (incarnation, revision),

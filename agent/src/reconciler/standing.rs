@@ -96,6 +96,7 @@ impl AgentReconciler {
         if !self.learn(registration.incarnation, registration.revision, seen_revision, outputs) {
             return self.register_failed(now_ms);
         }
+        self.asked_again = false;
         self.standing = Standing::Present(Presence {
             machine: registration.machine,
             epoch: registration.epoch,
@@ -134,8 +135,9 @@ impl AgentReconciler {
 
     pub(super) fn register_again(&mut self, now_ms: u64, incarnation: u64, revision: u64, outputs: &mut Vec<Output>) {
         let Standing::Registering { failures, seen_revision, .. } = self.standing else { return };
-        if self.learn(incarnation, revision, seen_revision, outputs) && failures == 0 {
-            self.standing = Standing::Away { register_at_ms: now_ms, failures: 1 };
+        let is_first = !std::mem::replace(&mut self.asked_again, true);
+        if self.learn(incarnation, revision, seen_revision, outputs) && is_first {
+            self.standing = Standing::Away { register_at_ms: now_ms, failures };
         } else {
             // Once is enough to hear of it; a server that asks for it without end must not be asked without a pause.
             self.register_failed(now_ms);
@@ -146,6 +148,7 @@ impl AgentReconciler {
         if let Standing::Registering { failures, .. } = self.standing {
             let register_at_ms = now_ms + self.backoff_ms(failures);
             self.standing = Standing::Away { register_at_ms, failures: failures.saturating_add(1) };
+            self.asked_again = false;
         }
     }
 

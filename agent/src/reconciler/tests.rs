@@ -728,10 +728,13 @@ fn an_agent_that_had_not_heard_of_an_epoch_registers_again_knowing_it() {
     assert!(matches!(story.sent.pop(), Some(Output::Register { revision: 0, .. })));
     story.input(again.clone());
     assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, incarnation: 2, .. }]), "at once");
-    story.input(again);
+    story.input(again.clone());
     assert_eq!(story.take(|_| true), [], "a server that asks for it again and again is not asked without a pause");
     story.pass_ms(Settings::default().retry_ms_max, false);
     assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, .. }]));
+    // Where it had failed before, it waited as after a failure, seconds in which its machine was away.
+    story.input(again);
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 70, .. }]), "at once");
 }
 
 // Its machine was removed, and what it ran was placed elsewhere; it heard of that on its stream, and asked for the same stream again, until its
