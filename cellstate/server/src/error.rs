@@ -83,6 +83,9 @@ pub enum ServerError {
     /// The history could not be written.
     #[error("the history could not be written")]
     WriteHistory(#[source] plenum_history::WriteError),
+    /// The log has lost its end, and the history has it.
+    #[error(transparent)]
+    AheadOfLog(plenum_history::WriteError),
     /// The log does not go back to where the history ends.
     #[error(
         "the log in {} begins at revision {oldest}, and the history ends at {known}: what is between is missing; restore the directory from a copy",
@@ -202,8 +205,7 @@ impl ServerError {
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
-            // The log has lost its end, and the history has it.
-            Self::WriteHistory(plenum_history::WriteError::AheadOfLog { .. }) | Self::NoLog { .. } => "DAMAGED_LOG",
+            Self::AheadOfLog(_) | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
             Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
@@ -212,6 +214,14 @@ impl ServerError {
             Self::ReadJournal(_) | Self::MissingLog { .. } | Self::Unfoldable { .. } | Self::Mirror(_) => "DAMAGED_LOG",
             Self::Append(_) => "LOG_WRITE_FAILED",
             Self::Opening(_) | Self::Thread { .. } | Self::Serve(_) => "INTERNAL",
+        }
+    }
+
+    /// Why a history does not go with its log.
+    pub(crate) fn against_log(error: plenum_history::WriteError) -> Self {
+        match error {
+            ahead @ plenum_history::WriteError::AheadOfLog { .. } => Self::AheadOfLog(ahead),
+            failed => Self::WriteHistory(failed),
         }
     }
 
@@ -264,9 +274,11 @@ mod tests {
     fn a_disk_that_fails_under_the_history_is_told_from_damage() {
         let failed = ServerError::WriteHistory(WriteError::Store(StoreError::Poisoned));
         assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
-        let ahead = ServerError::WriteHistory(WriteError::AheadOfLog { history: 9, log: 8 });
+        let ahead = ServerError::against_log(WriteError::AheadOfLog { history: 9, log: 8 });
         assert_eq!(ahead.code(), "DAMAGED_LOG", "the history has what the log lost");
-        let told = std::error::Error::source(&ahead).map(ToString::to_string).unwrap_or_default();
+        // Nothing was to be written.
+        let told = told(&ahead);
+        assert!(told.starts_with("the history has revisions up to 9"), "{told}");
         assert!(told.contains("Keep the history") && told.contains("--accept-loss"), "{told}");
         // An operator of a full disk was told to move the history away.
         let open = |error| ServerError::OpenHistory(error).code();

@@ -144,8 +144,8 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     match opened {
         Ok((history, _)) => {
             if let Err(error) = history.check_against_log(report.tail.revision) {
-                let what = error.to_string();
-                audit.unreadable(report_tail(report), HISTORY, what, ServerError::WriteHistory(error));
+                let error = ServerError::against_log(error);
+                audit.unreadable(report_tail(report), HISTORY, told(&error), error);
             }
             Some(history)
         }

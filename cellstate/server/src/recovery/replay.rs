@@ -79,7 +79,7 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
     let start = newest.as_ref().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
     // A history that is ahead of the log, or of another one, is another mistake than what comes of folding them.
-    history.check_against_log(recovered.tail.revision).map_err(ServerError::WriteHistory)?;
+    history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
     let begun = match &replayed {
         Ok(replayed) => replayed.begun,
         Err(Failed::Checkpoint(_)) => (0, 0),
