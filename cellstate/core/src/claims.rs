@@ -177,7 +177,7 @@ impl Resolver<'_> {
                 let machines = &placement.machines[next.clone()];
                 cell.warm_claims(terms.group, machines, &placement.tasks[next]);
                 if terms.is_counted {
-                    self.rules.warm(machines.iter().map(|&machine| (terms.group_row, machine)));
+                    self.rules.warm(cell, machines.iter().map(|&machine| (terms.group_row, machine)));
                 }
             }
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);

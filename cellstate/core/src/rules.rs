@@ -76,12 +76,10 @@ impl Rules {
     }
 
     /// Brings what is counted for these tasks, by group and machine, into the cache: tables of all groups are larger than it.
-    pub(crate) fn warm(&self, tasks: impl Iterator<Item = (u32, u32)>) {
-        for (group_row, machine) in tasks {
-            if let Some(counts) = self.counts(group_row) {
-                counts.warm(machine);
-            }
-        }
+    pub(crate) fn warm(&self, cell: &Cell, tasks: impl Iterator<Item = (u32, u32)> + Clone) {
+        let counts = |(group_row, machine)| self.counts(group_row).map(|counts| (counts, machine));
+        tasks.clone().filter_map(counts).for_each(|(counts, machine)| counts.warm(cell, machine));
+        tasks.filter_map(counts).for_each(|(counts, machine)| counts.warm_beside(cell, machine));
     }
 
     /// Tries so many tasks more on a machine, for the transaction that is being resolved.
@@ -121,7 +119,7 @@ impl Rules {
     pub(crate) fn before(&mut self, delta: &Delta, leavers: &[Leaver], cell: &Cell) {
         if self.counted > 0 {
             for leavers in leavers.chunks(WARM_AHEAD) {
-                self.warm(leavers.iter().map(|leaver| (leaver.group_row, leaver.machine)));
+                self.warm(cell, leavers.iter().map(|leaver| (leaver.group_row, leaver.machine)));
                 leavers.iter().for_each(|leaver| self.bump(cell, leaver.group_row, leaver.machine, -1));
             }
         }
@@ -170,7 +168,7 @@ impl Rules {
         self.moving.clear();
         for grants in &delta.grants {
             if self.counts(grants.group_row).is_some() {
-                self.warm(grants.machines.iter().map(|&machine| (grants.group_row, machine)));
+                self.warm(cell, grants.machines.iter().map(|&machine| (grants.group_row, machine)));
                 grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
             }
         }

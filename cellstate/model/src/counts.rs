@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::prefetch::prefetch;
 use crate::tally::Tally;
 use crate::{Attributes, Cell, GroupShape, Job, TaskState};
 
@@ -99,10 +100,26 @@ impl GroupCounts {
         shape.per_machine > 0 || !shape.spread.is_empty()
     }
 
-    /// Brings what is counted for a machine into the cache.
+    /// Brings what is counted for a machine into the cache, but the tasks beside it: `warm_beside` does that once this is there.
     #[inline]
-    pub fn warm(&self, machine: u32) {
+    pub fn warm(&self, cell: &Cell, machine: u32) {
         self.machines.warm(machine);
+        let class = if self.rules.is_empty() { None } else { cell.machine_row(machine).map(|row| row.class) };
+        if let Some(class) = class {
+            let places = self.rules.iter().filter_map(|counts| counts.places.get(class as usize));
+            places.for_each(prefetch);
+        }
+    }
+
+    /// See `warm`.
+    #[inline]
+    pub fn warm_beside(&self, cell: &Cell, machine: u32) {
+        let class = if self.rules.is_empty() { None } else { cell.machine_row(machine).map(|row| row.class) };
+        for counts in &self.rules {
+            let place =
+                class.and_then(|class| counts.places.get(class as usize)).and_then(|place| place.checked_sub(1));
+            place.and_then(|place| counts.tasks.get(place as usize)).into_iter().for_each(prefetch);
+        }
     }
 
     /// So many tasks more on a machine; fewer where negative. `shape` is always that of the same group.
