@@ -66,6 +66,26 @@ impl Slot {
     }
 }
 
+/// Whether the file, of whatever cell, says that there was a log: it then is the last that is left of one, unlike what a crash leaves while
+/// a cell is made. One of a newer format says so, too.
+pub(crate) fn tells_of_a_log(disk: &dyn Disk) -> Result<bool, DiskError> {
+    let file = disk.open(NAME, OpenMode::Existing)?;
+    let found_bytes = file.size_bytes()?;
+    for at in SLOTS_AT.into_iter().filter(|at| at + SECTOR_BYTES <= found_bytes) {
+        let mut sector = [0; index(SECTOR_BYTES)];
+        file.read_at(at, &mut sector)?;
+        let tells = match Slot::decode(&sector, CellId(field(&sector, 16))) {
+            Ok(slot) => slot.mark.revision > 0,
+            Err(Flaw::OtherFormat { found, .. }) => found > FORMAT_VERSION,
+            Err(_) => false,
+        };
+        if tells {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What is wrong with a file of zeros: it is made with a mark in it.
 pub(crate) fn never_written() -> Flaw {
     Flaw::Magic { expected: MAGIC.to_vec(), found: vec![0; MAGIC.len()] }

@@ -174,8 +174,12 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
     }
     let (directory, file) = (disk.place(), identity::NAME);
     let is_segment = |name: &String| segment::number_in(name).or_else(|| segment::kept_number_in(name)).is_some();
+    let has_mark = names.iter().any(|name| name == mark::NAME);
     if let Some(found) = names.into_iter().find(is_segment) {
         return Err(OpenError::Orphaned { directory, found, file });
+    }
+    if has_mark && mark::tells_of_a_log(disk)? {
+        return Err(OpenError::Orphaned { directory, found: mark::NAME.to_owned(), file });
     }
     let Some(cell) = options.create else {
         return Err(OpenError::NoCell { directory, file });

@@ -87,6 +87,27 @@ fn log_files_without_an_identity_are_never_overwritten() {
     assert!(matches!(try_open(&disk).err().unwrap(), OpenError::Orphaned { .. }));
 }
 
+// A new cell was made over it, and its history refused the log from then on.
+#[test]
+fn a_mark_that_is_all_that_is_left_of_a_log_is_never_overwritten() {
+    let (disk, journal) = log_of(3);
+    journal.high_water().flush().unwrap();
+    drop(journal);
+    let files = disk.list().unwrap().into_iter().filter(|name| !matches!(&**name, "MARK" | "LOCK"));
+    files.for_each(|name| disk.erase(&name));
+    let before = disk.image("MARK");
+    let refused = try_open(&disk).err().unwrap();
+    assert!(matches!(&refused, OpenError::Orphaned { found, .. } if found == "MARK"), "{refused}");
+    assert_eq!(disk.image("MARK"), before);
+    make_newer(&disk, "MARK", 0);
+    make_newer(&disk, "MARK", 4096);
+    assert!(matches!(try_open(&disk).err().unwrap(), OpenError::Orphaned { .. }), "a newer version's is one, too");
+    // What a crash leaves while a cell is made says nothing of a log.
+    let disk = SimDisk::new(0);
+    crate::mark::MarkFile::create(&disk, CELL, crate::mark::Mark::default()).unwrap();
+    assert!(try_open(&disk).is_ok());
+}
+
 #[test]
 fn a_second_server_on_the_same_directory_is_refused_until_all_of_the_first_is_gone() {
     let (disk, journal) = log_of(1);
