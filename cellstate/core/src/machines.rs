@@ -222,12 +222,17 @@ impl Core {
     /// as long as its agent is there.
     pub(crate) fn remove_machine(&mut self, id: MachineId, unless_alive: bool, now: LogTime) -> Handled {
         let machine = self.known(id)?;
-        let runs = self.cell.machine_row(id.slot).map_or(0, |row| row.allocations);
+        let runs = self.cell.machine_row(id.slot).map_or(0, |row| u64::from(row.allocations));
+        let unknown = self.cell.unknown_on(id.slot).count() as u64;
         let is_there = matches!(machine.state, MachineState::Ready | MachineState::Draining | MachineState::Cordoned);
-        if unless_alive && is_there && runs > 0 {
-            let tasks = counted(runs.into(), "task");
+        if unless_alive && is_there && runs + unknown > 0 {
+            let tasks = counted(runs + unknown, "task");
+            let drain = match unknown {
+                0 => "drain it first".to_owned(),
+                _ => format!("{unknown} of them the cell does not know, and no drain stops: stop these, drain it"),
+            };
             let message = format!(
-                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; drain it first, or stop its agent \
+                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; {drain}, or stop its agent \
                  and wait until it is unreachable (`--force` removes it all the same)",
                 machine.name
             );

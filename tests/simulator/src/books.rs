@@ -336,9 +336,11 @@ impl Books {
                         machine.name == *name && (machine.boot_id != boot_id.as_ref().into() || !runs)
                     })
                 }
-                Command::RemoveMachine { machine: removed, .. } => {
+                Command::RemoveMachine { machine: removed, unless_alive } => {
                     self.removed.insert(id.allocation);
-                    machine.is_some_and(|machine| machine.id == *removed)
+                    machine.is_some_and(|machine| {
+                        machine.id == *removed && !(*unless_alive && machine.state != MachineState::Unreachable)
+                    })
                 }
                 _ => false,
             };
