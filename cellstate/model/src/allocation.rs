@@ -114,23 +114,21 @@ const STATES: [AllocationState; 16] = {
     states
 };
 
-/// A bit for each active state, and for each live one: a byte is judged by a shift, without looking its state up.
-const ACTIVE: u16 = {
+/// A bit for each active state: a byte is judged by a shift, without looking its state up.
+const ACTIVE: u16 = bits(false);
+/// And for each live one.
+const LIVE: u16 = bits(true);
+
+/// A bit for each state that is active, or leaves where these count, too.
+const fn bits(and_leaving: bool) -> u16 {
     let (mut bits, mut number) = (0, 0);
     while number < STATES.len() {
-        bits |= (STATES[number].is_active() as u16) << number;
+        let state = STATES[number];
+        bits |= ((state.is_active() || and_leaving && state.is_leaving()) as u16) << number;
         number += 1;
     }
     bits
-};
-const LIVE: u16 = {
-    let (mut bits, mut number) = (0, 0);
-    while number < STATES.len() {
-        bits |= (STATES[number].is_live() as u16) << number;
-        number += 1;
-    }
-    bits
-};
+}
 
 impl StatusByte {
     /// Where the allocation stands.
