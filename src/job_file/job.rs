@@ -79,7 +79,8 @@ pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
 
 fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faults) -> Result<(), Fault> {
     let node = fields.node("group").ok_or_else(|| missing("group", "[group.main]"))?;
-    let table = Fields::open_any(node, "group")?;
+    let table = Fields::open_any(node, "group");
+    let table = table.map_err(|fault| fault.with_hint("each group has a name: for example [group.main]"))?;
     let count = table.entries().len();
     if count == 0 || count > GROUPS_MAX {
         let what = format!("the job has {count} groups; expected 1 to {GROUPS_MAX}");

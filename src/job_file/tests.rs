@@ -156,6 +156,12 @@ fn an_unknown_field_shows_its_line_and_the_nearest_known_name() {
 }
 
 #[test]
+fn groups_without_names_are_told_how_to_get_them() {
+    let text = format!("{HEAD}[[group]]\ncommand = [\"/bin/true\"]\n");
+    check(&text, "JOB_FILE_VALUE", &["job.toml:3:1", "`group` is a list", "for example [group.main]"]);
+}
+
+#[test]
 fn an_unknown_field_in_json_shows_its_line() {
     check("{\n\"name\": \"a\",\n\"schedular\": \"batch\"}", "JOB_FILE_UNKNOWN_FIELD", &["job.toml:3:1", "`scheduler`"]);
 }
