@@ -22,12 +22,12 @@ use nix::{
         prctl,
         signal::{SigHandler, SigSet, Signal, kill, killpg, signal},
         stat::{Mode, umask},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setsid},
 };
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
+use rustix::{
+    process::{WaitOptions, wait},
+    thread::{CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities},
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,15 +60,18 @@ pub(super) struct Ending {
     pub(super) signal: Option<i32>,
 }
 
-impl Ending {
-    /// The process that ended, and how; `None` for anything else that `wait` may say.
-    pub(super) fn of(status: WaitStatus) -> Option<(Pid, Self)> {
-        match status {
-            WaitStatus::Exited(pid, code) => Some((pid, Self { code: Some(code), signal: None })),
-            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self { code: None, signal: Some(signal as i32) })),
-            _ => None,
-        }
-    }
+/// A child that ended, and how; `None`: none ended since. Waits for nothing.
+///
+/// Not by `nix`, which says of an end by a real-time signal that the argument was wrong, when the kernel has forgotten that child already:
+/// nobody would hear of its end again.
+///
+/// # Errors
+/// When there is no child (any more).
+pub(super) fn ended_child() -> rustix::io::Result<Option<(Pid, Ending)>> {
+    Ok(wait(WaitOptions::NOHANG)?.map(|(pid, status)| {
+        let ending = Ending { code: status.exit_status(), signal: status.terminating_signal() };
+        (Pid::from_raw(pid.as_raw_nonzero().get()), ending)
+    }))
 }
 
 /// Ends the calling process without running what its parent meant to run at its own end.
@@ -272,15 +275,11 @@ fn fail(report: OwnedFd, failure: &Failure) -> ! {
 fn first_of_namespace(command: Pid, ending: OwnedFd) -> ! {
     let signals = watched_signals();
     loop {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match Ending::of(status) {
-                Some((pid, how)) if pid == command => {
-                    let text = serde_json::to_vec(&how).unwrap_or_default();
-                    let _ = File::from(ending).write_all(&text);
-                    exit_now(0);
-                }
-                Some(_) => {}
-                None => break,
+        while let Ok(Some((pid, how))) = ended_child() {
+            if pid == command {
+                let text = serde_json::to_vec(&how).unwrap_or_default();
+                let _ = File::from(ending).write_all(&text);
+                exit_now(0);
             }
         }
         if signals.wait() == Ok(Signal::SIGTERM) {

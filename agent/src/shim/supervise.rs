@@ -13,14 +13,13 @@ use nix::{
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, waitpid},
     },
     unistd::Pid,
 };
 
 use super::{
     ShimSpec,
-    command::{Ending, Started, terminate},
+    command::{Ending, Started, ended_child, terminate},
     output::Output,
     unix_ms,
 };
@@ -148,12 +147,10 @@ impl Supervisor<'_> {
     }
 
     fn reap(&mut self) {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match Ending::of(status) {
-                Some((pid, ending)) if pid == self.child => self.child_ending = Some(ending),
-                // An orphan of the task, which became ours.
-                Some(_) => {}
-                None => return,
+        while let Ok(Some((pid, ending))) = ended_child() {
+            // Others are orphans of the task, which became ours.
+            if pid == self.child {
+                self.child_ending = Some(ending);
             }
         }
     }
@@ -195,9 +192,9 @@ impl Supervisor<'_> {
         let mut pause = Duration::from_micros(100);
         loop {
             let no_child_left = loop {
-                match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                    Ok(status) if Ending::of(status).is_some() => {}
-                    Ok(_) => break false,
+                match ended_child() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
                     Err(_) => break true,
                 }
             };

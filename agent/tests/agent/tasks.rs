@@ -20,6 +20,18 @@ async fn exit_codes_and_signals_come_back() {
     }
 }
 
+// The kernel told of the end, and what reads it for us knew no such signal. The task was gone, and ran on for ever as far as anybody could see: no
+// stop ended it. Where an orphan ended so, whatever else was left of a task was not killed.
+#[tokio::test]
+async fn a_task_that_a_real_time_signal_ends_has_ended() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let killed = bench.shell("kill -40 $$");
+        assert_eq!(bench.run(killed).await.to_string(), "signal 40");
+        let left = bench.shell("setsid sh -c 'sleep 0.3; kill -40 $$' & sleep 0.6; exit 3");
+        assert_eq!(bench.run(left).await.to_string(), "exit code 3");
+    }
+}
+
 #[tokio::test]
 async fn a_command_that_is_not_there_is_named() {
     for mut bench in [Bench::isolated(), Bench::bare()] {
