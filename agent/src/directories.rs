@@ -7,6 +7,7 @@
 //!     record-<restart>             the one shim that may run this restart: made by it, once
 //!     running-<restart>            the command was started
 //!     exit-<restart>               how it ended; nothing of it ran any more when this was written
+//!     exit.reserved                room for that, while it runs
 //!     ended                        the cell knows of the end; kept for its logs only
 //!     stdout-<offset>.log, stderr-<offset>.log
 //!     task/                        the task's working directory; removed when the cell knows of the end
@@ -148,6 +149,10 @@ impl AllocationDirectory {
 
     pub(crate) fn exit(&self, restart: u32) -> PathBuf {
         self.0.join(format!("exit-{restart}"))
+    }
+
+    pub(crate) fn exit_reserved(&self) -> PathBuf {
+        self.0.join("exit.reserved")
     }
 
     pub(crate) fn ended(&self) -> PathBuf {

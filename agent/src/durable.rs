@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A file of ours is never larger: a job's body is at most 64 KiB, and the rest is small. A longer one is damage.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What is put aside for a value that is yet to come: a block, as file systems give them.
+const RESERVED_BYTES: usize = 4096;
 
 /// Writes `value` beside `path`, moves it over `path`, and syncs it there.
 ///
@@ -46,6 +49,33 @@ pub(crate) fn write_once<T: Serialize>(path: &Path, value: &T) -> io::Result<boo
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// A place on the disk that was taken beforehand, for a value that must be written also where there is no room any more. File systems that
+/// write all anew elsewhere may need some all the same.
+pub(crate) struct Reserved {
+    file: File,
+    path: PathBuf,
+}
+
+impl Reserved {
+    /// Takes the place at `path`, also where another writer left one.
+    pub(crate) fn at(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let taken = file.write_all_at(&[b' '; RESERVED_BYTES], 0);
+        taken.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        Ok(Self { file, path })
+    }
+
+    /// Writes `value` there and moves it over `path`, with what [`write_atomically`] promises. After a failure it may be tried again.
+    pub(crate) fn write_atomically<T: Serialize>(&self, path: &Path, value: &T) -> io::Result<()> {
+        let text = serde_json::to_vec(value).map_err(|error| invalid(path, error.to_string()))?;
+        // All that is behind it is blank, which means nothing; what is longer than the place must not be cut.
+        self.file.write_all_at(&text, 0)?;
+        let _ = self.file.set_len(text.len() as u64);
+        fs::rename(&self.path, path)?;
+        self.file.sync_all()
     }
 }
 
@@ -84,7 +114,7 @@ fn write_beside<T: Serialize>(path: &Path, value: &T) -> io::Result<(PathBuf, Fi
     let temporary = path.with_file_name(name);
     // A task's environment may hold what others shall not read.
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
+    file.write_all(&text).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
     Ok((temporary, file))
 }
 
@@ -101,6 +131,21 @@ mod tests {
         assert!(!write_once(&path, &2).unwrap());
         assert_eq!(read::<i32>(&path).unwrap(), Some(1));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "temporary files stay behind");
+    }
+
+    #[test]
+    fn what_is_written_where_room_was_reserved_is_read_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, path) = (dir.path().join("reserved"), dir.path().join("exit-0"));
+        // Another writer died over it.
+        fs::write(&place, "{\"half").unwrap();
+        for value in ["short".to_owned(), "long".repeat(RESERVED_BYTES)] {
+            let reserved = Reserved::at(place.clone()).unwrap();
+            assert!(fs::metadata(&place).unwrap().len() >= RESERVED_BYTES as u64);
+            reserved.write_atomically(&path, &value).unwrap();
+            assert_eq!(read::<String>(&path).unwrap(), Some(value));
+            assert!(!place.exists());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What earlier agents left: reading it, and cleaning up what nobody watches.
 
-use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{fs, io, os::fd::OwnedFd, path::Path, process::ExitStatus, time::Duration};
 
 use serde::de::DeserializeOwned;
 
@@ -172,19 +172,21 @@ fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
         }
         // In another boot somebody may have started it, and only the record of that be lost.
         Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
-        Trace::None | Trace::Vanished => (Found::Ended(lost_track(&directory, &spec)), None),
+        Trace::None | Trace::Vanished => (Found::Ended(lost_track(&directory, &spec, None)), None),
     };
     (Recovered { allocation, restart, earlier_ends_unix_ms, found, traces }, adopted)
 }
 
-/// Kills what is left of a start whose shim vanished, and writes down that it ended so.
-pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec) -> Exit {
+/// Kills what is left of a start whose shim vanished, and writes down that it ended so. `status`: how the shim ended, where that is known.
+pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
     kill_what_is_left(directory, spec);
-    let (kind, message) = if spec.boot_id == boot_id() {
+    let (kind, message) = if spec.boot_id != boot_id() {
+        (FailureKind::Booted, "the machine was booted while it ran")
+    } else if status.is_some_and(|status| status.code().is_some()) {
+        (FailureKind::LostTrack, "how it ended could not be written down, as on a full disk: the end is unknown")
+    } else {
         let message = "its shim was killed: the task's end is unknown, and what was left of it has been killed";
         (FailureKind::LostTrack, message)
-    } else {
-        (FailureKind::Booted, "the machine was booted while it ran")
     };
     let exit = Exit::failed(Failure::new(kind, message), unix_ms());
     if let Err(error) = durable::write_atomically(&directory.exit(spec.task.restart), &exit) {

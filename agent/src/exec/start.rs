@@ -198,7 +198,7 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_kno
     match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
         recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: None }))),
-        recover::Trace::Vanished => return Ok(Prepared::Ended(recover::lost_track(&directory, &spec))),
+        recover::Trace::Vanished => return Ok(Prepared::Ended(recover::lost_track(&directory, &spec, None))),
         recover::Trace::None => {}
     }
     let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
@@ -349,7 +349,7 @@ fn after_shim(
         }
         // An earlier agent's shim was faster than ours.
         recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })),
-        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec)),
+        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec, status)),
         recover::Trace::None => {
             recover::remove_cgroup(spec);
             let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());

@@ -102,14 +102,18 @@ fn run(directory: &AllocationDirectory) -> ExitCode {
     if !matches!(durable::read::<ShimSpec>(&directory.spec()), Ok(Some(now)) if now.task.restart == restart) {
         return ExitCode::from(RECORDED_BY_ANOTHER);
     }
+    // The task may fill the disk, or another one meanwhile. Without that room its end waits for some.
+    let reserved = durable::Reserved::at(directory.exit_reserved());
     let mut exit = run_task(&spec, directory, &signals).unwrap_or_else(|failure| Exit::failed(failure, 0));
     if let Some(cgroup) = &spec.cgroup {
         // Always empty here. Should the removal fail, the agent tries again when this process is gone.
         let _ = cgroup.remove();
     }
     exit.ended_unix_ms = unix_ms();
+    let path = directory.exit(restart);
     for _ in 0..EXIT_WRITES_MAX {
-        if durable::write_atomically(&directory.exit(restart), &exit).is_ok() {
+        let written = reserved.as_ref().is_ok_and(|reserved| reserved.write_atomically(&path, &exit).is_ok());
+        if written || durable::write_atomically(&path, &exit).is_ok() {
             return ExitCode::SUCCESS;
         }
         std::thread::sleep(Duration::from_secs(1));
