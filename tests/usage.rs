@@ -85,6 +85,26 @@ fn parts_take_the_addresses_that_commands_take() {
     stage.run(&["agent", "--name", "../m1"]).says(2, &["error[USAGE]", "../m1"]);
 }
 
+// `plenum server --addr URL` served at another address than that, `plenum dev` as well, and `plenum verify` read another cell; none of them
+// said a word of it.
+#[test]
+fn an_address_is_refused_by_what_asks_no_cell() {
+    let stage = Stage::new();
+    let dir = stage.word("cell");
+    let out = ["--out", "file", "--dir", &dir];
+    for (part, more) in [
+        ("dev", &[][..]),
+        ("server", &["--dir", &dir]),
+        ("verify", &["--dir", &dir]),
+        ("restore", &["--from", "file", "--dir", &dir]),
+        ("backup", &out),
+    ] {
+        let words = [&[part, "--addr", "http://127.0.0.1:1"], more].concat();
+        stage.run(&words).says(2, &["error[USAGE]", "--addr is of no use to it", "hint:"]);
+    }
+    assert!(!stage.path("cell").exists());
+}
+
 // It said nothing, and waited.
 #[test]
 fn who_waits_for_a_job_without_an_end_is_told_so() {

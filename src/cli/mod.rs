@@ -16,7 +16,7 @@ mod watch;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
@@ -104,12 +104,16 @@ pub(crate) fn main() -> ExitCode {
     if words.next().is_some_and(|command| command == "shim") {
         return parts::shim(words);
     }
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let read = |matches: ArgMatches| Ok((Arguments::from_arg_matches(&matches)?, matches));
+    let (arguments, matches) = match Arguments::command().try_get_matches().and_then(read) {
+        Ok(read) => read,
         Err(error) => return usage(&error),
     };
     let format = arguments.global.output;
-    match run(arguments) {
+    // Who has a variable for all commands need not unset it for one that has no use for it.
+    let names_a_cell = matches.value_source("addr") == Some(ValueSource::CommandLine);
+    let heeded = if names_a_cell { heeds_address(&arguments.command) } else { Ok(()) };
+    match heeded.and_then(|()| run(arguments)) {
         Ok(code) => code,
         Err(failure) => {
             output::tell_failure(format, &failure);
@@ -140,6 +144,21 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Refuses an address for what asks no cell: it would be another one than was named, or listen elsewhere.
+fn heeds_address(command: &Command) -> Result<(), Failure> {
+    let (word, instead) = match command {
+        Command::Dev(_) => ("dev", "it takes port 7070, or any other where somebody has that one, and says which"),
+        Command::Server(_) => ("server", "where it can be reached is said with --listen"),
+        Command::Verify { .. } => ("verify", "which cell it reads is said with --dir"),
+        Command::Restore(_) => ("restore", "which cell it makes is said with --dir"),
+        Command::Backup { dir: Some(_), .. } => {
+            ("backup --dir", "name either the address of a running cell, or a directory")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(format!("`plenum {word}` asks no cell, so that --addr is of no use to it")).with_hint(instead))
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
