@@ -216,7 +216,7 @@ impl<'a> Teller<'a> {
             let finally = if word == "failed" { ", for good" } else { "" };
             self.push(logged, word, format!("{group}: {}{finally}", tasks_of(&tasks)))?;
         }
-        for grants in delta.grants.iter().filter(|grants| grants.job == job.id) {
+        for grants in delta.grants.iter().rev().filter(|grants| grants.job == job.id) {
             self.slots.extend(&grants.slots);
             self.push(logged, "placed", self.placed(job, grants, delta))?;
         }

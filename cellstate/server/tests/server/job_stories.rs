@@ -116,6 +116,31 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
     server.shutdown().await.unwrap();
 }
 
+/// Those of the last group were told first.
+#[tokio::test]
+async fn groups_that_are_placed_together_are_told_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut spec = job("work", 1);
+    let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
+    for name in ["second", "third"] {
+        shape.groups.push(v1::GroupShape { name: name.to_owned(), ..shape.groups[0].clone() });
+        body.groups.push(v1::GroupBody { name: name.to_owned(), ..body.groups[0].clone() });
+    }
+    let work = submit(&channel, spec).await;
+    session.reach(work.revision).await;
+    let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
+    let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
+    session.commit(transaction).await.unwrap();
+    let placed = |group: &str| format!("placed {group}: task 0 on machine m1 by transaction");
+    let told = lines(&story(&channel, "work", 0, 0).await);
+    assert_eq!(told[1..4], ["work", "second", "third"].map(placed));
+    server.shutdown().await.unwrap();
+}
+
 /// Of tasks that were placed long before, only the cell of then tells which slots they were in.
 #[tokio::test]
 async fn ends_of_tasks_are_told_also_where_the_limit_leaves_their_beginning_out() {
