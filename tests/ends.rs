@@ -132,19 +132,28 @@ fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
 #[test]
 fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
     let stage = Stage::new();
-    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "2500ms"));
-    for pause_millis in [0, 100] {
-        let mut dev = stage.dev(&[&file]);
-        both_run(&stage);
-        dev.process.kill();
-        std::thread::sleep(std::time::Duration::from_millis(pause_millis));
-        let dev = stage.dev(&[&file]);
-        both_run(&stage);
-        let told = stage.text("dev.err");
-        assert!(told.contains("of a cell that was killed here is still ending; waiting for it"), "{told}");
-        assert_eq!(dev.stop().code(), Some(0));
-        nothing_is_left(&stage);
-    }
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1m"));
+    let mut dev = stage.dev(&[&file]);
+    both_run(&stage);
+    let stubborn = stage.process("sleep 1002");
+    dev.process.kill();
+    let mut next = stage.start("next", &["dev", "--dir", &stage.word("cell"), &file]);
+    eventually("the earlier agent is waited for", || {
+        let told = stage.text("next.err");
+        assert!(next.has_ended().is_none(), "dev ended: {told}");
+        told.contains("agent-machine-1 of a cell that was killed here is still ending; waiting for it").then_some(())
+    });
+    // All that the earlier agent still waits for.
+    stubborn.kill();
+    eventually("the earlier task has ended", || {
+        stage.processes("sleep 1002").iter().all(|found| found.id != stubborn.id).then_some(())
+    });
+    both_run(&stage);
+    next.signal(Signal::SIGTERM);
+    eventually("the task that listens has ended", || stage.processes("sleep 1001").is_empty().then_some(()));
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().code(), Some(0), "{}", stage.text("next.err"));
+    nothing_is_left(&stage);
 }
 
 // A script that ended a cell and started it again at once was told that the directory is locked.

@@ -3,6 +3,7 @@
 //! [`WantedIndex`], [`Follower`] and [`Leases`] are state machines without I/O; the hub ties them to the publishing thread and to the
 //! streams of agents.
 
+mod fitness;
 mod hub;
 mod leases;
 mod logs;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use plenum_model::{Cell, Delta, MachineId, Revision, Unfit};
+use plenum_model::{Cell, Delta, MachineId, Revision};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
+use super::fitness::Fitnesses;
 use super::{EpochOver, Follower, Grant, Leases, LogRelay, Reports, WantedIndex};
 
 /// Rows of deltas that are kept while the index is made: some 16 MiB.
@@ -23,8 +24,7 @@ pub(crate) struct Hub {
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
     telemetry: Mutex<BTreeMap<u32, v1::MachineTelemetry>>,
-    /// By slot, of machines whose agents want no new claims there: hardly ever any. Each report is compared with it.
-    unfit: Mutex<BTreeMap<u32, Unfit>>,
+    fitnesses: Mutex<Fitnesses>,
     pub(crate) logs: LogRelay,
     pub(crate) reports: Reports,
 }
@@ -71,7 +71,7 @@ impl Hub {
             registering: Mutex::new(BTreeMap::new()),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
-            unfit: Mutex::new(cell.machines().filter_map(|machine| Some((machine.id.slot, machine.unfit?))).collect()),
+            fitnesses: Mutex::new(Fitnesses::new(cell.revision(), cell.machines().map(|machine| &**machine))),
             logs,
             reports: Reports::default(),
         }
@@ -102,6 +102,7 @@ impl Hub {
                 // The snapshot that it was made of has this already.
                 Index::Made(..) => {}
             }
+            self.fitnesses.lock().fold(delta);
             if delta.machines.is_empty() {
                 continue;
             }
@@ -113,14 +114,6 @@ impl Hub {
                 }
                 told(machine.id.slot);
             }
-            let mut unfit = self.unfit.lock();
-            for machine in &delta.machines {
-                match machine.unfit.filter(|_| machine.state != plenum_model::MachineState::Gone) {
-                    Some(why) => unfit.insert(machine.id.slot, why),
-                    None => unfit.remove(&machine.id.slot),
-                };
-            }
-            drop(unfit);
             drop(leases);
             self.leases_changed.notify_one();
         }
@@ -254,8 +247,13 @@ impl Hub {
 
     /// Leaves what is news: durable is something else, or nothing.
     pub(crate) fn retain_news(&self, said: &mut Vec<Fitness>) {
-        let unfit = self.unfit.lock();
-        said.retain(|said| unfit.get(&said.machine.slot).copied() != said.unfit);
+        let fitnesses = self.fitnesses.lock();
+        said.retain(|said| fitnesses.of(said.machine.slot) != said.unfit);
+    }
+
+    /// Takes what became durable of this at a revision, as its agent was answered.
+    pub(crate) fn is_told(&self, said: &Fitness, at: Revision) {
+        self.fitnesses.lock().answered(said.machine.slot, at, said.unfit);
     }
 
     /// Remembers what a machine uses, if it has a lease: one that was removed since its agent spoke would count for ever.

@@ -75,7 +75,11 @@ impl AgentsService {
                 let Fitness { machine, epoch, unfit } = *said;
                 Shared::request(principal.text(), "".into(), Command::ReportFitness { machine, epoch, unfit })
             });
-            self.shared.ask_unheard(commands).await;
+            for (said, changed_at) in some.iter().zip(self.shared.ask_unheard(commands).await) {
+                if let Some(at) = changed_at {
+                    self.shared.hub.is_told(said, at);
+                }
+            }
         }
     }
 

@@ -1,0 +1,110 @@
+//! Which machines' agents want no new claims there, as the newest of what is durable has it.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Delta, Machine, MachineState, Revision, Unfit};
+
+/// By slot, of machines whose agents want no new claims there: hardly ever any. Each report is compared with it.
+///
+/// The publishing thread folds what is durable a moment after its answers went out. An agent that has its answer and speaks again must not be
+/// measured by what was before: so answers are taken, too, and deltas that are older leave them alone.
+#[derive(Debug, Default)]
+pub(crate) struct Fitnesses {
+    /// Up to where deltas came by.
+    folded: Revision,
+    unfit: BTreeMap<u32, Unfit>,
+    /// Answers whose deltas have not come by yet.
+    answered: BTreeMap<u32, (Revision, Option<Unfit>)>,
+}
+
+impl Fitnesses {
+    pub(super) fn new<'a>(folded: Revision, machines: impl Iterator<Item = &'a Machine>) -> Self {
+        let unfit = machines.filter_map(|machine| Some((machine.id.slot, machine.unfit?))).collect();
+        Self { folded, unfit, answered: BTreeMap::new() }
+    }
+
+    /// Why no claims are wanted there; `None` where they are.
+    pub(super) fn of(&self, slot: u32) -> Option<Unfit> {
+        match self.answered.get(&slot) {
+            Some(&(_, unfit)) => unfit,
+            None => self.unfit.get(&slot).copied(),
+        }
+    }
+
+    /// A machine's agent was answered: at this revision it became so.
+    pub(super) fn answered(&mut self, slot: u32, at: Revision, unfit: Option<Unfit>) {
+        let is_known = |known: &(Revision, Option<Unfit>)| known.0 >= at;
+        if at > self.folded && !self.answered.get(&slot).is_some_and(is_known) {
+            self.answered.insert(slot, (at, unfit));
+        }
+    }
+
+    /// Takes the next durable delta.
+    pub(super) fn fold(&mut self, delta: &Delta) {
+        self.folded = delta.revision;
+        for machine in &delta.machines {
+            let slot = machine.id.slot;
+            match machine.unfit.filter(|_| machine.state != MachineState::Gone) {
+                Some(why) => self.unfit.insert(slot, why),
+                None => self.unfit.remove(&slot),
+            };
+            if self.answered.get(&slot).is_some_and(|&(at, _)| at <= delta.revision) {
+                self.answered.remove(&slot);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::LogTime;
+
+    const LEAVES: Option<Unfit> = Some(Unfit::AgentLeaves);
+    const UNWRITABLE: Option<Unfit> = Some(Unfit::StateUnwritable);
+
+    fn became(revision: u64, unfit: Option<Unfit>) -> Delta {
+        let machine = Machine { unfit, ..crate::agents::machine(3, 1, MachineState::Ready) };
+        Delta { machines: vec![machine.into()], ..Delta::new(Revision(revision), LogTime::from_micros(1)) }
+    }
+
+    // A relay's word that a machine is fit again was taken for no news, since that it was unfit had been answered and not been folded.
+    #[test]
+    fn who_speaks_again_is_measured_by_what_was_answered() {
+        let mut fitnesses = Fitnesses::default();
+        fitnesses.answered(3, Revision(1), UNWRITABLE);
+        assert_eq!(fitnesses.of(3), UNWRITABLE);
+        fitnesses.answered(3, Revision(2), None);
+        assert_eq!(fitnesses.of(3), None);
+        // What comes by late says what was before, and the answers that come late, too.
+        fitnesses.fold(&became(1, UNWRITABLE));
+        fitnesses.answered(3, Revision(1), UNWRITABLE);
+        assert_eq!(fitnesses.of(3), None);
+        fitnesses.fold(&became(2, None));
+        assert_eq!(fitnesses.of(3), None);
+        fitnesses.fold(&became(3, LEAVES));
+        assert_eq!(fitnesses.of(3), LEAVES);
+    }
+
+    #[test]
+    fn what_was_folded_before_its_answer_is_taken_is_kept_once() {
+        let mut fitnesses = Fitnesses::default();
+        fitnesses.fold(&became(1, LEAVES));
+        fitnesses.fold(&became(2, UNWRITABLE));
+        fitnesses.answered(3, Revision(1), LEAVES);
+        assert_eq!(fitnesses.of(3), UNWRITABLE);
+        assert!(fitnesses.answered.is_empty());
+        fitnesses.answered(3, Revision(4), None);
+        fitnesses.fold(&became(4, None));
+        assert!(fitnesses.answered.is_empty() && fitnesses.unfit.is_empty());
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_has_no_fitness() {
+        let mut fitnesses = Fitnesses::default();
+        fitnesses.fold(&became(1, LEAVES));
+        let machine = Machine { unfit: LEAVES, ..crate::agents::machine(3, 1, MachineState::Gone) };
+        fitnesses.fold(&Delta { machines: vec![machine.into()], ..became(2, None) });
+        assert_eq!(fitnesses.of(3), None);
+    }
+}
