@@ -23,6 +23,7 @@ mod story;
 mod stream;
 mod unread;
 mod waiting;
+mod without_room;
 
 use std::sync::Arc;
 

@@ -8,7 +8,6 @@ use parking_lot::{Mutex, RwLock};
 use plenum_history::History;
 use plenum_journal::{Keeper, ReadError};
 use plenum_model::planted::{self, Bug};
-use plenum_model::session::Standing;
 use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
@@ -31,9 +30,6 @@ use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
 const STALLED: Duration = Duration::from_secs(1);
-
-/// How long a picture is waited for where it is of use only if it is there.
-const AT_HAND: Duration = Duration::from_millis(100);
 
 /// A request that was not queued.
 pub(crate) struct Refused {
@@ -284,23 +280,6 @@ impl Shared {
         }
         let refused = self.ingress.push_all(requests).into_iter();
         refused.map(|(reply, refused)| Refused { reply, failure: failure_of(refused), asked: None }).collect()
-    }
-
-    /// The answer to a transaction that is refused for want of room, if the same was decided before under its number: who asks again was
-    /// perhaps not told. It is looked for in the durable cell, and only if that is at hand: the resolver may wait for room itself.
-    pub(crate) async fn decided_before(&self, asked: &Asked) -> Option<Answered> {
-        let Command::Commit(transaction, digest) = &asked.request().command else { return None };
-        let cell = self.snapshot_of(self.durable_revision());
-        let cell = tokio::time::timeout(AT_HAND, cell).await.ok()?;
-        let session = cell.session(transaction.id.session)?;
-        match session.standing(transaction.id.number) {
-            Standing::Decided(decided)
-                if decided.digest == *digest && transaction.incarnation == self.identity.incarnation =>
-            {
-                Some(Answered { at: cell.revision(), answer: Answer::Repeated(decided.revision) })
-            }
-            _ => None,
-        }
     }
 
     /// A request is refused while there is no room on the disk.

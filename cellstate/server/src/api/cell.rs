@@ -18,6 +18,7 @@ use super::jobs::change;
 use super::principal;
 use super::session::{self, Ask as SessionAsk};
 use super::stream::{HANDFULS_MAX, Out, Owner, Watcher, unreadable};
+use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
 use crate::sessions::Owner as SessionOwner;
@@ -74,7 +75,9 @@ impl CellService {
             None => receiver.await.map_err(|_| Failure::outcome_unknown())?,
             Some(Refused { failure, asked: None, .. }) => return Err(failure.into()),
             Some(Refused { failure, asked: Some(asked), .. }) => {
-                self.shared.decided_before(&asked).await.ok_or(failure)?
+                let cell = without_room::cell_at_hand(&self.shared).await;
+                let incarnation = self.shared.identity.incarnation;
+                cell.and_then(|cell| without_room::decided_before(&cell, incarnation, &asked)).ok_or(failure)?
             }
         };
         match self.shared.decision(answered).await?.decision {

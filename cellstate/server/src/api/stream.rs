@@ -18,11 +18,12 @@ use tonic::{Code, Status, Streaming};
 use super::failure::Failure;
 use super::missed;
 use super::session::{Ask, Request, Response};
+use super::without_room;
 use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
-use crate::shared::{Decided, Refused, Shared};
+use crate::shared::{Decided, Shared};
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
@@ -227,10 +228,10 @@ impl Watcher {
         }
         self.taken_bytes = 0;
         self.outstanding += taken.len();
-        let mut without_room = Vec::new();
+        let mut no_room = Vec::new();
         for refused in self.shared.submit_all(taken.into_iter()) {
             if refused.asked.is_some() {
-                without_room.push(refused);
+                no_room.push(refused);
                 continue;
             }
             self.outstanding -= 1;
@@ -238,8 +239,11 @@ impl Watcher {
                 self.sync.error(Revision(0), error(number, &refused.failure));
             }
         }
-        if !without_room.is_empty() {
-            tokio::spawn(tell_what_was_decided(self.shared.clone(), without_room));
+        if !no_room.is_empty() {
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                without_room::tell(no_room, shared.identity.incarnation, without_room::cell_at_hand(&shared)).await;
+            });
         }
     }
 
@@ -367,18 +371,6 @@ impl Watcher {
 
     fn refuse(&mut self, number: u64, failure: &Failure) {
         self.sync.error(Revision(0), error(number, failure));
-    }
-}
-
-/// Answers transactions for which there is no room, in their order: those that were decided before with their outcomes.
-async fn tell_what_was_decided(shared: Arc<Shared>, refused: Vec<Refused>) {
-    for Refused { reply, failure, asked } in refused {
-        let Reply::Session { number, to } = reply else { continue };
-        let before = match &asked {
-            Some(asked) => shared.decided_before(asked).await,
-            None => None,
-        };
-        drop(to.send((number, before.map_or_else(|| Told::Refused(Box::new(failure)), Told::Other))));
     }
 }
 
