@@ -127,7 +127,8 @@ impl History {
     pub fn retire(&self, keep_from: u64) -> Result<Retirement, WriteError> {
         let mut writer = self.writer();
         let target = at_or_before(&*self.store()?, keep_from)?.map_or(0, |checkpoint| checkpoint.revision);
-        if target > self.view().floor {
+        // Before the first revision there is nothing to let go of, and the empty cell is something to start from.
+        if target > self.view().floor.max(1) {
             let mut changes = self.store()?.changes();
             changes.put_message(Shelf::Index, keys::FLOOR, &NumberRecord { number: target });
             changes.commit()?;

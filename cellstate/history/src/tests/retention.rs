@@ -90,6 +90,25 @@ fn without_a_checkpoint_nothing_is_retired() {
     assert_eq!(revisions(&history, 1, 300).len(), 300);
 }
 
+// Whether the first checkpoint came so early was a matter of chance. Then the empty cell was given up, of which all deltas are there: a cell
+// whose images were damaged could not be started from its log any more.
+#[test]
+fn a_checkpoint_of_the_first_revision_leaves_the_empty_cell_to_start_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&[batch(SECOND, vec![entry(1, 0)])]).unwrap();
+    history.checkpoint(1, 0, &[pages(1, 1)], [page(1, 0, "first")]).unwrap();
+    history.append(&[batch(SECOND, (2..=9).map(|revision| entry(revision, 0)).collect())]).unwrap();
+    let newest = history.checkpoint(9, 0, &[pages(1, 1)], [page(1, 0, "newest")]).unwrap();
+    assert_eq!(retire_all(&history, history.retention_floor(0).unwrap()), 1);
+    assert_eq!(history.start_for(0).unwrap(), StartingPoint::Empty);
+    assert_eq!(history.starts_before(&newest).unwrap().last(), Some(&StartingPoint::Empty));
+    assert_eq!(revisions(&history, 1, 9), (1..=9).collect::<Vec<_>>());
+    drop(history);
+    let (history, _) = open(folder.path());
+    assert_eq!(history.start_for(0).unwrap(), StartingPoint::Empty);
+}
+
 #[test]
 fn room_is_given_back() {
     let folder = tempfile::tempdir().unwrap();
