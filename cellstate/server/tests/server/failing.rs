@@ -22,6 +22,10 @@ struct Failing<'a>(&'a Path);
 
 impl<'a> Failing<'a> {
     fn begin(dir: &'a Path) -> Self {
+        // First, as it would otherwise be opened again after a failure in between, which takes those files away.
+        let lock = dir.join("history/store/lock");
+        std::fs::rename(&lock, dir.join("lock")).unwrap();
+        std::fs::create_dir(lock).unwrap();
         for keyspace in std::fs::read_dir(dir.join("history/store/keyspaces")).unwrap() {
             let tables = keyspace.unwrap().path().join("tables");
             let Ok(there) = std::fs::read_dir(&tables) else { continue };
@@ -32,9 +36,6 @@ impl<'a> Failing<'a> {
                 drop(File::create_new(tables.join(number.to_string())));
             }
         }
-        let lock = dir.join("history/store/lock");
-        std::fs::rename(&lock, dir.join("lock")).unwrap();
-        std::fs::create_dir(lock).unwrap();
         Self(dir)
     }
 
