@@ -1,5 +1,7 @@
 //! A client as simple as can be: it keeps a mirror, and asks.
 
+use std::time::Duration;
+
 use plenum_model::Cell;
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, pages, v1};
@@ -19,6 +21,8 @@ pub(crate) fn options(dir: &std::path::Path) -> ServerOptions {
     let mut options = ServerOptions::new(dir);
     options.settings.segment_bytes = 1 << 20;
     options.settings.reserve_bytes = Some(0);
+    // Nobody renews for most machines here, and none of them is to be lost while a busy computer takes its time.
+    options.settings.lease = Duration::from_secs(600);
     options
 }
 
