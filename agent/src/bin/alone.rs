@@ -5,13 +5,17 @@
 //! `plenum-agent-alone drive DIRECTORY [MACHINE]` is the exec driver alone. It reads commands from a pipe as lines of JSON
 //! (`{"start": TASK}`, `{"stop": ID}`, `{"forget": ID}`) and writes what it recovered, then events, in the same way. With
 //! MACHINE, tasks get cgroups and what namespaces the kernel gives; without, neither.
+//!
+//! `plenum-agent-alone late PROGRAM ARGUMENT…` becomes that program, as on a machine that has much else to do: after a while.
 
 use std::{
     env,
     ffi::OsString,
     io::{self, Write},
-    os::fd::AsFd,
-    process::ExitCode,
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::{Command, ExitCode},
+    thread,
+    time::Duration,
 };
 
 use plenum_agent::{
@@ -34,7 +38,7 @@ use tokio::{
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Command {
+enum Asked {
     Start(TaskSpec),
     Stop(u64),
     Forget(u64),
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == "shim" => shim::main(arguments),
+        Some(first) if first == "late" => finish(late(arguments)),
         Some(first) if first == "run" => {
             finish(run(texts(arguments)).and_then(|options| plenum_agent::run(&options).map_err(io::Error::other)))
         }
@@ -64,6 +69,12 @@ fn finish(outcome: io::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn late(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+    let program = arguments.next().ok_or_else(|| io::Error::other("expected a program"))?;
+    thread::sleep(Duration::from_millis(300));
+    Err(Command::new(program).args(arguments).exec())
 }
 
 fn run(arguments: Vec<String>) -> io::Result<Options> {
@@ -106,9 +117,9 @@ async fn drive(arguments: Vec<String>) -> io::Result<()> {
             line = commands.next_line() => match line? {
                 None => return Ok(()),
                 Some(line) => match serde_json::from_str(&line)? {
-                    Command::Start(task) => driver.start(task),
-                    Command::Stop(id) => driver.stop(allocation(id)?),
-                    Command::Forget(id) => driver.forget(allocation(id)?),
+                    Asked::Start(task) => driver.start(task),
+                    Asked::Stop(id) => driver.stop(allocation(id)?),
+                    Asked::Forget(id) => driver.forget(allocation(id)?),
                 },
             },
         }

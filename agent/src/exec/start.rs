@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::SigmaskHow;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
     io::{AsyncReadExt, Interest, unix::AsyncFd},
@@ -28,7 +29,7 @@ use crate::{
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
     durable, open_files,
     process::{ProcessIdentity, boot_id},
-    shim::{ShimSpec, unix_ms},
+    shim::{ShimSpec, unix_ms, watched_signals},
 };
 
 /// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
@@ -223,10 +224,20 @@ fn never_made(options: &ExecOptions, task: &TaskSpec, failure: Failure, is_known
     Ok(Prepared::Ended(Exit::failed(failure, unix_ms())))
 }
 
+/// Starts a shim that no signal of ours ends before it can heed one: it inherits what is blocked here. One that was stopped on its way would be gone
+/// without a word, as if its task could not be set up on this machine.
+fn spawn_deaf(command: &mut Command) -> io::Result<Child> {
+    let before = watched_signals().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let spawned = command.spawn();
+    before.thread_set_mask()?;
+    spawned
+}
+
 type OwnShim = (OwnedFd, (Child, pipe::Receiver));
 
 fn spawn_shim(options: &ExecOptions, directory: &AllocationDirectory) -> io::Result<OwnShim> {
-    let mut child = Command::new(&options.shim.program)
+    let mut command = Command::new(&options.shim.program);
+    command
         .args(&options.shim.arguments)
         .arg(directory.root())
         .current_dir("/")
@@ -235,8 +246,8 @@ fn spawn_shim(options: &ExecOptions, directory: &AllocationDirectory) -> io::Res
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // A shim that held our standard error would keep its reader waiting after our own end.
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::null());
+    let mut child = spawn_deaf(&mut command)?;
     let mut watched = || {
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the kernel gave a pid out of range"))?;
@@ -267,16 +278,7 @@ async fn watch_shim(
     let (mut child, mut notice) = child.map_or((None, None), |(child, notice)| (Some(child), Some(notice)));
     let directory = options.directory.allocation(spec.task.allocation);
     let (allocation, restart) = (spec.task.allocation, spec.task.restart);
-    // SAFETY: an `OwnedFd` stays open, and names the same process, as long as it lives inside the `AsyncFd`.
-    #[allow(unsafe_code)]
-    let shim = match unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) } {
-        Ok(shim) => shim,
-        Err(error) => {
-            // No descriptor or no memory left for watching. Leave it; the next recovery finds it.
-            tracing::error!(%allocation, %error, "can't watch a shim");
-            return std::future::pending().await;
-        }
-    };
+    let shim = watchable(shim, allocation).await;
     let mut overdue_at = Instant::now() + NEVER;
     let (mut told, mut is_dropped) = (Asked::Run, false);
     loop {
@@ -322,6 +324,25 @@ async fn watch_shim(
     }
     let status = child.as_mut().and_then(|child| child.wait().ok());
     (status, spec)
+}
+
+/// The shim, to be waited for: as soon as the kernel has the memory that this takes. Until then nobody would hear of its end, and it of no stop.
+async fn watchable(mut shim: OwnedFd, allocation: AllocationId) -> AsyncFd<OwnedFd> {
+    let mut told = false;
+    loop {
+        // SAFETY: an `OwnedFd` stays open, and names the same process, as long as it lives inside the `AsyncFd`.
+        #[allow(unsafe_code)]
+        let registered = unsafe { AsyncFd::register_with_interest(shim, Interest::READABLE) };
+        let error;
+        (shim, error) = match registered {
+            Ok(shim) => return shim,
+            Err(error) => error.into_parts(),
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!(%allocation, %error, "can't watch a shim: tries again");
+        }
+        tokio::time::sleep(LOOKED_AGAIN_AFTER).await;
+    }
 }
 
 async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {

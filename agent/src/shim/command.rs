@@ -26,6 +26,7 @@ use nix::{
     unistd::{ForkResult, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setsid},
 };
 use rustix::{
+    io::retry_on_intr,
     process::{WaitOptions, wait},
     thread::{CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities},
 };
@@ -68,7 +69,7 @@ pub(super) struct Ending {
 /// # Errors
 /// When there is no child (any more).
 pub(super) fn ended_child() -> rustix::io::Result<Option<(Pid, Ending)>> {
-    Ok(wait(WaitOptions::NOHANG)?.map(|(pid, status)| {
+    Ok(retry_on_intr(|| wait(WaitOptions::NOHANG))?.map(|(pid, status)| {
         let ending = Ending { code: status.exit_status(), signal: status.terminating_signal() };
         (Pid::from_raw(pid.as_raw_nonzero().get()), ending)
     }))

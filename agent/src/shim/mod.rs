@@ -147,7 +147,7 @@ fn setup(message: impl Into<String>) -> Failure {
 }
 
 /// What shims and the first processes of namespaces wait for. Blocked, so that none of them ends us.
-fn watched_signals() -> SigSet {
+pub(crate) fn watched_signals() -> SigSet {
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect()
 }
 

@@ -133,6 +133,24 @@ async fn plain_programs_end_at_once_when_stopped() {
     assert_eq!(bench.ended().await.signal, Some(15));
 }
 
+// Where a hundred tasks were stopped as soon as they had been started, some shims were told so before they could heed it, and were gone. Their
+// tasks counted as such that can't be set up: three of them, and the machine took none for half a minute.
+#[tokio::test]
+async fn a_stop_that_comes_before_its_shim_can_heed_it_waits_for_that() {
+    let mut bench = Bench::by(&[PROGRAM, "late"]);
+    let task = bench.task(&["sleep", "600"]);
+    let allocation = task.allocation;
+    bench.start(task);
+    let written = allocation_directory(bench.directory.path(), allocation).join("spec.json");
+    while !written.exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    bench.stop(allocation);
+    let exit = bench.ended().await;
+    assert_eq!((exit.signal, exit.stop_requested, exit.failure), (Some(15), true, None));
+}
+
 #[tokio::test]
 async fn what_a_task_left_behind_dies_with_it() {
     for mut bench in [Bench::isolated(), Bench::bare()] {
