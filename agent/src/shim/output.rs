@@ -13,10 +13,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use crate::logs::{segment_name, segments};
 
 /// Read at once. A pipe holds 64 KiB; a quarter of it costs few calls and little memory.
 const CHUNK_BYTES: usize = 16 << 10;
+/// More than a pipe holds that tells no size.
+const PIPE_BYTES_MAX: usize = 1 << 20;
 /// Chunks pumped before the shim looks at its signals again, so that a loud task can still be stopped.
 const CHUNKS_PER_ROUND: u32 = 16;
 
@@ -61,31 +65,40 @@ impl Output {
     /// Moves what is there now, without waiting, and not more than some.
     pub(super) fn pump(&mut self) {
         for _ in 0..CHUNKS_PER_ROUND {
-            if !self.pump_chunk() {
+            if self.pump_chunk() == 0 {
                 return;
             }
         }
     }
 
-    /// Moves all that is left; to be called when nobody writes any more.
+    /// Moves all that is left; to be called when nothing of the task writes any more. Somebody else may go on, whom it handed its output to.
     pub(super) fn drain(&mut self) {
-        while self.pump_chunk() {}
+        let held = fcntl(&self.source, FcntlArg::F_GETPIPE_SZ).ok().and_then(|bytes| usize::try_from(bytes).ok());
+        let mut left = held.unwrap_or(PIPE_BYTES_MAX);
+        while left > 0 {
+            match self.pump_chunk() {
+                0 => return,
+                moved => left = left.saturating_sub(moved),
+            }
+        }
     }
 
-    /// False: nothing (more) for now.
-    fn pump_chunk(&mut self) -> bool {
+    /// Gives how many bytes there were; 0: nothing (more) for now.
+    fn pump_chunk(&mut self) -> usize {
         let mut chunk = [0; CHUNK_BYTES];
-        match self.source.read(&mut chunk) {
-            Ok(0) => {
-                self.open = false;
-                false
-            }
-            Ok(count) => {
-                self.write(&chunk[..count]);
-                true
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => true,
-            Err(_) => false,
+        loop {
+            return match self.source.read(&mut chunk) {
+                Ok(0) => {
+                    self.open = false;
+                    0
+                }
+                Ok(count) => {
+                    self.write(&chunk[..count]);
+                    count
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => 0,
+            };
         }
     }
 
@@ -141,6 +154,22 @@ mod tests {
         assert_eq!(kept.iter().map(|one| (one.begins_at, one.length)).collect::<Vec<_>>(), [(100, 100), (200, 56)]);
         assert_eq!(fs::read(&kept[0].path).unwrap(), text[100..200]);
         assert_eq!(fs::read(&kept[1].path).unwrap(), text[200..]);
+    }
+
+    // A task may hand its output to a service of its machine, as `systemd-run --pipe` does. Where that printed faster than its lines were written to
+    // the disk, the task never ended.
+    #[test]
+    fn what_others_go_on_to_print_keeps_no_task_from_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, mut sink) = std::io::pipe().unwrap();
+        let source = File::from(std::os::fd::OwnedFd::from(source));
+        let other = std::thread::spawn(move || while sink.write_all(&[b'x'; 64 << 10]).is_ok() {});
+        let mut output = Output::new(source, dir.path(), "stdout", 1 << 20);
+        output.drain();
+        drop(output);
+        other.join().unwrap();
+        let kept: u64 = logs::segments(dir.path(), "stdout").iter().map(|one| one.length).sum();
+        assert!(kept < (64 << 10) + CHUNK_BYTES as u64, "{kept} bytes are more than a pipe holds");
     }
 
     #[test]
