@@ -2,7 +2,7 @@
 
 use plenum_proto::v1::{
     AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest, ListRequest,
-    MachineHistoryRequest, MachineView, RemoveMachineRequest, UnknownTaskView,
+    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, UnknownTaskView,
 };
 
 use super::{
@@ -127,9 +127,29 @@ async fn unknown_on(
 async fn cordon(context: &Context, connection: Connection, name: String, cordoned: bool) -> Result<(), Failure> {
     let request = CordonRequest { name: name.clone(), cordoned };
     let answer = connection.inspect().cordon_machine(request).await?.into_inner();
-    let (done, idle) =
-        if cordoned { ("cordoned", "is cordoned already") } else { ("takes claims again", "is not cordoned") };
-    tell_change(context, &answer, &name, done, idle)
+    if cordoned {
+        return tell_change(context, &answer, &name, "cordoned", "is cordoned already");
+    }
+    // It may be gone by now, which is no failure of what was asked.
+    let found = connection.inspect().get_machine(GetMachineRequest { name: name.clone(), at: None }).await;
+    let still = found.ok().and_then(|found| still_none(&found.into_inner().machine?));
+    let (done, idle) = match still {
+        None => ("takes claims again".to_owned(), "is not cordoned".to_owned()),
+        Some(why) => (format!("is cordoned no more, and takes no claims: {why}"), format!("is not cordoned: {why}")),
+    };
+    tell_change(context, &answer, &name, &done, &idle)
+}
+
+/// Why a machine that is not cordoned takes no claims all the same.
+fn still_none(view: &MachineView) -> Option<String> {
+    match (view.state(), output::unfit(view)) {
+        (MachineState::Draining, _) => {
+            Some(format!("it is draining, and `plenum machine undrain {}` ends that", view.name))
+        }
+        (MachineState::Unreachable, _) => Some("it is unreachable".to_owned()),
+        (MachineState::Cordoned, Some((_, why))) => Some(why.to_owned()),
+        _ => None,
+    }
 }
 
 fn fields(view: &MachineView) -> String {
@@ -145,4 +165,27 @@ fn fields(view: &MachineView) -> String {
         pairs.push(("attribute", format!("{name} = {value}")));
     }
     output::fields(&pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::Unfit;
+
+    use super::*;
+
+    // Who uncordoned a machine that was drained read that it takes claims again, and at the deadline all its tasks were stopped.
+    #[test]
+    fn what_still_takes_no_claims_is_not_said_to_take_them_again() {
+        let view = |state: MachineState, unfit: Unfit| MachineView {
+            name: "m1".to_owned(),
+            state: state.into(),
+            unfit: unfit.into(),
+            ..MachineView::default()
+        };
+        let told = |state, unfit| still_none(&view(state, unfit)).unwrap_or_default();
+        assert_eq!(told(MachineState::Ready, Unfit::Unspecified), "");
+        assert!(told(MachineState::Draining, Unfit::Unspecified).contains("`plenum machine undrain m1`"));
+        assert_eq!(told(MachineState::Unreachable, Unfit::Unspecified), "it is unreachable");
+        assert!(told(MachineState::Cordoned, Unfit::StateUnwritable).contains("can't write its state"));
+    }
 }

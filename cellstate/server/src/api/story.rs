@@ -364,6 +364,9 @@ fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'s
     if machine.attributes != before.attributes {
         facts.push("its attributes changed".to_owned());
     }
+    if let Some(deadline) = machine.drain_deadline.filter(|_| machine.drain_deadline != before.drain_deadline) {
+        facts.push(format!("what is left is stopped at {}", deadline.time().whole_second()));
+    }
     if machine.unfit != before.unfit {
         facts.push(match machine.unfit {
             Some(Unfit::AgentLeaves) => "its agent leaves".to_owned(),
@@ -466,6 +469,22 @@ mod tests {
         };
         assert_eq!(oldest(true), ("registered".to_owned(), true));
         assert_eq!(oldest(false), ("ready".to_owned(), false));
+    }
+
+    // Who gave a drain another deadline read that the machine had changed, and not in what.
+    #[test]
+    fn a_drain_is_told_with_its_deadline() {
+        let ready = crate::agents::machine(0, 7, plenum_model::MachineState::Ready);
+        let drained = |micros| Machine {
+            state: plenum_model::MachineState::Draining,
+            drain_deadline: plenum_model::Deadline::new(LogTime::from_micros(micros)),
+            ..ready.clone()
+        };
+        let told = |before: &Machine, after: &Machine| difference(Some(before), after, false);
+        let until = |time: &str| format!("what is left is stopped at 1970-01-01T00:{time}Z");
+        assert_eq!(told(&ready, &drained(60_000_000)), ("draining", until("01:00")));
+        assert_eq!(told(&drained(60_000_000), &drained(90_000_000)), ("changed", until("01:30")));
+        assert_eq!(told(&drained(60_000_000), &ready), ("ready", String::new()));
     }
 
     // A story was refused when the cell that it begins with was retired while it was read.
