@@ -191,6 +191,17 @@ pub(crate) fn newest_block(store: &Store) -> Result<Option<BlockHead>, StoreErro
     store.last(Shelf::Blocks, keys::block(0)..=keys::block(u64::MAX))?.map(head_of).transpose()
 }
 
+/// The newest block of the store that ends at or before a revision.
+pub(crate) fn newest_block_until(store: &Store, revision: u64) -> Result<Option<BlockHead>, StoreError> {
+    for row in store.rows(Shelf::Blocks, keys::block(0)..=keys::block(revision)).rev() {
+        let block = head_of(row?)?;
+        if block.last <= revision {
+            return Ok(Some(block));
+        }
+    }
+    Ok(None)
+}
+
 /// The first block of the store that begins at or after a revision.
 pub(crate) fn oldest_block_from(store: &Store, revision: u64) -> Result<Option<BlockHead>, StoreError> {
     store.first(Shelf::Blocks, keys::block(revision)..=keys::block(u64::MAX))?.map(head_of).transpose()

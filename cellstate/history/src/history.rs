@@ -1,5 +1,5 @@
 //! A history: what there is of it, and opening it.
-use crate::block::{newest_block, time_row};
+use crate::block::{newest_block, newest_block_until, time_row};
 use crate::checkpoint::{self, CheckpointInfo};
 use crate::digest::{Digest, KnownMachines};
 use crate::error::{OpenError, ReadError, StoreError, WriteError};
@@ -251,11 +251,7 @@ struct Found {
 fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let (store, journal_set_aside) = Store::open(folder, options)?;
     let store = Arc::new(store);
-    let view = settle(&store).map_err(|error| match error {
-        // It does not say why it takes no writes. Where something of it is damaged, waiting is of no use.
-        StoreError::Poisoned => store.read_all(|| true).err().filter(|damage| !damage.may_be_sound()).unwrap_or(error),
-        error => error,
-    })?;
+    let view = settle(&store)?;
     let sums = sums_so_far(&store)?;
     let writer = Writer {
         gathering_bytes: 0,
@@ -320,25 +316,43 @@ fn check_options(options: &Options) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Brings the shelves to the same revision, and what a crash left in memory to tables.
+/// Brings the shelves to the same revision, and what a crash left in memory to tables; and looks what there is then. Where the store takes no
+/// writes because something of it is damaged, what can be read is there all the same, and nothing of it counts as durable.
 fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
     let head = number(store, &keys::HEAD)?.unwrap_or(0);
+    let base = number(store, &keys::BASE)?;
+    let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
+    let is_settled = match bring_to_order(store, head, base) {
+        Ok(()) => true,
+        // Its worker merges tables from the moment on that the store is open. Whether it meets the damage before all is written here must not
+        // decide about a start: whoever writes next learns of it in any case.
+        Err(StoreError::Poisoned) if is_damaged(store) => false,
+        Err(error) => return Err(error),
+    };
+    let newest = newest_block_until(store, head)?.map(|block| block.last).max(base).unwrap_or(0);
+    let is_whole = floor == 0 && base.is_none_or(|base| base == 0);
+    let checkpoint = checkpoint::newest_readable(store, floor..=newest, is_whole)?;
+    let durable = if is_settled { newest } else { 0 };
+    Ok(View { base, floor, newest, durable, checkpoint, gathering: Vec::new(), digest: Digest::default() })
+}
+
+fn bring_to_order(store: &Arc<Store>, head: u64, base: Option<u64>) -> Result<(), StoreError> {
     // Rows go to tables before blocks, but not in one step with them. A block without rows is fed again.
     while let Some(block) = newest_block(store)?.filter(|block| block.last > head) {
         let mut changes = store.changes();
         changes.remove(Shelf::Blocks, keys::block(block.first));
         changes.commit()?;
     }
-    let base = number(store, &keys::BASE)?;
-    let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
     // Blocks from before a leap may still be there.
     let newest = newest_block(store)?.map(|block| block.last).max(base).unwrap_or(0);
     forget_rows_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
-    store.catch_up()?;
-    let is_whole = floor == 0 && base.is_none_or(|base| base == 0);
-    let checkpoint = checkpoint::newest_readable(store, floor..=newest, is_whole)?;
-    Ok(View { base, floor, newest, durable: newest, checkpoint, gathering: Vec::new(), digest: Digest::default() })
+    store.catch_up()
+}
+
+/// Whether something of a store can't be read, and never will be. It does not say why it takes no writes.
+fn is_damaged(store: &Store) -> bool {
+    store.read_all(|| true).is_err_and(|error| !error.may_be_sound())
 }
 
 /// Removes what was written of blocks that are not there: the same batches may be cut into other blocks next time, and would be told of

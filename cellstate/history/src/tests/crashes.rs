@@ -542,3 +542,43 @@ fn a_store_whose_journal_is_gone_goes_on_with_its_numbers() {
     assert_eq!(opened.newest_revision, 3090);
     feed_again_and_check(&history, 3090);
 }
+
+/// Whether it could be opened was a matter of who was faster: who opens it, or the store's worker, which merges tables from the beginning on,
+/// meets the damage, and takes no more writes.
+#[test]
+fn a_history_whose_tables_are_damaged_is_opened_also_when_they_are_merged_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 300)).unwrap();
+    let both = |text: &str| [page(1, 0, text), page(1, 1, text)];
+    let write = |history: &History, revision: u64| history.checkpoint(revision, 0, &[pages(1, 2)], both("old"));
+    // Not enough tables yet to be merged: of each of both pages all have images.
+    for revision in 1..=7 {
+        write(&history, revision).unwrap();
+    }
+    history.persist().unwrap();
+    drop(history);
+    for table in std::fs::read_dir(folder.path().join("store/keyspaces/4/tables")).unwrap() {
+        let path = table.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    // The next one is enough, and the merge fails: from now on one is tried whenever the store is opened, before what is in memory by then can go
+    // to tables.
+    let (history, _) = open(folder.path());
+    history.append(&batches(31, 300, 300)).unwrap();
+    let mut later = 8..=300;
+    assert!(later.any(|revision| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        write(&history, revision).is_err()
+    }));
+    drop(history);
+    for _ in 0..3 {
+        let (history, opened) = open(folder.path());
+        assert_eq!((opened.newest_revision, revisions(&history, 1, 300).len()), (300, 300));
+        assert!(history.durable_revision() < 300, "the log is still needed");
+        assert!(history.pages_at(7).unwrap().next().unwrap().is_err());
+        assert!(write(&history, 300).is_err());
+    }
+}
