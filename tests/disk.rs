@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use serde_json::Value;
 
 use crate::{
@@ -15,11 +19,20 @@ use crate::{
     stage::{Served, Stage, eventually, is_root, skipped},
 };
 
+/// What this thread mounts from here on, only it has, with the threads and processes that it starts. Others that come to mounts of their own
+/// meanwhile, as isolated tasks of other tests do, would each hold a copy of it: taken off here it would not be off, and mounted
+/// again it would be as it was.
+pub(crate) fn keep_mounts_to_oneself() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+}
+
 /// A file system of its own, unmounted at the end.
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     pub(crate) fn mount(path: PathBuf, bytes: u64) -> Self {
+        keep_mounts_to_oneself();
         fs::create_dir(&path).unwrap();
         let size = format!("size={bytes}");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).status().unwrap();

@@ -6,12 +6,16 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::stage::{eventually, is_root};
+use crate::{
+    disk::keep_mounts_to_oneself,
+    stage::{eventually, is_root},
+};
 
 /// `FS_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)`.
 const SHUTDOWN: nix::libc::c_ulong = 0x8004_587d;
@@ -67,6 +71,7 @@ pub(crate) struct Volume {
 impl Volume {
     /// Makes a volume and mounts it at `path`. Its image is beside it.
     pub(crate) fn make(kind: Kind, path: PathBuf, bytes: u64) -> Self {
+        keep_mounts_to_oneself();
         let image = path.with_extension("image");
         File::create(&image).unwrap().set_len(bytes.max(kind.least_bytes())).unwrap();
         let quiet = if kind == Kind::Ext4 { "-qF" } else { "-qf" };
@@ -159,4 +164,33 @@ fn what_is_synced_survives_a_power_cut_and_what_is_not_does_not() {
         let lost = fs::read_to_string(lost).unwrap_or_default();
         assert_eq!((fs::read_to_string(kept).unwrap_or_default().as_str() != "changed", lost.as_str()), (true, ""));
     }
+}
+
+/// A task of another test, with mounts of its own, kept the volume there: taken off and mounted again it was still without power.
+#[test]
+fn a_volume_has_power_again_whoever_had_mounts_of_his_own_meanwhile() {
+    if let Some(why) = Kind::Ext4.missing() {
+        crate::stage::skipped(&why);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (starts, started) = std::sync::mpsc::channel::<()>();
+    let (there, is_there) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        started.recv().unwrap();
+        let command = ["--mount", "--propagation", "private", "sh", "-c", "echo; read line"];
+        let mut task =
+            Command::new("unshare").args(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        task.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        there.send(task).unwrap();
+    });
+    let volume = Volume::make(Kind::Ext4, folder.path().join("volume"), 64 << 20);
+    starts.send(()).unwrap();
+    let mut task = is_there.recv().unwrap();
+    volume.cut();
+    volume.restore();
+    fs::write(volume.path().join("file"), "with power").unwrap();
+    drop(task.stdin.take());
+    task.wait().unwrap();
+    other.join().unwrap();
 }
