@@ -7,7 +7,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::client::{Session, as_principal, code, connect, job, options, placement, register, start, submit};
+use crate::client::{
+    Session, as_principal, code, connect, job, options, placement, register, start, start_with_leases_of, submit,
+};
 use crate::inspection::page;
 
 fn report(machine: &v1::RegisterResponse, transitions: Vec<v1::Transition>) -> v1::ReportRequest {
@@ -107,26 +109,31 @@ async fn an_agent_is_told_what_to_run_and_its_receipts_end_the_job() {
 #[tokio::test]
 async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(150);
-    quick.settings.lease_margin = Duration::from_millis(50);
-    let server = plenum_server::Server::start(quick).await.unwrap();
+    let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let machine = register(&channel, "m1", 4000).await;
-    assert_eq!((machine.lease_micros, machine.renew_micros), (150_000, 50_000));
-    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let mut agents = v1::agents_client::AgentsClient::new(channel);
     assert!(!agents.report(report(&machine, Vec::new())).await.unwrap().into_inner().register);
+    server.shutdown().await.unwrap();
+
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(150)).await;
+    let channel = connect(&server).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    for _ in 0..200 {
-        let list = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
-        if list.machines[0].state() == v1::MachineState::Unreachable {
-            break;
+    let unreachable = async {
+        loop {
+            let list = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
+            if list.machines[0].state() == v1::MachineState::Unreachable {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(30), unreachable).await.expect("it runs out");
     assert!(agents.report(report(&machine, Vec::new())).await.unwrap().into_inner().register);
     let again = register(&channel, "m1", 4000).await;
     assert_eq!((again.machine, again.epoch), (machine.machine, 2));
+    assert_eq!((again.lease_micros, again.renew_micros), (150_000, 50_000));
     let old = v1::FollowRequest { machine: machine.machine, epoch: 1 };
     assert_eq!(code(&agents.follow(old).await.unwrap_err()), "STALE_EPOCH");
     server.shutdown().await.unwrap();
@@ -137,10 +144,7 @@ async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
 #[tokio::test]
 async fn a_report_that_breaks_a_rule_is_refused_and_renews_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(300);
-    quick.settings.lease_margin = Duration::from_millis(50);
-    let server = plenum_server::Server::start(quick).await.unwrap();
+    let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let machine = register(&channel, "m1", 4000).await;
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
@@ -150,6 +154,10 @@ async fn a_report_that_breaks_a_rule_is_refused_and_renews_nothing() {
     };
     let fair = v1::Resources { cpu_millis: 500, memory_bytes: 1 << 20, ..Default::default() };
     assert!(!agents.report(used(fair)).await.unwrap().into_inner().register);
+    server.shutdown().await.unwrap();
+
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(300)).await;
+    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
     let many = v1::Resources { custom: vec![1; 100_000], ..Default::default() };
     let mut found = String::new();
     for _ in 0..300 {
@@ -410,10 +418,7 @@ fn registration(instance: &str) -> v1::RegisterRequest {
 #[tokio::test]
 async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(1500);
-    quick.settings.lease_margin = Duration::from_millis(50);
-    let server = plenum_server::Server::start(quick).await.unwrap();
+    let server = start(dir.path()).await;
     let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
     let bad = agents.register(registration("No Instance")).await.unwrap_err();
     assert_eq!(code(&bad), "INVALID_REQUEST");
@@ -436,7 +441,11 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     let foreign = agents.report(of_instance(other, report(&machine, Vec::new()))).await.unwrap().into_inner();
     assert!(foreign.register, "it is sent to register, which tells it why");
     assert!(!agents.report(of_instance(holder, report(&machine, Vec::new()))).await.unwrap().into_inner().register);
+    server.shutdown().await.unwrap();
 
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(1500)).await;
+    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
+    agents.report(of_instance(holder, report(&machine, Vec::new()))).await.unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let successor = loop {
         match agents.register(registration(other)).await {

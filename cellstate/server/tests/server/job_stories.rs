@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::Server;
 use tonic::transport::Channel;
 use v1::AllocationState as State;
 
-use crate::client::{Session, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, connect, job, placement, register, start, start_with_leases_of, submit};
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 type Inspect = v1::inspect_client::InspectClient<Channel>;
@@ -179,10 +178,7 @@ async fn ends_of_tasks_are_told_also_where_the_limit_leaves_their_beginning_out(
 #[tokio::test]
 async fn tasks_that_are_lost_together_are_one_event() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(150);
-    quick.settings.lease_margin = Duration::from_millis(50);
-    let server = Server::start(quick).await.unwrap();
+    let server = start(dir.path()).await;
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
@@ -192,6 +188,9 @@ async fn tasks_that_are_lost_together_are_one_event() {
     session.reach(work.revision).await;
     let transaction = session.transaction(1, vec![placement(work.job, vec![0; 3], vec![0, 1, 2])]);
     assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
+    server.shutdown().await.unwrap();
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(150)).await;
+    let channel = connect(&server).await;
     let told = async {
         loop {
             let story = story(&channel, "work", 0, 0).await;

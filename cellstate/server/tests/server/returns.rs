@@ -8,7 +8,7 @@ use plenum_proto::v1::{self, agents_client::AgentsClient, govern_client::GovernC
 use plenum_server::{Handle, RestoreOptions, Server, restore};
 use tonic::transport::Channel;
 
-use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, job, options, placement, register, start, start_with_leases_of, submit};
 use crate::inspection::page;
 
 fn machine(boot_id: &str, inventory: Vec<v1::InventoryItem>) -> v1::RegisterMachine {
@@ -226,9 +226,6 @@ async fn cpu_taken(channel: &Channel) -> i64 {
 #[tokio::test]
 async fn after_a_start_of_the_server_what_a_machine_runs_is_not_a_newcomers() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(700);
-    quick.settings.lease_margin = Duration::from_millis(50);
     let ask = async |server: &Handle, instance: &str, revision: u64| {
         let request = v1::RegisterRequest {
             machine: Some(machine("boot-1", Vec::new())),
@@ -239,7 +236,7 @@ async fn after_a_start_of_the_server_what_a_machine_runs_is_not_a_newcomers() {
         };
         AgentsClient::new(connect(server).await).register(request).await.map(tonic::Response::into_inner)
     };
-    let server = Server::start(quick.clone()).await.unwrap();
+    let server = start(dir.path()).await;
     let first = ask(&server, "first", 0).await.unwrap();
     let channel = connect(&server).await;
     let crunch = submit(&channel, job("crunch", 1)).await;
@@ -249,14 +246,14 @@ async fn after_a_start_of_the_server_what_a_machine_runs_is_not_a_newcomers() {
     drop(session);
     server.shutdown().await.unwrap();
 
-    let server = Server::start(quick.clone()).await.unwrap();
+    let server = start(dir.path()).await;
     assert_eq!(code(&ask(&server, "second", 0).await.unwrap_err()), "MACHINE_TAKEN");
     let back = ask(&server, "first", first.revision).await.unwrap();
     assert_eq!((back.machine, back.epoch), (first.machine, first.epoch));
     server.shutdown().await.unwrap();
 
     // Where nobody comes back, the machine is free once its lease has ended.
-    let server = Server::start(quick).await.unwrap();
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(700)).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let second = loop {
         match ask(&server, "second", 0).await {
@@ -319,10 +316,7 @@ async fn a_relay_and_an_agent_that_registers_are_not_both_told_that_a_machine_is
 #[tokio::test]
 async fn machines_that_vanish_together_raise_an_alarm_until_they_are_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut quick = options(dir.path());
-    quick.settings.lease = Duration::from_millis(150);
-    quick.settings.lease_margin = Duration::from_millis(50);
-    let server = plenum_server::Server::start(quick).await.unwrap();
+    let server = start(dir.path()).await;
     let channel = connect(&server).await;
     for name in ["m1", "m2", "m3"] {
         register(&channel, name, 4000).await;
@@ -336,8 +330,16 @@ async fn machines_that_vanish_together_raise_an_alarm_until_they_are_back() {
     let mut session = Session::open(&channel, "batch").await.unwrap();
     let placements = vec![placement(jobs[0], vec![0, 1], vec![0, 1]), placement(jobs[1], vec![2], vec![0])];
     assert_eq!(session.commit(session.transaction(1, placements)).await.unwrap().granted, 3);
+    server.shutdown().await.unwrap();
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(150)).await;
+    let channel = connect(&server).await;
     held_back(&server, &channel, 1).await;
     // Nothing happens meanwhile but that time passes.
+    held_back(&server, &channel, 2).await;
+    server.shutdown().await.unwrap();
+    // They are still away, and stay when they are back.
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
     held_back(&server, &channel, 2).await;
     for name in ["m1", "m2", "m3"] {
         register(&channel, name, 4000).await;
