@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
     Cell, CellIdentity, Command, Decision, JobChange, JobId, JobKind, LogTime, Placement, Request, Resource, Resources,
-    SessionId, Transaction, TransactionId,
+    Revision, SessionId, Transaction, TransactionId,
 };
 use proptest::prelude::*;
 
@@ -79,17 +79,17 @@ impl Rivals {
         invariants::check_step(&before, request, &decided, self.core.cell()).unwrap();
         note(&decided, &mut self.seen);
         let Decided::Changed { decision, delta } = &decided else { return };
+        if matches!(request.command, Command::OpenServer(_)) && self.mirror.revision() > Revision(0) {
+            // From here on, the replay is of a server that starts with a cell that it found on its disk.
+            let found = recovered(&self.mirror);
+            assert_eq!(found.first_difference(&self.mirror), None);
+            self.replay = Core::from_cell(found, options(self.ring_changes));
+        }
         self.mirror.apply(delta).unwrap();
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
         match self.replay.decide(request, self.now) {
             Decided::Changed { decision: again, delta: same } => assert_eq!((&again, &same), (decision, delta)),
             other => panic!("replay decided {other:?}, and it was {decision:?}"),
-        }
-        if matches!(request.command, Command::OpenServer(_)) {
-            // From here on, the replay is of a server that started with a cell that it found on its disk.
-            let found = recovered(&self.mirror);
-            assert_eq!(found.first_difference(&self.mirror), None);
-            self.replay = Core::from_cell(found, options(self.ring_changes));
         }
     }
 
