@@ -9,12 +9,12 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
     Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources,
-    Revision, Room, Special, Spoken, TaskState, Transaction, group_is_wanted, task_is_wanted,
+    Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{Victims, victims_by_machine};
 use crate::quotas::Budget;
-use crate::resolve::{Granted, Resolution, Resolver, WARM_AHEAD, claims_of, refusal};
+use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
 use crate::room::{About, Trouble};
 use beyond_room::Judged;
 
@@ -172,14 +172,7 @@ impl Resolver<'_> {
         let mut granted = self.spare.granted.take(placement.machines.len());
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
-            if claim % WARM_AHEAD == 0 {
-                let next = claim as usize..placement.machines.len().min((claim + WARM_AHEAD) as usize);
-                let machines = &placement.machines[next.clone()];
-                cell.warm_claims(terms.group, machines, &placement.tasks[next]);
-                if terms.is_counted {
-                    self.rules.warm(cell, machines.iter().map(|&machine| (terms.group_row, machine)));
-                }
-            }
+            self.ask_for_what_comes(placement, &terms, claim as usize);
             let (machine, task) = (placement.machines[claim as usize], placement.tasks[claim as usize]);
             let extra = placement.extras.get(claim as usize).filter(|extra| !extra.asks_for_nothing());
             let asked = Claim { machine, task, extra };
@@ -217,6 +210,19 @@ impl Resolver<'_> {
             self.promised.given_back(allowance.budget.place).add_times(&allowance.need, -allowance.granted);
         }
         granted
+    }
+
+    /// Asks for what claims some steps later will touch, and for the row of one more grant.
+    #[inline]
+    fn ask_for_what_comes(&mut self, placement: &Placement, terms: &Terms<'_>, step: usize) {
+        let machines = |distance| coming(&placement.machines, step, distance);
+        let tasks = coming(&placement.tasks, step, 2 * STEPS_AHEAD);
+        self.cell.warm_claims(terms.group, machines(2 * STEPS_AHEAD), tasks);
+        if terms.is_counted {
+            self.rules.warm(self.cell, terms.group_row, machines(STEPS_AHEAD).iter().copied());
+            self.rules.warm_beside(self.cell, terms.group_row, machines(STEPS_AHEAD / 2).iter().copied());
+        }
+        self.cell.warm(self.next_rows.next().into_iter());
     }
 
     fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {

@@ -56,6 +56,7 @@ impl Core {
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,
+            next_rows: self.derived.allocation_slots.next_rows(),
             names: &self.derived.names,
             job_events: &self.derived.job_events,
             newcomers: &self.derived.newcomers,
@@ -235,7 +236,6 @@ impl Core {
         for _ in granted {
             grants.slots.push(self.derived.allocation_slots.take());
         }
-        self.cell.warm_rows(grants.slots.iter().copied());
         let floor = floor_of(self.cell.identity().incarnation);
         for (number, granted) in granted.iter().enumerate() {
             let slot = grants.slots[number];

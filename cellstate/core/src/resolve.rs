@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime, Obstacle,
-    Placement, Refusal, RefusalKind, RefusalReason, Resources, Session, Transaction,
+    Placement, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Session, Transaction, coming,
 };
 
 use crate::claims::Allowance;
@@ -20,11 +20,9 @@ use crate::quotas::{Alike, QuotaUse};
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
+use crate::slots::NextRows;
 use crate::spare::Spare;
 use crate::specials::Mark;
-
-/// Stops or claims whose rows are brought into the cache at a time: their loads overlap, and the first are still there when they are looked at.
-pub(crate) const WARM_AHEAD: u32 = 64;
 
 /// What a transaction gets. Only `resolve` makes one, so that nobody can be handed claims that were not judged.
 #[derive(Debug, Default)]
@@ -71,6 +69,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,
+    /// Rows that the next grants fill.
+    pub(crate) next_rows: NextRows<'a>,
     pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
     /// Behind a cell: judging a refusal changes nothing but this.
@@ -244,11 +244,10 @@ impl<'a> Resolver<'a> {
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
         let mut alike = Alike::default();
         for (position, &id) in (0..).zip(&txn.stops) {
-            if position % WARM_AHEAD == 0 {
-                let next = txn.stops[position as usize..].iter().take(WARM_AHEAD as usize).map(|id| id.slot);
-                self.cell.warm_stops(next.clone());
-                self.promised.warm_stops(next);
-            }
+            let next = coming(&txn.stops, position as usize, 2 * STEPS_AHEAD).iter().map(|id| id.slot);
+            self.cell.warm(next.clone());
+            self.promised.warm_stops(next);
+            self.cell.warm_tasks(coming(&txn.stops, position as usize, STEPS_AHEAD).iter().map(|id| id.slot));
             let row = self.cell.allocation_rows().get(id.slot).filter(|row| row.generation == id.generation);
             let Some(row) = row.filter(|_| self.cell.is_active(id.slot)) else {
                 resolution.idle_stops.push(position);

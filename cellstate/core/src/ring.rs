@@ -9,11 +9,10 @@ use std::collections::BTreeSet;
 
 use plenum_model::{
     AllocationId, AllocationRow, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision,
-    Room, SessionId, TakeOver, TransactionId,
+    Room, STEPS_AHEAD, SessionId, TakeOver, TransactionId, coming,
 };
 
 use self::by_number::ByNumber;
-use crate::lifecycle::WARM_AHEAD;
 
 /// No earlier change.
 const NONE: u64 = u64::MAX;
@@ -211,9 +210,7 @@ impl Ring {
     pub(crate) fn note_grants(&mut self, revision: Revision, grants: &Grants) {
         let mut extras = grants.extras.iter().peekable();
         for (position, &machine) in grants.machines.iter().enumerate() {
-            if position.is_multiple_of(WARM_AHEAD) {
-                self.warm(grants.machines[position..].iter().take(WARM_AHEAD).copied());
-            }
+            self.warm(coming(&grants.machines, position, STEPS_AHEAD).iter().copied());
             if let Some(extra) = extras.next_if(|extra| extra.claim as usize == position) {
                 self.note_detail(detail_of_grant(extra));
             }

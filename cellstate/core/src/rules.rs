@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plenum_model::{Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine};
+use plenum_model::{
+    Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine, STEPS_AHEAD, coming,
+};
 
-use crate::lifecycle::WARM_AHEAD;
 use crate::quotas::Leaver;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
@@ -75,11 +76,19 @@ impl Rules {
         self.counts.get(group_row as usize)?.as_deref().map(|counted| &counted.counts)
     }
 
-    /// Brings what is counted for these tasks, by group and machine, into the cache: tables of all groups are larger than it.
-    pub(crate) fn warm(&self, cell: &Cell, tasks: impl Iterator<Item = (u32, u32)> + Clone) {
-        let counts = |(group_row, machine)| self.counts(group_row).map(|counts| (counts, machine));
-        tasks.clone().filter_map(counts).for_each(|(counts, machine)| counts.warm(cell, machine));
-        tasks.filter_map(counts).for_each(|(counts, machine)| counts.warm_beside(cell, machine));
+    /// Brings what is counted for a group on these machines into the cache, but the tasks beside them: `warm_beside` does that once this is
+    /// there. Tables of all groups are larger than the cache.
+    pub(crate) fn warm(&self, cell: &Cell, group_row: u32, machines: impl Iterator<Item = u32>) {
+        if let Some(counts) = self.counts(group_row) {
+            machines.for_each(|machine| counts.warm(cell, machine));
+        }
+    }
+
+    /// See `warm`.
+    pub(crate) fn warm_beside(&self, cell: &Cell, group_row: u32, machines: impl Iterator<Item = u32>) {
+        if let Some(counts) = self.counts(group_row) {
+            machines.for_each(|machine| counts.warm_beside(cell, machine));
+        }
     }
 
     /// Tries so many tasks more on a machine, for the transaction that is being resolved.
@@ -118,9 +127,14 @@ impl Rules {
     /// Notes who leaves with a delta: rows are still as they were.
     pub(crate) fn before(&mut self, delta: &Delta, leavers: &[Leaver], cell: &Cell) {
         if self.counted > 0 {
-            for leavers in leavers.chunks(WARM_AHEAD) {
-                self.warm(cell, leavers.iter().map(|leaver| (leaver.group_row, leaver.machine)));
-                leavers.iter().for_each(|leaver| self.bump(cell, leaver.group_row, leaver.machine, -1));
+            for (step, leaver) in leavers.iter().enumerate() {
+                for next in coming(leavers, step, 2 * STEPS_AHEAD) {
+                    self.warm(cell, next.group_row, std::iter::once(next.machine));
+                }
+                for next in coming(leavers, step, STEPS_AHEAD) {
+                    self.warm_beside(cell, next.group_row, std::iter::once(next.machine));
+                }
+                self.bump(cell, leaver.group_row, leaver.machine, -1);
             }
         }
         for change in &delta.jobs {
@@ -168,8 +182,12 @@ impl Rules {
         self.moving.clear();
         for grants in &delta.grants {
             if self.counts(grants.group_row).is_some() {
-                self.warm(cell, grants.machines.iter().map(|&machine| (grants.group_row, machine)));
-                grants.machines.iter().for_each(|&machine| self.bump(cell, grants.group_row, machine, 1));
+                for (step, &machine) in grants.machines.iter().enumerate() {
+                    let coming = |distance| coming(&grants.machines, step, distance).iter().copied();
+                    self.warm(cell, grants.group_row, coming(2 * STEPS_AHEAD));
+                    self.warm_beside(cell, grants.group_row, coming(STEPS_AHEAD));
+                    self.bump(cell, grants.group_row, machine, 1);
+                }
             }
         }
     }

@@ -35,6 +35,31 @@ pub(crate) struct AllocationMark {
     pages: usize,
 }
 
+/// Rows in the order in which [`AllocationSlots::take`] gives them.
+#[derive(Clone, Debug)]
+pub(crate) struct NextRows<'a> {
+    slots: &'a AllocationSlots,
+    page: u32,
+    mask: u64,
+    ready: usize,
+}
+
+impl Iterator for NextRows<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        while self.mask == 0 {
+            self.page = *self.slots.ready.get(self.ready)?;
+            self.ready += 1;
+            self.mask = *self.slots.free.get(self.page as usize)?;
+        }
+        let row = self.mask.trailing_zeros();
+        self.mask &= self.mask - 1;
+        Some(self.page * PAGE + row)
+    }
+}
+
 impl AllocationSlots {
     pub(crate) fn rebuild(cell: &Cell) -> Self {
         let statuses = cell.statuses();
@@ -66,6 +91,12 @@ impl AllocationSlots {
             let pages = u32::try_from(self.free.len()).expect("rows have 32-bit numbers");
             self.filling = self.ready.pop_front().unwrap_or(pages);
         }
+    }
+
+    /// The rows that will be taken next, as far as they have had tenants; they stay free.
+    pub(crate) fn next_rows(&self) -> NextRows<'_> {
+        let mask = self.free.get(self.filling as usize).copied().unwrap_or(0);
+        NextRows { slots: self, page: self.filling, mask, ready: 0 }
     }
 
     /// Where it stands, to go back to.
@@ -337,7 +368,11 @@ mod tests {
             let mut taken = Vec::new();
             for (takes, gives, tries) in steps {
                 let (before, mark) = (slots.clone(), slots.mark());
+                let next: Vec<_> = slots.next_rows().take(tries).collect();
                 let tried: Vec<_> = (0..tries).map(|_| slots.take()).collect();
+                proptest::prop_assert_eq!(&next, &tried[..next.len()], "told before as they are taken");
+                let had_tenants = tried.iter().filter(|&&slot| ((slot / PAGE) as usize) < before.free.len());
+                proptest::prop_assert_eq!(next.len(), had_tenants.count());
                 slots.untake(mark, tried.into_iter());
                 proptest::prop_assert_eq!(&slots, &before);
                 taken.extend((0..takes).map(|_| slots.take()));

@@ -49,7 +49,7 @@ pub use job::{
 pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;
 pub use plural::{agreeing, counted};
-pub use prefetch::prefetch;
+pub use prefetch::{STEPS_AHEAD, coming, prefetch};
 pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
 pub use session::Session;
 pub use transaction::{

@@ -305,8 +305,8 @@ impl Cell {
     }
 
     /// Brings what these allocations were granted, and where they stand, into the cache. Rows of random allocations are not there; here
-    /// their loads overlap, while in the decisions that follow each waits for the one before. At most some hundred at a time, or the
-    /// first are gone again when they are needed.
+    /// their loads overlap, while in the decisions that follow each waits for the one before. A loop over many asks for what is
+    /// [`coming`](crate::coming).
     #[inline]
     pub fn warm(&self, slots: impl Iterator<Item = u32>) {
         for slot in slots {
@@ -319,6 +319,12 @@ impl Cell {
     #[inline]
     pub fn warm_stops(&self, slots: impl Iterator<Item = u32> + Clone) {
         self.warm(slots.clone());
+        self.warm_tasks(slots);
+    }
+
+    /// The second half of `warm_stops`, which reads what `warm` asked for.
+    #[inline]
+    pub fn warm_tasks(&self, slots: impl Iterator<Item = u32>) {
         slots.filter_map(|slot| self.allocations.get(slot)).for_each(|row| self.warm_task(row));
     }
 
