@@ -13,9 +13,9 @@ mod parts;
 
 use plenum_server::allocator::Allocator;
 
-/// An agent, a scheduler or a command has no use for a busy server's.
+/// An agent, a scheduler or a command has no use for a busy server's, and a development cell none for what makes a large one fast.
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator::for_command("server");
+static ALLOCATOR: Allocator = Allocator::for_command("server", "--with-parent");
 
 fn main() -> std::process::ExitCode {
     cli::main()
