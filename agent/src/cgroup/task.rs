@@ -60,8 +60,9 @@ impl TaskCgroup {
             match controller {
                 Controller::Cpu => self.limit_cpu(directory, limits.cpu_millis)?,
                 Controller::Memory => self.limit_memory(directory, limits.memory_bytes)?,
+                // Also where there is no limit: a group that is used again may not fork since it was killed.
                 Controller::Pids if limits.pids > 0 => write(&directory.join("pids.max"), limits.pids)?,
-                Controller::Pids => {}
+                Controller::Pids => write(&directory.join("pids.max"), "max")?,
             }
         }
         Ok(())

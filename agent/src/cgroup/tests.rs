@@ -110,3 +110,19 @@ fn tiny_claims_are_lifted_to_what_the_kernel_takes_and_zero_is_no_limit() {
     agent.task("2-0").create(&Limits::default()).unwrap();
     assert!(!tree.path().join("cpu/plenum/m1/2-0/cpu.cfs_quota_us").exists());
 }
+
+// Killing keeps a group from forking. A task without a limit of processes, whose earlier start had been killed there and left its group, could
+// not be started again.
+#[test]
+fn a_group_that_was_killed_may_fork_when_it_is_used_again() {
+    let tree = tempfile::tempdir().unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([(Controller::Pids, tree.path().join("pids"))]));
+    let agent = AgentCgroup::prepare(&mounts, "m1").0.unwrap();
+    let (task, file) = (agent.task("1-0"), tree.path().join("pids/plenum/m1/1-0/pids.max"));
+    for (pids, written) in [(0, "max"), (32, "32"), (0, "max")] {
+        task.create(&Limits { pids, ..LIMITS }).unwrap();
+        assert_eq!(read(&file), written);
+        task.kill();
+        assert_eq!(read(&file), "0");
+    }
+}
