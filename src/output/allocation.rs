@@ -43,12 +43,11 @@ pub(super) fn is_live(state: AllocationState) -> bool {
     matches!(state, Granted | Starting | Running | Stopping | Evicting | Lost)
 }
 
-/// What it ended with. The wire has 0 also where nothing could be told: of a task that failed, nobody saw an end that had a code, and of a
-/// lost one nobody saw any.
+/// What it ended with. The wire has 0 also where nothing could be told: of a task that failed or is lost, nobody saw an end that had a code.
 pub(crate) fn exit_code(allocation: &AllocationView) -> Option<i32> {
     let is_unknown = match allocation.state() {
-        AllocationState::Failed => allocation.exit_code == 0,
-        AllocationState::EndedLost => true,
+        // Its machine may have told of an end that came too late to count.
+        AllocationState::Failed | AllocationState::EndedLost => allocation.exit_code == 0,
         state => is_live(state),
     };
     (!is_unknown).then_some(allocation.exit_code)
@@ -144,6 +143,8 @@ mod tests {
         assert_eq!(ended(AllocationState::EndedLost, 0), none);
         assert_eq!(ended(AllocationState::Running, 0), none);
         assert_eq!(ended(AllocationState::Failed, 3), ("3".to_owned(), json!(3)));
+        // Its story told of that code, and its line did not.
+        assert_eq!(ended(AllocationState::EndedLost, 143), ("143".to_owned(), json!(143)));
         assert_eq!(ended(AllocationState::Complete, 0), ("0".to_owned(), json!(0)));
     }
 
