@@ -145,6 +145,10 @@ impl Command {
         let mut found = None;
         for candidate in candidates {
             let Err(error) = execve(&candidate, &self.arguments, &self.environment);
+            if is_of_machine(error) {
+                // What comes later in its path is another program.
+                return setup(format!("executing {}: {}", candidate.to_string_lossy(), error.desc()));
+            }
             let exists = fs::symlink_metadata(OsString::from_vec(candidate.as_bytes().to_vec())).is_ok();
             if exists && found.is_none() {
                 found = Some((candidate, error));
@@ -164,6 +168,11 @@ impl Command {
             ),
         }
     }
+}
+
+/// What the machine, and not the task, has to mend before its program can be executed: the disk, memory, files, processes.
+fn is_of_machine(error: Errno) -> bool {
+    matches!(error, Errno::EIO | Errno::ENOMEM | Errno::ENFILE | Errno::EMFILE | Errno::EAGAIN)
 }
 
 fn why_not_executed(error: Errno) -> String {

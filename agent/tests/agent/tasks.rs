@@ -67,6 +67,40 @@ async fn what_can_not_be_executed_says_why() {
     assert_eq!(bench.run(empty).await.to_string(), "the command is empty: expected a program");
 }
 
+/// A program of this machine's kind, that ends before what its header says of its loader: executing it, the kernel reads what is not there.
+fn that_can_not_be_read() -> Vec<u8> {
+    let mut program = std::fs::read("/proc/self/exe").unwrap();
+    program.resize(64 + 56, 0);
+    // Of its own headers it has one, right behind: PT_INTERP, of 32 bytes far away.
+    program[32..40].copy_from_slice(&64_u64.to_ne_bytes());
+    program[56..58].copy_from_slice(&1_u16.to_ne_bytes());
+    let mut interpreter = [0; 56];
+    interpreter[..4].copy_from_slice(&3_u32.to_ne_bytes());
+    interpreter[8..16].copy_from_slice(&(1_u64 << 20).to_ne_bytes());
+    interpreter[32..40].copy_from_slice(&32_u64.to_ne_bytes());
+    program[64..].copy_from_slice(&interpreter);
+    program
+}
+
+// It counted as a program that can't be executed, which is the task's own fault: a machine with a broken disk failed one task after the other, and got
+// the next ones.
+#[tokio::test]
+async fn a_program_that_the_machine_can_not_read_is_a_failed_set_up() {
+    let mut bench = Bench::bare();
+    let (broken, sound) = (bench.directory.path().join("broken"), bench.directory.path().join("sound"));
+    for (folder, content) in [(&broken, that_can_not_be_read()), (&sound, b"#!/bin/sh\nexit 3\n".to_vec())] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("program"), content).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.join("program"), mode).unwrap();
+    }
+    let mut task = bench.task(&["program"]);
+    task.env.insert("PATH".to_owned(), format!("{}:{}", broken.display(), sound.display()));
+    let failure = bench.run(task).await.failure.unwrap();
+    assert_eq!(failure.kind, FailureKind::Setup, "{}", failure.message);
+    assert_eq!(failure.message, format!("executing {}/program: I/O error", broken.display()));
+}
+
 #[tokio::test]
 async fn a_task_sees_only_the_environment_that_it_was_given() {
     let mut bench = Bench::isolated();
