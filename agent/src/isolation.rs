@@ -1,8 +1,9 @@
 //! What separates a task from the machine besides its cgroup, and finding out what the kernel lets us have.
 
-use std::{fs, os::fd::AsRawFd, path::Path};
+use std::{fs, io, os::fd::AsRawFd, path::Path};
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::{Gid, Uid},
@@ -68,32 +69,32 @@ impl Isolation {
 
     /// Leaves the namespaces that a child must be born outside of: user and pid. The caller stays in its pid namespace;
     /// its next child is the first process of the new one.
-    pub(crate) fn unshare_for_child(self) -> Result<(), String> {
+    pub(crate) fn unshare_for_child(self) -> Result<(), Refused> {
         if self.user {
             let (user, group) = (Uid::effective(), Gid::effective());
-            unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| format!("a new user namespace: {error}"))?;
+            unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| Refused::new("a new user namespace", errno))?;
             write("/proc/self/setgroups", "deny")?;
             write("/proc/self/uid_map", &format!("{user} {user} 1"))?;
             write("/proc/self/gid_map", &format!("{group} {group} 1"))?;
         }
         if self.pid {
-            unshare(CloneFlags::CLONE_NEWPID).map_err(|error| format!("a new pid namespace: {error}"))?;
+            unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| Refused::new("a new pid namespace", errno))?;
         }
         Ok(())
     }
 
     /// Enters the namespaces that begin with the caller: mount and ipc. To be called in the first process of the new pid
     /// namespace, so that `/proc` shows that one.
-    pub(crate) fn unshare_self(self, probing: bool) -> Result<(), String> {
+    pub(crate) fn unshare_self(self, probing: bool) -> Result<(), Refused> {
         if self.ipc {
-            unshare(CloneFlags::CLONE_NEWIPC).map_err(|error| format!("a new ipc namespace: {error}"))?;
+            unshare(CloneFlags::CLONE_NEWIPC).map_err(|errno| Refused::new("a new ipc namespace", errno))?;
         }
         if self.mount {
-            unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("a new mount namespace: {error}"))?;
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| Refused::new("a new mount namespace", errno))?;
             // What is mounted here does not show outside. What is unmounted outside must go here, too: each task that runs would hold
             // the disk, which nobody could find out who has it.
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-                .map_err(|error| format!("mounts of its own: {error}"))?;
+                .map_err(|errno| Refused::new("mounts of its own", errno))?;
             // But nothing of the kernel's comes that was not there when it was closed. Where these are no mounts there is nothing to do.
             for tree in ["/proc", "/sys"] {
                 let _ = mount(None::<&str>, tree, None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
@@ -101,15 +102,43 @@ impl Isolation {
         }
         if self.hidden && probing {
             mount(Some("tmpfs"), "/dev", Some("tmpfs"), MsFlags::MS_NOSUID, None::<&str>)
-                .map_err(|error| format!("mounting a tmpfs: {error}"))?;
+                .map_err(|errno| Refused::new("mounting a tmpfs", errno))?;
         }
         if self.proc {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
-                .map_err(|error| format!("mounting /proc: {error}"))?;
+                .map_err(|errno| Refused::new("mounting /proc", errno))?;
         }
         Ok(())
     }
+}
+
+/// What the kernel did not give, and why.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    what: String,
+    pub(crate) errno: Errno,
+}
+
+impl Refused {
+    fn new(what: &str, errno: Errno) -> Self {
+        Self { what: what.to_owned(), errno }
+    }
+}
+
+impl From<Refused> for String {
+    fn from(refused: Refused) -> Self {
+        format!("{}: {}", refused.what, refused.errno)
+    }
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The most that works.
+    pub isolation: Isolation,
+    /// What kept more from working and may pass, in words for people.
+    pub hindrance: Option<String>,
 }
 
 /// Hides everything below `root` but the directories in `kept`, which must be below it, for this mount namespace.
@@ -134,6 +163,7 @@ pub(crate) fn hide(root: &Path, kept: &[&Path]) -> Result<(), String> {
     step("closing", root, mount(None::<&str>, root, None::<&str>, flags, None::<&str>))
 }
 
-fn write(path: &str, text: &str) -> Result<(), String> {
-    fs::write(path, text).map_err(|error| format!("writing {text:?} to {path}: {error}"))
+fn write(path: &str, text: &str) -> Result<(), Refused> {
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    fs::write(path, text).map_err(|error| Refused::new(&format!("writing {text:?} to {path}"), errno(error)))
 }

@@ -91,8 +91,8 @@ async fn drive(arguments: Vec<String>) -> io::Result<()> {
     hear_of_children();
     let shim = ShimProgram::own_binary();
     let (cgroup, isolation) = match (machine.first(), Mounts::detect()) {
-        (Some(machine), Some(mounts)) => (AgentCgroup::prepare(&mounts, machine).0, shim.probe()),
-        (Some(_), None) => (None, shim.probe()),
+        (Some(machine), Some(mounts)) => (AgentCgroup::prepare(&mounts, machine).0, shim.probe().isolation),
+        (Some(_), None) => (None, shim.probe().isolation),
         (None, _) => (None, Isolation::default()),
     };
     let options = ExecOptions {

@@ -24,7 +24,7 @@ use crate::{
     cgroup::AgentCgroup,
     directories::AgentDirectory,
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
-    isolation::Isolation,
+    isolation::{Isolation, Probed},
     open_files,
     process::ProcessIdentity,
     removal::remove_tree,
@@ -53,11 +53,18 @@ impl ShimProgram {
         Self { program: "/proc/self/exe".into(), arguments: vec!["shim".into()] }
     }
 
-    /// Runs a shim to find out which [`Isolation`] works here. None works where the shim can't be run.
+    /// Runs a shim to find out which [`Isolation`] works here. None works where the shim can't be run, which may pass.
     #[must_use]
-    pub fn probe(&self) -> Isolation {
+    pub fn probe(&self) -> Probed {
         let output = std::process::Command::new(&self.program).args(&self.arguments).arg("--probe").output();
-        output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default()
+        let hindered =
+            |why: String| Probed { isolation: Isolation::default(), hindrance: Some(format!("running a shim: {why}")) };
+        match output {
+            Err(error) => hindered(error.to_string()),
+            Ok(output) => {
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|_| hindered(output.status.to_string()))
+            }
+        }
     }
 }
 
@@ -142,6 +149,11 @@ impl ExecDriver {
     pub fn active(&mut self) -> usize {
         self.starts.retain(|_, handle| !handle.stop.is_closed());
         self.starts.len()
+    }
+
+    /// Separates the tasks that are started from now on in this way.
+    pub fn separate_by(&mut self, isolation: Isolation) {
+        Arc::make_mut(&mut self.options).isolation = isolation;
     }
 
     /// Removes what is kept of ended allocations: their ids may mean others from now on.

@@ -18,6 +18,7 @@ use tonic::{
 
 use super::AgentError;
 use crate::{
+    isolation::Isolation,
     machine::Machine,
     reconciler::{Input, Registration, Status},
     traces::Item,
@@ -75,6 +76,8 @@ pub(super) enum Arrival {
     Registered(v1::RegisterResponse),
     /// Another agent serves this machine; in the cell's words.
     Taken(String),
+    /// Tasks can be separated better than before.
+    Isolation(Isolation),
     /// Another cell answers at the address; its id in hexadecimal.
     OtherCell(String),
     Assignments {

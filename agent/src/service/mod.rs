@@ -7,6 +7,7 @@ mod fitness;
 mod instance;
 mod lock;
 mod log_upload;
+mod namespaces;
 mod options;
 mod surroundings;
 
@@ -228,6 +229,9 @@ impl Agent {
         if !surroundings.missing.is_empty() {
             tracing::warn!("tasks run without: {}", surroundings.missing.join(", "));
         }
+        if let Some(hindrance) = &surroundings.hindrance {
+            tracing::warn!(hindrance, "what keeps namespaces from them may pass: they are asked for again");
+        }
         let (event_sender, events) = mpsc::channel(QUEUE_MAX);
         let exec = ExecOptions {
             directory: directory.clone(),
@@ -241,6 +245,10 @@ impl Agent {
         let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         drop(tokio::spawn(fitness::watch(directory.clone(), arrival_sender.clone())));
+        if surroundings.hindrance.is_some() {
+            let (shim, had) = (options.shim.clone(), surroundings.isolation);
+            drop(tokio::spawn(namespaces::watch(shim, had, namespaces::PAUSE_MIN, arrival_sender.clone())));
+        }
         let calls = Calls::new(&options.server, &machine.name, instance, arrival_sender)?;
         calls.mean(&remembered.cell_id);
         let clock = Clock::start();
@@ -324,6 +332,7 @@ impl Agent {
             Arrival::Input(input) => self.handle(input),
             Arrival::Registered(response) => self.registered(&response)?,
             Arrival::Taken(message) => self.taken(&message),
+            Arrival::Isolation(isolation) => self.driver.separate_by(isolation),
             Arrival::OtherCell(found) => self.other_cell(found)?,
             Arrival::Assignments { machine, epoch, message } => {
                 for asked in &message.logs {

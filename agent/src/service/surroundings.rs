@@ -6,7 +6,7 @@ use super::Options;
 use crate::{
     cgroup::{AgentCgroup, Mounts},
     directories::AgentDirectory,
-    isolation::Isolation,
+    isolation::{Isolation, Probed},
 };
 
 /// Isolation as this machine, this user and the options allow it.
@@ -18,6 +18,8 @@ pub struct Surroundings {
     pub isolation: Isolation,
     /// What is not there, in words for people; one line when joined.
     pub missing: Vec<String>,
+    /// What kept namespaces from them and may pass, in words for people.
+    pub hindrance: Option<String>,
 }
 
 impl Surroundings {
@@ -26,9 +28,9 @@ impl Surroundings {
     pub fn find(options: &Options, machine: &str, directory: &AgentDirectory) -> Self {
         if options.no_isolation {
             let missing = vec!["cgroups and namespaces (by --no-isolation)".to_owned()];
-            return Self { cgroup: None, isolation: Isolation::default(), missing };
+            return Self { cgroup: None, isolation: Isolation::default(), missing, hindrance: None };
         }
-        let isolation = options.shim.probe();
+        let Probed { isolation, hindrance } = options.shim.probe();
         let (cgroup, mut missing) = match Mounts::detect() {
             Some(mounts) => AgentCgroup::prepare(&mounts, &cgroup_name(machine, directory)),
             None => (None, vec!["cgroups (none are mounted)".to_owned()]),
@@ -37,7 +39,7 @@ impl Surroundings {
             missing = vec!["limits of cpu, memory and pids (cgroups need root)".to_owned()];
         }
         missing.extend(isolation.missing());
-        Self { cgroup, isolation, missing }
+        Self { cgroup, isolation, missing, hindrance }
     }
 }
 

@@ -245,7 +245,7 @@ fn first_process(command: &Command, isolation: Isolation, entries: Vec<File>, en
     if bound.is_err() || !matches!(File::from(gate).read(&mut [0]), Ok(1)) {
         exit_now(1);
     }
-    let separated = isolation.unshare_self(false).and_then(|()| match &command.hidden_root {
+    let separated = isolation.unshare_self(false).map_err(String::from).and_then(|()| match &command.hidden_root {
         Some(root) => hide(root, &[&command.working_directory, &command.job_directory]),
         None => Ok(()),
     });

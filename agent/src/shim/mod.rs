@@ -9,6 +9,7 @@
 
 mod command;
 mod output;
+mod probe;
 mod supervise;
 
 use std::{
@@ -24,9 +25,8 @@ use nix::{
     sys::{
         prctl,
         signal::{SigSet, Signal},
-        wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, fork, setsid},
+    unistd::setsid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,13 +62,13 @@ pub(crate) struct ShimSpec {
 
 /// Runs a shim: `main` of the hidden subcommand `shim`, called before the process has a second thread.
 ///
-/// `arguments` are those after `shim`: the allocation's directory; or `--probe`, which writes the [`Isolation`] that
-/// works here to standard output, as JSON.
+/// `arguments` are those after `shim`: the allocation's directory; or `--probe`, which writes to standard output, as JSON,
+/// which [`Isolation`] works here ([`Probed`](crate::isolation::Probed)).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     hear_of_children();
     let mut arguments = arguments.into_iter();
     match (arguments.next(), arguments.next()) {
-        (Some(flag), None) if flag == "--probe" => probe(),
+        (Some(flag), None) if flag == "--probe" => probe::main(),
         (Some(directory), None) => run(&AllocationDirectory::new(directory.into())),
         _ => {
             let _ = writeln!(
@@ -154,32 +154,4 @@ pub(crate) fn watched_signals() -> SigSet {
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn probe() -> ExitCode {
-    let best = Isolation::ladder().into_iter().find(|isolation| works(*isolation)).unwrap_or_default();
-    let text = serde_json::to_string(&best).expect("a struct of booleans is always JSON");
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Tries it in a child, because entering a namespace can't be undone.
-fn works(isolation: Isolation) -> bool {
-    in_child(|| isolation.unshare_for_child().is_ok() && in_child(|| isolation.unshare_self(true).is_ok()))
-}
-
-fn in_child(attempt: impl FnOnce() -> bool) -> bool {
-    // SAFETY: a shim has one thread, so that the child may do whatever its parent might.
-    #[allow(unsafe_code)]
-    match unsafe { fork() } {
-        Ok(ForkResult::Child) => command::exit_now(i32::from(!attempt())),
-        Ok(ForkResult::Parent { child }) => ended_well(child),
-        Err(_) => false,
-    }
-}
-
-fn ended_well(child: Pid) -> bool {
-    matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0)))
 }

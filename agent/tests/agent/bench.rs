@@ -56,7 +56,7 @@ impl Bench {
     /// With everything that the kernel gives.
     pub(crate) fn isolated() -> Self {
         let cgroup = Mounts::detect().and_then(|mounts| AgentCgroup::prepare(&mounts, &unique_machine_name()).0);
-        Self::new(cgroup, shim().probe())
+        Self::new(cgroup, shim().probe().isolation)
     }
 
     /// With neither cgroups nor namespaces.

@@ -292,7 +292,8 @@ fn an_agent_hears_of_ends_that_its_parent_ignores() {
         agent.kill();
         let spec = std::fs::read_to_string(directory.join("allocs/alloc-1-1/spec.json")).unwrap();
         let isolation =
-            serde_json::to_string(&machine.map(|_| crate::bench::shim().probe()).unwrap_or_default()).unwrap();
+            serde_json::to_string(&machine.map(|_| crate::bench::shim().probe().isolation).unwrap_or_default())
+                .unwrap();
         assert!(spec.contains(&format!("\"isolation\":{isolation}")), "{spec}");
     });
 }

@@ -7,5 +7,6 @@ mod bench;
 mod crash;
 mod limits;
 mod mounts;
+mod namespaces;
 mod service;
 mod tasks;

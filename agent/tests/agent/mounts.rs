@@ -27,7 +27,7 @@ fn agent_with_a_disk(directory: &Path, machine: &str, (place, size): (&str, &str
     let mut attempt = Command::new("unshare");
     within(&mut attempt);
     let attempt = attempt.arg("nsenter").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !attempt.is_ok_and(|status| status.success()) || !shim().probe().mount {
+    if !attempt.is_ok_and(|status| status.success()) || !shim().probe().isolation.mount {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "LEFT OUT: mounts under tasks: needs root, unshare and nsenter");
         return None;

@@ -237,7 +237,7 @@ async fn loud_tasks_keep_only_their_newest_output() {
 #[tokio::test]
 async fn an_isolated_task_sees_its_own_processes_only() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().proc {
+    if !crate::bench::shim().probe().isolation.proc {
         return;
     }
     let task = bench
@@ -309,7 +309,7 @@ async fn a_task_is_not_spared_when_memory_is_short_as_its_agent_is() {
 #[tokio::test]
 async fn an_isolated_task_can_not_write_to_the_kernel() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().mount {
+    if !crate::bench::shim().probe().isolation.mount {
         return;
     }
     let task = bench.shell(
@@ -324,7 +324,7 @@ async fn an_isolated_task_can_not_write_to_the_kernel() {
 #[tokio::test]
 async fn an_isolated_task_sees_nothing_else_of_its_agent() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().hidden {
+    if !crate::bench::shim().probe().isolation.hidden {
         return;
     }
     let other = bench.shell("echo secret; echo secret > $PLENUM_TASK_DIR/file");
