@@ -112,12 +112,13 @@ pub(crate) fn seal_sector(sector: &mut Sector) {
 }
 
 /// Checks version and seal of a one-sector record whose version is at byte 8. Of another version nothing else is known, not even how it
-/// is sealed; but a record that would be whole if it were of ours has a damaged version, and was written by no other.
+/// is sealed; but a record that would be whole if it were of ours has a damaged version, and was written by no other. Version 0 never was:
+/// a record that has it was cut off before its version.
 pub(crate) fn check_record(sector: &Sector) -> Result<(), Flaw> {
     let version = u32_at(sector, 8);
     let mut ours = *sector;
     put(&mut ours, 8, &FORMAT_VERSION.to_le_bytes());
-    if version != FORMAT_VERSION && check_sector(&ours).is_err() {
+    if ![0, FORMAT_VERSION].contains(&version) && check_sector(&ours).is_err() {
         return Err(Flaw::OtherFormat { expected: FORMAT_VERSION, found: version });
     }
     check_sector(sector).map_err(|(expected, found)| Flaw::HeaderChecksum { expected, found })

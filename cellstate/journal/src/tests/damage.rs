@@ -284,6 +284,30 @@ fn a_header_that_does_not_continue_the_segment_before_is_found() {
     assert_eq!(chain, Flaw::Chain { expected: header.previous, found: ChainHash([1; 32]) });
 }
 
+// Cut off right behind its magic, it seemed to be of format version 0, and the log could not be opened any more.
+#[test]
+fn a_header_of_which_any_part_was_written_is_cut_as_other_torn_writes_are() {
+    let disk = damaged_log(true);
+    let name = segments_of(&disk).pop().unwrap();
+    assert_eq!(disk.image(&name).unwrap()[..512], [0; 512], "it was made, and is not begun");
+    let header = SegmentHeader {
+        cell: CELL,
+        incarnation: 1,
+        number: segment::number_in(&name).unwrap(),
+        first_revision: BATCHES * REVISIONS_PER_BATCH + 1,
+        term: 2,
+        segment_bytes: 4096,
+        previous: ChainHash([0xab; 32]),
+    };
+    for written in 1..512 {
+        let copy = disk.copy();
+        copy.overwrite(&name, 0, &header.encode()[..written]);
+        let what = format!("{written} bytes of a header");
+        assert!(is_cut(&copy, true, &what), "{what}: it is refused");
+        assert_open_agrees(&copy, true, &what);
+    }
+}
+
 #[test]
 fn opening_moves_the_mark_to_the_end_before_anything_is_served() {
     let (disk, journal) = log_of(BATCHES);
