@@ -1,8 +1,11 @@
 //! What the end of `plenum dev` leaves behind, however it comes: nothing but the directory that was named.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::stage::{Stage, eventually};
 
@@ -65,6 +68,33 @@ fn a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind_either() {
     dev.signal(Signal::SIGINT);
     assert_eq!(dev.ended().code(), Some(0));
     nothing_is_left(&stage);
+}
+
+// The shims stood still. Their agent was killed after a while, as it had not ended either, and the tasks went on for ever.
+#[test]
+fn tasks_whose_shims_stand_still_end_with_their_cell() {
+    for isolated in [true, false] {
+        let stage = Stage::new();
+        let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1s"));
+        let more: &[&str] = if isolated { &[] } else { &["--no-isolation"] };
+        let mut dev = stage.start("dev", &[&["dev", &file], more].concat());
+        both_run(&stage);
+        let mut shims = stage.processes("allocs/alloc-");
+        let all: Vec<i32> = shims.iter().map(|found| found.id).collect();
+        // The first process of a pid namespace is a child of its shim, and has its words.
+        shims.retain(|found| found.parent().is_some_and(|parent| !all.contains(&parent)));
+        assert_eq!(shims.len(), 2, "{shims:?}");
+        shims.iter().for_each(|shim| kill(Pid::from_raw(shim.id), Signal::SIGSTOP).unwrap());
+        // Without the others it takes the same way, after ten seconds for each step.
+        while dev.has_ended().is_none() {
+            dev.signal(Signal::SIGINT);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert_eq!(dev.ended().code(), Some(0));
+        let told = stage.text("dev.err");
+        assert!(told.contains("machine-1: 2 tasks did not end in time: killed"), "{told}");
+        nothing_is_left(&stage);
+    }
 }
 
 #[test]

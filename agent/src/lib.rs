@@ -22,4 +22,4 @@ mod service;
 pub mod shim;
 pub mod traces;
 
-pub use service::{AgentError, Options, Surroundings, registration, run};
+pub use service::{AgentError, Options, Surroundings, end_tasks_left, registration, run};

@@ -11,8 +11,10 @@ use std::{
     time::Duration,
 };
 
+use plenum_agent::exec::Left;
 use tokio::{
     sync::mpsc,
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 
@@ -36,6 +38,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_PERIOD: Duration = Duration::from_millis(3);
 /// What schedulers and the server are given to end; for agents it is added to what their tasks are given.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the end of tasks is waited for that were killed without their agent.
+const LEFT_MAX: Duration = Duration::from_secs(5);
+/// What is read of an agent's log at the end, of what it printed since it was asked to end.
+const LOG_BYTES_MAX: u64 = 1 << 20;
 /// How long agents of a killed cell are waited for at most, whatever their tasks are given: those of this one have to register meanwhile.
 const EARLIER_AGENTS_MAX: Duration = Duration::from_secs(15);
 
@@ -193,19 +199,59 @@ impl<'dev> DevCell<'dev> {
     /// signal kills instead of asking: the tasks by their agents, as nobody else knows them, then the parts.
     pub(super) async fn stop(&mut self, signals: &mut Signals) {
         let tasks = self.tasks_grace();
-        for (parts, grace) in
-            [(&mut self.agents, tasks + GRACE), (&mut self.schedulers, GRACE), (&mut self.server, GRACE)]
-        {
-            parts.iter().for_each(Keeper::stop);
-            if end_within(grace, parts, signals).await {
-                continue;
-            }
-            parts.iter().for_each(Keeper::hurry);
-            if !end_within(GRACE, parts, signals).await {
-                parts.iter().for_each(Keeper::kill);
-                all_ended(parts).await;
-            }
+        // Where another cell lives, its agents may be the ones that are being started there.
+        let own = if self.folder.is_alone() { self.agents.len() } else { 0 };
+        let machines: Vec<String> = machines::names(self.plan.machines).take(own).collect();
+        let log = |machine: &String| self.folder.log(&format!("agent-{machine}"));
+        let printed: Vec<u64> = machines.iter().map(|machine| Folder::log_bytes(&log(machine))).collect();
+        stop(&mut self.agents, tasks + GRACE, signals).await;
+        for (machine, from) in machines.iter().zip(printed) {
+            // What the agents themselves had to kill stands in logs that most often end with the cell.
+            let killed = parts::tasks_killed(&Folder::printed_since(&log(machine), from, LOG_BYTES_MAX));
+            let left = left_by_agent(self.folder.agent(machine), killed).await;
+            left_words(machine, left).iter().for_each(|line| self.progress.say(line));
         }
+        stop(&mut self.schedulers, GRACE, signals).await;
+        stop(&mut self.server, GRACE, signals).await;
+    }
+}
+
+/// Ends what runs of an agent's tasks though that one has ended, and gives how many did not end by themselves: `killed` by the agent, and those.
+async fn left_by_agent(directory: PathBuf, killed: usize) -> std::io::Result<Left> {
+    let ending = spawn_blocking(move || plenum_agent::end_tasks_left(&directory, LEFT_MAX));
+    let left = ending.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+    Ok(Left { killed: left.killed + killed.saturating_sub(left.hanging), ..left })
+}
+
+/// What people are told of tasks that an agent left.
+fn left_words(machine: &str, left: std::io::Result<Left>) -> Vec<String> {
+    let tasks = |count: usize| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
+    match left {
+        Ok(left) => {
+            let killed =
+                format!("{machine}: {} did not end in time: killed, with what watched over it", tasks(left.killed));
+            let hanging =
+                format!("{machine}: {} can't be killed and goes on: it hangs in the kernel", tasks(left.hanging));
+            [(left.killed, killed), (left.hanging, hanging)]
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(_, line)| line)
+                .collect()
+        }
+        Err(error) => vec![format!("{machine}: tasks may go on: it can't be found out which there are: {error}")],
+    }
+}
+
+/// Asks parts to end, insists, and kills them.
+async fn stop(parts: &mut [Keeper], grace: Duration, signals: &mut Signals) {
+    parts.iter().for_each(Keeper::stop);
+    if end_within(grace, parts, signals).await {
+        return;
+    }
+    parts.iter().for_each(Keeper::hurry);
+    if !end_within(GRACE, parts, signals).await {
+        parts.iter().for_each(Keeper::kill);
+        all_ended(parts).await;
     }
 }
 

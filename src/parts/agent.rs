@@ -15,6 +15,9 @@ use crate::{
 /// How the agent begins the line in which it names what its tasks lack.
 const MISSING: &str = "tasks run without: ";
 
+/// What it says of each task that it had to kill with its shim.
+const KILLED: &str = "a shim didn't end its task in time";
+
 /// Runs the agent of this machine until it is asked to end.
 pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure> {
     parent::follow(flags.with_parent.with_parent)?;
@@ -69,6 +72,11 @@ pub(crate) fn missing_isolation(printed: &str) -> Option<&str> {
     printed.lines().find_map(|line| line.split_once(MISSING)).map(|(_, missing)| missing.trim())
 }
 
+/// How many tasks an agent had to kill with their shims, as it said in what it printed.
+pub(crate) fn tasks_killed(printed: &str) -> usize {
+    printed.lines().filter(|line| line.contains(KILLED)).count()
+}
+
 fn failure(error: &AgentError) -> Failure {
     let code = match error {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
@@ -108,5 +116,12 @@ mod tests {
             "2026-11-20T08:00:00Z  WARN plenum_agent::service: tasks run without: pid namespace, cgroups\nmore";
         assert_eq!(missing_isolation(printed), Some("pid namespace, cgroups"));
         assert_eq!(missing_isolation("nothing\n"), None);
+    }
+
+    #[test]
+    fn tasks_that_were_killed_with_their_shims_are_counted() {
+        let killed = "2026-11-20T08:00:00Z  WARN plenum_agent::exec::start: a shim didn't end its task in time: killing both allocation=alloc-1-1\n";
+        assert_eq!(tasks_killed(&format!("{killed}another word\n{killed}")), 2);
+        assert_eq!(tasks_killed("another word"), 0);
     }
 }

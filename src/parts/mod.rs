@@ -8,7 +8,7 @@ mod server;
 mod trace;
 mod verify;
 
-pub(crate) use agent::{agent, missing_isolation, shim};
+pub(crate) use agent::{agent, missing_isolation, shim, tasks_killed};
 pub(crate) use backup::{backup, restore};
 pub(crate) use scheduler::scheduler;
 pub(crate) use server::{address_file, server};

@@ -193,6 +193,16 @@ impl TaskCgroup {
         Ok(())
     }
 
+    /// Removes the agent's groups above it, as far as nobody else uses them.
+    pub(crate) fn remove_above(&self) {
+        for directory in self.distinct_directories() {
+            // The machine's, and that of all agents.
+            for above in directory.ancestors().skip(1).take(2) {
+                let _ = fs::remove_dir(above);
+            }
+        }
+    }
+
     fn distinct_directories(&self) -> impl Iterator<Item = &Path> {
         // In version 2 all controllers name the same directory.
         let count = if self.version == Version::V2 { 1 } else { usize::MAX };

@@ -3,6 +3,7 @@
 //! It keeps nothing in memory that its directory doesn't have, so that any agent can go on where another one died.
 
 mod clean;
+mod left;
 mod recover;
 mod start;
 
@@ -29,6 +30,9 @@ use crate::{
     process::ProcessIdentity,
     removal::remove_tree,
 };
+
+pub use self::left::Left;
+pub(crate) use self::left::end_left;
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;

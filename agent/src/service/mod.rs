@@ -5,6 +5,7 @@
 mod calls;
 mod fitness;
 mod instance;
+mod left;
 mod lock;
 mod log_upload;
 mod namespaces;
@@ -31,7 +32,7 @@ use self::{
     lock::Lock,
     log_upload::LogUploads,
 };
-pub use self::{options::Options, surroundings::Surroundings};
+pub use self::{left::end_tasks_left, options::Options, surroundings::Surroundings};
 use crate::{
     assignments,
     directories::AgentDirectory,

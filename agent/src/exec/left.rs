@@ -1,0 +1,117 @@
+//! Ending what an agent left running that nobody comes after: tasks whose shims do not answer, or whose agent was killed.
+//!
+//! It writes nothing down: the next agent of the directory, should there be one, finds shims that were killed.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::recover::{Trace, allocations, look};
+use crate::{
+    directories::{AgentDirectory, AllocationDirectory},
+    durable,
+    process::{ProcessIdentity, boot_id, descendants, kill_listed, with_environment_entry},
+    shim::ShimSpec,
+};
+
+/// What is killed is looked at again this soon: it may have forked in between.
+const KILL_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// What was left of an agent's tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Tasks that were killed, with their shims, and are gone.
+    pub killed: usize,
+    /// Tasks of which something is there still: it hangs in the kernel.
+    pub hanging: usize,
+}
+
+/// Kills all tasks of this directory, and their shims with them, and waits for their end, for at most `within`. Whoever calls it holds the
+/// directory, or knows that nobody starts tasks there any more.
+///
+/// # Errors
+/// When it can't be found out which there are.
+pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Result<Left> {
+    let deadline = Instant::now() + within;
+    let (mut tasks, mut killed) = (Vec::new(), 0);
+    for allocation in allocations(directory)? {
+        let directory = directory.allocation(allocation);
+        // What is damaged says of no process that it is there.
+        let spec =
+            if directory.ended().exists() { None } else { durable::read::<ShimSpec>(&directory.spec()).ok().flatten() };
+        if let Some(spec) = spec.filter(|spec| spec.boot_id == boot_id()) {
+            tasks.push(Task { directory, spec });
+        }
+    }
+    tasks.retain(Task::is_there);
+    let found = tasks.len();
+    while !tasks.is_empty() {
+        tasks.iter().for_each(Task::kill);
+        thread::sleep(KILL_AGAIN_AFTER);
+        tasks.retain(|task| task.is_there() || !task.remove_cgroup());
+        killed = found - tasks.len();
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Ok(Left { killed, hanging: tasks.len() })
+}
+
+struct Task {
+    directory: AllocationDirectory,
+    spec: ShimSpec,
+}
+
+impl Task {
+    /// What can't be looked at is there.
+    fn is_there(&self) -> bool {
+        let is_recorded = match look(&self.directory, self.spec.task.restart) {
+            Ok(Trace::Alive(_)) | Err(_) => return true,
+            Ok(Trace::Vanished) => true,
+            Ok(Trace::None | Trace::Exit(_)) => false,
+        };
+        match &self.spec.cgroup {
+            Some(cgroup) => !matches!(cgroup.is_empty(), Ok(true)),
+            None => is_recorded && !matches!(self.marked(), Ok(left) if left.is_empty()),
+        }
+    }
+
+    /// The task first: with its shim, nobody would know where it comes from.
+    fn kill(&self) {
+        if let Some(cgroup) = &self.spec.cgroup {
+            cgroup.kill();
+        }
+        let record = self.directory.record(self.spec.task.restart);
+        let shim = durable::read::<ProcessIdentity>(&record).ok().flatten();
+        if let Some(identity) = shim
+            && let Ok(Some(shim)) = identity.open()
+        {
+            kill_listed(|| descendants(identity.pid));
+            // It may be gone by now.
+            let _ = pidfd_send_signal(shim.as_fd(), Signal::KILL);
+        }
+        if self.spec.cgroup.is_none() {
+            kill_listed(|| self.marked().unwrap_or_default());
+        }
+    }
+
+    /// Processes that still have the environment in which the task was started.
+    fn marked(&self) -> io::Result<Vec<i32>> {
+        with_environment_entry(&format!("PLENUM_TASK_DIR={}", self.directory.task().display()))
+    }
+
+    /// True when it is not there any more, nor are those above it that nobody else uses.
+    fn remove_cgroup(&self) -> bool {
+        self.spec.cgroup.as_ref().is_none_or(|cgroup| {
+            cgroup.remove().is_ok_and(|()| {
+                cgroup.remove_above();
+                true
+            })
+        })
+    }
+}
