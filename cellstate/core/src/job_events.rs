@@ -2,7 +2,9 @@
 //!
 //! Derived, like the ring: it begins empty when a server opens.
 
-use plenum_model::{Cell, Culprit, Delta, JobChange, NotWanted, RefusalReason, Revision, SessionId, TransactionId};
+use plenum_model::{
+    Cell, Culprit, Delta, JobChange, Move, NotWanted, RefusalReason, Revision, SessionId, TransactionId,
+};
 
 use crate::names::Names;
 
@@ -115,7 +117,9 @@ impl JobEvents {
         if !self.has_single_instances {
             return;
         }
-        for change in delta.moves.iter().filter(|change| change.status.state.is_leaving()) {
+        // One that ends with the same delta has left before: what is told of it are its restarts.
+        let leaves = |change: &&Move| change.status.state.is_leaving() && cell.status(change.slot).state.is_leaving();
+        for change in delta.moves.iter().filter(leaves) {
             let Some(row) = cell.allocation_rows().get(change.slot) else { continue };
             if cell.groups().get(row.group_row).is_some_and(|group| group.single_instance) {
                 self.note(row.job_slot, JobEventKind::Left, event);

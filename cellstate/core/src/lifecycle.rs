@@ -211,6 +211,14 @@ impl<'a> Consequences<'a> {
         self.delta.moves.push(Move { slot, status, restarts, reason });
     }
 
+    /// Restarts that no report told before come with the end: in the same delta it first stands where it stood, with their number.
+    fn count_restarts(&mut self, slot: u32, status: AllocationStatus, known: u32, told: u32) {
+        if told > known && !self.marks.has_ended(slot) {
+            rare!("restarts are told with the end only");
+            self.delta.moves.push(Move { slot, status, restarts: told, reason: None });
+        }
+    }
+
     /// A live allocation is told to stop.
     pub(crate) fn stop(&mut self, slot: u32, reason: &str) {
         let stop = stop_move(self.cell, slot, reason);
@@ -343,11 +351,16 @@ impl Core {
             };
             let slot = transition.allocation.slot;
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
+            let unreported = || (found.status, found.extra.map_or(0, |extra| extra.restarts));
             if transition.state.is_end() {
+                // Hardly any was started again.
+                if transition.restarts > 0 {
+                    let (status, known) = newest.get(&slot).copied().unwrap_or_else(unreported);
+                    consequences.count_restarts(slot, status, known, transition.restarts);
+                }
                 consequences.end_found(&found, transition.state, transition.exit_code, reason);
                 continue;
             }
-            let unreported = || (found.status, found.extra.map_or(0, |extra| extra.restarts));
             let (before, known) = newest.get(&slot).copied().unwrap_or_else(unreported);
             let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
             let restarts = known.max(transition.restarts);

@@ -10,6 +10,7 @@ mod jobs;
 mod limits;
 mod machines;
 mod refusing;
+mod restarts;
 mod reuse;
 mod sizes;
 mod story;

@@ -47,10 +47,15 @@ pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: O
     }
 }
 
-/// Makes the view of a live allocation that of an ended one. The same delta may have moved it before.
-pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta) {
-    if let Some(moved) = delta.moves.iter().find(|moved| moved.slot == end.slot) {
-        view.restarts = moved.restarts;
+/// Restarts that a delta tells of, by slot: also of those that it ends.
+pub(crate) fn restarts(delta: &Delta) -> BTreeMap<u32, u32> {
+    delta.moves.iter().map(|moved| (moved.slot, moved.restarts)).collect()
+}
+
+/// Makes the view of a live allocation that of an ended one. The same delta, whose `restarts` these are, may have moved it before.
+pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta, restarts: &BTreeMap<u32, u32>) {
+    if let Some(&told) = restarts.get(&end.slot) {
+        view.restarts = told;
     }
     view.state = v1::AllocationState::from(end.state).into();
     view.ready = false;

@@ -154,7 +154,9 @@ pub fn invariant_victims_make_room_for_their_betters(
     delta: &Delta,
 ) -> Result<(), Violation> {
     for change in delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting) {
-        let Some(victim) = before.allocation_in(change.slot) else { continue };
+        // Of one that leaves already, only its restarts are told.
+        let victim = before.allocation_in(change.slot).filter(|found| found.status.state != AllocationState::Evicting);
+        let Some(victim) = victim else { continue };
         let band = |id| before.job(id).map_or(0, |job| job.shape.priority / 10);
         let successors = delta.grants.iter().filter(|grants| {
             grants.extras.iter().flat_map(|extra| &extra.takes_over).any(|entry| entry.victim == victim.id)

@@ -129,9 +129,10 @@ impl Twin {
     }
 
     /// Agents report. What is of an old epoch, unknown or said before has no effect.
-    pub(crate) fn report(&mut self, transitions: &[Transition]) -> Expected {
+    pub(crate) fn report(&mut self, transitions: &[Transition], decided: &Decided) -> Expected {
         let before = self.live.clone();
         let mut aftermath = Aftermath::default();
+        let mut ended = Vec::new();
         let mut changed = false;
         for transition in transitions {
             let machine = self.live.machines.get(&transition.machine.slot);
@@ -143,6 +144,7 @@ impl Twin {
             };
             let seen = (found.state, found.ready, found.restarts);
             if transition.state.is_end() {
+                ended.push((transition.allocation, found.restarts.max(transition.restarts)));
                 self.end(transition.allocation, transition.state, &mut aftermath);
                 changed = true;
             } else if found.state.is_active() && transition.state >= found.state {
@@ -151,6 +153,13 @@ impl Twin {
                 found.restarts = found.restarts.max(transition.restarts);
                 // There and back again within one report is a change, too.
                 changed |= seen != (found.state, found.ready, found.restarts);
+            }
+        }
+        if let Decided::Changed { delta, .. } = decided {
+            for (id, restarts) in ended {
+                let last = delta.moves.iter().rev().find(|change| change.slot == id.slot);
+                let told = last.map_or(before.allocations[&id].restarts, |change| change.restarts);
+                assert_eq!(told, restarts, "restarts of {id}, which ended");
             }
         }
         self.conclude(&before, &aftermath);

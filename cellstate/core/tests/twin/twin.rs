@@ -127,7 +127,7 @@ impl Twin {
             Command::ReportFitness { machine, epoch, unfit } => self.report_fitness(*machine, *epoch, *unfit),
             Command::CordonMachine { machine, cordoned } => self.cordon(*machine, *cordoned),
             Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive),
-            Command::ReportStatus(transitions) => self.report(transitions),
+            Command::ReportStatus(transitions) => self.report(transitions, decided),
             Command::Tick => self.tick(decided),
             other => panic!("{other:?} is not told"),
         }

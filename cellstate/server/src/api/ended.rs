@@ -70,7 +70,7 @@ fn at_its_end(
     let Some((allocation, change)) = before.allocation(id).zip(change) else { return Ok(None) };
     let created = Times::new(history, picture).of(allocation.row.created);
     let mut row = view::allocation(&before, &allocation, created);
-    view::ended(&mut row, change, &delta);
+    view::ended(&mut row, change, &delta, &view::restarts(&delta));
     Ok(Some(row))
 }
 
@@ -180,7 +180,8 @@ fn fold(
         let delta = delta_of(&logged)?;
         times.note(delta.revision, delta.time);
         bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
-        let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, times));
+        let restarts = view::restarts(&delta);
+        let ends = delta.ends.iter().filter_map(|end| final_row(&cell, end, &delta, &restarts, times));
         ends.filter(&passes).for_each(|row| found.push(row.encoded_len(), row));
         cell.apply(&delta).map_err(|error| Failure::internal(error.to_string()))?;
     }
@@ -247,10 +248,16 @@ impl<T> Newest<T> {
     }
 }
 
-fn final_row(cell: &Cell, end: &End, delta: &Delta, times: &mut Times<'_>) -> Option<v1::AllocationView> {
+fn final_row(
+    cell: &Cell,
+    end: &End,
+    delta: &Delta,
+    restarts: &BTreeMap<u32, u32>,
+    times: &mut Times<'_>,
+) -> Option<v1::AllocationView> {
     let allocation = cell.allocation_in(end.slot)?;
     let mut row = view::allocation(cell, &allocation, times.of(allocation.row.created));
-    view::ended(&mut row, end, delta);
+    view::ended(&mut row, end, delta, restarts);
     Some(row)
 }
 

@@ -286,12 +286,16 @@ impl<'a> Teller<'a> {
         if self.over || self.tenant != Some(id.generation) {
             return Ok(());
         }
+        let mut moves: Vec<_> = delta.moves.iter().filter(|moved| moved.slot == id.slot).collect();
         if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
+            // That it stood where it stood says how often it was started again until its end, and no more.
+            let restarts = moves.pop_if(|moved| moved.restarts > 0);
+            let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
             let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
             let reason = end.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
-            self.push(logged, word, format!("exit code {}{reason}", end.exit_code))?;
+            self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
         }
-        if let Some(moved) = delta.moves.iter().find(|moved| moved.slot == id.slot) {
+        for moved in moves.iter().rev() {
             let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
             let mut facts = Vec::new();
             facts.extend(moved.status.ready.then(|| "ready".to_owned()));

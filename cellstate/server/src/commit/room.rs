@@ -154,7 +154,8 @@ const FAILURE_BYTES: usize = 64;
 const FAILURE_WORDS_BYTES: usize = 96 + plenum_proto::bounds::NAME_BYTES_MAX;
 const FAILURE_REASON_MAX: usize = plenum_proto::bounds::TEXT_BYTES_MAX;
 
-/// A transition as it is asked for, and what it changes. One that ends its allocation may change its task, too, and end its job.
+/// A transition as it is asked for, and what it changes. One that ends its allocation may change its task, too, and end its job; what it
+/// tells of restarts may be a move, which has room beside these two.
 fn transition_bytes(transition: &Transition) -> usize {
     let asked = TRANSITION_BYTES + transition.reason.len();
     if !transition.state.is_end() {
@@ -169,6 +170,7 @@ mod tests {
     use super::*;
     use plenum_model::{
         AllocationId, AllocationState, AllocationStatus, Delta, End, LogTime, MachineId, Move, Request, Revision,
+        TaskChange,
     };
     use std::sync::Arc;
 
@@ -204,6 +206,23 @@ mod tests {
         assert!(lost <= LOST_BYTES, "{lost}");
         let evicted = bytes_each(false, &format!("evicted for {longest}/{longest}"));
         assert!(evicted <= VICTIM_BYTES, "{evicted}");
+    }
+
+    #[test]
+    fn what_is_counted_for_a_failure_has_room_for_its_restarts_and_its_task() {
+        let mut delta = Delta::new(Revision(1), LogTime::default());
+        for number in 0..1000 {
+            let slot = (u32::MAX >> 6) - number;
+            let status = AllocationStatus { state: AllocationState::Running, ready: true };
+            delta.moves.push(Move { slot, status, restarts: u32::MAX, reason: None });
+            delta.ends.push(End { slot, state: AllocationState::Failed, exit_code: i32::MIN, reason: None });
+            // A group each.
+            let state = TaskState::Waiting;
+            delta.tasks.push(TaskChange { group_row: slot, task: u32::MAX >> 6, state, failures: u8::MAX });
+        }
+        let mut out = bytes::BytesMut::new();
+        plenum_proto::delta::encode(&delta, &mut out);
+        assert!(out.len() <= 1000 * 2 * CHANGE_BYTES, "{}", out.len());
     }
 
     fn report(transitions: usize, reason: &str) -> Vec<Transition> {

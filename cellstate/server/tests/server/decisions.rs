@@ -124,6 +124,7 @@ fn signs(wire: &v1::Command, decided: &Decided) -> Vec<&'static str> {
             .collect();
         grants.machines.iter().any(|machine| !asked.contains(machine))
     });
+    let ends = |slot| delta.ends.iter().any(|end| end.slot == slot);
     let all = [
         ("a culprit", outcome.refusals.iter().any(|refusal| !refusal.culprits.is_empty())),
         ("a divergence", !outcome.divergences.is_empty()),
@@ -134,6 +135,7 @@ fn signs(wire: &v1::Command, decided: &Decided) -> Vec<&'static str> {
         ("room taken over", extras().any(|extra| !extra.takes_over.is_empty())),
         ("a victim", delta.moves.iter().any(|one| one.status.state == AllocationState::Evicting)),
         ("a loss", delta.moves.iter().any(|one| one.status.state == AllocationState::Lost)),
+        ("restarts told with an end", delta.moves.iter().any(|one| one.restarts > 0 && ends(one.slot))),
         ("a hold taken", delta.holds.iter().any(|(_, hold)| hold.is_some())),
         ("a hold ended", delta.holds.iter().any(|(_, hold)| hold.is_none())),
         ("a launch", delta.jobs.iter().any(|change| matches!(change, JobChange::Launched { .. }))),
@@ -336,6 +338,7 @@ fn every_command_refusal_and_rejection_occurs_that_can() {
         "a victim",
         "an unknown task",
         "an unknown task gone",
+        "restarts told with an end",
         "devices",
         "ports",
         "room taken over",

@@ -102,6 +102,52 @@ async fn a_job_an_allocation_and_a_machine_tell_what_happened_and_who_asked() {
     server.shutdown().await.unwrap();
 }
 
+// A task that fails at once is started again and again before its agent tells of it: the final row said that it never was.
+#[tokio::test]
+async fn restarts_that_came_with_the_end_are_shown_and_told_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let job = submit(&channel, job("flaky", 2)).await;
+    session.reach(job.revision).await;
+    let transaction = session.transaction(session.cell.revision().0, vec![placement(job.job, vec![0, 0], vec![0, 1])]);
+    let ids = session.commit(transaction).await.unwrap().placements[0].allocations.clone();
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let mut tell = async |allocation, state: v1::AllocationState, restarts| {
+        let exit_code = 3;
+        let told = v1::Transition { allocation, state: state.into(), restarts, exit_code, ..Default::default() };
+        let (machine, epoch) = (machine.machine, machine.epoch);
+        let report = v1::ReportRequest { machine, epoch, transitions: vec![told], ..Default::default() };
+        agents.report(report).await.unwrap();
+    };
+    let mut jobs = Jobs::new(channel.clone());
+    tell(ids[0], v1::AllocationState::Running, 1).await;
+    tell(ids[0], v1::AllocationState::Failed, 4).await;
+    jobs.stop_allocation(v1::StopAllocationRequest { allocation: ids[1] }).await.unwrap();
+    tell(ids[1], v1::AllocationState::Stopped, 2).await;
+
+    let list = v1::ListAllocationsRequest { job: "flaky".into(), ended: true, ..Default::default() };
+    let listed = jobs.list_allocations(list).await.unwrap().into_inner().allocations;
+    let stories: [&[&str]; 2] = [&["granted", "running", "failed"], &["granted", "stopping", "stopped"]];
+    for ((id, restarts), words_of_it) in ids.into_iter().zip([4, 2]).zip(stories) {
+        let row =
+            jobs.get_allocation(v1::GetAllocationRequest { allocation: id, at: None }).await.unwrap().into_inner();
+        assert_eq!(row.restarts, restarts);
+        assert_eq!(listed.iter().find(|row| row.id == id).map(|row| row.restarts), Some(restarts));
+        let ask = v1::AllocationHistoryRequest { allocation: id, ..Default::default() };
+        let story = jobs.allocation_history(ask).await.unwrap().into_inner();
+        assert_eq!(words(&story), words_of_it);
+        let detail = &story.events[2].detail;
+        assert!(detail.starts_with(&format!("exit code 3, restarts {restarts}")), "{detail}");
+    }
+    let ask = v1::JobHistoryRequest { name: "flaky".into(), ..Default::default() };
+    let story = jobs.job_history(ask).await.unwrap().into_inner();
+    assert_eq!(words(&story).iter().filter(|word| **word == "stopping").count(), 1, "{story:#?}");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_ended_allocation_is_shown_as_it_was_at_its_end() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{AllocationId, AllocationState, Cell, Device, Grants, Hold, Resource, Resources};
+use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Device, Grants, Hold, Resource, Resources};
 
 use super::Step;
 use crate::books::{Checked, hold};
@@ -15,11 +15,17 @@ pub(super) fn check(step: &Step<'_>) -> Checked {
     invariant_no_device_or_port_is_given_twice(step)
 }
 
+/// Who is evicted with a step. Of one that leaves already, only its restarts are told.
+fn evicted<'a>(step: &Step<'a>) -> impl Iterator<Item = AllocationRef<'a>> {
+    let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
+    let before = step.before;
+    let victims = evicted.filter_map(|change| before.allocation_in(change.slot));
+    victims.filter(|victim| victim.status.state != AllocationState::Evicting)
+}
+
 /// Victims are of a strictly lower band than somebody who was granted their room, in the same step.
 fn invariant_only_lower_bands_are_evicted(step: &Step<'_>) -> Checked {
-    let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
-    for change in evicted {
-        let Some(victim) = step.before.allocation_in(change.slot) else { continue };
+    for victim in evicted(step) {
         let band = |job| step.before.job(job).map(|job| job.shape.priority / 10);
         let takes = |grants: &&Grants| {
             let mut entries = grants.extras.iter().flat_map(|extra| &extra.takes_over);
@@ -35,8 +41,7 @@ fn invariant_only_lower_bands_are_evicted(step: &Step<'_>) -> Checked {
 
 /// Who is evicted makes room for a job of a scheduler that may evict.
 fn invariant_only_who_may_evicts(step: &Step<'_>) -> Checked {
-    let evicted = step.delta.moves.iter().filter(|change| change.status.state == AllocationState::Evicting);
-    for victim in evicted.filter_map(|change| step.before.allocation_in(change.slot)) {
+    for victim in evicted(step) {
         let mut heirs = step.delta.grants.iter().filter(|grants| {
             grants.extras.iter().flat_map(|extra| &extra.takes_over).any(|entry| entry.victim == victim.id)
         });

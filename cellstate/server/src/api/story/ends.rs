@@ -88,8 +88,10 @@ impl Ends<'_> {
                 self.attribute(changes, Tenant { id, group: grants.group, task, machine });
             }
         }
-        let (ends, moves) = (delta.ends.iter().map(of_end), delta.moves.iter().map(of_move));
-        for (slot, state, words) in moves.chain(ends) {
+        // One that left before, and of which restarts are told with the end, does not leave again.
+        let ended: BTreeSet<u32> = if delta.moves.is_empty() { BTreeSet::new() } else { slots_of(&delta.ends) };
+        let moves = delta.moves.iter().filter(|change| !ended.contains(&change.slot)).map(of_move);
+        for (slot, state, words) in moves.chain(delta.ends.iter().map(of_end)) {
             if !self.slots.contains(&slot) || !self.is_told(state) {
                 continue;
             }
@@ -157,6 +159,10 @@ fn of_end(end: &End) -> (u32, AllocationState, String) {
     let reason = end.reason.as_deref().filter(|reason| *reason != code && !reason.is_empty());
     let facts: Vec<&str> = (!has_none).then_some(code.as_str()).into_iter().chain(reason).collect();
     (end.slot, end.state, facts.join(": "))
+}
+
+fn slots_of(ends: &[End]) -> BTreeSet<u32> {
+    ends.iter().map(|end| end.slot).collect()
 }
 
 fn of_move(change: &Move) -> (u32, AllocationState, String) {

@@ -363,4 +363,13 @@ pub(super) const OTHERS: &[Situation] = &[
             stage.claim("service", v1::Placement { preemptions, ..placement(high, &[slot], &[0]) });
         }
     }),
+    ("restarts that come with an end, and with that of one who leaves", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| job.groups[0].count = 3);
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        let [first, second] = [0, 1].map(|task| stage.allocation(job, task));
+        stage.report(first, v1::AllocationState::Running);
+        stage.report_of(first, v1::AllocationState::Failed, 3);
+        stage.report_of(second, v1::AllocationState::Stopped, 2);
+    }),
 ];

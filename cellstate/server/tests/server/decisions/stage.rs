@@ -222,6 +222,11 @@ impl<'a> Stage<'a> {
 
     /// An agent tells what became of an allocation.
     pub(super) fn report(&mut self, allocation: u64, state: v1::AllocationState) {
+        self.report_of(allocation, state, 0);
+    }
+
+    /// The same of one that was started again so often.
+    pub(super) fn report_of(&mut self, allocation: u64, state: v1::AllocationState, restarts: u32) {
         let known = plenum_model::AllocationId::from_bits(allocation).and_then(|id| self.cell().allocation(id));
         let (machine, epoch) =
             known.map_or((1 << 32, 1), |found| (self.machine_id(found.row.machine).0, found.row.epoch));
@@ -232,7 +237,7 @@ impl<'a> Stage<'a> {
             states: vec![state as u32],
             ready: vec![state == v1::AllocationState::Running],
             exit_codes: vec![i32::from(state == v1::AllocationState::Failed)],
-            restarts: vec![0],
+            restarts: vec![restarts],
             reasons: Vec::new(),
         }));
     }

@@ -1,0 +1,94 @@
+//! How often a task was started again within its allocation: agents count it, and the cell tells what they told last.
+
+use plenum_model::{
+    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, MachineId, Placement, Request, RetryPolicy,
+    Transaction, Transition,
+};
+
+use super::costs::{Large, placement};
+use crate::{CoreOptions, Decided};
+
+/// A machine with one allocation for each of a job's two tasks, of which none may fail.
+fn granted() -> (Large, MachineId, Vec<AllocationId>) {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let retry = RetryPolicy { attempts: Some(0), delay_micros: 0 };
+    let job = large.job(GroupShape { count: 2, retry, ..GroupShape::default() });
+    let outcome = large.commit(vec![placement(job, 0..2, |_| machine.slot, 0)]);
+    (large, machine, outcome.placements.concat().into_iter().flatten().collect())
+}
+
+fn told(machine: MachineId, allocation: AllocationId, state: AllocationState, restarts: u32) -> Transition {
+    let (epoch, reason) = (1, "".into());
+    let ready = state == AllocationState::Running;
+    Transition { machine, epoch, allocation, state, ready, exit_code: 1, restarts, reason }
+}
+
+fn report(large: &mut Large, transitions: Vec<Transition>) -> Delta {
+    let command = Command::ReportStatus(transitions);
+    let request = Request { principal: "local".into(), namespace: "default".into(), command };
+    let Decided::Changed { decision, delta } = large.core.decide(&request, large.now) else { panic!("it changes") };
+    assert!(matches!(decision, Decision::Accepted { .. }));
+    delta
+}
+
+/// What the delta tells last of an allocation's restarts, and as what it counts there.
+fn moved(delta: &Delta, id: AllocationId) -> Option<(AllocationState, bool, u32)> {
+    let last = delta.moves.iter().rev().find(|change| change.slot == id.slot)?;
+    Some((last.status.state, last.status.ready, last.restarts))
+}
+
+// A task that fails at once was started again and again before an agent told of the first restart; and the final row said that it never
+// was.
+#[test]
+fn restarts_that_nobody_told_while_it_ran_come_with_the_end() {
+    let (mut large, machine, ids) = granted();
+    report(&mut large, vec![told(machine, ids[0], AllocationState::Running, 2)]);
+    let delta = report(&mut large, vec![told(machine, ids[0], AllocationState::Failed, 5)]);
+    assert_eq!(moved(&delta, ids[0]), Some((AllocationState::Running, true, 5)));
+    assert_eq!(delta.ends.len(), 1);
+    assert!(large.core.cell().allocation(ids[0]).is_none());
+}
+
+#[test]
+fn an_end_that_tells_of_no_more_restarts_than_are_known_moves_nothing() {
+    let (mut large, machine, ids) = granted();
+    report(&mut large, vec![told(machine, ids[0], AllocationState::Running, 2)]);
+    for (id, restarts) in [(ids[0], 2), (ids[1], 0)] {
+        let delta = report(&mut large, vec![told(machine, id, AllocationState::Complete, restarts)]);
+        assert_eq!((moved(&delta, id), delta.ends.len()), (None, 1));
+    }
+}
+
+#[test]
+fn restarts_of_the_end_that_counts_are_told_and_of_no_later_one() {
+    let (mut large, machine, ids) = granted();
+    let transitions = vec![
+        told(machine, ids[0], AllocationState::Running, 1),
+        told(machine, ids[0], AllocationState::Failed, 3),
+        told(machine, ids[0], AllocationState::Failed, 9),
+    ];
+    let delta = report(&mut large, transitions);
+    assert_eq!(moved(&delta, ids[0]), Some((AllocationState::Running, true, 3)));
+    assert_eq!(moved(&delta, ids[1]).map(|seen| seen.0), Some(AllocationState::Stopping), "its job failed");
+    assert_eq!(delta.ends.len(), 1);
+}
+
+// Who is evicted once is not evicted again for nobody.
+#[test]
+fn restarts_of_those_who_leave_come_with_their_end_too() {
+    let (mut large, machine, ids) = granted();
+    large.commit_on(Transaction {
+        base: large.core.cell().revision(),
+        stops: vec![ids[0]],
+        placements: Vec::<Placement>::new(),
+        ..Transaction::default()
+    });
+    let before = large.core.cell().clone();
+    let delta = report(&mut large, vec![told(machine, ids[0], AllocationState::Failed, 4)]);
+    assert_eq!(moved(&delta, ids[0]), Some((AllocationState::Stopping, false, 4)));
+    assert_eq!(delta.ends[0].state, AllocationState::Stopped);
+    let mut folded = before;
+    folded.apply(&delta).expect("it folds");
+    assert!(folded.allocation(ids[0]).is_none());
+}
