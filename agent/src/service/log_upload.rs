@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use plenum_model::AllocationId;
 use plenum_proto::v1;
 use tokio::{
@@ -103,7 +102,7 @@ impl LogUploads {
                     send(&directory, &asked, &chunks, &watched).await
                 };
                 let error = outcome.err().unwrap_or_default();
-                let last = v1::SendLogsRequest { request: asked.request, data: Bytes::new(), end: true, error };
+                let last = v1::SendLogsRequest { request: asked.request, end: true, error, ..Default::default() };
                 let _ = chunks.send(last).await;
             };
             // On a connection of its own: what a reader leaves unread fills its window, and reports and other readers would wait behind it.
@@ -128,7 +127,7 @@ async fn broke_off(connector: &Connector, request: u64, status: &Status) {
     }
     tracing::warn!(code = ?status.code(), message = status.message(), "a log could not be sent");
     let error = format!("the machine's agent could not send it: {}", status.message());
-    let last = v1::SendLogsRequest { request, data: Bytes::new(), end: true, error };
+    let last = v1::SendLogsRequest { request, end: true, error, ..Default::default() };
     // A cell that can't be reached at all has told its readers that the agent is gone.
     drop(within(connector.client().send_logs(tokio_stream::iter([last]))).await);
 }
@@ -170,10 +169,12 @@ async fn send(
         let from = root.clone();
         let most = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
         let (data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
+        // What was rotated away before it was read.
+        let skipped = next.saturating_sub(offset.saturating_add(data.len() as u64));
         offset = next;
         if !data.is_empty() {
             let chunk =
-                v1::SendLogsRequest { request: asked.request, data: data.into(), end: false, error: String::new() };
+                v1::SendLogsRequest { request: asked.request, data: data.into(), skipped, ..Default::default() };
             if chunks.send(chunk).await.is_err() {
                 return Ok(());
             }
@@ -257,5 +258,34 @@ mod tests {
         standing.send_replace(Standing::Over);
         assert!(sent.recv().await.is_none());
         sending.await.unwrap().unwrap();
+    }
+
+    // Lines were missing, and nobody said so.
+    #[tokio::test]
+    async fn who_follows_hears_of_what_was_rotated_away_before_it_was_read() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let root = directory.allocation(allocation).root().to_owned();
+        fs::create_dir_all(&root).unwrap();
+        let asked = v1::LogsAsked { allocation: allocation.to_bits(), follow: true, ..Default::default() };
+        let (chunks, mut sent) = mpsc::channel(1);
+        let (standing, watched) = watch::channel(Standing::Held);
+        fs::write(root.join("stdout-20.log"), "one\n").unwrap();
+        let sending = tokio::spawn(async move { send(&directory, &asked, &chunks, &watched).await });
+        let mut received = Vec::new();
+        for (begins_at, line) in [(100, "two\n"), (104, "three\n")] {
+            while received.len() < 1 + usize::from(begins_at > 100) {
+                let chunk = sent.recv().await.unwrap();
+                received.extend((!chunk.data.is_empty()).then_some((chunk.skipped, chunk.data)));
+            }
+            fs::write(root.join(format!("stdout-{begins_at}.log")), line).unwrap();
+        }
+        standing.send_replace(Standing::Over);
+        while let Some(chunk) = sent.recv().await {
+            received.push((chunk.skipped, chunk.data));
+        }
+        sending.await.unwrap().unwrap();
+        assert_eq!(received, [(0, "one\n".into()), (76, "two\n".into()), (0, "three\n".into())]);
     }
 }

@@ -40,7 +40,7 @@ impl fmt::Display for NoLogs {
 }
 
 /// A piece of a log, or why it ends.
-pub(crate) type Chunk = Result<bytes::Bytes, String>;
+pub(crate) type Chunk = Result<v1::LogChunk, String>;
 
 struct Reader {
     /// Of the machine that was asked.

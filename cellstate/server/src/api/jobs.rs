@@ -329,7 +329,7 @@ impl Stream for Reader {
         }
         let Poll::Ready(chunk) = self.reading.chunks.poll_recv(cx) else { return Poll::Pending };
         let failed = match chunk {
-            Some(Ok(data)) => return Poll::Ready(Some(Ok(v1::LogChunk { data }))),
+            Some(Ok(chunk)) => return Poll::Ready(Some(Ok(chunk))),
             Some(Err(error)) => Some(Failure::new(Code::Unavailable, "NO_LOGS", error)),
             None if self.reading.is_complete() => None,
             None => Some(broken_off()),

@@ -222,17 +222,18 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     let large = agents.send_logs(as_principal("agent/m1", tokio_stream::iter([large]))).await.unwrap_err();
     assert_eq!((large.code(), code(&large).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
     let (chunks, sent) = tokio::sync::mpsc::channel(4);
-    for (data, end) in [("hello ", false), ("world", true)] {
-        let chunk = v1::SendLogsRequest { request: asked.request, data: data.into(), end, error: String::new() };
+    for (data, skipped, end) in [("hello ", 0, false), ("world", 7, true)] {
+        let request = asked.request;
+        let chunk = v1::SendLogsRequest { request, data: data.into(), skipped, end, ..Default::default() };
         chunks.send(chunk).await.unwrap();
     }
     drop(chunks);
     agents.send_logs(as_principal("agent/m1", ReceiverStream::new(sent))).await.unwrap();
-    let mut text = Vec::new();
+    let mut chunks = Vec::new();
     while let Some(chunk) = reader.message().await.unwrap() {
-        text.extend_from_slice(&chunk.data);
+        chunks.push((chunk.skipped, chunk.data));
     }
-    assert_eq!(text, b"hello world");
+    assert_eq!(chunks, [(0, "hello ".into()), (7, "world".into())], "a reader hears of what was skipped");
     server.shutdown().await.unwrap();
 }
 
