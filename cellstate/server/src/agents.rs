@@ -16,4 +16,4 @@ pub(crate) use leases::tests::machine;
 pub use leases::{Grant, Leases};
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub(crate) use reports::Reports;
-pub use wanted::{EpochOver, Follower, WantedIndex, parts};
+pub use wanted::{EpochOver, Follower, WantedIndex};

@@ -2,9 +2,9 @@
 //!
 //! Level-triggered: an agent that missed everything gets the whole set again, and nothing depends on it having seen each step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::{AllocationState, Cell, Delta, MachineId};
+use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Delta, Job, JobId, MachineId};
 use plenum_proto::v1;
 use prost::Message;
 
@@ -92,28 +92,6 @@ impl WantedIndex {
 /// What an agent is told at once: far below what it takes, and above any one assignment, whose body has at most 64 KiB.
 const PART_BYTES_MAX: usize = 4 << 20;
 
-/// Cuts a message into parts that an agent takes. Each allocation brings its own copy of its group's body: a thousand small tasks
-/// with a large environment are more than a message may have.
-#[must_use]
-pub fn parts(message: v1::Assignments) -> Vec<v1::Assignments> {
-    let mut parts = vec![v1::Assignments { wanted: Vec::new(), ..message }];
-    let mut bytes = 0;
-    for assignment in message.wanted {
-        let more = assignment.encoded_len();
-        if bytes > 0 && bytes + more > PART_BYTES_MAX {
-            parts.push(v1::Assignments::default());
-            bytes = 0;
-        }
-        bytes += more;
-        if let Some(part) = parts.last_mut() {
-            part.wanted.push(assignment);
-        }
-    }
-    let last = parts.len() - 1;
-    parts[..last].iter_mut().for_each(|part| part.more = true);
-    parts
-}
-
 /// The epoch of a follower is over, or its machine is gone: its stream ends, and it registers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochOver;
@@ -125,19 +103,31 @@ struct Told {
     takes_over: Vec<u64>,
 }
 
+impl Told {
+    fn of(found: &AllocationRef<'_>) -> Self {
+        let takes_over = found.extra.map(|extra| extra.takes_over.iter().map(|one| one.victim.to_bits()).collect());
+        Self { leaving: found.status.state.is_leaving(), takes_over: takes_over.unwrap_or_default() }
+    }
+}
+
 /// What one agent was told.
+///
+/// It knows who is told next, and never what: each allocation brings its own copy of its group's body, so that a machine's whole set may
+/// have gigabytes, and an agent need not read. 100 bytes an allocation of the machine, and as much as one part while that is made.
 #[derive(Debug)]
 pub struct Follower {
     machine: MachineId,
     epoch: u32,
     told: Option<BTreeMap<u64, Told>>,
+    /// What is still to be told of what is begun, by rising id.
+    rest: VecDeque<u64>,
 }
 
 impl Follower {
     /// An agent that was told nothing yet, in this epoch of its machine.
     #[must_use]
     pub fn new(machine: MachineId, epoch: u32) -> Self {
-        Self { machine, epoch, told: None }
+        Self { machine, epoch, told: None, rest: VecDeque::new() }
     }
 
     /// Whose wanted set it is.
@@ -146,42 +136,70 @@ impl Follower {
         self.machine
     }
 
-    /// What the agent is to be told at this picture of the cell; `None` if nothing changed. `slots` are the machine's allocations,
-    /// as [`WantedIndex::on`] gives them; of others that the cell may have by now, it will be told later.
+    /// What the agent is to be told at this picture of the cell; `None` if nothing changed. Where it says that there is more, the rest is
+    /// to be asked for at once, with this picture or a later one. `slots` are the machine's allocations, as [`WantedIndex::on`] gives
+    /// them; of others that the cell may have by now, it will be told later.
     ///
     /// # Errors
     /// When the epoch is over.
     pub fn next(&mut self, cell: &Cell, slots: &[u32]) -> Result<Option<v1::Assignments>, EpochOver> {
         cell.machine(self.machine).filter(|machine| machine.epoch == self.epoch).ok_or(EpochOver)?;
+        if !self.rest.is_empty() {
+            return Ok(Some(self.part(cell, v1::Assignments::default())));
+        }
         let full = self.told.is_none();
         let before = self.told.take().unwrap_or_default();
         let mut message = v1::Assignments { revision: cell.revision().0, full, ..v1::Assignments::default() };
-        let mut told = BTreeMap::new();
+        let (mut told, mut rest) = (BTreeMap::new(), Vec::new());
         for &slot in slots {
-            let Some(allocation) = cell.allocation_in(slot).filter(|found| found.row.machine == self.machine.slot)
-            else {
+            let Some(found) = cell.allocation_in(slot).filter(|found| found.row.machine == self.machine.slot) else {
                 continue;
             };
-            let takes_over =
-                allocation.extra.map(|extra| extra.takes_over.iter().map(|one| one.victim.to_bits()).collect());
-            let now =
-                Told { leaving: allocation.status.state.is_leaving(), takes_over: takes_over.unwrap_or_default() };
-            let id = allocation.id.to_bits();
+            let (id, now) = (found.id.to_bits(), Told::of(&found));
             if before.get(&id) != Some(&now) {
                 if now.leaving {
                     message.stop.push(id);
                 } else {
-                    message.wanted.push(assignment(cell, slot, &now));
+                    rest.push(id);
+                    continue;
                 }
             }
             told.insert(id, now);
         }
         self.unknown(cell, &before, &mut told, &mut message);
         self.told = Some(told);
-        message.wanted.sort_by_key(|assignment| assignment.allocation);
+        rest.sort_unstable();
+        self.rest = rest.into();
         message.stop.sort_unstable();
-        let news = full || !message.wanted.is_empty() || !message.stop.is_empty() || !message.keep.is_empty();
-        Ok(news.then_some(message))
+        let news = full || !self.rest.is_empty() || !message.stop.is_empty() || !message.keep.is_empty();
+        Ok(news.then(|| self.part(cell, message)))
+    }
+
+    /// As much of the rest as goes into one message. What has ended since it was begun is left out, and what leaves is to stop.
+    fn part(&mut self, cell: &Cell, mut message: v1::Assignments) -> v1::Assignments {
+        let (mut bytes, mut bodies) = (0, Bodies::default());
+        let told = self.told.get_or_insert_default();
+        while let Some(&id) = self.rest.front() {
+            let found = AllocationId::from_bits(id).and_then(|id| cell.allocation(id));
+            if let Some(found) = found {
+                let now = Told::of(&found);
+                if now.leaving {
+                    message.stop.push(id);
+                } else {
+                    let assignment = assignment(cell, &found, &now, &mut bodies);
+                    let more = assignment.encoded_len();
+                    if bytes > 0 && bytes + more > PART_BYTES_MAX {
+                        message.more = true;
+                        break;
+                    }
+                    bytes += more;
+                    message.wanted.push(assignment);
+                }
+                told.insert(id, now);
+            }
+            self.rest.pop_front();
+        }
+        message
     }
 
     /// What the cell does not know runs on until it decides otherwise. Its ids are of an earlier incarnation: no allocation has them.
@@ -207,9 +225,26 @@ impl Follower {
     }
 }
 
+/// The body of the job that was looked at last: allocations of a job are beside each other, as a rule.
+#[derive(Default)]
+struct Bodies {
+    last: Option<(JobId, v1::JobBody)>,
+}
+
+impl Bodies {
+    fn of(&mut self, job: &Job, group: u16) -> Option<v1::GroupBody> {
+        if self.last.as_ref().is_none_or(|(id, _)| *id != job.id) {
+            self.last = None;
+            let body = v1::JobBody::decode(job.body.as_deref()?).ok()?;
+            self.last = Some((job.id, body));
+        }
+        let (_, body) = self.last.as_ref()?;
+        body.groups.get(usize::from(group)).cloned()
+    }
+}
+
 /// All that an agent needs to run an allocation.
-fn assignment(cell: &Cell, slot: u32, told: &Told) -> v1::Assignment {
-    let Some(allocation) = cell.allocation_in(slot) else { return v1::Assignment::default() };
+fn assignment(cell: &Cell, allocation: &AllocationRef<'_>, told: &Told, bodies: &mut Bodies) -> v1::Assignment {
     let row = allocation.row;
     let mut assignment = v1::Assignment {
         allocation: allocation.id.to_bits(),
@@ -237,8 +272,7 @@ fn assignment(cell: &Cell, slot: u32, told: &Told) -> v1::Assignment {
         assignment.job_dir = job.shape.same_machine;
         let group = job.shape.groups.get(usize::from(row.group));
         assignment.group = group.map(|group| group.name.to_string()).unwrap_or_default();
-        let body = job.body.as_deref().and_then(|body| v1::JobBody::decode(body).ok());
-        assignment.body = body.and_then(|body| body.groups.into_iter().nth(row.group.into()));
+        assignment.body = bodies.of(job, row.group);
     }
     assignment
 }
@@ -248,7 +282,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use plenum_model::{AllocationId, End, LogTime, Machine, MachineState, Revision, UnknownId, UnknownTask};
+    use plenum_model::{
+        End, Grants, GroupShape, JobChange, JobShape, LogTime, Machine, MachineState, Revision, UnknownId, UnknownTask,
+    };
 
     const MACHINE: MachineId = MachineId { slot: 0, generation: 1 };
 
@@ -296,31 +332,87 @@ mod tests {
         assert_eq!(index.on(3), [0; 0]);
     }
 
-    // Above 64 MiB the agent took the message for damaged, registered again, and was sent the same.
-    #[test]
-    fn a_set_above_what_a_message_may_have_is_told_in_parts() {
-        let body = v1::GroupBody { command: vec!["x".repeat(60 << 10)], ..v1::GroupBody::default() };
-        let wanted = |allocation| v1::Assignment { allocation, body: Some(body.clone()), ..v1::Assignment::default() };
-        let whole = v1::Assignments {
-            revision: 7,
-            full: true,
-            wanted: (1..=1100).map(wanted).collect(),
-            stop: vec![5000],
-            keep: vec![6000],
-            ..v1::Assignments::default()
+    /// A cell that granted so many tasks of one job, whose body is large, on the one machine.
+    fn crowded(tasks: u32) -> (Cell, WantedIndex) {
+        let group = v1::GroupBody { command: vec!["x".repeat(60 << 10)], ..v1::GroupBody::default() };
+        let body = v1::JobBody { groups: vec![group] }.encode_to_vec();
+        let group = GroupShape { name: "main".into(), count: tasks, ..GroupShape::default() };
+        let shape = JobShape { name: "large".into(), groups: vec![group], ..JobShape::default() };
+        let id = JobId { slot: 0, generation: 1 };
+        let job = Job {
+            id,
+            version: 1,
+            shape: Arc::new(shape),
+            body: Some(body.into()),
+            body_digest: [0; 32],
+            submitted: LogTime::default(),
+            state: plenum_model::JobState::Waiting,
+            state_since: LogTime::default(),
+            reason: "".into(),
+            group_base: 0,
+            home: None,
+            last_instant_micros: None,
         };
-        let parts = parts(whole);
-        assert!(parts.len() > 10 && parts.iter().all(|part| part.encoded_len() < PART_BYTES_MAX + (64 << 10)));
-        assert_eq!(parts.iter().filter(|part| part.more).count(), parts.len() - 1);
-        assert!(!parts[parts.len() - 1].more);
-        let told = parts.iter().flat_map(|part| &part.wanted).map(|assignment| assignment.allocation);
-        assert!(told.eq(1..=1100));
-        let first = &parts[0];
-        assert_eq!((first.revision, first.full, first.stop.len(), first.keep.len()), (7, true, 1, 1));
-        assert!(parts[1..].iter().all(|part| !part.full && part.stop.is_empty() && part.keep.is_empty()));
+        let mut first = delta(1);
+        first.machines.push(Arc::new(machine()));
+        first.jobs.push(JobChange::Put { job: Arc::new(job), task_bases: vec![0] });
+        first.shapes.push(plenum_model::Resources::default());
+        first.scheduler_names.push("batch".into());
+        let grants = Grants {
+            job: id,
+            job_version: 1,
+            machines: vec![0; tasks as usize],
+            tasks: (0..tasks).collect(),
+            slots: (0..tasks).collect(),
+            generations: vec![1; tasks as usize],
+            ..Grants::default()
+        };
+        let second = Delta { grants: vec![grants], ..delta(2) };
+        let (mut cell, mut index) = (Cell::default(), WantedIndex::default());
+        for delta in [first, second] {
+            index.fold(&delta, |_| {});
+            cell.apply(&delta).unwrap();
+        }
+        (cell, index)
+    }
 
-        let small = v1::Assignments { revision: 8, wanted: vec![wanted(1)], ..v1::Assignments::default() };
-        assert_eq!(super::parts(small.clone()), [small]);
+    // Above 64 MiB the agent took the message for damaged, registered again, and was sent the same. And all of it was in memory for each
+    // stream whose agent did not read: of 65,535 tasks with large bodies four gigabytes.
+    #[test]
+    fn a_set_above_what_a_message_may_have_is_told_in_parts_that_are_made_one_by_one() {
+        let (cell, index) = crowded(1100);
+        let mut follower = Follower::new(MACHINE, 1);
+        let mut parts = vec![follower.next(&cell, index.on(0)).unwrap().unwrap()];
+        while parts[parts.len() - 1].more {
+            parts.push(follower.next(&cell, index.on(0)).unwrap().unwrap());
+        }
+        assert!(parts.len() > 10 && parts.iter().all(|part| part.encoded_len() < PART_BYTES_MAX + (64 << 10)));
+        let told: Vec<u32> = parts.iter().flat_map(|part| &part.wanted).map(|assignment| assignment.task).collect();
+        assert_eq!(told, (0..1100).collect::<Vec<_>>());
+        assert_eq!((parts[0].revision, parts[0].full), (2, true));
+        assert!(parts[1..].iter().all(|part| !part.full && part.stop.is_empty() && part.keep.is_empty()));
+        assert_eq!(follower.next(&cell, index.on(0)).unwrap(), None, "nothing changed");
+    }
+
+    #[test]
+    fn what_ends_or_leaves_between_two_parts_is_told_as_it_is_by_then() {
+        let (mut cell, mut index) = crowded(100);
+        let mut follower = Follower::new(MACHINE, 1);
+        let first = follower.next(&cell, index.on(0)).unwrap().unwrap();
+        assert!(first.more && first.wanted.len() < 98);
+        let status = plenum_model::AllocationStatus { state: AllocationState::Stopping, ready: false };
+        let stops = [0, 98].map(|slot| plenum_model::Move { slot, status, restarts: 0, reason: None });
+        let end = End { slot: 99, state: AllocationState::Complete, exit_code: 0, reason: None };
+        let between = Delta { moves: stops.to_vec(), ends: vec![end], ..delta(3) };
+        index.fold(&between, |_| {});
+        cell.apply(&between).unwrap();
+        let second = follower.next(&cell, index.on(0)).unwrap().unwrap();
+        let id = |slot| AllocationId { slot, generation: 1 }.to_bits();
+        assert_eq!((second.more, second.stop), (false, vec![id(98)]));
+        assert_eq!(first.wanted.len() + second.wanted.len(), 98);
+        // What was told as wanted before it left is told after all parts.
+        let third = follower.next(&cell, index.on(0)).unwrap().unwrap();
+        assert_eq!((third.full, third.wanted.len(), third.stop), (false, 0, vec![id(0)]));
     }
 
     #[test]

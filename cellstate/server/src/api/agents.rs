@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Follower, Grant, parts};
+use crate::agents::{Follower, Grant};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -28,8 +28,8 @@ const INSTANCE_BYTES_MAX: usize = 64;
 const FITNESS_AT_ONCE: usize = 64;
 /// What a chunk of a log may have, in bytes: twice what our agents send. Some chunks wait for each reader, and those that nobody reads are kept.
 const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;
-/// Messages between a stream and its connection.
-const MESSAGES_MAX: usize = 4;
+/// Messages between a stream and its connection: each may be a part of a large set.
+const MESSAGES_MAX: usize = 1;
 
 /// `plenum.v1.Agents`.
 pub(super) struct AgentsService {
@@ -433,19 +433,25 @@ impl v1::agents_server::Agents for AgentsService {
     }
 }
 
-/// Tells an agent what to run, until its epoch or its connection is over.
-async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
-    let machine = follower.machine();
+/// Sees to it that the hub knows what runs where.
+async fn make_index(shared: &Arc<Shared>) -> Result<(), Failure> {
     while let Some(revision) = shared.hub.needs_index() {
         let (cell, making) = (shared.snapshot_of(revision).await, shared.clone());
         let made = past::counting(&shared.reads, move || {
             making.hub.make_index(&cell);
             Ok(())
         });
-        if let Err(failure) = made.await {
-            drop(out.send(Err(failure.into_status())).await);
-            return;
-        }
+        made.await?;
+    }
+    Ok(())
+}
+
+/// Tells an agent what to run, until its epoch or its connection is over.
+async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<Result<v1::Assignments, Status>>) {
+    let machine = follower.machine();
+    if let Err(failure) = make_index(&shared).await {
+        drop(out.send(Err(failure.into_status())).await);
+        return;
     }
     // The agent may be back by now: its next stream is the one that is asked for logs.
     if out.is_closed() {
@@ -455,7 +461,9 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
     let mut asked = shared.hub.logs.agent(machine);
     let mut ended = std::pin::pin!(shared.ended());
     let mut due = true;
-    'told: loop {
+    // What was told last goes on with another part.
+    let mut more = false;
+    loop {
         if due {
             due = false;
             let revision = *changes.borrow_and_update();
@@ -465,11 +473,16 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
                 shared.hub.next(&mut follower, &cell)
             };
             match next {
-                Ok(message) => {
-                    for part in message.map(parts).unwrap_or_default() {
-                        if out.send(Ok(part)).await.is_err() {
-                            break 'told;
-                        }
+                Ok(None) => {}
+                Ok(Some(part)) => {
+                    let is_one_of_many = std::mem::replace(&mut more, part.more) || part.more;
+                    if out.send(Ok(part)).await.is_err() {
+                        break;
+                    }
+                    if is_one_of_many {
+                        // The rest follows at once; and what was asked for meanwhile, once that is told.
+                        due = true;
+                        continue;
                     }
                 }
                 Err(_) => {

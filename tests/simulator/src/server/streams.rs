@@ -263,7 +263,10 @@ impl Server {
         following.due = false;
         let slots = self.index.on(following.follower.machine().slot);
         match following.follower.next(self.mirror.cell(), slots) {
-            Ok(Some(assignments)) => world.send(id, Side::Client, Message::Assignments(assignments)),
+            Ok(Some(assignments)) => {
+                assert!(!assignments.more, "simulated machines run little");
+                world.send(id, Side::Client, Message::Assignments(assignments));
+            }
             Ok(None) => {}
             Err(_) => {
                 self.following.remove(&id);
