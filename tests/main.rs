@@ -19,6 +19,7 @@
 //! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
 //! | `strangers` | tasks that a restored cell has never heard of |
 //! | `unfit` | machines whose agents want no tasks: asked to end, or without room |
+//! | `unheard` | parts whose logs nobody takes |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
@@ -43,4 +44,5 @@ mod runs;
 mod strangers;
 mod takes;
 mod unfit;
+mod unheard;
 mod usage;

@@ -1,0 +1,55 @@
+//! Parts of a cell of which nobody takes what they say: a full disk has their log, or its reader is gone.
+
+use std::{
+    fs::OpenOptions,
+    io::pipe,
+    net::TcpListener,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::stage::{Process, Stage, eventually};
+
+/// A part whose standard error goes there.
+fn unheard(stage: &Stage, name: &str, arguments: &[&str], errors_to: impl Into<Stdio>) -> Process {
+    let spawn = |command: &mut Command| (command.stderr(errors_to).spawn().unwrap(), ());
+    stage.start_by(name, arguments, spawn).0
+}
+
+// A line for the log that could not be written was told on standard error, where it could not be written either: that ended whatever had
+// something to say. A server did not start, and one ended. An agent that could not register was not heard of again until somebody started it anew.
+#[test]
+fn parts_that_can_not_write_their_logs_do_their_work() {
+    let stage = Stage::new();
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let unread = || OwnedFd::from(pipe().unwrap().1);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("http://127.0.0.1:{port}");
+    // They have much to say before there is a cell.
+    let agent = |name: &str, errors_to: Stdio| {
+        let arguments = ["--addr", &address, "agent", "--dir", &stage.word(name), "--name", name];
+        unheard(&stage, name, &arguments, errors_to)
+    };
+    let mut parts = vec![agent("m1", full().into()), agent("m2", unread().into())];
+    let scheduler = ["--addr", &address, "scheduler", "batch"];
+    parts.push(unheard(&stage, "scheduler", &scheduler, unread()));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let server = ["server", "--dir", &stage.word("cell"), "--listen", &format!("127.0.0.1:{port}")];
+    parts.push(unheard(&stage, "server", &server, full()));
+    let machines = eventually("both machines have registered", || {
+        let listed = stage.try_ask(&address, &["machine", "list"]).ok()?;
+        Some(listed["items"].as_array()?.len()).filter(|count| *count == 2)
+    });
+    assert_eq!(machines, 2);
+    let task = "name = \"one\"\nscheduler = \"batch\"\n[group.one]\ncommand = [\"/bin/true\"]\nresources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    stage.submit(&address, "one.toml", task);
+    eventually("its task has run", || {
+        (stage.ask(&address, &["job", "show", "one"])["state"] == "complete").then_some(())
+    });
+    for mut part in parts {
+        part.signal(Signal::SIGTERM);
+        assert_eq!(part.ended().code(), Some(0));
+    }
+}
