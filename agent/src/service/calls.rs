@@ -144,6 +144,11 @@ impl Calls {
         self.connector.clone()
     }
 
+    /// Of the connection on which all of these are made.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
         let named = machine.resources.iter().map(|(name, &value)| (name.clone(), amount(value))).collect();
         let machine = Some(registered_machine(machine, inventory));

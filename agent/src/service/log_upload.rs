@@ -16,7 +16,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::calls::{Connector, code_of, within};
+use super::calls::{Client, Connector, code_of, within};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs,
@@ -54,12 +54,14 @@ struct Upload {
 pub(super) struct LogUploads {
     directory: AgentDirectory,
     connector: Connector,
+    /// Of the connection that is there anyway: for a word when there is none to be had.
+    client: Client,
     running: BTreeMap<u64, Upload>,
 }
 
 impl LogUploads {
-    pub(super) fn new(directory: AgentDirectory, connector: Connector) -> Self {
-        Self { directory, connector, running: BTreeMap::new() }
+    pub(super) fn new(directory: AgentDirectory, connector: Connector, client: Client) -> Self {
+        Self { directory, connector, client, running: BTreeMap::new() }
     }
 
     /// To be called whenever something may have changed of the allocations that are here.
@@ -92,6 +94,7 @@ impl LogUploads {
         }
         let (chunks, sent) = mpsc::channel(CHUNKS_MAX);
         let (asked, directory, connector) = (*asked, self.directory.clone(), self.connector.clone());
+        let complaints = self.client.clone();
         let too_many = self.running.len() >= UPLOADS_MAX;
         let (standing, watched) = watch::channel(Standing::Unknown);
         let upload = tokio::spawn(async move {
@@ -111,7 +114,7 @@ impl LogUploads {
             let call = client.send_logs(ReceiverStream::new(sent));
             let (_, answer) = tokio::join!(reading, call);
             if let Err(status) = answer {
-                broke_off(&connector, asked.request, &status).await;
+                broke_off(complaints, asked.request, &status).await;
             }
         });
         self.running
@@ -120,7 +123,7 @@ impl LogUploads {
 }
 
 /// A call ended early. Where the reader has not left, it is told: the cell may have heard nothing of the call.
-async fn broke_off(connector: &Connector, request: u64, status: &Status) {
+async fn broke_off(mut client: Client, request: u64, status: &Status) {
     if code_of(status) == Some(READER_GONE) {
         tracing::debug!(message = status.message(), "a reader of logs left");
         return;
@@ -129,7 +132,7 @@ async fn broke_off(connector: &Connector, request: u64, status: &Status) {
     let error = format!("the machine's agent could not send it: {}", status.message());
     let last = v1::SendLogsRequest { request, end: true, error, ..Default::default() };
     // A cell that can't be reached at all has told its readers that the agent is gone.
-    drop(within(connector.client().send_logs(tokio_stream::iter([last]))).await);
+    drop(within(client.send_logs(tokio_stream::iter([last]))).await);
 }
 
 async fn send(

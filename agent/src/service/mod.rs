@@ -263,7 +263,7 @@ impl Agent {
             reconciler: AgentReconciler::new(settings, remembered.incarnation, remembered.revision),
             driver,
             events,
-            log_uploads: LogUploads::new(directory.clone(), calls.connector()),
+            log_uploads: LogUploads::new(directory.clone(), calls.connector(), calls.client()),
             directory,
             calls,
             arrivals,

@@ -340,6 +340,27 @@ async fn a_reader_is_told_when_its_log_can_not_be_sent() {
     assert!(agent.terminate().await.success());
 }
 
+// It could not tell them either, as that was to go over a connection of its own, too: they waited for ever.
+#[tokio::test]
+async fn readers_are_told_when_their_agent_has_no_descriptor_left_for_them() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "echo hello; sleep 1000")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    let pid = agent.0.id().unwrap().to_string();
+    let limited = async |files: &str| {
+        let files = format!("--nofile={files}:");
+        Command::new("prlimit").args(["--pid", &pid, &files]).status().await.is_ok_and(|status| status.success())
+    };
+    assert!(limited("4").await);
+    follower.send(followed(7, 1)).await.unwrap();
+    let error = stage.until("an answer", |heard| heard.logs.get(&7)?.1.clone()).await;
+    assert!(error.starts_with("the machine's agent could not send it: "), "{error}");
+    assert!(limited("1024").await);
+    assert!(agent.terminate().await.success());
+}
+
 // What the agent sent to readers that read nothing filled the window of its only connection: its reports did not get through, its lease
 // ran out, and readers of other logs waited for ever.
 #[tokio::test]
