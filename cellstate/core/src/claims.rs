@@ -212,7 +212,7 @@ impl Resolver<'_> {
         granted
     }
 
-    /// Asks for what claims some steps later will touch, and for the row of one more grant.
+    /// Asks for what claims some steps later will touch, and for the rows of as many grants.
     #[inline]
     fn ask_for_what_comes(&mut self, placement: &Placement, terms: &Terms<'_>, step: usize) {
         let machines = |distance| coming(&placement.machines, step, distance);
@@ -222,7 +222,9 @@ impl Resolver<'_> {
             self.rules.warm(self.cell, terms.group_row, machines(STEPS_AHEAD).iter().copied());
             self.rules.warm_beside(self.cell, terms.group_row, machines(STEPS_AHEAD / 2).iter().copied());
         }
-        self.cell.warm(self.next_rows.next().into_iter());
+        if step.is_multiple_of(STEPS_AHEAD) {
+            self.cell.warm(self.next_rows.by_ref().take(STEPS_AHEAD));
+        }
     }
 
     fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {

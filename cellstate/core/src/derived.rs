@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Resources,
-    Revision, Room,
+    Revision, Room, STEPS_AHEAD, coming,
 };
 
 use crate::CoreOptions;
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::due::Due;
 use crate::homes::Homes;
 use crate::job_events::JobEvents;
-use crate::lifecycle::{Marks, WARM_AHEAD};
+use crate::lifecycle::Marks;
 use crate::names::Names;
 use crate::newcomers::Newcomers;
 use crate::numbers::Numbers;
@@ -184,12 +184,11 @@ impl Derived {
         let mut ended = BTreeSet::new();
         let mut known = 0;
         for (number, end) in delta.ends.iter().enumerate() {
-            if number.is_multiple_of(WARM_AHEAD) {
-                let next = delta.ends[number..].iter().take(WARM_AHEAD).map(|end| end.slot);
-                cell.warm_rows(next.clone());
-                self.allocation_slots.warm(next.clone());
-                self.ring.warm(next.filter_map(|slot| cell.allocation_rows().get(slot)).map(|row| row.machine));
-            }
+            let next = coming(&delta.ends, number, 2 * STEPS_AHEAD).iter().map(|end| end.slot);
+            cell.warm_rows(next.clone());
+            self.allocation_slots.warm(next);
+            let next = coming(&delta.ends, number, STEPS_AHEAD).iter().map(|end| end.slot);
+            self.ring.warm(next.filter_map(|slot| cell.allocation_rows().get(slot)).map(|row| row.machine));
             let Some(row) = cell.allocation_rows().get(end.slot) else { continue };
             let in_use = cell.in_use(row.machine).is_some();
             if in_use {

@@ -7,16 +7,13 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
     AllocationRef, AllocationRow, AllocationState, AllocationStatus, Cell, Delta, End, Job, JobChange, JobId, JobKind,
-    JobState, LogTime, Move, TaskChange, TaskState, Transition, UnknownId,
+    JobState, LogTime, Move, STEPS_AHEAD, TaskChange, TaskState, Transition, UnknownId, coming,
 };
 
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
 use crate::slot_set::SlotSet;
 use crate::sweeps::MATE_FAILED;
 use crate::{Core, Verdict, accepted};
-
-/// Rows that are brought into the cache at a time: so many that their loads overlap, so few that they are still there when needed.
-pub(crate) const WARM_AHEAD: usize = 64;
 
 /// What a job that starts over costs, and each of its groups, where a done task of it costs one: a task comes to six bytes in the log.
 const HOME_COST: usize = 8;
@@ -333,13 +330,10 @@ impl Core {
         let mut consequences = Consequences::new(&self.cell, marks, draft, self.options.stops_max);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
         for (number, transition) in transitions.iter().enumerate() {
-            if number.is_multiple_of(WARM_AHEAD) {
-                let next = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.allocation.slot);
-                self.cell.warm(next.clone());
-                consequences.marks.warm(next);
-                let machines = transitions[number..].iter().take(WARM_AHEAD).map(|transition| transition.machine.slot);
-                self.cell.warm_machines(machines);
-            }
+            let next = coming(transitions, number, 2 * STEPS_AHEAD);
+            self.cell.warm(next.iter().map(|transition| transition.allocation.slot));
+            consequences.marks.warm(next.iter().map(|transition| transition.allocation.slot));
+            self.cell.warm_machines(next.iter().map(|transition| transition.machine.slot));
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 rare!("a report of an old epoch is ignored");
                 continue;

@@ -9,7 +9,8 @@ use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
     AllocationRow, AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, MachineState, Move,
-    Resources, Revision, Room, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
+    Resources, Revision, Room, STEPS_AHEAD, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
+    coming,
 };
 
 /// How far behind the last row of machines, jobs, groups or allocations a delta may name one. Whoever gives rows out takes the next
@@ -73,16 +74,17 @@ impl Cell {
         self.fold(delta, false)
     }
 
-    /// The same, of a delta that was decided on this very picture a moment ago: what it stops is in the cache still.
+    /// The same, of a delta that was decided on this very picture a moment ago: what it touches is in the cache still.
     ///
     /// # Errors
     /// As `apply`.
     pub fn apply_decided(&mut self, delta: &Delta) -> Result<(), FoldError> {
-        self.fold(delta, delta.moves.len() + delta.ends.len() <= AT_HAND_MAX)
+        self.fold(delta, true)
     }
 
-    /// `at_hand`: the rows of those who leave are in the cache.
-    fn fold(&mut self, delta: &Delta, at_hand: bool) -> Result<(), FoldError> {
+    /// `decided`: a moment ago, so that what it touches is in the cache still, unless that is too much.
+    fn fold(&mut self, delta: &Delta, decided: bool) -> Result<(), FoldError> {
+        let at_hand = decided && delta.moves.len() + delta.ends.len() <= AT_HAND_MAX;
         if delta.revision != self.revision.next() {
             return Err(FoldError::Revision { expected: self.revision.next(), found: delta.revision });
         }
@@ -106,17 +108,19 @@ impl Cell {
             self.check_row(self.machines.len(), machine.id.slot, Subject::Machine(machine.id))?;
             self.put_machine(machine);
         }
-        for chunk in delta.moves.chunks(64) {
+        for (step, change) in delta.moves.iter().enumerate() {
             if !at_hand {
-                self.warm_stops(chunk.iter().map(|change| change.slot));
+                self.warm(coming(&delta.moves, step, 2 * STEPS_AHEAD).iter().map(|change| change.slot));
+                self.warm_tasks(coming(&delta.moves, step, STEPS_AHEAD).iter().map(|change| change.slot));
             }
-            chunk.iter().try_for_each(|change| self.move_allocation(change))?;
+            self.move_allocation(change)?;
         }
-        for chunk in delta.ends.chunks(64) {
+        for (step, end) in delta.ends.iter().enumerate() {
             if !at_hand {
-                self.warm_ends(chunk.iter().map(|end| end.slot));
+                self.warm(coming(&delta.ends, step, 2 * STEPS_AHEAD).iter().map(|end| end.slot));
+                self.warm_leaving(coming(&delta.ends, step, STEPS_AHEAD).iter().map(|end| end.slot));
             }
-            chunk.iter().try_for_each(|end| self.end_allocation(end))?;
+            self.end_allocation(end)?;
         }
         for change in &delta.tasks {
             self.change_task(change)?;
@@ -125,7 +129,7 @@ impl Cell {
             self.change_job(change)?;
         }
         for grants in &delta.grants {
-            self.grant(grants)?;
+            self.grant(grants, decided)?;
         }
         delta.sessions.iter().try_for_each(|change| self.change_session(change))?;
         self.change_governance(delta)
@@ -221,7 +225,7 @@ impl Cell {
         Arc::new(shared)
     }
 
-    fn grant(&mut self, grants: &Grants) -> Result<(), FoldError> {
+    fn grant(&mut self, grants: &Grants, at_hand: bool) -> Result<(), FoldError> {
         let Some(&shape) = self.shapes.get(grants.shape as usize) else {
             return self.fault(Subject::Shape(grants.shape), "is not known");
         };
@@ -240,6 +244,11 @@ impl Cell {
         }
         let plain = shape.is_plain();
         for claim in 0..count {
+            if !at_hand {
+                self.warm_rows(coming(&grants.slots, claim, 2 * STEPS_AHEAD).iter().copied());
+                let machines = coming(&grants.machines, claim, 2 * STEPS_AHEAD);
+                self.warm_claims(&group, machines, coming(&grants.tasks, claim, 2 * STEPS_AHEAD));
+            }
             let (slot, machine, task) = (grants.slots[claim], grants.machines[claim], grants.tasks[claim]);
             self.check_row(self.statuses.len(), slot, Subject::AllocationSlot(slot))?;
             let status = self.statuses.get_mut(slot);
@@ -262,23 +271,7 @@ impl Cell {
             past.allocation = slot + 1;
             past.attempts = past.attempts.saturating_add(1);
             let attempt = past.attempts;
-            *self.allocations.get_mut(slot) = AllocationRow {
-                created: self.revision,
-                session: grants.session.0,
-                number: grants.number,
-                generation: grants.generations[claim],
-                job_slot: grants.job.slot,
-                job_generation: grants.job.generation,
-                job_version: grants.job_version,
-                group_row: grants.group_row,
-                task,
-                machine,
-                epoch,
-                shape: grants.shape,
-                group: grants.group,
-                attempt,
-                scheduler: grants.scheduler,
-            };
+            *self.allocations.get_mut(slot) = granted_row(grants, claim, self.revision, epoch, attempt);
         }
         let granted = u32::try_from(count).expect("slots have 32-bit numbers");
         let group = self.groups.get_mut(grants.group_row);
@@ -463,5 +456,27 @@ impl Cell {
             }
         }
         Ok(())
+    }
+}
+
+/// The row of one claim of these grants.
+#[inline]
+fn granted_row(grants: &Grants, claim: usize, created: Revision, epoch: u32, attempt: u16) -> AllocationRow {
+    AllocationRow {
+        created,
+        session: grants.session.0,
+        number: grants.number,
+        generation: grants.generations[claim],
+        job_slot: grants.job.slot,
+        job_generation: grants.job.generation,
+        job_version: grants.job_version,
+        group_row: grants.group_row,
+        task: grants.tasks[claim],
+        machine: grants.machines[claim],
+        epoch,
+        shape: grants.shape,
+        group: grants.group,
+        attempt,
+        scheduler: grants.scheduler,
     }
 }

@@ -332,6 +332,12 @@ impl Cell {
     #[inline]
     pub fn warm_ends(&self, slots: impl Iterator<Item = u32> + Clone) {
         self.warm(slots.clone());
+        self.warm_leaving(slots);
+    }
+
+    /// The second half of `warm_ends`, which reads what `warm` asked for.
+    #[inline]
+    pub fn warm_leaving(&self, slots: impl Iterator<Item = u32>) {
         for slot in slots {
             let Some(row) = self.allocations.get(slot) else { continue };
             self.machines.prefetch(row.machine);

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use bytes::{Bytes, BytesMut};
 use plenum_history::History;
 use plenum_journal::{Claimed, Frame, Journal, Keeper, Recovered};
-use plenum_model::{Cell, Delta, Revision, planted};
+use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD, planted};
 use plenum_proto::delta;
 
 use crate::checkpoint;
@@ -32,8 +32,8 @@ const PIECES_AHEAD: usize = 32;
 /// that writes them all anyway.
 const KEPT_BYTES_MAX: u64 = 32 << 20;
 
-/// Grants of more claims than that would push each other out of the cache before they are folded.
-const WARM_AHEAD: usize = 256;
+/// Of what the next delta names, so much is brought into the cache: the rest is asked for while it is folded.
+const WARM_AHEAD: usize = 3 * STEPS_AHEAD;
 
 /// What the log and the newest checkpoint come to.
 pub(super) struct Replayed {
@@ -349,12 +349,15 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: Start) -> Result<R
     Ok(replayed)
 }
 
-/// Brings what a delta's grants will write into the cache, while the one before is folded: rows of a large cell are nowhere near.
+/// Brings what a delta touches first into the cache, while the one before is folded: rows of a large cell are nowhere near.
 fn warm(cell: &Cell, delta: &Delta) {
-    for grants in delta.grants.iter().filter(|grants| grants.slots.len() <= WARM_AHEAD) {
-        cell.warm_rows(grants.slots.iter().copied());
+    cell.warm(delta.moves.iter().take(WARM_AHEAD).map(|change| change.slot));
+    cell.warm(delta.ends.iter().take(WARM_AHEAD).map(|end| end.slot));
+    for grants in delta.grants.iter().take(WARM_AHEAD) {
+        let first = |column: &[u32]| column.len().min(WARM_AHEAD);
+        cell.warm_rows(grants.slots.iter().take(WARM_AHEAD).copied());
         if let Some(group) = cell.groups().get(grants.group_row) {
-            cell.warm_claims(group, &grants.machines, &grants.tasks);
+            cell.warm_claims(group, &grants.machines[..first(&grants.machines)], &grants.tasks[..first(&grants.tasks)]);
         }
     }
 }
