@@ -153,8 +153,7 @@ impl HandOff {
             subtract(Rc::make_mut(&mut left), entry);
         }
         if let Some(most) = most.filter(|most| !is_nothing(most)) {
-            let left = Rc::make_mut(&mut left);
-            left.amount = left.amount.at_most(&most.amount);
+            limit(Rc::make_mut(&mut left), most);
         }
         let taken = nothing_of(found.id);
         self.sources.push(Source { slot: found.id.slot, left, is_victim, taken });
@@ -284,6 +283,23 @@ fn subtract(left: &mut TakeOver, entry: &TakeOver) {
     left.amount = left.amount.without(&entry.amount);
     subtract_devices(&mut left.devices, &entry.devices);
     left.ports.retain(|port| !entry.ports.contains(port));
+}
+
+/// Leaves no more than an entry of a claim names: of what it names nothing of, it may have all.
+fn limit(left: &mut TakeOver, most: &TakeOver) {
+    if !most.amount.is_nothing() {
+        left.amount = left.amount.at_most(&most.amount);
+    }
+    if !most.devices.is_empty() {
+        for device in &mut left.devices {
+            let named = most.devices.iter().filter(|named| is_same(named, device));
+            device.millis = device.millis.min(named.fold(0, |sum, named| sum.saturating_add(named.millis)));
+        }
+        left.devices.retain(|device| device.millis > 0);
+    }
+    if !most.ports.is_empty() {
+        left.ports.retain(|port| most.ports.contains(port));
+    }
 }
 
 /// What a claim names to take over from.

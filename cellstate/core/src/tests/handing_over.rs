@@ -1,6 +1,13 @@
 //! Stories of room that changes hands: take-overs, evictions, spare machines.
 
+use plenum_model::{
+    AllocationId, ClaimExtra, Device, GroupShape, Outcome, Placement, Port, Resources, TakeOver, Transaction,
+};
+
 use super::check;
+use super::costs::{Large, placement};
+use crate::CoreOptions;
+use crate::preempt::nothing_of;
 
 #[test]
 fn an_update_in_place_on_a_full_machine_takes_over_the_room_of_what_it_stops() {
@@ -214,4 +221,52 @@ fn a_lost_race_costs_no_second_trip_when_a_spare_machine_fits() {
         batch: partial; map[0] granted on m3; map[1] granted on m3; map[2] conflict NoRoom short cpu_millis 1000 culprits service 1000 total 1000
         ",
     );
+}
+
+/// What comes of a claim on a full machine that may take over `entry`, completed with its victim, from the task that its transaction
+/// stops: one with all of the machine's room, half of each of two devices, and two ports.
+fn handed_over(ports: Vec<Port>, devices: Vec<Device>, entry: TakeOver) -> Outcome {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m1".to_owned(), vec![gpu(0, 500), gpu(1, 500)]).slot;
+    let resources = Resources::new(1_000_000, 1);
+    let web = GroupShape {
+        count: 1,
+        resources,
+        devices: vec![gpu(0, 500), gpu(1, 500)],
+        ports: vec![port("http", 80), port("https", 443)],
+        ..GroupShape::default()
+    };
+    let (web, new) = (
+        large.job_at(50, web),
+        large.job_at(50, GroupShape { count: 1, resources, devices, ports, ..GroupShape::default() }),
+    );
+    let victim = large.commit(vec![placement(web, 0..1, |_| machine, 0)]).placements[0][0].expect("it is granted");
+    let extra = ClaimExtra { take_overs: vec![TakeOver { victim, ..entry }], ..ClaimExtra::default() };
+    let claim = Placement { extras: vec![extra], ..placement(new, 0..1, |_| machine, 0) };
+    let base = large.core.cell().revision();
+    large.commit_on(Transaction { base, stops: vec![victim], placements: vec![claim], ..Transaction::default() })
+}
+
+fn gpu(index: u32, millis: u32) -> Device {
+    Device { kind: "gpu".into(), index, millis, model: "".into() }
+}
+
+fn port(name: &str, number: u16) -> Port {
+    Port { name: name.into(), number }
+}
+
+// An entry that named a port was one of no room at all, and the claim was refused for lack of it; that it named one port let the claim have
+// the other one, too.
+#[test]
+fn what_an_entry_does_not_name_is_taken_over_as_it_is_lacking_and_of_what_it_names_no_more() {
+    let named = nothing_of(AllocationId { slot: 0, generation: 1 });
+    let http = || TakeOver { ports: vec![80], ..named.clone() };
+    assert_eq!(handed_over(vec![port("http", 80)], Vec::new(), named.clone()).granted(), 1);
+    assert_eq!(handed_over(vec![port("http", 80)], Vec::new(), http()).granted(), 1);
+    assert_eq!(handed_over(vec![port("https", 443)], Vec::new(), http()).granted(), 0);
+    assert_eq!(handed_over(Vec::new(), Vec::new(), TakeOver { amount: Resources::new(1, 1), ..http() }).granted(), 0);
+    let first = || TakeOver { devices: vec![gpu(0, 300)], ..named.clone() };
+    assert_eq!(handed_over(Vec::new(), vec![gpu(0, 300)], first()).granted(), 1);
+    assert_eq!(handed_over(Vec::new(), vec![gpu(0, 400)], first()).granted(), 0);
+    assert_eq!(handed_over(Vec::new(), vec![gpu(0, 300); 2], first()).granted(), 0, "the other one is not named");
 }

@@ -372,4 +372,23 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.report_of(first, v1::AllocationState::Failed, 3);
         stage.report_of(second, v1::AllocationState::Stopped, 2);
     }),
+    ("a port that is taken over by its name, with room, and then no room for another one", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let wants = |number| {
+            move |job: &mut v1::JobShape| {
+                job.groups[0].resources = Some(cpu(2000));
+                job.groups[0].ports = vec![port(number)];
+            }
+        };
+        let (old, other, new) =
+            (stage.job("batch", wants(80)), stage.job("batch", wants(443)), stage.job("batch", wants(80)));
+        stage.place("batch", old, &[slot], &[0]);
+        let victim = stage.allocation(old, 0);
+        stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: victim }));
+        for job in [new, other] {
+            let take_overs = vec![v1::TakeOver { victim, ports: vec![80], ..Default::default() }];
+            let extras = vec![v1::ClaimExtras { take_overs, ..Default::default() }];
+            stage.claim("batch", v1::Placement { extras, ..placement(job, &[slot], &[0]) });
+        }
+    }),
 ];
