@@ -25,8 +25,9 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
     let stage = Stage::new();
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let unread = || OwnedFd::from(pipe().unwrap().1);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("http://127.0.0.1:{port}");
+    // Nobody else comes to this address, and takes the port before the server does.
+    let listens = TcpListener::bind("127.0.77.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = format!("http://{listens}");
     // They have much to say before there is a cell.
     let agent = |name: &str, errors_to: Stdio| {
         let arguments = ["--addr", &address, "agent", "--dir", &stage.word(name), "--name", name];
@@ -36,7 +37,7 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
     let scheduler = ["--addr", &address, "scheduler", "batch"];
     parts.push(unheard(&stage, "scheduler", &scheduler, unread()));
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let server = ["server", "--dir", &stage.word("cell"), "--listen", &format!("127.0.0.1:{port}")];
+    let server = ["server", "--dir", &stage.word("cell"), "--listen", &listens];
     parts.push(unheard(&stage, "server", &server, full()));
     let machines = eventually("both machines have registered", || {
         let listed = stage.try_ask(&address, &["machine", "list"]).ok()?;
