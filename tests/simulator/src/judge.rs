@@ -205,8 +205,9 @@ fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     let name = "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
     let Some((placement, claim)) = refusal.claim else { return Ok(()) };
     let Some(asked) = txn.placements.get(placement as usize) else { return Ok(()) };
-    let on_it =
-        txn.placements.iter().flat_map(|placement| &placement.machines).filter(|&&slot| slot == refusal.machine);
+    // Also where an earlier claim may have found its room when it had none on its own machine.
+    let named = txn.placements.iter().flat_map(|placement| placement.machines.iter().chain(&placement.alternates));
+    let on_it = named.filter(|&&slot| slot == refusal.machine);
     let alone = on_it.count() == 1 && txn.stops.is_empty();
     let plain = asked.extras.is_empty() && asked.preemptions.is_empty() && asked.alternates.is_empty();
     if refusal.reason != RefusalReason::NoRoom || !alone || !plain || refusal.kind == RefusalKind::Stale {
