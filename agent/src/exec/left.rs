@@ -38,7 +38,7 @@ pub struct Left {
 /// When it can't be found out which there are.
 pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Result<Left> {
     let deadline = Instant::now() + within;
-    let (mut tasks, mut killed) = (Vec::new(), 0);
+    let mut tasks = Vec::new();
     for allocation in allocations(directory)? {
         let directory = directory.allocation(allocation);
         // What is damaged says of no process that it is there.
@@ -54,12 +54,11 @@ pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Resu
         tasks.iter().for_each(Task::kill);
         thread::sleep(KILL_AGAIN_AFTER);
         tasks.retain(|task| task.is_there() || !task.remove_cgroup());
-        killed = found - tasks.len();
         if Instant::now() >= deadline {
             break;
         }
     }
-    Ok(Left { killed, hanging: tasks.len() })
+    Ok(Left { killed: found - tasks.len(), hanging: tasks.len() })
 }
 
 struct Task {

@@ -354,12 +354,15 @@ fn warm(cell: &Cell, delta: &Delta) {
     cell.warm(delta.moves.iter().take(WARM_AHEAD).map(|change| change.slot));
     cell.warm(delta.ends.iter().take(WARM_AHEAD).map(|end| end.slot));
     for grants in delta.grants.iter().take(WARM_AHEAD) {
-        let first = |column: &[u32]| column.len().min(WARM_AHEAD);
-        cell.warm_rows(grants.slots.iter().take(WARM_AHEAD).copied());
+        cell.warm_rows(first(&grants.slots).iter().copied());
         if let Some(group) = cell.groups().get(grants.group_row) {
-            cell.warm_claims(group, &grants.machines[..first(&grants.machines)], &grants.tasks[..first(&grants.tasks)]);
+            cell.warm_claims(group, first(&grants.machines), first(&grants.tasks));
         }
     }
+}
+
+fn first(column: &[u32]) -> &[u32] {
+    &column[..column.len().min(WARM_AHEAD)]
 }
 
 fn advance(mirror: &mut Mirror, delta: &Delta) -> Result<(), ServerError> {
