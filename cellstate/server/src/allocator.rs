@@ -7,6 +7,7 @@
 //! decides once, when something is allocated for the first time, and all that is known of it by then is its command line.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::c_long;
 use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,6 +20,14 @@ const READ_MAX: usize = 1024;
 
 /// Whether mimalloc has the system provide all of an arena (a GiB) at once. The bindings lack its name.
 const ARENA_EAGER_COMMIT: mi_option_t = 4;
+
+/// How long what is free stays with the process, in milliseconds. The bindings lack its name.
+const PURGE_DELAY: mi_option_t = 15;
+/// While a server works: longer than from one checkpoint to the next under full load. The pages that are copied for one then lie where those of
+/// the one before did, and the system need not fill them with zeros anew.
+const KEPT_MILLISECONDS: c_long = 10_000;
+/// When it rests: as the allocator has it.
+const SPARED_MILLISECONDS: c_long = 1000;
 
 const UNDECIDED: u8 = 0;
 const LIBRARY: u8 = 1;
@@ -88,11 +97,26 @@ fn has_word(line: &[u8], command: &str) -> bool {
     line.split(|byte| *byte == 0).skip(1).any(|word| word == command.as_bytes())
 }
 
-/// An arena provided page by page. Who sets mimalloc's variables in the environment is heard first.
-#[allow(unsafe_code, reason = "the allocator has no other way to be told")]
+/// An arena provided page by page.
 fn be_lean() {
+    set(ARENA_EAGER_COMMIT, 0);
+}
+
+/// What comes free stays with the process for a while: somebody works, and will need it again.
+pub(crate) fn keep() {
+    set(PURGE_DELAY, KEPT_MILLISECONDS);
+}
+
+/// What comes free goes back to the system soon, as nobody works any more.
+pub(crate) fn spare() {
+    set(PURGE_DELAY, SPARED_MILLISECONDS);
+}
+
+/// Who sets mimalloc's variables in the environment is heard first.
+#[allow(unsafe_code, reason = "the allocator has no other way to be told")]
+fn set(option: mi_option_t, value: c_long) {
     // SAFETY: it sets a number.
-    unsafe { mi_option_set_default(ARENA_EAGER_COMMIT, 0) };
+    unsafe { mi_option_set_default(option, value) };
 }
 
 /// Gives memory back to the system that mimalloc keeps for this thread's next needs, and what no thread has. Does nothing in a process that takes

@@ -2,9 +2,12 @@
 //!
 //! What a thread gave up, or another thread took from it, its part of the allocator keeps for what it needs next, and no other thread can
 //! give that back. A thread does so once when it has waited for a while, and not again before it has worked: under load nothing is given back
-//! that would have to be taken again.
+//! that would have to be taken again. Nor does the allocator give back by itself then what came free a second ago: it waits for longer, from
+//! when the thread that rests last works until it rests.
 
 use std::time::{Duration, Instant};
+
+use crate::allocator;
 
 /// After so long without work. Giving back takes some milliseconds after much work, and less than one after little.
 const AFTER: Duration = Duration::from_secs(1);
@@ -25,20 +28,26 @@ enum State {
 pub(super) struct Rest {
     state: State,
     after: Duration,
+    /// Nobody works when this one rests.
+    is_last: bool,
 }
 
 impl Rest {
     pub(super) fn new() -> Self {
-        Self { state: State::Works, after: AFTER }
+        Self { state: State::Works, after: AFTER, is_last: false }
     }
 
     /// For the thread that rests after all others.
     pub(super) fn last() -> Self {
-        Self { state: State::Works, after: LAST_AFTER }
+        allocator::keep();
+        Self { state: State::Works, after: LAST_AFTER, is_last: true }
     }
 
     /// There was something to do.
     pub(super) fn works(&mut self) {
+        if self.is_last && matches!(self.state, State::Rests) {
+            allocator::keep();
+        }
         self.state = State::Works;
     }
 
@@ -58,16 +67,14 @@ impl Rest {
         matches!(self.state, State::Waits { until } if until <= Instant::now())
     }
 
-    /// It has given back what it had to.
-    pub(super) fn rests(&mut self) {
-        self.state = State::Rests;
-    }
-
     /// Gives memory back, if it is time.
     pub(super) fn give_back_when_due(&mut self) {
         if self.is_due() {
-            crate::allocator::give_back();
-            self.rests();
+            if self.is_last {
+                allocator::spare();
+            }
+            allocator::give_back();
+            self.state = State::Rests;
         }
     }
 }
@@ -78,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_thread_rests_once_after_it_worked() {
-        let mut rest = Rest { state: State::Works, after: Duration::from_millis(20) };
+        let mut rest = Rest { after: Duration::from_millis(20), ..Rest::new() };
         assert!(!rest.is_due(), "it has not waited");
         let due = rest.due().unwrap();
         assert_eq!(rest.due(), Some(due), "waiting on does not begin anew");
