@@ -243,6 +243,12 @@ impl<T> Committer<T> {
         self.building.requests() as u64
     }
 
+    /// How many bytes they come to.
+    #[must_use]
+    pub fn building_bytes(&self) -> usize {
+        self.building.len_bytes()
+    }
+
     /// Whether a request may be handed over now. False while a full batch waits for the one in flight, and after a failure.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -72,7 +72,7 @@ pub(crate) fn start(
         writer: writer_too,
         batches,
         published: None,
-        last_revisions: 0,
+        last_was_small: true,
         bytes_since_snapshot: 0,
         rest: Rest::last(),
     };

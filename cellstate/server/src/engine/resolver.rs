@@ -20,9 +20,11 @@ use crate::shared::Shared;
 /// How often a read-only cell looks whether it still is.
 const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A batch of so few requests, after another such one, is written by the resolver itself when nobody else waits: handing it over costs two
-/// changes of threads. Where there were more of them, others are likely to ask while it syncs, and are decided meanwhile.
-const ALONE_REQUESTS: u64 = 2;
+/// A batch of so few requests, however large, is a small one.
+const SMALL_REQUESTS: u64 = 2;
+/// So is one of so many that hold no more than these bytes: to decide them takes less time than a sync.
+const SMALL_REQUESTS_MAX: u64 = 64;
+const SMALL_BYTES: usize = 32 << 10;
 
 /// A batch of so many bytes is written as soon as the one before is durable, whatever waits still: a sync of it costs hardly more than
 /// one of a few bytes, and who is in it waits no longer than needed.
@@ -43,8 +45,8 @@ pub(crate) struct Resolver {
     pub(crate) spent: Receiver<Vec<Delta>>,
     /// Durable and shown; who waits for it is still to be told.
     pub(crate) published: Option<Published>,
-    /// Revisions of the last batch.
-    pub(crate) last_revisions: u64,
+    /// The last batch was a small one.
+    pub(crate) last_was_small: bool,
     /// Written since a snapshot was taken last.
     pub(crate) bytes_since_snapshot: usize,
     pub(super) rest: Rest,
@@ -142,8 +144,8 @@ impl Resolver {
             let change = self.shared.held_back.look(now, Seen { since, changes, times: self.committer.held_back() });
             change.into_iter().for_each(Change::log);
             self.take_snapshot(now);
-            let few = self.committer.building_requests().max(self.last_revisions) <= ALONE_REQUESTS;
-            let alone = drained && pending.is_empty() && few;
+            let small = is_small(self.committer.building_requests(), self.committer.building_bytes());
+            let alone = drained && pending.is_empty() && small && self.last_was_small;
             self.carry_out(0, alone);
             if pending.is_empty() || !self.committer.has_room() {
                 return;
@@ -173,8 +175,7 @@ impl Resolver {
         self.committer.handle(self.shared.clock.now(), input);
     }
 
-    /// Carries out all there is to do; a batch of fewer bytes than these waits for more. One that is written by the resolver itself has
-    /// it `alone`.
+    /// Carries out all there is to do; a batch of fewer bytes than these waits for more. `alone`, the resolver writes it itself.
     fn carry_out(&mut self, least_bytes: usize, alone: bool) {
         if !alone && let Some(batch) = self.committer.next_batch(least_bytes) {
             self.hand_over(batch);
@@ -215,7 +216,7 @@ impl Resolver {
     fn note(&mut self, batch: &Batch) {
         self.spent.try_iter().for_each(|deltas| self.committer.reuse_deltas(deltas));
         self.bytes_since_snapshot += batch.bytes.len();
-        self.last_revisions = batch.last.0 - batch.first.0 + 1;
+        self.last_was_small = is_small(batch.last.0 - batch.first.0 + 1, batch.bytes.len());
     }
 
     /// Gives a batch to the journal's thread, which has none.
@@ -232,5 +233,24 @@ impl Resolver {
         if let Some(published) = self.published.take() {
             self.shared.publish(published);
         }
+    }
+}
+
+/// Whether the resolver writes a batch itself, after another such one and when nobody else waits: to hand it over costs two changes of threads, and
+/// while the journal's thread syncs, each request that comes wakes the resolver by itself. Those that come while the resolver syncs are decided
+/// together. Of larger batches others are decided meanwhile.
+fn is_small(requests: u64, bytes: usize) -> bool {
+    requests <= SMALL_REQUESTS || (requests <= SMALL_REQUESTS_MAX && bytes <= SMALL_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_takes_long_to_decide_is_not_small() {
+        let small = [is_small(1, 1 << 20), is_small(2, 1 << 20), is_small(64, 32 << 10)];
+        let not = [is_small(3, 40 << 10), is_small(65, 1000)];
+        assert_eq!((small, not), ([true; 3], [false; 2]));
     }
 }
