@@ -187,6 +187,19 @@ mod tests {
         assert_eq!(allocator.choice.load(Ordering::Relaxed), BUSY);
     }
 
+    // Options have no names in the bindings: another release of the allocator might count them otherwise.
+    #[test]
+    #[allow(unsafe_code, reason = "the allocator has no other way to be asked")]
+    fn the_numbers_of_options_mean_what_they_are_taken_for() {
+        let of_ours = |name: &&str| std::env::var_os(name).is_some();
+        assert!(!["MIMALLOC_PURGE_DELAY", "MIMALLOC_ARENA_EAGER_COMMIT"].iter().any(of_ours), "defaults are looked at");
+        // SAFETY: they read numbers.
+        let read = |option| unsafe { libmimalloc_sys::mi_option_get(option) };
+        // No option beside them has these values. A server of another test may be at work in this process.
+        assert!([SPARED_MILLISECONDS, KEPT_MILLISECONDS].contains(&read(PURGE_DELAY)), "{}", read(PURGE_DELAY));
+        assert_eq!(read(ARENA_EAGER_COMMIT), 2);
+    }
+
     #[test]
     fn what_was_allocated_grows_keeps_its_bytes_and_goes_back() {
         for allocator in [Allocator::for_command("no-test-has-this-word", "nor-this"), Allocator::always()] {
