@@ -174,8 +174,9 @@ async fn send(
         let (data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
         // What was rotated away before it was read.
         let skipped = next.saturating_sub(offset.saturating_add(data.len() as u64));
-        offset = next;
-        if !data.is_empty() {
+        // What comes next is told with what was skipped before it: a file may be there before its first line. Behind the last line it is told by itself.
+        if !data.is_empty() || (skipped > 0 && ended) {
+            offset = next;
             let chunk =
                 v1::SendLogsRequest { request: asked.request, data: data.into(), skipped, ..Default::default() };
             if chunks.send(chunk).await.is_err() {
@@ -282,13 +283,22 @@ mod tests {
                 let chunk = sent.recv().await.unwrap();
                 received.extend((!chunk.data.is_empty()).then_some((chunk.skipped, chunk.data)));
             }
-            fs::write(root.join(format!("stdout-{begins_at}.log")), line).unwrap();
+            // It was looked at just between the two, and what was skipped was told to nobody.
+            let file = root.join(format!("stdout-{begins_at}.log"));
+            fs::write(&file, "").unwrap();
+            tokio::time::sleep(2 * LOOKED_FOR_EVERY).await;
+            fs::write(&file, line).unwrap();
         }
+        while received.len() < 3 {
+            received.push(sent.recv().await.map(|chunk| (chunk.skipped, chunk.data)).unwrap());
+        }
+        fs::write(root.join("stdout-120.log"), "").unwrap();
         standing.send_replace(Standing::Over);
         while let Some(chunk) = sent.recv().await {
             received.push((chunk.skipped, chunk.data));
         }
         sending.await.unwrap().unwrap();
-        assert_eq!(received, [(0, "one\n".into()), (76, "two\n".into()), (0, "three\n".into())]);
+        let last = (10, "".into());
+        assert_eq!(received, [(0, "one\n".into()), (76, "two\n".into()), (0, "three\n".into()), last]);
     }
 }
