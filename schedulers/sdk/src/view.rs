@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement, Resources,
-    Revision, Room, Special,
+    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Quota, Requirement, Resources,
+    Revision, Room, Shortage, Special, Sum,
 };
 
 use crate::in_flight::InFlight;
@@ -180,6 +180,7 @@ impl<'a> View<'a> {
             taken: BTreeMap::new(),
             homes: BTreeMap::new(),
             classes: BTreeMap::new(),
+            budgets: BTreeMap::new(),
             specials: self.specials(),
         }
     }
@@ -191,7 +192,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Books of one decision: which room its own claims have taken so far. For schedulers that place task by task; judges with
+/// Books of one decision: which room and quota its own claims have taken so far. For schedulers that place task by task; judges with
 /// the same code as the cell.
 #[derive(Clone, Debug)]
 pub struct Ledger<'a> {
@@ -199,7 +200,33 @@ pub struct Ledger<'a> {
     taken: BTreeMap<u32, Resources>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
+    /// By namespace; `None` of one without a quota.
+    budgets: BTreeMap<Arc<str>, Option<Budget>>,
     specials: Specials,
+}
+
+/// A quota, and what is used of it: in the mirror, by transactions in flight, and by the decision in the making.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    quota: Quota,
+    used: Sum,
+}
+
+impl Budget {
+    /// A walk over the namespace's jobs and their tasks, where it has a quota.
+    fn of(view: &View<'_>, namespace: &str) -> Option<Self> {
+        let quota = *view.cell.quota(namespace)?;
+        let mut used = Sum::default();
+        for job in view.cell.jobs().filter(|job| *job.shape.namespace == *namespace) {
+            used.join(&view.cell.use_of(job));
+        }
+        for ((id, group), ..) in view.in_flight.placed() {
+            let job = view.cell.job(id).filter(|job| *job.shape.namespace == *namespace);
+            let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
+            shape.into_iter().for_each(|shape| used.add(&shape.resources, 1));
+        }
+        Some(Self { quota, used })
+    }
 }
 
 impl Ledger<'_> {
@@ -208,7 +235,26 @@ impl Ledger<'_> {
         self.view.cell.partitions().any(|(_, partition)| !partition.is_open_to(scheduler))
     }
 
-    /// What stands between one more task of the group and a machine. One that a partition reserves for other schedulers fails as by a constraint.
+    /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. What the
+    /// plan stops is not given back yet here. The first question about a namespace with a quota is a walk over its tasks.
+    pub fn quota_shortage(&mut self, work: &Work) -> Option<Shortage> {
+        let Budget { quota, mut used } = (*self.budget(work))?;
+        // The job's own hold is free room for it.
+        if let Some(hold) = self.view.cell.hold(work.job.id) {
+            used.take(&hold.resources, hold.machines.len());
+        }
+        quota.shortage(&used.total(), &work.shape().resources)
+    }
+
+    fn budget(&mut self, work: &Work) -> &mut Option<Budget> {
+        let namespace = &work.job.shape.namespace;
+        if !self.budgets.contains_key(namespace) {
+            self.budgets.insert(namespace.clone(), Budget::of(&self.view, namespace));
+        }
+        self.budgets.get_mut(namespace).expect("put there a line above")
+    }
+
+    /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
     pub fn obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
         let cell = self.view.cell;
         let shape = work.shape();
@@ -240,14 +286,17 @@ impl Ledger<'_> {
         requirement.obstacle(cell, slot, &spoken).or_else(|| self.specials.obstacle(cell, work, slot))
     }
 
-    /// Takes room for one task of the group on a machine, if nothing stands in the way. True: it may be claimed.
+    /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed.
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
-        if self.obstacle(work, slot).is_some() {
+        if self.quota_shortage(work).is_some() || self.obstacle(work, slot).is_some() {
             return false;
         }
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
+        if let Some(budget) = self.budget(work) {
+            budget.used.add(&work.shape().resources, 1);
+        }
         if Special::is_needed_by(work.shape()) {
             self.specials.take(self.view.cell, &work.job, work.group, slot);
         }

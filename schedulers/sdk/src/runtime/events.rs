@@ -38,6 +38,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let freed = freed || !delta.partitions.is_empty() || !delta.quotas.is_empty();
         let ends = delta.ends.iter().map(|end| end.slot);
         let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
+        // Quota comes back with the decision of an end, and room with the receipt.
+        let freed = freed || (cell.has_quotas() && leaves.clone().next().is_some());
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
         let concerns = changed.any(|job| self.queue.contains(job));
         self.due |= concerns || (freed && self.hungry);

@@ -45,6 +45,24 @@ fn what_the_window_cut_off_goes_before_all_that_is_behind_it() {
     assert_eq!(placed, [1, 1, 1, 1, 0, 0]);
 }
 
+/// Claims the first machine for everything, and judges nothing.
+struct Boundless(&'static str);
+
+impl Scheduler for Boundless {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        for work in view.work() {
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
 /// Notes how many tasks it was offered, and how many share the jobs.
 struct Watched {
     inner: FirstFit,
@@ -141,13 +159,46 @@ fn a_job_whose_plan_is_none_says_so_and_is_tried_again() {
     assert!((5..60).contains(&dropped), "tried again, and not in a tight loop: {dropped}");
 }
 
+fn quota(cpu_millis: u64) -> Command {
+    let limit = plenum_model::Quota { limits: [Some(cpu_millis), None, None, None, None, None, None, None] };
+    Command::SetQuota { namespace: "default".into(), limit: Some(limit) }
+}
+
+// The ledger knew nothing of quotas: what was over one was claimed and refused again and again, each time a line of the log.
+#[test]
+fn a_ledger_takes_no_more_than_the_quota_has_and_its_scheduler_is_asked_when_there_is_more() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    stage.ask("operator", quota(3000));
+    stage.seat(FirstFit("green"));
+    let before = stage.submit(&job("before", "green", 1));
+    stage.settle();
+    let seat = stage.seat(FirstFit("blue"));
+    let (words, more) = (stage.submit(&job("words", "blue", 3)), stage.submit(&job("more", "blue", 1)));
+    stage.advance(10_000_000);
+    assert_eq!((stage.placed(before).len(), stage.placed(words).len(), stage.placed(more).len()), (1, 2, 0));
+    assert_eq!((stage.passed_over(words, 0), stage.passed_over(more, 0)), ("no room", "no room"));
+    let claimed = |stage: &Stage| {
+        let counters = stage.runtime(seat).counters();
+        (counters.claims_granted, counters.claims_other + counters.claims_conflict + counters.claims_misfit)
+    };
+    assert_eq!(claimed(&stage), (2, 0), "nothing was claimed that is refused");
+    // Another scheduler's task is told to stop: its quota is free with that, and its room is there.
+    stage.ask("operator", Command::StopJob(before));
+    stage.advance(100_000);
+    assert_eq!((stage.placed(words).len(), stage.placed(more).len()), (3, 0));
+    stage.ask("operator", quota(4000));
+    stage.advance(100_000);
+    assert_eq!((stage.placed(words).len(), stage.placed(more).len()), (3, 1));
+    assert_eq!(claimed(&stage), (4, 0));
+}
+
 #[test]
 fn a_job_whose_quota_is_used_up_says_so_all_the_time() {
     let mut stage = Stage::new();
     stage.machine("m1", 8000, &[]);
-    let limit = plenum_model::Quota { limits: [Some(2000), None, None, None, None, None, None, None] };
-    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
-    let seat = stage.seat(FirstFit("blue"));
+    stage.ask("operator", quota(2000));
+    let seat = stage.seat(Boundless("blue"));
     let words = stage.submit(&job("words", "blue", 3));
     stage.advance(10_000_000);
     assert_eq!(stage.placed(words).len(), 2);
@@ -166,9 +217,8 @@ fn a_job_whose_quota_is_used_up_says_so_all_the_time() {
 fn a_gang_that_is_refused_says_why_and_not_that_its_mates_were() {
     let mut stage = Stage::new();
     stage.machine("m1", 8000, &[]);
-    let limit = plenum_model::Quota { limits: [Some(2000), None, None, None, None, None, None, None] };
-    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
-    stage.seat(FirstFit("blue"));
+    stage.ask("operator", quota(2000));
+    stage.seat(Boundless("blue"));
     let gang = stage.submit(&job("gang", "blue", 3).min(3));
     stage.advance(10_000_000);
     assert!(stage.placed(gang).is_empty());
@@ -198,9 +248,8 @@ fn a_job_of_a_paused_scheduler_says_so() {
 fn many_jobs_that_are_refused_are_tried_again_together() {
     let mut stage = Stage::new();
     stage.machine("m1", 1_000_000, &[]);
-    let limit = plenum_model::Quota { limits: [Some(0), None, None, None, None, None, None, None] };
-    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(limit) });
-    let seat = stage.seat(FirstFit("blue"));
+    stage.ask("operator", quota(0));
+    let seat = stage.seat(Boundless("blue"));
     for number in 0..100 {
         stage.submit(&job(&format!("job{number}"), "blue", 1));
     }
