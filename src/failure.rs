@@ -97,7 +97,7 @@ impl From<Status> for Failure {
         } else if message.is_empty() {
             message = format!("the cell answered {}", status.code().description().to_lowercase());
         }
-        if code == "INSTANT_PASSED" {
+        if matches!(code.as_str(), "INSTANT_PASSED" | "INVALID_REQUEST") {
             message = with_times(&message);
         }
         let failure = Self::new(&code, message);

@@ -80,7 +80,7 @@ fn a_namespace_at_its_quota_waits_until_that_is_raised() {
     cell.submit("many", 4);
     let job = cell.stands("many", 2, 2);
     assert_eq!(job["state"], "running");
-    cell.waits_for("many", "the quota of default is short of cpu_millis by 100");
+    cell.waits_for("many", "the quota of default is short of cpu by 100m");
 
     let quotas = cell.ask(&["quota", "list"]);
     let quota = &quotas["items"][0];

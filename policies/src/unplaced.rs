@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plenum_model::{Cell, MachineState, Obstacle, Requirement, Resource, Room, agreeing};
+use plenum_model::{Cell, MachineState, Obstacle, Requirement, Resource, Room, Shortage, agreeing};
 
 use crate::columns::Columns;
 
@@ -132,8 +132,8 @@ impl fmt::Display for Unplaced {
         }
         for (resource, lack) in &self.lacks {
             let lacks = agreeing(lack.machines.into(), "lacks", "lack");
-            let resource = resource.name_in(&self.custom_resources);
-            parts.push(format!("{} {lacks} {resource} by at least {}", lack.machines, lack.short_by_least));
+            let (name, least) = (resource.name_in(&self.custom_resources), resource.amount(lack.short_by_least));
+            parts.push(format!("{} {lacks} {name} by at least {least}", lack.machines));
         }
         let told = [
             (self.constraint, "fails a constraint", "fail a constraint"),
@@ -155,9 +155,9 @@ impl fmt::Display for Unplaced {
         write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;
         if let Some(nearest) = &self.nearest {
             let Nearest { machine, resource, short_by, fits_empty } = nearest;
-            let resource = resource.name_in(&self.custom_resources);
+            let short = Shortage { resource: *resource, short_by: *short_by }.words_in(&self.custom_resources);
             let empty = if *fits_empty { "" } else { ", and too small even when empty" };
-            write!(f, "; nearest is {machine}, short of {resource} by {short_by}{empty}")?;
+            write!(f, "; nearest is {machine}, short of {short}{empty}")?;
         }
         Ok(())
     }

@@ -16,10 +16,7 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
             Ok(At { revision, time_micros: 0 })
         };
     }
-    let time_micros = match text.strip_prefix('-') {
-        Some(ago) => duration_micros(ago).ok().map(|ago| jiff::Timestamp::now().as_microsecond().saturating_sub(ago)),
-        None => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond),
-    };
+    let time_micros = time_micros(text);
     // In the protocol 0 means that no time is given; no cell is as old as that.
     if time_micros.is_some_and(|time| time <= 0) {
         return Err(format!("{text} is before 1970, when there was no cell"));
@@ -27,6 +24,22 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
     let expected =
         || "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
     time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
+}
+
+/// An instant, as microseconds since 1970: a time, or how long ago: `2026-11-20T08:00:00Z`, `-10m`.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
+    let expected = || "expected a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago".to_owned();
+    time_micros(text).ok_or_else(expected)
+}
+
+fn time_micros(text: &str) -> Option<i64> {
+    match text.strip_prefix('-') {
+        Some(ago) => duration_micros(ago).ok().map(|ago| jiff::Timestamp::now().as_microsecond().saturating_sub(ago)),
+        None => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond),
+    }
 }
 
 /// Up to which moment is read when only what is below revision `before` is asked for, of a cell that is looked at as it was `at`: a long
@@ -51,6 +64,15 @@ mod tests {
         assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap().time_micros, 1_000_000);
         assert!(parse_at("1970-01-01T00:00:00Z").is_err() && parse_at("-100000w").is_err());
         assert!(parse_at("0").is_err() && parse_at("yesterday").is_err() && parse_at("-1").is_err());
+    }
+
+    // `--at -10m` was taken for flags.
+    #[test]
+    fn an_instant_is_a_time_and_no_revision() {
+        assert_eq!(parse_instant("1970-01-01T00:00:01.5Z"), Ok(1_500_000));
+        assert!(parse_instant("-10m").is_ok_and(|instant| instant > 0));
+        assert!(parse_instant("42").unwrap_err().starts_with("expected a time such as"));
+        assert!(parse_instant("").is_err() && parse_instant("-").is_err());
     }
 
     #[test]

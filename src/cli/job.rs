@@ -8,8 +8,8 @@ use std::{
 };
 
 use plenum_proto::v1::{
-    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobState, JobView, LaunchRequest, ListAllocationsRequest,
-    ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
+    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView, LaunchRequest,
+    ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -79,7 +79,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let shape = file.spec.shape.clone().unwrap_or_default();
     let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
     let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
-    warn_unattended(&connection, &shape.scheduler).await;
+    warn_unattended(&connection, &shape).await;
     if wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
             output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
@@ -99,13 +99,20 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
 
 /// Says so when nobody is there to place a job's tasks: it would wait without a word. That this cannot be found out is no
 /// reason to fail, as the job is submitted.
-async fn warn_unattended(connection: &Connection, scheduler: &str) {
+async fn warn_unattended(connection: &Connection, shape: &JobShape) {
+    let scheduler = placed_by(shape);
     let filter = format!("scheduler={scheduler},connected=true");
     let request = ListRequest { namespace: String::new(), at: None, limit: 1, filter };
     let Ok(answer) = connection.inspect().list_sessions(request).await else { return };
     if answer.into_inner().sessions.is_empty() {
         output::tell(&unattended(scheduler));
     }
+}
+
+/// Who is to place the job's tasks, or those of the jobs that are launched from it.
+fn placed_by(shape: &JobShape) -> &str {
+    let launched = shape.options.get("launch.scheduler").filter(|_| shape.kind() == JobKind::Recurring);
+    launched.unwrap_or(&shape.scheduler)
 }
 
 fn unattended(scheduler: &str) -> String {
@@ -273,6 +280,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     }
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
+        let launched = launches(&view, &shape);
         let mut pairs = vec![
             ("job", format!("{}/{}", shape.namespace, shape.name)),
             ("state", output::job_state(view.state()).to_owned()),
@@ -281,6 +289,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
             ("priority", shape.priority.to_string()),
             ("submitted", format!("{} ago", output::ago(view.submitted_micros))),
         ];
+        pairs.extend(launched);
         for (name, words) in [("reason", &view.reason), ("waits because", &view.waiting_reason)] {
             if !words.is_empty() {
                 pairs.push((name, words.clone()));
@@ -293,6 +302,23 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     output::print(&output::object(context.format, &object, &job.name, text))?;
     alloc::tell_of_more(context, &listed);
     Ok(())
+}
+
+/// What a job was launched from, what was launched from it last, and its options: where there is any of that.
+fn launches(view: &JobView, shape: &JobShape) -> Vec<(&'static str, String)> {
+    let time = |micros: i64| {
+        jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "-".to_owned(), |time| time.to_string())
+    };
+    let mut pairs = Vec::new();
+    if !view.parent.is_empty() {
+        pairs.push(("launched from", format!("{} for {}", view.parent, time(shape.instant_micros))));
+    }
+    pairs.extend(view.last_instant_micros.map(|last| ("last launched", format!("for {}", time(last)))));
+    let options: Vec<String> = shape.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if !options.is_empty() {
+        pairs.push(("options", options.join(", ")));
+    }
+    pairs
 }
 
 async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) -> Result<(), Failure> {
@@ -319,15 +345,15 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     tell_change(context, &answer, &job.name, &done, &format!("group {group} has {count} tasks already"))
 }
 
-async fn launch(context: &Context, job: &JobName, at: Option<jiff::Timestamp>) -> Result<(), Failure> {
-    let instant_micros = at.map(jiff::Timestamp::as_microsecond);
+async fn launch(context: &Context, job: &JobName, instant_micros: Option<i64>) -> Result<(), Failure> {
     let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
     let answer = context.connect().await?.jobs().launch(request).await?.into_inner();
     let object = json!({
         "name": answer.name, "namespace": job.namespace, "parent": job.name,
-        "instant": output::json_time(answer.instant_micros), "revision": answer.revision,
+        "instant": output::json_time(answer.instant_micros), "revision": answer.revision, "changed": answer.changed,
     });
-    let text = || format!("job {} launched from {} (revision {})\n", answer.name, job.name, answer.revision);
+    let words = if answer.changed { "launched" } else { "was launched before" };
+    let text = || format!("job {} {words} from {} (revision {})\n", answer.name, job.name, answer.revision);
     output::print(&output::object(context.format, &object, &answer.name, text))
 }
 

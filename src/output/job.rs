@@ -91,6 +91,10 @@ impl Row for JobView {
             "waiting_reason": or_null(&self.waiting_reason),
             "reason": or_null(&self.reason),
             "submitted_at": json_time(self.submitted_micros),
+            "parent": or_null(&self.parent),
+            "instant": shape.map(|shape| json_time(shape.instant_micros)),
+            "last_instant": self.last_instant_micros.map(json_time),
+            "options": shape.map(|shape| &shape.options),
         })
     }
 

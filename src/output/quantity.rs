@@ -18,18 +18,8 @@ pub(crate) fn cpu(millis: i64) -> String {
 
 /// Bytes with the greatest unit of which there is at least one; one decimal where it is not whole.
 pub(crate) fn bytes(bytes: i64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut unit = 0;
-    while unit + 1 < units.len() && bytes.unsigned_abs() >= 1 << (10 * (unit + 1)) {
-        unit += 1;
-    }
-    let size = 1_i64 << (10 * unit);
-    let tenths = (i128::from(bytes) * 10 / i128::from(size)) % 10;
-    if tenths == 0 || unit == 0 {
-        format!("{}{}", bytes / size, units[unit])
-    } else {
-        format!("{}.{}{}", bytes / size, tenths.abs(), units[unit])
-    }
+    let sign = if bytes < 0 { "-" } else { "" };
+    format!("{sign}{}", plenum_model::bytes(bytes.unsigned_abs()))
 }
 
 /// A length of time in one or two units.

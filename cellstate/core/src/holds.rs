@@ -114,15 +114,14 @@ impl Core {
         let short = budget.shortage(&GivenBack::default(), &wanted.total());
         let short = short.filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
         let Some(short) = short else { return Ok(()) };
-        let (resource, by) = (self.name_of(short.resource), short.short_by);
-        let message =
-            format!("the quota of {namespace} is short of {resource} by {by} for {} to hold that", job.shape.name);
+        let short = self.words_of(short);
+        let message = format!("the quota of {namespace} is short of {short} for {} to hold that", job.shape.name);
         Err(Rejection::new(RejectionCode::NoRoomToHold, message))
     }
 
-    /// What the cell calls a resource.
-    fn name_of(&self, resource: plenum_model::Resource) -> String {
-        resource.name_in(&self.cell.identity().custom_resources)
+    /// With what the cell calls its resources.
+    fn words_of(&self, short: plenum_model::Shortage) -> String {
+        short.words_in(&self.cell.identity().custom_resources)
     }
 
     /// The holds of other jobs than this one, in their order.
@@ -168,9 +167,9 @@ impl Core {
         let mut room = self.cell.room(slot);
         earlier.iter().for_each(|&place| room.take(&queue.ranked[place].1));
         if let Some(short) = room.shortage(&hold.resources) {
-            let (resource, by) = (self.name_of(short.resource), short.short_by);
+            let short = self.words_of(short);
             let beside = if earlier.is_empty() { "" } else { " beside the holds that come first" };
-            return refuse(format!("{name} is short of {resource} by {by} for {}{beside}", job.shape.name));
+            return refuse(format!("{name} is short of {short} for {}{beside}", job.shape.name));
         }
         room.take(&hold.resources);
         let mut losers = Vec::new();

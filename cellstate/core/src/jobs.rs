@@ -199,7 +199,7 @@ impl Core {
         let job =
             job.ok_or_else(|| Rejection::new(RejectionCode::NoSuchJob, format!("{id} is retired or never was")))?;
         if job.state.is_final() {
-            let message = format!("{} is over ({:?}) and can't be changed", job.shape.name, job.state);
+            let message = format!("{} is over ({}) and can't be changed", job.shape.name, job.state.word());
             return Err(Rejection::new(RejectionCode::JobOver, message));
         }
         Ok(job)

@@ -6,13 +6,10 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{Job, JobChange, JobId, JobKind, JobShape, LogTime, Rejection, RejectionCode, is_name};
 
 use crate::jobs::groups_of;
-use crate::{Core, Handled, Verdict};
+use crate::{Core, Handled, Verdict, accepted};
 
-/// The option of a recurring job that says who places what is launched from it.
+/// The option of a recurring job that says who places what is launched from it; the job's own scheduler, if it does not say.
 const SCHEDULER_OPTION: &str = "launch.scheduler";
-
-/// Who does, if the job does not say.
-const SCHEDULER_DEFAULT: &str = "batch";
 
 /// Bytes that a child's name is longer than its parent's: a dash, and the digits of an instant.
 const SUFFIX_BYTES_MAX: usize = 1 + 19;
@@ -21,8 +18,12 @@ const SUFFIX_BYTES_MAX: usize = 1 + 19;
 const NAME_BYTES_MAX: usize = 63 - SUFFIX_BYTES_MAX;
 
 impl Core {
-    /// Creates the child of a recurring job for an instant.
+    /// Creates the child of a recurring job for an instant. Who asks again, such as after an answer that was lost, is told of the same child.
     pub(crate) fn launch(&mut self, parent: JobId, instant_micros: i64, now: LogTime) -> Handled {
+        let launched = self.launched(parent, instant_micros).filter(|_| !planted::is(Bug::LaunchesAgain));
+        if let Some(child) = launched {
+            return Ok(Verdict::Answer(accepted(child.id.to_bits(), child.version)));
+        }
         let job = self.live_job(parent)?;
         let invalid = |message: String| Err(Rejection::new(RejectionCode::InvalidRequest, message));
         if job.shape.kind != JobKind::Recurring {
@@ -58,6 +59,13 @@ impl Core {
         Ok(Verdict::Change(answer, delta))
     }
 
+    /// What was launched for that instant already, if the cell still knows it.
+    fn launched(&self, parent: JobId, instant_micros: i64) -> Option<&Arc<Job>> {
+        let shape = &self.cell.job(parent)?.shape;
+        let child = self.cell.job_named(&shape.namespace, &child_name(&shape.name, instant_micros))?;
+        (child.shape.parent == Some(parent) && child.shape.instant_micros == instant_micros).then_some(child)
+    }
+
     fn child_shape(&self, parent: &Job, instant_micros: i64) -> JobShape {
         let mut groups = parent.shape.groups.clone();
         // A recurring job may have been scaled since it was submitted, also to fewer tasks than had to be placed together.
@@ -79,7 +87,7 @@ impl Core {
 }
 
 fn scheduler_of(shape: &JobShape) -> &str {
-    shape.options.get(SCHEDULER_OPTION).map_or(SCHEDULER_DEFAULT, String::as_str)
+    shape.options.get(SCHEDULER_OPTION).map_or(&shape.scheduler, String::as_str)
 }
 
 /// `NAME-<seconds>`, or microseconds where the seconds are not whole.

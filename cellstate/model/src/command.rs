@@ -297,7 +297,7 @@ rejection_codes! {
     LimitReached = "LIMIT_REACHED", "A bound of the cell.";
     InvalidRequest = "INVALID_REQUEST", "It contradicts itself.";
     SchedulerPaused = "SCHEDULER_PAUSED", "An operator keeps its transactions out.";
-    InstantPassed = "INSTANT_PASSED", "A job was launched for that instant, or for a later one.";
+    InstantPassed = "INSTANT_PASSED", "A job was launched for a later instant.";
     NoSuchPartition = "NO_SUCH_PARTITION", "Removed, or never set.";
     NoSuchQuota = "NO_SUCH_QUOTA", "Removed, or never set.";
     NoRoomToHold = "NO_ROOM_TO_HOLD", "The machines lack the room, or earlier holds have it.";

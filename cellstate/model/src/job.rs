@@ -34,6 +34,18 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// What people call it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+
     /// True once nothing more of the job will be placed.
     #[must_use]
     pub const fn is_final(self) -> bool {

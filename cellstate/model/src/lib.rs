@@ -50,7 +50,9 @@ pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;
 pub use plural::{agreeing, counted};
 pub use prefetch::{STEPS_AHEAD, coming, prefetch};
-pub use resources::{AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage};
+pub use resources::{
+    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage, bytes,
+};
 pub use session::Session;
 pub use transaction::{
     CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedPorts, Guard, Outcome, Placement,

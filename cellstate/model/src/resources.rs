@@ -56,11 +56,39 @@ impl Resource {
     /// What people call it: its own name, or the one that the cell's operator gave, of `CellIdentity::custom_resources`.
     #[must_use]
     pub fn name_in(self, custom_resources: &[Arc<str>]) -> String {
-        let given = match self {
-            Self::Custom(position) => custom_resources.get(usize::from(position)),
-            _ => None,
-        };
-        given.map_or_else(|| self.to_string(), ToString::to_string)
+        match self {
+            Self::CpuMillis => "cpu".to_owned(),
+            Self::MemoryBytes => "memory".to_owned(),
+            Self::DiskBytes => "disk".to_owned(),
+            Self::Custom(position) => {
+                custom_resources.get(usize::from(position)).map_or_else(|| self.to_string(), ToString::to_string)
+            }
+        }
+    }
+
+    /// So much of it, given in its unit, as people write it: `500m`, `1.5GiB`, `3`.
+    #[must_use]
+    pub fn amount(self, amount: u64) -> String {
+        match self {
+            Self::CpuMillis => format!("{amount}m"),
+            Self::MemoryBytes | Self::DiskBytes => bytes(amount),
+            Self::Custom(_) => amount.to_string(),
+        }
+    }
+}
+
+/// Bytes in the greatest unit of which there is at least one; with one decimal, rounded down, where it is not whole.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    while unit + 1 < units.len() && bytes >= 1 << (10 * (unit + 1)) {
+        unit += 1;
+    }
+    let size = 1_u64 << (10 * unit);
+    match u128::from(bytes % size) * 10 / u128::from(size) {
+        0 => format!("{}{}", bytes / size, units[unit]),
+        tenths => format!("{}.{tenths}{}", bytes / size, units[unit]),
     }
 }
 
@@ -281,9 +309,32 @@ pub struct Shortage {
     pub short_by: u64,
 }
 
+impl Shortage {
+    /// Such as `cpu by 500m`, with the cell's names of its own resources.
+    #[must_use]
+    pub fn words_in(&self, custom_resources: &[Arc<str>]) -> String {
+        format!("{} by {}", self.resource.name_in(custom_resources), self.resource.amount(self.short_by))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Who read that its quota was short of memory_bytes by 1610612736 had to count digits.
+    #[test]
+    fn what_is_short_is_told_as_people_write_it() {
+        let seats: [Arc<str>; 1] = ["seats".into()];
+        let told = |resource, short_by| Shortage { resource, short_by }.words_in(&seats);
+        assert_eq!(told(Resource::CpuMillis, 2000), "cpu by 2000m");
+        assert_eq!(told(Resource::MemoryBytes, 3 << 29), "memory by 1.5GiB");
+        assert_eq!(told(Resource::DiskBytes, 1023), "disk by 1023B");
+        assert_eq!(told(Resource::MemoryBytes, u64::MAX), "memory by 16383.9PiB");
+        assert_eq!(
+            (told(Resource::Custom(0), 3), told(Resource::Custom(1), 3)),
+            ("seats by 3".into(), "custom_2 by 3".into())
+        );
+    }
 
     #[test]
     fn the_first_short_dimension_is_named_with_its_amount() {

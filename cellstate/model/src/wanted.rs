@@ -24,7 +24,7 @@ pub enum NotWanted {
 impl fmt::Display for NotWanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::JobOver(state) => write!(f, "the job is over ({state:?})"),
+            Self::JobOver(state) => write!(f, "the job is over ({})", state.word()),
             Self::After(group) => write!(f, "group {group} is not done"),
             Self::Backoff(until) => write!(f, "waits after a failure until {}", until.whole_second()),
             Self::Task(state) => write!(f, "the task does not wait ({state:?})"),

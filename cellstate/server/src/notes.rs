@@ -13,6 +13,8 @@ pub(crate) struct Note {
     pub(crate) tasks: u32,
     pub(crate) reason: String,
     pub(crate) revision: u64,
+    /// Of the job, as the cell knew it when the note was taken.
+    pub(crate) version: u32,
 }
 
 impl Note {
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn the_oldest_job_makes_room_and_the_last_word_counts() {
         let job = |slot| JobId { slot, generation: 1 };
-        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1 };
+        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1 };
         let mut notes = Notes::new(2);
         notes.put(job(1), 0, note("no room"));
         notes.put(job(2), 0, note("no room"));
@@ -171,7 +173,7 @@ mod tests {
     fn a_reason_takes_no_more_memory_than_what_is_kept_of_it() {
         let job = JobId { slot: 1, generation: 1 };
         let mut notes = Notes::new(2);
-        notes.put(job, 0, Note { tasks: 1, reason: "ä".repeat(1 << 20), revision: 1 });
+        notes.put(job, 0, Note { tasks: 1, reason: "ä".repeat(1 << 20), revision: 1, version: 1 });
         let kept = &notes.of(job, 0).unwrap().reason;
         assert_eq!(*kept, "ä".repeat(127));
         assert!(kept.capacity() <= REASON_BYTES_MAX, "{} bytes", kept.capacity());
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn a_job_that_waits_no_more_leaves_its_place() {
         let job = |slot| JobId { slot, generation: 1 };
-        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1 };
+        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1 };
         let mut notes = Notes::new(3);
         notes.put(job(0), 0, note("no such machine"));
         for slot in 1..100 {
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn notes_that_wait_are_taken_by_one_and_are_bounded() {
-        let note = |job: u64| (job, 0, Note { tasks: 1, reason: "x".repeat(1000), revision: 1 });
+        let note = |job: u64| (job, 0, Note { tasks: 1, reason: "x".repeat(1000), revision: 1, version: 1 });
         let mut arrived = Arrived::default();
         assert!(!arrived.add(SessionId(1), (0..0).map(note)), "there is nothing to take");
         assert!(arrived.add(SessionId(1), (0..3).map(note)));

@@ -4,7 +4,8 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, LogTime, Machine, Resources, Room, TaskState,
+    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, Resources, Room,
+    TaskState,
 };
 use plenum_proto::v1;
 
@@ -186,14 +187,15 @@ impl<'a> Counts<'a> {
 /// A job, with counts of its tasks. The body is left out: only some may read it.
 #[must_use]
 pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
+    let may_run = places_tasks(job);
+    let parent = job.shape.parent.and_then(|parent| cell.job(parent));
     let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
         let row = cell.group(job, position).copied().unwrap_or_default();
         let live = job.group_row(position).map(|number| counts.of(number, &row)).unwrap_or_default();
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
-            // What waits when a job is over never runs.
-            waiting: if job.state.is_final() { 0 } else { row.tasks_in(TaskState::Waiting) },
+            waiting: if may_run { row.tasks_in(TaskState::Waiting) } else { 0 },
             granted: live.granted,
             starting: live.starting,
             running: live.running,
@@ -215,7 +217,15 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
         groups: groups.collect(),
         waiting_reason: String::new(),
         body: None,
+        last_instant_micros: job.last_instant_micros,
+        parent: parent.map(|parent| parent.shape.name.to_string()).unwrap_or_default(),
     }
+}
+
+/// Whether tasks of a job wait for anything: what waits when it is over never runs, and of a recurring one nothing does.
+#[must_use]
+pub(crate) fn places_tasks(job: &Job) -> bool {
+    !job.state.is_final() && job.shape.kind != JobKind::Recurring
 }
 
 #[cfg(test)]

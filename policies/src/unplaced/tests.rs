@@ -61,8 +61,8 @@ fn machines_are_counted_by_what_stands_in_the_way() {
         &[(1000, Ready), (3000, Ready), (9000, Cordoned)],
         4000,
         &[],
-        "of 3 machines 2 lack cpu_millis by at least 1000, 1 is cordoned; \
-         nearest is m1, short of cpu_millis by 1000, and too small even when empty",
+        "of 3 machines 2 lack cpu by at least 1000m, 1 is cordoned; \
+         nearest is m1, short of cpu by 1000m, and too small even when empty",
     );
 }
 
@@ -73,7 +73,7 @@ fn a_machine_that_only_has_to_become_free_is_nearer_than_one_that_is_too_small()
         &[(3999, Ready), (4000, Ready)],
         4000,
         &[(1, 3000)],
-        "of 2 machines 2 lack cpu_millis by at least 1; nearest is m1, short of cpu_millis by 3000",
+        "of 2 machines 2 lack cpu by at least 1m; nearest is m1, short of cpu by 3000m",
     );
 }
 

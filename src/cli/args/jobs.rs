@@ -6,7 +6,7 @@ use clap::{Subcommand, value_parser};
 use plenum_proto::v1::At;
 
 use super::Listing;
-use crate::cli::at::parse_at;
+use crate::cli::at::{parse_at, parse_instant};
 
 /// `plenum job`
 #[derive(Debug, Subcommand)]
@@ -59,9 +59,9 @@ pub(crate) enum Job {
         /// The recurring job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
-        /// The instant [default: now]
-        #[arg(long, value_name = "TIME")]
-        at: Option<jiff::Timestamp>,
+        /// The instant, such as 2026-11-20T08:00:00Z or -10m [default: now]
+        #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_hyphen_values = true)]
+        at: Option<i64>,
     },
     /// Changes how many tasks a group has
     Scale {

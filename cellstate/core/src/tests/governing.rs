@@ -93,14 +93,14 @@ fn an_earlier_hold_takes_room_from_a_later_one_which_keeps_its_place() {
         due?
         ",
         "
-        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 500 for same beside the holds that come first
+        NO_ROOM_TO_HOLD: m1 is short of cpu by 500m for same beside the holds that come first
         low holds [m2] for 60
         same holds [m1] for 60
         high holds [m1] for 120
-        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 2000 for low beside the holds that come first
+        NO_ROOM_TO_HOLD: m1 is short of cpu by 2000m for low beside the holds that come first
         low no hold
         high holds [m1] for 60
-        NO_ROOM_TO_HOLD: m1 is short of cpu_millis by 2000 for low beside the holds that come first
+        NO_ROOM_TO_HOLD: m1 is short of cpu by 2000m for low beside the holds that come first
         high no hold
         due never
         ",
@@ -161,10 +161,10 @@ fn a_hold_needs_machines_that_take_claims_of_its_job() {
         "
         NO_ROOM_TO_HOLD: m1 takes no claims (Cordoned)
         NO_ROOM_TO_HOLD: m2 is reserved for other schedulers than ml by a partition
-        NO_ROOM_TO_HOLD: m3 is short of cpu_millis by 1000 for gang
+        NO_ROOM_TO_HOLD: m3 is short of cpu by 1000m for gang
         INVALID_REQUEST: resources: expected some of each machine's room, found none
         INVALID_REQUEST: deadline: expected a time after 1000000 µs, found 1000000 µs
-        JOB_OVER: over is over (Stopped) and can't be changed
+        JOB_OVER: over is over (stopped) and can't be changed
         gang holds [m2] for 600
         NO_SUCH_PARTITION: there is no partition lab to remove; `plenum partition list` shows those that are
         ",
@@ -184,7 +184,7 @@ fn a_hold_counts_in_the_quota_and_is_refused_beyond_it() {
         used? default
         ",
         "
-        NO_ROOM_TO_HOLD: the quota of default is short of cpu_millis by 1000 for gang to hold that
+        NO_ROOM_TO_HOLD: the quota of default is short of cpu by 1000m for gang to hold that
         default uses 2500
         ",
     );
@@ -419,32 +419,41 @@ fn each_instant_is_launched_once_and_in_order() {
         launch nightly 2000000
         launch nightly 3500000
         jobs?
-        batch: claim nightly-3[0]@m1
+        cron: claim nightly-3[0]@m1
         report nightly-3[0] complete
         job? nightly-3
         service: claim nightly[0]@m1
         restart
         launch nightly 3500000
+        launch nightly 3400000
         stopjob nightly
         launch nightly 9000000
+        launch nightly 3000000
         job nightly by cron tasks=1 cpu=1000 recurring
         launch nightly 3500000
+        launch nightly 3600000
+        launch nightly 3550000
         launch nightly 4000000
+        jobs?
         launch nightly-4 5000000
         launch nightly -1
         ",
         "
-        INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 3000000 µs
         INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 2000000 µs
         nightly cron Waiting
-        nightly-3 batch Waiting
-        nightly-3500000 batch Waiting
-        batch: committed; nightly-3[0] granted
+        nightly-3 cron Waiting
+        nightly-3500000 cron Waiting
+        cron: committed; nightly-3[0] granted
         nightly-3 Complete
         service: refused; nightly[0] permission OtherScheduler
-        INSTANT_PASSED: nightly was launched for 3500000 µs; expected a later instant, found 3500000 µs
-        JOB_OVER: nightly is over (Stopped) and can't be changed
-        INSTANT_PASSED: nightly was launched for 3500000 µs; expected a later instant, found 3500000 µs
+        INSTANT_PASSED: nightly was launched for 3500000 µs; expected a later instant, found 3400000 µs
+        JOB_OVER: nightly is over (stopped) and can't be changed
+        INSTANT_PASSED: nightly was launched for 3600000 µs; expected a later instant, found 3550000 µs
+        nightly cron Waiting
+        nightly-3 cron Complete
+        nightly-3500000 cron Waiting
+        nightly-3600000 cron Waiting
+        nightly-4 cron Waiting
         INVALID_REQUEST: nightly-4 is not recurring; only jobs that are can be launched from
         INVALID_REQUEST: instant: expected 0 or more microseconds since 1970, found -1
         ",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{Cell, Command, RejectionCode, Revision};
+use plenum_model::{Cell, Command, JobKind, RejectionCode, Revision};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
@@ -306,7 +306,9 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
         view::add(&mut allocated, &view::taken(&machine.capacity, &cell.room(machine.id.slot)));
     }
     for job in cell.jobs() {
-        listing::count(&mut status.jobs, listing::job_word(v1::JobState::from(job.state).into()));
+        // One that is recurring waits for nothing: that is its place for as long as it is there.
+        let stands = job.shape.kind == JobKind::Recurring && !job.state.is_final();
+        listing::count(&mut status.jobs, if stands { "recurring" } else { job.state.word() });
     }
     let mut states = [0_u64; plenum_model::AllocationState::ALL.len()];
     for allocation in cell.allocations() {

@@ -27,6 +27,10 @@ const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priori
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
 
+/// How far ahead of the server's clock an instant may be: what is launched starts at once, and a day or a unit that was mistaken would keep the
+/// job from being launched for all instants until then.
+const AHEAD_MICROS_MAX: i64 = 3600 * 1_000_000;
+
 /// When a reader of logs too many tries again: nobody tells it that another one is done.
 const READERS_RETRY: Duration = Duration::from_secs(1);
 
@@ -191,11 +195,11 @@ impl v1::jobs_server::Jobs for JobsService {
         principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
         let now = self.shared.clock.now().micros;
         let instant_micros = wire.instant_micros.unwrap_or_else(|| now - now.rem_euclid(1_000_000));
-        // No earlier instant is launched after it: one that was meant in nanoseconds would be the last one.
-        let latest = now.saturating_add(plenum_proto::bounds::SPAN_MICROS_MAX);
+        let latest = now.saturating_add(AHEAD_MICROS_MAX);
         if instant_micros > latest {
             let message = format!(
-                "instant_micros: expected microseconds since 1970, up to {latest}, ten years from now, found {instant_micros}"
+                "instant_micros: expected at most {latest} µs, an hour from now, as no earlier instant is launched after it; \
+                 found {instant_micros} µs"
             );
             return Err(Failure::invalid(message).into());
         }
@@ -214,6 +218,7 @@ impl v1::jobs_server::Jobs for JobsService {
             name: child.unwrap_or_default(),
             instant_micros,
             revision: decided.at.0,
+            changed: decided.changed,
         }))
     }
 

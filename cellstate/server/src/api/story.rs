@@ -198,7 +198,7 @@ impl<'a> Teller<'a> {
         for change in delta.jobs.iter().rev() {
             // Where tasks end, a group changes by when it is tried again, and not by how many of its tasks are wanted.
             if delta.ends.is_empty() || !matches!(change, JobChange::Group { .. }) {
-                self.job_change(job, logged, change)?;
+                self.job_change(job, logged, delta, change)?;
             }
         }
         let mut by_state: BTreeMap<(u32, u8), Vec<u32>> = BTreeMap::new();
@@ -238,11 +238,17 @@ impl<'a> Teller<'a> {
         }
     }
 
-    fn job_change(&mut self, job: &Job, logged: &Logged, change: &JobChange) -> Result<(), Failure> {
+    fn job_change(&mut self, job: &Job, logged: &Logged, delta: &Delta, change: &JobChange) -> Result<(), Failure> {
         match change {
             JobChange::Put { job: put, .. } if put.id == job.id => {
                 let first = put.version <= 1;
-                self.push(logged, if first { "submitted" } else { "replaced" }, format!("version {}", put.version))?;
+                let parent = put.shape.parent.map(|parent| self.names(parent, 0).0);
+                let from = parent.map_or_else(String::new, |parent| format!(", launched from {parent}"));
+                self.push(
+                    logged,
+                    if first { "submitted" } else { "replaced" },
+                    format!("version {}{from}", put.version),
+                )?;
                 // Nothing is older than the first version of an id.
                 self.over = first;
                 self.submitted_after = (!first).then(|| logged.entry.revision.saturating_sub(1));
@@ -262,7 +268,13 @@ impl<'a> Teller<'a> {
                 let detail = machine.map_or_else(|| "none".to_owned(), then);
                 self.push(logged, "home", detail)?;
             }
-            JobChange::Launched { id, .. } if *id == job.id => self.push(logged, "launched", String::new())?,
+            JobChange::Launched { id, .. } if *id == job.id => {
+                let child = delta.jobs.iter().find_map(|change| match change {
+                    JobChange::Put { job, .. } if job.shape.parent == Some(*id) => Some(job.shape.name.to_string()),
+                    _ => None,
+                });
+                self.push(logged, "launched", child.unwrap_or_default())?;
+            }
             _ => {}
         }
         Ok(())

@@ -340,7 +340,7 @@ impl Watcher {
     /// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
     fn passed_over(&self, notes: v1::PassedOver) {
         let addressed = |note: v1::PassedOverNote| {
-            (note.job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision })
+            (note.job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: 0 })
         };
         let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
         if self.shared.arrived.lock().add(self.owner.session, notes) {
@@ -421,7 +421,7 @@ async fn take_notes(shared: Arc<Shared>) {
             for (job, group, note) in notes {
                 let Some(job) = JobId::from_bits(job).and_then(|id| cell.job(id)) else { continue };
                 if job.shape.scheduler == session.scheduler && (group as usize) < job.shape.groups.len() {
-                    known.put(job.id, group, note);
+                    known.put(job.id, group, Note { version: job.version, ..note });
                 }
             }
         }

@@ -32,6 +32,12 @@ impl<'a> Reasons<'a> {
         if job.state.is_final() {
             return String::new();
         }
+        if job.shape.kind == JobKind::Recurring {
+            let name = &job.shape.name;
+            return format!(
+                "nothing of a recurring job itself is placed; `plenum job launch {name}` launches one from it"
+            );
+        }
         let now = self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now());
         let mut reasons = Vec::new();
         for (position, shape) in (0_u16..).zip(&job.shape.groups) {
@@ -61,7 +67,7 @@ impl<'a> Reasons<'a> {
     /// A job that has nothing to do, and is not over: it waits to be scaled.
     fn asks_for_nothing(&self, job: &Job) -> bool {
         let counts = (0_u16..).zip(&job.shape.groups).map(|(group, _)| self.cell.group(job, group));
-        job.shape.kind != JobKind::Recurring && counts.into_iter().all(|row| row.is_none_or(|row| row.count == 0))
+        counts.into_iter().all(|row| row.is_none_or(|row| row.count == 0))
     }
 
     /// What operators laid down that stands in the way: no scheduler can do anything about that.
@@ -75,21 +81,26 @@ impl<'a> Reasons<'a> {
         let quota = self.cell.quota(namespace)?;
         let used = self.used.get_or_init(|| used_by_namespace(self.cell));
         let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &shape.resources)?;
-        let resource = short.resource.name_in(&self.cell.identity().custom_resources);
-        Some(format!("the quota of {namespace} is short of {resource} by {} for one more", short.short_by))
+        let short = short.words_in(&self.cell.identity().custom_resources);
+        Some(format!("the quota of {namespace} is short of {short} for one more"))
     }
 }
 
+/// The scheduler's last word of this version of the job; of one that is gone it says nothing of today.
 fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
-    if let Some(note) = shared.notes.lock().of(job.id, group.into()) {
-        return format!("{} (at revision {})", note.reason, note.revision);
-    }
+    let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
     let sessions = shared.sessions.lock();
-    let connected =
-        cell.sessions().any(|session| *session.scheduler == *job.shape.scheduler && sessions.is_connected(session.id));
-    if connected {
-        format!("scheduler {} has not placed them yet, and has not said why", job.shape.scheduler)
-    } else {
-        format!("no scheduler {} is connected; start one", job.shape.scheduler)
+    let scheduler = &job.shape.scheduler;
+    let connected = cell.sessions().any(|session| session.scheduler == *scheduler && sessions.is_connected(session.id));
+    match (connected, note) {
+        (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),
+        (true, None) => format!("scheduler {scheduler} has not placed them yet, and has not said why"),
+        (false, Some(note)) => {
+            format!(
+                "no scheduler {scheduler} is connected; start one (it said at revision {}: {})",
+                note.revision, note.reason
+            )
+        }
+        (false, None) => format!("no scheduler {scheduler} is connected; start one"),
     }
 }

@@ -179,15 +179,18 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
     let mut jobs = JobsClient::new(channel.clone());
     let launch =
         v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros: Some(5_000_000) };
-    assert_eq!(jobs.launch(launch.clone()).await.unwrap().into_inner().name, "nightly-5");
-    let passed = jobs.launch(launch).await.unwrap_err();
+    let first = jobs.launch(launch.clone()).await.unwrap().into_inner();
+    assert_eq!((first.name.as_str(), first.changed), ("nightly-5", true));
+    let again = jobs.launch(launch.clone()).await.unwrap().into_inner();
+    assert_eq!((again.job, again.name.as_str(), again.changed), (first.job, "nightly-5", false));
+    let passed = jobs.launch(v1::LaunchRequest { instant_micros: Some(4_000_000), ..launch }).await.unwrap_err();
     assert_eq!((passed.code(), code(&passed).as_str()), (Code::FailedPrecondition, "INSTANT_PASSED"));
     let user = as_principal("user/ann", v1::SetQuota { namespace: "default".into(), limit: None });
     assert_eq!(govern.set_quota(user).await.unwrap_err().code(), Code::PermissionDenied);
     server.shutdown().await.unwrap();
 }
 
-// An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came.
+// An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came; nor did one for a year after a wrong year.
 #[tokio::test]
 async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
@@ -199,10 +202,12 @@ async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_non
     let mut jobs = JobsClient::new(channel);
     let launch =
         |instant_micros| v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros };
-    for instant in [1_700_000_000_000_000_000, i64::MAX] {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let tomorrow = i64::try_from(now.as_micros()).unwrap() + 24 * 3600 * 1_000_000;
+    for instant in [tomorrow, 1_700_000_000_000_000_000, i64::MAX] {
         let refused = jobs.launch(launch(Some(instant))).await.unwrap_err();
         assert_eq!((refused.code(), code(&refused).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
-        assert!(refused.message().ends_with(&format!("found {instant}")), "{}", refused.message());
+        assert!(refused.message().ends_with(&format!("found {instant} µs")), "{}", refused.message());
     }
     jobs.launch(launch(None)).await.unwrap();
     server.shutdown().await.unwrap();

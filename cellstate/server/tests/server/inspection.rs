@@ -186,7 +186,19 @@ async fn a_job_that_waits_says_why() {
             assert_eq!(then.waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
             let then = jobs.list(v1::ListRequest { at, ..Default::default() }).await.unwrap().into_inner();
             assert_eq!(then.jobs[0].waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
+            let reason = async || jobs.clone().get(get()).await.unwrap().into_inner().job.unwrap().waiting_reason;
             drop(session);
+            let gone =
+                "work: 2 waiting: no scheduler batch is connected; start one (it said at revision 3: no machine)";
+            while reason().await != gone {
+                assert_eq!(reason().await.find("work: 2 waiting: no"), Some(0));
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            // What was said of an earlier life of the job says nothing of this one.
+            let stop = v1::StopRequest { name: "crunch".into(), ..Default::default() };
+            jobs.clone().stop(stop).await.unwrap();
+            submit(&channel, job("crunch", 2)).await;
+            assert_eq!(reason().await, "work: 2 waiting: no scheduler batch is connected; start one");
             server.shutdown().await.unwrap();
             return;
         }

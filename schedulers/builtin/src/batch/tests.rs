@@ -57,7 +57,7 @@ fn room_that_an_unknown_task_leaves_is_claimed() {
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 1, 2000));
     stage.advance(1_000_000);
-    assert!(stage.passed_over(job, 0).contains("short of cpu_millis by 1000"), "{}", stage.passed_over(job, 0));
+    assert!(stage.passed_over(job, 0).contains("short of cpu by 1000m"), "{}", stage.passed_over(job, 0));
     register(&mut stage, false);
     stage.advance(1_000_000);
     assert_eq!(stage.placed(job).len(), 1);
@@ -93,8 +93,8 @@ fn what_does_not_fit_says_why_and_lets_smaller_jobs_pass() {
     assert_eq!(stage.placed(small).len(), 2);
     assert_eq!(
         stage.passed_over(wide, 0),
-        "of 1 machine 1 lacks cpu_millis by at least 2000; \
-         nearest is m1, short of cpu_millis by 2000, and too small even when empty"
+        "of 1 machine 1 lacks cpu by at least 2000m; \
+         nearest is m1, short of cpu by 2000m, and too small even when empty"
     );
 }
 
@@ -221,6 +221,6 @@ fn equal_jobs_are_served_in_their_order_when_room_is_short() {
     stage.advance(1_000_000);
     let placed: Vec<_> = jobs.iter().map(|&job| stage.placed(job).len()).collect();
     assert_eq!(placed, [2, 2, 1, 0, 0]);
-    assert!(stage.passed_over(jobs[2], 0).contains("short of cpu_millis by 1000"), "{}", stage.passed_over(jobs[2], 0));
+    assert!(stage.passed_over(jobs[2], 0).contains("short of cpu by 1000m"), "{}", stage.passed_over(jobs[2], 0));
     assert_eq!(stage.passed_over(jobs[4], 0), stage.passed_over(jobs[3], 0));
 }

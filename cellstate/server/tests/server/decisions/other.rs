@@ -184,7 +184,11 @@ pub(super) const OTHERS: &[Situation] = &[
     }),
     ("launches: each instant once, and in order", |stage| {
         let (_, slot) = stage.machine(|_| {});
-        let parent = stage.job("cron", |job| job.kind = v1::JobKind::Recurring.into());
+        let parent = stage.job("cron", |job| {
+            job.kind = v1::JobKind::Recurring.into();
+            job.options.insert("launch.scheduler".into(), "batch".into());
+        });
+        let own = stage.job("batch", |job| job.kind = v1::JobKind::Recurring.into());
         let plain = stage.job("batch", |_| {});
         let mut launch = |parent, instant_micros| stage.ask(Ask::Launch(v1::Launch { parent, instant_micros }));
         let first = launch(parent, 60_000_000);
@@ -192,7 +196,8 @@ pub(super) const OTHERS: &[Situation] = &[
             launch(parent, instant);
         }
         let second = launch(parent, 120_000_000);
-        for child in [first, second] {
+        let third = launch(own, 120_000_000);
+        for child in [first, second, third] {
             stage.place("batch", child, &[slot, slot], &[0, 1]);
         }
         stage.place("cron", parent, &[slot], &[0]);
