@@ -23,9 +23,11 @@ const ARENA_EAGER_COMMIT: mi_option_t = 4;
 
 /// How long what is free stays with the process, in milliseconds. The bindings lack its name.
 const PURGE_DELAY: mi_option_t = 15;
-/// While a server works: longer than from one checkpoint to the next under full load. The pages that are copied for one then lie where those of
-/// the one before did, and the system need not fill them with zeros anew.
-const KEPT_MILLISECONDS: c_long = 10_000;
+/// While a server works: much longer than from one checkpoint to the next under full load. The pages that are copied for one then lie where
+/// those of the one before did, and the system need not fill them with zeros anew. mimalloc counts from the first piece that comes free, and then
+/// gives back whatever is free, in pieces that split huge pages: so this is also how seldom that happens, and for how long a server that is
+/// never at rest keeps what it needed at its peak.
+const KEPT_MILLISECONDS: c_long = 600_000;
 /// When it rests: as the allocator has it.
 const SPARED_MILLISECONDS: c_long = 1000;
 
