@@ -67,7 +67,7 @@ pub use backoff::Backoff;
 pub use counters::Counters;
 pub use plan::{Plan, PlanError};
 pub use runtime::{Input, Notice, Output, SchedulerRuntime};
-pub use scheduler::{Decision, PassedOver, Scheduler};
+pub use scheduler::{Decision, Ended, PassedOver, Scheduler};
 pub use settings::{Settings, SettingsError};
 pub use shell::{Options, RunError, run};
 pub use specials::Specials;

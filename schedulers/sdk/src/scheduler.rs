@@ -1,8 +1,9 @@
 //! What a scheduler is: a name, and a function from what it sees to what it wants.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
-use plenum_model::{JobId, Outcome};
+use plenum_model::{AllocationId, AllocationState, JobId, Outcome};
 
 use crate::plan::Plan;
 use crate::view::{View, Work};
@@ -38,6 +39,38 @@ pub trait Scheduler {
         let _ = tag;
         self.outcome(outcome);
     }
+
+    /// Hears how an allocation of a job of its name and namespace ended, whichever session placed it. The mirror shows it already. Retries need
+    /// nothing here.
+    ///
+    /// For who learns from ends, not for who counts on each: what ended while there was no connection may be heard of only as a mirror without it.
+    /// The API tells of any end for as long as its revision is retained (`Jobs.GetAllocation`, `Jobs.JobHistory`).
+    fn ended(&mut self, ended: &Ended) {
+        let _ = ended;
+    }
+}
+
+/// How an allocation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub allocation: AllocationId,
+    /// Its job.
+    pub job: JobId,
+    /// Its group's position in the job.
+    pub group: u16,
+    /// Its task's index in the group.
+    pub task: u32,
+    /// How many allocations its task had had, with this one.
+    pub attempt: u16,
+    /// Its machine's slot.
+    pub machine: u32,
+    /// How; one for which [`AllocationState::is_end`].
+    pub state: AllocationState,
+    /// The exit code; also 0 without one, as of a task that was stopped.
+    pub exit_code: i32,
+    /// Why, where there is something to say.
+    pub reason: Option<Arc<str>>,
 }
 
 /// What a scheduler wants, decided on one snapshot.
@@ -106,5 +139,9 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         (**self).answered(tag, outcome);
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        (**self).ended(ended);
     }
 }

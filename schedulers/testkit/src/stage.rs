@@ -414,6 +414,8 @@ impl Stage {
 }
 
 #[cfg(test)]
+mod ended_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod sharing_tests;

@@ -261,6 +261,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         };
         self.notice_before(&delta);
+        let ends = self.ends_in(&delta);
         if let Err(error) = self.mirror.fold(&delta, now_micros) {
             self.renew_mirror(format!("a delta that does not fit: {error}"), outputs);
             return false;
@@ -268,6 +269,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.see(delta.revision.0);
         self.counters.deltas += 1;
         self.notice_after(now_micros, &delta);
+        ends.iter().for_each(|ended| self.scheduler.ended(ended));
         true
     }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Delta, Job, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, SessionChange,
+    AllocationRef, Delta, End, Job, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason,
+    SessionChange,
 };
 
 use plenum_proto::v1;
 
 use super::{Notice, Output, SchedulerRuntime};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Ended, Scheduler};
 
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Reads all jobs anew.
@@ -43,6 +44,28 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
         let concerns = changed.any(|job| self.queue.contains(job));
         self.due |= concerns || (freed && self.hungry);
+    }
+
+    /// How allocations of own jobs, also of those that are over, end in a delta that is not folded yet.
+    pub(super) fn ends_in(&self, delta: &Delta) -> Vec<Ended> {
+        let Some(cell) = self.mirror.cell() else { return Vec::new() };
+        let (scheduler, namespace) = (self.scheduler.name(), &*self.settings.namespace);
+        let ended = |end: &End| {
+            let AllocationRef { id, row, .. } = cell.allocation_in(end.slot)?;
+            cell.job(row.job()).filter(|job| is_own(job, scheduler, namespace))?;
+            Some(Ended {
+                allocation: id,
+                job: row.job(),
+                group: row.group,
+                task: row.task,
+                attempt: row.attempt,
+                machine: row.machine,
+                state: end.state,
+                exit_code: end.exit_code,
+                reason: end.reason.clone(),
+            })
+        };
+        delta.ends.iter().filter_map(ended).collect()
     }
 
     /// What can be seen once a delta is folded.
