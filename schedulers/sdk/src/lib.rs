@@ -43,10 +43,13 @@
 //! | `scheduler`, `plan`, `view` | what a scheduler sees, and what it can say |
 //! | `runtime` | the state machine between the two: no I/O, no clock, no thread |
 //! | `shell` | the connection, the clock, and nothing to decide |
+//! | `client` | calls of the API beside a session: [`Client`], for frameworks that submit and launch; their messages are in [`api`] |
 //!
 //! A scheduler sees nothing of the core or the server: whoever speaks `plenum.v1` can do all of this from any language.
 
+mod address;
 mod backoff;
+mod client;
 mod counters;
 mod in_flight;
 mod mirror;
@@ -63,14 +66,18 @@ mod specials;
 mod view;
 mod wire;
 
+pub use address::RunError;
 pub use backoff::Backoff;
+pub use client::{Client, Signature, Signed, code_of};
 pub use counters::Counters;
 pub use plan::{Plan, PlanError};
 pub use runtime::{Input, Notice, Output, SchedulerRuntime};
 pub use scheduler::{Decision, Ended, PassedOver, Scheduler};
 pub use settings::{Settings, SettingsError};
-pub use shell::{Options, RunError, run};
+pub use shell::{Options, run};
 pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
 pub use plenum_model as model;
+pub use plenum_proto::v1 as api;
+pub use tonic;

@@ -15,9 +15,10 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
+use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::Settings;
 use crate::wire::chain;
 
 /// Largest message that is taken. A part of a snapshot or a bundle of deltas stays far below.
@@ -28,15 +29,6 @@ const SENDS_QUEUED_MAX: usize = 512;
 
 /// How long the cell is given to take the end of a session, when the scheduler ends.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a server may take from then on to answer the call. One that hangs is left, and called again.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How often a silent connection is tried, and how long the other side may take to show that it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Where the cell is, and how to behave towards it.
 #[derive(Clone, Debug)]
@@ -60,36 +52,6 @@ impl Options {
     }
 }
 
-/// Why a scheduler could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A setting is out of its bounds.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// No such address can be.
-    #[error("address: expected one like http://127.0.0.1:7070, found {address:?}")]
-    Address {
-        /// What was there.
-        address: String,
-        /// What is wrong with it.
-        source: tonic::transport::Error,
-    },
-    /// An address at which no cell can ever be.
-    #[error("address: expected one like http://127.0.0.1:7070, found {address:?}: {why}")]
-    NoCell {
-        /// What was there.
-        address: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// Metadata takes visible ASCII only.
-    #[error("principal: expected visible ASCII characters, found {found:?}")]
-    Principal {
-        /// What was there.
-        found: String,
-    },
-}
-
 /// Runs a scheduler against a cell until `shutdown` is ready. Connects again by itself, for as long as it takes: a cell that
 /// is not there yet, or restarts, is no error.
 ///
@@ -100,11 +62,7 @@ pub async fn run<S: Scheduler>(
     scheduler: S,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let endpoint = endpoint(&options.address)?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .tcp_nodelay(true);
+    let endpoint = endpoint(&options.address)?;
     let principal = principal(&options.principal)?;
     let name = scheduler.name().to_owned();
     let mut shell = Shell {
@@ -126,34 +84,6 @@ pub async fn run<S: Scheduler>(
     }
     shell.close().await;
     Ok(())
-}
-
-/// An address that a connection can be tried at.
-fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong = |source| RunError::Address { address: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(wrong)?;
-    let (scheme, port) = (endpoint.uri().scheme_str(), endpoint.uri().port_u16());
-    let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
-    let why = match scheme {
-        None => "it has no scheme",
-        Some("http") => {
-            // What can't be read as a port counts as none, and the connection would go to port 80.
-            let names_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-            if port.is_some() || !names_port {
-                return Ok(endpoint);
-            }
-            "its port is not one of 0 to 65535"
-        }
-        Some(_) => "its scheme is not http",
-    };
-    Err(RunError::NoCell { address: address.to_owned(), why })
-}
-
-fn principal(text: &str) -> Result<Option<MetadataValue<Ascii>>, RunError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| RunError::Principal { found: text.chars().take(80).collect() })
 }
 
 /// Microseconds since this process first asked.
@@ -308,13 +238,6 @@ impl<S: Scheduler> Shell<S> {
     }
 }
 
-fn with_principal<T>(mut request: Request<T>, principal: Option<&MetadataValue<Ascii>>) -> Request<T> {
-    if let Some(principal) = principal {
-        request.metadata_mut().insert("plenum-principal", principal.clone());
-    }
-    request
-}
-
 fn disconnected(status: &Status) -> Input {
     let code = status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("").to_owned();
     let reason = format!("{}: {}", status.code(), status.message());
@@ -324,29 +247,4 @@ fn disconnected(status: &Status) -> Input {
 /// A connection that ends without an answer.
 fn gone(reason: &str) -> Input {
     Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    // They were tried for ever, some at port 80.
-    #[test]
-    fn an_address_at_which_no_cell_can_be_is_told_before_the_scheduler_begins() {
-        for good in ["http://127.0.0.1:7070", "http://cell", "http://[::1]", "http://[::1]:7070/"] {
-            assert!(endpoint(good).is_ok(), "{good}");
-        }
-        for (address, why) in [
-            ("127.0.0.1:7070", "no scheme"),
-            ("https://cell:7070", "scheme is not http"),
-            ("http://127.0.0.1:70700", "port is not"),
-            ("http://cell:", "port is not"),
-            ("a cell", "found \"a cell\""),
-        ] {
-            let error = endpoint(address).unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("expected one like http://"), "{error}");
-        }
-    }
 }

@@ -315,4 +315,6 @@ impl Drop for Ends {
 }
 
 #[cfg(test)]
+mod client_tests;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,73 @@
+//! A framework that schedules by the clock, in less than a hundred lines: it launches recurring jobs that name `cron` as their scheduler at the
+//! times that their option `every` asks for. What is launched is placed by whom the option `launch.scheduler` names.
+//!
+//! It keeps nothing: the cell knows each job's last instant, and launches none twice. So it may be killed at any moment, and two of
+//! it may run at once.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to people")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use plenum_sdk::api::{JobKind, JobView, LaunchRequest, ListRequest};
+use plenum_sdk::{Client, RunError, code_of, tonic::Status};
+
+/// The name that jobs ask for.
+const NAME: &str = "cron";
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The newest instant for which a job is due, if it was not launched for that yet: a multiple of its period, in microseconds since 1970.
+/// Those that were missed before it, as while nobody was there to launch, are left out.
+fn due(job: &JobView, now_micros: i64) -> Option<i64> {
+    let shape = job.shape.as_ref().filter(|shape| shape.kind() == JobKind::Recurring)?;
+    let seconds: i64 = shape.options.get("every")?.strip_suffix('s')?.parse().ok().filter(|seconds| *seconds > 0)?;
+    let instant = now_micros - now_micros % seconds.checked_mul(1_000_000)?;
+    // One that was submitted just now waits for its next time.
+    let earliest = job.last_instant_micros.unwrap_or(job.submitted_micros);
+    (instant > earliest).then_some(instant)
+}
+
+/// Launches what is due in the cell now.
+async fn launch_all(client: &Client) -> Result<(), Status> {
+    let request = ListRequest { filter: format!("scheduler={NAME},state=waiting"), ..ListRequest::default() };
+    let jobs = client.jobs().list(request).await?.into_inner().jobs;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    for job in jobs {
+        let Some((instant, shape)) = due(&job, now).zip(job.shape.as_ref()) else { continue };
+        let (namespace, name) = (shape.namespace.clone(), shape.name.clone());
+        let request = LaunchRequest { namespace, name, instant_micros: Some(instant) };
+        match client.jobs().launch(request).await {
+            // Another process of this program may have been faster: the answer is the same then.
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                println!("{} {}", if answer.changed { "launched" } else { "found" }, answer.name);
+            }
+            // Launched for a later instant meanwhile, or stopped.
+            Err(status) if matches!(code_of(&status), "INSTANT_PASSED" | "JOB_OVER" | "NO_SUCH_JOB") => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), RunError> {
+    let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
+    // Whoever is this principal may read all jobs, and launch from those of this scheduler.
+    let client = Client::new(&address, "scheduler/cron")?;
+    let work = async {
+        loop {
+            if let Err(status) = launch_all(&client).await {
+                // A cell that restarts is no reason to end: what is due then is launched then.
+                eprintln!("{}: {}", code_of(&status), status.message());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = work => {}
+    }
+    Ok(())
+}

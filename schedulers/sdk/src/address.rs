@@ -1,0 +1,116 @@
+//! Where a cell is, and who asks it: judged before anything is tried.
+
+use std::time::Duration;
+
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Endpoint;
+
+use crate::settings::SettingsError;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a server may take from then on to answer the call. One that hangs is left, and called again.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is tried, and how long the other side may take to show that it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Why a scheduler, or a client, could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A setting is out of its bounds.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// No such address can be.
+    #[error("address: expected one like http://127.0.0.1:7070, found {address:?}")]
+    Address {
+        /// What was there.
+        address: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// An address at which no cell can ever be.
+    #[error("address: expected one like http://127.0.0.1:7070, found {address:?}: {why}")]
+    NoCell {
+        /// What was there.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Metadata takes visible ASCII only.
+    #[error("principal: expected visible ASCII characters, found {found:?}")]
+    Principal {
+        /// What was there.
+        found: String,
+    },
+}
+
+/// An address that a connection can be tried at.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, RunError> {
+    let wrong = |source| RunError::Address { address: address.to_owned(), source };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(wrong)?;
+    let (scheme, port) = (endpoint.uri().scheme_str(), endpoint.uri().port_u16());
+    let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
+    let why = match scheme {
+        None => "it has no scheme",
+        Some("http") => {
+            // What can't be read as a port counts as none, and the connection would go to port 80.
+            let names_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+            if port.is_some() || !names_port {
+                return Ok(endpoint
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .http2_keep_alive_interval(KEEP_ALIVE)
+                    .keep_alive_timeout(KEEP_ALIVE)
+                    .tcp_nodelay(true));
+            }
+            "its port is not one of 0 to 65535"
+        }
+        Some(_) => "its scheme is not http",
+    };
+    Err(RunError::NoCell { address: address.to_owned(), why })
+}
+
+pub(crate) fn principal(text: &str) -> Result<Option<MetadataValue<Ascii>>, RunError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // What the metadata would take beyond that, the cell could not read.
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = text.parse().ok().filter(|_| visible);
+    value.map(Some).ok_or_else(|| RunError::Principal { found: text.chars().take(80).collect() })
+}
+
+/// A request that says who asks.
+pub(crate) fn with_principal<T>(mut request: Request<T>, principal: Option<&MetadataValue<Ascii>>) -> Request<T> {
+    if let Some(principal) = principal {
+        request.metadata_mut().insert("plenum-principal", principal.clone());
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    // They were tried for ever, some at port 80.
+    #[test]
+    fn an_address_at_which_no_cell_can_be_is_told_before_the_scheduler_begins() {
+        for good in ["http://127.0.0.1:7070", "http://cell", "http://[::1]", "http://[::1]:7070/"] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for (address, why) in [
+            ("127.0.0.1:7070", "no scheme"),
+            ("https://cell:7070", "scheme is not http"),
+            ("http://127.0.0.1:70700", "port is not"),
+            ("http://cell:", "port is not"),
+            ("a cell", "found \"a cell\""),
+        ] {
+            let error = endpoint(address).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("expected one like http://"), "{error}");
+        }
+    }
+}

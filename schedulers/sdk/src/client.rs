@@ -1,0 +1,74 @@
+//! Calls of the API beside a session: for programs that submit, launch and look.
+
+use plenum_proto::error::CODE_KEY;
+use plenum_proto::v1;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::address::{self, RunError};
+
+/// Largest answer that is taken: a listing may be long.
+const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
+
+/// Talks to a cell. Connects when it is first used, and again when a connection broke; clones share one connection.
+///
+/// A call fails while the cell is away (`UNAVAILABLE`). Submitting, and launching for an instant, may be repeated with no other effect: do that.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Signed,
+}
+
+/// A connection whose requests carry a principal.
+pub type Signed = InterceptedService<Channel, Signature>;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Signature(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Signature {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        Ok(address::with_principal(request, self.0.as_ref()))
+    }
+}
+
+impl Client {
+    /// Of the cell at an address such as `http://127.0.0.1:7070`, as a principal such as `scheduler/cron`, which may launch from jobs of that scheduler,
+    /// or `user/ann`, who may submit. An empty one is `local`, which may do everything, over loopback.
+    ///
+    /// To be made within a runtime of tokio.
+    ///
+    /// # Errors
+    /// When there can never be a cell at the address, or such a principal.
+    pub fn new(address: &str, principal: &str) -> Result<Self, RunError> {
+        let channel = address::endpoint(address)?.timeout(address::CALL_TIMEOUT).connect_lazy();
+        let signature = Signature(address::principal(principal)?);
+        Ok(Self { channel: InterceptedService::new(channel, signature) })
+    }
+
+    /// Jobs: submit, launch, stop, scale, list.
+    #[must_use]
+    pub fn jobs(&self) -> v1::jobs_client::JobsClient<Signed> {
+        v1::jobs_client::JobsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Machines, transactions, sessions, conflicts, the cell as a whole.
+    #[must_use]
+    pub fn inspect(&self) -> v1::inspect_client::InspectClient<Signed> {
+        v1::inspect_client::InspectClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Quotas, partitions, drains, pauses, rights.
+    #[must_use]
+    pub fn govern(&self) -> v1::govern_client::GovernClient<Signed> {
+        v1::govern_client::GovernClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+/// The code of the cell's own refusal, such as `INSTANT_PASSED`: `plenum explain CODE` tells about each. Empty where the connection failed.
+#[must_use]
+pub fn code_of(status: &Status) -> &str {
+    status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")
+}

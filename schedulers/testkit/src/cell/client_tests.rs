@@ -1,0 +1,58 @@
+//! What a framework does that submits and launches.
+
+use plenum_sdk::{Client, RunError, code_of, tonic};
+
+use super::*;
+
+fn nightly() -> v1::JobSpec {
+    let mut spec = JobBuilder::new("nightly", "cron").group("main", 1, 1000).spec();
+    spec.shape.iter_mut().for_each(|shape| shape.kind = v1::JobKind::Recurring.into());
+    spec
+}
+
+#[tokio::test]
+async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() {
+    let mut cell = TestCell::start().await;
+    let owner = Client::new(cell.address(), "user/ann").unwrap();
+    let cron = Client::new(cell.address(), "scheduler/cron").unwrap();
+    let request = v1::SubmitRequest { spec: Some(nightly()) };
+    let refused = cron.jobs().submit(request.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), code_of(&refused)), (tonic::Code::PermissionDenied, "NOT_PERMITTED"));
+    let mut changed = Vec::new();
+    for _ in 0..2 {
+        changed.push(owner.jobs().submit(request.clone()).await.unwrap().into_inner().changed);
+    }
+    assert_eq!(changed, [true, false]);
+
+    let launch = |instant_micros| v1::LaunchRequest {
+        namespace: "default".into(),
+        name: "nightly".into(),
+        instant_micros: Some(instant_micros),
+    };
+    let first = cron.jobs().launch(launch(60_000_000)).await.unwrap().into_inner();
+    // The connection breaks, and with it perhaps an answer.
+    cell.restart().await;
+    let again = loop {
+        match cron.jobs().launch(launch(60_000_000)).await {
+            Ok(answer) => break answer.into_inner(),
+            Err(status) => assert_eq!(code_of(&status), "", "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((&*first.name, first.changed), ("nightly-60", true));
+    assert_eq!((again.name, again.job, again.changed), (first.name, first.job, false));
+    let late = cron.jobs().launch(launch(59_000_000)).await.unwrap_err();
+    assert_eq!(code_of(&late), "INSTANT_PASSED");
+    assert_eq!(cell.job("nightly").await.last_instant_micros, Some(60_000_000));
+    let child = cell.job("nightly-60").await;
+    assert_eq!((&*child.parent, child.shape.unwrap().scheduler), ("nightly", "cron".to_owned()));
+    let other = Client::new(cell.address(), "scheduler/batch").unwrap();
+    let denied = other.jobs().launch(launch(120_000_000)).await.unwrap_err();
+    assert_eq!(code_of(&denied), "NOT_PERMITTED");
+}
+
+#[tokio::test]
+async fn a_client_that_can_never_work_says_so_before_it_asks() {
+    assert!(matches!(Client::new("127.0.0.1:7070", ""), Err(RunError::NoCell { .. })));
+    assert!(matches!(Client::new("http://127.0.0.1:7070", "user/änn"), Err(RunError::Principal { .. })));
+}
