@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use plenum_proto::error::innermost;
 use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
 };
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use tonic::transport::Endpoint;
 
 use self::patience::{Patience, PatientChannel};
-use crate::failure::{Failure, innermost};
+use crate::failure::Failure;
 
 /// Where a cell listens when nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
+use plenum_proto::error::innermost;
 use tonic::{Code, Status};
 
 use crate::job_file::JobFileError;
@@ -116,15 +117,6 @@ impl From<JobFileError> for Failure {
     fn from(error: JobFileError) -> Self {
         Self { code: error.code.to_owned(), message: error.message, hint: error.hint, exit: EXIT_FAILED }
     }
-}
-
-/// What the innermost cause says: the outer ones only repeat that there was a transport error.
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// The message with each "N µs", as the cell counts instants, written as a time.

@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plenum_sdk::api::{JobKind, JobView, LaunchRequest, ListRequest};
-use plenum_sdk::{Client, RunError, code_of, tonic::Status};
+use plenum_sdk::{Client, RunError, code_of, tonic::Status, words};
 
 /// The name that jobs ask for.
 const NAME: &str = "cron";
@@ -60,7 +60,7 @@ async fn main() -> Result<(), RunError> {
         loop {
             if let Err(status) = launch_all(&client).await {
                 // A cell that restarts is no reason to end: what is due then is launched then.
-                eprintln!("{}: {}", code_of(&status), status.message());
+                eprintln!("{}", words(&status));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

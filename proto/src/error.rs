@@ -1,5 +1,6 @@
 //! What is wrong with a message: said once, in one sentence, with the path of the field.
 
+use std::error::Error;
 use std::fmt;
 
 use tonic::metadata::MetadataValue;
@@ -118,6 +119,25 @@ pub fn with_code(status: tonic::Code, code: &'static str, message: String) -> to
     status
 }
 
+/// What a call that failed says, for one line: the other side's own words, or why the connection failed.
+#[must_use]
+pub fn words(status: &tonic::Status) -> String {
+    match status.source() {
+        Some(cause) => format!("the connection failed: {}", innermost(cause)),
+        None => status.message().to_owned(),
+    }
+}
+
+/// What the innermost cause says: those of a connection around it only repeat that it failed.
+#[must_use]
+pub fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 /// Somebody else's text, cut and escaped, so that a message stays short and on its line.
 pub(crate) fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(QUOTED_MAX).collect();
@@ -143,5 +163,26 @@ impl<T> Within<T> for Result<T, Invalid> {
     #[inline]
     fn within_at(self, field: &str, position: usize) -> Self {
         self.map_err(|invalid| invalid.prefixed(format_args!("{field}[{position}]")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    // It read "transport error: tcp connect error: tcp connect error: Connection refused", or only "tcp connect error".
+    #[test]
+    fn a_connection_that_failed_says_why_and_says_it_once() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused (os error 111)");
+        let mut status = tonic::Status::unavailable("tcp connect error");
+        status.set_source(Arc::new(io::Error::other(io::Error::other(refused))));
+        assert_eq!(words(&status), "the connection failed: Connection refused (os error 111)");
+        assert_eq!(
+            words(&with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into())),
+            "there is no job"
+        );
     }
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use plenum_model::{AllocationId, MachineId, Unfit};
-use plenum_proto::v1::{self, agents_client::AgentsClient};
+use plenum_proto::{
+    error::words,
+    v1::{self, agents_client::AgentsClient},
+};
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tonic::{
@@ -161,7 +164,7 @@ impl Calls {
                 Err(status) if code_of(&status) == Some(MACHINE_TAKEN) => Arrival::Taken(status.message().to_owned()),
                 Err(status) if code_of(&status) == Some(OTHER_CELL) => Arrival::OtherCell(other_cell(&status)),
                 Err(status) => {
-                    tracing::warn!(server, code = ?status.code(), message = status.message(), "can't register");
+                    tracing::warn!(server, code = ?status.code(), message = words(&status), "can't register");
                     Arrival::Input(Input::RegisterFailed)
                 }
             };
@@ -191,7 +194,7 @@ impl Calls {
                     Input::ReportAnswered { number, revision: response.revision, register: response.register }
                 }
                 Err(status) => {
-                    tracing::warn!(code = ?status.code(), message = status.message(), "can't report");
+                    tracing::warn!(code = ?status.code(), message = words(&status), "can't report");
                     if is_to_register(status.code()) {
                         Input::ReportAnswered { number, revision: 0, register: true }
                     } else {
@@ -213,7 +216,7 @@ impl Calls {
         self.following = Some(tokio::spawn(async move {
             let mut input = Input::FollowEnded;
             if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
-                tracing::warn!(code = ?status.code(), message = status.message(), "can't follow assignments");
+                tracing::warn!(code = ?status.code(), message = words(&status), "can't follow assignments");
                 if is_to_register(status.code()) || code_of(&status) == Some(MACHINE_TAKEN) {
                     input = Input::FollowRefused { machine, epoch };
                 }

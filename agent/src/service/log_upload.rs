@@ -8,7 +8,7 @@ use std::{
 };
 
 use plenum_model::AllocationId;
-use plenum_proto::v1;
+use plenum_proto::{error::words, v1};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -128,8 +128,8 @@ async fn broke_off(mut client: Client, request: u64, status: &Status) {
         tracing::debug!(message = status.message(), "a reader of logs left");
         return;
     }
-    tracing::warn!(code = ?status.code(), message = status.message(), "a log could not be sent");
-    let error = format!("the machine's agent could not send it: {}", status.message());
+    tracing::warn!(code = ?status.code(), message = words(status), "a log could not be sent");
+    let error = format!("the machine's agent could not send it: {}", words(status));
     let last = v1::SendLogsRequest { request, end: true, error, ..Default::default() };
     // A cell that can't be reached at all has told its readers that the agent is gone.
     drop(within(client.send_logs(tokio_stream::iter([last]))).await);

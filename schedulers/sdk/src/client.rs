@@ -67,7 +67,8 @@ impl Client {
     }
 }
 
-/// The code of the cell's own refusal, such as `INSTANT_PASSED`: `plenum explain CODE` tells about each. Empty where the connection failed.
+/// The code of the cell's own refusal, such as `INSTANT_PASSED`: `plenum explain CODE` tells about each. Empty where the connection failed; [`words`](crate::words) says
+/// why then, as a status by itself does not.
 #[must_use]
 pub fn code_of(status: &Status) -> &str {
     status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")

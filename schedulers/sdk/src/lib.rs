@@ -79,5 +79,6 @@ pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
 pub use plenum_model as model;
+pub use plenum_proto::error::words;
 pub use plenum_proto::v1 as api;
 pub use tonic;

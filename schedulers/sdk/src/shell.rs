@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use plenum_proto::error::CODE_KEY;
+use plenum_proto::error::{CODE_KEY, innermost, words};
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
 use crate::settings::Settings;
-use crate::wire::chain;
 
 /// Largest message that is taken. A part of a snapshot or a bundle of deltas stays far below.
 const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
@@ -166,7 +165,10 @@ impl<S: Scheduler> Shell<S> {
         let (sends, queued) = mpsc::channel(SENDS_QUEUED_MAX);
         let (endpoint, principal) = (self.endpoint.clone(), self.principal.clone());
         let call = async move {
-            let refused = |error: tonic::transport::Error| Status::unavailable(chain(&error));
+            let address = endpoint.uri().to_string();
+            let refused = |error: tonic::transport::Error| {
+                Status::unavailable(format!("nobody answers at {address}: {}", innermost(&error)))
+            };
             let channel = endpoint.connect().await.map_err(refused)?;
             let mut client = CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let request = with_principal(Request::new(ReceiverStream::new(queued)), principal.as_ref());
@@ -240,7 +242,11 @@ impl<S: Scheduler> Shell<S> {
 
 fn disconnected(status: &Status) -> Input {
     let code = status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("").to_owned();
-    let reason = format!("{}: {}", status.code(), status.message());
+    let reason = match status.code() {
+        // The word for it says no more.
+        Code::Unavailable => words(status),
+        code => format!("{code}: {}", status.message()),
+    };
     Input::Disconnected { status: i32::from(status.code()), code, reason }
 }
 
