@@ -13,7 +13,7 @@ pub(crate) struct Note {
     pub(crate) tasks: u32,
     pub(crate) reason: String,
     pub(crate) revision: u64,
-    /// Of the job, as the cell knew it when the note was taken.
+    /// Of the job; 0 before the cell has been looked at, where nobody said.
     pub(crate) version: u32,
 }
 

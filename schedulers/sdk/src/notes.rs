@@ -19,8 +19,8 @@ const REASON_BYTES_MAX: usize = 255;
 
 type Group = (JobId, u16);
 
-/// How many tasks, and why.
-type Note = (u32, String);
+/// How many tasks, why, and of which version of the job: what is said of the next one is news, be it in the same words.
+type Note = (u32, String, u32);
 
 /// What was said, and what is to be said.
 #[derive(Clone, Debug, Default)]
@@ -51,16 +51,21 @@ impl Notes {
         self.pass += 1;
     }
 
-    /// Notes of a decision on the snapshot of `revision`.
-    pub(crate) fn add(&mut self, notes: impl IntoIterator<Item = PassedOver>, revision: Revision) {
+    /// Notes of a decision on the snapshot of `revision`, in which jobs have the versions that `version_of` tells.
+    pub(crate) fn add(
+        &mut self,
+        notes: impl IntoIterator<Item = PassedOver>,
+        revision: Revision,
+        version_of: impl Fn(JobId) -> u32,
+    ) {
         for PassedOver { job, group, tasks, mut reason } in notes {
-            let group = (job, group);
+            let (version, group) = (version_of(job), (job, group));
             if self.groups.len() >= KEPT_MAX && !self.groups.contains_key(&group) {
                 continue;
             }
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
             let said = self.groups.entry(group).or_default();
-            (said.now, said.pass, said.revision) = (Some((tasks, reason)), self.pass, revision);
+            (said.now, said.pass, said.revision) = (Some((tasks, reason, version)), self.pass, revision);
             if said.now == said.told {
                 self.fresh.remove(&group)
             } else {
@@ -117,8 +122,9 @@ impl Notes {
                     continue;
                 }
             }
-            let (tasks, reason) = note.unwrap_or_default();
-            notes.push(v1::PassedOverNote { job: group.0.to_bits(), group: group.1.into(), tasks, reason, revision });
+            let (tasks, reason, job_version) = note.unwrap_or_default();
+            let (job, group) = (group.0.to_bits(), group.1.into());
+            notes.push(v1::PassedOverNote { job, group, tasks, reason, revision, job_version });
         }
         v1::PassedOver { notes }
     }
@@ -130,7 +136,7 @@ mod tests {
 
     fn put(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>, revision: u64) {
         notes.begin();
-        notes.add(all, Revision(revision));
+        notes.add(all, Revision(revision), |_| 1);
         notes.end();
     }
 
@@ -215,9 +221,9 @@ mod tests {
         put(&mut notes, [note(1, "no room"), note(2, "no room")], 5);
         told(&mut notes);
         notes.begin();
-        notes.add([note(1, "no room")], Revision(6));
+        notes.add([note(1, "no room")], Revision(6), |_| 1);
         assert!(!notes.has_news());
-        notes.add([note(2, "no room")], Revision(6));
+        notes.add([note(2, "no room")], Revision(6), |_| 1);
         notes.end();
         assert!(!notes.has_news());
         notes.begin();
@@ -235,5 +241,21 @@ mod tests {
         assert!(notes.groups.is_empty(), "those of the pass before still had their places");
         put(&mut notes, (10_000..30_000).map(|slot| note(slot, "no room")), 6);
         assert_eq!(notes.groups.len(), KEPT_MAX);
+    }
+
+    // The server lets go of what was said of the version before, and heard nothing of this one: the words were the same.
+    #[test]
+    fn the_same_words_about_the_next_version_of_a_job_are_news() {
+        let mut notes = Notes::default();
+        notes.begin();
+        notes.add([note(1, "no room")], Revision(6), |_| 1);
+        notes.end();
+        assert_eq!(notes.news(|_| true).notes[0].job_version, 1);
+        notes.begin();
+        notes.add([note(1, "no room")], Revision(7), |_| 2);
+        notes.end();
+        assert!(notes.has_news());
+        assert_eq!(notes.news(|_| true).notes[0].job_version, 2);
+        assert!(!notes.has_news());
     }
 }

@@ -340,7 +340,11 @@ impl Watcher {
     /// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
     fn passed_over(&self, notes: v1::PassedOver) {
         let addressed = |note: v1::PassedOverNote| {
-            (note.job, note.group, Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: 0 })
+            (
+                note.job,
+                note.group,
+                Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: note.job_version },
+            )
         };
         let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
         if self.shared.arrived.lock().add(self.owner.session, notes) {
@@ -420,8 +424,10 @@ async fn take_notes(shared: Arc<Shared>) {
             let Some(session) = cell.session(session) else { continue };
             for (job, group, note) in notes {
                 let Some(job) = JobId::from_bits(job).and_then(|id| cell.job(id)) else { continue };
-                if job.shape.scheduler == session.scheduler && (group as usize) < job.shape.groups.len() {
-                    known.put(job.id, group, Note { version: job.version, ..note });
+                let version = if note.version == 0 { job.version } else { note.version };
+                let is_of_it = version == job.version && (group as usize) < job.shape.groups.len();
+                if is_of_it && job.shape.scheduler == session.scheduler {
+                    known.put(job.id, group, Note { version, ..note });
                 }
             }
         }
@@ -531,7 +537,8 @@ mod tests {
             Shared::request(&"local".into(), "default".into(), Command::OpenSession { scheduler: "other".into() });
         shared.submit(Asked::new(more), Reply::Once(sender)).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let note = v1::PassedOverNote { job, group: 0, tasks: 1, reason: "no room".into(), revision: 1 };
+        let note =
+            v1::PassedOverNote { job, group: 0, tasks: 1, reason: "no room".into(), revision: 1, job_version: 0 };
         watcher.passed_over(v1::PassedOver { notes: vec![note] });
         tokio::time::sleep(Duration::from_millis(700)).await;
         drop(release);

@@ -172,7 +172,14 @@ async fn a_job_that_waits_says_why() {
     let view = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
     assert_eq!(view.waiting_reason, "work: 2 waiting: no scheduler batch is connected; start one");
     let session = Session::open(&channel, "batch").await.unwrap();
-    let note = v1::PassedOverNote { job: crunch, group: 0, tasks: 2, reason: "no machine".into(), revision: 3 };
+    let note = v1::PassedOverNote {
+        job: crunch,
+        group: 0,
+        tasks: 2,
+        reason: "no machine".into(),
+        revision: 3,
+        job_version: 0,
+    };
     let notes = v1::PassedOver { notes: vec![note] };
     let ask = v1::session_request::Ask::PassedOver(notes);
     session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
@@ -416,7 +423,14 @@ async fn a_scheduler_says_why_its_own_jobs_wait_and_pushes_out_nothing_of_others
     of_others.shape.as_mut().unwrap().scheduler = "other".to_owned();
     let theirs = submit(&channel, of_others).await.job;
     let say = async |session: &Session, jobs: &[u64], group: u32, reason: &str| {
-        let note = |&job: &u64| v1::PassedOverNote { job, group, tasks: 1, reason: reason.to_owned(), revision: 3 };
+        let note = |&job: &u64| v1::PassedOverNote {
+            job,
+            group,
+            tasks: 1,
+            reason: reason.to_owned(),
+            revision: 3,
+            job_version: 0,
+        };
         let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: jobs.iter().map(note).collect() });
         session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
     };

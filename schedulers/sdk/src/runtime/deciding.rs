@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
+    Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
 };
 use plenum_proto::v1::{self, session_request::Ask};
 
@@ -112,7 +112,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let mut gathered = self.gather(now_micros, from);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
-        self.notes.add(std::mem::take(&mut gathered.notes), self.mirror.revision());
+        let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
+        self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
         let is_asked_for = self.again_micros.is_some_and(|again| again <= now_micros);
         self.again_micros.filter(|_| !is_asked_for).into_iter().for_each(|again| self.wake_by(again));
         if !gathered.work.is_empty() || is_asked_for {
@@ -251,7 +252,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             };
             PassedOver { job, group, tasks, reason }
         });
-        self.notes.add(passed_over.into_iter().chain(unsaid), base);
+        self.notes.add(passed_over.into_iter().chain(unsaid), base, version_in(self.mirror.cell()));
     }
 
     /// Gives a plan its number, and sends it.
@@ -287,6 +288,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.counters.transactions += 1;
         outputs.push(send(Ask::Commit(message)));
     }
+}
+
+/// The versions of jobs in a mirror; 0 of those that it does not have.
+fn version_in(cell: Option<&Cell>) -> impl Fn(JobId) -> u32 {
+    move |job| cell.and_then(|cell| cell.job(job)).map_or(0, |job| job.version)
 }
 
 /// What people are told of a job that was refused. Not how often: a reason stays the same as long as it is the same.
