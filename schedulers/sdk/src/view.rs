@@ -1,11 +1,11 @@
 //! What a scheduler decides on: the mirror, its work, and the room that its own transactions in flight may still take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Quota, Requirement, Resources,
-    Revision, Room, Shortage, Special, Sum,
+    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Quota,
+    Requirement, Resources, Revision, Room, Shortage, Special, Sum,
 };
 
 use crate::in_flight::InFlight;
@@ -180,7 +180,8 @@ impl<'a> View<'a> {
             taken: BTreeMap::new(),
             homes: BTreeMap::new(),
             classes: BTreeMap::new(),
-            budgets: BTreeMap::new(),
+            budgets: None,
+            given: BTreeSet::new(),
             specials: self.specials(),
         }
     }
@@ -200,8 +201,10 @@ pub struct Ledger<'a> {
     taken: BTreeMap<u32, Resources>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
-    /// By namespace; `None` of one without a quota.
-    budgets: BTreeMap<Arc<str>, Option<Budget>>,
+    /// By namespace, of those that have a quota. `None` before somebody asks.
+    budgets: Option<BTreeMap<Arc<str>, Budget>>,
+    /// What was counted as given back.
+    given: BTreeSet<AllocationId>,
     specials: Specials,
 }
 
@@ -212,21 +215,28 @@ struct Budget {
     used: Sum,
 }
 
-impl Budget {
-    /// A walk over the namespace's jobs and their tasks, where it has a quota.
-    fn of(view: &View<'_>, namespace: &str) -> Option<Self> {
-        let quota = *view.cell.quota(namespace)?;
-        let mut used = Sum::default();
-        for job in view.cell.jobs().filter(|job| *job.shape.namespace == *namespace) {
-            used.join(&view.cell.use_of(job));
-        }
-        for ((id, group), ..) in view.in_flight.placed() {
-            let job = view.cell.job(id).filter(|job| *job.shape.namespace == *namespace);
-            let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
-            shape.into_iter().for_each(|shape| used.add(&shape.resources, 1));
-        }
-        Some(Self { quota, used })
+/// What all quotas leave. A walk over the jobs of namespaces that have one, and over their tasks; over nothing where none has.
+fn budgets(view: &View<'_>) -> BTreeMap<Arc<str>, Budget> {
+    let cell = view.cell;
+    let budget = |(name, quota): (&Arc<str>, &Quota)| (name.clone(), Budget { quota: *quota, used: Sum::default() });
+    let mut budgets: BTreeMap<Arc<str>, Budget> = cell.quotas().map(budget).collect();
+    if budgets.is_empty() {
+        return budgets;
     }
+    for job in cell.jobs() {
+        if let Some(budget) = budgets.get_mut(&job.shape.namespace) {
+            budget.used.join(&cell.use_of(job));
+        }
+    }
+    for ((id, group), ..) in view.in_flight.placed() {
+        let job = cell.job(id);
+        let budget = job.and_then(|job| budgets.get_mut(&job.shape.namespace));
+        let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
+        if let Some((budget, shape)) = budget.zip(shape) {
+            budget.used.add(&shape.resources, 1);
+        }
+    }
+    budgets
 }
 
 impl Ledger<'_> {
@@ -235,23 +245,37 @@ impl Ledger<'_> {
         self.view.cell.partitions().any(|(_, partition)| !partition.is_open_to(scheduler))
     }
 
-    /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. What the
-    /// plan stops is not given back yet here. The first question about a namespace with a quota is a walk over its tasks.
+    /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. The first
+    /// question is a walk over the jobs of all namespaces that have quotas.
     pub fn quota_shortage(&mut self, work: &Work) -> Option<Shortage> {
-        let Budget { quota, mut used } = (*self.budget(work))?;
+        let hold = self.view.cell.hold(work.job.id);
+        let Budget { quota, mut used } = *self.budget(&work.job)?;
         // The job's own hold is free room for it.
-        if let Some(hold) = self.view.cell.hold(work.job.id) {
+        if let Some(hold) = hold {
             used.take(&hold.resources, hold.machines.len());
         }
         quota.shortage(&used.total(), &work.shape().resources)
     }
 
-    fn budget(&mut self, work: &Work) -> &mut Option<Budget> {
-        let namespace = &work.job.shape.namespace;
-        if !self.budgets.contains_key(namespace) {
-            self.budgets.insert(namespace.clone(), Budget::of(&self.view, namespace));
+    /// Counts an allocation's quota as given back: for who stops or evicts it in the very plan that claims what comes instead. Its room
+    /// is not free before its receipt, and no more free in the ledger for this ([`Plan::take_over`](crate::Plan::take_over) may have it).
+    pub fn gives_back(&mut self, allocation: AllocationId) {
+        let cell = self.view.cell;
+        // What is leaving was given back before.
+        let Some(found) = cell.allocation(allocation).filter(|found| found.status.state.is_active()) else { return };
+        let Some(job) = cell.job(found.row.job()) else { return };
+        let resources = cell.resources_of(found.row);
+        if !self.given.insert(allocation) {
+            return;
         }
-        self.budgets.get_mut(namespace).expect("put there a line above")
+        if let Some(budget) = self.budget(job) {
+            budget.used.take(&resources, 1);
+        }
+    }
+
+    fn budget(&mut self, job: &Job) -> Option<&mut Budget> {
+        let view = &self.view;
+        self.budgets.get_or_insert_with(|| budgets(view)).get_mut(&job.shape.namespace)
     }
 
     /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
@@ -294,7 +318,7 @@ impl Ledger<'_> {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
-        if let Some(budget) = self.budget(work) {
+        if let Some(budget) = self.budget(&work.job) {
             budget.used.add(&work.shape().resources, 1);
         }
         if Special::is_needed_by(work.shape()) {

@@ -416,6 +416,8 @@ impl Stage {
 #[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod sharing_tests;

@@ -40,7 +40,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let ends = delta.ends.iter().map(|end| end.slot);
         let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
         // Quota comes back with the decision of an end, and room with the receipt.
-        let freed = freed || (cell.has_quotas() && leaves.clone().next().is_some());
+        let has_quota = |slot: u32| {
+            let job = cell.allocation_in(slot).and_then(|found| cell.job(found.row.job()));
+            job.is_some_and(|job| cell.quota(&job.shape.namespace).is_some())
+        };
+        let freed = freed || (self.hungry && cell.has_quotas() && leaves.clone().any(has_quota));
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
         let concerns = changed.any(|job| self.queue.contains(job));
         self.due |= concerns || (freed && self.hungry);

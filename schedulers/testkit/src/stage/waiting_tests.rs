@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 
+use super::quota_tests::quota;
 use super::tests::{FirstFit, OneByOne, job};
 use super::*;
 
@@ -157,40 +158,6 @@ fn a_job_whose_plan_is_none_says_so_and_is_tried_again() {
     assert!(why.contains("each task needs one machine; found 1 task and 2 machines"), "{why}");
     let dropped = stage.runtime(seat).counters().dropped;
     assert!((5..60).contains(&dropped), "tried again, and not in a tight loop: {dropped}");
-}
-
-fn quota(cpu_millis: u64) -> Command {
-    let limit = plenum_model::Quota { limits: [Some(cpu_millis), None, None, None, None, None, None, None] };
-    Command::SetQuota { namespace: "default".into(), limit: Some(limit) }
-}
-
-// The ledger knew nothing of quotas: what was over one was claimed and refused again and again, each time a line of the log.
-#[test]
-fn a_ledger_takes_no_more_than_the_quota_has_and_its_scheduler_is_asked_when_there_is_more() {
-    let mut stage = Stage::new();
-    stage.machine("m1", 8000, &[]);
-    stage.ask("operator", quota(3000));
-    stage.seat(FirstFit("green"));
-    let before = stage.submit(&job("before", "green", 1));
-    stage.settle();
-    let seat = stage.seat(FirstFit("blue"));
-    let (words, more) = (stage.submit(&job("words", "blue", 3)), stage.submit(&job("more", "blue", 1)));
-    stage.advance(10_000_000);
-    assert_eq!((stage.placed(before).len(), stage.placed(words).len(), stage.placed(more).len()), (1, 2, 0));
-    assert_eq!((stage.passed_over(words, 0), stage.passed_over(more, 0)), ("no room", "no room"));
-    let claimed = |stage: &Stage| {
-        let counters = stage.runtime(seat).counters();
-        (counters.claims_granted, counters.claims_other + counters.claims_conflict + counters.claims_misfit)
-    };
-    assert_eq!(claimed(&stage), (2, 0), "nothing was claimed that is refused");
-    // Another scheduler's task is told to stop: its quota is free with that, and its room is there.
-    stage.ask("operator", Command::StopJob(before));
-    stage.advance(100_000);
-    assert_eq!((stage.placed(words).len(), stage.placed(more).len()), (3, 0));
-    stage.ask("operator", quota(4000));
-    stage.advance(100_000);
-    assert_eq!((stage.placed(words).len(), stage.placed(more).len()), (3, 1));
-    assert_eq!(claimed(&stage), (4, 0));
 }
 
 #[test]
