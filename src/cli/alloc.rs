@@ -8,7 +8,7 @@ use plenum_proto::v1::{
 use super::{
     Context,
     args::Alloc,
-    history,
+    gaps, history,
     job::{list_request, tell_change},
     target,
     watch::{self, Listed},
@@ -48,12 +48,17 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
             let request = LogsRequest { allocation, stderr, follow, tail_lines, only_new: tail == Some(0) };
             let mut chunks = connection.jobs().logs(request).await?.into_inner();
+            let mut lines = gaps::Lines::default();
             while let Some(chunk) = chunks.message().await? {
+                let (ends, data) = lines.of(&chunk);
+                if ends {
+                    output::print_bytes(b"\n")?;
+                }
                 // On standard error, as it is nothing that the task printed.
                 if chunk.skipped > 0 {
-                    output::tell(&skipped_words(chunk.skipped));
+                    output::tell(&gaps::skipped_words(chunk.skipped));
                 }
-                output::print_bytes(&chunk.data)?;
+                output::print_bytes(data)?;
             }
             Ok(())
         }
@@ -63,12 +68,6 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             tell_change(context, &answer, &id, "stopping", "is leaving or has ended already")
         }
     }
-}
-
-/// What people are told of a gap in a log.
-fn skipped_words(bytes: u64) -> String {
-    let bytes = if bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") };
-    format!("skipped {bytes}: printed faster than it was read, and not kept any more")
 }
 
 /// One allocation, with its story if that is asked for.
@@ -129,11 +128,5 @@ mod tests {
             let failed = block_on(run(&context, command)).and_then(|failed| failed);
             assert_eq!(failed.map_err(|failure| failure.exit), Err(EXIT_USAGE));
         }
-    }
-
-    #[test]
-    fn a_gap_in_a_log_has_a_size() {
-        assert_eq!(skipped_words(1), "skipped 1 byte: printed faster than it was read, and not kept any more");
-        assert!(skipped_words(76).starts_with("skipped 76 bytes: "));
     }
 }

@@ -6,6 +6,7 @@ mod at;
 mod conflicts;
 mod drain;
 mod explain;
+mod gaps;
 mod govern;
 mod history;
 mod job;

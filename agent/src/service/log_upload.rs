@@ -159,7 +159,12 @@ async fn send(
         return nothing_kept();
     }
     let asked_at = Instant::now();
-    let mut offset = if asked.only_new { there.end } else { there.start };
+    let mut offset = match (asked.only_new, lines) {
+        (true, _) => there.end,
+        // All of it: that the beginning is not kept any more is told as any other gap.
+        (false, 0) => 0,
+        (false, _) => there.start,
+    };
     // Who doesn't follow gets what is there now: a loud task prints faster than anybody reads.
     let until = if asked.follow { u64::MAX } else { there.end };
     loop {
@@ -172,10 +177,10 @@ async fn send(
         let from = root.clone();
         let most = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
         let (data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
-        // What was rotated away before it was read.
-        let skipped = next.saturating_sub(offset.saturating_add(data.len() as u64));
+        // What was rotated away before it was read, of what was asked for.
+        let skipped = next.min(until).saturating_sub(offset.saturating_add(data.len() as u64));
         // What comes next is told with what was skipped before it: a file may be there before its first line. Behind the last line it is told by itself.
-        if !data.is_empty() || (skipped > 0 && ended) {
+        if !data.is_empty() || (skipped > 0 && (ended || !asked.follow)) {
             offset = next;
             let chunk =
                 v1::SendLogsRequest { request: asked.request, data: data.into(), skipped, ..Default::default() };
@@ -207,6 +212,37 @@ mod tests {
     use std::{fs, io::Write};
 
     use super::*;
+
+    // Who read of a loud task without following it was not told that the beginning was gone.
+    #[tokio::test]
+    async fn who_reads_what_is_kept_hears_that_the_beginning_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let root = directory.allocation(allocation).root().to_owned();
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("stdout-100.log"), "7\n8\n").unwrap();
+        let asked = v1::LogsAsked { allocation: allocation.to_bits(), ..Default::default() };
+        let read = async |asked: v1::LogsAsked| {
+            let (chunks, mut sent) = mpsc::channel(8);
+            let (_standing, watched) = watch::channel(Standing::Held);
+            send(&directory, &asked, &chunks, &watched).await.unwrap();
+            drop(chunks);
+            let mut received = Vec::new();
+            while let Some(chunk) = sent.recv().await {
+                received.push((chunk.skipped, chunk.data));
+            }
+            received
+        };
+        let first = (0, "".into());
+        assert_eq!(read(asked).await, [first.clone(), (100, "7\n8\n".into())]);
+        // Who wants the last lines has them.
+        assert_eq!(read(v1::LogsAsked { tail_lines: 1, ..asked }).await, [first.clone(), (0, "8\n".into())]);
+        // It was all rotated away, and the next file is still empty.
+        fs::remove_file(root.join("stdout-100.log")).unwrap();
+        fs::write(root.join("stdout-200.log"), "").unwrap();
+        assert_eq!(read(asked).await, [first, (200, "".into())]);
+    }
 
     // Who asked a task that prints without end for its last two lines got hundreds of megabytes.
     #[tokio::test]
@@ -299,6 +335,6 @@ mod tests {
         }
         sending.await.unwrap().unwrap();
         let last = (10, "".into());
-        assert_eq!(received, [(0, "one\n".into()), (76, "two\n".into()), (0, "three\n".into()), last]);
+        assert_eq!(received, [(20, "one\n".into()), (76, "two\n".into()), (0, "three\n".into()), last]);
     }
 }
