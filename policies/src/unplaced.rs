@@ -132,7 +132,7 @@ impl fmt::Display for Unplaced {
         }
         for (resource, lack) in &self.lacks {
             let lacks = agreeing(lack.machines.into(), "lacks", "lack");
-            let (name, least) = (resource.name_in(&self.custom_resources), resource.amount(lack.short_by_least));
+            let (name, least) = (resource.name_in(&self.custom_resources), resource.lack(lack.short_by_least));
             parts.push(format!("{} {lacks} {name} by at least {least}", lack.machines));
         }
         let told = [

@@ -66,12 +66,15 @@ impl Resource {
         }
     }
 
-    /// So much of it, given in its unit, as people write it: `500m`, `1.5GiB`, `3`.
+    /// So much of it that is missing, given in its unit, as people write it: `500m`, `1.5GiB`, `3`. Rounded up: who adds that has enough.
     #[must_use]
-    pub fn amount(self, amount: u64) -> String {
+    pub fn lack(self, amount: u64) -> String {
         match self {
             Self::CpuMillis => format!("{amount}m"),
-            Self::MemoryBytes | Self::DiskBytes => bytes(amount),
+            Self::MemoryBytes | Self::DiskBytes => {
+                let (size, unit) = unit_of(amount);
+                in_tenths((u128::from(amount) * 10).div_ceil(size.into()), unit)
+            }
             Self::Custom(_) => amount.to_string(),
         }
     }
@@ -80,16 +83,23 @@ impl Resource {
 /// Bytes in the greatest unit of which there is at least one; with one decimal, rounded down, where it is not whole.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut unit = 0;
-    while unit + 1 < units.len() && bytes >= 1 << (10 * (unit + 1)) {
-        unit += 1;
+    let (size, unit) = unit_of(bytes);
+    in_tenths(u128::from(bytes) * 10 / u128::from(size), unit)
+}
+
+fn in_tenths(tenths: u128, unit: &str) -> String {
+    match tenths % 10 {
+        0 => format!("{}{unit}", tenths / 10),
+        rest => format!("{}.{rest}{unit}", tenths / 10),
     }
-    let size = 1_u64 << (10 * unit);
-    match u128::from(bytes % size) * 10 / u128::from(size) {
-        0 => format!("{}{}", bytes / size, units[unit]),
-        tenths => format!("{}.{tenths}{}", bytes / size, units[unit]),
-    }
+}
+
+/// The greatest unit of which there is at least one: its bytes, and its name.
+fn unit_of(bytes: u64) -> (u64, &'static str) {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].into_iter().enumerate();
+    let fitting =
+        units.map(|(power, name)| (1_u64 << (10 * power), name)).take_while(|(size, _)| *size <= bytes.max(1));
+    fitting.last().unwrap_or((1, "B"))
 }
 
 impl fmt::Display for Resource {
@@ -313,7 +323,7 @@ impl Shortage {
     /// Such as `cpu by 500m`, with the cell's names of its own resources.
     #[must_use]
     pub fn words_in(&self, custom_resources: &[Arc<str>]) -> String {
-        format!("{} by {}", self.resource.name_in(custom_resources), self.resource.amount(self.short_by))
+        format!("{} by {}", self.resource.name_in(custom_resources), self.resource.lack(self.short_by))
     }
 }
 
@@ -329,7 +339,12 @@ mod tests {
         assert_eq!(told(Resource::CpuMillis, 2000), "cpu by 2000m");
         assert_eq!(told(Resource::MemoryBytes, 3 << 29), "memory by 1.5GiB");
         assert_eq!(told(Resource::DiskBytes, 1023), "disk by 1023B");
-        assert_eq!(told(Resource::MemoryBytes, u64::MAX), "memory by 16383.9PiB");
+        // Who was short by 1.59 GiB and added what was told was still short.
+        assert_eq!(told(Resource::MemoryBytes, 1_707_249_500), "memory by 1.6GiB");
+        assert_eq!(told(Resource::MemoryBytes, (1 << 30) + 1), "memory by 1.1GiB");
+        assert_eq!(told(Resource::MemoryBytes, (2 << 30) - 1), "memory by 2GiB");
+        assert_eq!(told(Resource::MemoryBytes, u64::MAX), "memory by 16384PiB");
+        assert_eq!((bytes(1_707_249_500), bytes(0), bytes(1024)), ("1.5GiB".into(), "0B".into(), "1KiB".into()));
         assert_eq!(
             (told(Resource::Custom(0), 3), told(Resource::Custom(1), 3)),
             ("seats by 3".into(), "custom_2 by 3".into())
