@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, JobKind, NotWanted, Sum, TaskState, group_is_wanted};
+use plenum_model::{Cell, GroupShape, Job, JobKind, NotWanted, Resources, Sum, TaskState, group_is_wanted};
 use plenum_proto::v1;
 
 use super::govern::used_by_namespace;
@@ -51,7 +51,7 @@ impl<'a> Reasons<'a> {
                     format!("group {before} is not done")
                 }
                 Err(not_wanted) => not_wanted.to_string(),
-                Ok(()) => self.governed(job, shape).unwrap_or_else(|| match self.present {
+                Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
                     Some(shared) => scheduler_says(shared, self.cell, job, position),
                     None => format!("scheduler {} had not placed them", job.shape.scheduler),
                 }),
@@ -71,7 +71,7 @@ impl<'a> Reasons<'a> {
     }
 
     /// What operators laid down that stands in the way: no scheduler can do anything about that.
-    fn governed(&self, job: &Job, shape: &GroupShape) -> Option<String> {
+    fn governed(&self, job: &Job, position: u16, shape: &GroupShape) -> Option<String> {
         let (scheduler, namespace) = (&job.shape.scheduler, &job.shape.namespace);
         if self.cell.is_paused(scheduler) {
             return Some(format!(
@@ -80,9 +80,17 @@ impl<'a> Reasons<'a> {
         }
         let quota = self.cell.quota(namespace)?;
         let used = self.used.get_or_init(|| used_by_namespace(self.cell));
-        let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &shape.resources)?;
+        // A gang needs it for all that it starts with.
+        let at_once = self.cell.group(job, position).map_or(1, |row| shape.least_at_once(row)).max(1);
+        let mut wanted = Sum::default();
+        wanted.add(&shape.resources, at_once as usize);
+        let wanted = wanted.total();
+        let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &wanted)?;
         let short = short.words_in(&self.cell.identity().custom_resources);
-        Some(format!("the quota of {namespace} is short of {short} for one more"))
+        let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
+        let beyond = quota.shortage(&Resources::default(), &wanted);
+        let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
+        Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}"))
     }
 }
 

@@ -214,6 +214,32 @@ async fn a_job_that_waits_says_why() {
     panic!("the scheduler's note never showed");
 }
 
+// It said that it was short of a core for one more, or nothing but that it had been refused.
+#[tokio::test]
+async fn a_gang_that_its_quota_can_never_have_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut gang = job("gang", 4);
+    let group = &mut gang.shape.as_mut().unwrap().groups[0];
+    group.min = 3;
+    group.resources = Some(v1::Resources { cpu_millis: 500, ..Default::default() });
+    submit(&channel, gang).await;
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let mut reason = async |cpu_millis| {
+        let limit = Some(v1::Quota { cpu_millis: Some(cpu_millis), ..Default::default() });
+        govern.set_quota(v1::SetQuota { namespace: "default".to_owned(), limit }).await.unwrap();
+        let get = v1::GetJobRequest { namespace: String::new(), name: "gang".into(), at: None };
+        let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+        jobs.get(get).await.unwrap().into_inner().job.unwrap().waiting_reason
+    };
+    let never = "work: 4 waiting: the quota of default is short of cpu by 500m for the 3 that it starts with, \
+                 which is more than it has in all";
+    assert_eq!(reason(1000).await, never);
+    assert_eq!(reason(1500).await, "work: 4 waiting: no scheduler batch is connected; start one");
+    server.shutdown().await.unwrap();
+}
+
 // The totals were counted in a table that had no place for what is being evicted: the whole status was empty meanwhile.
 #[tokio::test]
 async fn what_is_being_evicted_is_counted_and_listed_as_stopping() {
