@@ -14,10 +14,10 @@ use plenum_sdk::{Client, RunError, code_of, tonic::Status, words};
 const NAME: &str = "cron";
 
 /// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The newest instant for which a job is due, if it was not launched for that yet: a multiple of its period, in microseconds since 1970.
-/// Those that were missed before it, as while nobody was there to launch, are left out.
+/// The newest instant for which a job is due, if it was not launched for that yet: a multiple of its period, such as `every = "30s"`, in microseconds
+/// since 1970; `None` of a job that names none. Those that were missed before it, as while nobody was there to launch, are left out.
 fn due(job: &JobView, now_micros: i64) -> Option<i64> {
     let shape = job.shape.as_ref().filter(|shape| shape.kind() == JobKind::Recurring)?;
     let seconds: i64 = shape.options.get("every")?.strip_suffix('s')?.parse().ok().filter(|seconds| *seconds > 0)?;
@@ -30,10 +30,13 @@ fn due(job: &JobView, now_micros: i64) -> Option<i64> {
 /// Launches what is due in the cell now.
 async fn launch_all(client: &Client) -> Result<(), Status> {
     let request = ListRequest { filter: format!("scheduler={NAME},state=waiting"), ..ListRequest::default() };
-    let jobs = client.jobs().list(request).await?.into_inner().jobs;
+    let listed = client.jobs().list(request).await?.into_inner();
+    if listed.truncated {
+        eprintln!("there are more jobs of {NAME} than a listing has: those beyond it are not launched");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    for job in jobs {
+    for job in listed.jobs {
         let Some((instant, shape)) = due(&job, now).zip(job.shape.as_ref()) else { continue };
         let (namespace, name) = (shape.namespace.clone(), shape.name.clone());
         let request = LaunchRequest { namespace, name, instant_micros: Some(instant) };
@@ -43,9 +46,10 @@ async fn launch_all(client: &Client) -> Result<(), Status> {
                 let answer = answer.into_inner();
                 println!("{} {}", if answer.changed { "launched" } else { "found" }, answer.name);
             }
-            // Launched for a later instant meanwhile, or stopped.
-            Err(status) if matches!(code_of(&status), "INSTANT_PASSED" | "JOB_OVER" | "NO_SUCH_JOB") => {}
-            Err(status) => return Err(status),
+            // The connection broke.
+            Err(status) if code_of(&status).is_empty() => return Err(status),
+            // This job can't be launched now: it was stopped meanwhile, is scaled to no tasks, or its scheduler is paused. The others can.
+            Err(status) => eprintln!("{}: {}", code_of(&status), words(&status)),
         }
     }
     Ok(())

@@ -47,7 +47,8 @@ complete() {
 }
 
 "$plenum" scheduler batch >"$folder/batch.log" 2>&1 &
-others=$!
+batch=$!
+others=$batch
 "$plenum" job run examples/cron/job.toml
 cron="$(dirname "$plenum")/examples/cron"
 "$cron" &
@@ -57,7 +58,7 @@ complete 1
 echo "killed"
 kill -9 "$first"
 "$cron" &
-others="$others $!"
+others="$batch $!"
 "$cron" &
 others="$others $!"
 complete 3
