@@ -26,13 +26,18 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
     time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
 }
 
-/// An instant, as microseconds since 1970: a time, or how long ago: `2026-11-20T08:00:00Z`, `-10m`.
+/// An instant, as microseconds since 1970: a time, or how long ago, in whole seconds: `2026-11-20T08:00:00Z`, `-10m`.
 ///
 /// # Errors
 /// Says what was expected.
 pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
     let expected = || "expected a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago".to_owned();
-    time_micros(text).ok_or_else(expected)
+    let micros = time_micros(text).ok_or_else(expected)?;
+    if micros < 0 {
+        return Err(format!("{text} is before 1970, where instants begin"));
+    }
+    // Asked for again at once, it is the same instant.
+    Ok(if text.starts_with('-') { micros - micros % 1_000_000 } else { micros })
 }
 
 fn time_micros(text: &str) -> Option<i64> {
@@ -70,7 +75,8 @@ mod tests {
     #[test]
     fn an_instant_is_a_time_and_no_revision() {
         assert_eq!(parse_instant("1970-01-01T00:00:01.5Z"), Ok(1_500_000));
-        assert!(parse_instant("-10m").is_ok_and(|instant| instant > 0));
+        assert!(parse_instant("-10m").is_ok_and(|instant| instant > 0 && instant % 1_000_000 == 0));
+        assert!(parse_instant("1969-12-31T23:59:59Z").unwrap_err().contains("before 1970"));
         assert!(parse_instant("42").unwrap_err().starts_with("expected a time such as"));
         assert!(parse_instant("").is_err() && parse_instant("-").is_err());
     }

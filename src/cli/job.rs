@@ -81,6 +81,11 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
     warn_unattended(&connection, &shape).await;
     if wait {
+        if shape.kind() == JobKind::Recurring {
+            let what =
+                format!("job {} was submitted, and has no end to wait for: it waits for ever to be launched", job.name);
+            return Err(Failure::usage(what).with_hint(format!("launch from it with `plenum job launch {}`", job.name)));
+        }
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
             output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
         }
@@ -105,7 +110,7 @@ async fn warn_unattended(connection: &Connection, shape: &JobShape) {
     let request = ListRequest { namespace: String::new(), at: None, limit: 1, filter };
     let Ok(answer) = connection.inspect().list_sessions(request).await else { return };
     if answer.into_inner().sessions.is_empty() {
-        output::tell(&unattended(scheduler));
+        output::tell(&unattended(shape));
     }
 }
 
@@ -115,13 +120,20 @@ fn placed_by(shape: &JobShape) -> &str {
     launched.unwrap_or(&shape.scheduler)
 }
 
-fn unattended(scheduler: &str) -> String {
+fn unattended(shape: &JobShape) -> String {
+    let scheduler = placed_by(shape);
     let what = if plenum_schedulers::NAMES.contains(&scheduler) {
         format!("start it with `plenum scheduler {scheduler}`")
     } else {
         format!("built in: {}", plenum_schedulers::NAMES.join(", "))
     };
-    format!("warning: no scheduler named \"{scheduler}\" is connected; the job waits until one is ({what})")
+    let waits = match shape.kind() {
+        JobKind::Recurring => {
+            "what is launched from the job waits until one is, unless its option `launch.scheduler` names another"
+        }
+        _ => "the job waits until one is",
+    };
+    format!("warning: no scheduler named \"{scheduler}\" is connected; {waits} ({what})")
 }
 
 /// Waits for the end of the job that was submitted at revision `since`, and exits with its result.
@@ -418,10 +430,21 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_scheduler_is_told_what_to_do() {
+        let of = |scheduler: &str, kind: JobKind, option: &[(&str, &str)]| {
+            let options = option.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            unattended(&JobShape { scheduler: scheduler.into(), kind: kind.into(), options, ..JobShape::default() })
+        };
         assert_eq!(
-            unattended("gang"),
+            of("gang", JobKind::ToCompletion, &[]),
             "warning: no scheduler named \"gang\" is connected; the job waits until one is (built in: batch, service)"
         );
-        assert!(unattended("batch").ends_with("(start it with `plenum scheduler batch`)"));
+        assert!(of("batch", JobKind::Forever, &[]).ends_with("(start it with `plenum scheduler batch`)"));
+        let launched = of("cron", JobKind::Recurring, &[]);
+        assert!(
+            launched.contains("\"cron\" is connected; what is launched from the job waits until one is"),
+            "{launched}"
+        );
+        let named = of("cron", JobKind::Recurring, &[("launch.scheduler", "batch")]);
+        assert!(named.contains("no scheduler named \"batch\""), "{named}");
     }
 }

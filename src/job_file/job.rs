@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use plenum_model::RECURRING_NAME_BYTES_MAX;
 use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
 use prost::Message;
 
@@ -54,6 +55,14 @@ pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
     let scheduler = faults.note(needed("scheduler", "scheduler = \"batch\"")).unwrap_or_default();
     let namespace = faults.note(fields.name("namespace")).flatten();
     let kind = faults.note(kind(&fields, scheduler)).unwrap_or(JobKind::ToCompletion);
+    if kind == JobKind::Recurring && name.len() > RECURRING_NAME_BYTES_MAX {
+        let at = fields.node("name").map_or_else(|| fields.at(), |node| node.at.clone());
+        let found = name.len();
+        let what = format!(
+            "`name` has {found} bytes; expected at most {RECURRING_NAME_BYTES_MAX} of a recurring job, so that the names of launched jobs fit"
+        );
+        faults.add(Fault::value(at, what));
+    }
     let same_machine = faults.note(fields.boolean("same_machine")).flatten().unwrap_or(false);
     let mut job = Job {
         spec: JobSpec {

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Job, JobChange, JobId, JobKind, JobShape, LogTime, Rejection, RejectionCode, is_name};
+use plenum_model::{
+    Job, JobChange, JobId, JobKind, JobShape, LogTime, RECURRING_NAME_BYTES_MAX, Rejection, RejectionCode, is_name,
+};
 
 use crate::jobs::groups_of;
 use crate::{Core, Handled, Verdict, accepted};
 
 /// The option of a recurring job that says who places what is launched from it; the job's own scheduler, if it does not say.
 const SCHEDULER_OPTION: &str = "launch.scheduler";
-
-/// Bytes that a child's name is longer than its parent's: a dash, and the digits of an instant.
-const SUFFIX_BYTES_MAX: usize = 1 + 19;
-
-/// Most bytes of a recurring job's name, so that its children's names fit.
-const NAME_BYTES_MAX: usize = 63 - SUFFIX_BYTES_MAX;
 
 impl Core {
     /// Creates the child of a recurring job for an instant. Who asks again, such as after an answer that was lost, is told of the same child.
@@ -101,10 +97,10 @@ pub(crate) fn check_recurring(shape: &JobShape) -> Result<(), Rejection> {
     if shape.kind != JobKind::Recurring {
         return Ok(());
     }
-    if shape.name.len() > NAME_BYTES_MAX {
+    if shape.name.len() > RECURRING_NAME_BYTES_MAX {
         let found = shape.name.len();
         let message = format!(
-            "name: expected at most {NAME_BYTES_MAX} bytes, so that the names of launched jobs fit, found {found}"
+            "name: expected at most {RECURRING_NAME_BYTES_MAX} bytes, so that the names of launched jobs fit, found {found}"
         );
         return Err(Rejection::new(RejectionCode::InvalidRequest, message));
     }

@@ -17,6 +17,9 @@ pub enum JobKind {
     Recurring,
 }
 
+/// Most bytes of a recurring job's name, so that the names of what is launched from it fit: a dash, and the digits of an instant, come behind it.
+pub const RECURRING_NAME_BYTES_MAX: usize = 63 - (1 + 19);
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum JobState {

@@ -1,5 +1,7 @@
 //! Calls of the API beside a session: for programs that submit, launch and look.
 
+use std::time::Duration;
+
 use plenum_proto::error::CODE_KEY;
 use plenum_proto::v1;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -13,9 +15,13 @@ use crate::address::{self, RunError};
 /// Largest answer that is taken: a listing may be long.
 const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 
+/// How long an answer may take to begin. The largest listings take seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Talks to a cell. Connects when it is first used, and again when a connection broke; clones share one connection.
 ///
-/// A call fails while the cell is away (`UNAVAILABLE`). Submitting, and launching for an instant, may be repeated with no other effect: do that.
+/// A call fails while the cell is away, or when no answer begins within a minute. Launching for an instant may be repeated with no other effect, and so may
+/// submitting while the job is not over: one that is over runs again.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Signed,
@@ -38,12 +44,13 @@ impl Client {
     /// Of the cell at an address such as `http://127.0.0.1:7070`, as a principal such as `scheduler/cron`, which may launch from jobs of that scheduler,
     /// or `user/ann`, who may submit. An empty one is `local`, which may do everything, over loopback.
     ///
-    /// To be made within a runtime of tokio.
+    /// # Panics
+    /// Outside of a runtime of tokio.
     ///
     /// # Errors
     /// When there can never be a cell at the address, or such a principal.
     pub fn new(address: &str, principal: &str) -> Result<Self, RunError> {
-        let channel = address::endpoint(address)?.timeout(address::CALL_TIMEOUT).connect_lazy();
+        let channel = address::endpoint(address)?.timeout(ANSWER_TIMEOUT).connect_lazy();
         let signature = Signature(address::principal(principal)?);
         Ok(Self { channel: InterceptedService::new(channel, signature) })
     }

@@ -215,7 +215,7 @@ struct Budget {
     used: Sum,
 }
 
-/// What all quotas leave. A walk over the jobs of namespaces that have one, and over their tasks; over nothing where none has.
+/// All quotas, with what is used of them. A walk over the jobs of namespaces that have one, and over their tasks; over nothing where none has.
 fn budgets(view: &View<'_>) -> BTreeMap<Arc<str>, Budget> {
     let cell = view.cell;
     let budget = |(name, quota): (&Arc<str>, &Quota)| (name.clone(), Budget { quota: *quota, used: Sum::default() });

@@ -54,12 +54,12 @@ pub(crate) enum Job {
         #[arg(value_name = "NAME|FILE")]
         job: String,
     },
-    /// Launches a recurring job for an instant: each at most once, and in order
+    /// Launches a recurring job, now, under the name of an instant: each at most once, and in order
     Launch {
         /// The recurring job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
-        /// The instant, such as 2026-11-20T08:00:00Z or -10m [default: now]
+        /// The instant that it is launched for, such as 2026-11-20T08:00:00Z or -10m [default: this second]; it starts at once, and none before it is launched any more
         #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_hyphen_values = true)]
         at: Option<i64>,
     },

@@ -54,7 +54,12 @@ fn recurring(random: &mut Random, name: &str, cpu: i64, lost_after_micros: i64) 
     if let Some(shape) = &mut spec.shape {
         shape.kind = v1::JobKind::Recurring.into();
         let places = if random.chance(500) { "batch" } else { rival::NAME };
-        shape.options.insert("launch.scheduler".into(), places.into());
+        // The job's own scheduler places what is launched, unless the option names another one. No draw of its own: seeds stay what they are.
+        if each % 2 == 0 {
+            shape.options.insert("launch.scheduler".into(), places.into());
+        } else {
+            shape.scheduler = places.into();
+        }
         shape.groups.iter_mut().for_each(|group| group.lost_after_micros = lost_after_micros);
     }
     for body in spec.body.iter_mut().flat_map(|body| &mut body.groups) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -19,6 +19,7 @@ use super::story::{self, Hero};
 use super::waiting::Reasons;
 use super::{allocations, principal};
 use crate::agents::{NoLogs, Reading};
+use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
 
@@ -81,7 +82,7 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             "name" => Some(job.shape.name.to_string()),
             "namespace" => Some(job.shape.namespace.to_string()),
             "scheduler" => Some(job.shape.scheduler.to_string()),
-            "state" => Some(listing::job_word(v1::JobState::from(job.state).into()).to_owned()),
+            "state" => Some(job.state.word().to_owned()),
             _ => Some(job.shape.priority.to_string()),
         });
         if !passes {
@@ -195,13 +196,19 @@ impl v1::jobs_server::Jobs for JobsService {
         principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
         let now = self.shared.clock.now().micros;
         let instant_micros = wire.instant_micros.unwrap_or_else(|| now - now.rem_euclid(1_000_000));
-        let latest = now.saturating_add(AHEAD_MICROS_MAX);
-        if instant_micros > latest {
+        // One that was launched is answered, however far ahead it is.
+        let latest = now.saturating_add(AHEAD_MICROS_MAX).max(job.last_instant_micros.unwrap_or(0));
+        if !(0..=latest).contains(&instant_micros) {
             let message = format!(
-                "instant_micros: expected at most {latest} µs, an hour from now, as no earlier instant is launched after it; \
-                 found {instant_micros} µs"
+                "instant_micros: expected 0 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier instant is \
+                 launched after it; found {instant_micros} µs"
             );
             return Err(Failure::invalid(message).into());
+        }
+        // Who pauses a framework wants it to launch nothing.
+        if principal.role() == Role::Scheduler && cell.is_paused(&job.shape.scheduler) {
+            let message = format!("the scheduler {} is paused by an operator", job.shape.scheduler);
+            return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
         }
         let command = Command::Launch { parent: job.id, instant_micros };
         let asked = Shared::request(principal.text(), job.shape.namespace.clone(), command);

@@ -254,8 +254,7 @@ impl<'a> Teller<'a> {
                 self.submitted_after = (!first).then(|| logged.entry.revision.saturating_sub(1));
             }
             JobChange::State { id, state, reason } if *id == job.id => {
-                let word = listing::job_word(v1::JobState::from(*state).into());
-                self.push(logged, word, reason.to_string())?;
+                self.push(logged, state.word(), reason.to_string())?;
             }
             JobChange::Group { row, count, .. } => {
                 let position = row.checked_sub(job.group_base).and_then(|at| usize::try_from(at).ok());

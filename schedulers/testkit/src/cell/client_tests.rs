@@ -24,6 +24,13 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     }
     assert_eq!(changed, [true, false]);
 
+    // One that is over is no repetition: it runs again.
+    let once = || v1::SubmitRequest { spec: Some(JobBuilder::new("once", "batch").group("main", 1, 1000).spec()) };
+    assert_eq!(owner.jobs().submit(once()).await.unwrap().into_inner().version, 1);
+    owner.jobs().stop(v1::StopRequest { name: "once".into(), ..Default::default() }).await.unwrap();
+    let again = owner.jobs().submit(once()).await.unwrap().into_inner();
+    assert_eq!((again.version, again.changed), (2, true));
+
     let launch = |instant_micros| v1::LaunchRequest {
         namespace: "default".into(),
         name: "nightly".into(),
@@ -43,9 +50,17 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     assert_eq!((again.name, again.job, again.changed), (first.name, first.job, false));
     let late = cron.jobs().launch(launch(59_000_000)).await.unwrap_err();
     assert_eq!(code_of(&late), "INSTANT_PASSED");
-    assert_eq!(cell.job("nightly").await.last_instant_micros, Some(60_000_000));
+    assert_eq!(cell.job("nightly").await.last_instant_micros, Some(60_000_000), "it was not launched again");
     let child = cell.job("nightly-60").await;
     assert_eq!((&*child.parent, child.shape.unwrap().scheduler), ("nightly", "cron".to_owned()));
+    let pause = |paused| v1::PauseScheduler { scheduler: "cron".into(), paused };
+    let operator = Client::new(cell.address(), "operator/op").unwrap();
+    operator.govern().pause_scheduler(pause(true)).await.unwrap();
+    let paused = cron.jobs().launch(launch(90_000_000)).await.unwrap_err();
+    assert_eq!((paused.code(), code_of(&paused)), (tonic::Code::Unavailable, "SCHEDULER_PAUSED"));
+    assert!(owner.jobs().launch(launch(90_000_000)).await.is_ok(), "by hand it is launched");
+    operator.govern().pause_scheduler(pause(false)).await.unwrap();
+    assert!(cron.jobs().launch(launch(91_000_000)).await.is_ok());
     let other = Client::new(cell.address(), "scheduler/batch").unwrap();
     let denied = other.jobs().launch(launch(120_000_000)).await.unwrap_err();
     assert_eq!(code_of(&denied), "NOT_PERMITTED");

@@ -188,7 +188,7 @@ pub(super) const OTHERS: &[Situation] = &[
             job.kind = v1::JobKind::Recurring.into();
             job.options.insert("launch.scheduler".into(), "batch".into());
         });
-        let own = stage.job("batch", |job| job.kind = v1::JobKind::Recurring.into());
+        let own = stage.job("gang", |job| job.kind = v1::JobKind::Recurring.into());
         let plain = stage.job("batch", |_| {});
         let mut launch = |parent, instant_micros| stage.ask(Ask::Launch(v1::Launch { parent, instant_micros }));
         let first = launch(parent, 60_000_000);
@@ -197,7 +197,8 @@ pub(super) const OTHERS: &[Situation] = &[
         }
         let second = launch(parent, 120_000_000);
         let third = launch(own, 120_000_000);
-        for child in [first, second, third] {
+        stage.place("gang", third, &[slot, slot], &[0, 1]);
+        for child in [first, second] {
             stage.place("batch", child, &[slot, slot], &[0, 1]);
         }
         stage.place("cron", parent, &[slot], &[0]);
