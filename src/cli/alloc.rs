@@ -58,8 +58,9 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
                 if chunk.skipped > 0 {
                     output::tell(&gaps::skipped_words(chunk.skipped));
                 }
-                output::print_bytes(data)?;
+                output::print_bytes(&data)?;
             }
+            output::print_bytes(&lines.rest())?;
             Ok(())
         }
         Alloc::Stop { id } => {

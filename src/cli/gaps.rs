@@ -1,9 +1,11 @@
 //! A log that is printed by whole lines, also where some of it is not kept any more.
 
+use std::borrow::Cow;
+
 use plenum_proto::v1::LogChunk;
 
-/// How much is dropped behind a gap, at most, in search of the beginning of a line: what has none is printed as it comes.
-const DROPPED_MAX: usize = 64 << 10;
+/// How much is held back behind a gap, at most, in search of the beginning of a line: what has none is printed as it is.
+const HELD_MAX: usize = 64 << 10;
 
 /// What is printed of a log's chunks. Half of one line and half of another would be a line that nobody printed: so one that is cut off by a
 /// gap ends there, and behind the gap it goes on at the beginning of a line.
@@ -11,37 +13,49 @@ const DROPPED_MAX: usize = 64 << 10;
 pub(super) struct Lines {
     /// The last byte that was printed ended no line.
     within: bool,
-    /// So many bytes are dropped, unless a line begins before.
-    to_drop: usize,
+    /// What came behind a gap, as long as no line began.
+    held: Option<Vec<u8>>,
 }
 
 impl Lines {
     /// What goes out of a chunk: whether the line before it ends, and which bytes follow.
-    pub(super) fn of<'a>(&mut self, chunk: &'a LogChunk) -> (bool, &'a [u8]) {
-        let mut data = &chunk.data[..];
+    pub(super) fn of<'a>(&mut self, chunk: &'a LogChunk) -> (bool, Cow<'a, [u8]>) {
         let mut ends = false;
         if chunk.skipped > 0 {
             ends = std::mem::take(&mut self.within);
-            self.to_drop = DROPPED_MAX;
+            self.held = Some(Vec::new());
         }
-        if self.to_drop > 0 {
-            let line = data.iter().take(self.to_drop).position(|byte| *byte == b'\n').map(|end| end + 1);
-            let dropped = line.unwrap_or_else(|| self.to_drop.min(data.len()));
-            self.to_drop = if line.is_some() { 0 } else { self.to_drop - dropped };
-            data = &data[dropped..];
-        }
+        let data = match self.held.take() {
+            None => Cow::Borrowed(&chunk.data[..]),
+            Some(mut held) => {
+                if let Some(end) = chunk.data.iter().position(|byte| *byte == b'\n') {
+                    Cow::Borrowed(&chunk.data[end + 1..])
+                } else {
+                    held.extend_from_slice(&chunk.data);
+                    if held.len() <= HELD_MAX {
+                        self.held = Some(held);
+                        return (ends, Cow::Borrowed(&[]));
+                    }
+                    Cow::Owned(held)
+                }
+            }
+        };
         if let Some(last) = data.last() {
             self.within = *last != b'\n';
         }
         (ends, data)
     }
+
+    /// What is left when nothing more comes.
+    pub(super) fn rest(self) -> Vec<u8> {
+        self.held.unwrap_or_default()
+    }
 }
 
 /// What people are told of a gap.
 pub(super) fn skipped_words(bytes: u64) -> String {
-    let (bytes, they_are) =
-        if bytes == 1 { ("1 byte".to_owned(), "it is") } else { (format!("{bytes} bytes"), "they are") };
-    format!("skipped {bytes}, and the rest of a line: {they_are} not kept any more")
+    let bytes = if bytes == 1 { "1 byte that is".to_owned() } else { format!("{bytes} bytes that are") };
+    format!("skipped {bytes} not kept any more, and the rest of the line behind that")
 }
 
 #[cfg(test)]
@@ -55,8 +69,9 @@ mod tests {
             let chunk = LogChunk { data: data.as_bytes().to_vec().into(), skipped: *skipped };
             let (ends, data) = lines.of(&chunk);
             all.extend(ends.then_some(b'\n'));
-            all.extend(data);
+            all.extend_from_slice(&data);
         }
+        all.extend(lines.rest());
         String::from_utf8_lossy(&all).into_owned()
     }
 
@@ -69,18 +84,20 @@ mod tests {
         assert_eq!(printed(&[(0, "12"), (0, "34\n"), (0, "5")]), "1234\n5");
         assert_eq!(printed(&[(0, "1\n"), (7, "66"), (0, "2\n3"), (0, "\n")]), "1\n3\n", "a line may come in parts");
         assert_eq!(printed(&[(0, "1\n2"), (7, "")]), "1\n2\n");
+        assert_eq!(printed(&[(0, "1\n2"), (7, "3"), (7, "4\n5\n")]), "1\n2\n5\n", "what two gaps cut off is no line");
     }
 
+    // A task that draws a bar, and never ends a line, lost all that was kept of it, or 64 KiB.
     #[test]
     fn what_has_no_lines_is_printed_behind_a_gap_all_the_same() {
-        let endless = ".".repeat(DROPPED_MAX + 5);
-        assert_eq!(printed(&[(7, &endless), (0, "..")]), ".......");
-        assert_eq!(printed(&[(7, &endless[..DROPPED_MAX]), (0, "..\n.")]), "..\n.");
+        assert_eq!(printed(&[(7, "10%\r20%"), (0, "\r30%")]), "10%\r20%\r30%");
+        let endless = ".".repeat(HELD_MAX);
+        assert_eq!(printed(&[(7, &endless), (0, "!"), (0, "?\n")]), format!("{endless}!?\n"));
     }
 
     #[test]
     fn a_gap_in_a_log_has_a_size() {
-        assert_eq!(skipped_words(1), "skipped 1 byte, and the rest of a line: it is not kept any more");
-        assert!(skipped_words(76).starts_with("skipped 76 bytes, and the rest of a line"));
+        assert_eq!(skipped_words(1), "skipped 1 byte that is not kept any more, and the rest of the line behind that");
+        assert!(skipped_words(76).starts_with("skipped 76 bytes that are not kept any more"));
     }
 }

@@ -176,9 +176,12 @@ async fn send(
         };
         let from = root.clone();
         let most = usize::try_from(until.saturating_sub(offset)).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
-        let (data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
-        // What was rotated away before it was read, of what was asked for.
-        let skipped = next.min(until).saturating_sub(offset.saturating_add(data.len() as u64));
+        let (mut data, next) = read(move || logs::read_at(&from, stream, offset, most)).await.map_err(failed)?;
+        // What was rotated away before it was read, of what was asked for; what came after that was not.
+        let begin = next.saturating_sub(data.len() as u64);
+        let skipped = begin.min(until).saturating_sub(offset);
+        data.truncate(usize::try_from(until.saturating_sub(begin)).unwrap_or(usize::MAX));
+        let next = begin.saturating_add(data.len() as u64).min(until).max(offset);
         // What comes next is told with what was skipped before it: a file may be there before its first line. Behind the last line it is told by itself.
         if !data.is_empty() || (skipped > 0 && (ended || !asked.follow)) {
             offset = next;
@@ -238,6 +241,31 @@ mod tests {
         assert_eq!(read(asked).await, [first.clone(), (100, "7\n8\n".into())]);
         // Who wants the last lines has them.
         assert_eq!(read(v1::LogsAsked { tail_lines: 1, ..asked }).await, [first.clone(), (0, "8\n".into())]);
+        // It is all rotated away while it is read: what comes after it was not asked for.
+        let (chunks, mut sent) = mpsc::channel(1);
+        let (_standing, watched) = watch::channel(Standing::Held);
+        let long = "7\n".repeat(4 * CHUNK_BYTES_MAX);
+        fs::write(root.join("stdout-100.log"), &long).unwrap();
+        let sending = tokio::spawn({
+            let directory = directory.clone();
+            async move { send(&directory, &asked, &chunks, &watched).await }
+        });
+        let greeting = sent.recv().await.unwrap();
+        assert!(greeting.data.is_empty());
+        let (mut told, mut got) = (0, Vec::new());
+        let first_part = sent.recv().await.unwrap();
+        fs::write(root.join("stdout-90000000.log"), "8\n").unwrap();
+        fs::remove_file(root.join("stdout-100.log")).unwrap();
+        let mut chunk = Some(first_part);
+        while let Some(part) = chunk {
+            told += part.skipped;
+            got.extend_from_slice(&part.data);
+            chunk = sent.recv().await;
+        }
+        sending.await.unwrap().unwrap();
+        assert!(!got.contains(&b'8') && got.len() < long.len(), "{} bytes", got.len());
+        assert_eq!(told + got.len() as u64, 100 + long.len() as u64);
+        fs::rename(root.join("stdout-90000000.log"), root.join("stdout-100.log")).unwrap();
         // It was all rotated away, and the next file is still empty.
         fs::remove_file(root.join("stdout-100.log")).unwrap();
         fs::write(root.join("stdout-200.log"), "").unwrap();
