@@ -1,5 +1,6 @@
 //! The thin part: a connection, a clock, a timer. Decides nothing.
 
+use std::error::Error;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
@@ -243,7 +244,8 @@ impl<S: Scheduler> Shell<S> {
 fn disconnected(status: &Status) -> Input {
     let code = status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("").to_owned();
     let reason = match status.code() {
-        // The word for it says no more.
+        // What the transport makes of a connection that broke, and the word for one that there is not, say no more.
+        _ if status.source().is_some() => words(status),
         Code::Unavailable => words(status),
         code => format!("{code}: {}", status.message()),
     };

@@ -215,14 +215,11 @@ struct Budget {
     used: Sum,
 }
 
-/// All quotas, with what is used of them. A walk over the jobs of namespaces that have one, and over their tasks; over nothing where none has.
+/// All quotas, with what is used of them. A walk over all jobs, and over the tasks of those whose namespaces have one.
 fn budgets(view: &View<'_>) -> BTreeMap<Arc<str>, Budget> {
     let cell = view.cell;
     let budget = |(name, quota): (&Arc<str>, &Quota)| (name.clone(), Budget { quota: *quota, used: Sum::default() });
     let mut budgets: BTreeMap<Arc<str>, Budget> = cell.quotas().map(budget).collect();
-    if budgets.is_empty() {
-        return budgets;
-    }
     for job in cell.jobs() {
         if let Some(budget) = budgets.get_mut(&job.shape.namespace) {
             budget.used.join(&cell.use_of(job));
@@ -246,7 +243,7 @@ impl Ledger<'_> {
     }
 
     /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. The first
-    /// question is a walk over the jobs of all namespaces that have quotas.
+    /// question about a namespace with a quota is a walk over all jobs, and over the tasks of those whose namespaces have one.
     pub fn quota_shortage(&mut self, work: &Work) -> Option<Shortage> {
         let hold = self.view.cell.hold(work.job.id);
         let Budget { quota, mut used } = *self.budget(&work.job)?;
@@ -274,6 +271,8 @@ impl Ledger<'_> {
     }
 
     fn budget(&mut self, job: &Job) -> Option<&mut Budget> {
+        // Who has no quota pays for nobody's.
+        self.view.cell.quota(&job.shape.namespace)?;
         let view = &self.view;
         self.budgets.get_or_insert_with(|| budgets(view)).get_mut(&job.shape.namespace)
     }

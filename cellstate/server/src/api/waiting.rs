@@ -85,7 +85,12 @@ impl<'a> Reasons<'a> {
         let mut wanted = Sum::default();
         wanted.add(&shape.resources, at_once as usize);
         let wanted = wanted.total();
-        let short = quota.shortage(&used.get(namespace).map(Sum::total).unwrap_or_default(), &wanted)?;
+        let mut used = used.get(namespace).copied().unwrap_or_default();
+        // The job's own hold is free room for it.
+        if let Some(hold) = self.cell.hold(job.id) {
+            used.take(&hold.resources, hold.machines.len());
+        }
+        let short = quota.shortage(&used.total(), &wanted)?;
         let short = short.words_in(&self.cell.identity().custom_resources);
         let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
         let beyond = quota.shortage(&Resources::default(), &wanted);

@@ -58,6 +58,8 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     operator.govern().pause_scheduler(pause(true)).await.unwrap();
     let paused = cron.jobs().launch(launch(90_000_000)).await.unwrap_err();
     assert_eq!((paused.code(), code_of(&paused)), (tonic::Code::Unavailable, "SCHEDULER_PAUSED"));
+    let known = cron.jobs().launch(launch(60_000_000)).await.unwrap().into_inner();
+    assert_eq!((known.name.as_str(), known.changed), ("nightly-60", false), "what was launched is answered");
     assert!(owner.jobs().launch(launch(90_000_000)).await.is_ok(), "by hand it is launched");
     operator.govern().pause_scheduler(pause(false)).await.unwrap();
     assert!(cron.jobs().launch(launch(91_000_000)).await.is_ok());

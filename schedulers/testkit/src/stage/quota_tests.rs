@@ -135,3 +135,24 @@ fn who_stops_one_task_for_another_has_its_quota() {
     assert_eq!(leaving.count(), 1);
     assert_eq!(stage.runtime(seat).counters().claims_other, 0, "nothing was refused");
 }
+
+/// Any stop anywhere woke everybody who waited for anything.
+#[test]
+fn what_leaves_a_namespace_without_a_quota_wakes_nobody_who_waits() {
+    for (namespace, woken) in [("other", 0), ("default", 1)] {
+        let mut stage = Stage::new();
+        stage.machine("m1", 8000, &[]);
+        stage.ask("operator", quota(2000));
+        stage.seat(FirstFit("green"));
+        let before = stage.submit(&job("before", "green", 1).namespace(namespace));
+        stage.settle();
+        let seat = stage.seat(FirstFit("blue"));
+        stage.submit(&job("words", "blue", 3));
+        stage.advance(10_000_000);
+        let decisions = stage.runtime(seat).counters().decisions;
+        stage.ask("operator", Command::StopJob(before));
+        stage.advance(100_000);
+        let decided = stage.runtime(seat).counters().decisions - decisions;
+        assert!((decided > 0) == (woken > 0), "{decided} decisions after a stop in {namespace}");
+    }
+}
