@@ -123,6 +123,12 @@ fn waiting_for_the_end_of_what_has_none_is_wrong_usage() {
     let stage = Stage::new();
     let file = stage.file("web.toml", FOREVER);
     stage.run(&["dev", &file, "--until-done"]).says(2, &["error[USAGE]", "web.toml", "runs for ever", "hint:"]);
+    // It waited without a word, and of no cell at all: nothing is submitted.
+    let recurring = format!("runs = \"recurring\"\n{}", FOREVER.replace("runs = \"forever\"\n", ""));
+    let file = stage.file("nightly.toml", &recurring);
+    stage
+        .run(&["job", "run", &file, "--wait"])
+        .says(2, &["error[USAGE]", "waits for ever to be launched", "leave --wait out"]);
 }
 
 #[test]

@@ -16,6 +16,9 @@ const NAME: &str = "cron";
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How often it tries again when nothing can be launched.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
 /// The newest instant for which a job is due, if it was not launched for that yet: a multiple of its period, such as `every = "30s"`, in microseconds
 /// since 1970; `None` of a job that names none. Those that were missed before it, as while nobody was there to launch, are left out.
 fn due(job: &JobView, now_micros: i64) -> Option<i64> {
@@ -46,10 +49,14 @@ async fn launch_all(client: &Client) -> Result<(), Status> {
                 let answer = answer.into_inner();
                 println!("{} {}", if answer.changed { "launched" } else { "found" }, answer.name);
             }
-            // The connection broke.
-            Err(status) if code_of(&status).is_empty() => return Err(status),
-            // This job can't be launched now: it was stopped meanwhile, is scaled to no tasks, or its scheduler is paused. The others can.
-            Err(status) => eprintln!("{}: {}", code_of(&status), words(&status)),
+            Err(status) => match code_of(&status) {
+                // Launched for a later instant meanwhile, or stopped.
+                "INSTANT_PASSED" | "JOB_OVER" | "NO_SUCH_JOB" => {}
+                // No answer came, or an operator wants none of these jobs to be launched.
+                "" | "SCHEDULER_PAUSED" => return Err(status),
+                // This one can't be launched now, such as because it is scaled to no tasks. The others can.
+                code => eprintln!("{code}: {}: {}", shape.name, words(&status)),
+            },
         }
     }
     Ok(())
@@ -62,11 +69,15 @@ async fn main() -> Result<(), RunError> {
     let client = Client::new(&address, "scheduler/cron")?;
     let work = async {
         loop {
-            if let Err(status) = launch_all(&client).await {
+            let pause = match launch_all(&client).await {
+                Ok(()) => LOOK_EVERY,
                 // A cell that restarts is no reason to end: what is due then is launched then.
-                eprintln!("{}", words(&status));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+                Err(status) => {
+                    eprintln!("{}", words(&status));
+                    RETRY_EVERY
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     };
     tokio::select! {

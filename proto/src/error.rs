@@ -119,11 +119,11 @@ pub fn with_code(status: tonic::Code, code: &'static str, message: String) -> to
     status
 }
 
-/// What a call that failed says, for one line: the other side's own words, or why the connection failed.
+/// What a call that failed says, for one line: the other side's own words, or why none came from there.
 #[must_use]
 pub fn words(status: &tonic::Status) -> String {
     match status.source() {
-        Some(cause) => format!("the connection failed: {}", innermost(cause)),
+        Some(cause) => format!("no answer: {}", innermost(cause)),
         None => status.message().to_owned(),
     }
 }
@@ -179,7 +179,7 @@ mod tests {
         let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused (os error 111)");
         let mut status = tonic::Status::unavailable("tcp connect error");
         status.set_source(Arc::new(io::Error::other(io::Error::other(refused))));
-        assert_eq!(words(&status), "the connection failed: Connection refused (os error 111)");
+        assert_eq!(words(&status), "no answer: Connection refused (os error 111)");
         assert_eq!(
             words(&with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into())),
             "there is no job"

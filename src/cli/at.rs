@@ -36,7 +36,7 @@ pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
     if micros < 0 {
         return Err(format!("{text} is before 1970, where instants begin"));
     }
-    // Asked for again at once, it is the same instant.
+    // Asked for again within the second, it is the same instant.
     Ok(if text.starts_with('-') { micros - micros % 1_000_000 } else { micros })
 }
 

@@ -74,6 +74,10 @@ pub(crate) async fn number_resources(connection: &Connection, file: JobFile) -> 
 async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>) -> Result<ExitCode, Failure> {
     // A wrong file is told before a missing cell.
     let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
+    if let Some(shape) = file.spec.shape.as_ref().filter(|shape| wait && shape.kind() == JobKind::Recurring) {
+        let what = format!("job {} waits for ever to be launched, so that --wait would never end", shape.name);
+        return Err(Failure::usage(what).with_hint("leave --wait out; `plenum job launch` launches from it then"));
+    }
     let connection = context.connect_to_read(None).await?;
     let file = number_resources(&connection, file).await?;
     let shape = file.spec.shape.clone().unwrap_or_default();
@@ -81,11 +85,6 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
     warn_unattended(&connection, &shape).await;
     if wait {
-        if shape.kind() == JobKind::Recurring {
-            let what =
-                format!("job {} was submitted, and has no end to wait for: it waits for ever to be launched", job.name);
-            return Err(Failure::usage(what).with_hint(format!("launch from it with `plenum job launch {}`", job.name)));
-        }
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
             output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
         }

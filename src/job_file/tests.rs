@@ -236,6 +236,19 @@ fn names_that_are_paths_empty_or_over_long_are_refused() {
     check(&format!("{scheduler}{GROUP}"), "JOB_FILE_VALUE", &["`scheduler`"]);
 }
 
+// The cell refused it, without a line of the file.
+#[test]
+fn a_name_that_leaves_no_room_for_instants_is_told_with_its_line() {
+    let text =
+        |bytes| format!("name = \"{}\"\nscheduler = \"batch\"\nruns = \"recurring\"\n{GROUP}", "n".repeat(bytes));
+    assert!(JobFile::parse("job.toml", &text(43)).is_ok());
+    check(
+        &text(44),
+        "JOB_FILE_VALUE",
+        &["job.toml:1:8", "`name` has 44 bytes; expected at most 43 of a recurring job"],
+    );
+}
+
 #[test]
 fn what_is_missing_is_named_with_an_example() {
     check(GROUP, "JOB_FILE_VALUE", &["no `name`", "name = \"word-count\""]);

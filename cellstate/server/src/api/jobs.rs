@@ -196,19 +196,21 @@ impl v1::jobs_server::Jobs for JobsService {
         principal.may_schedule_as(&job.shape.scheduler).map_err(Failure::from)?;
         let now = self.shared.clock.now().micros;
         let instant_micros = wire.instant_micros.unwrap_or_else(|| now - now.rem_euclid(1_000_000));
-        // One that was launched is answered, however far ahead it is.
-        let latest = now.saturating_add(AHEAD_MICROS_MAX).max(job.last_instant_micros.unwrap_or(0));
-        if !(0..=latest).contains(&instant_micros) {
-            let message = format!(
-                "instant_micros: expected 0 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier instant is \
-                 launched after it; found {instant_micros} µs"
-            );
-            return Err(Failure::invalid(message).into());
-        }
-        // Who pauses a framework wants it to launch nothing.
-        if principal.role() == Role::Scheduler && cell.is_paused(&job.shape.scheduler) {
-            let message = format!("the scheduler {} is paused by an operator", job.shape.scheduler);
-            return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
+        // What was launched is answered, however far ahead it is, and whoever is paused.
+        if job.last_instant_micros.is_none_or(|last| instant_micros > last) {
+            let latest = now.saturating_add(AHEAD_MICROS_MAX);
+            if !(0..=latest).contains(&instant_micros) {
+                let message = format!(
+                    "instant_micros: expected 0 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier \
+                     instant is launched after it; found {instant_micros} µs"
+                );
+                return Err(Failure::invalid(message).into());
+            }
+            // Who pauses a framework wants it to launch nothing.
+            if principal.role() == Role::Scheduler && cell.is_paused(&job.shape.scheduler) {
+                let message = format!("the scheduler {} is paused by an operator", job.shape.scheduler);
+                return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
+            }
         }
         let command = Command::Launch { parent: job.id, instant_micros };
         let asked = Shared::request(principal.text(), job.shape.namespace.clone(), command);

@@ -193,6 +193,20 @@ async fn a_job_that_waits_says_why() {
             assert_eq!(then.waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
             let then = jobs.list(v1::ListRequest { at, ..Default::default() }).await.unwrap().into_inner();
             assert_eq!(then.jobs[0].waiting_reason, "work: 2 waiting: scheduler batch had not placed them");
+            // What is said too late, of a version that the job does not have, is let go of.
+            let other = v1::PassedOverNote {
+                job: crunch,
+                tasks: 2,
+                reason: "too late".into(),
+                job_version: 7,
+                ..Default::default()
+            };
+            let this = v1::PassedOverNote { reason: "no machine".into(), revision: 3, job_version: 1, ..other.clone() };
+            let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: vec![this, other] });
+            session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let view = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
+            assert_eq!(view.waiting_reason, "work: 2 waiting: no machine (at revision 3)");
             let reason = async || jobs.clone().get(get()).await.unwrap().into_inner().job.unwrap().waiting_reason;
             drop(session);
             let gone =
@@ -224,7 +238,7 @@ async fn a_gang_that_its_quota_can_never_have_says_so() {
     let group = &mut gang.shape.as_mut().unwrap().groups[0];
     group.min = 3;
     group.resources = Some(v1::Resources { cpu_millis: 500, ..Default::default() });
-    submit(&channel, gang).await;
+    let gang = submit(&channel, gang).await.job;
     let mut govern = v1::govern_client::GovernClient::new(channel.clone());
     let mut reason = async |cpu_millis| {
         let limit = Some(v1::Quota { cpu_millis: Some(cpu_millis), ..Default::default() });
@@ -236,6 +250,21 @@ async fn a_gang_that_its_quota_can_never_have_says_so() {
     let never = "work: 4 waiting: the quota of default is short of cpu by 500m for the 3 that it starts with, \
                  which is more than it has in all";
     assert_eq!(reason(1000).await, never);
+    // Its own hold is room for it, and no use of the quota.
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    register(&channel, "m1", 4000).await;
+    let open = v1::OpenRequest { scheduler: "batch".into(), namespace: "default".into() };
+    let session = cell.open(open).await.unwrap().into_inner().session;
+    reason(1500).await;
+    let hold = v1::TakeHoldRequest {
+        session,
+        job: gang,
+        machines: vec![0],
+        resources: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+        within_micros: 60_000_000,
+        incarnation: 0,
+    };
+    cell.take_hold(hold).await.unwrap();
     assert_eq!(reason(1500).await, "work: 4 waiting: no scheduler batch is connected; start one");
     server.shutdown().await.unwrap();
 }
