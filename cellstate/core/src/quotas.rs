@@ -127,10 +127,8 @@ impl QuotaUse {
     /// counted, unless it was counted off already.
     pub(crate) fn budget(&self, cell: &Cell, job: &Job, hold_is_over: bool) -> Option<Budget> {
         let place = self.place_of(job.id.slot)?;
-        let (quota, mut used) = (*cell.quota(&job.shape.namespace)?, self.sums[place as usize]);
-        if let Some(hold) = cell.hold(job.id).filter(|_| !hold_is_over) {
-            used.take(&hold.resources, hold.machines.len());
-        }
+        let (quota, used) = (*cell.quota(&job.shape.namespace)?, self.sums[place as usize]);
+        let used = if hold_is_over { used } else { cell.used_beside(job.id, used) };
         Some(Budget { place, quota, used })
     }
 

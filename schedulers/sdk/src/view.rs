@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Quota,
-    Requirement, Resources, Revision, Room, Shortage, Special, Sum,
+    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement,
+    Resources, Revision, Room, Shortage, Special, Sum,
 };
 
 use crate::in_flight::InFlight;
@@ -180,7 +180,7 @@ impl<'a> View<'a> {
             taken: BTreeMap::new(),
             homes: BTreeMap::new(),
             classes: BTreeMap::new(),
-            budgets: None,
+            used: None,
             given: BTreeSet::new(),
             specials: self.specials(),
         }
@@ -201,39 +201,25 @@ pub struct Ledger<'a> {
     taken: BTreeMap<u32, Resources>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
-    /// By namespace, of those that have a quota. `None` before somebody asks.
-    budgets: Option<BTreeMap<Arc<str>, Budget>>,
+    /// What is used of quotas, by namespace: in the mirror, by transactions in flight, and by the decision in the making. `None` before somebody asks.
+    used: Option<BTreeMap<Arc<str>, Sum>>,
     /// What was counted as given back.
     given: BTreeSet<AllocationId>,
     specials: Specials,
 }
 
-/// A quota, and what is used of it: in the mirror, by transactions in flight, and by the decision in the making.
-#[derive(Clone, Copy, Debug)]
-struct Budget {
-    quota: Quota,
-    used: Sum,
-}
-
-/// All quotas, with what is used of them. A walk over all jobs, and over the tasks of those whose namespaces have one.
-fn budgets(view: &View<'_>) -> BTreeMap<Arc<str>, Budget> {
-    let cell = view.cell;
-    let budget = |(name, quota): (&Arc<str>, &Quota)| (name.clone(), Budget { quota: *quota, used: Sum::default() });
-    let mut budgets: BTreeMap<Arc<str>, Budget> = cell.quotas().map(budget).collect();
-    for job in cell.jobs() {
-        if let Some(budget) = budgets.get_mut(&job.shape.namespace) {
-            budget.used.join(&cell.use_of(job));
-        }
-    }
+/// What is used of each quota, with what transactions in flight may take of it.
+fn used_of_quotas(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
+    let mut used = view.cell.used_of_quotas();
     for ((id, group), ..) in view.in_flight.placed() {
-        let job = cell.job(id);
-        let budget = job.and_then(|job| budgets.get_mut(&job.shape.namespace));
+        let job = view.cell.job(id);
+        let sum = job.and_then(|job| used.get_mut(&job.shape.namespace));
         let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
-        if let Some((budget, shape)) = budget.zip(shape) {
-            budget.used.add(&shape.resources, 1);
+        if let Some((sum, shape)) = sum.zip(shape) {
+            sum.add(&shape.resources, 1);
         }
     }
-    budgets
+    used
 }
 
 impl Ledger<'_> {
@@ -245,12 +231,9 @@ impl Ledger<'_> {
     /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. The first
     /// question about a namespace with a quota is a walk over all jobs, and over the tasks of those whose namespaces have one.
     pub fn quota_shortage(&mut self, work: &Work) -> Option<Shortage> {
-        let hold = self.view.cell.hold(work.job.id);
-        let Budget { quota, mut used } = *self.budget(&work.job)?;
-        // The job's own hold is free room for it.
-        if let Some(hold) = hold {
-            used.take(&hold.resources, hold.machines.len());
-        }
+        let cell = self.view.cell;
+        let quota = cell.quota(&work.job.shape.namespace)?;
+        let used = cell.used_beside(work.job.id, *self.used_of_quota(&work.job)?);
         quota.shortage(&used.total(), &work.shape().resources)
     }
 
@@ -265,16 +248,16 @@ impl Ledger<'_> {
         if !self.given.insert(allocation) {
             return;
         }
-        if let Some(budget) = self.budget(job) {
-            budget.used.take(&resources, 1);
+        if let Some(used) = self.used_of_quota(job) {
+            used.take(&resources, 1);
         }
     }
 
-    fn budget(&mut self, job: &Job) -> Option<&mut Budget> {
-        // Who has no quota pays for nobody's.
+    /// What is used of the quota of the job's namespace; `None` where it has none: who has no quota pays for nobody's.
+    fn used_of_quota(&mut self, job: &Job) -> Option<&mut Sum> {
         self.view.cell.quota(&job.shape.namespace)?;
         let view = &self.view;
-        self.budgets.get_or_insert_with(|| budgets(view)).get_mut(&job.shape.namespace)
+        self.used.get_or_insert_with(|| used_of_quotas(view)).get_mut(&job.shape.namespace)
     }
 
     /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
@@ -317,8 +300,8 @@ impl Ledger<'_> {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
-        if let Some(budget) = self.budget(&work.job) {
-            budget.used.add(&work.shape().resources, 1);
+        if let Some(used) = self.used_of_quota(&work.job) {
+            used.add(&work.shape().resources, 1);
         }
         if Special::is_needed_by(work.shape()) {
             self.specials.take(self.view.cell, &work.job, work.group, slot);

@@ -139,6 +139,31 @@ impl Cell {
         sum
     }
 
+    /// What is used of each quota, by namespace. A walk over all jobs, and over the tasks of those whose namespaces have a quota; over none where
+    /// there is no quota.
+    #[must_use]
+    pub fn used_of_quotas(&self) -> BTreeMap<Arc<str>, Sum> {
+        let mut used: BTreeMap<_, _> = self.quotas.keys().map(|name| (name.clone(), Sum::default())).collect();
+        if used.is_empty() {
+            return used;
+        }
+        for job in self.jobs() {
+            if let Some(sum) = used.get_mut(&job.shape.namespace) {
+                sum.join(&self.use_of(job));
+            }
+        }
+        used
+    }
+
+    /// What of its namespace's use stands in the way of a job: its own hold, which was counted, is free room for it.
+    #[must_use]
+    pub fn used_beside(&self, job: JobId, mut used: Sum) -> Sum {
+        if let Some(hold) = self.hold(job) {
+            used.take(&hold.resources, hold.machines.len());
+        }
+        used
+    }
+
     /// The hold of a job.
     #[must_use]
     pub fn hold(&self, job: JobId) -> Option<&Hold> {

@@ -82,7 +82,7 @@ impl v1::govern_server::Govern for GovernService {
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let read = cell.read(&self.shared.reads, move |cell| {
-            let used = used_by_namespace(cell);
+            let used = cell.used_of_quotas();
             let view = |(namespace, limit): (&Arc<str>, &plenum_model::Quota)| v1::QuotaView {
                 namespace: namespace.to_string(),
                 limit: Some(limit.into()),
@@ -204,20 +204,6 @@ impl v1::govern_server::Govern for GovernService {
         let machine = machine_named(&self.shared.snapshot().await, &wire.machine)?.id;
         Ok(self.change(&request, Command::AdoptUnknown { machine, allocation }).await?)
     }
-}
-
-/// What is used of each quota: one walk over all jobs, where there are quotas.
-pub(super) fn used_by_namespace(cell: &Cell) -> BTreeMap<Arc<str>, Sum> {
-    let mut used: BTreeMap<Arc<str>, Sum> = cell.quotas().map(|(name, _)| (name.clone(), Sum::default())).collect();
-    if used.is_empty() {
-        return used;
-    }
-    for job in cell.jobs() {
-        if let Some(sum) = used.get_mut(&job.shape.namespace) {
-            sum.join(&cell.use_of(job));
-        }
-    }
-    used
 }
 
 fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::PartitionView {

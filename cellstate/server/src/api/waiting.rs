@@ -7,7 +7,6 @@ use std::sync::Arc;
 use plenum_model::{Cell, GroupShape, Job, JobKind, NotWanted, Resources, Sum, TaskState, group_is_wanted};
 use plenum_proto::v1;
 
-use super::govern::used_by_namespace;
 use super::past;
 use crate::shared::Shared;
 
@@ -79,17 +78,13 @@ impl<'a> Reasons<'a> {
             ));
         }
         let quota = self.cell.quota(namespace)?;
-        let used = self.used.get_or_init(|| used_by_namespace(self.cell));
+        let used = self.used.get_or_init(|| self.cell.used_of_quotas());
         // A gang needs it for all that it starts with.
         let at_once = self.cell.group(job, position).map_or(1, |row| shape.least_at_once(row)).max(1);
         let mut wanted = Sum::default();
         wanted.add(&shape.resources, at_once as usize);
         let wanted = wanted.total();
-        let mut used = used.get(namespace).copied().unwrap_or_default();
-        // The job's own hold is free room for it.
-        if let Some(hold) = self.cell.hold(job.id) {
-            used.take(&hold.resources, hold.machines.len());
-        }
+        let used = self.cell.used_beside(job.id, used.get(namespace).copied().unwrap_or_default());
         let short = quota.shortage(&used.total(), &wanted)?;
         let short = short.words_in(&self.cell.identity().custom_resources);
         let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
