@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use plenum_proto::error::innermost;
+use plenum_proto::error::{code_of, innermost};
 use tonic::{Code, Status};
 
 use crate::job_file::JobFileError;
@@ -13,9 +13,6 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// The exit code of a wait that reached its time limit.
 pub(crate) const EXIT_UNFINISHED: u8 = 3;
-
-/// The metadata in which a server names the stable code of its error.
-const CODE_METADATA: &str = "plenum-code";
 
 /// Why a command did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +85,12 @@ impl From<Status> for Failure {
         // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
         let by_transport =
             matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal | Code::Unavailable);
-        let broke = by_transport && status.source().is_some() && status.metadata().get(CODE_METADATA).is_none();
+        let broke = by_transport && status.source().is_some() && code_of(&status).is_empty();
         let grpc_code = if broke { Code::Unavailable } else { status.code() };
-        let code = status.metadata().get(CODE_METADATA).and_then(|code| code.to_str().ok());
-        let code = code.map_or_else(|| code_name(grpc_code), str::to_owned);
+        let code = match code_of(&status) {
+            "" => code_name(grpc_code),
+            code => code.to_owned(),
+        };
         let mut message = status.message().to_owned();
         if broke {
             message = format!("the connection to the cell broke: {}", innermost(&status));
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn the_servers_own_code_wins_over_the_status() {
         let mut status = Status::failed_precondition("the cell is read-only");
-        status.metadata_mut().insert(CODE_METADATA, "READ_ONLY".parse().unwrap());
+        status.metadata_mut().insert(plenum_proto::error::CODE_KEY, "READ_ONLY".parse().unwrap());
         let failure = Failure::from(status);
         assert_eq!(failure.code, "READ_ONLY");
         assert_eq!(failure.hint.as_deref(), Some("`plenum explain READ_ONLY` tells more"));
@@ -176,7 +175,7 @@ mod tests {
     fn an_agent_that_is_gone_is_not_the_cell() {
         let of = |code: &'static str| {
             let mut status = Status::unavailable("no");
-            status.metadata_mut().insert(CODE_METADATA, code.parse().unwrap());
+            status.metadata_mut().insert(plenum_proto::error::CODE_KEY, code.parse().unwrap());
             Failure::from(status).hint.unwrap()
         };
         assert_eq!(of("AGENT_GONE"), "`plenum explain AGENT_GONE` tells more");

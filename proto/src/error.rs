@@ -119,6 +119,12 @@ pub fn with_code(status: tonic::Code, code: &'static str, message: String) -> to
     status
 }
 
+/// The stable code of a refused request, such as `NO_SUCH_JOB`; empty where no server said one, as where the connection failed.
+#[must_use]
+pub fn code_of(status: &tonic::Status) -> &str {
+    status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")
+}
+
 /// What a call that failed says, for one line: the other side's own words, or why none came from there.
 #[must_use]
 pub fn words(status: &tonic::Status) -> String {
@@ -179,10 +185,8 @@ mod tests {
         let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "Connection refused (os error 111)");
         let mut status = tonic::Status::unavailable("tcp connect error");
         status.set_source(Arc::new(io::Error::other(io::Error::other(refused))));
-        assert_eq!(words(&status), "no answer: Connection refused (os error 111)");
-        assert_eq!(
-            words(&with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into())),
-            "there is no job"
-        );
+        assert_eq!((code_of(&status), words(&status).as_str()), ("", "no answer: Connection refused (os error 111)"));
+        let told = with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into());
+        assert_eq!((code_of(&told), words(&told).as_str()), ("NO_SUCH_JOB", "there is no job"));
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use plenum_model::LAUNCH_SCHEDULER_OPTION;
 use plenum_proto::v1::{
     At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView, LaunchRequest,
     ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
@@ -115,7 +116,7 @@ async fn warn_unattended(connection: &Connection, shape: &JobShape) {
 
 /// Who is to place the job's tasks, or those of the jobs that are launched from it.
 fn placed_by(shape: &JobShape) -> &str {
-    let launched = shape.options.get("launch.scheduler").filter(|_| shape.kind() == JobKind::Recurring);
+    let launched = shape.options.get(LAUNCH_SCHEDULER_OPTION).filter(|_| shape.kind() == JobKind::Recurring);
     launched.unwrap_or(&shape.scheduler)
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::{
-    error::words,
+    error::{code_of, words},
     v1::{self, agents_client::AgentsClient},
 };
 use prost::Message;
@@ -161,8 +161,8 @@ impl Calls {
         drop(tokio::spawn(async move {
             let arrival = match within(client.register(request)).await {
                 Ok(response) => Arrival::Registered(response),
-                Err(status) if code_of(&status) == Some(MACHINE_TAKEN) => Arrival::Taken(status.message().to_owned()),
-                Err(status) if code_of(&status) == Some(OTHER_CELL) => Arrival::OtherCell(other_cell(&status)),
+                Err(status) if code_of(&status) == MACHINE_TAKEN => Arrival::Taken(status.message().to_owned()),
+                Err(status) if code_of(&status) == OTHER_CELL => Arrival::OtherCell(other_cell(&status)),
                 Err(status) => {
                     tracing::warn!(server, code = ?status.code(), message = words(&status), "can't register");
                     Arrival::Input(Input::RegisterFailed)
@@ -217,7 +217,7 @@ impl Calls {
             let mut input = Input::FollowEnded;
             if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
                 tracing::warn!(code = ?status.code(), message = words(&status), "can't follow assignments");
-                if is_to_register(status.code()) || code_of(&status) == Some(MACHINE_TAKEN) {
+                if is_to_register(status.code()) || code_of(&status) == MACHINE_TAKEN {
                     input = Input::FollowRefused { machine, epoch };
                 }
             }
@@ -286,11 +286,6 @@ impl Parts {
 /// Which cell it was that answered.
 fn other_cell(status: &RpcStatus) -> String {
     status.metadata().get(CELL_KEY).and_then(|cell| cell.to_str().ok()).unwrap_or("unknown").to_owned()
-}
-
-/// The cell's own code of an error.
-pub(super) fn code_of(status: &RpcStatus) -> Option<&str> {
-    status.metadata().get(plenum_proto::error::CODE_KEY)?.to_str().ok()
 }
 
 pub(super) async fn within<T>(

@@ -8,7 +8,10 @@ use std::{
 };
 
 use plenum_model::AllocationId;
-use plenum_proto::{error::words, v1};
+use plenum_proto::{
+    error::{code_of, words},
+    v1,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -16,7 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::calls::{Client, Connector, code_of, within};
+use super::calls::{Client, Connector, within};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs,
@@ -124,7 +127,7 @@ impl LogUploads {
 
 /// A call ended early. Where the reader has not left, it is told: the cell may have heard nothing of the call.
 async fn broke_off(mut client: Client, request: u64, status: &Status) {
-    if code_of(status) == Some(READER_GONE) {
+    if code_of(status) == READER_GONE {
         tracing::debug!(message = status.message(), "a reader of logs left");
         return;
     }

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Job, JobChange, JobId, JobKind, JobShape, LogTime, RECURRING_NAME_BYTES_MAX, Rejection, RejectionCode, is_name,
+    Job, JobChange, JobId, JobKind, JobShape, LAUNCH_SCHEDULER_OPTION, LogTime, RECURRING_NAME_BYTES_MAX, Rejection,
+    RejectionCode, is_name,
 };
 
 use crate::jobs::groups_of;
 use crate::{Core, Handled, Verdict, accepted};
-
-/// The option of a recurring job that says who places what is launched from it; the job's own scheduler, if it does not say.
-const SCHEDULER_OPTION: &str = "launch.scheduler";
 
 impl Core {
     /// Creates the child of a recurring job for an instant. Who asks again, such as after an answer that was lost, is told of the same child.
@@ -83,7 +81,7 @@ impl Core {
 }
 
 fn scheduler_of(shape: &JobShape) -> &str {
-    shape.options.get(SCHEDULER_OPTION).map_or(&shape.scheduler, String::as_str)
+    shape.options.get(LAUNCH_SCHEDULER_OPTION).map_or(&shape.scheduler, String::as_str)
 }
 
 /// `NAME-<seconds>`, or microseconds where the seconds are not whole.
@@ -106,7 +104,8 @@ pub(crate) fn check_recurring(shape: &JobShape) -> Result<(), Rejection> {
     }
     let scheduler = scheduler_of(shape);
     if !is_name(scheduler, false) {
-        let message = format!("option {SCHEDULER_OPTION}: expected the name of a scheduler, found {scheduler:?}");
+        let message =
+            format!("option {LAUNCH_SCHEDULER_OPTION}: expected the name of a scheduler, found {scheduler:?}");
         return Err(Rejection::new(RejectionCode::InvalidRequest, message));
     }
     Ok(())

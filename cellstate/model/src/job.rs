@@ -20,6 +20,9 @@ pub enum JobKind {
 /// Most bytes of a recurring job's name, so that the names of what is launched from it fit: a dash, and the digits of an instant, come behind it.
 pub const RECURRING_NAME_BYTES_MAX: usize = 63 - (1 + 19);
 
+/// The option of a recurring job that says who places what is launched from it; the job's own scheduler, if it does not say.
+pub const LAUNCH_SCHEDULER_OPTION: &str = "launch.scheduler";
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum JobState {

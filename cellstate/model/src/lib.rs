@@ -43,8 +43,8 @@ pub use id::{
     last_of,
 };
 pub use job::{
-    Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, Port, RECURRING_NAME_BYTES_MAX,
-    RetryPolicy, Spread, TaskPast, TaskRow, TaskState,
+    Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, LAUNCH_SCHEDULER_OPTION, Port,
+    RECURRING_NAME_BYTES_MAX, RetryPolicy, Spread, TaskPast, TaskRow, TaskState,
 };
 pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use plenum_proto::error::CODE_KEY;
 use plenum_proto::v1;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -72,11 +71,4 @@ impl Client {
     pub fn govern(&self) -> v1::govern_client::GovernClient<Signed> {
         v1::govern_client::GovernClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
-}
-
-/// The code of the cell's own refusal, such as `INSTANT_PASSED`: `plenum explain CODE` tells about each. Empty where the connection failed; [`words`](crate::words) says
-/// why then, as a status by itself does not.
-#[must_use]
-pub fn code_of(status: &Status) -> &str {
-    status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")
 }

@@ -68,7 +68,7 @@ mod wire;
 
 pub use address::RunError;
 pub use backoff::Backoff;
-pub use client::{Client, Signature, Signed, code_of};
+pub use client::{Client, Signature, Signed};
 pub use counters::Counters;
 pub use plan::{Plan, PlanError};
 pub use runtime::{Input, Notice, Output, SchedulerRuntime};
@@ -79,6 +79,6 @@ pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
 pub use plenum_model as model;
-pub use plenum_proto::error::words;
+pub use plenum_proto::error::{code_of, words};
 pub use plenum_proto::v1 as api;
 pub use tonic;

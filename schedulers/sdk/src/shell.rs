@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use plenum_proto::error::{CODE_KEY, innermost, words};
+use plenum_proto::error::{code_of, innermost, words};
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -242,7 +242,7 @@ impl<S: Scheduler> Shell<S> {
 }
 
 fn disconnected(status: &Status) -> Input {
-    let code = status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("").to_owned();
+    let code = code_of(status).to_owned();
     let reason = match status.code() {
         // What the transport makes of a connection that broke, and the word for one that there is not, say no more.
         _ if status.source().is_some() => words(status),
