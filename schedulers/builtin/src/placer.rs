@@ -1,12 +1,15 @@
 //! Machines for groups of equal tasks, one group after the other, as all built-in schedulers find them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special};
+use plenum_model::{
+    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special,
+};
 use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
-use plenum_sdk::{Decision, Plan, Specials, View, Work};
+use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
 use crate::gpus::{Books, GpuPolicy, Gpus};
 use crate::shared_machine;
@@ -32,6 +35,8 @@ pub(crate) struct Placer {
     turns: BTreeSet<shared_machine::Need>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
+    /// What namespaces may still have.
+    quotas: Quotas,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
     gpus: Option<Gpus>,
     /// Machines that were judged one by one in this decision: what it costs beyond scans.
@@ -96,6 +101,7 @@ impl Placer {
             homeless: BTreeMap::new(),
             turns: BTreeSet::new(),
             specials: None,
+            quotas: Quotas::default(),
             gpus: None,
             #[cfg(test)]
             judged: std::cell::Cell::default(),
@@ -118,12 +124,15 @@ impl Placer {
         self.homeless.clear();
         self.turns.clear();
         self.specials = None;
+        self.quotas = Quotas::default();
         #[cfg(test)]
         self.judged.set(0);
     }
 
-    /// A task of the group is stopped in the plan in the making: its limits don't count that one in the rest of this decision.
-    pub(crate) fn leave(&mut self, view: &View<'_>, work: &Work, slot: u32) {
+    /// A task of the group is stopped in the plan in the making: its limits and its quota don't count that one in the rest of this decision.
+    pub(crate) fn leave(&mut self, view: &View<'_>, work: &Work, leaving: AllocationRef<'_>) {
+        self.quotas.gives_back(view, leaving.id);
+        let slot = leaving.row.machine;
         if GroupCounts::are_needed_by(work.shape()) {
             let specials = self.specials.get_or_insert_with(|| view.specials());
             specials.leave(view.cell(), &work.job, work.group, slot);
@@ -146,6 +155,7 @@ impl Placer {
                 && left.resources == right.resources
                 && left.constraints == right.constraints
                 && left.affinities == right.affinities
+                && Quotas::are_shared(view, &one.job, &other.job)
         };
         if let Some(gpus) = &mut self.gpus {
             works.iter().for_each(|work| gpus.expect(view.cell(), work));
@@ -155,9 +165,51 @@ impl Placer {
 
     /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count.
     pub(crate) fn place(&mut self, view: &View<'_>, equals: &[Work], plan: &mut Plan, decision: &mut Decision) {
-        let Some(first) = equals.first() else { return };
+        let within = self.within_quota(view, equals, decision);
+        let placed = self.place_within_quota(view, &within, plan, decision);
+        // What found no room leaves its quota to others.
+        let wanted: usize = within.iter().map(|work| work.tasks.len()).sum();
+        within.first().into_iter().for_each(|first| self.quotas.give(view, first, wanted - placed));
+    }
+
+    /// As many tasks as the quota of their namespace has room for, which is taken for them; says why the others have to wait.
+    fn within_quota<'w>(&mut self, view: &View<'_>, equals: &'w [Work], decision: &mut Decision) -> Cow<'w, [Work]> {
+        let namespace = equals.first().map(|first| &first.job.shape.namespace);
+        let Some(namespace) = namespace.filter(|name| view.cell().quota(name).is_some()) else {
+            return Cow::Borrowed(equals);
+        };
+        let mut within = Vec::new();
+        for work in equals {
+            let at_once = (work.least as usize).max(1);
+            let room = self.quotas.headroom(view, work).min(work.tasks.len());
+            let (placed, left) = work.tasks.split_at(if room < at_once { 0 } else { room });
+            self.quotas.take(view, work, placed.len());
+            // Of a gang that has begun, one more is wanted at a time.
+            let at_once = if placed.is_empty() { at_once } else { 1 };
+            let short = (!left.is_empty()).then(|| self.quotas.shortage(view, work, at_once)).flatten();
+            if let Some(short) = short {
+                let short = short.words_in(&view.cell().identity().custom_resources);
+                decision.pass_over(work, left.len(), format!("the quota of {namespace} is short of {short}"));
+            }
+            if !placed.is_empty() {
+                within.push(Work { tasks: placed.to_vec(), ..work.clone() });
+            }
+        }
+        Cow::Owned(within)
+    }
+
+    /// As [`Placer::place`], quotas aside; gives how many found a machine.
+    fn place_within_quota(
+        &mut self,
+        view: &View<'_>,
+        equals: &[Work],
+        plan: &mut Plan,
+        decision: &mut Decision,
+    ) -> usize {
+        let Some(first) = equals.first() else { return 0 };
         let give_up = |works: &[Work], reason: &str, decision: &mut Decision| {
             works.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), reason));
+            0
         };
         let shape = first.shape();
         let home = match self.home(view, first) {
@@ -221,6 +273,7 @@ impl Placer {
         if let Some(reason) = reason.filter(|_| for_all) {
             self.hopeless.insert(need, reason);
         }
+        chosen.machines.len()
     }
 
     /// Takes back what tasks of a group were to get, the last first.

@@ -1,15 +1,16 @@
 //! What a scheduler decides on: the mirror, its work, and the room that its own transactions in flight may still take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement,
-    Resources, Revision, Room, Shortage, Special, Sum,
+    Resources, Revision, Room, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
 use crate::queue::Queue;
+use crate::quotas::Quotas;
 use crate::share::Share;
 use crate::specials::Specials;
 
@@ -180,8 +181,7 @@ impl<'a> View<'a> {
             taken: BTreeMap::new(),
             homes: BTreeMap::new(),
             classes: BTreeMap::new(),
-            used: None,
-            given: BTreeSet::new(),
+            quotas: Quotas::default(),
             specials: self.specials(),
         }
     }
@@ -201,25 +201,8 @@ pub struct Ledger<'a> {
     taken: BTreeMap<u32, Resources>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
-    /// What is used of quotas, by namespace: in the mirror, by transactions in flight, and by the decision in the making. `None` before somebody asks.
-    used: Option<BTreeMap<Arc<str>, Sum>>,
-    /// What was counted as given back.
-    given: BTreeSet<AllocationId>,
+    quotas: Quotas,
     specials: Specials,
-}
-
-/// What is used of each quota, with what transactions in flight may take of it.
-fn used_of_quotas(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
-    let mut used = view.cell.used_of_quotas();
-    for ((id, group), ..) in view.in_flight.placed() {
-        let job = view.cell.job(id);
-        let sum = job.and_then(|job| used.get_mut(&job.shape.namespace));
-        let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
-        if let Some((sum, shape)) = sum.zip(shape) {
-            sum.add(&shape.resources, 1);
-        }
-    }
-    used
 }
 
 impl Ledger<'_> {
@@ -228,36 +211,16 @@ impl Ledger<'_> {
         self.view.cell.partitions().any(|(_, partition)| !partition.is_open_to(scheduler))
     }
 
-    /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. The first
-    /// question about a namespace with a quota is a walk over all jobs, and over the tasks of those whose namespaces have one.
+    /// What the quota of the job's namespace is short of for one more task of the group, on whatever machine; `None` if it may have one. What the
+    /// first question costs, [`Quotas`] tells.
     pub fn quota_shortage(&mut self, work: &Work) -> Option<Shortage> {
-        let cell = self.view.cell;
-        let quota = cell.quota(&work.job.shape.namespace)?;
-        let used = cell.used_beside(work.job.id, *self.used_of_quota(&work.job)?);
-        quota.shortage(&used.total(), &work.shape().resources)
+        self.quotas.shortage(&self.view, work, 1)
     }
 
     /// Counts an allocation's quota as given back: for who stops or evicts it in the very plan that claims what comes instead. Its room
     /// is not free before its receipt, and no more free in the ledger for this ([`Plan::take_over`](crate::Plan::take_over) may have it).
     pub fn gives_back(&mut self, allocation: AllocationId) {
-        let cell = self.view.cell;
-        // What is leaving was given back before.
-        let Some(found) = cell.allocation(allocation).filter(|found| found.status.state.is_active()) else { return };
-        let Some(job) = cell.job(found.row.job()) else { return };
-        let resources = cell.resources_of(found.row);
-        if !self.given.insert(allocation) {
-            return;
-        }
-        if let Some(used) = self.used_of_quota(job) {
-            used.take(&resources, 1);
-        }
-    }
-
-    /// What is used of the quota of the job's namespace; `None` where it has none: who has no quota pays for nobody's.
-    fn used_of_quota(&mut self, job: &Job) -> Option<&mut Sum> {
-        self.view.cell.quota(&job.shape.namespace)?;
-        let view = &self.view;
-        self.used.get_or_insert_with(|| used_of_quotas(view)).get_mut(&job.shape.namespace)
+        self.quotas.gives_back(&self.view, allocation);
     }
 
     /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
@@ -300,9 +263,7 @@ impl Ledger<'_> {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
-        if let Some(used) = self.used_of_quota(&work.job) {
-            used.add(&work.shape().resources, 1);
-        }
+        self.quotas.take(&self.view, work, 1);
         if Special::is_needed_by(work.shape()) {
             self.specials.take(self.view.cell, &work.job, work.group, slot);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationState, Command, Inventory, Resources, TaskTraces};
+use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -223,4 +223,54 @@ fn equal_jobs_are_served_in_their_order_when_room_is_short() {
     assert_eq!(placed, [2, 2, 1, 0, 0]);
     assert!(stage.passed_over(jobs[2], 0).contains("short of cpu by 1000m"), "{}", stage.passed_over(jobs[2], 0));
     assert_eq!(stage.passed_over(jobs[4], 0), stage.passed_over(jobs[3], 0));
+}
+
+fn limit(stage: &mut Stage, cpu_millis: u64) {
+    let mut limits = Quota::default().limits;
+    limits[0] = Some(cpu_millis);
+    stage.ask("operator", Command::SetQuota { namespace: "default".into(), limit: Some(Quota { limits }) });
+}
+
+/// They were claimed, refused and claimed again: lines of the log, and words about conflicts where there were none.
+#[test]
+fn what_is_beyond_a_quota_is_not_claimed_before_there_is_more_of_it() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 16_000, &[]);
+    limit(&mut stage, 2500);
+    let seat = stage.seat(Batch::default());
+    let first = stage.submit(&JobBuilder::new("first", "batch").group("main", 2, 1000));
+    let second = stage.submit(&JobBuilder::new("second", "batch").group("main", 2, 1000));
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 1, 500));
+    stage.advance(10_000_000);
+    let placed = |stage: &Stage| [first, second, small].map(|job| stage.placed(job).len());
+    assert_eq!(placed(&stage), [2, 0, 1]);
+    let why = stage.passed_over(second, 0);
+    assert!(why.starts_with("the quota of default is short of cpu by "), "{why}");
+    let counters = stage.runtime(seat).counters();
+    assert_eq!((counters.claims_other, counters.claims_conflict), (0, 0), "{counters:?}");
+    limit(&mut stage, 3500);
+    stage.advance(1_000_000);
+    assert_eq!(placed(&stage), [2, 1, 1]);
+    stage.ask("owner", Command::StopJob(first));
+    stage.advance(1_000_000);
+    assert_eq!(placed(&stage), [0, 2, 1], "quota is back before the receipts");
+}
+
+#[test]
+fn what_finds_no_room_leaves_its_quota_to_others_and_a_gang_has_it_at_once_or_not_at_all() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 3000, &[]);
+    limit(&mut stage, 4000);
+    let seat = stage.seat(Batch::default());
+    let large = stage.submit(&JobBuilder::new("large", "batch").group("main", 1, 3500).priority(90));
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 2, 1000));
+    let gang = stage.submit(&JobBuilder::new("gang", "batch").group("main", 5, 500).min(5));
+    stage.advance(2_000_000);
+    let placed = |stage: &Stage| [large, small, gang].map(|job| stage.placed(job).len());
+    assert_eq!(placed(&stage), [0, 2, 0]);
+    assert!(stage.passed_over(gang, 0).starts_with("the quota of default is short of cpu by 500m"));
+    limit(&mut stage, 4500);
+    stage.machine("m2", 3000, &[]);
+    stage.advance(2_000_000);
+    assert_eq!((placed(&stage), stage.runtime(seat).counters().claims_other), ([0, 2, 5], 0));
 }

@@ -92,7 +92,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     let leaving = next_task(view, job, group)?;
     let work = Work { job: job.clone(), group, tasks: vec![leaving.row.task], attempt: 1, least: 0 };
     let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
-    placer.leave(view, &work, leaving.row.machine);
+    placer.leave(view, &work, leaving);
     // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
     placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
     if plan.claims() == 0 {

@@ -328,6 +328,22 @@ fn a_namespace_at_its_quota_has_its_tasks_moved() {
     assert_eq!(serving(&stage, job), [1, 1]);
 }
 
+/// They were claimed, refused and claimed again, each time a line of the log.
+#[test]
+fn a_namespace_above_its_quota_keeps_what_it_has_where_it_is() {
+    let (mut stage, _) = stage(&[4_000]);
+    let job = running(&mut stage, &web(2));
+    stage.machine("m1", 4_000, &[]);
+    limit(&mut stage, Some(700));
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.transcript();
+    stage.advance(10 * SECOND);
+    assert_eq!((serving(&stage, job), stage.transcript()), (vec![0, 0], String::new()));
+    limit(&mut stage, Some(1_000));
+    let_move(&mut stage, &[job], 4);
+    assert_eq!(serving(&stage, job), [1, 1]);
+}
+
 #[test]
 fn tasks_that_a_job_is_scaled_up_by_are_placed_before_others_move() {
     let (mut stage, _) = stage(&[4_000]);
@@ -395,14 +411,13 @@ fn each_of_many_services_has_its_turn_whatever_becomes_of_the_others() {
     };
     let jobs: Vec<JobId> = (0..10).map(|number| running(&mut stage, &service(number))).collect();
     stage.machine("m1", 16_000, &[]);
-    // So much is there already, and nobody gets any more: all moves are refused, and none is tried twice before all were once.
-    limit(&mut stage, Some(100));
+    // All moves are refused, and none is tried twice before all were once.
+    let pause = |paused| Command::PauseScheduler { scheduler: "service".into(), paused };
+    stage.ask("operator", pause(true));
     drain(&mut stage, 0, 10 * MINUTE);
-    stage.transcript();
     stage.advance(SECOND + SECOND / 10);
-    let told = stage.transcript();
-    assert_eq!(told.matches("service: 0 of 1 granted").count(), 20, "{told}");
-    limit(&mut stage, None);
+    assert_eq!(stage.runtime(seat).counters().rejected, 20);
+    stage.ask("operator", pause(false));
     let_move(&mut stage, &jobs, 3);
     assert!(jobs.iter().all(|&job| serving(&stage, job) == [1, 1]));
     assert_eq!(stage.runtime(seat).counters().dropped, 0);

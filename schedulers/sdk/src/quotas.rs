@@ -1,0 +1,96 @@
+//! What one decision may still have of quotas.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{AllocationId, Job, Shortage, Sum};
+
+use crate::view::{View, Work};
+
+/// Books of quotas: what is used of them in the mirror, by transactions in flight, and by the decision in the making.
+///
+/// The first question about a namespace with a quota is a walk over all jobs, and over the tasks of those whose namespaces have one; all others
+/// cost next to nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Quotas {
+    /// By namespace, of those that have a quota. `None` before somebody asks.
+    used: Option<BTreeMap<Arc<str>, Sum>>,
+    /// What was counted as given back.
+    given: BTreeSet<AllocationId>,
+}
+
+impl Quotas {
+    /// Whether two jobs draw on the same quota, or both on none.
+    #[must_use]
+    pub fn are_shared(view: &View<'_>, one: &Job, other: &Job) -> bool {
+        let names = (&one.shape.namespace, &other.shape.namespace);
+        names.0 == names.1 || (view.cell.quota(names.0).is_none() && view.cell.quota(names.1).is_none())
+    }
+
+    /// What the quota of the job's namespace is short of for `tasks` more of the group, on whatever machines; `None` if it may have them.
+    pub fn shortage(&mut self, view: &View<'_>, work: &Work, tasks: usize) -> Option<Shortage> {
+        let quota = view.cell.quota(&work.job.shape.namespace)?;
+        let used = view.cell.used_beside(work.job.id, *self.used_by(view, &work.job)?);
+        let mut more = Sum::default();
+        more.add(&work.shape().resources, tasks);
+        quota.shortage(&used.total(), &more.total())
+    }
+
+    /// How many more tasks of the group the quota of the job's namespace has room for.
+    pub fn headroom(&mut self, view: &View<'_>, work: &Work) -> usize {
+        let Some(quota) = view.cell.quota(&work.job.shape.namespace) else { return usize::MAX };
+        let Some(&mut used) = self.used_by(view, &work.job) else { return usize::MAX };
+        let used = view.cell.used_beside(work.job.id, used);
+        usize::try_from(quota.headroom(&used.total(), &work.shape().resources)).unwrap_or(usize::MAX)
+    }
+
+    /// Takes what so many tasks of the group use.
+    pub fn take(&mut self, view: &View<'_>, work: &Work, tasks: usize) {
+        if let Some(used) = self.used_by(view, &work.job) {
+            used.add(&work.shape().resources, tasks);
+        }
+    }
+
+    /// Takes a [`Quotas::take`] back, or a part of it.
+    pub fn give(&mut self, view: &View<'_>, work: &Work, tasks: usize) {
+        if let Some(used) = self.used_by(view, &work.job) {
+            used.take(&work.shape().resources, tasks);
+        }
+    }
+
+    /// Counts an allocation's quota as given back, once: for who stops or evicts it in the very plan that claims what comes instead. What is leaving
+    /// was given back before.
+    pub fn gives_back(&mut self, view: &View<'_>, allocation: AllocationId) {
+        let Some(found) = view.cell.allocation(allocation).filter(|found| found.status.state.is_active()) else {
+            return;
+        };
+        let Some(job) = view.cell.job(found.row.job()) else { return };
+        let resources = view.cell.resources_of(found.row);
+        if !self.given.insert(allocation) {
+            return;
+        }
+        if let Some(used) = self.used_by(view, job) {
+            used.take(&resources, 1);
+        }
+    }
+
+    /// What is used of the quota of the job's namespace; `None` where it has none: who has no quota pays for nobody's.
+    fn used_by(&mut self, view: &View<'_>, job: &Job) -> Option<&mut Sum> {
+        view.cell.quota(&job.shape.namespace)?;
+        self.used.get_or_insert_with(|| used_of_all(view)).get_mut(&job.shape.namespace)
+    }
+}
+
+/// What is used of each quota, with what transactions in flight may take of it.
+fn used_of_all(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
+    let mut used = view.cell.used_of_quotas();
+    for ((id, group), ..) in view.in_flight.placed() {
+        let job = view.cell.job(id);
+        let sum = job.and_then(|job| used.get_mut(&job.shape.namespace));
+        let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
+        if let Some((sum, shape)) = sum.zip(shape) {
+            sum.add(&shape.resources, 1);
+        }
+    }
+    used
+}
