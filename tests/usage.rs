@@ -168,6 +168,48 @@ fn a_port_in_use_is_told() {
     done.says(1, &["error[ADDRESS_IN_USE]", &address, "stop that one, or listen elsewhere"]);
 }
 
+// A second development cell took any free port, and a script had to read its first line to learn which.
+#[test]
+fn a_development_cell_listens_where_it_is_told_or_not_at_all() {
+    let stage = Stage::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    stage.run(&["dev", "--port", &port]).says(1, &["error[ADDRESS_IN_USE]", &port]);
+    stage.run(&["dev", "--port", "0"]).says(2, &["--port"]);
+    drop(taken);
+    let dev = stage.dev(&["--port", &port]);
+    assert!(dev.address.ends_with(&format!(":{port}")), "{}", dev.address);
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+// What a variable said was shown in the usage as if the flag had to be there.
+#[test]
+fn variables_stand_for_flags_and_a_flag_comes_first() {
+    let stage = Stage::new();
+    let by = |variables: &'static [(&str, &str)], words: &[&str]| {
+        let start = |command: &mut std::process::Command| (command.envs(variables.iter().copied()).spawn().unwrap(), ());
+        let (mut process, ()) = stage.start_by("by", words, start);
+        (process.ended().code(), stage.text("by.out") + &stage.text("by.err"))
+    };
+    let nowhere = &[("PLENUM_ADDR", "http://127.0.0.1:1")];
+    let (code, told) = by(nowhere, &["status"]);
+    assert!(code == Some(1) && told.contains("http://127.0.0.1:1"), "{told}");
+    let (code, told) = by(nowhere, &["--addr", "http://127.0.0.1:2", "status"]);
+    assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "{told}");
+    let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["job", "list"]);
+    assert!(code == Some(2) && told.contains("namespace"), "{told}");
+    let (_, told) = by(nowhere, &["job", "list", "--help"]);
+    assert!(told.contains("Usage: plenum job list [OPTIONS]\n") && told.contains("PLENUM_ADDR"), "{told}");
+}
+
+#[test]
+fn a_log_is_printed_as_it_is_or_not_at_all() {
+    let stage = Stage::new();
+    for format in ["json", "yaml"] {
+        stage.run(&["alloc", "logs", "alloc-1-1", "-o", format]).says(2, &["printed as the task printed it"]);
+    }
+}
+
 #[test]
 fn beyond_loopback_a_server_does_not_listen() {
     let stage = Stage::new();

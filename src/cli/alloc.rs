@@ -44,6 +44,12 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
         Alloc::Show { id, at, history } => show(context, &id, at, history).await,
         Alloc::Logs { id, follow, stderr, tail } => {
             let allocation = target::allocation(&id)?;
+            if matches!(context.format, Format::Json | Format::Yaml) {
+                let what = "a log is printed as the task printed it, in no other format";
+                return Err(
+                    Failure::usage(what).with_hint("leave -o out; bytes that are missing are told on standard error")
+                );
+            }
             let connection = context.connect().await?;
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
             let request = LogsRequest { allocation, stderr, follow, tail_lines, only_new: tail == Some(0) };

@@ -40,11 +40,11 @@ pub(crate) struct Arguments {
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The cell's address [default: http://127.0.0.1:7070]
-    #[arg(long, global = true, env = "PLENUM_ADDR", value_name = "URL")]
+    /// The cell's address [env: PLENUM_ADDR] [default: http://127.0.0.1:7070]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) addr: Option<String>,
-    /// The namespace of jobs and allocations [default: default; listings: all]
-    #[arg(long, global = true, env = "PLENUM_NAMESPACE", value_name = "NAME")]
+    /// The namespace of jobs and allocations [env: PLENUM_NAMESPACE] [default: default; listings: all]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]

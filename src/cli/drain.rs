@@ -45,7 +45,7 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
         let answer = match connection.inspect().get_machine(request).await {
             Ok(answer) => Ok(answer.into_inner()),
             // Removed: there is nothing left of it.
-            Err(status) if status.code() == Code::NotFound => return done(context, name, "removed"),
+            Err(status) if status.code() == Code::NotFound => return done(context, name, "removed", None),
             Err(status) => Err(status.into()),
         };
         // The drain goes on while the cell is away.
@@ -57,7 +57,7 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
             }
             let standing = (view.allocations, view.unknown_tasks, view.state());
             if (view.allocations, view.unknown_tasks) == (0, 0) {
-                return done(context, name, "drained");
+                return done(context, name, "drained", Some(answer.revision));
             }
             if told != Some(standing) {
                 told = Some(standing);
@@ -91,9 +91,11 @@ fn of_known(view: &MachineView, tasks: &str) -> String {
     }
 }
 
-fn done(context: &Context, name: &str, how: &str) -> Result<(), Failure> {
-    let object = json!({"name": name, "state": how});
-    output::print(&output::object(context.format, &object, name, || format!("{name}: {how}\n")))
+/// Says how it ended; at which revision, where that is known.
+fn done(context: &Context, name: &str, how: &str, revision: Option<u64>) -> Result<(), Failure> {
+    let object = json!({"name": name, "state": how, "revision": revision});
+    let at = revision.map(|revision| format!(" (revision {revision})")).unwrap_or_default();
+    output::print(&output::object(context.format, &object, name, || format!("{name}: {how}{at}\n")))
 }
 
 #[cfg(test)]

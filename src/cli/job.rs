@@ -57,7 +57,9 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             let answer = context.connect().await?.jobs().stop(request).await?.into_inner();
             tell_change(context, &answer, &name, "stopping", "has ended already")?;
         }
-        Job::Launch { job, at } => launch(context, &target::job(context, &job)?, at).await?,
+        Job::Launch { job, at, wait, timeout } => {
+            return launch(context, &target::job(context, &job)?, at, wait.then(|| deadline(timeout))).await;
+        }
         Job::Scale { job, count, group } => scale(context, &job, count, group).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -89,8 +91,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
             output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
         }
-        let deadline = timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()));
-        return wait_for(context, &connection.patient(), &job, answer.revision, deadline).await;
+        return wait_for(context, &connection.patient(), &job, answer.revision, deadline(timeout)).await;
     }
     let object = json!({
         "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,
@@ -100,6 +101,11 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let text = || format!("job {} {words} (version {}, revision {})\n", job.name, answer.version, answer.revision);
     output::print(&output::object(context.format, &object, &job.name, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// When a wait of so many microseconds from now on is over.
+fn deadline(timeout: Option<i64>) -> Option<Instant> {
+    timeout.map(|micros| Instant::now() + Duration::from_micros(micros.unsigned_abs()))
 }
 
 /// Says so when nobody is there to place a job's tasks: it would wait without a word. That this cannot be found out is no
@@ -357,16 +363,28 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     tell_change(context, &answer, &job.name, &done, &format!("group {group} has {count} tasks already"))
 }
 
-async fn launch(context: &Context, job: &JobName, instant_micros: Option<i64>) -> Result<(), Failure> {
+/// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.
+async fn launch(
+    context: &Context,
+    job: &JobName,
+    instant_micros: Option<i64>,
+    wait: Option<Option<Instant>>,
+) -> Result<ExitCode, Failure> {
+    let connection = context.connect().await?;
     let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
-    let answer = context.connect().await?.jobs().launch(request).await?.into_inner();
+    let answer = connection.jobs().launch(request).await?.into_inner();
+    if let Some(deadline) = wait {
+        let child = JobName { namespace: job.namespace.clone(), name: answer.name };
+        return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;
+    }
     let object = json!({
         "name": answer.name, "namespace": job.namespace, "parent": job.name,
         "instant": output::json_time(answer.instant_micros), "revision": answer.revision, "changed": answer.changed,
     });
     let words = if answer.changed { "launched" } else { "was launched before" };
     let text = || format!("job {} {words} from {} (revision {})\n", answer.name, job.name, answer.revision);
-    output::print(&output::object(context.format, &object, &answer.name, text))
+    output::print(&output::object(context.format, &object, &answer.name, text))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says what a change did.

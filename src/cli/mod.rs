@@ -17,7 +17,7 @@ mod watch;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
@@ -53,11 +53,15 @@ pub(crate) struct Context {
 
 impl Context {
     fn of(global: &Global, preferences: Preferences) -> Result<Self, Failure> {
-        // An empty variable is how shells unset one for a single command.
-        let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        let address_given = given(&global.addr);
+        // An empty variable is how shells unset one for a single command. Read here: what is given to clap as a variable's value makes its usage
+        // show the flag as one that is needed.
+        let given = |flag: &Option<String>, variable: &str| {
+            let value = flag.clone().map_or_else(|| variable_of(variable), |value| Ok(Some(value)))?;
+            Ok::<_, Failure>(value.filter(|value| !value.is_empty()))
+        };
+        let address_given = given(&global.addr, "PLENUM_ADDR")?;
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-        let namespace = given(&global.namespace).or(preferences.namespace);
+        let namespace = given(&global.namespace, "PLENUM_NAMESPACE")?.or(preferences.namespace);
         if let Some(what) = namespace.as_deref().and_then(crate::job_file::name_fault) {
             return Err(Failure::usage(format!("the namespace {what}")));
         }
@@ -93,6 +97,12 @@ impl Context {
     }
 }
 
+/// A variable of the environment, if it is there.
+fn variable_of(name: &str) -> Result<Option<String>, Failure> {
+    let wrong = |value| Failure::usage(format!("{name} is no text in UTF-8; found {value:?}"));
+    std::env::var_os(name).map(|value| value.into_string().map_err(wrong)).transpose()
+}
+
 /// Whether that is the answer of a server of before, which has no word for moments: it says that nobody may call such a method. Who may not
 /// read anything hears so of what is asked for next.
 fn tells_no_moments(code: Code) -> bool {
@@ -105,15 +115,13 @@ pub(crate) fn main() -> ExitCode {
     if words.next().is_some_and(|command| command == "shim") {
         return parts::shim(words);
     }
-    let read = |matches: ArgMatches| Ok((Arguments::from_arg_matches(&matches)?, matches));
-    let (arguments, matches) = match Arguments::command().try_get_matches().and_then(read) {
+    let arguments = match Arguments::try_parse() {
         Ok(read) => read,
         Err(error) => return usage(&error),
     };
     let format = arguments.global.output;
     // Who has a variable for all commands need not unset it for one that has no use for it.
-    let names_a_cell = matches.value_source("addr") == Some(ValueSource::CommandLine);
-    let heeded = if names_a_cell { heeds_address(&arguments.command) } else { Ok(()) };
+    let heeded = if arguments.global.addr.is_some() { heeds_address(&arguments.command) } else { Ok(()) };
     match heeded.and_then(|()| run(arguments)) {
         Ok(code) => code,
         Err(failure) => {
@@ -150,7 +158,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Refuses an address for what asks no cell: it would be another one than was named, or listen elsewhere.
 fn heeds_address(command: &Command) -> Result<(), Failure> {
     let (word, instead) = match command {
-        Command::Dev(_) => ("dev", "it takes port 7070, or any other where somebody has that one, and says which"),
+        Command::Dev(_) => ("dev", "its port is said with --port"),
         Command::Server(_) => ("server", "where it can be reached is said with --listen"),
         Command::Verify { .. } => ("verify", "which cell it reads is said with --dir"),
         Command::Restore(_) => ("restore", "which cell it makes is said with --dir"),

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) schedulers: Vec<String>,
     pub(super) machines: u32,
     pub(super) until_done: bool,
+    /// The server's, if somebody named one.
+    pub(super) port: Option<u16>,
     pub(super) no_isolation: bool,
 }
 
@@ -40,6 +42,7 @@ impl Plan {
             schedulers: schedulers.into_iter().collect(),
             machines: options.machines,
             until_done: options.until_done,
+            port: options.port,
             no_isolation: options.no_isolation,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use plenum_model::RECURRING_NAME_BYTES_MAX;
+use plenum_model::{LAUNCH_SCHEDULER_OPTION, RECURRING_NAME_BYTES_MAX};
 use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
 use prost::Message;
 
@@ -33,6 +33,8 @@ const UNBUILT: &[&str] = &["elastic", "schedule", "update"];
 
 /// The namespace of a job that names none.
 const NAMESPACE: &str = "default";
+/// What the cell itself reads of the options begins so.
+const LAUNCH_OPTIONS: &str = "launch.";
 const GROUPS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -73,7 +75,7 @@ pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
                 priority: faults.note(fields.number("priority", 0, 99)).flatten().unwrap_or(50),
                 kind: kind.into(),
                 same_machine,
-                options: options(&fields, scheduler, &mut faults),
+                options: options(&fields, scheduler, kind, &mut faults),
                 ..JobShape::default()
             }),
             body: None,
@@ -128,9 +130,20 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
 }
 
 /// What a team's own scheduler reads. The built-in ones would not hear it.
-fn options(fields: &Fields<'_>, scheduler: &str, faults: &mut Faults) -> BTreeMap<String, String> {
+fn options(fields: &Fields<'_>, scheduler: &str, kind: JobKind, faults: &mut Faults) -> BTreeMap<String, String> {
     let Some(entry) = fields.entry("options") else { return BTreeMap::new() };
     let options = fields::options(&entry.node, "options", faults);
+    // The others are of the scheduler, which alone knows them.
+    for name in options.keys().filter(|name| name.starts_with(LAUNCH_OPTIONS)) {
+        let wrong = match (name == LAUNCH_SCHEDULER_OPTION, kind) {
+            (true, JobKind::Recurring) => continue,
+            (true, _) => format!("`{name}` is of no use here: only recurring jobs are launched from"),
+            (false, _) => {
+                format!("unknown option `{}`; did you mean `{LAUNCH_SCHEDULER_OPTION}`?", units::shortened(name))
+            }
+        };
+        faults.add(Fault::value(entry.name_at.clone(), wrong));
+    }
     if options.is_empty() || !plenum_schedulers::NAMES.contains(&scheduler) {
         return options;
     }

@@ -249,6 +249,22 @@ fn a_name_that_leaves_no_room_for_instants_is_told_with_its_line() {
     );
 }
 
+// A slip was taken, and what was launched was placed by somebody else than was meant.
+#[test]
+fn options_of_launches_are_known_ones_of_jobs_that_are_launched_from() {
+    let text = |more: &str| format!("name = \"a\"\nscheduler = \"cron\"\n{more}{GROUP}");
+    let option = |name: &str| format!("options = {{ \"{name}\" = \"batch\", every = 5 }}\n");
+    let recurring = |name: &str| text(&format!("runs = \"recurring\"\n{}", option(name)));
+    assert!(JobFile::parse("job.toml", &recurring("launch.scheduler")).is_ok());
+    check(
+        &recurring("launch.schedulr"),
+        "JOB_FILE_VALUE",
+        &["job.toml:4:1", "unknown option `launch.schedulr`; did you mean `launch.scheduler`?"],
+    );
+    check(&text(&option("launch.scheduler")), "JOB_FILE_VALUE", &["of no use here: only recurring jobs"]);
+    assert!(JobFile::parse("job.toml", &text(&option("launcher"))).is_ok(), "of its scheduler");
+}
+
 #[test]
 fn what_is_missing_is_named_with_an_example() {
     check(GROUP, "JOB_FILE_VALUE", &["no `name`", "name = \"word-count\""]);

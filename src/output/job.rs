@@ -45,8 +45,8 @@ fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> V
 impl Row for JobView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
-            &["NAME", "SCHEDULER", "STATE", "WAITING", "RUNNING", "DONE", "FAILED", "AGE"],
-            &["NAMESPACE", "VERSION", "PRIORITY", "GROUPS", "WAITING REASON"],
+            &["NAME", "SCHEDULER", "STATE", "WAITING", "RUNNING", "DONE", "FAILED", "AGE", "NAMESPACE"],
+            &["VERSION", "PRIORITY", "GROUPS", "WAITING REASON"],
         )
     }
 

@@ -17,6 +17,18 @@ pub enum JobKind {
     Recurring,
 }
 
+impl JobKind {
+    /// As job files say it: how the job ends.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ToCompletion => "to-completion",
+            Self::Forever => "forever",
+            Self::Recurring => "recurring",
+        }
+    }
+}
+
 /// Most bytes of a recurring job's name, so that the names of what is launched from it fit: a dash, and the digits of an instant, come behind it.
 pub const RECURRING_NAME_BYTES_MAX: usize = 63 - (1 + 19);
 

@@ -188,7 +188,6 @@ impl<'a> Counts<'a> {
 #[must_use]
 pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
     let may_run = places_tasks(job);
-    let parent = job.shape.parent.and_then(|parent| cell.job(parent));
     let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
         let row = cell.group(job, position).copied().unwrap_or_default();
         let live = job.group_row(position).map(|number| counts.of(number, &row)).unwrap_or_default();
@@ -218,8 +217,13 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
         waiting_reason: String::new(),
         body: None,
         last_instant_micros: job.last_instant_micros,
-        parent: parent.map(|parent| parent.shape.name.to_string()).unwrap_or_default(),
+        parent: parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default(),
     }
+}
+
+/// The recurring job that a job was launched from, while the cell has it. Both are of the same namespace.
+pub(crate) fn parent_of<'a>(cell: &'a Cell, job: &Job) -> Option<&'a Job> {
+    cell.job(job.shape.parent?).map(|parent| &**parent)
 }
 
 /// Whether tasks of a job wait for anything: what waits when it is over never runs, and of a recurring one nothing does.

@@ -62,6 +62,12 @@ pub(crate) enum Job {
         /// The instant that it is launched for, such as 2026-11-20T08:00:00Z or -10m [default: this second]; it starts at once, and none before it is launched any more
         #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_hyphen_values = true)]
         at: Option<i64>,
+        /// Wait for the end of what is launched and exit with its result: 0 complete, 1 failed
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait, such as 5m; then exit with 3
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        timeout: Option<i64>,
     },
     /// Changes how many tasks a group has
     Scale {

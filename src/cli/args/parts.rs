@@ -20,6 +20,9 @@ pub(crate) struct Dev {
     /// Keep the cell in this directory [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// The port of the cell, on 127.0.0.1 [default: 7070, or any other where somebody has that one]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
     /// Run tasks as plain processes, even where cgroups and namespaces are there
     #[arg(long)]
     pub(crate) no_isolation: bool,

@@ -23,7 +23,7 @@ use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
 
-const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority"];
+const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority", "runs", "parent"];
 
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
@@ -83,7 +83,9 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             "namespace" => Some(job.shape.namespace.to_string()),
             "scheduler" => Some(job.shape.scheduler.to_string()),
             "state" => Some(job.state.word().to_owned()),
-            _ => Some(job.shape.priority.to_string()),
+            "priority" => Some(job.shape.priority.to_string()),
+            "runs" => Some(job.shape.kind.word().to_owned()),
+            _ => Some(view::parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default()),
         });
         if !passes {
             continue;
@@ -146,6 +148,7 @@ impl v1::jobs_server::Jobs for JobsService {
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, JOB_FIELDS)?.with_words("state", listing::JOB_WORDS)?;
+        let filter = filter.with_words("runs", listing::KIND_WORDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

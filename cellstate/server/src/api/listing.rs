@@ -127,6 +127,8 @@ pub(super) const MACHINE_WORDS: &[&str] = &["ready", "cordoned", "draining", "un
 
 /// All words for a job's state.
 pub(super) const JOB_WORDS: &[&str] = &["waiting", "running", "complete", "failed", "stopped"];
+/// How a job ends, as people write it.
+pub(super) const KIND_WORDS: &[&str] = &["to-completion", "forever", "recurring"];
 
 /// An allocation's state as people write it.
 pub(super) fn allocation_word(state: i32) -> &'static str {
@@ -204,6 +206,8 @@ mod tests {
         use plenum_model::JobState as State;
         let states = [State::Waiting, State::Running, State::Complete, State::Failed, State::Stopped];
         assert_eq!(states.map(State::word), JOB_WORDS);
+        use plenum_model::JobKind as Kind;
+        assert_eq!([Kind::ToCompletion, Kind::Forever, Kind::Recurring].map(Kind::word), KIND_WORDS);
     }
 
     // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.
