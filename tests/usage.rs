@@ -187,7 +187,8 @@ fn a_development_cell_listens_where_it_is_told_or_not_at_all() {
 fn variables_stand_for_flags_and_a_flag_comes_first() {
     let stage = Stage::new();
     let by = |variables: &'static [(&str, &str)], words: &[&str]| {
-        let start = |command: &mut std::process::Command| (command.envs(variables.iter().copied()).spawn().unwrap(), ());
+        let start =
+            |command: &mut std::process::Command| (command.envs(variables.iter().copied()).spawn().unwrap(), ());
         let (mut process, ()) = stage.start_by("by", words, start);
         (process.ended().code(), stage.text("by.out") + &stage.text("by.err"))
     };

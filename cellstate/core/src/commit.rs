@@ -38,6 +38,14 @@ impl Core {
                 let message = format!("{} was decided with other content at revision {}", txn.id, decided.revision);
                 return Err(Rejection::new(RejectionCode::NumberReused, message));
             }
+            Standing::Skipped => {
+                let message = format!(
+                    "{} comes behind a higher number: numbers rise in the order in which they arrive; it was never executed, and is \
+                     not any more",
+                    txn.id
+                );
+                return Err(Rejection::new(RejectionCode::NumberRetired, message));
+            }
             Standing::Retired => {
                 let message = format!("{} is older than what is remembered, and was not executed", txn.id);
                 return Err(Rejection::new(RejectionCode::NumberRetired, message));

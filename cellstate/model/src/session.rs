@@ -41,8 +41,10 @@ pub enum Standing {
     New,
     /// Decided before.
     Decided(DecidedNumber),
-    /// Below what is remembered, or skipped: never to be executed.
+    /// Below what is remembered: never to be executed, and nobody can tell whether it was.
     Retired,
+    /// Among those that are remembered, and not one of them: a higher one came first. It was never executed, nor will it be.
+    Skipped,
 }
 
 impl Session {
@@ -54,6 +56,8 @@ impl Session {
         }
         match self.decided.binary_search_by_key(&number, |decided| decided.number) {
             Ok(found) => Standing::Decided(self.decided[found]),
+            // Of one that has forgotten nothing yet all are remembered.
+            Err(place) if place > 0 || self.decided.len() < NUMBERS_KEPT => Standing::Skipped,
             Err(_) => Standing::Retired,
         }
     }

@@ -19,6 +19,7 @@ mod names;
 pub(crate) mod past;
 pub mod probe;
 mod session;
+mod simple;
 mod story;
 mod stream;
 mod unread;

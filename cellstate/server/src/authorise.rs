@@ -229,7 +229,9 @@ const TABLE: &[Row] = table! {
         "Session": SCHEDULERS,
         "Watch": READERS,
         "Open": SCHEDULERS,
+        "Wanted": SCHEDULERS,
         "Commit": SCHEDULERS,
+        "PassOver": SCHEDULERS,
         "Close": SCHEDULERS,
         "TakeHold": SCHEDULERS,
     }

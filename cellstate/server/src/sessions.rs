@@ -11,7 +11,12 @@ enum Standing {
     Connected(u32),
     /// Without one since, in microseconds of the monotonic clock.
     Alone(i64),
+    /// Of a simple client, which has no stream, and was last heard of then.
+    Used(i64),
 }
+
+/// How long after its last call a simple client counts as connected, in microseconds.
+const USED_MICROS: i64 = 30_000_000;
 
 /// Whose a session is: nothing of this changes while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +87,11 @@ impl Sessions {
         self.owners.get(&session)
     }
 
-    /// A stream began, or a simple client opened or used the session.
-    pub(crate) fn seen(&mut self, session: SessionId, now_micros: i64) {
-        let standing = self.standings.entry(session).or_insert(Standing::Alone(now_micros));
-        if let Standing::Alone(since) = standing {
-            *since = now_micros;
+    /// A simple client opened or used the session.
+    pub(crate) fn used(&mut self, session: SessionId, now_micros: i64) {
+        let standing = self.standings.entry(session).or_insert(Standing::Used(now_micros));
+        if !matches!(standing, Standing::Connected(_)) {
+            *standing = Standing::Used(now_micros);
         }
     }
 
@@ -94,7 +99,7 @@ impl Sessions {
         let standing = self.standings.entry(session).or_insert(Standing::Connected(0));
         *standing = match *standing {
             Standing::Connected(streams) => Standing::Connected(streams + 1),
-            Standing::Alone(_) => Standing::Connected(1),
+            Standing::Alone(_) | Standing::Used(_) => Standing::Connected(1),
         };
     }
 
@@ -107,13 +112,21 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn is_connected(&self, session: SessionId) -> bool {
-        matches!(self.standings.get(&session), Some(Standing::Connected(_)))
+    /// Whether it has a stream, or is used by somebody who needs none.
+    pub(crate) fn is_connected(&self, session: SessionId, now_micros: i64) -> bool {
+        match self.standings.get(&session) {
+            Some(Standing::Connected(_)) => true,
+            Some(Standing::Used(at)) => now_micros.saturating_sub(*at) < USED_MICROS,
+            Some(Standing::Alone(_)) | None => false,
+        }
     }
 
     /// Sessions that were alone too long; each is told once.
     pub(crate) fn overdue(&mut self, now_micros: i64, linger_micros: i64) -> Vec<SessionId> {
-        let overdue = |standing: &Standing| matches!(standing, Standing::Alone(since) if now_micros.saturating_sub(*since) >= linger_micros);
+        let overdue = |standing: &Standing| match standing {
+            Standing::Alone(since) | Standing::Used(since) => now_micros.saturating_sub(*since) >= linger_micros,
+            Standing::Connected(_) => false,
+        };
         let gone: Vec<SessionId> =
             self.standings.iter().filter(|(_, standing)| overdue(standing)).map(|(session, _)| *session).collect();
         self.standings.retain(|_, standing| !overdue(standing));
@@ -133,7 +146,7 @@ mod tests {
         let owner = Owner { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() };
         sessions.opened(SessionId(1), owner.clone());
         sessions.opened(SessionId(2), owner.clone());
-        sessions.seen(SessionId(2), 0);
+        sessions.used(SessionId(2), 0);
         assert_eq!(sessions.owner(SessionId(1)), Some(&owner));
         sessions.closed(SessionId(1));
         assert_eq!(sessions.overdue(100, 100), [SessionId(2)]);
@@ -151,7 +164,7 @@ mod tests {
         sessions.connected(other);
         sessions.published(&changed(2, opened()), 10);
         assert_eq!((sessions.overdue(109, 100), sessions.overdue(110, 100)), (vec![], vec![one]));
-        assert!(sessions.is_connected(other));
+        assert!(sessions.is_connected(other, 110));
     }
 
     /// Its opening was published after it had been closed: it was known again, grew old, and was closed once more.
@@ -160,7 +173,7 @@ mod tests {
         let (mut sessions, session) = (Sessions::default(), SessionId(1));
         let owner = Owner { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() };
         sessions.opened(session, owner);
-        sessions.seen(session, 0);
+        sessions.used(session, 0);
         sessions.closed(session);
         sessions.published(&changed(1, opened()), 10);
         sessions.published(&changed(2, SessionChange::Closed(session)), 20);
@@ -182,12 +195,26 @@ mod tests {
         let (one, other) = (SessionId(1), SessionId(2));
         sessions.connected(one);
         sessions.connected(one);
-        sessions.seen(other, 0);
+        sessions.used(other, 0);
         sessions.disconnected(one, 50);
-        assert!(sessions.is_connected(one));
+        assert!(sessions.is_connected(one, 50));
         assert_eq!(sessions.overdue(100, 100), [other]);
         sessions.disconnected(one, 150);
-        sessions.seen(one, 200);
+        sessions.used(one, 200);
         assert_eq!((sessions.overdue(299, 100), sessions.overdue(300, 100)), (vec![], vec![one]));
+    }
+
+    /// A scheduler of calls without a stream was said to be away while it placed one task after the other.
+    #[test]
+    fn a_simple_client_is_there_for_a_while_after_each_call_and_a_stream_until_it_ends() {
+        let (mut sessions, simple) = (Sessions::default(), SessionId(1));
+        sessions.published(&changed(1, opened()), 0);
+        assert!(!sessions.is_connected(simple, 0));
+        sessions.used(simple, 5);
+        assert!(sessions.is_connected(simple, USED_MICROS + 4) && !sessions.is_connected(simple, USED_MICROS + 5));
+        sessions.connected(simple);
+        sessions.used(simple, 10);
+        sessions.disconnected(simple, 20);
+        assert!(!sessions.is_connected(simple, 20));
     }
 }

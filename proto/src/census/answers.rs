@@ -117,7 +117,7 @@ static CELL: Shape = shape(&[(4, Entry(1))]);
 static MACHINE: Shape = shape(&[(6, Entry(1)), (7, Entry(1))]);
 static JOB_PUT: Shape = shape(&[(3, Once(&JOB_SHAPE))]);
 pub(super) static JOB_SHAPE: Shape = shape(&[(7, Within(0, &GROUP)), (10, Entry(1))]);
-static GROUP: Shape = shape(&[
+pub(super) static GROUP: Shape = shape(&[
     (3, Entry(1)),
     (5, Within(1, &CONSTRAINT)),
     (6, Within(1, &shape(&[(1, Once(&CONSTRAINT))]))),

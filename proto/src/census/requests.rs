@@ -14,8 +14,9 @@ use crate::v1;
 
 /// The requests that are counted as they come in, by their name and their type. Transactions are counted where their columns are read.
 #[expect(clippy::type_complexity, reason = "a table")]
-pub(super) static ALL: [(&str, fn() -> TypeId, &Census); 6] = [
+pub(super) static ALL: [(&str, fn() -> TypeId, &Census); 7] = [
     ("SessionRequest", TypeId::of::<v1::SessionRequest>, &SESSION),
+    ("PassOverRequest", TypeId::of::<v1::PassOverRequest>, &PASS_OVER),
     ("SubmitRequest", TypeId::of::<v1::SubmitRequest>, &SUBMIT),
     ("SetPartition", TypeId::of::<v1::SetPartition>, &PARTITION),
     ("RegisterRequest", TypeId::of::<v1::RegisterRequest>, &REGISTER),
@@ -56,11 +57,15 @@ static TAKE_OVER: Shape = Shape { parts: &[], others: Some(4) };
 const NOTES_MAX: usize = 65_536;
 
 /// The requests of a session's stream, but for transactions.
-pub static SESSION: Census = Census {
-    message: "a SessionRequest",
-    totals: &[total("passed_over.notes", "notes", NOTES_MAX)],
-    shape: shape(&[(3, Once(&Shape { parts: &[(1, Entry(0))], others: None }))]),
-};
+pub static SESSION: Census = notes_of("a SessionRequest");
+
+/// Of a message whose third field has notes.
+const fn notes_of(message: &'static str) -> Census {
+    const TOTALS: &[Total] = &[total("passed_over.notes", "notes", NOTES_MAX)];
+    Census { message, totals: TOTALS, shape: shape(&[(3, Once(&Shape { parts: &[(1, Entry(0))], others: None }))]) }
+}
+
+static PASS_OVER: Census = notes_of("a PassOverRequest");
 
 static SUBMIT: Census = Census {
     message: "a SubmitRequest",

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 
 use super::Part::{Entry, Numbers, Once, Within};
-use super::answers::{CONSTRAINT, JOB_SHAPE, UNKNOWN_TASK};
+use super::answers::{CONSTRAINT, GROUP, JOB_SHAPE, UNKNOWN_TASK};
 use super::requests::{shape, total};
 use super::{Census, Shape, Total};
 use crate::v1;
@@ -62,9 +62,10 @@ macro_rules! listing {
 
 /// What people and their programs are told, by its name and its type.
 #[expect(clippy::type_complexity, reason = "a table")]
-pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 19] = [
+pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 20] = [
     listing!("ListJobsResponse", v1::ListJobsResponse, &JOB),
     view!("GetJobResponse", v1::GetJobResponse, [(2, Once(&JOB))]),
+    listing!("WantedResponse", v1::WantedResponse, &WANTED),
     listing!("ListAllocationsResponse", v1::ListAllocationsResponse, &ALLOCATION),
     view!("AllocationView", v1::AllocationView, ALLOCATION_PARTS),
     listing!("HistoryResponse", v1::HistoryResponse, &PLAIN),
@@ -86,6 +87,7 @@ pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 19] = [
 
 static PLAIN: Shape = shape(&[]);
 static JOB: Shape = shape(&[(3, Once(&JOB_SHAPE)), (7, Entry(0)), (9, Once(&shape(&[(1, Within(0, &BODY))])))]);
+static WANTED: Shape = shape(&[(7, Once(&GROUP)), (8, Numbers(1))]);
 const ALLOCATION_PARTS: [(u64, super::Part); 3] = [(25, Entry(1)), (26, Entry(1)), (27, Within(1, &TAKE_OVER))];
 static ALLOCATION: Shape = shape(&ALLOCATION_PARTS);
 static TAKE_OVER: Shape = shape(&[(3, Entry(1)), (4, Numbers(1))]);

@@ -99,8 +99,9 @@ impl Resolver<'_> {
     ) -> Result<Vec<Port>, Trouble> {
         let (used, spoken) = (self.cell.in_use(asked.machine), self.promised.specials.ports(asked.machine));
         let mut choice = PortChoice::new(used, spoken);
-        // A port that was given back rests: each transaction begins elsewhere.
+        // A port that was given back rests: each transaction begins elsewhere. And each machine, as some share a network.
         let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
+        let hint = hint.wrapping_add(u64::from(asked.machine).wrapping_mul(0x85eb_ca6b));
         // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
         let hint = hint.wrapping_add(choice.spoken_count() as u64);
         let named = |declared: &Port| {

@@ -15,9 +15,12 @@ use super::driven::Driven;
 use super::failure::Failure;
 use super::govern::held_job;
 use super::jobs::change;
+use super::listing;
+use super::past;
 use super::principal;
 use super::session::{self, Ask as SessionAsk};
-use super::stream::{HANDFULS_MAX, Out, Owner, Watcher, unreadable};
+use super::simple;
+use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, unreadable};
 use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
@@ -51,6 +54,15 @@ impl CellService {
         }))))
     }
 
+    /// Whose a session of a simple client is, which is used now.
+    async fn used(&self, principal: &Principal, session: u64, incarnation: u64) -> Result<SessionOwner, Failure> {
+        of_this_incarnation(&self.shared, incarnation)?;
+        let session = SessionId(session);
+        let owner = usable(&self.shared, principal, session).await?;
+        self.shared.sessions.lock().used(session, self.shared.clock.monotonic_micros());
+        Ok(owner)
+    }
+
     /// Decides a transaction that came as these bytes. They are judged before they are decoded: a few bytes may stand for a hundred in
     /// memory.
     pub(super) async fn commit_encoded(
@@ -63,10 +75,7 @@ impl CellService {
         let Command::Commit(transaction, _) = &command else {
             return Err(Failure::internal("a transaction became another request").into());
         };
-        let session = transaction.id.session;
-        of_this_incarnation(&self.shared, transaction.incarnation)?;
-        let namespace = usable(&self.shared, &principal, session).await?.namespace;
-        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+        let namespace = self.used(&principal, transaction.id.session.0, transaction.incarnation).await?.namespace;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
         self.shared.check_size(&asked)?;
@@ -113,10 +122,34 @@ impl v1::cell_server::Cell for CellService {
         let principal = principal(&request)?;
         let wire = request.into_inner();
         let session = open_session(&self.shared, &principal, &wire.namespace, &wire.scheduler).await?;
-        self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+        self.shared.sessions.lock().used(session, self.shared.clock.monotonic_micros());
         let revision = self.shared.durable_revision().0;
         let incarnation = self.shared.identity.incarnation;
         Ok(Response::new(v1::OpenResponse { session: session.0, incarnation, revision }))
+    }
+
+    async fn wanted(&self, request: Request<v1::WantedRequest>) -> Result<Response<v1::WantedResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        let owner = self.used(&principal, wire.session, wire.incarnation).await?;
+        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let (cell, now) = (past::cell(&self.shared, None).await?, self.shared.clock.now());
+        let listed = cell.read(&self.shared.reads, move |cell| Ok(simple::wanted_of(cell, &owner, now, limit)));
+        Ok(Response::new(listed.await?))
+    }
+
+    async fn pass_over(&self, request: Request<v1::PassOverRequest>) -> Result<Response<v1::PassOverResponse>, Status> {
+        let principal = principal(&request)?;
+        let wire = request.into_inner();
+        self.used(&principal, wire.session, wire.incarnation).await?;
+        let notes = wire.passed_over.unwrap_or_default();
+        if notes.notes.len() > NOTES_MAX {
+            let message =
+                format!("passed_over.notes: expected at most {NOTES_MAX} at once, found {}", notes.notes.len());
+            return Err(Failure::invalid(message).into());
+        }
+        stream::pass_over(&self.shared, SessionId(wire.session), notes);
+        Ok(Response::new(v1::PassOverResponse {}))
     }
 
     /// Never called: [`super::session::CellServer`] takes these calls, too, and serves them by [`CellService::commit_encoded`].
@@ -137,7 +170,7 @@ impl v1::cell_server::Cell for CellService {
         let scheduler = if by_operator {
             None
         } else {
-            self.shared.sessions.lock().seen(session, self.shared.clock.monotonic_micros());
+            self.shared.sessions.lock().used(session, self.shared.clock.monotonic_micros());
             cell.session(session).map(|session| session.scheduler.clone())
         };
         let job = held_job(&cell, scheduler.as_ref(), wire.job)?;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId,
-    UnknownTask,
+    Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
 };
 use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
@@ -13,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::failure::Failure;
 use super::inspect::machine_named;
-use super::jobs::change;
+use super::jobs::{allocation_id, change};
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
 use super::principal;
@@ -198,9 +197,7 @@ impl v1::govern_server::Govern for GovernService {
 
     async fn adopt_task(&self, request: Request<v1::AdoptTaskRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
         let wire = request.get_ref();
-        let Some(allocation) = AllocationId::from_bits(wire.allocation) else {
-            return Err(Failure::invalid("allocation: expected the id of an allocation, found 0").into());
-        };
+        let allocation = allocation_id(wire.allocation)?;
         let machine = machine_named(&self.shared.snapshot().await, &wire.machine)?.id;
         Ok(self.change(&request, Command::AdoptUnknown { machine, allocation }).await?)
     }
@@ -241,9 +238,9 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
     cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
     cell.rights().for_each(|(name, _)| view(name, &mut |_| {}));
     {
-        let known = present.map(|shared| shared.sessions.lock());
+        let known = present.map(|shared| (shared.sessions.lock(), shared.clock.monotonic_micros()));
         for session in cell.sessions() {
-            let is_connected = known.as_ref().is_some_and(|known| known.is_connected(session.id));
+            let is_connected = known.as_ref().is_some_and(|(known, now)| known.is_connected(session.id, *now));
             view(&session.scheduler, &mut |row| {
                 row.sessions += 1;
                 row.connected = row.connected.map(|connected| connected + u32::from(is_connected));
@@ -294,7 +291,7 @@ fn unknown_view(cell: &Cell, id: UnknownId, task: &UnknownTask) -> v1::UnknownTa
 /// A job of a session's scheduler; or of anybody's, where an operator asks without a session.
 pub(super) fn held_job(cell: &Cell, scheduler: Option<&Arc<str>>, bits: u64) -> Result<JobId, Failure> {
     let Some(id) = JobId::from_bits(bits) else {
-        return Err(Failure::invalid("job: expected the id of a job, found 0"));
+        return Err(Failure::invalid(format!("job: expected an id with a generation above 0, found {bits}")));
     };
     let Some(job) = cell.job(id) else {
         return Err(Failure::not_found(RejectionCode::NoSuchJob, format!("{id} is retired or never was")));

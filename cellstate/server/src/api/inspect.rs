@@ -230,9 +230,9 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
 /// `present`: none of the past, of which nobody knows who was connected.
 fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: usize) -> v1::ListSessionsResponse {
     let mut response = v1::ListSessionsResponse { revision: cell.revision().0, ..Default::default() };
-    let known = present.map(|shared| shared.sessions.lock());
+    let known = present.map(|shared| (shared.sessions.lock(), shared.clock.monotonic_micros()));
     for session in cell.sessions() {
-        let connected = known.as_ref().map(|known| known.is_connected(session.id));
+        let connected = known.as_ref().map(|(known, now)| known.is_connected(session.id, *now));
         let passes = filter.passes(|field| match field {
             "scheduler" => Some(session.scheduler.to_string()),
             "principal" => Some(session.principal.to_string()),

@@ -368,9 +368,9 @@ impl Drop for Reader {
     }
 }
 
-fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
+pub(super) fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
     AllocationId::from_bits(bits)
-        .ok_or_else(|| Failure::invalid("allocation: expected the id of an allocation, found 0"))
+        .ok_or_else(|| Failure::invalid(format!("allocation: expected an id with a generation above 0, found {bits}")))
 }
 
 /// The final row of an allocation that is not live in the cell.

@@ -337,19 +337,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
     fn passed_over(&self, notes: v1::PassedOver) {
-        let addressed = |note: v1::PassedOverNote| {
-            (
-                note.job,
-                note.group,
-                Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: note.job_version },
-            )
-        };
-        let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
-        if self.shared.arrived.lock().add(self.owner.session, notes) {
-            tokio::spawn(take_notes(self.shared.clone()));
-        }
+        pass_over(&self.shared, self.owner.session, notes);
     }
 
     async fn answered(&mut self, number: u64, told: Told) {
@@ -403,7 +392,22 @@ enum Last {
 }
 
 /// Notes of one message that are taken.
-const NOTES_MAX: usize = 4096;
+pub(super) const NOTES_MAX: usize = 4096;
+
+/// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
+pub(super) fn pass_over(shared: &Arc<Shared>, session: SessionId, notes: v1::PassedOver) {
+    let addressed = |note: v1::PassedOverNote| {
+        (
+            note.job,
+            note.group,
+            Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: note.job_version },
+        )
+    };
+    let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
+    if shared.arrived.lock().add(session, notes) {
+        tokio::spawn(take_notes(shared.clone()));
+    }
+}
 
 /// Takes the notes that wait, of all sessions, until there are none. Of jobs of others a scheduler has nothing to say, and jobs that there are not
 /// would push out those that there are.

@@ -97,12 +97,15 @@ impl<'a> Reasons<'a> {
 /// The scheduler's last word of this version of the job; of one that is gone it says nothing of today.
 fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
     let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
-    let sessions = shared.sessions.lock();
+    let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
     let scheduler = &job.shape.scheduler;
-    let connected = cell.sessions().any(|session| session.scheduler == *scheduler && sessions.is_connected(session.id));
+    let mut of_it = cell.sessions().filter(|session| session.scheduler == *scheduler);
+    let connected = of_it.any(|session| sessions.is_connected(session.id, now));
     match (connected, note) {
         (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),
-        (true, None) => format!("scheduler {scheduler} has not placed them yet, and has not said why"),
+        (true, None) => format!(
+            "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused"
+        ),
         (false, Some(note)) => {
             format!(
                 "no scheduler {scheduler} is connected; start one (it said at revision {}: {})",

@@ -265,7 +265,11 @@ async fn a_gang_that_its_quota_can_never_have_says_so() {
         incarnation: 0,
     };
     cell.take_hold(hold).await.unwrap();
-    assert_eq!(reason(1500).await, "work: 4 waiting: no scheduler batch is connected; start one");
+    assert_eq!(
+        reason(1500).await,
+        "work: 4 waiting: scheduler batch has not placed them yet, and has not said why; \
+         `plenum txn list --refused --scheduler batch` lists what it was refused"
+    );
     server.shutdown().await.unwrap();
 }
 

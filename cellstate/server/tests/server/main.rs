@@ -24,5 +24,6 @@ mod offline;
 mod read_back;
 mod returns;
 mod scaling;
+mod simple;
 mod sizes;
 mod stalled;

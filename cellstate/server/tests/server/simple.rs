@@ -1,0 +1,182 @@
+//! A scheduler that keeps no mirror: it asks what is wanted, commits, and says why something waits.
+
+use plenum_proto::v1;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::client::{as_principal, code, connect, job, placement, register, start, submit};
+
+/// A session, and what its next transaction is numbered.
+struct Simple {
+    cell: v1::cell_client::CellClient<Channel>,
+    session: u64,
+    incarnation: u64,
+}
+
+impl Simple {
+    async fn open(channel: &Channel, namespace: &str) -> Self {
+        let mut cell = v1::cell_client::CellClient::new(channel.clone());
+        let request = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: namespace.to_owned() };
+        let v1::OpenResponse { session, incarnation, .. } = cell.open(request).await.unwrap().into_inner();
+        Self { cell, session, incarnation }
+    }
+
+    async fn wanted(&mut self, limit: u32) -> v1::WantedResponse {
+        let request = v1::WantedRequest { session: self.session, incarnation: self.incarnation, limit };
+        self.cell.wanted(request).await.unwrap().into_inner()
+    }
+
+    async fn commit(
+        &mut self,
+        number: u64,
+        base_revision: u64,
+        placement: v1::Placement,
+    ) -> Result<u32, tonic::Status> {
+        let transaction = v1::Transaction {
+            session: self.session,
+            number,
+            incarnation: self.incarnation,
+            base_revision,
+            check: v1::ConflictCheck::Fit.into(),
+            placements: vec![placement],
+            ..Default::default()
+        };
+        Ok(self.cell.commit(transaction).await?.into_inner().granted)
+    }
+}
+
+/// Job, tasks and how many of them at once, of each group in their order.
+fn told(wanted: &v1::WantedResponse) -> Vec<(&str, &[u32], u32)> {
+    wanted.groups.iter().map(|group| (&*group.job_name, &*group.tasks, group.least)).collect()
+}
+
+fn changed(mut spec: v1::JobSpec, change: impl FnMut(&mut v1::JobShape)) -> v1::JobSpec {
+    spec.shape.as_mut().into_iter().for_each(change);
+    spec
+}
+
+#[tokio::test]
+async fn a_scheduler_without_a_mirror_is_told_what_it_may_place_and_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 8000).await;
+    submit(&channel, job("first", 3)).await;
+    let gang = changed(job("gang", 4), |shape| (shape.priority, shape.groups[0].min) = (90, 4));
+    submit(&channel, gang).await;
+    submit(&channel, changed(job("other", 1), |shape| shape.scheduler = "other".to_owned())).await;
+    submit(&channel, changed(job("apart", 1), |shape| shape.namespace = "apart".to_owned())).await;
+    let mut simple = Simple::open(&channel, "default").await;
+
+    let wanted = simple.wanted(0).await;
+    assert_eq!(told(&wanted), [("gang", &[0, 1, 2, 3][..], 4), ("first", &[0, 1, 2], 0)]);
+    assert!(!wanted.truncated);
+    let group = &wanted.groups[1];
+    let shape = group.shape.as_ref().unwrap();
+    assert_eq!((group.job_version, group.group, &*group.namespace, &*shape.name), (1, 0, "default", "work"));
+    assert_eq!(shape.resources.as_ref().unwrap().cpu_millis, 1000);
+    let granted = simple.commit(1, wanted.revision, placement(group.job, vec![0, 0], vec![0, 2])).await.unwrap();
+    assert_eq!(granted, 2);
+    // It reads what it wrote.
+    let wanted = simple.wanted(0).await;
+    assert_eq!(told(&wanted), [("gang", &[0, 1, 2, 3][..], 4), ("first", &[1], 0)]);
+    let everywhere = Simple::open(&channel, "").await.wanted(0).await;
+    assert_eq!(told(&everywhere).last(), Some(&("apart", &[0][..], 0)));
+
+    let note = v1::PassedOverNote {
+        job: wanted.groups[0].job,
+        tasks: 4,
+        reason: "it is Monday".to_owned(),
+        revision: wanted.revision,
+        ..Default::default()
+    };
+    let notes = v1::PassedOver { notes: vec![note] };
+    let mut request =
+        v1::PassOverRequest { session: simple.session, incarnation: simple.incarnation, passed_over: Some(notes) };
+    simple.cell.pass_over(request.clone()).await.unwrap();
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut waits = String::new();
+    for _ in 0..500 {
+        let get = v1::GetJobRequest { namespace: "default".to_owned(), name: "gang".to_owned(), at: None };
+        waits = jobs.get(get).await.unwrap().into_inner().job.unwrap().waiting_reason;
+        if waits.contains("Monday") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(
+        waits,
+        format!("work: 4 waiting: it is Monday (at revision {})", wanted.revision),
+        "and the scheduler is there"
+    );
+
+    request.passed_over = Some(v1::PassedOver { notes: vec![v1::PassedOverNote::default(); 4097] });
+    let refused = simple.cell.pass_over(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("at most 4096 at once, found 4097"), "{refused}");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wanted_is_bounded_and_a_gang_is_named_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    submit(&channel, job("first", 3)).await;
+    let mut simple = Simple::open(&channel, "default").await;
+    let two = simple.wanted(2).await;
+    assert_eq!((told(&two), two.truncated), (vec![("first", &[0, 1][..], 0)], true));
+    let all = simple.wanted(3).await;
+    assert_eq!((told(&all), all.truncated), (vec![("first", &[0, 1, 2][..], 0)], false));
+
+    submit(&channel, changed(job("gang", 4), |shape| shape.groups[0].min = 4)).await;
+    let cut = simple.wanted(5).await;
+    assert_eq!((told(&cut), cut.truncated), (vec![("first", &[0, 1, 2][..], 0)], true));
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let stop = v1::StopRequest { namespace: "default".to_owned(), name: "first".to_owned() };
+    jobs.stop(stop).await.unwrap();
+    let whole = simple.wanted(1).await;
+    assert_eq!((told(&whole), whole.truncated), (vec![("gang", &[0, 1, 2, 3][..], 4)], false));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_who_has_the_session_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut simple = Simple::open(&channel, "").await;
+    let (session, incarnation) = (simple.session, simple.incarnation);
+    let ask = |session, incarnation| v1::WantedRequest { session, incarnation, limit: 0 };
+    let failed = simple.cell.wanted(ask(session + 1000, incarnation)).await.unwrap_err();
+    assert_eq!((failed.code(), &*code(&failed)), (Code::NotFound, "NO_SUCH_SESSION"));
+    let failed = simple.cell.wanted(ask(session, incarnation + 1)).await.unwrap_err();
+    assert_eq!((failed.code(), &*code(&failed)), (Code::Aborted, "OTHER_INCARNATION"));
+    let failed = simple.cell.wanted(as_principal("scheduler/blue", ask(session, incarnation))).await.unwrap_err();
+    assert_eq!(failed.code(), Code::PermissionDenied);
+    let failed = simple.cell.wanted(as_principal("user/ann", ask(session, incarnation))).await.unwrap_err();
+    assert_eq!(failed.code(), Code::PermissionDenied);
+    server.shutdown().await.unwrap();
+}
+
+/// It was said to be too old to be remembered, and that nobody could tell whether it was executed.
+#[tokio::test]
+async fn a_number_that_comes_behind_a_higher_one_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 8000).await;
+    let job = submit(&channel, job("first", 3)).await.job;
+    let mut simple = Simple::open(&channel, "default").await;
+    let base = simple.wanted(0).await.revision;
+    assert_eq!(simple.commit(2, base, placement(job, vec![0], vec![0])).await.unwrap(), 1);
+    for skipped in [1, 3] {
+        if skipped == 3 {
+            assert_eq!(simple.commit(5, base, placement(job, vec![0], vec![1])).await.unwrap(), 1);
+        }
+        let failed = simple.commit(skipped, base, placement(job, vec![0], vec![2])).await.unwrap_err();
+        assert_eq!((failed.code(), &*code(&failed)), (Code::FailedPrecondition, "NUMBER_RETIRED"));
+        assert!(failed.message().contains("comes behind a higher number"), "{failed}");
+    }
+    server.shutdown().await.unwrap();
+}
