@@ -194,7 +194,7 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
-            waiting: if may_run { row.tasks_in(TaskState::Waiting) } else { 0 },
+            waiting: if may_run { row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) } else { 0 },
             granted: live.granted,
             starting: live.starting,
             running: live.running,

@@ -217,6 +217,13 @@ impl Placer {
             Err(reason) => return give_up(equals, &reason, decision),
         };
         let least = first.least as usize;
+        if first.tasks.len() < least {
+            let offered = first.tasks.len();
+            let reason = format!(
+                "it starts with {least} at once, and {offered} of them can be placed now: the others wait for their predecessors to end"
+            );
+            return give_up(equals, &reason, decision);
+        }
         let need = Need::of(shape, home, least);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);

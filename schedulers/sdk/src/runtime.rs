@@ -197,6 +197,8 @@ pub struct SchedulerRuntime<S> {
     trial_not_before_micros: i64,
     /// Some work stayed unplaced: room that comes free is an occasion.
     hungry: bool,
+    /// The rest of a gang was not offered, as it waits for what is in flight: an answer is an occasion.
+    held_back: bool,
     decide_not_before_micros: i64,
     /// The next time at which a decision is due by itself.
     wake_micros: Option<i64>,
@@ -235,6 +237,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             trial: false,
             trial_not_before_micros: i64::MIN,
             hungry: false,
+            held_back: false,
             decide_not_before_micros: i64::MIN,
             wake_micros: None,
             told_wake_micros: None,

@@ -53,6 +53,7 @@ pub struct View<'a> {
     pub(crate) seed: u64,
     pub(crate) turn: u64,
     pub(crate) window: usize,
+    pub(crate) peer_silence_micros: i64,
     pub(crate) place: (u32, u32),
     pub(crate) share: &'a Share,
     pub(crate) queue: &'a Queue,
@@ -126,6 +127,15 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn is_own(&self, job: &Job) -> bool {
         self.queue.contains(job.id) && self.share.owner(job.id) == self.share.own()
+    }
+
+    /// Whether a job is a live peer's by its session, and that peer has committed nothing for a while: it may be gone, and its session not closed yet. Who
+    /// does for such a job what is long overdue, and is granted it, takes over all that the peer owned, until that is heard of again.
+    #[must_use]
+    pub fn may_be_orphaned(&self, job: &Job) -> bool {
+        let owner = self.share.owner(job.id);
+        let silent = self.share.heard_micros(owner).saturating_add(self.peer_silence_micros) <= self.now_micros;
+        self.queue.contains(job.id) && owner != self.share.own() && silent
     }
 
     /// Whether a job waits out a refusal. Nothing of it is offered as work meanwhile, and who moves what runs leaves it alone, too.

@@ -40,7 +40,16 @@ impl<'a> Reasons<'a> {
         let now = self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now());
         let mut reasons = Vec::new();
         for (position, shape) in (0_u16..).zip(&job.shape.groups) {
-            let waiting = self.cell.group(job, position).map_or(0, |row| row.tasks_in(TaskState::Waiting));
+            let tasks_in = |state| self.cell.group(job, position).map_or(0, |row| row.tasks_in(state));
+            let blocked = tasks_in(TaskState::Blocked);
+            if blocked > 0 {
+                let (group, name) = (&shape.name, &job.shape.name);
+                reasons.push(format!(
+                    "{group}: {blocked} waiting: of each only one may run, and the one before is not known to be gone; `plenum alloc list --job {name}` \
+                     says where it is"
+                ));
+            }
+            let waiting = tasks_in(TaskState::Waiting);
             if waiting == 0 {
                 continue;
             }
@@ -99,7 +108,8 @@ fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String
     let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
     let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
     let scheduler = &job.shape.scheduler;
-    let mut of_it = cell.sessions().filter(|session| session.scheduler == *scheduler);
+    let serves = |namespace: &str| namespace.is_empty() || *namespace == *job.shape.namespace;
+    let mut of_it = cell.sessions().filter(|session| session.scheduler == *scheduler && serves(&session.namespace));
     let connected = of_it.any(|session| sessions.is_connected(session.id, now));
     match (connected, note) {
         (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces};
+use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces, Transition};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -273,4 +273,85 @@ fn what_finds_no_room_leaves_its_quota_to_others_and_a_gang_has_it_at_once_or_no
     stage.machine("m2", 3000, &[]);
     stage.advance(2_000_000);
     assert_eq!((placed(&stage), stage.runtime(seat).counters().claims_other), ([0, 2, 5], 0));
+}
+
+/// How many it needs at once was read from a mirror that did not show those in flight: the rest was no gang, was given up, and nothing was an
+/// occasion to look again.
+#[test]
+fn the_rest_of_a_gang_is_placed_when_those_in_flight_are_answered() {
+    let mut stage = Stage::new();
+    (0..8).for_each(|number| {
+        stage.machine(&format!("m{number}"), 4000, &[]);
+    });
+    let seat = stage.seat(Batch::default());
+    stage.hold(seat);
+    let gang = stage.submit(&JobBuilder::new("gang", "batch").group("g", 4, 1000).min(4));
+    stage.advance(1_000);
+    stage.ask("owner", Command::ScaleJob { job: gang, version: None, group: 0, count: 5 });
+    stage.advance(10_000);
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(gang).len(), stage.passed_over(gang, 0)), (5, ""));
+}
+
+#[test]
+fn a_gang_of_more_tasks_than_one_decision_has_is_placed_whole() {
+    let mut stage = Stage::new();
+    (0..30).for_each(|number| {
+        stage.machine(&format!("m{number}"), 200_000, &[]);
+    });
+    let seat = stage.seat(Batch::default());
+    stage.hold(seat);
+    let gang = stage.submit(&JobBuilder::new("gang", "batch").group("g", 5000, 1000).min(1000));
+    stage.advance(5_000);
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(gang).len(), 5000);
+}
+
+/// A receipt of a task that was told to stop.
+fn stopped(stage: &mut Stage, allocation: AllocationId, machine: u32) {
+    let machine = stage.cell().machine_in(machine).unwrap();
+    let transition = Transition {
+        machine: machine.id,
+        epoch: machine.epoch,
+        allocation,
+        state: AllocationState::Stopped,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    };
+    stage.ask("agent", Command::ReportStatus(vec![transition]));
+}
+
+/// Two of its four could be placed, and were given up as a gang for which there is no room, without a word; and so was every equal one.
+#[test]
+fn a_gang_that_waits_for_its_predecessors_keeps_no_equal_one_from_starting() {
+    let mut stage = Stage::new();
+    (0..4).for_each(|number| {
+        stage.machine(&format!("m{number}"), 1000, &[]);
+    });
+    stage.seat(Batch::default());
+    let gang = |name: &str| JobBuilder::new(name, "batch").group("g", 4, 1000).min(4).single_instance();
+    let first = stage.submit(&gang("first"));
+    stage.advance(10_000);
+    (4..12).for_each(|number| {
+        stage.machine(&format!("m{number}"), 1000, &[]);
+    });
+    let placed: Vec<_> = stage.cell().allocations().map(|found| (found.id, found.row.machine)).collect();
+    for &(allocation, _) in &placed {
+        stage.ask("owner", Command::StopAllocation(allocation));
+    }
+    placed[..2].iter().for_each(|&(allocation, machine)| stopped(&mut stage, allocation, machine));
+    stage.advance(10_000);
+    let second = stage.submit(&gang("second"));
+    stage.advance(1_000_000);
+    assert_eq!([first, second].map(|job| stage.placed(job).len()), [0, 4]);
+    let why =
+        "it starts with 4 at once, and 2 of them can be placed now: the others wait for their predecessors to end";
+    assert_eq!(stage.passed_over(first, 0), why);
+    placed[2..].iter().for_each(|&(allocation, machine)| stopped(&mut stage, allocation, machine));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(first).len(), 4);
 }

@@ -19,6 +19,9 @@ use crate::placer::Placer;
 /// Between two walks over the groups of all jobs.
 const WALK_MICROS: i64 = 1_000_000;
 
+/// A peer that is there begins to move its own within so long after a machine began to be drained.
+const OVERDUE_MICROS: i64 = 5_000_000;
+
 /// A group: the slot of its job, and its position there.
 type Place = (u32, u16);
 
@@ -62,7 +65,8 @@ fn walk(placer: &mut Placer, view: &View<'_>, decision: &mut Decision, from: Pla
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
-    for job in jobs.filter(|job| is_movable(job) && view.is_own(job) && !view.rests(job)) {
+    let may_move = |job: &&Arc<Job>| view.is_own(job) || view.may_be_orphaned(job);
+    for job in jobs.filter(|job| is_movable(job) && may_move(job) && !view.rests(job)) {
         for group in 0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX) {
             let place = (job.id.slot, group);
             if decision.plans.len() >= view.window() {
@@ -90,6 +94,12 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
         return None;
     }
     let leaving = next_task(view, job, group)?;
+    if !view.is_own(job) {
+        let since = view.cell().machine_in(leaving.row.machine)?.since;
+        if view.now().micros.saturating_sub(since.micros) < OVERDUE_MICROS {
+            return None;
+        }
+    }
     let work = Work { job: job.clone(), group, tasks: vec![leaving.row.task], attempt: 1, least: 0 };
     let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
     placer.leave(view, &work, leaving);

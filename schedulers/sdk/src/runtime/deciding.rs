@@ -30,6 +30,8 @@ struct Gathered {
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
     notes: Vec<PassedOver>,
+    /// The rest of a gang waits for what becomes of those of it that are in flight.
+    held_back: bool,
 }
 
 /// Where gathering ended, with work left.
@@ -50,13 +52,19 @@ impl Gathered {
         free: impl Fn(&u32) -> bool,
         tasks_max: usize,
     ) {
-        let mut tasks = group.tasks().filter(free).peekable();
+        let mut tasks = group.tasks().filter(&free).peekable();
         if tasks.peek().is_none() {
             return;
         }
         let place = Place { turn: standing.turn, group: group.group };
         let least = job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
         let at_once = usize::try_from(least).unwrap_or(usize::MAX).max(1);
+        let in_flight = || group.tasks().any(|task| !free(&task));
+        if at_once > 1 && group.tasks().filter(&free).take(at_once).count() < at_once && in_flight() {
+            // How many are needed at once the mirror tells as if none were on their way: they are offered when those are answered.
+            self.held_back = true;
+            return;
+        }
         let mut room = tasks_max.saturating_sub(self.tasks);
         if room < at_once {
             // A part of a gang can't be placed: it has its turn in the next decision, or here when nobody is before it.
@@ -112,6 +120,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let mut gathered = self.gather(now_micros, from);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
+        self.held_back |= gathered.held_back;
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
         self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
         let is_asked_for = self.again_micros.is_some_and(|again| again <= now_micros);
@@ -153,6 +162,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             seed,
             turn: self.number + 1,
             window,
+            peer_silence_micros: self.settings.peer_silence_micros,
             place: self.share.place(),
             share: &self.share,
             queue: &self.queue,
@@ -203,10 +213,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             wake_after_backoff(cell, job, log_time, now_micros, &mut gathered);
             let Some(standing) = self.queue.get_mut(id) else { continue };
             let mut groups = wanted(cell, job, log_time).peekable();
-            let Some(first) = groups.peek().copied() else {
+            if groups.peek().is_none() {
                 standing.waiting_since_micros = None;
                 continue;
-            };
+            }
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
             if owner != self.session {
@@ -223,8 +233,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);
-                let tasks = first.row.tasks_in(TaskState::Waiting);
-                gathered.notes.push(PassedOver { job: id, group: first.group, tasks, reason: refused(standing) });
+                for WantedGroup { group, row, .. } in groups {
+                    let tasks = row.tasks_in(TaskState::Waiting);
+                    gathered.notes.push(PassedOver { job: id, group, tasks, reason: refused(standing) });
+                }
                 continue;
             }
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);

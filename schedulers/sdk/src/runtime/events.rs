@@ -131,7 +131,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
         // What was granted needs no other decision; what was refused does, soon.
-        self.due |= !outcome.refusals.is_empty();
+        self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
         for misfit in outcome.refusals.iter().filter(|refusal| self.is_divergence(refusal, outcome.time)) {
             outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
         }

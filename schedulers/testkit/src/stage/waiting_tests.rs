@@ -225,3 +225,21 @@ fn many_jobs_that_are_refused_are_tried_again_together() {
     assert!(counters.claims_other >= 1000, "each is tried again: {counters:?}");
     assert!(counters.transactions < 150, "in few transactions: {counters:?}");
 }
+
+/// While a job rested only its first group had a reason, and those of the others came and went with each attempt.
+#[test]
+fn each_group_of_a_job_that_is_refused_has_its_reason_all_the_time() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    stage.ask("operator", quota(100));
+    stage.seat(Boundless("blue"));
+    let both = stage.submit(&JobBuilder::new("both", "blue").group("a", 1, 500).group("b", 1, 500));
+    stage.advance(3_000_000);
+    for _ in 0..40 {
+        stage.advance(290_000);
+        for group in [0, 1] {
+            let why = stage.passed_over(both, group);
+            assert!(why.contains("QUOTA_EXCEEDED"), "group {group}: {why:?}");
+        }
+    }
+}

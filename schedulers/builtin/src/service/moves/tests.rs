@@ -458,3 +458,47 @@ fn sessions_that_share_the_jobs_move_each_task_once() {
     assert_eq!(stage.transcript().lines().filter(|line| *line == "service: 1 of 1 granted").count(), 20);
     assert_eq!(stage.runtime(stranger).counters().transactions, 0);
 }
+
+/// Ten services of two tasks on one machine, of the process that is there; and another empty machine.
+fn ten_services(stage: &mut Stage) -> Vec<JobId> {
+    let service = |number: u32| JobBuilder::new(&format!("web{number}"), "service").group("main", 2, 100).forever();
+    let jobs = (0..10).map(|number| running(stage, &service(number))).collect();
+    stage.machine("m1", 16_000, &[]);
+    jobs
+}
+
+/// Its session stands for ten minutes, and what it owned nobody else looked after unless it waited: at the deadline all was stopped at once.
+#[test]
+fn services_of_a_process_that_is_gone_are_moved_by_another_one() {
+    for is_there_before in [true, false] {
+        let (mut stage, first) = stage(&[16_000]);
+        let other = plenum_sdk::Settings { seed: 9, ..plenum_sdk::Settings::default() };
+        if is_there_before {
+            stage.seat_with(Service::default(), other.clone());
+        }
+        let jobs = ten_services(&mut stage);
+        stage.cut_off(first);
+        if !is_there_before {
+            stage.seat_with(Service::default(), other);
+        }
+        drain(&mut stage, 0, MINUTE);
+        let_move(&mut stage, &jobs, 20);
+        let moved = jobs.iter().filter(|&&job| serving(&stage, job) == [1, 1]).count();
+        assert_eq!(moved, 10, "there before: {is_there_before}");
+    }
+}
+
+/// What a peer is slow with is nobody else's at once.
+#[test]
+fn services_of_a_peer_that_is_there_are_left_to_it() {
+    let (mut stage, first) = stage(&[16_000]);
+    let other = plenum_sdk::Settings { seed: 9, ..plenum_sdk::Settings::default() };
+    let second = stage.seat_with(Service::default(), other);
+    let jobs = ten_services(&mut stage);
+    stage.advance(20 * SECOND);
+    drain(&mut stage, 0, 10 * MINUTE);
+    let_move(&mut stage, &jobs, 8);
+    assert!(jobs.iter().all(|&job| serving(&stage, job) == [1, 1]));
+    let refused = [first, second].map(|seat| stage.runtime(seat).counters().refused);
+    assert_eq!(refused, [0, 0], "nobody tried what the other one did");
+}
