@@ -94,6 +94,51 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
     assert!(verified["sound"] == true && verified["violations"].as_array().unwrap().is_empty(), "{verified:#}");
 }
 
+/// Ends well as soon as it may.
+const ONCE: &str = r#"
+name = "once"
+scheduler = "batch"
+[group.main]
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/go ]; do sleep 0.1; done; echo fine"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "100m", memory = "16MiB" }
+retry = { attempts = 0 }
+"#;
+
+// The restored cell took it for failed, as nobody knew of it any more, and what it had printed was removed.
+#[test]
+fn what_was_complete_before_the_restore_is_complete_after_it_and_can_be_read() {
+    let stage = Stage::new();
+    let mut server = stage.server("cell", None, &[]);
+    let (address, port) = (server.address.clone(), server.port());
+    let _scheduler = stage.scheduler(&address, "batch");
+    let _agent = stage.agent(&address, "agent");
+    stage.submit(&address, "once.toml", ONCE);
+    let is = |state: &'static str| {
+        let reached = || (stage.try_ask(&address, &["job", "show", "once"]).ok()?["state"] == state).then_some(());
+        eventually(&format!("the job is {state}"), reached);
+    };
+    is("running");
+    let id = stage.ask(&address, &["alloc", "list"])["items"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::create_dir(stage.path("backups")).unwrap();
+    let taken = stage.ask(&address, &["backup", "--out", &stage.word("backups")]);
+    // A cell in which nothing happens is backed up again, on time.
+    assert_eq!(stage.ask(&address, &["backup", "--out", &stage.word("backups")])["path"], taken["path"]);
+    stage.file("go", "");
+    is("complete");
+    server.process.signal(Signal::SIGKILL);
+    server.process.ended();
+
+    let file = taken["path"].as_str().unwrap();
+    stage.run(&["restore", "--from", file, "--dir", &stage.word("restored")]).says(0, &[]);
+    let server = stage.server("restored", Some(port), &[]);
+    is("complete");
+    let ended = stage.ask(&server.address, &["alloc", "show", &id]);
+    assert_eq!((&ended["state"], &ended["exit_code"]), (&"complete".into(), &0.into()), "{ended:#}");
+    assert_eq!(stage.run(&["--addr", &server.address, "alloc", "logs", &id]).out, "fine\n");
+    assert!(server.stop().success());
+}
+
 // Machines of the backup seemed ready until their leases ended. What was placed there waited for that, and then to be given up.
 #[test]
 fn a_development_cell_goes_on_from_its_backup_with_the_machines_that_it_has_now() {

@@ -160,8 +160,8 @@ impl ExecDriver {
         Arc::make_mut(&mut self.options).isolation = isolation;
     }
 
-    /// Removes what is kept of ended allocations: their ids may mean others from now on.
-    pub fn discard_ended(&mut self) {
+    /// Removes what is kept of ended allocations.
+    fn discard_ended(&mut self) {
         let listed = recover::allocations(&self.options.directory)
             .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
         for allocation in listed.unwrap_or_default() {

@@ -249,7 +249,8 @@ pub struct AgentReconciler {
     settings: Settings,
     random: u64,
     held: BTreeMap<AllocationId, Held>,
-    /// Acknowledged ends, and the order in which they came.
+    /// Acknowledged ends, and the order in which they came. Also of an earlier life of the cell: a restored one may believe that they run, and what it gives
+    /// anew has other ids.
     ends: BTreeMap<AllocationId, Status>,
     ends_order: VecDeque<AllocationId>,
     standing: Standing,

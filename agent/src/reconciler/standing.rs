@@ -124,11 +124,6 @@ impl AgentReconciler {
             outputs.push(Output::Refuse { offered: (incarnation, revision), seen: (self.seen.0, before) });
             return false;
         }
-        if !same {
-            // What another life of the cell was told, this one may not know.
-            self.ends.clear();
-            self.ends_order.clear();
-        }
         self.seen = (incarnation, if same { self.seen.1.max(revision) } else { revision });
         true
     }

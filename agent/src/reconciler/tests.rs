@@ -548,6 +548,26 @@ fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {
     assert_eq!(story.agent.seen(), (3, 4), "a later one begins anew");
 }
 
+// A restored cell took what had completed since its backup for failed: the agent had forgotten it, and its output was removed.
+#[test]
+fn what_ended_after_a_backup_is_told_to_the_restored_cell_as_it_was() {
+    let mut story = Story::new(|_| Fate { runs_ms: Some(100), ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(200, true);
+    story.answer_reports();
+    assert_eq!(story.reported(1).last(), Some(&Complete));
+    story.pass_ms(LEASE_MS, false);
+    story.reported.clear();
+    story.sent.clear();
+    story.input(offered(2, 4));
+    story.epoch = 2;
+    let again = Assignment { may_start: false, ..assignment(1) };
+    story.assignments(true, vec![again], &[]);
+    story.pass_ms(RENEW_MS, true);
+    assert_eq!((story.reported(1), story.running()), (vec![Complete], vec![]));
+}
+
 /// A story in which a report was sent and not answered when the lease was over, and its number. The machine registers again.
 fn unanswered() -> (Story, u64) {
     let mut story = Story::new(|_| Fate::runs_for_ever());

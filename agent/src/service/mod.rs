@@ -408,10 +408,6 @@ impl Agent {
     /// Writes down the cell whose registration was accepted, and what was seen of it. Nothing was started in it yet.
     fn remember(&mut self, cell_id: String) {
         let (incarnation, revision) = self.reconciler.seen();
-        if self.remembered.incarnation != incarnation {
-            // Ids may be given again by a cell that doesn't know what it gave before.
-            self.driver.discard_ended();
-        }
         self.calls.mean(&cell_id);
         self.remembered = Remembered { cell_id, incarnation, revision };
         if let Err(error) = durable::write_surely(&remembered_file(&self.directory), &self.remembered) {
