@@ -104,6 +104,8 @@ impl From<Status> for Failure {
         // A cell that answers about somebody who does not is there.
         let is_of_others = matches!(code.as_str(), "AGENT_GONE" | "NO_LOGS");
         match grpc_code {
+            // What people typed, read by the cell.
+            Code::InvalidArgument if failure.message.starts_with("filter: ") => failure.with_exit(EXIT_USAGE),
             Code::Unavailable if !is_of_others => failure.with_hint("the cell may be starting or gone; try again"),
             Code::DeadlineExceeded => failure.with_exit(EXIT_UNFINISHED),
             _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),

@@ -66,6 +66,12 @@ fn a_gang_that_holds_room_gets_it_before_those_who_came_later() {
     let allocations = ask(&["alloc", "list", "--job", "train"]);
     let places: Vec<_> = allocations["items"].as_array().unwrap().iter().map(|each| each["machine"].clone()).collect();
     assert_eq!(places, [json!("m1"), json!("m2")]);
+    // What a transaction did can be gone on with.
+    let ids: Vec<_> = allocations["items"].as_array().unwrap().iter().map(|each| each["id"].clone()).collect();
+    let told = ask(&["txn", "show", &format!("txn-{}-2", gang.session)]);
+    assert_eq!((&told["allocations"], &told["stopped_allocations"]), (&json!(ids), &json!([])), "{told:#}");
+    let told = ask(&["txn", "show", &format!("txn-{}-3", other.session)]);
+    assert_eq!(told["stopped_allocations"].as_array().map(Vec::len), Some(1), "{told:#}");
 }
 
 /// Its children wait for a file of their own.

@@ -144,6 +144,14 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
         stage.ask(&server.address, &["--namespace", namespace, "job", "show", "web"])["state"].clone()
     };
     assert_eq!((state("prod"), state("default")), ("stopped".into(), "waiting".into()));
+    // Names of a listing lead to the jobs that it lists: the one of another namespace was stopped.
+    let names = stage.run(&["--addr", &server.address, "job", "list", "--filter", "namespace=prod", "-o", "name"]).out;
+    assert_eq!(names, "prod/web\n");
+    let shown = stage.ask(&server.address, &["job", "show", names.trim()]);
+    assert_eq!((&shown["namespace"], &shown["state"]), (&"prod".into(), &"stopped".into()));
+    in_prod(&["job", "show", "default/web"]).says(2, &["of the namespace `default`", "`prod`"]);
+    // What is asked for is so already, as with all that is done twice.
+    assert!(in_prod(&["job", "stop", "web"]).says(0, &[]).out.contains("web: has ended already"));
     let own = stage.file("own.toml", &FOREVER.replace("name = \"web\"", "name = \"web\"\nnamespace = \"mine\""));
     in_prod(&["job", "stop", &own]).says(2, &["names the namespace `mine`", "`prod`"]);
     assert_eq!(server.stop().code(), Some(0));
@@ -156,7 +164,7 @@ fn every_code_that_people_are_told_has_a_page() {
         let page = stage.run(&["explain", code]);
         assert!(page.code() == Some(0) && page.out.contains(code), "{page}");
     }
-    stage.run(&["explain", "NO_SUCH_CODE"]).says(1, &["NO_SUCH_CODE"]);
+    stage.run(&["explain", "NO_SUCH_CODE"]).says(2, &["error[USAGE]", "NO_SUCH_CODE"]);
 }
 
 #[test]
@@ -208,6 +216,34 @@ fn a_log_is_printed_as_it_is_or_not_at_all() {
     let stage = Stage::new();
     for format in ["json", "yaml"] {
         stage.run(&["alloc", "logs", "alloc-1-1", "-o", format]).says(2, &["printed as the task printed it"]);
+    }
+}
+
+#[test]
+fn a_job_file_may_come_from_standard_input() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let words = ["--addr", &server.address, "job", "run", "-"];
+    let file = stage.file("web.toml", FOREVER);
+    let read = |path: &str| {
+        let path = path.to_owned();
+        stage.start_by("read", &words, |command| (command.stdin(fs::File::open(path).unwrap()).spawn().unwrap(), ()))
+    };
+    assert_eq!(read(&file).0.ended().code(), Some(0));
+    assert_eq!(stage.ask(&server.address, &["job", "show", "web"])["name"], "web");
+    let wrong = stage.file("wrong.toml", "name = 3\n");
+    assert_eq!(read(&wrong).0.ended().code(), Some(1));
+    assert!(stage.text("read.err").contains("standard input:1:8"), "{}", stage.text("read.err"));
+}
+
+#[test]
+fn a_filter_that_is_none_is_wrong_usage() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    for filter in ["state=runing", "state", "foo=bar", "runs=never"] {
+        stage
+            .run(&["--addr", &server.address, "job", "list", "--filter", filter])
+            .says(2, &["error[INVALID_REQUEST]", "filter: expected"]);
     }
 }
 

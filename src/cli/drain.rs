@@ -9,7 +9,7 @@ use tonic::Code;
 use super::{Context, job::found};
 use crate::{
     connect::Connection,
-    failure::Failure,
+    failure::{EXIT_UNFINISHED, Failure},
     output::{self, now_micros, span},
 };
 
@@ -25,9 +25,21 @@ const EXIT_INTERRUPTED: i32 = 130;
 ///
 /// # Errors
 ///
-/// When somebody ended the drain.
-pub(super) async fn wait(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
+/// When somebody ended the drain; `TIME_LIMIT` where it takes longer than that.
+pub(super) async fn wait(
+    context: &Context,
+    connection: &Connection,
+    name: &str,
+    since: u64,
+    timeout_micros: Option<i64>,
+) -> Result<(), Failure> {
+    let limit = timeout_micros.map(|micros| Duration::from_micros(micros.unsigned_abs()));
     tokio::select! {
+        () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
+            Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
+                .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
+                .with_exit(EXIT_UNFINISHED))
+        }
         ended = until_empty(context, connection, name, since) => ended,
         Ok(()) = tokio::signal::ctrl_c() => {
             output::tell(&format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"));

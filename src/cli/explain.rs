@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
-    failure::{EXIT_FAILED, Failure},
+    failure::Failure,
     job_file::nearest,
     output::{self, Format},
 };
@@ -137,10 +137,10 @@ pub(super) fn run(context: &Context, code: Option<&str>) -> Result<ExitCode, Fai
     let Some(code) = code else { return all(context.format) };
     let code = code.to_ascii_uppercase().replace('-', "_");
     let Some(page) = page(&code) else {
-        let failure = Failure::new("NOT_FOUND", format!("there is no page for the code {code}"));
+        let failure = Failure::usage(format!("there is no page for the code {code}"));
         let near = nearest(&code.to_lowercase(), PAGES.iter().map(|(known, _)| *known));
         let hint = near.map_or_else(|| "`plenum explain` lists all".to_owned(), |near| format!("did you mean {near}?"));
-        return Err(failure.with_hint(hint).with_exit(EXIT_FAILED));
+        return Err(failure.with_hint(hint));
     };
     output::print(&output::object(context.format, &json!({"code": code, "page": page}), &code, || page.to_owned()))?;
     Ok(ExitCode::SUCCESS)

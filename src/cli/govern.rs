@@ -93,9 +93,21 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             schedulers.iter().try_for_each(|scheduler| named("scheduler's name", scheduler))?;
             let machines = rules.iter().map(|rule| job_file::constraint(rule)).collect::<Result<_, _>>();
             let machines = machines.map_err(Failure::usage)?;
-            let request = SetPartition { name: name.clone(), machines, schedulers };
-            let answer = context.connect().await?.govern().set_partition(request).await?.into_inner();
-            tell_change(context, &answer, &name, "is this partition from now on", "is this partition already")
+            let request = SetPartition { name: name.clone(), machines, schedulers: schedulers.clone() };
+            let connection = context.connect().await?;
+            for scheduler in schedulers {
+                if !is_known(&connection, &scheduler).await {
+                    output::tell(&format!("warning: this cell has never seen a scheduler named \"{scheduler}\""));
+                }
+            }
+            let answer = connection.govern().set_partition(request).await?.into_inner();
+            tell_change(context, &answer, &name, "is this partition from now on", "is this partition already")?;
+            let request = ListRequest { filter: format!("name={name}"), ..ListRequest::default() };
+            let listed = connection.govern().list_partitions(request).await.map(tonic::Response::into_inner);
+            if listed.is_ok_and(|listed| listed.partitions.iter().any(|partition| partition.machines == 0)) {
+                output::tell(&format!("warning: no machine is in the partition {name} now"));
+            }
+            Ok(())
         }
         Partitions::Remove { name } => {
             named("partition's name", &name)?;

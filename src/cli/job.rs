@@ -8,6 +8,7 @@ use std::{
 };
 
 use plenum_model::LAUNCH_SCHEDULER_OPTION;
+use plenum_proto::error::code_of;
 use plenum_proto::v1::{
     At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView, LaunchRequest,
     ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
@@ -54,8 +55,18 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::Stop { job } => {
             let JobName { namespace, name } = target::job(context, &job)?;
             let request = StopRequest { namespace, name: name.clone() };
-            let answer = context.connect().await?.jobs().stop(request).await?.into_inner();
-            tell_change(context, &answer, &name, "stopping", "has ended already")?;
+            let answer = context.connect().await?.jobs().stop(request).await;
+            match answer {
+                Ok(answer) => tell_change(context, &answer.into_inner(), &name, "stopping", "has ended already")?,
+                // What was asked for is so.
+                Err(status) if code_of(&status) == "JOB_OVER" => {
+                    let answer = ChangeResponse { revision: 0, changed: false };
+                    let object = json!({"name": name, "changed": answer.changed});
+                    let text = || format!("{name}: has ended already\n");
+                    output::print(&output::object(context.format, &object, &name, text))?;
+                }
+                Err(status) => return Err(status.into()),
+            }
         }
         Job::Launch { job, at, wait, timeout } => {
             return launch(context, &target::job(context, &job)?, at, wait.then(|| deadline(timeout))).await;

@@ -40,13 +40,13 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
         Machine::Show { name, at, history } => show(context, &connection, name, at, history).await,
         Machine::Cordon { name } => cordon(context, connection, name, true).await,
         Machine::Uncordon { name } => cordon(context, connection, name, false).await,
-        Machine::Drain { name, deadline, no_wait } => {
+        Machine::Drain { name, deadline, no_wait, timeout } => {
             let request = DrainRequest { name: name.clone(), undrain: false, within_micros: deadline };
             let answer = connection.govern().drain_machine(request).await?.into_inner();
             if no_wait {
                 return tell_change(context, &answer, &name, "draining", "is draining already");
             }
-            drain::wait(context, &connection, &name, answer.revision).await
+            drain::wait(context, &connection, &name, answer.revision, timeout).await
         }
         Machine::Undrain { name } => {
             let request = DrainRequest { name: name.clone(), undrain: true, within_micros: 0 };

@@ -17,9 +17,19 @@ pub(crate) struct JobName {
     pub(crate) name: String,
 }
 
-/// A job that is named, or whose file is: then in the namespace in which `job run` would submit the file.
+/// A job that is named, perhaps with its namespace as listings of several have it; or whose file is: then in the namespace in which `job run`
+/// would submit the file.
 pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     let path = Path::new(text);
+    let is_name = |text: &str| job_file::name_fault(text).is_none();
+    let parts = text.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
+    if let Some((namespace, name)) = parts.filter(|_| !path.exists()) {
+        if let Some(other) = context.namespace.as_deref().filter(|other| *other != namespace) {
+            let what = format!("`{text}` is of the namespace `{namespace}`, but the command line names `{other}`");
+            return Err(Failure::usage(what));
+        }
+        return Ok(JobName { namespace: namespace.to_owned(), name: name.to_owned() });
+    }
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
     if is_file {
         let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;

@@ -90,8 +90,15 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         ("based on", format!("revision {} ({staleness} decided in between)", view.base_revision)),
         ("rules", format!("check {}, {}", cells[10], if view.atomic { "atomic" } else { "not atomic" })),
     ];
+    if outcome.granted > 0 {
+        pairs.push(("allocations", some_of(&output::granted(view), refusals_shown)));
+    }
     if view.stops > 0 {
         pairs.push(("stops", format!("{} ({} idle)", view.stops, outcome.idle_stops.len())));
+    }
+    let stopped = output::stopped(view);
+    if !stopped.is_empty() {
+        pairs.push(("stopped", some_of(&stopped, refusals_shown)));
     }
     if !decision.policy.is_empty() {
         let words = format!(
@@ -131,6 +138,15 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The first few ids, and how many more there are.
+fn some_of(ids: &[String], shown: usize) -> String {
+    let some = ids.iter().take(shown).cloned().collect::<Vec<_>>().join(", ");
+    match ids.len().saturating_sub(shown) {
+        0 => some,
+        hidden => format!("{some} and {hidden} more; `-o wide` shows all"),
+    }
 }
 
 #[cfg(test)]

@@ -80,11 +80,17 @@ impl JobFile {
     ///
     /// `JOB_FILE_UNREADABLE` when there is no such file or it is above 1 MiB; otherwise as [`JobFile::parse`].
     pub(crate) fn read(path: &Path) -> Result<Self, JobFileError> {
-        let name = path.display().to_string();
+        let is_standard_input = path == Path::new("-");
+        let name = if is_standard_input { "standard input".to_owned() } else { path.display().to_string() };
         let unreadable = |why: &str| JobFileError::unreadable(&name, why);
         // Not by its size: a device or a pipe has none, and may have no end.
         let mut bytes = Vec::new();
-        std::fs::File::open(path)
+        let opened = if is_standard_input {
+            Ok(Box::new(std::io::stdin()) as Box<dyn Read>)
+        } else {
+            std::fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
+        };
+        opened
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(|error| unreadable(&error.to_string()))?;
         if bytes.len() as u64 > FILE_BYTES_MAX {

@@ -98,8 +98,13 @@ impl Row for JobView {
         })
     }
 
+    /// With its namespace where that is not the one that commands mean without being told.
     fn name(&self) -> String {
-        self.shape.as_ref().map(|shape| shape.name.clone()).unwrap_or_default()
+        let Some(shape) = &self.shape else { return String::new() };
+        match shape.namespace.as_str() {
+            "" | "default" => shape.name.clone(),
+            namespace => format!("{namespace}/{}", shape.name),
+        }
     }
 
     fn unlogged(&self) -> String {

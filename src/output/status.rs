@@ -50,7 +50,16 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         format!("{} of {}", show(amount(&allocated)), show(amount(&capacity)))
     };
     let mut pairs = vec![
-        ("cell", format!("{} (version {}, up {})", hex(&status.cell_id), status.version, ago(status.started_micros))),
+        (
+            "cell",
+            format!(
+                "{} (incarnation {}, version {}, up {})",
+                hex(&status.cell_id),
+                status.incarnation,
+                status.version,
+                ago(status.started_micros)
+            ),
+        ),
         (
             "changes",
             if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
@@ -74,6 +83,10 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             ),
         ),
     ];
+    if !status.paused_schedulers.is_empty() {
+        let paused = status.paused_schedulers.join(", ");
+        pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
+    }
     if status.unknown_tasks > 0 {
         pairs.push(("unknown", unknown(status)));
     }
@@ -120,6 +133,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "conflicts": status.conflicts,
         "started_at": json_time(status.started_micros),
         "custom_resources": status.custom_resources,
+        "paused_schedulers": status.paused_schedulers,
     })
 }
 

@@ -3,7 +3,12 @@
 use plenum_proto::v1::{ConflictCheck, Outcome, TransactionOutcome, TransactionView};
 use serde_json::{Value, json};
 
-use super::{Names, Row, ago, allocation::transaction_id, json_time, or_dash, or_null, refusal::refusal_json};
+use super::{
+    Names, Row, ago,
+    allocation::{allocation_id, transaction_id},
+    json_time, or_dash, or_null,
+    refusal::refusal_json,
+};
 
 fn outcome_name(outcome: TransactionOutcome) -> &'static str {
     match outcome {
@@ -24,6 +29,22 @@ fn check_name(check: ConflictCheck) -> &'static str {
 
 fn outcome(view: &TransactionView) -> Outcome {
     view.outcome.clone().unwrap_or_default()
+}
+
+/// The allocations that it was granted.
+pub(crate) fn granted(view: &TransactionView) -> Vec<String> {
+    let outcome = view.outcome.iter();
+    let granted = outcome.flat_map(|outcome| &outcome.placements).flat_map(|placement| &placement.allocations);
+    granted.filter(|allocation| **allocation != 0).map(|allocation| allocation_id(*allocation)).collect()
+}
+
+/// The allocations that it stopped; only where it is known what was asked.
+pub(crate) fn stopped(view: &TransactionView) -> Vec<String> {
+    let Some((asked, outcome)) = view.transaction.as_ref().zip(view.outcome.as_ref()) else { return Vec::new() };
+    let took_effect = outcome.outcome() != TransactionOutcome::Refused;
+    let stops =
+        (0_u32..).zip(&asked.stops).filter(|(position, _)| took_effect && !outcome.idle_stops.contains(position));
+    stops.map(|(_, allocation)| allocation_id(*allocation)).collect()
 }
 
 impl Row for TransactionView {
@@ -68,7 +89,7 @@ impl Row for TransactionView {
                 "deciding_micros": decision.deciding_micros,
             })
         });
-        json!({
+        let mut object = json!({
             "id": self.name(),
             "scheduler": self.scheduler,
             "principal": self.principal,
@@ -84,7 +105,13 @@ impl Row for TransactionView {
             "refusals": refusals,
             "divergences": outcome.divergences,
             "decision": decision,
-        })
+        });
+        // Listings are told neither.
+        if self.transaction.is_some() {
+            object["allocations"] = granted(self).into();
+            object["stopped_allocations"] = stopped(self).into();
+        }
+        object
     }
 
     fn name(&self) -> String {

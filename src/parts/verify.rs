@@ -57,7 +57,7 @@ fn text(report: &VerifyReport) -> String {
         ("folded", report.folded.to_string()),
         ("decided again", decided_again(report)),
         ("transactions", report.transactions.to_string()),
-        ("lost claims", report.conflicts.to_string()),
+        ("refused claims", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
     ];
     if let Some(torn) = &report.torn {

@@ -39,7 +39,7 @@ pub enum BackupError {
         source: std::io::Error,
     },
     /// The file is no backup.
-    #[error("{} is no backup: expected it to open with PLENUMBK, found {found:?}; name a file that `plenum backup` wrote", path.display())]
+    #[error("{} is no backup: expected it to open with PLENUMBK, found {}; name a file that `plenum backup` wrote", path.display(), found.escape_ascii())]
     NotABackup {
         /// Which.
         path: PathBuf,

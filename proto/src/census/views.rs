@@ -69,7 +69,11 @@ pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 20] = [
     listing!("ListAllocationsResponse", v1::ListAllocationsResponse, &ALLOCATION),
     view!("AllocationView", v1::AllocationView, ALLOCATION_PARTS),
     listing!("HistoryResponse", v1::HistoryResponse, &PLAIN),
-    view!("StatusResponse", v1::StatusResponse, [(7, Entry(1)), (8, Entry(1)), (9, Entry(1)), (21, Entry(1))]),
+    view!(
+        "StatusResponse",
+        v1::StatusResponse,
+        [(7, Entry(1)), (8, Entry(1)), (9, Entry(1)), (21, Entry(1)), (30, Entry(1))]
+    ),
     view!("MomentResponse", v1::MomentResponse, [(2, Entry(1))]),
     listing!("ListMachinesResponse", v1::ListMachinesResponse, &MACHINE),
     view!("GetMachineResponse", v1::GetMachineResponse, [(2, Once(&MACHINE))]),

@@ -13,7 +13,7 @@ use crate::cli::at::{parse_at, parse_instant};
 pub(crate) enum Job {
     /// Submits a job file
     Run {
-        /// The job file, in TOML or JSON
+        /// The job file, in TOML or JSON; `-` for standard input
         file: PathBuf,
         /// Wait for the job's end and exit with its result: 0 complete, 1 failed
         #[arg(long)]

@@ -42,6 +42,9 @@ pub(crate) enum Machine {
         /// Do not wait
         #[arg(long)]
         no_wait: bool,
+        /// Longest wait, such as 20m; then exit with 3, and the drain goes on
+        #[arg(long, conflicts_with = "no_wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        timeout: Option<i64>,
     },
     /// Ends a drain
     Undrain {

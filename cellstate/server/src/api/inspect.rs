@@ -256,6 +256,9 @@ fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: 
     response
 }
 
+/// Paused schedulers that are named at most.
+const PAUSED_MAX: usize = 32;
+
 /// The cell in numbers.
 pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
     let cell = shared.snapshot().await;
@@ -286,6 +289,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         conflicts,
         started_micros: shared.clock.start_micros(),
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
+        paused_schedulers: cell.paused().take(PAUSED_MAX).map(ToString::to_string).collect(),
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.

@@ -380,10 +380,20 @@ async fn ended(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result
     let read =
         moment.read(&shared.reads, move |cell| match ended::fate(known.feed.history(), &known.picture, cell, id)? {
             Fate::Ended(row) => Ok(*row),
-            Fate::NeverWas => Err(never_was(id, cell)),
-            Fate::Retired(oldest) => Err(retired(id, oldest)),
+            Fate::NeverWas => Err(unknown_to(cell, id).unwrap_or_else(|| never_was(id, cell))),
+            Fate::Retired(oldest) => Err(unknown_to(cell, id).unwrap_or_else(|| retired(id, oldest))),
         });
     read.await
+}
+
+/// What to say of a task that an agent runs, under an id that the cell has no allocation of.
+fn unknown_to(cell: &Cell, id: AllocationId) -> Option<Failure> {
+    let (unknown, _) = cell.unknown_tasks().find(|(unknown, _)| unknown.allocation == id)?;
+    let machine = cell.machine_in(unknown.machine).map_or("a machine", |machine| &machine.name);
+    let message = format!(
+        "{id} runs on {machine}, and the cell knows nothing more of it, as after a restore; `plenum machine show {machine}` tells what its agent says"
+    );
+    Some(Failure::not_found(RejectionCode::NoSuchAllocation, message))
 }
 
 fn never_was(id: AllocationId, cell: &Cell) -> Failure {
