@@ -141,6 +141,25 @@ restart = { attempts = 0 }
 resources = { cpu = "50m", memory = "16MiB" }
 "#;
 
+// Between two of its starts it looked like any other that runs.
+#[test]
+fn a_service_that_fails_again_and_again_says_how_often() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let (_scheduler, _agent) = (stage.scheduler(&server.address, "service"), stage.agent(&server.address, "agent"));
+    let job = "name = \"crash\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/sh\", \"-c\", \"exit 9\"]\n\
+               resources = { cpu = \"10m\", memory = \"16MiB\" }\nretry = { attempts = 50, delay = \"2s\" }\n";
+    stage.submit(&server.address, "crash.toml", job);
+    let says = |words: &str| {
+        eventually(&format!("it says {words}"), || {
+            let job = stage.ask(&server.address, &["job", "show", "crash"]);
+            job["waiting_reason"].as_str().is_some_and(|reason| reason.contains(words)).then_some(())
+        });
+    };
+    says("task 0 failed once, `plenum job history crash` tells how");
+    says("task 0 failed 2 times");
+}
+
 #[test]
 fn a_service_keeps_its_number_and_one_that_crashes_comes_back() {
     let stage = Stage::new();

@@ -1,6 +1,7 @@
 //! Why tasks of a job wait, in words.
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -58,6 +59,9 @@ impl<'a> Reasons<'a> {
                     let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
                     format!("group {before} is not done")
                 }
+                Err(NotWanted::Backoff(until)) => {
+                    format!("{}; {}", NotWanted::Backoff(until), self.failures(job, position))
+                }
                 Err(not_wanted) => not_wanted.to_string(),
                 Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
                     Some(shared) => scheduler_says(shared, self.cell, job, position),
@@ -70,6 +74,20 @@ impl<'a> Reasons<'a> {
             return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", job.shape.name);
         }
         reasons.join("; ")
+    }
+
+    /// How often the task of a group failed that failed most often: whoever looks between two starts sees a job that runs.
+    fn failures(&self, job: &Job, position: u16) -> String {
+        let Some(row) = self.cell.group(job, position) else { return String::new() };
+        let failures = (0..row.count).filter_map(|task| Some((self.cell.task(row, task)?.failures, task)));
+        let most = failures.max_by_key(|&(failures, task)| (failures, Reverse(task)));
+        let (failures, task) = most.unwrap_or_default();
+        let times = match failures {
+            1 => "once".to_owned(),
+            u8::MAX => format!("{failures} times or more"),
+            _ => format!("{failures} times"),
+        };
+        format!("task {task} failed {times}, `plenum job history {}` tells how", job.shape.name)
     }
 
     /// A job that has nothing to do, and is not over: it waits to be scaled.
