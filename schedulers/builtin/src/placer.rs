@@ -336,7 +336,15 @@ impl Placer {
         if let (Some(_), Some(gpus)) = (&gpu_task, &mut self.gpus) {
             gpus.prepare(Books { cell: view.cell(), columns: &self.columns, specials });
         }
+        // Those that can have no more of them are not looked at again for each task.
         let mut siblings = request.siblings.clone();
+        siblings.retain(|&slot, _| {
+            let suits = specials.obstacle(view.cell(), work, slot).is_none();
+            if !suits {
+                rule_out(&mut ruled_out, slot);
+            }
+            suits
+        });
         let mut chosen = Chosen::default();
         let mut judged = 0;
         for _ in &work.tasks {
@@ -355,9 +363,7 @@ impl Placer {
             let machine = by_gpus.or_else(by_room);
             let obstructed = obstructed.into_inner();
             judged += obstructed.len() + usize::from(machine.is_some());
-            for slot in obstructed {
-                ruled_out[slot as usize / 64] |= 1 << (slot % 64);
-            }
+            obstructed.into_iter().for_each(|slot| rule_out(&mut ruled_out, slot));
             let Some((machine, named)) = machine else { break };
             specials.take_named(view.cell(), &work.job, work.group, machine, &named);
             self.columns.take(machine, &work.shape().resources);
@@ -366,7 +372,12 @@ impl Placer {
             }
             // To other policies each of them is only a row more to be judged by itself.
             if matches!(self.policy, Policy::Spread) {
-                *siblings.entry(machine).or_default() += 1;
+                if specials.obstacle(view.cell(), work, machine).is_none() {
+                    *siblings.entry(machine).or_default() += 1;
+                } else {
+                    siblings.remove(&machine);
+                    rule_out(&mut ruled_out, machine);
+                }
             }
             if !named.is_empty() {
                 chosen.named.push((chosen.machines.len(), named));
@@ -414,6 +425,10 @@ impl Placer {
             }
         }
     }
+}
+
+fn rule_out(ruled_out: &mut [u64], slot: u32) {
+    ruled_out.get_mut(slot as usize / 64).into_iter().for_each(|word| *word |= 1 << (slot % 64));
 }
 
 /// What people are told of it.
