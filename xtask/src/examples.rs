@@ -14,7 +14,8 @@
 //!   a part of a line is enough;
 //! - `NAME.check.sh` (`NAME/check.sh`): a script that reads the output and ends with 0 when it is right.
 //!
-//! or both, if both are there. A line `# needs: PROGRAM PACKAGE` in the file that is run has the program installed, or asked for.
+//! or both, if both are there. A line `# needs: PROGRAM PACKAGE` in the file that is run has the program installed, or asked for; a file that is no
+//! program, such as a library's, is named by its whole path.
 //! When an example has ended, no process of the release build and no control group may be left.
 
 use std::ffi::OsString;
@@ -263,8 +264,9 @@ mod tests {
 
     #[test]
     fn programs_that_an_example_needs_are_read_from_its_file() {
-        let text = "#!/bin/sh\n# needs: curl\n# needs: python3 python3-minimal\nplenum dev\n";
-        let expected = [("curl", "curl"), ("python3", "python3-minimal")];
+        let text =
+            "#!/bin/sh\n# needs: curl\n# needs: python3 python3-minimal\n# needs: /usr/lib/x.so libx\nplenum dev\n";
+        let expected = [("curl", "curl"), ("python3", "python3-minimal"), ("/usr/lib/x.so", "libx")];
         assert_eq!(needs(text), expected.map(|(program, package)| (program.to_owned(), package.to_owned())));
     }
 

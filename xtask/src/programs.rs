@@ -67,12 +67,13 @@ pub(crate) fn add_component(workspace: &Workspace, component: &str) -> Result<()
     }
 }
 
-/// Makes sure that `program` can be started; where it is missing, installs Debian's `package` if we are root.
+/// Makes sure that `program` can be started, or that the file with this whole path, such as a library's, is there; where it is missing, installs
+/// Debian's `package` if we are root.
 pub(crate) fn need_program(workspace: &Workspace, program: &str, package: &str) -> Result<()> {
-    if in_path(program).is_some() {
+    if found(program).is_some() {
         return Ok(());
     }
-    if is_root() && in_path("apt-get").is_some() {
+    if is_root() && found("apt-get").is_some() {
         for arguments in [vec!["update"], vec!["install", "-y", "--no-install-recommends", package]] {
             eprintln!("{program} is missing: apt-get {}", arguments.join(" "));
             let mut install = Command::new("apt-get");
@@ -82,11 +83,11 @@ pub(crate) fn need_program(workspace: &Workspace, program: &str, package: &str) 
                 break;
             }
         }
-        if in_path(program).is_some() {
+        if found(program).is_some() {
             return Ok(());
         }
     }
-    bail!("the program {program} is missing. Install it: sudo apt-get install -y {package}")
+    bail!("{program} is missing. Install it: sudo apt-get install -y {package}")
 }
 
 /// True when Cargo has this subcommand and it can say its version.
@@ -94,8 +95,11 @@ pub(crate) fn answers(workspace: &Workspace, arguments: &[&str]) -> bool {
     workspace.cargo(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Where the shell would find `program`.
-fn in_path(program: &str) -> Option<PathBuf> {
+/// Where the shell would find `program`; a whole path is that file, which need not be executable.
+fn found(program: &str) -> Option<PathBuf> {
+    if program.starts_with('/') {
+        return Some(PathBuf::from(program)).filter(|file| file.is_file());
+    }
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
@@ -109,4 +113,19 @@ fn is_root() -> bool {
             .and_then(|ids| ids.split_whitespace().nth(1))
             .is_some_and(|effective| effective == "0")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_in_the_path_and_a_whole_path_is_that_file() {
+        let library = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        assert_eq!(found(library), Some(PathBuf::from(library)), "it is there, and nothing that could be started");
+        assert_eq!(found("/nowhere/Cargo.toml"), None);
+        assert_eq!(found(env!("CARGO_MANIFEST_DIR")), None, "a folder is no file");
+        assert!(found("sh").is_some_and(|file| file.ends_with("sh")));
+        assert_eq!(found("no-such-program"), None);
+    }
 }
