@@ -1,0 +1,140 @@
+"""A scheduler in Python: each task goes to the emptiest machine that has room for it.
+
+It keeps no mirror, and nothing on disk: each turn asks the cell what is wanted and what is free, so it may be killed at any moment. Room is all that it
+judges: groups that ask for more it passes over, and says so; affinities, which are wishes, it leaves out.
+"""
+import contextlib, os, signal, sys, time
+import grpc
+from plenum.v1 import commit_pb2 as commit, services_pb2 as api
+from plenum.v1.services_pb2_grpc import CellStub, InspectStub
+
+PAUSE_SECONDS = 0.3
+# What lists of machines don't tell (a partition that reserves one, a hold on its room) is learned by a refusal, and believed for so long. To the cell
+# such a claim looks like a mistake: `plenum txn show` says so, and `plenum_divergences_total` counts those for holds.
+AVOID_SECONDS = 60
+# There are no more groups than tasks, and a request has at most 4,096 notes, of which each group gets one.
+TASKS_MAX = 4096
+UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
+
+
+class SessionOver(Exception):
+    """The cell knows no such session any more."""
+
+
+def amounts(resources) -> list[int]:
+    # Of the five that a cell may name itself, the last ones may be left out.
+    custom = [*resources.custom, 0, 0, 0, 0, 0][:5]
+    return [resources.cpu_millis, resources.memory_bytes, resources.disk_bytes, *custom]
+
+
+def less(amounts: list[int], others: list[int]) -> list[int]:
+    return [amount - other for amount, other in zip(amounts, others)]
+
+
+class Scheduler:
+    def __init__(self, name: str, address: str):
+        # gRPC alone takes answers of up to 4 MiB, which 10,000 machines may exceed, and lets up to two minutes pass before it connects again.
+        options = [("grpc.max_receive_message_length", 256 << 20), ("grpc.max_reconnect_backoff_ms", 1000)]
+        channel = grpc.insecure_channel(address.removeprefix("http://"), options)
+        self.cell, self.inspect, self.name = CellStub(channel), InspectStub(channel), name
+        self.metadata = [("plenum-principal", f"scheduler/{name}")]
+        self.session, self.number, self.avoided, self.avoided_since = {}, 0, {}, 0.0
+
+    def ask(self, call, request):
+        """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again."""
+        while True:
+            try:
+                return call(request, metadata=self.metadata, timeout=30)
+            except grpc.RpcError as error:
+                trailing = dict(error.trailing_metadata() or ())
+                code = trailing.get("plenum-code", error.code().name)
+                if code in ("NO_SUCH_SESSION", "OTHER_INCARNATION"):
+                    raise SessionOver(code) from error
+                after_micros = int(trailing.get("plenum-retry-after-micros", 0))
+                # Without an answer, or when the cell says so, it makes sense to ask again. All else is a mistake of this program.
+                if not after_micros and error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+                print(f"asks again after {code}: {error.details()}", flush=True)
+                time.sleep(after_micros / 1e6 or PAUSE_SECONDS)
+
+    def choose(self, group, rooms: dict) -> tuple[list[int], str]:
+        """Slots for the group's first tasks, and why there is none for the next one. Takes the room."""
+        unjudged = [field for field in UNJUDGED if getattr(group.shape, field)] + ["same_machine"] * group.same_machine
+        if unjudged:
+            return [], f"{self.name} does not judge {', '.join(unjudged)}"
+        refused = {slot: self.avoided.get((group.job, group.group, slot)) for slot in rooms}
+        allowed = {slot: room for slot, room in rooms.items() if not refused[slot]}
+        need, slots = amounts(group.shape.resources), []
+        for _ in group.tasks:
+            fitting = [slot for slot, (free, _) in allowed.items() if min(less(free, need)) >= 0]
+            if not fitting:
+                break
+            slot = max(fitting, key=lambda slot: min((free / most for free, most in zip(*allowed[slot]) if most), default=0))
+            allowed[slot] = (less(allowed[slot][0], need), allowed[slot][1])
+            slots.append(slot)
+        reason = f"the {len(allowed)} machines that are ready and may take it have room for {len(slots)} of {len(group.tasks)}"
+        if len(allowed) < len(rooms):
+            reason += f" (on others: {', '.join(sorted({why for why in refused.values() if why}))})"
+        if len(slots) < group.least:
+            return [], f"{reason}, and {group.least} start at once or none"
+        rooms.update(allowed)
+        return slots, "" if len(slots) == len(group.tasks) else reason
+
+    def turn(self):
+        wanted = self.ask(self.cell.Wanted, api.WantedRequest(limit=TASKS_MAX, **self.session))
+        if not wanted.groups:
+            return
+        listed = self.ask(self.inspect.ListMachines, api.ListRequest(filter="state=ready"))
+        # A machine's slot, by which claims name it, is the lower half of its id.
+        rooms = {machine.id & 0xFFFFFFFF: (less(amounts(machine.capacity), amounts(machine.allocated)), amounts(machine.capacity))
+                 for machine in listed.machines}
+        if time.monotonic() - self.avoided_since > AVOID_SECONDS:
+            self.avoided, self.avoided_since = {}, time.monotonic()
+        # What came after the older one of the two answers counts as a race, and not as a mistake.
+        base, placements, notes = min(wanted.revision, listed.revision), [], {}
+        for group in wanted.groups:
+            slots, reason = self.choose(group, rooms)
+            about = {"job": group.job, "job_version": group.job_version, "group": group.group}
+            # A note stays until the next one about its group, so that one without a reason is due where all fit.
+            left = len(group.tasks) - len(slots)
+            notes[group.job, group.group] = api.PassedOverNote(tasks=left, reason=reason, revision=base, **about)
+            if slots:
+                placements.append(commit.Placement(machines=slots, tasks=group.tasks[:len(slots)], min=group.least, **about))
+        if placements:
+            self.number += 1
+            outcome = self.ask(self.cell.Commit, commit.Transaction(
+                number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session))
+            print(f"transaction {outcome.number}: {outcome.granted} of {outcome.claims} claims granted", flush=True)
+            # What was refused is wanted again in the next turn, which sees what has come between.
+            for refusal in outcome.refusals:
+                note, why = notes[refusal.job, refusal.group], commit.RefusalReason.Name(refusal.reason)
+                note.tasks += 1
+                # Of a gang, also what would have fitted is refused: as MATE, which is not the cause.
+                if refusal.kind != commit.MATE:
+                    note.reason = f"refused: {why}"
+                if refusal.kind in (commit.MISFIT, commit.PERMISSION):
+                    self.avoided[refusal.job, refusal.group, refusal.machine] = why
+        self.ask(self.cell.PassOver, api.PassOverRequest(passed_over=api.PassedOver(notes=notes.values()), **self.session))
+
+    def run(self):
+        while True:
+            opened = self.ask(self.cell.Open, api.OpenRequest(scheduler=self.name))
+            self.session, self.number = {"session": opened.session, "incarnation": opened.incarnation}, 0
+            print(f"session {opened.session}", flush=True)
+            # Once that one is over, a new one begins: what a transaction claimed whose answer never came, Wanted leaves out if it was granted.
+            with contextlib.suppress(SessionOver):
+                while True:
+                    self.turn()
+                    time.sleep(PAUSE_SECONDS)
+
+
+if __name__ == "__main__":
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked_to_end, lambda *_: sys.exit())
+    scheduler = Scheduler(sys.argv[1] if len(sys.argv) > 1 else "spread", os.environ.get("PLENUM_ADDR", "127.0.0.1:7070"))
+    try:
+        scheduler.run()
+    finally:
+        # One that nobody closes, as after a kill, is closed by the cell after ten minutes.
+        with contextlib.suppress(grpc.RpcError):
+            scheduler.cell.Close(api.CloseRequest(**scheduler.session), metadata=scheduler.metadata, timeout=1)
