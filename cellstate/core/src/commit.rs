@@ -6,14 +6,34 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
     AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
-    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionOutcome, VICTIMS_MAX,
-    counted, floor_of,
+    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionId, TransactionOutcome,
+    VICTIMS_MAX, counted, floor_of,
 };
 
 use crate::hindsight::Hindsight;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
+
+/// Why a number that is not above all others is not executed.
+fn not_new(id: TransactionId, standing: Standing) -> Rejection {
+    match standing {
+        Standing::Decided(decided) => {
+            let message = format!("{id} was decided with other content at revision {}", decided.revision);
+            Rejection::new(RejectionCode::NumberReused, message)
+        }
+        Standing::Skipped => Rejection::new(
+            RejectionCode::NumberRetired,
+            format!(
+                "{id} comes behind a higher number: numbers rise in the order in which they arrive; it was never executed, and is not any more"
+            ),
+        ),
+        Standing::Retired | Standing::New => {
+            let message = format!("{id} is older than what is remembered, and was not executed");
+            Rejection::new(RejectionCode::NumberRetired, message)
+        }
+    }
+}
 
 impl Core {
     pub(crate) fn commit(&mut self, txn: &Transaction, digest: u64, now: LogTime) -> Handled {
@@ -34,23 +54,8 @@ impl Core {
         match standing {
             Standing::Decided(_) if planted::is(Bug::ForgetsNumbers) || only_answers => {}
             Standing::Decided(decided) if decided.digest == digest => return Ok(Verdict::Repeat(decided.revision)),
-            Standing::Decided(decided) => {
-                let message = format!("{} was decided with other content at revision {}", txn.id, decided.revision);
-                return Err(Rejection::new(RejectionCode::NumberReused, message));
-            }
-            Standing::Skipped => {
-                let message = format!(
-                    "{} comes behind a higher number: numbers rise in the order in which they arrive; it was never executed, and is \
-                     not any more",
-                    txn.id
-                );
-                return Err(Rejection::new(RejectionCode::NumberRetired, message));
-            }
-            Standing::Retired => {
-                let message = format!("{} is older than what is remembered, and was not executed", txn.id);
-                return Err(Rejection::new(RejectionCode::NumberRetired, message));
-            }
             Standing::New => {}
+            old => return Err(not_new(txn.id, old)),
         }
         self.may_commit(&session.scheduler)?;
         self.check(txn)?;

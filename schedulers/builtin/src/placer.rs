@@ -218,11 +218,7 @@ impl Placer {
         };
         let least = first.least as usize;
         if first.tasks.len() < least {
-            let offered = first.tasks.len();
-            let reason = format!(
-                "it starts with {least} at once, and {offered} of them can be placed now: the others wait for their predecessors to end"
-            );
-            return give_up(equals, &reason, decision);
+            return give_up(equals, &blocked(least, first.tasks.len()), decision);
         }
         let need = Need::of(shape, home, least);
         // What a job holds is free for it alone.
@@ -437,6 +433,13 @@ pub(crate) fn told(cell: &Cell, job: &Job, why: &Unplaced) -> String {
     let apart =
         if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
     format!("{why}{apart}")
+}
+
+/// Why nothing is placed of a gang of which only so many tasks wait.
+fn blocked(least: usize, waiting: usize) -> String {
+    format!(
+        "it starts with {least} at once, and {waiting} of them can be placed now: the others wait for their predecessors to end"
+    )
 }
 
 /// Why nothing of a group is placed that starts with so many tasks, or with none.
