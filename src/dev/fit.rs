@@ -105,9 +105,7 @@ fn lacking_device(group: &GroupShape, machine: &MachineView) -> Option<String> {
         devices.iter().filter_map(|device| Device::try_from(device.clone()).ok()).collect()
     };
     let (wanted, there) = (read(&group.devices), read(&machine.devices));
-    let room =
-        |Device { kind, index, millis, model }: Device| DeviceRoom { kind, index, model, free_millis: millis.into() };
-    let mut rooms: Vec<DeviceRoom> = there.iter().cloned().map(room).collect();
+    let mut rooms: Vec<DeviceRoom> = there.iter().map(DeviceRoom::all_of).collect();
     let kind = &wanted[choose_devices(&mut rooms, &wanted).err()?].kind;
     let sum = |devices: &[Device]| {
         output::cpu(devices.iter().filter(|device| device.kind == *kind).map(|device| i64::from(device.millis)).sum())

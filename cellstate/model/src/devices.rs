@@ -23,6 +23,13 @@ pub struct DeviceRoom {
 }
 
 impl DeviceRoom {
+    /// A device that nobody has anything of.
+    #[must_use]
+    pub fn all_of(device: &Device) -> Self {
+        let Device { kind, index, millis, model } = device.clone();
+        Self { kind, index, model, free_millis: millis.into() }
+    }
+
     /// Whether it is the device that is meant.
     #[must_use]
     pub fn is(&self, device: &Device) -> bool {
@@ -40,13 +47,9 @@ impl DeviceRoom {
 pub fn device_rooms(cell: &Cell, machine: &Machine) -> Vec<DeviceRoom> {
     let used = cell.in_use(machine.id.slot);
     let used_millis = |position: usize| used.and_then(|used| used.devices.get(position)).copied().unwrap_or(0);
-    let room = |(position, device): (usize, &Device)| DeviceRoom {
-        kind: device.kind.clone(),
-        index: device.index,
-        model: device.model.clone(),
-        free_millis: i64::from(device.millis) - used_millis(position),
-    };
-    machine.devices.iter().enumerate().map(room).collect()
+    let mut rooms: Vec<DeviceRoom> = machine.devices.iter().map(DeviceRoom::all_of).collect();
+    rooms.iter_mut().enumerate().for_each(|(position, room)| room.free_millis -= used_millis(position));
+    rooms
 }
 
 /// Takes parts of devices off what is free of them. Quick where they stand in the machine's order.
@@ -82,6 +85,41 @@ pub fn choose_devices(rooms: &mut [DeviceRoom], wanted: &[Device]) -> Result<Vec
         chosen.push(rooms[best].part(want.millis));
     }
     Ok(chosen)
+}
+
+/// What is not enough of devices for a task, for telling people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceShortage {
+    /// Of the first request that nothing was left for.
+    pub kind: Arc<str>,
+    /// The same; empty: of any.
+    pub model: Arc<str>,
+    /// Thousandths that all requests of that kind and model lack together, above 0.
+    pub short_by_millis: u64,
+    /// Thousandths that they ask for.
+    pub wanted_millis: u64,
+}
+
+/// What [`choose_devices`] lacks to choose from these; `None`: nothing. Who gets no device counts on the best that those before it left.
+#[must_use]
+pub fn device_shortage(mut rooms: Vec<DeviceRoom>, wanted: &[Device]) -> Option<DeviceShortage> {
+    let first = choose_devices(&mut rooms, wanted).err()?;
+    let alike = |want: &&Device| wants_the_same(want, &wanted[first]);
+    let mut short_by_millis = 0;
+    for want in wanted[first..].iter().filter(alike) {
+        let places: Vec<usize> = places_of(&rooms, want).collect();
+        let free = |place: usize| rooms[place].free_millis;
+        if let Some(best) = tightest(places.iter().map(|&place| (place, free(place))), want) {
+            rooms[best].free_millis -= i64::from(want.millis);
+            continue;
+        }
+        let best = places.into_iter().rev().max_by_key(|&place| free(place));
+        let there = best.map_or(0, |best| std::mem::take(&mut rooms[best].free_millis).max(0));
+        short_by_millis += u64::from(want.millis).saturating_sub(there.unsigned_abs());
+    }
+    let Device { kind, model, .. } = wanted[first].clone();
+    let wanted_millis = wanted.iter().filter(alike).map(|want| u64::from(want.millis)).sum();
+    Some(DeviceShortage { kind, model, short_by_millis, wanted_millis })
 }
 
 fn wants_the_same(one: &Device, other: &Device) -> bool {
@@ -305,6 +343,35 @@ mod tests {
 
     fn device(kind: &str, millis: u32, model: &str) -> Device {
         Device { kind: kind.into(), index: 0, millis, model: model.into() }
+    }
+
+    #[test]
+    fn what_is_short_of_devices_is_counted_over_all_that_are_wanted_of_them() {
+        let rooms = |free: &[(&str, i64)]| -> Vec<DeviceRoom> {
+            let room = |(index, &(model, free_millis))| DeviceRoom {
+                free_millis,
+                index,
+                ..DeviceRoom::all_of(&device("gpu", 0, model))
+            };
+            (0..).zip(free).map(room).collect()
+        };
+        let short = |free: &[(&str, i64)], wanted: &[Device]| {
+            device_shortage(rooms(free), wanted)
+                .map(|short| (short.model.to_string(), short.short_by_millis, short.wanted_millis))
+        };
+        let any = |millis| device("gpu", millis, "");
+        let whole = |count| vec![any(1000); count];
+        let two = [("a100", 1000), ("a100", 1000)];
+        assert_eq!(short(&two, &whole(2)), None);
+        assert_eq!(short(&two, &whole(5)), Some((String::new(), 3000, 5000)));
+        assert_eq!(short(&[], &whole(1)), Some((String::new(), 1000, 1000)));
+        // A device that lent more than it has is no debt of who comes next.
+        assert_eq!(short(&[("", 400), ("", 300), ("", -500)], &whole(3)), Some((String::new(), 2300, 3000)));
+        assert_eq!(short(&two[..1], &[any(700), any(700)]), Some((String::new(), 400, 1400)));
+        let of_model = [any(1000), device("gpu", 1000, "h100")];
+        assert_eq!(short(&two, &of_model), Some(("h100".to_owned(), 1000, 1000)));
+        // What is left counts once.
+        assert_eq!(short(&[("", 500)], &[any(1000), any(500)]), Some((String::new(), 1000, 1500)));
     }
 
     // All devices were looked at again for all entries, with each of 64 that lend some: 16,000 claims on one machine took two minutes.

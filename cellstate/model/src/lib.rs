@@ -35,7 +35,10 @@ pub use command::{Command, Decision, Inventory, Rejection, RejectionCode, Reques
 pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values};
 pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
-pub use devices::{DeviceChoice, DeviceRoom, PortChoice, choose_devices, device_rooms, devices_satisfy, take_parts};
+pub use devices::{
+    DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, device_rooms, device_shortage,
+    devices_satisfy, take_parts,
+};
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
 pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};
 pub use id::{
