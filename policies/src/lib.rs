@@ -32,4 +32,4 @@ pub use scoring::{
     Spread, Tetris, WorstFit,
 };
 pub use settings::{PARTS_MAX, Parts, Settings, Ties};
-pub use unplaced::{Lack, Nearest, Unplaced, explain};
+pub use unplaced::{Beyond, Lack, Missing, Nearest, Unplaced, explain};

@@ -4,17 +4,92 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plenum_model::{Cell, MachineState, Obstacle, Requirement, Resource, Room, Shortage, agreeing};
+use plenum_model::{
+    Cell, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle, Requirement, Resource, Room,
+    agreeing, device_shortage, shortages,
+};
 
 use crate::columns::Columns;
 
-/// Machines that lack a resource.
+/// What a machine can have too little of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// Room.
+    Room(Resource),
+    /// Devices.
+    Device {
+        /// Such as `gpu`.
+        kind: Arc<str>,
+        /// The maker's model; empty where any will do.
+        model: Arc<str>,
+    },
+}
+
+impl Missing {
+    fn devices(short: DeviceShortage) -> Self {
+        Self::Device { kind: short.kind, model: short.model }
+    }
+
+    fn name_in(&self, custom_resources: &[Arc<str>]) -> String {
+        match self {
+            Self::Room(resource) => resource.name_in(custom_resources),
+            Self::Device { kind, model } if model.is_empty() => kind.to_string(),
+            Self::Device { kind, model } => format!("{kind} {model}"),
+        }
+    }
+
+    /// So much of it, as people write it: of devices, whole ones where it is whole ones.
+    fn amount(&self, amount: u64) -> String {
+        match self {
+            Self::Room(resource) => resource.lack(amount),
+            Self::Device { .. } if amount.is_multiple_of(1000) => (amount / 1000).to_string(),
+            Self::Device { .. } => format!("{amount}m"),
+        }
+    }
+
+    /// Such as `cpu by 500m`.
+    fn words(&self, short_by: u64, custom_resources: &[Arc<str>]) -> String {
+        format!("{} by {}", self.name_in(custom_resources), self.amount(short_by))
+    }
+}
+
+/// Machines that lack something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
-    /// How many. Each machine counts once, under the first resource it lacks.
+    /// How many. Each machine counts once, under what it lacks first.
     pub machines: u32,
-    /// The least of what is missing on them, in the resource's unit.
+    /// The least of what is missing on them: in the resource's unit, or in thousandths of devices.
     pub short_by_least: u64,
+}
+
+/// What stands in the way on a machine that has room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// As many tasks of the group as it wants on one machine.
+    PerMachine,
+    /// As many tasks of the group as it wants on machines with one value of this attribute; or the machine does not have it.
+    Spread(Arc<str>),
+    /// Too little is left of its devices.
+    Device(DeviceShortage),
+    /// The port is in use; 0: too few are left of those that the cell chooses from.
+    Port(u16),
+}
+
+impl Beyond {
+    /// What an obstacle of a group comes to, where `rooms` gives what is left of the machine's devices. `None`: it is about the machine or its room.
+    #[must_use]
+    pub fn of(obstacle: Obstacle, shape: &GroupShape, rooms: impl FnOnce() -> Vec<DeviceRoom>) -> Option<Self> {
+        match obstacle {
+            Obstacle::PerMachine => Some(Self::PerMachine),
+            Obstacle::Spread(position) => {
+                let rule = shape.spread.get(usize::from(position));
+                Some(Self::Spread(rule.map(|rule| rule.attribute.clone()).unwrap_or_default()))
+            }
+            Obstacle::Device(_) => device_shortage(rooms(), &shape.devices).map(Self::Device),
+            Obstacle::Port(port) => Some(Self::Port(port)),
+            _ => None,
+        }
+    }
 }
 
 /// The machine that came nearest.
@@ -23,11 +98,11 @@ pub struct Nearest {
     /// Its name.
     pub machine: Arc<str>,
     /// What is missing there first.
-    pub resource: Resource,
+    pub missing: Missing,
     /// How much.
     pub short_by: u64,
-    /// It would fit, were the machine empty.
-    pub fits_empty: bool,
+    /// What would be missing first, and how much of it, even were the machine empty; `None`: it would fit.
+    pub missing_when_empty: Option<(Missing, u64)>,
 }
 
 /// What stands in the way of a task, over all machines. Each machine counts once, under its first obstacle.
@@ -45,24 +120,103 @@ pub struct Unplaced {
     pub other_machine: u32,
     /// As many allocations as a machine can have.
     pub full: u32,
-    /// Limits of the group, devices or ports stand in the way.
-    pub special: u32,
-    /// Not enough room.
-    pub lacks: BTreeMap<Resource, Lack>,
-    /// Among the machines that lack room only.
+    /// As many tasks of the group as it wants on one machine.
+    pub per_machine: u32,
+    /// Ruled out by how the group is spread over an attribute.
+    pub spread: BTreeMap<Arc<str>, u32>,
+    /// A port is in use; 0: too few are left of those that the cell chooses from.
+    pub ports: BTreeMap<u16, u32>,
+    /// Not enough room, or not enough of devices.
+    pub lacks: BTreeMap<Missing, Lack>,
+    /// Among the machines that lack room or devices only.
     pub nearest: Option<Nearest>,
     /// What the cell calls the resources that it named itself.
     pub custom_resources: Vec<Arc<str>>,
 }
 
-/// Judges every machine, with what the columns have promised. `beyond` says what else stands in the way on a machine that has room, where the
-/// group declares more: devices, ports, limits, with what is spoken for of them.
+impl Unplaced {
+    /// Machines that have room, and on which limits of the group, devices or ports stand in the way.
+    #[must_use]
+    pub fn special(&self) -> u32 {
+        let is_device = |(missing, _): &(&Missing, &Lack)| matches!(missing, Missing::Device { .. });
+        let lacking = self.lacks.iter().filter(is_device).map(|(_, lack)| lack.machines);
+        self.per_machine + self.spread.values().chain(self.ports.values()).copied().chain(lacking).sum::<u32>()
+    }
+
+    fn count(&mut self, obstacle: Obstacle) {
+        match obstacle {
+            Obstacle::NoSuchMachine => self.machines -= 1,
+            Obstacle::NotReady(state) => *self.not_ready.entry(state).or_default() += 1,
+            Obstacle::Constraint => self.constraint += 1,
+            Obstacle::OtherMachine => self.other_machine += 1,
+            Obstacle::Full => self.full += 1,
+            Obstacle::NoRoom(_)
+            | Obstacle::PerMachine
+            | Obstacle::Spread(_)
+            | Obstacle::Device(_)
+            | Obstacle::Port(_) => unreachable!("judged by others"),
+        }
+    }
+
+    /// Devices are given back, as more is told of what is lacking.
+    fn count_beyond(&mut self, beyond: Option<Beyond>) -> Option<DeviceShortage> {
+        match beyond {
+            None => self.fitting += 1,
+            Some(Beyond::PerMachine) => self.per_machine += 1,
+            Some(Beyond::Spread(attribute)) => *self.spread.entry(attribute).or_default() += 1,
+            Some(Beyond::Port(port)) => *self.ports.entry(port).or_default() += 1,
+            Some(Beyond::Device(short)) => return Some(short),
+        }
+        None
+    }
+
+    fn count_lack(&mut self, missing: &Missing, short_by: u64) {
+        let none = Lack { machines: 0, short_by_least: u64::MAX };
+        let lack = self.lacks.entry(missing.clone()).or_insert(none);
+        lack.machines += 1;
+        lack.short_by_least = lack.short_by_least.min(short_by);
+    }
+
+    /// The machines that limits and ports rule out.
+    fn limits_and_ports(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if self.per_machine > 0 {
+            let have = agreeing(self.per_machine.into(), "has", "have");
+            parts.push(format!("{} {have} as many tasks of the group as one machine may have", self.per_machine));
+        }
+        for (attribute, &count) in &self.spread {
+            let are = agreeing(count.into(), "is", "are");
+            parts.push(format!("{count} {are} ruled out by the spread over attr.{attribute}"));
+        }
+        let fixed: Vec<(u16, u32)> =
+            self.ports.iter().map(|(&port, &count)| (port, count)).filter(|(port, _)| *port > 0).collect();
+        if !fixed.is_empty() {
+            let count: u32 = fixed.iter().map(|(_, count)| count).sum();
+            let named: Vec<String> = fixed.iter().take(PORTS_NAMED).map(|(port, _)| port.to_string()).collect();
+            let others = if fixed.len() > PORTS_NAMED { " or others" } else { "" };
+            let have = agreeing(count.into(), "has", "have");
+            parts.push(format!("{count} {have} port {}{others} in use", named.join(" or ")));
+        }
+        if let Some(&count) = self.ports.get(&0) {
+            let have = agreeing(count.into(), "has", "have");
+            parts.push(format!("{count} {have} too few ports left to choose from"));
+        }
+        parts
+    }
+}
+
+/// Ports in use that are told one by one: the sentence has to stay short.
+const PORTS_NAMED: usize = 2;
+
+/// Judges every machine, with what the columns have promised. `devices` are those that each group asks for of one machine. `beyond` says what
+/// else stands in the way on a machine that has room, where groups declare more: devices, ports, limits, with what is spoken for of them.
 #[must_use]
 pub fn explain(
     columns: &Columns,
     cell: &Cell,
     requirement: &Requirement<'_>,
-    beyond: impl Fn(u32) -> Option<Obstacle>,
+    devices: &[&[Device]],
+    beyond: impl Fn(u32) -> Option<Beyond>,
 ) -> Unplaced {
     let custom_resources = cell.identity().custom_resources.clone();
     let mut unplaced = Unplaced { custom_resources, ..Unplaced::default() };
@@ -70,35 +224,47 @@ pub fn explain(
     for machine in cell.machines() {
         let slot = machine.id.slot;
         unplaced.machines += 1;
-        let obstacle = requirement.obstacle(cell, slot, &columns.promised(slot)).or_else(|| beyond(slot));
-        match obstacle {
-            None => unplaced.fitting += 1,
-            Some(Obstacle::NoSuchMachine) => unplaced.machines -= 1,
-            Some(Obstacle::NotReady(state)) => *unplaced.not_ready.entry(state).or_default() += 1,
-            Some(Obstacle::Constraint) => unplaced.constraint += 1,
-            Some(Obstacle::OtherMachine) => unplaced.other_machine += 1,
-            Some(Obstacle::Full) => unplaced.full += 1,
-            Some(Obstacle::PerMachine | Obstacle::Spread(_) | Obstacle::Device(_) | Obstacle::Port(_)) => {
-                unplaced.special += 1;
-            }
+        let lacking = match requirement.obstacle(cell, slot, &columns.promised(slot)) {
+            None => unplaced.count_beyond(beyond(slot)).map(|short| {
+                let (short_by, parts) = (short.short_by_millis, parts_of(short.short_by_millis, short.wanted_millis));
+                (Missing::devices(short), short_by, parts)
+            }),
             Some(Obstacle::NoRoom(short)) => {
-                let none = Lack { machines: 0, short_by_least: u64::MAX };
-                let lack = unplaced.lacks.entry(short.resource).or_insert(none);
-                lack.machines += 1;
-                lack.short_by_least = lack.short_by_least.min(short.short_by);
-                let fits_empty = requirement.resources.fits_in(&machine.capacity);
-                let distance =
-                    Distance { too_small: !fits_empty, parts: missing_parts(columns, cell, requirement, slot) };
-                if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
-                    let (resource, short_by) = (short.resource, short.short_by);
-                    nearest =
-                        Some((distance, Nearest { machine: machine.name.clone(), resource, short_by, fits_empty }));
-                }
+                Some((Missing::Room(short.resource), short.short_by, missing_parts(columns, cell, requirement, slot)))
             }
+            Some(obstacle) => {
+                unplaced.count(obstacle);
+                None
+            }
+        };
+        let Some((missing, short_by, parts)) = lacking else { continue };
+        unplaced.count_lack(&missing, short_by);
+        let missing_when_empty = missing_when_empty(machine, requirement, devices);
+        let distance = Distance { too_small: missing_when_empty.is_some(), parts };
+        if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+            let machine = machine.name.clone();
+            nearest = Some((distance, Nearest { machine, missing, short_by, missing_when_empty }));
         }
     }
     unplaced.nearest = nearest.map(|(_, nearest)| nearest);
     unplaced
+}
+
+/// What a machine that nobody uses lacks first.
+fn missing_when_empty(
+    machine: &Machine,
+    requirement: &Requirement<'_>,
+    devices: &[&[Device]],
+) -> Option<(Missing, u64)> {
+    let room = shortages(&machine.capacity, requirement.resources).first().copied();
+    let room = room.map(|short| (Missing::Room(short.resource), short.short_by));
+    let wanted = devices.iter().filter(|wanted| !wanted.is_empty());
+    let mut short = wanted.filter_map(|wanted| {
+        let short = device_shortage(machine.devices.iter().map(DeviceRoom::all_of).collect(), wanted)?;
+        let short_by = short.short_by_millis;
+        Some((Missing::devices(short), short_by))
+    });
+    room.or_else(|| short.next())
 }
 
 /// How far a machine is from having room. The smallest is nearest.
@@ -116,9 +282,13 @@ fn missing_parts(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, 
     let missing = |&resource: &Resource| {
         let need = requirement.resources.get(resource);
         let short = u64::try_from(need.cast_signed().saturating_sub(room.get(resource))).unwrap_or(0);
-        if need == 0 { 0 } else { u128::from(short) * 1_000_000 / u128::from(need) }
+        parts_of(short, need)
     };
     Resource::ALL.iter().map(missing).sum()
+}
+
+fn parts_of(short: u64, need: u64) -> u128 {
+    if need == 0 { 0 } else { u128::from(short) * 1_000_000 / u128::from(need) }
 }
 
 impl fmt::Display for Unplaced {
@@ -130,9 +300,9 @@ impl fmt::Display for Unplaced {
         if self.fitting > 0 {
             parts.push(format!("fits on {}", self.fitting));
         }
-        for (resource, lack) in &self.lacks {
+        for (missing, lack) in &self.lacks {
             let lacks = agreeing(lack.machines.into(), "lacks", "lack");
-            let (name, least) = (resource.name_in(&self.custom_resources), resource.lack(lack.short_by_least));
+            let (name, least) = (missing.name_in(&self.custom_resources), missing.amount(lack.short_by_least));
             parts.push(format!("{} {lacks} {name} by at least {least}", lack.machines));
         }
         let told = [
@@ -143,10 +313,10 @@ impl fmt::Display for Unplaced {
                 "are not the one that the job's tasks share",
             ),
             (self.full, "has as many allocations as it can", "have as many allocations as they can"),
-            (self.special, "is ruled out by limits, devices or ports", "are ruled out by limits, devices or ports"),
         ];
         let counted = told.iter().filter(|(count, ..)| *count > 0);
         parts.extend(counted.map(|&(count, one, several)| format!("{count} {}", agreeing(count.into(), one, several))));
+        parts.extend(self.limits_and_ports());
         for (state, &count) in &self.not_ready {
             let are = agreeing(count.into(), "is", "are");
             parts.push(format!("{count} {are} {}", format!("{state:?}").to_lowercase()));
@@ -154,10 +324,14 @@ impl fmt::Display for Unplaced {
         let of = agreeing(self.machines.into(), "machine", "machines");
         write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;
         if let Some(nearest) = &self.nearest {
-            let Nearest { machine, resource, short_by, fits_empty } = nearest;
-            let short = Shortage { resource: *resource, short_by: *short_by }.words_in(&self.custom_resources);
-            let empty = if *fits_empty { "" } else { ", and too small even when empty" };
-            write!(f, "; nearest is {machine}, short of {short}{empty}")?;
+            let Nearest { machine, missing, short_by, missing_when_empty } = nearest;
+            let words = |missing: &Missing, short_by| missing.words(short_by, &self.custom_resources);
+            let empty = match missing_when_empty {
+                None => String::new(),
+                Some((same, _)) if same == missing => ", and too small even when empty".to_owned(),
+                Some((other, short_by)) => format!(", and of {} even when empty", words(other, *short_by)),
+            };
+            write!(f, "; nearest is {machine}, short of {}{empty}", words(missing, *short_by))?;
         }
         Ok(())
     }

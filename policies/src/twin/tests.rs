@@ -147,7 +147,7 @@ proptest! {
 
         let classes = eligible.as_ref().map(|eligible| eligible.classes());
         let requirement = Requirement { resources: &resources, classes, home, job: OWNER, special: None };
-        let why = explain(&columns, &cell, &requirement, |_| None);
+        let why = explain(&columns, &cell, &requirement, &[], |_| None);
         let lacking: u32 = why.lacks.values().map(|lack| lack.machines).sum();
         let closed: u32 = why.not_ready.values().sum();
         prop_assert_eq!(why.machines, why.fitting + lacking + closed + why.constraint + why.other_machine + why.full);

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Delta, LogTime, Machine, MachineId, MachineState, Requirement, Resources, Revision};
+use plenum_model::{
+    Cell, Delta, DeviceShortage, LogTime, Machine, MachineId, MachineState, Requirement, Resources, Revision,
+};
 
-use crate::{Columns, explain};
+use crate::{Beyond, Columns, explain};
 
 /// Machines of so many thousandths of a CPU.
 fn cell(machines: &[(u64, MachineState)]) -> Cell {
@@ -46,7 +48,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
         job: plenum_model::JobId::default(),
         special: None,
     };
-    assert_eq!(explain(&columns, &cell, &requirement, |_| None).to_string(), expected);
+    assert_eq!(explain(&columns, &cell, &requirement, &[], |_| None).to_string(), expected);
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn a_resource_that_the_cell_named_is_told_by_its_name() {
     let told = |cell: &Cell| {
         let mut columns = Columns::default();
         columns.follow(cell, None, &BTreeMap::new());
-        explain(&columns, cell, &requirement, |_| None).to_string()
+        explain(&columns, cell, &requirement, &[], |_| None).to_string()
     };
     assert!(told(&cell).contains("1 lacks custom_1 by at least 3"), "{}", told(&cell));
     let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
@@ -96,4 +98,41 @@ fn a_resource_that_the_cell_named_is_told_by_its_name() {
     cell.apply(&delta).unwrap();
     let told = told(&cell);
     assert!(told.contains("1 lacks licences by at least 3; nearest is m0, short of licences by 3"), "{told}");
+}
+
+#[test]
+fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
+    let cell = cell(&[(9000, MachineState::Ready); 12]);
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &BTreeMap::new());
+    let resources = Resources::new(1000, 1);
+    let requirement = Requirement {
+        resources: &resources,
+        classes: None,
+        home: None,
+        job: plenum_model::JobId::default(),
+        special: None,
+    };
+    let gpu = |short_by_millis, wanted_millis| {
+        let (kind, model) = ("gpu".into(), "".into());
+        Some(Beyond::Device(DeviceShortage { kind, model, short_by_millis, wanted_millis }))
+    };
+    let why = explain(&columns, &cell, &requirement, &[], |slot| match slot {
+        0 => None,
+        1 | 2 => Some(Beyond::PerMachine),
+        3 => Some(Beyond::Spread("rack".into())),
+        4 => Some(Beyond::Port(0)),
+        5..=8 => Some(Beyond::Port(8075 + u16::try_from(slot).unwrap())),
+        9 => gpu(1000, 4000),
+        10 => gpu(250, 500),
+        _ => gpu(2000, 4000),
+    });
+    assert_eq!((why.fitting, why.special(), why.machines), (1, 11, 12));
+    let told = why.to_string();
+    assert_eq!(
+        told,
+        "of 12 machines fits on 1, 3 lack gpu by at least 250m, 2 have as many tasks of the group as one machine may have, \
+         1 is ruled out by the spread over attr.rack, 4 have port 8080 or 8081 or others in use, \
+         1 has too few ports left to choose from; nearest is m9, short of gpu by 1"
+    );
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use plenum_model::{
     AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special,
 };
-use plenum_policies::{Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
+use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
 use crate::gpus::{Books, GpuPolicy, Gpus};
@@ -251,7 +251,7 @@ impl Placer {
         };
         let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, &request));
         // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
-        let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special == 0);
+        let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special() == 0);
         let mut reason = why.map(|why| told(view.cell(), &first.job, &why));
         if chosen.machines.len() < least {
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
@@ -303,8 +303,8 @@ impl Placer {
             special: None,
         };
         self.count_judged(|| view.cell().machines().count());
-        let beyond = |slot: u32| self.specials.as_ref()?.obstacle(view.cell(), work, slot);
-        explain(&self.columns, view.cell(), &requirement, beyond)
+        let beyond = |slot: u32| beyond(self.specials.as_ref()?, view.cell(), work, slot);
+        explain(&self.columns, view.cell(), &requirement, &[&work.shape().devices], beyond)
     }
 
     #[cfg(test)]
@@ -425,6 +425,12 @@ impl Placer {
 
 fn rule_out(ruled_out: &mut [u64], slot: u32) {
     ruled_out.get_mut(slot as usize / 64).into_iter().for_each(|word| *word |= 1 << (slot % 64));
+}
+
+/// What stands between one more task of the group and a machine that has room, with what people need to know of it.
+pub(crate) fn beyond(specials: &Specials, cell: &Cell, work: &Work, slot: u32) -> Option<Beyond> {
+    let obstacle = specials.obstacle(cell, work, slot)?;
+    Beyond::of(obstacle, work.shape(), || specials.device_rooms(cell, slot))
 }
 
 /// What people are told of it.

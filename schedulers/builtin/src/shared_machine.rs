@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Affinity, Cell, Constraint, GroupShape, Job, JobShape, Obstacle, Requirement, Resource, Resources, Special,
+    Affinity, Cell, Constraint, Device, GroupShape, Job, JobShape, Requirement, Resource, Resources, Special,
 };
 use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, choose, explain};
 use plenum_sdk::{Specials, Work};
 
-use crate::placer::{DeviceNeed, device_need, told};
+use crate::placer::{DeviceNeed, beyond, device_need, told};
 
 /// Devices and ports that are judged together. More of them at once no machine has, or hardly any.
 const AT_ONCE_MAX: usize = 1024;
@@ -76,10 +76,9 @@ pub(crate) fn choose_home(
     let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
     let one_of_each: Vec<Work> =
         groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
-    let beyond = |slot: u32| -> Option<Obstacle> {
-        one_of_each.iter().find_map(|work| specials.and_then(|specials| specials.obstacle(cell, work, slot)))
+    let has_some = |slot: u32| {
+        one_of_each.iter().all(|work| specials.is_none_or(|specials| specials.obstacle(cell, work, slot).is_none()))
     };
-    let has_some = |slot: u32| beyond(slot).is_none();
     let together = specials.filter(|_| !takes_turns).and_then(|specials| Some((specials, together(cell, job)?)));
     let has_all = |slot: u32| {
         has_some(slot)
@@ -102,7 +101,9 @@ pub(crate) fn choose_home(
     }
     let classes = eligible.as_deref().map(Eligible::classes);
     let requirement = Requirement { resources: largest, classes, home: None, job: job.id, special: None };
-    let why = explain(columns, cell, &requirement, beyond);
+    let devices: Vec<&[Device]> = one_of_each.iter().map(|work| &work.shape().devices[..]).collect();
+    let beyond = |slot: u32| one_of_each.iter().find_map(|work| beyond(specials?, cell, work, slot));
+    let why = explain(columns, cell, &requirement, &devices, beyond);
     Err(format!("its tasks share a machine: {}", told(cell, job, &why)))
 }
 

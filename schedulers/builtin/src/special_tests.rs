@@ -27,7 +27,10 @@ fn gpus_are_shared_up_to_the_last_thousandth_and_no_further() {
     let job = stage.submit(&JobBuilder::new("train", "batch").group("main", 5, 100).gpu(500));
     stage.advance(1_000_000);
     assert_eq!(machines(&stage.placed(job)), [1, 1, 1, 1]);
-    assert!(stage.passed_over(job, 0).contains("limits, devices or ports"), "{}", stage.passed_over(job, 0));
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "of 2 machines 2 lack gpu by at least 500m; nearest is m1, short of gpu by 500m"
+    );
 }
 
 #[test]
@@ -200,7 +203,12 @@ fn the_tasks_of_a_group_ask_a_machine_that_is_full_once() {
 /// The reason was told from the mirror alone, which shows nothing yet of what the same decision takes.
 #[test]
 fn why_a_task_waits_counts_what_its_own_decision_took() {
-    for job in [gpu_job("words", 2), JobBuilder::new("words", "batch").group("main", 2, 100).per_machine(1)] {
+    let limited = JobBuilder::new("words", "batch").group("main", 2, 100).per_machine(1);
+    let reasons = [
+        (gpu_job("words", 2), "of 1 machine 1 lacks gpu by at least 1; nearest is m0, short of gpu by 1"),
+        (limited, "of 1 machine 1 has as many tasks of the group as one machine may have"),
+    ];
+    for (job, reason) in reasons {
         let mut stage = Stage::new();
         stage.machine_with_gpus("m0", 16_000, &[], 1);
         let seat = stage.seat(Batch::default());
@@ -209,7 +217,7 @@ fn why_a_task_waits_counts_what_its_own_decision_took() {
         stage.settle();
         // What was said is read, and the claim too; but what comes of it is not heard of.
         stage.cut_answers(seat);
-        assert_eq!(stage.passed_over(job, 0), "of 1 machine 1 is ruled out by limits, devices or ports");
+        assert_eq!(stage.passed_over(job, 0), reason);
     }
 }
 
@@ -365,5 +373,76 @@ fn dynamic_ports_that_are_used_up_are_reckoned_with() {
     let job = stage.submit(&ports("third", 197));
     stage.advance(1_000_000);
     assert_eq!((stage.placed(job).len(), stage.runtime(seat).counters().claims_misfit), (196, 0));
-    assert!(stage.passed_over(job, 0).contains("limits, devices or ports"), "{}", stage.passed_over(job, 0));
+    let reason = stage.passed_over(job, 0);
+    assert!(reason.contains("1 has too few ports left to choose from"), "{reason}");
+}
+
+/// One sentence stood for a port that is taken, for both kinds of limits, for GPUs in use and for GPUs that are nowhere.
+#[test]
+fn why_a_task_waits_tells_devices_ports_and_limits_apart() {
+    let mut stage = Stage::new();
+    for (name, rack) in [("m0", "a"), ("m1", "b")] {
+        stage.machine_with_gpus(name, 16_000, &[("rack", rack)], 2);
+    }
+    stage.machine("m2", 16_000, &[]);
+    stage.seat(Batch::default());
+    let main = |name: &str, tasks| JobBuilder::new(name, "batch").group("main", tasks, 100);
+    let three = |job: JobBuilder| job.gpu(1000).gpu(1000).gpu(1000);
+    let cases = [
+        (
+            three(main("never", 1)),
+            "of 3 machines 3 lack gpu by at least 1; nearest is m0, short of gpu by 1, and too small even when empty",
+        ),
+        (
+            three(main("never-together", 2).same_machine()),
+            "its tasks share a machine: of 3 machines 3 lack gpu by at least 1; \
+             nearest is m0, short of gpu by 1, and too small even when empty",
+        ),
+        (main("port", 4).port("http", 8080), "of 3 machines 3 have port 8080 in use"),
+        (main("ports", 1).port("http", 8080).port("admin", 9090), "of 3 machines 3 have port 8080 in use"),
+        (main("limit", 4).per_machine(1), "of 3 machines 3 have as many tasks of the group as one machine may have"),
+        (main("spread", 3).spread("rack", 1), "of 3 machines 3 are ruled out by the spread over attr.rack"),
+        (main("busy", 5).gpu(1000), "of 3 machines 3 lack gpu by at least 1; nearest is m0, short of gpu by 1"),
+        (
+            main("full", 1).gpu(1000).gpu(1000),
+            "of 3 machines 3 lack gpu by at least 2; nearest is m0, short of gpu by 2",
+        ),
+        (
+            main("model", 1).gpu_of("a100", 1000),
+            "of 3 machines 3 lack gpu a100 by at least 1; \
+             nearest is m0, short of gpu a100 by 1, and too small even when empty",
+        ),
+    ];
+    for (job, reason) in cases {
+        let job = stage.submit(&job);
+        stage.advance(1_000_000);
+        assert_eq!(stage.passed_over(job, 0), reason);
+        // What is told is told again while nothing changes.
+        stage.advance(60_000_000);
+        assert_eq!(stage.passed_over(job, 0), reason);
+    }
+}
+
+/// The machine was called nearest for want of room alone, and waiting for that would have helped nobody.
+#[test]
+fn a_machine_without_enough_devices_is_not_said_to_be_waiting_for_room_only() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 4_000, &[], 1);
+    stage.machine_with_gpus("m1", 2_000, &[], 2);
+    stage.seat(Batch::default());
+    stage.submit(&JobBuilder::new("fill", "batch").group("main", 3, 2_000));
+    stage.advance(1_000_000);
+    let job = stage.submit(&JobBuilder::new("pair", "batch").group("main", 1, 1_000).gpu(1000).gpu(1000));
+    stage.advance(1_000_000);
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "of 2 machines 2 lack cpu by at least 1000m; nearest is m1, short of cpu by 1000m"
+    );
+    let job = stage.submit(&JobBuilder::new("four", "batch").group("main", 1, 1_000).gpu(1000).gpu(1000).gpu(1000));
+    stage.advance(1_000_000);
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "of 2 machines 2 lack cpu by at least 1000m; \
+         nearest is m0, short of cpu by 1000m, and of gpu by 2 even when empty"
+    );
 }
