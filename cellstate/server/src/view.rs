@@ -87,7 +87,15 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
         unfit: plenum_proto::machines::unfit_to_wire(machine.unfit),
         drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.time().micros),
         unknown_tasks: u32::try_from(cell.unknown_on(machine.id.slot).count()).unwrap_or(u32::MAX),
+        devices_used_millis: devices_used(cell, machine),
     }
+}
+
+/// Thousandths in use of each of a machine's devices, in their order.
+fn devices_used(cell: &Cell, machine: &Machine) -> Vec<i64> {
+    let mut used = cell.in_use(machine.id.slot).map(|used| used.devices.clone()).unwrap_or_default();
+    used.resize(machine.devices.len(), 0);
+    used
 }
 
 /// Capacity less free room.

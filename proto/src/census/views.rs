@@ -95,7 +95,7 @@ static WANTED: Shape = shape(&[(7, Once(&GROUP)), (8, Numbers(1))]);
 const ALLOCATION_PARTS: [(u64, super::Part); 3] = [(25, Entry(1)), (26, Entry(1)), (27, Within(1, &TAKE_OVER))];
 static ALLOCATION: Shape = shape(&ALLOCATION_PARTS);
 static TAKE_OVER: Shape = shape(&[(3, Entry(1)), (4, Numbers(1))]);
-static MACHINE: Shape = shape(&[(5, Entry(1)), (9, Entry(1))]);
+static MACHINE: Shape = shape(&[(5, Entry(1)), (9, Entry(1)), (17, Numbers(1))]);
 static PARTITION_VIEW: Shape = shape(&[(2, Within(1, &CONSTRAINT)), (3, Entry(1))]);
 static HOLD: Shape = shape(&[(4, Entry(1))]);
 

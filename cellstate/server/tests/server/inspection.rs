@@ -50,6 +50,40 @@ async fn a_lost_race_is_listed_with_who_won_it() {
     server.shutdown().await.unwrap();
 }
 
+// A machine told which GPUs it has, and nowhere how much of them was taken.
+#[tokio::test]
+async fn a_machine_tells_how_much_of_each_of_its_devices_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let gpu = |index, millis| v1::Device { kind: "gpu".into(), index, millis, model: String::new() };
+    let machine = v1::RegisterMachine {
+        name: "m1".to_owned(),
+        boot_id: "boot-1".to_owned(),
+        capacity: Some(v1::Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ..Default::default() }),
+        devices: (0..3).map(|index| gpu(index, 1000)).collect(),
+        ..Default::default()
+    };
+    let request = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).register(request).await.unwrap();
+    let mut spec = job("train", 1);
+    spec.shape.as_mut().unwrap().groups[0].devices = vec![gpu(0, 1000), gpu(0, 250)];
+    let train = submit(&channel, spec).await.job;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut used = async |at| {
+        let request = v1::GetMachineRequest { name: "m1".into(), at };
+        inspect.get_machine(request).await.unwrap().into_inner().machine.unwrap().devices_used_millis
+    };
+    assert_eq!(used(None).await, [0, 0, 0]);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let before = session.cell.revision().0;
+    let placed = session.transaction(1, vec![placement(train, vec![0], vec![0])]);
+    assert_eq!(session.commit(placed).await.unwrap().granted, 1);
+    assert_eq!(used(None).await, [1000, 250, 0]);
+    assert_eq!(used(Some(v1::At { revision: before, time_micros: 0 })).await, [0, 0, 0], "as it was then");
+    server.shutdown().await.unwrap();
+}
+
 /// Decides an empty transaction, and then fills more of the log than a listing reads at once.
 async fn bury_a_transaction(channel: &Channel) -> u64 {
     let mut session = Session::open(channel, "batch").await.unwrap();
