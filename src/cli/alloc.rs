@@ -107,6 +107,7 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
             "scheduler",
             "resources",
             "ports",
+            "devices",
             "transaction",
             "revision",
             "reason",

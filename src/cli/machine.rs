@@ -153,13 +153,17 @@ fn still_none(view: &MachineView) -> Option<String> {
 }
 
 fn fields(view: &MachineView) -> String {
-    let titles = ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "since"];
+    let titles =
+        ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "devices", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
     if view.drain_deadline_micros > 0 {
         pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
     }
     if let Some((_, why)) = output::unfit(view) {
         pairs.push(("unfit", why.to_owned()));
+    }
+    for line in output::device_lines(&view.devices, &view.devices_used_millis) {
+        pairs.push(("device", line));
     }
     for (name, value) in &view.attributes {
         pairs.push(("attribute", format!("{name} = {value}")));

@@ -4,7 +4,7 @@ use plenum_model::{AllocationId, MachineId, SessionId, TransactionId};
 use plenum_proto::v1::{AllocationState, AllocationView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, json_time, or_dash, or_null, quantity};
+use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
 
 /// An allocation's id, as people write it.
 pub(crate) fn allocation_id(bits: u64) -> String {
@@ -63,7 +63,7 @@ impl Row for AllocationView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
             &["ID", "JOB", "TASK", "MACHINE", "STATE", "ATTEMPT", "RESTARTS", "EXIT", "AGE"],
-            &["NAMESPACE", "SCHEDULER", "RESOURCES", "PORTS", "TRANSACTION", "REVISION", "REASON"],
+            &["NAMESPACE", "SCHEDULER", "RESOURCES", "PORTS", "DEVICES", "TRANSACTION", "REVISION", "REASON"],
         )
     }
 
@@ -82,6 +82,7 @@ impl Row for AllocationView {
             or_dash(&self.scheduler),
             quantity::short_resources(self.resources.as_ref()),
             ports(self),
+            device::names(&self.devices),
             transaction_id(self.session, self.number),
             self.created_revision.to_string(),
             or_dash(&self.reason),
@@ -105,6 +106,7 @@ impl Row for AllocationView {
             "ready": self.ready,
             "restarts": self.restarts,
             "resources": quantity::json_resources(self.resources.as_ref()),
+            "devices": self.devices.iter().map(device::to_json).collect::<Vec<_>>(),
             "transaction": transaction_id(self.session, self.number),
             "created_revision": self.created_revision,
             "created_at": json_time(self.created_micros),
@@ -114,8 +116,7 @@ impl Row for AllocationView {
             "ended_at": json_time(self.ended_micros),
         });
         if !self.ports.is_empty() {
-            let ports = self.ports.iter().map(|port| (port.name.clone(), json!(port.number)));
-            object["ports"] = Value::Object(ports.collect());
+            object["ports"] = quantity::json_ports(&self.ports);
         }
         object
     }
@@ -127,7 +128,7 @@ impl Row for AllocationView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Port, Resources};
+    use plenum_proto::v1::{Device, Port, Resources};
 
     use super::*;
 
@@ -160,5 +161,15 @@ mod tests {
         assert_eq!(AllocationView::default().cells()[12], "-");
         let (narrow, wide) = AllocationView::titles();
         assert_eq!(cells.len(), narrow.len() + wide.len());
+    }
+
+    // Whoever had a GPU could not see which, and nobody who had it.
+    #[test]
+    fn an_allocation_shows_its_devices() {
+        let device = Device { kind: "gpu".to_owned(), index: 1, millis: 500, model: "a100".to_owned() };
+        let view = AllocationView { devices: vec![device], ..AllocationView::default() };
+        assert_eq!(view.cells()[13], "500m of gpu[1]");
+        assert_eq!(view.to_json()["devices"], json!([{"kind": "gpu", "index": 1, "millis": 500, "model": "a100"}]));
+        assert_eq!(AllocationView::default().to_json()["devices"], json!([]));
     }
 }

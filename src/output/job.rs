@@ -1,10 +1,10 @@
 //! Jobs, as listed and as read by programs.
 
 use plenum_model::JobId;
-use plenum_proto::v1::{GroupView, JobKind, JobShape, JobState, JobView};
+use plenum_proto::v1::{GroupShape, GroupView, JobKind, JobShape, JobState, JobView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, json_time, or_dash, or_null, quantity};
+use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
 
 /// The state's name.
 pub(crate) fn job_state(state: JobState) -> &'static str {
@@ -38,8 +38,17 @@ fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> V
         "attempts": group.attempts,
         "not_before": json_time(group.not_before_micros),
         "after": shape.map(|shape| shape.after.clone()).unwrap_or_default(),
-        "resources": quantity::json_resources(shape.and_then(|shape| shape.resources.as_ref())),
+        "resources": shape.map(wanted_json),
     })
+}
+
+/// What each task of a group asks for of its machine.
+fn wanted_json(shape: &GroupShape) -> Value {
+    // A group that says nothing of an amount asks for none.
+    let mut object = quantity::json_resources(Some(&shape.resources.clone().unwrap_or_default()));
+    object["devices"] = shape.devices.iter().map(device::wanted_json).collect();
+    object["ports"] = quantity::json_ports(&shape.ports);
+    object
 }
 
 impl Row for JobView {
@@ -137,5 +146,42 @@ impl Row for GroupView {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::{Device, Port, Resources};
+
+    use super::*;
+
+    // A job for GPUs looked like one without.
+    #[test]
+    fn programs_read_all_that_a_group_asks_for() {
+        let gpu = |index| Device { kind: "gpu".to_owned(), index, millis: 1000, model: String::new() };
+        let port = |name: &str, number| Port { name: name.to_owned(), number };
+        let group = GroupShape {
+            resources: Some(Resources { cpu_millis: 500, ..Resources::default() }),
+            devices: vec![gpu(0), gpu(1)],
+            ports: vec![port("http", 0), port("admin", 9100)],
+            ..GroupShape::default()
+        };
+        let plain = GroupShape { resources: group.resources.clone(), ..GroupShape::default() };
+        let shape = JobShape { groups: vec![group, plain], ..JobShape::default() };
+        let view = JobView { shape: Some(shape), groups: vec![GroupView::default(); 2], ..JobView::default() };
+        let object = view.to_json();
+        let wanted = json!({"kind": "gpu", "millis": 1000, "model": ""});
+        assert_eq!(
+            object["groups"][0]["resources"],
+            json!({
+                "cpu_millis": 500,
+                "memory_bytes": 0,
+                "disk_bytes": 0,
+                "devices": [wanted, wanted],
+                "ports": {"http": 0, "admin": 9100},
+            })
+        );
+        let plain = &object["groups"][1]["resources"];
+        assert_eq!((&plain["devices"], &plain["ports"]), (&json!([]), &json!({})));
     }
 }

@@ -3,7 +3,7 @@
 use plenum_proto::v1::{MachineState, MachineView, Resources, Unfit};
 use serde_json::{Value, json};
 
-use super::{Row, ago, allocation::machine_id, bytes, cpu, json_time, quantity};
+use super::{Row, ago, allocation::machine_id, bytes, cpu, device, json_time, quantity};
 
 pub(crate) fn state_name(state: MachineState) -> &'static str {
     match state {
@@ -54,7 +54,7 @@ impl Row for MachineView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
             &["NAME", "STATE", "CPU", "MEMORY", "ALLOCATIONS", "AGE"],
-            &["ID", "EPOCH", "DISK", "OTHERS", "SINCE", "ATTRIBUTES"],
+            &["ID", "EPOCH", "DISK", "OTHERS", "DEVICES", "SINCE", "ATTRIBUTES"],
         )
     }
 
@@ -74,19 +74,18 @@ impl Row for MachineView {
             self.epoch.to_string(),
             part(self, |amount| amount.disk_bytes, bytes),
             quantity::custom_cell(self.allocated.as_ref(), self.capacity.as_ref()),
+            device::parts(&self.devices, &self.devices_used_millis),
             ago(self.since_micros),
             attributes.join(","),
         ]
     }
 
     fn to_json(&self) -> Value {
-        let devices: Vec<Value> = self
-            .devices
-            .iter()
-            .map(|device| {
-                json!({"kind": device.kind, "index": device.index, "millis": device.millis, "model": device.model})
-            })
-            .collect();
+        let devices = self.devices.iter().enumerate().map(|(position, device)| {
+            let mut object = device::to_json(device);
+            object["used_millis"] = json!(self.devices_used_millis.get(position));
+            object
+        });
         json!({
             "id": machine_id(self.id),
             "name": self.name,
@@ -100,7 +99,7 @@ impl Row for MachineView {
             "capacity": quantity::json_resources(self.capacity.as_ref()),
             "allocated": quantity::json_resources(self.allocated.as_ref()),
             "allocations": self.allocations,
-            "devices": devices,
+            "devices": devices.collect::<Vec<_>>(),
             "since": json_time(self.since_micros),
             "registered_at": json_time(self.registered_micros),
             "last_change_revision": self.last_change,
@@ -114,6 +113,8 @@ impl Row for MachineView {
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::Device;
+
     use super::*;
 
     #[test]
@@ -126,5 +127,25 @@ mod tests {
         assert_eq!(by_agent.to_json()["unfit"], "state-unwritable");
         let away = MachineView { state: MachineState::Unreachable.into(), ..by_agent };
         assert_eq!(state_words(&away), "unreachable");
+    }
+
+    // What is in use of GPUs was told nowhere, and people saw none at all.
+    #[test]
+    fn a_machine_shows_how_much_of_its_devices_is_in_use() {
+        let gpu = |index| Device { kind: "gpu".to_owned(), index, millis: 1000, model: String::new() };
+        let view = MachineView {
+            devices: vec![gpu(0), gpu(1)],
+            devices_used_millis: vec![1000, 250],
+            ..MachineView::default()
+        };
+        let (narrow, wide) = MachineView::titles();
+        let titles = [narrow, wide].concat();
+        let column = titles.iter().position(|title| *title == "DEVICES").unwrap();
+        assert_eq!((view.cells().len(), view.cells()[column].as_str()), (titles.len(), "gpu=1250m/2"));
+        let object = view.to_json();
+        assert_eq!(
+            object["devices"][1],
+            json!({"kind": "gpu", "index": 1, "millis": 1000, "model": "", "used_millis": 250})
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 mod allocation;
 mod conflict;
+mod device;
 mod govern;
 mod history;
 mod job;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 
 pub(crate) use allocation::allocation_id;
 pub(crate) use conflict::key_columns;
+pub(crate) use device::device_lines;
 pub(crate) use job::job_state;
 pub(crate) use machine::{state_name as machine_state, unfit};
 pub(crate) use plain::lines;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plenum_proto::v1::{ResourceName, Resources};
+use plenum_proto::v1::{Port, ResourceName, Resources};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -74,6 +74,11 @@ pub(super) fn json_resources(resources: Option<&Resources>) -> Value {
     });
     put_custom(&mut object, resources.custom.iter().map(|amount| json!(amount)));
     object
+}
+
+/// Ports for programs, by their names; 0 for one that the cell is going to choose.
+pub(super) fn json_ports(ports: &[Port]) -> Value {
+    ports.iter().map(|port| (port.name.clone(), json!(port.number))).collect::<Map<_, _>>().into()
 }
 
 /// Puts what is said of resources that the cell named itself into an object: each by its place, and under `custom` by its name.

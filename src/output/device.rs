@@ -1,0 +1,86 @@
+//! Devices, such as GPUs: of machines, of allocations, and as groups ask for them.
+
+use std::collections::BTreeMap;
+
+use plenum_proto::v1::Device;
+use serde_json::{Value, json};
+
+use super::{cpu, or_dash};
+
+/// A device of a machine, or what an allocation has of one.
+pub(super) fn to_json(device: &Device) -> Value {
+    json!({"kind": device.kind, "index": device.index, "millis": device.millis, "model": device.model})
+}
+
+/// What a group asks for of one device. Which one it is, the cell says with the grant.
+pub(super) fn wanted_json(device: &Device) -> Value {
+    json!({"kind": device.kind, "millis": device.millis, "model": device.model})
+}
+
+/// What an allocation has, such as `gpu[0], 500m of gpu[1]`; a dash for nothing.
+pub(super) fn names(devices: &[Device]) -> String {
+    let name = |device: &Device| match device.millis {
+        1000 => place(device),
+        part => format!("{} of {}", cpu(part.into()), place(device)),
+    };
+    or_dash(&devices.iter().map(name).collect::<Vec<_>>().join(", "))
+}
+
+/// How much of a machine's devices is in use, all of one kind and model together: `gpu a100=1500m/2`; a dash for none.
+pub(super) fn parts(devices: &[Device], used_millis: &[i64]) -> String {
+    let mut sums: BTreeMap<(&str, &str), (Option<i64>, i64)> = BTreeMap::new();
+    for (position, device) in devices.iter().enumerate() {
+        let (used, all) = sums.entry((&device.kind, &device.model)).or_insert((Some(0), 0));
+        *used = used.zip(used_millis.get(position)).map(|(sum, more)| sum.saturating_add(*more));
+        *all = all.saturating_add(device.millis.into());
+    }
+    let part = |((kind, model), (used, all))| format!("{}={}", named(kind, model), part(used, all));
+    or_dash(&sums.into_iter().map(part).collect::<Vec<_>>().join(","))
+}
+
+/// Each of a machine's devices, such as `gpu[0] a100: 500m/1`.
+pub(crate) fn device_lines(devices: &[Device], used_millis: &[i64]) -> Vec<String> {
+    let line = |(position, device): (usize, &Device)| {
+        let used = used_millis.get(position).copied();
+        format!("{}: {}", named(&place(device), &device.model), part(used, device.millis.into()))
+    };
+    devices.iter().enumerate().map(line).collect()
+}
+
+fn place(device: &Device) -> String {
+    format!("{}[{}]", device.kind, device.index)
+}
+
+fn named(name: &str, model: &str) -> String {
+    if model.is_empty() { name.to_owned() } else { format!("{name} {model}") }
+}
+
+/// "Used/all"; a dash where a server of before does not tell what is used.
+fn part(used_millis: Option<i64>, all_millis: i64) -> String {
+    format!("{}/{}", used_millis.map_or_else(|| "-".to_owned(), cpu), cpu(all_millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(kind: &str, index: u32, millis: i32, model: &str) -> Device {
+        Device { kind: kind.to_owned(), index, millis, model: model.to_owned() }
+    }
+
+    #[test]
+    fn people_see_which_devices_and_how_much_of_them() {
+        let gpu = |index, millis| device("gpu", index, millis, "");
+        assert_eq!(names(&[gpu(0, 1000), gpu(1, 500)]), "gpu[0], 500m of gpu[1]");
+        assert_eq!(names(&[]), "-");
+        let mixed = [gpu(0, 1000), gpu(1, 1000), device("gpu", 2, 1000, "a100"), device("npu", 0, 500, "")];
+        assert_eq!(parts(&mixed, &[1000, 500, 0, 0]), "gpu=1500m/2,gpu a100=0/1,npu=0/500m");
+        assert_eq!(parts(&[], &[]), "-");
+        assert_eq!(device_lines(&mixed[1..3], &[500, 0]), ["gpu[1]: 500m/1", "gpu[2] a100: 0/1"]);
+        // A server that does not tell is not taken to say that all are free.
+        assert_eq!(
+            (parts(&mixed[..2], &[]), device_lines(&mixed[..1], &[])),
+            ("gpu=-/2".into(), vec!["gpu[0]: -/1".into()])
+        );
+    }
+}
