@@ -43,10 +43,11 @@ pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
     let mut taken: Vec<String> = refusal.culprits.iter().map(|culprit| culprit_words(refusal, culprit)).collect();
     let unlisted = unlisted_amount(refusal);
     if unlisted > 0 {
-        taken.push(format!("and others ({})", named_amount(refusal.resource(), unlisted).1));
+        taken.push(format!("and others ({})", in_smallest_unit(refusal, unlisted)));
     }
     if !taken.is_empty() {
-        let verb = if refusal.reason() == RefusalReason::NoRoom { "taken by" } else { "because of" };
+        let is_taken = matches!(refusal.reason(), RefusalReason::NoRoom | RefusalReason::DeviceTaken);
+        let verb = if is_taken { "taken by" } else { "because of" };
         text.push_str(&format!("; {verb} {}", taken.join(", ")));
     }
     text
@@ -88,9 +89,10 @@ fn culprit_words(refusal: &Refusal, culprit: &Culprit) -> String {
     format!("{who}revision {}{amount})", culprit.revision)
 }
 
-/// CPU always in thousandths here: what was short and what was taken are easier to add up in one unit.
+/// CPU and devices always in thousandths here: what was short and what was taken are easier to add up in one unit.
 fn in_smallest_unit(refusal: &Refusal, amount: i64) -> String {
     match refusal.resource() {
+        _ if refusal.reason() == RefusalReason::DeviceTaken => format!("{amount}m"),
         plenum_proto::v1::ResourceName::CpuMillis => format!("{amount}m"),
         resource => named_amount(resource, amount).1,
     }
@@ -123,6 +125,13 @@ fn obstacle(refusal: &Refusal) -> String {
         RefusalReason::MachineChanged => "somebody else changed the machine since the base (check: sequence)",
         RefusalReason::MinimumMissed => "it would fit, but fewer than the minimum could be granted with it",
         RefusalReason::GuardFailed => "a guard failed",
+        RefusalReason::DeviceTaken if refusal.device_short_by_millis > 0 => {
+            return format!(
+                "{} short by {}",
+                refusal.device,
+                in_smallest_unit(refusal, refusal.device_short_by_millis)
+            );
+        }
         RefusalReason::DeviceTaken => "the device is taken",
         RefusalReason::PortTaken => "the port is taken",
         RefusalReason::SpreadLimit => "as many tasks as its spread allows are there",
@@ -169,6 +178,7 @@ fn culprit_json(culprit: &Culprit) -> Value {
 /// The refusal as programs read it.
 pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
     let is_short = matches!(refusal.reason(), RefusalReason::NoRoom | RefusalReason::QuotaExceeded);
+    let is_device = !refusal.device.is_empty();
     let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
     json!({
@@ -183,6 +193,8 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "resource": resource_key(refusal.resource()),
         "resource_name": given_name_of(refusal.resource()),
         "short_by": if is_short { json!(refusal.short_by) } else { Value::Null },
+        "device": or_null(&refusal.device),
+        "device_short_by_millis": if is_device { json!(refusal.device_short_by_millis) } else { Value::Null },
         "culprit": culprits.first().cloned(),
         "culprits": culprits,
         "culprits_total": refusal.culprits_total,
@@ -250,6 +262,26 @@ mod tests {
         let text =
             sentence(Names(&view()), &Refusal { culprits: vec![culprit], culprits_total: 0, reason, ..refusal() });
         assert!(text.ends_with("because of the machine's or job's change `cordoned` (revision 9)"), "{text}");
+    }
+
+    // It said that the device was taken: not which kind, nor how much of it was missing.
+    #[test]
+    fn a_refusal_for_want_of_devices_says_how_much_was_missing() {
+        let reason = RefusalReason::DeviceTaken.into();
+        let resource = ResourceName::Unspecified.into();
+        let refusal = Refusal { reason, resource, short_by: 0, ..refusal() };
+        let short = Refusal { device: "gpu".to_owned(), device_short_by_millis: 750, ..refusal.clone() };
+        let text = sentence(Names(&view()), &short);
+        assert!(
+            text.ends_with("conflict, gpu short by 750m; taken by txn-12-7 (scheduler blue, revision 41, 1000m)"),
+            "{text}"
+        );
+        let object = refusal_json(Names(&view()), &short);
+        assert_eq!((&object["device"], &object["device_short_by_millis"]), (&json!("gpu"), &json!(750)));
+        // The claim named a device that the machine does not have enough of, while others would do.
+        let text = sentence(Names(&view()), &refusal);
+        assert!(text.contains("conflict, the device is taken;"), "{text}");
+        assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
     }
 
     #[test]
