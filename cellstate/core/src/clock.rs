@@ -266,17 +266,16 @@ fn bytes_of(traces: &TaskTraces) -> usize {
 }
 
 fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
-    cell.job(row.job())?.shape.groups.get(usize::from(row.group))?.lost_after_micros
+    cell.job(row.job())?.shape.lost_after_micros(row.group)
 }
 
-/// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up: the longest
-/// of their groups. Not those that never do.
+/// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up, as if they
+/// ran something. Not those that never do.
 fn homes_on<'a>(cell: &'a Cell, homes: &'a Homes, slot: u32) -> impl Iterator<Item = (&'a Arc<Job>, i64)> {
     let runs = |job: &Job| groups_of(cell, job).any(|(_, group)| group.tasks_in(TaskState::Live) > 0);
-    homes.on(slot).filter_map(|id| cell.job(id)).filter(move |job| !runs(job)).filter_map(|job| {
-        let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max();
-        longest.filter(|&longest| longest < i64::MAX).map(|longest| (job, longest))
-    })
+    let idle = homes.on(slot).filter_map(|id| cell.job(id)).filter(move |job| !runs(job));
+    // Whichever group: where tasks share a machine, all have the same.
+    idle.filter_map(|job| Some((job, job.shape.lost_after_micros(0)?)))
 }
 
 /// Since when an unreachable machine could have been heard of. Its agent had nobody to answer while no server was there, and a new one gives

@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason, Request,
-    Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
+    AllocationId, AllocationRef, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason,
+    Request, Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
 };
 
 pub use governing::{
@@ -65,6 +65,15 @@ pub enum Violation {
     OtherResources {
         /// The allocation.
         allocation: AllocationId,
+    },
+    /// A task of a job whose tasks share a machine is elsewhere.
+    Apart {
+        /// Its allocation.
+        allocation: AllocationId,
+        /// Where that is, by slot.
+        machine: u32,
+        /// Where its job's tasks are, by slot.
+        home: Option<u32>,
     },
     /// A group's counters are not the counts of its tasks.
     CountersWrong {
@@ -189,6 +198,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_no_grant_makes_room_negative(after, delta)?;
     invariant_granted_devices_were_free(after, delta)?;
     invariant_declared_limits_hold(after, delta)?;
+    invariant_tasks_that_share_a_machine_stay_together(before, after)?;
     invariant_victims_make_room_for_their_betters(before, after, delta)?;
     invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
@@ -315,6 +325,26 @@ pub fn invariant_counters_count_their_tasks(cell: &Cell) -> Result<(), Violation
 pub fn invariant_revisions_have_no_gaps(before: &Cell, after: &Cell) -> Result<(), Violation> {
     let (before, after) = (before.revision(), after.revision());
     if after == before.next() { Ok(()) } else { Err(Violation::RevisionGap { before, after }) }
+}
+
+/// What is not leaving of a job whose tasks share a machine is there: no step puts it elsewhere, or makes elsewhere of where it is. Not
+/// a check of a cell by itself: what an earlier version has put apart must not keep anybody from a backup.
+///
+/// # Errors
+/// The first allocation that was put apart.
+pub fn invariant_tasks_that_share_a_machine_stay_together(before: &Cell, after: &Cell) -> Result<(), Violation> {
+    let is_apart = |cell: &Cell, allocation: &AllocationRef<'_>| {
+        let job = cell.job(allocation.row.job()).filter(|job| job.shape.same_machine);
+        allocation.status.state.is_active() && job.is_some_and(|job| job.home != Some(allocation.row.machine))
+    };
+    for allocation in after.allocations().filter(|allocation| is_apart(after, allocation)) {
+        let known = before.allocation(allocation.id).is_some_and(|known| is_apart(before, &known));
+        if !known {
+            let home = after.job(allocation.row.job()).and_then(|job| job.home);
+            return Err(Violation::Apart { allocation: allocation.id, machine: allocation.row.machine, home });
+        }
+    }
+    Ok(())
 }
 
 /// A conflict over room names culprits whose total is at least what was short; each culprit is later than the base.

@@ -68,8 +68,10 @@ pub(crate) struct Consequences<'a> {
     /// Jobs of which a task succeeded, with repetitions.
     succeeded: Vec<JobId>,
     failed: BTreeMap<JobId, Arc<str>>,
-    /// Jobs that lost the machine that their tasks share.
+    /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
+    /// Of jobs whose tasks share a machine, how many of these end or begin to leave with this delta.
+    departed: BTreeMap<JobId, u32>,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
 }
@@ -89,6 +91,7 @@ impl<'a> Consequences<'a> {
             succeeded: Vec::new(),
             failed: BTreeMap::new(),
             homeless: BTreeSet::new(),
+            departed: BTreeMap::new(),
             slept: BTreeSet::new(),
             ended_unknown: BTreeSet::new(),
         }
@@ -150,8 +153,8 @@ impl<'a> Consequences<'a> {
     /// What an end means for a task whose allocation was not leaving.
     fn end_task(&mut self, row: &AllocationRow, state: AllocationState, exit_code: i32, reason: Option<&str>) {
         let Some(job) = self.cell.job(row.job()).filter(|job| !job.state.is_final()) else { return };
-        if state == AllocationState::EndedLost && job.shape.same_machine {
-            self.homeless.insert(job.id);
+        if job.shape.same_machine {
+            self.depart(job, row.machine, state == AllocationState::EndedLost);
         }
         let succeeded = state == AllocationState::Complete && job.shape.kind == JobKind::ToCompletion;
         let is_failure = matches!(state, AllocationState::Failed | AllocationState::Complete);
@@ -161,6 +164,15 @@ impl<'a> Consequences<'a> {
             self.succeeded.push(row.job());
         } else if is_failure {
             self.fail_task(job, row, exit_code, reason);
+        }
+    }
+
+    /// An active task of a job whose tasks share a machine ends or leaves, and with it, if it was lost on the machine that they share,
+    /// perhaps that machine.
+    fn depart(&mut self, job: &Job, machine: u32, is_lost: bool) {
+        *self.departed.entry(job.id).or_default() += 1;
+        if is_lost && job.home == Some(machine) {
+            self.homeless.insert(job.id);
         }
     }
 
@@ -202,7 +214,7 @@ impl<'a> Consequences<'a> {
             self.marks.leave(slot);
             let shares = |job: &&Arc<Job>| job.shape.same_machine && !job.state.is_final();
             if let Some(job) = self.cell.job(found.row.job()).filter(shares) {
-                self.homeless.insert(job.id);
+                self.depart(job, found.row.machine, true);
             }
         }
         self.delta.moves.push(Move { slot, status, restarts, reason });
@@ -236,6 +248,7 @@ impl<'a> Consequences<'a> {
     /// the machines that jobs still share of which something is left.
     pub(crate) fn conclude_within(mut self, most: usize) -> (Delta, BTreeSet<u32>) {
         let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));
+        self.keep_homes_in_use();
         let reported = delta.moves.len();
         for (&id, reason) in &self.failed {
             let Some(job) = cell.job(id) else { continue };
@@ -259,6 +272,21 @@ impl<'a> Consequences<'a> {
             }
         }
         (delta, unfinished)
+    }
+
+    /// A job of which something still runs keeps its machine: what is lost of a crowded one is lost in steps, and one that comes back
+    /// between two of them keeps the rest. Given up with the first of them, its job would run on two machines.
+    fn keep_homes_in_use(&mut self) {
+        let (cell, departed) = (self.cell, &self.departed);
+        self.homeless.retain(|id| {
+            let Some(job) = cell.job(*id) else { return false };
+            let active: u32 = groups_of(cell, job).map(|(_, group)| group.tasks_in(TaskState::Live)).sum();
+            let is_in_use = active > departed.get(id).copied().unwrap_or(0);
+            if is_in_use {
+                rare!("a job keeps the machine that its tasks share, as some of them still run there");
+            }
+            !is_in_use
+        });
     }
 
     /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere.

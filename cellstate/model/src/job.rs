@@ -147,7 +147,8 @@ pub struct GroupShape {
     pub single_instance: bool,
     /// How failures are answered.
     pub retry: RetryPolicy,
-    /// Microseconds from the expiry of a machine to the loss of what it ran; `None` for never by itself.
+    /// Microseconds from the expiry of a machine to the loss of what it ran; `None` for never by itself. What counts is
+    /// [`JobShape::lost_after_micros`].
     pub lost_after_micros: Option<i64>,
     /// Fewest that a gang starts with; 0 for any.
     pub min: u32,
@@ -176,6 +177,20 @@ pub struct JobShape {
     pub instant_micros: i64,
     /// What its scheduler wants to know.
     pub options: BTreeMap<String, String>,
+}
+
+impl JobShape {
+    /// Microseconds from the expiry of a machine to the loss of what it ran of a group; `None` for never by itself, and beyond the
+    /// last group. Where all tasks share a machine it is the longest of all groups: the job is lost there as a whole, or some of its
+    /// tasks would run on elsewhere while others are still taken to run there.
+    #[must_use]
+    pub fn lost_after_micros(&self, group: u16) -> Option<i64> {
+        let own = self.groups.get(usize::from(group))?.lost_after_micros?;
+        if !self.same_machine {
+            return Some(own);
+        }
+        self.groups.iter().try_fold(own, |longest, group| Some(longest.max(group.lost_after_micros?)))
+    }
 }
 
 /// A job in the cell.

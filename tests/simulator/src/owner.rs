@@ -141,6 +141,8 @@ impl Owner {
         let together = fits && !forever && random.chance(200);
         if together {
             job = JobBuilder::new(&name, scheduler).group("work", tasks.min(2), cpu / 4).same_machine();
+            // Beside them, with a time of its own to be lost after: they must stay together all the same.
+            job = job.group("beside", 1, cpu / 8);
         } else if fits && random.chance(150) {
             job = job.on("rack", if random.chance(500) { "r0" } else { "r1" });
         }
@@ -152,7 +154,7 @@ impl Owner {
         job = if limited { job } else { job.forgiving() };
         let mut spec = job.spec();
         for group in spec.shape.iter_mut().flat_map(|shape| &mut shape.groups) {
-            group.lost_after_micros = lost_after_micros;
+            group.lost_after_micros = if group.name == "beside" { 2 * lost_after_micros } else { lost_after_micros };
             // What runs for ever would keep devices, ports and places from the others for ever.
             if fits && !together && !forever {
                 declare(random, group);

@@ -337,3 +337,64 @@ fn a_job_whose_shared_machine_vanishes_between_two_tasks_starts_over_after_a_tim
         ",
     );
 }
+
+// Each group lost its tasks after its own time, and the first loss took the machine away: the job ran on two machines, and the tasks
+// of the group that was lost last went on there when the old machine came back.
+#[test]
+fn a_job_whose_tasks_share_a_machine_loses_them_together_after_the_longest_time_of_its_groups() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        machine m3 cpu=4000
+        job wc by batch tasks=1 cpu=1000 together lost=60
+        group wc late tasks=1 cpu=1000 lost=300
+        batch: claim wc[0]@m1 claim wc.late[0]@m1
+        expire m1
+        wait 299
+        show wc[0]
+        batch: claim wc[0]@m2
+        wait 1
+        show wc[0]
+        show wc.late[0]
+        batch: claim wc[0]@m2
+        batch: claim wc.late[0]@m3
+        batch: claim wc.late[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted; wc.late[0] granted
+        wc[0] Granted
+        batch: refused; wc[0] misfit TaskTaken
+        wc[0] Lost
+        wc.late[0] Lost
+        batch: committed; wc[0] granted
+        batch: refused; wc.late[0] misfit OtherMachine
+        batch: committed; wc.late[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_job_whose_tasks_share_a_machine_is_never_lost_there_where_one_group_never_is() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job wc by batch tasks=1 cpu=1000 together lost=60
+        group wc kept tasks=1 cpu=1000 lost=never
+        batch: claim wc[0]@m1 claim wc.kept[0]@m1
+        expire m1
+        wait 10000
+        show wc[0]
+        batch: claim wc[0]@m2
+        remove m1
+        batch: claim wc[0]@m2 claim wc.kept[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted; wc.kept[0] granted
+        wc[0] Granted
+        batch: refused; wc[0] misfit TaskTaken
+        batch: committed; wc[0] granted; wc.kept[0] granted
+        ",
+    );
+}

@@ -121,6 +121,30 @@ fn jobs_whose_shared_machine_is_lost_start_over_in_steps() {
     start_over_in_steps(large, jobs, false);
 }
 
+// The first step took the machine away from the job: what was lost with it was placed elsewhere, and the rest was there again when the
+// machine came back.
+#[test]
+fn a_job_of_which_a_part_is_lost_keeps_the_machine_that_its_tasks_share() {
+    let mut large = Large::new(CoreOptions { stops_max: 10, ..CoreOptions::default() });
+    let [home, other] = ["m0", "m1"].map(|name| large.machine(name.to_owned()));
+    let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[25]));
+    assert_eq!(large.commit(vec![placement(job, 0..25, |_| home.slot, 0)]).granted(), 25);
+    large.ask(Command::ExpireMachine { machine: home, epoch: 1 });
+    large.now = large.now.plus_micros(60_000_000);
+    large.ask(Command::Tick);
+    assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (10, Some(home.slot)));
+    large.machine("m0".to_owned());
+    assert_eq!(large.commit(vec![placement(job, 0..10, |_| other.slot, 0)]).granted(), 0);
+    assert_eq!(large.commit(vec![placement(job, 0..10, |_| home.slot, 0)]).granted(), 10);
+    large.ask(Command::ExpireMachine {
+        machine: home,
+        epoch: large.core.cell().machine(home).expect("it is there").epoch,
+    });
+    large.now = large.now.plus_micros(60_000_000);
+    assert_eq!(large.tick_all(), 3);
+    assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (25, None));
+}
+
 #[test]
 fn many_jobs_that_run_nothing_leave_a_drained_machine_in_steps() {
     let mut large = Large::new(CoreOptions { stops_max: 1, ..CoreOptions::default() });

@@ -220,7 +220,8 @@ impl Player {
             count: u32::try_from(number(words, "tasks").unwrap_or(1)).expect("few"),
             resources: Resources::new(number(words, "cpu").unwrap_or(0), 0),
             retry: RetryPolicy { attempts, delay_micros: delay * 1_000_000 },
-            lost_after_micros: Some(60_000_000),
+            lost_after_micros: (setting(words, "lost") != Some("never"))
+                .then(|| i64::try_from(number(words, "lost").unwrap_or(60)).expect("short") * 1_000_000),
             after: if setting(words, "after").is_some() { vec![0] } else { Vec::new() },
             ..GroupShape::default()
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use plenum_core::Decided;
 use plenum_model::{
-    AllocationId, AllocationState, Delta, JobChange, JobId, JobKind, JobState, LogTime, MachineState, TaskState,
-    Transition,
+    AllocationId, AllocationState, Delta, JobChange, JobId, JobKind, JobShape, JobState, LogTime, MachineState,
+    TaskState, Transition,
 };
 
 use crate::picture::{Job, Picture};
@@ -22,7 +22,7 @@ pub(crate) const LOST_MILLIS_A_MINUTE: u32 = 400;
 struct Aftermath {
     failed: BTreeSet<JobId>,
     succeeded: BTreeSet<JobId>,
-    /// Jobs that lost the machine that their tasks share.
+    /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
 }
 
@@ -55,7 +55,7 @@ impl Twin {
         let homeless = before.jobs.iter().filter(|(_, job)| shares(job) && !job.state.is_final());
         aftermath.homeless.extend(homeless.map(|(&id, _)| id));
         ends.into_iter().for_each(|(id, reported)| self.end(id, reported, &mut aftermath));
-        self.conclude(&before, &aftermath);
+        self.conclude(&before, aftermath);
     }
 
     /// A receipt: nothing of it runs any more.
@@ -76,7 +76,9 @@ impl Twin {
             AllocationState::Complete => shape.kind == JobKind::Forever,
             AllocationState::Failed => true,
             AllocationState::EndedLost if shape.same_machine => {
-                aftermath.homeless.insert(found.job);
+                if job.home == Some(found.machine) {
+                    aftermath.homeless.insert(found.job);
+                }
                 return;
             }
             _ => return,
@@ -99,8 +101,9 @@ impl Twin {
     }
 
     /// Jobs fail, start over elsewhere, or are complete.
-    fn conclude(&mut self, before: &Picture, aftermath: &Aftermath) {
+    fn conclude(&mut self, before: &Picture, mut aftermath: Aftermath) {
         let now = self.now;
+        aftermath.homeless.retain(|&job| !self.live.runs(job));
         for &id in &aftermath.failed {
             let job = self.live.jobs.get_mut(&id).unwrap();
             (job.state, job.since) = (JobState::Failed, now);
@@ -162,7 +165,7 @@ impl Twin {
                 assert_eq!(told, restarts, "restarts of {id}, which ended");
             }
         }
-        self.conclude(&before, &aftermath);
+        self.conclude(&before, aftermath);
         if changed { Expected::Changed } else { Expected::Unchanged }
     }
 
@@ -220,7 +223,7 @@ impl Twin {
             assert_eq!(moved.contains(&id.slot), lost.contains(&slot), "{id} has the fate of its machine's others");
             if lost.contains(&slot) {
                 let job = before.allocations[&id].job;
-                if before.jobs[&job].shape.same_machine {
+                if before.jobs[&job].shape.same_machine && before.jobs[&job].home == Some(slot) {
                     aftermath.homeless.insert(job);
                 }
                 self.leave(id, AllocationState::Lost);
@@ -234,7 +237,7 @@ impl Twin {
             moved.len(),
             self.live.allocations.iter().filter(|(id, found)| before.allocations[id] != **found).count()
         );
-        self.conclude(&before, &aftermath);
+        self.conclude(&before, aftermath);
     }
 }
 
@@ -243,13 +246,21 @@ pub(crate) fn overdue(picture: &Picture, now: LogTime, opened_at: LogTime) -> Ve
     let mut overdue = Vec::new();
     for (&id, found) in picture.allocations.iter().filter(|(_, found)| found.state.is_active()) {
         let machine = &picture.machines[&found.machine];
-        let after = picture.jobs[&found.job].shape.groups[usize::from(found.group)].lost_after_micros;
+        let shape = &picture.jobs[&found.job].shape;
+        let own = shape.groups[usize::from(found.group)].lost_after_micros;
+        let after = if shape.same_machine { longest(shape) } else { own };
         let over = after.is_some_and(|after| machine.since.max(opened_at).plus_micros(after) <= now);
         if machine.state == MachineState::Unreachable && over {
             overdue.push((id, found.machine));
         }
     }
     overdue
+}
+
+/// After how long all is lost of a job whose tasks share a machine.
+fn longest(shape: &JobShape) -> Option<i64> {
+    let longest = shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max();
+    longest.filter(|longest| *longest < i64::MAX)
 }
 
 /// The job that has no machine for its tasks to share any more.
@@ -265,11 +276,9 @@ fn overdue_homes(picture: &Picture, now: LogTime, opened_at: LogTime) -> Vec<(Jo
     let mut overdue = Vec::new();
     for (&id, job) in picture.jobs.iter().filter(|(_, job)| !job.state.is_final()) {
         let Some(slot) = job.home else { continue };
-        let runs = job.groups.iter().flat_map(|group| &group.tasks).any(|task| task.state == TaskState::Live);
-        let longest = job.shape.groups.iter().map(|group| group.lost_after_micros.unwrap_or(i64::MAX)).max().unwrap();
         let machine = &picture.machines[&slot];
-        let over = longest < i64::MAX && machine.since.max(opened_at).plus_micros(longest) <= now;
-        if machine.state == MachineState::Unreachable && !runs && over {
+        let over = longest(&job.shape).is_some_and(|after| machine.since.max(opened_at).plus_micros(after) <= now);
+        if machine.state == MachineState::Unreachable && !picture.runs(id) && over {
             overdue.push((id, slot));
         }
     }

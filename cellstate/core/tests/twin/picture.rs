@@ -110,6 +110,11 @@ impl Picture {
         found.map(|(&id, found)| (id, found))
     }
 
+    /// Whether something of a job is live and not leaving.
+    pub(crate) fn runs(&self, job: JobId) -> bool {
+        self.allocations.values().any(|allocation| allocation.job == job && allocation.state.is_active())
+    }
+
     pub(crate) fn has_allocations(&self, job: JobId) -> bool {
         self.allocations.values().any(|allocation| allocation.job == job)
     }

@@ -85,7 +85,7 @@ async fn a_report_that_the_log_has_no_room_for_is_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (server, channel) = small(dir.path()).await;
     let machine = register(&channel, "m1", 4_000_000).await;
-    // All that they left on their machine is lost with it: each of them would run again.
+    // All that they left on their machine is lost with the last of them that runs there: each would run again.
     let (count, at_once) = (12_000, 40);
     let mut spec = job("mapped", count);
     spec.shape.as_mut().unwrap().same_machine = true;
@@ -103,14 +103,17 @@ async fn a_report_that_the_log_has_no_room_for_is_not_acknowledged() {
         let transaction =
             session.transaction(u64::from(number) + 1, vec![placement(mapped, vec![0; tasks.len()], tasks)]);
         last = session.commit(transaction).await.unwrap().placements.remove(0).allocations;
-        let done = if number + 1 == count / at_once { &last[2..] } else { &last[..] };
+        let done = if number + 1 == count / at_once { &last[1..] } else { &last[..] };
         agents.report(report(done, v1::AllocationState::Complete)).await.unwrap();
     }
+    let other = submit(&channel, job("other", 1)).await.job;
+    let transaction = session.transaction(u64::from(count / at_once) + 1, vec![placement(other, vec![0], vec![0])]);
+    let other = session.commit(transaction).await.unwrap().placements.remove(0).allocations;
     let refused = agents.report(report(&last[..1], v1::AllocationState::EndedLost)).await.unwrap_err();
     assert_eq!(refusal(&refused), LIMIT);
     // Others are not refused with it.
     let lost = report(&last[..1], v1::AllocationState::EndedLost);
-    let done = report(&last[1..2], v1::AllocationState::Complete);
+    let done = report(&other, v1::AllocationState::Complete);
     let mut at_the_same_time = agents.clone();
     let (refused, taken) = tokio::join!(agents.report(lost), at_the_same_time.report(done));
     assert!(refused.is_err() && taken.is_ok());
