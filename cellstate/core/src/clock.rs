@@ -57,26 +57,25 @@ impl Core {
         let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
         let retired = self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time });
         let lost = self.derived.losses.first().map(|(time, _)| time);
-        let lost = lost.map(|time| match self.derived.given_up.first() {
-            Some(first) if !self.may_give_up() && !self.is_giving_up_first() => {
-                time.max(first.plus_micros(MINUTE_MICROS))
-            }
+        let lost = lost.map(|time| match self.derived.given_up_at.first() {
+            Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
             _ => time,
         });
+        let further = self.derived.further_losses.first().map(|(time, _)| time);
         let drained = self.derived.drains.first().map(|(time, _)| time);
         let held = self.cell.holds().map(|(_, hold)| hold.deadline).min();
         let unknown = self.derived.unknown_due.first();
         let swept = self.derived.sweeps.any().then(|| self.cell.time());
-        retired.into_iter().chain(lost).chain(drained).chain(held).chain(unknown).chain(swept).min()
+        retired.into_iter().chain(lost).chain(further).chain(drained).chain(held).chain(unknown).chain(swept).min()
     }
 
     /// Since when, or from when on, machines wait to be given up because as many as may be were within a minute; `None`: none does.
     #[must_use]
     pub fn held_back_since(&self) -> Option<LogTime> {
-        let ((first, _), oldest) = (self.derived.losses.first()?, self.derived.given_up.first()?);
+        let ((first, _), oldest) = (self.derived.losses.first()?, self.derived.given_up_at.first()?);
         // What was given up longer ago stays in the list until the next tick, and holds nobody back.
         let counts = oldest.plus_micros(MINUTE_MICROS) > first;
-        (counts && !self.may_give_up() && !self.is_giving_up_first()).then_some(first)
+        (counts && !self.may_give_up()).then_some(first)
     }
 
     /// From when on each machine waits so, in order: an operator has to look, as it is rather the network that failed.
@@ -95,7 +94,7 @@ impl Core {
     /// A tick that changes nothing is not logged. So it may only forget what it would find again: which entries are left must
     /// never decide what a later tick does.
     pub(crate) fn tick(&mut self, now: LogTime) -> Verdict {
-        self.derived.given_up.retain(|time| time.plus_micros(MINUTE_MICROS) > now);
+        self.derived.given_up_at.retain(|time| time.plus_micros(MINUTE_MICROS) > now);
         let retired = self.take_retired(now);
         let mut stops = Stops { max: self.options.stops_max, taken: 0 };
         let losers = self.take_losers(now, TICK_MAX - retired.len(), &mut stops);
@@ -121,8 +120,7 @@ impl Core {
         let (delta, unfinished) = consequences.conclude_within(resets_max);
         for &slot in &unfinished {
             if losers.iter().any(|&(loser, _)| loser == slot) {
-                self.derived.losses.put(slot, Some(now));
-                self.derived.giving_up.get_or_insert(slot);
+                self.derived.put_loss(slot, Some(now));
             }
             if drained.iter().any(|&(draining, _)| draining == slot) {
                 self.derived.drains.put(slot, Some(now));
@@ -161,38 +159,50 @@ impl Core {
     /// many allocations and homes it loses with this tick.
     fn take_losers(&mut self, now: LogTime, max: usize, stops: &mut Stops) -> Vec<(u32, usize)> {
         let mut losers = Vec::new();
-        while let Some((time, slot)) = self.derived.losses.first().filter(|(time, _)| *time <= now)
-            && losers.len() < max
-        {
-            // A tick that gives nobody up is not logged: an entry that is out of date must not decide who is first, here or in a replay.
-            let times: Vec<LogTime> = self.loss_times_of(slot);
-            let actual = times.iter().copied().min();
-            if actual != Some(time) {
-                self.derived.losses.put(slot, actual);
-                continue;
-            }
-            if actual.is_some_and(|time| time <= now) {
-                let begun = self.derived.giving_up == Some(slot);
-                if !begun && !self.may_give_up() {
+        // First those that were given up: they wait for no turn, not even behind others that do.
+        for were_given_up in [true, false] {
+            while losers.len() < max
+                && let Some((slot, times)) = self.first_loser(were_given_up, now)
+            {
+                if !were_given_up && !self.may_give_up() {
                     rare!("a machine waits to be given up");
                     break;
                 }
                 let due = times.iter().filter(|&&time| time <= now).count();
-                let Some(taken) = stops.take(due) else { break };
-                if !begun {
-                    self.derived.given_up.push(now);
+                let Some(taken) = stops.take(due) else { return losers };
+                if were_given_up {
+                    rare!("more of a machine is lost that was given up");
+                } else {
+                    self.derived.given_up.insert(slot);
+                    self.derived.given_up_at.push(now);
                 }
                 losers.push((slot, taken));
-                self.derived.giving_up = (taken < due).then_some(slot);
                 if taken < due {
                     rare!("a crowded machine is lost in steps");
-                    break;
+                    self.derived.put_loss(slot, Some(now));
+                    return losers;
                 }
+                // What is not lost yet will be.
+                self.derived.put_loss(slot, times.into_iter().filter(|&time| time > now).min());
             }
-            // What is not lost yet will be.
-            self.derived.losses.put(slot, times.into_iter().filter(|&time| time > now).min());
         }
         losers
+    }
+
+    /// The first machine of which something is to be lost now, with when all is that it may lose: of those that were given up, or of the
+    /// others.
+    fn first_loser(&mut self, was_given_up: bool, now: LogTime) -> Option<(u32, Vec<LogTime>)> {
+        loop {
+            let losses = if was_given_up { &self.derived.further_losses } else { &self.derived.losses };
+            let (time, slot) = losses.first().filter(|(time, _)| *time <= now)?;
+            // A tick that gives nobody up is not logged: an entry that is out of date must not decide who is first, here or in a replay.
+            let times = self.loss_times_of(slot);
+            let actual = times.iter().copied().min();
+            if actual == Some(time) {
+                return Some((slot, times));
+            }
+            self.derived.put_loss(slot, actual);
+        }
     }
 
     fn loss_times_of(&mut self, slot: u32) -> Vec<LogTime> {
@@ -220,17 +230,11 @@ impl Core {
         drained
     }
 
-    /// Whether the machine that is due first is being given up already, in steps.
-    fn is_giving_up_first(&self) -> bool {
-        let first = self.derived.losses.first().map(|(_, slot)| slot);
-        first.is_some() && self.derived.giving_up == first
-    }
-
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.
     fn may_give_up(&self) -> bool {
         let machines = u64::from(self.derived.machine_slots.taken());
         let allowed = (machines * u64::from(self.options.lost_millis_a_minute) / 1000).max(1);
-        (self.derived.given_up.len() as u64) < allowed
+        (self.derived.given_up_at.len() as u64) < allowed
     }
 }
 

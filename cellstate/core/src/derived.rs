@@ -60,8 +60,10 @@ pub(crate) struct Derived {
     pub(crate) final_job_count: usize,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
-    /// When allocations of unreachable machines are lost. Invariant: the earliest of each is here.
+    /// When allocations of unreachable machines are lost that were not given up. Invariant: the earliest of each is here.
     pub(crate) losses: Due,
+    /// The same of those that were given up: what else they ran takes no other machine's turn, and waits for none.
+    pub(crate) further_losses: Due,
     /// When what is left on draining machines is stopped. Invariant: each that runs something is here.
     pub(crate) drains: Due,
     pub(crate) tenants: Tenants,
@@ -69,10 +71,10 @@ pub(crate) struct Derived {
     pub(crate) sweeps: Sweeps,
     /// When unknown tasks are told to stop.
     pub(crate) unknown_due: UnknownDue,
+    /// Slots of machines that were given up since they are unreachable.
+    pub(crate) given_up: BTreeSet<u32>,
     /// Times at which machines were given up, in the last minute.
-    pub(crate) given_up: Vec<LogTime>,
-    /// The machine that was given up last, while not all of it is lost yet.
-    pub(crate) giving_up: Option<u32>,
+    pub(crate) given_up_at: Vec<LogTime>,
     /// Tasks of all jobs.
     pub(crate) tasks: u64,
     /// What namespaces use of their quotas.
@@ -120,13 +122,14 @@ impl Derived {
             shapes: count_shapes(cell),
             retires: BTreeSet::new(),
             losses: Due::default(),
+            further_losses: Due::default(),
             drains: Due::default(),
             tenants: Tenants::default(),
             homes: Homes::rebuild(cell),
             sweeps: Sweeps::rebuild(cell),
             unknown_due: UnknownDue::rebuild(cell),
-            given_up: Vec::new(),
-            giving_up: None,
+            given_up: clock::given_up(cell),
+            given_up_at: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),
             quotas: QuotaUse::recount(cell),
             spare: Spare::default(),
@@ -135,17 +138,13 @@ impl Derived {
             opened: cell.revision(),
             opened_at,
         };
+        derived.given_up_at = vec![cell.time(); derived.given_up.len()];
         for machine in cell.machines() {
             derived.epochs_began[machine.id.slot as usize] = machine.epoch_began.0;
             derived.newest_epoch = derived.newest_epoch.max(machine.epoch_began);
             derived.note_unreachable(machine, cell);
             derived.note_drain(machine);
         }
-        let given_up = clock::given_up(cell);
-        derived.given_up = vec![cell.time(); given_up.len()];
-        // One that is lost in steps goes on.
-        let first = derived.losses.first().filter(|(time, _)| *time <= cell.time());
-        derived.giving_up = first.map(|(_, slot)| slot).filter(|slot| given_up.contains(slot));
         for job in cell.jobs().filter(|job| job.state.is_final()) {
             derived.final_jobs.insert(job.id.slot);
             derived.final_job_count += 1;
@@ -310,16 +309,22 @@ impl Derived {
 
     /// When the allocations of an unreachable machine are lost: the earliest of them.
     fn note_unreachable(&mut self, machine: &Machine, cell: &Cell) {
-        if self.giving_up == Some(machine.id.slot) {
-            self.giving_up = None;
-        }
+        let slot = machine.id.slot;
         let time = if machine.state == MachineState::Unreachable {
-            let active = self.tenants.active_on(cell, &self.ring, machine.id.slot);
-            crate::clock::loss_times(cell, &self.homes, machine.id.slot, &active, self.opened_at).min()
+            let active = self.tenants.active_on(cell, &self.ring, slot);
+            clock::loss_times(cell, &self.homes, slot, &active, self.opened_at).min()
         } else {
+            self.given_up.remove(&slot);
             None
         };
-        self.losses.put(machine.id.slot, time);
+        self.put_loss(slot, time);
+    }
+
+    /// From now on something of a machine is lost then, or never.
+    pub(crate) fn put_loss(&mut self, slot: u32, time: Option<LogTime>) {
+        let further = self.given_up.contains(&slot);
+        self.losses.put(slot, time.filter(|_| !further));
+        self.further_losses.put(slot, time.filter(|_| further));
     }
 
     /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is.

@@ -312,6 +312,48 @@ fn a_crowded_machine_is_lost_in_steps_and_given_up_once() {
     assert_eq!(large.core.next_due(), None);
 }
 
+// Each different time after which something of a machine is lost took another machine's turn, and waited for one.
+#[test]
+fn what_else_a_machine_ran_that_was_given_up_is_lost_without_another_turn() {
+    for restarts in [false, true] {
+        let mut large = Large::new(CoreOptions::default());
+        let machines = ["m0", "m1"].map(|name| large.machine(name.into()));
+        for (machine, seconds) in [(0, 60), (0, 70), (0, 80), (1, 60)] {
+            let lost_after_micros = Some(seconds * 1_000_000);
+            let job = large.job(GroupShape { count: 1, lost_after_micros, ..GroupShape::default() });
+            assert_eq!(large.commit(vec![placement(job, 0..1, |_| machines[machine].slot, 0)]).granted(), 1);
+        }
+        for machine in machines {
+            large.ask(Command::ExpireMachine { machine, epoch: 1 });
+        }
+        if restarts {
+            large.now = large.now.plus_micros(60_000_000);
+            large.tick_all();
+            large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+            large.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 2, ..CellIdentity::default() }));
+        }
+        let (began, mut lost) = (large.now, Vec::new());
+        while let Some(due) = large.core.next_due() {
+            large.now = due;
+            let before = large.in_state(AllocationState::Lost);
+            large.ask(Command::Tick);
+            let waiting = large.core.held_back().filter(|time| *time <= due).count();
+            lost.push((
+                (due.micros - began.micros) / 1_000_000,
+                large.in_state(AllocationState::Lost) - before,
+                waiting,
+            ));
+        }
+        // After a restart the machine counts as given up just then, and all times begin anew.
+        let expected: &[_] = if restarts {
+            &[(60, 1, 0), (70, 1, 0), (80, 1, 0)]
+        } else {
+            &[(60, 1, 1), (70, 1, 1), (80, 1, 1), (120, 1, 0)]
+        };
+        assert_eq!(lost, expected);
+    }
+}
+
 #[test]
 fn a_crowded_machine_that_comes_back_meanwhile_keeps_the_rest() {
     let (mut large, machines) = crowded_machines();

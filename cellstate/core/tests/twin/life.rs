@@ -171,7 +171,7 @@ impl Twin {
 
     /// Time passes. Which of the things that are due come first is the core's choice; each must be due, and none may be left.
     pub(crate) fn tick(&mut self, decided: &Decided) -> Expected {
-        self.given_up.retain(|time| time.plus_micros(60_000_000) > self.now);
+        self.given_up_at.retain(|time| time.plus_micros(60_000_000) > self.now);
         let changed = match decided {
             Decided::Changed { delta, .. } => {
                 self.retire(delta);
@@ -182,8 +182,9 @@ impl Twin {
         };
         let left = self.live.jobs.iter().find(|(id, job)| self.is_retirable(**id, job));
         assert_eq!(left, None, "is due, and stays");
-        if let Some(left) = overdue(&self.live, self.now, self.opened_at).first() {
-            assert!(self.given_up.len() >= self.may_be_given_up(), "{left:?} is due, and stays");
+        for (left, slot) in overdue(&self.live, self.now, self.opened_at) {
+            let waits = !self.given_up.contains(&slot) && self.given_up_at.len() >= self.may_be_given_up();
+            assert!(waits, "{left} of machine {slot} is due, and stays");
         }
         changed
     }
@@ -217,8 +218,11 @@ impl Twin {
         let by_move = overdue.iter().filter(|(id, _)| moved.contains(&id.slot)).map(|&(_, slot)| slot);
         let by_home = homes.iter().filter(|(id, _)| homeless.contains(id)).map(|&(_, slot)| slot);
         let lost: BTreeSet<u32> = by_move.chain(by_home).collect();
-        self.given_up.extend(lost.iter().map(|_| self.now));
-        assert!(self.given_up.len() <= self.may_be_given_up(), "too many machines are given up in a minute");
+        let turns = lost.difference(&self.given_up).count();
+        self.given_up_at.extend(std::iter::repeat_n(self.now, turns));
+        let few = turns == 0 || self.given_up_at.len() <= self.may_be_given_up();
+        assert!(few, "too many machines are given up in a minute");
+        self.given_up.extend(&lost);
         for (id, slot) in overdue {
             assert_eq!(moved.contains(&id.slot), lost.contains(&slot), "{id} has the fate of its machine's others");
             if lost.contains(&slot) {

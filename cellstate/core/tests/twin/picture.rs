@@ -1,6 +1,6 @@
 //! The cell as the twin sees it: maps, and nothing that is derived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
@@ -86,12 +86,12 @@ impl Picture {
     }
 
     /// Unreachable machines that were given up: something that they ran is lost.
-    pub(crate) fn given_up(&self) -> usize {
+    pub(crate) fn given_up(&self) -> BTreeSet<u32> {
         let lost = |slot: u32| {
             self.allocations.values().any(|found| found.machine == slot && found.state == AllocationState::Lost)
         };
         let unreachable = self.machines.iter().filter(|(_, machine)| machine.state == MachineState::Unreachable);
-        unreachable.filter(|(slot, _)| lost(**slot)).count()
+        unreachable.map(|(slot, _)| *slot).filter(|slot| lost(*slot)).collect()
     }
 
     pub(crate) fn job_named(&self, shape: &JobShape) -> Option<JobId> {

@@ -39,8 +39,10 @@ pub(crate) struct Twin {
     pub(crate) job_events: Vec<(u64, u32)>,
     /// By how much a machine's capacity grew at a revision.
     pub(crate) shrunk: Vec<(u64, u32, Room)>,
+    /// Machines that were given up since they are unreachable.
+    pub(crate) given_up: BTreeSet<u32>,
     /// When machines were given up, in the last minute.
-    pub(crate) given_up: Vec<LogTime>,
+    pub(crate) given_up_at: Vec<LogTime>,
     /// When the server opened: before, no agent could answer.
     pub(crate) opened_at: LogTime,
     /// The core's ring forgets within these tests, so that it may find a base stale.
@@ -60,7 +62,8 @@ impl Twin {
             events: Vec::new(),
             job_events: Vec::new(),
             shrunk: Vec::new(),
-            given_up: Vec::new(),
+            given_up: BTreeSet::new(),
+            given_up_at: Vec::new(),
             opened_at: LogTime::default(),
             ring_is_small,
             ids: BTreeSet::new(),
@@ -71,6 +74,9 @@ impl Twin {
     pub(crate) fn follow(&mut self, request: &Request, now: LogTime, decided: &Decided) {
         self.now = now.max(self.live.time);
         let expected = self.expect(request, decided);
+        let machines = &self.live.machines;
+        let is_away = |slot: &u32| machines.get(slot).is_some_and(|found| found.state == MachineState::Unreachable);
+        self.given_up.retain(is_away);
         match (&expected, decided) {
             (Expected::Changed, Decided::Changed { .. }) => {
                 self.live.revision += 1;
@@ -104,7 +110,8 @@ impl Twin {
             Command::OpenServer(identity) => {
                 self.live.identity = identity.clone();
                 self.opened = self.next();
-                self.given_up = vec![self.live.time; self.live.given_up()];
+                self.given_up = self.live.given_up();
+                self.given_up_at = vec![self.live.time; self.given_up.len()];
                 self.opened_at = self.now;
                 Expected::Changed
             }
