@@ -73,6 +73,7 @@ impl Core {
             names: &self.derived.names,
             job_events: &self.derived.job_events,
             newcomers: &self.derived.newcomers,
+            retagged: &self.derived.retagged,
             quotas: &self.derived.quotas,
             allowance: None,
             reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler),

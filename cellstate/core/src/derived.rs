@@ -18,7 +18,7 @@ use crate::homes::Homes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::Marks;
 use crate::names::Names;
-use crate::newcomers::Newcomers;
+use crate::newcomers::{Newcomers, Retagged};
 use crate::numbers::Numbers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
@@ -44,6 +44,7 @@ pub(crate) struct Derived {
     pub(crate) rules: Rules,
     pub(crate) promised: Promised,
     pub(crate) newcomers: RefCell<Newcomers>,
+    pub(crate) retagged: Retagged,
     pub(crate) marks: Marks,
     /// By job slot.
     pub(crate) job_events: JobEvents,
@@ -112,6 +113,7 @@ impl Derived {
             rules: Rules::default(),
             promised: Promised::default(),
             newcomers: RefCell::default(),
+            retagged: Retagged::default(),
             marks: Marks::default(),
             job_events: JobEvents::rebuild(cell),
             final_jobs: SlotBits::default(),
@@ -300,6 +302,7 @@ impl Derived {
         };
         let lost_devices = before.is_some_and(|before| has_less(&machine.devices, &before.devices));
         self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None, lost_devices });
+        self.retagged.before(revision, machine, before.map(Arc::as_ref));
         if machine.state == MachineState::Gone {
             self.machine_slots.give(slot);
         } else {

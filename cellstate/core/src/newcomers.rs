@@ -1,12 +1,12 @@
 //! Who came last to a machine, or to the machines with one value, of the groups that limit that: the culprits of claims that are
-//! refused over such limits.
+//! refused over such limits. Tasks come with a grant, or to a value with the machine that they are on.
 //!
 //! A group is walked once for each transaction that needs it, and not for each of its refused claims.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Revision};
+use plenum_model::{Cell, GroupShape, Machine, MachineState, Revision};
 
 /// The newest tasks of groups, by what they are limited by. Good for one transaction: the cell stays as it is meanwhile.
 #[derive(Debug, Default)]
@@ -17,6 +17,10 @@ pub(crate) struct Newcomers {
     pub(crate) walked: u64,
 }
 
+/// When the attributes of machines changed last, by slot: of those where they did since the server opened.
+#[derive(Debug, Default)]
+pub(crate) struct Retagged(BTreeMap<u32, Revision>);
+
 /// What a rule limits the tasks of.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Limited {
@@ -24,11 +28,38 @@ enum Limited {
     Value(Arc<str>),
 }
 
-/// The task that was granted last, the first of those that were granted together.
-#[derive(Debug)]
+/// What came last, above the base, to what a rule limits.
+#[derive(Debug, Default)]
 struct Newest {
-    created: Revision,
-    slot: u32,
+    /// The task that was granted last, the first of those that were granted together: when, and the slot of its allocation.
+    granted: Option<(Revision, u32)>,
+    /// When attributes changed last of the machines that its tasks are on.
+    retagged: Option<Revision>,
+}
+
+/// Who came between a base and a claim that is refused over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newcomer {
+    /// The allocation in this slot.
+    Granted(u32),
+    /// A machine whose attributes changed then: one with tasks of the group, or the claim's own.
+    Retagged(Revision),
+}
+
+impl Retagged {
+    /// Notes that a machine is about to change.
+    pub(crate) fn before(&mut self, revision: Revision, machine: &Machine, before: Option<&Machine>) {
+        let slot = machine.id.slot;
+        if machine.state == MachineState::Gone {
+            self.0.remove(&slot);
+        } else if before.is_some_and(|before| before.attributes != machine.attributes) {
+            self.0.insert(slot, revision);
+        }
+    }
+
+    fn since(&self, machine: u32, base: Revision) -> Option<Revision> {
+        self.0.get(&machine).copied().filter(|&revision| revision > base)
+    }
 }
 
 impl Newcomers {
@@ -37,15 +68,16 @@ impl Newcomers {
         self.groups.clear();
     }
 
-    /// The slot of the allocation of this group that was granted last, and above `base`, on a machine; or, for the spread rule at a
-    /// position, on any machine with its value.
+    /// Who came last, and above `base`, to a machine, or for the spread rule at a position to the machines with its value. Without
+    /// anybody of this group who was granted, whose attributes changed: tasks count for a value as soon as their machine has it.
     pub(crate) fn newest(
         &mut self,
         cell: &Cell,
+        retagged: &Retagged,
         base: Revision,
         (group_row, shape, rule): (u32, Option<&GroupShape>, Option<u16>),
         machine: u32,
-    ) -> Option<u32> {
+    ) -> Option<Newcomer> {
         let limited_by = |machine: u32| limited_by(cell, shape, rule, machine);
         let known = self.groups.entry((group_row, rule)).or_insert_with(|| {
             let mut newest: BTreeMap<Limited, Newest> = BTreeMap::new();
@@ -56,17 +88,30 @@ impl Newcomers {
                     self.walked += 1;
                 }
                 let found = task.allocation.checked_sub(1).and_then(|slot| cell.allocation_in(slot));
-                let Some(found) = found.filter(|found| found.row.created > base) else { continue };
+                let Some(found) = found else { continue };
+                let created = Some(found.row.created).filter(|&created| created > base);
+                // How many are on a machine does not depend on its attributes.
+                let moved = rule.and_then(|_| retagged.since(found.row.machine, base));
+                if created.is_none() && moved.is_none() {
+                    continue;
+                }
                 let Some(limited) = limited_by(found.row.machine) else { continue };
-                let (created, slot) = (found.row.created, found.id.slot);
-                let known = newest.entry(limited).or_insert(Newest { created, slot });
-                if created > known.created {
-                    *known = Newest { created, slot };
+                let known = newest.entry(limited).or_default();
+                known.retagged = known.retagged.max(moved);
+                if let Some(created) = created
+                    && known.granted.is_none_or(|(before, _)| created > before)
+                {
+                    known.granted = Some((created, found.id.slot));
                 }
             }
             newest
         });
-        known.get(&limited_by(machine)?).map(|newest| newest.slot)
+        let newest = limited_by(machine).and_then(|limited| known.get(&limited));
+        if let Some((_, slot)) = newest.and_then(|newest| newest.granted) {
+            return Some(Newcomer::Granted(slot));
+        }
+        let own = rule.and_then(|_| retagged.since(machine, base));
+        newest.and_then(|newest| newest.retagged).max(own).map(Newcomer::Retagged)
     }
 }
 

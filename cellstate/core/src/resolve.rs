@@ -14,7 +14,7 @@ use crate::claims::Allowance;
 use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
 use crate::names::Names;
-use crate::newcomers::Newcomers;
+use crate::newcomers::{Newcomers, Retagged};
 use crate::promised::Promised;
 use crate::quotas::{Alike, QuotaUse};
 use crate::ring::Ring;
@@ -75,6 +75,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) job_events: &'a JobEvents,
     /// Behind a cell: judging a refusal changes nothing but this.
     pub(crate) newcomers: &'a RefCell<Newcomers>,
+    pub(crate) retagged: &'a Retagged,
     pub(crate) quotas: &'a QuotaUse,
     /// What the namespace of the placement in hand may still have, if that is limited.
     pub(crate) allowance: Option<Allowance>,
@@ -200,6 +201,7 @@ impl<'a> Resolver<'a> {
             names: self.names,
             job_events: self.job_events,
             newcomers: self.newcomers,
+            retagged: self.retagged,
             base: txn.base,
             opened: self.opened,
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use plenum_model::rare;
 use plenum_model::{
     AllocationId, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState, NotWanted,
     Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
@@ -14,7 +15,7 @@ use plenum_model::{
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
-use crate::newcomers::Newcomers;
+use crate::newcomers::{Newcomer, Newcomers, Retagged};
 use crate::preempt::may_evict;
 use crate::ring::{Change, Ring};
 
@@ -142,6 +143,7 @@ pub(crate) struct Judge<'a, 'b> {
     pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
     pub(crate) newcomers: &'a RefCell<Newcomers>,
+    pub(crate) retagged: &'a Retagged,
     pub(crate) base: Revision,
     /// When the ring began: what happened before is only known from rows.
     pub(crate) opened: Revision,
@@ -369,17 +371,24 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// A limit of a machine, or of the machines with one value, is reached. Who was granted after the base is to blame; without
-    /// anybody, it was reached at the base already.
+    /// A limit of a machine, or of the machines with one value, is reached. Who was granted after the base is to blame, or else who
+    /// brought tasks to that value, or the machine to them; without anybody, it was reached at the base already, as far as is known.
     fn limit(&self, rule: Option<u16>, about: &About<'_>) -> Facts {
         let reason = if rule.is_some() { RefusalReason::SpreadLimit } else { RefusalReason::PerMachineLimit };
         let facts = Facts::plain(RefusalKind::Misfit, reason);
         let limit = (about.group_row, about.shape, rule);
-        let newest = self.newcomers.borrow_mut().newest(self.cell, self.base, limit, about.machine);
-        let newest = newest.and_then(|slot| self.cell.allocation_in(slot));
-        match newest.map(|found| self.row_culprit(found.row, found.id, 1)) {
-            Some(culprit) => facts.blame(vec![culprit], 1),
-            None => facts,
+        let newest = self.newcomers.borrow_mut().newest(self.cell, self.retagged, self.base, limit, about.machine);
+        match newest {
+            Some(Newcomer::Granted(slot)) => match self.cell.allocation_in(slot) {
+                Some(found) => facts.blame(vec![self.row_culprit(found.row, found.id, 1)], 1),
+                None => facts,
+            },
+            Some(Newcomer::Retagged(revision)) => {
+                rare!("a spread limit is reached by other attributes");
+                Facts::caused(RefusalKind::Conflict, reason, event_culprit(revision, "attributes", 0))
+            }
+            // Grants stand in rows, and attributes of before the server opened nowhere.
+            None => self.unseen(rule.is_none() || self.base >= self.opened, reason),
         }
     }
 }

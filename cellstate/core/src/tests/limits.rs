@@ -60,6 +60,56 @@ fn spread_is_counted_again_after_a_restart() {
     );
 }
 
+// Only grants were looked for: with tasks that came with their machine, or a machine that came to them, it was taken for a misfit, and
+// for a divergence.
+#[test]
+fn attributes_that_changed_since_the_base_are_to_blame_where_they_fill_a_spread() {
+    check(
+        "
+        machine m1 cpu=8000 rack=r1
+        machine m2 cpu=8000 rack=r2
+        machine m3 cpu=8000 rack=r3
+        job web by service tasks=3 cpu=100 spread=rack:1
+        service: claim web[0]@m1
+        snapshot
+        machine m1 cpu=8000 rack=r2
+        service: claim web[1]@m2
+        machine m3 cpu=8000 rack=r2
+        service: claim web[1]@m3
+        machine m3 cpu=8000
+        service: claim web[1]@m3
+        snapshot
+        service: claim web[1]@m2
+        ",
+        "
+        service: committed; web[0] granted
+        service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
+        service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
+        service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
+        service: refused; web[1] misfit SpreadLimit
+        ",
+    );
+}
+
+#[test]
+fn nobody_knows_whether_attributes_changed_before_the_server_opened() {
+    check(
+        "
+        machine m1 cpu=8000 rack=r1
+        job web by service tasks=3 cpu=100 spread=rack:1 per=2
+        job cache by service tasks=2 cpu=100 per=1
+        service: claim web[0]@m1 claim cache[0]@m1
+        snapshot
+        restart
+        service: claim web[1]@m1 claim cache[1]@m1
+        ",
+        "
+        service: committed; web[0] granted; cache[0] granted
+        service: refused; web[1] stale SpreadLimit; cache[1] misfit PerMachineLimit
+        ",
+    );
+}
+
 // Whatever was counted was forgotten when any machine got other attributes, and each group walked again at its next claim.
 #[test]
 fn a_machine_that_gets_other_attributes_takes_its_tasks_along() {

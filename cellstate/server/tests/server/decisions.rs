@@ -296,7 +296,7 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("GUARD_FAILED", &["GUARD"]),
     ("DEVICE_TAKEN", &["CONFLICT", "MISFIT", "STALE"]),
     ("PORT_TAKEN", &["CONFLICT", "MISFIT", "STALE"]),
-    ("SPREAD_LIMIT", &["CONFLICT", "MISFIT"]),
+    ("SPREAD_LIMIT", &["CONFLICT", "MISFIT", "STALE"]),
     ("PER_MACHINE_LIMIT", &["CONFLICT", "MISFIT"]),
     ("QUOTA_EXCEEDED", &["QUOTA"]),
     ("NOT_PERMITTED", &["PERMISSION"]),

@@ -237,6 +237,18 @@ pub(super) const RACES: &[Situation] = &[
         stage.report(leaves, v1::AllocationState::Stopped);
         stage.place("batch", job, &[slot], &[0]);
     }),
+    ("a rack to which a machine with a task has moved", |stage| {
+        let rack = |value: &str| std::collections::BTreeMap::from([("rack".to_owned(), value.to_owned())]);
+        let (mut moving, first) = stage.machine(|machine| machine.attributes = rack("r1"));
+        let (_, second) = stage.machine(|machine| machine.attributes = rack("r2"));
+        let spread = v1::Spread { attribute: "rack".to_owned(), at_most: 1 };
+        let job = stage.job("batch", |job| job.groups[0].spread = vec![spread]);
+        stage.place("batch", job, &[first], &[0]);
+        stage.look();
+        moving.attributes = rack("r2");
+        stage.ask(Ask::RegisterMachine(moving));
+        stage.lose(placement(job, &[second], &[1]));
+    }),
 ];
 
 /// Sets room of a machine aside for a job, for a minute.
