@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fitness;
+mod lives;
 
 use std::collections::BTreeMap;
 
@@ -502,107 +503,6 @@ fn an_idle_agent_reports_only_to_renew_its_lease() {
     story.assignments(true, vec![assignment(1)], &[]);
     story.pass_ms(30 * RENEW_MS, true);
     assert_eq!(story.agent.report_number(), 31, "one for the start, and one per renewal");
-}
-
-#[test]
-fn a_server_with_an_older_state_is_refused() {
-    let mut story = Story::new(|_| Fate::runs_for_ever());
-    story.agent = AgentReconciler::new(Settings::default(), 1, 99);
-    story.begin();
-    story.sent.clear();
-    let registration = Registration {
-        machine: MACHINE,
-        epoch: 1,
-        lease_ms: LEASE_MS,
-        renew_ms: RENEW_MS,
-        revision: 98,
-        incarnation: 1,
-        unfit: None,
-    };
-    story.input(Input::Registered(registration));
-    assert_eq!(story.sent, [Output::Refuse { offered: (1, 98), seen: (1, 99) }]);
-    story.pass_ms(200, false);
-    assert!(matches!(story.sent.pop(), Some(Output::Register { revision: 99, .. })), "tried again");
-    story.input(Input::Registered(Registration { incarnation: 2, ..registration }));
-    assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })), "a later incarnation may have less");
-}
-
-// The server of before a restore was still there, and the agent came back to that one: it stopped all that the restored cell had placed.
-#[test]
-fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {
-    let mut story = Story::new(|_| Fate::runs_for_ever());
-    let of = |incarnation, revision| {
-        let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
-        Input::Registered(Registration { machine, epoch: 1, lease_ms, renew_ms, revision, incarnation, unfit: None })
-    };
-    story.input(of(2, 10));
-    story.assignments(true, vec![assignment(1)], &[]);
-    story.pass_ms(LEASE_MS, false);
-    story.sent.clear();
-    story.input(of(1, 5000));
-    assert_eq!(story.sent, [Output::Refuse { offered: (1, 5000), seen: (2, 10) }]);
-    story.assignments(true, vec![], &[]);
-    assert_eq!((story.running(), story.agent.seen()), (vec![1], (2, 10)));
-    story.pass_ms(Settings::default().retry_ms_max, false);
-    story.input(of(3, 4));
-    assert_eq!(story.agent.seen(), (3, 4), "a later one begins anew");
-}
-
-// A restored cell took what had completed since its backup for failed: the agent had forgotten it, and its output was removed.
-#[test]
-fn what_ended_after_a_backup_is_told_to_the_restored_cell_as_it_was() {
-    let mut story = Story::new(|_| Fate { runs_ms: Some(100), ..Fate::runs_for_ever() });
-    story.registered();
-    story.assignments(true, vec![assignment(1)], &[]);
-    story.pass_ms(200, true);
-    story.answer_reports();
-    assert_eq!(story.reported(1).last(), Some(&Complete));
-    story.pass_ms(LEASE_MS, false);
-    story.reported.clear();
-    story.sent.clear();
-    story.input(offered(2, 4));
-    story.epoch = 2;
-    let again = Assignment { may_start: false, ..assignment(1) };
-    story.assignments(true, vec![again], &[]);
-    story.pass_ms(RENEW_MS, true);
-    assert_eq!((story.reported(1), story.running()), (vec![Complete], vec![]));
-}
-
-/// A story in which a report was sent and not answered when the lease was over, and its number. The machine registers again.
-fn unanswered() -> (Story, u64) {
-    let mut story = Story::new(|_| Fate::runs_for_ever());
-    story.registered();
-    story.pass_ms(RENEW_MS, false);
-    let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!("a renewal") };
-    story.pass_ms(LEASE_MS, false);
-    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 10, .. }]));
-    (story, number)
-}
-
-fn offered(incarnation: u64, revision: u64) -> Input {
-    let (machine, lease_ms, renew_ms) = (MACHINE, LEASE_MS, RENEW_MS);
-    Input::Registered(Registration { machine, epoch: 2, lease_ms, renew_ms, revision, incarnation, unfit: None })
-}
-
-// The answer to a report came while the machine was registering, with a later revision than the registration's own: the server was thought
-// to have lost data.
-#[test]
-fn an_answer_that_overtakes_the_registration_is_no_older_state() {
-    let (mut story, number) = unanswered();
-    story.input(Input::ReportAnswered { number, revision: 99, register: false });
-    story.input(offered(1, 98));
-    assert!(story.agent.is_in(MACHINE, 2));
-    assert_eq!(story.agent.seen(), (1, 99));
-}
-
-// It was taken for a revision of the restored cell, which was as yet far from it: that one refused the agent from then on, as one that had
-// seen more.
-#[test]
-fn an_answer_of_an_earlier_life_of_the_cell_tells_nothing_of_this_one() {
-    let (mut story, number) = unanswered();
-    story.input(offered(2, 20));
-    story.input(Input::ReportAnswered { number, revision: 5000, register: false });
-    assert_eq!(story.agent.seen(), (2, 20));
 }
 
 #[test]

@@ -260,19 +260,7 @@ impl Placer {
             let why = reason.take().unwrap_or_default();
             reason = Some(not_at_once(least, &why));
         }
-        let mut machines = &chosen.machines[..];
-        for work in equals {
-            let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
-            plan.claim(work, placed, &machines[..placed.len()]);
-            // Only where a group was placed by itself.
-            for (position, devices) in &chosen.named {
-                plan.devices(placed[*position], devices);
-            }
-            machines = &machines[placed.len()..];
-            if let Some(reason) = reason.as_ref().filter(|_| !left.is_empty()) {
-                decision.pass_over(work, left.len(), reason);
-            }
-        }
+        claim(equals, &chosen, reason.as_deref(), plan, decision);
         if let Some(reason) = reason.filter(|_| for_all) {
             self.hopeless.insert(need, reason);
         }
@@ -419,6 +407,23 @@ impl Placer {
                 self.homeless.insert(need, reason.clone());
                 Err(reason)
             }
+        }
+    }
+}
+
+/// Claims what was chosen, for one group after the other, and says why there is nothing for the rest of them.
+fn claim(equals: &[Work], chosen: &Chosen, reason: Option<&str>, plan: &mut Plan, decision: &mut Decision) {
+    let mut machines = &chosen.machines[..];
+    for work in equals {
+        let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
+        plan.claim(work, placed, &machines[..placed.len()]);
+        // Only where a group was placed by itself.
+        for (position, devices) in &chosen.named {
+            plan.devices(placed[*position], devices);
+        }
+        machines = &machines[placed.len()..];
+        if let Some(reason) = reason.filter(|_| !left.is_empty()) {
+            decision.pass_over(work, left.len(), reason);
         }
     }
 }
