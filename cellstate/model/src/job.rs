@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::planted::{self, Bug};
 use crate::{Constraint, JobId, LogTime, Resources};
 
 /// How a job ends.
@@ -186,7 +187,7 @@ impl JobShape {
     #[must_use]
     pub fn lost_after_micros(&self, group: u16) -> Option<i64> {
         let own = self.groups.get(usize::from(group))?.lost_after_micros?;
-        if !self.same_machine {
+        if !self.same_machine || planted::is(Bug::TearsApart) {
             return Some(own);
         }
         self.groups.iter().try_fold(own, |longest, group| Some(longest.max(group.lost_after_micros?)))

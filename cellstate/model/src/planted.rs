@@ -71,6 +71,8 @@ pub enum Bug {
     RevivesTheLeaving,
     /// A task that failed never becomes ready to be placed again.
     NeverTriesAgain,
+    /// What a job whose tasks share a machine loses there first takes the machine from those that still run there.
+    TearsApart,
     /// Agents report that a task is gone when they have told it to stop.
     HastyReceipts,
     /// A transaction that took effect in part is said to be refused.
@@ -99,7 +101,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -130,6 +132,7 @@ impl Bug {
         Self::LeaksRoom,
         Self::RevivesTheLeaving,
         Self::NeverTriesAgain,
+        Self::TearsApart,
         Self::HastyReceipts,
         Self::CallsPartsRefused,
         Self::DeniesConflicts,

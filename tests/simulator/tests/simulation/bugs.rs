@@ -74,6 +74,7 @@ found! {
     decisions_by_hidden_state_are_found: DecidesByHiddenState by "invariant_deciding_again_gives_the_same_bytes";
     room_that_leaks_is_found: LeaksRoom by "invariant_used_equals_the_sum_of_live_allocations";
     two_allocations_of_a_task_are_found: RevivesTheLeaving by "invariant_one_allocation_per_task_is_not_leaving";
+    a_job_that_is_torn_apart_is_found: TearsApart by "invariant_tasks_that_share_a_machine_stay_together";
     a_task_that_never_runs_again_is_found: NeverTriesAgain by "invariant_everything_that_fits_runs_once_faults_stop";
     a_refused_transaction_with_an_effect_is_found: CallsPartsRefused by "invariant_refused_has_no_effect";
     a_conflict_that_is_denied_is_found:
