@@ -60,8 +60,7 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
                 Ok(answer) => tell_change(context, &answer.into_inner(), &name, "stopping", "has ended already")?,
                 // What was asked for is so.
                 Err(status) if code_of(&status) == "JOB_OVER" => {
-                    let answer = ChangeResponse { revision: 0, changed: false };
-                    let object = json!({"name": name, "changed": answer.changed});
+                    let object = json!({"name": name, "revision": null, "changed": false});
                     let text = || format!("{name}: has ended already\n");
                     output::print(&output::object(context.format, &object, &name, text))?;
                 }

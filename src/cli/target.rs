@@ -23,11 +23,8 @@ pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     let path = Path::new(text);
     let is_name = |text: &str| job_file::name_fault(text).is_none();
     let parts = text.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
+    // It says more than a flag or a variable for all names.
     if let Some((namespace, name)) = parts.filter(|_| !path.exists()) {
-        if let Some(other) = context.namespace.as_deref().filter(|other| *other != namespace) {
-            let what = format!("`{text}` is of the namespace `{namespace}`, but the command line names `{other}`");
-            return Err(Failure::usage(what));
-        }
         return Ok(JobName { namespace: namespace.to_owned(), name: name.to_owned() });
     }
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");

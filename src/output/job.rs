@@ -107,7 +107,7 @@ impl Row for JobView {
         })
     }
 
-    /// With its namespace where that is not the one that commands mean without being told.
+    /// With its namespace, unless that is the usual one.
     fn name(&self) -> String {
         let Some(shape) = &self.shape else { return String::new() };
         match shape.namespace.as_str() {

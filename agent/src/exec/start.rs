@@ -202,6 +202,8 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_kno
         recover::Trace::Vanished => return Ok(Prepared::Ended(recover::lost_track(&directory, &spec, None))),
         recover::Trace::None => {}
     }
+    // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
+    drop(std::fs::remove_file(directory.ended()));
     let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
     match spawned {
         Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) }))),

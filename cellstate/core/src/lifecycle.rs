@@ -70,7 +70,7 @@ pub(crate) struct Consequences<'a> {
     failed: BTreeMap<JobId, Arc<str>>,
     /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
-    /// Of jobs whose tasks share a machine, how many of these end or begin to leave with this delta.
+    /// Of jobs whose tasks share a machine, how many of these end there or begin to leave with this delta.
     departed: BTreeMap<JobId, u32>,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
@@ -170,8 +170,11 @@ impl<'a> Consequences<'a> {
     /// An active task of a job whose tasks share a machine ends or leaves, and with it, if it was lost on the machine that they share,
     /// perhaps that machine.
     fn depart(&mut self, job: &Job, machine: u32, is_lost: bool) {
+        if job.home != Some(machine) {
+            return;
+        }
         *self.departed.entry(job.id).or_default() += 1;
-        if is_lost && job.home == Some(machine) {
+        if is_lost {
             self.homeless.insert(job.id);
         }
     }
@@ -280,8 +283,8 @@ impl<'a> Consequences<'a> {
         let (cell, departed) = (self.cell, &self.departed);
         self.homeless.retain(|id| {
             let Some(job) = cell.job(*id) else { return false };
-            let active: u32 = groups_of(cell, job).map(|(_, group)| group.tasks_in(TaskState::Live)).sum();
-            let is_in_use = active > departed.get(id).copied().unwrap_or(0) && !planted::is(Bug::TearsApart);
+            let is_in_use =
+                active_at_home(cell, job) > departed.get(id).copied().unwrap_or(0) && !planted::is(Bug::TearsApart);
             if is_in_use {
                 rare!("a job keeps the machine that its tasks share, as some of them still run there");
             }
@@ -398,4 +401,13 @@ impl Core {
         }
         Verdict::Change(accepted(0, 0), consequences.conclude())
     }
+}
+
+/// How many tasks of a job run on the machine that they share, or are to. A walk over its tasks.
+fn active_at_home(cell: &Cell, job: &Job) -> u32 {
+    let groups = groups_of(cell, job).filter(|(_, group)| group.tasks_in(TaskState::Live) > 0);
+    let tasks = groups.flat_map(|(_, group)| (0..group.count).filter_map(move |task| cell.task(&group, task)));
+    let active = tasks.filter_map(|task| cell.allocation_in(task.allocation.checked_sub(1)?));
+    let here = active.filter(|found| job.home == Some(found.row.machine)).count();
+    u32::try_from(here).unwrap_or(u32::MAX)
 }

@@ -3,7 +3,7 @@
 //!
 //! A group is walked once for each transaction that needs it, and not for each of its refused claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{Cell, GroupShape, Machine, MachineState, Revision};
@@ -17,9 +17,9 @@ pub(crate) struct Newcomers {
     pub(crate) walked: u64,
 }
 
-/// When the attributes of machines changed last, by slot: of those where they did since the server opened.
+/// When attributes of machines changed last, by slot and attribute: of those that did since the server opened.
 #[derive(Debug, Default)]
-pub(crate) struct Retagged(BTreeMap<u32, Revision>);
+pub(crate) struct Retagged(BTreeMap<u32, BTreeMap<Arc<str>, Revision>>);
 
 /// What a rule limits the tasks of.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,7 @@ enum Limited {
 struct Newest {
     /// The task that was granted last, the first of those that were granted together: when, and the slot of its allocation.
     granted: Option<(Revision, u32)>,
-    /// When attributes changed last of the machines that its tasks are on.
+    /// When the rule's attribute changed last of the machines that its tasks are on.
     retagged: Option<Revision>,
 }
 
@@ -42,7 +42,7 @@ struct Newest {
 pub(crate) enum Newcomer {
     /// The allocation in this slot.
     Granted(u32),
-    /// A machine whose attributes changed then: one with tasks of the group, or the claim's own.
+    /// A machine whose attribute of the rule changed then: one with tasks of the group, or the claim's own.
     Retagged(Revision),
 }
 
@@ -52,13 +52,16 @@ impl Retagged {
         let slot = machine.id.slot;
         if machine.state == MachineState::Gone {
             self.0.remove(&slot);
-        } else if before.is_some_and(|before| before.attributes != machine.attributes) {
-            self.0.insert(slot, revision);
+        } else if let Some(before) = before.filter(|before| before.attributes != machine.attributes) {
+            let names: BTreeSet<&Arc<str>> = before.attributes.keys().chain(machine.attributes.keys()).collect();
+            let changed =
+                names.into_iter().filter(|name| before.attributes.get(*name) != machine.attributes.get(*name));
+            self.0.entry(slot).or_default().extend(changed.map(|name| (name.clone(), revision)));
         }
     }
 
-    fn since(&self, machine: u32, base: Revision) -> Option<Revision> {
-        self.0.get(&machine).copied().filter(|&revision| revision > base)
+    fn since(&self, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
+        self.0.get(&machine)?.get(attribute).copied().filter(|&revision| revision > base)
     }
 }
 
@@ -79,6 +82,9 @@ impl Newcomers {
         machine: u32,
     ) -> Option<Newcomer> {
         let limited_by = |machine: u32| limited_by(cell, shape, rule, machine);
+        // How many are on a machine does not depend on its attributes.
+        let attribute = rule.and_then(|rule| Some(&*shape?.spread.get(usize::from(rule))?.attribute));
+        let moved = |machine: u32| retagged.since(machine, attribute?, base);
         let known = self.groups.entry((group_row, rule)).or_insert_with(|| {
             let mut newest: BTreeMap<Limited, Newest> = BTreeMap::new();
             let group = cell.groups().get(group_row).copied().unwrap_or_default();
@@ -90,8 +96,7 @@ impl Newcomers {
                 let found = task.allocation.checked_sub(1).and_then(|slot| cell.allocation_in(slot));
                 let Some(found) = found else { continue };
                 let created = Some(found.row.created).filter(|&created| created > base);
-                // How many are on a machine does not depend on its attributes.
-                let moved = rule.and_then(|_| retagged.since(found.row.machine, base));
+                let moved = moved(found.row.machine);
                 if created.is_none() && moved.is_none() {
                     continue;
                 }
@@ -110,8 +115,7 @@ impl Newcomers {
         if let Some((_, slot)) = newest.and_then(|newest| newest.granted) {
             return Some(Newcomer::Granted(slot));
         }
-        let own = rule.and_then(|_| retagged.since(machine, base));
-        newest.and_then(|newest| newest.retagged).max(own).map(Newcomer::Retagged)
+        newest.and_then(|newest| newest.retagged).max(moved(machine)).map(Newcomer::Retagged)
     }
 }
 

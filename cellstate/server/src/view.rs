@@ -195,14 +195,13 @@ impl<'a> Counts<'a> {
 /// A job, with counts of its tasks. The body is left out: only some may read it.
 #[must_use]
 pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
-    let may_run = places_tasks(job);
     let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
         let row = cell.group(job, position).copied().unwrap_or_default();
         let live = job.group_row(position).map(|number| counts.of(number, &row)).unwrap_or_default();
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
-            waiting: if may_run { row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) } else { 0 },
+            waiting: waiting_tasks(job, &row),
             granted: live.granted,
             starting: live.starting,
             running: live.running,
@@ -232,6 +231,11 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
 /// The recurring job that a job was launched from, while the cell has it. Both are of the same namespace.
 pub(crate) fn parent_of<'a>(cell: &'a Cell, job: &Job) -> Option<&'a Job> {
     cell.job(job.shape.parent?).map(|parent| &**parent)
+}
+
+/// How many tasks of a group wait, for a machine or for their predecessors.
+pub(crate) fn waiting_tasks(job: &Job, row: &GroupRow) -> u32 {
+    if places_tasks(job) { row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) } else { 0 }
 }
 
 /// Whether tasks of a job wait for anything: what waits when it is over never runs, and of a recurring one nothing does.

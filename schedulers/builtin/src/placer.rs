@@ -139,6 +139,15 @@ impl Placer {
         }
     }
 
+    /// Undoes a [`Placer::leave`]: no plan came of it.
+    pub(crate) fn stay(&mut self, view: &View<'_>, work: &Work, leaving: AllocationRef<'_>) {
+        self.quotas.keeps(view, leaving.id);
+        let specials = self.specials.as_mut().filter(|_| GroupCounts::are_needed_by(work.shape()));
+        if let Some(specials) = specials {
+            specials.stay(view.cell(), &work.job, work.group, leaving.row.machine);
+        }
+    }
+
     /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
     ///
     /// Groups that need the same and stand next to each other are placed in one scan of the machines: to a best fit their tasks are
@@ -181,7 +190,11 @@ impl Placer {
         let mut within = Vec::new();
         for work in equals {
             let at_once = (work.least as usize).max(1);
-            let room = self.quotas.headroom(view, work).min(work.tasks.len());
+            let headroom = self.quotas.headroom(view, work);
+            // Of a gang of which too few wait nothing is placed, whatever its quota.
+            let is_blocked = work.tasks.len() < work.least as usize;
+            let room = if is_blocked { work.tasks.len() } else { headroom.min(work.tasks.len()) };
+            let at_once = if is_blocked { 0 } else { at_once };
             let (placed, left) = work.tasks.split_at(if room < at_once { 0 } else { room });
             self.quotas.take(view, work, placed.len());
             // Of a gang that has begun, one more is wanted at a time.

@@ -74,6 +74,19 @@ impl Quotas {
         }
     }
 
+    /// Takes a [`Quotas::gives_back`] back: no plan came of it.
+    pub fn keeps(&mut self, view: &View<'_>, allocation: AllocationId) {
+        if !self.given.remove(&allocation) {
+            return;
+        }
+        let Some(found) = view.cell.allocation(allocation) else { return };
+        let Some(job) = view.cell.job(found.row.job()) else { return };
+        let resources = view.cell.resources_of(found.row);
+        if let Some(used) = self.used_by(view, job) {
+            used.add(&resources, 1);
+        }
+    }
+
     /// What is used of the quota of the job's namespace; `None` where it has none: who has no quota pays for nobody's.
     fn used_by(&mut self, view: &View<'_>, job: &Job) -> Option<&mut Sum> {
         view.cell.quota(&job.shape.namespace)?;

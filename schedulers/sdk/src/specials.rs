@@ -158,6 +158,14 @@ impl Specials {
         }
     }
 
+    /// Undoes a [`Specials::leave`].
+    pub fn stay(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
+        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
+        if let Some((_, change)) = self.counts.get_mut(&(job.id, group)) {
+            change.add(cell, shape, slot, 1);
+        }
+    }
+
     /// Undoes a [`Specials::take`] after which nothing stood in the way: the last one on that machine that was not undone.
     pub fn give(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };

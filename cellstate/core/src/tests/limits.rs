@@ -80,12 +80,15 @@ fn attributes_that_changed_since_the_base_are_to_blame_where_they_fill_a_spread(
         service: claim web[1]@m3
         snapshot
         service: claim web[1]@m2
+        machine m2 cpu=8000 rack=r2 disk=ssd
+        service: claim web[1]@m2
         ",
         "
         service: committed; web[0] granted
         service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
         service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
         service: refused; web[1] conflict SpreadLimit culprits attributes 0 total 0
+        service: refused; web[1] misfit SpreadLimit
         service: refused; web[1] misfit SpreadLimit
         ",
     );

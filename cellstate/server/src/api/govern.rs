@@ -251,7 +251,7 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
         let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(group, _)| cell.group(job, group));
         let (mut waiting, mut live) = (0, 0);
         for group in groups {
-            waiting += if view::places_tasks(job) { u64::from(group.tasks_in(TaskState::Waiting)) } else { 0 };
+            waiting += u64::from(view::waiting_tasks(job, group));
             live += u64::from(group.tasks_in(TaskState::Live));
         }
         view(&job.shape.scheduler, &mut |row| {

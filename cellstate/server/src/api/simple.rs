@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Job, JobId, LogTime, wanted};
+use plenum_model::{Cell, Job, JobId, LogTime, TaskState, wanted};
 use plenum_proto::v1;
 
 use super::listing::Room;
@@ -26,10 +26,14 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
         for group in wanted(cell, job, now) {
             let position = usize::from(group.group);
             let least = job.shape.groups.get(position).map_or(0, |shape| shape.least_at_once(group.row));
+            // So few of what is needed at once wait, as the others wait for their predecessors, that none can be placed.
+            if group.row.tasks_in(TaskState::Waiting) < least {
+                continue;
+            }
             let mut tasks = group.tasks();
             let most = tasks_left.max(if response.groups.is_empty() { least as usize } else { 0 });
             let told: Vec<u32> = tasks.by_ref().take(most).collect();
-            // A part of what is needed at once is of no use.
+            // A part of what is needed at once is of no use. It has its turn in an answer of its own.
             if told.len() < (least as usize).max(1) {
                 response.truncated = true;
                 return response;

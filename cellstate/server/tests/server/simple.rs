@@ -159,6 +159,32 @@ async fn only_who_has_the_session_is_told() {
     server.shutdown().await.unwrap();
 }
 
+/// It was named never, and all behind it neither.
+#[tokio::test]
+async fn a_gang_that_waits_for_its_predecessors_keeps_nobody_s_tasks_from_being_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 8000).await;
+    let gang = changed(job("gang", 2), |shape| {
+        (shape.priority, shape.groups[0].min, shape.groups[0].single_instance) = (90, 2, true);
+    });
+    submit(&channel, gang).await;
+    submit(&channel, job("plain", 1)).await;
+    let mut simple = Simple::open(&channel, "default").await;
+    let wanted = simple.wanted(0).await;
+    let placement = v1::Placement { min: 2, ..placement(wanted.groups[0].job, vec![0, 0], vec![0, 1]) };
+    assert_eq!(simple.commit(1, wanted.revision, placement).await.unwrap(), 2);
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let request = v1::ListAllocationsRequest { job: "gang".to_owned(), ..Default::default() };
+    let placed = jobs.list_allocations(request).await.unwrap().into_inner().allocations;
+    jobs.stop_allocation(v1::StopAllocationRequest { allocation: placed[0].id }).await.unwrap();
+    jobs.stop_allocation(v1::StopAllocationRequest { allocation: placed[1].id }).await.unwrap();
+    let rest = simple.wanted(0).await;
+    assert_eq!((told(&rest), rest.truncated), (vec![("plain", &[0][..], 0)], false));
+    server.shutdown().await.unwrap();
+}
+
 /// It was said to be too old to be remembered, and that nobody could tell whether it was executed.
 #[tokio::test]
 async fn a_number_that_comes_behind_a_higher_one_is_told_so() {

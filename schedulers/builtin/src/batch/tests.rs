@@ -351,7 +351,28 @@ fn a_gang_that_waits_for_its_predecessors_keeps_no_equal_one_from_starting() {
     let why =
         "it starts with 4 at once, and 2 of them can be placed now: the others wait for their predecessors to end";
     assert_eq!(stage.passed_over(first, 0), why);
+    // Whatever else it lacks.
+    limit(&mut stage, 100_000);
+    stage.advance(1_000_000);
+    assert_eq!(stage.passed_over(first, 0), why);
     placed[2..].iter().for_each(|&(allocation, machine)| stopped(&mut stage, allocation, machine));
     stage.advance(1_000_000);
     assert_eq!(stage.placed(first).len(), 4);
+}
+
+/// All that were free were needed at once as far as the mirror told, and nobody looked again when it told otherwise.
+#[test]
+fn what_was_a_gang_only_while_others_were_in_flight_is_placed_in_what_room_there_is() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 6000, &[]);
+    let seat = stage.seat(Batch::default());
+    stage.hold(seat);
+    let gang = stage.submit(&JobBuilder::new("gang", "batch").group("g", 4, 1000).min(4));
+    stage.advance(1_000);
+    stage.ask("owner", Command::ScaleJob { job: gang, version: None, group: 0, count: 8 });
+    stage.advance(10_000);
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(gang).len(), 6);
+    assert!(!stage.passed_over(gang, 0).contains("at once"), "{}", stage.passed_over(gang, 0));
 }

@@ -106,6 +106,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
     placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
     if plan.claims() == 0 {
+        placer.stay(view, &work, leaving);
         return None;
     }
     plan.stop(leaving.id);

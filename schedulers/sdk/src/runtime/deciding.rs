@@ -30,7 +30,7 @@ struct Gathered {
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
     notes: Vec<PassedOver>,
-    /// The rest of a gang waits for what becomes of those of it that are in flight.
+    /// How many of a gang are needed at once depends on what becomes of those of it that are in flight.
     held_back: bool,
 }
 
@@ -59,11 +59,12 @@ impl Gathered {
         let place = Place { turn: standing.turn, group: group.group };
         let least = job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
         let at_once = usize::try_from(least).unwrap_or(usize::MAX).max(1);
-        let in_flight = || group.tasks().any(|task| !free(&task));
-        if at_once > 1 && group.tasks().filter(&free).take(at_once).count() < at_once && in_flight() {
-            // How many are needed at once the mirror tells as if none were on their way: they are offered when those are answered.
+        if at_once > 1 && group.tasks().any(|task| !free(&task)) {
+            // How many are needed at once the mirror tells as if none were on their way: it is looked at again when those are answered.
             self.held_back = true;
-            return;
+            if group.tasks().filter(&free).take(at_once).count() < at_once {
+                return;
+            }
         }
         let mut room = tasks_max.saturating_sub(self.tasks);
         if room < at_once {

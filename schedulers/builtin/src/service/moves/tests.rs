@@ -502,3 +502,18 @@ fn services_of_a_peer_that_is_there_are_left_to_it() {
     let refused = [first, second].map(|seat| stage.runtime(seat).counters().refused);
     assert_eq!(refused, [0, 0], "nobody tried what the other one did");
 }
+
+/// What the first group would have given back was counted for the second, though nothing came of the first one's move.
+#[test]
+fn a_move_that_is_not_made_gives_nobody_else_its_quota() {
+    let (mut stage, seat) = stage(&[4_000]);
+    let jobs = ["one", "other"]
+        .map(|name| running(&mut stage, &JobBuilder::new(name, "service").group("main", 1, 500).forever()));
+    stage.machine("m1", 4_000, &[]);
+    limit(&mut stage, Some(700));
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.transcript();
+    stage.advance(10 * SECOND);
+    assert_eq!((stage.transcript(), stage.runtime(seat).counters().refused), (String::new(), 0));
+    assert!(jobs.iter().all(|&job| serving(&stage, job) == [0]));
+}
