@@ -181,6 +181,12 @@ pub struct JobShape {
 }
 
 impl JobShape {
+    /// Whether a session is there for the job: one of its scheduler, and of its namespace or, where that is empty, of all.
+    #[must_use]
+    pub fn is_served_by(&self, scheduler: &str, namespace: &str) -> bool {
+        *self.scheduler == *scheduler && (namespace.is_empty() || *self.namespace == *namespace)
+    }
+
     /// Microseconds from the expiry of a machine to the loss of what it ran of a group; `None` for never by itself, and beyond the
     /// last group. Where all tasks share a machine it is the longest of all groups: the job is lost there as a whole, or some of its
     /// tasks would run on elsewhere while others are still taken to run there.

@@ -174,6 +174,10 @@ impl Placer {
 
     /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count.
     pub(crate) fn place(&mut self, view: &View<'_>, equals: &[Work], plan: &mut Plan, decision: &mut Decision) {
+        // Of a gang of which too few wait nothing is placed, whatever room and quota there is.
+        if let Some(gang) = equals.iter().find(|work| work.tasks.len() < work.least as usize) {
+            return decision.pass_over(gang, gang.tasks.len(), blocked(gang.least as usize, gang.tasks.len()));
+        }
         let within = self.within_quota(view, equals, decision);
         let placed = self.place_within_quota(view, &within, plan, decision);
         // What found no room leaves its quota to others.
@@ -190,11 +194,7 @@ impl Placer {
         let mut within = Vec::new();
         for work in equals {
             let at_once = (work.least as usize).max(1);
-            let headroom = self.quotas.headroom(view, work);
-            // Of a gang of which too few wait nothing is placed, whatever its quota.
-            let is_blocked = work.tasks.len() < work.least as usize;
-            let room = if is_blocked { work.tasks.len() } else { headroom.min(work.tasks.len()) };
-            let at_once = if is_blocked { 0 } else { at_once };
+            let room = self.quotas.headroom(view, work).min(work.tasks.len());
             let (placed, left) = work.tasks.split_at(if room < at_once { 0 } else { room });
             self.quotas.take(view, work, placed.len());
             // Of a gang that has begun, one more is wanted at a time.
@@ -230,9 +230,6 @@ impl Placer {
             Err(reason) => return give_up(equals, &reason, decision),
         };
         let least = first.least as usize;
-        if first.tasks.len() < least {
-            return give_up(equals, &blocked(least, first.tasks.len()), decision);
-        }
         let need = Need::of(shape, home, least);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Job, JobId, LogTime, TaskState, wanted};
+use plenum_model::{Cell, Job, LogTime, TaskState, wanted};
 use plenum_proto::v1;
 
 use super::listing::Room;
@@ -11,17 +11,14 @@ use crate::sessions::Owner;
 
 /// What a scheduler may place: of its jobs, in the order of their turn, at most so many tasks.
 pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usize) -> v1::WantedResponse {
-    let is_own = |job: &Job| {
-        let namespace = &owner.namespace;
-        job.shape.scheduler == owner.scheduler && (namespace.is_empty() || job.shape.namespace == *namespace)
-    };
+    let is_own = |job: &Job| job.shape.is_served_by(&owner.scheduler, &owner.namespace);
+    let cut = |response| v1::WantedResponse { truncated: true, ..response };
     let turn = |job: &Job| (Reverse(job.shape.priority), job.submitted, job.id);
-    let mut jobs: Vec<(_, &Arc<Job>)> =
-        cell.jobs().filter(|job| is_own(job)).map(|job| (turn(job), job)).collect::<Vec<(_, _)>>();
-    jobs.sort_unstable_by_key(|(turn, _): &((Reverse<u8>, LogTime, JobId), _)| *turn);
+    let mut jobs: Vec<&Arc<Job>> = cell.jobs().filter(|job| is_own(job)).collect();
+    jobs.sort_unstable_by_key(|job| turn(job));
     let mut response = v1::WantedResponse { revision: cell.revision().0, ..Default::default() };
     let (mut tasks_left, mut room) = (tasks_max, Room::new(usize::MAX));
-    for (_, job) in jobs {
+    for job in jobs {
         let mut shapes = None;
         for group in wanted(cell, job, now) {
             let position = usize::from(group.group);
@@ -35,8 +32,7 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
             let told: Vec<u32> = tasks.by_ref().take(most).collect();
             // A part of what is needed at once is of no use. It has its turn in an answer of its own.
             if told.len() < (least as usize).max(1) {
-                response.truncated = true;
-                return response;
+                return cut(response);
             }
             tasks_left = tasks_left.saturating_sub(told.len());
             let shapes = shapes.get_or_insert_with(|| v1::JobShape::from(&*job.shape).groups);
@@ -55,13 +51,11 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
             };
             let has_more = tasks.next().is_some();
             if !room.takes(&row) {
-                response.truncated = true;
-                return response;
+                return cut(response);
             }
             response.groups.push(row);
             if has_more {
-                response.truncated = true;
-                return response;
+                return cut(response);
             }
         }
     }

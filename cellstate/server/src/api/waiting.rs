@@ -126,8 +126,7 @@ fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String
     let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
     let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
     let scheduler = &job.shape.scheduler;
-    let serves = |namespace: &str| namespace.is_empty() || *namespace == *job.shape.namespace;
-    let mut of_it = cell.sessions().filter(|session| session.scheduler == *scheduler && serves(&session.namespace));
+    let mut of_it = cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
     let connected = of_it.any(|session| sessions.is_connected(session.id, now));
     match (connected, note) {
         (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Delta, End, Job, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason,
-    SessionChange,
+    AllocationRef, Delta, End, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, SessionChange,
 };
 
 use plenum_proto::v1;
@@ -18,7 +17,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     pub(super) fn read_queue(&mut self) {
         if let Some(cell) = self.mirror.cell() {
             let (scheduler, namespace) = (self.scheduler.name(), &self.settings.namespace);
-            self.queue.read(cell, |job| is_own(job, scheduler, namespace));
+            self.queue.read(cell, |job| job.shape.is_served_by(scheduler, namespace));
         }
     }
 
@@ -56,7 +55,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let (scheduler, namespace) = (self.scheduler.name(), &*self.settings.namespace);
         let ended = |end: &End| {
             let AllocationRef { id, row, .. } = cell.allocation_in(end.slot)?;
-            cell.job(row.job()).filter(|job| is_own(job, scheduler, namespace))?;
+            cell.job(row.job()).filter(|job| job.shape.is_served_by(scheduler, namespace))?;
             Some(Ended {
                 allocation: id,
                 job: row.job(),
@@ -114,7 +113,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             JobChange::Removed(id) => return self.queue.remove(*id),
         };
         match cell.job(id) {
-            Some(job) if is_own(job, self.scheduler.name(), &self.settings.namespace) => {
+            Some(job) if job.shape.is_served_by(self.scheduler.name(), &self.settings.namespace) => {
                 // That a job got a home or began to run is the work of its own grants, and nothing to decide on.
                 let began = matches!(change, JobChange::State { .. }) && !job.state.is_final();
                 self.due |= !began && !matches!(change, JobChange::Home { .. });
@@ -192,8 +191,4 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);
         }
     }
-}
-
-fn is_own(job: &Job, scheduler: &str, namespace: &str) -> bool {
-    &*job.shape.scheduler == scheduler && (namespace.is_empty() || &*job.shape.namespace == namespace)
 }
