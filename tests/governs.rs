@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Process, Served, Stage, eventually};
+use crate::{
+    rivals::Rivals,
+    stage::{Process, Served, Stage, eventually},
+};
 
 /// A cell with one machine, whose tasks run until the file `end` is there.
 struct Governed {
@@ -103,6 +106,23 @@ fn a_namespace_at_its_quota_waits_until_that_is_raised() {
     let gone = cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "quota", "remove", "default"]);
     assert_eq!((gone.code(), gone.error()["code"].as_str()), (Some(1), Some("NO_SUCH_QUOTA")), "{gone}");
     assert_eq!(cell.stage.run(&["quota", "set", "default"]).code(), Some(2), "a quota without a limit is none");
+}
+
+#[test]
+fn a_claim_beyond_a_quota_is_refused_with_what_is_short() {
+    let stage = Stage::new();
+    let config = stage.file("server.toml", "lease = \"10m\"\n");
+    let server = stage.server("cell", None, &["--config", &config]);
+    let rivals = Rivals::new(&server.address);
+    let (machine, rival) = (rivals.machine("m1", 4).unwrap(), rivals.open("blue").unwrap());
+    let many = rivals.job("many", "blue", 2).unwrap();
+    stage.ask(&server.address, &["quota", "set", "default", "--cpu", "1900m"]);
+    let claims = rival.claims(1, rivals.revision().unwrap(), many, &machine, &[0, 1]);
+    assert_eq!(rivals.commit(claims).unwrap().granted, 1);
+    let refused = stage.ask(&server.address, &["txn", "list", "--refused"])["items"][0]["id"].clone();
+    let refusal = &stage.ask(&server.address, &["txn", "show", refused.as_str().unwrap()])["refusals"][0];
+    assert_eq!((&refusal["kind"], &refusal["resource"]), (&json!("quota"), &json!("cpu_millis")), "{refusal:#}");
+    assert_eq!((&refusal["job"], &refusal["short_by"]), (&json!("many"), &json!(100)));
 }
 
 #[test]
