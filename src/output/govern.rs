@@ -110,16 +110,22 @@ impl Row for PartitionView {
 
 impl Row for SchedulerView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE"], &["SESSIONS", "EVICTS", "PRIORITY"])
+        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE", "BUSY"], &["QUEUE", "BEHIND", "SESSIONS", "EVICTS", "PRIORITY"])
     }
 
     fn cells(&self) -> Vec<String> {
+        let busy = self.busy_millis.map(|busy| format!("{}%", busy.div_ceil(10)));
+        let queue = self.waiting_jobs.map(|jobs| jobs.to_string());
+        let behind = self.snapshot_age_micros.map(|age| span(i64::try_from(age).unwrap_or(i64::MAX)));
         vec![
             self.name.clone(),
             or_dash(scheduler_state(self).unwrap_or_default()),
             self.jobs.to_string(),
             self.waiting_tasks.to_string(),
             self.live_tasks.to_string(),
+            or_dash(&busy.unwrap_or_default()),
+            or_dash(&queue.unwrap_or_default()),
+            or_dash(&behind.unwrap_or_default()),
             match self.connected {
                 Some(connected) => format!("{connected}/{}", self.sessions),
                 None => self.sessions.to_string(),
@@ -141,6 +147,9 @@ impl Row for SchedulerView {
             "jobs": self.jobs,
             "waiting_tasks": self.waiting_tasks,
             "live_tasks": self.live_tasks,
+            "busy_ratio": self.busy_millis.map(|busy| f64::from(busy) / 1000.0),
+            "waiting_jobs": self.waiting_jobs,
+            "snapshot_age_micros": self.snapshot_age_micros,
         })
     }
 
@@ -149,7 +158,7 @@ impl Row for SchedulerView {
     }
 
     fn unlogged(&self) -> String {
-        self.connected.map(|connected| connected.to_string()).unwrap_or_default()
+        format!("{:?} {:?} {:?}", self.connected, self.busy_millis, self.waiting_jobs)
     }
 }
 
@@ -279,7 +288,19 @@ mod tests {
         assert_eq!(states, ["away", "connected", "-"]);
         assert_eq!(view(None).to_json()["connected"], Value::Null);
         assert_eq!(view(None).to_json()["state"], Value::Null);
-        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(5)), ["1/2", "2"]);
+        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(8)), ["1/2", "2"]);
+    }
+
+    #[test]
+    fn a_scheduler_that_says_how_it_does_has_it_in_its_row() {
+        let silent = SchedulerView { name: "ml".to_owned(), ..SchedulerView::default() };
+        assert_eq!(silent.cells()[5..8], ["-", "-", "-"]);
+        assert_eq!(silent.to_json()["busy_ratio"], Value::Null);
+        let (busy_millis, waiting_jobs, snapshot_age_micros) = (Some(1251), Some(3), Some(1500));
+        let busy = SchedulerView { busy_millis, waiting_jobs, snapshot_age_micros, ..silent.clone() };
+        assert_eq!(busy.cells()[5..8], ["126%", "3", "1.5ms"]);
+        assert_eq!(busy.to_json()["busy_ratio"], json!(1.251));
+        assert_ne!(busy.unlogged(), silent.unlogged(), "who watches the list is told");
     }
 
     #[test]

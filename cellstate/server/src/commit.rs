@@ -34,7 +34,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_core::{Core, Decided};
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Revision, TransactionOutcome};
+use plenum_model::{Cell, Command, Decision, Delta, JobChange, JobState, LogTime, Revision, TransactionOutcome};
 
 use crate::planted_bugs;
 use crate::publish::LoggedBatch;
@@ -158,6 +158,17 @@ pub struct TransactionNote {
     pub granted: u32,
     /// Whether something was refused: the answer says what.
     pub refused: bool,
+    /// Jobs that were granted something for the first time.
+    pub started: Vec<StartedJob>,
+}
+
+/// A job that is not waiting any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartedJob {
+    /// From its submission to its first grant.
+    pub waited_micros: i64,
+    /// Some of its tasks had to be granted at once.
+    pub is_gang: bool,
 }
 
 /// A snapshot on its way to readers.
@@ -377,7 +388,7 @@ impl<T> Committer<T> {
         match self.core.decide_if(asked.request(), time, fits) {
             Decided::Changed { decision, delta } => {
                 self.idle_tick = None;
-                let note = self.note(&decision);
+                let note = self.note(&decision, &delta);
                 self.building.add(&asked.encoded, delta, note);
                 Answer::Changed(decision)
             }
@@ -386,15 +397,24 @@ impl<T> Committer<T> {
         }
     }
 
-    fn note(&self, decision: &Decision) -> Option<TransactionNote> {
+    fn note(&self, decision: &Decision, delta: &Delta) -> Option<TransactionNote> {
         let Decision::Outcome(outcome) = decision else { return None };
         let session = self.core.cell().session(outcome.id.session)?;
+        let started = |change: &JobChange| match change {
+            JobChange::State { id, state: JobState::Running, .. } => self.core.cell().job(*id),
+            _ => None,
+        };
+        let started = delta.jobs.iter().filter_map(started).map(|job| StartedJob {
+            waited_micros: delta.time.micros.saturating_sub(job.submitted.micros),
+            is_gang: job.shape.groups.iter().any(|group| group.min > 1),
+        });
         Some(TransactionNote {
             revision: outcome.revision,
             scheduler: session.scheduler.clone(),
             outcome: outcome.outcome,
             granted: u32::try_from(outcome.granted()).unwrap_or(u32::MAX),
             refused: !outcome.refusals.is_empty(),
+            started: started.collect(),
         })
     }
 

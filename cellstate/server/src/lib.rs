@@ -17,6 +17,7 @@ pub mod allocator;
 pub mod authorise;
 pub mod commit;
 pub mod publish;
+mod pulses;
 pub mod sync;
 
 mod api;

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use plenum_model::TransactionOutcome;
 use plenum_proto::v1;
 
-use crate::commit::TransactionNote;
+use crate::commit::{StartedJob, TransactionNote};
 use crate::publish::Losses;
 
 /// Most schedulers, winners and losers that labels tell apart; others are `other`. Names come from clients.
@@ -43,6 +43,11 @@ struct ConflictLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SchedulerLabels {
+    scheduler: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
     queue: &'static str,
 }
@@ -61,6 +66,8 @@ pub(crate) struct Metrics {
     divergences: Counter,
     staleness: Histogram,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
+    job_waits: Family<SchedulerLabels, Histogram, fn() -> Histogram>,
+    gang_waits: Histogram,
     /// Of `stages`, looked up once.
     queued: Histogram,
     durable: Histogram,
@@ -80,6 +87,11 @@ fn durations() -> Histogram {
     Histogram::new(exponential_buckets(1e-6, 4.0, 13))
 }
 
+/// 1 ms to about 19 hours.
+fn waits() -> Histogram {
+    Histogram::new(exponential_buckets(1e-3, 4.0, 14))
+}
+
 impl Metrics {
     /// Of a cell that calls resources of its own so.
     pub(crate) fn new(custom_resources: Vec<Arc<str>>) -> Self {
@@ -95,6 +107,8 @@ impl Metrics {
             divergences: Counter::default(),
             staleness: Histogram::new(exponential_buckets(1.0, 4.0, 12)),
             stages,
+            job_waits: Family::new_with_constructor(waits),
+            gang_waits: waits(),
             sync: durations(),
             depths: Family::default(),
             leases_lost: Counter::default(),
@@ -119,6 +133,16 @@ impl Metrics {
             metrics.staleness.clone(),
         );
         registry.register("commit_duration_seconds", "Time that requests spend in each stage", metrics.stages.clone());
+        registry.register(
+            "job_wait_seconds",
+            "Time from a job's submission to the first grant of one of its tasks",
+            metrics.job_waits.clone(),
+        );
+        registry.register(
+            "gang_wait_seconds",
+            "The same, of jobs of which several tasks have to be granted at once",
+            metrics.gang_waits.clone(),
+        );
         registry.register(
             "journal_sync_seconds",
             "Time to append a batch to the log and sync it",
@@ -178,6 +202,9 @@ impl Metrics {
         for note in notes {
             let sum = sums.entry((&note.scheduler, outcome_word(note.outcome))).or_default();
             *sum = (sum.0 + 1, sum.1 + u64::from(note.granted));
+            if !note.started.is_empty() {
+                self.started(&note.scheduler, &note.started);
+            }
         }
         for ((scheduler, outcome), (transactions, granted)) in sums {
             let scheduler = self.name(scheduler);
@@ -199,6 +226,18 @@ impl Metrics {
         losses.iter().for_each(|lost| self.lost(lost));
     }
 
+    fn started(&self, scheduler: &str, jobs: &[StartedJob]) {
+        let labels = SchedulerLabels { scheduler: self.name(scheduler) };
+        let waits = self.job_waits.get_or_create(&labels);
+        for job in jobs {
+            let waited = Duration::from_micros(job.waited_micros.max(0).unsigned_abs()).as_secs_f64();
+            waits.observe(waited);
+            if job.is_gang {
+                self.gang_waits.observe(waited);
+            }
+        }
+    }
+
     fn lost(&self, lost: &Losses) {
         if let Some(divergence) = &lost.divergence {
             self.divergences.inc_by(divergence.claims);
@@ -217,7 +256,7 @@ impl Metrics {
     }
 
     /// The name as a label: the first ones are told apart.
-    fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         let mut names = self.names.lock();
         if !names.iter().any(|known| known == name) {
             if names.len() >= NAMES_MAX {

@@ -1,5 +1,6 @@
 //! What all threads and connections of a server share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use plenum_history::History;
 use plenum_journal::{Keeper, ReadError};
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision};
+use plenum_model::{Cell, CellIdentity, Command, Decision, Request, Revision, SessionId};
+use plenum_proto::v1;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
@@ -24,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::notes::{Arrived, Notes};
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, Recent};
+use crate::pulses::{Doing, Pulses};
 use crate::recovery;
 use crate::sessions::Sessions;
 use crate::sync::Lending;
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
     /// Those that wait to be taken.
     pub(crate) arrived: Mutex<Arrived>,
     pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) pulses: Mutex<Pulses>,
     pub(crate) metrics: Metrics,
     /// Pictures on their way to watchers.
     pub(crate) lending: Lending,
@@ -145,6 +149,7 @@ impl Shared {
             notes: Mutex::new(Notes::new(settings.notes)),
             arrived: Mutex::default(),
             sessions: Mutex::new(sessions),
+            pulses: Mutex::new(Pulses::new(settings.sync.pulse_micros)),
             metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),
             catching_up: Semaphore::new(CATCHING_UP_MAX),
@@ -214,6 +219,29 @@ impl Shared {
     /// The durable revision now.
     pub(crate) fn durable_revision(&self) -> Revision {
         Revision(self.newest.load(Ordering::Acquire))
+    }
+
+    /// Takes a scheduler's pulse.
+    pub(crate) fn take_pulse(&self, session: SessionId, pulse: v1::Pulse) {
+        let has = Revision(pulse.revision);
+        let since = if has < self.durable_revision() { self.picture.time_of(has.next()) } else { None };
+        let age_micros = since.map_or(0, |since| self.clock.now().micros.saturating_sub(since.micros));
+        self.pulses.lock().put(session, pulse, age_micros, self.clock.monotonic_micros());
+    }
+
+    /// How schedulers do, by name: those of which a member said so.
+    pub(crate) fn doing(&self) -> BTreeMap<Arc<str>, Doing> {
+        let (newest, now_micros) = (self.durable_revision(), self.clock.monotonic_micros());
+        let all: Vec<_> = self.pulses.lock().all(newest, now_micros).collect();
+        let sessions = self.sessions.lock();
+        let mut by_name = BTreeMap::<_, Doing>::new();
+        for (session, doing) in all {
+            if let Some(owner) = sessions.owner(session) {
+                let of_name = by_name.entry(owner.scheduler.clone()).or_default();
+                *of_name = of_name.and(doing);
+            }
+        }
+        by_name
     }
 
     /// A snapshot that has everything that is durable now.

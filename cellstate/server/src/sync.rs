@@ -49,12 +49,14 @@ pub struct SyncOptions {
     pub message_bytes: usize,
     /// Time between heartbeats, in microseconds.
     pub heartbeat_micros: i64,
+    /// Time between the pulses that schedulers are asked for, in microseconds. 0: none.
+    pub pulse_micros: i64,
 }
 
 impl Default for SyncOptions {
-    /// 256 KiB, so that a message never holds up a connection's other streams for long; a heartbeat a second.
+    /// 256 KiB, so that a message never holds up a connection's other streams for long; a heartbeat a second, and a pulse every five.
     fn default() -> Self {
-        Self { message_bytes: 256 << 10, heartbeat_micros: 1_000_000 }
+        Self { message_bytes: 256 << 10, heartbeat_micros: 1_000_000, pulse_micros: 5_000_000 }
     }
 }
 
@@ -257,6 +259,7 @@ impl SyncSession {
             revision: revision.0,
             snapshot: !resumes,
             cell_id: Bytes::copy_from_slice(&self.identity.cell_id),
+            pulse_micros: self.options.pulse_micros.unsigned_abs(),
         })
     }
 

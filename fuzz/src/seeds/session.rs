@@ -44,7 +44,15 @@ fn told(tell: Tell) -> v1::SessionResponse {
 
 fn welcome(revision: u64, snapshot: bool) -> v1::SessionResponse {
     let cell_id = b"a cell of a test".to_vec().into();
-    told(Tell::Welcome(v1::Welcome { session: 2, incarnation: 1, term: 1, revision, snapshot, cell_id }))
+    told(Tell::Welcome(v1::Welcome {
+        session: 2,
+        incarnation: 1,
+        term: 1,
+        revision,
+        snapshot,
+        cell_id,
+        pulse_micros: 5_000_000,
+    }))
 }
 
 fn deltas(deltas: &[Delta]) -> v1::SessionResponse {

@@ -56,6 +56,7 @@ mod mirror;
 mod notes;
 mod plan;
 mod portion;
+mod pulses;
 mod queue;
 mod quotas;
 mod runtime;

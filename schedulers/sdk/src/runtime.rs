@@ -18,6 +18,7 @@ use crate::mirror::Mirror;
 use crate::notes::Notes;
 use crate::plan::PlanError;
 use crate::portion::Portion;
+use crate::pulses::Pulses;
 use crate::queue::{Place, Queue};
 use crate::scheduler::Scheduler;
 use crate::settings::{Settings, SettingsError};
@@ -185,6 +186,7 @@ pub struct SchedulerRuntime<S> {
     share: Share,
     notes: Notes,
     notes_not_before_micros: i64,
+    pulses: Pulses,
     /// Most tasks of one decision: fewer than the settings say for a while, once the cell found a transaction too large.
     portion: Portion,
     /// Something happened since the last decision that may make another one useful.
@@ -231,6 +233,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             share: Share::default(),
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
+            pulses: Pulses::default(),
             portion,
             due: false,
             pass: None,
@@ -265,6 +268,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if matches!(self.link, Link::Live) {
             self.decide_if_due(now_micros, &mut outputs);
             self.tell_notes(now_micros, &mut outputs);
+            self.tell_pulse(now_micros, &mut outputs);
             self.tell_wake(&mut outputs);
         }
         outputs
@@ -319,7 +323,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     fn tell_wake(&mut self, outputs: &mut Vec<Output>) {
         let notes = self.notes.has_news().then_some(self.notes_not_before_micros);
-        if let Some(micros) = self.wake_micros.into_iter().chain(notes).chain(self.goes_on_micros()).min()
+        let pulse = self.pulses.due_micros(self.mirror.revision().0);
+        let wishes = self.wake_micros.into_iter().chain(notes).chain(pulse).chain(self.goes_on_micros());
+        if let Some(micros) = wishes.min()
             && self.told_wake_micros != Some(micros)
         {
             self.told_wake_micros = Some(micros);
@@ -336,6 +342,15 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if !news.notes.is_empty() {
             self.notes_not_before_micros = now_micros.saturating_add(self.settings.notes_pause_micros);
             outputs.push(send(v1::session_request::Ask::PassedOver(news)));
+        }
+    }
+
+    fn tell_pulse(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
+        let revision = self.mirror.revision().0;
+        if self.pulses.due_micros(revision).is_some_and(|due| due <= now_micros) {
+            let waiting = self.waiting_jobs(now_micros);
+            let pulse = self.pulses.take(now_micros, revision, waiting);
+            outputs.push(send(v1::session_request::Ask::Pulse(pulse)));
         }
     }
 

@@ -40,6 +40,9 @@ pub struct Stage {
     seats: Vec<Player>,
     transcript: String,
     passed_over: BTreeMap<(JobId, u32), String>,
+    /// How often schedulers are asked how they do, in microseconds; 0: not at all.
+    pulse_micros: u64,
+    pulses: Vec<v1::Pulse>,
 }
 
 struct Player {
@@ -80,6 +83,8 @@ impl Stage {
             seats: Vec::new(),
             transcript: String::new(),
             passed_over: BTreeMap::new(),
+            pulse_micros: 0,
+            pulses: Vec::new(),
         };
         let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, custom_resources: Vec::new() };
         stage.ask("local", Command::OpenServer(identity));
@@ -214,6 +219,16 @@ impl Stage {
     #[must_use]
     pub fn runtime(&self, seat: Seat) -> &SchedulerRuntime<Box<dyn Scheduler>> {
         &self.seats[seat.0].runtime
+    }
+
+    /// Asks the schedulers that are welcomed from now on how they do, so often.
+    pub fn ask_for_pulses(&mut self, pause_micros: u64) {
+        self.pulse_micros = pause_micros;
+    }
+
+    /// What schedulers said of that since this was called last, in order.
+    pub fn take_pulses(&mut self) -> Vec<v1::Pulse> {
+        std::mem::take(&mut self.pulses)
     }
 
     /// What a scheduler's runtime told people.
@@ -415,6 +430,8 @@ impl Stage {
 
 #[cfg(test)]
 mod ended_tests;
+#[cfg(test)]
+mod pulse_tests;
 #[cfg(test)]
 mod quota_tests;
 #[cfg(test)]

@@ -223,6 +223,7 @@ async fn serve_session(
         Ok(Some(session::Request { ask: Some(SessionAsk::Hello(hello)) })) => hello,
         Ok(Some(session::Request { ask: Some(SessionAsk::Commit(_)) })) => return Err(not_hello("commit")),
         Ok(Some(session::Request { ask: Some(SessionAsk::PassedOver(_)) })) => return Err(not_hello("passed_over")),
+        Ok(Some(session::Request { ask: Some(SessionAsk::Pulse(_)) })) => return Err(not_hello("pulse")),
         Ok(Some(session::Request { ask: None })) => return Err(not_hello("a message that asks for nothing known")),
         Ok(None) => return Err(not_hello("the end of the stream")),
         Err(status) => return Err(unreadable(&shared, &status).unwrap_or_else(|| not_hello("nothing"))),
@@ -325,5 +326,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.sessions.lock().disconnected(self.session, self.shared.clock.monotonic_micros());
+        self.shared.pulses.lock().remove(self.session);
     }
 }

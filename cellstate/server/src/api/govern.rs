@@ -247,6 +247,9 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
             });
         }
     }
+    for (scheduler, doing) in present.map(Shared::doing).into_iter().flatten() {
+        view(&scheduler, &mut |row| doing.tell(row));
+    }
     for job in cell.jobs().filter(|job| !job.state.is_final()) {
         let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(group, _)| cell.group(job, group));
         let (mut waiting, mut live) = (0, 0);

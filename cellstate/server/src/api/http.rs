@@ -1,5 +1,6 @@
 //! The pages for people and probes, on the same port as gRPC.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::iter;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use plenum_proto::v1;
 
+use crate::pulses::Doing;
 use crate::shared::Shared;
 
 /// Whether a path is that of a gRPC method: `/package.Service/Method`.
@@ -85,6 +87,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         gauges
             .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));
     }
+    gauges.extend(scheduler_gauges(&shared));
     gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.extend(log_gauges(&shared, &status));
@@ -95,6 +98,23 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     gauges.push(("history_stopped", vec![(String::new(), float(stopped))]));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
+}
+
+/// How schedulers do, by name, as they say.
+fn scheduler_gauges(shared: &Shared) -> Vec<(&'static str, Vec<(String, f64)>)> {
+    let mut by_name: BTreeMap<String, Doing> = BTreeMap::new();
+    for (scheduler, doing) in shared.doing() {
+        let of_name = by_name.entry(shared.metrics.name(&scheduler)).or_default();
+        *of_name = of_name.and(doing);
+    }
+    let gauge = |name, value: fn(&Doing) -> f64| {
+        (name, by_name.iter().map(|(name, doing)| (format!("{{scheduler=\"{name}\"}}"), value(doing))).collect())
+    };
+    vec![
+        gauge("scheduler_busy_ratio", |doing| doing.busy_ratio),
+        gauge("scheduler_queue_jobs", |doing| float(doing.waiting_jobs.into())),
+        gauge("snapshot_age_seconds", |doing| float(doing.snapshot_age_micros.unsigned_abs()) / 1e6),
+    ]
 }
 
 /// How the log stands: its size, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.

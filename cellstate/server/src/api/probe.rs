@@ -23,6 +23,7 @@ pub fn session_request(message: &Bytes) -> bool {
         Some(Ask::Hello(hello)) => Sections::from_wire(&hello.sections).is_ok(),
         Some(Ask::Commit(encoded)) => transaction::commit(encoded).is_ok(),
         Some(Ask::PassedOver(notes)) => !notes.encode_to_vec().is_empty(),
+        Some(Ask::Pulse(pulse)) => pulse.busy_micros <= pulse.over_micros,
     }
 }
 

@@ -61,7 +61,7 @@ impl prost::Message for Encoded {
 /// A `SessionRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Request {
-    #[prost(oneof = "Ask", tags = "1, 2, 3")]
+    #[prost(oneof = "Ask", tags = "1, 2, 3, 4")]
     pub(super) ask: Option<Ask>,
 }
 
@@ -75,6 +75,8 @@ pub(super) enum Ask {
     Commit(Bytes),
     #[prost(message, tag = "3")]
     PassedOver(v1::PassedOver),
+    #[prost(message, tag = "4")]
+    Pulse(v1::Pulse),
 }
 
 /// A `SessionResponse`.

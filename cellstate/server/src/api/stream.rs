@@ -311,9 +311,12 @@ impl Watcher {
             Some(Ask::Hello(_)) => {
                 self.refuse(0, &Failure::invalid("hello comes first, and once; open another stream"))
             }
+            Some(Ask::Pulse(pulse)) => self.shared.take_pulse(self.owner.session, pulse),
             // Notes have been taken before.
             Some(Ask::PassedOver(_)) => {}
-            None => self.refuse(0, &Failure::invalid("ask: expected hello, commit or passed_over, found nothing")),
+            None => {
+                self.refuse(0, &Failure::invalid("ask: expected hello, commit, passed_over or pulse, found nothing"))
+            }
         }
     }
 

@@ -126,8 +126,14 @@ mod tests {
         encoder.add(Revision(9), &asked.encode_to_vec(), &decided.encode_to_vec(), b"");
         let batch = Arc::new(LoggedBatch::parse(encoder.finish()).unwrap());
         let (scheduler, outcome) = (Arc::from("batch"), TransactionOutcome::Partial);
-        let note =
-            crate::commit::TransactionNote { revision: Revision(9), scheduler, outcome, granted: 100, refused: true };
+        let note = crate::commit::TransactionNote {
+            revision: Revision(9),
+            scheduler,
+            outcome,
+            granted: 100,
+            refused: true,
+            started: Vec::new(),
+        };
         let lost = losses(&Published { batch, deltas: Vec::new(), transactions: vec![note] }).unwrap();
         let conflicts = lost[0].conflicts.as_ref().unwrap();
         assert_eq!((lost.len(), &lost[0].refusals), (1, &vec![refusal]));

@@ -95,7 +95,7 @@ impl Source {
     }
 
     fn follow(&self, sections: Sections, resume: Resume) -> SyncSession {
-        let options = SyncOptions { message_bytes: 200, heartbeat_micros: 1_000_000 };
+        let options = SyncOptions { message_bytes: 200, ..SyncOptions::default() };
         SyncSession::new(options, identity(), SessionId(1), sections, resume, 0)
     }
 }

@@ -21,6 +21,7 @@ mod kept;
 mod large_jobs;
 mod named;
 mod offline;
+mod pulses;
 mod read_back;
 mod returns;
 mod scaling;

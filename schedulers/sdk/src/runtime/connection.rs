@@ -149,6 +149,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let begins = matches!(self.link, Link::Greeting);
         if begins {
             self.mirror.estimate_anew(now_micros);
+            self.pulses.begin(welcome.pulse_micros, now_micros);
         }
         let resumed = self.session.0 == welcome.session;
         if !resumed {

@@ -174,6 +174,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
+        self.pulses.decided(now_micros, deciding_micros);
         let after = |micros: i64| micros.max(self.settings.pause_micros.saturating_add(deciding_micros));
         self.again_micros = again_after_micros.map(|micros| now_micros.saturating_add(after(micros)));
         self.again_micros.into_iter().for_each(|again| self.wake_by(again));
@@ -250,6 +251,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         gathered
+    }
+
+    /// Own jobs with tasks that may be placed now, and are not on their way.
+    pub(super) fn waiting_jobs(&self, now_micros: i64) -> usize {
+        let Some(cell) = self.mirror.cell() else { return 0 };
+        let log_time = self.mirror.log_time(now_micros);
+        let waits = |id: &JobId| {
+            let is_free = |group: WantedGroup<'_>| {
+                let number = group.group;
+                group.tasks().any(|task| !self.in_flight.has_task(*id, number, task))
+            };
+            cell.job(*id).is_some_and(|job| wanted(cell, job, log_time).any(is_free))
+        };
+        self.queue.jobs(None).filter(|id| self.share.owner(*id) == self.session).filter(waits).count()
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.

@@ -44,7 +44,15 @@ fn receive(runtime: &mut SchedulerRuntime<Idle>, message: Tell) -> Vec<Output> {
 
 fn welcome(session: u64, incarnation: u64, revision: u64) -> Tell {
     let cell_id = vec![1; 16].into();
-    Tell::Welcome(v1::Welcome { session, incarnation, term: 1, revision, snapshot: revision > 0, cell_id })
+    Tell::Welcome(v1::Welcome {
+        session,
+        incarnation,
+        term: 1,
+        revision,
+        snapshot: revision > 0,
+        cell_id,
+        pulse_micros: 0,
+    })
 }
 
 /// The delta of a revision; the first two open the server and a session, all others do nothing.

@@ -36,6 +36,7 @@ impl Stage {
                     self.passed_over.insert((job, note.group), note.reason);
                 }
             }
+            Ask::Pulse(pulse) => self.pulses.push(pulse),
         }
     }
 
@@ -59,6 +60,7 @@ impl Stage {
             revision: revision.0,
             snapshot,
             cell_id: vec![7; 16].into(),
+            pulse_micros: self.pulse_micros,
         })];
         if snapshot {
             let pages = self.pages();

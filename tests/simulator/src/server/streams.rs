@@ -56,7 +56,8 @@ impl Server {
                 world.tell(|| format!("server: told by {id:?}: {message:?}"));
                 Ok(())
             }
-            None => Ok(()),
+            // It changes nothing but what is shown.
+            Some(Ask::Pulse(_)) | None => Ok(()),
         }
     }
 
@@ -120,7 +121,7 @@ impl Server {
     ) {
         let sections = Sections::from_wire(&hello.sections).unwrap_or(Sections::MIRROR);
         let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
-        let options = SyncOptions { message_bytes: world.mix.message_bytes, heartbeat_micros: 1_000_000 };
+        let options = SyncOptions { message_bytes: world.mix.message_bytes, ..SyncOptions::default() };
         let sync = SyncSession::new(options, self.identity.clone(), session, sections, resume, world.now());
         self.alone.remove(&session);
         self.watching.insert(id, Watching { session, namespace, sync, pumped_at_micros: i64::MAX, resyncs: 0 });

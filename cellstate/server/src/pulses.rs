@@ -1,0 +1,160 @@
+//! How schedulers do, as they say: the last word of each session that has a stream, never logged.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{Revision, SessionId};
+use plenum_proto::v1;
+
+/// Whoever has not been heard of for so many times the pause between pulses, while the cell went on, has a mirror that grows old.
+const SILENT_PAUSES: i64 = 2;
+
+/// A session's last pulse.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Last {
+    busy_ratio: f64,
+    waiting_jobs: u32,
+    revision: Revision,
+    /// How old the mirror was when it came.
+    age_micros: i64,
+    /// When it came, by the monotonic clock.
+    at_micros: i64,
+}
+
+/// How one member of a scheduler does, or several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Doing {
+    /// How much of their time they decide: up to 1 for each.
+    pub(crate) busy_ratio: f64,
+    /// Jobs that have tasks to place.
+    pub(crate) waiting_jobs: u32,
+    /// How old their mirrors are: the oldest.
+    pub(crate) snapshot_age_micros: i64,
+}
+
+impl Doing {
+    /// What a listing says of it.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most 1 for each session, of which there are thousands"
+    )]
+    pub(crate) fn tell(self, row: &mut v1::SchedulerView) {
+        row.busy_millis = Some((self.busy_ratio * 1000.0).round() as u32);
+        row.waiting_jobs = Some(self.waiting_jobs);
+        row.snapshot_age_micros = Some(self.snapshot_age_micros.unsigned_abs());
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            busy_ratio: self.busy_ratio + other.busy_ratio,
+            waiting_jobs: self.waiting_jobs.saturating_add(other.waiting_jobs),
+            snapshot_age_micros: self.snapshot_age_micros.max(other.snapshot_age_micros),
+        }
+    }
+}
+
+/// Of all sessions with a stream: as many as there are at most.
+#[derive(Debug)]
+pub(crate) struct Pulses {
+    pause_micros: i64,
+    last: BTreeMap<SessionId, Last>,
+}
+
+impl Pulses {
+    /// Schedulers are asked for one after each such pause.
+    pub(crate) const fn new(pause_micros: i64) -> Self {
+        Self { pause_micros, last: BTreeMap::new() }
+    }
+
+    /// Takes a pulse. `age_micros` says for how long the cell has had more than the mirror.
+    pub(crate) fn put(&mut self, session: SessionId, pulse: v1::Pulse, age_micros: i64, now_micros: i64) {
+        let over = pulse.over_micros.max(1);
+        let last = Last {
+            busy_ratio: float(pulse.busy_micros.min(over)) / float(over),
+            waiting_jobs: pulse.waiting_jobs,
+            revision: Revision(pulse.revision),
+            age_micros: age_micros.max(0),
+            at_micros: now_micros,
+        };
+        self.last.insert(session, last);
+    }
+
+    /// Its stream is gone.
+    pub(crate) fn remove(&mut self, session: SessionId) {
+        self.last.remove(&session);
+    }
+
+    /// How all do that said so, where the cell has come to `newest`.
+    pub(crate) fn all(&self, newest: Revision, now_micros: i64) -> impl Iterator<Item = (SessionId, Doing)> {
+        self.last.iter().map(move |(&session, last)| (session, self.doing(last, newest, now_micros)))
+    }
+
+    fn doing(&self, last: &Last, newest: Revision, now_micros: i64) -> Doing {
+        let silent_micros = now_micros.saturating_sub(last.at_micros);
+        let snapshot_age_micros = if last.revision >= newest || last.revision == Revision(0) {
+            0
+        } else if silent_micros > self.pause_micros.saturating_mul(SILENT_PAUSES) {
+            last.age_micros.saturating_add(silent_micros)
+        } else {
+            last.age_micros
+        };
+        Doing { busy_ratio: last.busy_ratio, waiting_jobs: last.waiting_jobs, snapshot_age_micros }
+    }
+}
+
+/// Exact below 2^53.
+#[allow(clippy::cast_precision_loss, reason = "a ratio is a floating-point number")]
+fn float(micros: u64) -> f64 {
+    micros as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEWEST: Revision = Revision(9);
+
+    fn pulse(over_micros: u64, busy_micros: u64, revision: u64) -> v1::Pulse {
+        v1::Pulse { over_micros, busy_micros, waiting_jobs: 2, revision }
+    }
+
+    fn first(pulses: &Pulses, newest: Revision, now_micros: i64) -> Option<(SessionId, Doing)> {
+        pulses.all(newest, now_micros).next()
+    }
+
+    fn age(pulses: &Pulses, newest: Revision, now_micros: i64) -> i64 {
+        first(pulses, newest, now_micros).unwrap().1.snapshot_age_micros
+    }
+
+    #[test]
+    fn what_several_members_do_is_added_up_and_the_oldest_mirror_counts() {
+        let mut pulses = Pulses::new(100);
+        pulses.put(SessionId(1), pulse(100, 25, 9), 0, 0);
+        pulses.put(SessionId(2), pulse(100, 50, 8), 7, 0);
+        let both = pulses.all(NEWEST, 0).map(|(_, doing)| doing).reduce(Doing::and).unwrap();
+        assert_eq!(both, Doing { busy_ratio: 0.75, waiting_jobs: 4, snapshot_age_micros: 7 });
+        pulses.remove(SessionId(1));
+        assert_eq!(first(&pulses, NEWEST, 0).unwrap().0, SessionId(2));
+    }
+
+    #[test]
+    fn nobody_is_busy_for_more_than_all_of_its_time() {
+        let mut pulses = Pulses::new(100);
+        for (over, busy) in [(0, 0), (0, u64::MAX), (10, 20), (u64::MAX, u64::MAX)] {
+            pulses.put(SessionId(1), pulse(over, busy, 9), 0, 0);
+            let ratio = first(&pulses, NEWEST, 0).unwrap().1.busy_ratio;
+            assert!((0.0..=1.0).contains(&ratio), "{busy} of {over}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn the_mirror_of_who_fell_silent_grows_old_only_while_the_cell_goes_on() {
+        let mut pulses = Pulses::new(100);
+        pulses.put(SessionId(1), pulse(100, 0, 8), 7, 1000);
+        assert_eq!((age(&pulses, NEWEST, 1200), age(&pulses, NEWEST, 1201)), (7, 208));
+        assert_eq!(age(&pulses, Revision(8), i64::MAX), 0, "it has all that there is");
+        pulses.put(SessionId(1), pulse(100, 0, 0), 7, 1000);
+        assert_eq!(age(&pulses, NEWEST, i64::MAX), 0, "it keeps none");
+    }
+}

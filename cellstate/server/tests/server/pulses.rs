@@ -1,0 +1,106 @@
+//! How schedulers say that they do, and how long jobs wait for them: as people and their monitoring see it.
+
+use plenum_proto::v1;
+use v1::session_request::Ask;
+
+use crate::client::{Session, code, connect, job, placement, register, start, submit};
+use crate::inspection::page;
+use crate::stalled::shows;
+
+async fn beat(session: &Session, pulse: v1::Pulse) {
+    session.asks.send(v1::SessionRequest { ask: Some(Ask::Pulse(pulse)) }).await.unwrap();
+}
+
+async fn scheduler(channel: &tonic::transport::Channel, name: &str) -> v1::SchedulerView {
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let listed = govern.list_schedulers(v1::ListRequest::default()).await.unwrap().into_inner();
+    listed.schedulers.into_iter().find(|view| view.name == name).unwrap()
+}
+
+fn doing(view: &v1::SchedulerView) -> (Option<u32>, Option<u32>) {
+    (view.busy_millis, view.waiting_jobs)
+}
+
+#[tokio::test]
+async fn what_schedulers_say_of_themselves_is_shown_for_as_long_as_they_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (first, second) = (Session::open(&channel, "ml").await.unwrap(), Session::open(&channel, "ml").await.unwrap());
+    assert_eq!(first.welcome.pulse_micros, 5_000_000);
+    assert_eq!(doing(&scheduler(&channel, "ml").await), (None, None), "nobody has said anything yet");
+
+    let revision = second.welcome.revision;
+    beat(&first, v1::Pulse { over_micros: 4_000_000, busy_micros: 1_000_000, waiting_jobs: 2, revision }).await;
+    beat(&second, v1::Pulse { over_micros: 4_000_000, busy_micros: 2_000_000, waiting_jobs: 1, revision }).await;
+    shows(&server, "plenum_scheduler_busy_ratio{scheduler=\"ml\"} 0.75").await;
+    shows(&server, "plenum_scheduler_queue_jobs{scheduler=\"ml\"} 3").await;
+    shows(&server, "plenum_snapshot_age_seconds{scheduler=\"ml\"} 0").await;
+    let view = scheduler(&channel, "ml").await;
+    assert_eq!((doing(&view), view.snapshot_age_micros), ((Some(750), Some(3)), Some(0)));
+
+    // The cell goes on, and one of them tells that it has not.
+    let newer = submit(&channel, job("news", 1)).await.revision;
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    beat(&first, v1::Pulse { over_micros: 1, busy_micros: 0, waiting_jobs: 0, revision: newer - 1 }).await;
+    shows(&server, "plenum_scheduler_busy_ratio{scheduler=\"ml\"} 0.5").await;
+    let age = scheduler(&channel, "ml").await.snapshot_age_micros.unwrap();
+    assert!((1000..60_000_000).contains(&age), "{age} us");
+
+    drop((first, second));
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while doing(&scheduler(&channel, "ml").await) != (None, None) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("whoever is gone is not busy");
+    assert!(!page(server.address(), "/metrics").await.contains("scheduler_busy_ratio{"));
+}
+
+#[tokio::test]
+async fn a_pulse_that_says_nonsense_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let odd = Session::open(&channel, "odd").await.unwrap();
+    let most = v1::Pulse { over_micros: 0, busy_micros: u64::MAX, waiting_jobs: u32::MAX, revision: u64::MAX };
+    beat(&odd, most).await;
+    shows(&server, "plenum_scheduler_busy_ratio{scheduler=\"odd\"} 1").await;
+    let view = scheduler(&channel, "odd").await;
+    assert_eq!((doing(&view), view.snapshot_age_micros), ((Some(1000), Some(u32::MAX)), Some(0)));
+
+    let (asks, asked) = tokio::sync::mpsc::channel(1);
+    asks.send(v1::SessionRequest { ask: Some(Ask::Pulse(most)) }).await.unwrap();
+    let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let refused = match cell.session(asked).await {
+        Ok(answer) => answer.into_inner().message().await.unwrap_err(),
+        Err(refused) => refused,
+    };
+    assert_eq!(
+        (code(&refused).as_str(), refused.message()),
+        ("INVALID_REQUEST", "ask: expected hello first, found pulse")
+    );
+}
+
+#[tokio::test]
+async fn how_long_jobs_waited_for_their_first_task_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut gang = job("gang", 2);
+    gang.shape.as_mut().unwrap().groups[0].min = 2;
+    let (single, gang) = (submit(&channel, job("single", 2)).await, submit(&channel, gang).await);
+    session.reach(gang.revision).await;
+    let both = session
+        .transaction(1, vec![placement(single.job, vec![0], vec![0]), placement(gang.job, vec![0, 0], vec![0, 1])]);
+    assert_eq!(session.commit(both).await.unwrap().granted, 3);
+    let more = session.transaction(2, vec![placement(single.job, vec![0], vec![1])]);
+    assert_eq!(session.commit(more).await.unwrap().granted, 1);
+    shows(&server, "plenum_claims_total{scheduler=\"batch\",outcome=\"granted\",kind=\"\"} 4").await;
+    shows(&server, "plenum_job_wait_seconds_count{scheduler=\"batch\"} 2").await;
+    shows(&server, "plenum_gang_wait_seconds_count 1").await;
+}
