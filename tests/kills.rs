@@ -122,6 +122,50 @@ fn tasks_are_adopted_when_the_agent_is_killed() {
     ends_well(&stage, dev);
 }
 
+/// Prints a number ten times a second, until the file of its name is there.
+const COUNTING: &str = r#"
+name = "counting"
+scheduler = "batch"
+[group.main]
+command = ["/bin/sh", "-c", "i=0; while ! [ -e $STAGE/go ]; do i=$((i+1)); echo $i; sleep 0.1; done; echo done"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "100m", memory = "16MiB" }
+"#;
+
+// It ended when the agent was started again, and who began anew had lines twice.
+#[test]
+fn who_follows_a_log_has_each_line_once_whoever_is_killed_meanwhile() {
+    let stage = Stage::new();
+    let file = stage.file("counting.toml", COUNTING);
+    let dev = stage.dev(&[&file]);
+    let id = eventually("it runs", || {
+        let job = stage.try_ask(&dev.address, &["job", "show", "counting"]).ok()?;
+        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
+        Some(id.to_owned())
+    });
+    let follow = ["--addr", &dev.address, "alloc", "logs", &id, "--follow"];
+    let mut follows = stage.start("follows", &follow);
+    let lines = || stage.text("follows.out").lines().count();
+    let goes_on = |what: &str| {
+        let before = lines();
+        eventually(what, || (lines() > before + 3).then_some(()));
+    };
+    goes_on("it is followed");
+    kill_part(&stage, " agent --name");
+    goes_on("it is followed past the agent's end");
+    kill_part(&stage, " server --dir");
+    goes_on("it is followed past the server's end");
+    stage.file("go", "");
+    assert_eq!(follows.ended().code(), Some(0), "{}", stage.text("follows.err"));
+    let text = stage.text("follows.out");
+    let numbers = text.lines().count() - 1;
+    let expected: String = (1..=numbers).map(|number| format!("{number}\n")).chain(["done\n".to_owned()]).collect();
+    assert_eq!(text, expected);
+    let told = stage.text("follows.err");
+    assert!(told.contains("its log goes on when it is back"), "{told}");
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
 #[test]
 fn a_cell_that_was_killed_as_a_whole_goes_on_where_it_was() {
     let (stage, mut dev, tasks) = waiting_cell();

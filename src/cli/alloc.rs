@@ -8,9 +8,9 @@ use plenum_proto::v1::{
 use super::{
     Context,
     args::Alloc,
-    gaps, history,
+    history,
     job::{list_request, tell_change},
-    target,
+    logs, target,
     watch::{self, Listed},
 };
 use crate::{
@@ -50,24 +50,9 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
                     Failure::usage(what).with_hint("leave -o out; bytes that are missing are told on standard error")
                 );
             }
-            let connection = context.connect().await?;
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
-            let request = LogsRequest { allocation, stderr, follow, tail_lines, only_new: tail == Some(0) };
-            let mut chunks = connection.jobs().logs(request).await?.into_inner();
-            let mut lines = gaps::Lines::default();
-            while let Some(chunk) = chunks.message().await? {
-                let (ends, data) = lines.of(&chunk);
-                if ends {
-                    output::print_bytes(b"\n")?;
-                }
-                // On standard error, as it is nothing that the task printed.
-                if chunk.skipped > 0 {
-                    output::tell(&gaps::skipped_words(chunk.skipped));
-                }
-                output::print_bytes(&data)?;
-            }
-            output::print_bytes(&lines.rest())?;
-            Ok(())
+            let only_new = tail == Some(0);
+            logs::print(context, LogsRequest { allocation, stderr, follow, tail_lines, only_new, from: 0 }).await
         }
         Alloc::Stop { id } => {
             let request = StopAllocationRequest { allocation: target::allocation(&id)? };

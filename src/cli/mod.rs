@@ -10,6 +10,7 @@ mod gaps;
 mod govern;
 mod history;
 mod job;
+mod logs;
 mod machine;
 mod target;
 mod txn;

@@ -152,8 +152,15 @@ async fn send(
     let (lines, from) = (asked.tail_lines, root.clone());
     let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
     let there = read(move || logs::tail(&from, stream, lines)).await.map_err(failed)?;
+    let mut offset = match (asked.from, asked.only_new, lines) {
+        (1.., ..) => asked.from,
+        (0, true, _) => there.end,
+        // All of it: that the beginning is not kept any more is told as any other gap.
+        (0, false, 0) => 0,
+        (0, false, _) => there.start,
+    };
     // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
-    let first = v1::SendLogsRequest { request: asked.request, ..v1::SendLogsRequest::default() };
+    let first = v1::SendLogsRequest { request: asked.request, next: offset, ..v1::SendLogsRequest::default() };
     if chunks.send(first).await.is_err() {
         return Ok(());
     }
@@ -162,12 +169,6 @@ async fn send(
         return nothing_kept();
     }
     let asked_at = Instant::now();
-    let mut offset = match (asked.only_new, lines) {
-        (true, _) => there.end,
-        // All of it: that the beginning is not kept any more is told as any other gap.
-        (false, 0) => 0,
-        (false, _) => there.start,
-    };
     // Who doesn't follow gets what is there now: a loud task prints faster than anybody reads.
     let until = if asked.follow { u64::MAX } else { there.end };
     loop {
@@ -188,8 +189,8 @@ async fn send(
         // What comes next is told with what was skipped before it: a file may be there before its first line. Behind the last line it is told by itself.
         if !data.is_empty() || (skipped > 0 && (ended || !asked.follow)) {
             offset = next;
-            let chunk =
-                v1::SendLogsRequest { request: asked.request, data: data.into(), skipped, ..Default::default() };
+            let request = asked.request;
+            let chunk = v1::SendLogsRequest { request, data: data.into(), skipped, next, ..Default::default() };
             if chunks.send(chunk).await.is_err() {
                 return Ok(());
             }
@@ -273,6 +274,35 @@ mod tests {
         fs::remove_file(root.join("stdout-100.log")).unwrap();
         fs::write(root.join("stdout-200.log"), "").unwrap();
         assert_eq!(read(asked).await, [first, (200, "".into())]);
+    }
+
+    #[tokio::test]
+    async fn who_says_where_it_was_goes_on_there_and_hears_where_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let root = directory.allocation(allocation).root().to_owned();
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("stdout-100.log"), "7\n8\n").unwrap();
+        let read = async |from| {
+            let (chunks, mut sent) = mpsc::channel(8);
+            let (_standing, watched) = watch::channel(Standing::Held);
+            let (allocation, only_new) = (allocation.to_bits(), true);
+            let asked = v1::LogsAsked { allocation, from, tail_lines: 1, only_new, ..Default::default() };
+            send(&directory, &asked, &chunks, &watched).await.unwrap();
+            drop(chunks);
+            let mut received = Vec::new();
+            while let Some(chunk) = sent.recv().await {
+                received.push((chunk.next, chunk.skipped, chunk.data));
+            }
+            received
+        };
+        assert_eq!(read(102).await, [(102, 0, "".into()), (104, 0, "8\n".into())]);
+        assert_eq!(read(90).await, [(90, 0, "".into()), (104, 10, "7\n8\n".into())], "what is gone is told");
+        for end in [104, 105, u64::MAX] {
+            assert_eq!(read(end).await, [(end, 0, "".into())]);
+        }
+        assert_eq!(read(0).await, [(104, 0, "".into())], "nowhere: the others count");
     }
 
     // Who asked a task that prints without end for its last two lines got hundreds of megabytes.

@@ -157,10 +157,11 @@ impl AgentsService {
                 allowed = Some(writing.machine);
             }
             *sending = Some(chunk.request);
-            let v1::SendLogsRequest { data, skipped, .. } = chunk;
-            let piece = if chunk.error.is_empty() { Ok(v1::LogChunk { data, skipped }) } else { Err(chunk.error) };
+            let v1::SendLogsRequest { data, skipped, next, .. } = chunk;
+            let piece =
+                if chunk.error.is_empty() { Ok(v1::LogChunk { data, skipped, next }) } else { Err(chunk.error) };
             let last = chunk.end || piece.is_err();
-            let empty = matches!(&piece, Ok(piece) if piece.data.is_empty() && piece.skipped == 0);
+            let empty = piece.as_ref().is_ok_and(|piece| *piece == v1::LogChunk::default());
             if !empty && !writing.send(piece).await {
                 return Err(Failure::new(Code::Cancelled, "READER_GONE", "nobody reads it any more").into());
             }

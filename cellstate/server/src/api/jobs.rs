@@ -315,6 +315,7 @@ impl v1::jobs_server::Jobs for JobsService {
             follow,
             tail_lines: wire.tail_lines,
             only_new: wire.only_new,
+            from: wire.from,
             ..Default::default()
         };
         let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {

@@ -1,0 +1,128 @@
+//! `plenum alloc logs`: what an allocation printed, also past restarts of its agent and of the server.
+
+use std::time::Duration;
+
+use plenum_proto::v1::{AllocationState, GetAllocationRequest, LogChunk, LogsRequest};
+use tokio::time::Instant;
+
+use super::{Context, gaps, job::found};
+use crate::{connect::Connection, failure::Failure, output};
+
+/// How long who follows waits before the log is asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is printed, and where it goes on.
+struct Log {
+    asked: LogsRequest,
+    lines: gaps::Lines,
+    /// Something was printed, and the agent did not say where that ends.
+    is_placeless: bool,
+}
+
+/// Prints it to its end. Who follows goes on where it broke off, as long as more may come.
+pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(), Failure> {
+    let connection = context.connect().await?;
+    let mut log = Log { asked: request, lines: gaps::Lines::default(), is_placeless: false };
+    let mut away = Away::default();
+    while let Err(failure) = log.read(&connection, &mut away).await {
+        if !request.follow || log.is_placeless {
+            return Err(failure);
+        }
+        away.wait(&connection, request.allocation, failure).await?;
+    }
+    output::print_bytes(&log.lines.rest())
+}
+
+impl Log {
+    async fn read(&mut self, connection: &Connection, away: &mut Away) -> Result<(), Failure> {
+        let mut chunks = connection.jobs().logs(self.asked).await?.into_inner();
+        while let Some(chunk) = chunks.message().await? {
+            *away = Away::default();
+            self.note(&chunk);
+            let (ends, data) = self.lines.of(&chunk);
+            if ends {
+                output::print_bytes(b"\n")?;
+            }
+            // On standard error, as it is nothing that the task printed.
+            if chunk.skipped > 0 {
+                output::tell(&gaps::skipped_words(chunk.skipped));
+            }
+            output::print_bytes(&data)?;
+        }
+        Ok(())
+    }
+
+    /// Where the next request goes on.
+    fn note(&mut self, chunk: &LogChunk) {
+        self.is_placeless |= chunk.next == 0 && !chunk.data.is_empty();
+        self.asked.from = chunk.next;
+    }
+}
+
+/// Whoever does not answer a reader.
+#[derive(Default)]
+struct Away {
+    server_since: Option<Instant>,
+    told_of_agent: bool,
+}
+
+impl Away {
+    /// Waits for a moment, where the log may go on after this failure; or gives it back.
+    async fn wait(&mut self, connection: &Connection, allocation: u64, failure: Failure) -> Result<(), Failure> {
+        if failure.code == "AGENT_GONE" {
+            let request = GetAllocationRequest { allocation, at: None };
+            let answer = connection.jobs().get_allocation(request).await.map_err(Failure::from);
+            // What the cell does not know either is not waited for.
+            let Ok(answer) = found(answer, &mut self.server_since) else { return Err(failure) };
+            if let Some(answer) = answer {
+                if has_ended(answer.into_inner().state()) {
+                    return Err(failure);
+                }
+                if !std::mem::replace(&mut self.told_of_agent, true) {
+                    output::tell("the machine's agent is away at the moment; its log goes on when it is back");
+                }
+            }
+        } else {
+            found::<()>(Err(failure), &mut self.server_since)?;
+        }
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
+    }
+}
+
+/// Nothing more is printed.
+fn has_ended(state: AllocationState) -> bool {
+    match state {
+        AllocationState::Unspecified
+        | AllocationState::Complete
+        | AllocationState::Failed
+        | AllocationState::Stopped
+        | AllocationState::Evicted
+        | AllocationState::EndedLost => true,
+        AllocationState::Granted
+        | AllocationState::Starting
+        | AllocationState::Running
+        | AllocationState::Stopping
+        | AllocationState::Evicting
+        | AllocationState::Lost => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_behind_the_last_byte_whose_place_was_told() {
+        let mut log = Log { asked: LogsRequest::default(), lines: gaps::Lines::default(), is_placeless: false };
+        let chunk = |data: &'static str, next| LogChunk { data: data.into(), skipped: 0, next };
+        let mut note = |chunk| {
+            log.note(&chunk);
+            (log.asked.from, log.is_placeless)
+        };
+        assert_eq!(note(chunk("", 0)), (0, false), "nothing was printed yet");
+        assert_eq!(note(chunk("", 70)), (70, false));
+        assert_eq!(note(chunk("one\n", 74)), (74, false));
+        assert_eq!(note(chunk("two\n", 0)), (0, true), "an agent of before");
+    }
+}
