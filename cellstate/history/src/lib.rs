@@ -58,7 +58,7 @@ pub use frames::{Frames, FramesError, LogPlace, LogRange};
 pub use history::History;
 pub use identity::FORMATS;
 pub use images::PagesAt;
-pub use names::{JobName, MachineName, Named};
+pub use names::{Bearer, JobName, MachineName, Named, Search};
 pub use options::{JournalSetAside, Opened, Options};
 pub use retire::Retirement;
 pub use sessions::Lookup;

@@ -3,7 +3,7 @@ use crate::block::key_number;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::History;
 use crate::keys::{self, Shelf};
-use crate::records::{JobRecord, MachineRecord};
+use crate::records::{JobBearer, JobRecord, MachineRecord};
 use crate::store::{Row, Store, decode};
 use prost::Message;
 
@@ -28,6 +28,26 @@ pub struct MachineName {
     pub id: u64,
     /// Its name.
     pub name: String,
+}
+
+/// What was found under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// Its id.
+    pub id: u64,
+    /// Of a job the revision at which it was last submitted, of a machine the one from which on it is known.
+    pub revision: u64,
+}
+
+/// What came of looking for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The newest one that bears it.
+    Found(Bearer),
+    /// Nothing that is remembered does.
+    NotThere,
+    /// There are more names than were to be read.
+    TooMany,
 }
 
 /// Something whose name is remembered.
@@ -107,6 +127,64 @@ impl History {
             }
         };
         Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
+    }
+
+    /// The newest job of this name that was submitted up to a revision. Those that were retired are among them for as long as that is
+    /// retained, and now and then a little longer. Reads the names of all jobs there are, up to so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn find_job(&self, namespace: &str, name: &str, until: u64, bytes_max: u64) -> Result<Search, ReadError> {
+        let bearer = |row: &Row| {
+            let record: JobBearer = decode(Shelf::Index, &row.key, row.value.clone())?;
+            let is_so = record.name == name && record.namespace == namespace;
+            let revision = record.revision;
+            is_so.then(|| Ok(Bearer { id: key_number(Shelf::Index, &row.key, 0)?, revision })).transpose()
+        };
+        self.search((keys::job(0), keys::job(u64::MAX)), until, bytes_max, bearer)
+    }
+
+    /// The same of machines: the newest one that was there up to a revision. Those that were removed are among them as retired jobs are.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn find_machine(&self, name: &str, until: u64, bytes_max: u64) -> Result<Search, ReadError> {
+        let bearer = |row: &Row| {
+            let record: MachineRecord = decode(Shelf::Index, &row.key, row.value.clone())?;
+            let revision = key_number(Shelf::Index, &row.key, 1)?;
+            Ok((record.name == name).then_some(Bearer { id: record.id, revision }))
+        };
+        self.search((keys::machine(0, 0), keys::machine(u32::MAX, u64::MAX)), until, bytes_max, bearer)
+    }
+
+    /// The newest bearer up to a revision among rows of the index, which are in no order that would help.
+    fn search(
+        &self,
+        (from, to): (Vec<u8>, Vec<u8>),
+        until: u64,
+        bytes_max: u64,
+        bearer: impl Fn(&Row) -> Result<Option<Bearer>, StoreError>,
+    ) -> Result<Search, ReadError> {
+        // What gathers in memory is first written, then forgotten.
+        let gathering: Vec<Row> = {
+            let view = self.view();
+            let rows = view.digest.rows.range(from.clone()..=to.clone());
+            rows.map(|(key, value)| Row { key: key.clone(), value: value.clone().into() }).collect()
+        };
+        let store = self.store()?;
+        let (mut newest, mut read_bytes) = (None::<Bearer>, 0);
+        for row in gathering.into_iter().map(Ok).chain(store.rows(Shelf::Index, from..=to)) {
+            let row = row?;
+            read_bytes += (row.key.len() + row.value.len()) as u64;
+            if read_bytes > bytes_max {
+                return Ok(Search::TooMany);
+            }
+            let found = bearer(&row)?.filter(|found| found.revision <= until);
+            newest = newest.into_iter().chain(found).max_by_key(|found| (found.revision, found.id));
+        }
+        Ok(newest.map_or(Search::NotThere, Search::Found))
     }
 
     /// A row of the index, of the store or of what still gathers in memory.

@@ -150,6 +150,17 @@ pub(crate) struct JobRecord {
     pub(crate) revision: u64,
 }
 
+/// The head of a [`JobRecord`]: a job may have very many groups.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct JobBearer {
+    #[prost(string, tag = "1")]
+    pub(crate) namespace: String,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(uint64, tag = "4")]
+    pub(crate) revision: u64,
+}
+
 /// What the machine in a slot is called, from a revision on.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct MachineRecord {

@@ -187,12 +187,12 @@ fn a_walk_gives_each_revision_of_its_range_once() {
     }
 }
 
-fn machine_change(revision: u64, id: u64, name: &str, state: v1::MachineState) -> v1::LogEntry {
+pub(super) fn machine_change(revision: u64, id: u64, name: &str, state: v1::MachineState) -> v1::LogEntry {
     let machine = v1::MachineChange { id, name: name.to_owned(), state: state.into(), ..Default::default() };
     changing(v1::Delta { revision, machines: vec![machine], ..Default::default() })
 }
 
-fn job_change(revision: u64, change: v1::job_change::Change) -> v1::LogEntry {
+pub(super) fn job_change(revision: u64, change: v1::job_change::Change) -> v1::LogEntry {
     let jobs = vec![v1::JobChange { change: Some(change) }];
     changing(v1::Delta { revision, jobs, ..Default::default() })
 }

@@ -1,6 +1,7 @@
 //! Stories about a history.
 #![allow(clippy::unwrap_used)]
 
+mod bearers;
 mod checkpoints;
 mod crashes;
 mod feeding;
