@@ -223,6 +223,55 @@ fn what_happened_is_told_with_who_asked_for_it() {
     assert_eq!((never.code(), never.error()["code"].as_str()), (Some(1), Some("NO_SUCH_ALLOCATION")), "{never}");
 }
 
+// Who did not know a revision at which it had been there read that there is no such job, or machine, and no more.
+#[test]
+fn what_the_cell_has_no_more_is_told_by_its_name_with_how_to_see_it() {
+    let stage = Stage::new();
+    let settings = stage.file("server.toml", "retire_after = \"1ms\"\n");
+    let server = stage.server("cell", None, &["--config", &settings]);
+    let rivals = Rivals::new(&server.address);
+    rivals.machine("m1", 4).unwrap();
+    rivals.job("sky", "blue", 3).unwrap();
+    let run = |words: &[&str]| stage.run(&[&["--addr", &server.address], words].concat());
+    stage.ask(&server.address, &["job", "stop", "sky"]);
+    let absent = eventually("the job is retired", || {
+        let shown = run(&["-o", "json", "job", "show", "sky"]);
+        (shown.code() == Some(1)).then_some(shown)
+    });
+    assert_eq!(absent.error()["code"], "NO_SUCH_JOB");
+    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum job history sky`"), "{absent}");
+    let story = stage.ask(&server.address, &["job", "history", "sky"]);
+    let events: Vec<_> =
+        story["items"].as_array().unwrap().iter().map(|item| item["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["submitted", "stopped", "retired"]);
+    let before = (story["items"][2]["revision"].as_u64().unwrap() - 1).to_string();
+    let told = run(&["job", "history", "sky"]);
+    assert!(told.err.contains(&format!("`plenum job show sky --at {before}`")), "{told}");
+    assert_eq!(stage.ask(&server.address, &["job", "show", "sky", "--at", &before])["state"], "stopped");
+
+    stage.ask(&server.address, &["machine", "remove", "m1", "--force"]);
+    let absent = run(&["-o", "json", "machine", "show", "m1"]);
+    assert_eq!((absent.code(), &absent.error()["code"]), (Some(1), &"NO_SUCH_MACHINE".into()), "{absent}");
+    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum machine show m1 --history`"), "{absent}");
+    let gone = stage.ask(&server.address, &["machine", "show", "m1", "--history"]);
+    has(&gone, &["name", "state", "revision", "history"]);
+    let items = gone["history"]["items"].as_array().unwrap();
+    assert_eq!(
+        (&gone["state"], &items[0]["event"], &items[1]["event"]),
+        (&"gone".into(), &"registered".into(), &"gone".into())
+    );
+    assert_eq!((&items[1]["command"], &items[1]["principal"]), (&"remove-machine".into(), &"local".into()));
+    let told = run(&["machine", "show", "m1", "--history"]);
+    assert!(
+        told.out.contains("remove-machine by local") && told.err.contains("`plenum machine show m1 --at"),
+        "{told}"
+    );
+    let never = run(&["-o", "json", "machine", "show", "m2", "--history"]);
+    assert!(never.error()["message"].as_str().unwrap().contains("there never was one"), "{never}");
+    let never = run(&["-o", "json", "job", "history", "sea"]);
+    assert!(never.error()["message"].as_str().unwrap().contains("there never was one"), "{never}");
+}
+
 // A job of 12,000 tasks was shown with 10,000, and nothing said so.
 #[test]
 fn what_is_left_out_is_said() {

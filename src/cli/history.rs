@@ -36,6 +36,22 @@ pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
     tell_missing(context, story, |at| format!("--at {at}"));
 }
 
+/// Tells people how to see what the cell has no more as it was before it went, which its story ends with. `command`: what shows it.
+pub(super) fn tell_how_it_was(context: &Context, story: &HistoryResponse, command: &str) {
+    if !matches!(context.format, Format::Table | Format::Wide) {
+        return;
+    }
+    if let Some(hint) = how_it_was(story, command) {
+        output::tell(&hint);
+    }
+}
+
+fn how_it_was(story: &HistoryResponse, command: &str) -> Option<String> {
+    let end = story.events.last().filter(|event| matches!(event.event.as_str(), "retired" | "gone"))?;
+    let before = end.revision.checked_sub(1).filter(|before| *before > 0)?;
+    Some(format!("the cell has it no more; `plenum {command} --at {before}` shows it as it was"))
+}
+
 fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -> String) {
     if !matches!(context.format, Format::Table | Format::Wide) {
         return;
@@ -95,5 +111,21 @@ mod tests {
         assert!(told(4, &[5, 5], true).unwrap().ends_with("--at 4"));
         assert!(told(0, &[5, 6], true).unwrap().ends_with("--at 5"), "by an earlier server");
         assert!(!told(0, &[], true).unwrap().contains("--at"));
+    }
+
+    #[test]
+    fn what_is_gone_can_be_seen_as_it_was_the_revision_before() {
+        let told = |words: &[&str]| {
+            let event = |(at, word): (u64, &&str)| HistoryEvent {
+                revision: at,
+                event: (*word).to_owned(),
+                ..HistoryEvent::default()
+            };
+            let events = (7..).zip(words).map(event).collect();
+            how_it_was(&HistoryResponse { events, ..HistoryResponse::default() }, "machine show m1")
+        };
+        assert!(told(&["registered", "gone"]).unwrap().contains("`plenum machine show m1 --at 7`"));
+        assert!(told(&["retired"]).unwrap().contains("--at 6`"));
+        assert_eq!((told(&["registered", "ready"]), told(&[])), (None, None));
     }
 }

@@ -1,9 +1,11 @@
 //! `plenum machine`: list, show, cordon, drain and remove machines.
 
+use plenum_proto::error::code_of;
 use plenum_proto::v1::{
     AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest, ListRequest,
     MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, UnknownTaskView,
 };
+use serde_json::json;
 
 use super::{
     Context, alloc,
@@ -80,7 +82,16 @@ async fn show(
     history: bool,
 ) -> Result<(), Failure> {
     let request = GetMachineRequest { name: name.clone(), at };
-    let answer = connection.inspect().get_machine(request).await?.into_inner();
+    let answer = match connection.inspect().get_machine(request).await {
+        Err(status) if code_of(&status) == "NO_SUCH_MACHINE" && history => {
+            return show_removed(context, connection, &name, at).await;
+        }
+        Err(status) if code_of(&status) == "NO_SUCH_MACHINE" => {
+            let hint = format!("if it was removed, `plenum machine show {name} --history` tells of it");
+            return Err(Failure::from(status).with_hint(hint));
+        }
+        answer => answer?.into_inner(),
+    };
     let Some(view) = answer.machine else {
         return Err(Failure::new("NO_SUCH_MACHINE", format!("there is no machine {name}")));
     };
@@ -108,6 +119,22 @@ async fn show(
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
+    Ok(())
+}
+
+/// The story of a machine that is not there any more; there is nothing else to show of it.
+async fn show_removed(context: &Context, connection: &Connection, name: &str, at: Option<At>) -> Result<(), Failure> {
+    let request = MachineHistoryRequest { name: name.to_owned(), at, limit: 0 };
+    let story = connection.inspect().machine_history(request).await?.into_inner();
+    let state = output::machine_state(MachineState::Gone);
+    let object = json!({"name": name, "state": state, "revision": story.revision, "history": history::to_json(&story)});
+    let text = || {
+        let fields = output::fields(&[("name", name.to_owned()), ("state", state.to_owned())]);
+        format!("{fields}\n{}", output::listing(context.format, story.revision, &story.events, false))
+    };
+    output::print(&output::object(context.format, &object, name, text))?;
+    history::tell_what_is_missing(context, &story);
+    history::tell_how_it_was(context, &story, &format!("machine show {name}"));
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Job {
         #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
     },
-    /// Tells what happened to a job, and who asked for it
+    /// Tells what happened to a job, also one that is retired, and who asked for it
     History {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]

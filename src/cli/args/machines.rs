@@ -18,7 +18,7 @@ pub(crate) enum Machine {
         /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
         #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
-        /// What happened to it, too, and who asked for it
+        /// What happened to it, too, and who asked for it; also of a machine that was removed
         #[arg(long)]
         history: bool,
     },

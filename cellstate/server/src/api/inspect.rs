@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
-use super::story::{self, Hero};
+use super::story::{self, Hero, gone};
 use super::{names, principal};
 use crate::metrics;
 use crate::shared::Shared;
@@ -88,9 +88,11 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
         let cell = past::cell(&self.shared, wire.at).await?;
-        let machine = machine_named(&cell, &wire.name)?.id;
         let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
-            story::tell(history, cell, &Hero::Machine(machine), limit)
+            match cell.machine_named(&wire.name) {
+                Some(machine) => story::tell(history, cell, &Hero::Machine(machine.id), limit),
+                None => gone::machine(history, cell, &wire.name, limit),
+            }
         });
         Ok(Response::new(story.await?))
     }

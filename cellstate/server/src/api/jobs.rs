@@ -15,7 +15,7 @@ use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
-use super::story::{self, Hero};
+use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
 use super::{allocations, principal};
 use crate::agents::{NoLogs, Reading};
@@ -65,8 +65,12 @@ pub(super) fn change(decided: Decided) -> Result<v1::ChangeResponse, Failure> {
     }
 }
 
+fn namespace_or_default(namespace: &str) -> &str {
+    if namespace.is_empty() { "default" } else { namespace }
+}
+
 fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<Job>, Failure> {
-    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    let namespace = namespace_or_default(namespace);
     cell.job_named(namespace, name).ok_or_else(|| {
         let message = format!("there is no job {name:?} in namespace {namespace:?} at revision {}", cell.revision());
         Failure::not_found(RejectionCode::NoSuchJob, message)
@@ -259,9 +263,12 @@ impl v1::jobs_server::Jobs for JobsService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
         let cell = past::cell(&self.shared, wire.at).await?;
-        let job = job_named(&cell, &wire.namespace, &wire.name)?.clone();
         let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
-            story::tell(history, cell, &Hero::Job(&job), limit)
+            let (namespace, name) = (namespace_or_default(&wire.namespace), &*wire.name);
+            match cell.job_named(namespace, name) {
+                Some(job) => story::tell(history, cell, &Hero::Job(job), limit),
+                None => gone::job(history, cell, (namespace, name), limit),
+            }
         });
         Ok(Response::new(story.await?))
     }

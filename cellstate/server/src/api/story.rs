@@ -2,12 +2,14 @@
 //! blocks that tell of it.
 
 mod ends;
+pub(super) mod gone;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{History, Logged, Order, Subject};
 use plenum_model::{
-    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, Revision, TaskState, Unfit, counted,
+    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, MachineState, Revision, TaskState,
+    Unfit, counted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -35,12 +37,23 @@ pub(super) fn tell(
     hero: &Hero<'_>,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
+    tell_until(history, cell, hero, cell.revision(), limit)
+}
+
+/// The same up to an earlier revision than the cell's, which is asked for names only.
+fn tell_until(
+    history: &History,
+    cell: &Cell,
+    hero: &Hero<'_>,
+    until: Revision,
+    limit: usize,
+) -> Result<v1::HistoryResponse, Failure> {
     let subjects = subjects(hero);
     let mut teller = Teller::new(history, cell);
     if let Hero::Allocation(id) = hero {
         teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
     }
-    let up_to = cell.revision().0.min(history.newest_revision());
+    let up_to = until.0.min(history.newest_revision());
     let mut walk = history.walk(1..=up_to, Order::NewestFirst);
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
@@ -366,6 +379,10 @@ fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'s
             (state, String::new())
         };
     };
+    if machine.state == MachineState::Gone {
+        // What else is said of it then is nothing that it had.
+        return (state, String::new());
+    }
     let mut facts = Vec::new();
     if machine.epoch != before.epoch {
         facts.push(format!("epoch {}", machine.epoch));

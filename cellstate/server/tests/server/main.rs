@@ -13,6 +13,7 @@ mod extremes;
 mod failing;
 mod fitness;
 mod formats;
+mod gone;
 mod govern;
 mod history;
 mod inspection;
