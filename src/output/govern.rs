@@ -1,8 +1,6 @@
 //! Quotas, partitions, schedulers, holds and unknown tasks, as listed and as read by programs.
 
-use plenum_proto::v1::{
-    Constraint, HoldView, Operator, PartitionView, Quota, QuotaView, SchedulerView, UnknownTaskView,
-};
+use plenum_proto::v1::{Constraint, HoldView, PartitionView, Quota, QuotaView, SchedulerView, UnknownTaskView};
 use serde_json::{Value, json};
 
 use super::{
@@ -57,19 +55,10 @@ impl Row for QuotaView {
     }
 }
 
-/// A rule as people write it.
-fn rule(constraint: &Constraint) -> String {
-    let quoted: Vec<String> = constraint.values.iter().map(|value| format!("{value:?}")).collect();
-    let symbol = match constraint.operator() {
-        Operator::Equal | Operator::Unspecified => "==",
-        Operator::NotEqual => "!=",
-        Operator::Less => "<",
-        Operator::LessOrEqual => "<=",
-        Operator::Greater => ">",
-        Operator::GreaterOrEqual => ">=",
-        Operator::In => return format!("attr.{} in [{}]", constraint.attribute, quoted.join(", ")),
-    };
-    format!("attr.{} {symbol} {}", constraint.attribute, quoted.join(", "))
+/// A rule as people write it. One that this version can't read is told by its attribute.
+fn rule(wire: &Constraint) -> String {
+    let known = plenum_model::Constraint::try_from(wire.clone());
+    known.map_or_else(|_| format!("attr.{} …", wire.attribute), |rule| rule.to_string())
 }
 
 impl Row for PartitionView {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::Cell;
@@ -55,6 +56,30 @@ impl Constraint {
             Operator::GreaterOrEqual => first.is_some_and(|order| order != Ordering::Less),
             Operator::In => self.values.iter().any(|value| order(value) == Ordering::Equal),
         }
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+            Self::In => "in",
+        })
+    }
+}
+
+/// As job files have it: `attr.rack == "a"`.
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<String> = self.values.iter().map(|value| format!("{value:?}")).collect();
+        let values = values.join(", ");
+        let (open, close) = if self.operator == Operator::In { ("[", "]") } else { ("", "") };
+        write!(f, "attr.{} {} {open}{values}{close}", self.attribute, self.operator)
     }
 }
 
