@@ -90,10 +90,10 @@ impl History {
     /// Writes what gathered in memory as a block.
     pub(crate) fn close_block(&self, writer: &mut Writer) -> Result<(), StoreError> {
         // Readers look at both until the block is there; conflicts are many, and encoded without being copied.
-        let (batches, rows, conflicts) = {
+        let (batches, rows, conflicts, governs) = {
             let view = self.view();
             let conflicts = ConflictsRecord::encoded(&view.digest.conflicts);
-            (view.gathering.clone(), view.digest.rows.clone(), conflicts)
+            (view.gathering.clone(), view.digest.rows.clone(), conflicts, Some(view.digest.governs))
         };
         let (Some(first), Some(last)) = (batches.first(), batches.last().map(|batch| batch.last)) else {
             return Ok(());
@@ -108,7 +108,7 @@ impl History {
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
         let filter_bytes = filter.len() as u64;
-        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter };
+        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter, governs };
         changes.put_message(Shelf::Filters, keys::block(first), &summary);
         if !conflicts.is_empty() {
             changes.put(Shelf::Index, keys::conflicts(first), &conflicts);

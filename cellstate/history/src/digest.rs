@@ -25,6 +25,10 @@ const MOVES: u64 = 9;
 const ENDS: u64 = 10;
 const TASKS: u64 = 11;
 const SESSIONS: u64 = 12;
+const QUOTAS: u64 = 13;
+const PARTITIONS: u64 = 15;
+const PAUSED: u64 = 18;
+const RIGHTS: u64 = 21;
 /// Of its `Grants`.
 const GRANTED_JOB: u64 = 1;
 const GRANTED_SLOTS: u64 = 9;
@@ -45,6 +49,8 @@ pub(crate) struct Digest {
     pub(crate) conflicts: Vec<ConflictRecord>,
     /// Names, and what goes with them one day.
     pub(crate) rows: Rows,
+    /// Whether a quota, a partition, a pause or a right was set.
+    pub(crate) governs: bool,
 }
 
 impl Digest {
@@ -92,6 +98,7 @@ impl Digest {
         self.conflicts.append(&mut later.conflicts);
         // Not `append`, which walks all that is there already for each batch.
         self.rows.extend(later.rows);
+        self.governs |= later.governs;
     }
 
     fn note_answer(
@@ -142,6 +149,8 @@ impl Digest {
             slots.slots.iter().for_each(|slot| subjects.about(Subject::AllocationSlot(*slot)));
         }
         delta.tasks.iter().for_each(|changes| subjects.about(Subject::GroupRow(changes.group_row)));
+        let laid_down = [&delta.quotas, &delta.partitions, &delta.paused, &delta.rights];
+        self.governs |= laid_down.into_iter().any(|changes| !changes.is_empty());
         let mut leavers = 0;
         let mut leave = |rows: &mut Rows, key: Vec<u8>| {
             rows.insert(keys::leaver(revision, leavers), LeaverRecord { key }.encode_to_vec());
@@ -205,7 +214,7 @@ fn note_slots(subjects: &mut Subjects, delta: &[u8], rest: &mut Vec<u8>) -> Resu
             MOVES | ENDS => SLOTS,
             TASKS => GROUP_ROW,
             SESSIONS if is_number(content(delta, &field)?) => continue,
-            MACHINES | JOBS | SESSIONS => {
+            MACHINES | JOBS | SESSIONS | QUOTAS | PARTITIONS | PAUSED | RIGHTS => {
                 rest.extend_from_slice(&delta[field.whole]);
                 continue;
             }

@@ -83,6 +83,9 @@ pub(crate) struct SummaryRecord {
     /// What its entries are about.
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) filter: Bytes,
+    /// Whether one of them sets a quota, a partition, a pause or a right. Absent where nobody looked: those who wrote blocks before did not.
+    #[prost(bool, optional, tag = "5")]
+    pub(crate) governs: Option<bool>,
 }
 
 impl ConflictsRecord {
@@ -303,6 +306,15 @@ pub(crate) struct DeltaHead {
     pub(crate) tasks: Vec<TaskChangesHead>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) sessions: Vec<v1::SessionChange>,
+    /// Of these it is asked only whether there are any.
+    #[prost(bytes = "bytes", repeated, tag = "13")]
+    pub(crate) quotas: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub(crate) partitions: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "18")]
+    pub(crate) paused: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "21")]
+    pub(crate) rights: Vec<Bytes>,
 }
 
 /// The head of a `Grants`.

@@ -21,6 +21,8 @@ pub struct BlockSummary {
     pub time_micros: i64,
     /// None of what still gathers in memory: that is read in any case.
     filter: Option<Filter>,
+    /// Whether it was seen to set a quota, a partition, a pause or a right; `None` where nobody looked.
+    governs: Option<bool>,
 }
 
 impl BlockSummary {
@@ -28,6 +30,12 @@ impl BlockSummary {
     #[must_use]
     pub fn may_tell_of(&self, subject: Subject) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.may_hold(subject.hash()))
+    }
+
+    /// False only if no entry of it sets a quota, a partition, a pause or a right. True of all blocks that were written before this was noted.
+    #[must_use]
+    pub fn may_govern(&self) -> bool {
+        self.governs.unwrap_or(true)
     }
 }
 
@@ -107,6 +115,7 @@ impl Walk {
                 last: view.newest,
                 time_micros: first.time_micros,
                 filter: None,
+                governs: None,
             })
         };
         if gathering.is_some() {
@@ -130,7 +139,7 @@ impl Walk {
 
 fn bare(block: &Block) -> BlockSummary {
     let time_micros = block.batches.first().map_or(0, |batch| batch.time_micros);
-    BlockSummary { first: block.first, last: block.last, time_micros, filter: None }
+    BlockSummary { first: block.first, last: block.last, time_micros, filter: None, governs: None }
 }
 
 /// What a row of the filters says, or one of the index of formats up to 4.
@@ -142,7 +151,8 @@ fn summary_of(shelf: Shelf, row: Row) -> Result<BlockSummary, StoreError> {
     let record: SummaryRecord = decode(shelf, &row.key, row.value)?;
     let filter = Filter::of(record.filter, record.old_filter)
         .ok_or_else(|| damaged(shelf, &row.key, "its filter has no size that a filter has"))?;
-    Ok(BlockSummary { first, last: record.last, time_micros: record.time_micros, filter: Some(filter) })
+    let SummaryRecord { last, time_micros, governs, .. } = record;
+    Ok(BlockSummary { first, last, time_micros, filter: Some(filter), governs })
 }
 
 impl History {

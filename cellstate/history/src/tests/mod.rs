@@ -6,6 +6,7 @@ mod checkpoints;
 mod crashes;
 mod feeding;
 mod found;
+mod governing;
 mod inspection;
 mod placed;
 mod reopening;
