@@ -103,6 +103,18 @@ fn a_namespace_at_its_quota_waits_until_that_is_raised() {
     let job = cell.stands("many", 4, 0);
     assert_eq!(job["waiting_reason"], Value::Null);
     assert_eq!(cell.ask(&["quota", "list"])["items"], json!([]));
+    let story = cell.ask(&["quota", "history", "default"]);
+    let told: Vec<_> =
+        story["items"].as_array().unwrap().iter().map(|item| (&item["event"], &item["detail"])).collect();
+    let set = |limit: &str| (json!("set"), json!(format!("default: cpu {limit}")));
+    let expected = [set("200m"), set("300m"), (json!("removed"), json!("default"))];
+    assert_eq!(told, expected.each_ref().map(|(event, detail)| (event, detail)));
+    assert_eq!(
+        (&story["items"][0]["principal"], &story["items"][0]["command"]),
+        (&json!("local"), &json!("set-quota"))
+    );
+    let none = cell.stage.run(&["--addr", &cell.server.address, "quota", "history", "other"]);
+    assert!(none.code() == Some(0) && none.err.contains("nothing of that up to revision"), "{none}");
     let gone = cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "quota", "remove", "default"]);
     assert_eq!((gone.code(), gone.error()["code"].as_str()), (Some(1), Some("NO_SUCH_QUOTA")), "{gone}");
     assert_eq!(cell.stage.run(&["quota", "set", "default"]).code(), Some(2), "a quota without a limit is none");

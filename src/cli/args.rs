@@ -68,6 +68,20 @@ pub(crate) struct Listing {
     pub(crate) filter: String,
 }
 
+/// How much is told of what happened.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Told {
+    /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
+    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+    pub(crate) at: Option<At>,
+    /// Only events below this revision; ages still count up to --at, or to now
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) before: Option<u64>,
+    /// Most events, the newest [default: the server's own limit]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) limit: u32,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -75,7 +89,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// The cell state's server
     Server(Server),
-    /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers
+    /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers, and tells who did
     Scheduler(Scheduler),
     /// The agent of this machine
     Agent(Agent),
@@ -166,6 +180,9 @@ mod tests {
             "plenum machine list --at -10m",
             "plenum conflicts --at=-1h",
             "plenum job history web --limit 5 --at 12",
+            "plenum quota history ml --limit 5 --at 12",
+            "plenum partition history",
+            "plenum scheduler history batch --before 7",
             "plenum alloc show alloc-1-1 --history",
             "plenum machine show m1 --history",
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",

@@ -1,14 +1,23 @@
-//! `plenum quota`, `plenum partition`, `plenum scheduler list|pause|resume|set` and `plenum hold`: who may have how much, and where.
+//! `plenum quota`, `plenum partition`, `plenum scheduler list|history|pause|resume|set` and `plenum hold`: who may have how much, and where.
 
-use plenum_proto::v1::{ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights, StatusRequest};
+use plenum_proto::v1::{
+    GovernHistoryRequest, ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights, StatusRequest,
+};
 
 use super::{
     Context,
-    args::{Holds, Limits, Listing, Partitions, Quotas, Schedulers},
+    args::{Holds, Limits, Listing, Partitions, Quotas, Schedulers, Told},
+    at::up_to,
+    history,
     job::{list_request, tell_change},
     watch::{self, Listed},
 };
-use crate::{connect::Connection, failure::Failure, job_file, output};
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    job_file,
+    output::{self, Format},
+};
 
 /// Stands for no limit of a named resource.
 const UNLIMITED: i64 = -1;
@@ -23,6 +32,10 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
                 Ok(Listed::of(context.format, answer.revision, &answer.quotas, answer.truncated, listing.limit))
             })
             .await
+        }
+        Quotas::History { name, told } => {
+            let name = name.or_else(|| context.namespace.clone());
+            tell(context, ("quota", "namespace"), name, &told).await
         }
         Quotas::Set { name, limits } => {
             named("namespace", &name)?;
@@ -40,6 +53,19 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
             tell_change(context, &answer, &name, "has no quota any more", "has no quota")
         }
     }
+}
+
+/// What was set of this kind, and what its names are: of one name or of all.
+async fn tell(context: &Context, (of, what): (&str, &str), name: Option<String>, told: &Told) -> Result<(), Failure> {
+    name.iter().try_for_each(|name| named(what, name))?;
+    let (of, name) = (of.to_owned(), name.unwrap_or_default());
+    let request = GovernHistoryRequest { of, name, at: up_to(told.at, told.before), limit: told.limit };
+    let story = context.connect_to_read(told.at).await?.govern().govern_history(request).await?.into_inner();
+    history::print(context, &story)?;
+    if story.events.is_empty() && !story.truncated && matches!(context.format, Format::Table | Format::Wide) {
+        output::tell(&format!("there is nothing of that up to revision {}", story.revision));
+    }
+    Ok(())
 }
 
 /// Wrong usage, where a name can't be one.
@@ -88,6 +114,7 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             })
             .await
         }
+        Partitions::History { name, told } => tell(context, ("partition", "partition's name"), name, &told).await,
         Partitions::Set { name, rules, schedulers } => {
             named("partition's name", &name)?;
             schedulers.iter().try_for_each(|scheduler| named("scheduler's name", scheduler))?;
@@ -129,6 +156,7 @@ pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<
             })
             .await
         }
+        Schedulers::History { name, told } => tell(context, ("scheduler", "scheduler's name"), name, &told).await,
         Schedulers::Pause { name } => pause(context, name, true).await,
         Schedulers::Resume { name } => pause(context, name, false).await,
         Schedulers::Set { name, evict, priority } => {
@@ -186,7 +214,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{cli::block_on, failure::EXIT_USAGE, output::Format};
+    use crate::{cli::block_on, failure::EXIT_USAGE};
 
     // Most cells have none, and nothing was named.
     #[test]

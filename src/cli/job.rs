@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Context, alloc,
-    args::{Job, Listing},
+    args::{Job, Listing, Told},
     at::up_to,
     history,
     target::{self, JobName},
@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::Run { file, wait, timeout } => return submit(context, &file, wait, timeout).await,
         Job::List(listing) => list(context, &listing).await?,
         Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
-        Job::History { job, at, before, limit } => {
+        Job::History { job, told: Told { at, before, limit } } => {
             let JobName { namespace, name } = target::job(context, &job)?;
             let request = JobHistoryRequest { namespace, name: name.clone(), at: up_to(at, before), limit };
             let story = context.connect_to_read(at).await?.jobs().job_history(request).await?.into_inner();

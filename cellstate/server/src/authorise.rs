@@ -273,6 +273,7 @@ const TABLE: &[Row] = table! {
         "SetRights": OPERATORS,
         "ListSchedulers": READERS,
         "ListHolds": READERS,
+        "GovernHistory": READERS,
         "ListUnknownTasks": READERS,
         "AdoptTask": OPERATORS,
     }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, value_parser};
+use clap::Subcommand;
 use plenum_proto::v1::At;
 
-use super::Listing;
+use super::{Listing, Told};
 use crate::cli::at::{parse_at, parse_instant};
 
 /// `plenum job`
@@ -38,15 +38,8 @@ pub(crate) enum Job {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
-        /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
-        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
-        at: Option<At>,
-        /// Only events below this revision; ages still count up to --at, or to now
-        #[arg(long, value_name = "REVISION", value_parser = value_parser!(u64).range(2..))]
-        before: Option<u64>,
-        /// Most events, the newest [default: the server's own limit]
-        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
-        limit: u32,
+        #[command(flatten)]
+        told: Told,
     },
     /// Stops a job
     Stop {

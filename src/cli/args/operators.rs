@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, value_parser};
 use plenum_proto::v1::At;
 
-use super::Listing;
+use super::{Listing, Told};
 use crate::cli::at::parse_at;
 
 /// `plenum scheduler list|pause|resume|set`
@@ -11,6 +11,13 @@ use crate::cli::at::parse_at;
 pub(crate) enum Schedulers {
     /// Lists schedulers, built-in and others
     List(Listing),
+    /// Tells who was paused, resumed or granted something, what it was, and who asked for it
+    History {
+        /// The scheduler's name [default: all]
+        name: Option<String>,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Keeps a scheduler's transactions out; what it placed runs on
     Pause {
         /// The scheduler's name
@@ -48,6 +55,14 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 pub(crate) enum Quotas {
     /// Lists quotas, and what is used of them
     List(Listing),
+    /// Tells which quotas were set, to what, and who asked for it
+    History {
+        /// The namespace [default: all]
+        #[arg(value_name = "NAMESPACE")]
+        name: Option<String>,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Sets a namespace's whole quota: what is not named is not limited. Lowering it stops nothing
     Set {
         /// The namespace
@@ -87,6 +102,13 @@ pub(crate) struct Limits {
 pub(crate) enum Partitions {
     /// Lists partitions, and what is in them
     List(Listing),
+    /// Tells which partitions were set, to what, and who asked for it
+    History {
+        /// The partition's name [default: all]
+        name: Option<String>,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Names a set of machines, or changes one
     Set {
         /// The partition's name

@@ -16,6 +16,7 @@ use super::jobs::{allocation_id, change};
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
 use super::principal;
+use super::story::{self, Governed, Hero};
 use crate::shared::Shared;
 use crate::view;
 
@@ -170,6 +171,19 @@ impl v1::govern_server::Govern for GovernService {
         });
         let (holds, truncated) = read.await?;
         Ok(Response::new(v1::ListHoldsResponse { revision, holds, truncated }))
+    }
+
+    async fn govern_history(
+        &self,
+        request: Request<v1::GovernHistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let wire = request.into_inner();
+        let governed = Governed::parse(&wire.of, wire.name)?;
+        let cell = past::cell(&self.shared, wire.at).await?;
+        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+            story::tell(history, cell, &Hero::Governed(&governed), limit)
+        });
+        Ok(Response::new(story.await?))
     }
 
     async fn list_unknown_tasks(

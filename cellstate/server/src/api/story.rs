@@ -1,12 +1,13 @@
-//! What happened to a job, an allocation or a machine, and who asked for it: read from the log, the newest events first, from the few
+//! What happened to a job, an allocation or a machine, or was laid down for the cell, and who asked for it: read from the log, the newest events first, from the few
 //! blocks that tell of it.
 
 mod ends;
 pub(super) mod gone;
+mod governed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_history::{History, Logged, Order, Subject};
+use plenum_history::{BlockSummary, History, Logged, Order, Subject};
 use plenum_model::{
     AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, MachineState, Revision, TaskState,
     Unfit, counted,
@@ -18,6 +19,8 @@ use super::ended::delta_of;
 use super::failure::{Failure, RETIRED};
 use super::{listing, names, past};
 
+pub(super) use governed::Governed;
+
 /// Most bytes of log that one story is read from; of a job twice, as what became of its allocations is looked for once it is known which
 /// they were.
 const READ_BYTES_MAX: u64 = 256 << 20;
@@ -27,6 +30,8 @@ pub(super) enum Hero<'a> {
     Job(&'a Job),
     Allocation(AllocationId),
     Machine(MachineId),
+    /// What operators lay down.
+    Governed(&'a Governed),
 }
 
 /// A story up to the cell's revision: the newest `limit` events, oldest first. None, and nothing more, where nothing is retained that
@@ -63,7 +68,10 @@ fn tell_until(
             left_before = Some(*walk.rest().end());
             break;
         }
-        let about = |block: &plenum_history::BlockSummary| subjects.iter().any(|subject| block.may_tell_of(*subject));
+        let about = |block: &BlockSummary| match hero {
+            Hero::Governed(_) => block.may_govern(),
+            _ => subjects.iter().any(|subject| block.may_tell_of(*subject)),
+        };
         let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
         for logged in &entries {
             let delta = delta_of(logged)?;
@@ -71,6 +79,7 @@ fn tell_until(
                 Hero::Job(job) => teller.job(job, logged, &delta)?,
                 Hero::Allocation(id) => teller.allocation(*id, logged, &delta)?,
                 Hero::Machine(id) => teller.machine(*id, logged, &delta)?,
+                Hero::Governed(governed) => governed.tell(&mut teller, logged, &delta)?,
             }
             if teller.is_at_the_beginning() {
                 break;
@@ -103,6 +112,8 @@ fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
         }
         Hero::Allocation(id) => vec![Subject::AllocationSlot(id.slot)],
         Hero::Machine(id) => vec![Subject::MachineSlot(id.slot)],
+        // Of each block it is known whether it tells of any.
+        Hero::Governed(_) => Vec::new(),
     }
 }
 

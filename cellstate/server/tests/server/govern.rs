@@ -212,3 +212,90 @@ async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_non
     jobs.launch(launch(None)).await.unwrap();
     server.shutdown().await.unwrap();
 }
+
+fn lines(story: &v1::HistoryResponse) -> Vec<String> {
+    let line = |event: &v1::HistoryEvent| {
+        format!("{} {} by {}: {}", event.event, event.detail, event.principal, event.command)
+    };
+    story.events.iter().map(line).collect()
+}
+
+/// Everything that is laid down, by two operators; the last revision.
+async fn lay_down(govern: &mut GovernClient<tonic::transport::Channel>) -> u64 {
+    let (ann, ben) = ("operator/ann", "operator/ben");
+    let quota = |namespace: &str, limit| v1::SetQuota { namespace: namespace.to_owned(), limit };
+    let limit = v1::Quota { cpu_millis: Some(4000), memory_bytes: Some(3 << 29), ..v1::Quota::default() };
+    govern.set_quota(as_principal(ann, quota("ml", Some(limit)))).await.unwrap();
+    govern
+        .set_quota(as_principal(ben, quota("web", Some(v1::Quota { disk_bytes: Some(7), ..limit_of(500) }))))
+        .await
+        .unwrap();
+    govern.set_quota(as_principal(ben, quota("ml", None))).await.unwrap();
+    let (operator, values) = (v1::Operator::In.into(), vec!["a".into(), "b".into()]);
+    let machines = vec![v1::Constraint { attribute: "rack".into(), operator, values }];
+    let partition = v1::SetPartition { name: "lab".into(), machines, schedulers: vec!["ml".into(), "batch".into()] };
+    govern.set_partition(as_principal(ann, partition)).await.unwrap();
+    govern
+        .set_partition(as_principal(ben, v1::SetPartition { name: "lab".into(), ..Default::default() }))
+        .await
+        .unwrap();
+    let pause = |paused| v1::PauseScheduler { scheduler: "batch".into(), paused };
+    govern.pause_scheduler(as_principal(ann, pause(true))).await.unwrap();
+    let rights = v1::SetRights { scheduler: "batch".into(), evicts: Some(false), priority: Some(4) };
+    govern.set_rights(as_principal(ben, rights)).await.unwrap();
+    govern.pause_scheduler(as_principal(ben, pause(false))).await.unwrap().into_inner().revision
+}
+
+fn limit_of(cpu_millis: i64) -> v1::Quota {
+    v1::Quota { cpu_millis: Some(cpu_millis), ..v1::Quota::default() }
+}
+
+/// Who had set a quota stood in the log, and nobody could be asked.
+#[tokio::test]
+async fn what_was_laid_down_is_told_with_who_asked_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut govern = GovernClient::new(channel.clone());
+    let last = lay_down(&mut govern).await;
+    // What else goes on is not told of.
+    register(&channel, "m1", 4000).await;
+    submit(&channel, job("crunch", 2)).await;
+    let ask = async |of: &str, name: &str, revision: u64, limit| {
+        let at = (revision > 0).then_some(v1::At { revision, time_micros: 0 });
+        let ask = v1::GovernHistoryRequest { of: of.to_owned(), name: name.to_owned(), at, limit };
+        GovernClient::new(channel.clone()).govern_history(ask).await
+    };
+    let told = async |of: &str, name: &str| lines(&ask(of, name, 0, 0).await.unwrap().into_inner());
+    let ml = ["set ml: cpu 4, memory 1.5GiB by operator/ann: set-quota", "removed ml by operator/ben: set-quota"];
+    assert_eq!(told("quota", "ml").await, ml);
+    assert_eq!(told("quota", "").await, [ml[0], "set web: cpu 500m, disk 7B by operator/ben: set-quota", ml[1]]);
+    assert_eq!(told("quota", "m").await, [""; 0]);
+    let lab = [
+        "set lab: attr.rack in [\"a\", \"b\"], for ml, batch by operator/ann: set-partition",
+        "removed lab by operator/ben: set-partition",
+    ];
+    assert_eq!(told("partition", "").await, lab);
+    let batch = [
+        "paused batch by operator/ann: pause-scheduler",
+        "set batch: evicts nobody, priority 4 by operator/ben: set-rights",
+        "resumed batch by operator/ben: pause-scheduler",
+    ];
+    assert_eq!(told("scheduler", "batch").await, batch);
+
+    // Up to a moment, and with where the older ones are.
+    let whole = ask("scheduler", "", 0, 0).await.unwrap().into_inner();
+    assert_eq!((whole.truncated, whole.oldest_revision, whole.events[2].revision), (false, 0, last));
+    let early = ask("scheduler", "", last - 1, 1).await.unwrap().into_inner();
+    assert_eq!(lines(&early), batch[1..2]);
+    assert_eq!((early.truncated, early.older_at), (true, whole.events[0].revision));
+    let wrong = ask("machine", "", 0, 0).await.unwrap_err();
+    assert_eq!(code(&wrong), "INVALID_REQUEST");
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let ask = v1::GovernHistoryRequest { of: "partition".into(), ..Default::default() };
+    let again = GovernClient::new(connect(&server).await).govern_history(ask).await.unwrap().into_inner();
+    assert_eq!(lines(&again), lab, "after a restart, too");
+    server.shutdown().await.unwrap();
+}
