@@ -200,7 +200,7 @@ impl Resolver<'_> {
                 }
             };
             let one = Granted { claim, machine, extra };
-            self.promise(&terms, &one);
+            self.promise(txn, &terms, &one);
             seen.iter_mut().for_each(|seen| {
                 seen.insert(key);
             });
@@ -264,7 +264,7 @@ impl Resolver<'_> {
     }
 
     /// Keeps a granted claim in mind for those that follow.
-    fn promise(&mut self, terms: &Terms<'_>, granted: &Granted) {
+    fn promise(&mut self, txn: &Transaction, terms: &Terms<'_>, granted: &Granted) {
         match &granted.extra {
             None => self.promised.add(granted.machine, &terms.need),
             Some(_) => self.promised.add(granted.machine, &granted.net(&terms.need)),
@@ -274,6 +274,8 @@ impl Resolver<'_> {
         }
         if terms.is_counted {
             self.rules.attempt(self.cell, terms.group_row, granted.machine, 1);
+            let (group, place) = ((terms.group_row, terms.shape), (granted.machine, self.rules.attempts()));
+            self.newcomers.borrow_mut().promise(self.cell, self.retagged, txn.base, group, place);
         }
         if let Some(allowance) = &mut self.allowance {
             allowance.granted += 1;

@@ -12,6 +12,11 @@ use plenum_model::{Cell, GroupShape, Machine, MachineState, Revision};
 #[derive(Debug, Default)]
 pub(crate) struct Newcomers {
     groups: BTreeMap<(u32, Option<u16>), BTreeMap<Limited, Newest>>,
+    /// What the transaction itself was promised on machines whose attribute changed after its base: the newest of these changes, after each
+    /// promise.
+    promised: BTreeMap<Counted, Vec<Revision>>,
+    /// What these were for, in order, each with the number of attempts that there had been.
+    promises: Vec<(usize, Counted)>,
     /// Tasks that were looked at.
     #[cfg(test)]
     pub(crate) walked: u64,
@@ -20,6 +25,9 @@ pub(crate) struct Newcomers {
 /// When attributes of machines changed last, by slot and attribute: of those that did since the server opened.
 #[derive(Debug, Default)]
 pub(crate) struct Retagged(BTreeMap<u32, BTreeMap<Arc<str>, Revision>>);
+
+/// The row of a group, the position of a spread rule, and a value.
+type Counted = (u32, u16, Arc<str>);
 
 /// What a rule limits the tasks of.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +50,7 @@ struct Newest {
 pub(crate) enum Newcomer {
     /// The allocation in this slot.
     Granted(u32),
-    /// A machine whose attribute of the rule changed then: one with tasks of the group, or the claim's own.
+    /// A machine whose attribute of the rule changed then: one with tasks of the group, perhaps of this very transaction, or the claim's own.
     Retagged(Revision),
 }
 
@@ -60,6 +68,7 @@ impl Retagged {
         }
     }
 
+    /// When an attribute of a machine changed last, if that was after `base`.
     fn since(&self, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
         self.0.get(&machine)?.get(attribute).copied().filter(|&revision| revision > base)
     }
@@ -69,10 +78,40 @@ impl Newcomers {
     /// Forgets everything, for another transaction.
     pub(crate) fn clear(&mut self) {
         self.groups.clear();
+        self.promised.clear();
+        self.promises.clear();
+    }
+
+    /// Notes a task that the transaction is promised on a machine, after so many attempts: if the machine came to a value after the base, whoever
+    /// is refused there could not know that this one counts.
+    pub(crate) fn promise(
+        &mut self,
+        cell: &Cell,
+        retagged: &Retagged,
+        base: Revision,
+        (group_row, shape): (u32, &GroupShape),
+        (machine, attempts): (u32, usize),
+    ) {
+        for (rule, spread) in (0..).zip(&shape.spread) {
+            let Some(moved) = retagged.since(machine, &spread.attribute, base) else { continue };
+            let Some(Limited::Value(value)) = limited_by(cell, Some(shape), Some(rule), machine) else { continue };
+            let counted = (group_row, rule, value);
+            let promised = self.promised.entry(counted.clone()).or_default();
+            promised.push(promised.last().map_or(moved, |&newest| newest.max(moved)));
+            self.promises.push((attempts, counted));
+        }
+    }
+
+    /// Forgets what was promised after so many attempts.
+    pub(crate) fn take_back(&mut self, keep: usize) {
+        while let Some((_, counted)) = self.promises.pop_if(|(attempts, _)| *attempts > keep) {
+            self.promised.get_mut(&counted).and_then(Vec::pop);
+        }
     }
 
     /// Who came last, and above `base`, to a machine, or for the spread rule at a position to the machines with its value. Without
-    /// anybody of this group who was granted, whose attributes changed: tasks count for a value as soon as their machine has it.
+    /// anybody of this group who was granted, whose attributes changed: tasks count for a value as soon as their machine has it, also those
+    /// that the transaction itself was promised.
     pub(crate) fn newest(
         &mut self,
         cell: &Cell,
@@ -111,11 +150,17 @@ impl Newcomers {
             }
             newest
         });
-        let newest = limited_by(machine).and_then(|limited| known.get(&limited));
+        let limited = limited_by(machine);
+        let newest = limited.as_ref().and_then(|limited| known.get(limited));
         if let Some((_, slot)) = newest.and_then(|newest| newest.granted) {
             return Some(Newcomer::Granted(slot));
         }
-        newest.and_then(|newest| newest.retagged).max(moved(machine)).map(Newcomer::Retagged)
+        let promised = match (rule, limited) {
+            (Some(rule), Some(Limited::Value(value))) => self.promised.get(&(group_row, rule, value)),
+            _ => None,
+        };
+        let promised = promised.and_then(|promised| promised.last().copied());
+        newest.and_then(|newest| newest.retagged).max(moved(machine)).max(promised).map(Newcomer::Retagged)
     }
 }
 

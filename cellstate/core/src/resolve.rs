@@ -181,6 +181,7 @@ impl<'a> Resolver<'a> {
         gave.into_iter().for_each(|(job_slot, shape)| self.give_back_of(job_slot, shape, -1));
         self.promised.specials.go_back(before.specials);
         self.rules.take_back(self.cell, before.attempts);
+        self.newcomers.borrow_mut().take_back(before.attempts);
     }
 
     /// The fewest claims of a placement that may be granted: what it asks for, and what its group declares as long as fewer of its

@@ -94,6 +94,28 @@ fn attributes_that_changed_since_the_base_are_to_blame_where_they_fill_a_spread(
     );
 }
 
+// The first task of a transaction filled a rack to which its machine had come after the base, and the second one, on another machine of that
+// rack, was a divergence: a scheduler that knew of nothing was told of a bug.
+#[test]
+fn a_rack_that_the_transaction_itself_filled_is_the_fault_of_who_moved_the_machine_there() {
+    check(
+        "
+        machine m1 cpu=8000 rack=r1
+        machine m2 cpu=8000 rack=r2
+        job web by service tasks=3 cpu=100 spread=rack:1
+        job cache by service tasks=3 cpu=100 spread=rack:1
+        snapshot
+        machine m1 cpu=8000 rack=r2
+        service: claim web[0]@m1 web[1]@m2
+        service: claim cache[0]@m1 cache[1]@m2 min=2 claim cache[1]@m2 cache[2]@m2
+        ",
+        "
+        service: partial; web[0] granted; web[1] conflict SpreadLimit culprits attributes 0 total 0
+        service: partial; cache[0] mate MinimumMissed; cache[1] conflict SpreadLimit culprits attributes 0 total 0; cache[1] granted; cache[2] misfit SpreadLimit
+        ",
+    );
+}
+
 #[test]
 fn nobody_knows_whether_attributes_changed_before_the_server_opened() {
     check(
