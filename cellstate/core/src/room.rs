@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use plenum_model::rare;
 use plenum_model::{
     AllocationId, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState, NotWanted,
     Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
@@ -383,6 +384,7 @@ impl<'a> Judge<'a, '_> {
                 None => facts,
             },
             Some(Newcomer::Retagged(revision)) => {
+                rare!("a spread limit is reached by other attributes");
                 Facts::caused(RefusalKind::Conflict, reason, event_culprit(revision, "attributes", 0))
             }
             // Grants stand in rows, and attributes of before the server opened nowhere.

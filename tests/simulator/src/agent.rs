@@ -18,12 +18,16 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// A call that takes longer has failed.
 const CALL_MICROS: i64 = 10_000_000;
+/// Machines begin in the first two of them: in the third one no task ever was.
+const RACKS: usize = 3;
 
 /// See the module.
 pub(crate) struct Machine {
     number: usize,
     name: String,
     cpu_millis: i64,
+    /// It begins at home, and ends there: some jobs run in one rack only.
+    rack: usize,
     boots: u64,
     /// It boots until then.
     up_at_micros: i64,
@@ -52,6 +56,7 @@ impl Machine {
             number,
             name: format!("m{number}"),
             cpu_millis,
+            rack: home(number),
             boots: 1,
             up_at_micros: 0,
             driver: FakeDriver::new(move |task| full.fate().unwrap_or_else(|| fate(seed, failing, task))),
@@ -132,6 +137,28 @@ impl Machine {
         self.driver.reboot();
         self.boots += 1;
         world.tell(|| format!("{}: boots", self.name));
+    }
+
+    /// The machine is put into another rack: its agent's process ends, and the next one says so.
+    pub(crate) fn moves_elsewhere(&mut self, world: &mut World) {
+        let further = 1 + world.random.index(RACKS - 1);
+        self.moves(world, (self.rack + further) % RACKS);
+    }
+
+    /// The machine is put back where it began; false if it is there.
+    pub(crate) fn moves_home(&mut self, world: &mut World) -> bool {
+        let home = home(self.number);
+        let moves = self.rack != home;
+        if moves {
+            self.moves(world, home);
+        }
+        moves
+    }
+
+    fn moves(&mut self, world: &mut World, rack: usize) {
+        self.kill(world);
+        self.rack = rack;
+        world.tell(|| format!("{}: is in rack r{rack} now", self.name));
     }
 
     pub(crate) fn wakes(&mut self, world: &mut World, life: u64, wish: u64) -> Checked {
@@ -354,12 +381,17 @@ impl Machine {
             name: self.name.clone(),
             boot_id: format!("boot-{}", self.boots),
             capacity: Some(resources),
-            attributes: [("rack".to_owned(), format!("r{}", self.number % 2))].into(),
+            attributes: [("rack".to_owned(), format!("r{}", self.rack))].into(),
             devices: self.devices(),
             inventory: inventory.iter().map(Item::to_wire).collect(),
             seen_revision: 0,
         }
     }
+}
+
+/// The rack in which a machine begins.
+const fn home(number: usize) -> usize {
+    number % 2
 }
 
 fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {

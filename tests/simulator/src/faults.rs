@@ -70,10 +70,12 @@ faults! {
     AgentLeaves: "an agent that takes its leave",
     /// What it takes to start a task can't be written on a machine, for a while: its agent wants none.
     StateUnwritable: "a machine on which nothing can be written",
+    /// A machine stands in another rack from now on: its agent is started again, and says so. Its tasks go on.
+    OtherRack: "a machine in another rack",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
-const APART: [Fault; 2] = [Fault::AgentLeaves, Fault::StateUnwritable];
+const APART: [Fault; 3] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::OtherRack];
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 

@@ -11,11 +11,18 @@ use crate::world::Event;
 const END_WITHIN_MICROS: i64 = 900_000_000;
 /// How often it is looked at whether all is done.
 const LOOK_MICROS: i64 = 500_000;
+/// From the end of faults until the agents of machines that stood elsewhere are back.
+const HOME_MICROS: i64 = 100_000;
 
 impl Simulation {
     pub(super) fn faults_end(&mut self) {
         self.world.tell(|| "faults end".to_owned());
         self.world.heal();
+        for (agent, machine) in self.machines.iter_mut().enumerate() {
+            if machine.moves_home(&mut self.world) {
+                self.world.agenda.after(HOME_MICROS, Event::AgentStarts { agent });
+            }
+        }
         self.phase = Phase::Calm;
         self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
         self.world.agenda.after(LOOK_MICROS, Event::Looks);

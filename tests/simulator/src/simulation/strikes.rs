@@ -65,6 +65,11 @@ impl Simulation {
                 }
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
+            Fault::OtherRack => {
+                world.struck(fault);
+                self.machines[agent].moves_elsewhere(world);
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
             Fault::Reboot => {
                 world.struck(fault);
                 self.machines[agent].reboot(world, pause);
