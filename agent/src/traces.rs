@@ -96,6 +96,7 @@ impl Item {
             state: i32::from(self.status.state as u8),
             exit_code: self.status.exit_code,
             reason: self.status.reason.to_string(),
+            restarts: self.status.restarts,
             // One without names is of no use to anybody, and breaks the rules.
             task: self.traces.as_ref().filter(|traces| !traces.namespace.is_empty()).map(|traces| traces.to_wire()),
         }

@@ -343,7 +343,7 @@ fn inventory_to_wire(inventory: &[Item]) -> Vec<v1::InventoryItem> {
         if bytes <= INVENTORY_BYTES_MAX {
             whole
         } else {
-            v1::InventoryItem { reason: String::new(), task: None, ..whole }
+            v1::InventoryItem { reason: String::new(), restarts: 0, task: None, ..whole }
         }
     };
     inventory.iter().map(item).collect()
@@ -393,6 +393,7 @@ mod tests {
         let wire = v1::RegisterMachine { inventory: inventory_to_wire(&inventory), ..v1::RegisterMachine::default() };
         assert_eq!(wire.inventory.len(), inventory.len());
         assert_eq!(wire.inventory[0], inventory[0].to_wire());
+        assert_eq!(wire.inventory[0].restarts, 7, "what a receipt tells, it tells here too");
         assert!(wire.encoded_len() < (4 << 20) - (256 << 10), "{}", wire.encoded_len());
         let few =
             v1::RegisterMachine { inventory: inventory_to_wire(&inventory[..1000]), ..v1::RegisterMachine::default() };

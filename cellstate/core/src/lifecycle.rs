@@ -223,11 +223,21 @@ impl<'a> Consequences<'a> {
         self.delta.moves.push(Move { slot, status, restarts, reason });
     }
 
-    /// Restarts that no report told before come with the end: in the same delta it first stands where it stood, with their number.
-    fn count_restarts(&mut self, slot: u32, status: AllocationStatus, known: u32, told: u32) {
-        if told > known && !self.marks.has_ended(slot) {
-            rare!("restarts are told with the end only");
-            self.delta.moves.push(Move { slot, status, restarts: told, reason: None });
+    /// Restarts that come with the end: in the same delta it first stands where it stood, with their number. Those that were told before,
+    /// `known`, are told again where it went somewhere with this very delta: whoever reads that takes the last step for one that only counts.
+    pub(crate) fn count_restarts(
+        &mut self,
+        slot: u32,
+        (status, known): (AllocationStatus, u32),
+        told: u32,
+        goes: bool,
+    ) {
+        let untold = told > known;
+        if (untold || goes && known > 0) && !self.marks.has_ended(slot) {
+            if untold {
+                rare!("restarts are told with the end only");
+            }
+            self.delta.moves.push(Move { slot, status, restarts: told.max(known), reason: None });
         }
     }
 
@@ -376,17 +386,17 @@ impl Core {
             };
             let slot = transition.allocation.slot;
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
-            let unreported = || (found.status, found.extra.map_or(0, |extra| extra.restarts));
+            let gone = newest.get(&slot).copied();
             if transition.state.is_end() {
-                // Hardly any was started again.
-                if transition.restarts > 0 {
-                    let (status, known) = newest.get(&slot).copied().unwrap_or_else(unreported);
-                    consequences.count_restarts(slot, status, known, transition.restarts);
+                // Hardly any was started again, or told of itself in the same report.
+                if transition.restarts > 0 || gone.is_some() {
+                    let known = gone.unwrap_or_else(|| unreported(&found));
+                    consequences.count_restarts(slot, known, transition.restarts, gone.is_some());
                 }
                 consequences.end_found(&found, transition.state, transition.exit_code, reason);
                 continue;
             }
-            let (before, known) = newest.get(&slot).copied().unwrap_or_else(unreported);
+            let (before, known) = gone.unwrap_or_else(|| unreported(&found));
             let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
             let restarts = known.max(transition.restarts);
             let status = AllocationStatus { state: transition.state, ready: transition.ready };
@@ -401,6 +411,11 @@ impl Core {
         }
         Verdict::Change(accepted(0, 0), consequences.conclude())
     }
+}
+
+/// Where an allocation stands and how often it was started again, as far as reports before this one told.
+pub(crate) fn unreported(found: &AllocationRef<'_>) -> (AllocationStatus, u32) {
+    (found.status, found.extra.map_or(0, |extra| extra.restarts))
 }
 
 /// How many tasks of a job run on the machine that they share, or are to. A walk over its tasks.

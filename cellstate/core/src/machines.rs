@@ -10,7 +10,7 @@ use plenum_model::{
 };
 
 use crate::derived::Derived;
-use crate::lifecycle::Consequences;
+use crate::lifecycle::{Consequences, unreported};
 use crate::{Core, Handled, Verdict, accepted};
 
 /// What an agent found.
@@ -123,9 +123,13 @@ impl Core {
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
-                let id = self.cell.allocation_in(slot).map(|found| found.id);
-                match id.and_then(|id| inventory.get(&id)).filter(|item| item.state.is_end()) {
-                    Some(item) => {
+                let found = self.cell.allocation_in(slot);
+                let told = found.and_then(|found| Some((inventory.get(&found.id)?, unreported(&found))));
+                if let Some((item, known)) = told {
+                    consequences.count_restarts(slot, known, item.restarts, false);
+                }
+                match told.filter(|(item, _)| item.state.is_end()) {
+                    Some((item, _)) => {
                         rare!("a receipt comes with the registration after a boot");
                         let reason = (!item.reason.is_empty()).then(|| item.reason.clone());
                         consequences.end(slot, item.state, item.exit_code, reason);

@@ -183,6 +183,8 @@ pub struct Inventory {
     pub exit_code: i32,
     /// Why it ended; may be empty.
     pub reason: Arc<str>,
+    /// Restarts within it, as far as they are told.
+    pub restarts: u32,
     /// What it is, as its agent was told: for a cell that does not know it.
     pub task: Option<Arc<TaskTraces>>,
 }

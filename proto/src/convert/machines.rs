@@ -245,6 +245,7 @@ impl From<&Inventory> for v1::InventoryItem {
             state: v1::AllocationState::from(item.state).into(),
             exit_code: item.exit_code,
             reason: item.reason.to_string(),
+            restarts: item.restarts,
             task: item.task.as_deref().map(Into::into),
         }
     }
@@ -259,6 +260,7 @@ impl TryFrom<v1::InventoryItem> for Inventory {
             state: AllocationState::known("state", wire.state)?,
             exit_code: wire.exit_code,
             reason: names::reason("reason", &wire.reason)?,
+            restarts: wire.restarts,
             task: wire.task.map(|task| TaskTraces::try_from(task).map(Arc::new)).transpose().within("task")?,
         })
     }

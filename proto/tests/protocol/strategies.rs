@@ -327,8 +327,16 @@ fn submit() -> impl Strategy<Value = Command> {
 }
 
 fn register() -> impl Strategy<Value = Command> {
-    let known = (allocation_id(), reported(), any::<i32>(), text(), option::of(traces().prop_map(Arc::new))).prop_map(
-        |(allocation, state, exit_code, reason, task)| Inventory { allocation, state, exit_code, reason, task },
+    let traces = option::of(traces().prop_map(Arc::new));
+    let known = (allocation_id(), reported(), any::<i32>(), text(), any::<u32>(), traces).prop_map(
+        |(allocation, state, exit_code, reason, restarts, task)| Inventory {
+            allocation,
+            state,
+            exit_code,
+            reason,
+            restarts,
+            task,
+        },
     );
     (name(), name(), resources(), attributes(), devices(), vec(known, 0..4), any::<u64>()).prop_map(
         |(name, boot_id, capacity, attributes, devices, inventory, seen)| Command::RegisterMachine {

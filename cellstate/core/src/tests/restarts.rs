@@ -1,8 +1,8 @@
 //! How often a task was started again within its allocation: agents count it, and the cell tells what they told last.
 
 use plenum_model::{
-    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, MachineId, Placement, Request, RetryPolicy,
-    Transaction, Transition,
+    AllocationId, AllocationState, Command, Decision, Delta, GroupShape, Inventory, MachineId, Placement, Request,
+    RetryPolicy, Transaction, Transition,
 };
 
 use super::costs::{Large, placement};
@@ -25,7 +25,10 @@ fn told(machine: MachineId, allocation: AllocationId, state: AllocationState, re
 }
 
 fn report(large: &mut Large, transitions: Vec<Transition>) -> Delta {
-    let command = Command::ReportStatus(transitions);
+    change(large, Command::ReportStatus(transitions))
+}
+
+fn change(large: &mut Large, command: Command) -> Delta {
     let request = Request { principal: "local".into(), namespace: "default".into(), command };
     let Decided::Changed { decision, delta } = large.core.decide(&request, large.now) else { panic!("it changes") };
     assert!(matches!(decision, Decision::Accepted { .. }));
@@ -72,6 +75,60 @@ fn restarts_of_the_end_that_counts_are_told_and_of_no_later_one() {
     assert_eq!(moved(&delta, ids[0]), Some((AllocationState::Running, true, 3)));
     assert_eq!(moved(&delta, ids[1]).map(|seen| seen.0), Some(AllocationState::Stopping), "its job failed");
     assert_eq!(delta.ends.len(), 1);
+}
+
+// Read backwards, the one step said how often it was started again until its end, and nobody was told that it ran.
+#[test]
+fn an_end_in_the_report_of_another_step_tells_restarts_apart_from_it() {
+    let (mut large, machine, ids) = granted();
+    let transitions = vec![
+        told(machine, ids[0], AllocationState::Running, 2),
+        told(machine, ids[0], AllocationState::Complete, 2),
+        told(machine, ids[1], AllocationState::Running, 0),
+        told(machine, ids[1], AllocationState::Complete, 0),
+    ];
+    let delta = report(&mut large, transitions);
+    let moves = |id: AllocationId| {
+        let of_it = delta.moves.iter().filter(|change| change.slot == id.slot);
+        of_it.map(|change| (change.status.state, change.restarts)).collect::<Vec<_>>()
+    };
+    assert_eq!(moves(ids[0]), [(AllocationState::Running, 2); 2]);
+    assert_eq!(moves(ids[1]), [(AllocationState::Running, 0)]);
+}
+
+// After a boot the agent told of the ends that it found, and the final rows said that these tasks were never started again.
+#[test]
+fn a_receipt_that_comes_with_a_registration_tells_restarts() {
+    let (mut large, machine, ids) = granted();
+    report(&mut large, vec![told(machine, ids[1], AllocationState::Running, 4)]);
+    let item = |allocation, state, restarts| Inventory {
+        allocation,
+        state,
+        exit_code: 1,
+        reason: "".into(),
+        restarts,
+        task: None,
+    };
+    let inventory = vec![item(ids[0], AllocationState::Complete, 3), item(ids[1], AllocationState::Running, 5)];
+    let before = large.core.cell().machine(machine).expect("it is there").clone();
+    let command = Command::RegisterMachine {
+        name: before.name.clone(),
+        boot_id: "another".into(),
+        capacity: *before.capacity,
+        attributes: before.attributes.clone(),
+        devices: before.devices.to_vec(),
+        inventory,
+        seen: large.core.cell().revision(),
+    };
+    let delta = change(&mut large, command);
+    assert_eq!(moved(&delta, ids[0]).map(|(_, _, restarts)| restarts), Some(3));
+    assert_eq!(
+        moved(&delta, ids[1]),
+        Some((AllocationState::Running, true, 5)),
+        "also of one that was lost with the boot"
+    );
+    let ends: Vec<_> = delta.ends.iter().map(|end| end.state).collect();
+    assert_eq!(ends, [AllocationState::Complete, AllocationState::EndedLost]);
 }
 
 // Who is evicted once is not evicted again for nobody.

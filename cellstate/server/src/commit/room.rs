@@ -93,9 +93,10 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
             (row.allocations.into(), "stop some of its allocations first")
         }
         Command::RegisterMachine { name, boot_id, inventory, .. } => {
-            // Besides the ends: what is asked, what each receipt sets off in its job, and the mates that a failure stops.
+            // Besides the ends: what is asked, what each receipt tells of restarts and sets off in its job, and the mates that a failure stops.
             let failed = inventory.iter().filter(|item| item.state == AllocationState::Failed).count();
-            others = asked.logged_bytes() + failed * RECEIPT_BYTES + bytes_max / 8;
+            let restarted = inventory.iter().filter(|item| item.restarts > 0).count();
+            others = asked.logged_bytes() + failed * RECEIPT_BYTES + restarted * CHANGE_BYTES + bytes_max / 8;
             let machine = cell.machine_named(name)?;
             let rebooted = machine.boot_id != BootId::from(boot_id.as_ref());
             let row = cell.machine_row(machine.id.slot).filter(|_| rebooted)?;

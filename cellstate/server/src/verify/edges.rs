@@ -161,6 +161,7 @@ impl Play {
             state: AllocationState::Running,
             exit_code: 0,
             reason: "".into(),
+            restarts: 0,
             task: Some(std::sync::Arc::new(TaskTraces {
                 namespace: "default".into(),
                 job: long("j", dice).into(),

@@ -110,28 +110,35 @@ async fn restarts_that_came_with_the_end_are_shown_and_told_with_it() {
     let channel = connect(&server).await;
     let machine = register(&channel, "m1", 4000).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let job = submit(&channel, job("flaky", 2)).await;
+    let job = submit(&channel, job("flaky", 3)).await;
     session.reach(job.revision).await;
-    let transaction = session.transaction(session.cell.revision().0, vec![placement(job.job, vec![0, 0], vec![0, 1])]);
+    let claims = vec![placement(job.job, vec![0, 0, 0], vec![0, 1, 2])];
+    let transaction = session.transaction(session.cell.revision().0, claims);
     let ids = session.commit(transaction).await.unwrap().placements[0].allocations.clone();
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
-    let mut tell = async |allocation, state: v1::AllocationState, restarts| {
+    let mut tell_all = async |allocation, steps: &[(v1::AllocationState, u32)]| {
         let exit_code = 3;
-        let told = v1::Transition { allocation, state: state.into(), restarts, exit_code, ..Default::default() };
-        let (machine, epoch) = (machine.machine, machine.epoch);
-        let report = v1::ReportRequest { machine, epoch, transitions: vec![told], ..Default::default() };
+        let told = |&(state, restarts): &(v1::AllocationState, u32)| {
+            let state = state.into();
+            v1::Transition { allocation, state, restarts, exit_code, ..Default::default() }
+        };
+        let (machine, epoch, transitions) = (machine.machine, machine.epoch, steps.iter().map(told).collect());
+        let report = v1::ReportRequest { machine, epoch, transitions, ..Default::default() };
         agents.report(report).await.unwrap();
     };
     let mut jobs = Jobs::new(channel.clone());
-    tell(ids[0], v1::AllocationState::Running, 1).await;
-    tell(ids[0], v1::AllocationState::Failed, 4).await;
+    tell_all(ids[0], &[(v1::AllocationState::Running, 1)]).await;
+    tell_all(ids[0], &[(v1::AllocationState::Failed, 4)]).await;
     jobs.stop_allocation(v1::StopAllocationRequest { allocation: ids[1] }).await.unwrap();
-    tell(ids[1], v1::AllocationState::Stopped, 2).await;
+    tell_all(ids[1], &[(v1::AllocationState::Stopped, 2)]).await;
+    tell_all(ids[2], &[(v1::AllocationState::Running, 3), (v1::AllocationState::Failed, 3)]).await;
 
     let list = v1::ListAllocationsRequest { job: "flaky".into(), ended: true, ..Default::default() };
     let listed = jobs.list_allocations(list).await.unwrap().into_inner().allocations;
-    let stories: [&[&str]; 2] = [&["granted", "running", "failed"], &["granted", "stopping", "stopped"]];
-    for ((id, restarts), words_of_it) in ids.into_iter().zip([4, 2]).zip(stories) {
+    // Of the last one, nobody was told that it ran: it ran and ended within one report.
+    let ran = ["granted", "running", "failed"];
+    let stories = [ran, ["granted", "stopping", "stopped"], ran];
+    for ((id, restarts), words_of_it) in ids.into_iter().zip([4, 2, 3]).zip(stories) {
         let row =
             jobs.get_allocation(v1::GetAllocationRequest { allocation: id, at: None }).await.unwrap().into_inner();
         assert_eq!(row.restarts, restarts);

@@ -40,6 +40,7 @@ fn room_that_an_unknown_task_leaves_is_claimed() {
             state: AllocationState::Running,
             exit_code: 0,
             reason: "".into(),
+            restarts: 0,
             task: Some(traces.into()),
         };
         let command = Command::RegisterMachine {

@@ -98,6 +98,7 @@ impl Player {
             state: AllocationState::Running,
             exit_code: 0,
             reason: "".into(),
+            restarts: 0,
             task: Some(Arc::new(task.clone())),
         };
         setting(words, "runs").into_iter().flat_map(|text| text.split(',')).map(item).collect()
