@@ -140,7 +140,9 @@ impl Mix {
             let (random, thousandths) =
                 if APART.contains(&fault) { (&mut *apart, APART_THOUSANDTHS) } else { (&mut *random, 600) };
             if !calm && random.chance(thousandths) {
-                every_micros[fault as usize] = random.between(1_500_000, 20_000_000);
+                // Few of them fill a spread between a decision and its commit.
+                let most = if fault == Fault::OtherRack { 6_000_000 } else { 20_000_000 };
+                every_micros[fault as usize] = random.between(1_500_000, most);
             }
         }
         // Each takes back what was reached: more of them, and nothing is ever old.
