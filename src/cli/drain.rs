@@ -81,25 +81,19 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
     }
 }
 
-/// One line about what is left.
+/// One line about what is left, and what becomes of it.
 fn progress(name: &str, view: &MachineView) -> String {
-    let tasks = |count: u32| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
-    let unknown = (view.unknown_tasks > 0).then(|| {
-        let tasks = tasks(view.unknown_tasks);
-        format!("{tasks} left that the cell does not know, and no drain stops: `plenum machine show {name}` lists them")
-    });
-    let known = (view.allocations > 0).then(|| of_known(view, &tasks(view.allocations)));
-    let told: Vec<String> = known.into_iter().chain(unknown).collect();
-    format!("{name}: {}", told.join("; "))
-}
-
-/// What becomes of tasks that the cell knows.
-fn of_known(view: &MachineView, tasks: &str) -> String {
+    let count = view.allocations.saturating_add(view.unknown_tasks);
+    let tasks = if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
     let rest = view.drain_deadline_micros.saturating_sub(now_micros());
     let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };
-    match view.state() {
-        MachineState::Draining => format!("{tasks} left, {when}"),
-        other => format!("{tasks} left; it is {}", output::machine_state(other)),
+    let told = match view.state() {
+        MachineState::Draining => format!("{name}: {tasks} left, {when}"),
+        other => format!("{name}: {tasks} left; it is {}", output::machine_state(other)),
+    };
+    match view.unknown_tasks {
+        0 => told,
+        unknown => format!("{told}; {unknown} of them the cell does not know (see `plenum machine show {name}`)"),
     }
 }
 
@@ -125,11 +119,12 @@ mod tests {
         };
         assert_eq!(progress("m1", &view(MachineState::Draining, 1, 0)), "m1: 1 task left, being stopped");
         assert_eq!(progress("m1", &view(MachineState::Unreachable, 3, 0)), "m1: 3 tasks left; it is unreachable");
-        // They were said to be stopped at the deadline, and the command waited for them for ever.
         assert_eq!(
             progress("m1", &view(MachineState::Draining, 2, 1)),
-            "m1: 2 tasks left, being stopped; 1 task left that the cell does not know, and no drain stops: `plenum machine show m1` lists them"
+            "m1: 3 tasks left, being stopped; 1 of them the cell does not know (see `plenum machine show m1`)"
         );
-        assert!(progress("m1", &view(MachineState::Draining, 0, 2)).starts_with("m1: 2 tasks left that the cell does"));
+        assert!(
+            progress("m1", &view(MachineState::Draining, 0, 2)).starts_with("m1: 2 tasks left, being stopped; 2 of")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, holds
+//! What happens by time alone: allocations of unreachable machines are lost, what is left on drained ones is stopped, known or not, holds
 //! end, unknown tasks are told to stop, finished jobs are retired.
 
 use std::collections::BTreeSet;
@@ -102,9 +102,12 @@ impl Core {
         let mut delta = self.draft(now);
         let left = TICK_MAX - retired.len() - losers.len() - drained.len();
         delta.holds = self.expired_holds(now, left).into_iter().map(|job| (job, None)).collect();
-        delta.unknown = self.overdue_unknown(now, left - delta.holds.len());
+        // Of machines that are drained at least one each: they were counted, and some have nothing else.
+        let most = (left - delta.holds.len()).max(drained.len());
+        delta.unknown = self.unknown_to_stop(now, drained.iter().map(|&(slot, _)| slot), most);
         let few = within_bytes(&delta.unknown, self.options.stops_max.saturating_mul(UNKNOWN_BYTES_PER_STOP));
         delta.unknown.truncate(few);
+        self.drain_the_rest_later(&drained, &delta.unknown);
         delta.jobs.extend(retired.into_iter().map(JobChange::Removed));
         let Derived { marks, tenants, ring, homes, sweeps, opened_at, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
@@ -218,7 +221,8 @@ impl Core {
         {
             let active = self.derived.tenants.active_on(&self.cell, &self.derived.ring, slot);
             let Some(taken) = stops.take(active.len()) else { break };
-            if !active.is_empty() || self.derived.homes.on(slot).next().is_some() {
+            let is_home = self.derived.homes.on(slot).next().is_some();
+            if !active.is_empty() || is_home || self.cell.unknown_on(slot).any(|(_, task)| !task.stopping) {
                 drained.push((slot, taken));
             }
             if taken < active.len() {
@@ -228,6 +232,19 @@ impl Core {
             self.derived.drains.put(slot, None);
         }
         drained
+    }
+
+    /// Machines that are drained with this tick are due again if more unknown tasks run there than it tells to stop.
+    fn drain_the_rest_later(&mut self, drained: &[(u32, usize)], told: &[(UnknownId, Option<Arc<UnknownTask>>)]) {
+        let told: BTreeSet<UnknownId> = told.iter().map(|(id, _)| *id).collect();
+        for &(slot, _) in drained {
+            let mut rest = self.cell.unknown_on(slot).filter(|(id, task)| !task.stopping && !told.contains(id));
+            if rest.next().is_some()
+                && let Some(machine) = self.cell.machine_in(slot)
+            {
+                self.derived.note_drain(machine);
+            }
+        }
     }
 
     /// Whether one more machine may be given up within this minute: when many vanish at once, the network is to blame.

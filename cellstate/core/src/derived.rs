@@ -233,6 +233,9 @@ impl Derived {
         self.job_events.note_delta(delta, cell);
         self.quotas.after(delta, cell);
         self.unknown_due.after(delta);
+        for (id, _) in delta.unknown.iter().filter(|(_, task)| task.as_ref().is_some_and(|task| !task.stopping)) {
+            cell.machine_in(id.machine).into_iter().for_each(|machine| self.note_drain(machine));
+        }
         self.partitions.after(delta);
         if delta.cell.is_some() {
             *self = Self::rebuild(cell, options, delta.time);
@@ -330,8 +333,9 @@ impl Derived {
         self.further_losses.put(slot, time.filter(|_| further));
     }
 
-    /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is.
-    fn note_drain(&mut self, machine: &Machine) {
+    /// When what is left on a draining machine is stopped. It takes no claims: what is there when the drain begins is all there is, but for what
+    /// its agent finds there that the cell does not know.
+    pub(crate) fn note_drain(&mut self, machine: &Machine) {
         let deadline = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining);
         self.drains.put(machine.id.slot, deadline.map(Deadline::time));
     }

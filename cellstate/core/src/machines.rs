@@ -209,7 +209,7 @@ impl Core {
     }
 
     /// Moves everything away by a deadline, or ends that. Meanwhile nothing new is granted there, and schedulers may replace what it runs;
-    /// at the deadline a tick stops the rest. A machine that is away is drained when it is back, and what it runs may be lost before.
+    /// at the deadline a tick stops the rest, also what the cell does not know. A machine that is away is drained when it is back, and what it runs may be lost before.
     pub(crate) fn drain_machine(&mut self, id: MachineId, deadline: Option<LogTime>, now: LogTime) -> Handled {
         let machine = self.known(id)?;
         let answer = accepted(id.to_bits(), machine.epoch);
@@ -231,13 +231,9 @@ impl Core {
         let is_there = matches!(machine.state, MachineState::Ready | MachineState::Draining | MachineState::Cordoned);
         if unless_alive && is_there && runs + unknown > 0 {
             let tasks = counted(runs + unknown, "task");
-            let drain = match unknown {
-                0 => "drain it first".to_owned(),
-                _ => format!("{unknown} of them the cell does not know, and no drain stops: stop these, drain it"),
-            };
             let message = format!(
-                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; {drain}, or stop its agent \
-                 and wait until it is unreachable (`--force` removes it all the same)",
+                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; drain it first, or stop its \
+                 agent and wait until it is unreachable (`--force` removes it all the same)",
                 machine.name
             );
             return Err(Rejection::new(RejectionCode::MachineAlive, message));

@@ -1,5 +1,5 @@
 //! Tasks that agents run and the cell does not know, as after a restore: they occupy their room until their agent's receipt, are told
-//! to stop after a time, and run on if somebody adopts them.
+//! to stop after a time, and run on if somebody adopts them. At the deadline of a drain all of that machine are told to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -115,11 +115,24 @@ impl Core {
         delta.unknown.extend(self.cell.unknown_on(slot).map(|(id, _)| (id, None)));
     }
 
-    /// Unknown tasks whose time is over at `now`, as they are once they were told to stop; at most `max` of them.
-    pub(crate) fn overdue_unknown(&self, now: LogTime, max: usize) -> Vec<(UnknownId, Option<Arc<UnknownTask>>)> {
-        let due = self.derived.unknown_due.0.iter().take_while(|(until, _)| *until <= now).take(max);
-        let tasks = due.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
-        let stopping = |task: &UnknownTask| Some(Arc::new(UnknownTask { stopping: true, ..task.clone() }));
+    /// Unknown tasks whose time is over at `now`, as they are once they were told to stop, and those of machines whose drain is over, adopted or
+    /// not; at most `max` of them.
+    pub(crate) fn unknown_to_stop(
+        &self,
+        now: LogTime,
+        drained: impl Iterator<Item = u32>,
+        max: usize,
+    ) -> Vec<(UnknownId, Option<Arc<UnknownTask>>)> {
+        let due = self.derived.unknown_due.0.iter().take_while(|(until, _)| *until <= now);
+        let due = due.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
+        let is_due = |task: &UnknownTask| task.until.is_some_and(|until| until <= now);
+        let drained = drained.flat_map(|slot| self.cell.unknown_on(slot));
+        let drained = drained.filter(|(_, task)| !task.stopping && !is_due(task));
+        let stopping = |task: &UnknownTask| {
+            let until = task.until.map_or(now, |until| until.min(now));
+            Some(Arc::new(UnknownTask { until: Some(until), stopping: true, ..task.clone() }))
+        };
+        let tasks = due.chain(drained).take(max);
         tasks.map(|(id, task)| (id, stopping(task).filter(|_| !planted::is(Bug::FreesUnknownTasks)))).collect()
     }
 
@@ -143,7 +156,7 @@ impl Core {
         Ok(if delta.unknown.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
     }
 
-    /// Lets an unknown task run on until it ends by itself.
+    /// Lets an unknown task run on until it ends by itself, or its machine is drained.
     pub(crate) fn adopt_unknown(&mut self, machine: MachineId, allocation: AllocationId, now: LogTime) -> Handled {
         let machine = self.known(machine)?;
         let id = UnknownId { machine: machine.id.slot, allocation };

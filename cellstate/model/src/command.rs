@@ -147,7 +147,7 @@ pub enum Command {
         /// Which machines, and for whom.
         partition: Option<Partition>,
     },
-    /// Lets a task that the cell does not know run on until it ends by itself.
+    /// Lets a task that the cell does not know run on until it ends by itself, or its machine is drained.
     AdoptUnknown {
         /// Where it runs.
         machine: MachineId,

@@ -193,7 +193,7 @@ pub struct UnknownTask {
     pub traces: Arc<TaskTraces>,
     /// When the cell heard of it.
     pub since: LogTime,
-    /// When it will be told to stop; `None`: it was adopted, and runs until it ends.
+    /// When it will be told to stop, or was; `None`: it was adopted, and runs until it ends or its machine is drained.
     pub until: Option<LogTime>,
     /// It was told to stop.
     pub stopping: bool,

@@ -51,7 +51,8 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
     },
-    /// Lets a task that the cell does not know, as after a restore, run on until it ends by itself, or `plenum alloc stop` stops it
+    /// Lets a task that the cell does not know, as after a restore, run on until it ends by itself, or its machine is drained, or
+    /// `plenum alloc stop` stops it
     Adopt {
         /// The machine's name
         name: String,

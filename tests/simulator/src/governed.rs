@@ -38,6 +38,7 @@ governed! {
     UnknownFound: "an unknown task that was found",
     UnknownAdopted: "an unknown task that was adopted",
     UnknownStopped: "an unknown task that was told to stop",
+    UnknownDrained: "an unknown task that was told to stop by the deadline of a drain",
     UnknownEnded: "an unknown task that ended",
     AgentLeft: "a machine whose agent took its leave",
     AgentUnwritable: "a machine whose agent could write nothing",
@@ -97,7 +98,13 @@ pub(crate) fn count(
     for (id, task) in &change.unknown {
         match (before.unknown_task(*id), task) {
             (None, Some(_)) => saw(Governed::UnknownFound),
-            (Some(_), Some(task)) if task.stopping => saw(Governed::UnknownStopped),
+            (Some(known), Some(task)) if task.stopping => {
+                saw(Governed::UnknownStopped);
+                let is_early = known.until.is_none_or(|until| until > change.time);
+                if is_early && matches!(request.command, Command::Tick) {
+                    saw(Governed::UnknownDrained);
+                }
+            }
             (Some(_), Some(_)) => saw(Governed::UnknownAdopted),
             (Some(_), None) => saw(Governed::UnknownEnded),
             (None, None) => {}

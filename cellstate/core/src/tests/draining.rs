@@ -253,6 +253,120 @@ fn a_job_whose_tasks_share_a_drained_machine_starts_over_elsewhere() {
     );
 }
 
+// No drain stopped them: who drained a machine to take it away waited for them for ever.
+#[test]
+fn what_the_cell_does_not_know_is_stopped_at_the_deadline_of_a_drain_adopted_or_not() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        adopt m1 alloc-9-4
+        drain m1 60
+        due?
+        wait 59
+        unknown? m1
+        restart
+        wait 1
+        unknown? m1
+        due?
+        receipt m1 alloc-7-1
+        receipt m1 alloc-9-4
+        remove m1 unless-alive
+        ",
+        "
+        due 60
+        m1 alloc-7-1 until 841; alloc-9-4 adopted; free 2000
+        m1 alloc-7-1 stopping; alloc-9-4 stopping; free 2000
+        due never
+        ",
+    );
+}
+
+#[test]
+fn the_deadline_of_a_drain_makes_no_unknown_task_run_longer() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        drain m1 2000
+        adopt m1 alloc-9-4
+        due?
+        wait 900
+        unknown? m1
+        undrain m1
+        wait 1100
+        unknown? m1
+        ",
+        "
+        due 900
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
+        ",
+    );
+}
+
+/// After a restore the deadline may be over before the agent is back; and it may find something more once it is.
+#[test]
+fn unknown_tasks_that_are_found_after_the_deadline_of_a_drain_are_stopped_at_once() {
+    check(
+        "
+        machine m1 cpu=4000
+        drain m1 10
+        restore
+        wait 20
+        due?
+        machine m1 cpu=4000 runs=alloc-7-1
+        due?
+        wait 0
+        unknown? m1
+        due?
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        wait 0
+        unknown? m1
+        due?
+        ",
+        "
+        due never
+        due -10
+        m1 alloc-7-1 stopping; free 3000
+        due never
+        m1 alloc-7-1 stopping; alloc-9-4 stopping; free 2000
+        due never
+        ",
+    );
+}
+
+#[test]
+fn very_many_unknown_tasks_of_a_drained_machine_are_stopped_in_steps() {
+    let runs: Vec<String> = (1..=300).map(|slot| format!("alloc-{slot}-1")).collect();
+    check(
+        &format!(
+            "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 each=1 runs={}
+        drain m1 60
+        wait 60
+        due?
+        adopt m1 alloc-1-1
+        adopt m1 alloc-300-1
+        wait 0
+        due?
+        adopt m1 alloc-300-1
+        ",
+            runs.join(",")
+        ),
+        "
+        due 0
+        NO_SUCH_TASK: alloc-1-1 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        due never
+        NO_SUCH_TASK: alloc-300-1 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
+        ",
+    );
+}
+
 #[test]
 fn a_paused_scheduler_commits_nothing_and_what_it_placed_runs_on() {
     check(

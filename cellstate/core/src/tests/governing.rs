@@ -329,9 +329,8 @@ fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
 // It was removed though its agent was there, came back at once, and which of its tasks were adopted was forgotten.
 #[test]
 fn a_machine_that_runs_what_the_cell_does_not_know_is_removed_only_by_who_says_so() {
-    let alive = "MACHINE_ALIVE: m1 is there, and runs 1 task: what it runs would count as lost at once, and run twice; 1 of them the cell \
-                 does not know, and no drain stops: stop these, drain it, or stop its agent and wait until it is unreachable (`--force` \
-                 removes it all the same)";
+    let alive = "MACHINE_ALIVE: m1 is there, and runs 1 task: what it runs would count as lost at once, and run twice; drain it first, or \
+                 stop its agent and wait until it is unreachable (`--force` removes it all the same)";
     check(
         "
         machine m1 cpu=4000

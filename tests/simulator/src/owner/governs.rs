@@ -1,4 +1,4 @@
-//! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows; and what the owner does
+//! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows, or their end; and what the owner does
 //! when the cell was restored.
 
 use plenum_model::{Command, JobId, JobKind, JobState, Resources};
@@ -33,9 +33,8 @@ impl Owner {
 
     /// Looks for what runs and nobody knows, after a restore.
     pub(crate) fn adopts_now(&mut self, world: &mut World) {
-        if let Some(command) = self.adopts(world) {
-            self.wish(world, 0, command);
-        }
+        let commands = [self.adopts(world), takes_away(world)];
+        commands.into_iter().flatten().for_each(|command| self.wish(world, 0, command));
     }
 
     /// The cell has forgotten what it was asked since: jobs that are not there are submitted again.
@@ -61,6 +60,15 @@ impl Owner {
             }
         }
     }
+}
+
+/// Sometimes a machine that runs what nobody knows is to be taken away soon.
+fn takes_away(world: &mut World) -> Option<Command> {
+    let machines: Vec<_> = world.books.cell().unknown_tasks().map(|(_, task)| task.machine).collect();
+    let machine = *machines.get(world.random.index(machines.len()))?;
+    let micros = world.random.between(50_000, 800_000);
+    let deadline = Some(world.books.cell().time().plus_micros(micros));
+    world.random.chance(300).then_some(Command::DrainMachine { machine, deadline })
 }
 
 /// The child of a recurring job for its next instant; sometimes for one that is over.

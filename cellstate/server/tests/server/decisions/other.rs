@@ -271,6 +271,25 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.ask(Ask::DrainMachine(v1::DrainMachine { machine, deadline_micros: 0 }));
         stage.place("batch", job, &[slot], &[0]);
     }),
+    ("tasks that the cell does not know are stopped by the deadline of a drain, adopted or not", |stage| {
+        let (mut machine, slot) = stage.machine(|_| {});
+        stage.incarnation = 2;
+        stage.start();
+        let one = runs_unknown(v1::TaskTraces::default());
+        let item = |more| v1::InventoryItem { allocation: one.allocation + more, ..one.clone() };
+        machine.inventory = vec![item(0), item(1)];
+        stage.ask(Ask::RegisterMachine(machine.clone()));
+        let (id, deadline_micros) = (stage.machine_id(slot).0, stage.time + 20_000_000);
+        stage.ask(Ask::AdoptUnknown(v1::AdoptUnknown { machine: id, allocation: one.allocation }));
+        stage.ask(Ask::DrainMachine(v1::DrainMachine { machine: id, deadline_micros }));
+        stage.pass(10);
+        stage.pass(10);
+        machine.inventory.push(item(2));
+        machine.seen_revision = stage.cell().revision().0;
+        stage.ask(Ask::RegisterMachine(machine));
+        stage.pass(0);
+        stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine: id, unless_alive: true }));
+    }),
     ("what a machine ran is lost, and the machine comes back", |stage| {
         let (mut registration, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |job| {
@@ -377,6 +396,22 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.report(first, v1::AllocationState::Running);
         stage.report_of(first, v1::AllocationState::Failed, 3);
         stage.report_of(second, v1::AllocationState::Stopped, 2);
+    }),
+    ("restarts that come with a registration after a boot", |stage| {
+        let (mut registration, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| job.groups[0].count = 3);
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        let item = |task, state: v1::AllocationState, restarts| v1::InventoryItem {
+            allocation: stage.allocation(job, task),
+            state: state.into(),
+            restarts,
+            ..Default::default()
+        };
+        registration.inventory =
+            vec![item(0, v1::AllocationState::Complete, 3), item(1, v1::AllocationState::Running, 2)];
+        registration.boot_id = "boot-2".to_owned();
+        registration.seen_revision = stage.cell().revision().0;
+        stage.ask(Ask::RegisterMachine(registration));
     }),
     ("a port that is taken over by its name, with room, and then no room for another one", |stage| {
         let (_, slot) = stage.machine(|_| {});

@@ -249,6 +249,17 @@ pub(super) const RACES: &[Situation] = &[
         stage.ask(Ask::RegisterMachine(moving));
         stage.lose(placement(job, &[second], &[1]));
     }),
+    ("a rack to which a machine has moved, and which the same transaction fills", |stage| {
+        let rack = |value: &str| std::collections::BTreeMap::from([("rack".to_owned(), value.to_owned())]);
+        let (mut moving, first) = stage.machine(|machine| machine.attributes = rack("r1"));
+        let (_, second) = stage.machine(|machine| machine.attributes = rack("r2"));
+        let spread = v1::Spread { attribute: "rack".to_owned(), at_most: 1 };
+        let job = stage.job("batch", |job| job.groups[0].spread = vec![spread]);
+        stage.look();
+        moving.attributes = rack("r2");
+        stage.ask(Ask::RegisterMachine(moving));
+        stage.lose(placement(job, &[first, second], &[0, 1]));
+    }),
 ];
 
 /// Sets room of a machine aside for a job, for a minute.
