@@ -35,6 +35,8 @@ const STATE_MACHINES: &[(&str, &str)] = &[
     ("SyncSession", "cellstate/server/src/sync"),
     ("what is published", "cellstate/server/src/publish"),
     ("who may call what", "cellstate/server/src/authorise"),
+    ("Leases", "cellstate/server/src/agents/leases"),
+    ("Standstill", "cellstate/server/src/agents/standstill"),
     ("SchedulerRuntime", "schedulers/sdk/src/runtime"),
     ("AgentReconciler", "agent/src/reconciler"),
 ];

@@ -73,6 +73,8 @@ pub enum Bug {
     NeverTriesAgain,
     /// What a job whose tasks share a machine loses there first takes the machine from those that still run there.
     TearsApart,
+    /// The time in which a server stood still counts for leases, too.
+    CountsItsSleep,
     /// Agents report that a task is gone when they have told it to stop.
     HastyReceipts,
     /// A transaction that took effect in part is said to be refused.
@@ -101,7 +103,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -133,6 +135,7 @@ impl Bug {
         Self::RevivesTheLeaving,
         Self::NeverTriesAgain,
         Self::TearsApart,
+        Self::CountsItsSleep,
         Self::HastyReceipts,
         Self::CallsPartsRefused,
         Self::DeniesConflicts,

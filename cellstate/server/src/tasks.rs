@@ -10,6 +10,7 @@ use std::time::Duration;
 use plenum_model::Command;
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::agents::Standstill;
 use crate::error::ServerError;
 use crate::shared::Shared;
 use crate::sync::LendingBounds;
@@ -58,40 +59,17 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
     part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
 
-/// Tells the time in which nobody could renew a lease, which counts for none: the server itself stood still, as when its machine slept or its
-/// process was stopped; or the cell was read-only, and took no registration, so that an agent that was started again had no lease to renew.
-struct Standstill {
-    /// How often it is looked at least.
-    within_micros: i64,
-    looked_at_micros: i64,
-}
-
-impl Standstill {
-    /// Of a server whose leases have this term. Agents renew after a third of it: while the server runs, no lease of an agent that is there
-    /// comes nearer to its end than two thirds, and what is not noticed here takes half of these at most.
-    fn new(lease: Duration, now_micros: i64) -> Self {
-        let within_micros = i64::try_from(lease.as_micros() / 6).unwrap_or(i64::MAX / 2);
-        Self { within_micros, looked_at_micros: now_micros }
-    }
-
-    /// How much of the time since the last look counts for no lease.
-    fn look(&mut self, now_micros: i64, read_only: bool) -> i64 {
-        let elapsed = now_micros - std::mem::replace(&mut self.looked_at_micros, now_micros);
-        let stood_still = elapsed > 2 * self.within_micros;
-        if stood_still {
-            tracing::warn!(millis = elapsed / 1000, "the server stood still; leases run for as much longer");
-        }
-        if stood_still || read_only { elapsed } else { 0 }
-    }
-}
-
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
 async fn expire_leases(shared: Arc<Shared>) {
     let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
     loop {
         let now = shared.clock.monotonic_micros();
         let read_only = shared.space.is_read_only();
-        shared.hub.stood_still(standstill.look(now, read_only));
+        let look = standstill.look(now, read_only);
+        if look.slept {
+            tracing::warn!(millis = look.lost_micros / 1000, "the server stood still; leases run for as much longer");
+        }
+        shared.hub.stood_still(look.lost_micros);
         if !read_only {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
@@ -105,7 +83,7 @@ async fn expire_leases(shared: Arc<Shared>) {
                 shared.ingress.push_own(crate::commit::Asked::by_server(expire), None);
             }
         }
-        let pause = pause_micros(now, shared.hub.next_expiry_micros()).min(standstill.within_micros);
+        let pause = pause_micros(now, shared.hub.next_expiry_micros()).min(standstill.within_micros());
         let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -186,15 +164,6 @@ mod tests {
             "the thread leases failed: no such picture"
         );
         assert_eq!(ended_with(async {}).await.to_string(), "the thread leases failed: it ended by itself");
-    }
-
-    #[test]
-    fn time_in_which_nobody_could_renew_a_lease_counts_for_none() {
-        let mut standstill = Standstill::new(Duration::from_micros(60), 100);
-        assert_eq!([105, 115, 135, 156, 157].map(|now| standstill.look(now, false)), [0, 0, 0, 21, 0]);
-        // An agent that was started again while the disk was full counted as gone as soon as there was room.
-        assert_eq!([160, 170].map(|now| standstill.look(now, true)), [3, 10], "nor could anybody register");
-        assert_eq!(standstill.look(175, false), 0);
     }
 
     #[test]

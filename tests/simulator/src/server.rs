@@ -4,6 +4,7 @@
 //! the commit path, timers. The history is not there: recovery reads the whole log.
 
 mod calls;
+mod renewals;
 mod start;
 mod streams;
 
@@ -14,7 +15,7 @@ use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Command, Decision, LogTime, Revision, SessionId, Transition};
 use plenum_proto::v1;
-use plenum_server::agents::{Leases, WantedIndex};
+use plenum_server::agents::{Leases, Standstill, WantedIndex};
 use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
@@ -24,6 +25,7 @@ use crate::checkpoint::{Backup, Checkpoint};
 use crate::faults::Fault;
 use crate::world::{ConnectionId, Event, World};
 use calls::Told;
+use renewals::Renewals;
 use streams::{Following, Watching};
 
 pub(crate) use start::{NotStarted, options, restore, start};
@@ -79,6 +81,9 @@ pub(crate) struct Server {
     mirror: Mirror,
     index: WantedIndex,
     leases: Leases,
+    standstill: Standstill,
+    /// What shows whether that did its work.
+    renewals: Renewals,
     /// Durable, and not in the picture yet.
     unfolded: VecDeque<Published>,
     /// Arrived, and not decided yet.
@@ -308,9 +313,15 @@ impl Server {
 
     /// Leases that ran out, sessions that nobody uses, and what the core has due.
     pub(crate) fn tick(&mut self, world: &mut World) -> Checked {
+        // Planned before an earlier one was: each plans the next, and would go on for ever beside the others.
+        if world.now() < self.ticks_at_micros {
+            return Ok(());
+        }
         self.ticks_at_micros = i64::MAX;
         let now = world.now();
+        self.leases.stood_still(self.standstill.look(now, false).lost_micros);
         for (machine, epoch) in self.leases.expire(now) {
+            self.renewals.invariant_no_lease_ends_by_its_server_s_sleep(machine, epoch, now)?;
             world.tell(|| format!("server: the lease of {machine} in epoch {epoch} ran out"));
             self.ask(None, Asked::by_server(Command::ExpireMachine { machine, epoch }));
         }
@@ -326,10 +337,17 @@ impl Server {
         self.turn(world)
     }
 
+    /// Its process stood still since then, and goes on.
+    pub(crate) fn goes_on(&mut self, since_micros: i64, now_micros: i64) {
+        self.renewals.slept(since_micros, now_micros);
+    }
+
     fn plan_tick(&mut self, world: &mut World) {
         let due = self.committer.next_due().map(|due| due.micros - BEGIN_MICROS - self.clock_skew_micros);
         let next = due.into_iter().chain(self.leases.next_due_micros()).chain([self.sessions_due_micros]).min();
-        let next = next.unwrap_or(i64::MAX).max(world.now() + 1);
+        // Looked at more seldom, the server would take it that it stood still.
+        let looks = world.now() + self.standstill.within_micros();
+        let next = next.unwrap_or(i64::MAX).min(looks).max(world.now() + 1);
         if next < self.ticks_at_micros {
             self.ticks_at_micros = next;
             world.agenda.at(next, Event::ServerTicks { life: self.life });

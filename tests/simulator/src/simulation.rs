@@ -140,8 +140,8 @@ struct Simulation {
     owner: Owner,
     phase: Phase,
     deadline_micros: i64,
-    /// Processes that stand still, with what they have missed.
-    asleep: BTreeMap<Sleeper, Vec<Event>>,
+    /// Processes that stand still: since when, and what they have missed.
+    asleep: BTreeMap<Sleeper, (i64, Vec<Event>)>,
 }
 
 impl Simulation {
@@ -260,7 +260,10 @@ impl Simulation {
     fn comes(&mut self, event: Event) -> Checked {
         if let Event::GoesOn(sleeper) = event {
             self.world.tell(|| format!("{sleeper:?} goes on"));
-            let missed = self.asleep.remove(&sleeper).unwrap_or_default();
+            let (since, missed) = self.asleep.remove(&sleeper).unwrap_or_default();
+            if let Some(server) = self.server.as_mut().filter(|_| sleeper == Sleeper::Server) {
+                server.goes_on(since, self.world.now());
+            }
             if !missed.is_empty() {
                 self.world.struck(match sleeper {
                     Sleeper::Server => Fault::ServerPause,
@@ -275,7 +278,7 @@ impl Simulation {
             });
         }
         let sleeper = self.sleeper(&event);
-        if let Some(missed) = sleeper.and_then(|sleeper| self.asleep.get_mut(&sleeper)) {
+        if let Some((_, missed)) = sleeper.and_then(|sleeper| self.asleep.get_mut(&sleeper)) {
             missed.push(event);
             return Ok(());
         }
@@ -288,7 +291,7 @@ impl Simulation {
     fn pause(&mut self, sleeper: Sleeper, micros: i64) {
         if !self.asleep.contains_key(&sleeper) {
             self.world.tell(|| format!("{sleeper:?} stands still for {} ms", micros / 1000));
-            self.asleep.insert(sleeper, Vec::new());
+            self.asleep.insert(sleeper, (self.world.now(), Vec::new()));
             self.world.agenda.after(micros, Event::GoesOn(sleeper));
         }
     }

@@ -86,6 +86,7 @@ impl Server {
         let known = MachineId::from_bits(machine);
         if let Some(machine) = known {
             self.leases.grant(machine, epoch, false, ONE_AGENT, world.now());
+            self.renewals.renewed(machine, epoch, world.now());
         }
         let response = v1::RegisterResponse {
             machine,
@@ -106,6 +107,9 @@ impl Server {
         let known = !self.is_of_the_past(request.epoch)
             && MachineId::from_bits(request.machine)
                 .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));
+        if let Some(machine) = MachineId::from_bits(request.machine).filter(|_| known) {
+            self.renewals.renewed(machine, request.epoch, world.now());
+        }
         let said = (MachineId::from_bits(request.machine), machines::unfit("unfit", request.unfit), request.epoch);
         let (transitions, fitness) = match (machines::transitions(request), said) {
             (Ok(transitions), (Some(machine), Ok(unfit), epoch)) => (transitions, Fitness { machine, epoch, unfit }),

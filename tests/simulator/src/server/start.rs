@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use plenum_core::Core;
 use plenum_journal::{CellId, Identity, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
-use plenum_server::agents::{Leases, WantedIndex};
+use plenum_server::agents::{Leases, Standstill, WantedIndex};
 use plenum_server::commit::{Asked, CommitOptions, Committer};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 
+use super::renewals::Renewals;
 use super::{BEGIN_MICROS, LEASE_MARGIN_MICROS, SESSIONS_MICROS, Server, Ticket};
 use crate::books::{Checked, Violation};
 use crate::checkpoint::Backup;
@@ -76,6 +78,8 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         recent: Recent::new(cell.revision(), cell.time(), world.mix.recent_bytes),
         index: WantedIndex::of_cell(cell),
         leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),
+        standstill: Standstill::new(Duration::from_micros(world.mix.lease_micros.unsigned_abs()), now),
+        renewals: Renewals::new(world.mix.lease_micros, now),
         committer: Committer::new(core, commit),
         identity,
         disk,
