@@ -145,14 +145,13 @@ impl Machine {
         self.moves(world, (self.rack + further) % RACKS);
     }
 
-    /// The machine is put back where it began; false if it is there.
-    pub(crate) fn moves_home(&mut self, world: &mut World) -> bool {
+    /// The machine is put back where it began, if it is elsewhere.
+    pub(crate) fn moves_home(&mut self, world: &mut World) {
         let home = home(self.number);
-        let moves = self.rack != home;
-        if moves {
+        if self.rack != home {
             self.moves(world, home);
+            world.agenda.after(0, Event::AgentStarts { agent: self.number });
         }
-        moves
     }
 
     fn moves(&mut self, world: &mut World, rack: usize) {

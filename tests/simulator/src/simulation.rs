@@ -335,6 +335,7 @@ impl Simulation {
             Event::AgentLeaves { agent, away_micros } => machines[agent].leaves(world, away_micros)?,
             Event::AgentGivesUp { agent, life } => machines[agent].gives_up(world, life),
             Event::AgentProbes { agent } => machines[agent].probes(world)?,
+            Event::MovesHome { agent } => machines[agent].moves_home(world),
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
             Event::OwnerAdopts => owner.adopts_now(world),

@@ -123,6 +123,7 @@ pub(crate) enum Event {
     AgentLeaves { agent: usize, away_micros: i64 },
     AgentGivesUp { agent: usize, life: u64 },
     AgentProbes { agent: usize },
+    MovesHome { agent: usize },
     OwnerAsks { wish: usize },
     OwnerMeddles,
     OwnerAdopts,

@@ -11,17 +11,16 @@ use crate::world::Event;
 const END_WITHIN_MICROS: i64 = 900_000_000;
 /// How often it is looked at whether all is done.
 const LOOK_MICROS: i64 = 500_000;
-/// From the end of faults until the agents of machines that stood elsewhere are back.
-const HOME_MICROS: i64 = 100_000;
+/// From the end of faults until machines are put back where they began. By then all has arrived that was stuck: a registration of an earlier
+/// agent that comes after that of the present one, in the same epoch, would be believed.
+const HOME_MICROS: i64 = 20_000_000;
 
 impl Simulation {
     pub(super) fn faults_end(&mut self) {
         self.world.tell(|| "faults end".to_owned());
         self.world.heal();
-        for (agent, machine) in self.machines.iter_mut().enumerate() {
-            if machine.moves_home(&mut self.world) {
-                self.world.agenda.after(HOME_MICROS, Event::AgentStarts { agent });
-            }
+        for agent in 0..self.machines.len() {
+            self.world.agenda.after(HOME_MICROS, Event::MovesHome { agent });
         }
         self.phase = Phase::Calm;
         self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
