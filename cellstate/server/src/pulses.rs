@@ -67,7 +67,7 @@ impl Pulses {
         Self { pause_micros, last: BTreeMap::new() }
     }
 
-    /// Takes a pulse. `age_micros` says for how long the cell has had more than the mirror.
+    /// Takes a pulse of a mirror to which the cell had added nothing for longer than `age_micros`.
     pub(crate) fn put(&mut self, session: SessionId, pulse: v1::Pulse, age_micros: i64, now_micros: i64) {
         let over = pulse.over_micros.max(1);
         let last = Last {
@@ -85,21 +85,19 @@ impl Pulses {
         self.last.remove(&session);
     }
 
-    /// How all do that said so, where the cell has come to `newest`.
-    pub(crate) fn all(&self, newest: Revision, now_micros: i64) -> impl Iterator<Item = (SessionId, Doing)> {
-        self.last.iter().map(move |(&session, last)| (session, self.doing(last, newest, now_micros)))
-    }
-
-    fn doing(&self, last: &Last, newest: Revision, now_micros: i64) -> Doing {
-        let silent_micros = now_micros.saturating_sub(last.at_micros);
-        let snapshot_age_micros = if last.revision >= newest || last.revision == Revision(0) {
-            0
-        } else if silent_micros > self.pause_micros.saturating_mul(SILENT_PAUSES) {
-            last.age_micros.saturating_add(silent_micros)
-        } else {
-            last.age_micros
-        };
-        Doing { busy_ratio: last.busy_ratio, waiting_jobs: last.waiting_jobs, snapshot_age_micros }
+    /// How all do that said so; a mirror at some revision is so old now.
+    pub(crate) fn all(
+        &self,
+        now_micros: i64,
+        age_of: impl Fn(Revision) -> i64,
+    ) -> impl Iterator<Item = (SessionId, Doing)> {
+        self.last.iter().map(move |(&session, last)| {
+            let silent_micros = now_micros.saturating_sub(last.at_micros);
+            let is_silent = silent_micros > self.pause_micros.saturating_mul(SILENT_PAUSES);
+            let snapshot_age_micros = if is_silent { age_of(last.revision) } else { last.age_micros };
+            let Last { busy_ratio, waiting_jobs, .. } = *last;
+            (session, Doing { busy_ratio, waiting_jobs, snapshot_age_micros })
+        })
     }
 }
 
@@ -113,48 +111,41 @@ fn float(micros: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const NEWEST: Revision = Revision(9);
-
-    fn pulse(over_micros: u64, busy_micros: u64, revision: u64) -> v1::Pulse {
-        v1::Pulse { over_micros, busy_micros, waiting_jobs: 2, revision }
+    fn pulse(over_micros: u64, busy_micros: u64) -> v1::Pulse {
+        v1::Pulse { over_micros, busy_micros, waiting_jobs: 2, revision: 8 }
     }
 
-    fn first(pulses: &Pulses, newest: Revision, now_micros: i64) -> Option<(SessionId, Doing)> {
-        pulses.all(newest, now_micros).next()
-    }
-
-    fn age(pulses: &Pulses, newest: Revision, now_micros: i64) -> i64 {
-        first(pulses, newest, now_micros).unwrap().1.snapshot_age_micros
+    fn first(pulses: &Pulses, now_micros: i64, age_micros: i64) -> (SessionId, Doing) {
+        pulses.all(now_micros, |revision| if revision == Revision(8) { age_micros } else { 0 }).next().unwrap()
     }
 
     #[test]
     fn what_several_members_do_is_added_up_and_the_oldest_mirror_counts() {
         let mut pulses = Pulses::new(100);
-        pulses.put(SessionId(1), pulse(100, 25, 9), 0, 0);
-        pulses.put(SessionId(2), pulse(100, 50, 8), 7, 0);
-        let both = pulses.all(NEWEST, 0).map(|(_, doing)| doing).reduce(Doing::and).unwrap();
+        pulses.put(SessionId(1), pulse(100, 25), 0, 0);
+        pulses.put(SessionId(2), pulse(100, 50), 7, 0);
+        let both = pulses.all(0, |_| 0).map(|(_, doing)| doing).reduce(Doing::and).unwrap();
         assert_eq!(both, Doing { busy_ratio: 0.75, waiting_jobs: 4, snapshot_age_micros: 7 });
         pulses.remove(SessionId(1));
-        assert_eq!(first(&pulses, NEWEST, 0).unwrap().0, SessionId(2));
+        assert_eq!(first(&pulses, 0, 0).0, SessionId(2));
     }
 
     #[test]
     fn nobody_is_busy_for_more_than_all_of_its_time() {
         let mut pulses = Pulses::new(100);
         for (over, busy) in [(0, 0), (0, u64::MAX), (10, 20), (u64::MAX, u64::MAX)] {
-            pulses.put(SessionId(1), pulse(over, busy, 9), 0, 0);
-            let ratio = first(&pulses, NEWEST, 0).unwrap().1.busy_ratio;
+            pulses.put(SessionId(1), pulse(over, busy), 0, 0);
+            let ratio = first(&pulses, 0, 0).1.busy_ratio;
             assert!((0.0..=1.0).contains(&ratio), "{busy} of {over}: {ratio}");
         }
     }
 
+    // After a quiet hour the first thing that happened made a mirror an hour old that had all there was.
     #[test]
-    fn the_mirror_of_who_fell_silent_grows_old_only_while_the_cell_goes_on() {
+    fn the_mirror_of_who_fell_silent_is_as_old_as_what_it_lacks() {
         let mut pulses = Pulses::new(100);
-        pulses.put(SessionId(1), pulse(100, 0, 8), 7, 1000);
-        assert_eq!((age(&pulses, NEWEST, 1200), age(&pulses, NEWEST, 1201)), (7, 208));
-        assert_eq!(age(&pulses, Revision(8), i64::MAX), 0, "it has all that there is");
-        pulses.put(SessionId(1), pulse(100, 0, 0), 7, 1000);
-        assert_eq!(age(&pulses, NEWEST, i64::MAX), 0, "it keeps none");
+        pulses.put(SessionId(1), pulse(100, 0), 7, 1000);
+        let age = |now, lacks_for| first(&pulses, now, lacks_for).1.snapshot_age_micros;
+        assert_eq!((age(1200, 0), age(1201, 0), age(1201, 90)), (7, 0, 90));
     }
 }

@@ -103,13 +103,14 @@ impl Sessions {
         };
     }
 
-    pub(crate) fn disconnected(&mut self, session: SessionId, now_micros: i64) {
-        if let Some(standing) = self.standings.get_mut(&session) {
-            *standing = match *standing {
-                Standing::Connected(streams) if streams > 1 => Standing::Connected(streams - 1),
-                _ => Standing::Alone(now_micros),
-            };
-        }
+    /// A stream of a session ended; whether it was its last one.
+    pub(crate) fn disconnected(&mut self, session: SessionId, now_micros: i64) -> bool {
+        let Some(standing) = self.standings.get_mut(&session) else { return true };
+        *standing = match *standing {
+            Standing::Connected(streams) if streams > 1 => Standing::Connected(streams - 1),
+            _ => Standing::Alone(now_micros),
+        };
+        matches!(standing, Standing::Alone(_))
     }
 
     /// Whether it has a stream, or is used by somebody who needs none.

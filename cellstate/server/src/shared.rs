@@ -223,16 +223,21 @@ impl Shared {
 
     /// Takes a scheduler's pulse.
     pub(crate) fn take_pulse(&self, session: SessionId, pulse: v1::Pulse) {
-        let has = Revision(pulse.revision);
-        let since = if has < self.durable_revision() { self.picture.time_of(has.next()) } else { None };
-        let age_micros = since.map_or(0, |since| self.clock.now().micros.saturating_sub(since.micros));
+        let age_micros = self.mirror_age_micros(Revision(pulse.revision));
         self.pulses.lock().put(session, pulse, age_micros, self.clock.monotonic_micros());
+    }
+
+    /// For how long the cell has had more than a mirror at this revision; 0 for one at 0, which is none.
+    fn mirror_age_micros(&self, has: Revision) -> i64 {
+        let lacks = has > Revision(0) && has < self.durable_revision();
+        let since = if lacks { self.picture.time_of(has.next()) } else { None };
+        since.map_or(0, |since| self.clock.now().micros.saturating_sub(since.micros).max(0))
     }
 
     /// How schedulers do, by name: those of which a member said so.
     pub(crate) fn doing(&self) -> BTreeMap<Arc<str>, Doing> {
-        let (newest, now_micros) = (self.durable_revision(), self.clock.monotonic_micros());
-        let all: Vec<_> = self.pulses.lock().all(newest, now_micros).collect();
+        let now_micros = self.clock.monotonic_micros();
+        let all: Vec<_> = self.pulses.lock().all(now_micros, |has| self.mirror_age_micros(has)).collect();
         let sessions = self.sessions.lock();
         let mut by_name = BTreeMap::<_, Doing>::new();
         for (session, doing) in all {

@@ -325,7 +325,11 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.sessions.lock().disconnected(self.session, self.shared.clock.monotonic_micros());
-        self.shared.pulses.lock().remove(self.session);
+        let now_micros = self.shared.clock.monotonic_micros();
+        // One that is gone on with may have its next stream before this one is missed.
+        let was_last = self.shared.sessions.lock().disconnected(self.session, now_micros);
+        if was_last {
+            self.shared.pulses.lock().remove(self.session);
+        }
     }
 }

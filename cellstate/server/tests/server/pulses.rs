@@ -104,3 +104,24 @@ async fn how_long_jobs_waited_for_their_first_task_is_counted_once() {
     shows(&server, "plenum_job_wait_seconds_count{scheduler=\"batch\"} 2").await;
     shows(&server, "plenum_gang_wait_seconds_count 1").await;
 }
+
+// The end of the old stream of a session that was gone on with took away what the new one had said.
+#[tokio::test]
+async fn what_a_session_said_stays_as_long_as_one_of_its_streams_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let old = Session::open(&channel, "ml").await.unwrap();
+    let (session, incarnation, revision) = (old.welcome.session, old.welcome.incarnation, old.cell.revision().0);
+    let hello = v1::Hello { session, incarnation, revision, ..v1::Hello::default() };
+    let new = Session::hello(&channel, hello, old.cell.clone()).await.unwrap();
+    beat(&new, v1::Pulse { over_micros: 4, busy_micros: 1, waiting_jobs: 0, revision }).await;
+    shows(&server, "plenum_scheduler_busy_ratio{scheduler=\"ml\"} 0.25").await;
+    drop(old);
+    // By then the server has seen that the stream has ended.
+    for number in 0..3 {
+        submit(&channel, job(&format!("j{number}"), 1)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(doing(&scheduler(&channel, "ml").await), (Some(250), Some(0)));
+}
