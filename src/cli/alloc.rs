@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             }
             let tail_lines = tail.map_or(0, |lines| lines.max(1));
             let only_new = tail == Some(0);
-            logs::print(context, LogsRequest { allocation, stderr, follow, tail_lines, only_new, from: 0 }).await
+            logs::print(context, LogsRequest { allocation, stderr, follow, tail_lines, only_new, from: None }).await
         }
         Alloc::Stop { id } => {
             let request = StopAllocationRequest { allocation: target::allocation(&id)? };

@@ -66,7 +66,7 @@ mod tests {
         let mut lines = Lines::default();
         let mut all = Vec::new();
         for (skipped, data) in chunks {
-            let chunk = LogChunk { data: data.as_bytes().to_vec().into(), skipped: *skipped, next: 0 };
+            let chunk = LogChunk { data: data.as_bytes().to_vec().into(), skipped: *skipped, next: None };
             let (ends, data) = lines.of(&chunk);
             all.extend(ends.then_some(b'\n'));
             all.extend_from_slice(&data);

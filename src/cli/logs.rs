@@ -11,6 +11,9 @@ use crate::{connect::Connection, failure::Failure, output};
 /// How long who follows waits before the log is asked for again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long an agent is waited for whose allocation has ended.
+const ENDED_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What is printed, and where it goes on.
 struct Log {
     asked: LogsRequest,
@@ -36,8 +39,8 @@ pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(),
 impl Log {
     async fn read(&mut self, connection: &Connection, away: &mut Away) -> Result<(), Failure> {
         let mut chunks = connection.jobs().logs(self.asked).await?.into_inner();
+        *away = Away::default();
         while let Some(chunk) = chunks.message().await? {
-            *away = Away::default();
             self.note(&chunk);
             let (ends, data) = self.lines.of(&chunk);
             if ends {
@@ -54,8 +57,8 @@ impl Log {
 
     /// Where the next request goes on.
     fn note(&mut self, chunk: &LogChunk) {
-        self.is_placeless |= chunk.next == 0 && !chunk.data.is_empty();
-        self.asked.from = chunk.next;
+        self.is_placeless |= chunk.next.is_none() && !chunk.data.is_empty();
+        self.asked.from = chunk.next.or(self.asked.from);
     }
 }
 
@@ -64,6 +67,8 @@ impl Log {
 struct Away {
     server_since: Option<Instant>,
     told_of_agent: bool,
+    /// Since when the allocation is known to have ended.
+    ended_since: Option<Instant>,
 }
 
 impl Away {
@@ -75,7 +80,9 @@ impl Away {
             // What the cell does not know either is not waited for.
             let Ok(answer) = found(answer, &mut self.server_since) else { return Err(failure) };
             if let Some(answer) = answer {
-                if has_ended(answer.into_inner().state()) {
+                // The word of its end may be here before its agent is asked for logs again.
+                let ended = has_ended(answer.into_inner().state());
+                if ended && self.ended_since.get_or_insert_with(Instant::now).elapsed() > ENDED_PATIENCE {
                     return Err(failure);
                 }
                 if !std::mem::replace(&mut self.told_of_agent, true) {
@@ -120,9 +127,9 @@ mod tests {
             log.note(&chunk);
             (log.asked.from, log.is_placeless)
         };
-        assert_eq!(note(chunk("", 0)), (0, false), "nothing was printed yet");
-        assert_eq!(note(chunk("", 70)), (70, false));
-        assert_eq!(note(chunk("one\n", 74)), (74, false));
-        assert_eq!(note(chunk("two\n", 0)), (0, true), "an agent of before");
+        assert_eq!(note(chunk("", Some(0))), (Some(0), false), "nothing was printed yet");
+        assert_eq!(note(chunk("", Some(70))), (Some(70), false));
+        assert_eq!(note(chunk("one\n", Some(74))), (Some(74), false));
+        assert_eq!(note(chunk("two\n", None)), (Some(74), true), "an agent of before");
     }
 }

@@ -153,14 +153,14 @@ async fn send(
     let failed = |error: io::Error| format!("{allocation}: reading its {stream}: {error}");
     let there = read(move || logs::tail(&from, stream, lines)).await.map_err(failed)?;
     let mut offset = match (asked.from, asked.only_new, lines) {
-        (1.., ..) => asked.from,
-        (0, true, _) => there.end,
+        (Some(from), ..) => from,
+        (None, true, _) => there.end,
         // All of it: that the beginning is not kept any more is told as any other gap.
-        (0, false, 0) => 0,
-        (0, false, _) => there.start,
+        (None, false, 0) => 0,
+        (None, false, _) => there.start,
     };
     // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
-    let first = v1::SendLogsRequest { request: asked.request, next: offset, ..v1::SendLogsRequest::default() };
+    let first = v1::SendLogsRequest { request: asked.request, next: Some(offset), ..v1::SendLogsRequest::default() };
     if chunks.send(first).await.is_err() {
         return Ok(());
     }
@@ -189,7 +189,7 @@ async fn send(
         // What comes next is told with what was skipped before it: a file may be there before its first line. Behind the last line it is told by itself.
         if !data.is_empty() || (skipped > 0 && (ended || !asked.follow)) {
             offset = next;
-            let request = asked.request;
+            let (request, next) = (asked.request, Some(next));
             let chunk = v1::SendLogsRequest { request, data: data.into(), skipped, next, ..Default::default() };
             if chunks.send(chunk).await.is_err() {
                 return Ok(());
@@ -293,16 +293,18 @@ mod tests {
             drop(chunks);
             let mut received = Vec::new();
             while let Some(chunk) = sent.recv().await {
-                received.push((chunk.next, chunk.skipped, chunk.data));
+                received.push((chunk.next.unwrap(), chunk.skipped, chunk.data));
             }
             received
         };
-        assert_eq!(read(102).await, [(102, 0, "".into()), (104, 0, "8\n".into())]);
-        assert_eq!(read(90).await, [(90, 0, "".into()), (104, 10, "7\n8\n".into())], "what is gone is told");
+        assert_eq!(read(Some(102)).await, [(102, 0, "".into()), (104, 0, "8\n".into())]);
+        assert_eq!(read(Some(90)).await, [(90, 0, "".into()), (104, 10, "7\n8\n".into())], "what is gone is told");
         for end in [104, 105, u64::MAX] {
-            assert_eq!(read(end).await, [(end, 0, "".into())]);
+            assert_eq!(read(Some(end)).await, [(end, 0, "".into())]);
         }
-        assert_eq!(read(0).await, [(104, 0, "".into())], "nowhere: the others count");
+        let all = [(0, 0, "".into()), (104, 100, "7\n8\n".into())];
+        assert_eq!(read(Some(0)).await, all, "who was there before anything was printed");
+        assert_eq!(read(None).await, [(104, 0, "".into())], "nowhere: the others count");
     }
 
     // Who asked a task that prints without end for its last two lines got hundreds of megabytes.
