@@ -48,10 +48,11 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
         Job::History { job, told: Told { at, before, limit } } => {
             let JobName { namespace, name } = target::job(context, &job)?;
-            let request = JobHistoryRequest { namespace, name: name.clone(), at: up_to(at, before), limit };
+            let shown = format!("job show {namespace}/{name}");
+            let request = JobHistoryRequest { namespace, name, at: up_to(at, before), limit };
             let story = context.connect_to_read(at).await?.jobs().job_history(request).await?.into_inner();
             history::print(context, &story)?;
-            history::tell_how_it_was(context, &story, &format!("job show {name}"));
+            history::tell_how_it_was(context, &story, &shown);
         }
         Job::Stop { job } => {
             let JobName { namespace, name } = target::job(context, &job)?;
@@ -302,7 +303,8 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     };
     let shown = of_one_revision(async || get_job(&connection, job, at).await, allocations).await;
     let (revision, view, listed) = shown.map_err(|failure| match failure.code.as_str() {
-        "NO_SUCH_JOB" => failure.with_hint(format!("if it is retired, `plenum job history {}` tells of it", job.name)),
+        "NO_SUCH_JOB" => failure
+            .with_hint(format!("if it is retired, `plenum job history {}/{}` tells of it", job.namespace, job.name)),
         _ => failure,
     })?;
     let mut object = view.to_json();

@@ -65,10 +65,14 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (D
         machine.attributes.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
     let mut lacks: Vec<String> = Vec::new();
     for rule in &group.constraints {
-        if !Constraint::try_from(rule.clone()).is_ok_and(|rule| rule.holds(&attributes)) {
-            let found = machine.attributes.get(&rule.attribute);
-            let found = found.map_or_else(|| "it has none".to_owned(), |value| format!("it is \"{value}\""));
-            lacks.push(format!("`attr.{}` is not {} ({found})", rule.attribute, rule_words(rule)));
+        // They were validated when they were read.
+        let Ok(rule) = Constraint::try_from(rule.clone()) else { continue };
+        if !rule.holds(&attributes) {
+            let found = attributes.get(&*rule.attribute);
+            let found = found.map_or_else(|| "it has none".to_owned(), |value| format!("it is {value:?}"));
+            let text = rule.to_string();
+            let (attribute, values) = text.split_once(' ').unwrap_or((&text, ""));
+            lacks.push(format!("`{attribute}` is not {values} ({found})"));
         }
     }
     let constraints = lacks.len();
@@ -111,21 +115,6 @@ fn lacking_device(group: &GroupShape, machine: &MachineView) -> Option<String> {
         output::cpu(devices.iter().filter(|device| device.kind == *kind).map(|device| i64::from(device.millis)).sum())
     };
     Some(format!("{kind} is short (asked for {}, the machine has {})", sum(&wanted), sum(&there)))
-}
-
-fn rule_words(rule: &v1::Constraint) -> String {
-    let values: Vec<String> = rule.values.iter().map(|value| format!("\"{value}\"")).collect();
-    let symbol = match rule.operator() {
-        v1::Operator::Unspecified => "?",
-        v1::Operator::Equal => "==",
-        v1::Operator::NotEqual => "!=",
-        v1::Operator::Less => "<",
-        v1::Operator::LessOrEqual => "<=",
-        v1::Operator::Greater => ">",
-        v1::Operator::GreaterOrEqual => ">=",
-        v1::Operator::In => return format!("in [{}]", values.join(", ")),
-    };
-    format!("{symbol} {}", values.join(", "))
 }
 
 fn resource_words(resource: Resource) -> String {

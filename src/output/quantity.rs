@@ -13,7 +13,8 @@ use super::{
 
 /// Thousandths of a core, as job files write them.
 pub(crate) fn cpu(millis: i64) -> String {
-    if millis % 1000 == 0 { (millis / 1000).to_string() } else { format!("{millis}m") }
+    let sign = if millis < 0 { "-" } else { "" };
+    format!("{sign}{}", plenum_model::cpu(millis.unsigned_abs()))
 }
 
 /// Bytes with the greatest unit of which there is at least one; one decimal where it is not whole.

@@ -54,7 +54,7 @@ pub use paged::Paged;
 pub use plural::{agreeing, counted};
 pub use prefetch::{STEPS_AHEAD, coming, prefetch};
 pub use resources::{
-    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage, bytes,
+    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage, bytes, cpu,
 };
 pub use session::Session;
 pub use transaction::{

@@ -80,6 +80,12 @@ impl Resource {
     }
 }
 
+/// Thousandths of a core, as job files write them.
+#[must_use]
+pub fn cpu(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
+}
+
 /// Bytes in the greatest unit of which there is at least one; with one decimal, rounded down, where it is not whole.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {

@@ -57,7 +57,7 @@ pub(crate) enum Quotas {
     List(Listing),
     /// Tells which quotas were set, to what, and who asked for it
     History {
-        /// The namespace [default: all]
+        /// The namespace [default: that of --namespace, or all]
         #[arg(value_name = "NAMESPACE")]
         name: Option<String>,
         #[command(flatten)]

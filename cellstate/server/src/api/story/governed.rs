@@ -1,10 +1,13 @@
 //! What operators laid down, and who did: quotas, partitions, pauses and rights of schedulers.
 
 use plenum_history::Logged;
-use plenum_model::{Delta, Partition, Quota, Resource, Rights, bytes};
+use plenum_model::{Delta, Partition, Quota, Resource, Rights, bytes, cpu};
 
 use super::super::failure::Failure;
 use super::Teller;
+
+/// Most bytes of what is told of one change: a partition may have a MiB of rules.
+const DETAIL_BYTES_MAX: usize = 4096;
 
 /// What is told of: all of one kind, or only that of one name.
 pub(in crate::api) struct Governed {
@@ -56,11 +59,19 @@ impl Governed {
         for (name, event, detail) in events.into_iter().rev() {
             if self.name.is_empty() || self.name == name {
                 let colon = if detail.is_empty() { "" } else { ": " };
-                teller.push(logged, event, format!("{name}{colon}{detail}"))?;
+                teller.push(logged, event, cut(format!("{name}{colon}{detail}")))?;
             }
         }
         Ok(())
     }
+}
+
+fn cut(mut detail: String) -> String {
+    if detail.len() > DETAIL_BYTES_MAX {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        detail.push_str(" …");
+    }
+    detail
 }
 
 fn set(name: &str, to: Option<String>) -> (&str, &'static str, String) {
@@ -77,8 +88,7 @@ fn limits(quota: &Quota, name_of: impl Fn(Resource) -> String) -> String {
 
 fn amount(resource: Resource, limit: u64) -> String {
     match resource {
-        Resource::CpuMillis if limit.is_multiple_of(1000) => (limit / 1000).to_string(),
-        Resource::CpuMillis => format!("{limit}m"),
+        Resource::CpuMillis => cpu(limit),
         Resource::MemoryBytes | Resource::DiskBytes => bytes(limit),
         Resource::Custom(_) => limit.to_string(),
     }
@@ -108,6 +118,7 @@ mod tests {
         }
         let names = ["seats".into(), "licences".into()];
         assert_eq!(limits(&quota, |resource| resource.name_in(&names)), "cpu 1500m, memory 1.5GiB, licences 7");
+        assert_eq!(cut("ä".repeat(DETAIL_BYTES_MAX)).len(), DETAIL_BYTES_MAX + " …".len());
         assert_eq!((amount(Resource::CpuMillis, 0), amount(Resource::CpuMillis, 64_000)), ("0".into(), "64".into()));
     }
 }
