@@ -126,7 +126,8 @@ impl Core {
                 self.derived.put_loss(slot, Some(now));
             }
             if drained.iter().any(|&(draining, _)| draining == slot) {
-                self.derived.drains.put(slot, Some(now));
+                // By its deadline, as it is for a core that begins with this cell.
+                self.cell.machine_in(slot).into_iter().for_each(|machine| self.derived.note_drain(machine));
             }
         }
         let is_same = delta.moves.is_empty() && delta.jobs.is_empty() && delta.tasks.is_empty();

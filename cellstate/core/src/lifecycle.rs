@@ -386,17 +386,17 @@ impl Core {
             };
             let slot = transition.allocation.slot;
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
-            let gone = newest.get(&slot).copied();
+            let moved_before = newest.get(&slot).copied();
             if transition.state.is_end() {
                 // Hardly any was started again, or told of itself in the same report.
-                if transition.restarts > 0 || gone.is_some() {
-                    let known = gone.unwrap_or_else(|| unreported(&found));
-                    consequences.count_restarts(slot, known, transition.restarts, gone.is_some());
+                if transition.restarts > 0 || moved_before.is_some() {
+                    let known = moved_before.unwrap_or_else(|| unreported(&found));
+                    consequences.count_restarts(slot, known, transition.restarts, moved_before.is_some());
                 }
                 consequences.end_found(&found, transition.state, transition.exit_code, reason);
                 continue;
             }
-            let (before, known) = gone.unwrap_or_else(|| unreported(&found));
+            let (before, known) = moved_before.unwrap_or_else(|| unreported(&found));
             let forward = transition.state >= before.state && transition.state.is_active() && before.state.is_active();
             let restarts = known.max(transition.restarts);
             let status = AllocationStatus { state: transition.state, ready: transition.ready };

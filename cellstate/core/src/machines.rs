@@ -123,8 +123,8 @@ impl Core {
         if rebooted {
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
-                let found = self.cell.allocation_in(slot);
-                let told = found.and_then(|found| Some((inventory.get(&found.id)?, unreported(&found))));
+                let allocation = self.cell.allocation_in(slot);
+                let told = allocation.and_then(|lost| Some((inventory.get(&lost.id)?, unreported(&lost))));
                 if let Some((item, known)) = told {
                     consequences.count_restarts(slot, known, item.restarts, false);
                 }

@@ -109,7 +109,7 @@ fn register(twin: &Twin, dice: &mut Dice) -> Command {
         state: *dice.pick(&state).unwrap(),
         exit_code: 1,
         reason: "".into(),
-        restarts: 0,
+        restarts: dice.roll(8) / 6,
         task: None,
     };
     let mut inventory = Vec::new();
