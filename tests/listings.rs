@@ -239,14 +239,14 @@ fn what_the_cell_has_no_more_is_told_by_its_name_with_how_to_see_it() {
         (shown.code() == Some(1)).then_some(shown)
     });
     assert_eq!(absent.error()["code"], "NO_SUCH_JOB");
-    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum job history sky`"), "{absent}");
+    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum job history default/sky`"), "{absent}");
     let story = stage.ask(&server.address, &["job", "history", "sky"]);
     let events: Vec<_> =
         story["items"].as_array().unwrap().iter().map(|item| item["event"].as_str().unwrap()).collect();
     assert_eq!(events, ["submitted", "stopped", "retired"]);
     let before = (story["items"][2]["revision"].as_u64().unwrap() - 1).to_string();
     let told = run(&["job", "history", "sky"]);
-    assert!(told.err.contains(&format!("`plenum job show sky --at {before}`")), "{told}");
+    assert!(told.err.contains(&format!("`plenum job show default/sky --at {before}`")), "{told}");
     assert_eq!(stage.ask(&server.address, &["job", "show", "sky", "--at", &before])["state"], "stopped");
 
     stage.ask(&server.address, &["machine", "remove", "m1", "--force"]);
